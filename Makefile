@@ -1,0 +1,34 @@
+# The two commands: `make demo` does the main job from nothing, `make test` passes the tests from nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint serve clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Tierwise needs Python >= 3.11, got $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m venv .venv
+	@echo "Installing the locked packages into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: .venv/.ready  ## fill the catalog, print the leaderboard, ask the recommender
+	@$(BIN)/python -m runner.demo
+
+test: .venv/.ready  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.ready  ## ruff, mypy, import rules
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: .venv/.ready  ## serve the recommender on loopback
+	@$(BIN)/recommender
+
+clean:  ## remove what the build and the demo made here (the database stays)
+	rm -rf .venv .tierwise build *.egg-info
