@@ -1,0 +1,302 @@
+"""The command line: verbs over one catalog file and one database.
+
+Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1 (failed or falls short), 2 (usage).
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from catalog.declaration import Catalog, load_catalog
+from catalog.errors import CatalogError
+from catalog.evidence import Database, open_database, store
+from runner import environment
+from runner.artifacts import ArtifactStore
+from runner.errors import RunnerError
+from runner.fill import Filler, Outcome, StopRequest
+from runner.host import this_host
+from runner.launchers import Selection, select_launcher
+from runner.lock import FillLock
+from runner.plan import Plan, Session, make_plan
+from runner.progress import Progress
+from runner.reports import leaderboard_rows, leaderboard_tables
+from runner.reports.units import duration
+from runner.settings import RunnerSettings
+from runner.tiers import Scale, check_host
+
+app = typer.Typer(
+    help="Measure which operator serves best on which tier.\n\nStart with: runner validate, runner plan, runner fill-catalog",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="The catalog file [default: strategies.yaml]")]
+DatabaseOption = Annotated[
+    str | None, typer.Option("--database", "-d", help="SQLite file or database URL [default: tierwise.db]")
+]
+LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
+ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout")]
+
+
+def _example(command: str) -> str:
+    return f"[dim]Example:[/] {command}"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def _settings() -> RunnerSettings:
+    return RunnerSettings()
+
+
+def _catalog(path: Path | None) -> tuple[Catalog, Path]:
+    chosen = path or _settings().catalog
+    return load_catalog(chosen), chosen.resolve().parent
+
+
+def _database(url: str | None, *, create: bool = False) -> Database:
+    return open_database(url or _settings().database, create=create)
+
+
+def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
+    parsed = Scale.parse(scale)
+    check_host(catalog, this_host(), parsed)
+    return Session(catalog, base, selection.launcher.name, parsed)
+
+
+@app.command(epilog=_example("runner validate -c strategies.yaml"))
+def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
+    """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
+    declared, base = _catalog(catalog)
+    strategies = declared.strategies()
+    session = Session(declared, base, "process", Scale.parse("1"))
+    subjects = session.subjects
+    for strategy in strategies:
+        from runner.operators import make_pass
+
+        for spec in strategy.passes:
+            make_pass(spec.name, spec.options)
+    if as_json:
+        _print_json({"valid": True, "subjects": list(subjects), "strategies": [s.name for s in strategies]})
+        return
+    out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
+
+
+@app.command(epilog=_example("runner plan --json"))
+def plan(
+    catalog: CatalogOption = None,
+    database: DatabaseOption = None,
+    launcher: LauncherOption = "auto",
+    scale: ScaleOption = "1",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what has no valid evidence, why, and how long measuring it would take."""
+    declared, base = _catalog(catalog)
+    selection = select_launcher(launcher)
+    session = _session(declared, base, selection, scale)
+    made = make_plan(session, _database(database, create=True), environment.key(session))
+    if as_json:
+        _print_json(_plan_json(made, session, selection))
+        return
+    err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
+    out.print(_plan_table(made) if made.rounds or made.accuracies else "Nothing is missing: every strategy has its evidence.")
+    if made.rounds or made.accuracies:
+        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+
+
+def _plan_table(made: Plan) -> Table:
+    table = Table("subject", "operator", "placement", "missing", "why", "time", pad_edge=False)
+    for task in made.accuracies:
+        strategy = task.keyed.strategy
+        table.add_row(strategy.subject, strategy.operator, "", "accuracy", task.reason, duration(task.estimate_s))
+    for keyed in made.declared:
+        tasks = [task for task in made.rounds if task.keyed is keyed]
+        if tasks:
+            strategy = keyed.strategy
+            rounds = "rounds " + ", ".join(str(task.round) for task in tasks)
+            seconds = sum(task.estimate_s for task in tasks)
+            table.add_row(
+                strategy.subject, strategy.operator, strategy.placement.name, rounds, tasks[0].reason, duration(seconds)
+            )
+    return table
+
+
+def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, Any]:
+    def name(task: Any) -> dict[str, Any]:
+        strategy = task.keyed.strategy
+        return {
+            "subject": strategy.subject,
+            "operator": strategy.operator,
+            "placement": strategy.placement.name,
+            "why": task.reason,
+            "estimate_s": task.estimate_s,
+        }
+
+    return {
+        "launcher": {"name": selection.launcher.name, "why": selection.reason},
+        "scale": str(session.scale),
+        "experiment": session.catalog.experiment.model_dump(),
+        "missing_rounds": [
+            {**name(task), "round": task.round, "latency_key": task.keyed.latency_key, "conditions": task.keyed.conditions}
+            for task in made.rounds
+        ],
+        "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
+        "estimate_s": made.estimate_s,
+    }
+
+
+@app.command("fill-catalog", epilog=_example("runner fill-catalog --launcher docker"))
+def fill_catalog(
+    catalog: CatalogOption = None,
+    database: DatabaseOption = None,
+    launcher: LauncherOption = "auto",
+    scale: ScaleOption = "1",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what is missing and store it. Ctrl-C once finishes the measurement in flight, twice stops now."""
+    declared, base = _catalog(catalog)
+    selection = select_launcher(launcher)
+    err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
+    session = _session(declared, base, selection, scale)
+    target = database or _settings().database
+    workdir = _settings().workdir
+    with FillLock(workdir, target):
+        opened = open_database(target, create=True)
+        outcome = _fill(session, opened, selection, workdir)
+    if as_json:
+        _print_json(
+            {
+                "measured": outcome.measured,
+                "accuracies": outcome.accuracies,
+                "failures": outcome.failures,
+                "invalid": outcome.invalid,
+                "stopped": outcome.stopped,
+            }
+        )
+    _report(outcome)
+    raise typer.Exit(0 if outcome.complete else 1)
+
+
+def _fill(session: Session, database: Database, selection: Selection, workdir: Path) -> Outcome:
+    """Clean what a killed run left, plan, measure."""
+    leftovers = selection.launcher.clean()
+    if leftovers:
+        err.print(f"removed {leftovers} leftover(s) of a run that was killed")
+    with database.session() as writing:
+        environment_id = environment.store_environment(writing, session, selection)
+        store.sync_slos(writing, session.catalog.slos)
+        writing.commit()
+    made = make_plan(session, database, environment.key(session))
+    with database.session() as writing:
+        environment.sync_strategies(writing, made, environment_id, session)
+        writing.commit()
+    if not (made.rounds or made.accuracies):
+        err.print("Nothing is missing: every strategy has its evidence.")
+    with Progress(err, made.estimate_s) as progress:
+        stop = StopRequest(progress)
+        filler = Filler(
+            session, database, selection.launcher, ArtifactStore(workdir / "artifacts"), workdir, environment_id, progress
+        )
+        with stop.listening():
+            outcome = filler.run(made, stop)
+    with database.session() as writing:
+        environment.sync_strategies(writing, made, environment_id, session)
+        writing.commit()
+    return outcome
+
+
+def _report(outcome: Outcome) -> None:
+    err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
+    for line in outcome.failures:
+        err.print(f"[red]failed[/] {escape(line)}")
+    for line in outcome.invalid:
+        err.print(f"[yellow]invalid[/] {escape(line)}")
+    if outcome.stopped:
+        err.print("stopped; everything measured so far is stored. Continue with: runner fill-catalog")
+    elif not outcome.complete:
+        err.print("try the missing ones again with: runner fill-catalog")
+
+
+@app.command(epilog=_example("runner status"))
+def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
+    """Count what is known per subject and environment, and list failed or invalid measurements."""
+    with _database(database).session() as reading:
+        rows = [dict(row) for row in store.coverage(reading)]
+        troubles = [dict(row) for row in store.troubles(reading)]
+    if as_json:
+        _print_json({"coverage": rows, "troubles": troubles})
+        return
+    table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    out.print(table)
+    for trouble in troubles:
+        out.print(
+            f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
+            f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
+        )
+
+
+@app.command(epilog=_example("runner leaderboard --subject fashion-resnet"))
+def leaderboard(
+    database: DatabaseOption = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print every strategy with evidence, fastest first, per subject."""
+    with _database(database).session() as reading:
+        rows = leaderboard_rows(reading, subject=subject)
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
+    for table in leaderboard_tables(rows):
+        out.print(table)
+        out.print()
+
+
+@app.command(epilog=_example("runner clean"))
+def clean(
+    launcher: LauncherOption = "auto",
+    volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
+) -> None:
+    """Remove containers, networks and processes that a killed run left behind."""
+    selection = select_launcher(launcher)
+    removed = selection.launcher.clean(volumes=volumes)
+    out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
+
+
+def run(arguments: Callable[[], None] = app) -> int:
+    """Run the application and turn our errors into one message and an exit code."""
+    try:
+        arguments()
+    except (RunnerError, CatalogError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        err.print("stopped; everything measured so far is stored. Continue with: runner fill-catalog")
+        return 1
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 0
+    return 0
+
+
+def main() -> None:
+    """Console entry point."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    sys.exit(run())

@@ -1,0 +1,87 @@
+"""`make demo`: the main job from nothing - fill, rank, ask - and what to do next."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from runner.cli import app, run
+from runner.settings import RunnerSettings
+
+_SUBJECT = "fashion-resnet"
+_READY_S = 30.0
+out = Console()
+
+
+def main() -> int:
+    """Fill the catalog, print the leaderboard, ask one question that can be met and one that cannot."""
+    database = RunnerSettings().database
+    filled = run(lambda: app(["fill-catalog"]))
+    shown = run(lambda: app(["leaderboard"]))
+    if shown != 0:
+        return shown
+    with _recommender(database) as url:
+        reachable = _median_s(url)
+        _ask(url, "one that can be met", {"max_latency_s": round(3 * reachable, 3), "max_accuracy_drop_pp": 1.0})
+        _ask(url, "one that cannot", {"max_latency_s": round(reachable / 100, 6), "max_accuracy_drop_pp": 0.0})
+    out.print("\n[bold]How to go on[/]")
+    out.print("  make serve                      the recommender; API page at http://127.0.0.1:8080/docs")
+    out.print("  .venv/bin/runner plan           what a change in strategies.yaml would measure, and why")
+    out.print(f"  sqlite3 {database} 'SELECT subject, operator, placement, median_latency_s FROM leaderboard'")
+    return filled
+
+
+def _median_s(url: str) -> float:
+    """The fastest median known for the subject, so that the two questions fit the machine the demo runs on."""
+    rows = httpx.get(f"{url}/strategies", params={"subject": _SUBJECT}).raise_for_status().json()
+    return float(min(row["latency"]["median_s"] for row in rows["strategies"] if row["latency"]))
+
+
+def _ask(url: str, kind: str, budgets: dict[str, Any]) -> None:
+    question = {"subject": _SUBJECT, "latency_percentile": 90, **budgets}
+    answer = httpx.post(f"{url}/recommend", json=question).raise_for_status().json()
+    out.print(f"\n[bold]A question, {kind}[/]: POST /recommend {json.dumps(question)}")
+    out.print_json(data=answer)
+
+
+@contextmanager
+def _recommender(database: str) -> Iterator[str]:
+    """The real service on a free loopback port, for as long as the block runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "recommender", "--port", str(port), "--database", database]
+    log = Path(RunnerSettings().workdir) / "recommender.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        service = subprocess.Popen(command, stdout=stream, stderr=stream)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _await_ready(url, service, log)
+        yield url
+    finally:
+        service.terminate()
+        service.wait(timeout=10)
+
+
+def _await_ready(url: str, service: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline and service.poll() is None:
+        try:
+            if httpx.get(f"{url}/healthz", timeout=1.0).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise SystemExit(f"the recommender did not come up; its log ({log}) ends with:\n{log.read_text()[-800:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""What a pass is: model files in, model files out, or a refusal that names what was found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.errors import OperatorError
+
+
+class Refusal(OperatorError):
+    """The model does not allow this pass: the strategy is inapplicable, not failed."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may draw on besides the model.
+
+    Parameters
+    ----------
+    workdir
+        An empty directory for the files the pass writes.
+    calibration
+        Pre-processed model inputs, each of the model's input shape; empty when no pass of the pipeline asks for them.
+    """
+
+    workdir: Path
+    calibration: Sequence[NDArray[np.generic]] = field(default=())
+
+
+class Pass(Protocol):
+    """One step of an operator.
+
+    `name` and `version` enter the artifact's content key, as do `options()`, every one resolved for this host.
+    """
+
+    name: str
+    version: int
+    calibration_samples: int
+
+    def options(self) -> Mapping[str, object]:
+        """Every option, defaults included, resolved for this host."""
+
+    def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
+        """Rewrite the parts (one file, or several once partitioned); raises Refusal where the model forbids it."""

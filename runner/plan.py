@@ -1,0 +1,244 @@
+"""What is missing, why, and how long it would take: declared strategies minus valid evidence."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from catalog.declaration import Catalog, Strategy
+from catalog.evidence import Database, store
+from catalog.keys import accuracy_key, artifact_key, latency_key
+from runner import host as host_facts
+from runner.artifacts import file_sha256
+from runner.operators import Pass, make_pass
+from runner.subjects import Subject, resolve_subject
+from runner.tiers import Scale, resolve_provider, route_links, route_tiers
+from tierserver.messages import PROTOCOL_VERSION
+
+# Guesses for strategies never measured here; the progress bar corrects them as it goes.
+_ROUND_OVERHEAD_S = 4.0
+_GUESSED_LATENCY_S = 0.06
+_GUESSED_INPUT_BYTES = 60_000
+_ACCURACY_S = 15.0
+_ARTIFACT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run is about: the declaration, the host under it, and how it is emulated."""
+
+    catalog: Catalog
+    base: Path
+    launcher: str
+    scale: Scale
+
+    @cached_property
+    def host(self) -> host_facts.Host:
+        return host_facts.this_host()
+
+    @cached_property
+    def subjects(self) -> Mapping[str, Subject]:
+        return {
+            name: resolve_subject(name, spec.model, spec.dataset, spec.task, self.base)
+            for name, spec in self.catalog.subjects.items()
+        }
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A declared strategy with the content keys its evidence belongs to."""
+
+    strategy: Strategy
+    passes: tuple[Pass, ...]
+    artifact_key: str
+    accuracy_key: str
+    accuracy_tier: str
+    latency_key: str
+    conditions: Mapping[str, object]
+    input_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MissingRound:
+    """One round of one strategy that has no valid evidence."""
+
+    keyed: Keyed
+    round: int
+    reason: str
+    estimate_s: float
+
+
+@dataclass(frozen=True)
+class MissingAccuracy:
+    """An accuracy that has no evidence; `keyed` is one of the strategies that need it."""
+
+    keyed: Keyed
+    reason: str
+    estimate_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a fill would do, in the order it would do it."""
+
+    declared: tuple[Keyed, ...]
+    inapplicable: Mapping[str, str]
+    accuracies: tuple[MissingAccuracy, ...]
+    rounds: tuple[MissingRound, ...]
+
+    @property
+    def estimate_s(self) -> float:
+        return sum(task.estimate_s for task in (*self.accuracies, *self.rounds))
+
+
+def key_strategy(session: Session, strategy: Strategy) -> Keyed:
+    """Compute the three content keys of a declared strategy on this host."""
+    catalog, subject = session.catalog, session.subjects[strategy.subject]
+    passes = tuple(make_pass(spec.name, spec.options) for spec in strategy.passes)
+    versions = host_facts.versions()
+    calibrated = any(step.calibration_samples for step in passes)
+    artifact = artifact_key(
+        model_sha256=file_sha256(subject.model),
+        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
+        pass_versions={step.name: step.version for step in passes},
+        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
+        tools={name: versions[name] for name in ("onnx", "onnxruntime")} if passes else {},
+    )
+    provider = {name: resolve_provider(catalog.tiers[name].provider) for name in strategy.route}
+    ran_on = strategy.placement.tiers[-1]
+    accuracy = accuracy_key(
+        artifact_key=artifact,
+        dataset_fingerprint=subject.dataset.fingerprint(),
+        preprocess=subject.preprocess,
+        postprocess=subject.postprocess,
+        provider=provider[ran_on],
+        runtime=versions["onnxruntime"],
+        cpu_model=session.host.cpu_model,
+    )
+    input_ids = select_inputs(catalog, subject)
+    conditions = _conditions(session, strategy, provider)
+    latency = latency_key(
+        artifact_key=artifact,
+        inputs_fingerprint=subject.dataset.inputs_fingerprint(),
+        input_ids=list(input_ids),
+        preprocess=subject.preprocess,
+        postprocess=subject.postprocess,
+        **conditions,
+    )
+    return Keyed(strategy, passes, artifact, accuracy, ran_on, latency, conditions, input_ids)
+
+
+def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, object]:
+    """What a latency depends on besides the artifact and the inputs."""
+    experiment = session.catalog.experiment
+    return {
+        "placement": list(strategy.placement.tiers),
+        "tiers": [
+            {
+                "name": tier.name,
+                "cpus": tier.cpus,
+                "memory_bytes": tier.memory_bytes,
+                "threads": tier.threads,
+                "provider": provider[tier.name],
+            }
+            for tier in route_tiers(session.catalog, strategy, session.scale, session.host)
+        ],
+        "links": [
+            {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
+            for link in route_links(session.catalog, strategy, session.scale)
+        ],
+        "warmup": experiment.warmup,
+        "repetitions": experiment.repetitions,
+        "protocol_version": PROTOCOL_VERSION,
+        "launcher": session.launcher,
+        "scale": str(session.scale),
+        "runtime": host_facts.versions()["onnxruntime"],
+        "host": session.host.fingerprint,
+    }
+
+
+def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
+    """The latency inputs of the declared protocol: seeded random, or the largest as in the paper."""
+    experiment = catalog.experiment
+    if experiment.select == "largest":
+        return tuple(subject.dataset.largest(experiment.inputs))
+    pool = sorted(subject.dataset.input_ids())
+    return tuple(random.Random(experiment.seed).sample(pool, min(experiment.inputs, len(pool))))
+
+
+def make_plan(session: Session, database: Database, environment_key: str) -> Plan:
+    """Compare what is declared with what is known."""
+    declared = tuple(key_strategy(session, strategy) for strategy in session.catalog.strategies())
+    with database.session() as reading:
+        inapplicable = store.inapplicable_artifacts(reading)
+        known = _Known(reading, environment_key)
+        usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
+        accuracies = _missing_accuracies(usable, known)
+        rounds = _missing_rounds(session, usable, known)
+    return Plan(declared, inapplicable, accuracies, rounds)
+
+
+class _Known:
+    """Evidence looked up once per plan."""
+
+    def __init__(self, reading: store.SqlSession, environment_key: str) -> None:
+        self._reading = reading
+        self._environment_key = environment_key
+
+    def rounds(self, key: str) -> set[int]:
+        return store.rounds_done(self._reading, key)
+
+    def accuracy(self, key: str) -> bool:
+        return store.accuracy_done(self._reading, key)
+
+    def last(self, strategy: Strategy) -> store.LastMeasurement | None:
+        return store.last_measurement(
+            self._reading, strategy.subject, strategy.operator, strategy.placement.name, self._environment_key
+        )
+
+
+def _missing_accuracies(declared: Sequence[Keyed], known: _Known) -> tuple[MissingAccuracy, ...]:
+    missing: dict[str, MissingAccuracy] = {}
+    for keyed in declared:
+        if keyed.accuracy_key not in missing and not known.accuracy(keyed.accuracy_key):
+            missing[keyed.accuracy_key] = MissingAccuracy(keyed, "no accuracy with this key", _ACCURACY_S)
+    return tuple(missing.values())
+
+
+def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) -> tuple[MissingRound, ...]:
+    missing = []
+    for keyed in declared:
+        done = known.rounds(keyed.latency_key)
+        wanted = set(range(1, session.catalog.experiment.rounds + 1)) - done
+        if not wanted:
+            continue
+        last = known.last(keyed.strategy)
+        reason = _why(keyed, last, done)
+        estimate_s = _estimate_s(session, keyed, last)
+        missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(wanted)]
+    return tuple(missing)
+
+
+def _why(keyed: Keyed, last: "store.LastMeasurement | None", done: set[int]) -> str:
+    """One phrase a person can check."""
+    if last is None:
+        return "never measured in this environment"
+    if last.latency_key == keyed.latency_key:
+        if last.status == "failed":
+            return f"last attempt failed: {last.reason}"
+        if last.verdict == "INVALID":
+            return f"last attempt invalid: {last.reason}"
+        return f"{len(done)} round(s) known, more declared"
+    changed = [name for name, value in keyed.conditions.items() if last.conditions.get(name) != value]
+    return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
+
+
+def _estimate_s(session: Session, keyed: Keyed, last: "store.LastMeasurement | None") -> float:
+    if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
+        return last.duration_s
+    experiment = session.catalog.experiment
+    slowest = min((link.up_bit_per_s for link in route_links(session.catalog, keyed.strategy, session.scale)), default=0)
+    transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
+    count = len(keyed.input_ids) * (experiment.warmup + experiment.repetitions)
+    return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(session.scale.factor) + transmission_s)

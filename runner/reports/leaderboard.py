@@ -1,0 +1,70 @@
+"""The leaderboard: per subject, every strategy with evidence, fastest first."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from runner.reports.units import duration, percent, points, size
+
+
+def leaderboard_rows(session: Session, *, subject: str | None = None) -> list[dict[str, Any]]:
+    """Rows of the view `leaderboard`, as plain mappings in SI units."""
+    query = "SELECT * FROM leaderboard"
+    if subject is not None:
+        query += " WHERE subject = :subject"
+    rows = session.execute(text(query), {"subject": subject} if subject else {}).mappings()
+    return [dict(row) for row in rows]
+
+
+def leaderboard_tables(rows: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """One table per subject and environment, 100 columns wide at most."""
+    def group(row: dict[str, Any]) -> tuple[str, str, str]:
+        return (row["subject"], row["launcher"], row["scale"])
+
+    for (subject, launcher, scale), members in groupby(sorted(rows, key=lambda r: (group(r), r["rank"])), key=group):
+        yield _table(subject, launcher, scale, list(members))
+
+
+def _table(subject: str, launcher: str, scale: str, rows: Sequence[dict[str, Any]]) -> Table:
+    emulated = "" if scale == "1" else f", emulated at {scale}"
+    first = rows[0]
+    table = Table(
+        title=f"{subject} · launcher {launcher}{emulated}",
+        caption=(
+            f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
+            "end to end, single stream, unloaded"
+        ),
+        title_justify="left",
+        caption_justify="left",
+        expand=False,
+        pad_edge=False,
+    )
+    table.add_column("#", justify="right")
+    table.add_column("operator", no_wrap=True)
+    table.add_column("placement", no_wrap=True)
+    for heading in ("median", "p90", first["metric"] or "accuracy", "drop pp", "size", "sent", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: dict[str, Any]) -> list[str | Text]:
+    doubtful = row["verdict"] not in (None, "VALID")
+    return [
+        str(row["rank"]),
+        row["operator"],
+        row["placement"] + (" (!)" if doubtful else ""),
+        duration(row["median_latency_s"]),
+        duration(row["p90_latency_s"]),
+        percent(row["accuracy_pct"]),
+        points(row["drop_pp"]),
+        size(row["size_bytes"]),
+        size(row["sent_bytes"]),
+        str(row["samples"]),
+    ]

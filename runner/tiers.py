@@ -1,0 +1,111 @@
+"""From declared tiers and links to the limits of this run: scale, threads, providers, and whether the host can."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import onnxruntime
+
+from catalog.declaration import Catalog, Strategy
+from runner.errors import HostTooSmallError, RunnerError
+from runner.host import Host
+from runner.launchers import LinkLimits, TierLimits
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The common factor on all CPUs and links, so that compute and transmission keep their ratio."""
+
+    factor: Fraction
+
+    @classmethod
+    def parse(cls, text: str) -> "Scale":
+        """Read `1`, `1/8` or `0.125`; raises RunnerError for anything outside (0, 1]."""
+        try:
+            factor = Fraction(text)
+        except (ValueError, ZeroDivisionError) as error:
+            raise RunnerError(f"--scale takes a fraction such as 1/8, got {text!r}") from error
+        if not 0 < factor <= 1:
+            raise RunnerError(f"--scale takes a fraction above 0 and at most 1, got {text!r}")
+        return cls(factor)
+
+    def __str__(self) -> str:
+        return str(self.factor)
+
+
+def threads_for(cpus: float) -> int:
+    """Intra-op threads for a quota: one up to a whole CPU, otherwise the quota rounded up."""
+    return max(1, math.ceil(cpus))
+
+
+def resolve_provider(declared: Sequence[str]) -> str:
+    """The first declared execution provider this host has; the CPU is always there."""
+    available = onnxruntime.get_available_providers()
+    for name in declared:
+        if _PROVIDERS.get(name) in available:
+            return name
+    raise RunnerError(f"this host has none of the declared providers {', '.join(declared)}; add `cpu` to the list")
+
+
+def onnxruntime_provider(name: str) -> str:
+    """ONNX Runtime's name of a declared provider."""
+    return _PROVIDERS[name]
+
+
+def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
+    """Refuse a host smaller than the declared tiers, with the scale that would fit.
+
+    Raises
+    ------
+    HostTooSmallError
+        Naming the tier, what it wants, what the host has, and the `--scale` to try.
+    """
+    widest = max(catalog.tiers, key=lambda name: catalog.tiers[name].cpus)
+    wanted = catalog.tiers[widest].cpus
+    if wanted * scale.factor > host.cpu_count:
+        denominator = 2
+        while wanted / denominator > host.cpu_count:
+            denominator *= 2
+        raise HostTooSmallError(
+            f"tier {widest!r} declares {wanted:g} CPUs (× scale {scale}), this host has {host.cpu_count}. "
+            f"Try `--scale 1/{denominator}`: all CPUs and all links at that factor, results marked as emulated."
+        )
+    largest = max(catalog.tiers, key=lambda name: catalog.tiers[name].memory_bytes)
+    memory = catalog.tiers[largest].memory_bytes
+    if memory > host.memory_bytes and scale.factor == 1:
+        raise HostTooSmallError(
+            f"tier {largest!r} declares {memory / 2**30:.1f} GiB of memory, this host has "
+            f"{host.memory_bytes / 2**30:.1f} GiB. Declare less, or emulate with `--scale 1/2`, which caps memory."
+        )
+
+
+def tier_limits(catalog: Catalog, name: str, scale: Scale, host: Host) -> TierLimits:
+    """A declared tier at this scale; memory is not scaled, only capped at what the host has."""
+    declared = catalog.tiers[name]
+    cpus = float(declared.cpus * scale.factor)
+    return TierLimits(name, cpus, min(declared.memory_bytes, host.memory_bytes), threads_for(cpus))
+
+
+def route_tiers(catalog: Catalog, strategy: Strategy, scale: Scale, host: Host) -> tuple[TierLimits, ...]:
+    """The tiers a strategy's requests touch, the client's first."""
+    return tuple(tier_limits(catalog, name, scale, host) for name in strategy.route)
+
+
+def route_links(catalog: Catalog, strategy: Strategy, scale: Scale) -> tuple[LinkLimits, ...]:
+    """The links along the route, at this scale."""
+    limits = []
+    for name, upstream, downstream in zip(strategy.links, strategy.route, strategy.route[1:], strict=True):
+        declared = catalog.links[name]
+        limits.append(
+            LinkLimits(
+                name=name,
+                upstream=upstream,
+                downstream=downstream,
+                up_bit_per_s=round(declared.up_bit_per_s * scale.factor),
+                down_bit_per_s=round(declared.down_bit_per_s * scale.factor),
+            )
+        )
+    return tuple(limits)
