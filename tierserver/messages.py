@@ -1,0 +1,357 @@
+"""Every message of a tier's control channel: JSON lines on stdin and stdout.
+
+The runner imports this module and nothing else of the package, so it needs only the standard library.
+Each message is a frozen dataclass; `to_json` gives a JSON object, `from_json` reads one strictly (unknown or
+missing keys and wrong types raise `MessageError`). Fields that are None are left out on the way out.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal, Self
+
+
+class MessageError(ValueError):
+    """A JSON object that is not the message it should be."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A dataclass that travels as a JSON object."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {item.name: _encode(value) for item in fields(self) if (value := getattr(self, item.name)) is not None}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        return typing.cast(Self, _decode_message(cls, raw))
+
+
+@dataclass(frozen=True)
+class Command(Message):
+    """A message the runner sends; its JSON object also holds `cmd` (the caller adds `id`)."""
+
+    cmd: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"cmd": self.cmd, **super().to_json()}
+
+
+# -- what a tier is told to serve -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Preprocess(Message):
+    """From an encoded image to the graph's one input: value = (pixel * scale - mean) / std, per channel.
+
+    `shorter_side_crop` resizes until the picture covers height x width and keeps the centre.
+    With dtype `uint8` the pixels go in as they are and scale, mean and std are ignored.
+    """
+
+    color: Literal["gray", "rgb"]
+    height: int
+    width: int
+    resize: Literal["stretch", "shorter_side_crop"] = "stretch"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    dtype: Literal["float32", "uint8"] = "float32"
+
+
+@dataclass(frozen=True)
+class Postprocess(Message):
+    """`top_k`: outputs `classes` INT64 [k], `scores` FP32 [k]; `label_map`: output `labels` UINT8 [H, W]."""
+
+    kind: Literal["top_k", "label_map"]
+    k: int = 5
+    softmax: bool = False
+
+
+@dataclass(frozen=True)
+class PartSpec(Message):
+    """One model file a tier serves under `name`; `next` is the base URL of the tier that runs the following part."""
+
+    name: str
+    path: str
+    threads: int = 1
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    preprocess: Preprocess | None = None
+    postprocess: Postprocess | None = None
+    next: str | None = None
+
+
+# -- commands ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Load(Command):
+    """Serve exactly these parts and relay exactly these routes (tier name -> base URL), instead of the present ones."""
+
+    cmd: ClassVar[str] = "load"
+    parts: tuple[PartSpec, ...] = ()
+    routes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unload(Command):
+    cmd: ClassVar[str] = "unload"
+
+
+@dataclass(frozen=True)
+class Probe(Command):
+    """Time the link to the tier at base URL `url`; its result is a `LinkProbe`."""
+
+    cmd: ClassVar[str] = "probe"
+    url: str
+    small_bytes: int
+    large_bytes: int
+    repetitions: int = 3
+
+
+@dataclass(frozen=True)
+class Measure(Command):
+    """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process."""
+
+    cmd: ClassVar[str] = "measure"
+    model: str
+    inputs_dir: str
+    input_ids: tuple[str, ...]
+    url: str | None = None
+    repetitions: int = 1
+    warmup: int = 1
+
+
+@dataclass(frozen=True)
+class Evaluate(Command):
+    """Score a part served in this tier over a validation set; `k` is the k of the second hit (top-5)."""
+
+    cmd: ClassVar[str] = "evaluate"
+    model: str
+    items_file: str
+    k: int = 5
+
+
+@dataclass(frozen=True)
+class Stats(Command):
+    cmd: ClassVar[str] = "stats"
+
+
+COMMANDS: Mapping[str, type[Command]] = {each.cmd: each for each in (Load, Unload, Probe, Measure, Evaluate, Stats)}
+
+
+def parse_command(raw: Mapping[str, Any]) -> Command:
+    """The command in a line from stdin (with its `id` and `cmd` keys)."""
+    name = raw.get("cmd")
+    if not isinstance(name, str) or name not in COMMANDS:
+        raise MessageError(f"unknown command {name!r}; known: {', '.join(COMMANDS)}")
+    return COMMANDS[name].from_json({key: value for key, value in raw.items() if key not in ("cmd", "id")})
+
+
+# -- events and results -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ready(Message):
+    """The first line a tier prints; `event` is "ready"."""
+
+    name: str
+    port: int
+    pid: int
+    python: str
+    onnxruntime: str
+    providers: tuple[str, ...]
+    event: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True)
+class SamplePart(Message):
+    """What one tier reports of itself for one request, by its own clock.
+
+    A tier that only sends the request and reads the answer has `serialise_s` alone.
+    """
+
+    tier: str
+    preprocess_s: float
+    compute_s: float
+    postprocess_s: float
+    serialise_s: float
+
+
+@dataclass(frozen=True)
+class SampleLink(Message):
+    """Bytes of one request on one link, HTTP head and body: `sent_bytes` go from the first tier to the second."""
+
+    link: str
+    sent_bytes: int
+    received_bytes: int
+
+
+@dataclass(frozen=True)
+class Sample(Message):
+    """One timed inference."""
+
+    seq: int
+    input_id: str
+    repetition: int
+    latency_s: float
+    parts: tuple[SamplePart, ...]
+    links: tuple[SampleLink, ...]
+    output_digest: str
+
+
+@dataclass(frozen=True)
+class SampleEvent(Message):
+    """Streamed by `measure`, one per sample."""
+
+    sample: Sample
+    event: Literal["sample"] = "sample"
+
+
+@dataclass(frozen=True)
+class ItemsEvent(Message):
+    """Streamed by `evaluate`, about one per second."""
+
+    done: int
+    total: int
+    event: Literal["items"] = "items"
+
+
+@dataclass(frozen=True)
+class LoadResult(Message):
+    """Per part name: seconds to create its session, SHA-256 of its file."""
+
+    cold_start_s: Mapping[str, float]
+    model_sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class UnloadResult(Message):
+    pass
+
+
+@dataclass(frozen=True)
+class ProbeDirection(Message):
+    """Median seconds of the two payloads, and 8 * (large - small bytes) / (large_s - small_s)."""
+
+    small_s: float
+    large_s: float
+    rate_bit_per_s: float
+
+
+@dataclass(frozen=True)
+class LinkProbe(Message):
+    up: ProbeDirection
+    down: ProbeDirection
+    rtt_s: float
+
+
+@dataclass(frozen=True)
+class MeasureResult(Message):
+    """How many samples were streamed."""
+
+    samples: int
+
+
+@dataclass(frozen=True)
+class ItemScore(Message):
+    """One validation item: the two hits (classification), or pixels per class (segmentation)."""
+
+    item_id: str
+    top1: bool | None = None
+    top5: bool | None = None
+    intersections: tuple[int, ...] | None = None
+    unions: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateResult(Message):
+    items: tuple[ItemScore, ...]
+
+
+@dataclass(frozen=True)
+class CgroupStats(Message):
+    """The CPU controller's counters since the tier's start."""
+
+    nr_periods: int
+    nr_throttled: int
+    throttled_s: float
+
+
+@dataclass(frozen=True)
+class StatsResult(Message):
+    cpu_seconds: float
+    peak_rss_bytes: int
+    threads: int
+    load_average: tuple[float, ...]
+    cgroup: CgroupStats | None = None
+
+
+@dataclass(frozen=True)
+class ErrorInfo(Message):
+    """`error` of a failed command: the class of the error and its message."""
+
+    type: str
+    message: str
+
+
+# -- codec ------------------------------------------------------------------------------------------------------
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Message):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {key: _encode(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    return value
+
+
+@cache
+def _hints(cls: type[Message]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {item.name: hints[item.name] for item in fields(cls)}
+
+
+def _decode_message(cls: type[Message], raw: Any) -> Message:
+    if not isinstance(raw, Mapping):
+        raise MessageError(f"{cls.__name__}: expected an object, got {type(raw).__name__}")
+    hints = _hints(cls)
+    if unknown := sorted(set(raw) - set(hints)):
+        raise MessageError(f"{cls.__name__}: unknown {', '.join(unknown)}; allowed: {', '.join(hints) or 'nothing'}")
+    needed = {item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING}
+    if missing := sorted(needed - set(raw)):
+        raise MessageError(f"{cls.__name__}: missing {', '.join(missing)}")
+    return cls(**{key: _decode(hints[key], value, f"{cls.__name__}.{key}") for key, value in raw.items()})
+
+
+def _decode(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        inner = next(each for each in arguments if each is not type(None))
+        return None if value is None else _decode(inner, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise MessageError(f"{where}: got {value!r}; allowed: {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is Mapping and isinstance(value, Mapping):
+        return {key: _decode(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
+    if is_dataclass(hint):
+        return _decode_message(typing.cast(type[Message], hint), value)
+    return _decode_scalar(hint, value, where)
+
+
+def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    wanted = hint.__name__ if isinstance(hint, type) else "a list" if typing.get_origin(hint) is tuple else "an object"
+    raise MessageError(f"{where}: expected {wanted}, got {type(value).__name__}")
