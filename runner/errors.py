@@ -1,0 +1,55 @@
+"""What can go wrong in the runner.
+
+    RunnerError                        shown to the user as one message, exit code 1
+    ├── SubjectError                   a subject's model or data cannot be read
+    ├── OperatorError                  an operator cannot be applied (its refusals derive from it)
+    ├── HostTooSmallError              the declared tiers do not fit this machine
+    ├── LaunchError                    tiers do not come up (tier, log_tail)
+    │   └── EngineUnavailableError     no container engine answers, or it went away
+    └── TierCallError                  a command to a running tier failed, or the tier died (tier, type, message, log_tail)
+
+A `LaunchError` or a `TierCallError` ends one measurement, which is stored as failed with the reason and the log's tail.
+"""
+
+
+class RunnerError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class SubjectError(RunnerError):
+    """A subject's model, dataset or card is missing or not what it should be."""
+
+
+class OperatorError(RunnerError):
+    """An operator could not be applied to a model."""
+
+
+class HostTooSmallError(RunnerError):
+    """The machine has less than the declared tiers want."""
+
+
+class LaunchError(RunnerError):
+    """Tiers did not come up; `log_tail` holds the end of the failing tier's log, if there is one."""
+
+    def __init__(self, message: str, *, tier: str | None = None, log_tail: str = "") -> None:
+        super().__init__(message)
+        self.tier = tier
+        self.log_tail = log_tail
+
+
+class EngineUnavailableError(LaunchError):
+    """No container engine answers, or it stopped answering."""
+
+
+class TierCallError(RunnerError):
+    """A tier answered a command with an error, or stopped answering.
+
+    `type` is the error's class inside the tier, or `TierDied` or `DeadlineExceeded` when the tier gave no answer.
+    """
+
+    def __init__(self, tier: str, type: str, message: str, *, log_tail: str = "") -> None:
+        super().__init__(f"tier {tier!r}: {type}: {message}")
+        self.tier = tier
+        self.type = type
+        self.message = message
+        self.log_tail = log_tail

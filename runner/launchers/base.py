@@ -1,0 +1,144 @@
+"""What every launcher takes and gives: limits and mounts in, a deployment of running tiers out.
+
+An experiment knows only these types; which launcher it got was chosen in one place (`runner.launchers.select`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from runner.errors import LaunchError
+
+EventCallback = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TierLimits:
+    """What one tier may use; `threads` are those of the inference engine."""
+
+    name: str
+    cpus: float
+    memory_bytes: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class LinkLimits:
+    """The network between two tiers; up is from `upstream` (nearer to the client) to `downstream`."""
+
+    name: str
+    upstream: str
+    downstream: str
+    up_bit_per_s: int
+    down_bit_per_s: int
+
+
+@dataclass(frozen=True)
+class Mount:
+    """Read-only files for a tier, visible there under `Tier.path(name)`; `key` stands for their content."""
+
+    name: str
+    files: Mapping[str, Path]
+    key: str
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """What runs the tiers; stored with every result."""
+
+    name: str
+    version: str
+    cpus: int
+    memory_bytes: int
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class Tier(Protocol):
+    """One running tier."""
+
+    @property
+    def name(self) -> str: ...
+
+    def call(
+        self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
+    ) -> dict[str, Any]:
+        """Send a command, pass on its events, return its result; raises TierCallError."""
+        ...
+
+    def path(self, mount: str) -> str:
+        """Where the tier sees a mount's files."""
+        ...
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Running tiers and the ways between them.
+
+    Requests flow from upstream to downstream, answers come back the same way. `addresses` holds, per pair of
+    neighbours (upstream, downstream), the base URL by which the first reaches the second through their link.
+    """
+
+    tiers: Mapping[str, Tier]
+    links: tuple[LinkLimits, ...]
+    addresses: Mapping[tuple[str, str], str]
+
+    def url(self, source: str, target: str) -> str:
+        """The base URL by which `source` reaches `target`, through relays where they are no neighbours."""
+        route = self._route(source, target)
+        return self.addresses[route[0], route[1]] + "".join(f"/tiers/{name}" for name in route[2:])
+
+    def routes(self, tier: str) -> dict[str, str]:
+        """The neighbours a tier relays to, as its `load` command wants them."""
+        return {second: url for (first, second), url in self.addresses.items() if first == tier}
+
+    def _route(self, source: str, target: str) -> list[str]:
+        """The shortest way over the links, breadth first."""
+        ways, seen = deque([[source]]), {source}
+        while ways:
+            way = ways.popleft()
+            if way[-1] == target and len(way) > 1:
+                return way
+            for first, second in self.addresses:
+                if first == way[-1] and second not in seen:
+                    seen.add(second)
+                    ways.append([*way, second])
+        known = ", ".join(f"{link.upstream}→{link.downstream}" for link in self.links) or "none"
+        raise LaunchError(f"no way from {source!r} to {target!r}; links of this deployment: {known}")
+
+
+class Launcher(Protocol):
+    """Starts isolated tiers with limited resources and shaped links between them."""
+
+    name: str
+
+    def describe(self) -> EngineDescription:
+        """What the tiers run on."""
+        ...
+
+    def prepare(self) -> None:
+        """Do what is slow and needed once (the tier image), so that no measurement waits for it."""
+        ...
+
+    def launch(
+        self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
+    ) -> AbstractContextManager[Deployment]:
+        """Fresh tiers, ready to be called, gone at the end of the block; raises LaunchError."""
+        ...
+
+    def clean(self, *, volumes: bool = False) -> int:
+        """Remove what killed runs left behind; how many things that were. `volumes`: cached files as well."""
+        ...
+
+
+def check_links(tiers: Sequence[TierLimits], links: Sequence[LinkLimits]) -> None:
+    """Refuse a link that ends at a tier which is not launched, and two tiers of one name."""
+    names = [tier.name for tier in tiers]
+    if len(set(names)) != len(names):
+        raise LaunchError(f"two tiers have the same name: {', '.join(names)}")
+    for link in links:
+        for end in (link.upstream, link.downstream):
+            if end not in names:
+                raise LaunchError(f"link {link.name!r} ends at {end!r}; tiers launched: {', '.join(names)}", tier=end)
