@@ -1,16 +1,16 @@
 """What can go wrong in a tier; `status` is the HTTP status a client gets for it.
 
-    TierError                 500
-    ├── RequestError          400  a request that is not Open Inference Protocol, or not acceptable
-    │   ├── NotFound          404  no such path, model, version or route
-    │   ├── MethodNotAllowed  405
-    │   ├── TooSlow           408  the body stopped arriving
-    │   ├── TooLarge          413  more bytes or pixels than the tier takes
-    │   ├── UnsupportedMedia  415  a content encoding that is not spoken here
-    │   └── TooBusy           429  too many bytes of other requests are held already
-    ├── CommandError          400  a control command that cannot be read or carried out
-    ├── EngineError           500  a model that cannot be loaded or run
-    └── PeerError             502  the next tier is unreachable or refused
+TierError                 500
+├── RequestError          400  a request that is not Open Inference Protocol, or not acceptable
+│   ├── NotFound          404  no such path, model, version or route
+│   ├── MethodNotAllowed  405
+│   ├── TooSlow           408  the body stopped arriving
+│   ├── TooLarge          413  more bytes or pixels than the tier takes
+│   ├── UnsupportedMedia  415  a content encoding that is not spoken here
+│   └── TooBusy           429  too many bytes of other requests are held already
+├── CommandError          400  a control command that cannot be read or carried out
+├── EngineError           500  a model that cannot be loaded or run
+└── PeerError             502  the next tier is unreachable or refused
 """
 
 from __future__ import annotations

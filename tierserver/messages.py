@@ -11,7 +11,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 
@@ -312,10 +311,14 @@ def _encode(value: Any) -> Any:
     return value
 
 
-@cache
+_known_hints: dict[str, dict[str, Any]] = {}
+
+
 def _hints(cls: type[Message]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {item.name: hints[item.name] for item in fields(cls)}
+    if cls.__name__ not in _known_hints:
+        hints = typing.get_type_hints(cls)
+        _known_hints[cls.__name__] = {item.name: hints[item.name] for item in fields(cls)}
+    return _known_hints[cls.__name__]
 
 
 def _decode_message(cls: type[Message], raw: Any) -> Message:

@@ -1,0 +1,136 @@
+"""ONNX Runtime sessions; the one module that imports it, and where its exceptions end."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from tierserver.errors import EngineError, RequestError
+
+VERSION: str = ort.__version__
+_NUMPY_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
+_ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
+)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A graph input or output; -1 stands for a dimension that is free."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def check(self, array: NDArray[Any]) -> None:
+        """Refuse an array the graph cannot take."""
+        fits = len(array.shape) == len(self.shape) and all(
+            want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
+        )
+        if array.dtype != self.dtype or not fits:
+            raise RequestError(
+                f"input {self.name!r}: got {array.dtype} {list(array.shape)}, "
+                f"the model takes {self.dtype} {list(self.shape)} (-1: any)"
+            )
+
+
+class Session:
+    """One model, ready to run; `cold_start_s` is the time its creation took."""
+
+    def __init__(self, path: Path, *, threads: int, providers: Sequence[str]) -> None:
+        _check_providers(providers)
+        if not path.is_file():
+            raise EngineError(f"no model file at {path}; check the mount and the part's path")
+        started = time.perf_counter()
+        try:
+            self._session = ort.InferenceSession(str(path), _options(threads), providers=list(providers))
+        except _ORT_ERRORS as error:
+            raise EngineError(f"{path.name} is not a model this runtime ({VERSION}) loads: {_brief(error)}") from error
+        self.cold_start_s = time.perf_counter() - started
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        if self.providers[0] != providers[0]:
+            raise EngineError(f"{path.name}: asked for {providers[0]}, the runtime fell back to {self.providers[0]}")
+        self.inputs = tuple(_info(each, path) for each in self._session.get_inputs())
+        self.outputs = tuple(_info(each, path) for each in self._session.get_outputs())
+        self._output_names = [each.name for each in self.outputs]
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the graph; what it cannot digest is the request's fault."""
+        for info in self.inputs:
+            if info.name not in feeds:
+                raise RequestError(f"input {info.name!r} is missing; needed: {[each.name for each in self.inputs]}")
+            info.check(feeds[info.name])
+        if len(feeds) != len(self.inputs):
+            known = [each.name for each in self.inputs]
+            raise RequestError(f"unknown inputs {sorted(set(feeds) - set(known))}; the model takes {known}")
+        try:
+            results = self._session.run(self._output_names, dict(feeds))
+        except _ORT_ERRORS as error:
+            raise RequestError(f"the model cannot run on this input: {_brief(error)}") from error
+        return dict(zip(self._output_names, results, strict=True))
+
+
+def available_providers() -> tuple[str, ...]:
+    return tuple(ort.get_available_providers())
+
+
+def file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise EngineError(f"no readable model file at {path}; check the mount and the part's path") from error
+
+
+def _options(threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A spinning thread eats the quota that the next inference needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _check_providers(providers: Sequence[str]) -> None:
+    available = ort.get_available_providers()
+    if not providers or (unknown := [each for each in providers if each not in available]):
+        got = list(providers) if not providers else unknown
+        raise EngineError(f"execution providers {got} are not in this tier; available: {available}")
+
+
+def _info(value: Any, path: Path) -> TensorInfo:
+    if value.type not in _NUMPY_TYPES:
+        raise EngineError(f"{path.name}: {value.name!r} is a {value.type}; served are {', '.join(_NUMPY_TYPES)}")
+    shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
+    return TensorInfo(value.name, np.dtype(_NUMPY_TYPES[value.type]), shape)
+
+
+def _brief(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,91 @@
+"""From an encoded image to the graph's input. Pure, and safe on hostile bytes: pixels are capped before decoding."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from tierserver.errors import RequestError, TooLarge
+from tierserver.messages import Preprocess
+
+MAX_PIXELS = 64_000_000
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# Our own cap, checked on the header, replaces Pillow's (which warns first and refuses only at 179 MP).
+Image.MAX_IMAGE_PIXELS = None
+
+
+def preprocess(encoded: bytes | memoryview, spec: Preprocess) -> NDArray[Any]:
+    """Decode, resize and normalise one image into the array the graph takes, batch axis included."""
+    picture = _resize(_decode(encoded, spec.color), spec)
+    pixels = np.asarray(picture)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]
+    if spec.layout == "nchw":
+        pixels = pixels.transpose(2, 0, 1)
+    if spec.dtype == "uint8":
+        return np.ascontiguousarray(pixels)[np.newaxis]
+    axes = (-1, 1, 1) if spec.layout == "nchw" else (1, 1, -1)
+    mean = np.asarray(spec.mean, np.float32).reshape(axes)
+    std = np.asarray(spec.std, np.float32).reshape(axes)
+    result = np.empty((1, *pixels.shape), np.float32)
+    np.multiply(pixels, np.float32(spec.scale), out=result[0])
+    result[0] -= mean
+    result[0] /= std
+    return result
+
+
+def check(spec: Preprocess) -> None:
+    """Refuse a pre-processing that cannot work, when it is loaded."""
+    channels = 1 if spec.color == "gray" else 3
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        if len(values) not in (1, channels):
+            raise RequestError(f"preprocess.{name}: got {len(values)} values; allowed: 1 or {channels} ({spec.color})")
+    if 0.0 in spec.std or spec.height < 1 or spec.width < 1:
+        raise RequestError("preprocess: std must not be 0, height and width must be at least 1")
+
+
+def _decode(encoded: bytes | memoryview, color: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise TooLarge(f"the image has {image.width} x {image.height} pixels; allowed: {MAX_PIXELS}")
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return _convert(upright, "L" if color == "gray" else "RGB")
+    except TooLarge:
+        raise
+    except Exception as error:  # decoders raise anything on damaged files
+        reason = str(error).split(" <", 1)[0][:200]  # the rest would be the address of a buffer
+        raise RequestError(
+            f"not a decodable image ({len(encoded)} bytes): {reason}; allowed: {', '.join(_FORMATS)}"
+        ) from error
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255 where the high byte is meant
+        deep = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        image = Image.fromarray(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    elif image.mode == "CMYK" and mode == "L":
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _resize(image: Image.Image, spec: Preprocess) -> Image.Image:
+    size = (spec.width, spec.height)
+    if image.size == size:
+        return image
+    if spec.resize == "stretch":
+        return image.resize(size, Image.Resampling.BILINEAR)
+    factor = max(spec.width / image.width, spec.height / image.height)
+    width, height = spec.width / factor, spec.height / factor
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    box = (max(left, 0.0), max(top, 0.0), min(left + width, image.width), min(top + height, image.height))
+    return image.resize(size, Image.Resampling.BILINEAR, box=box)

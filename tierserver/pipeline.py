@@ -1,0 +1,153 @@
+"""A part in service: pre-processing, graph, post-processing, and the next tier where there is one, each timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierserver import imaging, protocol
+from tierserver.engine import Session
+from tierserver.errors import EngineError, RequestError
+from tierserver.messages import PartSpec, Postprocess, Preprocess, SampleLink, SamplePart
+from tierserver.peer import Peer
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final outputs, and what every tier and link on the way reports; `parts[0]` is this tier."""
+
+    outputs: Arrays
+    parts: tuple[SamplePart, ...]
+    links: tuple[SampleLink, ...] = ()
+
+
+class Part:
+    """One model file with what stands before and after it."""
+
+    def __init__(self, spec: PartSpec, tier: str) -> None:
+        self.spec = spec
+        self.tier = tier
+        self.session = Session(Path(spec.path), threads=spec.threads, providers=spec.providers)
+        self._peer = Peer(tier, spec.next) if spec.next is not None else None
+        _check(spec, self.session)
+
+    def close(self) -> None:
+        if self._peer is not None:
+            self._peer.close()
+
+    def run(self, tensors: Sequence[protocol.Tensor]) -> Outcome:
+        """From the client's tensors to the final outputs, through the following tiers."""
+        started = time.perf_counter()
+        feeds = self._feeds(tensors)
+        prepared = time.perf_counter()
+        results = self.session.run(feeds)
+        computed = time.perf_counter()
+        if self._peer is not None:
+            return self._forward(self._peer, results, prepared - started, computed - prepared)
+        outputs = results if self.spec.postprocess is None else postprocess(results, self.spec.postprocess)
+        finished = time.perf_counter()
+        times = (prepared - started, computed - prepared, finished - computed, 0.0)
+        return Outcome(outputs, (SamplePart(self.tier, *times),))
+
+    def run_graph(self, tensors: Sequence[protocol.Tensor]) -> Outcome:
+        """The bare graph: arrays in, arrays out."""
+        feeds = protocol.array_inputs(tensors)
+        started = time.perf_counter()
+        outputs = self.session.run(feeds)
+        compute_s = time.perf_counter() - started
+        return Outcome(outputs, (SamplePart(self.tier, 0.0, compute_s, 0.0, 0.0),))
+
+    def metadata(self, *, bare: bool) -> dict[str, Any]:
+        """Inputs and outputs as the protocol describes them."""
+        inputs = [_described(each.name, each.dtype, each.shape) for each in self.session.inputs]
+        outputs = [_described(each.name, each.dtype, each.shape) for each in self.session.outputs]
+        if bare:
+            return {"inputs": inputs, "outputs": outputs}
+        if self.spec.preprocess is not None:
+            inputs = [{"name": "image", "datatype": "BYTES", "shape": [1]}]
+        if self._peer is not None:
+            outputs = self._peer.metadata(self.spec.name)["outputs"]
+        elif self.spec.postprocess is not None:
+            outputs = _postprocessed(self.spec.postprocess)
+        return {"inputs": inputs, "outputs": outputs}
+
+    def _feeds(self, tensors: Sequence[protocol.Tensor]) -> dict[str, NDArray[Any]]:
+        if self.spec.preprocess is None:
+            return protocol.array_inputs(tensors)
+        if len(tensors) != 1 or tensors[0].name != "image" or len(tensors[0].elements) != 1:
+            got = [each.name for each in tensors]
+            raise RequestError(f"{self.spec.name} takes one input `image` BYTES [1] as binary data, got {got}")
+        return {self.session.inputs[0].name: imaging.preprocess(tensors[0].elements[0], self.spec.preprocess)}
+
+    def _forward(self, peer: Peer, results: Arrays, preprocess_s: float, compute_s: float) -> Outcome:
+        started = time.perf_counter()
+        body = protocol.encode_tensor_request(results)
+        encode_s = time.perf_counter() - started
+        answer = peer.infer(self.spec.name, body)
+        own = SamplePart(self.tier, preprocess_s, compute_s, 0.0, encode_s + answer.decode_s)
+        return Outcome(answer.outputs, (own, *answer.parts), answer.links)
+
+
+def postprocess(results: Arrays, spec: Postprocess) -> dict[str, NDArray[Any]]:
+    """Class numbers and scores, or a map of labels, from the graph's first output."""
+    first = next(iter(results.values()))
+    if spec.kind == "label_map":
+        return {"labels": first[0].argmax(axis=0).astype(np.uint8)}
+    scores = first.reshape(-1)
+    if spec.softmax:
+        scores = np.exp(scores - scores.max())
+        scores /= scores.sum()
+    classes = np.argsort(-scores, kind="stable")[: spec.k].astype(np.int64)
+    return {"classes": classes, "scores": scores[classes].astype(np.float32)}
+
+
+def _postprocessed(spec: Postprocess) -> list[dict[str, Any]]:
+    if spec.kind == "label_map":
+        return [{"name": "labels", "datatype": "UINT8", "shape": [-1, -1]}]
+    return [
+        {"name": "classes", "datatype": "INT64", "shape": [spec.k]},
+        {"name": "scores", "datatype": "FP32", "shape": [spec.k]},
+    ]
+
+
+def _described(name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> dict[str, Any]:
+    return {"name": name, "datatype": protocol.datatype_of(dtype), "shape": list(shape)}
+
+
+def _check(spec: PartSpec, session: Session) -> None:
+    """Refuse, when it is loaded, what could only fail later."""
+    if spec.next is not None and spec.postprocess is not None:
+        raise EngineError(f"part {spec.name!r}: postprocess belongs to the last part, this one has a next")
+    if spec.preprocess is not None:
+        _check_preprocess(spec.name, spec.preprocess, session)
+    if spec.postprocess is not None:
+        _check_postprocess(spec.name, spec.postprocess, session)
+
+
+def _check_preprocess(name: str, spec: Preprocess, session: Session) -> None:
+    try:
+        imaging.check(spec)
+        if len(session.inputs) != 1:
+            raise RequestError(f"preprocess fills one input, the graph has {len(session.inputs)}")
+        channels = 1 if spec.color == "gray" else 3
+        plane = (spec.height, spec.width)
+        shape = (1, channels, *plane) if spec.layout == "nchw" else (1, *plane, channels)
+        session.inputs[0].check(np.broadcast_to(np.zeros((), spec.dtype), shape))
+    except RequestError as error:
+        raise EngineError(f"part {name!r}: {error}") from error
+
+
+def _check_postprocess(name: str, spec: Postprocess, session: Session) -> None:
+    shape = session.outputs[0].shape
+    if spec.kind == "label_map" and (len(shape) < 3 or shape[1] > 256):
+        raise EngineError(f"part {name!r}: label_map needs an output [1, classes <= 256, ...], got {list(shape)}")
+    if spec.kind == "top_k" and (spec.k < 1 or (shape and 0 < shape[-1] < spec.k)):
+        raise EngineError(f"part {name!r}: top_k of {spec.k} needs that many classes, the output is {list(shape)}")

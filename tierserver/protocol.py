@@ -1,0 +1,279 @@
+"""Bodies of the Open Inference Protocol v2 with the binary tensor extension: encoding and decoding, pure.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierserver.errors import RequestError
+
+HEADER_LENGTH = "inference-header-content-length"
+DATATYPES: Mapping[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_MAX_RANK = 32
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A decoded input or output: an array, or for BYTES the elements as views into the body."""
+
+    name: str
+    array: NDArray[Any] | None
+    elements: tuple[memoryview, ...] = ()
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What a client asked: its tensors and which outputs it wants how (None: all of them)."""
+
+    id: str | None
+    inputs: tuple[Tensor, ...]
+    outputs: Mapping[str, bool] | None
+    binary: bool
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    outputs: Mapping[str, NDArray[Any]]
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Body:
+    """An encoded body in pieces, so that no tensor is copied to be sent."""
+
+    header_length: int | None
+    pieces: tuple[bytes | memoryview, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(piece) for piece in self.pieces)
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    return _NAMES[dtype.newbyteorder("<")]
+
+
+def encode_image_request(encoded: bytes) -> Body:
+    """A request that sends one encoded image as the BYTES input `image` and wants binary outputs."""
+    size = len(encoded) + 4
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return Body(len(head), (head + struct.pack("<I", len(encoded)), encoded))
+
+
+def encode_tensor_request(tensors: Mapping[str, NDArray[Any]]) -> Body:
+    """A request that sends arrays and wants binary outputs."""
+    described, pieces = _describe(tensors, None)
+    head = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
+    return Body(len(head), (head, *pieces))
+
+
+def decode_request(body: memoryview, header_length: str | None) -> InferRequest:
+    head, rest = _split(body, header_length)
+    request = _object(head, "the request")
+    outputs = request.get("outputs")
+    return InferRequest(
+        id=request["id"] if isinstance(request.get("id"), str) else None,
+        inputs=_tensors(request.get("inputs"), rest, "inputs"),
+        outputs=None if not outputs else _wanted(outputs),
+        binary=_parameters(request, "the request").get("binary_data_output") is True,
+    )
+
+
+def encode_response(
+    model: str,
+    request: InferRequest,
+    outputs: Mapping[str, NDArray[Any]],
+    parameters: Callable[[], Mapping[str, str]],
+) -> Body:
+    """The answer with the outputs the request names, each binary or JSON as it asked.
+
+    `parameters` is called once the outputs are serialised, so that it can hold the time that took.
+    """
+    wanted = request.outputs if request.outputs is not None else dict.fromkeys(outputs, False)
+    if unknown := sorted(set(wanted) - set(outputs)):
+        raise RequestError(f"unknown outputs {unknown}; the model gives {sorted(outputs)}")
+    binary = {name for name, flag in wanted.items() if flag or request.binary}
+    described, pieces = _describe({name: outputs[name] for name in wanted}, binary)
+    answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": described}
+    if request.id is not None:
+        answer["id"] = request.id
+    answer["parameters"] = dict(parameters())
+    head = json.dumps(answer).encode()
+    return Body(len(head) if pieces else None, (head, *pieces))
+
+
+def decode_response(body: memoryview, header_length: str | None) -> InferResponse:
+    head, rest = _split(body, header_length)
+    answer = _object(head, "the response")
+    tensors = _tensors(answer.get("outputs"), rest, "outputs")
+    arrays = {each.name: each.array for each in tensors if each.array is not None}
+    return InferResponse(outputs=arrays, parameters=_parameters(answer, "the response"))
+
+
+# -- encoding ---------------------------------------------------------------------------------------------------
+
+
+def _describe(
+    tensors: Mapping[str, NDArray[Any]], binary: set[str] | None
+) -> tuple[list[dict[str, Any]], list[memoryview]]:
+    described: list[dict[str, Any]] = []
+    pieces: list[memoryview] = []
+    for name, array in tensors.items():
+        entry: dict[str, Any] = {"name": name, "shape": list(array.shape), "datatype": datatype_of(array.dtype)}
+        if binary is None or name in binary:
+            entry["parameters"] = {"binary_data_size": array.nbytes}
+            if array.nbytes:
+                pieces.append(np.ascontiguousarray(array).data.cast("B"))
+        else:
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise RequestError(f"output {name!r} holds NaN or infinity, which JSON cannot; ask for binary data")
+            entry["data"] = array.ravel().tolist()
+        described.append(entry)
+    return described, pieces
+
+
+# -- decoding ---------------------------------------------------------------------------------------------------
+
+
+def _split(body: memoryview, header_length: str | None) -> tuple[memoryview, memoryview]:
+    if header_length is None:
+        return body, body[len(body) :]
+    if not (header_length.isascii() and header_length.isdigit()) or len(header_length) > 18:
+        raise RequestError(f"{HEADER_LENGTH}: got {header_length[:40]!r}, expected the JSON part's length in bytes")
+    length = int(header_length)
+    if length > len(body):
+        raise RequestError(f"{HEADER_LENGTH} is {length}, but the body has only {len(body)} bytes")
+    return body[:length], body[length:]
+
+
+def _object(head: memoryview, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(bytes(head))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{what} is not JSON ({type(error).__name__}); expected: a JSON object") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{what} must be a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _parameters(holder: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    value = holder.get("parameters", {})
+    if not isinstance(value, dict):
+        raise RequestError(f"parameters of {what} must be an object, got {type(value).__name__}")
+    return value
+
+
+def _wanted(outputs: Any) -> Mapping[str, bool]:
+    if not isinstance(outputs, list):
+        raise RequestError(f"outputs must be a list, got {type(outputs).__name__}")
+    wanted: dict[str, bool] = {}
+    for each in outputs:
+        if not isinstance(each, dict) or not isinstance(each.get("name"), str):
+            raise RequestError("each of outputs must be an object with a name")
+        parameters = _parameters(each, f"output {each['name']!r}")
+        if "classification" in parameters:
+            raise RequestError("the classification extension is not spoken here; the tier's own post-processing is")
+        wanted[each["name"]] = parameters.get("binary_data") is True
+    return wanted
+
+
+def _tensors(described: Any, rest: memoryview, what: str) -> tuple[Tensor, ...]:
+    if not isinstance(described, list) or not described:
+        raise RequestError(f"{what} must be a list of at least one tensor")
+    tensors: dict[str, Tensor] = {}
+    for entry in described:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise RequestError(f"each of {what} must be an object with a name")
+        name = entry["name"]
+        if name in tensors:
+            raise RequestError(f"tensor {name!r} is there twice")
+        shape = _shape(name, entry.get("shape"))
+        size = _parameters(entry, f"tensor {name!r}").get("binary_data_size")
+        if size is None:
+            tensors[name] = _from_json(name, entry, shape)
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest):
+            raise RequestError(f"tensor {name!r}: binary_data_size is {str(size)[:40]}, {len(rest)} bytes are left")
+        tensors[name] = _from_binary(name, entry.get("datatype"), shape, rest[:size])
+        rest = rest[size:]
+    if len(rest):
+        raise RequestError(f"{len(rest)} bytes follow the last tensor; check the binary_data_size of each")
+    return tuple(tensors.values())
+
+
+def _shape(name: str, shape: Any) -> tuple[int, ...]:
+    sizes_ok = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+    if not sizes_ok or len(shape) > _MAX_RANK:
+        raise RequestError(f"tensor {name!r}: shape must be a list of at most {_MAX_RANK} sizes of 0 or more")
+    return tuple(shape)
+
+
+def _dtype(name: str, datatype: Any) -> np.dtype[Any]:
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise RequestError(f"tensor {name!r}: datatype {str(datatype)[:40]!r}; known: BYTES, {', '.join(DATATYPES)}")
+    return DATATYPES[datatype]
+
+
+def _from_binary(name: str, datatype: Any, shape: tuple[int, ...], data: memoryview) -> Tensor:
+    if datatype == "BYTES":
+        return Tensor(name, None, _elements(name, shape, data))
+    dtype = _dtype(name, datatype)
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != len(data):
+        raise RequestError(f"tensor {name!r}: {datatype} {list(shape)} is {expected} bytes, got {len(data)}")
+    return Tensor(name, np.frombuffer(data, dtype).reshape(shape))
+
+
+def _elements(name: str, shape: tuple[int, ...], data: memoryview) -> tuple[memoryview, ...]:
+    count = math.prod(shape)
+    elements: list[memoryview] = []
+    while len(data):
+        length = struct.unpack_from("<I", data)[0] if len(data) >= 4 else -1
+        if not 0 <= length <= len(data) - 4 or len(elements) == count:
+            raise RequestError(f"tensor {name!r}: BYTES needs {count} elements, each after its 4-byte length")
+        elements.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    if len(elements) != count:
+        raise RequestError(f"tensor {name!r}: shape {list(shape)} has {count} elements, the data {len(elements)}")
+    return tuple(elements)
+
+
+def _from_json(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> Tensor:
+    if entry.get("datatype") == "BYTES":
+        raise RequestError(f"tensor {name!r}: BYTES is taken as binary data only (JSON text cannot hold an image)")
+    dtype = _dtype(name, entry.get("datatype"))
+    try:
+        loose = np.asarray(entry.get("data"))
+        if loose.dtype.kind not in ("biuf" if dtype.kind == "f" else "b" if dtype.kind == "b" else "iu") and loose.size:
+            raise ValueError(f"numbers expected, got {loose.dtype}")
+        array = np.asarray(entry.get("data"), dtype=dtype)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RequestError(f"tensor {name!r}: data does not fit {entry.get('datatype')}: {str(error)[:120]}") from error
+    if array.size != math.prod(shape):
+        raise RequestError(f"tensor {name!r}: shape {list(shape)} has {math.prod(shape)} elements, data {array.size}")
+    return Tensor(name, array.reshape(shape))
+
+
+def array_inputs(tensors: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
+    """The inputs as arrays, for a graph; BYTES has no place there."""
+    if text := [each.name for each in tensors if each.array is None]:
+        raise RequestError(f"inputs {text}: BYTES was sent where the model takes numbers")
+    return {each.name: each.array for each in tensors if each.array is not None}

@@ -1,0 +1,149 @@
+"""A synchronous keep-alive HTTP/1.1 client that counts its bytes: how one tier calls another.
+
+It speaks to tier servers only (every answer has a Content-Length) and does little else: a body goes out in the pieces
+it is in, an answer comes into one preallocated buffer, and the counts are those of the socket.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tierserver.errors import PeerError, TierError
+
+TIER_HEADER = "tierwise-tier"
+LINK_HEADER = "tierwise-link"
+_CONNECT_TIMEOUT_S = 10.0
+_HEAD_BYTES = 65536
+_MAX_BODY_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer, and what it and its request took on the wire (heads and bodies)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: memoryview
+    sent_bytes: int
+    received_bytes: int
+
+
+class Connection:
+    """One connection to one base URL (which may hold a path prefix), opened when first used; thread-safe."""
+
+    def __init__(self, base_url: str, *, timeout_s: float = 300.0) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise TierError(f"base URL {base_url!r}: expected http://HOST:PORT with an optional path")
+        self.base_url = base_url
+        self._address = (parts.hostname, parts.port or 80)
+        self._host = parts.netloc
+        self._prefix = parts.path.rstrip("/")
+        self._timeout_s = timeout_s
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        pieces: Sequence[bytes | memoryview] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send one request and read its whole answer; PeerError when there is none."""
+        head = self._head(method, path, sum(map(len, pieces)), headers or {})
+        with self._lock:
+            try:
+                return self._exchange([head, *pieces])
+            except (OSError, PeerError) as error:
+                self.close()
+                if isinstance(error, PeerError):
+                    raise
+                raise PeerError(f"no answer from {self.base_url}: {error}", peer=self.base_url) from error
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _head(self, method: str, path: str, length: int, headers: Mapping[str, str]) -> bytes:
+        lines = [f"{method} {self._prefix}{path} HTTP/1.1", f"host: {self._host}"]
+        if method == "POST":
+            lines.append(f"content-length: {length}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def _exchange(self, pieces: list[bytes | memoryview]) -> Response:
+        reused = self._socket is not None
+        try:
+            return self._attempt(pieces)
+        except ConnectionError:
+            if not reused:
+                raise
+            self.close()  # the peer had closed an idle connection: once more, on a new one
+            return self._attempt(pieces)
+
+    def _attempt(self, pieces: list[bytes | memoryview]) -> Response:
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
+            self._socket.settimeout(self._timeout_s)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sent = _send(self._socket, pieces)
+        except (BrokenPipeError, ConnectionResetError):
+            sent = 0  # a refusal may have come before the body was through: read it
+        return self._read(self._socket, sent)
+
+    def _read(self, source: socket.socket, sent: int) -> Response:
+        head = bytearray()
+        while (end := head.find(b"\r\n\r\n")) < 0:
+            if len(head) > _HEAD_BYTES:
+                raise PeerError(f"{self.base_url} answers with an endless head", peer=self.base_url)
+            chunk = source.recv(_HEAD_BYTES)
+            if not chunk:
+                raise ConnectionResetError("connection closed before an answer")
+            head += chunk
+        status, headers = self._parse(bytes(head[:end]))
+        length = int(headers.get("content-length", "0"))
+        if length > _MAX_BODY_BYTES:
+            raise PeerError(f"{self.base_url} answers with {length} bytes", peer=self.base_url)
+        body = memoryview(bytearray(length))
+        filled = len(head) - end - 4
+        if filled > length:
+            raise PeerError(f"{self.base_url} answers with more than its Content-Length", peer=self.base_url)
+        body[:filled] = head[end + 4 :]
+        while filled < length:
+            count = source.recv_into(body[filled:])
+            if not count:
+                raise PeerError(f"{self.base_url} broke off after {filled} of {length} bytes", peer=self.base_url)
+            filled += count
+        if headers.get("connection", "").lower() == "close":
+            self.close()
+        return Response(status, headers, body, sent, end + 4 + length)
+
+    def _parse(self, head: bytes) -> tuple[int, dict[str, str]]:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        fields = first.split(" ", 2)
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        plain = headers.get("content-length", "0").isdigit() and "transfer-encoding" not in headers
+        if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not fields[1].isdigit() or not plain:
+            raise PeerError(f"{self.base_url} does not answer as a tier does: {first[:80]!r}", peer=self.base_url)
+        return int(fields[1]), headers
+
+
+def _send(target: socket.socket, pieces: Sequence[bytes | memoryview]) -> int:
+    """Send all pieces, gathered, without joining them."""
+    total = sum(map(len, pieces))
+    left = [memoryview(piece) for piece in pieces if len(piece)]
+    while left:
+        count = target.sendmsg(left)
+        while left and count >= len(left[0]):
+            count -= len(left.pop(0))
+        if left and count:
+            left[0] = left[0][count:]
+    return total
