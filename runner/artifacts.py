@@ -129,7 +129,13 @@ def _apply(
 
 def _collect(model: Path, parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:
     """Verify the parts and move copies of them into the artifact's directory."""
-    names = ["model"] if len(parts) == 1 else ["head", "tail"] if len(parts) == 2 else [f"part{i}" for i in range(len(parts))]
+    names = (
+        ["model"]
+        if len(parts) == 1
+        else ["head", "tail"]
+        if len(parts) == 2
+        else [f"part{i}" for i in range(len(parts))]
+    )
     for part in parts:
         _check(part)
     _same_signature(model, parts)
@@ -146,7 +152,7 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
         _session(path)
-    except Exception as error:  # noqa: BLE001 - both libraries raise bare and undocumented classes here
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {reason}") from error
 

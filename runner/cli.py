@@ -42,7 +42,9 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="The catalog file [default: strategies.yaml]")]
+CatalogOption = Annotated[
+    Path | None, typer.Option("--catalog", "-c", help="The catalog file [default: strategies.yaml]")
+]
 DatabaseOption = Annotated[
     str | None, typer.Option("--database", "-d", help="SQLite file or database URL [default: tierwise.db]")
 ]
@@ -113,7 +115,9 @@ def plan(
         _print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
-    out.print(_plan_table(made) if made.rounds or made.accuracies else "Nothing is missing: every strategy has its evidence.")
+    out.print(
+        _plan_table(made) if made.rounds or made.accuracies else "Nothing is missing: every strategy has its evidence."
+    )
     if made.rounds or made.accuracies:
         out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
 
@@ -151,7 +155,12 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
         "scale": str(session.scale),
         "experiment": session.catalog.experiment.model_dump(),
         "missing_rounds": [
-            {**name(task), "round": task.round, "latency_key": task.keyed.latency_key, "conditions": task.keyed.conditions}
+            {
+                **name(task),
+                "round": task.round,
+                "latency_key": task.keyed.latency_key,
+                "conditions": task.keyed.conditions,
+            }
             for task in made.rounds
         ],
         "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
@@ -209,7 +218,13 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
     with Progress(err, made.estimate_s) as progress:
         stop = StopRequest(progress)
         filler = Filler(
-            session, database, selection.launcher, ArtifactStore(workdir / "artifacts"), workdir, environment_id, progress
+            session,
+            database,
+            selection.launcher,
+            ArtifactStore(workdir / "artifacts"),
+            workdir,
+            environment_id,
+            progress,
         )
         with stop.listening():
             outcome = filler.run(made, stop)

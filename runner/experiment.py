@@ -8,14 +8,23 @@ from typing import Any
 from runner.artifacts import Artifact
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from tierserver.messages import (
+    Evaluate,
     EvaluateResult,
     LinkProbe,
+    Load,
+    LoadResult,
+    Measure,
     PartSpec,
     Postprocess,
     Preprocess,
+    Probe,
     Sample,
+    Stats,
     StatsResult,
 )
+
+# What a sample means: raised whenever the clock, the parts or the transport change, so that old latencies are missing.
+PROTOCOL_VERSION = 1
 
 # A probe's payloads take this long at the declared rate: long against scheduling noise, short against a measurement.
 _PROBE_SMALL_S = 0.02
@@ -23,7 +32,7 @@ _PROBE_LARGE_S = 0.2
 _PROBE_MINIMUM_BYTES = 4096
 _LOAD_DEADLINE_S = 120.0
 _STATS_DEADLINE_S = 10.0
-_SAMPLE_DEADLINE_S = 300.0
+_SAMPLE_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -88,20 +97,19 @@ def measure(
                 on_sample(samples[-1])
 
         first = setup.placement[0]
-        command = {
-            "cmd": "measure",
-            "model": setup.subject,
-            "url": None if first == client else deployment.url(client, first),
-            "inputs_dir": deployment.tiers[client].path("inputs"),
-            "input_ids": list(protocol.input_ids),
-            "repetitions": protocol.repetitions,
-            "warmup": protocol.warmup,
-        }
-        passes = protocol.warmup + protocol.repetitions
-        deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * passes * len(protocol.input_ids) ** 0.5
-        deployment.tiers[client].call(command, on_event=collect, deadline_s=deadline_s)
+        command = Measure(
+            model=setup.subject,
+            url=None if first == client else deployment.url(client, first),
+            inputs_dir=deployment.tiers[client].path("inputs"),
+            input_ids=tuple(protocol.input_ids),
+            repetitions=protocol.repetitions,
+            warmup=protocol.warmup,
+        )
+        inferences = (protocol.warmup + protocol.repetitions) * len(protocol.input_ids)
+        deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * inferences
+        deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
         stats = {
-            name: StatsResult.from_json(tier.call({"cmd": "stats"}, deadline_s=_STATS_DEADLINE_S))
+            name: StatsResult.from_json(tier.call(Stats().to_json(), deadline_s=_STATS_DEADLINE_S))
             for name, tier in deployment.tiers.items()
         }
     return Measured(tuple(samples), probes, stats, cold_start_s)
@@ -126,13 +134,8 @@ def evaluate(
     with launcher.launch([tier], [], mounts) as deployment:
         _load_parts(deployment, setup)
         running = deployment.tiers[tier.name]
-        command = {
-            "cmd": "evaluate",
-            "model": setup.subject,
-            "items_file": f"{running.path('items')}/{items.name}",
-            "k": 5,
-        }
-        return EvaluateResult.from_json(running.call(command, on_event=progress, deadline_s=3600.0))
+        command = Evaluate(model=setup.subject, items_file=f"{running.path('items')}/{items.name}")
+        return EvaluateResult.from_json(running.call(command.to_json(), on_event=progress, deadline_s=3600.0))
 
 
 def _model_mounts(setup: Setup, files: Sequence[Any]) -> list[Mount]:
@@ -168,25 +171,20 @@ def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
             )
         )
     for name, tier in deployment.tiers.items():
-        command = {
-            "cmd": "load",
-            "parts": [part.to_json() for part in parts[name]],
-            "routes": deployment.routes(name),
-        }
-        result = tier.call(command, deadline_s=_LOAD_DEADLINE_S)
+        command = Load(parts=tuple(parts[name]), routes=deployment.routes(name))
+        result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
         if parts[name]:
-            cold_start_s[name] = sum(result["cold_start_s"].values())
+            cold_start_s[name] = sum(result.cold_start_s.values())
     return cold_start_s
 
 
 def _probe(deployment: Deployment, link: LinkLimits) -> LinkProbe:
     """Time a small and a large payload over the link, both ways."""
     slower = min(link.up_bit_per_s, link.down_bit_per_s)
-    command = {
-        "cmd": "probe",
-        "url": deployment.url(link.upstream, link.downstream),
-        "small_bytes": max(_PROBE_MINIMUM_BYTES, int(slower * _PROBE_SMALL_S / 8)),
-        "large_bytes": max(8 * _PROBE_MINIMUM_BYTES, int(slower * _PROBE_LARGE_S / 8)),
-        "repetitions": 1,
-    }
-    return LinkProbe.from_json(deployment.tiers[link.upstream].call(command, deadline_s=60.0))
+    command = Probe(
+        url=deployment.url(link.upstream, link.downstream),
+        small_bytes=max(_PROBE_MINIMUM_BYTES, int(slower * _PROBE_SMALL_S / 8)),
+        large_bytes=max(8 * _PROBE_MINIMUM_BYTES, int(slower * _PROBE_LARGE_S / 8)),
+        repetitions=1,
+    )
+    return LinkProbe.from_json(deployment.tiers[link.upstream].call(command.to_json(), deadline_s=60.0))

@@ -172,7 +172,9 @@ class Filler:
         except (LaunchError, TierCallError) as error:
             self._fail(outcome, f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, self._classes(strategy.subject))
+        record = records.accuracy(
+            task.keyed, self.environment_id, setup, result, started, self._classes(strategy.subject)
+        )
         with self.database.session() as writing:
             store.record_accuracy(writing, record)
             writing.commit()

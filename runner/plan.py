@@ -11,10 +11,10 @@ from catalog.evidence import Database, store
 from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner import host as host_facts
 from runner.artifacts import file_sha256
+from runner.experiment import PROTOCOL_VERSION
 from runner.operators import Pass, make_pass
 from runner.subjects import Subject, resolve_subject
 from runner.tiers import Scale, resolve_provider, route_links, route_tiers
-from tierserver.messages import PROTOCOL_VERSION
 
 # Guesses for strategies never measured here; the progress bar corrects them as it goes.
 _ROUND_OVERHEAD_S = 4.0
@@ -238,7 +238,9 @@ def _estimate_s(session: Session, keyed: Keyed, last: "store.LastMeasurement | N
     if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
         return last.duration_s
     experiment = session.catalog.experiment
-    slowest = min((link.up_bit_per_s for link in route_links(session.catalog, keyed.strategy, session.scale)), default=0)
+    slowest = min(
+        (link.up_bit_per_s for link in route_links(session.catalog, keyed.strategy, session.scale)), default=0
+    )
     transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
     count = len(keyed.input_ids) * (experiment.warmup + experiment.repetitions)
     return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(session.scale.factor) + transmission_s)

@@ -23,6 +23,7 @@ def leaderboard_rows(session: Session, *, subject: str | None = None) -> list[di
 
 def leaderboard_tables(rows: Sequence[dict[str, Any]]) -> Iterator[Table]:
     """One table per subject and environment, 100 columns wide at most."""
+
     def group(row: dict[str, Any]) -> tuple[str, str, str]:
         return (row["subject"], row["launcher"], row["scale"])
 
