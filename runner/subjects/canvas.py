@@ -1,0 +1,94 @@
+"""Canvases: grayscale scenes composed from Fashion-MNIST garments, with the exact class of every pixel.
+
+Everything is deterministic and integer: ``numpy.random.RandomState`` because NumPy froze its streams for good
+(``Generator`` may change them between releases, NEP 19), and fixed-point resizing because a validation set whose
+hash is pinned must not depend on an imaging library's version.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+SIZE = 64
+CLASSES = 11  # 0 is the background, 1 + c the garment class c
+MOST_GARMENTS = 4
+VISIBLE = 16  # a garment's pixel belongs to the garment from this intensity on; below it the scan was empty
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A scene and its labels, both [height, width]."""
+
+    image: Bytes
+    mask: Bytes
+
+
+def compose_canvas(garments: Bytes, labels: NDArray[np.int64], random: RandomState, size: int = SIZE) -> Canvas:
+    """Place one to four garments [n, h, w] in different quarters of a textured canvas; they hardly overlap."""
+    if not 1 <= len(garments) <= MOST_GARMENTS:
+        raise ValueError(f"a canvas takes 1 to {MOST_GARMENTS} garments, got {len(garments)}")
+    image, mask = texture(random, size, size), np.zeros((size, size), np.uint8)
+    quarters = random.permutation(MOST_GARMENTS)
+    for garment, label, quarter in zip(garments, labels, quarters, strict=False):
+        side = size * random.randint(400, 525) // 1000
+        shift = size * random.randint(-60, 61, 2) // 1000
+        row = _start(int(quarter) // 2, size, side, int(shift[0]))
+        column = _start(int(quarter) % 2, size, side, int(shift[1]))
+        scaled = resize(garment[:, ::-1] if random.randint(2) else garment, side, side)
+        window = slice(row, row + side), slice(column, column + side)
+        inside = scaled >= VISIBLE
+        image[window][inside] = scaled[inside]
+        mask[window][inside] = int(label) + 1
+    return Canvas(image, mask)
+
+
+def compose_canvases(
+    garments: Bytes, labels: NDArray[np.int64], *, count: int, seed: int, size: int = SIZE
+) -> Iterator[Canvas]:
+    """Compose `count` canvases of garments drawn with replacement; one seed is one endless sequence."""
+    random = RandomState(seed)
+    for _ in range(count):
+        chosen = random.randint(0, len(garments), random.randint(1, MOST_GARMENTS + 1))
+        yield compose_canvas(garments[chosen], labels[chosen], random, size)
+
+
+def texture(random: RandomState, height: int, width: int) -> Bytes:
+    """Return a mild background: a smooth random field with a little grain."""
+    level = random.randint(16, 112)
+    field = resize(random.randint(0, 41, (5, 5)).astype(np.uint8), height, width)
+    grain = random.randint(0, 9, (SIZE, SIZE))
+    tiled = np.tile(grain, (-(-height // SIZE), -(-width // SIZE)))[:height, :width]
+    return (level + field + tiled).astype(np.uint8)
+
+
+def resize(image: Bytes, height: int, width: int) -> Bytes:
+    """Resize bilinearly in 8-bit fixed point, pixel centres aligned."""
+    rows, columns = _taps(image.shape[0], height), _taps(image.shape[1], width)
+    wide = image.astype(np.int32)
+    wide = wide[rows.low] * (256 - rows.weight)[:, None] + wide[rows.high] * rows.weight[:, None]
+    wide = wide[:, columns.low] * (256 - columns.weight) + wide[:, columns.high] * columns.weight
+    return ((wide + (1 << 15)) >> 16).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _Taps:
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    weight: NDArray[np.int32]
+
+
+def _taps(source: int, target: int) -> _Taps:
+    centre = (2 * np.arange(target, dtype=np.int64) + 1) * source * 128 // target - 128
+    centre = np.clip(centre, 0, (source - 1) * 256)
+    low = centre >> 8
+    return _Taps(low, np.minimum(low + 1, source - 1), (centre & 255).astype(np.int32))
+
+
+def _start(half: int, size: int, side: int, shift: int) -> int:
+    middle = size // 4 + half * (size // 2)
+    return min(max(middle + shift - side // 2, 0), size - side)
