@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from numpy.typing import NDArray
 
 from tierserver import protocol
-from tierserver.errors import PeerError
+from tierserver.errors import PeerError, RequestError
 from tierserver.messages import MessageError, SampleLink, SamplePart
 from tierserver.transport import LINK_HEADER, TIER_HEADER, Connection, Response
 
@@ -38,25 +39,28 @@ class Peer:
         headers = {"content-type": "application/octet-stream"}
         if body.header_length is not None:
             headers[protocol.HEADER_LENGTH] = str(body.header_length)
-        response = self._connection.request("POST", f"/v2/models/{model}/infer", pieces=body.pieces, headers=headers)
+        response = self._connection.request(
+            "POST", f"/v2/models/{quote(model)}/infer", pieces=body.pieces, headers=headers
+        )
         started = time.perf_counter()
         self._check(response)
-        answer = protocol.decode_response(response.body, response.headers.get(protocol.HEADER_LENGTH))
         try:
+            answer = protocol.decode_response(response.body, response.headers.get(protocol.HEADER_LENGTH))
             parts = tuple(map(SamplePart.from_json, json.loads(answer.parameters["tierwise_parts"])))
             further = tuple(map(SampleLink.from_json, json.loads(answer.parameters["tierwise_links"])))
             links = (*self._links(response), *further)
-        except (KeyError, ValueError, TypeError, MessageError) as error:
+        except (KeyError, ValueError, TypeError, MessageError, RequestError) as error:
             raise PeerError(f"{self.base_url} does not report as a tier does: {error}", peer=self.base_url) from error
         return PeerAnswer(answer.outputs, parts, links, time.perf_counter() - started)
 
     def metadata(self, model: str) -> dict[str, Any]:
-        response = self._connection.request("GET", f"/v2/models/{model}")
+        response = self._connection.request("GET", f"/v2/models/{quote(model)}")
         self._check(response)
-        found = json.loads(bytes(response.body))
-        if not isinstance(found, dict):
-            raise PeerError(f"{self.base_url} gives no metadata of {model}", peer=self.base_url)
-        return found
+        try:
+            found = json.loads(bytes(response.body))
+        except ValueError as error:
+            raise PeerError(f"{self.base_url} gives no metadata of {model}", peer=self.base_url) from error
+        return dict(found)
 
     def close(self) -> None:
         self._connection.close()

@@ -1,0 +1,59 @@
+"""`python -m tierserver --name edge --port 8000`: one tier."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import socket
+import sys
+
+from tierserver.control import Control
+from tierserver.engine import VERSION, available_providers
+from tierserver.messages import Ready
+from tierserver.server import DEFAULT_MAX_BODY_BYTES, TierApp
+from tierserver.service import TierService, listen
+from tierserver.tier import Tier
+
+
+def main() -> None:
+    options = _parse()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # stdout belongs to the control channel: whatever else prints, prints to stderr.
+    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        listener = listen(options.host, options.port)
+    except OSError as error:
+        sys.exit(f"tierserver: cannot listen on {options.host}:{options.port}: {error.strerror}; try another --port")
+    tier = Tier(options.name)
+    service = TierService(
+        TierApp(tier, max_body_bytes=options.max_body_bytes),
+        on_ready=lambda: _ready(control, tier.name, listener),
+    )
+    control = Control(tier, sys.stdin, sink, on_end=service.stop)
+    service.run(sockets=[listener])
+    # A command may still compute in its thread; the interpreter's own way out would wait for it or crash in it.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _ready(control: Control, name: str, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    ready = Ready(name, port, os.getpid(), platform.python_version(), VERSION, available_providers())
+    control.tell(ready.to_json())
+    control.start()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("tierserver", description="Serve one tier; commands on stdin, answers on stdout.")
+    parser.add_argument("--name", required=True, help="the tier's name, such as edge")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (a container wants 0.0.0.0)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, told in the ready line")
+    parser.add_argument("--max-body-bytes", type=int, default=DEFAULT_MAX_BODY_BYTES)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

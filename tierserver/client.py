@@ -1,0 +1,110 @@
+"""The measuring loop (single stream, closed loop) on the client's tier: in-process or to another tier."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from tierserver import protocol
+from tierserver.errors import CommandError, TierError
+from tierserver.messages import Measure, MeasureResult, Sample, SamplePart
+from tierserver.peer import Peer
+from tierserver.pipeline import Arrays, Outcome
+from tierserver.tier import Tier
+
+
+class Strategy(Protocol):
+    """Takes the encoded image, gives the final decoded output."""
+
+    def infer(self, encoded: bytes) -> Outcome: ...
+
+    def close(self) -> None: ...
+
+
+class InProcess:
+    """A part of this tier, without a network; it may have a next part elsewhere."""
+
+    def __init__(self, tier: Tier, model: str) -> None:
+        self._part = tier.find(model).part
+
+    def infer(self, encoded: bytes) -> Outcome:
+        return self._part.run((protocol.Tensor("image", None, (memoryview(encoded),)),))
+
+    def close(self) -> None:
+        """Nothing to close: the part stays in service."""
+
+
+class Remote:
+    """A part of another tier, perhaps behind relays."""
+
+    def __init__(self, own: str, url: str, model: str) -> None:
+        self._own = own
+        self._peer = Peer(own, url)
+        self._model = model
+
+    def infer(self, encoded: bytes) -> Outcome:
+        started = time.perf_counter()
+        body = protocol.encode_image_request(encoded)
+        encode_s = time.perf_counter() - started
+        answer = self._peer.infer(self._model, body)
+        own = SamplePart(self._own, 0.0, 0.0, 0.0, encode_s + answer.decode_s)
+        return Outcome(answer.outputs, (own, *answer.parts), answer.links)
+
+    def close(self) -> None:
+        self._peer.close()
+
+
+def measure(tier: Tier, command: Measure, on_sample: Callable[[Sample], None]) -> MeasureResult:
+    """Run the warm-up and the repetitions; each sample goes to `on_sample`, between two timed inferences."""
+    inputs = _read_inputs(command)
+    strategy = _strategy(tier, command)
+    seq = 0
+    try:
+        for repetition in range(-command.warmup, command.repetitions):
+            for input_id, encoded in inputs.items():
+                sample = _sample(strategy, seq, input_id, repetition, encoded)
+                if repetition >= 0:
+                    on_sample(sample)
+                    seq += 1
+    finally:
+        strategy.close()
+    return MeasureResult(samples=seq)
+
+
+def output_digest(outputs: Arrays) -> str:
+    """SHA-256 over names, types, shapes and bytes: equal exactly when the outputs are bit-identical."""
+    digest = hashlib.sha256()
+    for name in sorted(outputs):
+        array = outputs[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _sample(strategy: Strategy, seq: int, input_id: str, repetition: int, encoded: bytes) -> Sample:
+    started = time.perf_counter()
+    try:
+        outcome = strategy.infer(encoded)
+    except TierError as error:
+        raise CommandError(f"input {input_id!r}: {error}") from error
+    latency_s = time.perf_counter() - started
+    digest = output_digest(outcome.outputs)
+    return Sample(seq, input_id, repetition, latency_s, outcome.parts, outcome.links, digest)
+
+
+def _strategy(tier: Tier, command: Measure) -> Strategy:
+    if command.url is None:
+        return InProcess(tier, command.model)
+    return Remote(tier.name, command.url, command.model)
+
+
+def _read_inputs(command: Measure) -> Mapping[str, bytes]:
+    if command.repetitions < 1 or command.warmup < 0 or not command.input_ids:
+        raise CommandError("measure needs at least one input and one repetition, and no negative warm-up")
+    try:
+        return {each: (Path(command.inputs_dir) / each).read_bytes() for each in command.input_ids}
+    except OSError as error:
+        raise CommandError(f"input {error.filename}: {error.strerror}; check the mount and input_ids") from error

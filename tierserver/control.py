@@ -1,0 +1,106 @@
+"""The control channel: JSON lines in on stdin, JSON lines out on stdout, one command at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from tierserver.client import measure
+from tierserver.errors import TierError
+from tierserver.machine import read_stats
+from tierserver.messages import (
+    Command,
+    ErrorInfo,
+    Evaluate,
+    ItemsEvent,
+    Load,
+    Measure,
+    Message,
+    MessageError,
+    Probe,
+    SampleEvent,
+    Stats,
+    Unload,
+    UnloadResult,
+    parse_command,
+)
+from tierserver.probe import probe_link
+from tierserver.scoring import evaluate
+from tierserver.tier import Tier
+
+logger = logging.getLogger(__name__)
+_Emit = Callable[[Message], None]
+
+
+class Control:
+    """Reads in one thread and works in another, so that the end of stdin is seen during a long command."""
+
+    def __init__(self, tier: Tier, source: TextIO, sink: TextIO, *, on_end: Callable[[], None]) -> None:
+        self._tier = tier
+        self._source = source
+        self._sink = sink
+        self._on_end = on_end
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        threading.Thread(target=self._read, name="control-read", daemon=True).start()
+        threading.Thread(target=self._work, name="control-work", daemon=True).start()
+
+    def tell(self, line: Mapping[str, Any]) -> None:
+        """Write one line; a reader that went away is the end."""
+        try:
+            self._sink.write(json.dumps(line) + "\n")
+            self._sink.flush()
+        except (BrokenPipeError, ValueError):
+            self._on_end()
+
+    def _read(self) -> None:
+        try:
+            for line in self._source:
+                if line.strip():
+                    self._lines.put(line)
+        finally:
+            self._on_end()
+
+    def _work(self) -> None:
+        while True:
+            self._answer(self._lines.get())
+
+    def _answer(self, line: str) -> None:
+        number: Any = None
+        try:
+            raw = json.loads(line)
+            if not isinstance(raw, dict):
+                raise MessageError(f"a command is a JSON object, got {type(raw).__name__}")
+            number = raw.get("id")
+            result = self._execute(parse_command(raw), lambda event: self.tell({"id": number, **event.to_json()}))
+        except (TierError, MessageError, json.JSONDecodeError) as error:
+            info = ErrorInfo(type(error).__name__, str(error))
+            self.tell({"id": number, "ok": False, "error": info.to_json()})
+        except Exception as error:
+            logger.exception("command failed: %.200s", line)
+            info = ErrorInfo(type(error).__name__, f"unexpected: {error}; the tier's log has the trace")
+            self.tell({"id": number, "ok": False, "error": info.to_json()})
+        else:
+            self.tell({"id": number, "ok": True, "result": result.to_json()})
+
+    def _execute(self, command: Command, emit: _Emit) -> Message:
+        match command:
+            case Load():
+                return self._tier.load(command)
+            case Unload():
+                self._tier.unload()
+                return UnloadResult()
+            case Probe():
+                return probe_link(command)
+            case Measure():
+                return measure(self._tier, command, lambda sample: emit(SampleEvent(sample)))
+            case Evaluate():
+                return evaluate(self._tier, command, lambda done, total: emit(ItemsEvent(done, total)))
+            case Stats():
+                return read_stats()
+        raise MessageError(f"no handler for {command.cmd!r}")

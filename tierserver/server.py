@@ -1,0 +1,186 @@
+"""The data plane: Open Inference Protocol v2 over HTTP, the probe's endpoint, and the relays. Raw ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs
+
+from tierserver import protocol
+from tierserver.asgi import Answer, BodyReader, ClientGone, Receive, Scope, Send, header, next_chunk, send_answer
+from tierserver.engine import VERSION
+from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, UnsupportedMedia
+from tierserver.pipeline import Outcome
+from tierserver.relay import Relay
+from tierserver.tier import Serving, Tier
+from tierserver.transport import TIER_HEADER
+
+logger = logging.getLogger(__name__)
+DEFAULT_MAX_BODY_BYTES = 512 * 2**20
+_MODEL_VERSION = "1"
+_ZEROS = memoryview(bytes(262144))
+
+
+class TierApp:
+    """The ASGI application of one tier."""
+
+    def __init__(self, tier: Tier, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> None:
+        self._tier = tier
+        self._max_body_bytes = max_body_bytes
+        self._bodies = BodyReader(max_body_bytes)
+        self._headers = ((TIER_HEADER.encode(), tier.name.encode("latin-1")),)
+        # One worker: single stream is what is measured, and the loop stays free for relays and health checks.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="infer")
+        self._relays: dict[str, Relay] = {}
+        self._relays_of: Serving | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            answer = await self._route(scope, receive, send)
+        except ClientGone:
+            return
+        except TierError as error:
+            answer = Answer.of_json({"error": str(error)}, status=error.status)
+        except Exception:
+            logger.exception("request failed: %s %s", scope["method"], scope["path"][:200])
+            answer = Answer.of_json({"error": "internal error; the tier's log has the reason"}, status=500)
+        if answer is not None:
+            await send_answer(send, answer, self._headers)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> Answer | None:
+        method, path = scope["method"], scope["path"].strip("/").split("/")
+        match path:
+            case ["tiers", name, *_]:
+                await self._relay(name, scope, receive, send)
+                return None
+            case ["v2", "models", model, "versions", version, *rest]:
+                if version != _MODEL_VERSION:
+                    raise NotFound(
+                        f"unknown version {version[:40]!r} of {model[:80]!r}; there is only {_MODEL_VERSION}"
+                    )
+                return await self._model(method, model, rest, scope, receive)
+            case ["v2", "models", model, *rest]:
+                return await self._model(method, model, rest, scope, receive)
+            case ["probe"]:
+                return await self._probe(method, scope, receive, send)
+            case ["v2", "repository", "index"]:
+                _allow(method, "POST", "GET")
+                names = self._tier.model_names()
+                return Answer.of_json([{"name": n, "version": _MODEL_VERSION, "state": "READY"} for n in names])
+            case ["v2", "health", "live" | "ready"]:
+                _allow(method, "GET")
+                return Answer(200, ())
+            case ["v2"]:
+                _allow(method, "GET")
+                return Answer.of_json(self._server_metadata())
+        raise NotFound(f"no such path {scope['path'][:80]!r}; try GET /v2 or POST /v2/repository/index")
+
+    # -- models -------------------------------------------------------------------------------------------------
+
+    async def _model(self, method: str, model: str, rest: list[str], scope: Scope, receive: Receive) -> Answer:
+        match rest:
+            case ["infer"]:
+                _allow(method, "POST")
+                return await self._infer(model, scope, receive)
+            case ["ready"]:
+                _allow(method, "GET")
+                self._tier.find(model)
+                return Answer(200, ())
+            case []:
+                _allow(method, "GET")
+                return await asyncio.get_running_loop().run_in_executor(self._worker, self._metadata, model)
+        raise NotFound(f"no such path below a model: {'/'.join(rest)[:80]!r}; there are infer and ready")
+
+    def _metadata(self, model: str) -> Answer:
+        target = self._tier.find(model)
+        about = {"name": model, "versions": [_MODEL_VERSION], "platform": "onnxruntime_onnx"}
+        return Answer.of_json({**about, **target.part.metadata(bare=target.bare)})
+
+    def _server_metadata(self) -> dict[str, Any]:
+        return {"name": f"tierwise {self._tier.name}", "version": VERSION, "extensions": ["binary_tensor_data"]}
+
+    async def _infer(self, model: str, scope: Scope, receive: Receive) -> Answer:
+        self._tier.find(model)  # refused before the body is read
+        encoding = header(scope, b"content-encoding")
+        if encoding not in (None, "identity"):
+            raise UnsupportedMedia(f"content-encoding {encoding!r} is not spoken here; send the body as it is")
+        body = await self._bodies.read(scope, receive)
+        length = header(scope, protocol.HEADER_LENGTH.encode())
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._run, model, body, length)
+
+    def _run(self, model: str, body: memoryview, header_length: str | None) -> Answer:
+        target = self._tier.find(model)
+        started = time.perf_counter()
+        request = protocol.decode_request(body, header_length)
+        decoded = time.perf_counter()
+        outcome = target.part.run_graph(request.inputs) if target.bare else target.part.run(request.inputs)
+        computed = time.perf_counter()
+
+        def parameters() -> dict[str, str]:
+            return _reported(outcome, decoded - started + time.perf_counter() - computed)
+
+        encoded = protocol.encode_response(model, request, outcome.outputs, parameters)
+        if encoded.header_length is None:
+            return Answer(200, encoded.pieces)
+        extra = (protocol.HEADER_LENGTH.encode(), str(encoded.header_length).encode())
+        return Answer(200, encoded.pieces, (extra,), b"application/octet-stream")
+
+    # -- probe and relay ----------------------------------------------------------------------------------------
+
+    async def _probe(self, method: str, scope: Scope, receive: Receive, send: Send) -> Answer | None:
+        _allow(method, "GET", "POST")
+        if method == "GET":
+            return self._zeros(scope)
+        count, more = 0, True
+        while more:
+            chunk, more = await next_chunk(receive)
+            count += len(chunk)
+        return Answer.of_json({"received_bytes": count})
+
+    def _zeros(self, scope: Scope) -> Answer:
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("bytes", ["0"])[-1]
+        if not (asked.isascii() and asked.isdigit()) or len(asked) > 12 or int(asked) > self._max_body_bytes:
+            raise RequestError(f"bytes: got {asked[:40]!r}; allowed: 0 to {self._max_body_bytes}")
+        whole, rest = divmod(int(asked), len(_ZEROS))
+        pieces = (*(_ZEROS for _ in range(whole)), *((_ZEROS[:rest],) if rest else ()))
+        return Answer(200, pieces, content_type=b"application/octet-stream")
+
+    async def _relay(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        raw = bytes(scope.get("raw_path") or scope["path"].encode())
+        target = b"/" + b"/".join(raw.lstrip(b"/").split(b"/")[2:])
+        if scope["query_string"]:
+            target += b"?" + bytes(scope["query_string"])
+        await self._relay_to(name).forward(scope, target, receive, send)
+
+    def _relay_to(self, name: str) -> Relay:
+        serving = self._tier.serving
+        if serving is not self._relays_of:
+            for relay in self._relays.values():
+                relay.close()
+            self._relays = {peer: Relay(self._tier.name, peer, url) for peer, url in serving.routes.items()}
+            self._relays_of = serving
+        if name not in self._relays:
+            raise NotFound(f"no route to tier {name[:80]!r}; known: {', '.join(self._relays) or 'none'}")
+        return self._relays[name]
+
+
+def _allow(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise MethodNotAllowed(f"method {method[:20]} is not allowed here; allowed: {', '.join(allowed)}")
+
+
+def _reported(outcome: Outcome, serialise_s: float) -> dict[str, str]:
+    """Scalars only, as the protocol's parameters want: JSON in strings."""
+    own = outcome.parts[0]
+    parts = (replace(own, serialise_s=own.serialise_s + serialise_s), *outcome.parts[1:])
+    return {
+        "tierwise_parts": json.dumps([part.to_json() for part in parts]),
+        "tierwise_links": json.dumps([link.to_json() for link in outcome.links]),
+    }
