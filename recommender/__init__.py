@@ -1,0 +1,1 @@
+"""Ask the evidence: budgets in, strategy out, over HTTP or from Python."""

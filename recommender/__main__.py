@@ -1,0 +1,105 @@
+"""The console command `recommender`: check, bind, say where, serve."""
+
+import json
+import os
+import socket
+import sys
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+
+from recommender.app import create_app
+from recommender.errors import RecommenderError
+from recommender.settings import RecommenderSettings
+from recommender.snapshot import Snapshots
+
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+@cli.command(epilog="[dim]Example:[/] recommender --port 8080 --database tierwise.db")
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port, 0 for any [default: 8080]")] = None,
+    database: Annotated[
+        str | None, typer.Option("--database", "-d", help="SQLite file or database URL [default: tierwise.db]")
+    ] = None,
+) -> None:
+    """Answer questions about the measured evidence over HTTP."""
+    given = {"host": host, "port": port, "database": database}
+    settings = RecommenderSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    subject = _check(settings.database)
+    listener = _listen(settings.host, settings.port)
+    _announce(settings, listener.getsockname()[1], subject)
+    config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def main() -> None:
+    """Entry point; every expected failure is one line on stderr and exit code 1."""
+    try:
+        cli()
+    except (RecommenderError, OSError) as error:
+        _fail(str(error))
+    except ValidationError as error:
+        named = ((".".join(map(str, each["loc"])).upper(), each["msg"]) for each in error.errors())
+        details = "; ".join(f"TIERWISE_{name}: {message}" for name, message in named)
+        _fail(f"a setting is not valid: {details}", code=2)
+
+
+def _check(database: str) -> str:
+    """A subject to ask about. Fails where the evidence cannot be read; an empty database may fill while we serve."""
+    held = Snapshots(database)
+    try:
+        evidence = held.current()
+        if not evidence.measured:
+            err.print("[yellow]note:[/] there are no measurements yet; `runner fill-catalog` makes them")
+        return next((name for name in evidence.subjects), "fashion-resnet")
+    finally:
+        held.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before announcing, so that the printed address is true."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise OSError(f"--host {host!r} is not an address of this machine ({error.strerror}); try 127.0.0.1") from error
+    listener = socket.socket(family, kind, protocol)
+    if os.name == "posix":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            f"cannot listen on {host}:{port} ({error.strerror}); another program may hold the port: "
+            f"try --port {port + 1 if 0 < port < 65535 else 0}, or --port 0 for any free one"
+        ) from error
+    return listener
+
+
+def _announce(settings: RecommenderSettings, port: int, subject: str) -> None:
+    named = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{named}:{port}"
+    err.print(f"Tierwise recommender on {url}  (API page: {url}/docs; Ctrl-C stops it)", markup=False)
+    if not settings.host.startswith(_LOOPBACK):
+        err.print("[yellow]warning:[/] there is no authentication: everybody who reaches this address can ask")
+    question = json.dumps({"subject": subject, "max_latency_s": 0.2, "max_accuracy_drop_pp": 1.0})
+    err.print(f"  curl -s {url}/recommend -H 'content-type: application/json' -d '{question}'", markup=False)
+
+
+def _fail(message: str, *, code: int = 1) -> None:
+    err.print("[red]error:[/] ", end="")
+    err.print(message, markup=False)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""One table from errors to problem details (RFC 9457, `application/problem+json`); nothing else answers an error."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from recommender.errors import (
+    BodyTooLarge,
+    DatabaseMissing,
+    DatabaseVersionMismatch,
+    EvidenceUnavailable,
+    NoEvidence,
+    NotDeclared,
+    UnknownEnvironment,
+    UnknownSlo,
+    UnknownSubject,
+)
+from recommender.schemas import FieldProblem, Problem
+
+MEDIA_TYPE = "application/problem+json"
+_TYPE_PREFIX = "urn:problem-type:tierwise:"
+_SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one sort of error is told to a client."""
+
+    status: int
+    slug: str
+    title: str
+
+
+TABLE: Mapping[type[Exception], Kind] = {
+    UnknownSubject: Kind(404, "unknown-subject", "Unknown subject"),
+    UnknownSlo: Kind(404, "unknown-slo", "Unknown SLO"),
+    UnknownEnvironment: Kind(404, "unknown-environment", "Unknown environment"),
+    NotDeclared: Kind(404, "not-declared", "Unknown name"),
+    RequestValidationError: Kind(422, "invalid-request", "The request is not valid"),
+    BodyTooLarge: Kind(413, "body-too-large", "The request body is too large"),
+    DatabaseMissing: Kind(503, "database-missing", "There is no evidence database"),
+    NoEvidence: Kind(503, "no-evidence", "Nothing has been measured yet"),
+    DatabaseVersionMismatch: Kind(503, "database-version", "The evidence database has another version"),
+    EvidenceUnavailable: Kind(503, "evidence-unavailable", "The evidence cannot be read now"),
+    Exception: Kind(500, "internal-error", "Something went wrong inside the service"),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Register the table; the most specific class of an error decides."""
+    for error in (*TABLE, HTTPException):
+        app.add_exception_handler(error, _handle)
+
+
+def problem_response(error: Exception, instance: str) -> Response:
+    """The response for an error raised while answering `instance`."""
+    if isinstance(error, HTTPException):
+        return _render(_http_problem(error, instance), dict(error.headers or {}))
+    kind = next(TABLE[each] for each in type(error).__mro__ if each in TABLE)
+    extra: dict[str, Any] = {}
+    detail = str(error)
+    if isinstance(error, NotDeclared):
+        extra = {"known": list(error.known), "nearest": error.nearest}
+    elif isinstance(error, RequestValidationError):
+        refused = [field_problem(each) for each in error.errors()]
+        extra = {"errors": refused}
+        detail = "; ".join(f"{each.field}: {each.allowed}, got {each.got}" for each in refused[:5])
+    elif kind.status == 500:
+        detail = "the error is in the service's log; the request was not at fault"
+    body = Problem(
+        type=_TYPE_PREFIX + kind.slug, title=kind.title, status=kind.status, detail=detail, instance=instance, **extra
+    )
+    return _render(body, {"retry-after": "5"} if kind.status == 503 else {})
+
+
+def field_problem(error: Mapping[str, Any]) -> FieldProblem:
+    """One of pydantic's errors as field, what was got, what is allowed."""
+    place: Sequence[Any] = error.get("loc", ())
+    names = [str(each) for each in place if each not in ("body", "query", "path")]
+    match error.get("type"):
+        case "missing":
+            allowed, got = "required", "nothing"
+        case "json_invalid":
+            reason = error.get("ctx", {}).get("error", "malformed")
+            return FieldProblem(field="(body)", got=f"{reason} at character {place[-1]}", allowed="one JSON object")
+        case "extra_forbidden":
+            allowed, got = "no such field", _shown(error.get("input"))
+        case "model_attributes_type" | "dict_type" | "model_type":
+            allowed, got = "a JSON object sent as application/json", _shown(error.get("input"))
+        case _:
+            allowed, got = str(error.get("msg", "another value")), _shown(error.get("input"))
+    return FieldProblem(field=".".join(names)[:_SHOWN_CHARACTERS] or "(body)", got=got, allowed=allowed)
+
+
+def _http_problem(error: HTTPException, instance: str) -> Problem:
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = "there is nothing here; /docs lists what there is"
+    elif error.status_code == 405:
+        detail = f"allowed here: {(error.headers or {}).get('Allow') or (error.headers or {}).get('allow', '')}"
+    return Problem(
+        type="about:blank", title=_phrase(error.status_code), status=error.status_code, detail=detail, instance=instance
+    )
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    return problem_response(error, request.url.path)
+
+
+def _render(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """ASCII JSON, so that whatever a client sent can be echoed (lone surrogates have no UTF-8)."""
+    body = json.dumps(problem.model_dump(exclude_none=True), ensure_ascii=True, allow_nan=False)
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=dict(headers))
+
+
+def _shown(value: object) -> str:
+    """What was got, short and printable, as JSON would spell it where it can."""
+    if isinstance(value, bytes):
+        text = value[:_SHOWN_CHARACTERS].decode("utf-8", "replace")
+    else:
+        try:
+            text = json.dumps(value)
+        except (TypeError, ValueError):
+            text = ascii(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

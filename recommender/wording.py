@@ -1,0 +1,190 @@
+"""The words for an answer's numbers: one sentence each, the same over HTTP and in the terminal."""
+
+from collections.abc import Iterator
+
+from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided, inputs_needed
+
+CONDITIONS = "unloaded, single stream, closed loop"
+
+
+def duration(seconds: float) -> str:
+    """`0.42 ms`, `41.2 ms`, `1.46 s`: three figures, the unit that fits."""
+    if abs(seconds) < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.2f} s" if abs(seconds) < 99.995 else f"{seconds:.0f} s"
+
+
+def percentile_name(percentile: float) -> str:
+    """`p90`, `p99.9`."""
+    return f"p{percentile:g}"
+
+
+def strategy_name(candidate: Candidate) -> str:
+    """`quantized on edge`."""
+    return f"{candidate.operator} on {candidate.placement}"
+
+
+def summary(answer: Answer) -> str:
+    """The answer in one or two sentences, whatever it is."""
+    if answer.recommendation is not None:
+        return f"{strategy_name(answer.recommendation.candidate)}: {why(answer)}"
+    if not answer.considered:
+        return "Nothing has been measured for this subject in this environment yet."
+    parts = [f"None of the {len(answer.considered)} measured strategies is known to meet every budget."]
+    if answer.near_misses:
+        nearest = answer.near_misses[0]
+        parts.append(f"The nearest, {strategy_name(nearest.estimate.candidate)}, {_join(list(lacks(nearest)))}.")
+    if answer.undecided:
+        parts.append(f"{len(answer.undecided)} could not be decided: {to_do(answer.undecided[0])}.")
+    return " ".join(parts)
+
+
+def why(answer: Answer) -> str:
+    """Why the recommendation was chosen over the next best, in numbers."""
+    best = answer.recommendation
+    if best is None:
+        raise ValueError("an answer without a recommendation has nothing to explain")
+    claim = _claim(answer, best)
+    if not answer.alternatives:
+        return f"{claim}."
+    following = answer.alternatives[0]
+    other = following.estimate
+    speed = _speed(best, other, following.latency_ratio)
+    accuracy = _accuracy_against(following.accuracy_difference_pp, best.candidate)
+    return f"{claim}; {speed} the next best, {strategy_name(other.candidate)}{accuracy}."
+
+
+def lacks(miss: NearMiss) -> Iterator[str]:
+    """One phrase per budget that the strategy misses, ready to follow its name."""
+    for late in miss.latency:
+        share = late.got_s / late.budget.max_s - 1
+        excess = f"{share:.1%}" if share < 10 else f"{share + 1:.3g} times the budget"
+        yield (
+            f"is {duration(late.over_s)} over {percentile_name(late.budget.percentile)} <= "
+            f"{duration(late.budget.max_s)} (measured {duration(late.got_s)}, {excess})"
+        )
+    accuracy = miss.estimate.candidate.accuracy
+    if accuracy is not None and miss.accuracy_short_pp is not None:
+        floor = accuracy.accuracy_pct + miss.accuracy_short_pp
+        yield (
+            f"is {_pp(miss.accuracy_short_pp)} short of {accuracy.metric} >= {floor:.2f} % "
+            f"(measured {accuracy.accuracy_pct:.2f} %)"
+        )
+    if accuracy is not None and accuracy.drop_pp is not None and miss.drop_over_pp is not None:
+        allowed = accuracy.drop_pp - miss.drop_over_pp
+        yield (
+            f"drops {_pp(accuracy.drop_pp)} of {accuracy.metric} against identity, "
+            f"{_pp(miss.drop_over_pp)} more than the {_pp(allowed)} allowed"
+        )
+
+
+def undecided_reason(gap: Undecided) -> str:
+    """Why nothing can be promised about this candidate."""
+    candidate = gap.estimate.candidate
+    if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
+        return (
+            f"too thin: a bound on {percentile_name(gap.percentile)} needs at least {gap.inputs_needed} inputs, "
+            f"measured were {candidate.inputs}"
+        )
+    if gap.gap is Gap.DROP_MISSING:
+        return "its accuracy is known, but identity's is not, so its drop cannot be told"
+    return candidate.accuracy_missing or "its accuracy has not been measured"
+
+
+def to_do(gap: Undecided) -> str:
+    """What to measure so that the candidate can be decided."""
+    if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
+        return (
+            f"set `experiment.inputs` to {gap.inputs_needed} or more and run `runner fill-catalog`, "
+            f"or ask for a lower percentile than {percentile_name(gap.percentile)}"
+        )
+    return "run `runner fill-catalog` to measure the accuracy that is missing"
+
+
+def cautions(answer: Answer) -> Iterator[str]:
+    """What a reader must know before acting on the answer."""
+    once = [each.candidate for each in answer.considered if each.candidate.rounds == 1]
+    if once:
+        yield (
+            f"{_count(once, len(answer.considered))} measured in one round alone: one round describes and does not "
+            "decide; measure at least three (`experiment.rounds`)"
+        )
+    partial = [
+        each.candidate
+        for each in answer.considered
+        if each.candidate.rounds_declared and each.candidate.rounds < each.candidate.rounds_declared
+    ]
+    if partial:
+        yield (
+            f"{_count(partial, len(answer.considered))} measured in fewer rounds than declared; "
+            "`runner fill-catalog` measures the rest"
+        )
+    yield from _thin_ranking(answer)
+    if answer.recommendation is not None:
+        yield from answer.recommendation.candidate.doubts
+
+
+def _thin_ranking(answer: Answer) -> Iterator[str]:
+    """Without a latency budget nothing is promised, but the order may still rest on few inputs."""
+    best = answer.recommendation
+    if best is None or answer.budgets.latency:
+        return
+    needed = inputs_needed(best.percentile)
+    if best.candidate.inputs < needed:
+        yield (
+            f"{percentile_name(best.percentile)} rests on {best.candidate.inputs} inputs; "
+            f"bounding it takes {needed}, so read it as a description"
+        )
+
+
+def _claim(answer: Answer, best: Estimate) -> str:
+    number = f"{percentile_name(best.percentile)} {duration(best.percentile_s)}"
+    feasible = 1 + len(answer.alternatives)
+    if feasible == 1:
+        only = "the only strategy measured" if len(answer.considered) == 1 else (
+            f"the only one of {len(answer.considered)} measured strategies known to meet every budget"
+        )
+        return f"{only}, with {number}"
+    meeting = f"the {feasible} that meet every budget" if _bounded(answer.budgets) else f"{feasible} strategies"
+    accuracy = best.candidate.accuracy
+    if answer.budgets.objective == "accuracy" and accuracy is not None:
+        return f"most accurate of {meeting} ({accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number})"
+    return f"fastest of {meeting} ({number})"
+
+
+def _speed(best: Estimate, other: Estimate, ratio: float) -> str:
+    name = percentile_name(best.percentile)
+    if ratio >= 1.005:
+        return f"{ratio:.2f} times faster at {name} ({duration(other.percentile_s)}) than"
+    if ratio <= 1 / 1.005:
+        return f"{1 / ratio:.2f} times slower at {name} ({duration(other.percentile_s)}) than"
+    return f"within 0.5 % at {name} ({duration(other.percentile_s)}) of"
+
+
+def _accuracy_against(difference_pp: float | None, best: Candidate) -> str:
+    if difference_pp is None or best.accuracy is None:
+        return ", whose accuracy cannot be compared"
+    if abs(difference_pp) < 0.005:
+        return f", at the same {best.accuracy.metric}"
+    word = "less" if difference_pp > 0 else "more"
+    return f", and {_pp(abs(difference_pp))} {word} accurate ({best.accuracy.metric})"
+
+
+def _bounded(budgets: Budgets) -> bool:
+    return bool(budgets.latency) or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
+
+
+def _pp(points: float) -> str:
+    return f"{points:.2f} pp"
+
+
+def _join(phrases: list[str]) -> str:
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def _count(some: list[Candidate], total: int) -> str:
+    if len(some) == total:
+        return "every strategy was" if total > 1 else "the strategy was"
+    if len(some) == 1:
+        return f"{strategy_name(some[0])} was"
+    return f"{len(some)} of {total} strategies were"

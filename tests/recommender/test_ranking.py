@@ -1,0 +1,187 @@
+"""Decisions over hand-made latencies whose percentiles are known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recommender.ranking import (
+    Accuracy,
+    Budgets,
+    Candidate,
+    Gap,
+    LatencyBudget,
+    estimate,
+    inputs_needed,
+    recommend,
+)
+
+
+def candidate(
+    operator: str = "identity",
+    placement: str = "mobile",
+    *rounds_s: float,
+    accuracy_pct: float | None = 90.0,
+    drop_pp: float | None = 0.0,
+    inputs: int = 30,
+    size_bytes: int = 1000,
+) -> Candidate:
+    """Constant latency within each round."""
+    return Candidate(
+        operator,
+        placement,
+        tuple(placement.split("-")),
+        tuple(np.full(inputs, value) for value in rounds_s or (0.1, 0.1, 0.1)),
+        inputs=inputs,
+        accuracy=Accuracy("top1", accuracy_pct, drop_pp, 2000) if accuracy_pct is not None else None,
+        size_bytes=size_bytes,
+    )
+
+
+def p90(max_s: float) -> Budgets:
+    return Budgets(latency=(LatencyBudget(90, max_s),))
+
+
+@pytest.mark.parametrize(("percentile", "needed"), [(50, 5), (90, 29), (95, 59), (99, 299)])
+def test_inputs_needed_are_the_distribution_free_ones(percentile: float, needed: int) -> None:
+    assert inputs_needed(percentile) == needed
+
+
+@given(st.floats(min_value=1e-3, max_value=99.99))
+def test_inputs_needed_is_the_smallest_that_bounds(percentile: float) -> None:
+    n, p = inputs_needed(percentile), percentile / 100
+    assert 1 - p**n >= 0.95 - 1e-6
+    assert n == 1 or 1 - p ** (n - 1) < 0.95 + 1e-6
+
+
+def test_percentile_is_taken_within_rounds_and_averaged_over_them() -> None:
+    rounds = (np.arange(1, 12, dtype=float), np.arange(101, 112, dtype=float))
+    found = estimate(Candidate("identity", "mobile", ("mobile",), rounds, inputs=11), 90)
+    assert found.percentile_s_by_round == (10, 110)
+    assert found.percentile_s == 60  # pooled, it would be 109.9
+    assert found.median_s == 56
+
+
+def test_fastest_feasible_wins_and_each_candidate_is_in_one_place() -> None:
+    quick, slow, late = candidate("a", "mobile", 0.1), candidate("b", "edge", 0.15), candidate("c", "cloud", 0.3)
+    answer = recommend([late, slow, quick], p90(0.2))
+    assert answer.recommendation is not None and answer.recommendation.candidate is quick
+    assert [each.estimate.candidate for each in answer.alternatives] == [slow]
+    assert answer.alternatives[0].latency_ratio == pytest.approx(1.5)
+    assert [each.estimate.candidate for each in answer.near_misses] == [late]
+    assert answer.near_misses[0].latency[0].over_s == pytest.approx(0.1)
+
+
+def test_budget_met_exactly_holds() -> None:
+    answer = recommend([candidate("a", "mobile", 0.5)], p90(0.5))
+    assert answer.recommendation is not None
+
+
+def test_drop_equal_to_its_budget_holds_despite_rounding() -> None:
+    each = candidate(accuracy_pct=87.1, drop_pp=88.1 - 87.1)
+    assert 88.1 - 87.1 > 1.0
+    assert recommend([each], Budgets(max_accuracy_drop_pp=1.0)).recommendation is not None
+
+
+def test_objective_accuracy_prefers_accuracy_then_latency() -> None:
+    fast = candidate("fast", "mobile", 0.1, accuracy_pct=88)
+    right = candidate("right", "mobile", 0.3, accuracy_pct=90)
+    righter = candidate("righter", "edge", 0.2, accuracy_pct=90)
+    answer = recommend([fast, right, righter], Budgets(objective="accuracy"))
+    assert answer.recommendation is not None and answer.recommendation.candidate is righter
+    assert [each.estimate.candidate.operator for each in answer.alternatives] == ["right", "fast"]
+    assert answer.alternatives[1].accuracy_difference_pp == pytest.approx(-2)
+
+
+def test_ties_go_to_accuracy_then_fewer_tiers_then_smaller_size() -> None:
+    ordered = [
+        candidate("d", "mobile-edge", accuracy_pct=91),
+        candidate("b", "mobile", size_bytes=1),
+        candidate("a", "mobile", size_bytes=2),
+        candidate("c", "mobile-edge"),
+    ]
+    answer = recommend(list(reversed(ordered)), Budgets())
+    assert answer.recommendation is not None
+    found = [answer.recommendation, *(each.estimate for each in answer.alternatives)]
+    assert [each.candidate.operator for each in found] == ["d", "b", "a", "c"]
+
+
+def test_too_few_inputs_are_undecided_when_the_budget_would_hold() -> None:
+    answer = recommend([candidate(inputs=28)], p90(1.0))
+    assert answer.recommendation is None
+    assert (answer.undecided[0].gap, answer.undecided[0].inputs_needed) == (Gap.TOO_THIN, 29)
+
+
+def test_too_few_inputs_that_miss_the_budget_are_a_near_miss() -> None:
+    answer = recommend([candidate("a", "mobile", 2.0, inputs=5)], p90(1.0))
+    assert len(answer.near_misses) == 1 and not answer.undecided
+
+
+def test_without_latency_budget_thin_evidence_is_ranked() -> None:
+    assert recommend([candidate(inputs=5)], Budgets()).recommendation is not None
+
+
+def test_repetitions_of_few_inputs_stay_thin() -> None:
+    each = Candidate("a", "mobile", ("mobile",), (np.full(500, 0.1),), inputs=10)
+    assert recommend([each], p90(1.0)).undecided[0].gap is Gap.TOO_THIN
+
+
+def test_missing_accuracy_is_undecided_only_when_asked_for() -> None:
+    each = candidate(accuracy_pct=None)
+    assert recommend([each], p90(1.0)).recommendation is not None
+    assert recommend([each], Budgets(min_accuracy_pct=1)).undecided[0].gap is Gap.ACCURACY_MISSING
+    assert recommend([each], Budgets(max_accuracy_drop_pp=1)).undecided[0].gap is Gap.ACCURACY_MISSING
+
+
+def test_missing_identity_leaves_the_drop_undecided() -> None:
+    answer = recommend([candidate(drop_pp=None)], Budgets(max_accuracy_drop_pp=1))
+    assert answer.undecided[0].gap is Gap.DROP_MISSING
+
+
+def test_near_misses_are_sorted_by_how_close_and_carry_each_shortfall() -> None:
+    both = candidate("both", "mobile", 0.4, accuracy_pct=85, drop_pp=5)
+    little = candidate("little", "mobile", 0.22)
+    much = candidate("much", "mobile", 1.6)
+    budgets = Budgets(latency=(LatencyBudget(90, 0.2),), min_accuracy_pct=88, max_accuracy_drop_pp=1)
+    answer = recommend([much, both, little], budgets)
+    assert [each.estimate.candidate.operator for each in answer.near_misses] == ["little", "both", "much"]
+    miss = answer.near_misses[1]
+    assert miss.latency[0].over_s == pytest.approx(0.2)
+    assert miss.accuracy_short_pp == pytest.approx(3)
+    assert miss.drop_over_pp == pytest.approx(4)
+    assert answer.near_misses[0].accuracy_short_pp is None
+
+
+def test_several_latency_budgets_must_all_hold() -> None:
+    spread = np.concatenate([np.full(50, 0.1), np.full(10, 1.0)])
+    each = Candidate("a", "mobile", ("mobile",), (spread,), inputs=60)
+    budgets = Budgets(latency=(LatencyBudget(50, 0.2), LatencyBudget(95, 0.5)), percentile=95)
+    miss = recommend([each], budgets).near_misses[0]
+    assert [late.budget.percentile for late in miss.latency] == [95]
+
+
+def test_nothing_measured_is_an_empty_answer() -> None:
+    empty = Candidate("a", "mobile", ("mobile",), (), inputs=0)
+    answer = recommend([empty], p90(1.0))
+    assert (answer.recommendation, answer.considered, answer.near_misses) == (None, (), ())
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.001, 2), st.floats(0, 100), st.integers(1, 60)), min_size=1, max_size=8),
+    st.floats(0.001, 2),
+    st.floats(0, 100),
+)
+def test_recommendation_always_holds_every_budget(
+    drawn: list[tuple[float, float, int]], max_s: float, floor_pct: float
+) -> None:
+    candidates = [
+        candidate(f"op{index}", "mobile", latency_s, accuracy_pct=accuracy_pct, inputs=inputs)
+        for index, (latency_s, accuracy_pct, inputs) in enumerate(drawn)
+    ]
+    answer = recommend(candidates, Budgets(latency=(LatencyBudget(90, max_s),), min_accuracy_pct=floor_pct))
+    best = answer.recommendation
+    if best is not None:
+        assert best.percentile_s <= max_s and best.candidate.inputs >= 29
+        assert best.candidate.accuracy is not None and best.candidate.accuracy.accuracy_pct >= floor_pct - 1e-9
+    placed = len(answer.alternatives) + len(answer.near_misses) + len(answer.undecided) + (best is not None)
+    assert placed == len(candidates)
