@@ -107,4 +107,6 @@ class ControlChannel:
 
     def _died(self) -> TierCallError:
         obituary = self._obituary()
-        return TierCallError(self._tier, "TierDied", obituary.reason, log_tail=obituary.log_tail)
+        said = obituary.log_tail.strip().rsplit("\n", 1)[-1].strip()
+        message = f"{obituary.reason}; last log line: {said}" if said else obituary.reason
+        return TierCallError(self._tier, "TierDied", message, log_tail=obituary.log_tail)

@@ -1,0 +1,184 @@
+"""Which tier image there must be, and how it comes about.
+
+Two layers: `tierwise-base:HASH` holds the interpreter, the packages and `tc`; `tierwise-tier:HASH` adds the tier
+server's sources. Tags are hashes of what is inside, so a changed source makes a new thin image in a second or two and
+an unchanged one costs a look-up.
+
+The base is a `Dockerfile` build from a Python image where that image is present or a registry has it, otherwise a
+copy of the running interpreter (`runner.image.tree`), which needs no registry and no network.
+"""
+
+import hashlib
+import io
+import logging
+import platform
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from runner.errors import LaunchError
+from runner.image.tree import TREE_SETTINGS, tree_hash, write_tree
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BASE = "python:3.11-slim"
+LABELS = {"tierwise": "1"}
+_HERE = Path(__file__).parent
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class ImageEngine(Protocol):
+    """What building an image asks of a container engine."""
+
+    @property
+    def info(self) -> Mapping[str, Any]: ...
+
+    def has_image(self, tag: str) -> bool: ...
+
+    def can_pull(self, tag: str) -> str | None: ...
+
+    def import_image(self, tree: IO[bytes], tag: str, changes: Sequence[str]) -> None: ...
+
+    def build_image(
+        self, context: bytes, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class TierImage:
+    """A tier image the engine has, and what its base is."""
+
+    tag: str
+    base: str
+
+
+@dataclass(frozen=True)
+class _Base:
+    tag: str
+    origin: str
+
+
+class ImageBuilder:
+    """Finds or builds the tier image on one engine; `base_image` insists on a Dockerfile build from that image."""
+
+    def __init__(self, engine: ImageEngine, *, base_image: str | None = None) -> None:
+        self._engine = engine
+        self._base_image = base_image
+
+    def ensure(self) -> TierImage:
+        """The image for the present tier server; raises LaunchError when it cannot be built here."""
+        base = self._base()
+        sources = _tierserver_sources()
+        recipe = (_HERE / "Dockerfile.tier").read_bytes()
+        tag = f"tierwise-tier:{_digest(base.tag.encode(), recipe, *sources.values(), *map(str.encode, sources))}"
+        if not self._engine.has_image(tag):
+            logger.info("building tier image %s", tag)
+            context = _context({"Dockerfile": recipe, **sources})
+            self._engine.build_image(context, tag, {"BASE": base.tag}, LABELS)
+        return TierImage(tag, base.origin)
+
+    def _base(self) -> _Base:
+        if self._base_image is not None:
+            return self._built(self._base_image)
+        known = [_dockerfile_base(DEFAULT_BASE)]
+        refusal = self._tree_refusal()
+        if refusal is None:
+            known.append(_tree_base())
+        for base in known:
+            if self._engine.has_image(base.tag):
+                return base
+        return self._first_base(refusal)
+
+    def _first_base(self, tree_refusal: str | None) -> _Base:
+        """Build one of the two bases, when neither is there."""
+        unreachable = None
+        if not self._engine.has_image(DEFAULT_BASE):
+            unreachable = self._engine.can_pull(DEFAULT_BASE)
+        if unreachable is None:
+            try:
+                return self._built(DEFAULT_BASE)
+            except LaunchError as error:
+                if tree_refusal is not None:
+                    raise
+                unreachable = str(error)
+                logger.warning("%s; copying this Python installation instead", unreachable)
+        if tree_refusal is not None:
+            raise LaunchError(
+                f"cannot build the tier image: {unreachable}; and copying this Python installation into an image "
+                f"is not possible either: {tree_refusal}. Load {DEFAULT_BASE} into the engine, or name a Python "
+                "image that it has with TIERWISE_BASE_IMAGE."
+            )
+        return self._imported()
+
+    def _tree_refusal(self) -> str | None:
+        """Why this machine's own files would not run on the engine's host; None when they do."""
+        info = self._engine.info
+        there = (str(info.get("OSType")).lower(), _architecture(str(info.get("Architecture"))))
+        here = (platform.system().lower(), _architecture(platform.machine()))
+        if there != here:
+            return f"the engine runs {'/'.join(there)} and this machine is {'/'.join(here)}"
+        return None
+
+    def _built(self, image: str) -> _Base:
+        base = _dockerfile_base(image)
+        if not self._engine.has_image(base.tag):
+            logger.info("building %s from %s", base.tag, image)
+            names = ("Dockerfile", "tier-requirements.txt")
+            context = _context({name: (_HERE / name).read_bytes() for name in names})
+            self._engine.build_image(context, base.tag, {"BASE": image}, LABELS)
+        return base
+
+    def _imported(self) -> _Base:
+        base = _tree_base()
+        logger.info("building %s from this Python installation", base.tag)
+        with write_tree() as tree:
+            self._engine.import_image(tree, base.tag, [*TREE_SETTINGS, "LABEL tierwise=1"])
+        return base
+
+
+def _dockerfile_base(image: str) -> _Base:
+    recipe = (_HERE / "Dockerfile").read_bytes()
+    packages = (_HERE / "tier-requirements.txt").read_bytes()
+    return _Base(f"tierwise-base:{_digest(recipe, packages, image.encode())}", image)
+
+
+def _tree_base() -> _Base:
+    return _Base(f"tierwise-base:tree-{tree_hash()}", f"a copy of Python {platform.python_version()}")
+
+
+def _tierserver_sources() -> dict[str, bytes]:
+    """Path in the build context -> content, of every module of the tier server."""
+    spec = find_spec("tierserver")
+    if spec is None or spec.origin is None:
+        raise LaunchError("package `tierserver` is not installed beside `runner`; try: pip install -e .")
+    package = Path(spec.origin).parent
+    return {
+        f"tierserver/{path.relative_to(package).as_posix()}": path.read_bytes()
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def _context(files: Mapping[str, bytes]) -> bytes:
+    """A build context: a tar without times or owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _architecture(name: str) -> str:
+    return _ARCHITECTURES.get(name.lower(), name.lower())
+
+
+def _digest(*parts: bytes) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()[:16]

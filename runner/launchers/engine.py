@@ -1,0 +1,324 @@
+"""The container engine: the only module that imports `docker`, and where its exceptions are translated.
+
+The low-level API is used throughout: the high-level one inspects every object it returns, which costs a launch
+a third of its time.
+"""
+
+import io
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig
+from docker.utils.socket import STDOUT, frames_iter
+
+from runner.errors import EngineUnavailableError, LaunchError
+
+_PING_S = 3
+_REQUEST_S = 120
+_LOG_TAIL_LINES = 40
+_SHORT_OUTPUT = 2000
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Our errors for the library's: an engine that does not answer, and one that refuses."""
+    try:
+        yield
+    except APIError as error:
+        raise LaunchError(f"{doing}: the Docker engine refused: {error.explanation or error}") from error
+    except (DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise EngineUnavailableError(f"{doing}: the Docker engine does not answer ({_innermost(error)})") from error
+
+
+def _innermost(error: BaseException) -> str:
+    """The cause that a person can act on: the library wraps it three times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error) or type(error).__name__
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """What a container may do: nothing, unless it is listed here."""
+
+    image: str
+    command: Sequence[str]
+    name: str
+    labels: Mapping[str, str]
+    network_mode: str = "none"
+    aliases: Sequence[str] = ()
+    user: str = "65534:65534"
+    capabilities: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    binds: Mapping[str, str] = field(default_factory=dict)  # volume name -> directory inside
+    writable_binds: bool = False
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    memory_bytes: int = 0
+    interactive: bool = False
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """How a container is, or how it ended."""
+
+    running: bool
+    exit_code: int
+    oom_killed: bool
+
+
+class Attachment:
+    """Stdin and stdout of a container that is about to start."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._socket: socket.socket = getattr(stream, "_sock", stream)
+        self._socket.settimeout(None)
+
+    def send(self, line: bytes) -> None:
+        self._socket.sendall(line)
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines of stdout; ends when the container does."""
+        pending = b""
+        for kind, chunk in frames_iter(self._stream, tty=False):
+            if kind != STDOUT:
+                continue
+            *complete, pending = (pending + chunk).split(b"\n")
+            yield from complete
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._stream.close()
+
+
+class Engine:
+    """One container engine, local or remote."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self._client = client
+        self._api: Any = client.api
+        with translated("asking the engine what it is"):
+            self.info: Mapping[str, Any] = client.info()
+        self.version = str(self.info.get("ServerVersion", "?"))
+        self.address = str(self._api.base_url).replace("http+docker://localhost", "the local socket")
+
+    @classmethod
+    def connect(cls) -> "Engine":
+        """The engine that Docker's own variables and defaults name; raises EngineUnavailableError."""
+        with translated("connecting"):
+            probe = docker.from_env(timeout=_PING_S)
+            try:
+                probe.ping()
+            finally:
+                probe.close()  # type: ignore[no-untyped-call]
+            return cls(docker.from_env(timeout=_REQUEST_S))
+
+    # -- images -------------------------------------------------------------------------------------------------
+
+    def has_image(self, tag: str) -> bool:
+        with translated(f"looking for image {tag}"):
+            try:
+                self._api.inspect_image(tag)
+            except ImageNotFound:
+                return False
+        return True
+
+    def can_pull(self, tag: str) -> str | None:
+        """None when the engine's registry has the image, otherwise why not."""
+        try:
+            with translated(f"asking the registry for {tag}"):
+                self._api.inspect_distribution(tag)
+        except EngineUnavailableError:
+            raise
+        except LaunchError as error:
+            return str(error)
+        return None
+
+    def import_image(self, tree: IO[bytes], tag: str, changes: Sequence[str]) -> None:
+        """Make an image of a tar of its root directory."""
+        repository, _, version = tag.partition(":")
+        chunks = iter(lambda: tree.read(1 << 20), b"")  # an open file would get both a length and chunks
+        with translated(f"importing image {tag}"):
+            self._api.import_image_from_stream(chunks, repository=repository, tag=version, changes=list(changes))
+
+    def build_image(self, context: bytes, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        """Build a Dockerfile; `context` is a tar that holds it."""
+        output: list[str] = []
+        with translated(f"building image {tag}"):
+            steps = self._api.build(
+                fileobj=io.BytesIO(context),
+                custom_context=True,
+                tag=tag,
+                buildargs=dict(arguments),
+                labels=dict(labels),
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            for step in steps:
+                output.append(step.get("stream", ""))
+                if "error" in step:
+                    tail = "".join(output)[-_SHORT_OUTPUT:]
+                    raise LaunchError(f"building image {tag} failed: {step['error'].strip()}", log_tail=tail)
+
+    # -- containers ---------------------------------------------------------------------------------------------
+
+    def create_container(self, spec: ContainerSpec) -> str:
+        """Create, not start; the container's id."""
+        api = self._api
+        mode = "rw" if spec.writable_binds else "ro"
+        limits: dict[str, Any] = {}
+        if spec.cpu_quota_us:
+            limits |= {"cpu_period": spec.cpu_period_us, "cpu_quota": spec.cpu_quota_us}
+        if spec.memory_bytes:
+            limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
+        host_config = api.create_host_config(
+            network_mode=spec.network_mode,
+            binds={name: {"bind": path, "mode": mode} for name, path in spec.binds.items()},
+            tmpfs=dict(spec.tmpfs),
+            read_only=True,
+            cap_drop=["ALL"],
+            cap_add=list(spec.capabilities),
+            security_opt=["no-new-privileges:true"],
+            pids_limit=256,
+            log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
+            **limits,
+        )
+        networking = None
+        if spec.aliases:
+            endpoint = api.create_endpoint_config(aliases=list(spec.aliases))
+            networking = api.create_networking_config({spec.network_mode: endpoint})
+        with translated(f"creating container {spec.name}"):
+            created = api.create_container(
+                image=spec.image,
+                command=list(spec.command),
+                name=spec.name,
+                labels=dict(spec.labels),
+                user=spec.user,
+                environment=dict(spec.environment),
+                stdin_open=spec.interactive,
+                healthcheck={"test": ["NONE"]},
+                host_config=host_config,
+                networking_config=networking,
+            )
+        return str(created["Id"])
+
+    def start_container(self, container: str) -> None:
+        with translated("starting a container"):
+            self._api.start(container)
+
+    def attach(self, container: str) -> Attachment:
+        """Its stdin and stdout; attach before the start, so that no line is lost."""
+        with translated("attaching to a container"):
+            return Attachment(self._api.attach_socket(container, {"stdin": 1, "stdout": 1, "stream": 1}))
+
+    def run_to_end(self, spec: ContainerSpec) -> str:
+        """Run a short-lived container, return its stdout, remove it; raises LaunchError when it fails."""
+        container = self.create_container(spec)
+        try:
+            self.start_container(container)
+            with translated(f"waiting for {spec.name}"):
+                code = int(self._api.wait(container, timeout=30)["StatusCode"])
+                output = self._api.logs(container, stdout=True, stderr=False).decode(errors="replace")
+            if code:
+                raise LaunchError(f"{spec.name} ended with exit code {code}", log_tail=self.log_tail(container))
+            return str(output)
+        finally:
+            self.remove_container(container)
+
+    def put_archive(self, container: str, directory: str, archive: IO[bytes]) -> None:
+        """Unpack a tar inside a container, which need not run."""
+        with translated("copying files into a volume"):
+            self._api.put_archive(container, directory, archive)
+
+    def state(self, container: str) -> ContainerState | None:
+        """None when there is no such container any more."""
+        with translated("asking for a container's state"):
+            try:
+                state = self._api.inspect_container(container)["State"]
+            except NotFound:
+                return None
+        return ContainerState(bool(state["Running"]), int(state["ExitCode"]), bool(state["OOMKilled"]))
+
+    def inspect(self, container: str) -> Mapping[str, Any]:
+        """Everything the engine says about a container."""
+        with translated("inspecting a container"):
+            found: Mapping[str, Any] = self._api.inspect_container(container)
+        return found
+
+    def log_tail(self, container: str) -> str:
+        """The end of its stderr."""
+        with translated("reading a container's log"):
+            try:
+                raw: bytes = self._api.logs(container, stdout=False, stderr=True, tail=_LOG_TAIL_LINES)
+            except NotFound:
+                return ""
+        return raw.decode(errors="replace")
+
+    def list_containers(self, label: str) -> list[Mapping[str, Any]]:
+        with translated("listing containers"):
+            return list(self._api.containers(all=True, filters={"label": label}))
+
+    def remove_container(self, container: str) -> None:
+        """Kill and remove; it may be gone already."""
+        with translated("removing a container"):
+            try:
+                self._api.remove_container(container, force=True)
+            except NotFound:
+                pass
+            except APIError as error:
+                if "already in progress" not in str(error):
+                    raise
+
+    # -- networks and volumes -----------------------------------------------------------------------------------
+
+    def create_network(self, name: str, labels: Mapping[str, str]) -> str:
+        """A network without a way out."""
+        with translated(f"creating network {name}"):
+            created = self._api.create_network(
+                name, driver="bridge", internal=True, labels=dict(labels), check_duplicate=True
+            )
+        return str(created["Id"])
+
+    def connect_network(self, network: str, container: str, alias: str) -> None:
+        with translated("connecting a container to a network"):
+            self._api.connect_container_to_network(container, network, aliases=[alias])
+
+    def list_networks(self, label: str) -> list[Mapping[str, Any]]:
+        with translated("listing networks"):
+            return list(self._api.networks(filters={"label": label}))
+
+    def remove_network(self, network: str) -> None:
+        with translated("removing a network"), suppress(NotFound):
+            self._api.remove_network(network)
+
+    def volume_labels(self, name: str) -> Mapping[str, str] | None:
+        """None when there is no such volume."""
+        with translated(f"looking for volume {name}"):
+            try:
+                return dict(self._api.inspect_volume(name)["Labels"] or {})
+            except NotFound:
+                return None
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        with translated(f"creating volume {name}"):
+            self._api.create_volume(name, labels=dict(labels))
+
+    def list_volumes(self, label: str) -> list[Mapping[str, Any]]:
+        with translated("listing volumes"):
+            return list(self._api.volumes(filters={"label": label})["Volumes"] or [])
+
+    def remove_volume(self, name: str) -> None:
+        with translated(f"removing volume {name}"), suppress(NotFound):
+            self._api.remove_volume(name, force=True)

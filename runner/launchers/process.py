@@ -1,0 +1,259 @@
+"""Tiers as processes of this machine: what runs where no container engine answers.
+
+Each tier is a process with as many threads as its limits say; each link is a process that paces both directions in
+user space. CPU quota and memory limit are *not* enforced, which is why results carry the launcher's name. Children
+end with the runner: they see their stdin close, and on Linux the kernel kills them even before they look.
+"""
+
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import LaunchError
+from runner.host import this_host
+from runner.launchers.base import (
+    Deployment,
+    EngineDescription,
+    EventCallback,
+    LinkLimits,
+    Mount,
+    TierLimits,
+    check_links,
+)
+from runner.launchers.channel import ControlChannel, Obituary
+from runner.launchers.owner import Owner, command_line, start_of
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "tierwise-process-"
+_READY_S = 30.0
+_LOG_TAIL_BYTES = 4000
+
+# Runs before the tier in the tier's own process: asks Linux for SIGKILL when the runner's thread ends, leaves at once
+# when it has already ended, adds to the environment, then becomes the tier.
+_BECOME = """
+import os, sys
+parent, count = int(sys.argv[1]), int(sys.argv[2])
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != parent:
+    sys.exit(1)
+os.environ.update(item.split("=", 1) for item in sys.argv[3:3 + count])
+os.execv(sys.argv[3 + count], sys.argv[3 + count:])
+"""
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A started process, its log, and the record by which `clean` finds it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def obituary(self) -> Obituary:
+        """Why it ended; it gets a moment to finish ending."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=2)
+        code = self.process.returncode
+        if code is None:
+            reason = "closed its output but still runs"
+        elif code < 0:
+            reason = f"killed by {signal.Signals(-code).name}"
+        else:
+            reason = f"ended with exit code {code}"
+        return Obituary(reason, self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace"))
+
+
+class ProcessTier:
+    """A tier that is a process of this machine."""
+
+    def __init__(self, name: str, child: _Child, mounts: Path) -> None:
+        self.name = name
+        self.pid = child.process.pid
+        self._child = child
+        self._mounts = mounts
+        assert child.process.stdin is not None and child.process.stdout is not None
+        self._stdin = child.process.stdin
+        self._channel = ControlChannel(
+            name, lines=child.process.stdout, send=self._send, obituary=child.obituary
+        )
+
+    def _send(self, line: bytes) -> None:
+        self._stdin.write(line)
+        self._stdin.flush()
+
+    def wait_ready(self) -> int:
+        """The port the tier listens on."""
+        try:
+            return int(self._channel.wait_ready(deadline_s=_READY_S)["port"])
+        except LaunchError as error:
+            tail = error.log_tail or self._child.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+            raise LaunchError(str(error), tier=self.name, log_tail=tail) from error
+
+    def call(
+        self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
+    ) -> dict[str, Any]:
+        return self._channel.call(command, on_event=on_event, deadline_s=deadline_s)
+
+    def path(self, mount: str) -> str:
+        return str(self._mounts / mount)
+
+
+class ProcessLauncher:
+    """Starts tiers as processes; `root` holds one directory per run (the system's temporary directory)."""
+
+    name = "process"
+
+    def __init__(self, *, root: Path | None = None) -> None:
+        self._root = root or Path(tempfile.gettempdir())
+
+    def describe(self) -> EngineDescription:
+        host = this_host()
+        limits = "threads only: CPU quota and memory limit are not enforced; links are paced in user space"
+        return EngineDescription(
+            "process", platform.python_version(), host.cpu_count, host.memory_bytes, {"limits": limits}
+        )
+
+    def prepare(self) -> None:
+        """Nothing to build."""
+
+    @contextmanager
+    def launch(
+        self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
+    ) -> Iterator[Deployment]:
+        """Fresh processes, ready to be called."""
+        check_links(tiers, links)
+        with ExitStack() as stack:
+            run = stack.enter_context(_run_directory(self._root))
+            started = {
+                limits.name: stack.enter_context(_tier(run, limits, mounts.get(limits.name, ()))) for limits in tiers
+            }
+            ports = {name: tier.wait_ready() for name, tier in started.items()}
+            relays = [(link, stack.enter_context(_link(run, link, ports[link.downstream]))) for link in links]
+            addresses = {(link.upstream, link.downstream): _relay_url(link, child) for link, child in relays}
+            yield Deployment(dict(started), tuple(links), addresses)
+
+    def clean(self, *, volumes: bool = False) -> int:
+        """Kill what a dead runner's directories list, and remove those directories."""
+        removed = 0
+        for run in sorted(self._root.glob(f"{_PREFIX}*")):
+            owner_file = run / "owner"
+            owner = Owner.parse(owner_file.read_text()) if owner_file.is_file() else None
+            if owner is None or owner.is_elsewhere or owner.is_alive:
+                continue
+            removed += 1 + sum(_kill_recorded(path) for path in run.glob("*.pid"))
+            shutil.rmtree(run, ignore_errors=True)
+        return removed
+
+
+@contextmanager
+def _run_directory(root: Path) -> Iterator[Path]:
+    run = root / f"{_PREFIX}{uuid.uuid4().hex[:12]}"
+    run.mkdir(mode=0o700)
+    (run / "owner").write_text(str(Owner.current()))
+    try:
+        yield run
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+@contextmanager
+def _tier(run: Path, limits: TierLimits, mounts: Sequence[Mount]) -> Iterator[ProcessTier]:
+    directory = run / f"{limits.name}.mounts"
+    for mount in mounts:
+        for name, path in mount.files.items():
+            target = directory / mount.name / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path.resolve(strict=True))
+    arguments = ["-m", "tierserver", "--name", limits.name, "--port", "0", "--host", "127.0.0.1"]
+    with _child(run, limits.name, arguments, thread_environment(limits.threads)) as child:
+        yield ProcessTier(limits.name, child, directory)
+
+
+@contextmanager
+def _link(run: Path, link: LinkLimits, port: int) -> Iterator[_Child]:
+    arguments = ["-m", "tierserver.link", "--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{port}"]
+    arguments += ["--up-bit-per-s", str(link.up_bit_per_s), "--down-bit-per-s", str(link.down_bit_per_s)]
+    with _child(run, f"link-{link.name}", arguments, {}) as child:
+        yield child
+
+
+def _relay_url(link: LinkLimits, child: _Child) -> str:
+    """Wait for a link's ready line."""
+    assert child.process.stdout is not None
+    line = child.process.stdout.readline()
+    if not line:
+        end = child.obituary()
+        raise LaunchError(f"the relay of link {link.name!r} {end.reason}", tier=link.upstream, log_tail=end.log_tail)
+    return f"http://127.0.0.1:{int(json.loads(line)['port'])}"
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """What keeps numerical libraries to a tier's threads."""
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+@contextmanager
+def _child(run: Path, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[_Child]:
+    """A Python process in a session of its own, so that Ctrl-C reaches only the runner."""
+    log = run / f"{name}.log"
+    added = [f"{key}={value}" for key, value in {"PYTHONUNBUFFERED": "1", **environment}.items()]
+    become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), str(len(added)), *added]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*become, sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=run,
+            start_new_session=True,
+        )
+    (run / f"{name}.pid").write_text(json.dumps({"pid": process.pid, "start": start_of(process.pid)}))
+    try:
+        yield _Child(process, log)
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it: a tier keeps nothing that an orderly end would save; its output is closed once it is gone."""
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+    if process.stdout is not None:
+        with suppress(OSError):
+            process.stdout.close()
+
+
+def _kill_recorded(record: Path) -> bool:
+    """Kill the process of a pid file if it is still the same one and still a tier or a link of ours."""
+    try:
+        written = json.loads(record.read_text())
+        pid = int(written["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if written.get("start") is None or start_of(pid) != written["start"]:
+        return False
+    if "tierserver" not in command_line(pid):
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        while start_of(pid) == written["start"]:
+            time.sleep(0.01)
+    return True
