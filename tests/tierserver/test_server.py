@@ -1,0 +1,227 @@
+"""The data plane as strangers meet it: the stock client, and hostile requests."""
+
+import http.client
+import json
+import socket
+import struct
+import warnings
+
+import numpy as np
+import pytest
+
+from tierserver.messages import PartSpec
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import tritonclient.http as triton
+
+
+@pytest.fixture
+def edge(tiers, part, models):
+    tiers.cloud.load(part())
+    tiers.edge.load(part(), PartSpec("free", models["free"]), cloud=tiers.cloud.url)
+    return tiers.edge
+
+
+@pytest.fixture
+def ask(edge):
+    def request(method, path, body=None, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", edge.ready["port"], timeout=20)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.read(), dict(response.getheaders())
+        finally:
+            connection.close()
+
+    return request
+
+
+def alive(ask, image):
+    """The tier still serves."""
+    status, body, _ = ask("POST", "/v2/models/net/infer", *image_request(image(1)))
+    return status == 200 and len(json.loads(body)["outputs"][0]["data"]) == 3
+
+
+def image_request(encoded, **changes):
+    data = struct.pack("<I", len(encoded)) + encoded
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [{**tensor, **changes}]}).encode()
+    return head + data, {"Inference-Header-Content-Length": str(len(head))}
+
+
+# -- the stock client -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", "/tiers/cloud"])
+def test_the_stock_client_lists_checks_and_infers(edge, image, path):
+    client = triton.InferenceServerClient(edge.url.removeprefix("http://") + path)
+    try:
+        assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("net")
+        assert not client.is_model_ready("other")
+        assert {"net", "net.graph"} <= {each["name"] for each in client.get_model_repository_index()}
+        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        metadata = client.get_model_metadata("net", "1")
+        assert metadata["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [1]}]
+        assert [each["name"] for each in metadata["outputs"]] == ["classes", "scores"]
+        given = triton.InferInput("image", [1], "BYTES")
+        given.set_data_from_numpy(np.array([image(1)], dtype=object))
+        result = client.infer("net", [given], request_id="r1")
+        assert result.get_response()["id"] == "r1"
+        assert result.as_numpy("classes").shape == (3,) and result.as_numpy("classes").dtype == np.int64
+        assert result.as_numpy("scores").sum() <= 1.0 + 1e-6
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_stock_client_sends_a_tensor_to_the_graph(edge, binary):
+    client = triton.InferenceServerClient(edge.url.removeprefix("http://"))
+    try:
+        pixels = np.random.default_rng(3).normal(size=(1, 1, 8, 8)).astype(np.float32)
+        given = triton.InferInput("x", [1, 1, 8, 8], "FP32")
+        given.set_data_from_numpy(pixels, binary_data=binary)
+        wanted = [triton.InferRequestedOutput("y", binary_data=binary)]
+        found = client.infer("net.graph", [given], outputs=wanted).as_numpy("y")
+        assert found.shape == (1, 5) and np.isfinite(found).all()
+        assert client.get_model_metadata("net.graph")["inputs"][0]["shape"] == [1, 1, 8, 8]
+        with pytest.raises(triton.InferenceServerException, match="unknown outputs"):
+            client.infer("net.graph", [given], outputs=[triton.InferRequestedOutput("z")])
+    finally:
+        client.close()
+
+
+def test_a_head_describes_the_whole_route(tiers, ask, part):
+    tiers.cloud.load(part("tail", preprocess=None))
+    tiers.edge.load(part("head", postprocess=None, next=tiers.cloud.url))
+    metadata = json.loads(ask("GET", "/v2/models/net")[1])
+    assert metadata["inputs"][0]["name"] == "image"
+    assert [each["name"] for each in metadata["outputs"]] == ["classes", "scores"]
+    assert json.loads(ask("GET", "/v2/models/net.graph")[1])["outputs"][0]["name"] == "cut"
+
+
+# -- hostile requests -------------------------------------------------------------------------------------------
+
+
+def tensor_request(**changes):
+    tensor = {"name": "x", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": [0.5] * 64, **changes}
+    return json.dumps({"inputs": [tensor]}), {}
+
+
+GRAPH, IMAGE = "/v2/models/net.graph/infer", "/v2/models/net/infer"
+HOSTILE = {
+    "empty": ("POST", IMAGE, b"", {}, 400),
+    "not JSON": ("POST", IMAGE, b"\xff\xfe", {}, 400),
+    "deep JSON": ("POST", IMAGE, b"[" * 10**6, {}, 400),
+    "header beyond the body": ("POST", IMAGE, b"{}", {"Inference-Header-Content-Length": "50"}, 400),
+    "header no number": ("POST", IMAGE, b"{}", {"Inference-Header-Content-Length": "-1"}, 400),
+    "an undecodable image": ("POST", IMAGE, *image_request(b"GIF89a nothing"), 400),
+    "an empty image": ("POST", IMAGE, *image_request(b""), 400),
+    "two images": ("POST", IMAGE, *image_request(b"", shape=[2]), 400),
+    "another input name": ("POST", IMAGE, *image_request(b"x", name="picture"), 400),
+    "a wrong size": ("POST", IMAGE, *image_request(b"x", parameters={"binary_data_size": 4}), 400),
+    "a tensor for an image": ("POST", IMAGE, *tensor_request(), 400),
+    "an image for a tensor": ("POST", GRAPH, *image_request(b"x"), 400),
+    "a wrong shape": ("POST", GRAPH, *tensor_request(shape=[1, 1, 4, 16]), 400),
+    "a wrong rank": ("POST", GRAPH, *tensor_request(shape=[64]), 400),
+    "a wrong type": ("POST", GRAPH, *tensor_request(datatype="FP64"), 400),
+    "a wrong input": ("POST", GRAPH, *tensor_request(name="z"), 400),
+    "an impossible size for the graph": (
+        "POST",
+        "/v2/models/free/infer",
+        *tensor_request(shape=[1, 1, 0, 8], data=[]),
+        None,
+    ),
+    "gzip": ("POST", IMAGE, b"{}", {"Content-Encoding": "gzip"}, 415),
+    "an unknown model": ("POST", "/v2/models/other/infer", *image_request(b"x"), 404),
+    "an unknown version": ("POST", "/v2/models/net/versions/2/infer", *image_request(b"x"), 404),
+    "an unknown path": ("GET", "/v2/models/net/../../etc/passwd", None, {}, 404),
+    "an unknown route": ("GET", "/tiers/moon/v2", None, {}, 404),
+    "a wrong method": ("GET", IMAGE, None, {}, 405),
+    "deleting": ("DELETE", "/v2/models/net", None, {}, 405),
+    "an endless probe": ("GET", "/probe?bytes=99999999999", None, {}, 400),
+    "a probe of letters": ("GET", "/probe?bytes=many", None, {}, 400),
+    "a body declared too large": ("POST", IMAGE, b"{}", {"Content-Length": str(2**40)}, 413),
+    "a relayed unknown model": ("POST", "/tiers/cloud/v2/models/other/infer", *image_request(b"x"), 404),
+    "a relayed undecodable image": ("POST", "/tiers/cloud" + IMAGE, *image_request(b"nothing"), 400),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_request_is_refused_and_the_tier_goes_on(ask, image, case):
+    method, path, body, headers, expected = HOSTILE[case]
+    status, answer, _ = ask(method, path, body, headers)
+    assert status == expected if expected else status in (200, 400)
+    if status != 200:
+        said = json.loads(answer)["error"]
+        assert said and "Traceback" not in said and "internal" not in said
+    assert alive(ask, image)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+        b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\ntruncated",
+        b"POST /tiers/cloud/v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\ntruncated",
+        b"POST /tiers/cloud/probe HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_raw_bytes_are_refused_and_the_tier_goes_on(edge, ask, image, raw):
+    with socket.create_connection(("127.0.0.1", edge.ready["port"]), timeout=5) as connection:
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            answer = connection.recv(200)
+        except ConnectionResetError:
+            answer = b""
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert alive(ask, image)
+
+
+def test_more_than_the_limit_is_refused_declared_or_not(start, part, image):
+    with start("--name", "small", "--port", "0", "--max-body-bytes", "100000") as tier:
+        tier.load(part())
+        for headers in ({}, {"Transfer-Encoding": "chunked"}):
+            connection = http.client.HTTPConnection("127.0.0.1", tier.ready["port"], timeout=10)
+            body = bytes(200_000) if not headers else iter([bytes(50_000)] * 4)
+            connection.request("POST", IMAGE, body, headers, encode_chunked=bool(headers))
+            response = connection.getresponse()
+            assert response.status == 413 and "100000" in json.loads(response.read())["error"]
+            connection.request("POST", IMAGE, *image_request(image(1)))
+            assert connection.getresponse().status == 200
+            connection.close()
+
+
+def test_a_chunked_body_is_relayed(ask):
+    status, body, headers = ask("POST", "/tiers/cloud/probe", iter([b"abc", b"d" * 70_000]), {})
+    assert (status, json.loads(body)) == (200, {"received_bytes": 70_003})
+    assert headers["tierwise-tier"] == "edge" and headers["tierwise-link"].startswith("edge-cloud;sent=70")
+
+
+def test_a_large_body_flows_through_the_relay_in_both_directions(ask):
+    assert json.loads(ask("POST", "/tiers/cloud/probe", bytes(30_000_000))[1]) == {"received_bytes": 30_000_000}
+    assert ask("GET", "/tiers/cloud/probe?bytes=30000001")[1] == bytes(30_000_001)
+
+
+def test_an_unreachable_neighbour_is_a_bad_gateway(tiers, ask, part, image):
+    tiers.edge.load(part("head", postprocess=None, next="http://127.0.0.1:9"), cloud="http://127.0.0.1:9")
+    for path in ("/tiers/cloud/v2", "/v2/models/net"):
+        status, body, _ = ask("GET", path)
+        assert status == 502 and "127.0.0.1:9" in json.loads(body)["error"]
+    assert ask("POST", IMAGE, *image_request(image(1)))[0] == 502
+    assert ask("GET", "/v2/health/live")[0] == 200
+
+
+def test_a_neighbour_that_restarts_is_found_again(edge, tiers, ask, start, part, image):
+    with start("--name", "cloud", "--port", "0") as first:
+        port = str(first.ready["port"])
+        edge.load(part(), cloud=first.url)
+        assert ask("GET", "/tiers/cloud/v2")[0] == 200
+    assert ask("GET", "/tiers/cloud/v2")[0] == 502
+    with start("--name", "cloud", "--port", port):
+        assert ask("GET", "/tiers/cloud/v2")[0] == 200
