@@ -1,0 +1,31 @@
+"""The catalog file: from YAML with line numbers to strategies with routes."""
+
+from catalog.declaration.catalog import Catalog, Placement, Strategy, load_catalog, parse_catalog
+from catalog.declaration.schema import (
+    AccuracyTarget,
+    CatalogFile,
+    DatasetFiles,
+    ExperimentSpec,
+    LinkSpec,
+    PassSpec,
+    SloSpec,
+    SubjectSpec,
+    TierSpec,
+)
+
+__all__ = [
+    "AccuracyTarget",
+    "Catalog",
+    "CatalogFile",
+    "DatasetFiles",
+    "ExperimentSpec",
+    "LinkSpec",
+    "PassSpec",
+    "Placement",
+    "SloSpec",
+    "Strategy",
+    "SubjectSpec",
+    "TierSpec",
+    "load_catalog",
+    "parse_catalog",
+]

@@ -1,0 +1,200 @@
+"""The catalog file as pydantic models: what may be written where, and what it becomes.
+
+Names in the file carry human spellings (`memory: 512m`); attributes carry SI units (`memory_bytes`).
+What a pass or a data set means is the runner's business: here they are kept as declared.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from catalog.declaration.units import parse_bit_rate, parse_duration, parse_size
+
+Task = Literal["classification", "segmentation", "any"]
+Provider = Literal["cpu", "cuda"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+_QUANTITY = {"type": "string", "examples": ["200mbit"]}
+BitRate = Annotated[int, BeforeValidator(parse_bit_rate), WithJsonSchema(_QUANTITY)]
+Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"type": "string", "examples": ["512m", "4g"]})]
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "examples": ["100ms", "1s"]})
+]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Percentage = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
+
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,3})?)")
+
+
+class Declared(BaseModel):
+    """Root of the declarations: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+
+class DatasetFiles(Declared):
+    """A data set of one's own: a directory of images and a file of labels."""
+
+    images: Text
+    labels: Text | None = None
+
+
+class SubjectSpec(Declared):
+    """A model under study, its task and the data it is judged on."""
+
+    model: Text
+    task: Task
+    dataset: Text | DatasetFiles
+
+
+class PassSpec(Declared):
+    """One pass of an operator: `static_ptq`, or `{early_exit: {blocks: 2}}` in the file."""
+
+    name: Name
+    options: Mapping[str, JsonValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_spelling(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value, "options": {}}
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ValueError("a pass is a name (static_ptq) or one name with its options (early_exit: {blocks: 2})")
+        ((name, options),) = value.items()
+        if options is not None and not isinstance(options, Mapping):
+            raise ValueError(f"the options of pass {name!r} are a mapping such as {{blocks: 2}}, got {options!r}")
+        return {"name": name, "options": dict(options or {})}
+
+    def __hash__(self) -> int:
+        return hash((self.name, repr(self.options)))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        return {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "object"}},
+            ]
+        }
+
+
+def _as_sequence(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class TierSpec(Declared):
+    """What a tier may use; `provider` lists execution providers, the first that the host has is taken."""
+
+    cpus: Annotated[float, Field(strict=True, gt=0, le=1024, allow_inf_nan=False)]
+    memory_bytes: Size = Field(alias="memory")
+    provider: Annotated[
+        tuple[Provider, ...],
+        BeforeValidator(_as_sequence),
+        Field(min_length=1),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"enum": ["cpu", "cuda"]}}]}),
+    ] = ("cpu",)
+
+
+class LinkSpec(Declared):
+    """A link between two tiers: `bandwidth` for both directions, or `up` and `down` apart.
+
+    `up` is the direction of the name (`mobile-edge`: from mobile to edge). `tolerance` is the relative deviation of
+    the measured payload rate from the declared one beyond which a measurement is INVALID.
+    """
+
+    bandwidth: BitRate | None = None
+    up: BitRate | None = None
+    down: BitRate | None = None
+    delay_s: Duration = Field(default=0.0, alias="delay")
+    tolerance: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _one_way_of_saying_it(self) -> "LinkSpec":
+        both = self.up is not None and self.down is not None
+        if (self.bandwidth is None) != both or (self.bandwidth is not None and (self.up or self.down)):
+            raise ValueError("a link declares either bandwidth, or both up and down")
+        return self
+
+    @property
+    def up_bit_per_s(self) -> int:
+        """Payload rate in the direction of the name."""
+        return self.up or self.bandwidth or 0
+
+    @property
+    def down_bit_per_s(self) -> int:
+        """Payload rate against the direction of the name."""
+        return self.down or self.bandwidth or 0
+
+
+class StrategySpec(Declared):
+    """Every listed operator on every listed placement."""
+
+    operators: Annotated[tuple[str, ...], Field(min_length=1)]
+    placements: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ExperimentSpec(Declared):
+    """How a strategy is measured (DESIGN section 4)."""
+
+    inputs: Count = 30
+    select: Literal["random", "largest"] = "random"
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**31)] = 1
+    rounds: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
+    repetitions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
+    warmup: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1
+
+
+class AccuracyTarget(Declared):
+    """A floor, or a drop against identity in percentage points."""
+
+    max_drop_pp: Percentage | None = Field(default=None, alias="max_drop")
+    min_pct: Percentage | None = Field(default=None, alias="min")
+
+
+class SloSpec(Declared):
+    """A named target: `latency` maps percentiles (`p90`) to durations."""
+
+    latency: Mapping[str, Duration] = {}
+    accuracy: AccuracyTarget = AccuracyTarget()
+
+    @field_validator("latency", mode="before")
+    @classmethod
+    def _percentiles(cls, value: Any) -> Any:
+        for name in value if isinstance(value, Mapping) else ():
+            match = _PERCENTILE.fullmatch(str(name))
+            if match is None or float(match[1]) == 0:
+                raise ValueError(f"{name!r} is not a percentile; write p50, p90, p95, p99 or p99.9")
+        return value
+
+    @property
+    def latency_s(self) -> Mapping[float, float]:
+        """Upper limits in seconds by percentile (90.0 for `p90`)."""
+        return {float(name[1:]): limit for name, limit in self.latency.items()}
+
+
+class CatalogFile(Declared):
+    """The whole file. The first tier is the client's: latency is measured from there."""
+
+    known_versions: ClassVar[Sequence[int]] = (1,)
+
+    version: Literal[1]
+    subjects: Annotated[Mapping[Name, SubjectSpec], Field(min_length=1)]
+    operators: Annotated[Mapping[Name, tuple[PassSpec, ...]], Field(min_length=1)]
+    tiers: Annotated[Mapping[Name, TierSpec], Field(min_length=1)]
+    links: Mapping[Name, LinkSpec] = {}
+    strategies: Annotated[tuple[StrategySpec, ...], Field(min_length=1)]
+    experiment: ExperimentSpec = ExperimentSpec()
+    slos: Mapping[Name, SloSpec] = {}
