@@ -1,12 +1,12 @@
 """What can go wrong in the runner.
 
-    RunnerError                        shown to the user as one message, exit code 1
-    ├── SubjectError                   a subject's model or data cannot be read
-    ├── OperatorError                  an operator cannot be applied (its refusals derive from it)
-    ├── HostTooSmallError              the declared tiers do not fit this machine
-    ├── LaunchError                    tiers do not come up (tier, log_tail)
-    │   └── EngineUnavailableError     no container engine answers, or it went away
-    └── TierCallError                  a command to a running tier failed, or the tier died (tier, type, message, log_tail)
+    RunnerError                     shown to the user as one message, exit code 1
+    ├── SubjectError                a subject's model or data cannot be read
+    ├── OperatorError               an operator cannot be applied (its refusals derive from it)
+    ├── HostTooSmallError           the declared tiers do not fit this machine
+    ├── LaunchError                 tiers do not come up (tier, log_tail)
+    │   └── EngineUnavailableError  no container engine answers, or it went away
+    └── TierCallError               a command to a tier failed, or the tier died (tier, type, message, log_tail)
 
 A `LaunchError` or a `TierCallError` ends one measurement, which is stored as failed with the reason and the log's tail.
 """

@@ -1,4 +1,4 @@
-"""The tier image: Python, ONNX Runtime, `tc` and the tier server, built where a registry answers and where none does."""
+"""The tier image: Python, ONNX Runtime, `tc` and the tier server, with a registry or without."""
 
 from runner.image.builder import ImageBuilder, TierImage
 

@@ -28,7 +28,12 @@ from runner.errors import LaunchError
 _DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "uvicorn", "httptools", "uvloop", "click", "h11")
 _ALTERNATIVES = {"onnxruntime": "onnxruntime-gpu"}
 _UNWANTED_STDLIB = {"site-packages", "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"}
-_UNWANTED_PACKAGES = ("onnxruntime/quantization/", "onnxruntime/transformers/", "onnxruntime/tools/", "onnxruntime/datasets/")
+_UNWANTED_PACKAGES = (
+    "onnxruntime/quantization/",
+    "onnxruntime/transformers/",
+    "onnxruntime/tools/",
+    "onnxruntime/datasets/",
+)
 _UNWANTED_SUFFIXES = {".a", ".c", ".h", ".hpp", ".o", ".pxd", ".pyi", ".pyx", ".exe"}
 # glibc loads these by name to resolve hosts, so that no file links to them.
 _RESOLVER = ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
@@ -108,7 +113,9 @@ class _Tree:
         with tempfile.NamedTemporaryFile(suffix=".pyc") as compiled:
             try:
                 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-                py_compile.compile(str(path), cfile=compiled.name, dfile=str(target), doraise=True, invalidation_mode=mode)
+                py_compile.compile(
+                    str(path), cfile=compiled.name, dfile=str(target), doraise=True, invalidation_mode=mode
+                )
             except py_compile.PyCompileError:
                 return  # templates that only look like modules
             self._file(Path(compiled.name), inside, mode=0o644)

@@ -99,7 +99,8 @@ class ControlChannel:
         try:
             message = self._messages.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise TierCallError(self._tier, "DeadlineExceeded", "no answer within the deadline") from None
+            tail = self._obituary().log_tail
+            raise TierCallError(self._tier, "DeadlineExceeded", "no answer in time", log_tail=tail) from None
         if message is None:
             self._messages.put(None)
             raise self._died()

@@ -6,6 +6,7 @@ a third of its time.
 
 import io
 import socket
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -89,7 +90,8 @@ class Attachment:
     def lines(self) -> Iterator[bytes]:
         """Lines of stdout; ends when the container does."""
         pending = b""
-        for kind, chunk in frames_iter(self._stream, tty=False):
+        frames: Iterator[tuple[int, bytes]] = frames_iter(self._stream, tty=False)  # type: ignore[no-untyped-call]
+        for kind, chunk in frames:
             if kind != STDOUT:
                 continue
             *complete, pending = (pending + chunk).split(b"\n")
@@ -106,8 +108,8 @@ class Engine:
     """One container engine, local or remote."""
 
     def __init__(self, client: docker.DockerClient) -> None:
-        self._client = client
         self._api: Any = client.api
+        weakref.finalize(self, client.close)
         with translated("asking the engine what it is"):
             self.info: Mapping[str, Any] = client.info()
         self.version = str(self.info.get("ServerVersion", "?"))
@@ -121,7 +123,7 @@ class Engine:
             try:
                 probe.ping()
             finally:
-                probe.close()  # type: ignore[no-untyped-call]
+                probe.close()
             return cls(docker.from_env(timeout=_REQUEST_S))
 
     # -- images -------------------------------------------------------------------------------------------------

@@ -84,13 +84,10 @@ class ProcessTier:
     def __init__(self, name: str, child: _Child, mounts: Path) -> None:
         self.name = name
         self.pid = child.process.pid
-        self._child = child
         self._mounts = mounts
         assert child.process.stdin is not None and child.process.stdout is not None
         self._stdin = child.process.stdin
-        self._channel = ControlChannel(
-            name, lines=child.process.stdout, send=self._send, obituary=child.obituary
-        )
+        self._channel = ControlChannel(name, lines=child.process.stdout, send=self._send, obituary=child.obituary)
 
     def _send(self, line: bytes) -> None:
         self._stdin.write(line)
@@ -98,11 +95,7 @@ class ProcessTier:
 
     def wait_ready(self) -> int:
         """The port the tier listens on."""
-        try:
-            return int(self._channel.wait_ready(deadline_s=_READY_S)["port"])
-        except LaunchError as error:
-            tail = error.log_tail or self._child.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
-            raise LaunchError(str(error), tier=self.name, log_tail=tail) from error
+        return int(self._channel.wait_ready(deadline_s=_READY_S)["port"])
 
     def call(
         self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float

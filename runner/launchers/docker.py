@@ -1,0 +1,297 @@
+"""Tiers as containers: limited, unprivileged, read-only, reachable only over their shaped links.
+
+Every object carries labels: that it is ours, its run, its owner and its age; `clean` goes by them.
+"""
+
+import logging
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from runner.errors import EngineUnavailableError, LaunchError
+from runner.image import ImageBuilder, TierImage
+from runner.launchers.base import (
+    Deployment,
+    EngineDescription,
+    EventCallback,
+    LinkLimits,
+    Mount,
+    TierLimits,
+    check_links,
+)
+from runner.launchers.channel import ControlChannel, Obituary
+from runner.launchers.engine import ContainerSpec, Engine
+from runner.launchers.owner import Owner
+from runner.launchers.process import thread_environment
+from runner.launchers.shaping import ShapedDevice, TokenBucket, shape, token_bucket
+from runner.launchers.volumes import OWNER_LABEL, ROOT, ensure_volume, remove_volumes, volume_name
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_PORT = 8000
+_READY_S = 60.0
+_DEATH_S = 2.0
+_LABEL = "tierwise=1"
+_RUN_LABEL = "tierwise.run"
+_CREATED_LABEL = "tierwise.created"
+# What another host's runner left is removed when it is older: nobody here can see whether that runner lives.
+_ABANDONED_S = 24 * 3600
+# A 10 ms period holds short inferences to the quota, which Docker's default of 100 ms does not.
+_PERIOD_US = 10_000
+_SMALLEST_QUOTA_US = 1_000
+
+
+class DockerTier:
+    """A tier that is a container."""
+
+    def __init__(self, engine: Engine, limits: TierLimits, container: str) -> None:
+        self.name = limits.name
+        self.container = container
+        self._engine = engine
+        self._limits = limits
+        self._attachment = engine.attach(container)
+        self._channel = ControlChannel(
+            limits.name, lines=self._attachment.lines(), send=self._attachment.send, obituary=self._obituary
+        )
+
+    def wait_ready(self) -> None:
+        self._channel.wait_ready(deadline_s=_READY_S)
+
+    def call(
+        self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
+    ) -> dict[str, Any]:
+        return self._channel.call(command, on_event=on_event, deadline_s=deadline_s)
+
+    def path(self, mount: str) -> str:
+        return f"{ROOT}/{mount}"
+
+    def close(self) -> None:
+        self._attachment.close()
+
+    def _obituary(self) -> Obituary:
+        """Why it ended; raises EngineUnavailableError when that is because the engine did."""
+        deadline = time.monotonic() + _DEATH_S
+        while (state := self._engine.state(self.container)) is not None and state.running:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        if state is None:
+            return Obituary("its container was removed", "")
+        if state.running:
+            reason = "its container still runs but does not answer"
+        elif state.oom_killed:
+            reason = f"out of memory: killed at its limit of {self._limits.memory_bytes / 2**20:.0f} MiB"
+        elif state.exit_code > 128:
+            reason = f"killed by {signal.Signals(state.exit_code - 128).name}"
+        else:
+            reason = f"ended with exit code {state.exit_code}"
+        return Obituary(reason, self._engine.log_tail(self.container))
+
+
+@dataclass(frozen=True)
+class DockerDeployment(Deployment):
+    """Tiers in containers; `describe_shaping` reads what the kernel does to their links."""
+
+    describe_shaping: Callable[[], list[ShapedDevice]] = field(kw_only=True)
+
+
+class DockerLauncher:
+    """Starts tiers as containers of one engine."""
+
+    name = "docker"
+
+    def __init__(self, engine: Engine, *, base_image: str | None = None) -> None:
+        self._engine = engine
+        self._builder = ImageBuilder(engine, base_image=base_image)
+        self._image: TierImage | None = None
+
+    def describe(self) -> EngineDescription:
+        info = self._engine.info
+        wanted = {
+            "operating_system": "OperatingSystem",
+            "kernel": "KernelVersion",
+            "architecture": "Architecture",
+            "cgroup_version": "CgroupVersion",
+            "storage_driver": "Driver",
+        }
+        details = {name: str(info.get(key, "?")) for name, key in wanted.items()}
+        if self._image is not None:
+            details |= {"image": self._image.tag, "image_base": self._image.base}
+        return EngineDescription(
+            "docker", self._engine.version, int(info.get("NCPU", 0)), int(info.get("MemTotal", 0)), details
+        )
+
+    def prepare(self) -> None:
+        """Build the tier image if the engine does not have it."""
+        self._tier_image()
+
+    @contextmanager
+    def launch(
+        self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
+    ) -> Iterator[DockerDeployment]:
+        """Fresh containers, ready to be called, on shaped links."""
+        check_links(tiers, links)
+        self._check_engine(tiers)
+        run = _Run(self._engine, self._tier_image().tag, links)
+        try:
+            run.make_volumes(mounts)
+            run.make_networks()
+            started = run.start(tiers, mounts)
+            base_urls = {(link.upstream, link.downstream): f"http://{link.downstream}:{_PORT}" for link in links}
+            yield DockerDeployment(started, tuple(links), base_urls, describe_shaping=run.describe_shaping)
+        finally:
+            run.remove()
+
+    def clean(self, *, volumes: bool = False) -> int:
+        """Remove by label what dead runners left; with `volumes`, cached models and inputs too."""
+        engine = self._engine
+        containers = [item["Id"] for item in engine.list_containers(_LABEL) if _is_abandoned(item)]
+        _in_parallel(engine.remove_container, containers)
+        networks = [item["Id"] for item in engine.list_networks(_LABEL) if _is_abandoned(item)]
+        _in_parallel(engine.remove_network, networks)
+        return len(containers) + len(networks) + remove_volumes(engine, all_of_them=volumes)
+
+    def _tier_image(self) -> TierImage:
+        if self._image is None:
+            self._image = self._builder.ensure()
+        return self._image
+
+    def _check_engine(self, tiers: Sequence[TierLimits]) -> None:
+        cpus = int(self._engine.info.get("NCPU", 0))
+        for tier in tiers:
+            if tier.cpus > cpus:
+                raise LaunchError(
+                    f"tier {tier.name!r} wants {tier.cpus:g} CPUs, the Docker engine has {cpus}; "
+                    "declare fewer, or run everything at a smaller --scale",
+                    tier=tier.name,
+                )
+
+
+class _Run:
+    """What one launch creates on the engine."""
+
+    def __init__(self, engine: Engine, image: str, links: Sequence[LinkLimits]) -> None:
+        self._engine = engine
+        self._image = image
+        self._links = links
+        self._id = uuid.uuid4().hex[:12]
+        self._labels = {
+            "tierwise": "1",
+            _RUN_LABEL: self._id,
+            OWNER_LABEL: str(Owner.current()),
+            _CREATED_LABEL: str(int(time.time())),
+        }
+        self._tiers: dict[str, DockerTier] = {}
+
+    def make_volumes(self, mounts: Mapping[str, Sequence[Mount]]) -> None:
+        """Each content once, however many tiers see it."""
+        distinct = {volume_name(mount): mount for several in mounts.values() for mount in several}
+        for mount in distinct.values():
+            ensure_volume(self._engine, mount, image=self._image, labels=self._labels)
+
+    def make_networks(self) -> None:
+        _in_parallel(lambda link: self._engine.create_network(self._network(link), self._labels), self._links)
+
+    def start(self, tiers: Sequence[TierLimits], mounts: Mapping[str, Sequence[Mount]]) -> dict[str, DockerTier]:
+        """Start all tiers at once and wait until each is shaped and ready."""
+        _in_parallel(lambda limits: self._start_one(limits, mounts.get(limits.name, ())), tiers)
+        return {limits.name: self._tiers[limits.name] for limits in tiers}
+
+    def _start_one(self, limits: TierLimits, mounts: Sequence[Mount]) -> None:
+        links = self._links_of(limits.name)
+        container = self._engine.create_container(self._spec(limits, mounts, links))
+        for link in links[1:]:
+            self._engine.connect_network(self._network(link), container, limits.name)
+        tier = DockerTier(self._engine, limits, container)
+        self._tiers[limits.name] = tier
+        self._engine.start_container(container)
+        if links:
+            self._shape(tier, {link.name: token_bucket(_sent_by(limits.name, link)) for link in links})
+        tier.wait_ready()
+
+    def _spec(self, limits: TierLimits, mounts: Sequence[Mount], links: Sequence[LinkLimits]) -> ContainerSpec:
+        period_us = max(_PERIOD_US, round(_SMALLEST_QUOTA_US / limits.cpus))
+        return ContainerSpec(
+            image=self._image,
+            command=["python", "-m", "tierserver", "--name", limits.name, "--port", str(_PORT), "--host", "0.0.0.0"],
+            name=f"tierwise-{self._id}-{limits.name}",
+            labels=self._labels,
+            network_mode=self._network(links[0]) if links else "none",
+            aliases=[limits.name] if links else [],
+            environment=thread_environment(limits.threads),
+            binds={volume_name(mount): f"{ROOT}/{mount.name}" for mount in mounts},
+            tmpfs={"/tmp": "size=16m,mode=1777"},
+            cpu_period_us=period_us,
+            cpu_quota_us=round(period_us * limits.cpus),
+            memory_bytes=limits.memory_bytes,
+            interactive=True,
+        )
+
+    def describe_shaping(self) -> list[ShapedDevice]:
+        """Both ends of every link, as `tc -s qdisc show` has them."""
+        return [
+            shaped for tier in self._tiers.values() if self._links_of(tier.name) for shaped in self._shape(tier, {})
+        ]
+
+    def _shape(self, tier: DockerTier, buckets: Mapping[str, TokenBucket]) -> list[ShapedDevice]:
+        networks = self._engine.inspect(tier.container)["NetworkSettings"]["Networks"]
+        addresses = {link.name: networks[self._network(link)]["IPAddress"] for link in self._links_of(tier.name)}
+        return shape(
+            self._engine,
+            image=self._image,
+            container=tier.container,
+            tier=tier.name,
+            addresses=addresses,
+            buckets=buckets,
+            labels=self._labels,
+        )
+
+    def remove(self) -> None:
+        """Kill and remove everything; an engine that is gone is only reported, its leftovers are for `clean`."""
+        for tier in self._tiers.values():
+            tier.close()
+        label = f"{_RUN_LABEL}={self._id}"
+        try:
+            _in_parallel(self._engine.remove_container, [item["Id"] for item in self._engine.list_containers(label)])
+            _in_parallel(self._engine.remove_network, [item["Id"] for item in self._engine.list_networks(label)])
+        except EngineUnavailableError as error:
+            logger.warning("tiers could not be removed: %s", error)
+
+    def _links_of(self, tier: str) -> list[LinkLimits]:
+        return [link for link in self._links if tier in (link.upstream, link.downstream)]
+
+    def _network(self, link: LinkLimits) -> str:
+        return f"tierwise-{self._id}-{link.name}"
+
+
+def _sent_by(tier: str, link: LinkLimits) -> int:
+    """The rate at which this end of a link may send."""
+    return link.up_bit_per_s if tier == link.upstream else link.down_bit_per_s
+
+
+def _is_abandoned(item: Mapping[str, Any]) -> bool:
+    """Whether nobody uses a labelled object any more."""
+    labels = item.get("Labels") or {}
+    owner = Owner.parse(labels.get(OWNER_LABEL, ""))
+    if owner is None:
+        return True
+    if owner.is_elsewhere:
+        return time.time() - float(labels.get(_CREATED_LABEL, 0)) > _ABANDONED_S
+    return not owner.is_alive
+
+
+def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """Call for each item in a thread of its own, wait for all, raise the first error."""
+    listed = list(items)
+    if not listed:
+        return []
+    with ThreadPoolExecutor(max_workers=len(listed)) as pool:
+        return list(pool.map(function, listed))

@@ -1,0 +1,111 @@
+"""Mounts as named volumes of the engine: filled once per content, which also works where the engine is remote.
+
+A volume's content cannot be renamed into place, so a second, empty volume says that the first is complete.
+"""
+
+import hashlib
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from runner.errors import LaunchError
+from runner.launchers.base import Mount
+from runner.launchers.engine import ContainerSpec, Engine
+from runner.launchers.owner import Owner
+
+ROOT = "/tierwise"
+OWNER_LABEL = "tierwise.owner"
+KEY_LABEL = "tierwise.key"
+COMPLETE = "-complete"
+_OTHERS_FILL_S = 120.0
+_POLL_S = 0.2
+
+
+def volume_name(mount: Mount) -> str:
+    """The same for the same files."""
+    text = "\n".join([mount.key, *sorted(mount.files)])
+    return f"tierwise-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def ensure_volume(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]) -> None:
+    """Make and fill the mount's volume unless it is there already."""
+    name = volume_name(mount)
+    if engine.volume_labels(name + COMPLETE) is not None:
+        if engine.volume_labels(name) is not None:
+            return
+        engine.remove_volume(name + COMPLETE)
+    if _filled_by_other(engine, name):
+        return
+    _fill(engine, mount, name, image=image, labels=labels)
+
+
+def _filled_by_other(engine: Engine, name: str) -> bool:
+    """Wait for another live runner that is filling it; an abandoned one is removed."""
+    deadline = time.monotonic() + _OTHERS_FILL_S
+    while (found := engine.volume_labels(name)) is not None:
+        if engine.volume_labels(name + COMPLETE) is not None:
+            return True
+        owner = Owner.parse(found.get(OWNER_LABEL, ""))
+        working = owner is not None and owner.is_alive and owner != Owner.current()
+        if not working or time.monotonic() > deadline:
+            for helper in engine.list_containers(f"{KEY_LABEL}={name}"):
+                engine.remove_container(helper["Id"])
+            engine.remove_volume(name)
+            return False
+        time.sleep(_POLL_S)
+    return False
+
+
+def _fill(engine: Engine, mount: Mount, name: str, *, image: str, labels: Mapping[str, str]) -> None:
+    """Copy the files in through a container that is created and never started."""
+    kept = {key: value for key, value in labels.items() if key != "tierwise.run"} | {KEY_LABEL: name}
+    engine.create_volume(name, kept)
+    helper = ContainerSpec(
+        image=image,
+        command=["python"],
+        name=f"{name}-fill",
+        labels=kept,
+        binds={name: f"{ROOT}/{mount.name}"},
+        writable_binds=True,
+    )
+    container = engine.create_container(helper)
+    try:
+        with tempfile.TemporaryFile() as archive:
+            with tarfile.open(fileobj=archive, mode="w") as tar:
+                for inside, path in mount.files.items():
+                    _add(tar, inside, path)
+            archive.seek(0)
+            engine.put_archive(container, f"{ROOT}/{mount.name}", archive)
+    finally:
+        engine.remove_container(container)
+    engine.create_volume(name + COMPLETE, kept)
+
+
+def _add(tar: tarfile.TarFile, inside: str, path: Path) -> None:
+    try:
+        entry = tar.gettarinfo(str(path.resolve(strict=True)), arcname=inside)
+    except OSError as error:
+        raise LaunchError(f"file {inside!r} of a mount cannot be read: {error}") from error
+    entry.uid = entry.gid = 0
+    entry.type, entry.size, entry.mode = tarfile.REGTYPE, path.stat().st_size, 0o444
+    with path.open("rb") as content:
+        tar.addfile(entry, content)
+
+
+def remove_volumes(engine: Engine, *, all_of_them: bool) -> int:
+    """Remove volumes whose filling was abandoned, or every volume that is not in use."""
+    volumes = {item["Name"]: item.get("Labels") or {} for item in engine.list_volumes(KEY_LABEL)}
+    removed = 0
+    for name, labels in volumes.items():
+        owner = Owner.parse(labels.get(OWNER_LABEL, ""))
+        if owner is not None and owner.is_alive and owner != Owner.current():
+            continue
+        if not all_of_them and (name.endswith(COMPLETE) or name + COMPLETE in volumes):
+            continue
+        with suppress(LaunchError):  # in use by another runner's tier
+            engine.remove_volume(name)
+            removed += not name.endswith(COMPLETE)
+    return removed
