@@ -1,96 +1,196 @@
-"""YAML with places: every value knows its line and column, so that every error can name them."""
+"""YAML with a line and a column for every key and value, and none of YAML's surprises.
 
+The file is composed into nodes (which carry marks) and turned into plain data here, so that duplicate keys, aliases
+that explode and values YAML silently converts are caught where they stand.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from catalog.errors import CatalogFileError
+from catalog.errors import CatalogFileError, Problem
 
-_MAXIMUM_BYTES = 1_000_000
 Path_ = tuple[str | int, ...]
+
+_MAX_CHARACTERS = 2**20
+_MAX_VALUES = 20_000
+_MAP, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
+_SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where something stands; counted from 1."""
+
+    line: int
+    column: int
 
 
 @dataclass(frozen=True)
-class Source:
-    """A parsed file and where each of its values stands (line and column, from 1)."""
+class YamlDocument:
+    """Plain data with the positions of its keys and values.
+
+    Attributes
+    ----------
+    file : Path
+    data : object
+        Dictionaries with text keys, lists and scalars.
+    values, keys : mapping of path to Position
+        A path is the tuple of keys and indices that leads to a value; `keys` has the key itself.
+    """
 
     file: Path
-    value: Any
-    places: dict[Path_, tuple[int, int]] = field(default_factory=dict)
+    data: object
+    values: Mapping[Path_, Position]
+    keys: Mapping[Path_, Position]
 
-    def error(self, message: str, path: Path_ = ()) -> CatalogFileError:
-        """An error at the value, or at the nearest enclosing one that is in the file."""
-        while path and path not in self.places:
-            path = path[:-1]
-        line, column = self.places.get(path, (1, 1))
-        return CatalogFileError(message, file=self.file, line=line, column=column)
+    def locate(self, path: Path_, *, key: bool = False) -> Position:
+        """Find the nearest known position: of the value (or its key), else of what contains it."""
+        known = self.keys if key else self.values
+        while path not in known:
+            if not path:
+                return Position(1, 1)
+            path, known = path[:-1], self.values
+        return known[path]
 
 
-def read_yaml(file: Path) -> Source:
-    """Parse a file; duplicate keys, aliases and tabs are errors.
+def read_yaml(file: Path) -> YamlDocument:
+    """Read a YAML file.
+
+    Parameters
+    ----------
+    file : Path
+
+    Returns
+    -------
+    YamlDocument
 
     Raises
     ------
     CatalogFileError
-        With line and column.
+        When it cannot be read or is malformed, with line and column.
     """
     try:
-        raw = file.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CatalogFileError(f"cannot be read: {reason}. Try --catalog FILE", file=file) from error
-    if len(raw) > _MAXIMUM_BYTES:
-        raise CatalogFileError(f"is {len(raw)} bytes; a catalog has at most {_MAXIMUM_BYTES}", file=file)
-    try:
-        text = raw.decode("utf-8")
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                mark = event.start_mark
-                raise CatalogFileError(
-                    "aliases (*name) are not allowed; write the value out", file=file, line=mark.line + 1, column=mark.column + 1
-                )
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        message = "there is no such file; write one (README.md shows it) or name another with --catalog"
+        raise CatalogFileError(file, [Problem(1, 1, message)]) from error
     except UnicodeDecodeError as error:
-        raise CatalogFileError(f"is not UTF-8 text: byte {error.start}", file=file) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = error.problem or "malformed YAML"
-        hint = " (indent with spaces, not tabs)" if "\\t" in problem else ""
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise CatalogFileError(f"malformed YAML: {problem}{hint}", file=file, line=line, column=column) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise CatalogFileError(f"malformed YAML: {error}", file=file, line=1, column=1) from error
-    source = Source(file, None)
-    value = None if node is None else _construct(node, (), source)
-    return Source(file, value, source.places)
+        raise CatalogFileError(file, [Problem(1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}")]) from error
+    except OSError as error:
+        raise CatalogFileError(file, [Problem(1, 1, f"cannot be read: {error.strerror}")]) from error
+    return parse_yaml(text, file)
 
 
-def _construct(node: yaml.Node, path: Path_, source: Source) -> Any:
-    source.places[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(child, (*path, index), source) for index, child in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        result: dict[Any, Any] = {}
-        for key_node, child in node.value:
-            key = _scalar(key_node, source)
-            place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-            if not isinstance(key, str):
-                raise CatalogFileError(f"keys are text, got {key!r}; quote it", file=source.file, line=place[0], column=place[1])
-            if key in result:
-                raise CatalogFileError(f"{key!r} is given twice", file=source.file, line=place[0], column=place[1])
-            result[key] = _construct(child, (*path, key), source)
-            source.places[(*path, key)] = place
-        return result
-    return _scalar(node, source)
-
-
-def _scalar(node: yaml.Node, source: Source) -> Any:
+def parse_yaml(text: str, file: Path) -> YamlDocument:
+    """Parse YAML text; `file` is what messages name. Raises CatalogFileError as `read_yaml` does."""
+    if len(text) > _MAX_CHARACTERS:
+        raise CatalogFileError(file, [Problem(1, 1, f"longer than {_MAX_CHARACTERS} characters: not a catalog")])
     try:
-        return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = node.start_mark
-        raise CatalogFileError(
-            f"cannot be read as a value: {node.value!r}", file=source.file, line=mark.line + 1, column=mark.column + 1
-        ) from error
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            raise CatalogFileError(file, [Problem(1, 1, "the file is empty; it starts with `version: 1`")])
+        building = _Building(file)
+        data = building.value(root, ())
+    except yaml.reader.ReaderError as error:
+        line, column = _line_and_column(text, error.position)
+        message = f"character U+{ord(text[error.position]):04X} is not allowed in YAML"
+        raise CatalogFileError(file, [Problem(line, column, message)]) from error
+    except yaml.MarkedYAMLError as error:
+        raise CatalogFileError(file, [_malformed(error, text)]) from error
+    except RecursionError as error:
+        raise CatalogFileError(file, [Problem(1, 1, "nested too deeply for a catalog")]) from error
+    if building.problems:
+        raise CatalogFileError(file, building.problems)
+    return YamlDocument(file, data, building.values, building.keys)
+
+
+def _line_and_column(text: str, offset: int) -> tuple[int, int]:
+    before = text[:offset]
+    return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+
+
+def _malformed(error: yaml.MarkedYAMLError, text: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    lines = text.splitlines()
+    around = lines[line - 1] if line <= len(lines) else ""
+    if "\t" in around[: len(around) - len(around.lstrip())] or "'\\t'" in said:
+        return Problem(line, column, "YAML is indented with spaces, and here is a tab; replace it with spaces")
+    return Problem(line, column, f"malformed YAML: {said}")
+
+
+@dataclass
+class _Building:
+    """One walk over the nodes; collects positions and problems."""
+
+    file: Path
+    values: dict[Path_, Position] = field(default_factory=dict)
+    keys: dict[Path_, Position] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    _open: set[int] = field(default_factory=set)
+    _scalars: yaml.SafeLoader = field(default_factory=lambda: yaml.SafeLoader(""))
+
+    def value(self, node: yaml.Node, path: Path_) -> object:
+        position = _position(node)
+        self.values[path] = position
+        if len(self.values) > _MAX_VALUES:
+            message = f"aliases expand to more than {_MAX_VALUES} values; write them out or leave them out"
+            raise CatalogFileError(self.file, [Problem(position.line, position.column, message)])
+        if id(node) in self._open:
+            raise CatalogFileError(
+                self.file, [Problem(position.line, position.column, "an anchor contains itself; write it out")]
+            )
+        self._open.add(id(node))
+        try:
+            return self._convert(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _convert(self, node: yaml.Node, path: Path_) -> object:
+        if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
+            return {key: self.value(child, (*path, key)) for key, child in self._items(node, path)}
+        if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
+            return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            return self._scalar(node)
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:timestamp":
+            self._report(node, f"YAML reads {node.value!r} as a date; put it in quotes")
+            return None
+        self._report(node, f"the tag {node.tag!r} is not allowed; a catalog is plain mappings, lists and values")
+        return None
+
+    def _scalar(self, node: yaml.ScalarNode) -> object:
+        try:
+            return self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+        except (ValueError, yaml.YAMLError):
+            self._report(node, f"{node.value!r} is not a number or text YAML can read; put it in quotes")
+            return None
+
+    def _items(self, node: yaml.MappingNode, path: Path_) -> Iterator[tuple[str, yaml.Node]]:
+        seen: set[str] = set()
+        for key_node, child in node.value:
+            key = key_node.value
+            if not isinstance(key, str) or key_node.tag != "tag:yaml.org,2002:str":
+                shown = repr(key) if isinstance(key, str) else "this"
+                self._report(key_node, f"{shown} is not a name; a name is text, put it in quotes if it looks otherwise")
+                continue
+            if key in seen:
+                first = self.keys[(*path, key)]
+                self._report(key_node, f"duplicate key {key!r}: it is already on line {first.line}; keep one")
+                continue
+            seen.add(key)
+            self.keys[(*path, key)] = _position(key_node)
+            yield key, child
+
+    def _report(self, node: yaml.Node, message: str) -> None:
+        position = _position(node)
+        self.problems.append(Problem(position.line, position.column, message))
+
+
+def _position(node: yaml.Node) -> Position:
+    mark = node.start_mark
+    return Position(mark.line + 1, mark.column + 1)

@@ -1,0 +1,185 @@
+"""From a YAML document to a valid `CatalogFile`, every problem with its line, what is allowed, the nearest spelling."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from catalog.declaration.schema import (
+    AccuracyTarget,
+    CatalogFile,
+    DatasetFiles,
+    ExperimentSpec,
+    LinkSpec,
+    SloSpec,
+    StrategySpec,
+    SubjectSpec,
+    TierSpec,
+)
+from catalog.declaration.topology import Topology, TopologyError
+from catalog.declaration.yaml_source import Path_, YamlDocument
+from catalog.errors import CatalogFileError, Problem
+
+# Which model stands where; "*" is any name or index.
+_MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
+    (): CatalogFile,
+    ("subjects", "*"): SubjectSpec,
+    ("subjects", "*", "dataset"): DatasetFiles,
+    ("tiers", "*"): TierSpec,
+    ("links", "*"): LinkSpec,
+    ("strategies", "*"): StrategySpec,
+    ("experiment",): ExperimentSpec,
+    ("slos", "*"): SloSpec,
+    ("slos", "*", "accuracy"): AccuracyTarget,
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What is allowed, and the nearest spelling if one is near: text to append to a message."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"allowed: {', '.join(names) or 'none is declared'}{hint}"
+
+
+def validate_file(document: YamlDocument) -> CatalogFile:
+    """Validate a document against the schema; raises CatalogFileError with all problems."""
+    if not isinstance(document.data, dict):
+        message = "a catalog is a mapping that starts with `version: 1`"
+        raise CatalogFileError(document.file, [_problem(document, (), message)])
+    try:
+        return CatalogFile.model_validate(document.data)
+    except ValidationError as error:
+        problems = dict.fromkeys(_translate(document, details) for details in error.errors(include_url=False))
+        raise CatalogFileError(document.file, list(problems)) from error
+
+
+def _translate(document: YamlDocument, details: ErrorDetails) -> Problem:
+    path, is_key = _declared_path(document, details["loc"])
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        key = str(path[-1])
+        return _problem(document, path, f"unknown key {key!r}; {nearest(key, _allowed(path[:-1]))}", key=True)
+    if kind == "missing":
+        allowed = nearest("", _allowed(path))
+        return _problem(document, path, f"the key {str(details['loc'][-1])!r} is missing here; {allowed}")
+    return _problem(document, path, f"{_where(path)}{_wording(details)}", key=is_key)
+
+
+def _wording(details: ErrorDetails) -> str:
+    """pydantic's message, with what was got, or our own where ours is clearer."""
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    got = details["input"]
+    if kind == "string_pattern_mismatch":
+        return f"{got!r} is not a name: letters, digits, and _ . - after the first"
+    if kind == "literal_error":
+        allowed = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        return f"got {got!r}; {nearest(str(got), allowed)}"
+    if isinstance(got, (dict, list)) and not got:
+        return f"empty; {details['msg']}"
+    shown = "" if isinstance(got, (dict, list)) else f", got {got!r}"
+    return f"{details['msg']}{shown}"
+
+
+def _declared_path(document: YamlDocument, loc: tuple[int | str, ...]) -> tuple[Path_, bool]:
+    """The longest part of pydantic's location that stands in the file (it adds names of union members and keys)."""
+    path: Path_ = ()
+    for step in loc:
+        if step == "[key]":
+            return path, True
+        if (*path, step) in document.values:
+            path = (*path, step)
+    return path, False
+
+
+def _allowed(path: Path_) -> list[str]:
+    """The keys that the mapping at `path` may have."""
+    for pattern, model in _MODELS.items():
+        if len(pattern) == len(path) and all(p in ("*", step) for p, step in zip(pattern, path, strict=True)):
+            return [info.alias or name for name, info in model.model_fields.items()]
+    return []
+
+
+def _where(path: Path_) -> str:
+    return ".".join(str(step) for step in path) + ": " if path else ""
+
+
+def _problem(document: YamlDocument, path: Path_, message: str, *, key: bool = False) -> Problem:
+    position = document.locate(path, key=key)
+    return Problem(position.line, position.column, message)
+
+
+def check_names(declared: CatalogFile, topology: Topology, document: YamlDocument) -> None:
+    """Check what the parts of a file say of one another; raises CatalogFileError with all problems."""
+    problems = list(_link_problems(topology, document))
+    if not problems:
+        problems = [*_strategy_problems(declared, topology, document)]
+    if problems:
+        raise CatalogFileError(document.file, problems)
+
+
+def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[Problem]:
+    ends: dict[tuple[str, str], str] = {}
+    for name in topology.link_names:
+        try:
+            first, second = topology.link_ends(name)
+        except TopologyError as error:
+            pairs = [f"{a}-{b}" for a in topology.tiers for b in topology.tiers if a != b]
+            close = difflib.get_close_matches(name, pairs, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            yield _problem(document, ("links", name), f"{error}{hint}", key=True)
+            continue
+        if (second, first) in ends:
+            message = f"link {name!r} is {ends[second, first]!r} in the other direction; use its up and down instead"
+            yield _problem(document, ("links", name), message, key=True)
+        ends[first, second] = name
+
+
+def _strategy_problems(declared: CatalogFile, topology: Topology, document: YamlDocument) -> Iterator[Problem]:
+    seen: dict[tuple[str, str], int] = {}
+    for index, entry in enumerate(declared.strategies):
+        at: Path_ = ("strategies", index)
+        for number, operator in enumerate(entry.operators):
+            if operator not in declared.operators:
+                message = f"operator {operator!r} is not declared; {nearest(operator, declared.operators)}"
+                yield _problem(document, (*at, "operators", number), message)
+        for number, placement in enumerate(entry.placements):
+            message = _placement_problem(placement, topology)
+            if message:
+                yield _problem(document, (*at, "placements", number), message)
+        yield from _duplicates(document, at, entry, seen)
+
+
+def _placement_problem(placement: str, topology: Topology) -> str:
+    """What is wrong with a placement, or nothing."""
+    try:
+        tiers = topology.placement(placement)
+    except TopologyError as error:
+        unknown = next((part for part in placement.split("-") if part not in topology.tiers), placement)
+        close = difflib.get_close_matches(unknown, topology.tiers, n=1)
+        hint = f"; did you mean {placement.replace(unknown, close[0])!r}?" if close else ""
+        return f"{error}{hint}"
+    try:
+        topology.route(tiers)
+    except TopologyError as error:
+        return f"placement {placement!r}: {error}"
+    return ""
+
+
+def _duplicates(
+    document: YamlDocument, at: Path_, entry: StrategySpec, seen: dict[tuple[str, str], int]
+) -> Iterator[Problem]:
+    """Each operator on each placement once: `seen` remembers the line it was declared on."""
+    for number, operator in enumerate(entry.operators):
+        for place, placement in enumerate(entry.placements):
+            path: Path_ = (*at, "operators", number) if (operator, placement) in seen else (*at, "placements", place)
+            line = document.locate(path).line
+            if (operator, placement) in seen:
+                message = f"{operator!r} on {placement!r} is already declared on line {seen[operator, placement]}"
+                yield _problem(document, path, f"duplicated strategy: {message}; keep one")
+            else:
+                seen[operator, placement] = line
+
