@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from tierserver.errors import EngineError, RequestError
+
+# Since 1.29 the Linux builds report each session to a server of their maker and keep an identifier on disk. Both
+# disturb a measurement and neither is ours to allow; the switch is read when the library is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 VERSION: str = ort.__version__
 _NUMPY_TYPES: Mapping[str, type[np.generic]] = {

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from tierserver import protocol
 from tierserver.errors import RequestError
 
-DTYPES = st.sampled_from([dtype for dtype in protocol.DATATYPES.values()])
+DTYPES = st.sampled_from(list(protocol.DATATYPES.values()))
 
 
 def joined(body):

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -104,7 +106,7 @@ def test_a_failing_input_is_named(tiers, part, tmp_path, failure, image):
     for url in (tiers.edge.url, "http://127.0.0.1:9"):
         with pytest.raises(failure, match=r"input 'bad.png'"):
             tiers.mobile.call(Measure("net", str(tmp_path), ("bad.png", "good.png"), url=url).to_json())
-    with pytest.raises(failure, match="missing.png"):
+    with pytest.raises(failure, match=r"missing\.png"):
         tiers.mobile.call(Measure("net", str(tmp_path), ("missing.png",)).to_json())
 
 
@@ -128,7 +130,7 @@ def test_a_part_that_cannot_work_is_refused_when_loaded(tiers, part, failure, ch
 def test_a_file_that_is_no_model_is_refused(tiers, part, failure, tmp_path, models):
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x09 not a model")
     models["broken"] = str(tmp_path / "broken.onnx")
-    with pytest.raises(failure, match="EngineError: broken.onnx is not a model"):
+    with pytest.raises(failure, match=r"EngineError: broken\.onnx is not a model"):
         tiers.mobile.load(part("broken"))
 
 
@@ -210,3 +212,11 @@ def test_sigterm_ends_the_tier(start):
     with start("--name", "lone", "--port", "0") as tier:
         os.kill(tier.ready["pid"], signal.SIGTERM)
         assert tier.process.wait(5) == 0
+
+
+def test_a_tier_writes_nothing_to_disk(tmp_path):
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-B", "-m", "tierserver", "--name", "lone", "--port", "0"]
+    ended = subprocess.run(command, input="", capture_output=True, text=True, env=environment, timeout=30, check=True)
+    assert json.loads(ended.stdout)["event"] == "ready" and ended.stderr == ""
+    assert list(tmp_path.rglob("*")) == []
