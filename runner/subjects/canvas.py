@@ -17,6 +17,7 @@ Bytes = NDArray[np.uint8]
 SIZE = 64
 CLASSES = 11  # 0 is the background, 1 + c the garment class c
 MOST_GARMENTS = 4
+TRAINING_CANVASES, TEST_CANVASES = 16_000, 1_000
 VISIBLE = 16  # a garment's pixel belongs to the garment from this intensity on; below it the scan was empty
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runner.subjects.canvas import CLASSES, SIZE
+from runner.subjects.canvas import CLASSES, SIZE, TRAINING_CANVASES
 from runner.subjects.pictures import CANVAS_SIDES_PX, PIXELS, POOL, QUALITY
 
 
@@ -44,7 +44,8 @@ DESCRIPTIONS: Mapping[str, Description] = {
             "convolution, then bilinear upsampling to the input's size: "
             f"{CLASSES} classes, background and ten garments."
         ),
-        items="2 000 canvases composed at run time from the 2 000 shipped test images with a fixed seed; the hash of "
+        items=f"Trained on {TRAINING_CANVASES:,} canvases composed from the training images. The 2 000 validation "
+        "canvases are composed at run time from the 2 000 shipped test images with a fixed seed; the hash of "
         "their pixels and labels is pinned in the manifest and checked. The score on 1 000 canvases is on canvases "
         "composed from all 10 000 test images.",
         inputs=_INPUTS + f"square grayscale canvases of {CANVAS_SIDES_PX[0]} to {CANVAS_SIDES_PX[1]} pixels a side, "

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from runner.subjects import networks
-from runner.subjects.canvas import compose_canvases
+from runner.subjects.canvas import TEST_CANVASES, TRAINING_CANVASES, compose_canvases
 from runner.subjects.registry import CANVAS, FASHION, Family
 from runner.subjects.scoring import normalise, score
 from runner.subjects.sources import FILES, Data, load_data, sha256
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 SEED = 20261124
 TEST_SEED = 20261125
 BATCH = 128
-TRAINING_CANVASES, TEST_CANVASES = 16_000, 1_000
 OPSET = 17
 
 
