@@ -45,6 +45,16 @@ class Mount:
     key: str
 
 
+def readable(mount: Mount, inside: str) -> Path:
+    """The real path of one of a mount's files; raises LaunchError when it cannot be read."""
+    try:
+        path = mount.files[inside].resolve(strict=True)
+        path.open("rb").close()
+    except OSError as error:
+        raise LaunchError(f"file {inside!r} of mount {mount.name!r} cannot be read: {error}") from error
+    return path
+
+
 @dataclass(frozen=True)
 class EngineDescription:
     """What runs the tiers; stored with every result."""

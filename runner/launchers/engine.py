@@ -15,8 +15,10 @@ from typing import IO, Any
 import docker
 import requests
 import urllib3
+from docker.constants import DEFAULT_UNIX_SOCKET, IS_WINDOWS_PLATFORM
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig
+from docker.utils import kwargs_from_env
 from docker.utils.socket import STDOUT, frames_iter
 
 from runner.errors import EngineUnavailableError, LaunchError
@@ -43,6 +45,16 @@ def _innermost(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return str(error) or type(error).__name__
+
+
+def _knock() -> None:
+    """Fail early on a dead local socket: the library leaks the file it could not connect."""
+    address = str(kwargs_from_env().get("base_url") or DEFAULT_UNIX_SOCKET)
+    path = address.removeprefix("http+").removeprefix("unix:/")
+    if path != address and not IS_WINDOWS_PLATFORM:
+        with socket.socket(socket.AF_UNIX) as local:
+            local.settimeout(_PING_S)
+            local.connect("/" + path.lstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,7 @@ class Engine:
     def connect(cls) -> "Engine":
         """The engine that Docker's own variables and defaults name; raises EngineUnavailableError."""
         with translated("connecting"):
+            _knock()
             probe = docker.from_env(timeout=_PING_S)
             try:
                 probe.ping()

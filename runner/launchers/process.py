@@ -32,6 +32,7 @@ from runner.launchers.base import (
     Mount,
     TierLimits,
     check_links,
+    readable,
 )
 from runner.launchers.channel import ControlChannel, Obituary
 from runner.launchers.owner import Owner, command_line, start_of
@@ -168,10 +169,10 @@ def _run_directory(root: Path) -> Iterator[Path]:
 def _tier(run: Path, limits: TierLimits, mounts: Sequence[Mount]) -> Iterator[ProcessTier]:
     directory = run / f"{limits.name}.mounts"
     for mount in mounts:
-        for name, path in mount.files.items():
+        for name in mount.files:
             target = directory / mount.name / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path.resolve(strict=True))
+            target.symlink_to(readable(mount, name))
     arguments = ["-m", "tierserver", "--name", limits.name, "--port", "0", "--host", "127.0.0.1"]
     with _child(run, limits.name, arguments, thread_environment(limits.threads)) as child:
         yield ProcessTier(limits.name, child, directory)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from runner.errors import LaunchError
-from runner.launchers.base import Mount
+from runner.launchers.base import Mount, readable
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.owner import Owner
 
@@ -75,8 +75,8 @@ def _fill(engine: Engine, mount: Mount, name: str, *, image: str, labels: Mappin
     try:
         with tempfile.TemporaryFile() as archive:
             with tarfile.open(fileobj=archive, mode="w") as tar:
-                for inside, path in mount.files.items():
-                    _add(tar, inside, path)
+                for inside in mount.files:
+                    _add(tar, inside, readable(mount, inside))
             archive.seek(0)
             engine.put_archive(container, f"{ROOT}/{mount.name}", archive)
     finally:
@@ -85,10 +85,7 @@ def _fill(engine: Engine, mount: Mount, name: str, *, image: str, labels: Mappin
 
 
 def _add(tar: tarfile.TarFile, inside: str, path: Path) -> None:
-    try:
-        entry = tar.gettarinfo(str(path.resolve(strict=True)), arcname=inside)
-    except OSError as error:
-        raise LaunchError(f"file {inside!r} of a mount cannot be read: {error}") from error
+    entry = tar.gettarinfo(str(path), arcname=inside)
     entry.uid = entry.gid = 0
     entry.type, entry.size, entry.mode = tarfile.REGTYPE, path.stat().st_size, 0o444
     with path.open("rb") as content:

@@ -1,0 +1,66 @@
+"""The tiers that the launcher tests start, and a runner that is killed while its tiers run."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runner.launchers import LinkLimits, TierLimits
+
+KILLED_RUNNER = """
+import json, sys, time
+from runner.launchers import LinkLimits, TierLimits, select_launcher
+tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1.0, 512 << 20, 1)]
+links = [LinkLimits("mobile-edge", "mobile", "edge", 10**8, 10**8)]
+with select_launcher(sys.argv[1]).launcher.launch(tiers, links, {}) as deployment:
+    pids = [getattr(tier, "pid", None) for tier in deployment.tiers.values()]
+    print(json.dumps(pids), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="session")
+def tiers() -> list[TierLimits]:
+    return [
+        TierLimits("mobile", 0.5, 256 << 20, 1),
+        TierLimits("edge", 1.0, 512 << 20, 1),
+        TierLimits("cloud", 2.0, 1 << 30, 2),
+    ]
+
+
+@pytest.fixture(scope="session")
+def links() -> list[LinkLimits]:
+    return [
+        LinkLimits("mobile-edge", "mobile", "edge", 200_000_000, 200_000_000),
+        LinkLimits("edge-cloud", "edge", "cloud", 10_000_000, 10_000_000),
+    ]
+
+
+@pytest.fixture(scope="session")
+def probe() -> Callable[..., dict[str, Any]]:
+    """The command that times a link, for about so long with the large payload."""
+
+    def command(link: LinkLimits, url: str, *, seconds: float = 0.2) -> dict[str, Any]:
+        large_bytes = int(min(link.up_bit_per_s, link.down_bit_per_s) * seconds / 8)
+        sizes = {"small_bytes": large_bytes // 10, "large_bytes": large_bytes}
+        return {"cmd": "probe", "url": url, "repetitions": 3, **sizes}
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def kill_a_runner() -> Callable[[str], list[int | None]]:
+    """Start a runner with two tiers, kill it with SIGKILL; the process ids of its tiers."""
+
+    def start_and_kill(launcher: str) -> list[int | None]:
+        command = [sys.executable, "-c", KILLED_RUNNER, launcher]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            pids: list[int | None] = json.loads(process.stdout.readline())
+            process.kill()
+        return pids
+
+    return start_and_kill
