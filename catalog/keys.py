@@ -1,54 +1,94 @@
-"""Content keys: evidence belongs to the SHA-256 of everything that determines it (DESIGN section 3)."""
+"""Content keys: evidence belongs to the SHA-256 of everything that determines it (DESIGN section 3).
+
+Three things are determined by different things, hence three keys. Change one link and only the latencies of the
+strategies whose route has that link get another key. Rounds are in no key: more rounds add to the same evidence.
+"""
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 
+from catalog.errors import ContentKeyError
 
-def content_key(value: Mapping[str, object]) -> str:
-    """SHA-256 of a mapping's canonical JSON.
+
+def content_key(mapping: Mapping[str, object]) -> str:
+    """Hash a mapping by content.
 
     Parameters
     ----------
-    value
-        JSON-like content; the order of its keys does not matter.
+    mapping : mapping
+        Text keys; values of JSON's kinds (tuples count as lists). The order of keys does not matter, that of lists
+        does. Floats with a whole value equal the integer: `1.0` and `1` give one key, as they do in YAML.
 
     Returns
     -------
     str
-        64 hexadecimal digits.
+        SHA-256 of the canonical JSON, 64 hexadecimal digits.
 
     Raises
     ------
-    ValueError
-        For NaN and infinities, which JSON cannot carry.
+    ContentKeyError
+        For NaN, infinity, keys that are not text, and values that JSON does not know.
 
     Examples
     --------
-    >>> content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    >>> content_key({"b": 1.0, "a": (True, None)}) == content_key({"a": [True, None], "b": 1})
     True
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = json.dumps(_canonical(mapping, "$"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(value: object, where: str) -> object:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ContentKeyError(f"{where} is {value!r}; a content key takes finite numbers only")
+        return int(value) if value.is_integer() else float(value)
+    if isinstance(value, Mapping):
+        wrong = [key for key in value if not isinstance(key, str)]
+        if wrong:
+            raise ContentKeyError(f"{where} has the key {wrong[0]!r}; a content key takes text as keys only")
+        return {key: _canonical(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [_canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    raise ContentKeyError(f"{where} is a {type(value).__name__}; a content key takes JSON values only")
 
 
 def artifact_key(
-    *,
-    model_sha256: str,
-    passes: Sequence[Mapping[str, object]],
-    pass_versions: Mapping[str, int],
-    calibration_fingerprint: str | None,
-    tools: Mapping[str, str],
+    *, model_sha256: str, passes: object, pass_versions: object, calibration_fingerprint: str | None, tools: object
 ) -> str:
-    """Key of an artifact: model bytes, operator pipeline and its versions, calibration data."""
+    """Key of what an operator makes of a model.
+
+    Parameters
+    ----------
+    model_sha256 : str
+        Of the model's bytes.
+    passes : sequence
+        `{"name": ..., "options": {...}}` in order.
+    pass_versions : mapping
+        Version of each pass's implementation.
+    calibration_fingerprint : str or None
+        Of the calibration data, None where no pass uses any.
+    tools : mapping
+        Versions of the libraries that rewrite the model.
+
+    Returns
+    -------
+    str
+    """
     return content_key(
         {
             "kind": "artifact",
             "model_sha256": model_sha256,
-            "passes": list(passes),
-            "pass_versions": dict(pass_versions),
-            "calibration": calibration_fingerprint,
-            "tools": dict(tools),
+            "passes": passes,
+            "pass_versions": pass_versions,
+            "calibration_fingerprint": calibration_fingerprint,
+            "tools": tools,
         }
     )
 
@@ -57,45 +97,66 @@ def accuracy_key(
     *,
     artifact_key: str,
     dataset_fingerprint: str,
-    preprocess: Mapping[str, object],
-    postprocess: Mapping[str, object],
-    provider: str,
-    runtime: str,
+    preprocess: object,
+    postprocess: object,
+    provider: object,
+    runtime: object,
     cpu_model: str,
 ) -> str:
-    """Key of an accuracy: artifact, validation data as the tier sees it, provider, runtime, CPU type."""
-    return content_key(
-        {
-            "kind": "accuracy",
-            "artifact": artifact_key,
-            "dataset": dataset_fingerprint,
-            "preprocess": dict(preprocess),
-            "postprocess": dict(postprocess),
-            "provider": provider,
-            "runtime": runtime,
-            "cpu_model": cpu_model,
-        }
-    )
+    """Key of an accuracy: the artifact, the validation data, and what may change its arithmetic.
+
+    Parameters
+    ----------
+    artifact_key, dataset_fingerprint, cpu_model : str
+    preprocess, postprocess : JSON values
+    provider : str or sequence of str
+        The resolved execution provider(s).
+    runtime : str or mapping
+        Version(s) of the inference runtime.
+
+    Returns
+    -------
+    str
+    """
+    return content_key({"kind": "accuracy", **locals()})
 
 
 def latency_key(
     *,
     artifact_key: str,
     inputs_fingerprint: str,
-    input_ids: Sequence[str],
-    preprocess: Mapping[str, object],
-    postprocess: Mapping[str, object],
-    conditions: Mapping[str, object],
+    input_ids: object,
+    preprocess: object,
+    postprocess: object,
+    placement: object,
+    tiers: object,
+    links: object,
+    warmup: object,
+    repetitions: object,
+    protocol_version: object,
+    launcher: object,
+    scale: object,
+    runtime: object,
+    host: object,
 ) -> str:
-    """Key of a latency: artifacts, inputs, and the conditions (tiers and links of the route, protocol, host)."""
-    return content_key(
-        {
-            "kind": "latency",
-            "artifact": artifact_key,
-            "inputs": inputs_fingerprint,
-            "input_ids": list(input_ids),
-            "preprocess": dict(preprocess),
-            "postprocess": dict(postprocess),
-            "conditions": dict(conditions),
-        }
-    )
+    """Key of a latency: everything along the route of one strategy, and nothing off it.
+
+    Parameters
+    ----------
+    artifact_key, inputs_fingerprint : str
+    input_ids : sequence of str
+        In the order they are sent.
+    preprocess, postprocess : JSON values
+    placement : sequence of str
+        Tiers that run the parts.
+    tiers, links : sequence of mappings
+        Resolved limits along the route, relays included, at the scale of the run.
+    warmup, repetitions, protocol_version : int
+    launcher, scale : str
+    runtime, host : JSON values
+
+    Returns
+    -------
+    str
+    """
+    return content_key({"kind": "latency", **locals()})

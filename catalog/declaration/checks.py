@@ -175,7 +175,8 @@ def _duplicates(
     """Each operator on each placement once: `seen` remembers the line it was declared on."""
     for number, operator in enumerate(entry.operators):
         for place, placement in enumerate(entry.placements):
-            path: Path_ = (*at, "operators", number) if (operator, placement) in seen else (*at, "placements", place)
+            again = operator in entry.operators[:number]
+            path: Path_ = (*at, "operators", number) if again else (*at, "placements", place)
             line = document.locate(path).line
             if (operator, placement) in seen:
                 message = f"{operator!r} on {placement!r} is already declared on line {seen[operator, placement]}"

@@ -1,5 +1,6 @@
-"""What is known: tables, the database, writing and reading evidence."""
+"""What is known: the empirical catalog in a database, its tables, and what one asks of it."""
 
+from catalog.evidence import store
 from catalog.evidence.database import Database, open_database
 
-__all__ = ["Database", "open_database"]
+__all__ = ["Database", "open_database", "store"]

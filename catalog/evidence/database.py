@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError as SqlDatabaseError
 from sqlmodel import Session
 
-from catalog.errors import DatabaseError
+from catalog.errors import DatabaseError, DatabaseMissingError, DatabaseTooNewError
 
 _BUSY_MS = 30_000
 
@@ -44,9 +44,9 @@ def open_database(target: str | Path, *, create: bool = False, readonly: bool = 
     url = text if "://" in text else f"sqlite:///{text}"
     path = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
     if path is not None and not path.exists() and not create:
-        raise DatabaseError(f"no database at {path}; make one with `runner fill-catalog`, or name another with --database")
+        raise DatabaseMissingError(text, f"there is no such database; make one with `runner fill-catalog`, or name another with --database")
     if path is not None and not path.parent.exists():
-        raise DatabaseError(f"no directory {path.parent} for the database {path.name}; create it first")
+        raise DatabaseMissingError(text, f"no directory {path.parent} for the database {path.name}; create it first")
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _readonly_pragmas if readonly else _pragmas)
@@ -54,7 +54,7 @@ def open_database(target: str | Path, *, create: bool = False, readonly: bool = 
         _bring_up_to_date(engine, text, readonly=readonly)
     except (SqlDatabaseError, sqlite3.DatabaseError) as error:
         engine.dispose()
-        raise DatabaseError(f"{text} cannot be used: {_reason(error)}") from error
+        raise DatabaseError(text, f"cannot be used: {_reason(error)}") from error
     except DatabaseError:
         engine.dispose()
         raise
@@ -111,11 +111,12 @@ def _bring_up_to_date(engine: Engine, name: str, *, readonly: bool) -> None:
         try:
             script.get_revision(current)
         except CommandError as error:
-            raise DatabaseError(
-                f"{name} was written by a newer version (schema {current}, this one knows up to {head}); "
-                "upgrade Tierwise, or name another database with --database"
+            raise DatabaseTooNewError(
+                name,
+                f"was written by a newer version (schema {current}, this one knows up to {head}); "
+                "upgrade Tierwise, or name another database with --database",
             ) from error
     if readonly:
         state = "holds no evidence yet" if current is None else f"has the older schema {current}"
-        raise DatabaseError(f"{name} {state}; run `runner fill-catalog` once, which brings it up to date")
+        raise DatabaseMissingError(name, f"{state}; run `runner fill-catalog` once, which brings it up to date")
     command.upgrade(config, "head")

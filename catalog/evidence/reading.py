@@ -1,126 +1,106 @@
-"""Reading evidence in bulk, as arrays: what the recommender ranks."""
+"""What `plan`, `status` and the leaderboard ask of the evidence."""
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import text
-from sqlmodel import Session, select
+from sqlmodel import Session
 
-from catalog.evidence.tables import Accuracy, Artifact, Environment, Strategy
-
-
-@dataclass(frozen=True, eq=False)
-class Round:
-    """One valid round of one strategy: latencies [n] in seconds, their inputs, bytes sent up each link per sample."""
-
-    round: int
-    verdict: str
-    inputs_select: str
-    finished_at: str
-    latency_s: NDArray[np.float64]
-    input_ids: tuple[str, ...]
+from catalog.evidence.records import LastMeasurement
+from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS
 
 
-@dataclass(frozen=True, eq=False)
-class StrategyEvidence:
-    """A declared strategy with all its valid evidence."""
-
-    strategy: Strategy
-    environment: Environment
-    artifact: Artifact | None
-    accuracy: Accuracy | None
-    identity_accuracy: Accuracy | None
-    rounds: tuple[Round, ...]
-    sent_bytes: float | None
-
-    @property
-    def drop_pp(self) -> float | None:
-        """Accuracy lost against identity on the same provider; negative for a gain."""
-        if self.accuracy is None or self.identity_accuracy is None:
-            return None
-        return self.identity_accuracy.accuracy_pct - self.accuracy.accuracy_pct
+def rounds_done(session: Session, latency_key: str) -> set[int]:
+    """The rounds with complete evidence that is not INVALID."""
+    query = text(f"SELECT round FROM measurement WHERE latency_key = :key AND {MEASUREMENT_COUNTS}")
+    return set(session.execute(query, {"key": latency_key}).scalars())
 
 
-_SAMPLES = text(
-    "SELECT m.latency_key, m.id, m.round, m.verdict, m.inputs_select, m.finished_at, s.latency_s, s.input_id "
-    "FROM measurement m JOIN sample s ON s.measurement_id = m.id "
-    "WHERE m.status = 'complete' AND m.verdict <> 'INVALID' ORDER BY m.round, s.seq"
-)
-_SENT = text(
-    "SELECT m.latency_key, SUM(l.sent_bytes) * 1.0 / COUNT(DISTINCT s.id) FROM measurement m "
-    "JOIN sample s ON s.measurement_id = m.id JOIN sample_link l ON l.sample_id = s.id "
-    "WHERE m.status = 'complete' AND m.verdict <> 'INVALID' GROUP BY m.latency_key"
-)
+def accuracy_done(session: Session, accuracy_key: str) -> bool:
+    """Whether there is a complete accuracy with this key."""
+    query = text(f"SELECT 1 FROM accuracy WHERE key = :key AND {ACCURACY_COUNTS}")
+    return session.execute(query, {"key": accuracy_key}).first() is not None
 
 
-def strategy_evidence(session: Session) -> tuple[StrategyEvidence, ...]:
-    """Every declared strategy of every environment, with its valid rounds and its accuracy."""
-    rounds = _rounds(session)
-    sent: Mapping[str, float] = {row[0]: row[1] for row in session.execute(_SENT)}
-    environments = {row.id: row for row in session.exec(select(Environment))}
-    artifacts = {row.key: row for row in session.exec(select(Artifact))}
-    accuracies = {row.key: row for row in session.exec(select(Accuracy))}
-    declared = list(session.exec(select(Strategy).where(Strategy.declared)))
-    identity = {
-        (row.subject, row.environment_id, found.provider): found
-        for row in declared
-        if not row.passes and (found := accuracies.get(row.accuracy_key)) is not None
-    }
-    result = []
-    for row in declared:
-        accuracy = accuracies.get(row.accuracy_key)
-        base = identity.get((row.subject, row.environment_id, accuracy.provider)) if accuracy else None
-        result.append(
-            StrategyEvidence(
-                strategy=row,
-                environment=environments[row.environment_id],
-                artifact=artifacts.get(row.artifact_key),
-                accuracy=accuracy,
-                identity_accuracy=base,
-                rounds=rounds.get(row.latency_key, ()),
-                sent_bytes=sent.get(row.latency_key, 0.0),
-            )
-        )
-    return tuple(result)
+def inapplicable_artifacts(session: Session) -> dict[str, str]:
+    """Reason by artifact key, of the operators that the model does not allow."""
+    query = text("SELECT key, reason FROM artifact WHERE status = 'inapplicable'")
+    return {key: reason or "" for key, reason in session.execute(query).tuples()}
 
 
-def _rounds(session: Session) -> dict[str, tuple[Round, ...]]:
-    gathered: dict[tuple[str, int], list[tuple[float, str]]] = defaultdict(list)
-    heads: dict[tuple[str, int], tuple[int, str, str, str]] = {}
-    for key, measurement, number, verdict, chosen, finished, latency_s, input_id in session.execute(_SAMPLES):
-        gathered[key, measurement].append((latency_s, input_id))
-        heads[key, measurement] = (number, verdict, chosen, finished)
-    result: dict[str, list[Round]] = defaultdict(list)
-    for place, values in gathered.items():
-        latencies = np.array([value for value, _ in values], dtype=np.float64)
-        result[place[0]].append(Round(*heads[place], latencies, tuple(name for _, name in values)))
-    return {key: tuple(sorted(each, key=lambda r: r.round)) for key, each in result.items()}
-
-
-def coverage(session: Session) -> list[dict[str, object]]:
-    """Per subject and environment: strategies declared, strategies with evidence, rounds and samples."""
-    counted: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for each in strategy_evidence(session):
-        row = counted[each.strategy.subject, each.environment.launcher, each.environment.scale]
-        row[0] += 1
-        row[1] += bool(each.rounds)
-        row[2] += len(each.rounds)
-        row[3] += sum(part.latency_s.size for part in each.rounds)
-    names = ("subject", "launcher", "scale", "strategies", "with_evidence", "rounds", "samples")
-    return [dict(zip(names, (*place, *values), strict=True)) for place, values in counted.items()]
-
-
-def troubles(session: Session) -> list[dict[str, object]]:
-    """Failed and invalid measurements whose round has no valid one since."""
-    rows = session.execute(
-        text(
-            "SELECT m.subject, m.operator, m.placement, m.round, m.status, m.verdict, m.reason, m.log_tail, m.finished_at "
-            "FROM measurement m WHERE (m.status = 'failed' OR m.verdict = 'INVALID') AND NOT EXISTS ("
-            "SELECT 1 FROM measurement v WHERE v.latency_key = m.latency_key AND v.round = m.round "
-            "AND v.status = 'complete' AND v.verdict <> 'INVALID') ORDER BY m.id"
-        )
+def last_measurement(
+    session: Session, subject: str, operator: str, placement: str, environment_key: str
+) -> LastMeasurement | None:
+    """The most recent attempt at a strategy in an environment, whatever its keys and outcome."""
+    query = text(
+        "SELECT m.id FROM measurement m JOIN environment e ON e.id = m.environment_id "
+        "WHERE m.subject = :subject AND m.operator = :operator AND m.placement = :placement AND e.key = :environment "
+        "ORDER BY m.started_at DESC, m.id DESC LIMIT 1"
     )
-    return [dict(row) for row in rows.mappings()]
+    values = {"subject": subject, "operator": operator, "placement": placement, "environment": environment_key}
+    found = session.execute(query, values).scalar()
+    if found is None:
+        return None
+    from catalog.evidence.tables import Measurement
+
+    row = session.get_one(Measurement, found)
+    duration = datetime.fromisoformat(row.finished_at) - datetime.fromisoformat(row.started_at)
+    return LastMeasurement(
+        row.latency_key,
+        row.round,
+        row.status,
+        row.verdict,
+        row.reason,
+        row.conditions,
+        row.started_at,
+        duration.total_seconds(),
+    )
+
+
+_COVERAGE = f"""
+SELECT s.subject, e.launcher, e.scale, COUNT(DISTINCT s.id) AS strategies,
+       COUNT(DISTINCT CASE WHEN m.id IS NOT NULL THEN s.id END) AS with_evidence,
+       COUNT(m.id) AS rounds, COALESCE(SUM(m.samples), 0) AS samples
+FROM strategy s
+JOIN environment e ON e.id = s.environment_id
+LEFT JOIN (
+    SELECT id, latency_key, (SELECT COUNT(*) FROM sample WHERE sample.measurement_id = measurement.id) AS samples
+    FROM measurement WHERE {MEASUREMENT_COUNTS}
+) m ON m.latency_key = s.latency_key
+WHERE s.declared
+GROUP BY s.subject, e.id, e.launcher, e.scale
+ORDER BY s.subject, e.id
+"""
+
+# A failed or invalid attempt is no longer a trouble once the same round of the same key is known.
+_TROUBLES = f"""
+SELECT m.subject, m.operator, m.placement, e.launcher, e.scale, m.round, m.status, m.verdict, m.reason, m.log_tail,
+       m.started_at
+FROM measurement m JOIN environment e ON e.id = m.environment_id
+JOIN strategy s ON s.latency_key = m.latency_key AND s.environment_id = m.environment_id AND s.declared
+     AND s.subject = m.subject AND s.operator = m.operator AND s.placement = m.placement
+WHERE NOT (m.status = 'complete' AND m.verdict = 'VALID')
+  AND NOT EXISTS (
+    SELECT 1 FROM (SELECT latency_key, round, id FROM measurement WHERE {MEASUREMENT_COUNTS}) known
+    WHERE known.latency_key = m.latency_key AND known.round = m.round AND known.id <> m.id
+  )
+ORDER BY m.started_at, m.id
+"""
+
+
+def coverage(session: Session) -> Sequence[Mapping[str, Any]]:
+    """Per subject and environment: subject, launcher, scale, strategies, with_evidence, rounds, samples."""
+    return list(session.execute(text(_COVERAGE)).mappings())
+
+
+def troubles(session: Session) -> Sequence[Mapping[str, Any]]:
+    """Attempts at declared strategies that failed, are INVALID or DOUBTFUL and were not made good since."""
+    return list(session.execute(text(_TROUBLES)).mappings())
+
+
+def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
+    """Rows of the view `leaderboard` by subject, environment and rank."""
+    where = "" if subject is None else "WHERE subject = :subject"
+    query = text(f"SELECT * FROM leaderboard {where} ORDER BY subject, environment, rank")
+    return list(session.execute(query, {} if subject is None else {"subject": subject}).mappings())

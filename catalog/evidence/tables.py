@@ -1,26 +1,56 @@
-"""Tables of the evidence. Times are UTC; quantities carry their unit in the name."""
+"""The empirical catalog as tables: what was measured, where, under which key.
 
-from datetime import UTC, datetime
-from typing import Any
+Names are singular, quantities carry SI units, times are UTC in ISO 8601. The DDL that databases really have is in
+`migrations/`; a test holds both together.
+"""
 
-from sqlalchemy import JSON, Column, ForeignKey, Integer, UniqueConstraint
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
+NAMES = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+# The evidence that counts: one complete and not INVALID measurement per key and round, one complete accuracy per key.
+MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
+ACCURACY_COUNTS = "status = 'complete'"
+
+
+class EvidenceTable(SQLModel):
+    """Root of the tables: metadata of their own, so that nothing else in the process mixes in."""
+
+    metadata: ClassVar[MetaData] = NAMES
 
 
 def _json() -> Any:
-    return Column(JSON, nullable=False)
+    return Field(sa_column=Column(JSON, nullable=False))
 
 
-def _owner(table: str) -> Any:
-    return Column(Integer, ForeignKey(f"{table}.id", ondelete="CASCADE"), nullable=False, index=True)
+def _bytes(*, optional: bool = False) -> Any:
+    return Field(default=None, sa_column=Column(BigInteger, nullable=True)) if optional else Field(sa_type=BigInteger)
 
 
-class Environment(SQLModel, table=True):
-    """Where something was measured; evidence of two environments is never mixed."""
+def _reference(target: str) -> Any:
+    return Field(sa_column=Column(Integer, ForeignKey(target), index=True, nullable=False))
+
+
+def _parent(target: str, *, in_primary_key: bool = False) -> Any:
+    """A foreign key whose rows go with their parent."""
+    reference = ForeignKey(target, ondelete="CASCADE")
+    return Field(sa_column=Column(Integer, reference, primary_key=in_primary_key, index=not in_primary_key, nullable=False))
+
+
+class Environment(EvidenceTable, table=True):
+    """Where and with what something was measured; evidence of two environments is never mixed."""
+
+    __tablename__ = "environment"
 
     id: int | None = Field(default=None, primary_key=True)
     key: str = Field(unique=True)
@@ -29,103 +59,121 @@ class Environment(SQLModel, table=True):
     host: str
     cpu_model: str
     cpu_count: int
-    memory_bytes: int
+    memory_bytes: int = _bytes()
     kernel: str
     engine: str
     onnxruntime: str
     tierwise: str
-    details: dict[str, Any] = Field(default_factory=dict, sa_column=_json())
-    created_at: str = Field(default_factory=_now)
+    details: dict[str, Any] = _json()
+    created_at: str
 
 
-class Artifact(SQLModel, table=True):
-    """What an operator made of a model."""
+class Artifact(EvidenceTable, table=True):
+    """What an operator made of a model: `ready`, `inapplicable` (the model does not allow it) or `failed`."""
+
+    __tablename__ = "artifact"
 
     id: int | None = Field(default=None, primary_key=True)
     key: str = Field(unique=True)
     subject: str
     operator: str
-    passes: list[Any] = Field(default_factory=list, sa_column=_json())
+    passes: list[dict[str, Any]] = _json()
     status: str
     reason: str | None = None
-    files: list[Any] = Field(default_factory=list, sa_column=_json())
-    size_bytes: int | None = None
-    details: dict[str, Any] = Field(default_factory=dict, sa_column=_json())
-    created_at: str = Field(default_factory=_now)
+    files: list[dict[str, Any]] = _json()
+    size_bytes: int | None = _bytes(optional=True)
+    details: dict[str, Any] = _json()
+    created_at: str
 
 
-class Strategy(SQLModel, table=True):
-    """A declared strategy in an environment, with the keys its evidence belongs to."""
+class Strategy(EvidenceTable, table=True):
+    """A declared strategy with the keys its evidence has now; what is no longer declared stays, marked so."""
 
+    __tablename__ = "strategy"
     __table_args__ = (UniqueConstraint("subject", "operator", "placement", "environment_id"),)
 
     id: int | None = Field(default=None, primary_key=True)
     subject: str
     operator: str
     placement: str
-    environment_id: int = Field(foreign_key="environment.id")
-    passes: list[Any] = Field(default_factory=list, sa_column=_json())
-    tiers: list[Any] = Field(default_factory=list, sa_column=_json())
+    tiers: list[str] = _json()
+    environment_id: int = _reference("environment.id")
+    passes: list[dict[str, Any]] = _json()
+    artifact_key: str = Field(index=True)
+    latency_key: str = Field(index=True)
+    accuracy_key: str = Field(index=True)
     task: str
     rounds: int
-    artifact_key: str
-    latency_key: str
-    accuracy_key: str
-    declared: bool = True
-    status: str = "applicable"
+    declared: bool
+    status: str
     reason: str | None = None
-    updated_at: str = Field(default_factory=_now)
+    updated_at: str
 
 
-class Measurement(SQLModel, table=True):
-    """One strategy in one round: one transaction."""
+class Measurement(EvidenceTable, table=True):
+    """One strategy in one round: `complete` or `failed`, with a verdict on its validity."""
+
+    __tablename__ = "measurement"
+    __table_args__ = (
+        Index(
+            "uq_measurement_latency_key_round",
+            "latency_key",
+            "round",
+            unique=True,
+            sqlite_where=text(MEASUREMENT_COUNTS),
+            postgresql_where=text(MEASUREMENT_COUNTS),
+        ),
+        Index("ix_measurement_subject_operator_placement", "subject", "operator", "placement"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     latency_key: str = Field(index=True)
-    environment_id: int = Field(foreign_key="environment.id")
+    environment_id: int = _reference("environment.id")
     subject: str
     operator: str
     placement: str
     round: int
     position: int
-    seed: int
+    seed: int = Field(sa_type=BigInteger)
     status: str
     verdict: str
     reason: str | None = None
     log_tail: str | None = None
     inputs_select: str
-    protocol: dict[str, Any] = Field(default_factory=dict, sa_column=_json())
-    conditions: dict[str, Any] = Field(default_factory=dict, sa_column=_json())
+    protocol: dict[str, Any] = _json()
+    conditions: dict[str, Any] = _json()
     started_at: str
     finished_at: str
-    duration_s: float
 
 
-class TierRun(SQLModel, table=True):
-    """What one tier was given and used in one measurement."""
+class TierRun(EvidenceTable, table=True):
+    """A tier during one measurement: its limits, cold start and resource use."""
 
     __tablename__ = "tier_run"
+
     id: int | None = Field(default=None, primary_key=True)
-    measurement_id: int = Field(sa_column=_owner("measurement"))
+    measurement_id: int = _parent("measurement.id")
     tier: str
     cpus: float
-    memory_bytes: int
+    memory_bytes: int = _bytes()
     threads: int
-    provider: str | None = None
+    provider: str
     cold_start_s: float | None = None
-    peak_rss_bytes: int | None = None
+    peak_rss_bytes: int | None = _bytes(optional=True)
     cpu_seconds: float | None = None
-    periods: int | None = None
     throttled_periods: int | None = None
+    periods: int | None = None
     throttled_s: float | None = None
 
 
-class Sample(SQLModel, table=True):
-    """One timed inference, end to end; transmission is what no tier accounts for."""
+class Sample(EvidenceTable, table=True):
+    """One timed inference, end to end; transmission is what its parts do not explain."""
 
+    __tablename__ = "sample"
     __table_args__ = (UniqueConstraint("measurement_id", "seq"),)
+
     id: int | None = Field(default=None, primary_key=True)
-    measurement_id: int = Field(sa_column=_owner("measurement"))
+    measurement_id: int = Field(sa_column=Column(Integer, ForeignKey("measurement.id", ondelete="CASCADE"), nullable=False))
     seq: int
     input_id: str
     repetition: int
@@ -133,36 +181,37 @@ class Sample(SQLModel, table=True):
     transmission_s: float
 
 
-class SamplePart(SQLModel, table=True):
-    """What one tier reported of one sample, by its own clock."""
+class SamplePart(EvidenceTable, table=True):
+    """A tier's own durations within a sample."""
 
     __tablename__ = "sample_part"
-    id: int | None = Field(default=None, primary_key=True)
-    sample_id: int = Field(sa_column=_owner("sample"))
-    tier: str
+
+    sample_id: int = _parent("sample.id", in_primary_key=True)
+    tier: str = Field(primary_key=True)
     preprocess_s: float
     compute_s: float
     postprocess_s: float
     serialise_s: float
 
 
-class SampleLink(SQLModel, table=True):
-    """Bytes of one sample on one link: up from the client, and back."""
+class SampleLink(EvidenceTable, table=True):
+    """Bytes a sample moved over a link."""
 
     __tablename__ = "sample_link"
-    id: int | None = Field(default=None, primary_key=True)
-    sample_id: int = Field(sa_column=_owner("sample"))
-    link: str
-    sent_bytes: int
-    received_bytes: int
+
+    sample_id: int = _parent("sample.id", in_primary_key=True)
+    link: str = Field(primary_key=True)
+    sent_bytes: int = _bytes()
+    received_bytes: int = _bytes()
 
 
-class LinkProbe(SQLModel, table=True):
-    """What a link was declared to carry and what it carried, before the measurement."""
+class LinkProbe(EvidenceTable, table=True):
+    """What a link really carried before a measurement, beside what was declared."""
 
     __tablename__ = "link_probe"
+
     id: int | None = Field(default=None, primary_key=True)
-    measurement_id: int = Field(sa_column=_owner("measurement"))
+    measurement_id: int = _parent("measurement.id")
     link: str
     direction: str
     declared_bit_per_s: float
@@ -170,51 +219,65 @@ class LinkProbe(SQLModel, table=True):
     rtt_s: float
 
 
-class Accuracy(SQLModel, table=True):
-    """An artifact judged on the whole validation set."""
+class Accuracy(EvidenceTable, table=True):
+    """How well an artifact predicts with one provider, in percent over all validation items."""
+
+    __tablename__ = "accuracy"
+    __table_args__ = (
+        Index(
+            "uq_accuracy_key",
+            "key",
+            unique=True,
+            sqlite_where=text(ACCURACY_COUNTS),
+            postgresql_where=text(ACCURACY_COUNTS),
+        ),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     key: str = Field(index=True)
-    environment_id: int = Field(foreign_key="environment.id")
+    environment_id: int = _reference("environment.id")
     subject: str
     operator: str
     provider: str
-    metric: str
-    accuracy_pct: float
+    metric_primary: str
     top1_pct: float | None = None
     top5_pct: float | None = None
     miou_pct: float | None = None
     items: int
+    status: str
+    reason: str | None = None
     started_at: str
     finished_at: str
 
 
-class AccuracyItem(SQLModel, table=True):
-    """One validation item: was the label first, was it among the first five."""
+class AccuracyItem(EvidenceTable, table=True):
+    """Whether a validation item was hit."""
 
     __tablename__ = "accuracy_item"
-    id: int | None = Field(default=None, primary_key=True)
-    accuracy_id: int = Field(sa_column=_owner("accuracy"))
-    item_id: str
+
+    accuracy_id: int = _parent("accuracy.id", in_primary_key=True)
+    item_id: str = Field(primary_key=True)
     top1: bool
     top5: bool
 
 
-class AccuracyClassItem(SQLModel, table=True):
-    """One validation image and class: pixels in the intersection and in the union."""
+class AccuracyClassItem(EvidenceTable, table=True):
+    """Intersection and union of one class in one validation image."""
 
     __tablename__ = "accuracy_class_item"
-    id: int | None = Field(default=None, primary_key=True)
-    accuracy_id: int = Field(sa_column=_owner("accuracy"))
-    item_id: str
-    class_id: int
-    intersection_px: int
-    union_px: int
+
+    accuracy_id: int = _parent("accuracy.id", in_primary_key=True)
+    item_id: str = Field(primary_key=True)
+    class_id: int = Field(primary_key=True)
+    intersection_px: int = _bytes()
+    union_px: int = _bytes()
 
 
-class Slo(SQLModel, table=True):
-    """A named target, as declared at the last fill."""
+class Slo(EvidenceTable, table=True):
+    """A named target as declared at the last fill: seconds by percentile, percent."""
+
+    __tablename__ = "slo"
 
     name: str = Field(primary_key=True)
-    latency: dict[str, Any] = Field(default_factory=dict, sa_column=_json())
-    accuracy: dict[str, Any] = Field(default_factory=dict, sa_column=_json())
+    latency: dict[str, float] = _json()
+    accuracy: dict[str, float] = _json()

@@ -1,0 +1,211 @@
+"""Storing evidence. Each function works inside the caller's transaction; the caller commits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, SQLModel
+
+from catalog.declaration.schema import SloSpec
+from catalog.errors import DuplicateEvidenceError
+from catalog.evidence.records import (
+    AccuracyRecord,
+    ArtifactRecord,
+    EnvironmentRecord,
+    MeasurementRecord,
+    SampleRecord,
+    StrategyRecord,
+)
+from catalog.evidence.tables import (
+    Accuracy,
+    AccuracyClassItem,
+    AccuracyItem,
+    Artifact,
+    Environment,
+    LinkProbe,
+    Measurement,
+    Sample,
+    SampleLink,
+    SamplePart,
+    Slo,
+    Strategy,
+    TierRun,
+)
+
+
+def utc_text(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds; a naive moment is taken as UTC."""
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return aware.isoformat(timespec="milliseconds")
+
+
+def _now() -> str:
+    return utc_text(datetime.now(UTC))
+
+
+def upsert_environment(session: Session, record: EnvironmentRecord) -> int:
+    """Store an environment or refresh the one with its key; returns its id."""
+    values = asdict(record) | {"details": dict(record.details)}
+    known = session.execute(select(Environment).where(_column(Environment, "key") == record.key)).scalar_one_or_none()
+    if known is None:
+        known = Environment(**values, created_at=_now())
+    else:
+        known.sqlmodel_update(values)
+    session.add(known)
+    session.flush()
+    assert known.id is not None
+    return known.id
+
+
+def upsert_artifact(session: Session, record: ArtifactRecord) -> int:
+    """Store an artifact or refresh the one with its key; returns its id."""
+    values = asdict(record)
+    known = session.execute(select(Artifact).where(_column(Artifact, "key") == record.key)).scalar_one_or_none()
+    if known is None:
+        known = Artifact(**values, created_at=_now())
+    else:
+        known.sqlmodel_update(values)
+    session.add(known)
+    session.flush()
+    assert known.id is not None
+    return known.id
+
+
+def sync_strategies(session: Session, environment_id: int, records: Sequence[StrategyRecord]) -> None:
+    """Make the declared strategies of an environment exactly `records`.
+
+    Parameters
+    ----------
+    session : Session
+    environment_id : int
+    records : sequence of StrategyRecord
+        All that are declared now. What was declared in this environment and is not among them is marked so and kept
+        with its evidence; in other environments, what is not declared at all any more is marked too.
+    """
+    names = {(record.subject, record.operator, record.placement) for record in records}
+    known: dict[tuple[str, str, str], Strategy] = {}
+    for row in session.execute(select(Strategy)).scalars():
+        name = (row.subject, row.operator, row.placement)
+        if row.environment_id == environment_id:
+            known[name] = row
+        if name not in names and row.declared:
+            row.declared = False
+            row.updated_at = _now()
+    for record in records:
+        values = asdict(record) | {"tiers": list(record.tiers), "declared": True}
+        strategy = known.get((record.subject, record.operator, record.placement))
+        if strategy is None:
+            session.add(Strategy(**values, environment_id=environment_id, updated_at=_now()))
+        elif any(getattr(strategy, name) != value for name, value in values.items()):
+            strategy.sqlmodel_update(values | {"updated_at": _now()})
+    session.flush()
+
+
+def sync_slos(session: Session, slos: Mapping[str, SloSpec]) -> None:
+    """Make the stored targets exactly those declared."""
+    known = {row.name: row for row in session.execute(select(Slo)).scalars()}
+    for name, row in known.items():
+        if name not in slos:
+            session.delete(row)
+    for name, declared in slos.items():
+        latency = {f"{percentile:g}": limit for percentile, limit in declared.latency_s.items()}
+        accuracy = declared.accuracy.model_dump(exclude_none=True)
+        session.merge(Slo(name=name, latency=latency, accuracy=accuracy))
+    session.flush()
+
+
+def record_measurement(session: Session, record: MeasurementRecord) -> int:
+    """Store one strategy in one round with everything below it, all or nothing.
+
+    Parameters
+    ----------
+    session : Session
+        Its transaction goes on; the caller commits.
+    record : MeasurementRecord
+
+    Returns
+    -------
+    int
+        The measurement's id.
+
+    Raises
+    ------
+    DuplicateEvidenceError
+        When complete, valid evidence of this key and round is stored already. Nothing is stored then.
+    """
+    children = ("tier_runs", "link_probes", "samples")
+    values = {name: value for name, value in vars(record).items() if name not in children}
+    values |= {
+        "protocol": dict(record.protocol),
+        "conditions": dict(record.conditions),
+        "started_at": utc_text(record.started_at),
+        "finished_at": utc_text(record.finished_at),
+    }
+    try:
+        with session.begin_nested():
+            measurement_id = _insert_parent(session, Measurement, values)
+            _insert_all(session, TierRun, record.tier_runs, measurement_id=measurement_id)
+            _insert_all(session, LinkProbe, record.link_probes, measurement_id=measurement_id)
+            _insert_samples(session, measurement_id, record.samples)
+    except IntegrityError as error:
+        _raise_duplicate(error, "measurement.latency_key", f"round {record.round} of latency {record.latency_key[:12]}…")
+        raise
+    return measurement_id
+
+
+def record_accuracy(session: Session, record: AccuracyRecord) -> int:
+    """Store an accuracy with its items, all or nothing; raises and returns as `record_measurement` does."""
+    values = {name: value for name, value in vars(record).items() if name not in ("item_hits", "class_pixels")}
+    values |= {"started_at": utc_text(record.started_at), "finished_at": utc_text(record.finished_at)}
+    try:
+        with session.begin_nested():
+            accuracy_id = _insert_parent(session, Accuracy, values)
+            _insert_all(session, AccuracyItem, record.item_hits, accuracy_id=accuracy_id)
+            _insert_all(session, AccuracyClassItem, record.class_pixels, accuracy_id=accuracy_id)
+    except IntegrityError as error:
+        _raise_duplicate(error, "accuracy.key", f"accuracy {record.key[:12]}…")
+        raise
+    return accuracy_id
+
+
+def _insert_samples(session: Session, measurement_id: int, samples: Sequence[SampleRecord]) -> None:
+    if not samples:
+        return
+    fields = ("seq", "input_id", "repetition", "latency_s", "transmission_s")
+    rows = [{"measurement_id": measurement_id} | {name: getattr(each, name) for name in fields} for each in samples]
+    session.execute(insert(Sample), rows)
+    stored = select(_column(Sample, "seq"), _column(Sample, "id")).where(
+        _column(Sample, "measurement_id") == measurement_id
+    )
+    identity: dict[int, int] = dict(session.execute(stored).tuples().all())
+    parts = [vars(part) | {"sample_id": identity[each.seq]} for each in samples for part in each.parts]
+    links = [vars(link) | {"sample_id": identity[each.seq]} for each in samples for link in each.links]
+    for table, children in ((SamplePart, parts), (SampleLink, links)):
+        if children:
+            session.execute(insert(table), children)
+
+
+def _insert_parent(session: Session, table: type[SQLModel], values: Mapping[str, Any]) -> int:
+    return int(session.execute(insert(table).returning(_column(table, "id")), [dict(values)]).scalar_one())
+
+
+def _insert_all(session: Session, table: type[SQLModel], records: Iterable[object], **parent: int) -> None:
+    rows = [vars(record) | parent for record in records]
+    if rows:
+        session.execute(insert(table), rows)
+
+
+def _raise_duplicate(error: IntegrityError, column: str, what: str) -> None:
+    """Translate the violation of the partial unique index; SQLite names columns, PostgreSQL the index."""
+    said = str(error.orig)
+    index = "uq_measurement_latency_key_round" if column.startswith("measurement") else "uq_accuracy_key"
+    if (said.startswith("UNIQUE") and column in said) or index in said:
+        raise DuplicateEvidenceError(f"{what} is already known, complete and valid; it is not measured twice") from error
+
+
+def _column(table: type[SQLModel], name: str) -> Any:
+    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    return getattr(table, name)
