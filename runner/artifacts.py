@@ -129,13 +129,7 @@ def _apply(
 
 def _collect(model: Path, parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:
     """Verify the parts and move copies of them into the artifact's directory."""
-    names = (
-        ["model"]
-        if len(parts) == 1
-        else ["head", "tail"]
-        if len(parts) == 2
-        else [f"part{i}" for i in range(len(parts))]
-    )
+    names = {1: ["model"], 2: ["head", "tail"]}.get(len(parts)) or [f"part{index}" for index in range(len(parts))]
     for part in parts:
         _check(part)
     _same_signature(model, parts)

@@ -27,24 +27,23 @@ from runner.launchers import Selection, select_launcher
 from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
-from runner.reports import leaderboard_rows, leaderboard_tables
+from runner.reports import leaderboard_tables
 from runner.reports.units import duration
 from runner.settings import RunnerSettings
 from runner.tiers import Scale, check_host
 
 app = typer.Typer(
-    help="Measure which operator serves best on which tier.\n\nStart with: runner validate, runner plan, runner fill-catalog",
+    help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+_NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
 out = Console()
 err = Console(stderr=True)
 
-CatalogOption = Annotated[
-    Path | None, typer.Option("--catalog", "-c", help="The catalog file [default: strategies.yaml]")
-]
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file [default: strategies.yaml]")]
 DatabaseOption = Annotated[
     str | None, typer.Option("--database", "-d", help="SQLite file or database URL [default: tierwise.db]")
 ]
@@ -115,11 +114,11 @@ def plan(
         _print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
-    out.print(
-        _plan_table(made) if made.rounds or made.accuracies else "Nothing is missing: every strategy has its evidence."
-    )
-    if made.rounds or made.accuracies:
-        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+    if not (made.rounds or made.accuracies):
+        out.print(_NOTHING_MISSING)
+        return
+    out.print(_plan_table(made))
+    out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
 
 
 def _plan_table(made: Plan) -> Table:
@@ -214,18 +213,13 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
         environment.sync_strategies(writing, made, environment_id, session)
         writing.commit()
     if not (made.rounds or made.accuracies):
-        err.print("Nothing is missing: every strategy has its evidence.")
+        err.print(_NOTHING_MISSING)
+    else:
+        selection.launcher.prepare()
     with Progress(err, made.estimate_s) as progress:
         stop = StopRequest(progress)
-        filler = Filler(
-            session,
-            database,
-            selection.launcher,
-            ArtifactStore(workdir / "artifacts"),
-            workdir,
-            environment_id,
-            progress,
-        )
+        artifacts = ArtifactStore(workdir / "artifacts")
+        filler = Filler(session, database, selection.launcher, artifacts, workdir, environment_id, progress)
         with stop.listening():
             outcome = filler.run(made, stop)
     with database.session() as writing:
@@ -249,9 +243,9 @@ def _report(outcome: Outcome) -> None:
 @app.command(epilog=_example("runner status"))
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Count what is known per subject and environment, and list failed or invalid measurements."""
-    with _database(database).session() as reading:
-        rows = [dict(row) for row in store.coverage(reading)]
-        troubles = [dict(row) for row in store.troubles(reading)]
+    with _database(database).session() as session:
+        rows = [dict(row) for row in store.coverage(session)]
+        troubles = [dict(row) for row in store.troubles(session)]
     if as_json:
         _print_json({"coverage": rows, "troubles": troubles})
         return
@@ -273,10 +267,10 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Print every strategy with evidence, fastest first, per subject."""
-    with _database(database).session() as reading:
-        rows = leaderboard_rows(reading, subject=subject)
+    with _database(database).session() as session:
+        rows = store.leaderboard(session, subject=subject)
     if as_json:
-        _print_json(rows)
+        _print_json([dict(row) for row in rows])
         return
     if not rows:
         raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")

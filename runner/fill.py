@@ -172,9 +172,7 @@ class Filler:
         except (LaunchError, TierCallError) as error:
             self._fail(outcome, f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        record = records.accuracy(
-            task.keyed, self.environment_id, setup, result, started, self._classes(strategy.subject)
-        )
+        record = records.accuracy(task.keyed, self.environment_id, setup, result, started)
         with self.database.session() as writing:
             store.record_accuracy(writing, record)
             writing.commit()
@@ -200,7 +198,7 @@ class Filler:
         try:
             measured = measure(self.launcher, setup, protocol, on_sample=tick)
         except (LaunchError, TierCallError) as error:
-            self._store_measurement(records.failed(attempt, setup, error, time.monotonic() - clock))
+            self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(outcome, f"{label}: {error}")
             return
         tolerances = {name: self.session.catalog.links[name].tolerance for name in strategy.links}
@@ -221,9 +219,6 @@ class Filler:
     def _fail(self, outcome: Outcome, message: str) -> None:
         outcome.failures.append(message)
         self.watcher.end(f"failed: {message}")
-
-    def _classes(self, subject: str) -> int:
-        return self.session.subjects[subject].classes
 
     def _setup(self, keyed: Keyed) -> Setup:
         strategy, catalog = keyed.strategy, self.session.catalog

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session as SqlSession
 
 from catalog.declaration import Catalog, Strategy
 from catalog.evidence import Database, store
@@ -57,6 +60,7 @@ class Keyed:
     latency_key: str
     conditions: Mapping[str, object]
     input_ids: tuple[str, ...]
+    inputs_select: str
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,12 @@ def key_strategy(session: Session, strategy: Strategy) -> Keyed:
         postprocess=subject.postprocess,
         **conditions,
     )
-    return Keyed(strategy, passes, artifact, accuracy, ran_on, latency, conditions, input_ids)
+    return Keyed(
+        strategy, passes, artifact, accuracy, ran_on, latency, conditions, input_ids, catalog.experiment.select
+    )
 
 
-def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, object]:
+def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
     """What a latency depends on besides the artifact and the inputs."""
     experiment = session.catalog.experiment
     return {
@@ -180,9 +186,9 @@ def make_plan(session: Session, database: Database, environment_key: str) -> Pla
 
 
 class _Known:
-    """Evidence looked up once per plan."""
+    """Evidence looked up for the plan."""
 
-    def __init__(self, reading: store.SqlSession, environment_key: str) -> None:
+    def __init__(self, reading: SqlSession, environment_key: str) -> None:
         self._reading = reading
         self._environment_key = environment_key
 
@@ -220,7 +226,7 @@ def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) 
     return tuple(missing)
 
 
-def _why(keyed: Keyed, last: "store.LastMeasurement | None", done: set[int]) -> str:
+def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> str:
     """One phrase a person can check."""
     if last is None:
         return "never measured in this environment"
@@ -234,13 +240,12 @@ def _why(keyed: Keyed, last: "store.LastMeasurement | None", done: set[int]) -> 
     return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
 
 
-def _estimate_s(session: Session, keyed: Keyed, last: "store.LastMeasurement | None") -> float:
+def _estimate_s(session: Session, keyed: Keyed, last: store.LastMeasurement | None) -> float:
     if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
         return last.duration_s
     experiment = session.catalog.experiment
-    slowest = min(
-        (link.up_bit_per_s for link in route_links(session.catalog, keyed.strategy, session.scale)), default=0
-    )
+    rates = [link.up_bit_per_s for link in route_links(session.catalog, keyed.strategy, session.scale)]
+    slowest = min(rates, default=0)
     transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
     count = len(keyed.input_ids) * (experiment.warmup + experiment.repetitions)
     return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(session.scale.factor) + transmission_s)

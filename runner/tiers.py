@@ -97,7 +97,7 @@ def route_tiers(catalog: Catalog, strategy: Strategy, scale: Scale, host: Host) 
 def route_links(catalog: Catalog, strategy: Strategy, scale: Scale) -> tuple[LinkLimits, ...]:
     """The links along the route, at this scale."""
     limits = []
-    for name, upstream, downstream in zip(strategy.links, strategy.route, strategy.route[1:], strict=True):
+    for name, upstream, downstream in zip(strategy.links, strategy.route[:-1], strategy.route[1:], strict=True):
         declared = catalog.links[name]
         limits.append(
             LinkLimits(

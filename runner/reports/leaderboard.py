@@ -1,37 +1,26 @@
 """The leaderboard: per subject, every strategy with evidence, fastest first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from runner.reports.units import duration, percent, points, size
 
 
-def leaderboard_rows(session: Session, *, subject: str | None = None) -> list[dict[str, Any]]:
-    """Rows of the view `leaderboard`, as plain mappings in SI units."""
-    query = "SELECT * FROM leaderboard"
-    if subject is not None:
-        query += " WHERE subject = :subject"
-    rows = session.execute(text(query), {"subject": subject} if subject else {}).mappings()
-    return [dict(row) for row in rows]
-
-
-def leaderboard_tables(rows: Sequence[dict[str, Any]]) -> Iterator[Table]:
+def leaderboard_tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     """One table per subject and environment, 100 columns wide at most."""
 
-    def group(row: dict[str, Any]) -> tuple[str, str, str]:
+    def group(row: Mapping[str, Any]) -> tuple[str, str, str]:
         return (row["subject"], row["launcher"], row["scale"])
 
     for (subject, launcher, scale), members in groupby(sorted(rows, key=lambda r: (group(r), r["rank"])), key=group):
         yield _table(subject, launcher, scale, list(members))
 
 
-def _table(subject: str, launcher: str, scale: str, rows: Sequence[dict[str, Any]]) -> Table:
+def _table(subject: str, launcher: str, scale: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     emulated = "" if scale == "1" else f", emulated at {scale}"
     first = rows[0]
     table = Table(
@@ -55,7 +44,7 @@ def _table(subject: str, launcher: str, scale: str, rows: Sequence[dict[str, Any
     return table
 
 
-def _cells(row: dict[str, Any]) -> list[str | Text]:
+def _cells(row: Mapping[str, Any]) -> list[str | Text]:
     doubtful = row["verdict"] not in (None, "VALID")
     return [
         str(row["rank"]),

@@ -1,0 +1,208 @@
+"""From what was measured to records of the evidence, verdict included."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
+from typing import Any
+
+from catalog.evidence.records import (
+    AccuracyRecord,
+    ArtifactFile,
+    ArtifactRecord,
+    ClassPixels,
+    ItemHits,
+    LinkBytes,
+    LinkProbeRecord,
+    MeasurementRecord,
+    PartTimes,
+    SampleRecord,
+    TierRunRecord,
+)
+from runner.artifacts import Artifact
+from runner.errors import LaunchError, TierCallError
+from runner.experiment import PROTOCOL_VERSION, Measured, Setup
+from runner.launchers import LinkLimits
+from runner.plan import Keyed
+from tierserver.messages import EvaluateResult, ItemScore, LinkProbe, Sample
+
+_LOG_TAIL_CHARACTERS = 4000
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at one strategy in one round."""
+
+    keyed: Keyed
+    environment_id: int
+    round: int
+    position: int
+    seed: int
+    started: datetime
+
+
+def passes(keyed: Keyed) -> list[dict[str, Any]]:
+    """An operator's passes as the evidence keeps them: every option resolved."""
+    return [{"name": step.name, "options": dict(step.options())} for step in keyed.passes]
+
+
+def artifact(keyed: Keyed, built: Artifact | None, reason: str | None) -> ArtifactRecord:
+    """An artifact: ready, inapplicable (built is a refusal), or failed (nothing was built)."""
+    files = built.files if built else ()
+    return ArtifactRecord(
+        key=keyed.artifact_key,
+        subject=keyed.strategy.subject,
+        operator=keyed.strategy.operator,
+        passes=passes(keyed),
+        status="failed" if built is None else "inapplicable" if built.inapplicable else "ready",
+        reason=reason,
+        files=[ArtifactFile(index, each.file, each.sha256, each.size_bytes) for index, each in enumerate(files)],
+        size_bytes=built.size_bytes if built and not built.inapplicable else None,
+    )
+
+
+def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) -> MeasurementRecord:
+    """A measurement that came to nothing, with the reason and the end of the log."""
+    return MeasurementRecord(
+        **_attempted(attempt, took_s),
+        status="failed",
+        verdict="INVALID",
+        reason=str(error),
+        log_tail=error.log_tail[-_LOG_TAIL_CHARACTERS:] or None,
+    )
+
+
+def complete(
+    attempt: Attempt, setup: Setup, measured: Measured, tolerances: Mapping[str, float], took_s: float
+) -> MeasurementRecord:
+    """A measurement with its samples; a link out of tolerance makes it INVALID."""
+    probes = [probe for link in setup.links for probe in _probes(link, measured.probes[link.name])]
+    reasons = [text for probe in probes if (text := out_of_tolerance(probe, tolerances[probe.link]))]
+    return MeasurementRecord(
+        **_attempted(attempt, took_s),
+        status="complete",
+        verdict="INVALID" if reasons else "VALID",
+        reason="; ".join(reasons) or None,
+        tier_runs=_tier_runs(setup, measured),
+        link_probes=probes,
+        samples=[_sample(sample) for sample in measured.samples],
+    )
+
+
+def out_of_tolerance(probe: LinkProbeRecord, tolerance: float) -> str | None:
+    """Why a link makes a measurement INVALID, or None."""
+    ratio = probe.measured_bit_per_s / probe.declared_bit_per_s
+    if abs(ratio - 1) <= tolerance:
+        return None
+    return (
+        f"link {probe.link} {probe.direction}: measured {probe.measured_bit_per_s / 1e6:.3g} Mbit/s, declared "
+        f"{probe.declared_bit_per_s / 1e6:.3g} Mbit/s, {100 * (ratio - 1):+.1f} % where {100 * tolerance:.0f} % is allowed"
+    )
+
+
+def accuracy(
+    keyed: Keyed, environment_id: int, setup: Setup, result: EvaluateResult, started: datetime
+) -> AccuracyRecord:
+    """An accuracy and its items."""
+    items = result.items
+    classified = items[0].top1 is not None
+    return AccuracyRecord(
+        key=keyed.accuracy_key,
+        environment_id=environment_id,
+        subject=keyed.strategy.subject,
+        operator=keyed.strategy.operator,
+        provider=setup.providers[setup.placement[0]][0],
+        metric_primary="top1" if classified else "miou",
+        items=len(items),
+        status="complete",
+        started_at=started,
+        finished_at=datetime.now(UTC),
+        top1_pct=_share(item.top1 for item in items) if classified else None,
+        top5_pct=_share(item.top5 for item in items) if classified else None,
+        miou_pct=None if classified else mean_iou(items),
+        item_hits=[ItemHits(item.item_id, bool(item.top1), bool(item.top5)) for item in items if classified],
+        class_pixels=[] if classified else [pixels for item in items for pixels in _class_pixels(item)],
+    )
+
+
+def mean_iou(items: Sequence[ItemScore]) -> float:
+    """Summed intersections over summed unions per class, averaged over the classes that occur, in percent."""
+    # A tier leaves out the classes above the highest one it saw in an image.
+    intersections = [sum(column) for column in zip_longest(*(item.intersections or () for item in items), fillvalue=0)]
+    unions = [sum(column) for column in zip_longest(*(item.unions or () for item in items), fillvalue=0)]
+    ratios = [inner / outer for inner, outer in zip(intersections, unions, strict=True) if outer]
+    return 100 * sum(ratios) / len(ratios)
+
+
+def _share(hits: Iterable[bool | None]) -> float:
+    values = [bool(hit) for hit in hits]
+    return 100 * sum(values) / len(values)
+
+
+def _class_pixels(item: ItemScore) -> list[ClassPixels]:
+    """Only the classes that occur in the image or in the answer."""
+    pairs = zip(item.intersections or (), item.unions or (), strict=True)
+    return [ClassPixels(item.item_id, label, inner, outer) for label, (inner, outer) in enumerate(pairs) if outer]
+
+
+def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
+    """What a complete and a failed measurement have in common."""
+    keyed, strategy = attempt.keyed, attempt.keyed.strategy
+    return {
+        "latency_key": keyed.latency_key,
+        "environment_id": attempt.environment_id,
+        "subject": strategy.subject,
+        "operator": strategy.operator,
+        "placement": strategy.placement.name,
+        "round": attempt.round,
+        "position": attempt.position,
+        "seed": attempt.seed,
+        "inputs_select": keyed.inputs_select,
+        "protocol": {"version": PROTOCOL_VERSION, "input_ids": list(keyed.input_ids)},
+        "conditions": dict(keyed.conditions),
+        "started_at": attempt.started,
+        "finished_at": attempt.started + timedelta(seconds=took_s),
+    }
+
+
+def _probes(link: LinkLimits, probe: LinkProbe) -> tuple[LinkProbeRecord, LinkProbeRecord]:
+    return (
+        LinkProbeRecord(link.name, "up", link.up_bit_per_s, probe.up.rate_bit_per_s, probe.rtt_s),
+        LinkProbeRecord(link.name, "down", link.down_bit_per_s, probe.down.rate_bit_per_s, probe.rtt_s),
+    )
+
+
+def _tier_runs(setup: Setup, measured: Measured) -> list[TierRunRecord]:
+    records = []
+    for tier in setup.tiers:
+        stats = measured.stats[tier.name]
+        records.append(
+            TierRunRecord(
+                tier=tier.name,
+                cpus=tier.cpus,
+                memory_bytes=tier.memory_bytes,
+                threads=tier.threads,
+                provider=setup.providers[tier.name][0] if tier.name in setup.providers else "none",
+                cold_start_s=measured.cold_start_s.get(tier.name),
+                peak_rss_bytes=stats.peak_rss_bytes,
+                cpu_seconds=stats.cpu_seconds,
+                periods=stats.cgroup.nr_periods if stats.cgroup else None,
+                throttled_periods=stats.cgroup.nr_throttled if stats.cgroup else None,
+                throttled_s=stats.cgroup.throttled_s if stats.cgroup else None,
+            )
+        )
+    return records
+
+
+def _sample(sample: Sample) -> SampleRecord:
+    """A sample; transmission is what the tiers' own durations leave of the latency."""
+    busy_s = sum(p.preprocess_s + p.compute_s + p.postprocess_s + p.serialise_s for p in sample.parts)
+    return SampleRecord(
+        seq=sample.seq,
+        input_id=sample.input_id,
+        repetition=sample.repetition,
+        latency_s=sample.latency_s,
+        transmission_s=max(0.0, sample.latency_s - busy_s),
+        parts=[PartTimes(**asdict(part)) for part in sample.parts],
+        links=[LinkBytes(**asdict(link)) for link in sample.links],
+    )
