@@ -9,11 +9,12 @@ from typing import Any
 
 from sqlmodel import Session as SqlSession
 
-from catalog.declaration import Catalog, Strategy
+from catalog.declaration import Catalog, Strategy, SubjectSpec
 from catalog.evidence import Database, store
 from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner import host as host_facts
 from runner.artifacts import file_sha256
+from runner.errors import SubjectError
 from runner.experiment import PROTOCOL_VERSION
 from runner.operators import Pass, make_pass
 from runner.subjects import Subject, resolve_subject
@@ -42,10 +43,13 @@ class Session:
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
-        return {
-            name: resolve_subject(name, spec.model, spec.dataset, spec.task, self.base)
-            for name, spec in self.catalog.subjects.items()
-        }
+        return {name: _resolve(name, spec, self.base) for name, spec in self.catalog.subjects.items()}
+
+
+def _resolve(name: str, spec: SubjectSpec, base: Path) -> Subject:
+    if not isinstance(spec.dataset, str):
+        raise SubjectError(f"subject {name}: datasets of one's own are not supported yet; use a builtin: dataset")
+    return resolve_subject(name, spec.model, spec.dataset, spec.task, base)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Plan:
 
     @property
     def estimate_s(self) -> float:
-        return sum(task.estimate_s for task in (*self.accuracies, *self.rounds))
+        return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
 
 
 def key_strategy(session: Session, strategy: Strategy) -> Keyed:

@@ -24,6 +24,7 @@ from runner.errors import LaunchError, TierCallError
 from runner.experiment import PROTOCOL_VERSION, Measured, Setup
 from runner.launchers import LinkLimits
 from runner.plan import Keyed
+from runner.reports.units import rate
 from tierserver.messages import EvaluateResult, ItemScore, LinkProbe, Sample
 
 _LOG_TAIL_CHARACTERS = 4000
@@ -94,10 +95,9 @@ def out_of_tolerance(probe: LinkProbeRecord, tolerance: float) -> str | None:
     ratio = probe.measured_bit_per_s / probe.declared_bit_per_s
     if abs(ratio - 1) <= tolerance:
         return None
-    return (
-        f"link {probe.link} {probe.direction}: measured {probe.measured_bit_per_s / 1e6:.3g} Mbit/s, declared "
-        f"{probe.declared_bit_per_s / 1e6:.3g} Mbit/s, {100 * (ratio - 1):+.1f} % where {100 * tolerance:.0f} % is allowed"
-    )
+    measured, declared = rate(probe.measured_bit_per_s), rate(probe.declared_bit_per_s)
+    deviation = f"{100 * (ratio - 1):+.1f} % where {100 * tolerance:.0f} % is allowed"
+    return f"link {probe.link} {probe.direction}: measured {measured}, declared {declared}, {deviation}"
 
 
 def accuracy(

@@ -37,12 +37,21 @@ class Pass(Protocol):
     `name` and `version` enter the artifact's content key, as do `options()`, every one resolved for this host.
     """
 
-    name: str
-    version: int
-    calibration_samples: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def calibration_samples(self) -> int:
+        """How many calibration inputs it wants; 0 for none."""
+        ...
 
     def options(self) -> Mapping[str, object]:
         """Every option, defaults included, resolved for this host."""
+        ...
 
     def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
         """Rewrite the parts (one file, or several once partitioned); raises Refusal where the model forbids it."""
+        ...

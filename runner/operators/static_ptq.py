@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx
@@ -53,8 +53,8 @@ class StaticPtq:
 
     declared: StaticPtqOptions
     reduce_range: bool
-    name = "static_ptq"
-    version = 1
+    name: ClassVar[str] = "static_ptq"
+    version: ClassVar[int] = 1
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> "StaticPtq":
@@ -110,7 +110,7 @@ def _with_minimum_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _input_name(model: onnx.ModelProto) -> str:
     initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value.name for value in model.graph.input if value.name not in initializers]
+    inputs: list[str] = [value.name for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1:
         raise OperatorError(f"static_ptq calibrates models with one input, got {len(inputs)}: {', '.join(inputs)}")
     return inputs[0]
