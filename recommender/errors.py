@@ -1,15 +1,15 @@
 """What can go wrong while answering, apart from the web: `problems.py` maps each to a status.
 
-    RecommenderError
-    ├── EvidenceUnavailable       the database is missing, empty, unreadable or of another version
-    │   ├── DatabaseMissing
-    │   ├── DatabaseVersionMismatch
-    │   └── NoEvidence
-    ├── NotDeclared               a name that the evidence does not know
-    │   ├── UnknownSubject
-    │   ├── UnknownSlo
-    │   └── UnknownEnvironment
-    └── BodyTooLarge              a request beyond what any question needs
+RecommenderError
+├── EvidenceUnavailable       the database is missing, empty, unreadable or of another version
+│   ├── DatabaseMissing
+│   ├── DatabaseVersionMismatch
+│   └── NoEvidence
+├── NotDeclared               a name that the evidence does not know
+│   ├── UnknownSubject
+│   ├── UnknownSlo
+│   └── UnknownEnvironment
+└── BodyTooLarge              a request beyond what any question needs
 """
 
 from collections.abc import Iterable
@@ -27,12 +27,12 @@ class EvidenceUnavailable(RecommenderError):
 
 
 class DatabaseMissing(EvidenceUnavailable):
-    """No database where one was expected."""
+    """No database where one was expected, or a file without our tables."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, reason: str = "there is nothing here") -> None:
         self.database = database
         super().__init__(
-            f"there is no evidence database at {database!r}; `{FILL_COMMAND}` creates and fills one, "
+            f"no evidence database at {database!r} ({reason}); `{FILL_COMMAND}` creates and fills one, "
             "and TIERWISE_DATABASE or --database names another place"
         )
 
@@ -88,9 +88,7 @@ class BodyTooLarge(RecommenderError):
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        super().__init__(
-            f"the request body is larger than {limit_bytes} bytes; a question is one small JSON object"
-        )
+        super().__init__(f"the request body is larger than {limit_bytes} bytes; a question is one small JSON object")
 
 
 def _shown(name: str) -> str:

@@ -102,14 +102,14 @@ class StrategyOut(_Out):
     latency: LatencyOut
     accuracy: AccuracyOut | None
     size_bytes: int | None = Field(description="All model files of the strategy together")
-    sent_bytes: float | None = Field(description="Median per request, over all links and both directions")
+    sent_bytes: float | None = Field(description="Median per request, over all links of the route")
 
 
 class RecommendationOut(StrategyOut):
     """The strategy to use, and why it rather than the next best."""
 
     why: str
-    artifact_sha256: dict[str, str] = Field(description="The measured model file of each part")
+    artifact_sha256: dict[str, str] = Field(description="Of the measured model files, by name")
 
 
 class AlternativeOut(StrategyOut):

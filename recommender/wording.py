@@ -141,8 +141,10 @@ def _claim(answer: Answer, best: Estimate) -> str:
     number = f"{percentile_name(best.percentile)} {duration(best.percentile_s)}"
     feasible = 1 + len(answer.alternatives)
     if feasible == 1:
-        only = "the only strategy measured" if len(answer.considered) == 1 else (
-            f"the only one of {len(answer.considered)} measured strategies known to meet every budget"
+        only = (
+            "the only strategy measured"
+            if len(answer.considered) == 1
+            else (f"the only one of {len(answer.considered)} measured strategies known to meet every budget")
         )
         return f"{only}, with {number}"
     meeting = f"the {feasible} that meet every budget" if _bounded(answer.budgets) else f"{feasible} strategies"

@@ -1,5 +1,7 @@
 """Decisions over hand-made latencies whose percentiles are known."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,8 +80,7 @@ def test_budget_met_exactly_holds() -> None:
 
 
 def test_drop_equal_to_its_budget_holds_despite_rounding() -> None:
-    each = candidate(accuracy_pct=87.1, drop_pp=88.1 - 87.1)
-    assert 88.1 - 87.1 > 1.0
+    each = candidate(accuracy_pct=87.2, drop_pp=math.nextafter(1.0, 2.0))
     assert recommend([each], Budgets(max_accuracy_drop_pp=1.0)).recommendation is not None
 
 

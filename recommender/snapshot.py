@@ -1,0 +1,201 @@
+"""The database as one immutable picture in memory, taken anew when another process has written."""
+
+import threading
+import time
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
+
+from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
+from catalog.evidence import Database, open_database
+from catalog.evidence.store import SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
+from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable
+from recommender.evidence import Environment, Evidence, Known, Slo, SubjectEvidence
+from recommender.ranking import Accuracy, Candidate, LatencyBudget
+
+# Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
+_BLIND_REFRESH_S = 2.0
+
+
+class Snapshots:
+    """The newest evidence on demand; safe to share between threads.
+
+    SQLite tells of other processes' commits through `PRAGMA data_version` on a connection that stays open: some
+    microseconds, against reading everything. The file's inode catches a database that was replaced.
+    """
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self._lock = threading.Lock()
+        self._opened: Database | None = None
+        self._watch: Any = None
+        self._inode: tuple[int, int] | None = None
+        self._seen: Hashable = None
+        self._evidence: Evidence | None = None
+
+    def current(self) -> Evidence:
+        """The evidence as of now; raises `EvidenceUnavailable` when it cannot be read."""
+        with self._lock, _translated(self.database):
+            opened = self._open()
+            change = self._change(opened)
+            if self._evidence is None or change != self._seen:
+                self._evidence = load(opened)
+                self._seen = change
+            return self._evidence
+
+    def close(self) -> None:
+        """Let go of the database; the next question opens it again."""
+        with self._lock:
+            self._close()
+
+    def _open(self) -> Database:
+        inode = _inode(self.database)
+        if self._opened is not None and inode == self._inode:
+            return self._opened
+        self._close()
+        self._opened = open_database(self.database, readonly=True)
+        self._inode = inode
+        return self._opened
+
+    def _change(self, opened: Database) -> Hashable:
+        if opened.engine.dialect.name != "sqlite":
+            return time.monotonic() // _BLIND_REFRESH_S
+        if self._watch is None:
+            self._watch = opened.engine.raw_connection()
+        cursor = self._watch.cursor()
+        try:
+            version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
+        finally:
+            cursor.close()
+        return version
+
+    def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        if self._opened is not None:
+            self._opened.close()
+        self._watch = self._opened = self._evidence = None
+
+
+def load(database: Database) -> Evidence:
+    """Read everything in one transaction, so that the picture is of one moment."""
+    with database.session() as session:
+        _begin_consistent(session)
+        groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
+        for row in strategy_evidence(session):
+            groups.setdefault((row.subject, row.environment.id), []).append(row)
+        parts = [_subject(members) for members in groups.values()]
+        return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)])
+
+
+def _begin_consistent(session: Session) -> None:
+    """Python's SQLite driver opens no transaction for SELECT: without one, each statement would see another moment."""
+    if session.get_bind().dialect.name != "sqlite":
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        return
+    driver: Any = session.connection().connection.dbapi_connection
+    if not driver.in_transaction:
+        session.execute(text("BEGIN"))
+
+
+@contextmanager
+def _translated(database: str) -> Iterator[None]:
+    try:
+        yield
+    except DatabaseMissingError as error:
+        raise DatabaseMissing(database, "it holds no tables of this version") from error
+    except (DatabaseTooNewError, DatabaseTooOldError) as error:
+        raise DatabaseVersionMismatch(str(error)) from error
+    except CatalogError as error:
+        raise EvidenceUnavailable(str(error)) from error
+    except SQLAlchemyError as error:
+        reason = getattr(error, "orig", None) or type(error).__name__
+        raise EvidenceUnavailable(f"the evidence database {database!r} cannot be read: {reason}") from error
+
+
+def _inode(database: str) -> tuple[int, int] | None:
+    """Which file this is; None for a database that is no file."""
+    if "://" in database and not database.startswith("sqlite:///"):
+        return None
+    try:
+        stat = Path(database.removeprefix("sqlite:///")).stat()
+    except OSError as error:
+        raise DatabaseMissing(database) from error
+    return stat.st_dev, stat.st_ino
+
+
+def _subject(members: list[StrategyEvidence]) -> SubjectEvidence:
+    first = members[0]
+    it = first.environment
+    finished = [each.finished_at for row in members for each in row.rounds]
+    return SubjectEvidence(
+        subject=first.subject,
+        task=first.task,
+        environment=Environment(
+            id=it.id,
+            key=it.key,
+            launcher=it.launcher,
+            scale=it.scale,
+            host=it.host,
+            cpu_model=it.cpu_model,
+            cpu_count=it.cpu_count,
+            onnxruntime=it.onnxruntime,
+            created_at=it.created_at,
+        ),
+        strategies=tuple(_known(row) for row in members),
+        inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),
+        last_measured_at=max(finished, default=it.created_at),
+    )
+
+
+def _known(row: StrategyEvidence) -> Known:
+    applicable = row.status != "inapplicable"
+    return Known(
+        operator=row.operator,
+        placement=row.placement,
+        status=row.status,
+        reason=row.reason,
+        rounds_declared=row.rounds_declared,
+        candidate=_candidate(row) if applicable and row.measured else None,
+        artifact_sha256={each.file: each.sha256 for each in row.files},
+    )
+
+
+def _candidate(row: StrategyEvidence) -> Candidate:
+    masks = [row.round == each.round for each in row.rounds]
+    return Candidate(
+        operator=row.operator,
+        placement=row.placement,
+        tiers=row.tiers,
+        latency_s=tuple(row.latency_s[mask] for mask in masks),
+        inputs=min(np.unique(row.input_index[mask]).size for mask in masks),
+        accuracy=_accuracy(row),
+        accuracy_missing=None if row.accuracy else f"the accuracy of {row.operator} has not been measured yet",
+        size_bytes=row.size_bytes,
+        sent_bytes=float(np.median(row.sent_bytes)),
+        rounds_declared=row.rounds_declared,
+        doubts=tuple(_doubts(row)),
+    )
+
+
+def _accuracy(row: StrategyEvidence) -> Accuracy | None:
+    found = row.accuracy
+    return None if found is None else Accuracy(found.metric, found.accuracy_pct, row.drop_pp, found.items)
+
+
+def _doubts(row: StrategyEvidence) -> Iterator[str]:
+    for each in row.rounds:
+        if each.verdict == "DOUBTFUL":
+            because = f" ({each.reason})" if each.reason else ""
+            yield f"{row.operator} on {row.placement}: round {each.round} is marked doubtful{because}"
+
+
+def _slo(row: SloEvidence) -> Slo:
+    limits = tuple(LatencyBudget(percentile, max_s) for percentile, max_s in sorted(row.latency_s.items()))
+    return Slo(row.name, limits, row.min_pct, row.max_drop_pp)

@@ -1,0 +1,220 @@
+"""A real SQLite database, filled through the catalog's own functions with latencies we choose."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from catalog.declaration import SloSpec
+from catalog.evidence import Database, open_database, store
+from recommender.app import create_app
+from recommender.settings import RecommenderSettings
+
+
+def on(day: int) -> datetime:
+    return datetime(2026, 1, day, 10, tzinfo=UTC)
+
+
+@dataclass
+class Writer:
+    """What a fill would write, with chosen numbers; every method is one transaction."""
+
+    database: Database
+    rows: dict[int, list[store.StrategyRecord]]
+
+    def environment(self, key: str = "env-a", launcher: str = "docker", scale: str = "1") -> int:
+        with self.database.session() as session:
+            row = store.EnvironmentRecord(
+                key=key,
+                launcher=launcher,
+                scale=scale,
+                host="h",
+                cpu_model="Test CPU",
+                cpu_count=2,
+                memory_bytes=4 * 2**30,
+                kernel="6",
+                engine="test 1",
+                onnxruntime="1.32.0",
+                tierwise="0",
+            )
+            found = store.upsert_environment(session, row)
+            session.commit()
+        return found
+
+    def declare(
+        self,
+        environment: int,
+        operator: str,
+        placement: str,
+        *,
+        subject: str = "net",
+        rounds: int = 3,
+        refused: str | None = None,
+    ) -> None:
+        """A strategy in the catalog, with its artifact; keys are readable here."""
+        artifact = f"artifact:{subject}:{operator}"
+        declared = self.rows.setdefault(environment, [])
+        declared.append(
+            store.StrategyRecord(
+                subject=subject,
+                operator=operator,
+                placement=placement,
+                passes=[] if operator == "identity" else [{"name": operator, "options": {}}],
+                tiers=placement.split("-"),
+                task="classification",
+                rounds=rounds,
+                artifact_key=artifact,
+                latency_key=f"latency:{environment}:{subject}:{operator}:{placement}",
+                accuracy_key=f"accuracy:{environment}:{subject}:{operator}",
+                status="inapplicable" if refused else "applicable",
+                reason=refused,
+            )
+        )
+        files = [store.ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
+        with self.database.session() as session:
+            store.sync_strategies(session, environment, declared)
+            store.upsert_artifact(
+                session,
+                store.ArtifactRecord(
+                    artifact, subject, operator, passes=[], status="ready", files=files, size_bytes=2048
+                ),
+            )
+            session.commit()
+
+    def measure(
+        self,
+        environment: int,
+        operator: str,
+        placement: str,
+        latency_s: float | Sequence[float],
+        *,
+        subject: str = "net",
+        number: int = 0,
+        inputs: int = 30,
+        verdict: store.Verdict = "VALID",
+        day: int = 2,
+    ) -> None:
+        """One round; a single latency stands for all inputs."""
+        values = [latency_s] * inputs if isinstance(latency_s, float) else list(latency_s)
+        record = store.MeasurementRecord(
+            latency_key=f"latency:{environment}:{subject}:{operator}:{placement}",
+            environment_id=environment,
+            subject=subject,
+            operator=operator,
+            placement=placement,
+            round=number,
+            position=0,
+            seed=1,
+            status="complete",
+            verdict=verdict,
+            inputs_select="random",
+            started_at=on(day),
+            finished_at=on(day),
+            samples=[
+                store.SampleRecord(seq, f"{seq:04d}", 0, value, 0.0, links=[store.LinkBytes("mobile-edge", 500, 50)])
+                for seq, value in enumerate(values)
+            ],
+        )
+        with self.database.session() as session:
+            store.record_measurement(session, record)
+            session.commit()
+
+    def judge(self, environment: int, operator: str, accuracy_pct: float, *, subject: str = "net") -> None:
+        """An accuracy, without its items."""
+        record = store.AccuracyRecord(
+            key=f"accuracy:{environment}:{subject}:{operator}",
+            environment_id=environment,
+            subject=subject,
+            operator=operator,
+            provider="CPUExecutionProvider",
+            metric_primary="top1",
+            items=2000,
+            status="complete",
+            started_at=on(2),
+            finished_at=on(2),
+            top1_pct=accuracy_pct,
+        )
+        with self.database.session() as session:
+            store.record_accuracy(session, record)
+            session.commit()
+
+    def slo(self, name: str, spec: dict[str, object]) -> None:
+        with self.database.session() as session:
+            store.sync_slos(session, {name: SloSpec.model_validate(spec)})
+            session.commit()
+
+    def strategy(
+        self, environment: int, operator: str, placement: str, latency_s: float, *, subject: str = "net", day: int = 2
+    ) -> None:
+        """Declared, and measured in its three rounds."""
+        self.declare(environment, operator, placement, subject=subject)
+        for number in range(3):
+            self.measure(environment, operator, placement, latency_s, subject=subject, number=number, day=day)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "evidence.db"
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty database; a copy costs less than a migration."""
+    made = tmp_path_factory.mktemp("template") / "evidence.db"
+    open_database(made, create=True).close()
+    return made
+
+
+@pytest.fixture
+def writer(path: Path, template: Path) -> Iterator[Writer]:
+    shutil.copy(template, path)
+    database = open_database(path)
+    yield Writer(database, {})
+    database.close()
+
+
+@pytest.fixture
+def filled(writer: Writer) -> Writer:
+    """Two operators on two placements: quantized is faster and 0.5 points worse, edge is slower than mobile."""
+    environment = writer.environment()
+    for placement, factor in (("mobile", 1.0), ("edge", 2.0)):
+        writer.strategy(environment, "identity", placement, 0.1 * factor)
+        writer.strategy(environment, "quantized", placement, 0.08 * factor)
+    writer.judge(environment, "identity", 90.0)
+    writer.judge(environment, "quantized", 89.5)
+    writer.slo("interactive", {"latency": {"p90": "150ms"}, "accuracy": {"max_drop": 0.2}})
+    return writer
+
+
+class Client:
+    """Asks the real application over ASGI; errors become responses, as behind a real server."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._transport, base_url="http://recommender") as asking:
+                return await asking.request(method, path, **content)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **content: Any) -> httpx.Response:
+        return self.request("GET", path, **content)
+
+    def post(self, path: str, **content: Any) -> httpx.Response:
+        return self.request("POST", path, **content)
+
+
+@pytest.fixture
+def client(path: Path) -> Iterator[Client]:
+    app = create_app(RecommenderSettings(database=str(path)))
+    yield Client(app)
+    app.state.snapshots.close()

@@ -1,0 +1,305 @@
+"""Questions and refusals over the real application and a real database."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recommender.errors import FILL_COMMAND
+from recommender.snapshot import Snapshots
+
+
+def ask(client: Any, **question: Any) -> dict[str, Any]:
+    response = client.post("/recommend", json={"subject": "net", **question})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def chosen(answer: dict[str, Any]) -> tuple[str, str] | None:
+    best = answer["recommendation"]
+    return (best["operator"], best["placement"]) if best else None
+
+
+def problem(response: Any, status: int, kind: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["type"] == f"urn:problem-type:tierwise:{kind}"
+    assert body["status"] == status and body["title"] and body["detail"]
+    assert "Traceback" not in response.text
+    return body
+
+
+def test_feasible_question_names_strategy_evidence_and_next_best(client: Any, filled: object) -> None:
+    answer = ask(client, max_latency_s=0.15, max_accuracy_drop_pp=1.0)
+    assert chosen(answer) == ("quantized", "mobile")
+    best = answer["recommendation"]
+    assert best["latency"] == {
+        "median_s": pytest.approx(0.08),
+        "percentile": 90.0,
+        "percentile_s": pytest.approx(0.08),
+        "percentile_s_by_round": [pytest.approx(0.08)] * 3,
+        "rounds": 3,
+        "inputs": 30,
+        "samples": 90,
+    }
+    assert best["accuracy"] == {"metric": "top1", "accuracy_pct": 89.5, "drop_pp": 0.5, "items": 2000}
+    assert best["artifact_sha256"] == {"whole.onnx": "ab" * 32}
+    assert "1.25 times faster" in best["why"] and "identity on mobile" in best["why"] and "0.50 pp less" in best["why"]
+    assert [each["latency_ratio"] for each in answer["alternatives"]] == [pytest.approx(1.25)]
+    assert len(answer["near_misses"]) == 2
+    assert answer["environment"]["key"] == "env-a" and answer["environment"]["complete"]
+    assert answer["conditions"] == "unloaded, single stream, closed loop"
+    assert answer["warnings"] == []
+
+
+def test_infeasible_question_gets_near_misses_with_each_shortfall(client: Any, filled: object) -> None:
+    answer = ask(client, max_latency_s=0.05, min_accuracy_pct=89.9)
+    assert answer["recommendation"] is None
+    first = answer["near_misses"][0]
+    assert (first["operator"], first["placement"]) == ("quantized", "mobile")
+    assert first["latency_over_s"] == pytest.approx(0.03)
+    assert first["accuracy_short_pp"] == pytest.approx(0.4)
+    assert first["drop_over_pp"] is None
+    assert len(first["lacks"]) == 2 and "30 ms over p90 <= 50 ms" in first["lacks"][0]
+    assert answer["near_misses"][1]["accuracy_short_pp"] is None
+    assert "quantized on mobile" in answer["summary"]
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ({}, ("quantized", "mobile")),
+        ({"objective": "accuracy"}, ("identity", "mobile")),
+        ({"max_accuracy_drop_pp": 0.2}, ("identity", "mobile")),
+        ({"min_accuracy_pct": 89.8}, ("identity", "mobile")),
+        ({"max_latency_s": 0.09, "objective": "accuracy"}, ("quantized", "mobile")),
+        ({"slo": "interactive"}, ("identity", "mobile")),
+    ],
+)
+def test_each_budget_counts(client: Any, filled: object, question: Any, expected: tuple[str, str]) -> None:
+    assert chosen(ask(client, **question)) == expected
+
+
+def test_slo_is_shown_as_the_budgets_it_stands_for(client: Any, filled: object) -> None:
+    assert ask(client, slo="interactive")["budgets"] == {
+        "slo": "interactive",
+        "latency": [{"percentile": 90.0, "max_s": 0.15}],
+        "min_accuracy_pct": None,
+        "max_accuracy_drop_pp": 0.2,
+        "objective": "latency",
+    }
+
+
+def test_percentile_beyond_the_inputs_is_undecided_with_what_to_measure(client: Any, filled: object) -> None:
+    answer = ask(client, max_latency_s=0.15, latency_percentile=99)
+    assert answer["recommendation"] is None
+    assert {each["kind"] for each in answer["undecided"]} == {"too_thin"}
+    assert "299" in answer["undecided"][0]["to_do"]
+    assert len(answer["considered"]) == 4
+
+
+def test_one_round_alone_is_said_to_describe_only(client: Any, writer: Any) -> None:
+    environment = writer.environment()
+    writer.declare(environment, "identity", "mobile")
+    writer.measure(environment, "identity", "mobile", 0.1)
+    answer = ask(client, max_latency_s=0.2)
+    assert chosen(answer) == ("identity", "mobile")
+    assert any("one round" in each for each in answer["warnings"])
+    assert any("fewer rounds than declared" in each for each in answer["warnings"])
+
+
+def test_unknown_accuracy_is_undecided_when_accuracy_is_asked(client: Any, writer: Any) -> None:
+    writer.strategy(writer.environment(), "identity", "mobile", 0.1)
+    answer = ask(client, min_accuracy_pct=50)
+    assert answer["recommendation"] is None
+    assert answer["undecided"][0]["kind"] == "accuracy_missing"
+
+
+def test_declared_without_evidence_is_not_considered_and_says_the_command(client: Any, filled: Any) -> None:
+    filled.declare(1, "early_exit", "cloud")
+    filled.declare(1, "partition", "mobile-edge", refused="no balanced cut")
+    answer = ask(client)
+    assert answer["not_considered"] == [
+        {"operator": "early_exit", "placement": "cloud", "reason": "not measured yet", "command": FILL_COMMAND},
+        {"operator": "partition", "placement": "mobile-edge", "reason": "no balanced cut", "command": None},
+    ]
+    assert not answer["environment"]["complete"]
+
+
+def test_invalid_rounds_do_not_count_and_doubtful_ones_are_told(client: Any, writer: Any) -> None:
+    environment = writer.environment()
+    writer.declare(environment, "identity", "mobile", rounds=2)
+    writer.measure(environment, "identity", "mobile", 0.1, number=0)
+    writer.measure(environment, "identity", "mobile", 0.2, number=1, verdict="DOUBTFUL")
+    writer.measure(environment, "identity", "mobile", 9.0, number=2, verdict="INVALID")
+    answer = ask(client)
+    assert answer["recommendation"]["latency"]["percentile_s_by_round"] == pytest.approx([0.1, 0.2])
+    assert any("round 1 is marked doubtful" in each for each in answer["warnings"])
+
+
+def test_environments_are_never_mixed(client: Any, filled: Any) -> None:
+    other = filled.environment("env-b", launcher="process", scale="1/8")
+    for placement in ("mobile", "edge"):
+        filled.strategy(other, "identity", placement, 0.001, day=3)
+        filled.strategy(other, "quantized", placement, 0.002, day=3)
+    filled.judge(other, "identity", 90.0)
+    partial = ask(client)  # newer, but an accuracy is missing: not complete
+    assert partial["environment"]["key"] == "env-a"
+    assert partial["recommendation"]["latency"]["percentile_s"] == pytest.approx(0.08)
+    filled.judge(other, "quantized", 90.0)
+    newest = ask(client)
+    assert newest["environment"]["key"] == "env-b" and len(newest["considered"]) == 4
+    assert newest["recommendation"]["latency"]["percentile_s"] == pytest.approx(0.001)
+    assert any("emulated at 1/8" in each for each in newest["warnings"])
+    assert ask(client, environment="env-a")["environment"]["key"] == "env-a"
+    unknown = client.post("/recommend", json={"subject": "net", "environment": "env-c"})
+    body = problem(unknown, 404, "unknown-environment")
+    assert body["known"] == ["env-a", "env-b"]
+
+
+def test_new_evidence_is_seen_by_the_next_question(client: Any, filled: Any) -> None:
+    assert chosen(ask(client)) == ("quantized", "mobile")
+    filled.strategy(1, "early_exit", "mobile", 0.01)
+    assert chosen(ask(client)) == ("early_exit", "mobile")
+
+
+def test_replaced_database_is_opened_anew(client: Any, filled: Any, path: Path, tmp_path: Path) -> None:
+    ask(client)
+    filled.database.close()
+    aside = tmp_path / "aside.db"
+    path.rename(aside)
+    problem(client.get("/healthz"), 503, "database-missing")
+    aside.rename(path)
+    assert client.get("/healthz").json()["status"] == "ok"
+
+
+def test_unchanged_evidence_is_not_read_again(filled: object, path: Path) -> None:
+    held = Snapshots(str(path))
+    assert held.current() is held.current()
+    held.close()
+
+
+def test_strategies_subjects_and_health(client: Any, filled: Any) -> None:
+    filled.declare(1, "early_exit", "cloud")
+    rows = client.get("/strategies", params={"subject": "net"}).json()["strategies"]
+    assert len(rows) == 5
+    assert {row["status"] for row in rows} == {"complete", "missing"}
+    assert [row["latency"] is None for row in rows].count(True) == 1
+    subjects = client.get("/subjects").json()
+    assert subjects["slos"] == ["interactive"]
+    assert subjects["subjects"][0]["measured"] == 4 and subjects["subjects"][0]["strategies"] == 5
+    assert client.get("/healthz").json()["subjects"] == 1
+
+
+def test_unknown_subject_names_the_known_and_the_nearest(client: Any, filled: object) -> None:
+    body = problem(client.post("/recommend", json={"subject": "nett"}), 404, "unknown-subject")
+    assert (body["known"], body["nearest"]) == (["net"], "net")
+    assert "Did you mean 'net'?" in body["detail"] and body["instance"] == "/recommend"
+    problem(client.get("/strategies", params={"subject": "other"}), 404, "unknown-subject")
+
+
+def test_unknown_slo_names_the_known(client: Any, filled: object) -> None:
+    body = problem(client.post("/recommend", json={"subject": "net", "slo": "interactiv"}), 404, "unknown-slo")
+    assert (body["known"], body["nearest"]) == (["interactive"], "interactive")
+
+
+@pytest.mark.parametrize(
+    ("question", "field", "got", "allowed"),
+    [
+        ('{"subject": "net", "max_latency_s": -1}', "max_latency_s", "-1", "greater than 0"),
+        ('{"subject": "net", "max_latency_s": NaN}', "max_latency_s", "NaN", "finite"),
+        ('{"subject": "net", "max_latency_s": 1e999}', "max_latency_s", "Infinity", "finite"),
+        ('{"subject": "net", "min_accuracy_pct": 101}', "min_accuracy_pct", "101", "less than or equal to 100"),
+        ('{"subject": "net", "latency_percentile": "90"}', "latency_percentile", '"90"', "valid number"),
+        ('{"subject": "net", "latenzy": 1}', "latenzy", "1", "no such field"),
+        ('{"max_latency_s": 1}', "subject", "nothing", "required"),
+        ('{"subject": "net", "slo": "a", "min_accuracy_pct": 1}', "(body)", "net", "send either 'slo'"),
+        ('{"subject": "\\ud800"}', "subject", "ud800", "string"),
+        ('{"subject": "net",', "(body)", "character", "JSON object"),
+        ("[]", "(body)", "[]", "JSON object"),
+        ("", "(body)", "nothing", "required"),
+    ],
+)
+def test_refused_fields_say_what_was_got_and_what_is_allowed(
+    client: Any, filled: object, question: str, field: str, got: str, allowed: str
+) -> None:
+    response = client.post("/recommend", content=question, headers={"content-type": "application/json"})
+    refused = problem(response, 422, "invalid-request")["errors"][0]
+    assert refused["field"] == field and got in refused["got"] and allowed in refused["allowed"]
+
+
+def test_bodies_that_break_parsers_are_refused(client: Any, filled: object) -> None:
+    for body in (b"[" * 30_000, b'{"subject": "net", "max_latency_s": ' + b"9" * 5000 + b"}", b"\xff\xfe", b"\x00"):
+        response = client.post("/recommend", content=body, headers={"content-type": "application/json"})
+        assert response.status_code in (400, 422), response.text
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_question_without_json_content_type_is_told(client: Any, filled: object) -> None:
+    response = client.post("/recommend", content=b'{"subject": "net"}', headers={"content-type": "text/plain"})
+    assert "application/json" in problem(response, 422, "invalid-request")["detail"]
+
+
+def test_large_bodies_are_refused_declared_or_streamed(client: Any, filled: object) -> None:
+    problem(client.post("/recommend", content=b" " * (64 * 1024 + 1)), 413, "body-too-large")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(65):
+            yield b" " * 1024
+
+    problem(client.post("/recommend", content=pieces()), 413, "body-too-large")
+    fits = b'{"subject": "net"}' + b" " * (64 * 1024 - 18)
+    assert client.post("/recommend", content=fits, headers={"content-type": "application/json"}).status_code == 200
+
+
+def test_missing_database_says_the_command(client: Any) -> None:
+    for response in (client.post("/recommend", json={"subject": "net"}), client.get("/healthz")):
+        assert "runner fill-catalog" in problem(response, 503, "database-missing")["detail"]
+        assert response.headers["retry-after"]
+
+
+def test_empty_database_says_the_command(client: Any, writer: object) -> None:
+    response = client.post("/recommend", json={"subject": "net"})
+    assert "runner fill-catalog" in problem(response, 503, "no-evidence")["detail"]
+
+
+def test_file_without_tables_says_the_command(client: Any, path: Path) -> None:
+    path.touch()
+    assert "runner fill-catalog" in problem(client.get("/subjects"), 503, "database-missing")["detail"]
+
+
+def test_file_that_is_no_database_is_told(client: Any, path: Path) -> None:
+    path.write_text("this is not a database, and long enough to be read as one" * 100)
+    problem(client.get("/subjects"), 503, "evidence-unavailable")
+
+
+def test_database_from_the_future_is_told(client: Any, filled: Any) -> None:
+    with filled.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'r9999'")
+    assert "newer version" in problem(client.get("/subjects"), 503, "database-version")["detail"]
+
+
+def test_unexpected_errors_tell_nothing_of_the_inside(client: Any, filled: Any) -> None:
+    with filled.database.engine.begin() as connection:
+        connection.exec_driver_sql("""UPDATE artifact SET files = '[1]'""")
+    body = problem(client.get("/subjects"), 500, "internal-error")
+    assert "Error" not in str(body)
+
+
+def test_unknown_paths_and_methods_are_problems_too(client: Any) -> None:
+    missing, wrong = client.get("/nowhere"), client.request("DELETE", "/recommend")
+    assert (missing.status_code, wrong.status_code) == (404, 405)
+    assert wrong.headers["allow"] == "POST"
+    for response in (missing, wrong):
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_openapi_documents_examples_and_problems(client: Any) -> None:
+    document = client.get("/openapi.json").json()
+    operation = document["paths"]["/recommend"]["post"]
+    assert {"200", "404", "413", "422", "500", "503"} <= set(operation["responses"])
+    assert list(operation["responses"]["422"]["content"]) == ["application/problem+json"]
+    assert document["components"]["schemas"]["RecommendRequest"]["examples"]

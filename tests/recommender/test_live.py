@@ -1,0 +1,135 @@
+"""The service as a process: both ways to start it, a clean stop, and what its own OpenAPI document promises."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def running(command: list[str], port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/openapi.json", timeout=5)
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode in (0, -signal.SIGINT), said
+    assert "Traceback" not in said
+    return said
+
+
+def test_uvicorn_factory_serves_and_stops_cleanly(path: Path, filled: object) -> None:
+    port = free_port()
+    command = ["uvicorn", "--factory", "recommender.app:create_app", "--port", str(port)]
+    with running(command, port, {"TIERWISE_DATABASE": str(path)}) as process:
+        answer = httpx.post(f"http://127.0.0.1:{port}/recommend", json={"subject": "net"}).json()
+        assert answer["recommendation"]["operator"] == "quantized"
+        stop(process)
+
+
+def test_command_announces_its_address_with_a_curl_example(path: Path, filled: object) -> None:
+    port = free_port()
+    with running(["recommender", "--port", str(port), "--database", str(path)], port, {}) as process:
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").json()["status"] == "ok"
+        said = stop(process)
+    assert f"http://127.0.0.1:{port}" in said
+    question = json.loads(said.split("-d '")[1].split("'")[0])
+    assert question["subject"] == "net"
+
+
+def test_taken_port_and_missing_database_are_one_clear_line(path: Path, filled: object, tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = str(holder.getsockname()[1])
+        refused = command(["--port", taken, "--database", str(path)])
+    assert refused.returncode == 1 and f"cannot listen on 127.0.0.1:{taken}" in refused.stderr
+    missing = command(["--port", "0", "--database", str(tmp_path / "none.db")])
+    assert missing.returncode == 1 and "runner fill-catalog" in missing.stderr
+    for each in (refused, missing):
+        assert "Traceback" not in each.stderr and each.stdout == ""
+
+
+def test_help_has_an_example_and_wrong_usage_is_exit_2() -> None:
+    assert "recommender --port 8080" in command(["--help"]).stdout
+    assert command(["--port", "99999999"]).returncode == 2
+    assert command(["--nonsense"]).returncode == 2
+
+
+def command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "recommender", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={},
+    )
+
+
+@pytest.mark.filterwarnings("default")
+def test_responses_are_what_the_openapi_document_promises(path: Path, filled: object) -> None:
+    port = free_port()
+    checks = [
+        not_a_server_error,
+        status_code_conformance,
+        content_type_conformance,
+        response_schema_conformance,
+        negative_data_rejection,
+    ]
+    with running(["recommender", "--port", str(port), "--database", str(path)], port, {}):
+        schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
+        for found in schema.get_all_operations():
+            operation = found.ok()
+
+            @given(case=operation.as_strategy())
+            @settings(
+                max_examples=25,
+                derandomize=True,
+                deadline=None,
+                database=None,
+                phases=[Phase.explicit, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            def holds(case: Any) -> None:
+                case.call_and_validate(checks=checks)
+
+            holds()
