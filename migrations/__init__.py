@@ -1,1 +1,1 @@
-"""The database's schema over time (Alembic)."""
+"""Alembic migrations of the evidence; `catalog.evidence.open_database` runs them."""

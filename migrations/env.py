@@ -1,9 +1,13 @@
-"""Runs revisions on the engine that `catalog.evidence.open_database` hands over."""
+"""Runs migrations on the connection that `catalog.evidence.database` hands over, inside its transaction."""
 
 from alembic import context
 
-engine = context.config.attributes["engine"]
-with engine.begin() as connection:
-    context.configure(connection=connection, transactional_ddl=True)
-    with context.begin_transaction():
-        context.run_migrations()
+from catalog.evidence.tables import EvidenceTable
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=EvidenceTable.metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -183,4 +183,3 @@ def _duplicates(
                 yield _problem(document, path, f"duplicated strategy: {message}; keep one")
             else:
                 seen[operator, placement] = line
-

@@ -1,5 +1,7 @@
 """Tiers, links and the routes between them; names may contain `-`, so they are resolved against what is declared."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,7 +61,7 @@ class Topology:
     def links(self, route: tuple[str, ...]) -> tuple[str, ...]:
         """The link names along a route."""
         names = {ends: name for name, ends in self._ends.items()}
-        return tuple(names[pair] for pair in zip(route, route[1:], strict=False))
+        return tuple(names[pair] for pair in itertools.pairwise(route))
 
     @cached_property
     def _ends(self) -> dict[str, tuple[str, str]]:
@@ -94,7 +96,7 @@ class Topology:
                 readings += [(tier, *rest) for rest in self._readings(name[len(tier) + 1 :])]
         return readings
 
-    def _refuse_ambiguous(self, name: str, readings: list[tuple[str, ...]]) -> None:
+    def _refuse_ambiguous(self, name: str, readings: Sequence[tuple[str, ...]]) -> None:
         if len(readings) > 1:
             ways = " or ".join(" + ".join(reading) for reading in readings[:2])
             raise TopologyError(f"{name!r} can be read as {ways}; rename one of these tiers")

@@ -107,9 +107,7 @@ def parse_duration(text: object) -> float:
     return float(value)
 
 
-def _parse(
-    text: object, units: Mapping[str, int | Fraction], allowed: str, *, per_second: bool = False
-) -> Fraction:
+def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, per_second: bool = False) -> Fraction:
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         raise UnitError(f"{text!r} has no unit; write {allowed}")
     if not isinstance(text, str):

@@ -78,7 +78,9 @@ def read_yaml(file: Path) -> YamlDocument:
         message = "there is no such file; write one (README.md shows it) or name another with --catalog"
         raise CatalogFileError(file, [Problem(1, 1, message)]) from error
     except UnicodeDecodeError as error:
-        raise CatalogFileError(file, [Problem(1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}")]) from error
+        raise CatalogFileError(
+            file, [Problem(1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}")]
+        ) from error
     except OSError as error:
         raise CatalogFileError(file, [Problem(1, 1, f"cannot be read: {error.strerror}")]) from error
     return parse_yaml(text, file)
@@ -165,7 +167,7 @@ class _Building:
 
     def _scalar(self, node: yaml.ScalarNode) -> object:
         try:
-            return self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+            return self._scalars.construct_object(node)
         except (ValueError, yaml.YAMLError):
             self._report(node, f"{node.value!r} is not a number or text YAML can read; put it in quotes")
             return None

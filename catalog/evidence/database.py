@@ -1,122 +1,261 @@
-"""Opening the evidence: created, upgraded, or refused with what to do."""
+"""Opening the evidence: SQLite by path, anything else by URL; created, upgraded or refused with what to do."""
 
+import importlib.resources
 import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError as SqlDatabaseError
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlmodel import Session
 
-from catalog.errors import DatabaseError, DatabaseMissingError, DatabaseTooNewError
+from catalog.errors import (
+    DatabaseError,
+    DatabaseLockedError,
+    DatabaseMissingError,
+    DatabaseReadOnlyError,
+    DatabaseTooNewError,
+    DatabaseTooOldError,
+    NotADatabaseError,
+)
 
-_BUSY_MS = 30_000
+_BUSY_TIMEOUT_S = 10.0
+_FILL = "`runner fill-catalog` creates and fills one, --database names another"
+
+# What SQLite says, by a part of its message.
+_TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
+    "locked": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
+    "busy": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
+    "readonly": (DatabaseReadOnlyError, "it may only be read; open it for writing or change its permissions"),
+    "read-only": (DatabaseReadOnlyError, "it may only be read; open it for writing or change its permissions"),
+    "not a database": (NotADatabaseError, f"this is not a Tierwise database; {_FILL}"),
+    "malformed": (NotADatabaseError, "the file is damaged; restore a copy, or move it away and fill a new one"),
+    "unable to open": (DatabaseError, "cannot be opened; check the permissions of the file and of its directory"),
+    "is full": (DatabaseError, "the disk is full; nothing of the last transaction was stored. Free space, try again"),
+}
 
 
+@dataclass(frozen=True)
 class Database:
-    """An engine whose schema is the one this version knows."""
+    """An opened database of evidence, at the schema this version knows."""
 
-    def __init__(self, engine: Engine, url: str) -> None:
-        self.engine, self.url = engine, url
+    engine: Engine
+    location: str
+    readonly: bool
 
-    def session(self) -> Session:
-        """A session; use it as a context manager."""
-        return Session(self.engine)
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One unit of work: commit it yourself; what is not committed is rolled back at the end.
+
+        Raises
+        ------
+        DatabaseError
+            When the database is locked for longer than the busy timeout, read-only, damaged or full.
+        """
+        with _translated(self.location), Session(self.engine, expire_on_commit=False) as session:
+            yield session
 
     def close(self) -> None:
+        """Give back all connections."""
         self.engine.dispose()
 
+    def __enter__(self) -> "Database":
+        return self
 
-def open_database(target: str | Path, *, create: bool = False, readonly: bool = False) -> Database:
-    """Open the evidence at a path or URL, upgrading an older schema.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_database(url_or_path: str | Path, *, create: bool = False, readonly: bool = False) -> Database:
+    """Open the evidence.
+
+    Parameters
+    ----------
+    url_or_path : str or Path
+        A path (SQLite), or a URL such as `sqlite:///tierwise.db` or `postgresql://host/tierwise`.
+    create : bool
+        Whether a missing one is created by migration.
+    readonly : bool
+        Whether writing is refused; an older schema is then refused too.
+
+    Returns
+    -------
+    Database
+        At the newest schema: an older one was upgraded.
 
     Raises
     ------
     DatabaseError
-        When it is missing, not a database, from a newer version, locked, or cannot be written.
+        Missing, too new, too old to be read only, not a database, locked.
+
+    Notes
+    -----
+    SQLite runs in WAL mode, with foreign keys, `synchronous=NORMAL` and a busy timeout of 10 s. Transactions begin
+    explicitly, so that schema changes and savepoints are transactional too. Nothing is written into a file that turns
+    out to be something else.
     """
-    text = str(target)
-    url = text if "://" in text else f"sqlite:///{text}"
-    path = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
-    if path is not None and not path.exists() and not create:
-        raise DatabaseMissingError(text, f"there is no such database; make one with `runner fill-catalog`, or name another with --database")
-    if path is not None and not path.parent.exists():
-        raise DatabaseMissingError(text, f"no directory {path.parent} for the database {path.name}; create it first")
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _readonly_pragmas if readonly else _pragmas)
+    url = _parse_url(url_or_path)
+    location = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "").expanduser().resolve()
+        location = str(path)
+        fresh = _check_file(path, create=create and not readonly)
+        if not fresh:
+            _check_once(_sqlite_engine(path, "ro"), location, create=create, readonly=readonly)
+        engine = _sqlite_engine(path, "ro" if readonly else "rwc" if create else "rw")
+    else:
+        engine = _server_engine(url, location, readonly=readonly)
+        _check(engine, location, create=create, readonly=readonly)
+    if not readonly:
+        try:
+            _upgrade(engine, location)
+        except BaseException:
+            engine.dispose()
+            raise
+    return Database(engine, location, readonly)
+
+
+def _parse_url(url_or_path: str | Path) -> URL:
+    if isinstance(url_or_path, Path) or "://" not in url_or_path:
+        return URL.create("sqlite", database=str(url_or_path))
     try:
-        _bring_up_to_date(engine, text, readonly=readonly)
-    except (SqlDatabaseError, sqlite3.DatabaseError) as error:
+        url = make_url(url_or_path)
+    except ArgumentError as error:
+        message = "this is neither a path nor a database URL such as sqlite:///tierwise.db or postgresql://host/name"
+        raise DatabaseError(str(url_or_path), message) from error
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def _check_file(path: Path, *, create: bool) -> bool:
+    """Whether the file is yet to be made; raises DatabaseError when it is no file or must not be made."""
+    if path.is_dir():
+        raise NotADatabaseError(str(path), f"this is a directory; name a file in it, such as {path / 'tierwise.db'}")
+    if path.exists():
+        return False
+    if not create:
+        raise DatabaseMissingError(str(path), f"there is no database; {_FILL}")
+    with _translated(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return True
+
+
+def _sqlite_engine(path: Path, mode: str) -> Engine:
+    """An engine over `path`; connections are made here because the mode can only be given in SQLite's own URI."""
+
+    def connect() -> sqlite3.Connection:
+        uri = f"{path.as_uri()}?mode={mode}"
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: sqlite3.Connection, record: object) -> None:
+        # The driver's own transactions would commit before DDL and leave out SELECT; begin() below replaces them.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+        if mode != "ro":
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("tierwise_immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:
+    options: dict[str, Any] = {"execution_options": {"postgresql_readonly": True}} if readonly else {}
+    try:
+        return create_engine(url, pool_pre_ping=True, **options)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        message = f"no driver for it ({error}); for PostgreSQL: pip install 'tierwise[postgres]'"
+        raise DatabaseError(location, message) from error
+
+
+def _check_once(engine: Engine, location: str, *, create: bool, readonly: bool) -> None:
+    try:
+        _check(engine, location, create=create, readonly=readonly)
+    finally:
         engine.dispose()
-        raise DatabaseError(text, f"cannot be used: {_reason(error)}") from error
-    except DatabaseError:
-        engine.dispose()
-        raise
-    return Database(engine, url)
 
 
-def _pragmas(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}", "synchronous=NORMAL"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _check(engine: Engine, location: str, *, create: bool, readonly: bool) -> None:
+    """Refuse what cannot be used, before anything is written."""
+    with _translated(location), engine.connect() as connection:
+        tables = set(inspect(connection).get_table_names())
+        revision = _revision(connection) if "alembic_version" in tables else None
+    if not tables:
+        if create and not readonly:
+            return
+        raise DatabaseMissingError(location, f"there is nothing in it yet; {_FILL}")
+    if revision is None or "measurement" not in tables:
+        raise NotADatabaseError(location, f"this database belongs to something else; {_FILL}")
+    scripts = ScriptDirectory.from_config(_alembic())
+    if revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise DatabaseTooNewError(
+            location,
+            f"a later version of Tierwise wrote it (schema {revision}, this version knows up to "
+            f"{scripts.get_current_head()}); upgrade Tierwise (git pull, make), or name another database",
+        )
+    if readonly and revision != scripts.get_current_head():
+        raise DatabaseTooOldError(
+            location,
+            f"an earlier version of Tierwise wrote it (schema {revision}, needed {scripts.get_current_head()}); "
+            "`runner plan` upgrades it, evidence is kept",
+        )
 
 
-def _readonly_pragmas(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("query_only=ON", f"busy_timeout={_BUSY_MS}"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _upgrade(engine: Engine, location: str) -> None:
+    """Bring the schema to the newest revision in one transaction; two processes at once wait for each other."""
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    with _translated(location):
+        with engine.connect() as connection:
+            if inspect(connection).has_table("alembic_version") and _revision(connection) == head:
+                return
+        with engine.connect().execution_options(tierwise_immediate=True) as connection, connection.begin():
+            config = _alembic()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
 
-def _reason(error: Exception) -> str:
-    """The driver's sentence, with what to do."""
-    text = str(getattr(error, "orig", None) or error)
-    advice = {
-        "not a database": "it is another kind of file; name the right one with --database",
-        "malformed": "it is damaged; restore a copy, or move it away and measure again",
-        "locked": "another process holds it; wait, or stop that process",
-        "readonly": "it cannot be written; check the file's permissions",
-        "unable to open": "check the path and its permissions",
-        "full": "the disk is full; free some space and run the command again",
-    }
-    hint = next((what for word, what in advice.items() if word in text), "")
-    return f"{text}: {hint}" if hint else text
+def _revision(connection: Connection) -> str | None:
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
 
 
-def _config(engine: Engine) -> Config:
-    import migrations
-
+def _alembic() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(str(migrations.__file__)).parent))
-    config.attributes["engine"] = engine
+    config.set_main_option("script_location", str(importlib.resources.files("migrations")).replace("%", "%%"))
     return config
 
 
-def _bring_up_to_date(engine: Engine, name: str, *, readonly: bool) -> None:
-    config = _config(engine)
-    script = ScriptDirectory.from_config(config)
-    head = script.get_current_head()
-    with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current == head:
-        return
-    if current is not None:
-        try:
-            script.get_revision(current)
-        except CommandError as error:
-            raise DatabaseTooNewError(
-                name,
-                f"was written by a newer version (schema {current}, this one knows up to {head}); "
-                "upgrade Tierwise, or name another database with --database",
-            ) from error
-    if readonly:
-        state = "holds no evidence yet" if current is None else f"has the older schema {current}"
-        raise DatabaseMissingError(name, f"{state}; run `runner fill-catalog` once, which brings it up to date")
-    command.upgrade(config, "head")
+@contextmanager
+def _translated(location: str) -> Iterator[None]:
+    """Turn what the driver says into our errors; what we do not know passes."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (DBAPIError, sqlite3.Error) as error:
+        said = str(error.orig if isinstance(error, DBAPIError) else error)
+        for part, (kind, message) in _TRANSLATIONS.items():
+            if part in said:
+                raise kind(location, message) from error
+        if "connect" in said:
+            raise DatabaseError(location, f"cannot be reached: {said}") from error
+        raise
+    except PermissionError as error:
+        raise DatabaseReadOnlyError(location, f"its directory cannot be made: {error.strerror}") from error

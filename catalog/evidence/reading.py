@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from catalog.evidence.records import LastMeasurement
-from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS
+from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Measurement
 
 
 def rounds_done(session: Session, latency_key: str) -> set[int]:
@@ -42,8 +42,6 @@ def last_measurement(
     found = session.execute(query, values).scalar()
     if found is None:
         return None
-    from catalog.evidence.tables import Measurement
-
     row = session.get_one(Measurement, found)
     duration = datetime.fromisoformat(row.finished_at) - datetime.fromisoformat(row.started_at)
     return LastMeasurement(
@@ -91,16 +89,20 @@ ORDER BY m.started_at, m.id
 
 def coverage(session: Session) -> Sequence[Mapping[str, Any]]:
     """Per subject and environment: subject, launcher, scale, strategies, with_evidence, rounds, samples."""
-    return list(session.execute(text(_COVERAGE)).mappings())
+    return _rows(session, _COVERAGE)
 
 
 def troubles(session: Session) -> Sequence[Mapping[str, Any]]:
     """Attempts at declared strategies that failed, are INVALID or DOUBTFUL and were not made good since."""
-    return list(session.execute(text(_TROUBLES)).mappings())
+    return _rows(session, _TROUBLES)
 
 
 def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
     """Rows of the view `leaderboard` by subject, environment and rank."""
     where = "" if subject is None else "WHERE subject = :subject"
-    query = text(f"SELECT * FROM leaderboard {where} ORDER BY subject, environment, rank")
-    return list(session.execute(query, {} if subject is None else {"subject": subject}).mappings())
+    query = f"SELECT * FROM leaderboard {where} ORDER BY subject, environment, rank, operator, placement"
+    return _rows(session, query, **({} if subject is None else {"subject": subject}))
+
+
+def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
+    return [dict(row) for row in session.execute(text(query), values).mappings()]

@@ -2,6 +2,7 @@
 
 from sqlmodel import Session as SqlSession
 
+from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.reading import (
     accuracy_done,
     coverage,
@@ -34,8 +35,6 @@ from catalog.evidence.strategy_evidence import (
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
-    slo_evidence,
-    strategy_evidence,
 )
 from catalog.evidence.writing import (
     record_accuracy,

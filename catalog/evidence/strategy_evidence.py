@@ -1,20 +1,13 @@
-"""The evidence as arrays, per declared strategy: what ranking and statistics start from.
+"""The evidence as arrays, per declared strategy: what ranking and statistics start from."""
 
-Few set-wise queries and one pass over their rows, so that tens of thousands of samples load in a fraction of a second.
-"""
-
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select, text
-from sqlmodel import Session
 
 from catalog.evidence.records import ArtifactFile
-from catalog.evidence.tables import ACCURACY_COUNTS, Accuracy, Artifact, Environment, Measurement, Slo, Strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,57 +173,3 @@ class StrategyEvidence:
         if not self.rounds:
             return None
         return "DOUBTFUL" if any(each.verdict == "DOUBTFUL" for each in self.rounds) else "VALID"
-
-
-def strategy_evidence(session: Session, *, subject: str | None = None) -> tuple[StrategyEvidence, ...]:
-    """Load every declared strategy with its evidence.
-
-    Parameters
-    ----------
-    session : Session
-    subject : str, optional
-        Only this subject.
-
-    Returns
-    -------
-    tuple of StrategyEvidence
-        In declared order of each environment; also those without evidence yet (`measured` is False).
-
-    Notes
-    -----
-    Only complete, not INVALID measurements and complete accuracies count. Three queries fetch all samples, all bytes
-    and all items; memory is a few times that of the arrays.
-    """
-    query = select(Strategy).where(_sql(Strategy.declared))
-    if subject is not None:
-        query = query.where(_sql(Strategy.subject) == subject)
-    declared = session.execute(query.order_by(_sql(Strategy.environment_id), _sql(Strategy.id))).scalars().all()
-    if not declared:
-        return ()
-    samples = _Samples.load(session)
-    accuracies = _load_accuracies(session)
-    environments = {row.id: EnvironmentEvidence(**row.model_dump()) for row in session.execute(select(Environment)).scalars()}
-    artifacts = {row.key: row for row in session.execute(select(Artifact)).scalars()}
-    shared = _shared_inputs(declared, samples)
-    return tuple(
-        _assemble(row, environments[row.environment_id], samples, accuracies, declared, artifacts, shared)
-        for row in declared
-    )
-
-
-def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
-    """The targets as declared at the last fill."""
-    return tuple(
-        SloEvidence(
-            row.name,
-            {float(percentile): limit for percentile, limit in row.latency.items()},
-            row.accuracy.get("max_drop_pp"),
-            row.accuracy.get("min_pct"),
-        )
-        for row in session.execute(select(Slo).order_by(_sql(Slo.name))).scalars()
-    )
-
-
-def _sql(attribute: Any) -> Any:
-    """SQLModel types a table's attribute as its Python value; as SQL it is a column."""
-    return attribute

@@ -44,7 +44,9 @@ def _reference(target: str) -> Any:
 def _parent(target: str, *, in_primary_key: bool = False) -> Any:
     """A foreign key whose rows go with their parent."""
     reference = ForeignKey(target, ondelete="CASCADE")
-    return Field(sa_column=Column(Integer, reference, primary_key=in_primary_key, index=not in_primary_key, nullable=False))
+    return Field(
+        sa_column=Column(Integer, reference, primary_key=in_primary_key, index=not in_primary_key, nullable=False)
+    )
 
 
 class Environment(EvidenceTable, table=True):
@@ -173,7 +175,9 @@ class Sample(EvidenceTable, table=True):
     __table_args__ = (UniqueConstraint("measurement_id", "seq"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    measurement_id: int = Field(sa_column=Column(Integer, ForeignKey("measurement.id", ondelete="CASCADE"), nullable=False))
+    measurement_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("measurement.id", ondelete="CASCADE"), nullable=False)
+    )
     seq: int
     input_id: str
     repetition: int

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select, tuple_, update
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
@@ -151,7 +151,9 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
             _insert_all(session, LinkProbe, record.link_probes, measurement_id=measurement_id)
             _insert_samples(session, measurement_id, record.samples)
     except IntegrityError as error:
-        _raise_duplicate(error, "measurement.latency_key", f"round {record.round} of latency {record.latency_key[:12]}…")
+        _raise_duplicate(
+            error, "measurement.latency_key", f"round {record.round} of latency {record.latency_key[:12]}…"
+        )
         raise
     return measurement_id
 
@@ -203,7 +205,9 @@ def _raise_duplicate(error: IntegrityError, column: str, what: str) -> None:
     said = str(error.orig)
     index = "uq_measurement_latency_key_round" if column.startswith("measurement") else "uq_accuracy_key"
     if (said.startswith("UNIQUE") and column in said) or index in said:
-        raise DuplicateEvidenceError(f"{what} is already known, complete and valid; it is not measured twice") from error
+        raise DuplicateEvidenceError(
+            f"{what} is already known, complete and valid; it is not measured twice"
+        ) from error
 
 
 def _column(table: type[SQLModel], name: str) -> Any:

@@ -1,1 +1,1 @@
-"""One module per revision."""
+"""One module per revision; a published one is never changed."""

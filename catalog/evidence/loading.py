@@ -1,0 +1,282 @@
+"""From tables to arrays: few set-wise queries and one pass over their rows.
+
+Tens of thousands of samples load in a fraction of a second; nothing is asked per strategy.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select, text
+from sqlmodel import Session
+
+from catalog.evidence.records import ArtifactFile
+from catalog.evidence.strategy_evidence import (
+    AccuracyEvidence,
+    EnvironmentEvidence,
+    RoundEvidence,
+    SloEvidence,
+    StrategyEvidence,
+)
+from catalog.evidence.tables import (
+    ACCURACY_COUNTS,
+    MEASUREMENT_COUNTS,
+    Accuracy,
+    Artifact,
+    Environment,
+    Measurement,
+    Slo,
+    Strategy,
+)
+
+_DECLARED_KEYS = "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR :subject IS NULL)"
+_MEASUREMENTS = f"""
+SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select
+FROM measurement
+WHERE {MEASUREMENT_COUNTS} AND latency_key IN ({_DECLARED_KEYS.format(column="latency_key")})
+ORDER BY latency_key, round
+"""
+_SAMPLES = "SELECT id, measurement_id, input_id, repetition, latency_s FROM sample ORDER BY measurement_id, seq"
+_SENT = "SELECT sample_id, link, sent_bytes FROM sample_link"
+
+
+def strategy_evidence(session: Session, *, subject: str | None = None) -> tuple[StrategyEvidence, ...]:
+    """Load every declared strategy with its evidence.
+
+    Parameters
+    ----------
+    session : Session
+    subject : str, optional
+        Only this subject.
+
+    Returns
+    -------
+    tuple of StrategyEvidence
+        By environment, in the order they were first declared; also those without evidence yet (`measured` is False).
+
+    Notes
+    -----
+    Only complete, not INVALID measurements and complete accuracies count.
+    """
+    query = select(Strategy).where(_sql(Strategy.declared))
+    if subject is not None:
+        query = query.where(_sql(Strategy.subject) == subject)
+    declared = session.execute(query.order_by(_sql(Strategy.environment_id), _sql(Strategy.id))).scalars().all()
+    if not declared:
+        return ()
+    loaded = _Loaded(session, declared, subject)
+    return tuple(loaded.assemble(row) for row in declared)
+
+
+def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
+    """The targets as declared at the last fill."""
+    return tuple(
+        SloEvidence(
+            row.name,
+            {float(percentile): limit for percentile, limit in row.latency.items()},
+            row.accuracy.get("max_drop_pp"),
+            row.accuracy.get("min_pct"),
+        )
+        for row in session.execute(select(Slo).order_by(_sql(Slo.name))).scalars()
+    )
+
+
+@dataclass
+class _Series:
+    """The samples of one latency key, as lists while they are read."""
+
+    sample_ids: list[int] = field(default_factory=list)
+    input_ids: list[str] = field(default_factory=list)
+    repetition: list[int] = field(default_factory=list)
+    latency_s: list[float] = field(default_factory=list)
+    round: list[int] = field(default_factory=list)
+    rounds: list[RoundEvidence] = field(default_factory=list)
+    inputs_select: str | None = None
+    first_measurement: int | None = None
+
+
+class _Loaded:
+    """Everything fetched at once, and what assembles one strategy of it."""
+
+    def __init__(self, session: Session, declared: Sequence[Strategy], subject: str | None) -> None:
+        self._declared = declared
+        self._series = _load_series(session, subject)
+        self._conditions = _load_conditions(session, self._series.values())
+        self._sent = _load_sent(session, self._series)
+        self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared})
+        self._environments = {
+            row.id: EnvironmentEvidence(**row.model_dump()) for row in session.execute(select(Environment)).scalars()
+        }
+        self._artifacts = {row.key: row for row in session.execute(select(Artifact)).scalars()}
+        self._inputs = self._shared_inputs()
+
+    def assemble(self, row: Strategy) -> StrategyEvidence:
+        """One strategy's evidence."""
+        series = self._series.get(row.latency_key, _Series())
+        input_ids = self._inputs[row.subject, row.environment_id]
+        index = {name: position for position, name in enumerate(input_ids)}
+        artifact = self._artifacts.get(row.artifact_key)
+        identity = self._reference(row)
+        return StrategyEvidence(
+            subject=row.subject,
+            operator=row.operator,
+            placement=row.placement,
+            tiers=tuple(row.tiers),
+            passes=tuple(row.passes),
+            task=row.task,
+            environment=self._environments[row.environment_id],
+            status=row.status,
+            reason=row.reason,
+            artifact_key=row.artifact_key,
+            latency_key=row.latency_key,
+            accuracy_key=row.accuracy_key,
+            rounds_declared=row.rounds,
+            latency_s=np.array(series.latency_s, dtype=np.float64),
+            round=np.array(series.round, dtype=np.int64),
+            input_index=np.array([index[name] for name in series.input_ids], dtype=np.int64),
+            repetition=np.array(series.repetition, dtype=np.int64),
+            input_ids=input_ids,
+            sent_bytes_by_link=self._sent.get(row.latency_key, {}),
+            rounds=tuple(series.rounds),
+            inputs_select=series.inputs_select,
+            conditions=self._conditions.get(series.first_measurement, {}),
+            accuracy=self._accuracies.get(row.accuracy_key),
+            reference=self._accuracies[identity.accuracy_key] if identity else None,
+            reference_placement=identity.placement if identity else None,
+            size_bytes=artifact.size_bytes if artifact else None,
+            files=tuple(ArtifactFile(**each) for each in artifact.files) if artifact else (),
+        )
+
+    def _shared_inputs(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        names: dict[tuple[str, int], set[str]] = {}
+        for row in self._declared:
+            series = self._series.get(row.latency_key, _Series())
+            names.setdefault((row.subject, row.environment_id), set()).update(series.input_ids)
+        return {group: tuple(sorted(members)) for group, members in names.items()}
+
+    def _reference(self, row: Strategy) -> Strategy | None:
+        """Identity of the same subject and environment: on the same placement, else with the same provider."""
+        own = self._accuracies.get(row.accuracy_key)
+        if own is None:
+            return None
+        identities = [
+            each
+            for each in self._declared
+            if not each.passes and (each.subject, each.environment_id) == (row.subject, row.environment_id)
+        ]
+        usable = [
+            each
+            for each in identities
+            if (accuracy := self._accuracies.get(each.accuracy_key))
+            and accuracy.metric == own.metric
+            and (each.placement == row.placement or accuracy.provider == own.provider)
+        ]
+        return min(usable, key=lambda each: (each.placement != row.placement, each.placement), default=None)
+
+
+def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
+    """Samples by latency key, in order of round and sequence."""
+    measurements = session.execute(text(_MEASUREMENTS), {"subject": subject}).all()
+    samples: dict[int, list[Any]] = {row.id: [] for row in measurements}
+    for row in session.execute(text(_SAMPLES)).tuples():
+        if row[1] in samples:
+            samples[row[1]].append(row)
+    found: dict[str, _Series] = defaultdict(_Series)
+    for measurement in measurements:
+        series, rows = found[measurement.latency_key], samples[measurement.id]
+        series.sample_ids += [row[0] for row in rows]
+        series.input_ids += [row[2] for row in rows]
+        series.repetition += [row[3] for row in rows]
+        series.latency_s += [row[4] for row in rows]
+        series.round += [measurement.round] * len(rows)
+        series.rounds.append(
+            RoundEvidence(
+                measurement.round,
+                measurement.verdict,
+                measurement.reason,
+                len(rows),
+                measurement.started_at,
+                measurement.finished_at,
+            )
+        )
+        series.inputs_select = series.inputs_select or measurement.inputs_select
+        series.first_measurement = series.first_measurement or measurement.id
+    return dict(found)
+
+
+def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
+    """The conditions of one measurement per key; they are in the key, so all rounds share them."""
+    wanted = {each.first_measurement for each in series}
+    rows = session.execute(select(_sql(Measurement.id), _sql(Measurement.conditions))).tuples()
+    return {identity: conditions for identity, conditions in rows if identity in wanted}
+
+
+def _load_sent(session: Session, found: Mapping[str, _Series]) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """Bytes sent by latency key and link, aligned with the samples; zero where a sample did not use the link."""
+    place = {
+        sample_id: (key, position)
+        for key, series in found.items()
+        for position, sample_id in enumerate(series.sample_ids)
+    }
+    sent: dict[str, dict[str, NDArray[np.int64]]] = {}
+    for sample_id, link, sent_bytes in session.execute(text(_SENT)).tuples():
+        if sample_id not in place:
+            continue
+        key, position = place[sample_id]
+        by_link = sent.setdefault(key, {})
+        if link not in by_link:
+            by_link[link] = np.zeros(len(found[key].sample_ids), dtype=np.int64)
+        by_link[link][position] = sent_bytes
+    return sent
+
+
+def _load_accuracies(session: Session, keys: set[str]) -> dict[str, AccuracyEvidence]:
+    """Complete accuracies with their items."""
+    rows = session.execute(select(Accuracy).where(text(ACCURACY_COUNTS))).scalars()
+    wanted = {row.id: row for row in rows if row.key in keys}
+    hits = _grouped(session, "SELECT accuracy_id, item_id, top1, top5 FROM accuracy_item", wanted)
+    query = "SELECT accuracy_id, item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
+    pixels = _grouped(session, query, wanted)
+    return {row.key: _accuracy(row, sorted(hits[row.id]), sorted(pixels[row.id])) for row in wanted.values()}
+
+
+def _grouped(session: Session, query: str, wanted: Mapping[int | None, object]) -> dict[int | None, list[Any]]:
+    grouped: dict[int | None, list[Any]] = defaultdict(list)
+    for identity, *values in session.execute(text(query)).tuples():
+        if identity in wanted:
+            grouped[identity].append(tuple(values))
+    return grouped
+
+
+def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> AccuracyEvidence:
+    """One accuracy; `hits` and `pixels` are sorted by item."""
+    primary = {"top1": row.top1_pct, "miou": row.miou_pct}.get(row.metric_primary, row.top1_pct)
+    item_ids = [each[0] for each in hits] or sorted({each[0] for each in pixels})
+    class_ids = sorted({each[1] for each in pixels})
+    at_item, at_class = {name: i for i, name in enumerate(item_ids)}, {name: i for i, name in enumerate(class_ids)}
+    counts = np.zeros((2, len(item_ids) if pixels else 0, len(class_ids)), dtype=np.int64)
+    for item_id, class_id, intersection_px, union_px in pixels:
+        counts[:, at_item[item_id], at_class[class_id]] = intersection_px, union_px
+    return AccuracyEvidence(
+        metric=row.metric_primary,
+        accuracy_pct=float("nan") if primary is None else primary,
+        top1_pct=row.top1_pct,
+        top5_pct=row.top5_pct,
+        miou_pct=row.miou_pct,
+        provider=row.provider,
+        items=row.items,
+        item_ids=tuple(item_ids),
+        top1=np.array([each[1] for each in hits], dtype=np.bool_),
+        top5=np.array([each[2] for each in hits], dtype=np.bool_),
+        class_ids=np.array(class_ids, dtype=np.int64),
+        intersection_px=counts[0],
+        union_px=counts[1],
+    )
+
+
+def _sql(attribute: Any) -> Any:
+    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    return attribute
