@@ -10,9 +10,10 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from recommender.app import create_app
-from recommender.errors import RecommenderError
+from recommender.errors import NoEvidence, RecommenderError
 from recommender.settings import RecommenderSettings
 from recommender.snapshot import Snapshots
 
@@ -56,10 +57,10 @@ def _check(database: str) -> str:
     """A subject to ask about. Fails where the evidence cannot be read; an empty database may fill while we serve."""
     held = Snapshots(database)
     try:
-        evidence = held.current()
-        if not evidence.measured:
-            err.print("[yellow]note:[/] there are no measurements yet; `runner fill-catalog` makes them")
-        return next((name for name in evidence.subjects), "fashion-resnet")
+        return next(iter(held.current().subjects))
+    except NoEvidence as error:
+        err.print(f"[yellow]note:[/] {escape(str(error))}")
+        return "fashion-resnet"
     finally:
         held.close()
 

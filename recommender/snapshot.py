@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
 from catalog.evidence import Database, open_database
 from catalog.evidence.store import SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
-from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable
+from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence import Environment, Evidence, Known, Slo, SubjectEvidence
 from recommender.ranking import Accuracy, Candidate, LatencyBudget
 
@@ -40,13 +38,15 @@ class Snapshots:
         self._evidence: Evidence | None = None
 
     def current(self) -> Evidence:
-        """The evidence as of now; raises `EvidenceUnavailable` when it cannot be read."""
+        """The evidence as of now; raises `EvidenceUnavailable` when it cannot be read or nothing was measured."""
         with self._lock, _translated(self.database):
             opened = self._open()
             change = self._change(opened)
             if self._evidence is None or change != self._seen:
                 self._evidence = load(opened)
                 self._seen = change
+            if not self._evidence.measured:
+                raise NoEvidence(self.database)
             return self._evidence
 
     def close(self) -> None:
@@ -84,24 +84,18 @@ class Snapshots:
 
 
 def load(database: Database) -> Evidence:
-    """Read everything in one transaction, so that the picture is of one moment."""
+    """Read everything in one transaction, so that the picture is of one moment.
+
+    In SQLite every transaction is one; servers must be asked.
+    """
     with database.session() as session:
-        _begin_consistent(session)
+        if database.engine.dialect.name != "sqlite":
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
         for row in strategy_evidence(session):
             groups.setdefault((row.subject, row.environment.id), []).append(row)
         parts = [_subject(members) for members in groups.values()]
         return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)])
-
-
-def _begin_consistent(session: Session) -> None:
-    """Python's SQLite driver opens no transaction for SELECT: without one, each statement would see another moment."""
-    if session.get_bind().dialect.name != "sqlite":
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        return
-    driver: Any = session.connection().connection.dbapi_connection
-    if not driver.in_transaction:
-        session.execute(text("BEGIN"))
 
 
 @contextmanager
@@ -124,7 +118,7 @@ def _inode(database: str) -> tuple[int, int] | None:
     if "://" in database and not database.startswith("sqlite:///"):
         return None
     try:
-        stat = Path(database.removeprefix("sqlite:///")).stat()
+        stat = Path(database.removeprefix("sqlite:///")).expanduser().stat()
     except OSError as error:
         raise DatabaseMissing(database) from error
     return stat.st_dev, stat.st_ino

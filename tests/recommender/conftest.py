@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,21 @@ class Writer:
                     artifact, subject, operator, passes=[], status="ready", files=files, size_bytes=2048
                 ),
             )
+            session.commit()
+
+    def declare_as_in(self, environment: int, other: int) -> None:
+        """The same catalog filled in another environment."""
+        here, there = f":{environment}:", f":{other}:"
+        self.rows[other] = [
+            replace(
+                row,
+                latency_key=row.latency_key.replace(here, there),
+                accuracy_key=row.accuracy_key.replace(here, there),
+            )
+            for row in self.rows[environment]
+        ]
+        with self.database.session() as session:
+            store.sync_strategies(session, other, self.rows[other])
             session.commit()
 
     def measure(

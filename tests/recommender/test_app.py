@@ -142,9 +142,11 @@ def test_invalid_rounds_do_not_count_and_doubtful_ones_are_told(client: Any, wri
 
 def test_environments_are_never_mixed(client: Any, filled: Any) -> None:
     other = filled.environment("env-b", launcher="process", scale="1/8")
+    filled.declare_as_in(1, other)
     for placement in ("mobile", "edge"):
-        filled.strategy(other, "identity", placement, 0.001, day=3)
-        filled.strategy(other, "quantized", placement, 0.002, day=3)
+        for number in range(3):
+            filled.measure(other, "identity", placement, 0.001, number=number, day=3)
+            filled.measure(other, "quantized", placement, 0.002, number=number, day=3)
     filled.judge(other, "identity", 90.0)
     partial = ask(client)  # newer, but an accuracy is missing: not complete
     assert partial["environment"]["key"] == "env-a"
