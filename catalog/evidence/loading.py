@@ -181,7 +181,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
     """Samples by latency key, in order of round and sequence."""
     measurements = session.execute(text(_MEASUREMENTS), {"subject": subject}).all()
     samples: dict[int, list[Any]] = {row.id: [] for row in measurements}
-    for row in session.execute(text(_SAMPLES)).tuples():
+    for row in session.execute(text(_SAMPLES)):
         if row[1] in samples:
             samples[row[1]].append(row)
     found: dict[str, _Series] = defaultdict(_Series)
@@ -210,7 +210,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
 def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
     """The conditions of one measurement per key; they are in the key, so all rounds share them."""
     wanted = {each.first_measurement for each in series}
-    rows = session.execute(select(_sql(Measurement.id), _sql(Measurement.conditions))).tuples()
+    rows = session.execute(select(_sql(Measurement.id), _sql(Measurement.conditions)))
     return {identity: conditions for identity, conditions in rows if identity in wanted}
 
 
@@ -222,7 +222,7 @@ def _load_sent(session: Session, found: Mapping[str, _Series]) -> dict[str, dict
         for position, sample_id in enumerate(series.sample_ids)
     }
     sent: dict[str, dict[str, NDArray[np.int64]]] = {}
-    for sample_id, link, sent_bytes in session.execute(text(_SENT)).tuples():
+    for sample_id, link, sent_bytes in session.execute(text(_SENT)):
         if sample_id not in place:
             continue
         key, position = place[sample_id]
@@ -245,7 +245,7 @@ def _load_accuracies(session: Session, keys: set[str]) -> dict[str, AccuracyEvid
 
 def _grouped(session: Session, query: str, wanted: Mapping[int | None, object]) -> dict[int | None, list[Any]]:
     grouped: dict[int | None, list[Any]] = defaultdict(list)
-    for identity, *values in session.execute(text(query)).tuples():
+    for identity, *values in session.execute(text(query)):
         if identity in wanted:
             grouped[identity].append(tuple(values))
     return grouped

@@ -26,7 +26,7 @@ def accuracy_done(session: Session, accuracy_key: str) -> bool:
 def inapplicable_artifacts(session: Session) -> dict[str, str]:
     """Reason by artifact key, of the operators that the model does not allow."""
     query = text("SELECT key, reason FROM artifact WHERE status = 'inapplicable'")
-    return {key: reason or "" for key, reason in session.execute(query).tuples()}
+    return {key: reason or "" for key, reason in session.execute(query)}
 
 
 def last_measurement(

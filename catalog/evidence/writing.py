@@ -182,7 +182,7 @@ def _insert_samples(session: Session, measurement_id: int, samples: Sequence[Sam
     stored = select(_column(Sample, "seq"), _column(Sample, "id")).where(
         _column(Sample, "measurement_id") == measurement_id
     )
-    identity: dict[int, int] = dict(session.execute(stored).tuples().all())
+    identity: dict[int, int] = dict(session.execute(stored).all())
     parts = [vars(part) | {"sample_id": identity[each.seq]} for each in samples for part in each.parts]
     links = [vars(link) | {"sample_id": identity[each.seq]} for each in samples for link in each.links]
     for table, children in ((SamplePart, parts), (SampleLink, links)):
