@@ -342,4 +342,6 @@ def run(arguments: Callable[[], None] = app) -> int:
 def main() -> None:
     """Console entry point."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    # ONNX Runtime's quantizer logs advice through the root logger itself; ours have names of their own.
+    logging.getLogger().handlers[0].addFilter(lambda record: record.name != "root")
     sys.exit(run())

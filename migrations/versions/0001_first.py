@@ -49,9 +49,9 @@ LATENCY = f"""
 """
 
 INPUTS = f"""
-    SELECT m.latency_key, COUNT(DISTINCT s.input_id) AS inputs
+    SELECT m.latency_key, COUNT(DISTINCT s.input_id) AS inputs, MIN(m.inputs_select) AS inputs_select
     FROM sample s
-    JOIN (SELECT id, latency_key FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
+    JOIN (SELECT id, latency_key, inputs_select FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
     GROUP BY m.latency_key
 """
 
@@ -100,7 +100,7 @@ same_provider AS ({IDENTITY.format(by="r.provider")})
 SELECT s.subject, s.operator, s.placement,
        e.key AS environment, e.launcher, e.scale, e.host, s.task,
        latency.rounds, s.rounds AS rounds_declared, inputs.inputs, latency.samples,
-       latency.median_latency_s, latency.p90_latency_s,
+       latency.median_latency_s, latency.p90_latency_s, inputs.inputs_select,
        a.metric, a.accuracy_pct,
        COALESCE(p.accuracy_pct, q.accuracy_pct) - a.accuracy_pct AS drop_pp,
        artifact.size_bytes, sent.sent_bytes, latency.verdict

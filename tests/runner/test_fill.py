@@ -1,0 +1,163 @@
+"""The whole way, small: a catalog is filled through real tiers, continued after kill -9, and then nothing is missing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from catalog.evidence import open_database
+
+CATALOG = """\
+version: 1
+subjects:
+  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
+operators: {identity: [], quantized: [static_ptq: {calibration_samples: 8}]}
+tiers:
+  mobile: {cpus: 0.5, memory: 512m, provider: cpu}
+  edge: {cpus: 1, memory: 1g, provider: cpu}
+  cloud: {cpus: 1, memory: 1g, provider: cpu}
+links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.5}, edge-cloud: {bandwidth: 20mbit, tolerance: 0.5}}
+strategies: [{operators: [identity, quantized], placements: [mobile, edge, cloud]}]
+experiment: {inputs: 3, rounds: 2, warmup: 1}
+"""
+
+
+def runner(*arguments: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """The real command, in a directory of its own."""
+    command = [sys.executable, "-m", "runner", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+    assert done.returncode == expect, f"{arguments}: {done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def plan(cwd: Path, launcher: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(runner("plan", "--launcher", launcher, "--json", cwd=cwd).stdout)
+    return made
+
+
+def query(cwd: Path, statement: str) -> list[tuple[Any, ...]]:
+    database = open_database(cwd / "tierwise.db", readonly=True)
+    try:
+        with database.session() as session:
+            return [tuple(row) for row in session.execute(text(statement))]
+    finally:
+        database.close()
+
+
+@pytest.fixture(scope="module", params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A directory whose catalog was filled: killed once in the middle, then continued."""
+    cwd, launcher = tmp_path_factory.mktemp("fill"), str(request.param)
+    (cwd / "strategies.yaml").write_text(CATALOG)
+    command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", launcher]
+    victim = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and victim.poll() is None:
+        time.sleep(0.2)
+        if (cwd / "tierwise.db").exists() and _count(cwd) >= 2:
+            os.kill(victim.pid, signal.SIGKILL)
+            break
+    victim.wait()
+    before = _count(cwd)
+    assert 2 <= before < 12
+    runner("fill-catalog", "--launcher", launcher, cwd=cwd)
+    return cwd, launcher
+
+
+def _count(cwd: Path) -> int:
+    try:
+        return int(query(cwd, "SELECT COUNT(*) FROM measurement WHERE status = 'complete'")[0][0])
+    except Exception:  # noqa: BLE001 - the runner is just creating the database
+        return 0
+
+
+def test_every_round_is_there_once_after_a_kill_and_a_continuation(filled: tuple[Path, str]) -> None:
+    cwd, _ = filled
+    rows = query(cwd, "SELECT latency_key, round, COUNT(*) FROM measurement WHERE status = 'complete' GROUP BY 1, 2")
+    assert len(rows) == 12
+    assert {count for *_, count in rows} == {1}
+    assert query(cwd, "SELECT COUNT(*) FROM sample") == [(36,)]
+    assert query(cwd, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_nothing_is_missing_then(filled: tuple[Path, str]) -> None:
+    cwd, launcher = filled
+    made = plan(cwd, launcher)
+    assert made["missing_rounds"] == []
+    assert made["missing_accuracies"] == []
+
+
+def test_one_link_changed_makes_exactly_its_latencies_missing(filled: tuple[Path, str]) -> None:
+    cwd, launcher = filled
+    file = cwd / "strategies.yaml"
+    file.write_text(CATALOG.replace("20mbit", "40mbit"))
+    try:
+        made = plan(cwd, launcher)
+    finally:
+        file.write_text(CATALOG)
+    assert {row["placement"] for row in made["missing_rounds"]} == {"cloud"}
+    assert len(made["missing_rounds"]) == 4
+    assert made["missing_accuracies"] == []
+    assert {row["why"] for row in made["missing_rounds"]} == {"links changed since it was measured"}
+
+
+def test_bytes_are_counted_per_link_and_mobile_alone_sends_none(filled: tuple[Path, str]) -> None:
+    cwd, _ = filled
+    rows = query(
+        cwd,
+        "SELECT m.placement, l.link, MIN(l.sent_bytes) FROM measurement m JOIN sample s ON s.measurement_id = m.id "
+        "JOIN sample_link l ON l.sample_id = s.id GROUP BY 1, 2 ORDER BY 1, 2",
+    )
+    links = {(placement, link) for placement, link, _ in rows}
+    assert links == {("cloud", "edge-cloud"), ("cloud", "mobile-edge"), ("edge", "mobile-edge")}
+    assert min(sent for *_, sent in rows) > 1000
+
+
+def test_parts_and_transmission_add_up_to_the_latency(filled: tuple[Path, str]) -> None:
+    cwd, _ = filled
+    rows = query(
+        cwd,
+        "SELECT s.latency_s, s.transmission_s, SUM(p.preprocess_s + p.compute_s + p.postprocess_s + p.serialise_s) "
+        "FROM sample s JOIN sample_part p ON p.sample_id = s.id GROUP BY s.id",
+    )
+    assert len(rows) == 36
+    for latency_s, transmission_s, busy_s in rows:
+        assert latency_s == pytest.approx(transmission_s + busy_s, rel=1e-6)
+
+
+def test_accuracy_is_kept_per_item_and_measured_once_per_operator(filled: tuple[Path, str]) -> None:
+    cwd, _ = filled
+    rows = query(cwd, "SELECT operator, items, top1_pct FROM accuracy ORDER BY operator")
+    assert [(operator, items) for operator, items, _ in rows] == [("identity", 2000), ("quantized", 2000)]
+    for operator, _, top1_pct in rows:
+        hits = query(
+            cwd,
+            "SELECT AVG(i.top1) * 100 FROM accuracy_item i JOIN accuracy a ON a.id = i.accuracy_id "
+            f"WHERE a.operator = '{operator}'",
+        )
+        assert hits[0][0] == pytest.approx(top1_pct)
+
+
+def test_the_leaderboard_fits_100_columns(filled: tuple[Path, str]) -> None:
+    cwd, launcher = filled
+    done = runner("leaderboard", cwd=cwd)
+    assert f"launcher {launcher}" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 100
+
+
+def test_the_recommender_answers_from_it_on_the_terminal(filled: tuple[Path, str]) -> None:
+    cwd, _ = filled
+    done = runner("recommend", "fashion-resnet", "--max-latency", "10s", "--percentile", "50", "--json", cwd=cwd)
+    answer = json.loads(done.stdout)
+    assert answer["recommendation"]["operator"] in ("identity", "quantized")
+    none = runner("recommend", "fashion-resnet", "--max-latency", "1us", "--percentile", "50", "--json", cwd=cwd, expect=1)
+    assert json.loads(none.stdout)["recommendation"] is None
+    assert json.loads(none.stdout)["near_misses"]
