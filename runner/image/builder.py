@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from runner.errors import LaunchError
+from runner.errors import EngineUnavailableError, LaunchError
 from runner.image.tree import TREE_SETTINGS, tree_hash, write_tree
 
 logger = logging.getLogger(__name__)
@@ -80,38 +80,45 @@ class ImageBuilder:
             self._engine.build_image(context, tag, {"BASE": base.tag}, LABELS)
         return TierImage(tag, base.origin)
 
+    def refusal(self) -> str | None:
+        """Why no tier image can be had on this engine, found without building; None when one can."""
+        if self._base_image is not None or self._known_base() is not None or self._tree_refusal() is None:
+            return None
+        unreachable = self._dockerfile_refusal()
+        return None if unreachable is None else _neither(unreachable, self._tree_refusal())
+
     def _base(self) -> _Base:
         if self._base_image is not None:
             return self._built(self._base_image)
-        known = [_dockerfile_base(DEFAULT_BASE)]
-        refusal = self._tree_refusal()
-        if refusal is None:
-            known.append(_tree_base())
-        for base in known:
-            if self._engine.has_image(base.tag):
-                return base
-        return self._first_base(refusal)
+        return self._known_base() or self._first_base()
 
-    def _first_base(self, tree_refusal: str | None) -> _Base:
+    def _known_base(self) -> _Base | None:
+        """The one of the two bases that the engine has already."""
+        known = [_dockerfile_base(DEFAULT_BASE)]
+        if self._tree_refusal() is None:
+            known.append(_tree_base())
+        return next((base for base in known if self._engine.has_image(base.tag)), None)
+
+    def _first_base(self) -> _Base:
         """Build one of the two bases, when neither is there."""
-        unreachable = None
-        if not self._engine.has_image(DEFAULT_BASE):
-            unreachable = self._engine.can_pull(DEFAULT_BASE)
+        tree_refusal = self._tree_refusal()
+        unreachable = self._dockerfile_refusal()
         if unreachable is None:
             try:
                 return self._built(DEFAULT_BASE)
+            except EngineUnavailableError:
+                raise
             except LaunchError as error:
                 if tree_refusal is not None:
                     raise
-                unreachable = str(error)
-                logger.warning("%s; copying this Python installation instead", unreachable)
-        if tree_refusal is not None:
-            raise LaunchError(
-                f"cannot build the tier image: {unreachable}; and copying this Python installation into an image "
-                f"is not possible either: {tree_refusal}. Load {DEFAULT_BASE} into the engine, or name a Python "
-                "image that it has with TIERWISE_BASE_IMAGE."
-            )
+                logger.warning("%s; copying this Python installation instead", error)
+        elif tree_refusal is not None:
+            raise LaunchError(_neither(unreachable, tree_refusal))
         return self._imported()
+
+    def _dockerfile_refusal(self) -> str | None:
+        """Why the Dockerfile's base image cannot be had; None when it can."""
+        return None if self._engine.has_image(DEFAULT_BASE) else self._engine.can_pull(DEFAULT_BASE)
 
     def _tree_refusal(self) -> str | None:
         """Why this machine's own files would not run on the engine's host; None when they do."""
@@ -120,6 +127,10 @@ class ImageBuilder:
         here = (platform.system().lower(), _architecture(platform.machine()))
         if there != here:
             return f"the engine runs {'/'.join(there)} and this machine is {'/'.join(here)}"
+        try:
+            tree_hash()
+        except LaunchError as error:
+            return str(error)
         return None
 
     def _built(self, image: str) -> _Base:
@@ -137,6 +148,14 @@ class ImageBuilder:
         with write_tree() as tree:
             self._engine.import_image(tree, base.tag, [*TREE_SETTINGS, "LABEL tierwise=1"])
         return base
+
+
+def _neither(unreachable: str, tree_refusal: str | None) -> str:
+    return (
+        f"cannot build the tier image: {unreachable}; and copying this Python installation into an image "
+        f"is not possible either: {tree_refusal}. Load {DEFAULT_BASE} into the engine, or name a Python "
+        "image that it has with TIERWISE_BASE_IMAGE."
+    )
 
 
 def _dockerfile_base(image: str) -> _Base:

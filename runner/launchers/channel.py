@@ -6,6 +6,7 @@ tier is dead: `obituary` says of what, and every waiting or later call raises.
 
 import json
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,15 @@ class Obituary:
 
     reason: str
     log_tail: str
+
+    @classmethod
+    def of_exit(cls, code: int, log_tail: str) -> "Obituary":
+        """From an exit status: above 128 a signal as shells count them; else the last log line tells more."""
+        signals = {each.value: each.name for each in signal.Signals}
+        if code - 128 in signals:
+            return cls(f"killed by {signals[code - 128]}", log_tail)
+        said = log_tail.strip().rsplit("\n", 1)[-1].strip()
+        return cls(f"ended with exit code {code}" + (f"; last log line: {said}" if said else ""), log_tail)
 
 
 class ControlChannel:
@@ -108,6 +118,4 @@ class ControlChannel:
 
     def _died(self) -> TierCallError:
         obituary = self._obituary()
-        said = obituary.log_tail.strip().rsplit("\n", 1)[-1].strip()
-        message = f"{obituary.reason}; last log line: {said}" if said else obituary.reason
-        return TierCallError(self._tier, "TierDied", message, log_tail=obituary.log_tail)
+        return TierCallError(self._tier, "TierDied", obituary.reason, log_tail=obituary.log_tail)

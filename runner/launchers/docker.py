@@ -4,7 +4,6 @@ Every object carries labels: that it is ours, its run, its owner and its age; `c
 """
 
 import logging
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -85,15 +84,13 @@ class DockerTier:
             time.sleep(0.05)
         if state is None:
             return Obituary("its container was removed", "")
+        log_tail = self._engine.log_tail(self.container)
         if state.running:
-            reason = "its container still runs but does not answer"
-        elif state.oom_killed:
-            reason = f"out of memory: killed at its limit of {self._limits.memory_bytes / 2**20:.0f} MiB"
-        elif state.exit_code > 128:
-            reason = f"killed by {signal.Signals(state.exit_code - 128).name}"
-        else:
-            reason = f"ended with exit code {state.exit_code}"
-        return Obituary(reason, self._engine.log_tail(self.container))
+            return Obituary("its container runs but does not answer", log_tail)
+        if state.oom_killed:
+            limit = f"{self._limits.memory_bytes / 2**20:.0f} MiB"
+            return Obituary(f"out of memory: killed at its limit of {limit}", log_tail)
+        return Obituary.of_exit(state.exit_code, log_tail)
 
 
 @dataclass(frozen=True)
@@ -128,6 +125,10 @@ class DockerLauncher:
         return EngineDescription(
             "docker", self._engine.version, int(info.get("NCPU", 0)), int(info.get("MemTotal", 0)), details
         )
+
+    def refusal(self) -> str | None:
+        """Why this engine cannot run tiers (no way to an image); None when it can."""
+        return self._builder.refusal()
 
     def prepare(self) -> None:
         """Build the tier image if the engine does not have it."""

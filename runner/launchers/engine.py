@@ -114,6 +114,7 @@ class Attachment:
             self._socket.shutdown(socket.SHUT_RDWR)
         with suppress(OSError):
             self._stream.close()
+            self._socket.close()  # the stream above only borrows it
 
 
 class Engine:

@@ -70,13 +70,10 @@ class _Child:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=2)
         code = self.process.returncode
+        log_tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
         if code is None:
-            reason = "closed its output but still runs"
-        elif code < 0:
-            reason = f"killed by {signal.Signals(-code).name}"
-        else:
-            reason = f"ended with exit code {code}"
-        return Obituary(reason, self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace"))
+            return Obituary("runs but does not answer", log_tail)
+        return Obituary.of_exit(128 - code if code < 0 else code, log_tail)
 
 
 class ProcessTier:

@@ -37,5 +37,9 @@ def select_launcher(name: str, *, base_image: str | None = None) -> Selection:
             raise
         return Selection(ProcessLauncher(), f"no Docker engine answers: {error}")
     launcher = DockerLauncher(engine, base_image=base_image)
-    why = "asked for" if name == "docker" else "an engine answers"
-    return Selection(launcher, f"{why}: Docker {engine.version} at {engine.address}")
+    described = f"Docker {engine.version} at {engine.address}"
+    if name == "docker":
+        return Selection(launcher, f"asked for: {described}")
+    if refusal := launcher.refusal():
+        return Selection(ProcessLauncher(), f"an engine answers ({described}), but {refusal}")
+    return Selection(launcher, f"an engine answers: {described}")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def channel(tmp_path: Path) -> Iterator[ControlChannel]:
             "edge", lines=process.stdout, send=send, obituary=lambda: Obituary("ended", "first\nlast words\n")
         )
         process.kill()
+        with suppress(OSError):  # what a dead process did not read
+            stdin.close()
 
 
 def call(channel: ControlChannel, name: str, deadline_s: float = 5.0) -> dict[str, Any]:
@@ -86,9 +89,21 @@ def test_a_late_answer_is_not_taken_for_the_next_one(channel: ControlChannel) ->
 def test_a_dead_tier_is_reported_with_its_reason_and_log(channel: ControlChannel, command: str) -> None:
     channel.wait_ready(deadline_s=5)
     for _ in range(2):
-        with pytest.raises(TierCallError, match="TierDied: ended; last log line: last words") as caught:
+        with pytest.raises(TierCallError, match="TierDied: ended") as caught:
             call(channel, command)
         assert caught.value.log_tail == "first\nlast words\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (137, "killed by SIGKILL"),
+        (1, "ended with exit code 1; last log line: b"),
+        (255, "ended with exit code 255; last"),
+    ],
+)
+def test_an_exit_status_is_put_in_words(code: int, reason: str) -> None:
+    assert Obituary.of_exit(code, "a\nb\n").reason.startswith(reason)
 
 
 def test_a_tier_that_is_not_ready_in_time_is_a_launch_error(channel: ControlChannel) -> None:

@@ -1,0 +1,312 @@
+"""Real tiers as containers: what they may do, how fast their links are, what is left of them."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from runner.errors import EngineUnavailableError, LaunchError, TierCallError
+from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.docker import DockerDeployment, DockerLauncher
+from runner.launchers.engine import Engine
+
+pytestmark = pytest.mark.docker
+
+LOOK = """
+import json, os
+from pathlib import Path
+def read(*names):
+    for name in names:
+        if Path(name).exists():
+            return Path(name).read_text().split()
+def writes(path):
+    try:
+        Path(path, "x").write_text("x")
+    except OSError:
+        return False
+    return True
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+quota = read("/sys/fs/cgroup/cpu.max") or [
+    *read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), *read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")]
+print(json.dumps({
+    "quota": [int(value) for value in quota],
+    "memory": int(read("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")[0]),
+    "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
+    "no_new_privileges": int(status["NoNewPrivs"]),
+    "uid": os.getuid(),
+    "writable": [path for path in ("/", "/opt", "/tmp") if writes(path)],
+}))
+"""
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], 8000), timeout=1).close()
+    print("reached")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def launcher() -> DockerLauncher:
+    launcher = DockerLauncher(Engine.connect())
+    launcher.prepare()
+    return launcher
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    launcher: DockerLauncher, tiers: list[TierLimits], links: list[LinkLimits]
+) -> Iterator[DockerDeployment]:
+    with launcher.launch(tiers, links, {}) as running:
+        for name, tier in running.tiers.items():
+            tier.call({"cmd": "load", "parts": [], "routes": running.routes(name)}, deadline_s=20)
+        yield running
+
+
+def inside(client: docker.DockerClient, deployment: Deployment, tier: str, script: str, *arguments: str) -> str:
+    container: Any = deployment.tiers[tier]
+    answer = client.containers.get(container.container).exec_run(["python", "-c", script, *arguments])
+    return str(answer.output.decode().strip())
+
+
+def ours(client: docker.DockerClient) -> list[str]:
+    return [item.id for item in client.containers.list(all=True, filters={"label": "tierwise=1"})]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_limits_are_really_set(
+    client: docker.DockerClient, deployment: Deployment, tiers: list[TierLimits], index: int
+) -> None:
+    limits = tiers[index]
+    seen = json.loads(inside(client, deployment, limits.name, LOOK))
+    assert seen == {
+        "quota": [int(limits.cpus * 10_000), 10_000],
+        "memory": limits.memory_bytes,
+        "capabilities": 0,
+        "no_new_privileges": 1,
+        "uid": 65534,
+        "writable": ["/tmp"],
+    }
+
+
+def test_cloud_is_reached_through_edge_only(client: docker.DockerClient, deployment: Deployment) -> None:
+    cloud: Any = deployment.tiers["cloud"]
+    networks = client.containers.get(cloud.container).attrs["NetworkSettings"]["Networks"]
+    (address,) = [network["IPAddress"] for network in networks.values()]
+    assert inside(client, deployment, "edge", CONNECT, "cloud") == "reached"
+    assert inside(client, deployment, "mobile", CONNECT, "edge") == "reached"
+    assert inside(client, deployment, "mobile", CONNECT, address) != "reached"
+    assert deployment.url("mobile", "cloud") == "http://edge:8000/tiers/cloud"
+
+
+def test_both_ends_of_each_link_are_shaped(deployment: DockerDeployment) -> None:
+    shaped = {(end.tier, end.link): end.qdisc for end in deployment.describe_shaping()}
+    assert set(shaped) == {
+        ("mobile", "mobile-edge"),
+        ("edge", "mobile-edge"),
+        ("edge", "edge-cloud"),
+        ("cloud", "edge-cloud"),
+    }
+    for (_, link), qdisc in shaped.items():
+        assert ("rate 209116Kbit" if link == "mobile-edge" else "rate 10455Kbit") in qdisc
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_links_carry_payload_at_the_declared_rate(
+    deployment: Deployment, links: list[LinkLimits], probe: Callable[..., dict[str, Any]], index: int
+) -> None:
+    link = links[index]
+    command = probe(link, deployment.url(link.upstream, link.downstream), seconds=0.4)
+    result = deployment.tiers[link.upstream].call(command, deadline_s=60)
+    for direction in ("up", "down"):
+        assert result[direction]["rate_bit_per_s"] == pytest.approx(link.up_bit_per_s, rel=0.05)
+
+
+def test_each_direction_has_its_own_rate(launcher: DockerLauncher, probe: Callable[..., dict[str, Any]]) -> None:
+    link = LinkLimits("mobile-edge", "mobile", "edge", 5_000_000, 40_000_000)
+    tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1, 256 << 20, 1)]
+    with launcher.launch(tiers, [link], {}) as running:
+        command = probe(link, running.url("mobile", "edge"), seconds=0.4)
+        result = running.tiers["mobile"].call(command, deadline_s=60)
+    assert result["up"]["rate_bit_per_s"] == pytest.approx(5_000_000, rel=0.05)
+    assert result["down"]["rate_bit_per_s"] == pytest.approx(40_000_000, rel=0.05)
+
+
+def test_files_are_copied_once_and_read_only(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"bytes")
+    key = f"test-{time.time_ns()}"
+    mounts = {"mobile": [Mount("model", {"a/head.onnx": model}, key)]}
+    read = (
+        "import sys; from pathlib import Path; p = Path(sys.argv[1], 'a/head.onnx'); print(p.read_text()); p.unlink()"
+    )
+    for content in (b"bytes", b"other"):
+        model.write_bytes(content)  # the key stands for the content: the second launch must not look at the file
+        with launcher.launch(tiers[:1], [], mounts) as running:
+            shown = inside(client, running, "mobile", read, running.tiers["mobile"].path("model"))
+            assert shown.startswith("bytes") and "Read-only file system" in shown
+    (cached,) = [item for item in client.volumes.list() if item.name.endswith("-complete") and is_of(item, mounts)]
+    assert launcher.clean(volumes=True) >= 1
+    assert cached.name not in [item.name for item in client.volumes.list()]
+
+
+def is_of(volume: Any, mounts: dict[str, list[Mount]]) -> bool:
+    from runner.launchers.volumes import volume_name
+
+    return bool(volume.name.startswith(volume_name(mounts["mobile"][0])))
+
+
+def test_an_abandoned_filling_is_done_again(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], tmp_path: Path
+) -> None:
+    from runner.launchers.volumes import volume_name
+
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"bytes")
+    mount = Mount("model", {"m.onnx": model}, f"test-{time.time_ns()}")
+    client.volumes.create(volume_name(mount), labels={"tierwise.key": volume_name(mount), "tierwise.owner": "x:1:1"})
+    with launcher.launch(tiers[:1], [], {"mobile": [mount]}) as running:
+        read = "import sys; print(open(sys.argv[1] + '/m.onnx').read())"
+        assert inside(client, running, "mobile", read, running.tiers["mobile"].path("model")) == "bytes"
+    for name in (volume_name(mount), volume_name(mount) + "-complete"):
+        client.volumes.get(name).remove()
+
+
+def test_a_tier_killed_during_a_call_is_a_clear_error(
+    client: docker.DockerClient, launcher: DockerLauncher, probe: Callable[..., dict[str, Any]]
+) -> None:
+    tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1, 256 << 20, 1)]
+    slow = LinkLimits("mobile-edge", "mobile", "edge", 1_000_000, 1_000_000)
+    with launcher.launch(tiers, [slow], {}) as running:
+        mobile: Any = running.tiers["mobile"]
+        killer = threading.Timer(0.5, client.containers.get(mobile.container).kill)
+        killer.start()
+        with pytest.raises(TierCallError, match="tier 'mobile': TierDied: killed by SIGKILL"):
+            mobile.call(probe(slow, running.url("mobile", "edge"), seconds=20), deadline_s=30)
+        killer.join()
+        with pytest.raises(TierCallError, match="killed by SIGKILL"):
+            mobile.call({"cmd": "stats"}, deadline_s=5)
+
+
+def test_a_tier_that_runs_out_of_memory_during_a_call_says_so(launcher: DockerLauncher) -> None:
+    tiers = [TierLimits("mobile", 0.5, 128 << 20, 1), TierLimits("edge", 1, 256 << 20, 1)]
+    link = LinkLimits("mobile-edge", "mobile", "edge", 10**9, 10**9)
+    with launcher.launch(tiers, [link], {}) as running:
+        command = {"cmd": "probe", "url": running.url("mobile", "edge"), "repetitions": 1}
+        with pytest.raises(TierCallError, match="out of memory: killed at its limit of 128 MiB"):
+            running.tiers["mobile"].call(command | {"small_bytes": 1 << 10, "large_bytes": 300 << 20}, deadline_s=30)
+
+
+def test_a_tier_too_small_to_start_is_a_launch_error_and_leaves_nothing(
+    client: docker.DockerClient, launcher: DockerLauncher
+) -> None:
+    before = set(ours(client))
+    with pytest.raises(LaunchError, match="tier 'mobile' did not get ready: out of memory") as caught:
+        launcher.launch([TierLimits("mobile", 1, 16 << 20, 1)], [], {}).__enter__()
+    assert caught.value.tier == "mobile"
+    assert set(ours(client)) <= before
+
+
+def test_more_cpus_than_the_engine_has_are_refused(launcher: DockerLauncher) -> None:
+    with pytest.raises(LaunchError, match="tier 'cloud' wants 4096 CPUs, the Docker engine has"):
+        launcher.launch([TierLimits("cloud", 4096, 1 << 30, 1)], [], {}).__enter__()
+
+
+def test_three_tiers_come_and_go_quickly(
+    launcher: DockerLauncher, tiers: list[TierLimits], links: list[LinkLimits]
+) -> None:
+    started = time.monotonic()
+    with launcher.launch(tiers, links, {}):
+        ready = time.monotonic()
+    # The goals are 4 s and 2 s on two idle cores; this bounds them on busy ones.
+    assert ready - started < 12
+    assert time.monotonic() - ready < 6
+
+
+def test_clean_removes_what_a_killed_runner_left_and_spares_the_living(
+    client: docker.DockerClient,
+    launcher: DockerLauncher,
+    deployment: Deployment,
+    kill_a_runner: Callable[[str], list[None]],
+) -> None:
+    before = set(ours(client))
+    networks = {item.id for item in client.networks.list(filters={"label": "tierwise=1"})}
+    kill_a_runner("docker")
+    left = set(ours(client)) - before
+    assert len(left) >= 2
+    assert launcher.clean() >= 3
+    assert not left & set(ours(client))
+    assert networks <= {item.id for item in client.networks.list(filters={"label": "tierwise=1"})}
+    assert deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
+
+
+class Relay:
+    """A TCP way to the engine that can be cut, as a remote engine's can."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._open: list[socket.socket] = [self._listening]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect("/var/run/docker.sock")
+            self._open += [near, far]
+            for pair in ((near, far), (far, near)):
+                self._threads.append(threading.Thread(target=self._pump, args=pair, daemon=True))
+                self._threads[-1].start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def cut(self) -> None:
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+
+def test_an_engine_that_goes_away_is_named(client: docker.DockerClient, tiers: list[TierLimits]) -> None:
+    before = set(ours(client))
+    relay = Relay()
+    remote = DockerLauncher(Engine(docker.DockerClient(base_url=f"tcp://127.0.0.1:{relay.port}")))
+    with (
+        pytest.raises(EngineUnavailableError, match="the Docker engine does not answer"),
+        remote.launch(tiers[:1], [], {}) as running,
+    ):
+        assert running.tiers["mobile"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
+        relay.cut()
+        running.tiers["mobile"].call({"cmd": "stats"}, deadline_s=10)
+    for left in set(ours(client)) - before:
+        client.containers.get(left).remove(force=True)
