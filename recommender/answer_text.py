@@ -7,7 +7,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from recommender.schemas import BudgetsOut, RecommendResponse, StrategyOut
+from recommender.schemas import BudgetsOut, NearMissOut, RecommendResponse, StrategyOut
 from recommender.wording import duration, percentile_name
 
 WIDTH = 100
@@ -67,8 +67,24 @@ def _rows(answer: RecommendResponse) -> list[tuple[str, StrategyOut, str]]:
         rows.append(("✓", answer.recommendation, "recommended"))
     rows += [(" ", each, f"{each.latency_ratio:.2f} × its latency") for each in answer.alternatives]
     rows += [("?", each, each.reason) for each in answer.undecided]
-    rows += [("✗", each, "; ".join(each.lacks)) for each in answer.near_misses]
+    rows += [("✗", each, _short(each)) for each in answer.near_misses]
     return rows
+
+
+def _short(miss: NearMissOut) -> str:
+    """What a near miss lacks, in figures; the panel has the nearest one's in words."""
+    parts = [
+        f"latency +{duration(miss.latency_over_s)}" if miss.latency_over_s is not None else "",
+        f"accuracy -{miss.accuracy_short_pp:.2f} pp" if miss.accuracy_short_pp is not None else "",
+        f"drop +{miss.drop_over_pp:.2f} pp" if miss.drop_over_pp is not None else "",
+    ]
+    return f"misses by {', '.join(part for part in parts if part)}"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "–"
+    return f"{count / _MIB:.2f} MiB" if count >= _MIB else f"{count / 1024:.1f} KiB"
 
 
 def _numbers(each: StrategyOut) -> Iterator[str]:
@@ -77,7 +93,7 @@ def _numbers(each: StrategyOut) -> Iterator[str]:
     yield duration(each.latency.percentile_s)
     yield f"{accuracy.accuracy_pct:.2f} %" if accuracy else "–"
     yield f"{accuracy.drop_pp:.2f}" if accuracy and accuracy.drop_pp is not None else "–"
-    yield f"{each.size_bytes / _MIB:.2f} MiB" if each.size_bytes is not None else "–"
+    yield _size(each.size_bytes)
 
 
 def _notes(answer: RecommendResponse) -> Iterator[str]:
@@ -94,6 +110,8 @@ def _notes(answer: RecommendResponse) -> Iterator[str]:
 def _bullets(notes: list[str]) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.width = WIDTH
+    grid.add_column(width=1)
+    grid.add_column(ratio=1)
     for note in notes:
         grid.add_row(Text("!", style="yellow"), Text(_sentence(note)))
     return grid

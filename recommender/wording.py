@@ -31,11 +31,12 @@ def summary(answer: Answer) -> str:
     if not answer.considered:
         return "Nothing has been measured for this subject in this environment yet."
     parts = [f"None of the {len(answer.considered)} measured strategies is known to meet every budget."]
-    if answer.near_misses:
-        nearest = answer.near_misses[0]
-        parts.append(f"The nearest, {strategy_name(nearest.estimate.candidate)}, {_join(list(lacks(nearest)))}.")
     if answer.undecided:
         parts.append(f"{len(answer.undecided)} could not be decided: {to_do(answer.undecided[0])}.")
+    if answer.near_misses:
+        nearest = answer.near_misses[0]
+        name = strategy_name(nearest.estimate.candidate)
+        parts.append(f"Of those that miss a budget the nearest, {name}, {_join(list(lacks(nearest)))}.")
     return " ".join(parts)
 
 
@@ -58,7 +59,7 @@ def lacks(miss: NearMiss) -> Iterator[str]:
     """One phrase per budget that the strategy misses, ready to follow its name."""
     for late in miss.latency:
         share = late.got_s / late.budget.max_s - 1
-        excess = f"{share:.1%}" if share < 10 else f"{share + 1:.3g} times the budget"
+        excess = f"{100 * share:.1f} % too much" if share < 10 else f"{share + 1:.3g} times the budget"
         yield (
             f"is {duration(late.over_s)} over {percentile_name(late.budget.percentile)} <= "
             f"{duration(late.budget.max_s)} (measured {duration(late.got_s)}, {excess})"

@@ -50,6 +50,7 @@ def test_recommendation_and_why_are_in_the_panel(path: Path, filled: object) -> 
 def test_infeasible_says_what_is_lacking(path: Path, filled: object) -> None:
     text = rendered(path, max_latency_s=0.05)
     assert "no recommendation" in text and "30 ms over" in " ".join(text.split())
+    assert "latency +50 ms" in " ".join(text.split())
 
 
 def test_asking_and_rendering_need_no_web_framework() -> None:

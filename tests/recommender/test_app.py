@@ -1,6 +1,7 @@
 """Questions and refusals over the real application and a real database."""
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,25 @@ def test_new_evidence_is_seen_by_the_next_question(client: Any, filled: Any) -> 
     assert chosen(ask(client)) == ("early_exit", "mobile")
 
 
+def test_answers_stay_whole_while_a_writer_adds_rounds(client: Any, filled: Any) -> None:
+    """A torn read would see a round without all of its samples, or an older count after a newer one."""
+
+    def write() -> None:
+        for number in range(3, 15):
+            filled.measure(1, "quantized", "mobile", 0.08, number=number)
+
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while not writing.done():
+            latency = ask(client)["recommendation"]["latency"]
+            assert latency["samples"] == 30 * latency["rounds"]
+            seen.append(latency["rounds"])
+        writing.result()
+    assert seen == sorted(seen)
+    assert ask(client)["recommendation"]["latency"]["rounds"] == 15
+
+
 def test_replaced_database_is_opened_anew(client: Any, filled: Any, path: Path, tmp_path: Path) -> None:
     ask(client)
     filled.database.close()
@@ -281,7 +301,7 @@ def test_file_that_is_no_database_is_told(client: Any, path: Path) -> None:
 def test_database_from_the_future_is_told(client: Any, filled: Any) -> None:
     with filled.database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'r9999'")
-    assert "newer version" in problem(client.get("/subjects"), 503, "database-version")["detail"]
+    assert "later version" in problem(client.get("/subjects"), 503, "database-version")["detail"]
 
 
 def test_unexpected_errors_tell_nothing_of_the_inside(client: Any, filled: Any) -> None:

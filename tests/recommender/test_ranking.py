@@ -75,8 +75,10 @@ def test_fastest_feasible_wins_and_each_candidate_is_in_one_place() -> None:
 
 
 def test_budget_met_exactly_holds() -> None:
-    answer = recommend([candidate("a", "mobile", 0.5)], p90(0.5))
-    assert answer.recommendation is not None
+    each = candidate("a", "mobile", 0.1, 0.1, 0.1)
+    assert estimate(each, 90).percentile_s > 0.1  # the mean of three equal numbers need not be that number
+    assert recommend([each], p90(0.1)).recommendation is not None
+    assert recommend([each], p90(0.0999999)).recommendation is None
 
 
 def test_drop_equal_to_its_budget_holds_despite_rounding() -> None:
@@ -182,7 +184,7 @@ def test_recommendation_always_holds_every_budget(
     answer = recommend(candidates, Budgets(latency=(LatencyBudget(90, max_s),), min_accuracy_pct=floor_pct))
     best = answer.recommendation
     if best is not None:
-        assert best.percentile_s <= max_s and best.candidate.inputs >= 29
+        assert best.percentile_s <= max_s * (1 + 1e-9) and best.candidate.inputs >= 29
         assert best.candidate.accuracy is not None and best.candidate.accuracy.accuracy_pct >= floor_pct - 1e-9
     placed = len(answer.alternatives) + len(answer.near_misses) + len(answer.undecided) + (best is not None)
     assert placed == len(candidates)
