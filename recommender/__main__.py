@@ -25,10 +25,10 @@ _LOOPBACK = ("127.", "localhost", "::1")
 
 @cli.command(epilog="[dim]Example:[/] recommender --port 8080 --database tierwise.db")
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port, 0 for any [default: 8080]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port, 0 for any (default 8080)")] = None,
     database: Annotated[
-        str | None, typer.Option("--database", "-d", help="SQLite file or database URL [default: tierwise.db]")
+        str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
     ] = None,
 ) -> None:
     """Answer questions about the measured evidence over HTTP."""
