@@ -25,7 +25,7 @@ tiers:
   cloud: {cpus: 1, memory: 1g, provider: cpu}
 links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.5}, edge-cloud: {bandwidth: 20mbit, tolerance: 0.5}}
 strategies: [{operators: [identity, quantized], placements: [mobile, edge, cloud]}]
-experiment: {inputs: 3, rounds: 2, warmup: 1}
+experiment: {inputs: 6, rounds: 2, warmup: 1}
 """
 
 
@@ -84,7 +84,7 @@ def test_every_round_is_there_once_after_a_kill_and_a_continuation(filled: tuple
     rows = query(cwd, "SELECT latency_key, round, COUNT(*) FROM measurement WHERE status = 'complete' GROUP BY 1, 2")
     assert len(rows) == 12
     assert {count for *_, count in rows} == {1}
-    assert query(cwd, "SELECT COUNT(*) FROM sample") == [(36,)]
+    assert query(cwd, "SELECT COUNT(*) FROM sample") == [(72,)]
     assert query(cwd, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -128,7 +128,7 @@ def test_parts_and_transmission_add_up_to_the_latency(filled: tuple[Path, str]) 
         "SELECT s.latency_s, s.transmission_s, SUM(p.preprocess_s + p.compute_s + p.postprocess_s + p.serialise_s) "
         "FROM sample s JOIN sample_part p ON p.sample_id = s.id GROUP BY s.id",
     )
-    assert len(rows) == 36
+    assert len(rows) == 72
     for latency_s, transmission_s, busy_s in rows:
         assert latency_s == pytest.approx(transmission_s + busy_s, rel=1e-6)
 
