@@ -51,7 +51,10 @@ def validate_file(document: YamlDocument) -> CatalogFile:
     try:
         return CatalogFile.model_validate(document.data)
     except ValidationError as error:
-        problems = dict.fromkeys(_translate(document, details) for details in error.errors(include_url=False))
+        found = error.errors(include_url=False)
+        misspelt = {_meant(details) for details in found if details["type"] == "extra_forbidden"}
+        told = [each for each in found if each["type"] != "missing" or each["loc"] not in misspelt]
+        problems = dict.fromkeys(_translate(document, details) for details in told)
         raise CatalogFileError(document.file, list(problems)) from error
 
 
@@ -65,6 +68,13 @@ def _translate(document: YamlDocument, details: ErrorDetails) -> Problem:
         allowed = nearest("", _allowed(path))
         return _problem(document, path, f"the key {str(details['loc'][-1])!r} is missing here; {allowed}")
     return _problem(document, path, f"{_where(path)}{_wording(details)}", key=is_key)
+
+
+def _meant(details: ErrorDetails) -> tuple[int | str, ...]:
+    """Where an unknown key would have been right: that key is then misspelt, not missing as well."""
+    *parent, key = details["loc"]
+    close = difflib.get_close_matches(str(key), _allowed(tuple(parent)), n=1)
+    return (*parent, *close)
 
 
 def _wording(details: ErrorDetails) -> str:

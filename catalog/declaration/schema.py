@@ -12,9 +12,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     StringConstraints,
+    Tag,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -52,12 +54,18 @@ class DatasetFiles(Declared):
     labels: Text | None = None
 
 
+def _dataset_kind(value: object) -> str:
+    return "files" if isinstance(value, (Mapping, DatasetFiles)) else "name"
+
+
 class SubjectSpec(Declared):
     """A model under study, its task and the data it is judged on."""
 
     model: Text
     task: Task
-    dataset: Text | DatasetFiles
+    dataset: Annotated[
+        Annotated[Text, Tag("name")] | Annotated[DatasetFiles, Tag("files")], Discriminator(_dataset_kind)
+    ]
 
 
 class PassSpec(Declared):
