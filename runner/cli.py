@@ -47,9 +47,9 @@ _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
 out = Console()
 err = Console(stderr=True)
 
-CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file [default: strategies.yaml]")]
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 DatabaseOption = Annotated[
-    str | None, typer.Option("--database", "-d", help="SQLite file or database URL [default: tierwise.db]")
+    str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
 ]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from recommender.answer_text import render_answer
+from recommender.schemas import RecommendResponse
 from runner.cli import app, run
 from runner.settings import RunnerSettings
 
@@ -33,9 +35,13 @@ def main() -> int:
         _ask(url, "one that can be met", {"max_latency_s": round(3 * reachable, 3), "max_accuracy_drop_pp": 1.0})
         _ask(url, "one that cannot", {"max_latency_s": round(reachable / 100, 6), "max_accuracy_drop_pp": 0.0})
     out.print("\n[bold]How to go on[/]")
-    out.print("  make serve                      the recommender; API page at http://127.0.0.1:8080/docs")
-    out.print("  .venv/bin/runner plan           what a change in strategies.yaml would measure, and why")
-    out.print(f"  sqlite3 {database} 'SELECT subject, operator, placement, median_latency_s FROM leaderboard'")
+    sql = "SELECT subject, operator, placement, median_latency_s FROM leaderboard"
+    for line in (
+        "  make serve               the recommender; API page at http://127.0.0.1:8080/docs",
+        "  .venv/bin/runner plan    what a change in strategies.yaml would measure, and why",
+        f"  sqlite3 {database} '{sql}'",
+    ):
+        out.print(line, soft_wrap=True, highlight=False)
     return filled
 
 
@@ -48,8 +54,8 @@ def _median_s(url: str) -> float:
 def _ask(url: str, kind: str, budgets: dict[str, Any]) -> None:
     question = {"subject": _SUBJECT, "latency_percentile": 90, **budgets}
     answer = httpx.post(f"{url}/recommend", json=question).raise_for_status().json()
-    out.print(f"\n[bold]A question, {kind}[/]: POST /recommend {json.dumps(question)}")
-    out.print_json(data=answer)
+    out.print(f"\n[bold]A question, {kind}[/]: POST /recommend {json.dumps(question)}", soft_wrap=True)
+    out.print(render_answer(RecommendResponse.model_validate(answer)))
 
 
 @contextmanager
