@@ -44,7 +44,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
-out = Console()
+# A pipe has no width of its own; our tables fit 100 columns.
+out = Console(width=None if sys.stdout.isatty() else 100)
 err = Console(stderr=True)
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]

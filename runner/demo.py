@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.console import Console
 
 from recommender.answer_text import render_answer
 from recommender.schemas import RecommendResponse
-from runner.cli import app, run
+from runner.cli import app, out, run
 from runner.settings import RunnerSettings
 
 _SUBJECT = "fashion-resnet"
 _READY_S = 30.0
-out = Console()
 
 
 def main() -> int:
