@@ -1,4 +1,4 @@
-"""The whole way, small: a catalog is filled through real tiers, continued after kill -9, and then nothing is missing."""
+"""The whole way, small: filled through real tiers, killed, continued, and then nothing is missing."""
 
 import json
 import os
@@ -158,6 +158,7 @@ def test_the_recommender_answers_from_it_on_the_terminal(filled: tuple[Path, str
     done = runner("recommend", "fashion-resnet", "--max-latency", "10s", "--percentile", "50", "--json", cwd=cwd)
     answer = json.loads(done.stdout)
     assert answer["recommendation"]["operator"] in ("identity", "quantized")
-    none = runner("recommend", "fashion-resnet", "--max-latency", "1us", "--percentile", "50", "--json", cwd=cwd, expect=1)
-    assert json.loads(none.stdout)["recommendation"] is None
-    assert json.loads(none.stdout)["near_misses"]
+    tight = ("recommend", "fashion-resnet", "--max-latency", "1us", "--percentile", "50", "--json")
+    refused = json.loads(runner(*tight, cwd=cwd, expect=1).stdout)
+    assert refused["recommendation"] is None
+    assert refused["near_misses"]
