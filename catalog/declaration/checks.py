@@ -1,7 +1,7 @@
 """From a YAML document to a valid `CatalogFile`, every problem with its line, what is allowed, the nearest spelling."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,6 +34,15 @@ _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("slos", "*", "accuracy"): AccuracyTarget,
 }
 
+# pydantic speaks of Python's types, a catalog file has YAML's.
+_EXPECTED: Mapping[str, str] = {
+    "mapping_type": "expected a mapping (name: value)",
+    "dict_type": "expected a mapping (name: value)",
+    "model_type": "expected a mapping (name: value)",
+    "tuple_type": "expected a list ([a, b])",
+    "string_type": "expected text",
+}
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """What is allowed, and the nearest spelling if one is near: text to append to a message."""
@@ -53,7 +62,7 @@ def validate_file(document: YamlDocument) -> CatalogFile:
     except ValidationError as error:
         found = error.errors(include_url=False)
         misspelt = {_meant(details) for details in found if details["type"] == "extra_forbidden"}
-        told = [each for each in found if each["type"] != "missing" or each["loc"] not in misspelt]
+        told = [each for each in found if not _follows(each, misspelt)]
         problems = dict.fromkeys(_translate(document, details) for details in told)
         raise CatalogFileError(document.file, list(problems)) from error
 
@@ -77,6 +86,13 @@ def _meant(details: ErrorDetails) -> tuple[int | str, ...]:
     return (*parent, *close)
 
 
+def _follows(details: ErrorDetails, misspelt: Collection[tuple[int | str, ...]]) -> bool:
+    """Whether this only follows from another error: a misspelt key, or a list without its wrong items."""
+    if details["type"] == "missing":
+        return details["loc"] in misspelt
+    return details["type"] == "too_short" and bool(details["input"])
+
+
 def _wording(details: ErrorDetails) -> str:
     """pydantic's message, with what was got, or our own where ours is clearer."""
     kind, context = details["type"], details.get("ctx", {})
@@ -88,10 +104,10 @@ def _wording(details: ErrorDetails) -> str:
     if kind == "literal_error":
         allowed = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         return f"got {got!r}; {nearest(str(got), allowed)}"
-    if isinstance(got, (dict, list)) and not got:
-        return f"empty; {details['msg']}"
-    shown = "" if isinstance(got, (dict, list)) else f", got {got!r}"
-    return f"{details['msg']}{shown}"
+    if kind == "too_short":
+        return "this must not be empty"
+    shown = "a mapping" if isinstance(got, dict) else "a list" if isinstance(got, list) else repr(got)
+    return f"{_EXPECTED.get(kind, details['msg'])}, got {shown}"
 
 
 def _declared_path(document: YamlDocument, loc: tuple[int | str, ...]) -> tuple[Path_, bool]:

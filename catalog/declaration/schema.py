@@ -5,8 +5,8 @@ What a pass or a data set means is the runner's business: here they are kept as 
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -193,12 +193,15 @@ class SloSpec(Declared):
         return {float(name[1:]): limit for name, limit in self.latency.items()}
 
 
+def _no_boolean(value: object) -> object:
+    """In Python `True == 1`; in a file `version: true` is a mistake."""
+    return str(value) if isinstance(value, bool) else value
+
+
 class CatalogFile(Declared):
     """The whole file. The first tier is the client's: latency is measured from there."""
 
-    known_versions: ClassVar[Sequence[int]] = (1,)
-
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_no_boolean)]
     subjects: Annotated[Mapping[Name, SubjectSpec], Field(min_length=1)]
     operators: Annotated[Mapping[Name, tuple[PassSpec, ...]], Field(min_length=1)]
     tiers: Annotated[Mapping[Name, TierSpec], Field(min_length=1)]

@@ -103,6 +103,7 @@ def test_names_that_read_in_two_ways_are_refused() -> None:
 # What is written instead of what, where the error points (at the first occurrence in that line), what it says.
 WRONG = [
     ("version: 1", "version: 2", "2", "version: got 2; allowed: 1"),
+    ("version: 1", "version: true", "true", "allowed: 1"),
     ("version: 1", "verison: 1", "verison", "unknown key 'verison'; allowed: version, subjects"),
     ("memory: 512m", "memroy: 512m", "memroy", "'memroy'; allowed: cpus, memory, provider; did you mean 'memory'?"),
     ("{inputs: 10", "{input: 10", "input:", "did you mean 'inputs'?"),
@@ -118,7 +119,7 @@ WRONG = [
     ("cpus: 0.5", "cpus: .nan", ".nan", "tiers.mobile.cpus: "),
     ("cpus: 0.5, ", "", "{", "the key 'cpus' is missing here"),
     ("provider: cpu}", "provider: gpu}", "gpu", "allowed: cpu, cuda; did you mean 'cpu'?"),
-    ("[cuda, cpu]", "[]", "[]", "tiers.cloud.provider: empty"),
+    ("[cuda, cpu]", "[]", "[]", "tiers.cloud.provider: this must not be empty"),
     ("rounds: 2", "rounds: 0", "0}", "greater than or equal to 1"),
     ("rounds: 2", "rounds: two", "two", "got 'two'"),
     ("select: largest", "select: bigest", "bigest", "did you mean 'largest'?"),
@@ -127,7 +128,7 @@ WRONG = [
     ("max_drop: 1.0", "max_drop: -1", "-1", "greater than or equal to 0"),
     ("[static_ptq]", "[{a: {}, b: {}}]", "{a", "a pass is a name"),
     ("[static_ptq]", "[{a: 3}]", "{a", "options of pass 'a'"),
-    ("[static_ptq]", "static_ptq", "static", "operators.quantized: "),
+    ("[static_ptq]", "static_ptq", "static", "operators.quantized: expected a list ([a, b]), got 'static_ptq'"),
     ("  net: {model", "  ne/t: {model", "ne/t", "not a name"),
     (
         "quantized], pl",
