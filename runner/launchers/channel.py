@@ -105,6 +105,10 @@ class ControlChannel:
                 error_info = message.get("error") or {}
                 raise TierCallError(self._tier, error_info.get("type", "Error"), error_info.get("message", ""))
 
+    def join(self, timeout_s: float) -> None:
+        """Wait until the answers have ended, so that their stream can be closed."""
+        self._reader.join(timeout_s)
+
     def _receive(self, deadline: float) -> dict[str, Any]:
         try:
             message = self._messages.get(timeout=max(0.0, deadline - time.monotonic()))

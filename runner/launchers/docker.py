@@ -73,6 +73,8 @@ class DockerTier:
         return f"{ROOT}/{mount}"
 
     def close(self) -> None:
+        self._attachment.shut_down()
+        self._channel.join(_DEATH_S)
         self._attachment.close()
 
     def _obituary(self) -> Obituary:

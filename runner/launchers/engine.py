@@ -6,6 +6,7 @@ a third of its time.
 
 import io
 import socket
+import struct
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,10 +20,11 @@ from docker.constants import DEFAULT_UNIX_SOCKET, IS_WINDOWS_PLATFORM
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig
 from docker.utils import kwargs_from_env
-from docker.utils.socket import STDOUT, frames_iter
 
 from runner.errors import EngineUnavailableError, LaunchError
 
+_FRAME_HEADER = struct.Struct(">BxxxL")
+_STDOUT = 1
 _PING_S = 3
 _REQUEST_S = 120
 _LOG_TAIL_LINES = 40
@@ -100,21 +102,34 @@ class Attachment:
         self._socket.sendall(line)
 
     def lines(self) -> Iterator[bytes]:
-        """Lines of stdout; ends when the container does."""
+        """Lines of stdout, out of the engine's frames; ends when the container does."""
         pending = b""
-        frames: Iterator[tuple[int, bytes]] = frames_iter(self._stream, tty=False)  # type: ignore[no-untyped-call]
-        for kind, chunk in frames:
-            if kind != STDOUT:
-                continue
-            *complete, pending = (pending + chunk).split(b"\n")
-            yield from complete
+        while header := self._read(_FRAME_HEADER.size):
+            kind, size = _FRAME_HEADER.unpack(header)
+            chunk = self._read(size)
+            if kind == _STDOUT:
+                *complete, pending = (pending + chunk).split(b"\n")
+                yield from complete
+
+    def _read(self, size: int) -> bytes:
+        """Exactly so many bytes; none at the end."""
+        received = bytearray()
+        while len(received) < size:
+            chunk = self._socket.recv(size - len(received))
+            if not chunk:
+                return b""
+            received += chunk
+        return bytes(received)
+
+    def shut_down(self) -> None:
+        """End the lines. Close only when nobody reads them any more: the descriptor's number is given out again."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):
             self._stream.close()
-            self._socket.close()  # the stream above only borrows it
+            self._socket.close()  # the stream only borrows it
 
 
 class Engine:

@@ -82,6 +82,7 @@ class ProcessTier:
     def __init__(self, name: str, child: _Child, mounts: Path) -> None:
         self.name = name
         self.pid = child.process.pid
+        self._process = child.process
         self._mounts = mounts
         assert child.process.stdin is not None and child.process.stdout is not None
         self._stdin = child.process.stdin
@@ -99,6 +100,11 @@ class ProcessTier:
         self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
     ) -> dict[str, Any]:
         return self._channel.call(command, on_event=on_event, deadline_s=deadline_s)
+
+    def kill(self) -> None:
+        """A tier keeps nothing that an orderly end would save."""
+        self._process.kill()
+        self._channel.join(_READY_S)
 
     def path(self, mount: str) -> str:
         return str(self._mounts / mount)
@@ -172,7 +178,11 @@ def _tier(run: Path, limits: TierLimits, mounts: Sequence[Mount]) -> Iterator[Pr
             target.symlink_to(readable(mount, name))
     arguments = ["-m", "tierserver", "--name", limits.name, "--port", "0", "--host", "127.0.0.1"]
     with _child(run, limits.name, arguments, thread_environment(limits.threads)) as child:
-        yield ProcessTier(limits.name, child, directory)
+        tier = ProcessTier(limits.name, child, directory)
+        try:
+            yield tier
+        finally:
+            tier.kill()
 
 
 @contextmanager
@@ -221,7 +231,7 @@ def _child(run: Path, name: str, arguments: Sequence[str], environment: Mapping[
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it: a tier keeps nothing that an orderly end would save; its output is closed once it is gone."""
+    """Kill it, and close the pipes once it is gone."""
     process.kill()
     process.wait()
     if process.stdin is not None:
