@@ -39,7 +39,7 @@ ROUND_PERCENTILES = f"""
 LATENCY = f"""
     SELECT latency_key,
            COUNT(*) AS rounds,
-           SUM(samples) AS samples,
+           CAST(SUM(samples) AS INTEGER) AS samples,
            AVG(median_latency_s) AS median_latency_s,
            AVG(p90_latency_s) AS p90_latency_s,
            CASE WHEN MAX(CASE WHEN verdict = 'DOUBTFUL' THEN 1 ELSE 0 END) = 1 THEN 'DOUBTFUL' ELSE 'VALID' END
@@ -57,7 +57,7 @@ INPUTS = f"""
 
 # All links together, median over all samples; without links nothing is sent.
 SENT = f"""
-    SELECT latency_key, AVG(sent_bytes) AS sent_bytes
+    SELECT latency_key, AVG(CAST(sent_bytes AS DOUBLE PRECISION)) AS sent_bytes
     FROM (
         SELECT latency_key, sent_bytes,
                ROW_NUMBER() OVER (PARTITION BY latency_key ORDER BY sent_bytes) - 1 AS place,

@@ -21,6 +21,7 @@ def test_views_equal_numpy(database: Database, fill: Callable[[], Any]) -> None:
         assert (row["rounds"], row["samples"], row["inputs"], row["verdict"]) == (3, 51, 10, "VALID")
         assert row["accuracy_pct"] == (90.0 if name[0] == "identity" else 80.0)
         assert row["drop_pp"] == pytest.approx(0.0 if name[0] == "identity" else 10.0)
+        assert row["inputs_select"] == "random"
         assert row["size_bytes"] == (100 if name[0] == "identity" else 101)
     assert rows["identity", "mobile"]["sent_bytes"] == 0
     by_seq = [1000 * (seq % 10) + 11 for size in (30, 1, 20) for seq in range(size)]
