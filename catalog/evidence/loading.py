@@ -32,7 +32,9 @@ from catalog.evidence.tables import (
     Strategy,
 )
 
-_DECLARED_KEYS = "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"
+_DECLARED_KEYS = (
+    "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"
+)
 _MEASUREMENTS = f"""
 SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select
 FROM measurement

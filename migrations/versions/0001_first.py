@@ -51,7 +51,8 @@ LATENCY = f"""
 INPUTS = f"""
     SELECT m.latency_key, COUNT(DISTINCT s.input_id) AS inputs, MIN(m.inputs_select) AS inputs_select
     FROM sample s
-    JOIN (SELECT id, latency_key, inputs_select FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
+    JOIN (SELECT id, latency_key, inputs_select FROM measurement WHERE {MEASUREMENT_COUNTS}) m
+        ON m.id = s.measurement_id
     GROUP BY m.latency_key
 """
 
