@@ -92,9 +92,10 @@ def _add(tar: tarfile.TarFile, inside: str, path: Path) -> None:
         tar.addfile(entry, content)
 
 
-def remove_volumes(engine: Engine, *, all_of_them: bool) -> int:
-    """Remove volumes whose filling was abandoned, or every volume that is not in use."""
-    volumes = {item["Name"]: item.get("Labels") or {} for item in engine.list_volumes(KEY_LABEL)}
+def remove_volumes(engine: Engine, *, all_of_them: bool, key: str | None = None) -> int:
+    """Remove volumes whose filling was abandoned, or every volume (of one key) that is not in use."""
+    label = KEY_LABEL if key is None else f"{KEY_LABEL}={key}"
+    volumes = {item["Name"]: item.get("Labels") or {} for item in engine.list_volumes(label)}
     removed = 0
     for name, labels in volumes.items():
         owner = Owner.parse(labels.get(OWNER_LABEL, ""))

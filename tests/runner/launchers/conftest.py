@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -51,16 +52,24 @@ def probe() -> Callable[..., dict[str, Any]]:
     return command
 
 
-@pytest.fixture(scope="session")
-def kill_a_runner() -> Callable[[str], list[int | None]]:
-    """Start a runner with two tiers, kill it with SIGKILL; the process ids of its tiers."""
+@dataclass(frozen=True)
+class KilledRunner:
+    """The process id it had, and those of its tiers where they are processes."""
 
-    def start_and_kill(launcher: str) -> list[int | None]:
+    pid: int
+    tier_pids: list[int | None]
+
+
+@pytest.fixture(scope="session")
+def kill_a_runner() -> Callable[[str], KilledRunner]:
+    """Start a runner with two tiers, kill it with SIGKILL."""
+
+    def start_and_kill(launcher: str) -> KilledRunner:
         command = [sys.executable, "-c", KILLED_RUNNER, launcher]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             pids: list[int | None] = json.loads(process.stdout.readline())
             process.kill()
-        return pids
+        return KilledRunner(process.pid, pids)
 
     return start_and_kill

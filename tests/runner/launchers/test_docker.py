@@ -1,6 +1,7 @@
 """Real tiers as containers: what they may do, how fast their links are, what is left of them."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from runner.errors import EngineUnavailableError, LaunchError, TierCallError
 from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.docker import DockerDeployment, DockerLauncher
 from runner.launchers.engine import Engine
+from runner.launchers.volumes import remove_volumes, volume_name
 
 pytestmark = pytest.mark.docker
 
@@ -84,8 +86,11 @@ def inside(client: docker.DockerClient, deployment: Deployment, tier: str, scrip
     return str(answer.output.decode().strip())
 
 
-def ours(client: docker.DockerClient) -> list[str]:
-    return [item.id for item in client.containers.list(all=True, filters={"label": "tierwise=1"})]
+def owned_by(client: docker.DockerClient, pid: int) -> set[str]:
+    """Containers and networks of one runner; others may be measuring on the same engine."""
+    filters = {"label": "tierwise=1"}
+    found = [*client.api.containers(all=True, filters=filters), *client.api.networks(filters=filters)]
+    return {item["Id"] for item in found if f":{pid}:" in item["Labels"]["tierwise.owner"]}
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -163,21 +168,17 @@ def test_files_are_copied_once_and_read_only(
             shown = inside(client, running, "mobile", read, running.tiers["mobile"].path("model"))
             assert "bytes" in shown and "Read-only file system" in shown
     (cached,) = [item for item in client.volumes.list() if item.name.endswith("-complete") and is_of(item, mounts)]
-    assert launcher.clean(volumes=True) >= 1
+    assert remove_volumes(Engine.connect(), all_of_them=True, key=cached.name.removesuffix("-complete")) == 1
     assert cached.name not in [item.name for item in client.volumes.list()]
 
 
 def is_of(volume: Any, mounts: dict[str, list[Mount]]) -> bool:
-    from runner.launchers.volumes import volume_name
-
     return bool(volume.name.startswith(volume_name(mounts["mobile"][0])))
 
 
 def test_an_abandoned_filling_is_done_again(
     client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], tmp_path: Path
 ) -> None:
-    from runner.launchers.volumes import volume_name
-
     model = tmp_path / "model.onnx"
     model.write_bytes(b"bytes")
     mount = Mount("model", {"m.onnx": model}, f"test-{time.time_ns()}")
@@ -217,11 +218,11 @@ def test_a_tier_that_runs_out_of_memory_during_a_call_says_so(launcher: DockerLa
 def test_a_tier_too_small_to_start_is_a_launch_error_and_leaves_nothing(
     client: docker.DockerClient, launcher: DockerLauncher
 ) -> None:
-    before = set(ours(client))
+    before = owned_by(client, os.getpid())
     with pytest.raises(LaunchError, match="tier 'mobile' did not get ready: out of memory") as caught:
         launcher.launch([TierLimits("mobile", 1, 16 << 20, 1)], [], {}).__enter__()
     assert caught.value.tier == "mobile"
-    assert set(ours(client)) <= before
+    assert owned_by(client, os.getpid()) == before
 
 
 def test_more_cpus_than_the_engine_has_are_refused(launcher: DockerLauncher) -> None:
@@ -244,16 +245,14 @@ def test_clean_removes_what_a_killed_runner_left_and_spares_the_living(
     client: docker.DockerClient,
     launcher: DockerLauncher,
     deployment: Deployment,
-    kill_a_runner: Callable[[str], list[None]],
+    kill_a_runner: Callable[[str], Any],
 ) -> None:
-    before = set(ours(client))
-    networks = {item.id for item in client.networks.list(filters={"label": "tierwise=1"})}
-    kill_a_runner("docker")
-    left = set(ours(client)) - before
-    assert len(left) >= 2
-    assert launcher.clean() >= 3
-    assert not left & set(ours(client))
-    assert networks <= {item.id for item in client.networks.list(filters={"label": "tierwise=1"})}
+    living = owned_by(client, os.getpid())
+    killed = kill_a_runner("docker")
+    assert len(owned_by(client, killed.pid)) == 3
+    launcher.clean()
+    assert not owned_by(client, killed.pid)
+    assert living and owned_by(client, os.getpid()) == living
     assert deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
 
 
@@ -298,7 +297,7 @@ class Relay:
 
 
 def test_an_engine_that_goes_away_is_named(client: docker.DockerClient, tiers: list[TierLimits]) -> None:
-    before = set(ours(client))
+    before = owned_by(client, os.getpid())
     relay = Relay()
     remote = DockerLauncher(Engine(docker.DockerClient(base_url=f"tcp://127.0.0.1:{relay.port}")))
     with (
@@ -308,5 +307,5 @@ def test_an_engine_that_goes_away_is_named(client: docker.DockerClient, tiers: l
         assert running.tiers["mobile"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
         relay.cut()
         running.tiers["mobile"].call({"cmd": "stats"}, deadline_s=10)
-    for left in set(ours(client)) - before:
+    for left in owned_by(client, os.getpid()) - before:
         client.containers.get(left).remove(force=True)

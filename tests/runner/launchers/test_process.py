@@ -87,15 +87,15 @@ def test_a_tier_killed_during_a_call_is_a_clear_error(probe: Callable[..., dict[
 
 
 def test_tiers_end_with_a_killed_runner_and_clean_removes_its_directory(
-    kill_a_runner: Callable[[str], list[int]],
+    kill_a_runner: Callable[[str], Any],
 ) -> None:
     root = Path(tempfile.gettempdir())
-    before = set(root.glob("tierwise-process-*"))
-    pids = kill_a_runner("process")
-    assert wait_until(lambda: all(start_of(pid) is None for pid in pids))
-    left = set(root.glob("tierwise-process-*")) - before
-    assert left
-    assert ProcessLauncher().clean() >= 1
+    killed = kill_a_runner("process")
+    assert wait_until(lambda: all(start_of(pid) is None for pid in killed.tier_pids))
+    owners = {path.parent: path.read_text() for path in root.glob("tierwise-process-*/owner")}
+    left = [run for run, owner in owners.items() if f":{killed.pid}:" in owner]
+    assert len(left) == 1
+    ProcessLauncher().clean()
     assert not any(path.exists() for path in left)
 
 
