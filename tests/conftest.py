@@ -3,20 +3,18 @@
 import os
 from collections.abc import Generator
 
-import docker
 import pytest
-from docker.errors import DockerException
+
+from runner.errors import EngineUnavailableError
+from runner.launchers.engine import Engine
 
 
 def engine_answers() -> bool:
     try:
-        client = docker.from_env(timeout=5)
-        try:
-            return bool(client.ping())
-        finally:
-            client.close()
-    except DockerException:
+        Engine.connect()
+    except EngineUnavailableError:
         return False
+    return True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
