@@ -112,7 +112,7 @@ def plan(
 ) -> None:
     """Show what has no valid evidence, why, and how long measuring it would take."""
     declared, base = _catalog(catalog)
-    selection = select_launcher(launcher)
+    selection = select_launcher(launcher, base_image=_settings().base_image)
     session = _session(declared, base, selection, scale)
     made = make_plan(session, _database(database, create=True), environment.key(session))
     if as_json:
@@ -182,7 +182,7 @@ def fill_catalog(
 ) -> None:
     """Measure what is missing and store it. Ctrl-C once finishes the measurement in flight, twice stops now."""
     declared, base = _catalog(catalog)
-    selection = select_launcher(launcher)
+    selection = select_launcher(launcher, base_image=_settings().base_image)
     err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
     session = _session(declared, base, selection, scale)
     target = database or _settings().database
@@ -320,7 +320,7 @@ def clean(
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
 ) -> None:
     """Remove containers, networks and processes that a killed run left behind."""
-    selection = select_launcher(launcher)
+    selection = select_launcher(launcher, base_image=_settings().base_image)
     removed = selection.launcher.clean(volumes=volumes)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
 

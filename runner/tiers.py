@@ -63,6 +63,12 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
     HostTooSmallError
         Naming the tier, what it wants, what the host has, and the `--scale` to try.
     """
+    delayed = [name for name, link in catalog.links.items() if link.delay_s]
+    if delayed:
+        raise RunnerError(
+            f"link {delayed[0]!r} declares a delay, which no launcher emulates yet; "
+            "remove `delay`, so that results do not claim what was not measured"
+        )
     widest = max(catalog.tiers, key=lambda name: catalog.tiers[name].cpus)
     wanted = catalog.tiers[widest].cpus
     if wanted * scale.factor > host.cpu_count:
