@@ -125,6 +125,26 @@ def accuracy(
     )
 
 
+def failed_accuracy(
+    keyed: Keyed, environment_id: int, setup: Setup, error: LaunchError | TierCallError, started: datetime
+) -> AccuracyRecord:
+    """An accuracy that came to nothing, with the reason and the end of the tier's log."""
+    tail = error.log_tail[-_LOG_TAIL_CHARACTERS:].strip()
+    return AccuracyRecord(
+        key=keyed.accuracy_key,
+        environment_id=environment_id,
+        subject=keyed.strategy.subject,
+        operator=keyed.strategy.operator,
+        provider=setup.providers[setup.placement[0]][0],
+        metric_primary="miou" if setup.postprocess.kind == "label_map" else "top1",
+        items=0,
+        status="failed",
+        started_at=started,
+        finished_at=datetime.now(UTC),
+        reason=f"{error}\n{tail}" if tail else str(error),
+    )
+
+
 def mean_iou(items: Sequence[ItemScore]) -> float:
     """Summed intersections over summed unions per class, averaged over the classes that occur, in percent."""
     # A tier leaves out the classes above the highest one it saw in an image.
