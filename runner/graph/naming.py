@@ -1,7 +1,7 @@
 """A readable name for a stretch of nodes, from the names that exporters leave behind."""
 
-import os
 from collections.abc import Sequence
+from itertools import takewhile
 
 
 def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
@@ -14,5 +14,8 @@ def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
 
 def _scope(names: Sequence[str], separator: str) -> str:
     """The longest common prefix that ends at a separator; one name alone gives its own scope."""
-    prefix = os.path.commonprefix([name.rpartition(separator)[0] + separator for name in names if name])
-    return prefix.rpartition(separator)[0].strip(separator)
+    paths = [name.split(separator)[:-1] for name in names if name]
+    if not paths:
+        return ""
+    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return separator.join(parts[0] for parts in common).strip(separator)

@@ -1,4 +1,4 @@
-"""New graphs out of old ones: a stretch skipped, or a graph in two. Dead nodes and initializers fall away by themselves."""
+"""New graphs out of old ones: a stretch skipped, or a graph in two. What nothing needs any more falls away by itself."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -176,10 +176,8 @@ def _value_info(structure: Structure, name: str) -> onnx.ValueInfoProto:
 
 
 def _is_feature_map(structure: Structure, name: str) -> bool:
-    found = structure.types.get(name)
-    return (
-        found is not None and found.elem_type == TensorProto.FLOAT and found.dims is not None and len(found.dims) == 4
-    )
+    found = structure.types[name]
+    return found.elem_type == TensorProto.FLOAT and found.dims is not None and len(found.dims) == 4
 
 
 def _anchor_name(structure: Structure, name: str) -> str:

@@ -23,7 +23,7 @@ class Sides:
         self._known_sources: dict[str, dict[str, str]] = {}
 
     def crossing(self, place: CutPlace) -> tuple[str, ...]:
-        """Shape values that the tail needs and cannot compute: late ones or the Shape nodes' own, whichever are fewer."""
+        """Shape values the tail needs and cannot compute: late ones or the Shape nodes' own, whichever are fewer."""
         wanted = [name for position, name in self._uses if not place.in_head(position)]
         late: dict[str, None] = {}
         early: dict[str, None] = {}

@@ -91,7 +91,8 @@ class Structure:
         found = {each.name: each for each in self.file.graph.initializer if each.name not in self.file.weights}
         for index, node in enumerate(self.nodes):
             if node.op_type == "Constant" and index not in self.file.stored_nodes:
-                found |= {node.output[0]: each.t for each in node.attribute if each.name == "value"}
+                value = next((each.t for each in node.attribute if each.name == "value"), None)
+                found |= {node.output[0]: value} if value is not None else {}
         return found
 
     @cached_property
