@@ -1,10 +1,10 @@
 """ONNX graphs read, understood and rewritten without touching the weights."""
 
-from runner.graph.analysis import Analysis, Block, Cut, Exit, Run, Segment, Tensor, analyse, analyse_file
-from runner.graph.model_file import ModelFile, read_model
-from runner.graph.rewriting import NotRewirable, skip, split
+from runner.graph.analysis import Analysis, Block, Cut, Exit, Run, Segment, Tensor, analyse, analyse_structure
+from runner.graph.model_file import ModelFile, has_external_data, read_model
+from runner.graph.rewriting import NotRewirable, skip, split, whole
 from runner.graph.structure import Structure, read_structure
-from runner.graph.writing import Part, data_file, write_part
+from runner.graph.writing import Part, data_file, stored_bytes, write_part
 
 __all__ = [
     "Analysis",
@@ -19,11 +19,14 @@ __all__ = [
     "Structure",
     "Tensor",
     "analyse",
-    "analyse_file",
+    "analyse_structure",
     "data_file",
+    "has_external_data",
     "read_model",
     "read_structure",
     "skip",
     "split",
+    "stored_bytes",
+    "whole",
     "write_part",
 ]

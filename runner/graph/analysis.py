@@ -8,7 +8,7 @@ from typing import Literal
 from onnx import helper
 
 from runner.graph.cuts import CutPlace, find_cuts
-from runner.graph.model_file import ModelFile, read_model
+from runner.graph.model_file import read_model
 from runner.graph.naming import segment_name
 from runner.graph.regions import Layout, lay_out
 from runner.graph.repeats import RepeatedRun, Unit, find_runs
@@ -185,12 +185,12 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
     >>> len(found.sub_graphs), [len(run.blocks) for run in found.runs]
     (14, [4, 4, 3])
     """
-    return analyse_file(read_model(path), sizes=sizes)
+    return analyse_structure(read_structure(read_model(path), sizes=sizes))
 
 
-def analyse_file(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -> Analysis:
-    """The same for a file that was read already."""
-    return _Analyst(read_structure(file, sizes=sizes)).analysis()
+def analyse_structure(structure: Structure) -> Analysis:
+    """The same for a graph that was read already."""
+    return _Analyst(structure).analysis()
 
 
 class _Analyst:

@@ -103,6 +103,11 @@ def read_model(path: Path) -> ModelFile:
     return ModelFile(path, model, path.stat().st_size + external, kept, stored)
 
 
+def has_external_data(path: Path) -> bool:
+    """Whether a model keeps weights outside its file; raises ModelFileError like `read_model`."""
+    return any(weight.external for weight in read_model(path).weights.values())
+
+
 def tensor_bytes(tensor: TensorProto) -> int | None:
     """Bytes of the data that a tensor's type and dimensions declare; None for strings and unknown types."""
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or any(size < 0 for size in tensor.dims):

@@ -1,4 +1,4 @@
-"""New graphs out of old ones: a stretch skipped, or a graph in two. What nothing needs any more falls away by itself."""
+"""New graphs out of old ones: a stretch skipped, or a graph in two. What nothing needs any more falls away."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -71,6 +71,12 @@ def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) 
         for name, anchor in anchors.items()
     ]
     return head, Part(tail.header, tail.graph, [*pools, *tail.nodes], tail.weights, tail.declarations)
+
+
+def whole(structure: Structure) -> Part:
+    """The model as it is, but for what no output needs."""
+    plain = {index: structure.file.stored_nodes.get(index, node) for index, node in enumerate(structure.nodes)}
+    return _extract(structure, plain, {}, outputs=structure.outputs, stop=frozenset())
 
 
 def _rescaled(structure: Structure, *, entry: str, result: str) -> dict[int, dict[int, Scaling]]:

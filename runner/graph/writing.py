@@ -38,6 +38,12 @@ def data_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
+def stored_bytes(path: Path) -> int:
+    """Bytes of a written part, its external data included."""
+    data = data_file(path)
+    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+
+
 def write_part(part: Part, path: Path) -> None:
     """Write a part; external weights stay external, in one file of their own beside it."""
     external = [weight for weight in part.weights if weight.external]
