@@ -144,7 +144,8 @@ def _apply(
     scratch: Path,
 ) -> _Made:
     """Run the passes one after the other."""
-    parts, uncut = (model,), model
+    parts: tuple[Path, ...] = (model,)
+    uncut = model
     details: list[Mapping[str, Any]] = []
     for number, step in enumerate(passes):
         workdir = scratch / f"{number}-{step.name}"

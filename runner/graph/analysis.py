@@ -1,6 +1,6 @@
 """What can be skipped and where it can be cut: one analysis of a model file, for passes and for people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,7 +89,8 @@ class Cut:
     """A place to part the model: `tensors` cross the link, and `side`, values of a Shape branch, with them.
 
     `segment` is the index of the segment that the cut follows or runs through; `crossing_bytes` is None while a
-    dimension is free; `paper` says that no identity branch is cut.
+    dimension is free; `paper` says that no identity branch is cut; `exact`, that ONNX Runtime optimises head and tail
+    as it does the whole, so that they compute the same bits.
     """
 
     tensors: tuple[Tensor, ...]
@@ -97,6 +98,7 @@ class Cut:
     head_bytes: int
     tail_bytes: int
     paper: bool
+    exact: bool
     segment: int
     inside_segment: bool
 
@@ -146,8 +148,9 @@ class Analysis:
         return tuple(segment for segment in self.skeleton if segment.kind == "sub-graph")
 
     def best_cut(self, *, paper: bool = True) -> Cut | None:
-        """The best balanced cut, or the best that cuts no identity branch."""
-        return next((cut for cut in self.cuts if cut.paper or not paper), None)
+        """The best balanced cut (with `paper`, of those that cut no identity branch); exact ones go first."""
+        candidates = [cut for cut in self.cuts if cut.paper or not paper]
+        return next((cut for cut in candidates if cut.exact), candidates[0] if candidates else None)
 
 
 def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
@@ -292,12 +295,14 @@ class _Analyst:
     def _cut(self, place: CutPlace) -> Cut:
         last = place.start + max(place.inside.bit_length() - 1, 0)
         segment = self._segment_of[last]
+        tensors = tuple(self._tensor(name) for name in place.tensors)
         return Cut(
-            tensors=tuple(self._tensor(name) for name in place.tensors),
+            tensors=tensors,
             side=tuple(self._tensor(name) for name in self._sides.crossing(place)),
             head_bytes=place.head_bytes,
             tail_bytes=place.tail_bytes,
             paper=place.paper,
+            exact=_is_exact(tensors),
             segment=segment,
             inside_segment=len(place.tensors) > 1 or last != self._spans[segment].stop - 1,
         )
@@ -323,6 +328,12 @@ class _Analyst:
         if found is None or not found.elem_type:
             return Tensor(name, "unknown", found.dims if found else None, None)
         return Tensor(name, _dtype(found.elem_type), found.dims, found.size_bytes)
+
+
+def _is_exact(tensors: Sequence[Tensor]) -> bool:
+    """Two feature maps of free size come from two inputs of the tail, and the runtime cannot tell that they match."""
+    maps = [tensor for tensor in tensors if tensor.dtype == "float32" and len(tensor.shape or ()) == 4]
+    return len(maps) < 2 or all(tensor.size_bytes is not None for tensor in maps)
 
 
 def _dtype(elem_type: int) -> str:
