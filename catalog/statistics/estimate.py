@@ -98,10 +98,13 @@ def estimate_over_rounds(
 
     Notes
     -----
-    The variance over draws is multiplied by n / (n - 1), as a bootstrap draws from n values as if they were all there
-    is. That variance is itself a rough number: with a percentile it follows, for large n, a chi-square with
-    sqrt(pi n p (1 - p)) degrees of freedom (from Hall and Martin's limit), far fewer than n - 1: 3 for p90 of 30
-    inputs, 5 for p90 of 100. Taking n - 1 instead is what makes p90 undercover.
+    The variance over draws is multiplied by n / (n - 1), because a bootstrap takes the n inputs for all there are. It
+    also holds the rest (round x input, repetition), which the variance across rounds holds as well: where only the
+    rest varies the interval is up to sqrt(2) too wide, the safe side.
+
+    The variance over draws is itself a rough number: for a percentile it has, for large n, the relative variance of a
+    chi-square with sqrt(pi n p (1 - p)) degrees of freedom (Hall and Martin's limit), far fewer than n - 1: 3 for p90
+    of 30 inputs, 5 for p90 of 100. Taking n - 1 instead is what makes p90 undercover.
 
     References
     ----------
