@@ -115,8 +115,13 @@ def estimate_over_rounds(
     finite = resampled[np.isfinite(resampled)]
     return LogEstimate(
         value=float(by_round.mean()),
-        variance_rounds=float(by_round.var(ddof=1) / rounds),
-        variance_inputs=float(finite.var(ddof=1) * inputs / (inputs - 1)),
+        variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / rounds)),
+        variance_inputs=_unless_rounding(float(finite.var(ddof=1) * inputs / (inputs - 1))),
         df_rounds=rounds - 1,
         df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
     )
+
+
+def _unless_rounding(variance: float) -> float:
+    """Zero for what logarithms of equal latencies leave: a relative spread of 1e-12."""
+    return variance if variance > 1e-24 else 0.0
