@@ -184,7 +184,7 @@ class Filler:
         self.watcher.begin(label, task.estimate_s)
         started, clock = datetime.now(UTC), time.monotonic()
         setup, protocol = self._setup(keyed), self._protocol(keyed)
-        total = len(protocol.input_ids) * protocol.repetitions
+        total = len(protocol.input_ids) * (protocol.repetitions + protocol.warmup)
         done = 0
 
         def tick(sample: object) -> None:
@@ -199,8 +199,7 @@ class Filler:
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(outcome, f"{label}: {error}")
             return
-        tolerances = {name: self.session.catalog.links[name].tolerance for name in strategy.links}
-        record = records.complete(attempt, setup, measured, tolerances, time.monotonic() - clock)
+        record = records.complete(attempt, setup, measured, time.monotonic() - clock)
         self._store_measurement(record)
         if record.verdict == "INVALID":
             outcome.invalid.append(f"{label}: {record.reason}")
@@ -232,6 +231,7 @@ class Filler:
             placement=strategy.placement.tiers,
             tiers=route_tiers(catalog, strategy, self.session.scale, self.session.host),
             links=route_links(catalog, strategy, self.session.scale),
+            tolerances={name: catalog.links[name].tolerance for name in strategy.links},
             preprocess=Preprocess.from_json(self.session.subjects[strategy.subject].preprocess),
             postprocess=Postprocess.from_json(self.session.subjects[strategy.subject].postprocess),
         )
@@ -250,6 +250,7 @@ class Filler:
             placement=(widest,),
             tiers=(limits,),
             links=(),
+            tolerances={},
             preprocess=Preprocess.from_json(self.session.subjects[strategy.subject].preprocess),
             postprocess=Postprocess.from_json(self.session.subjects[strategy.subject].postprocess),
         )
