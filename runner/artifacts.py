@@ -99,7 +99,7 @@ class ArtifactStore:
             target = Path(scratch) / "artifact"
             target.mkdir()
             try:
-                parts = _apply(model, passes, calibration, Path(scratch))
+                parts = _apply(model, passes, calibration, Path(scratch), self._root.parent / "envs")
                 files, reason = _collect(model, parts, target), None
             except Refusal as refusal:
                 files, reason = (), str(refusal)
@@ -115,6 +115,7 @@ def _apply(
     passes: Sequence[Pass],
     calibration: Callable[[int], Sequence[NDArray[np.generic]]],
     scratch: Path,
+    environments: Path,
 ) -> tuple[Path, ...]:
     """The files after the last pass."""
     _check(model)
@@ -123,7 +124,7 @@ def _apply(
         workdir = scratch / f"{number}-{step.name}"
         workdir.mkdir()
         arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
-        parts = step.apply(parts, Context(workdir, arrays))
+        parts = step.apply(parts, Context(workdir, arrays, environments))
     return parts
 
 
