@@ -107,9 +107,8 @@ class StaticPtq:
         target = directory / "quantized.onnx"
         settings = Settings(self.declared.format, self.declared.per_channel, self.reduce_range)
         if self.declared.tool == "neural-compressor":
-            neural_compressor.quantize(
-                prepared.path, target, feeds, settings, workdir=directory, environments=context.environments
-            )
+            own = neural_compressor.own_environment(context.environments)
+            neural_compressor.quantize(prepared.path, target, feeds, settings, workdir=directory, environment=own)
         else:
             large = prepared.size_bytes > _EXTERNAL_DATA_BYTES
             onnx_runtime.quantize(prepared.path, target, feeds, settings, external_data=large)

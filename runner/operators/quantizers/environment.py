@@ -83,9 +83,10 @@ class Environment:
     def _fill(self, staging: Path, total: int) -> None:
         _, interpreter = _interpreter()
         python = str(staging / "bin" / "python")
-        self._run([interpreter, "-m", "venv", str(staging)])
-        install = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-        self._run([*install, "--no-deps", "--only-binary", ":all:", "-r", str(self.requirements)], total)
+        self._run([interpreter, "-m", "venv", "--without-pip", str(staging)])
+        pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--no-input"]
+        install = ["install", "--progress-bar", "off", "--no-deps", "--only-binary", ":all:"]
+        self._run([*pip, *install, "-r", str(self.requirements)], total)
         self._run([python, "-I", "-c", f"import {', '.join(self.modules)}"])
 
     def _run(self, command: Sequence[str], total: int = 0) -> None:

@@ -17,28 +17,28 @@ from runner.operators.quantizers.base import Feeds, Settings
 from runner.operators.quantizers.environment import Environment
 
 _HERE = Path(__file__).parent
-REQUIREMENTS = _HERE / "neural_compressor.requirements.txt"
+_REQUIREMENTS = _HERE / "neural_compressor.requirements.txt"
 _WORKER = _HERE / "neural_compressor_worker.py"
 _TAIL_LINES = 3
 
 
-def environment(root: Path) -> Environment:
+def own_environment(root: Path) -> Environment:
     """The environment the tool runs in; `root` is the directory of environments."""
-    return Environment(root, name="neural-compressor", requirements=REQUIREMENTS, modules=("neural_compressor",))
+    return Environment(root, name="neural-compressor", requirements=_REQUIREMENTS, modules=("neural_compressor",))
 
 
 def versions() -> Mapping[str, str]:
     """What enters the artifact's key: the release, and the SHA-256 of all pins."""
-    pins = dict(line.split("==") for line in REQUIREMENTS.read_text().splitlines() if "==" in line)
+    pins = dict(line.split("==") for line in _REQUIREMENTS.read_text().splitlines() if "==" in line)
     digest = hashlib.sha256(json.dumps(pins, sort_keys=True).encode()).hexdigest()
     return {"neural-compressor": pins["neural-compressor"], "pins_sha256": digest}
 
 
 def quantize(
-    source: Path, target: Path, feeds: Feeds, settings: Settings, *, workdir: Path, environments: Path
+    source: Path, target: Path, feeds: Feeds, settings: Settings, *, workdir: Path, environment: Environment
 ) -> None:
     """Write the quantized model; `workdir` takes the calibration inputs and the tool's own files."""
-    python = environment(environments).python()
+    python = environment.python()
     names = _write_calibration(feeds, workdir / "calibration")
     job = {
         **asdict(settings),
