@@ -59,6 +59,7 @@ def artifact(keyed: Keyed, built: Artifact | None, reason: str | None) -> Artifa
         reason=reason,
         files=[ArtifactFile(index, each.file, each.sha256, each.size_bytes) for index, each in enumerate(files)],
         size_bytes=built.size_bytes if built and not built.inapplicable else None,
+        details=built.details if built else {},
     )
 
 

@@ -34,6 +34,14 @@ class Context:
     environments: Path = Path(".tierwise/envs")
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What a pass made: the files in the order they run, and what it did in words and numbers JSON can hold."""
+
+    parts: tuple[Path, ...]
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
 class Pass(Protocol):
     """One step of an operator.
 
@@ -55,6 +63,6 @@ class Pass(Protocol):
         """Every option, defaults included, resolved for this host."""
         ...
 
-    def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
         """Rewrite the parts (one file, or several once partitioned); raises Refusal where the model forbids it."""
         ...

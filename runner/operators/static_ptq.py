@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import onnx
 from pydantic import BaseModel, ConfigDict, Field
 
 from runner.errors import OperatorError
+from runner.graph import read_model
 from runner.host import has_vnni
-from runner.operators.base import Context, Refusal
+from runner.operators.base import Applied, Context, Refusal
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
 from runner.operators.quantizers.preparation import Prepared, prepare, quantized_nodes
@@ -82,7 +82,7 @@ class StaticPtq:
             resolved["tool_versions"] = dict(neural_compressor.versions())
         return resolved
 
-    def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
         """Quantize every part.
 
         Raises
@@ -95,13 +95,15 @@ class StaticPtq:
         if not context.calibration:
             raise OperatorError("static_ptq needs calibration inputs, and there are none")
         results: list[Path] = []
+        details: list[Mapping[str, object]] = []
         feeds: Feeds | None = None
         for index, part in enumerate(parts):
             directory = context.workdir / f"part{index}"
             prepared = prepare(part, directory)
             feeds = _first(prepared, context) if feeds is None else NextPart(parts[index - 1], feeds)
             results.append(self._quantize(prepared, feeds, directory, context))
-        return tuple(results)
+            details.append(self._details(prepared, results[-1]))
+        return Applied(tuple(results), {"reduce_range": self.reduce_range, "quantized": details, "warnings": []})
 
     def _quantize(self, prepared: Prepared, feeds: Feeds, directory: Path, context: Context) -> Path:
         target = directory / "quantized.onnx"
@@ -113,11 +115,16 @@ class StaticPtq:
             large = prepared.size_bytes > _EXTERNAL_DATA_BYTES
             onnx_runtime.quantize(prepared.path, target, feeds, settings, external_data=large)
         prepared.path.unlink()
-        result = onnx.load(target, load_external_data=False)
-        if not quantized_nodes(result):
-            kinds = ", ".join(sorted({node.op_type for node in result.graph.node})[:8])
-            raise Refusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
         return target
+
+    def _details(self, prepared: Prepared, result: Path) -> Mapping[str, object]:
+        """What was quantized; refused when nothing was."""
+        made = read_model(result)
+        nodes = quantized_nodes(made.graph)
+        if not nodes:
+            kinds = ", ".join(sorted({node.op_type for node in made.graph.node})[:8])
+            raise Refusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
+        return {"nodes": dict(nodes), "before_bytes": prepared.size_bytes, "after_bytes": made.size_bytes}
 
 
 def _first(prepared: Prepared, context: Context) -> Feeds:
