@@ -154,6 +154,7 @@ class MeasurementRecord:
     tier_runs: Sequence[TierRunRecord] = ()
     link_probes: Sequence[LinkProbeRecord] = ()
     samples: Sequence[SampleRecord] = ()
+    imported_file_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class ClassPixels:
 
 @dataclass(frozen=True)
 class AccuracyRecord:
-    """An accuracy over all validation items, with the items; `items` counts them."""
+    """An accuracy over all validation items, with the items; `items` counts them, 0 where they were not told."""
 
     key: str
     environment_id: int
@@ -195,6 +196,7 @@ class AccuracyRecord:
     reason: str | None = None
     item_hits: Sequence[ItemHits] = ()
     class_pixels: Sequence[ClassPixels] = ()
+    imported_file_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from catalog.evidence.records import (
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
+    Origin,
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
@@ -58,6 +59,7 @@ __all__ = [
     "LinkBytes",
     "LinkProbeRecord",
     "MeasurementRecord",
+    "Origin",
     "PartTimes",
     "RoundEvidence",
     "SampleRecord",
