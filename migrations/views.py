@@ -62,7 +62,8 @@ _INPUTS = f"""
     GROUP BY m.latency_key
 """
 
-# All links together, median over all samples; without links nothing is sent.
+# All links together, median over all samples; without links nothing is sent. Rows from elsewhere (launcher `imported`)
+# do not tell what was sent.
 _SENT = f"""
     SELECT latency_key, AVG(CAST(sent_bytes AS DOUBLE PRECISION)) AS sent_bytes
     FROM (
@@ -130,7 +131,8 @@ SELECT s.subject, s.operator, s.placement,
        latency.rounds, s.rounds AS rounds_declared, inputs.inputs, latency.samples,
        latency.median_latency_s, latency.p90_latency_s, inputs.inputs_select,
        a.metric, a.accuracy_pct, a.identity_pct - a.accuracy_pct AS drop_pp,
-       artifact.size_bytes, sent.sent_bytes, latency.verdict, e.provenance, e.source
+       artifact.size_bytes, CASE WHEN e.launcher <> 'imported' THEN sent.sent_bytes END AS sent_bytes,
+       latency.verdict, e.provenance, e.source
 FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN latency ON latency.latency_key = s.latency_key

@@ -3,6 +3,7 @@
 from catalog.exchange.collecting import collect
 from catalog.exchange.document import Document
 from catalog.exchange.importing import Imported, import_files
+from catalog.exchange.rows_out import rows_csv
 from catalog.exchange.storing import FileRecord, Stored, imported_key, store_document
 from catalog.exchange.text import decompressed, document_bytes, parse_document
 
@@ -17,5 +18,6 @@ __all__ = [
     "import_files",
     "imported_key",
     "parse_document",
+    "rows_csv",
     "store_document",
 ]

@@ -29,6 +29,7 @@ class Imported:
 
     file: Path
     format: str
+    sha256: str
     stored: Stored
 
 
@@ -89,7 +90,7 @@ def _import(session: Session, file: Path, *, environment: str | None, default: s
         details = {"environments": places}
         key = content_key({"kind": "imported file", "sha256": foreign.sha256, "environments": places})
     record = FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, at, details)
-    return Imported(file, kind, store_document(session, document, record))
+    return Imported(file, kind, record.sha256, store_document(session, document, record))
 
 
 def read_bytes(file: Path) -> bytes:
