@@ -2,10 +2,10 @@
 
 import typer
 
-from runner.commands import exchange, sql
+from runner.commands import compare, exchange, sql
 
 
 def register(app: typer.Typer) -> None:
     """Add all of them to the command line."""
-    for module in (exchange, sql):
+    for module in (exchange, sql, compare):
         module.add_to(app)
