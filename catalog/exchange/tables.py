@@ -72,7 +72,8 @@ def read_rows(content: bytes, *, file: str) -> Rows:
     read = _json_rows if text.lstrip()[:1] == "[" else _csv_rows
     columns, rows = read(text, file, problems)
     kind: Kind = "accuracies" if {"value_pct", "metric"} & set(columns) else "latencies"
-    problems = list(_column_problems(columns, kind)) or problems
+    if columns or not problems:
+        problems = list(_column_problems(columns, kind)) or problems
     if not problems and not rows:
         problems = ["has no rows"]
     if problems:
@@ -134,7 +135,7 @@ def _json_rows(text: str, file: str, problems: list[str]) -> tuple[list[str], li
             continue
         columns |= dict.fromkeys(value)
         rows.append(_row(f"row {number}", _cells(f"row {number}", value, problems), problems))
-    return list(columns), rows
+    return list(columns), [Row(row.place, dict.fromkeys(columns, "") | dict(row.cells)) for row in rows]
 
 
 def _cells(place: str, value: Mapping[str, Any], problems: list[str]) -> dict[str, str]:
