@@ -77,7 +77,7 @@ def _content(document: Document, form: Format, *, compress: bool) -> bytes:
 
 def _write(output: Path, content: bytes) -> None:
     """All of the file or nothing: a reader never sees half of it."""
-    partial = output.with_name(f".{output.name}.partial")
+    partial = output.parent / f".{output.name}.partial"
     try:
         partial.write_bytes(content)
         partial.replace(output)
