@@ -21,7 +21,7 @@ from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, store
 from recommender.answer_text import render_answer
 from recommender.errors import RecommenderError
-from runner import environment
+from runner import commands, environment
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
 from runner.errors import RunnerError
@@ -335,6 +335,9 @@ def clean(
     selection = select_launcher(launcher, base_image=_settings().base_image)
     removed = selection.launcher.clean(volumes=volumes)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
+
+
+commands.register(app)
 
 
 def run(arguments: Callable[[], None] = app) -> int:

@@ -36,6 +36,7 @@ from catalog.evidence.records import (
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
+    Origin,
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
@@ -62,6 +63,7 @@ __all__ = [
     "LinkBytes",
     "LinkProbeRecord",
     "MeasurementRecord",
+    "Origin",
     "PartTimes",
     "RoundEvidence",
     "SampleRecord",
