@@ -12,7 +12,9 @@ from catalog.statistics.pooled_ranks import PooledRanks
 
 @dataclass(frozen=True, eq=False)
 class Conover:
-    """The result of `conover`: matrices of shape (groups, groups), in the order of `names`; row is the left member of a pair.
+    """The result of `conover`: matrices of shape (groups, groups), in the order of `names`.
+
+    Row is the left member of a pair, column the right.
 
     Attributes
     ----------
@@ -81,7 +83,7 @@ def conover(pooled: PooledRanks, *, adjustment: str = "holm") -> Conover:
     statistic = _t_statistics(pooled)
     freedom = pooled.ranks.size - len(pooled.names)
     unadjusted = np.ones_like(statistic)
-    known = ~np.isnan(statistic)
+    known = ~(np.isnan(statistic) | np.eye(len(pooled.names), dtype=bool))
     unadjusted[known] = np.minimum(1.0, 2 * stdtr(freedom, -np.abs(statistic[known])))
     upper = np.triu_indices(len(pooled.names), k=1)
     adjusted = np.ones_like(statistic)
