@@ -18,14 +18,13 @@ from catalog.statistics.normality import NormalQuantiles, ShapiroWilk, normal_qu
 from catalog.statistics.percentiles import percentile_by_round, percentile_over_rounds
 from catalog.statistics.pooled_ranks import PooledRanks, pool_ranks
 from catalog.statistics.speedups import Speedup, speedup
-from catalog.statistics.study_analysis import Comparison, FamilyAnalysis, SubjectAnalysis, analyse_families
+from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, SubjectAnalysis, analyse_families
 from catalog.statistics.wilcoxon import SignedRank, signed_rank
 
 __all__ = [
     "ADJUSTMENTS",
     "AccuracyAnalysis",
     "AccuracyComparison",
-    "Comparison",
     "Conover",
     "Description",
     "Family",
@@ -33,6 +32,7 @@ __all__ = [
     "KruskalWallis",
     "NormalQuantiles",
     "OperatorPair",
+    "PairComparison",
     "PooledRanks",
     "ShapiroWilk",
     "SignedRank",

@@ -16,7 +16,7 @@ from catalog.statistics.speedups import Speedup, speedup
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairComparison:
     """One pair of a family.
 
     Attributes
@@ -84,14 +84,14 @@ class FamilyAnalysis:
         """Whether Kruskal-Wallis finds a difference; the paper looks at pairs only then."""
         return self.kruskal_wallis.pvalue < self.alpha
 
-    def comparison(self, left: str, right: str) -> Comparison:
+    def comparison(self, left: str, right: str) -> PairComparison:
         """One pair, either way round; raises KeyError for a strategy that is not among `members`."""
         for name in (left, right):
             if name not in self.members:
                 raise KeyError(f"{name!r} is not among the members with samples: {', '.join(self.members) or 'none'}")
         return self._comparison(self.members.index(left), self.members.index(right))
 
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[PairComparison, ...]:
         """All pairs once, the member listed first on the left."""
         return tuple(
             self._comparison(row, column)
@@ -99,10 +99,10 @@ class FamilyAnalysis:
             for column in range(row + 1, len(self.members))
         )
 
-    def _comparison(self, row: int, column: int) -> Comparison:
+    def _comparison(self, row: int, column: int) -> PairComparison:
         delta, medians = float(self.delta[row, column]), (float(self.median[row]), float(self.median[column]))
         significant = self.rejected and bool(self.post_hoc.pvalue[row, column] < self.alpha)
-        return Comparison(
+        return PairComparison(
             left=self.members[row],
             right=self.members[column],
             statistic=float(self.post_hoc.statistic[row, column]),

@@ -1,0 +1,18 @@
+"""The examples in the docstrings are true."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import catalog.statistics
+
+MODULES = [each.name for each in pkgutil.iter_modules(catalog.statistics.__path__, "catalog.statistics.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_print_what_they_say(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0
