@@ -92,7 +92,8 @@ def shapiro_wilk(samples: ArrayLike, *, name: str = "the strategy") -> ShapiroWi
         return ShapiroWilk(float("nan"), float("nan"), reason)
     from scipy.stats import shapiro  # here, because importing scipy.stats takes longer than all else of this package
 
-    statistic, pvalue = shapiro(values)
+    # W does not depend on the unit, but scipy takes a range below 1e-19 for none.
+    statistic, pvalue = shapiro((values - values.min()) / np.ptp(values))
     return ShapiroWilk(float(statistic), float(pvalue))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.statistics import OperatorPair, StudiedOperator, accuracy_pairs, compare_accuracies, signed_rank
@@ -93,6 +93,7 @@ def test_without_ties_signed_ranks_are_those_of_scipy() -> None:
         np.testing.assert_allclose([found.statistic, found.pvalue], [expected.statistic, expected.pvalue], rtol=1e-10)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
 def test_the_pvalue_counts_all_assignments_of_signs(differences: list[int]) -> None:
     found = signed_rank(np.array(differences) / 10, np.zeros(len(differences)))

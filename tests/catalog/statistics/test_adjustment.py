@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
@@ -34,6 +34,7 @@ def test_adjusted_pvalues_are_those_that_scikit_posthocs_takes(adjustment: str) 
             np.testing.assert_allclose(adjust_pvalues(pvalues, adjustment), expected, rtol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_adjusted_pvalues_keep_order_and_range(pvalues: list[float]) -> None:
     order = np.argsort(pvalues, kind="stable")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scikit_posthocs
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -92,6 +92,7 @@ def test_the_smallest_pvalues_keep_their_digits() -> None:
     np.testing.assert_allclose(conover(pool_ranks(samples)).pvalue, theirs, rtol=1e-6)
 
 
+@settings(deadline=None)
 @given(groups)
 def test_kruskal_wallis_is_that_of_scipy(samples: Mapping[str, NDArray[np.float64]]) -> None:
     result = kruskal_wallis(pool_ranks(samples))
@@ -105,6 +106,7 @@ def test_kruskal_wallis_is_that_of_scipy(samples: Mapping[str, NDArray[np.float6
     np.testing.assert_allclose([result.statistic, result.pvalue], expected, rtol=1e-9, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(groups)
 def test_delta_is_that_of_every_pair_of_values_and_of_mann_whitney(samples: Mapping[str, NDArray[np.float64]]) -> None:
     delta = cliffs_delta(pool_ranks(samples))
@@ -115,6 +117,7 @@ def test_delta_is_that_of_every_pair_of_values_and_of_mann_whitney(samples: Mapp
             assert delta[row, column] == pytest.approx(2 * above / (left.size * right.size) - 1, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(groups)
 def test_signs_turn_with_the_pair_and_pvalues_do_not(samples: Mapping[str, NDArray[np.float64]]) -> None:
     pooled = pool_ranks(samples)
@@ -128,6 +131,7 @@ def test_signs_turn_with_the_pair_and_pvalues_do_not(samples: Mapping[str, NDArr
     assert np.all(np.diag(post_hoc.pvalue) == 1)
 
 
+@settings(deadline=None)
 @given(groups, st.sampled_from([np.exp, np.arctan, lambda x: x**3 - 7, lambda x: 0.001 * x]))
 def test_only_the_order_of_values_counts(
     samples: Mapping[str, NDArray[np.float64]], increasing: Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -140,6 +144,7 @@ def test_only_the_order_of_values_counts(
     np.testing.assert_array_equal(cliffs_delta(falling), -cliffs_delta(plain))
 
 
+@settings(deadline=None)
 @given(groups, st.integers(1, 4))
 def test_the_order_of_groups_does_not_count(samples: Mapping[str, NDArray[np.float64]], turns: int) -> None:
     names, order = list(samples), np.roll(np.arange(len(samples)), turns)

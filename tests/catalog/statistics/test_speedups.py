@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.statistics import speedup
@@ -42,6 +42,7 @@ def test_of_one_subject_there_is_no_average() -> None:
     assert str(speedup([1.0], [2.0])) == str(speedup(1.0, 2.0)) == "2.00x lower median latency"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(positive, positive), min_size=1, max_size=6))
 def test_the_factor_is_at_least_one_and_the_direction_turns_with_the_pair(pairs: list[tuple[float, float]]) -> None:
     ours, theirs = zip(*pairs, strict=True)
