@@ -117,6 +117,13 @@ def test_no_difference_and_one_pair() -> None:
     assert signed_rank([1.0], [2.0]).pvalue == 1
 
 
+def test_few_pairs_are_never_significant() -> None:
+    # Five differences of one sign are the least p-value five pairs can have: 2 / 2^5.
+    accuracies = {"a": [90.0, 80.0, 70.0, 60.0, 50.0], "b": [10.0, 9.0, 8.0, 7.0, 6.0]}
+    (found,) = compare_accuracies(accuracies, [OperatorPair("a", "b", ())]).comparisons
+    assert (found.test.pvalue, found.significant, found.delta) == (0.0625, False, 1)
+
+
 def test_an_operator_without_accuracies_is_left_out_and_counts_in_no_correction() -> None:
     accuracies = _table_6() | {QE: []}
     del accuracies[Q]
