@@ -89,12 +89,14 @@ class Coverage:
     interval: float
     upper: float
     rounds_and_inputs_drawn: float
+    interval_with_n: float  # with n - 1 degrees of freedom for the inputs
+    upper_with_n: float
     width: float
 
 
 def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> list[Coverage]:
     """How often intervals at 95 % hold the truth: ours, its upper bound alone, and a bootstrap of rounds and inputs."""
-    hits = np.zeros((len(PERCENTILES), 3))
+    hits = np.zeros((len(PERCENTILES), 5))
     widths = np.zeros((len(PERCENTILES), repetitions))
     for repetition in range(repetitions):
         [samples] = design.draw(rng)
@@ -103,12 +105,17 @@ def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> l
         found = intervals_from(samples, PERCENTILES, drawn=drawn, confidence_level=0.95)
         both = _rounds_drawn_too(drawn, rng)
         for row, each in enumerate(found):
-            truth = np.exp(design.truth(each.percentile))
-            low, high = np.exp(np.quantile(both[row], [0.025, 0.975]))
-            assert each.low_s is not None and each.high_s is not None
-            upper = each.upper_s(0.95)
-            assert upper is not None
-            hits[row] += each.low_s <= truth <= each.high_s, truth <= upper, low <= truth <= high
+            truth = design.truth(each.percentile)
+            low, high = np.quantile(both[row], [0.025, 0.975])
+            assert each.estimate is not None and each.low_s is not None and each.high_s is not None
+            usual = replace(each.estimate, df_inputs=design.inputs - 1)
+            hits[row] += (
+                each.low_s <= np.exp(truth) <= each.high_s,
+                truth <= each.estimate.upper(0.95),
+                low <= truth <= high,
+                abs(usual.value - truth) <= usual.margin(0.95),
+                truth <= usual.upper(0.95),
+            )
             widths[row, repetition] = np.log(each.high_s / each.low_s)
     return [
         Coverage(design, percentile, *(hits[row] / repetitions), float(np.median(widths[row])))
@@ -260,13 +267,15 @@ def drop_coverage(
 
 
 def print_coverage(many: int, rng: np.random.Generator) -> None:
-    print("| rounds × inputs | sd round / input / rest | p | interval | upper bound | bootstrap of both | width |")
-    print("|---|---|---|---|---|---|---|")
+    print("| rounds × inputs | sd round / input / rest | p | interval | upper bound | width "
+          "| bootstrap of both | with n − 1: interval | upper bound |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
     for design in GRID:
         for row in coverage(design, repetitions=many, rng=rng):
             print(
                 f"| {design} | p{row.percentile:g} | {row.interval:.3f} | {row.upper:.3f} "
-                f"| {row.rounds_and_inputs_drawn:.3f} | {row.width:.3f} |",
+                f"| {row.width:.3f} | {row.rounds_and_inputs_drawn:.3f} | {row.interval_with_n:.3f} "
+                f"| {row.upper_with_n:.3f} |",
                 flush=True,
             )
 
