@@ -1,5 +1,6 @@
 """One strategy in one round: fresh tiers, probes, warm-up, samples, counters, tear-down (DESIGN section 4)."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,15 @@ class Measured:
     probes: Mapping[str, LinkProbe]
     stats: Mapping[str, StatsResult]
     cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Per tier that runs a part: seconds to create its sessions, and graph nodes per execution provider."""
+
+    cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
 
 
 def measure(
@@ -87,7 +97,7 @@ def measure(
     client = setup.tiers[0].name
     mounts = _mounts(setup, client, protocol)
     with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
-        cold_start_s = _load_parts(deployment, setup)
+        loaded = _load_parts(deployment, setup)
         probes = {link.name: _probe(deployment, link) for link in setup.links}
         samples: list[Sample] = []
 
@@ -112,7 +122,7 @@ def measure(
             name: StatsResult.from_json(tier.call(Stats().to_json(), deadline_s=_STATS_DEADLINE_S))
             for name, tier in deployment.tiers.items()
         }
-    return Measured(tuple(samples), probes, stats, cold_start_s)
+    return Measured(tuple(samples), probes, stats, loaded.cold_start_s, loaded.provider_nodes)
 
 
 def evaluate(
@@ -151,11 +161,12 @@ def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mou
     return mounts
 
 
-def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
+def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
     """Create the ONNX Runtime sessions on their tiers, last part first, and give every relay its route."""
     threads = {tier.name: tier.threads for tier in setup.tiers}
     last = len(setup.placement) - 1
     cold_start_s: dict[str, float] = {}
+    provider_nodes: dict[str, dict[str, int]] = {}
     parts: dict[str, list[PartSpec]] = {tier.name: [] for tier in setup.tiers}
     for index, name in enumerate(setup.placement):
         following = None if index == last else deployment.url(name, setup.placement[index + 1])
@@ -175,7 +186,11 @@ def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
         result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
         if parts[name]:
             cold_start_s[name] = sum(result.cold_start_s.values())
-    return cold_start_s
+            nodes = Counter[str]()
+            for counted in result.provider_nodes.values():
+                nodes.update(counted)
+            provider_nodes[name] = dict(nodes)
+    return _Loaded(cold_start_s, provider_nodes)
 
 
 def _probe(deployment: Deployment, link: LinkLimits) -> LinkProbe:

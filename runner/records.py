@@ -79,8 +79,10 @@ def complete(
     """A measurement with its samples; a link out of tolerance makes it INVALID."""
     probes = [probe for link in setup.links for probe in _probes(link, measured.probes[link.name])]
     reasons = [text for probe in probes if (text := out_of_tolerance(probe, tolerances[probe.link]))]
+    attempted = _attempted(attempt, took_s)
+    attempted["protocol"]["provider_nodes"] = {tier: dict(nodes) for tier, nodes in measured.provider_nodes.items()}
     return MeasurementRecord(
-        **_attempted(attempt, took_s),
+        **attempted,
         status="complete",
         verdict="INVALID" if reasons else "VALID",
         reason="; ".join(reasons) or None,
