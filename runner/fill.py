@@ -159,9 +159,9 @@ class Filler:
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started = datetime.now(UTC)
+        setup = self._accuracy_setup(task.keyed)
+        items, key = self._items(self.session.subjects[strategy.subject])
         try:
-            setup = self._accuracy_setup(task.keyed)
-            items, key = self._items(self.session.subjects[strategy.subject])
             result = evaluate(
                 self.launcher,
                 setup,
@@ -170,12 +170,10 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
+            self._store_accuracy(records.failed_accuracy(task.keyed, self.environment_id, setup, error, started))
             self._fail(outcome, f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started)
-        with self.database.session() as writing:
-            store.record_accuracy(writing, record)
-            writing.commit()
+        self._store_accuracy(records.accuracy(task.keyed, self.environment_id, setup, result, started))
         outcome.accuracies += 1
         self.watcher.end("ok")
 
@@ -186,7 +184,7 @@ class Filler:
         self.watcher.begin(label, task.estimate_s)
         started, clock = datetime.now(UTC), time.monotonic()
         setup, protocol = self._setup(keyed), self._protocol(keyed)
-        total = len(protocol.input_ids) * protocol.repetitions
+        total = len(protocol.input_ids) * (protocol.repetitions + protocol.warmup)
         done = 0
 
         def tick(sample: object) -> None:
@@ -201,8 +199,7 @@ class Filler:
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(outcome, f"{label}: {error}")
             return
-        tolerances = {name: self.session.catalog.links[name].tolerance for name in strategy.links}
-        record = records.complete(attempt, setup, measured, tolerances, time.monotonic() - clock)
+        record = records.complete(attempt, setup, measured, time.monotonic() - clock)
         self._store_measurement(record)
         if record.verdict == "INVALID":
             outcome.invalid.append(f"{label}: {record.reason}")
@@ -214,6 +211,11 @@ class Filler:
     def _store_measurement(self, record: store.MeasurementRecord) -> None:
         with self.database.session() as writing:
             store.record_measurement(writing, record)
+            writing.commit()
+
+    def _store_accuracy(self, record: store.AccuracyRecord) -> None:
+        with self.database.session() as writing:
+            store.record_accuracy(writing, record)
             writing.commit()
 
     def _fail(self, outcome: Outcome, message: str) -> None:
@@ -229,6 +231,7 @@ class Filler:
             placement=strategy.placement.tiers,
             tiers=route_tiers(catalog, strategy, self.session.scale, self.session.host),
             links=route_links(catalog, strategy, self.session.scale),
+            tolerances={name: catalog.links[name].tolerance for name in strategy.links},
             preprocess=Preprocess.from_json(self.session.subjects[strategy.subject].preprocess),
             postprocess=Postprocess.from_json(self.session.subjects[strategy.subject].postprocess),
         )
@@ -247,6 +250,7 @@ class Filler:
             placement=(widest,),
             tiers=(limits,),
             links=(),
+            tolerances={},
             preprocess=Preprocess.from_json(self.session.subjects[strategy.subject].preprocess),
             postprocess=Postprocess.from_json(self.session.subjects[strategy.subject].postprocess),
         )

@@ -114,18 +114,26 @@ class Unload(Command):
 
 @dataclass(frozen=True)
 class Probe(Command):
-    """Time the link to the tier at base URL `url`; its result is a `LinkProbe`."""
+    """Time the link to the tier at base URL `url`; its result is a `LinkProbe`.
+
+    The payloads are for both directions unless those from the tier to here are given apart.
+    """
 
     cmd: ClassVar[str] = "probe"
     url: str
     small_bytes: int
     large_bytes: int
     repetitions: int = 3
+    down_small_bytes: int | None = None
+    down_large_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Measure(Command):
-    """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process."""
+    """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process.
+
+    Without repetitions it only warms up, and the next `measure` of the same strategy goes on over the same connection.
+    """
 
     cmd: ClassVar[str] = "measure"
     model: str
@@ -266,9 +274,10 @@ class LinkProbe(Message):
 
 @dataclass(frozen=True)
 class MeasureResult(Message):
-    """How many samples were streamed."""
+    """How many samples were streamed, and what the discarded passes took."""
 
     samples: int
+    warmup: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -297,12 +306,42 @@ class CgroupStats(Message):
 
 
 @dataclass(frozen=True)
+class MemoryStats(Message):
+    """The memory controller's counters since the tier's start: hits of the limit, kills, the most it held."""
+
+    limit_events: int
+    oom_kills: int
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class HostStats(Message):
+    """The machine under the tier since its boot: CPU seconds of all CPUs together."""
+
+    boot_id: str
+    cpus: int
+    busy_s: float
+    steal_s: float
+
+
+@dataclass(frozen=True)
 class StatsResult(Message):
+    """A tier's counters now; `instance` changes when it is restarted, `waited_s` is ready to run but not running."""
+
     cpu_seconds: float
     peak_rss_bytes: int
     threads: int
     load_average: tuple[float, ...]
+    instance: str
+    pid: int
+    pid_namespace: str
+    wall_s: float
+    monotonic_s: float
+    major_faults: int
+    waited_s: float | None = None
     cgroup: CgroupStats | None = None
+    memory: MemoryStats | None = None
+    host: HostStats | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ class Architecture:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)
 
-    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Append a node; its output has its name."""
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name

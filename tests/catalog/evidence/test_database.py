@@ -10,22 +10,25 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from catalog import errors
 from catalog.evidence import database as module
 from catalog.evidence import open_database, store
 from catalog.evidence.tables import EvidenceTable
 
-SECOND = '''"""A later revision."""
+LATER = '''"""A later revision."""
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "later"
+down_revision = "{head}"
 
 
 def upgrade() -> None:
     op.execute("CREATE TABLE later (id INTEGER)")
 '''
+
+HEAD = ScriptDirectory.from_config(module._alembic()).get_current_head()
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Later:
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Later:
     scripts = tmp_path / "later"
     shutil.copytree(str(files("migrations")), scripts)
-    (scripts / "versions" / "0002_later.py").write_text(SECOND)
+    (scripts / "versions" / "later.py").write_text(LATER.format(head=HEAD))
     return Later(scripts, monkeypatch)
 
 
@@ -105,7 +108,7 @@ def test_one_from_the_future_is_refused_untouched(tmp_path: Path, later: Later) 
     open_database(path, create=True).close()
     later.forgotten()
     for readonly in (False, True):
-        with pytest.raises(errors.DatabaseTooNewError, match=r"schema 0002.*up to 0001.*upgrade Tierwise") as caught:
+        with pytest.raises(errors.DatabaseTooNewError, match=rf"schema later.*up to {HEAD}.*upgrade") as caught:
             open_database(path, readonly=readonly)
         assert caught.value.kind == "too new"
     assert "later" in tables(path)
@@ -115,7 +118,7 @@ def test_a_failing_migration_leaves_the_database_as_it_was(tmp_path: Path, later
     path = tmp_path / "e.db"
     open_database(path, create=True).close()
     before = tables(path)
-    (later.scripts / "versions" / "0002_later.py").write_text(SECOND + '    op.execute("THIS IS NO SQL")\n')
+    (later.scripts / "versions" / "later.py").write_text(LATER.format(head=HEAD) + '    op.execute("THIS IS NO SQL")\n')
     later.known()
     with pytest.raises(Exception, match="syntax error"):
         open_database(path)
