@@ -6,6 +6,7 @@ Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,7 +104,7 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
         _print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
-    _print_lacks("not checked", unchecked)
+    _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
 
 
 @app.command(epilog=_example("runner plan --json"))
@@ -123,7 +124,10 @@ def plan(
         _print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
-    _print_lacks("cannot be planned yet", made.unready)
+    counts = Counter(strategy.subject for strategy in declared.strategies())
+    _print_lacks(
+        {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
+    )
     if made.rounds or made.accuracies:
         out.print(_plan_table(made))
         out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
@@ -131,10 +135,11 @@ def plan(
         out.print(_NOTHING_MISSING)
 
 
-def _print_lacks(what: str, lacks: Mapping[str, Sequence[str]]) -> None:
-    for name, reasons in lacks.items():
+def _print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
+    for title, reasons in lacks.items():
+        out.print(title, highlight=False)
         for reason in reasons:
-            out.print(f"{what}: subject {name}: {escape(reason)}", soft_wrap=True, highlight=False)
+            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def _plan_table(made: Plan) -> Table:

@@ -9,10 +9,7 @@ from runner.errors import SubjectError
 from runner.study.architectures import RANDOM, StudyFile
 from runner.study.duc import write_duc
 
-EXTRA = (
-    "torch and torchvision are not installed; install the extra `torch` (pip install 'tierwise[torch]'; several GB), "
-    "or build the file on another machine with `python -m runner.study build DIR` and put it there"
-)
+EXTRA = "this needs torch and torchvision, which are not installed: pip install 'tierwise[torch]' (several GB)"
 
 
 def has_torch() -> bool:
@@ -29,7 +26,9 @@ def build(file: StudyFile, weights: str, target: Path) -> None:
         Where torch is missing, the weights cannot be had, or the folder cannot be written.
     """
     if file.torchvision is not None and not has_torch():
-        raise SubjectError(f"cannot export {file.torchvision.constructor} to {target}: {EXTRA}")
+        raise SubjectError(
+            f"cannot export {file.torchvision.constructor}: {EXTRA}; or put the file, exported elsewhere, at {target}"
+        )
     if file.torchvision is None and weights != RANDOM:
         raise SubjectError("DUC is built with random weights only; download ResNet101-DUC-7.onnx for published ones")
     try:

@@ -138,9 +138,10 @@ class FolderDataset:
 
     @cached_property
     def _fingerprint(self) -> str:
+        listed = (_listed(self._items), _listed(self._calibration))
         labels = self._layout.labels() if self._judged else {}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in labels.items()}
-        return self._hash(_listed(self._items), _listed(self._calibration), digests, self._judged)
+        return self._hash(*listed, digests, self._judged)
 
     @cached_property
     def _inputs_fingerprint(self) -> str:

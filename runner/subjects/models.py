@@ -93,8 +93,8 @@ class ModelFile:
             return None
         if self.file is None:
             return f"there is no model file {self.path}"
-        torch = "" if self.file.torchvision is None or has_torch() else f"; {EXTRA}"
-        return f"the model {self.path} has not been built yet, the first fill does{torch}"
+        torch = "" if self.file.torchvision is None or has_torch() else f", but {EXTRA}"
+        return f"the model {self.path} has not been built yet; the first fill does{torch}"
 
     def prepare(self) -> None:
         """Build the file if it is not there; raises SubjectError where that cannot be done."""
