@@ -6,7 +6,8 @@ Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,7 @@ def _database(url: str | None, *, create: bool = False) -> Database:
 def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
     parsed = Scale.parse(scale)
     check_host(catalog, this_host(), parsed)
-    return Session(catalog, base, selection.launcher.name, parsed)
+    return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
 
 
 @app.command(epilog=_example("runner validate -c strategies.yaml"))
@@ -91,17 +92,20 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
     declared, base = _catalog(catalog)
     strategies = declared.strategies()
-    session = Session(declared, base, "process", Scale.parse("1"))
+    session = Session(declared, base, "process", Scale.parse("1"), _settings().workdir)
     subjects = session.subjects
+    unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     for strategy in strategies:
         from runner.operators import make_pass
 
         for spec in strategy.passes:
             make_pass(spec.name, spec.options)
     if as_json:
-        _print_json({"valid": True, "subjects": list(subjects), "strategies": [s.name for s in strategies]})
+        names = [strategy.name for strategy in strategies]
+        _print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
+    _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
 
 
 @app.command(epilog=_example("runner plan --json"))
@@ -121,11 +125,22 @@ def plan(
         _print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
-    if not (made.rounds or made.accuracies):
+    counts = Counter(strategy.subject for strategy in declared.strategies())
+    _print_lacks(
+        {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
+    )
+    if made.rounds or made.accuracies:
+        out.print(_plan_table(made))
+        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+    elif not made.unready:
         out.print(_NOTHING_MISSING)
-        return
-    out.print(_plan_table(made))
-    out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+
+
+def _print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
+    for title, reasons in lacks.items():
+        out.print(title, highlight=False)
+        for reason in reasons:
+            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def _plan_table(made: Plan) -> Table:
@@ -170,6 +185,7 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
             for task in made.rounds
         ],
         "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
+        "unready": made.unready,
         "estimate_s": made.estimate_s,
     }
 
@@ -219,6 +235,7 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
         environment_id = environment.store_environment(writing, session, selection)
         store.sync_slos(writing, session.catalog.slos)
         writing.commit()
+    session.prepare()
     made = make_plan(session, database, environment.key(session))
     if not (made.rounds or made.accuracies):
         err.print(_NOTHING_MISSING)

@@ -4,6 +4,7 @@ Counters are read at three moments: when the parts are loaded, when the warm-up 
 lies between the last two belongs to the measured samples alone.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,15 @@ class Measured:
     warmed: Snapshot
     ended: Snapshot
     cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Per tier that runs a part: seconds to create its sessions, and graph nodes per execution provider."""
+
+    cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
 
 
 def measure(
@@ -91,7 +101,7 @@ def measure(
     """
     client = setup.tiers[0].name
     with launcher.launch(setup.tiers, setup.links, _mounts(setup, client, protocol)) as deployment:
-        cold_start_s = _load_parts(deployment, setup)
+        parts = _load_parts(deployment, setup)
         loaded = _snapshot(deployment)
         before = _probe_links(deployment, setup, "before")
         warmup = _send(deployment, setup, protocol, repetitions=0, warmup=protocol.warmup, on_sample=on_sample)
@@ -99,7 +109,8 @@ def measure(
         measured = _send(deployment, setup, protocol, repetitions=protocol.repetitions, warmup=0, on_sample=on_sample)
         ended = _snapshot(deployment)
         after = _probe_links(deployment, setup, "after")
-    return Measured(warmup, measured, (*before, *after), loaded, warmed, ended, cold_start_s)
+    probed = (*before, *after)
+    return Measured(warmup, measured, probed, loaded, warmed, ended, parts.cold_start_s, parts.provider_nodes)
 
 
 def _send(
@@ -186,11 +197,12 @@ def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mou
     return mounts
 
 
-def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
+def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
     """Create the ONNX Runtime sessions on their tiers, last part first, and give every relay its route."""
     threads = {tier.name: tier.threads for tier in setup.tiers}
     last = len(setup.placement) - 1
     cold_start_s: dict[str, float] = {}
+    provider_nodes: dict[str, dict[str, int]] = {}
     parts: dict[str, list[PartSpec]] = {tier.name: [] for tier in setup.tiers}
     for index, name in enumerate(setup.placement):
         following = None if index == last else deployment.url(name, setup.placement[index + 1])
@@ -210,4 +222,5 @@ def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
         result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
         if parts[name]:
             cold_start_s[name] = sum(result.cold_start_s.values())
-    return cold_start_s
+            provider_nodes[name] = dict(sum(map(Counter, result.provider_nodes.values()), Counter()))
+    return _Loaded(cold_start_s, provider_nodes)

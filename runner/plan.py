@@ -2,22 +2,21 @@
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from sqlmodel import Session as SqlSession
 
-from catalog.declaration import Catalog, Strategy, SubjectSpec
+from catalog.declaration import Catalog, Strategy
 from catalog.evidence import Database, store
 from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner import host as host_facts
 from runner.artifacts import file_sha256
-from runner.errors import SubjectError
 from runner.experiment import PROTOCOL_VERSION
 from runner.operators import Partition, Pass, make_pass
-from runner.subjects import Subject, resolve_subject
+from runner.subjects import Subject, resolve_declared
 from runner.tiers import Scale, resolve_provider, route_links, route_tiers
 
 # Guesses for strategies never measured here; the progress bar corrects them as it goes.
@@ -36,6 +35,7 @@ class Session:
     base: Path
     launcher: str
     scale: Scale
+    workdir: Path = Path(".tierwise")
 
     @cached_property
     def host(self) -> host_facts.Host:
@@ -43,13 +43,14 @@ class Session:
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
-        return {name: _resolve(name, spec, self.base) for name, spec in self.catalog.subjects.items()}
+        built = self.workdir / "models"
+        declared = self.catalog.subjects.items()
+        return {name: resolve_declared(name, spec, base=self.base, built=built) for name, spec in declared}
 
-
-def _resolve(name: str, spec: SubjectSpec, base: Path) -> Subject:
-    if not isinstance(spec.dataset, str):
-        raise SubjectError(f"subject {name}: datasets of one's own are not supported yet; use a builtin: dataset")
-    return resolve_subject(name, spec.model, spec.dataset, spec.task, base)
+    def prepare(self) -> None:
+        """Build the models that are built here; raises SubjectError for what a subject still lacks."""
+        for subject in self.subjects.values():
+            subject.prepare()
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,13 @@ class MissingAccuracy:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a fill would do, in the order it would do it."""
+    """Everything a fill would do, in the order it would do it; `unready` says which subjects lack what."""
 
     declared: tuple[Keyed, ...]
     inapplicable: Mapping[str, str]
     accuracies: tuple[MissingAccuracy, ...]
     rounds: tuple[MissingRound, ...]
+    unready: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def estimate_s(self) -> float:
@@ -156,7 +158,7 @@ def _artifact_key(subject: Subject, passes: Sequence[Pass]) -> str:
     versions = host_facts.versions()
     calibrated = any(step.calibration_samples for step in passes)
     return artifact_key(
-        model_sha256=file_sha256(subject.model),
+        model_sha256=_model_sha256(subject.model),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
         pass_versions={step.name: step.version for step in passes},
         calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
@@ -172,6 +174,17 @@ def _judged(
     if cut is None or unequal or mixed:
         return Judged(_artifact_key(subject, passes), passes, tiers[-1:] if cut is None else tiers)
     return Judged(_artifact_key(subject, passes[:cut]), passes[:cut], tiers[-1:])
+
+
+def _model_sha256(path: Path) -> str:
+    """Hash a model once per process: there are many strategies for one file of hundreds of megabytes."""
+    stat = path.stat()
+    return _hashed(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    return file_sha256(path)
 
 
 def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
@@ -214,16 +227,18 @@ def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
 
 def make_plan(session: Session, database: Database, environment_key: str) -> Plan:
     """Compare what is declared with what is known."""
+    unready = {name: lacks for name, subject in session.subjects.items() if (lacks := subject.absent())}
     with database.session() as reading:
         unequal = store.unequal_compositions(reading)
-        strategies = session.catalog.strategies()
+        strategies = [strategy for strategy in session.catalog.strategies() if strategy.subject not in unready]
         declared = tuple(key_strategy(session, strategy, unequal=unequal) for strategy in strategies)
         inapplicable = store.inapplicable_artifacts(reading)
         known = _Known(reading, environment_key)
         usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
-        accuracies = _missing_accuracies(usable, known)
+        judged = [keyed for keyed in usable if session.subjects[keyed.strategy.subject].task != "any"]
+        accuracies = _missing_accuracies(judged, known)
         rounds = _missing_rounds(session, usable, known)
-    return Plan(declared, inapplicable, accuracies, rounds)
+    return Plan(declared, inapplicable, accuracies, rounds, unready)
 
 
 class _Known:

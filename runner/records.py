@@ -81,8 +81,10 @@ def complete(attempt: Attempt, setup: Setup, measured: Measured, took_s: float) 
     """A measurement with its samples; a link out of tolerance makes it INVALID."""
     probes = [probe for probed in measured.probed for probe in counters.link_probes(probed)]
     reasons = [text for probe in probes if (text := out_of_tolerance(probe))]
+    attempted = _attempted(attempt, took_s)
+    attempted["protocol"]["provider_nodes"] = {tier: dict(nodes) for tier, nodes in measured.provider_nodes.items()}
     return MeasurementRecord(
-        **_attempted(attempt, took_s),
+        **attempted,
         status="complete",
         verdict="INVALID" if reasons else "VALID",
         reason="; ".join(reasons) or None,
