@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Self
 
+# How tensors travel from tier to tier: see `tierserver.codec`.
+Codec = Literal["raw", "base64-json", "shuffle-zlib"]
+
 
 class MessageError(ValueError):
     """A JSON object that is not the message it should be."""
@@ -73,7 +76,10 @@ class Postprocess(Message):
 
 @dataclass(frozen=True)
 class PartSpec(Message):
-    """One model file a tier serves under `name`; `next` is the base URL of the tier that runs the following part."""
+    """One model file a tier serves under `name`.
+
+    `next` is the base URL of the tier that runs the following part; what goes there is written in `codec`.
+    """
 
     name: str
     path: str
@@ -82,6 +88,7 @@ class PartSpec(Message):
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
     next: str | None = None
+    codec: Codec = "raw"
 
 
 # -- commands ---------------------------------------------------------------------------------------------------
@@ -114,7 +121,10 @@ class Probe(Command):
 
 @dataclass(frozen=True)
 class Measure(Command):
-    """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process."""
+    """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process.
+
+    What goes to another tier is written in `codec`, and so is its answer.
+    """
 
     cmd: ClassVar[str] = "measure"
     model: str
@@ -123,6 +133,7 @@ class Measure(Command):
     url: str | None = None
     repetitions: int = 1
     warmup: int = 1
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
