@@ -8,6 +8,7 @@ from typing import Any
 from runner.artifacts import Artifact
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from tierserver.messages import (
+    Codec,
     Evaluate,
     EvaluateResult,
     LinkProbe,
@@ -47,6 +48,7 @@ class Setup:
     links: Sequence[LinkLimits]
     preprocess: Preprocess
     postprocess: Postprocess
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def measure(
             input_ids=tuple(protocol.input_ids),
             repetitions=protocol.repetitions,
             warmup=protocol.warmup,
+            codec=setup.codec,
         )
         inferences = (protocol.warmup + protocol.repetitions) * len(protocol.input_ids)
         deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * inferences
@@ -168,6 +171,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
                 preprocess=setup.preprocess if index == 0 else None,
                 postprocess=setup.postprocess if index == last else None,
                 next=following,
+                codec=setup.codec,
             )
         )
     for name, tier in deployment.tiers.items():

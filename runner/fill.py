@@ -231,6 +231,7 @@ class Filler:
             links=route_links(catalog, strategy, self.session.scale),
             preprocess=Preprocess.from_json(self.session.subjects[strategy.subject].preprocess),
             postprocess=Postprocess.from_json(self.session.subjects[strategy.subject].postprocess),
+            codec=catalog.experiment.codec,
         )
 
     def _accuracy_setup(self, keyed: Keyed) -> Setup:
