@@ -36,7 +36,7 @@ from runner.reports import leaderboard_tables
 from runner.reports.units import duration
 from runner.settings import RunnerSettings
 from runner.setups import Setups
-from runner.tiers import Scale, check_host
+from runner.tiers import Scale, check_delays, check_host
 
 app = typer.Typer(
     help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
@@ -84,6 +84,7 @@ def _database(url: str | None, *, create: bool = False) -> Database:
 def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
     parsed = Scale.parse(scale)
     check_host(catalog, this_host(), parsed)
+    check_delays(catalog, selection.launcher)
     return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
 
 

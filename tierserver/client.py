@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tierserver import protocol
 from tierserver.errors import CommandError, TierError
-from tierserver.messages import Measure, MeasureResult, Sample, SamplePart
+from tierserver.messages import Codec, Measure, MeasureResult, Sample, SamplePart
 from tierserver.peer import Peer
 from tierserver.pipeline import Arrays, Outcome
 from tierserver.tier import Serving, Tier
@@ -41,14 +41,15 @@ class InProcess:
 class Remote:
     """A part of another tier, perhaps behind relays."""
 
-    def __init__(self, own: str, url: str, model: str) -> None:
+    def __init__(self, own: str, url: str, model: str, codec: Codec) -> None:
         self._own = own
         self._peer = Peer(own, url)
         self._model = model
+        self._codec = codec
 
     def infer(self, encoded: bytes) -> Outcome:
         started = time.perf_counter()
-        body = protocol.encode_image_request(encoded)
+        body = protocol.encode_image_request(encoded, self._codec)
         encode_s = time.perf_counter() - started
         answer = self._peer.infer(self._model, body)
         own = SamplePart(self._own, 0.0, 0.0, 0.0, encode_s + answer.decode_s)
@@ -137,7 +138,7 @@ def _sample(strategy: Strategy, seq: int, input_id: str, repetition: int, encode
 def _strategy(tier: Tier, command: Measure) -> Strategy:
     if command.url is None:
         return InProcess(tier, command.model)
-    return Remote(tier.name, command.url, command.model)
+    return Remote(tier.name, command.url, command.model, command.codec)
 
 
 def _read_inputs(command: Measure) -> Mapping[str, bytes]:
