@@ -14,6 +14,7 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.declaration import Catalog
 from catalog.evidence import Database, store
 from catalog.keys import content_key
 from runner import records
@@ -74,6 +75,7 @@ class Outcome:
     inapplicable: int = 0
     failures: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
     stopped: bool = False
 
     @property
@@ -201,14 +203,18 @@ class Filler:
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(outcome, f"{label}: {error}")
             return
-        record = records.complete(attempt, setup, measured, time.monotonic() - clock)
+        record = records.complete(
+            attempt, setup, measured, time.monotonic() - clock, percentiles=asked_percentiles(self.session.catalog)
+        )
         self._store_measurement(record)
         if record.verdict == "INVALID":
             outcome.invalid.append(f"{label}: {record.reason}")
             self.watcher.end(f"INVALID: {record.reason}")
             return
         outcome.measured += 1
-        self.watcher.end("ok")
+        if record.verdict == "DOUBTFUL":
+            outcome.doubtful.append(f"{label}: {record.reason}")
+        self.watcher.end(f"DOUBTFUL: {record.reason}" if record.verdict == "DOUBTFUL" else "ok")
 
     def _store_measurement(self, record: store.MeasurementRecord) -> None:
         with self.database.session() as writing:
@@ -285,6 +291,11 @@ class Filler:
             subject.dataset.write_items(staging)
             staging.rename(path)
         return path, key
+
+
+def asked_percentiles(catalog: Catalog) -> set[float]:
+    """Those of the declared targets."""
+    return {percentile for slo in catalog.slos.values() for percentile in slo.latency_s}
 
 
 def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
