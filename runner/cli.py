@@ -47,9 +47,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
+_STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
 # A pipe has no width of its own; our tables fit 100 columns.
 out = Console(width=None if sys.stdout.isatty() else 100)
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 DatabaseOption = Annotated[
@@ -192,7 +193,11 @@ def fill_catalog(
     workdir = _settings().workdir
     with FillLock(workdir, target):
         opened = open_database(target, create=True)
-        outcome = _fill(session, opened, selection, workdir)
+        try:
+            outcome = _fill(session, opened, selection, workdir)
+        except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
+            err.print(_STOPPED)
+            raise typer.Exit(1) from None
     if as_json:
         _print_json(
             {
@@ -246,7 +251,7 @@ def _report(outcome: Outcome) -> None:
     for line in outcome.invalid:
         err.print(f"[yellow]invalid[/] {escape(line)}")
     if outcome.stopped:
-        err.print("stopped; everything measured so far is stored. Continue with: runner fill-catalog")
+        err.print(_STOPPED)
     elif not outcome.complete:
         err.print("try the missing ones again with: runner fill-catalog")
 
@@ -257,8 +262,9 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     with _database(database).session() as session:
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
+        failed = [dict(row) for row in store.failed_accuracies(session)]
     if as_json:
-        _print_json({"coverage": rows, "troubles": troubles})
+        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
@@ -269,6 +275,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
             f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
         )
+    for each in failed:
+        out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
 
 
 @app.command(epilog=_example("runner verify"))
@@ -374,9 +382,6 @@ def run(arguments: Callable[[], None] = app) -> int:
         arguments()
     except (RunnerError, CatalogError, RecommenderError) as error:
         err.print(f"[red]error:[/] {escape(str(error))}")
-        return 1
-    except KeyboardInterrupt:
-        err.print("stopped; everything measured so far is stored. Continue with: runner fill-catalog")
         return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0

@@ -161,9 +161,9 @@ class Filler:
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started = datetime.now(UTC)
+        setup = self._accuracy_setup(task.keyed)
+        items, key = self._items(self.session.subjects[strategy.subject])
         try:
-            setup = self._accuracy_setup(task.keyed)
-            items, key = self._items(self.session.subjects[strategy.subject])
             result = evaluate(
                 self.launcher,
                 setup,
@@ -172,12 +172,10 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
+            self._store_accuracy(records.failed_accuracy(task.keyed, self.environment_id, setup, error, started))
             self._fail(outcome, f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started)
-        with self.database.session() as writing:
-            store.record_accuracy(writing, record)
-            writing.commit()
+        self._store_accuracy(records.accuracy(task.keyed, self.environment_id, setup, result, started))
         outcome.accuracies += 1
         self.watcher.end("ok")
 
@@ -219,6 +217,11 @@ class Filler:
     def _store_measurement(self, record: store.MeasurementRecord) -> None:
         with self.database.session() as writing:
             store.record_measurement(writing, record)
+            writing.commit()
+
+    def _store_accuracy(self, record: store.AccuracyRecord) -> None:
+        with self.database.session() as writing:
+            store.record_accuracy(writing, record)
             writing.commit()
 
     def _fail(self, outcome: Outcome, message: str) -> None:

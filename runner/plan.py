@@ -202,6 +202,9 @@ class _Known:
     def accuracy(self, key: str) -> bool:
         return store.accuracy_done(self._reading, key)
 
+    def accuracy_failure(self, key: str) -> str | None:
+        return store.last_accuracy_failure(self._reading, key)
+
     def last(self, strategy: Strategy) -> store.LastMeasurement | None:
         return store.last_measurement(
             self._reading, strategy.subject, strategy.operator, strategy.placement.name, self._environment_key
@@ -212,7 +215,9 @@ def _missing_accuracies(declared: Sequence[Keyed], known: _Known) -> tuple[Missi
     missing: dict[str, MissingAccuracy] = {}
     for keyed in declared:
         if keyed.accuracy_key not in missing and not known.accuracy(keyed.accuracy_key):
-            missing[keyed.accuracy_key] = MissingAccuracy(keyed, "no accuracy with this key", _ACCURACY_S)
+            failure = known.accuracy_failure(keyed.accuracy_key)
+            reason = f"last attempt failed: {failure.splitlines()[0]}" if failure else "no accuracy with this key"
+            missing[keyed.accuracy_key] = MissingAccuracy(keyed, reason, _ACCURACY_S)
     return tuple(missing.values())
 
 

@@ -58,6 +58,7 @@ def artifact(keyed: Keyed, built: Artifact | None, why: str | None) -> ArtifactR
         reason=why,
         files=[ArtifactFile(index, each.file, each.sha256, each.size_bytes) for index, each in enumerate(files)],
         size_bytes=built.size_bytes if built and not built.inapplicable else None,
+        details=built.details if built else {},
     )
 
 
@@ -119,6 +120,26 @@ def accuracy(
         miou_pct=None if classified else mean_iou(items),
         item_hits=[ItemHits(item.item_id, bool(item.top1), bool(item.top5)) for item in items if classified],
         class_pixels=[] if classified else [pixels for item in items for pixels in _class_pixels(item)],
+    )
+
+
+def failed_accuracy(
+    keyed: Keyed, environment_id: int, setup: Setup, error: LaunchError | TierCallError, started: datetime
+) -> AccuracyRecord:
+    """An accuracy that came to nothing, with the reason and the end of the tier's log."""
+    tail = error.log_tail[-_LOG_TAIL_CHARACTERS:].strip()
+    return AccuracyRecord(
+        key=keyed.accuracy_key,
+        environment_id=environment_id,
+        subject=keyed.strategy.subject,
+        operator=keyed.strategy.operator,
+        provider=setup.providers[setup.placement[0]][0],
+        metric_primary="miou" if setup.postprocess.kind == "label_map" else "top1",
+        items=0,
+        status="failed",
+        started_at=started,
+        finished_at=datetime.now(UTC),
+        reason=f"{error}\n{tail}" if tail else str(error),
     )
 
 

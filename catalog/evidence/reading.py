@@ -87,6 +87,28 @@ ORDER BY m.started_at, m.id
 """
 
 
+_FAILED_ACCURACIES = f"""
+SELECT DISTINCT a.subject, a.operator, e.launcher, e.scale, a.provider, a.status, a.reason, a.started_at
+FROM accuracy a JOIN environment e ON e.id = a.environment_id
+JOIN strategy s ON s.accuracy_key = a.key AND s.environment_id = a.environment_id AND s.declared
+WHERE a.status = 'failed'
+  AND NOT EXISTS (SELECT 1 FROM (SELECT key FROM accuracy WHERE {ACCURACY_COUNTS}) known WHERE known.key = a.key)
+ORDER BY a.started_at
+"""
+
+
+def failed_accuracies(session: Session) -> Sequence[Mapping[str, Any]]:
+    """Accuracies of declared strategies whose attempts failed and were not made good since."""
+    return _rows(session, _FAILED_ACCURACIES)
+
+
+def last_accuracy_failure(session: Session, accuracy_key: str) -> str | None:
+    """Why the most recent attempt at an accuracy failed; None when there was none."""
+    query = text("SELECT reason FROM accuracy WHERE key = :key AND status = 'failed' ORDER BY started_at DESC LIMIT 1")
+    found = session.execute(query, {"key": accuracy_key}).scalar()
+    return None if found is None else str(found)
+
+
 def coverage(session: Session) -> Sequence[Mapping[str, Any]]:
     """Per subject and environment: subject, launcher, scale, strategies, with_evidence, rounds, samples."""
     return _rows(session, _COVERAGE)

@@ -31,6 +31,14 @@ class Context:
     calibration: Sequence[NDArray[np.generic]] = field(default=())
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What a pass made: the files in the order they run, and what it did in words and numbers JSON can hold."""
+
+    parts: tuple[Path, ...]
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
 class Pass(Protocol):
     """One step of an operator.
 
@@ -52,6 +60,6 @@ class Pass(Protocol):
         """Every option, defaults included, resolved for this host."""
         ...
 
-    def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
         """Rewrite the parts (one file, or several once partitioned); raises Refusal where the model forbids it."""
         ...

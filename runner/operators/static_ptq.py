@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runner.errors import OperatorError
 from runner.host import has_vnni
-from runner.operators.base import Context
+from runner.operators.base import Applied, Context
 
 # Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are written invalid without a word.
 _MINIMUM_OPSET = 13
@@ -70,7 +70,7 @@ class StaticPtq:
     def options(self) -> Mapping[str, object]:
         return {**self.declared.model_dump(), "reduce_range": self.reduce_range}
 
-    def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
         if len(parts) != 1:
             raise OperatorError(f"static_ptq quantizes one model, got {len(parts)} parts; put it before `partition`")
         if not context.calibration:
@@ -81,7 +81,7 @@ class StaticPtq:
         onnx.save(model, prepared)
         self._quantize(prepared, quantized, _input_name(model), context.calibration)
         prepared.unlink()
-        return (quantized,)
+        return Applied((quantized,))
 
     def _quantize(self, source: Path, target: Path, input_name: str, arrays: Sequence[NDArray[np.generic]]) -> None:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
