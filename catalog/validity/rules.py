@@ -1,6 +1,7 @@
 """The rules over one measurement: stored figures in, findings out. A figure that was not recorded gives no finding."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, TierRunRecord, Verdict
 from catalog.statistics.refusal import inputs_needed
@@ -105,11 +106,8 @@ def _client(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     for run in record.tier_runs[:1]:
         if run.provider == "none" and run.window_throttled_s is not None and record.window_s:
             share = 100 * run.window_throttled_s / record.window_s
-            verdict = _graded(share, limits.client_throttled_doubtful_pct, limits.client_throttled_invalid_pct)
             advice = "the client's own quota delays what it measures: declare more `cpus` for the first tier"
-            yield Finding(
-                "client starved", run.tier, share, limits.client_throttled_doubtful_pct, "%", verdict, advice
-            )
+            yield _doubt("client starved", run.tier, share, limits.client_throttled_pct, advice)
 
 
 def _waiting(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
@@ -118,11 +116,10 @@ def _waiting(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]
             continue
         waited_s = max(0.0, run.window_waited_s - (run.window_throttled_s or 0.0))
         share = 100 * waited_s / run.window_cpu_seconds
-        verdict: Verdict = "VALID"
-        if 100 * waited_s / record.window_s > limits.waited_least_pct:
-            verdict = _graded(share, limits.waited_doubtful_pct, limits.waited_invalid_pct)
+        much = 100 * waited_s / record.window_s > limits.waited_least_pct
         advice = f"stop other work on this host, then {_AGAIN}"
-        yield Finding("waiting for a CPU", run.tier, share, limits.waited_doubtful_pct, "%", verdict, advice)
+        found = _doubt("waiting for a CPU", run.tier, share, limits.waited_pct, advice)
+        yield found if much else replace(found, verdict="VALID")
 
 
 def _host(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
@@ -130,12 +127,10 @@ def _host(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     if "cpus" not in load:
         return
     others, steal = (100 * load[name] / load["cpus"] for name in ("other_cpus", "steal_cpus"))
-    verdict: Verdict = "DOUBTFUL" if others > limits.others_doubtful_pct else "VALID"
     advice = f"stop other work on this host, then {_AGAIN}"
-    yield Finding("host load", "", others, limits.others_doubtful_pct, "%", verdict, advice, _strangers(record))
-    verdict = _graded(steal, limits.steal_doubtful_pct, limits.steal_invalid_pct)
+    yield replace(_doubt("host load", "", others, limits.others_pct, advice), note=_strangers(record))
     advice = f"the hypervisor gave this machine's CPUs to others: use a dedicated one, or {_AGAIN}"
-    yield Finding("steal", "", steal, limits.steal_doubtful_pct, "%", verdict, advice)
+    yield _doubt("steal", "", steal, limits.steal_pct, advice)
 
 
 def _clock(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
@@ -166,9 +161,8 @@ def _outliers(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding
         record.warmup_latency_s or (), record.samples, factor=limits.outlier_factor, least_s=limits.outlier_s
     )
     if share is not None:
-        verdict = _graded(share, limits.outliers_doubtful_pct, limits.outliers_invalid_pct)
         advice = f"something disturbed single inferences: look at `waiting for a CPU` and `page faults`, then {_AGAIN}"
-        yield Finding("outliers", "", share, limits.outliers_doubtful_pct, "%", verdict, advice)
+        yield _doubt("outliers", "", share, limits.outliers_pct, advice)
 
 
 def _inputs(record: MeasurementRecord, percentiles: Iterable[float]) -> Iterator[Finding]:
@@ -182,6 +176,12 @@ def _inputs(record: MeasurementRecord, percentiles: Iterable[float]) -> Iterator
 
 def _windows(record: MeasurementRecord) -> Sequence[TierRunRecord]:
     return [run for run in record.tier_runs if run.window_cpu_seconds is not None]
+
+
+def _doubt(rule: str, where: str, share_pct: float, limit_pct: float, advice: str) -> Finding:
+    """A share that makes doubtful, and never invalid."""
+    verdict: Verdict = "DOUBTFUL" if share_pct > limit_pct else "VALID"
+    return Finding(rule, where, share_pct, limit_pct, "%", verdict, advice)
 
 
 def _graded(figure: float, doubtful: float, invalid: float) -> Verdict:

@@ -17,24 +17,20 @@ class Thresholds:
     throttled_invalid_pct: float = 30.0
 
     # Of the window that a client without a part of its own is throttled: its work is little, so the clock that is read
-    # there reads late.
-    client_throttled_doubtful_pct: float = 5.0
-    client_throttled_invalid_pct: float = 20.0
+    # there reads late. Doubtful at most: a slow device may have been declared on purpose.
+    client_throttled_pct: float = 20.0
 
     # How long a tier's threads waited for a CPU while their quota allowed one, of the CPU time they used in the window.
-    # Rejected only where a tier ran less than a tenth of the time it wanted: a host that is always busy could otherwise
-    # never finish a fill.
-    waited_doubtful_pct: float = 50.0
-    waited_invalid_pct: float = 1000.0
-    # Waiting that is this little of the window disturbs nothing, however little CPU was used.
+    # Waiting that is little of the window disturbs nothing, however little CPU was used. Like the two below doubtful at
+    # most: on a host that is always busy a fill could otherwise never finish.
+    waited_pct: float = 50.0
     waited_least_pct: float = 10.0
 
     # Of all CPUs of the host, used by others during the window.
-    others_doubtful_pct: float = 25.0
+    others_pct: float = 25.0
 
     # Of all CPUs of the host, taken by the hypervisor.
-    steal_doubtful_pct: float = 2.0
-    steal_invalid_pct: float = 10.0
+    steal_pct: float = 2.0
 
     # Major page faults per 100 inferences: each is a read from disk inside a latency.
     faults_doubtful_pct: float = 20.0
@@ -44,8 +40,7 @@ class Thresholds:
     # of the CPU controller less, which throttling alone can add. Of all samples of the measurement.
     outlier_factor: float = 2.0
     outlier_s: float = 0.02
-    outliers_doubtful_pct: float = 10.0
-    outliers_invalid_pct: float = 50.0
+    outliers_pct: float = 10.0
 
     # How much slower the last third of the warm-up was than the same inputs afterwards (median over inputs), if a sign
     # test says that this is no chance.
