@@ -80,7 +80,7 @@ class Client:
             strategy.close()
             raise
         if command.repetitions == 0:
-            self._warm = _Warm(strategy, command.model, command.url, self._tier.serving)
+            self._warm = _Warm(strategy, command.model, command.url, command.codec, self._tier.serving)
         else:
             strategy.close()
         return MeasureResult(samples, warmup)
@@ -89,7 +89,8 @@ class Client:
         """The strategy left open by a warm-up if it is this one and nothing was loaded since; else a new one."""
         warm, self._warm = self._warm, None
         if warm is not None:
-            if (warm.model, warm.url) == (command.model, command.url) and warm.serving is self._tier.serving:
+            asked = (command.model, command.url, command.codec)
+            if (warm.model, warm.url, warm.codec) == asked and warm.serving is self._tier.serving:
                 return warm.strategy
             warm.strategy.close()
         return _strategy(self._tier, command)
@@ -102,6 +103,7 @@ class _Warm:
     strategy: Strategy
     model: str
     url: str | None
+    codec: Codec
     serving: Serving
 
 

@@ -267,7 +267,10 @@ class UnloadResult(Message):
 
 @dataclass(frozen=True)
 class ProbeDirection(Message):
-    """Median seconds of the two payloads, and 8 * (large - small bytes) / (large_s - small_s)."""
+    """Median seconds of the two payloads, and 8 * (large - small bytes) / (large_s - small_s).
+
+    Where the large one took no longer, the rate is that of the large one alone.
+    """
 
     small_s: float
     large_s: float
