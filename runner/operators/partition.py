@@ -22,8 +22,10 @@ from runner.graph import (
 )
 from runner.operators.base import Applied, Context, Refusal
 
-# Beyond this one part is more than twice the other, and its tier carries the model nearly alone.
-_LARGEST_SHARE = 2 / 3
+# Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
+_LARGEST_SHARE = 4 / 5
+# Nearer to half than this is called balanced; between the two the cut is made and its figures are worth a warning.
+_BALANCED_SHARE = 2 / 3
 
 
 class PartitionOptions(BaseModel):
@@ -88,7 +90,7 @@ class Partition:
             "crossing_bytes": chosen.crossing_bytes,
             "head_bytes": head,
             "tail_bytes": tail,
-            "warnings": [],
+            "warnings": _uneven(head, tail),
         }
 
 
@@ -109,7 +111,7 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
     Raises
     ------
     Refusal
-        When the model has control flow, when nothing parts it, or when one part would be more than twice the other.
+        When the model has control flow, when nothing parts it, or when one part would hold less than a fifth.
 
     Notes
     -----
@@ -136,10 +138,17 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
     if max(cut.head_bytes, cut.tail_bytes) > _LARGEST_SHARE * total:
         head = 100 * cut.head_bytes / total
         raise Refusal(
-            f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and neither part "
-            f"may be more than twice the other{_heaviest(analysis)}"
+            f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and each part "
+            f"is to hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{_heaviest(analysis)}"
         )
     return cut
+
+
+def _uneven(head: int, tail: int) -> list[str]:
+    share = max(head, tail) / (head + tail)
+    if share <= _BALANCED_SHARE:
+        return []
+    return [f"head and tail hold {100 * head / (head + tail):.1f} % / {100 * tail / (head + tail):.1f} % of the bytes"]
 
 
 def _heaviest(analysis: Analysis) -> str:
