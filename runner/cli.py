@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from runner import environment
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
 from runner.errors import RunnerError
+from runner.extending import fill_and_extend
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
 from runner.launchers import Selection, select_launcher
@@ -136,7 +138,7 @@ def _plan_table(made: Plan) -> Table:
         strategy = task.keyed.strategy
         table.add_row(strategy.subject, strategy.operator, "", "accuracy", task.reason, duration(task.estimate_s))
     for keyed in made.declared:
-        tasks = [task for task in made.rounds if task.keyed is keyed]
+        tasks = [task for task in made.rounds if task.keyed.strategy == keyed.strategy]
         if tasks:
             strategy = keyed.strategy
             rounds = "rounds " + ", ".join(str(task.round) for task in tasks)
@@ -205,6 +207,7 @@ def fill_catalog(
                 "accuracies": outcome.accuracies,
                 "failures": outcome.failures,
                 "doubtful": outcome.doubtful,
+                "precision": outcome.precision,
                 "invalid": outcome.invalid,
                 "stopped": outcome.stopped,
             }
@@ -235,7 +238,8 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
         artifacts = ArtifactStore(workdir / "artifacts")
         filler = Filler(session, database, selection.launcher, artifacts, workdir, environment_id, progress)
         with stop.listening():
-            outcome = filler.run(made, stop)
+            again = partial(make_plan, session, database, environment.key(session))
+            outcome = fill_and_extend(filler, again, made, stop)
     with database.session() as writing:
         environment.sync_strategies(writing, made, environment_id, session)
         writing.commit()
@@ -246,8 +250,10 @@ def _report(outcome: Outcome) -> None:
     err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
     for line in outcome.failures:
         err.print(f"[red]failed[/] {escape(line)}")
-    for line in outcome.doubtful:
-        err.print(f"[yellow]doubtful[/] {escape(line)}")
+    for line in outcome.precision:
+        err.print(escape(line))
+    if outcome.doubtful:
+        err.print(f"[yellow]doubtful[/] {len(outcome.doubtful)} of them; runner verify says why and what to do")
     for line in outcome.invalid:
         err.print(f"[yellow]invalid[/] {escape(line)}")
     if outcome.stopped:

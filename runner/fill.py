@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -76,7 +76,17 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
+    precision: list[str] = field(default_factory=list)
     stopped: bool = False
+
+    def go_on(self, later: "Outcome") -> None:
+        """Count what a later pass did too; it has tried again whatever had failed before."""
+        self.measured += later.measured
+        self.accuracies += later.accuracies
+        self.inapplicable += later.inapplicable
+        self.failures, self.invalid = later.failures, later.invalid
+        self.doubtful += later.doubtful
+        self.stopped = later.stopped
 
     @property
     def complete(self) -> bool:
@@ -95,8 +105,11 @@ class Filler:
     environment_id: int
     watcher: Watcher
 
-    def run(self, plan: Plan, stop: StopRequest) -> Outcome:
-        """Do everything the plan lists; one failed measurement never stops the others."""
+    def run(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> Outcome:
+        """Do everything the plan lists; one failed measurement never stops the others.
+
+        Rounds beyond the declared ones are left out once it is late.
+        """
         outcome = Outcome()
         self._build_artifacts(plan, outcome)
         for accuracy in plan.accuracies:
@@ -107,6 +120,8 @@ class Filler:
         for number, seed, task in _rounds(plan, self.session.catalog.experiment.seed):
             if stop.requested:
                 break
+            if task.round > self.session.catalog.experiment.rounds and late():
+                continue
             if self._usable(task.keyed):
                 self._measure(task, number, seed, outcome)
         outcome.stopped = stop.requested
