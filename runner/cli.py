@@ -6,7 +6,8 @@ Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,11 +24,11 @@ from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, store
 from recommender.answer_text import render_answer
 from recommender.errors import RecommenderError
-from runner import environment
+from runner import commands, environment
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
 from runner.errors import RunnerError
-from runner.extending import fill_and_extend
+from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
 from runner.launchers import Selection, select_launcher
@@ -38,7 +39,8 @@ from runner.reports import leaderboard_tables
 from runner.reports.units import duration
 from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
-from runner.tiers import Scale, check_host
+from runner.setups import Setups
+from runner.tiers import Scale, check_delays, check_host
 from runner.verify import Judged, judge_stored, store_verdicts, summarise
 
 app = typer.Typer(
@@ -87,7 +89,8 @@ def _database(url: str | None, *, create: bool = False) -> Database:
 def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
     parsed = Scale.parse(scale)
     check_host(catalog, this_host(), parsed)
-    return Session(catalog, base, selection.launcher.name, parsed)
+    check_delays(catalog, selection.launcher)
+    return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
 
 
 @app.command(epilog=_example("runner validate -c strategies.yaml"))
@@ -95,17 +98,20 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
     declared, base = _catalog(catalog)
     strategies = declared.strategies()
-    session = Session(declared, base, "process", Scale.parse("1"))
+    session = Session(declared, base, "process", Scale.parse("1"), _settings().workdir)
     subjects = session.subjects
+    unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     for strategy in strategies:
         from runner.operators import make_pass
 
         for spec in strategy.passes:
             make_pass(spec.name, spec.options)
     if as_json:
-        _print_json({"valid": True, "subjects": list(subjects), "strategies": [s.name for s in strategies]})
+        names = [strategy.name for strategy in strategies]
+        _print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
+    _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
 
 
 @app.command(epilog=_example("runner plan --json"))
@@ -125,11 +131,22 @@ def plan(
         _print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
-    if not (made.rounds or made.accuracies):
+    counts = Counter(strategy.subject for strategy in declared.strategies())
+    _print_lacks(
+        {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
+    )
+    if made.rounds or made.accuracies:
+        out.print(_plan_table(made))
+        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+    elif not made.unready:
         out.print(_NOTHING_MISSING)
-        return
-    out.print(_plan_table(made))
-    out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+
+
+def _print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
+    for title, reasons in lacks.items():
+        out.print(title, highlight=False)
+        for reason in reasons:
+            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def _plan_table(made: Plan) -> Table:
@@ -174,6 +191,7 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
             for task in made.rounds
         ],
         "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
+        "unready": made.unready,
         "estimate_s": made.estimate_s,
     }
 
@@ -225,25 +243,22 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
         environment_id = environment.store_environment(writing, session, selection)
         store.sync_slos(writing, session.catalog.slos)
         writing.commit()
+    session.prepare()
     made = make_plan(session, database, environment.key(session))
-    with database.session() as writing:
-        environment.sync_strategies(writing, made, environment_id, session)
-        writing.commit()
     if not (made.rounds or made.accuracies):
         err.print(_NOTHING_MISSING)
     else:
         selection.launcher.prepare()
-    with Progress(err, made.estimate_s) as progress:
-        stop = StopRequest(progress)
-        artifacts = ArtifactStore(workdir / "artifacts")
-        filler = Filler(session, database, selection.launcher, artifacts, workdir, environment_id, progress)
-        with stop.listening():
-            again = partial(make_plan, session, database, environment.key(session))
-            outcome = fill_and_extend(filler, again, made, stop)
-    with database.session() as writing:
-        environment.sync_strategies(writing, made, environment_id, session)
-        writing.commit()
-    return outcome
+    setups = Setups(session, ArtifactStore(workdir / "artifacts"), workdir)
+    with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
+        filler = Filler(setups, database, selection.launcher, environment_id, progress)
+        filler.build(made, stop)
+        made = make_plan(session, database, environment.key(session))
+        with database.session() as writing:
+            environment.sync_strategies(writing, made, environment_id, session)
+            writing.commit()
+        progress.expect(made.estimate_s)
+        return measure_and_extend(filler, partial(make_plan, session, database, environment.key(session)), made, stop)
 
 
 def _report(outcome: Outcome) -> None:
@@ -269,8 +284,9 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
         failed = [dict(row) for row in store.failed_accuracies(session)]
+        inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
-        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed})
+        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
@@ -281,6 +297,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
             f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
         )
+    for each in inapplicable:
+        out.print(f"{each['subject']}/{each['operator']}@{each['placement']}: inapplicable: {escape(each['reason'])}")
     for each in failed:
         out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
 
@@ -331,6 +349,7 @@ def leaderboard(
     """Print every strategy with evidence, fastest first, per subject."""
     with _database(database).session() as session:
         rows = store.leaderboard(session, subject=subject)
+        inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
         _print_json([dict(row) for row in rows])
         return
@@ -339,6 +358,8 @@ def leaderboard(
     for table in leaderboard_tables(rows):
         out.print(table)
         out.print()
+    for each in inapplicable:
+        out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
 
 
 @app.command(epilog=_example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
@@ -380,6 +401,9 @@ def clean(
     selection = select_launcher(launcher, base_image=_settings().base_image)
     removed = selection.launcher.clean(volumes=volumes)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
+
+
+commands.register(app)
 
 
 def run(arguments: Callable[[], None] = app) -> int:

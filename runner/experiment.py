@@ -4,6 +4,7 @@ Counters are read at three moments: when the parts are loaded, when the warm-up 
 lies between the last two belongs to the measured samples alone.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from runner.host_load import Snapshot, processes
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from runner.probing import Moment, ProbedLink, probe_link
 from tierserver.messages import (
+    Codec,
     Evaluate,
     EvaluateResult,
     Load,
@@ -49,6 +51,7 @@ class Setup:
     tolerances: Mapping[str, float]
     preprocess: Preprocess
     postprocess: Postprocess
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,15 @@ class Measured:
     warmed: Snapshot
     ended: Snapshot
     cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Per tier that runs a part: seconds to create its sessions, and graph nodes per execution provider."""
+
+    cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
 
 
 def measure(
@@ -91,7 +103,7 @@ def measure(
     """
     client = setup.tiers[0].name
     with launcher.launch(setup.tiers, setup.links, _mounts(setup, client, protocol)) as deployment:
-        cold_start_s = _load_parts(deployment, setup)
+        parts = _load_parts(deployment, setup)
         loaded = _snapshot(deployment)
         before = _probe_links(deployment, setup, "before")
         warmup = _send(deployment, setup, protocol, repetitions=0, warmup=protocol.warmup, on_sample=on_sample)
@@ -99,7 +111,8 @@ def measure(
         measured = _send(deployment, setup, protocol, repetitions=protocol.repetitions, warmup=0, on_sample=on_sample)
         ended = _snapshot(deployment)
         after = _probe_links(deployment, setup, "after")
-    return Measured(warmup, measured, (*before, *after), loaded, warmed, ended, cold_start_s)
+    probed = (*before, *after)
+    return Measured(warmup, measured, probed, loaded, warmed, ended, parts.cold_start_s, parts.provider_nodes)
 
 
 def _send(
@@ -122,6 +135,7 @@ def _send(
         input_ids=tuple(protocol.input_ids),
         repetitions=repetitions,
         warmup=warmup,
+        codec=setup.codec,
     )
     samples: list[Sample] = []
 
@@ -157,19 +171,20 @@ def evaluate(
     items_key: str,
     on_items: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluateResult:
-    """Judge an artifact on every validation item, inside one tier."""
-    tier = setup.tiers[0]
-    mounts = {tier.name: [*_model_mounts(setup, setup.artifact.files), Mount("items", {items.name: items}, items_key)]}
+    """Judge an artifact on every validation item, from inside the tier of its first part."""
+    first = setup.placement[0]
+    mounts = {name: _model_mounts(setup, setup.artifact.files) for name in setup.placement}
+    mounts[first].append(Mount("items", {items.name: items}, items_key))
 
     def progress(event: Mapping[str, Any]) -> None:
         if event.get("event") == "items":
             on_items(int(event["done"]), int(event["total"]))
 
-    with launcher.launch([tier], [], mounts) as deployment:
+    with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
         _load_parts(deployment, setup)
-        running = deployment.tiers[tier.name]
-        command = Evaluate(model=setup.subject, items_file=f"{running.path('items')}/{items.name}")
-        return EvaluateResult.from_json(running.call(command.to_json(), on_event=progress, deadline_s=3600.0))
+        tier = deployment.tiers[first]
+        command = Evaluate(model=setup.subject, items_file=f"{tier.path('items')}/{items.name}")
+        return EvaluateResult.from_json(tier.call(command.to_json(), on_event=progress, deadline_s=3600.0))
 
 
 def _model_mounts(setup: Setup, files: Sequence[Any]) -> list[Mount]:
@@ -185,11 +200,12 @@ def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mou
     return mounts
 
 
-def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
+def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
     """Create the ONNX Runtime sessions on their tiers, last part first, and give every relay its route."""
     threads = {tier.name: tier.threads for tier in setup.tiers}
     last = len(setup.placement) - 1
     cold_start_s: dict[str, float] = {}
+    provider_nodes: dict[str, dict[str, int]] = {}
     parts: dict[str, list[PartSpec]] = {tier.name: [] for tier in setup.tiers}
     for index, name in enumerate(setup.placement):
         following = None if index == last else deployment.url(name, setup.placement[index + 1])
@@ -202,6 +218,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
                 preprocess=setup.preprocess if index == 0 else None,
                 postprocess=setup.postprocess if index == last else None,
                 next=following,
+                codec=setup.codec,
             )
         )
     for name, tier in deployment.tiers.items():
@@ -209,4 +226,5 @@ def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
         result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
         if parts[name]:
             cold_start_s[name] = sum(result.cold_start_s.values())
-    return cold_start_s
+            provider_nodes[name] = dict(sum(map(Counter, result.provider_nodes.values()), Counter()))
+    return _Loaded(cold_start_s, provider_nodes)

@@ -10,11 +10,11 @@ from runner.looks import Narrowness, assess, planned_looks, samples_of
 from runner.plan import Keyed, Plan
 
 
-def fill_and_extend(filler: Filler, plan: Callable[[], Plan], made: Plan, stop: StopRequest) -> Outcome:
+def measure_and_extend(filler: Filler, plan: Callable[[], Plan], made: Plan, stop: StopRequest) -> Outcome:
     """Do what `made` lists and, where a precision is declared, what `plan` finds missing after that."""
-    experiment = filler.session.catalog.experiment
+    experiment = filler.setups.session.catalog.experiment
     if experiment.precision is None:
-        return filler.run(made, stop)
+        return filler.measure(made, stop)
     deadline = None if experiment.max_time_s is None else time.monotonic() + experiment.max_time_s
     return _Extension(filler, plan, deadline).run(made, stop)
 
@@ -29,15 +29,17 @@ class _Extension:
 
     def run(self, made: Plan, stop: StopRequest) -> Outcome:
         """Measure look after look; a pass that measures nothing is the last, so that what always fails ends too."""
-        outcome = self.filler.run(made, stop, late=self._late)
-        measured = 1
-        while measured and not (stop.requested or self._late()):
+        outcome = self.filler.measure(made, stop, late=self._late)
+        known = -1
+        while known < outcome.measured + outcome.accuracies and not (stop.requested or self._late()):
+            known = outcome.measured + outcome.accuracies
             missing = self.plan()
             if not (missing.rounds or missing.accuracies):
                 break
-            later = self.filler.run(missing, stop, late=self._late)
-            measured = later.measured + later.accuracies
-            outcome.go_on(later)
+            # What failed before is tried again now.
+            outcome.failures.clear()
+            outcome.invalid.clear()
+            self.filler.measure(missing, stop, late=self._late)
         outcome.precision += [self._report(keyed, stop) for keyed in self._applicable()]
         return outcome
 
@@ -63,7 +65,7 @@ class _Extension:
 
 def narrowness(filler: Filler, keyed: Keyed) -> Narrowness | None:
     """How narrow a strategy is now; None where nothing is measured."""
-    session = filler.session
+    session = filler.setups.session
     with filler.database.session() as reading:
         rows = latencies(reading, keyed.latency_key)
     if not rows:

@@ -90,10 +90,12 @@ def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, na
     """Measure every name in every declared round, shuffled, through the ordinary fill."""
     if names < 2:
         raise RunnerError(f"an A/A test compares names: it takes at least 2, got {names}")
-    keyed = aliases(key_strategy(filler.session, strategy), names)
-    numbers = range(1, filler.session.catalog.experiment.rounds + 1)
+    keyed = aliases(key_strategy(filler.setups.session, strategy), names)
+    numbers = range(1, filler.setups.session.catalog.experiment.rounds + 1)
     rounds = tuple(MissingRound(each, number, "A/A test", 0.0) for number in numbers for each in keyed)
-    outcome = filler.run(Plan(keyed, {}, (), rounds), stop)
+    plan = Plan(keyed, {}, (), rounds)
+    filler.build(plan, stop)
+    outcome = filler.measure(plan, stop)
     if outcome.failures or outcome.invalid:
         trouble = "; ".join([*outcome.failures, *outcome.invalid])
         raise RunnerError(f"{len(outcome.failures) + len(outcome.invalid)} measurement(s) came to nothing: {trouble}")

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Self
 
+# How tensors travel from tier to tier: see `tierserver.codec`.
+Codec = Literal["raw", "base64-json", "shuffle-zlib"]
+
 
 class MessageError(ValueError):
     """A JSON object that is not the message it should be."""
@@ -47,7 +50,9 @@ class Command(Message):
 class Preprocess(Message):
     """From an encoded image to the graph's one input: value = (pixel * scale - mean) / std, per channel.
 
-    `shorter_side_crop` resizes until the picture covers height x width and keeps the centre.
+    `shorter_side_crop` resizes until the picture covers height x width and keeps the centre; with `shorter_side` its
+    shorter side becomes that many pixels first (ImageNet's 232, then the central 224).
+    With `center` each channel's mean over this one image is subtracted instead of `mean`.
     With dtype `uint8` the pixels go in as they are and scale, mean and std are ignored.
     """
 
@@ -55,25 +60,37 @@ class Preprocess(Message):
     height: int
     width: int
     resize: Literal["stretch", "shorter_side_crop"] = "stretch"
+    shorter_side: int | None = None
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    center: bool = False
     layout: Literal["nchw", "nhwc"] = "nchw"
     dtype: Literal["float32", "uint8"] = "float32"
 
 
 @dataclass(frozen=True)
 class Postprocess(Message):
-    """`top_k`: outputs `classes` INT64 [k], `scores` FP32 [k]; `label_map`: output `labels` UINT8 [H, W]."""
+    """`top_k`: outputs `classes` INT64 [k], `scores` FP32 [k]; `label_map`: output `labels` UINT8 [H, W].
+
+    A graph with dense upsampling gives [1, classes, cell * cell * h * w]: each of h x w cells holds cell x cell labels,
+    and `height` x `width` is the map's size in labels.
+    """
 
     kind: Literal["top_k", "label_map"]
     k: int = 5
     softmax: bool = False
+    cell: int = 1
+    height: int | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True)
 class PartSpec(Message):
-    """One model file a tier serves under `name`; `next` is the base URL of the tier that runs the following part."""
+    """One model file a tier serves under `name`.
+
+    `next` is the base URL of the tier that runs the following part; what goes there is written in `codec`.
+    """
 
     name: str
     path: str
@@ -82,6 +99,7 @@ class PartSpec(Message):
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
     next: str | None = None
+    codec: Codec = "raw"
 
 
 # -- commands ---------------------------------------------------------------------------------------------------
@@ -122,6 +140,7 @@ class Measure(Command):
     """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process.
 
     Without repetitions it only warms up, and the next `measure` of the same strategy goes on over the same connection.
+    What goes to another tier is written in `codec`, and so is its answer.
     """
 
     cmd: ClassVar[str] = "measure"
@@ -131,6 +150,7 @@ class Measure(Command):
     url: str | None = None
     repetitions: int = 1
     warmup: int = 1
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
@@ -230,10 +250,14 @@ class ItemsEvent(Message):
 
 @dataclass(frozen=True)
 class LoadResult(Message):
-    """Per part name: seconds to create its session, SHA-256 of its file."""
+    """Per part name: seconds to create its session, SHA-256 of its file, and graph nodes per execution provider.
+
+    The nodes are those the runtime handed out, after it simplified the graph; empty where it does not tell.
+    """
 
     cold_start_s: Mapping[str, float]
     model_sha256: Mapping[str, str]
+    provider_nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

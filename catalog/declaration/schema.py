@@ -162,7 +162,7 @@ class StrategySpec(Declared):
 
 
 class ExperimentSpec(Declared):
-    """How a strategy is measured (DESIGN section 4).
+    """How a strategy is measured (DESIGN section 4); `codec` is how tensors travel (docs/transport.md).
 
     With `precision`, rounds and then inputs are added until the interval of `percentile` is that narrow (half its
     width, relative), or `max_time` of a fill is over.
@@ -174,6 +174,7 @@ class ExperimentSpec(Declared):
     rounds: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
     repetitions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     warmup: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1
+    codec: Literal["raw", "base64-json", "shuffle-zlib"] = "raw"
     precision: Share | None = None
     percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 90.0
     max_time_s: Duration | None = Field(default=None, alias="max_time")

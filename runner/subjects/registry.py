@@ -61,7 +61,12 @@ CANVAS = Family(
     resize="stretch",
     postprocess={"kind": "label_map"},
 )
-SUBJECTS: Mapping[str, Family] = {"builtin:fashion-resnet": FASHION, "builtin:canvas-fcn": CANVAS}
+SUBJECTS: Mapping[str, Family] = {
+    "builtin:fashion-resnet": FASHION,
+    "builtin:fashion-resnext": FASHION,
+    "builtin:canvas-fcn": CANVAS,
+    "builtin:canvas-duc": CANVAS,
+}
 
 
 def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) -> Subject:
@@ -76,6 +81,12 @@ def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) 
     if not path.is_file():
         raise SubjectError(f"subject {name}: {path.name} is not in this installation; reinstall the package")
     return Subject(name, family.task, path, family.classes, family.preprocess, family.postprocess, _dataset(family))
+
+
+def builtin_dataset(name: str) -> Dataset | None:
+    """The embedded dataset with this name, for whoever wants its pictures alone; None where there is none."""
+    family = next((each for each in SUBJECTS.values() if each.dataset == name), None)
+    return None if family is None else _dataset(family)
 
 
 def manifest(name: str) -> dict[str, object]:

@@ -20,7 +20,7 @@ from runner.subjects.sources import sha256
 from tierserver.imaging import preprocess
 from tierserver.messages import Postprocess, Preprocess
 
-NAMES = ("fashion-resnet", "canvas-fcn")
+NAMES = ("fashion-resnet", "fashion-resnext", "canvas-fcn", "canvas-duc")
 
 
 def resolved(name: str) -> Subject:
