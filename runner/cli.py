@@ -36,6 +36,8 @@ from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
 from runner.reports import leaderboard_tables
+from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
+from runner.reports.links import links_table
 from runner.reports.units import duration
 from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
@@ -283,15 +285,19 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     with _database(database).session() as session:
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
+        links = [dict(row) for row in store.link_summary(session)]
         failed = [dict(row) for row in store.failed_accuracies(session)]
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
-        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable})
+        found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
+        _print_json({**found, "links": links})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     out.print(table)
+    if links:
+        out.print(links_table(links))
     for trouble in troubles:
         out.print(
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
@@ -344,18 +350,21 @@ def _print_verdicts(present: Sequence[Judged], changed: int, *, stored: bool) ->
 def leaderboard(
     database: DatabaseOption = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print every strategy with evidence, fastest first, per subject."""
+    """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it."""
+    costs = chosen_costs(columns) if columns is not None else ()
     with _database(database).session() as session:
         rows = store.leaderboard(session, subject=subject)
+        paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
         inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
-        _print_json([dict(row) for row in rows])
+        _print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
         return
     if not rows:
         raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
-    for table in leaderboard_tables(rows):
+    for table in (*leaderboard_tables(rows), *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()
     for each in inapplicable:
