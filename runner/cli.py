@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from runner import commands, environment
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
 from runner.errors import RunnerError
+from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
 from runner.launchers import Selection, select_launcher
@@ -34,6 +36,8 @@ from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
 from runner.reports import leaderboard_tables
+from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
+from runner.reports.links import links_table
 from runner.reports.units import duration
 from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
@@ -153,7 +157,7 @@ def _plan_table(made: Plan) -> Table:
         strategy = task.keyed.strategy
         table.add_row(strategy.subject, strategy.operator, "", "accuracy", task.reason, duration(task.estimate_s))
     for keyed in made.declared:
-        tasks = [task for task in made.rounds if task.keyed is keyed]
+        tasks = [task for task in made.rounds if task.keyed.strategy == keyed.strategy]
         if tasks:
             strategy = keyed.strategy
             rounds = "rounds " + ", ".join(str(task.round) for task in tasks)
@@ -223,6 +227,7 @@ def fill_catalog(
                 "accuracies": outcome.accuracies,
                 "failures": outcome.failures,
                 "doubtful": outcome.doubtful,
+                "precision": outcome.precision,
                 "invalid": outcome.invalid,
                 "stopped": outcome.stopped,
             }
@@ -255,15 +260,17 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
             environment.sync_strategies(writing, made, environment_id, session)
             writing.commit()
         progress.expect(made.estimate_s)
-        return filler.measure(made, stop)
+        return measure_and_extend(filler, partial(make_plan, session, database, environment.key(session)), made, stop)
 
 
 def _report(outcome: Outcome) -> None:
     err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
     for line in outcome.failures:
         err.print(f"[red]failed[/] {escape(line)}")
-    for line in outcome.doubtful:
-        err.print(f"[yellow]doubtful[/] {escape(line)}")
+    for line in outcome.precision:
+        err.print(escape(line))
+    if outcome.doubtful:
+        err.print(f"[yellow]doubtful[/] {len(outcome.doubtful)} of them; runner verify says why and what to do")
     for line in outcome.invalid:
         err.print(f"[yellow]invalid[/] {escape(line)}")
     if outcome.stopped:
@@ -278,15 +285,19 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     with _database(database).session() as session:
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
+        links = [dict(row) for row in store.link_summary(session)]
         failed = [dict(row) for row in store.failed_accuracies(session)]
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
-        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable})
+        found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
+        _print_json({**found, "links": links})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     out.print(table)
+    if links:
+        out.print(links_table(links))
     for trouble in troubles:
         out.print(
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
@@ -339,18 +350,21 @@ def _print_verdicts(present: Sequence[Judged], changed: int, *, stored: bool) ->
 def leaderboard(
     database: DatabaseOption = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print every strategy with evidence, fastest first, per subject."""
+    """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it."""
+    costs = chosen_costs(columns) if columns is not None else ()
     with _database(database).session() as session:
         rows = store.leaderboard(session, subject=subject)
+        paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
         inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
-        _print_json([dict(row) for row in rows])
+        _print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
         return
     if not rows:
         raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
-    for table in leaderboard_tables(rows):
+    for table in (*leaderboard_tables(rows), *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()
     for each in inapplicable:

@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +74,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
+    precision: list[str] = field(default_factory=list)
     stopped: bool = False
 
     @property
@@ -130,8 +131,11 @@ class Filler:
             if found is not None:
                 self._store_artifact(wanted, found, found.reason)
 
-    def measure(self, plan: Plan, stop: StopRequest) -> Outcome:
-        """Do everything the plan lists; one failed measurement never stops the others."""
+    def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> Outcome:
+        """Do everything the plan lists; one failed measurement never stops the others.
+
+        Rounds beyond the declared ones are left out once it is late.
+        """
         for accuracy in plan.accuracies:
             if stop.requested:
                 break
@@ -140,6 +144,8 @@ class Filler:
         for number, seed, task in _rounds(plan, self.setups.session.catalog.experiment.seed):
             if stop.requested:
                 break
+            if task.round > self.setups.session.catalog.experiment.rounds and late():
+                continue
             if self._usable(task.keyed.artifact_key):
                 self._measure(task, number, seed)
         self.outcome.stopped = stop.requested

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from sqlmodel import Session as SqlSession
 
 from catalog.declaration import Catalog, Strategy
 from catalog.evidence import Database, store
+from catalog.evidence.measured import latencies
 from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner import host as host_facts
 from runner.artifacts import file_sha256
 from runner.experiment import PROTOCOL_VERSION
+from runner.looks import assess, planned_looks, samples_of
 from runner.operators import Partition, Pass, make_pass
 from runner.subjects import Subject, resolve_declared
 from runner.tiers import Scale, resolve_provider, route_links, route_tiers
@@ -254,6 +256,9 @@ class _Known:
     def rounds(self, key: str) -> set[int]:
         return store.rounds_done(self._reading, key)
 
+    def latencies(self, key: str) -> list[tuple[int, str, float]]:
+        return latencies(self._reading, key)
+
     def accuracy(self, key: str) -> bool:
         return store.accuracy_done(self._reading, key)
 
@@ -281,6 +286,8 @@ def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) 
     for keyed in declared:
         done = known.rounds(keyed.latency_key)
         wanted = set(range(1, session.catalog.experiment.rounds + 1)) - done
+        if not wanted and session.catalog.experiment.precision is not None:
+            missing += _further_rounds(session, keyed, known)
         if not wanted:
             continue
         last = known.last(keyed.strategy)
@@ -288,6 +295,32 @@ def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) 
         estimate_s = _estimate_s(session, keyed, last)
         missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(wanted)]
     return tuple(missing)
+
+
+def _further_rounds(session: Session, keyed: Keyed, known: _Known) -> list[MissingRound]:
+    """The rounds of the next look, where the interval is not narrow enough yet."""
+    experiment, subject = session.catalog.experiment, session.subjects[keyed.strategy.subject]
+    rows = known.latencies(keyed.latency_key)
+    done = {row[0] for row in rows}
+    looks = planned_looks(experiment, len(subject.dataset.input_ids()))
+    found = assess(samples_of(rows), experiment, looks=looks, done=done)
+    if found.next is None:
+        return []
+    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, session.catalog, subject, found.next.inputs))
+    reason = f"{found}, {100 * found.wanted:g} % wanted"
+    estimate_s = _estimate_s(session, longer, known.last(keyed.strategy))
+    return [MissingRound(longer, number, reason, estimate_s) for number in found.next.rounds if number not in done]
+
+
+def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, count: int) -> tuple[str, ...]:
+    """The chosen inputs and, behind them, the next ones of the same choice."""
+    if count <= len(chosen):
+        return chosen
+    if catalog.experiment.select == "largest":
+        return tuple(subject.dataset.largest(count))
+    rest = sorted(set(subject.dataset.input_ids()) - set(chosen))
+    random.Random(catalog.experiment.seed).shuffle(rest)
+    return (*chosen, *rest[: count - len(chosen)])
 
 
 def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> str:
