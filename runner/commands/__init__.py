@@ -2,10 +2,10 @@
 
 import typer
 
-from runner.commands import compare, exchange, selftest, sql
+from runner.commands import compare, exchange, report, selftest, sql
 
 
 def register(app: typer.Typer) -> None:
     """Add all of them to the command line."""
-    for module in (exchange, sql, compare, selftest):
+    for module in (exchange, sql, compare, report, selftest):
         module.add_to(app)

@@ -1,0 +1,36 @@
+"""Words for counts and names in generated sentences."""
+
+from collections.abc import Sequence
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def count(value: int) -> str:
+    """`three`, `13`."""
+    return _NUMBERS[value] if value < len(_NUMBERS) else str(value)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def spoken(operator: str) -> str:
+    """An operator within a sentence."""
+    return operator.replace("_", " ")
+
+
+def sentence(said: str) -> str:
+    """With a capital letter and a full stop."""
+    return said[:1].upper() + said[1:] + ("" if said.endswith(".") else ".")
+
+
+def scope(members: Sequence[str], everyone: Sequence[str]) -> str:
+    """Whom a statement is about: `in net`, `across four subjects`, `in two of four subjects (a and b)`."""
+    if len(everyone) == 1:
+        return f"in {everyone[0]}"
+    if len(members) == len(everyone):
+        return f"across {count(len(everyone))} subjects"
+    return f"in {count(len(members))} of {count(len(everyone))} subjects ({listed(members)})"
