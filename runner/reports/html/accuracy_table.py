@@ -7,9 +7,8 @@ from catalog.evidence.store import StrategyEvidence
 from runner.reports.html.accuracy_pairs import METRICS, StudyAccuracies, whole_strategies
 from runner.reports.html.markup import Html, table
 from runner.reports.html.quantile_plots import pvalue
+from runner.reports.html.words import METRIC_NAMES
 from runner.reports.units import points, size
-
-_HEADS = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "agreement": "agreement"}
 
 
 def accuracy_table(results: Sequence[SubjectResult]) -> Html | None:
@@ -20,7 +19,7 @@ def accuracy_table(results: Sequence[SubjectResult]) -> Html | None:
         return None
     placements = list(dict.fromkeys(each.placement for each in evidence))
     metrics = [name for name in (*METRICS, "agreement") if any(_value(each, name) is not None for each in judged)]
-    heads = ["subject, operator", "size", *(f"{_HEADS[m]} {p}, %" for m in metrics for p in placements)]
+    heads = ["subject, operator", "size", *(f"{METRIC_NAMES[m]} {p}, %" for m in metrics for p in placements)]
     rows = (
         [*_row(members, metrics, placements), *_drop_cells(members, result)]
         for result in results
@@ -104,7 +103,7 @@ def wilcoxon_table(accuracies: StudyAccuracies) -> Html:
         for pooled, once in accuracies.both()
     )
     caption = (
-        f"Wilcoxon's signed-rank test, exact, at the Bonferroni level {accuracies.pooled.corrected_alpha:.4g}: as in the "
+        f"Wilcoxon's signed-rank test, exact, Bonferroni level {accuracies.pooled.corrected_alpha:.4g}: as in the "
         "paper over subjects, metrics and tiers, and with tiers that share a measurement counted once"
     )
     return table(caption, heads, rows)

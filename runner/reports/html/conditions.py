@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from catalog.evidence.store import EnvironmentEvidence, SloEvidence
 from runner.reports.html.gathering import EnvironmentReport
 from runner.reports.html.markup import Html, joined, tag
-from runner.reports.units import size
 
 
 def title(environment: EnvironmentEvidence) -> str:
@@ -17,22 +16,23 @@ def title(environment: EnvironmentEvidence) -> str:
 
 
 def conditions(report: EnvironmentReport) -> Html:
-    """What was measured, how, and where."""
-    facts = (joined(tag("dt", name), tag("dd", value)) for name, value in _facts(report))
-    return joined(tag("p", _paragraph(report)), tag("dl", facts))
+    """Every fact about what was measured, how, and where."""
+    return tag("dl", (joined(tag("dt", name), tag("dd", value)) for name, value in _facts(report)))
 
 
-def _paragraph(report: EnvironmentReport) -> str:
+def in_short(report: EnvironmentReport) -> str:
+    """What the numbers are of, in a few sentences."""
     strategies = [each for result in report.results for each in result.strategies]
     inputs = _range([each.samples.fewest_inputs for each in strategies])
     rounds = [len(each.evidence.rounds) for each in strategies]
-    repetitions = _range([int(each.evidence.repetition.max()) + 1 for each in strategies])
+    repeated = _range([int(each.evidence.repetition.max()) + 1 for each in strategies])
+    repetitions = "once" if repeated == "1" else f"{repeated} times"
     chosen = {each.evidence.inputs_select for each in strategies}
     how = {"random": "chosen at random", "largest": "the largest of the data set"}
-    select = " or ".join(sorted(how.get(name or "", f"chosen: {name or 'not told'}") for name in chosen))
+    select = " or ".join(sorted(how.get(name or "", "how they were chosen is not told") for name in chosen))
     told = (
         f"End-to-end latencies of a single stream of requests, one at a time, on unloaded tiers. {inputs} inputs "
-        f"({select}) in {_range(rounds)} rounds, each input {repetitions} time(s) a round."
+        f"({select}) in {_range(rounds)} round(s), each input {repetitions} a round."
     )
     if min(rounds) < 2:
         told += " One round alone supports description, not decisions."
@@ -43,6 +43,10 @@ def _paragraph(report: EnvironmentReport) -> str:
     if report.environment.launcher == "process":
         told += " Tiers are processes with links paced in user space, not containers."
     return f"Measured. {told}"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB"
 
 
 def _range(values: Sequence[int]) -> str:
@@ -57,14 +61,15 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
         yield (
             "Host",
             (
-                f"{where.host}: {where.cpu_model}, {where.cpu_count} CPUs, {size(where.memory_bytes)}, kernel {where.kernel}"
+                f"{where.host}: {where.cpu_model}, {where.cpu_count} CPUs, {_gib(where.memory_bytes)}, "
+                f"kernel {where.kernel}"
             ),
         )
         yield "Software", f"ONNX Runtime {where.onnxruntime}, Tierwise {where.tierwise}"
     else:
         yield "File", f"{where.origin.name}, SHA-256 {where.origin.sha256[:16]}…, imported {where.origin.imported_at}"
     for tier in report.tiers:
-        limits = f"{tier['cpus']:g} CPUs, {size(tier['memory_bytes'])}, {tier['threads']} threads, {tier['provider']}"
+        limits = f"{tier['cpus']:g} CPUs, {_gib(tier['memory_bytes'])}, {tier['threads']} thread(s), {tier['provider']}"
         yield f"Tier {tier['tier']}", limits
     rows = [row for result in report.results for each in result.strategies for row in each.evidence.rounds]
     yield "From, to", f"{min(row.started_at for row in rows)}, {max(row.finished_at for row in rows)}"

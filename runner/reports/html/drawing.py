@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from runner.reports.html.markup import Child, Html, number, tag
 
 WIDTH = 340.0
-# Of a letter at size 1; proportional fonts are narrower on average, so estimates are on the safe side.
-_LETTER = 0.58
+# Of a letter at size 1, in a wide font such as DejaVu Sans; names are mostly small letters.
+_LETTER = 0.53
 
 
 @dataclass(frozen=True)

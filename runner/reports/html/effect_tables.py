@@ -10,9 +10,9 @@ from runner.reports.html.markup import Child, Html, joined, table, tag
 
 FOOTNOTE = (
     "Row against column above the diagonal, column against row below it, as in the study: the member listed first "
-    "against the one listed later. A minus sign: the first one has the lower latency, it is the faster one. L, M, S, N: "
-    "large, medium, small, negligible (Cliff's delta). Empty: not significant. ·: not measured. †: the analysis that "
-    "decides says otherwise."
+    "against the one listed later. A minus sign: the first one has the lower latency, it is the faster one. "
+    "L, M, S, N: large, medium, small, negligible (Cliff's delta). Empty: not significant. ·: not measured. "
+    "†: the analysis that decides says otherwise."
 )
 _TIERS = {(): "5", ("static_ptq",): "10", ("early_exit",): "11", ("static_ptq", "early_exit"): "14"}
 _PARTITIONS = {("partition",): ("12", "13"), ("static_ptq", "early_exit", "partition"): ("15", "16")}

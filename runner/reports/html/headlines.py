@@ -6,7 +6,7 @@ from catalog.analysis import DropResult, FamilyResult, SubjectResult
 from catalog.statistics.verdicts import Verdict
 from runner.reports.html.codes import split
 from runner.reports.html.pair_sentences import Outcome, PairOfSubject
-from runner.reports.html.words import count, listed, scope, sentence, spoken
+from runner.reports.html.words import METRIC_NAMES, count, extent, listed, scope, sentence, spoken
 
 
 def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: str) -> str | None:
@@ -75,16 +75,14 @@ def accuracy_sentences(operator: str, results: Sequence[SubjectResult]) -> Itera
 
 
 def _drop_sentence(operator: str, metric: str, drops: dict[str, DropResult]) -> str:
-    sizes = sorted(each.drop.drop_pp for each in drops.values())
-    lost = f"{sizes[0]:.2f}" if len(sizes) == 1 else f"{sizes[0]:.2f} to {sizes[-1]:.2f}"
+    lost = extent([each.drop.drop_pp for each in drops.values()])
+    name = METRIC_NAMES.get(metric, metric)
     shown = [subject for subject, each in drops.items() if each.drop.low_pp > 0 or each.drop.high_pp < 0]
     if len(drops) == 1:
-        said = "shown" if shown else "which the items do not tell from none"
-        return sentence(
-            f"{spoken(operator)} changes {metric} by a drop of {lost} points in {next(iter(drops))}, {said}"
-        )
+        said = "shown" if shown else "not told from none"
+        return sentence(f"{spoken(operator)} has a {name} drop of {lost} points in {next(iter(drops))}, {said}")
     told = f"shown in {count(len(shown))} of {count(len(drops))}" if shown else "not told from none in any"
-    return sentence(f"{spoken(operator)} has a {metric} drop of {lost} points across {listed(list(drops))}; {told}")
+    return sentence(f"{spoken(operator)} has a {name} drop of {lost} points across {listed(list(drops))}; {told}")
 
 
 def against_whole(operator: str, results: Sequence[SubjectResult]) -> tuple[str, list[PairOfSubject]]:

@@ -8,7 +8,7 @@ from runner.reports.html.accuracy_pairs import study_accuracies
 from runner.reports.html.accuracy_table import accuracy_table, wilcoxon_table
 from runner.reports.html.checks import links_table, unmeasured_list, verdict_section
 from runner.reports.html.codes import codes_of
-from runner.reports.html.conditions import conditions, title
+from runner.reports.html.conditions import conditions, in_short, title
 from runner.reports.html.effect_tables import FOOTNOTE, effect_tables
 from runner.reports.html.gathering import EnvironmentReport, Report
 from runner.reports.html.markup import Child, Html, Ids, details, joined, tag
@@ -110,10 +110,7 @@ def _parts(report: EnvironmentReport, ids: Ids) -> Iterator[_Part]:
 
 
 def _summary(report: EnvironmentReport) -> Html:
-    where = tag(
-        "p", f"Of {title(report.environment)}; single stream, unloaded; the conditions follow below.", class_="muted"
-    )
-    return joined(where, (_question(each) for each in summarise(report.results)))
+    return joined(tag("p", in_short(report)), (_question(each) for each in summarise(report.results)))
 
 
 def _question(found: QuestionSummary) -> Html:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from catalog.analysis import PairResult
 from catalog.statistics import Speedup, magnitude, speedup
 from catalog.statistics.verdicts import Verdict
-from runner.reports.html.words import count, listed, scope, sentence
+from runner.reports.html.words import count, extent, listed, scope, sentence
 
 
 class Outcome(StrEnum):
@@ -42,11 +42,11 @@ class PairOfSubject:
         return Outcome.EQUIVALENT if decided.verdict is Verdict.EQUIVALENT else Outcome.UNRESOLVED
 
 
-def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubject]) -> str:
+def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubject], *, where: str = "") -> str:
     """`Edge shows 1.83x lower average median latency than mobile across four subjects (...); different in all.`
 
     Speed-ups are of medians, averaged as the study does; whether there is a difference is the deciding analysis's to
-    say; the study's effect sizes follow.
+    say; the study's effect sizes follow. `where` is what both have in common, such as `on mobile, `.
     """
     everyone = [each.subject for each in members]
     groups = {outcome: [each for each in members if each.outcome is outcome] for outcome in Outcome}
@@ -54,11 +54,11 @@ def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubjec
     if len(groups[Outcome.UNDECIDED]) == len(members):
         refusal = members[0].pair.decided.refusal
         why = f": {refusal.reason}" if refusal else ""
-        told = f"{spoken_of} shows {_factor(members)} than {reference} {scope(everyone, everyone)}; not decided{why}"
-        return sentence(told)
+        shows = f"{where}{spoken_of} shows {_factor(members)} than {reference}"
+        return sentence(f"{shows} {scope(everyone, everyone)}; not decided{why}")
     rest = ", ".join(_not_different(groups, everyone))
     if not shown:
-        return sentence(f"no difference between {spoken_of} and {reference} is shown: {rest}{_effects(members)}")
+        return sentence(f"{where}no difference between {spoken_of} and {reference} is shown: {rest}{_effects(members)}")
     parts = []
     for outcome in (Outcome.LOWER, Outcome.HIGHER):
         if groups[outcome]:
@@ -66,15 +66,14 @@ def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubjec
             than = f" than {reference}" if not parts else ""
             parts.append(f"{_factor(groups[outcome])}{than} {scope(subjects, everyone)}{_range(groups[outcome])}")
     different = _different(len(shown), len(members))
-    return sentence(
-        f"{spoken_of} shows {' and '.join(parts)}; {different}{f', {rest}' if rest else ''}{_effects(members)}"
-    )
+    others = f", {rest}" if rest else ""
+    return sentence(f"{where}{spoken_of} shows {' and '.join(parts)}; {different}{others}{_effects(members)}")
 
 
 def _different(shown: int, everyone: int) -> str:
     if everyone == 1:
         return "different"
-    return f"different in {'all' if shown == everyone else f'these {count(shown)}'}"
+    return f"different in {'all' if shown == everyone else 'these'}"
 
 
 def _factor(members: Sequence[PairOfSubject]) -> Speedup:
@@ -84,8 +83,7 @@ def _factor(members: Sequence[PairOfSubject]) -> Speedup:
 def _range(members: Sequence[PairOfSubject]) -> str:
     if len(members) < 2:
         return ""
-    factors = sorted(speedup(each.median_s, each.reference_s).factor for each in members)
-    return f" ({factors[0]:.2f}x to {factors[-1]:.2f}x)"
+    return f" ({extent([speedup(each.median_s, each.reference_s).factor for each in members], 'x')})"
 
 
 def _not_different(groups: dict[Outcome, list[PairOfSubject]], everyone: Sequence[str]) -> Iterator[str]:

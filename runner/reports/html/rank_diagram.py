@@ -1,4 +1,4 @@
-"""A critical-difference style diagram: the estimates with their intervals, and bars that join what is not told apart."""
+"""A critical-difference style diagram: estimates with their intervals, and bars that join what is not told apart."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from runner.reports.html.grouping import fastest_first
 from runner.reports.html.markup import Html, tag
 from runner.reports.units import duration
 
-_ROW, _BARS_AT_MOST, _BAR = 32.0, 96.0, 8.0
+_ROW, _BARS_AT_MOST, _BAR = 32.0, 80.0, 6.0
 
 
 def rank_diagram(result: SubjectResult) -> Figure:
@@ -45,7 +45,7 @@ def _axis(ordered: Sequence[StrategyResult], percentile: float, right: float) ->
 def _row(each: StrategyResult, axis: Axis, percentile: float, y: float, right: float) -> list[Html]:
     interval = each.interval(percentile)
     x, middle, label = axis.at(interval.estimate_s), y + 21, duration(interval.estimate_s)
-    shapes = [text(0.0, y + 11, fitted(f"{ranks(each.rank)}  {each.name}", right, size=11))]
+    shapes = [text(0.0, y + 11, fitted(f"{ranks(each.rank)} {each.name}", right, size=10.5), class_="row")]
     ends = (x, x)
     if interval.low_s is not None and interval.high_s is not None:
         ends = axis.at(interval.low_s), axis.at(interval.high_s)

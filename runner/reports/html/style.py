@@ -35,32 +35,35 @@ thead th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-alig
 .matrices { display: flex; flex-wrap: wrap; gap: .4rem 2rem; align-items: flex-start; }
 .matrix td, .matrix th { text-align: center; min-width: 2.2rem; border: 1px solid var(--rule); }
 .matrix caption { max-width: 20rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 1.6rem 2.2rem; }
-figure { margin: 0; min-width: 0; max-width: 440px; break-inside: avoid; }
+.figures { columns: 3 330px; column-gap: 2.2rem; margin-top: .8rem; }
+figure { margin: 0 0 1.8rem; min-width: 0; max-width: 440px; break-inside: avoid; }
 figcaption { font-size: .85rem; margin-bottom: .4rem; } figcaption b { color: var(--text); }
 .quantiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: .8rem; }
-.quantiles figure { max-width: 150px; } .quantiles figcaption { font-size: .7rem; line-height: 1.25; margin: .1rem 0 0;
+.quantiles figure { max-width: 150px; margin: 0; }
+.quantiles figcaption { font-size: .7rem; line-height: 1.25; margin: .1rem 0 0;
   overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg.defs { position: absolute; width: 0; height: 0; }
-text { font-size: 11px; fill: var(--text); } .small { font-size: 10px; } .tiny { font-size: 9px; fill: var(--muted); }
+text { font-size: 11px; fill: var(--text); } .row { font-size: 10.5px; } .small { font-size: 10px; }
+.tiny { font-size: 9px; fill: var(--muted); }
 .group { font-weight: 700; font-size: 12px; } .value { font-variant-numeric: tabular-nums; }
 .grid { stroke: var(--rule); stroke-width: .7; }
 .whisker, .boundary { stroke: var(--text); stroke-width: 1; } .boundary { stroke-width: 1.6; }
 .box { fill: var(--fill); stroke: var(--strong); stroke-width: 1; } .median { stroke: var(--text); stroke-width: 2.4; }
-.outlier, .sample, .estimate, .tied { fill: none; stroke-linecap: round; stroke: var(--strong); stroke-width: 2.2; }
+.outlier, .sample, .estimate, .tied { fill: none; stroke-linecap: round; stroke: var(--strong); stroke-width: 2.6; }
 .estimate { stroke: var(--text); stroke-width: 7; } .tied { stroke: var(--text); stroke-width: 5; }
 .tie { stroke: var(--muted); stroke-width: 2; } .fit { stroke: var(--text); stroke-width: 1; stroke-dasharray: 4 2; }
 .mark { fill: var(--ground); fill-opacity: .6; stroke: var(--muted); stroke-width: 1.5; }
 .mark.best { fill: var(--strong); fill-opacity: 1; stroke: var(--strong); }
 .front { fill: none; stroke: var(--strong); stroke-width: 1.4; stroke-dasharray: 6 3; }
-.name, .target-name { paint-order: stroke; stroke: var(--ground); stroke-width: 3px; }
-.target { fill: url(#hatch-target); stroke: var(--text); stroke-width: 1; stroke-dasharray: 2 2; }
+.name { paint-order: stroke; stroke: var(--ground); stroke-width: 3px; }
+.target { fill: var(--fill); fill-opacity: .25; stroke: var(--text); stroke-width: 1; stroke-dasharray: 1.5 2.5; }
+.leader { stroke: var(--text); stroke-width: 1; stroke-dasharray: 1.5 2.5; }
 .part { stroke: var(--text); stroke-width: .6; } .on-part { fill: var(--on-strong); }
 .compute { fill: var(--strong); } .transmission { fill: url(#hatch-transmission); }
 .preprocess { fill: url(#dots-preprocess); } .postprocess { fill: url(#lines-postprocess); }
 .serialise { fill: url(#lines-serialise); }
-.ink { stroke: var(--text); fill: none; stroke-width: 1; } .faint { stroke: var(--muted); fill: none; stroke-width: .7; }
+.ink { stroke: var(--text); fill: none; stroke-width: 1; }
 .spot { fill: var(--text); } .paper { fill: var(--ground); } .warm { fill: var(--warm); }
 @media print { body { font-size: 10pt; max-width: none; } nav { display: none; } .scroll { overflow: visible; }
   details::details-content { content-visibility: visible; height: auto; } tr, figure { break-inside: avoid; }
@@ -75,7 +78,6 @@ def patterns() -> Html:
         tag(
             "defs",
             _pattern("hatch-transmission", "warm", "M-1 1l2 -2M0 6l6 -6M5 7l2 -2", "ink"),
-            _pattern("hatch-target", "paper", "M-1 1l2 -2M0 6l6 -6M5 7l2 -2", "faint"),
             _pattern("lines-postprocess", "paper", "M1.5 0v6M4.5 0v6", "ink"),
             _pattern("lines-serialise", "paper", "M0 1.5h6M0 4.5h6", "ink"),
             _pattern("dots-preprocess", "paper", "M1 1h1.4v1.4h-1.4zM4 4h1.4v1.4h-1.4z", "spot"),

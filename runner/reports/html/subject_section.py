@@ -18,7 +18,9 @@ from runner.reports.html.subject_tables import (
     ranking_table,
     spread_table,
 )
-from runner.reports.html.tradeoff import METRICS, Tradeoff, tradeoff_plot, tradeoffs
+from runner.reports.html.tradeoff import Tradeoff, tradeoffs
+from runner.reports.html.tradeoff_plot import tradeoff_plot
+from runner.reports.html.words import METRIC_NAMES
 from runner.reports.units import duration, percent
 
 
@@ -50,17 +52,17 @@ def _figures(result: SubjectResult, report: EnvironmentReport, id_: str, ids: Id
     yield _figure(
         rank_diagram(result), f"fastest first, with the range of ranks left open; {bars}.", ids.new(id_, "ranks")
     )
+    drawn = list(tradeoffs(result, report.slos))
+    for each in drawn:
+        yield _figure(tradeoff_plot(each), _told(each), ids.new(id_, "tradeoff"))
+    if not drawn:
+        yield tag("p", "Accuracies are not known, so latency is not set against accuracy.", class_="muted")
     parts = breakdown_bars(result, report.breakdowns)
     if parts is None:
         yield tag("p", "Parts of the latencies are not known.", class_="muted")
     else:
         told = "shares of the mean latency, which is at the right; thick lines separate tiers."
         yield _figure(parts, told, ids.new(id_, "parts"))
-    drawn = list(tradeoffs(result, report.slos))
-    for each in drawn:
-        yield _figure(tradeoff_plot(each), _told(each), ids.new(id_, "tradeoff"))
-    if not drawn:
-        yield tag("p", "Accuracies are not known, so latency is not set against accuracy.", class_="muted")
 
 
 def _figure(figure: Figure, told: Child, id_: str) -> Html:
@@ -74,8 +76,8 @@ def _told(found: Tradeoff) -> Html:
         f"{each.strategy.name} {duration(each.latency_s)} {percent(each.accuracy_pct)}" for each in found.front
     )
     targets = ", ".join(each.name for each in found.regions)
-    hatched = f" Hatched: what {targets} ask{'s' if len(found.regions) == 1 else ''} for." if targets else ""
-    metric = METRICS.get(found.metric, found.metric)
+    hatched = f" Dotted: what {targets} ask{'s' if len(found.regions) == 1 else ''} for." if targets else ""
+    metric = METRIC_NAMES.get(found.metric, found.metric)
     return joined(f"{metric} over p{found.percentile:g} latency. Pareto front (filled): {front}.{hatched}")
 
 

@@ -70,7 +70,7 @@ def summarise(results: Sequence[SubjectResult]) -> tuple[QuestionSummary, ...]:
                 question,
                 title,
                 tuple(_answers(question, told)),
-                tuple(_sentence(pair, passes) for pair in key),
+                (*(_sentence(pair, passes) for pair in key), *_tests(question, told.accuracies)),
                 tuple(_sentence(pair, passes) for pair in mine if pair not in key),
             )
         )
@@ -136,7 +136,7 @@ def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) 
 
 
 def _is_key(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> bool:
-    """Placements of one operator; an operator against identity; the placement nearest to the client against the whole."""
+    """Placements of one operator; an operator against identity; of a cut one, the placement nearest to the client."""
     operator, reference = split(pair.spoken_of)[0], split(pair.reference)[0]
     if operator == reference:
         return True
@@ -153,7 +153,7 @@ def _sentence(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> str:
     if operator == other:
         return pair_sentence(f"{spoken(operator)} on {placement}", f"on {where}", pair.members)
     if placement == where:
-        return pair_sentence(f"on {placement}, {spoken(operator)}", spoken(other), pair.members)
+        return pair_sentence(spoken(operator), spoken(other), pair.members, where=f"on {placement}, ")
     return pair_sentence(f"{spoken(operator)} on {placement}", f"{spoken(other)} on {where}", pair.members)
 
 
@@ -162,10 +162,15 @@ def _answers(question: str, told: _Told) -> Iterator[str]:
         if _question(steps) == question:
             found = _of_partition(operator, told) if "partition" in steps else _of_whole(operator, told)
             yield from (each for each in found if each is not None)
-    if told.accuracies is not None:
-        for pooled, once in told.accuracies.both():
-            if question in pooled.pair.questions:
-                yield wilcoxon_sentence(pooled, once, told.accuracies)
+
+
+def _tests(question: str, accuracies: StudyAccuracies | None) -> Iterator[str]:
+    """The study's test of accuracies, pair by pair."""
+    if accuracies is None:
+        return
+    for pooled, once in accuracies.both():
+        if question in pooled.pair.questions:
+            yield wilcoxon_sentence(pooled, once, accuracies)
 
 
 def _of_partition(operator: str, told: _Told) -> Iterator[str | None]:

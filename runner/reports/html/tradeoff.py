@@ -1,4 +1,4 @@
-"""Latency against accuracy: every strategy, the Pareto front, and the region of each SLO."""
+"""Latency against accuracy: every strategy, the Pareto front, and what each SLO asks for."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,6 @@ import numpy as np
 from catalog.analysis import StrategyResult, SubjectResult
 from catalog.evidence.store import SloEvidence
 from catalog.statistics.resampling import log_percentiles
-from runner.reports.html.drawing import WIDTH, Axis, Figure, bottom_axis, fitted, line, padded, rect, text, text_width
-from runner.reports.html.markup import Html, number, tag
-from runner.reports.units import duration, percent
-
-_TOP, _BOTTOM, _LEFT = 16.0, 236.0, 40.0
-METRICS = {"top1": "top-1 accuracy", "miou": "mean IoU", "agreement": "agreement with identity"}
 
 
 @dataclass(frozen=True)
@@ -90,113 +84,3 @@ def _region(slo: SloEvidence, percentile: float, reference_pct: float | None) ->
     if slo.max_drop_pp is not None and reference_pct is not None:
         floors.append(reference_pct - slo.max_drop_pp)
     return Region(slo.name, slo.latency_s[percentile], max(floors, default=-math.inf))
-
-
-def tradeoff_plot(found: Tradeoff) -> Figure:
-    """Further left is faster, further up is more accurate; the shape of a mark is its placement."""
-    across, up = _axes(found)
-    placements = list(dict.fromkeys(each.strategy.evidence.placement for each in found.points))
-    shapes: list[Html] = [
-        *(shape for each in found.regions for shape in _target(each, across, up)),
-        *_left_axis(up),
-        *bottom_axis(across, _TOP, _BOTTOM, title=f"p{found.percentile:g} latency, log scale"),
-        _front(found.front, across, up),
-        *(_mark(each, placements.index(each.strategy.evidence.placement), across, up) for each in found.points),
-        *_labels(found.front, across, up),
-        *_legend(placements),
-    ]
-    return Figure(
-        title=f"Latency and accuracy of {found.subject}",
-        description=_description(found),
-        height=_BOTTOM + 36 + 16 * math.ceil(len(placements) / 3),
-        shapes=shapes,
-    )
-
-
-def _axes(found: Tradeoff) -> tuple[Axis, Axis]:
-    latencies = [each.latency_s for each in found.points] + [each.latency_s for each in found.regions]
-    accuracies = [each.accuracy_pct for each in found.points]
-    floors = [each.accuracy_pct for each in found.regions if math.isfinite(each.accuracy_pct)]
-    across = padded(min(latencies), max(latencies), logarithmic=True, share=0.08)
-    up = padded(min([*accuracies, *floors]), max(accuracies), logarithmic=False, share=0.12)
-    return Axis(*across, _LEFT, WIDTH - 6, logarithmic=True), Axis(*up, _BOTTOM, _TOP)
-
-
-def _left_axis(up: Axis) -> Iterator[Html]:
-    for value in up.ticks():
-        yield line(_LEFT, up.at(value), WIDTH - 6, up.at(value), "grid")
-        yield text(_LEFT - 4, up.at(value) + 3.5, f"{value:.4g} %", class_="small", anchor="end")
-
-
-def _target(region: Region, across: Axis, up: Axis) -> Iterator[Html]:
-    right, bottom = across.at(region.latency_s), up.at(max(region.accuracy_pct, up.low))
-    said = f"{region.name}: at most {duration(region.latency_s)}" + (
-        f", at least {percent(region.accuracy_pct)}" if math.isfinite(region.accuracy_pct) else ""
-    )
-    yield rect(_LEFT, _TOP, right - _LEFT, bottom - _TOP, "target", tag("title", said))
-    label = fitted(region.name, max(right - _LEFT - 6, 40), size=10)
-    yield text(right - 3, bottom - 4, label, class_="small target-name", anchor="end")
-
-
-def _front(front: Sequence[Point], across: Axis, up: Axis) -> Html:
-    places = [(across.at(each.latency_s), up.at(each.accuracy_pct)) for each in front]
-    path = f"M{number(places[0][0])} {number(places[0][1])}"
-    for x, y in places[1:]:
-        path += f"H{number(x)}V{number(y)}"
-    return tag("path", d=path, class_="front")
-
-
-_SHAPES = ("circle", "square", "triangle", "diamond", "cross", "plus")
-
-
-def _mark(point: Point, shape: int, across: Axis, up: Axis) -> Html:
-    x, y = across.at(point.latency_s), up.at(point.accuracy_pct)
-    said = f"{point.strategy.name}: {duration(point.latency_s)}, {percent(point.accuracy_pct)}"
-    return _shape(shape, x, y, "mark best" if point.on_front else "mark", tag("title", said))
-
-
-def _shape(index: int, x: float, y: float, class_: str, *children: Html) -> Html:
-    name = _SHAPES[index % len(_SHAPES)]
-    if name == "circle":
-        return tag("circle", *children, cx=x, cy=y, r=4.0, class_=class_)
-    drawn = {
-        "square": "m-3.5 -3.5h7v7h-7z",
-        "triangle": "m0 -4.5l4.5 8h-9z",
-        "diamond": "m0 -5l5 5l-5 5l-5 -5z",
-        "cross": "m-3.5 -3.5l7 7m0 -7l-7 7",
-        "plus": "m-4.5 0h9m-4.5 -4.5v9",
-    }[name]
-    return tag("path", *children, d=f"M{number(x)} {number(y)}{drawn}", class_=class_)
-
-
-def _labels(front: Sequence[Point], across: Axis, up: Axis) -> Iterator[Html]:
-    """Names of the front's points where there is room; the list below the figure has all."""
-    taken: list[tuple[float, float, float]] = []
-    for each in front:
-        x, y = across.at(each.latency_s), up.at(each.accuracy_pct)
-        name = fitted(each.strategy.name, 200, size=10)
-        width = text_width(name, size=10)
-        for left, base in ((x + 7, y - 6), (x - 7 - width, y - 6), (x + 7, y + 13), (x - 7 - width, y + 13)):
-            inside = _LEFT <= left and left + width <= WIDTH and _TOP <= base - 8 and base <= _BOTTOM
-            free = all(abs(base - other) >= 11 or left >= end or left + width <= start for start, end, other in taken)
-            if inside and free:
-                taken.append((left, left + width, base))
-                yield text(left, base, name, class_="small name")
-                break
-
-
-def _legend(placements: Sequence[str]) -> Iterator[Html]:
-    for number_, name in enumerate(placements):
-        x, y = 6 + (number_ % 3) * (WIDTH / 3), _BOTTOM + 42 + 16 * (number_ // 3)
-        yield _shape(number_, x, y, "mark")
-        yield text(x + 9, y + 4, fitted(name, WIDTH / 3 - 20, size=10), class_="small")
-
-
-def _description(found: Tradeoff) -> str:
-    points = "; ".join(
-        f"{each.strategy.name}, {duration(each.latency_s)}, {percent(each.accuracy_pct)}" for each in found.front
-    )
-    targets = "".join(f" Region {each.name} ends at {duration(each.latency_s)}." for each in found.regions)
-    return (
-        f"p{found.percentile:g} latency and {METRICS.get(found.metric, found.metric)}. Pareto front: {points}.{targets}"
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+METRIC_NAMES = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "agreement": "agreement with identity"}
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -25,6 +26,12 @@ def spoken(operator: str) -> str:
 def sentence(said: str) -> str:
     """With a capital letter and a full stop."""
     return said[:1].upper() + said[1:] + ("" if said.endswith(".") else ".")
+
+
+def extent(values: Sequence[float], unit: str = "") -> str:
+    """`1.20x`, or `1.20x to 2.40x` where they differ as printed."""
+    low, high = f"{min(values):.2f}{unit}", f"{max(values):.2f}{unit}"
+    return low if low == high else f"{low} to {high}"
 
 
 def scope(members: Sequence[str], everyone: Sequence[str]) -> str:
