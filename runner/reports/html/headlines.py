@@ -26,7 +26,10 @@ def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: st
             fronts.setdefault(tuple(split(name)[1] for name in front), []).append(result.subject)
     if not fronts:
         return None
-    parts = [f"on {_placed(front)} {scope(subjects, everyone)}" for front, subjects in fronts.items()]
+    parts = [
+        f"on {_placed(front)} {scope(subjects, everyone, again=number > 0)}"
+        for number, (front, subjects) in enumerate(fronts.items())
+    ]
     if not decided:
         return sentence(f"what was measured does not decide where {spoken(operator)} is fastest everywhere")
     return sentence(f"{spoken(operator)} is fastest {listed(parts)}")

@@ -115,11 +115,14 @@ def _summary(report: EnvironmentReport) -> Html:
 
 def _question(found: QuestionSummary) -> Html:
     heading = f"{found.question}: {found.title}" if found.question else found.title
-    others = details(f"{len(found.others)} more comparisons", tag("ul", (tag("li", each) for each in found.others)))
+    others = details(
+        f"{len(found.others)} more comparisons",
+        tag("ul", (tag("li", each) for each in found.others), class_="findings"),
+    )
     return joined(
         tag("h4", heading),
-        (tag("p", each, class_="answer") for each in found.answers),
-        tag("ul", (tag("li", each) for each in found.findings)) if found.findings else None,
+        tag("p", " ".join(found.answers), class_="answer") if found.answers else None,
+        tag("ul", (tag("li", each) for each in found.findings), class_="findings") if found.findings else None,
         others if found.others else None,
         None if found.answers or found.findings else tag("p", "Nothing was measured that answers it."),
     )

@@ -63,8 +63,9 @@ def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubjec
     for outcome in (Outcome.LOWER, Outcome.HIGHER):
         if groups[outcome]:
             subjects = [each.subject for each in groups[outcome]]
-            than = f" than {reference}" if not parts else ""
-            parts.append(f"{_factor(groups[outcome])}{than} {scope(subjects, everyone)}{_range(groups[outcome])}")
+            than = "" if parts else f" than {reference}"
+            whom = scope(subjects, everyone, note=_range(groups[outcome]), again=bool(parts))
+            parts.append(f"{_factor(groups[outcome])}{than} {whom}")
     different = _different(len(shown), len(members))
     others = f", {rest}" if rest else ""
     return sentence(f"{where}{spoken_of} shows {' and '.join(parts)}; {different}{others}{_effects(members)}")
@@ -83,7 +84,7 @@ def _factor(members: Sequence[PairOfSubject]) -> Speedup:
 def _range(members: Sequence[PairOfSubject]) -> str:
     if len(members) < 2:
         return ""
-    return f" ({extent([speedup(each.median_s, each.reference_s).factor for each in members], 'x')})"
+    return extent([speedup(each.median_s, each.reference_s).factor for each in members], "x")
 
 
 def _not_different(groups: dict[Outcome, list[PairOfSubject]], everyone: Sequence[str]) -> Iterator[str]:

@@ -21,6 +21,7 @@ nav li { break-inside: avoid; }
 ul { padding-left: 1.2rem; }
 .muted, figcaption { color: var(--muted); }
 .answer { font-weight: 600; }
+.findings { columns: 2 400px; column-gap: 2.2rem; } .findings li { break-inside: avoid; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; font-size: .9rem; }
 dt { color: var(--muted); } dd { margin: 0; min-width: 0; }
 details { margin: .5rem 0; } summary { cursor: pointer; padding: .25rem 0; }

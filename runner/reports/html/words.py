@@ -34,10 +34,14 @@ def extent(values: Sequence[float], unit: str = "") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def scope(members: Sequence[str], everyone: Sequence[str]) -> str:
-    """Whom a statement is about: `in net`, `across four subjects`, `in two of four subjects (a and b)`."""
+def scope(members: Sequence[str], everyone: Sequence[str], *, note: str = "", again: bool = False) -> str:
+    """Whom a statement is about: `in net`, `across four subjects`, `in two of four subjects (a and b)`.
+
+    `note` joins the names in brackets; `again` leaves out of how many, which was said before.
+    """
     if len(everyone) == 1:
         return f"in {everyone[0]}"
     if len(members) == len(everyone):
-        return f"across {count(len(everyone))} subjects"
-    return f"in {count(len(members))} of {count(len(everyone))} subjects ({listed(members)})"
+        return f"across {count(len(everyone))} subjects{f' ({note})' if note else ''}"
+    total = "" if again else f" of {count(len(everyone))} subjects"
+    return f"in {count(len(members))}{total} ({listed(members)}{f'; {note}' if note else ''})"
