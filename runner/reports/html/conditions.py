@@ -36,6 +36,9 @@ def in_short(report: EnvironmentReport) -> str:
     )
     if min(rounds) < 2:
         told += " One round alone supports description, not decisions."
+    doubtful = sum(row["verdict"] == "DOUBTFUL" for row in report.verdicts)
+    if doubtful:
+        told += f" {doubtful} of the {len(report.verdicts)} measurements are DOUBTFUL; the reasons are at the end."
     if report.environment.origin is not None:
         return f"Imported, not measured here. {told}"
     if report.environment.scale != "1":

@@ -231,6 +231,7 @@ class Filling:
         *,
         rounds: int = 3,
         inputs: int = 31,
+        verdict: store.Verdict = "VALID",
     ) -> None:
         """Latencies in known ratios: all strategies share the factors of inputs (median 1) and of rounds."""
         factors = np.linspace(0.99, 1.01, inputs)
@@ -243,7 +244,12 @@ class Filling:
                         store.SampleRecord(seq, f"{seq:04d}.png", 0, median_s * float(factor) * drift, 0.0)
                         for seq, factor in enumerate(factors)
                     ]
-                    store.record_measurement(session, replace(record, samples=samples))
+                    store.record_measurement(
+                        session,
+                        replace(
+                            record, samples=samples, verdict=verdict, reason=None if verdict == "VALID" else "noise"
+                        ),
+                    )
             session.commit()
 
     def study(self, subjects: Sequence[Subject] = STUDY, *, rounds: int = 5, inputs: int = 100) -> int:

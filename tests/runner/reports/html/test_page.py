@@ -166,3 +166,14 @@ def test_what_is_not_measured_and_what_is_not_valid_is_told(filling: Any, made: 
     assert "net/identity@cloud round 1 failed the tier ran out of memory" in said
     assert "1 declared strategies without evidence here net/identity@cloud: not measured yet" in said
     assert "net 4 0 0 1" in said
+
+
+def test_doubts_are_told_before_any_finding(filling: Any, made: Any, read_page: Any) -> None:
+    subject, strategies = made.Subject("net"), [("identity", "mobile"), ("identity", "edge")]
+    environment = filling.environment()
+    filling.declare(environment, [subject], strategies, rounds=2)
+    filling.exact(environment, subject, {strategies[0]: 0.02}, rounds=2)
+    filling.exact(environment, subject, {strategies[1]: 0.01}, rounds=2, verdict="DOUBTFUL")
+    said = read_page(page_of(filling.database)).text
+    assert "2 of the 4 measurements are DOUBTFUL; the reasons are at the end. RQ1" in said
+    assert "net/identity@edge round 1 DOUBTFUL noise" in said
