@@ -1,6 +1,6 @@
 """Small real networks, and their outputs in the real engine."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,19 +62,18 @@ class Network:
         flat = self.node("Flatten", self.node("GlobalAveragePool", source))
         return self.node("Gemm", flat, self.normal("fc.weight", classes, self.channels), name="scores", transB=1)
 
-    def save(self, path: Path, *outputs: str, shapes: Sequence[Sequence[int | str]] = ()) -> Path:
-        declared: list[Sequence[int | str] | None] = [*shapes, *[None] * (len(outputs) - len(shapes))]
+    def save(self, path: Path, *outputs: str) -> Path:
         graph = helper.make_graph(
             self.nodes,
             "network",
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in self.inputs.items()],
-            [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-                for name, shape in zip(outputs, declared, strict=True)
-            ],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
             self.initializers,
         )
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = onnx.shape_inference.infer_shapes(model)  # fills in the outputs' shapes
+        del model.graph.value_info[:]
+        onnx.save(model, path)
         return path
 
 
