@@ -24,6 +24,7 @@ from recommender.errors import RecommenderError
 from runner import environment
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
+from runner.commands import operators
 from runner.errors import RunnerError
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
@@ -323,6 +324,9 @@ def clean(
     selection = select_launcher(launcher, base_image=_settings().base_image)
     removed = selection.launcher.clean(volumes=volumes)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
+
+
+operators.register(app)
 
 
 def run(arguments: Callable[[], None] = app) -> int:

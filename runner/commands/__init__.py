@@ -1,0 +1,1 @@
+"""Verbs of the command line beyond those of a catalog's filling."""
