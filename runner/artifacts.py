@@ -145,7 +145,8 @@ def _apply(
     environments: Path,
 ) -> _Made:
     """Run the passes one after the other."""
-    parts, uncut = (model,), model
+    parts: tuple[Path, ...] = (model,)
+    uncut = model
     details: list[Mapping[str, Any]] = []
     for number, step in enumerate(passes):
         workdir = scratch / f"{number}-{step.name}"

@@ -1,11 +1,12 @@
 """What is shown of every artifact before anything may use it: valid, loadable, and of the same meaning.
 
-A partition's parts are run one after the other in ONNX Runtime, at the optimisation level the tiers use, and compared bit
-by bit with the model they were cut from: only then may they inherit its accuracy (DESIGN sections 4 and 6).
+A partition's parts are run one after the other in ONNX Runtime, at the optimisation level the tiers use, and compared
+bit by bit with the model they were cut from: only then may they inherit its accuracy (DESIGN sections 4 and 6).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def check_chain(model: Signature, parts: Sequence[Signature]) -> None:
     """The first part takes what the model takes, the last gives what it gives, and between them nothing is missing."""
     _check_same("inputs", model.inputs, parts[0].inputs)
     _check_same("outputs", model.outputs, parts[-1].outputs)
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         given, taken = ({(each.name, each.type) for each in side} for side in (before.outputs, after.inputs))
         if given != taken:
             raise OperatorError(f"a part gives {sorted(given)} and the next takes {sorted(taken)}")
@@ -97,7 +98,9 @@ def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[NDArray[np.
         inputs), `inputs` and `source` (`calibration` or `random`), `optimization`, `onnxruntime`, `warnings`.
     """
     signature = _signature(_session(whole))
-    feeds = [{signature.inputs[0].name: array} for array in inputs] if len(signature.inputs) == 1 else []
+    feeds: list[Feeds] = []
+    if len(signature.inputs) == 1:
+        feeds += [{signature.inputs[0].name: array} for array in inputs]
     proof: dict[str, Any] = {
         "source": "calibration" if feeds else "random",
         "optimization": "ORT_ENABLE_ALL",
@@ -128,9 +131,7 @@ def _compare(expected: Sequence[Feeds], got: Sequence[Feeds], warnings: list[str
                 identical = False
                 largest = max(largest, _relative_difference(array, other[name]))
     if not identical:
-        warnings.append(
-            f"head and tail differ from the whole by up to {largest:.2g} relative; their own accuracy counts"
-        )
+        warnings.append(f"head and tail differ from the whole by up to {largest:.2g}; their own accuracy counts")
     return {"bit_identical": identical, "max_relative_difference": largest}
 
 

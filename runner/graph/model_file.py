@@ -95,6 +95,8 @@ def read_model(path: Path) -> ModelFile:
         raise ModelFileError(path, str(error)) from error
     if not model.graph.node and not model.graph.output:
         raise ModelFileError(path, "it holds no graph")
+    if not _is_text(model.graph):
+        raise ModelFileError(path, "a name in it is not text")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     if len(tensors) != len(model.graph.initializer):
         raise ModelFileError(path, "two initializers have the same name")
@@ -180,6 +182,25 @@ class _Reader:
         self._size += size
         if self._size > _MAX_SKELETON_BYTES:
             raise WireError(f"its graph alone takes more than {_MAX_SKELETON_BYTES >> 20} MiB")
+
+
+def _is_text(graph: onnx.GraphProto) -> bool:
+    """Whether every name is UTF-8; protobuf hands out bytes for those that are not."""
+    return all(
+        isinstance(text, str)
+        for node in graph.node
+        for text in (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+    ) and all(
+        isinstance(text, str)
+        for text in (
+            graph.name,
+            *(tensor.name for tensor in graph.initializer),
+            *(tensor.values.name for tensor in graph.sparse_initializer),
+            *(value.name for values in (graph.input, graph.output, graph.value_info) for value in values),
+            *(dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim),
+            *(text for tensor in graph.initializer for each in tensor.external_data for text in (each.key, each.value)),
+        )
+    )
 
 
 def _settle(path: Path, model: onnx.ModelProto, inline: Mapping[int, ByteRange]) -> dict[str, Weight]:

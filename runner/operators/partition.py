@@ -81,8 +81,7 @@ class Partition:
         head, tail = (stored_bytes(target) for target in targets)
         return {
             "cut": self.declared.cut,
-            "where": analysis.skeleton[chosen.segment].name,
-            "inside": chosen.inside_segment,
+            "place": analysis.place_of(chosen),
             "tensors": [asdict(tensor) for tensor in chosen.tensors],
             "side": [asdict(tensor) for tensor in chosen.side],
             "crossing_bytes": chosen.crossing_bytes,
