@@ -3,21 +3,23 @@
 from collections import Counter
 from dataclasses import dataclass
 
+import onnx
+
 from runner.graph import Analysis, Cut, Exit, read_model
 from runner.operators.base import Refusal
 from runner.operators.early_exit import choose_exit
 from runner.operators.partition import choose_cut
 from runner.operators.quantizers.preparation import input_names, refuse_quantized, refuse_several_inputs
 
-# What ONNX Runtime quantizes and where a model's bytes usually are.
-_WEIGHTY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "Attention")
+# What both tools quantize, and where a model's bytes usually are.
+_QUANTIZED_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")
 
 
 @dataclass(frozen=True)
 class Prospects:
     """The exit and the cut that the passes would take; where there is none, the refusal's text.
 
-    `quantizable` counts the operators with weights, by op_type.
+    `quantizable` counts the operators with weights that are quantized, by op_type.
     """
 
     exit: Exit | None
@@ -61,11 +63,11 @@ def look_ahead(analysis: Analysis, *, blocks: int = 2, paper: bool = True) -> Pr
     >>> look_ahead(analyse(BUILTIN / "fashion-resnet.onnx"), blocks=9).refusals["early_exit"][:33]
     'early_exit: 9 blocks were asked an'
     """
-    exit, exit_refusal = None, None
+    early, early_refusal = None, None
     try:
-        exit = choose_exit(analysis, blocks)
+        early = choose_exit(analysis, blocks)
     except Refusal as refusal:
-        exit_refusal = str(refusal)
+        early_refusal = str(refusal)
     cut, cut_refusal = None, None
     try:
         cut = choose_cut(analysis, paper=paper)
@@ -78,5 +80,11 @@ def look_ahead(analysis: Analysis, *, blocks: int = 2, paper: bool = True) -> Pr
         refuse_several_inputs(input_names(graph))
     except Refusal as refusal:
         quantization_refusal = str(refusal)
-    weighty = Counter(node.op_type for node in graph.node if node.op_type in _WEIGHTY)
-    return Prospects(exit, exit_refusal, cut, cut_refusal, weighty, quantization_refusal)
+    return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(graph), quantization_refusal)
+
+
+def _quantizable(graph: onnx.GraphProto) -> Counter[str]:
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    return Counter(
+        node.op_type for node in graph.node if node.op_type in _QUANTIZED_TYPES and weights.intersection(node.input)
+    )

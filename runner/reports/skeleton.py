@@ -21,21 +21,42 @@ _CHARACTER = 6.7  # of the 11 px monospaced font, rounded up
 # More rows are a poster, not a picture: what is unmarked in the middle is left out.
 _MOST_ROWS, _KEPT_AROUND = 90, 3
 
-_STYLE = """
-:root { --bg: #ffffff; --text: #1f2328; --muted: #59636e; --box: #dbe9fb; --line: #3568a8; --chain: #eceff2;
-  --skip: #fdf0d5; --skipline: #b3700a; --cut: #c0262d; }
-@media (prefers-color-scheme: dark) {
-  :root { --bg: #0d1117; --text: #e6edf3; --muted: #9198a1; --box: #152a45; --line: #6ea8ee; --chain: #21262d;
-    --skip: #3a2a0c; --skipline: #e3a33b; --cut: #ff7b72; }
-}
-text { font: 11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: var(--text); }
-.title { font-weight: 600; font-size: 14px; } .muted { fill: var(--muted); } .small { font-size: 9px; }
-.right { text-anchor: end; } .box { fill: var(--box); stroke: var(--line); } .bar { fill: var(--line); opacity: .55; }
-.chain { fill: var(--chain); stroke: var(--muted); stroke-width: .6; }
-.skipped { fill: var(--skip); stroke: var(--skipline); stroke-dasharray: 4 3; } .skiptext { fill: var(--skipline); }
-.flow { stroke: var(--muted); fill: none; } .bypass { stroke: var(--skipline); stroke-width: 1.8; fill: none; }
-.arrow { fill: var(--skipline); } .cut { stroke: var(--cut); stroke-width: 1.8; stroke-dasharray: 7 4; }
-.cuttext { fill: var(--cut); font-weight: 600; }
+_FONT = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
+# Colour by class: property, light, dark. Plain rules, because not every renderer knows variables.
+_COLOURS = (
+    (".page", "fill", "#ffffff", "#0d1117"),
+    ("text", "fill", "#1f2328", "#e6edf3"),
+    (".muted", "fill", "#59636e", "#9198a1"),
+    (".box", "fill", "#dbe9fb", "#152a45"),
+    (".box", "stroke", "#3568a8", "#6ea8ee"),
+    (".bar", "fill", "#8fb0d9", "#3f6ea8"),
+    (".chain", "fill", "#eceff2", "#21262d"),
+    (".chain", "stroke", "#9aa4ae", "#59636e"),
+    (".flow", "stroke", "#59636e", "#9198a1"),
+    (".skipped", "fill", "#fdf0d5", "#3a2a0c"),
+    (".skipped", "stroke", "#b3700a", "#e3a33b"),
+    (".bypass", "stroke", "#b3700a", "#e3a33b"),
+    (".arrow", "fill", "#b3700a", "#e3a33b"),
+    (".skiptext", "fill", "#8a5300", "#e3a33b"),
+    (".cut", "stroke", "#c0262d", "#ff7b72"),
+    (".cuttext", "fill", "#c0262d", "#ff7b72"),
+)
+_LIGHT = "\n".join(f"{name} {{ {what}: {light}; }}" for name, what, light, _ in _COLOURS)
+_DARK = "\n".join(f"  {name} {{ {what}: {dark}; }}" for name, what, _, dark in _COLOURS)
+_STYLE = f"""
+text {{ font-family: {_FONT}; font-size: 11px; }}
+.title {{ font-weight: bold; font-size: 14px; }}
+.small {{ font-size: 9px; }}
+.right {{ text-anchor: end; }}
+.flow, .bypass, .cut {{ fill: none; }}
+.bypass, .cut {{ stroke-width: 1.8; }}
+.skipped {{ stroke-dasharray: 4 3; }}
+.cut {{ stroke-dasharray: 7 4; }}
+.cuttext {{ font-weight: bold; }}
+{_LIGHT}
+@media (prefers-color-scheme: dark) {{
+{_DARK}
+}}
 """
 
 
@@ -72,23 +93,22 @@ def skeleton_svg(analysis: Analysis, prospects: Prospects) -> str:
     rows = _rows(analysis, prospects)
     bottom = rows[-1].bottom if rows else _TOP
     room = int((_WIDTH - 2 * _MARGIN) / _CHARACTER)
-    refusals = [f"{name}: {text}" for name, text in prospects.refusals.items()]
+    refusals = [f"{name}: {text.removeprefix(f'{name}: ')}" for name, text in prospects.refusals.items()]
     notes = [line for refusal in refusals for line in _wrapped(refusal, room)]
     height = bottom + _MARGIN + 16 * len(notes) + (8 if notes else 0)
     largest = max((segment.size_bytes for segment in analysis.skeleton), default=1) or 1
     body = [*_header(analysis, prospects)]
     for before, after in itertools.pairwise(rows):
         body.append(f'<path class="flow" d="M{_BOX + 20} {before.bottom}V{after.top}"/>')
+    skipped = _skipped_nodes(prospects.exit)
     for row in rows:
-        body += _drawn(row, prospects, largest)
-    body += [*_bypass(rows, prospects.exit), *_cut_line(analysis, rows, prospects.cut)]
+        body += _drawn(row, skipped, largest)
+    body += [*_bypass(rows, skipped), *_cut_line(analysis, rows, prospects.cut)]
     body += [_text(_MARGIN, bottom + 26 + 16 * number, line, "muted") for number, line in enumerate(notes)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}" role="img">\n<title>{escape(analysis.path.name)}</title>\n'
-        f'<style>{_STYLE}</style>\n<rect width="100%" height="100%" style="fill: var(--bg)"/>\n'
-        + "\n".join(body)
-        + "\n</svg>\n"
+        f'<style>{_STYLE}</style>\n<rect class="page" width="100%" height="100%"/>\n' + "\n".join(body) + "\n</svg>\n"
     )
 
 
@@ -129,26 +149,25 @@ def _has_text(segment: Segment) -> bool:
     return segment.kind == "sub-graph" or len(segment.nodes) > 1
 
 
-def _drawn(row: _Row, prospects: Prospects, largest: int) -> Iterator[str]:
+def _drawn(row: _Row, skipped: frozenset[str], largest: int) -> Iterator[str]:
     """A segment's box, name, size and bar."""
     segment = row.segment
     if segment is None:
         yield _text(_BOX + 32, row.top + 16, f"… {row.left_out} more segments …", "muted")
         return
-    skipped = (
-        prospects.exit is not None and prospects.exit.blocks[0].first <= row.index <= prospects.exit.blocks[-1].last
-    )
-    kind = "skipped" if skipped else "box" if segment.kind == "sub-graph" else "chain"
+    gone = skipped.intersection(segment.nodes)
+    whole = len(gone) == len(segment.nodes)
+    kind = "skipped" if whole else "box" if segment.kind == "sub-graph" else "chain"
     radius = 4 if segment.kind == "sub-graph" else 7
     box = f'x="{_BOX}" y="{row.top}" width="{_BOX_WIDTH}" height="{row.height}"'
     yield f'<rect class="{kind}" {box} rx="{radius}"/>'
     if not _has_text(segment):
         yield _text(_BOX + 10, row.top + 10, segment.op_types[0], "small muted")
         return
-    count = f"{len(segment.nodes)} nodes"
+    count = f"{len(segment.nodes)} nodes" + (f", {len(gone)} skipped" if gone and not whole else "")
     label = segment.name if segment.number is None else f"{segment.number:>2}  {segment.name}"
     room = int((_BOX_WIDTH - 30) / _CHARACTER) - len(count)
-    yield _text(_BOX + 10, row.top + 16, _shortened(label, room), "skiptext" if skipped else "")
+    yield _text(_BOX + 10, row.top + 16, _shortened(label, room), "skiptext" if whole else "")
     yield _text(_BOX + _BOX_WIDTH - 10, row.top + 16, count, "right muted")
     yield _text(_SIZE, row.top + 16, size(segment.size_bytes), "right")
     width = max(1.0, _BAR_WIDTH * segment.size_bytes / largest)
@@ -157,22 +176,28 @@ def _drawn(row: _Row, prospects: Prospects, largest: int) -> Iterator[str]:
 
 def _header(analysis: Analysis, prospects: Prospects) -> Iterator[str]:
     facts = f"{size(analysis.size_bytes)}, {analysis.node_count} nodes, {len(analysis.sub_graphs)} sub-graphs"
-    yield _text(_MARGIN, 30, _shortened(analysis.path.name, 60), "title")
-    yield _text(_MARGIN, 48, facts, "muted")
+    lines = [(facts, "muted")]
     if prospects.exit is not None:
         names = ", ".join(block.name for block in prospects.exit.blocks)
         saved = f"{size(prospects.exit.saved_bytes)} ({100 * prospects.exit.saved_share:.1f} %)"
-        yield _text(_MARGIN, 66, _shortened(f"early exit skips {names}: saves {saved}", 120), "skiptext")
+        lines.append((f"early exit skips {names}: saves {saved}", "skiptext"))
     if prospects.cut is not None:
         sizes = f"{size(prospects.cut.head_bytes)} + {size(prospects.cut.tail_bytes)}"
-        yield _text(_MARGIN, 82, _shortened(f"cut {where_text(analysis, prospects.cut)}: {sizes}", 120), "cuttext")
+        lines.append((f"cut {where_text(analysis, prospects.cut)}: {sizes}", "cuttext"))
+    yield _text(_MARGIN, 30, _shortened(analysis.path.name, 60), "title")
+    for number, (line, style) in enumerate(lines):
+        yield _text(_MARGIN, 48 + 17 * number, _shortened(line, 118), style)
 
 
-def _bypass(rows: Sequence[_Row], each: Exit | None) -> Iterator[str]:
-    """The way around the skipped blocks."""
-    if each is None:
+def _skipped_nodes(each: Exit | None) -> frozenset[str]:
+    return frozenset(node for block in each.blocks for node in block.nodes) if each else frozenset()
+
+
+def _bypass(rows: Sequence[_Row], skipped: frozenset[str]) -> Iterator[str]:
+    """The way around the segments that are skipped whole."""
+    span = [row for row in rows if row.segment is not None and skipped.issuperset(row.segment.nodes)]
+    if not span:
         return
-    span = [row for row in rows if each.blocks[0].first <= row.index <= each.blocks[-1].last]
     start, end = span[0].top - _GAP // 2, span[-1].bottom + _GAP // 2
     yield f'<path class="bypass" d="M{_BOX + 20} {start}H{_LANE + 6}Q{_LANE} {start} {_LANE} {start + 6}V{end - 6}'
     yield f'Q{_LANE} {end} {_LANE + 6} {end}H{_BOX + 12}"/>'
@@ -188,11 +213,11 @@ def _cut_line(analysis: Analysis, rows: Sequence[_Row], cut: Cut | None) -> Iter
     yield f'<path class="cut" d="M{_MARGIN} {middle}H{_WIDTH - _MARGIN}"/>'
     tensors = (*cut.tensors, *cut.side)
     what = ", ".join(tensor_text(tensor) for tensor in tensors)
-    crossing = f"{size(cut.crossing_bytes)} cross" if cut.crossing_bytes is not None else "crosses"
     left = _BOX + _BOX_WIDTH + 14
     room = int((_WIDTH - _MARGIN - left) / _CHARACTER)
     count = f"{len(tensors)} tensor{'s' if len(tensors) > 1 else ''}"
-    yield _text(left, middle - 6, _shortened(f"{crossing} in {count}", room), "cuttext")
+    crossing = f"{size(cut.crossing_bytes)} cross in {count}" if cut.crossing_bytes is not None else f"{count} to send"
+    yield _text(left, middle - 6, _shortened(crossing, room), "cuttext")
     yield _text(left, middle + 14, _shortened(what, room), "muted")
 
 
