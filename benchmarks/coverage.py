@@ -1,6 +1,6 @@
 """How often the deciding analysis is right, where the truth is known.
 
-    python benchmarks/coverage.py --repetitions 2000
+    python benchmarks/coverage.py --repetitions 1000
 
 Log latency = drift of the round, shared by all strategies + effect of (strategy, round) + effect of the input, shared
 by all rounds and strategies + rest. The input effect is skewed (a centred exponential), so that the percentiles of
@@ -10,6 +10,7 @@ input + rest are known in closed form. Prints the tables of docs/statistics.md.
 import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import scikit_posthocs
@@ -18,12 +19,12 @@ from scipy import stats
 
 from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
 from catalog.statistics.drops import hit_drop
-from catalog.statistics.intervals import percentile_intervals
+from catalog.statistics.intervals import intervals_from
 from catalog.statistics.resampling import draw_inputs, resampled_log_percentiles
 from catalog.statistics.samples import Samples
-from catalog.statistics.verdicts import Verdict
+from catalog.statistics.verdicts import Verdict, judge, sidak
 
-N_RESAMPLES = 1000
+N_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Design:
     sd_input: float
     sd_rest: float
     sd_drift: float = 0.0
+    sd_own: float = 0.0  # of (strategy, input): what one strategy finds hard and another does not
     repetitions: int = 1
 
     def truth(self, percentile: float) -> float:
@@ -52,7 +54,8 @@ class Design:
         for offset in log_offsets:
             of_round = drift + self.sd_round * rng.standard_normal(self.rounds)
             rest = self.sd_rest * rng.standard_normal(shape)
-            latency = np.exp(offset + of_round[:, None, None] + effects[None, :, None] + rest)
+            of_input = effects + self.sd_own * rng.standard_normal(self.inputs)
+            latency = np.exp(offset + of_round[:, None, None] + of_input[None, :, None] + rest)
             study.append(Samples.from_arrays(latency.ravel(), number, index))
         return study
 
@@ -86,24 +89,33 @@ class Coverage:
     interval: float
     upper: float
     rounds_and_inputs_drawn: float
+    interval_with_n: float  # with n - 1 degrees of freedom for the inputs
+    upper_with_n: float
     width: float
 
 
 def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> list[Coverage]:
     """How often intervals at 95 % hold the truth: ours, its upper bound alone, and a bootstrap of rounds and inputs."""
-    hits = np.zeros((len(PERCENTILES), 3))
+    hits = np.zeros((len(PERCENTILES), 5))
     widths = np.zeros((len(PERCENTILES), repetitions))
     for repetition in range(repetitions):
         [samples] = design.draw(rng)
-        found = percentile_intervals(samples, PERCENTILES, n_resamples=N_RESAMPLES, rng=rng)
-        drawn = _rounds_and_inputs_drawn(samples, rng)
+        counts = draw_inputs(design.inputs, n_resamples=N_RESAMPLES, rng=rng)
+        drawn = resampled_log_percentiles(samples, PERCENTILES, counts=counts)
+        found = intervals_from(samples, PERCENTILES, drawn=drawn, confidence_level=0.95)
+        both = _rounds_drawn_too(drawn, rng)
         for row, each in enumerate(found):
-            truth = np.exp(design.truth(each.percentile))
-            low, high = np.exp(np.quantile(drawn[row], [0.025, 0.975]))
-            assert each.low_s is not None and each.high_s is not None
-            upper = each.upper_s(0.95)
-            assert upper is not None
-            hits[row] += each.low_s <= truth <= each.high_s, truth <= upper, low <= truth <= high
+            truth = design.truth(each.percentile)
+            low, high = np.quantile(both[row], [0.025, 0.975])
+            assert each.estimate is not None and each.low_s is not None and each.high_s is not None
+            usual = replace(each.estimate, df_inputs=design.inputs - 1)
+            hits[row] += (
+                each.low_s <= np.exp(truth) <= each.high_s,
+                truth <= each.estimate.upper(0.95),
+                low <= truth <= high,
+                abs(usual.value - truth) <= usual.margin(0.95),
+                truth <= usual.upper(0.95),
+            )
             widths[row, repetition] = np.log(each.high_s / each.low_s)
     return [
         Coverage(design, percentile, *(hits[row] / repetitions), float(np.median(widths[row])))
@@ -111,12 +123,11 @@ def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> l
     ]
 
 
-def _rounds_and_inputs_drawn(samples: Samples, rng: np.random.Generator) -> NDArray[np.float64]:
-    """The usual bootstrap, which trusts three rounds to show how rounds differ."""
-    counts = draw_inputs(samples.inputs.size, n_resamples=N_RESAMPLES, rng=rng)
-    drawn = resampled_log_percentiles(samples, PERCENTILES, counts=counts)
-    rounds = rng.integers(samples.rounds.size, size=(1, samples.rounds.size, N_RESAMPLES))
-    return np.take_along_axis(drawn, rounds, axis=1).mean(axis=1)
+def _rounds_drawn_too(drawn: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """The usual bootstrap of rounds and inputs, which trusts three rounds to show how rounds differ."""
+    _, rounds, n_resamples = drawn.shape
+    chosen = rng.integers(rounds, size=(1, rounds, n_resamples))
+    return np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -131,18 +142,29 @@ class NominalError:
 def nominal_error(design: Design, *, strategies: int, repetitions: int, rng: np.random.Generator) -> NominalError:
     """The deciding analysis: all pairs, and all against the fastest found (simultaneous over those, or all, pairs)."""
     question = Question(50.0, n_resamples=N_RESAMPLES)
+    pairs = list(combinations(range(strategies), 2))
     errors = np.zeros(3)
     for _ in range(repetitions):
         study = design.draw(rng, log_offsets=[0.0] * strategies)
         fastest = int(np.argmin([each.log_latency.mean() for each in study]))
-        against = [(fastest, other) for other in range(strategies) if other != fastest]
-        pairs = strategies * (strategies - 1) // 2
+        found = compare_pairs(study, question, pairs=pairs, rng=rng)
+        against = [each for pair, each in zip(pairs, found, strict=True) if fastest in pair]
         errors += (
-            _any_different(compare_pairs(study, question, rng=rng)),
-            _any_different(compare_pairs(study, question, pairs=against, rng=rng)),
-            _any_different(compare_pairs(study, question, pairs=against, comparisons=pairs, rng=rng)),
+            _any_different(found, comparisons=len(pairs)),
+            _any_different(against, comparisons=len(against)),
+            _any_different(against, comparisons=len(pairs)),
         )
     return NominalError(*(errors / repetitions))
+
+
+def _any_different(found: Iterable[Comparison], *, comparisons: int) -> bool:
+    """At the level of so many comparisons, whatever number they were made for."""
+    for each in found:
+        assert each.estimate is not None
+        value, margin = each.estimate.value, each.estimate.margin(sidak(0.95, comparisons=comparisons))
+        if judge(value - margin, value + margin, margin=each.question.log_margin) is Verdict.DIFFERENT:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -164,10 +186,6 @@ def pooled_error(design: Design, *, strategies: int, repetitions: int, rng: np.r
             rejected and scikit_posthocs.posthoc_conover(pooled, p_adjust="holm").to_numpy().min() < 0.05,
         )
     return PooledError(*(errors / repetitions))
-
-
-def _any_different(found: Iterable[Comparison]) -> bool:
-    return any(each.verdict is Verdict.DIFFERENT for each in found)
 
 
 @dataclass(frozen=True)
@@ -199,27 +217,29 @@ def verdicts(
 
 @dataclass(frozen=True)
 class Settling:
-    """Unresolved comparisons, how many rounds they were told to have, and the share settled with so many."""
+    """Unresolved comparisons, the rounds or inputs they asked for, and the share settled with so many."""
 
     design: Design
     ratio: float
+    asked_for: str
     unresolved: int
-    median_rounds: float
+    median: float
     settled: float
 
 
-def settling(design: Design, *, ratio: float, repetitions: int, rng: np.random.Generator) -> Settling:
-    """Measure again with the rounds that the first comparison asked for."""
+def settling(design: Design, *, ratio: float, asked_for: str, repetitions: int, rng: np.random.Generator) -> Settling:
+    """Measure again with the `rounds` or `inputs` that the first comparison asked for (of up to a twentyfold)."""
     question = Question(50.0, n_resamples=N_RESAMPLES)
     asked, settled = [], []
     for _ in range(repetitions):
         found = compare(*design.draw(rng, log_offsets=[np.log(ratio), 0.0]), question, rng=rng)
-        if found.needed is None or found.needed.rounds is None or found.needed.rounds > 100:
+        number = getattr(found.needed, asked_for, None)
+        if number is None or number > 20 * getattr(design, asked_for):
             continue
-        again = replace(design, rounds=found.needed.rounds).draw(rng, log_offsets=[np.log(ratio), 0.0])
-        asked.append(found.needed.rounds)
+        again = replace(design, **{asked_for: number}).draw(rng, log_offsets=[np.log(ratio), 0.0])
+        asked.append(number)
         settled.append(compare(*again, question, rng=rng).verdict is not Verdict.UNRESOLVED)
-    return Settling(design, ratio, len(asked), float(np.median(asked)), float(np.mean(settled)))
+    return Settling(design, ratio, asked_for, len(asked), float(np.median(asked)), float(np.mean(settled)))
 
 
 @dataclass(frozen=True)
@@ -247,13 +267,15 @@ def drop_coverage(
 
 
 def print_coverage(many: int, rng: np.random.Generator) -> None:
-    print("| rounds × inputs | sd round / input / rest | p | interval | upper bound | bootstrap of both | width |")
-    print("|---|---|---|---|---|---|---|")
+    print("| rounds × inputs | sd round / input / rest | p | interval | upper bound | width "
+          "| bootstrap of both | with n − 1: interval | upper bound |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
     for design in GRID:
         for row in coverage(design, repetitions=many, rng=rng):
             print(
                 f"| {design} | p{row.percentile:g} | {row.interval:.3f} | {row.upper:.3f} "
-                f"| {row.rounds_and_inputs_drawn:.3f} | {row.width:.3f} |",
+                f"| {row.width:.3f} | {row.rounds_and_inputs_drawn:.3f} | {row.interval_with_n:.3f} "
+                f"| {row.upper_with_n:.3f} |",
                 flush=True,
             )
 
@@ -279,11 +301,19 @@ def print_errors(fewer: int, rng: np.random.Generator) -> None:
         )
 
 
+_VERDICT_DESIGNS = (
+    Design(3, 30, 0.01, 0.3, 0.05),
+    Design(5, 100, 0.01, 0.3, 0.05),
+    Design(5, 100, 0.05, 0.3, 0.1),
+    Design(5, 100, 0.01, 0.3, 0.05, sd_own=0.15),
+)
+
+
 def print_verdicts(fewer: int, rng: np.random.Generator) -> None:
     print("\n| rounds × inputs | sd round / input / rest | p | true ratio | equivalent | different | unresolved "
           "| interval holds it |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
-    for design in (Design(3, 30, 0.01, 0.3, 0.05), Design(5, 100, 0.01, 0.3, 0.05), Design(5, 100, 0.05, 0.3, 0.1)):
+    for design in _VERDICT_DESIGNS:
         for percentile in PERCENTILES:
             for ratio in (1.0, 1.05, 1.2):
                 shares = verdicts(design, percentile, ratio=ratio, repetitions=fewer, rng=rng)
@@ -296,17 +326,19 @@ def print_verdicts(fewer: int, rng: np.random.Generator) -> None:
 
 def print_settling(fewer: int, rng: np.random.Generator) -> None:
     print(
-        "\n| rounds × inputs | sd round / input / rest | true ratio | unresolved | rounds advised (median) | settled |"
+        "\n| rounds × inputs | sd round / input / rest | true ratio | asked for | unresolved | median asked | settled |"
     )
-    print("|---|---|---|---|---|---|")
-    for design, ratio in (
-        (Design(3, 30, 0.03, 0.3, 0.05), 1.1),
-        (Design(5, 30, 0.05, 0.3, 0.05), 1.1),
-        (Design(5, 100, 0.02, 0.3, 0.1), 1.0),
+    print("|---|---|---|---|---|---|---|")
+    for design, ratio, asked_for in (
+        (Design(3, 30, 0.03, 0.3, 0.05), 1.1, "rounds"),
+        (Design(5, 30, 0.05, 0.3, 0.05), 1.1, "rounds"),
+        (Design(5, 100, 0.02, 0.3, 0.1), 1.0, "rounds"),
+        (Design(5, 30, 0.01, 0.3, 0.05, sd_own=0.15), 1.1, "inputs"),
+        (Design(5, 100, 0.005, 0.3, 0.05, sd_own=0.15), 1.0, "inputs"),
     ):
-        advice = settling(design, ratio=ratio, repetitions=fewer // 2 or 1, rng=rng)
+        advice = settling(design, ratio=ratio, asked_for=asked_for, repetitions=fewer // 2 or 1, rng=rng)
         print(
-            f"| {design} | {ratio:g} | {advice.unresolved} | {advice.median_rounds:g} | {advice.settled:.3f} |",
+            f"| {design} | {ratio:g} | {asked_for} | {advice.unresolved} | {advice.median:g} | {advice.settled:.3f} |",
             flush=True,
         )
 
@@ -320,7 +352,7 @@ def print_drops(many: int, rng: np.random.Generator) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=2000, help="simulated studies per row of the first table")
+    parser.add_argument("--repetitions", type=int, default=1000, help="simulated studies per row of the first table")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=_TABLES, help="one table instead of all")
     options = parser.parse_args()

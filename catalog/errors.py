@@ -5,6 +5,8 @@ CatalogError
 ├── CatalogFileError             the YAML file, with file, line and column of each problem
 ├── ContentKeyError              a value that has no canonical JSON
 ├── DuplicateEvidenceError       a round or an accuracy that is already known
+├── ExchangeError                a file of evidence that cannot be imported, with each problem
+├── QueryError                   SQL that does not run or does more than read
 └── DatabaseError                the evidence, with `kind` and `location`
     ├── DatabaseMissingError     kind "missing"
     ├── DatabaseTooNewError      kind "too new"
@@ -34,6 +36,31 @@ class ContentKeyError(CatalogError, ValueError):
 
 class DuplicateEvidenceError(CatalogError):
     """Complete, valid evidence with this key (and round) is already stored."""
+
+
+class ExchangeError(CatalogError):
+    """A file of evidence that cannot be imported or made; nothing of it is stored.
+
+    Attributes
+    ----------
+    file : str
+    problems : tuple of str
+        All that was found, each with its place; the message shows the first 20.
+    """
+
+    _SHOWN = 20
+
+    def __init__(self, file: str, problems: Sequence[str]) -> None:
+        self.file = file
+        self.problems = tuple(problems)
+        shown = [f"{file}: {problem}" for problem in self.problems[: self._SHOWN]]
+        left = len(self.problems) - self._SHOWN
+        more = [f"{file}: and {left} more; nothing of the file was stored"] if left > 0 else []
+        super().__init__("\n".join(shown + more))
+
+
+class QueryError(CatalogError):
+    """SQL that does not run or does more than read."""
 
 
 @dataclass(frozen=True, order=True)

@@ -1,13 +1,22 @@
-"""Runs migrations on the connection that `catalog.evidence.database` hands over, inside its transaction."""
+"""Runs migrations on the connection that `catalog.evidence.database` hands over, inside its transaction.
+
+Views are derived, so they have one definition, the present one: they are dropped before tables change and made again
+once the schema is the newest.
+"""
 
 from alembic import context
 
 from catalog.evidence.tables import EvidenceTable
+from migrations.views import create_views, drop_views
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=EvidenceTable.metadata,
     render_as_batch=True,
 )
 with context.begin_transaction():
+    drop_views(connection)
     context.run_migrations()
+    if context.get_context().get_current_revision() == context.get_head_revision():
+        create_views(connection)

@@ -111,7 +111,7 @@ class ArtifactStore:
             details: Mapping[str, Any] = {}
             try:
                 signature = check(model)
-                made = _apply(model, passes, calibration, Path(scratch))
+                made = _apply(model, passes, calibration, Path(scratch), self._root.parent / "envs")
                 details = _as_stored({"passes": made.details, "proof": _prove(signature, made, calibration)})
                 files = _collect(made.parts, target)
             except Refusal as refusal:
@@ -142,6 +142,7 @@ def _apply(
     passes: Sequence[Pass],
     calibration: Callable[[int], Sequence[NDArray[np.generic]]],
     scratch: Path,
+    environments: Path,
 ) -> _Made:
     """Run the passes one after the other."""
     parts: tuple[Path, ...] = (model,)
@@ -151,7 +152,7 @@ def _apply(
         workdir = scratch / f"{number}-{step.name}"
         workdir.mkdir()
         arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
-        applied = step.apply(parts, Context(workdir, arrays))
+        applied = step.apply(parts, Context(workdir, arrays, environments))
         parts = applied.parts
         details.append({"pass": step.name, **applied.details})
         uncut = parts[0] if len(parts) == 1 else uncut

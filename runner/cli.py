@@ -22,7 +22,7 @@ from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, store
 from recommender.answer_text import render_answer
 from recommender.errors import RecommenderError
-from runner import environment
+from runner import commands, environment
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
 from runner.errors import RunnerError
@@ -35,6 +35,7 @@ from runner.progress import Progress
 from runner.reports import leaderboard_tables
 from runner.reports.units import duration
 from runner.settings import RunnerSettings
+from runner.setups import Setups
 from runner.tiers import Scale, check_host
 
 app = typer.Typer(
@@ -236,23 +237,20 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
         writing.commit()
     session.prepare()
     made = make_plan(session, database, environment.key(session))
-    with database.session() as writing:
-        environment.sync_strategies(writing, made, environment_id, session)
-        writing.commit()
     if not (made.rounds or made.accuracies):
         err.print(_NOTHING_MISSING)
     else:
         selection.launcher.prepare()
-    with Progress(err, made.estimate_s) as progress:
-        stop = StopRequest(progress)
-        artifacts = ArtifactStore(workdir / "artifacts")
-        filler = Filler(session, database, selection.launcher, artifacts, workdir, environment_id, progress)
-        with stop.listening():
-            outcome = filler.run(made, stop)
-    with database.session() as writing:
-        environment.sync_strategies(writing, made, environment_id, session)
-        writing.commit()
-    return outcome
+    setups = Setups(session, ArtifactStore(workdir / "artifacts"), workdir)
+    with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
+        filler = Filler(setups, database, selection.launcher, environment_id, progress)
+        filler.build(made, stop)
+        made = make_plan(session, database, environment.key(session))
+        with database.session() as writing:
+            environment.sync_strategies(writing, made, environment_id, session)
+            writing.commit()
+        progress.expect(made.estimate_s)
+        return filler.measure(made, stop)
 
 
 def _report(outcome: Outcome) -> None:
@@ -274,8 +272,9 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
         failed = [dict(row) for row in store.failed_accuracies(session)]
+        inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
-        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed})
+        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
@@ -286,6 +285,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
             f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
         )
+    for each in inapplicable:
+        out.print(f"{each['subject']}/{each['operator']}@{each['placement']}: inapplicable: {escape(each['reason'])}")
     for each in failed:
         out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
 
@@ -299,6 +300,7 @@ def leaderboard(
     """Print every strategy with evidence, fastest first, per subject."""
     with _database(database).session() as session:
         rows = store.leaderboard(session, subject=subject)
+        inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
         _print_json([dict(row) for row in rows])
         return
@@ -307,6 +309,8 @@ def leaderboard(
     for table in leaderboard_tables(rows):
         out.print(table)
         out.print()
+    for each in inapplicable:
+        out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
 
 
 @app.command(epilog=_example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
@@ -348,6 +352,9 @@ def clean(
     selection = select_launcher(launcher, base_image=_settings().base_image)
     removed = selection.launcher.clean(volumes=volumes)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
+
+
+commands.register(app)
 
 
 def run(arguments: Callable[[], None] = app) -> int:

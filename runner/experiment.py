@@ -168,19 +168,20 @@ def evaluate(
     items_key: str,
     on_items: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluateResult:
-    """Judge an artifact on every validation item, inside one tier."""
-    tier = setup.tiers[0]
-    mounts = {tier.name: [*_model_mounts(setup, setup.artifact.files), Mount("items", {items.name: items}, items_key)]}
+    """Judge an artifact on every validation item, from inside the tier of its first part."""
+    first = setup.placement[0]
+    mounts = {name: _model_mounts(setup, setup.artifact.files) for name in setup.placement}
+    mounts[first].append(Mount("items", {items.name: items}, items_key))
 
     def progress(event: Mapping[str, Any]) -> None:
         if event.get("event") == "items":
             on_items(int(event["done"]), int(event["total"]))
 
-    with launcher.launch([tier], [], mounts) as deployment:
+    with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
         _load_parts(deployment, setup)
-        running = deployment.tiers[tier.name]
-        command = Evaluate(model=setup.subject, items_file=f"{running.path('items')}/{items.name}")
-        return EvaluateResult.from_json(running.call(command.to_json(), on_event=progress, deadline_s=3600.0))
+        tier = deployment.tiers[first]
+        command = Evaluate(model=setup.subject, items_file=f"{tier.path('items')}/{items.name}")
+        return EvaluateResult.from_json(tier.call(command.to_json(), on_event=progress, deadline_s=3600.0))
 
 
 def _model_mounts(setup: Setup, files: Sequence[Any]) -> list[Mount]:

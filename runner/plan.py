@@ -1,7 +1,7 @@
 """What is missing, why, and how long it would take: declared strategies minus valid evidence."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner import host as host_facts
 from runner.artifacts import file_sha256
 from runner.experiment import PROTOCOL_VERSION
-from runner.operators import Pass, make_pass
+from runner.operators import Partition, Pass, make_pass
 from runner.subjects import Subject, resolve_declared
 from runner.tiers import Scale, resolve_provider, route_links, route_tiers
 
@@ -54,6 +54,23 @@ class Session:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What an accuracy is measured on, and on which tiers' providers.
+
+    A partition whose parts are shown to be bit-identical to the uncut model inherits that model's accuracy; otherwise
+    `composed` parts are judged together, each with its own tier's provider.
+    """
+
+    artifact_key: str
+    passes: tuple[Pass, ...]
+    tiers: tuple[str, ...]
+
+    @property
+    def composed(self) -> bool:
+        return len(self.tiers) > 1
+
+
+@dataclass(frozen=True)
 class Keyed:
     """A declared strategy with the content keys its evidence belongs to."""
 
@@ -61,7 +78,7 @@ class Keyed:
     passes: tuple[Pass, ...]
     artifact_key: str
     accuracy_key: str
-    accuracy_tier: str
+    judged: Judged
     latency_key: str
     conditions: Mapping[str, object]
     input_ids: tuple[str, ...]
@@ -102,28 +119,25 @@ class Plan:
         return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
 
 
-def key_strategy(session: Session, strategy: Strategy) -> Keyed:
-    """Compute the three content keys of a declared strategy on this host."""
+def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[str] = ()) -> Keyed:
+    """Compute the three content keys of a declared strategy on this host.
+
+    `unequal` are the artifacts whose parts are known not to be bit-identical to the model they were cut from; of all
+    others equality is expected, and shown when they are built.
+    """
     catalog, subject = session.catalog, session.subjects[strategy.subject]
     passes = tuple(make_pass(spec.name, spec.options) for spec in strategy.passes)
-    versions = host_facts.versions()
-    calibrated = any(step.calibration_samples for step in passes)
-    artifact = artifact_key(
-        model_sha256=_model_sha256(subject.model),
-        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
-        pass_versions={step.name: step.version for step in passes},
-        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
-        tools={name: versions[name] for name in ("onnx", "onnxruntime")} if passes else {},
-    )
+    artifact = _artifact_key(subject, passes)
     provider = {name: resolve_provider(catalog.tiers[name].provider) for name in strategy.route}
-    ran_on = strategy.placement.tiers[-1]
+    judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
+    providers = [provider[name] for name in judged.tiers]
     accuracy = accuracy_key(
-        artifact_key=artifact,
+        artifact_key=judged.artifact_key,
         dataset_fingerprint=subject.dataset.fingerprint(),
         preprocess=subject.preprocess,
         postprocess=subject.postprocess,
-        provider=provider[ran_on],
-        runtime=versions["onnxruntime"],
+        provider=providers if judged.composed else providers[0],
+        runtime=host_facts.versions()["onnxruntime"],
         cpu_model=session.host.cpu_model,
     )
     input_ids = select_inputs(catalog, subject)
@@ -136,9 +150,30 @@ def key_strategy(session: Session, strategy: Strategy) -> Keyed:
         postprocess=subject.postprocess,
         **conditions,
     )
-    return Keyed(
-        strategy, passes, artifact, accuracy, ran_on, latency, conditions, input_ids, catalog.experiment.select
+    select = catalog.experiment.select
+    return Keyed(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
+
+
+def _artifact_key(subject: Subject, passes: Sequence[Pass]) -> str:
+    versions = host_facts.versions()
+    calibrated = any(step.calibration_samples for step in passes)
+    return artifact_key(
+        model_sha256=_model_sha256(subject.model),
+        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
+        pass_versions={step.name: step.version for step in passes},
+        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
+        tools={name: versions[name] for name in ("onnx", "onnxruntime")} if passes else {},
     )
+
+
+def _judged(
+    subject: Subject, passes: tuple[Pass, ...], tiers: tuple[str, ...], provider: Mapping[str, str], *, unequal: bool
+) -> Judged:
+    cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
+    mixed = len({provider[name] for name in tiers}) > 1
+    if cut is None or unequal or mixed:
+        return Judged(_artifact_key(subject, passes), passes, tiers[-1:] if cut is None else tiers)
+    return Judged(_artifact_key(subject, passes[:cut]), passes[:cut], tiers[-1:])
 
 
 def _model_sha256(path: Path) -> str:
@@ -193,9 +228,10 @@ def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
 def make_plan(session: Session, database: Database, environment_key: str) -> Plan:
     """Compare what is declared with what is known."""
     unready = {name: lacks for name, subject in session.subjects.items() if (lacks := subject.absent())}
-    strategies = [strategy for strategy in session.catalog.strategies() if strategy.subject not in unready]
-    declared = tuple(key_strategy(session, strategy) for strategy in strategies)
     with database.session() as reading:
+        unequal = store.unequal_compositions(reading)
+        strategies = [strategy for strategy in session.catalog.strategies() if strategy.subject not in unready]
+        declared = tuple(key_strategy(session, strategy, unequal=unequal) for strategy in strategies)
         inapplicable = store.inapplicable_artifacts(reading)
         known = _Known(reading, environment_key)
         usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]

@@ -23,6 +23,7 @@ from runner.artifacts import Artifact
 from runner.errors import LaunchError, TierCallError
 from runner.experiment import PROTOCOL_VERSION, Measured, Setup
 from runner.host_load import host_load
+from runner.operators import Pass
 from runner.plan import Keyed
 from runner.reports.units import rate
 from tierserver.messages import EvaluateResult, ItemScore, Sample
@@ -42,19 +43,21 @@ class Attempt:
     started: datetime
 
 
-def passes(keyed: Keyed) -> list[dict[str, Any]]:
+def passes(steps: Sequence[Pass]) -> list[dict[str, Any]]:
     """An operator's passes as the evidence keeps them: every option resolved."""
-    return [{"name": step.name, "options": dict(step.options())} for step in keyed.passes]
+    return [{"name": step.name, "options": dict(step.options())} for step in steps]
 
 
-def artifact(keyed: Keyed, built: Artifact | None, reason: str | None) -> ArtifactRecord:
+def artifact(
+    key: str, subject: str, operator: str, steps: Sequence[Pass], built: Artifact | None, reason: str | None
+) -> ArtifactRecord:
     """An artifact: ready, inapplicable (built is a refusal), or failed (nothing was built)."""
     files = built.files if built else ()
     return ArtifactRecord(
-        key=keyed.artifact_key,
-        subject=keyed.strategy.subject,
-        operator=keyed.strategy.operator,
-        passes=passes(keyed),
+        key=key,
+        subject=subject,
+        operator=operator,
+        passes=passes(steps),
         status="failed" if built is None else "inapplicable" if built.inapplicable else "ready",
         reason=reason,
         files=[ArtifactFile(index, each.file, each.sha256, each.size_bytes) for index, each in enumerate(files)],
@@ -118,7 +121,7 @@ def accuracy(
         environment_id=environment_id,
         subject=keyed.strategy.subject,
         operator=keyed.strategy.operator,
-        provider=setup.providers[setup.placement[0]][0],
+        provider=_provider(setup),
         metric_primary="top1" if classified else "miou",
         items=len(items),
         status="complete",
@@ -142,7 +145,7 @@ def failed_accuracy(
         environment_id=environment_id,
         subject=keyed.strategy.subject,
         operator=keyed.strategy.operator,
-        provider=setup.providers[setup.placement[0]][0],
+        provider=_provider(setup),
         metric_primary="miou" if setup.postprocess.kind == "label_map" else "top1",
         items=0,
         status="failed",
@@ -150,6 +153,11 @@ def failed_accuracy(
         finished_at=datetime.now(UTC),
         reason=f"{error}\n{tail}" if tail else str(error),
     )
+
+
+def _provider(setup: Setup) -> str:
+    """The execution provider, or those of the parts in order."""
+    return "+".join(dict.fromkeys(setup.providers[name][0] for name in setup.placement))
 
 
 def mean_iou(items: Sequence[ItemScore]) -> float:

@@ -17,6 +17,7 @@ from catalog.evidence.records import ArtifactFile
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
+    Origin,
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
@@ -27,6 +28,7 @@ from catalog.evidence.tables import (
     Accuracy,
     Artifact,
     Environment,
+    ImportedFile,
     Measurement,
     Slo,
     Strategy,
@@ -109,9 +111,7 @@ class _Loaded:
         self._conditions = _load_conditions(session, self._series.values())
         self._sent = _load_sent(session, self._series)
         self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared})
-        self._environments = {
-            row.id: EnvironmentEvidence(**row.model_dump()) for row in session.execute(select(Environment)).scalars()
-        }
+        self._environments = _load_environments(session)
         self._artifacts = {row.key: row for row in session.execute(select(Artifact)).scalars()}
         self._inputs = self._shared_inputs()
 
@@ -177,6 +177,17 @@ class _Loaded:
             and (each.placement == row.placement or accuracy.provider == own.provider)
         ]
         return min(usable, key=lambda each: (each.placement != row.placement, each.placement), default=None)
+
+
+def _load_environments(session: Session) -> dict[int, EnvironmentEvidence]:
+    files = {row.id: row for row in session.execute(select(ImportedFile)).scalars()}
+    found = {}
+    for row in session.execute(select(Environment)).scalars():
+        file = files.get(row.imported_file_id)
+        origin = Origin(file.name, file.sha256, file.format, file.imported_at, file.details) if file else None
+        evidence = EnvironmentEvidence(**row.model_dump(exclude={"imported_file_id"}), origin=origin)
+        found[evidence.id] = evidence
+    return found
 
 
 def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:

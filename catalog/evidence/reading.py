@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlmodel import Session
 
 from catalog.evidence.records import LastMeasurement
-from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Measurement
+from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Artifact, Measurement
 
 
 def rounds_done(session: Session, latency_key: str) -> set[int]:
@@ -27,6 +27,23 @@ def inapplicable_artifacts(session: Session) -> dict[str, str]:
     """Reason by artifact key, of the operators that the model does not allow."""
     query = text("SELECT key, reason FROM artifact WHERE status = 'inapplicable'")
     return {key: reason or "" for key, reason in session.execute(query)}
+
+
+def unequal_compositions(session: Session) -> set[str]:
+    """Keys of the artifacts whose parts are not shown to compute, bit for bit, what the uncut model computes."""
+    rows = session.execute(select(_sql(Artifact.key), _sql(Artifact.details)).where(_sql(Artifact.status) == "ready"))
+    proofs = {key: details.get("proof", {}).get("composition") for key, details in rows}
+    return {key for key, proof in proofs.items() if proof is not None and not proof["bit_identical"]}
+
+
+def inapplicable_strategies(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
+    """Declared strategies whose operator the model does not allow: subject, operator, placement, reason."""
+    where = "" if subject is None else "AND subject = :subject"
+    query = (
+        "SELECT DISTINCT subject, operator, placement, reason FROM strategy "
+        f"WHERE declared AND status = 'inapplicable' {where} ORDER BY subject, operator, placement"
+    )
+    return _rows(session, query, **({} if subject is None else {"subject": subject}))
 
 
 def last_measurement(
@@ -128,3 +145,8 @@ def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Map
 
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
     return [dict(row) for row in session.execute(text(query), values).mappings()]
+
+
+def _sql(attribute: Any) -> Any:
+    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    return attribute

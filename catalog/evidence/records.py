@@ -180,6 +180,7 @@ class MeasurementRecord:
     tier_runs: Sequence[TierRunRecord] = ()
     link_probes: Sequence[LinkProbeRecord] = ()
     samples: Sequence[SampleRecord] = ()
+    imported_file_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class ClassPixels:
 
 @dataclass(frozen=True)
 class AccuracyRecord:
-    """An accuracy over all validation items, with the items; `items` counts them."""
+    """An accuracy over all validation items, with the items; `items` counts them, 0 where they were not told."""
 
     key: str
     environment_id: int
@@ -221,6 +222,7 @@ class AccuracyRecord:
     reason: str | None = None
     item_hits: Sequence[ItemHits] = ()
     class_pixels: Sequence[ClassPixels] = ()
+    imported_file_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from catalog.evidence.reading import (
     coverage,
     failed_accuracies,
     inapplicable_artifacts,
+    inapplicable_strategies,
     last_accuracy_failure,
     last_measurement,
     leaderboard,
     rounds_done,
     troubles,
+    unequal_compositions,
 )
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -34,6 +36,7 @@ from catalog.evidence.records import (
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
+    Origin,
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
@@ -60,6 +63,7 @@ __all__ = [
     "LinkBytes",
     "LinkProbeRecord",
     "MeasurementRecord",
+    "Origin",
     "PartTimes",
     "RoundEvidence",
     "SampleRecord",
@@ -73,6 +77,7 @@ __all__ = [
     "coverage",
     "failed_accuracies",
     "inapplicable_artifacts",
+    "inapplicable_strategies",
     "last_accuracy_failure",
     "last_measurement",
     "leaderboard",
@@ -84,6 +89,7 @@ __all__ = [
     "sync_slos",
     "sync_strategies",
     "troubles",
+    "unequal_compositions",
     "upsert_artifact",
     "upsert_environment",
 ]

@@ -49,8 +49,19 @@ class AccuracyEvidence:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The file that foreign evidence came from."""
+
+    name: str
+    sha256: str
+    format: str
+    imported_at: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class EnvironmentEvidence:
-    """Where the samples were measured."""
+    """Where the samples were measured; `origin` is None for evidence that was measured here, not imported."""
 
     id: int
     key: str
@@ -66,6 +77,12 @@ class EnvironmentEvidence:
     tierwise: str
     details: Mapping[str, Any]
     created_at: str
+    origin: Origin | None = None
+
+    @property
+    def provenance(self) -> str:
+        """`measured` or `imported`."""
+        return "measured" if self.origin is None else "imported"
 
 
 @dataclass(frozen=True)

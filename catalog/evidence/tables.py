@@ -53,6 +53,25 @@ def _parent(target: str, *, in_primary_key: bool = False) -> Any:
     )
 
 
+def _imported_file() -> Any:
+    """The file that brought a row; None for what was measured here."""
+    return Field(default=None, sa_column=Column(Integer, ForeignKey("imported_file.id"), index=True, nullable=True))
+
+
+class ImportedFile(EvidenceTable, table=True):
+    """A file of foreign evidence; `key` is the content key of what makes it the same file when it comes again."""
+
+    __tablename__ = "imported_file"
+
+    id: int | None = Field(default=None, primary_key=True)
+    key: str = Field(unique=True)
+    sha256: str
+    name: str
+    format: str
+    imported_at: str
+    details: dict[str, Any] = _json()
+
+
 class Environment(EvidenceTable, table=True):
     """Where and with what something was measured; evidence of two environments is never mixed."""
 
@@ -72,6 +91,7 @@ class Environment(EvidenceTable, table=True):
     tierwise: str
     details: dict[str, Any] = _json()
     created_at: str
+    imported_file_id: int | None = _imported_file()
 
 
 class Artifact(EvidenceTable, table=True):
@@ -150,6 +170,7 @@ class Measurement(EvidenceTable, table=True):
     conditions: dict[str, Any] = _json()
     started_at: str
     finished_at: str
+    imported_file_id: int | None = _imported_file()
     warmup_latency_s: list[float] | None = _optional_json()
     window_s: float | None = None
     clock_jump_s: float | None = None
@@ -289,6 +310,7 @@ class Accuracy(EvidenceTable, table=True):
     reason: str | None = None
     started_at: str
     finished_at: str
+    imported_file_id: int | None = _imported_file()
 
 
 class AccuracyItem(EvidenceTable, table=True):

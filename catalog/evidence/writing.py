@@ -83,11 +83,14 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
     environment_id : int
     records : sequence of StrategyRecord
         All that are declared now. What was declared in this environment and is not among them is marked so and kept
-        with its evidence; in other environments, what is not declared at all any more is marked too.
+        with its evidence; in other environments, what is not declared at all any more is marked too. Imported
+        environments are left alone: their strategies are declared by the file that brought them.
     """
     names = {(record.subject, record.operator, record.placement) for record in records}
     known: dict[tuple[str, str, str], Strategy] = {}
-    for row in session.execute(select(Strategy)).scalars():
+    measured_here = select(_column(Environment, "id")).where(_column(Environment, "imported_file_id").is_(None))
+    rows = select(Strategy).where(_column(Strategy, "environment_id").in_(measured_here))
+    for row in session.execute(rows).scalars():
         name = (row.subject, row.operator, row.placement)
         if row.environment_id == environment_id:
             known[name] = row

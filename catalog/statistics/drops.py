@@ -59,9 +59,55 @@ class AccuracyDrop:
 
 # Drops are counts over items: a limit of 1.0 must not miss a drop of "exactly 1.0" by a last bit.
 _ROUNDING_PP = 1e-9
-# Counts held at once: 32 MB.
-_CHUNK = 4_000_000
 _IDENTICAL = "all items agree: the drop is 0 on these items, and the interval cannot speak of rarer disagreements"
+
+
+@dataclass(frozen=True, eq=False)
+class PairedItems:
+    """Positions of the items that both have, in one order.
+
+    Attributes
+    ----------
+    reference, candidate : int array, shape (items,)
+    """
+
+    reference: NDArray[np.intp]
+    candidate: NDArray[np.intp]
+
+
+def pair_items(reference_ids: Sequence[str], candidate_ids: Sequence[str]) -> PairedItems:
+    """Pair two accuracies by item.
+
+    Parameters
+    ----------
+    reference_ids, candidate_ids : sequence of str
+        Without repeats.
+
+    Returns
+    -------
+    PairedItems
+        Of the common items, sorted by id; empty when there is none.
+
+    Raises
+    ------
+    ValueError
+        For an id that is there twice.
+
+    Examples
+    --------
+    >>> pair_items(["a", "b", "c"], ["c", "b"]).reference.tolist()
+    [1, 2]
+    """
+    for ids in (reference_ids, candidate_ids):
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"item ids do not repeat, got {len(ids)} of which {len(set(ids))} are distinct")
+    _, reference, candidate = np.intersect1d(
+        np.asarray(reference_ids, dtype=str),
+        np.asarray(candidate_ids, dtype=str),
+        assume_unique=True,
+        return_indices=True,
+    )
+    return PairedItems(reference, candidate)
 
 
 def hit_drop(
@@ -113,7 +159,7 @@ def hit_drop(
         raise ValueError(f"hits are one-dimensional, of the same items and not none, got {first.shape}, {second.shape}")
     lost, gained = int((first & ~second).sum()), int((~first & second).sum())
     counts, mass = _sum_of_signs(first.size, lost=lost, gained=gained)
-    return _drop(
+    return drop_from_distribution(
         100 * (lost - gained) / first.size,
         counts * (100 / first.size),
         np.cumsum(mass),
@@ -155,121 +201,6 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     return float(min(1.0, 2 * special.bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
-def mean_iou_drop(
-    reference: Sequence[NDArray[np.integer]],
-    candidate: Sequence[NDArray[np.integer]],
-    *,
-    confidence_level: float = 0.95,
-    comparisons: int = 1,
-    n_resamples: int = 2000,
-    rng: np.random.Generator | int | None = None,
-) -> AccuracyDrop:
-    """Compare mean intersection over union, image by image.
-
-    Parameters
-    ----------
-    reference, candidate : (intersection, union), each an int array, shape (images, classes)
-        Pixels, of the same images and classes in the same order.
-    confidence_level : float
-        Of all comparisons together.
-    comparisons : int
-        How many there are: the interval takes Sidak's level.
-    n_resamples : int
-        Draws of images, at least 2.
-    rng : numpy.random.Generator, int or None
-        As scipy takes it.
-
-    Returns
-    -------
-    AccuracyDrop
-        With `pvalue` None.
-
-    Raises
-    ------
-    ValueError
-        For shapes that differ or no images.
-
-    Notes
-    -----
-    Percentile interval of the paired bootstrap over images: each draw, the same for both, sums intersections and unions
-    of the drawn images per class and averages their ratios over the classes that occur (union above zero).
-
-    Examples
-    --------
-    >>> union = np.full((4, 2), 10)
-    >>> drop = mean_iou_drop((np.full((4, 2), 8), union), (np.full((4, 2), 7), union), rng=1)
-    >>> [round(each, 6) for each in (drop.drop_pp, drop.low_pp, drop.high_pp)]
-    [10.0, 10.0, 10.0]
-    """
-    tables = _pixel_tables(reference, candidate)
-    if n_resamples < 2:
-        raise ValueError(f"n_resamples is at least 2, got {n_resamples}")
-    images = tables[0].shape[0]
-    drawn = _drawn_drops(tables, n_resamples=n_resamples, rng=np.random.default_rng(rng))
-    identical = all(np.array_equal(tables[which], tables[which + 2]) for which in (0, 1))
-    return _drop(
-        float(_mean_iou_difference(np.stack(tables).sum(axis=1)[None])[0]),
-        drawn,
-        np.arange(1, drawn.size + 1) / drawn.size,
-        confidence_level=confidence_level,
-        comparisons=comparisons,
-        items=images,
-        lost=None,
-        gained=None,
-        pvalue=None,
-        identical=identical,
-    )
-
-
-def _pixel_tables(
-    reference: Sequence[NDArray[np.integer]], candidate: Sequence[NDArray[np.integer]]
-) -> list[NDArray[np.float64]]:
-    """Intersection and union of the reference, then of the candidate, checked."""
-    tables = [np.asarray(each, dtype=np.float64) for each in (*reference, *candidate)]
-    shapes = {each.shape for each in tables}
-    if len(tables) != 4 or len(shapes) != 1 or tables[0].ndim != 2 or not tables[0].size:
-        raise ValueError(
-            f"intersection and union of both are of one shape (images, classes) and not empty, got {sorted(shapes)}"
-        )
-    for intersection, union in (tables[:2], tables[2:]):
-        if not (np.all(intersection >= 0) and np.all(intersection <= union)):
-            raise ValueError("an intersection is from 0 to its union: some are not; were the two exchanged?")
-        if not union.any():
-            raise ValueError("no class occurs: every union is 0, so there is no mean to take")
-    return tables
-
-
-def _drawn_drops(
-    tables: list[NDArray[np.float64]], *, n_resamples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """The drop for each draw of images, ascending; a draw in which no class occurs is left out."""
-    images, classes = tables[0].shape
-    side_by_side = np.concatenate(tables, axis=1)
-    drops = []
-    for start in range(0, n_resamples, step := max(1, _CHUNK // images)):
-        size = min(step, n_resamples - start)
-        counts = rng.multinomial(images, np.full(images, 1 / images), size=size).astype(np.float64)
-        drops.append(_mean_iou_difference((counts @ side_by_side).reshape(size, 4, classes)))
-    drawn = np.sort(np.concatenate(drops))
-    return drawn[np.isfinite(drawn)]
-
-
-def _mean_iou_difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Reference less candidate from summed pixels, shape (draws, 4, classes), in the order of `_pixel_tables`."""
-    return mean_iou_pct(sums[:, 0], sums[:, 1]) - mean_iou_pct(sums[:, 2], sums[:, 3])
-
-
-def mean_iou_pct(intersection: NDArray[np.floating], union: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Average intersection over union, in percent, over the classes (last axis) that occur; NaN where none does."""
-    occurs = union > 0
-    ratio = np.divide(intersection, union, out=np.zeros(union.shape), where=occurs)
-    number = occurs.sum(axis=-1)
-    mean: NDArray[np.float64] = np.divide(
-        ratio.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0
-    )
-    return 100 * mean
-
-
 def _sum_of_signs(items: int, *, lost: int, gained: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Values from -items to items and their probabilities, when each item is +1, -1 or 0 with the observed shares."""
     size = 2 * items + 1
@@ -282,7 +213,7 @@ def _sum_of_signs(items: int, *, lost: int, gained: int) -> tuple[NDArray[np.int
     return values, mass / mass.sum()
 
 
-def _drop(
+def drop_from_distribution(
     drop_pp: float,
     support_pp: NDArray[np.floating],
     cumulative: NDArray[np.floating],
@@ -295,6 +226,7 @@ def _drop(
     pvalue: float | None,
     identical: bool,
 ) -> AccuracyDrop:
+    """Read the interval off a bootstrap distribution: `cumulative` is the probability of at most each `support_pp`."""
     level = sidak(confidence_level, comparisons=comparisons)
     tails = ((1 - level) / 2, (1 + level) / 2)
     low, high = (_quantile(support_pp, cumulative, each) for each in tails)

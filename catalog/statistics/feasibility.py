@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from catalog.statistics.drops import AccuracyDrop
-from catalog.statistics.intervals import PercentileInterval
+from catalog.statistics.intervals import N_RESAMPLES, PercentileInterval
+from catalog.statistics.iou_drops import mean_iou_drop
 from catalog.statistics.refusal import Refusal
 from catalog.statistics.verdicts import sidak
 
@@ -179,6 +180,56 @@ def hits_at_least(
     share = min(max(min_pct / 100, 0.0), 1.0)
     chance = float(special.betainc(right, given.size - right + 1, share)) if right else 1.0
     return BudgetCheck(bound >= min_pct, min_pct, 100 * right / given.size, bound, 1 - chance, refusal=None)
+
+
+def mean_iou_at_least(
+    intersection_px: NDArray[np.integer],
+    union_px: NDArray[np.integer],
+    min_pct: float,
+    *,
+    confidence_level: float = 0.95,
+    candidates: int = 1,
+    n_resamples: int = N_RESAMPLES,
+    rng: np.random.Generator | int | None = None,
+) -> BudgetCheck:
+    """Check a floor of mean intersection over union.
+
+    Parameters
+    ----------
+    intersection_px, union_px : int array, shape (images, classes)
+    min_pct : float
+        Percent.
+    confidence_level, candidates
+        As in `latency_within`.
+    n_resamples : int
+        Draws of images, at least 2.
+    rng : numpy.random.Generator, int or None
+        As scipy takes it.
+
+    Returns
+    -------
+    BudgetCheck
+        `bound` is the lower bound of the bootstrap over images.
+
+    Raises
+    ------
+    ValueError
+        As `mean_iou_drop`.
+
+    Notes
+    -----
+    The drop against a reference without error, whose intersections are its unions.
+
+    Examples
+    --------
+    >>> check = mean_iou_at_least(np.full((4, 2), 8), np.full((4, 2), 10), 75, rng=1)
+    >>> check.holds, round(check.bound, 6)
+    (True, 80.0)
+    """
+    short = mean_iou_drop((union_px, union_px), (intersection_px, union_px), n_resamples=n_resamples, rng=rng)
+    check = drop_within(short, 100 - min_pct, confidence_level=confidence_level, candidates=candidates)
+    assert check.bound is not None
+    return BudgetCheck(check.holds, min_pct, 100 - check.estimate, 100 - check.bound, check.confidence, refusal=None)
 
 
 def feasibility(checks: Sequence[BudgetCheck], *, candidates: int = 1) -> Feasibility:

@@ -1,7 +1,8 @@
 """Ranks with ties as sets: who shares a letter is not shown to differ."""
 
 import string
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -24,15 +25,15 @@ class Rank:
     letters: tuple[str, ...]
 
 
-def rank_with_ties(estimates: Sequence[float], different: Sequence[tuple[int, int]]) -> tuple[Rank, ...]:
-    """Rank strategies, smaller is better, and give them letters.
+def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int, int]]) -> tuple[Rank, ...]:
+    """Rank strategies and give them letters.
 
     Parameters
     ----------
     estimates : sequence of float, length m
-        Decide who of a differing pair is better, and the order of the letters.
-    different : sequence of (int, int)
-        The pairs shown to differ, as positions, in either order.
+        Smaller is better; they decide the order of the letters alone.
+    better_worse : sequence of (int, int)
+        The pairs shown to differ, as positions, the better one first.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def rank_with_ties(estimates: Sequence[float], different: Sequence[tuple[int, in
     Raises
     ------
     ValueError
-        For a pair of one with itself or outside the estimates.
+        For a pair of one with itself, outside the estimates, or given both ways round.
 
     Notes
     -----
@@ -62,27 +63,25 @@ def rank_with_ties(estimates: Sequence[float], different: Sequence[tuple[int, in
     >>> [(each.rank, "".join(each.letters)) for each in rank_with_ties([1.0, 1.5, 2.0], [(0, 2)])]
     [(1, 'a'), (1, 'ab'), (2, 'b')]
     """
-    count = len(estimates)
-    for one, other in different:
+    count, given = len(estimates), set(better_worse)
+    for one, other in given:
         if one == other or not (0 <= one < count and 0 <= other < count):
             raise ValueError(f"a pair is two different positions from 0 to {count - 1}, got {(one, other)}")
-    better, worse = [set[int]() for _ in range(count)], [set[int]() for _ in range(count)]
-    for pair in different:
-        fast, slow = sorted(pair, key=lambda position: (estimates[position], position))
-        better[slow].add(fast)
-        worse[fast].add(slow)
-    sets = _maximal_sets(estimates, different)
+        if (other, one) in given:
+            raise ValueError(f"a pair has one better of two, got both {(one, other)} and {(other, one)}")
+    beaten_by, beats = Counter(worse for _, worse in given), Counter(better for better, _ in given)
+    sets = _maximal_sets(estimates, given)
     return tuple(
         Rank(
-            rank=1 + len(better[position]),
-            worst_rank=count - len(worse[position]),
+            rank=1 + beaten_by[position],
+            worst_rank=count - beats[position],
             letters=tuple(_letter(number) for number, held in enumerate(sets) if position in held),
         )
         for position in range(count)
     )
 
 
-def _maximal_sets(estimates: Sequence[float], different: Sequence[tuple[int, int]]) -> list[frozenset[int]]:
+def _maximal_sets(estimates: Sequence[float], different: Collection[tuple[int, int]]) -> list[frozenset[int]]:
     """All maximal sets without a differing pair, the one with the best strategies first."""
     order = sorted(range(len(estimates)), key=lambda position: (estimates[position], position))
     place = {position: number for number, position in enumerate(order)}

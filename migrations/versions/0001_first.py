@@ -1,9 +1,4 @@
-"""The first schema: environments, artifacts, strategies, measurements, accuracies, targets; two views for people.
-
-Views take percentiles within each round and average them over the rounds, as `catalog.statistics.percentiles` does.
-Ranks are found with integers (`9 * (n - 1) / 10` is the lower neighbour of numpy's p90), which SQLite and PostgreSQL
-do alike.
-"""
+"""The first schema: environments, artifacts, strategies, measurements, accuracies, targets."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,116 +11,6 @@ depends_on = None
 MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
 ACCURACY_COUNTS = "status = 'complete'"
 
-ROUND_PERCENTILES = f"""
-    SELECT latency_key, round, verdict,
-           MAX(count_in_round) AS samples,
-           AVG(CASE WHEN place = (count_in_round - 1) / 2 OR place = count_in_round / 2 THEN latency_s END)
-               AS median_latency_s,
-           SUM(CASE WHEN place = 9 * (count_in_round - 1) / 10
-                        THEN latency_s * (10 - (9 * (count_in_round - 1)) % 10) / 10.0
-                    WHEN place = 9 * (count_in_round - 1) / 10 + 1
-                        THEN latency_s * ((9 * (count_in_round - 1)) % 10) / 10.0
-                    ELSE 0.0 END) AS p90_latency_s
-    FROM (
-        SELECT m.latency_key, m.round, m.verdict, s.latency_s,
-               ROW_NUMBER() OVER (PARTITION BY m.id ORDER BY s.latency_s) - 1 AS place,
-               COUNT(*) OVER (PARTITION BY m.id) AS count_in_round
-        FROM sample s
-        JOIN (SELECT * FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
-    ) ranked
-    GROUP BY latency_key, round, verdict
-"""
-
-LATENCY = f"""
-    SELECT latency_key,
-           COUNT(*) AS rounds,
-           CAST(SUM(samples) AS INTEGER) AS samples,
-           AVG(median_latency_s) AS median_latency_s,
-           AVG(p90_latency_s) AS p90_latency_s,
-           CASE WHEN MAX(CASE WHEN verdict = 'DOUBTFUL' THEN 1 ELSE 0 END) = 1 THEN 'DOUBTFUL' ELSE 'VALID' END
-               AS verdict
-    FROM ({ROUND_PERCENTILES}) per_round
-    GROUP BY latency_key
-"""
-
-INPUTS = f"""
-    SELECT m.latency_key, COUNT(DISTINCT s.input_id) AS inputs, MIN(m.inputs_select) AS inputs_select
-    FROM sample s
-    JOIN (SELECT id, latency_key, inputs_select FROM measurement WHERE {MEASUREMENT_COUNTS}) m
-        ON m.id = s.measurement_id
-    GROUP BY m.latency_key
-"""
-
-# All links together, median over all samples; without links nothing is sent.
-SENT = f"""
-    SELECT latency_key, AVG(CAST(sent_bytes AS DOUBLE PRECISION)) AS sent_bytes
-    FROM (
-        SELECT latency_key, sent_bytes,
-               ROW_NUMBER() OVER (PARTITION BY latency_key ORDER BY sent_bytes) - 1 AS place,
-               COUNT(*) OVER (PARTITION BY latency_key) AS samples
-        FROM (
-            SELECT m.latency_key, s.id, COALESCE(SUM(l.sent_bytes), 0) AS sent_bytes
-            FROM sample s
-            JOIN (SELECT id, latency_key FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
-            LEFT JOIN sample_link l ON l.sample_id = s.id
-            GROUP BY m.latency_key, s.id
-        ) totals
-    ) ranked
-    WHERE place = (samples - 1) / 2 OR place = samples / 2
-    GROUP BY latency_key
-"""
-
-KNOWN_ACCURACY = f"""
-    SELECT key, provider, metric_primary AS metric,
-           CASE metric_primary WHEN 'miou' THEN miou_pct ELSE top1_pct END AS accuracy_pct
-    FROM accuracy WHERE {ACCURACY_COUNTS}
-"""
-
-# Identity's accuracy, by what it may be looked up with. Evidence with one subject, environment, provider and no passes
-# has one accuracy key, so MIN only unites equal rows (two operators may both be declared without passes).
-IDENTITY = """
-    SELECT i.subject, i.environment_id, r.metric, {by}, MIN(r.accuracy_pct) AS accuracy_pct
-    FROM strategy i JOIN known_accuracy r ON r.key = i.accuracy_key
-    WHERE i.declared AND CAST(i.passes AS TEXT) = '[]'
-    GROUP BY i.subject, i.environment_id, r.metric, {by}
-"""
-
-STRATEGY_SUMMARY = f"""
-CREATE VIEW strategy_summary AS
-WITH latency AS ({LATENCY}),
-inputs AS ({INPUTS}),
-sent AS ({SENT}),
-known_accuracy AS ({KNOWN_ACCURACY}),
-same_placement AS ({IDENTITY.format(by="i.placement")}),
-same_provider AS ({IDENTITY.format(by="r.provider")})
-SELECT s.subject, s.operator, s.placement,
-       e.key AS environment, e.launcher, e.scale, e.host, s.task,
-       latency.rounds, s.rounds AS rounds_declared, inputs.inputs, latency.samples,
-       latency.median_latency_s, latency.p90_latency_s, inputs.inputs_select,
-       a.metric, a.accuracy_pct,
-       COALESCE(p.accuracy_pct, q.accuracy_pct) - a.accuracy_pct AS drop_pp,
-       artifact.size_bytes, sent.sent_bytes, latency.verdict
-FROM strategy s
-JOIN environment e ON e.id = s.environment_id
-JOIN latency ON latency.latency_key = s.latency_key
-JOIN inputs ON inputs.latency_key = s.latency_key
-JOIN sent ON sent.latency_key = s.latency_key
-LEFT JOIN known_accuracy a ON a.key = s.accuracy_key
-LEFT JOIN same_placement p ON p.subject = s.subject AND p.environment_id = s.environment_id
-     AND p.metric = a.metric AND p.placement = s.placement
-LEFT JOIN same_provider q ON q.subject = s.subject AND q.environment_id = s.environment_id
-     AND q.metric = a.metric AND q.provider = a.provider
-LEFT JOIN artifact ON artifact.key = s.artifact_key
-WHERE s.declared
-"""
-
-LEADERBOARD = """
-CREATE VIEW leaderboard AS
-SELECT RANK() OVER (PARTITION BY subject, environment ORDER BY median_latency_s) AS rank, strategy_summary.*
-FROM strategy_summary
-ORDER BY subject, environment, rank, operator, placement
-"""
-
 
 def upgrade() -> None:
     """Create everything."""
@@ -137,14 +22,10 @@ def upgrade() -> None:
     _create_sample()
     _create_accuracy()
     _create_slo()
-    op.execute(STRATEGY_SUMMARY)
-    op.execute(LEADERBOARD)
 
 
 def downgrade() -> None:
     """Drop everything, children first."""
-    op.execute("DROP VIEW leaderboard")
-    op.execute("DROP VIEW strategy_summary")
     for table in (
         "slo",
         "accuracy_class_item",

@@ -25,10 +25,13 @@ class Context:
         An empty directory for the files the pass writes.
     calibration
         Pre-processed model inputs, each of the model's input shape; empty when no pass of the pipeline asks for them.
+    environments
+        Where a pass keeps an environment that its tool needs for itself; survives the run.
     """
 
     workdir: Path
     calibration: Sequence[NDArray[np.generic]] = field(default=())
+    environments: Path = Path(".tierwise/envs")
 
 
 @dataclass(frozen=True)

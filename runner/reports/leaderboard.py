@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -13,18 +14,25 @@ from runner.reports.units import duration, percent, points, size
 def leaderboard_tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     """One table per subject and environment, 100 columns wide at most."""
 
-    def group(row: Mapping[str, Any]) -> tuple[str, str, str]:
-        return (row["subject"], row["launcher"], row["scale"])
+    def group(row: Mapping[str, Any]) -> tuple[str, str]:
+        return (row["subject"], row["environment"])
 
-    for (subject, launcher, scale), members in groupby(sorted(rows, key=lambda r: (group(r), r["rank"])), key=group):
-        yield _table(subject, launcher, scale, list(members))
+    for _, members in groupby(sorted(rows, key=lambda r: (group(r), r["rank"])), key=group):
+        yield _table(list(members))
 
 
-def _table(subject: str, launcher: str, scale: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    emulated = "" if scale == "1" else f", emulated at {scale}"
+def _where(row: Mapping[str, Any]) -> str:
+    """The environment of a row: another table, other conditions."""
+    emulated = "" if row["scale"] == "1" else f", emulated at {row['scale']}"
+    launcher = "" if row["launcher"] == "imported" else f" · launcher {row['launcher']}"
+    imported = f" · {row['host']}, imported from {row['source']}" if row["provenance"] == "imported" else ""
+    return f"{row['subject']}{launcher}{emulated}{imported}"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     first = rows[0]
     table = Table(
-        title=f"{subject} · launcher {launcher}{emulated}",
+        title=Text(_where(first)),
         caption=(
             f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
             "end to end, single stream, unloaded"
@@ -33,9 +41,11 @@ def _table(subject: str, launcher: str, scale: str, rows: Sequence[Mapping[str, 
         caption_justify="left",
         expand=False,
         pad_edge=False,
+        box=box.SIMPLE_HEAD,  # rules between columns would take the width that the longest names need
+        padding=0,
     )
-    table.add_column("#", justify="right")
-    table.add_column("operator", no_wrap=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("operator", overflow="fold")
     table.add_column("placement", no_wrap=True)
     for heading in ("median", "p90", first["metric"] or "accuracy", "drop pp", "size", "sent", "n"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -17,7 +17,8 @@ from catalog.evidence import database as module
 from catalog.evidence import open_database, store
 from catalog.evidence.tables import EvidenceTable
 
-LATER = '''"""A later revision."""
+HEAD = ScriptDirectory(str(files("migrations"))).get_current_head()
+SECOND = '''"""A later revision."""
 from alembic import op
 
 revision = "later"
@@ -28,8 +29,6 @@ def upgrade() -> None:
     op.execute("CREATE TABLE later (id INTEGER)")
 '''
 
-HEAD = ScriptDirectory.from_config(module._alembic()).get_current_head()
-
 
 @dataclass
 class Later:
@@ -37,6 +36,9 @@ class Later:
 
     scripts: Path
     monkeypatch: pytest.MonkeyPatch
+
+    def write(self, more: str = "") -> None:
+        (self.scripts / "versions" / "later.py").write_text(SECOND.format(head=HEAD) + more)
 
     def known(self) -> None:
         config = Config()
@@ -51,8 +53,9 @@ class Later:
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Later:
     scripts = tmp_path / "later"
     shutil.copytree(str(files("migrations")), scripts)
-    (scripts / "versions" / "later.py").write_text(LATER.format(head=HEAD))
-    return Later(scripts, monkeypatch)
+    found = Later(scripts, monkeypatch)
+    found.write()
+    return found
 
 
 def tables(path: Path) -> set[str]:
@@ -108,7 +111,9 @@ def test_one_from_the_future_is_refused_untouched(tmp_path: Path, later: Later) 
     open_database(path, create=True).close()
     later.forgotten()
     for readonly in (False, True):
-        with pytest.raises(errors.DatabaseTooNewError, match=rf"schema later.*up to {HEAD}.*upgrade") as caught:
+        with pytest.raises(
+            errors.DatabaseTooNewError, match=rf"schema later.*up to {HEAD}.*upgrade Tierwise"
+        ) as caught:
             open_database(path, readonly=readonly)
         assert caught.value.kind == "too new"
     assert "later" in tables(path)
@@ -118,7 +123,7 @@ def test_a_failing_migration_leaves_the_database_as_it_was(tmp_path: Path, later
     path = tmp_path / "e.db"
     open_database(path, create=True).close()
     before = tables(path)
-    (later.scripts / "versions" / "later.py").write_text(LATER.format(head=HEAD) + '    op.execute("THIS IS NO SQL")\n')
+    later.write('    op.execute("THIS IS NO SQL")\n')
     later.known()
     with pytest.raises(Exception, match="syntax error"):
         open_database(path)

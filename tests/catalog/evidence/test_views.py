@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from catalog.evidence import Database, store
 from catalog.statistics import percentile_over_rounds
@@ -64,3 +65,66 @@ def test_only_declared_valid_evidence_shows_ranked_by_the_median(database: Datab
         store.sync_strategies(session, where, [make.strategy("identity", "edge")])
         assert [row["placement"] for row in store.leaderboard(session, subject="net")] == ["edge"]
         assert store.leaderboard(session, subject="other") == []
+
+
+def rows(database: Database, query: str) -> list[dict[str, Any]]:
+    with database.session() as session:
+        return [dict(row) for row in session.execute(text(query)).mappings()]
+
+
+def test_percentiles_of_every_round_equal_numpy(database: Database, fill: Callable[[], Any]) -> None:
+    latencies = fill()
+    found = {
+        (row["operator"], row["placement"], row["round"]): row for row in rows(database, "SELECT * FROM percentiles")
+    }
+    assert len(found) == 18
+    for (operator, placement), rounds in latencies.items():
+        for number, values in enumerate(rounds, 1):
+            row = found[operator, placement, number]
+            assert (row["samples"], row["inputs"]) == (len(values), min(len(values), 10))
+            assert (row["verdict"], row["provenance"], row["environment"]) == ("VALID", "measured", "env")
+            for percent in (50, 75, 90, 95, 99):
+                expected = np.percentile(values, percent)
+                assert row[f"p{percent}_latency_s"] == pytest.approx(expected, rel=1e-12), (operator, placement, number)
+
+
+def test_links_are_checked_for_every_measurement_invalid_ones_too(
+    database: Database, fill: Callable[[], Any], make: Any
+) -> None:
+    fill()
+    with database.session() as session:
+        probes = [store.LinkProbeRecord("mobile-edge", "down", 2e6, 1e6, 0.25)]
+        record = make.measurement(1, "identity", "edge", 4, verdict="INVALID", reason="link", link_probes=probes)
+        store.record_measurement(session, record)
+        session.commit()
+    found = rows(database, "SELECT * FROM link_check ORDER BY measurement_id, link")
+    assert len(found) == 2 * 3 * (1 + 2) + 1
+    assert {round(row["deviation_pct"], 9) for row in found[:-1]} == {10.0}
+    last = found[-1]
+    names = ("placement", "round", "verdict", "link", "direction", "declared_bit_per_s", "measured_bit_per_s", "rtt_s")
+    assert [last[name] for name in names] == ["edge", 4, "INVALID", "mobile-edge", "down", 2e6, 1e6, 0.25]
+    assert last["deviation_pct"] == pytest.approx(-50.0)
+
+
+def test_accuracy_drops_count_the_items_that_flipped(database: Database, make: Any) -> None:
+    hits = {"identity": [1, 1, 1, 0, 0, 1], "quantized": [1, 0, 0, 1, 0, 1]}
+    with database.session() as session:
+        where = store.upsert_environment(session, make.environment())
+        declared = [make.strategy(operator, "edge") for operator in hits]
+        other = make.strategy("quantized", "cloud", accuracy_key="without-items")
+        store.sync_strategies(session, where, [*declared, other])
+        for operator, values in hits.items():
+            store.record_accuracy(session, make.accuracy(where, operator, values))
+        told = make.accuracy(where, "quantized", [1], key="without-items", items=0, item_hits=(), top1_pct=55.0)
+        store.record_accuracy(session, told)
+        session.commit()
+    found = {(row["operator"], row["placement"]): row for row in rows(database, "SELECT * FROM accuracy_drop")}
+    identity, quantized = found["identity", "edge"], found["quantized", "edge"]
+    counts = ("paired_items", "lost_items", "gained_items")
+    assert [identity[name] for name in counts] == [6, 0, 0]
+    assert [quantized[name] for name in counts] == [6, 2, 1]
+    assert quantized["drop_pp"] == pytest.approx(100 / 6)
+    assert (quantized["metric"], quantized["items"]) == ("top1", 6)
+    without = found["quantized", "cloud"]
+    assert [without[name] for name in counts] == [None] * 3
+    assert without["drop_pp"] == pytest.approx(100 * 4 / 6 - 55)

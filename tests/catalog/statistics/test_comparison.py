@@ -9,6 +9,7 @@ from scipy import stats
 
 from catalog.statistics.comparison import Question, compare, compare_pairs
 from catalog.statistics.estimate import LogEstimate
+from catalog.statistics.ranking import rank_strategies
 from catalog.statistics.refusal import RefusalKind
 from catalog.statistics.samples import Samples
 from catalog.statistics.settling import StillNeeded, still_needed
@@ -117,6 +118,22 @@ def test_refusals_are_unresolved_with_what_they_need() -> None:
     assert once.ratio is not None and once.refusal is not None and once.refusal.rounds_needed == 2
     assert thin.refusal is not None and thin.refusal.inputs_needed == 29
     assert apart.ratio is None
+
+
+@given(seed=st.integers(0, 2**32), offsets=st.lists(st.floats(-1, 1), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=30)
+def test_letters_and_ranks_agree_with_the_verdicts(seed: int, offsets: list[float]) -> None:
+    rng = np.random.default_rng(seed)
+    study = [crossed(offset + 0.05 * rng.standard_normal((4, 1)) + np.linspace(0, 1, 9)) for offset in offsets]
+    ranking = rank_strategies(study, QUICK, rng=1)
+    for (one, other), found in zip(ranking.pairs, ranking.comparisons, strict=True):
+        first, second = ranking.ranks[one], ranking.ranks[other]
+        assert bool(set(first.letters) & set(second.letters)) == (found.verdict is not Verdict.DIFFERENT)
+        if found.verdict is Verdict.DIFFERENT:
+            assert ((found.ratio or 0) < 1) == (ranking.estimates_s[one] < ranking.estimates_s[other])
+    fastest = int(np.argmin(ranking.estimates_s))
+    assert ranking.ranks[fastest].rank == 1
+    assert "a" in ranking.ranks[fastest].letters
 
 
 def test_one_strategy_has_no_pairs() -> None:

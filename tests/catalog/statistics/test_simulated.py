@@ -18,31 +18,31 @@ def simulation() -> ModuleType:
     module = util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    module.N_RESAMPLES = 300
+    module.N_RESAMPLES = 200
     return module
 
 
 def test_intervals_hold_the_truth_where_a_bootstrap_of_three_rounds_does_not(simulation: ModuleType) -> None:
     design = simulation.Design(3, 100, 0.15, 0.1, 0.1)
-    p50, _ = simulation.coverage(design, repetitions=300, rng=np.random.default_rng(1))
-    assert p50.interval > 0.90
-    assert p50.upper > 0.90
+    p50, _ = simulation.coverage(design, repetitions=200, rng=np.random.default_rng(1))
+    assert p50.interval > 0.88
+    assert p50.upper > 0.88
     assert p50.rounds_and_inputs_drawn < 0.85
 
 
 def test_intervals_hold_the_truth_where_inputs_matter_most(simulation: ModuleType) -> None:
     design = simulation.Design(3, 100, 0.05, 0.3, 0.05)
-    for each in simulation.coverage(design, repetitions=200, rng=np.random.default_rng(2)):
-        assert each.interval > 0.89
+    for each in simulation.coverage(design, repetitions=120, rng=np.random.default_rng(2)):
+        assert each.interval > 0.87
 
 
 def test_without_a_difference_the_deciding_analysis_is_quiet_and_pooled_samples_are_not(
     simulation: ModuleType,
 ) -> None:
     design = simulation.Design(5, 30, 0.05, 0.3, 0.05, sd_drift=0.05, repetitions=2)
-    deciding = simulation.nominal_error(design, strategies=4, repetitions=150, rng=np.random.default_rng(3))
+    deciding = simulation.nominal_error(design, strategies=4, repetitions=100, rng=np.random.default_rng(3))
     assert deciding.all_pairs <= 0.12
-    pooled = simulation.pooled_error(design, strategies=4, repetitions=25, rng=np.random.default_rng(3))
+    pooled = simulation.pooled_error(design, strategies=4, repetitions=12, rng=np.random.default_rng(3))
     assert pooled.kruskal > 0.20
     assert pooled.conover > 0.15
 
@@ -59,9 +59,13 @@ def test_ratios_are_held_and_margins_respected(simulation: ModuleType) -> None:
 
 def test_the_advised_rounds_settle_most(simulation: ModuleType) -> None:
     design = simulation.Design(5, 30, 0.05, 0.3, 0.05)
-    advice = simulation.settling(design, ratio=1.1, repetitions=60, rng=np.random.default_rng(6))
-    assert advice.unresolved > 20
-    assert advice.settled > 0.6
+    rounds = simulation.settling(design, ratio=1.1, asked_for="rounds", repetitions=100, rng=np.random.default_rng(6))
+    assert rounds.unresolved > 20
+    assert rounds.settled > 0.6
+    uneven = simulation.Design(5, 30, 0.005, 0.3, 0.05, sd_own=0.15)
+    inputs = simulation.settling(uneven, ratio=1.1, asked_for="inputs", repetitions=100, rng=np.random.default_rng(7))
+    assert inputs.unresolved > 20
+    assert inputs.settled > 0.6
 
 
 def test_drops_are_held(simulation: ModuleType) -> None:

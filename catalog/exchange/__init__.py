@@ -1,0 +1,23 @@
+"""Evidence that comes and goes as files: documents (`runner export`, `runner import`) and rows from elsewhere."""
+
+from catalog.exchange.collecting import collect
+from catalog.exchange.document import Document
+from catalog.exchange.importing import Imported, import_files
+from catalog.exchange.rows_out import rows_csv
+from catalog.exchange.storing import FileRecord, Stored, imported_key, store_document
+from catalog.exchange.text import decompressed, document_bytes, parse_document
+
+__all__ = [
+    "Document",
+    "FileRecord",
+    "Imported",
+    "Stored",
+    "collect",
+    "decompressed",
+    "document_bytes",
+    "import_files",
+    "imported_key",
+    "parse_document",
+    "rows_csv",
+    "store_document",
+]

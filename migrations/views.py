@@ -1,0 +1,213 @@
+"""The SQL views for people (docs/sql.md): their one, present definition.
+
+`env.py` drops them before a migration touches a table and creates them once the schema is the newest, so a migration
+never mentions them. A change here alone needs an (empty) revision, because only a new revision reaches old databases.
+
+Percentiles are taken within each round and averaged over the rounds, as `catalog.statistics.percentiles` does. Ranks
+are found with integers (`90 * (n - 1) / 100` is the lower neighbour of numpy's p90), which SQLite and PostgreSQL do
+alike.
+"""
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+_MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
+_ACCURACY_COUNTS = "status = 'complete'"
+_PERCENTILES = (50, 75, 90, 95, 99)
+
+
+def _percentile(percent: int) -> str:
+    """Numpy's linear percentile of the ranked latencies of a group; without `%`, which drivers take for themselves."""
+    product = f"{percent} * (count_in_round - 1)"
+    lower = f"({product} / 100)"
+    hundredths = f"({product} - 100 * {lower})"
+    return (
+        f"SUM(CASE WHEN place = {lower} THEN latency_s * ((100 - {hundredths}) / 100.0) "
+        f"WHEN place = {lower} + 1 THEN latency_s * ({hundredths} / 100.0) "
+        f"ELSE 0.0 END) AS p{percent}_latency_s"
+    )
+
+
+_ROUND_PERCENTILES = f"""
+    SELECT latency_key, round, verdict, MAX(count_in_round) AS samples, COUNT(DISTINCT input_id) AS inputs,
+           {", ".join(_percentile(percent) for percent in _PERCENTILES)}
+    FROM (
+        SELECT m.latency_key, m.round, m.verdict, s.latency_s, s.input_id,
+               ROW_NUMBER() OVER (PARTITION BY m.id ORDER BY s.latency_s) - 1 AS place,
+               COUNT(*) OVER (PARTITION BY m.id) AS count_in_round
+        FROM sample s
+        JOIN (SELECT * FROM measurement WHERE {_MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
+    ) ranked
+    GROUP BY latency_key, round, verdict
+"""
+
+_LATENCY = f"""
+    SELECT latency_key,
+           COUNT(*) AS rounds,
+           CAST(SUM(samples) AS INTEGER) AS samples,
+           AVG(p50_latency_s) AS median_latency_s,
+           AVG(p90_latency_s) AS p90_latency_s,
+           CASE WHEN MAX(CASE WHEN verdict = 'DOUBTFUL' THEN 1 ELSE 0 END) = 1 THEN 'DOUBTFUL' ELSE 'VALID' END
+               AS verdict
+    FROM ({_ROUND_PERCENTILES}) per_round
+    GROUP BY latency_key
+"""
+
+_INPUTS = f"""
+    SELECT m.latency_key, COUNT(DISTINCT s.input_id) AS inputs, MIN(m.inputs_select) AS inputs_select
+    FROM sample s
+    JOIN (SELECT id, latency_key, inputs_select FROM measurement WHERE {_MEASUREMENT_COUNTS}) m
+        ON m.id = s.measurement_id
+    GROUP BY m.latency_key
+"""
+
+# All links together, median over all samples; without links nothing is sent. Rows from elsewhere (launcher `imported`)
+# do not tell what was sent.
+_SENT = f"""
+    SELECT latency_key, AVG(CAST(sent_bytes AS DOUBLE PRECISION)) AS sent_bytes
+    FROM (
+        SELECT latency_key, sent_bytes,
+               ROW_NUMBER() OVER (PARTITION BY latency_key ORDER BY sent_bytes) - 1 AS place,
+               COUNT(*) OVER (PARTITION BY latency_key) AS samples
+        FROM (
+            SELECT m.latency_key, s.id, COALESCE(SUM(l.sent_bytes), 0) AS sent_bytes
+            FROM sample s
+            JOIN (SELECT id, latency_key FROM measurement WHERE {_MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
+            LEFT JOIN sample_link l ON l.sample_id = s.id
+            GROUP BY m.latency_key, s.id
+        ) totals
+    ) ranked
+    WHERE place = (samples - 1) / 2 OR place = samples / 2
+    GROUP BY latency_key
+"""
+
+_PLACE = """
+    SELECT e.id, e.key AS environment, e.launcher, e.scale, e.host,
+           CASE WHEN e.imported_file_id IS NULL THEN 'measured' ELSE 'imported' END AS provenance, f.name AS source
+    FROM environment e LEFT JOIN imported_file f ON f.id = e.imported_file_id
+"""
+
+# Every declared strategy's accuracy beside identity's of the same subject and environment: on the same placement,
+# else with the same provider.
+_KNOWN_ACCURACY = f"""
+    SELECT id, key, provider, metric_primary AS metric, items,
+           CASE metric_primary WHEN 'miou' THEN miou_pct ELSE top1_pct END AS accuracy_pct
+    FROM accuracy WHERE {_ACCURACY_COUNTS}
+"""
+_IDENTITY = """
+    SELECT i.subject, i.environment_id, i.placement, r.metric, r.provider, r.id, r.accuracy_pct,
+           ROW_NUMBER() OVER (PARTITION BY i.subject, i.environment_id, r.metric, i.placement ORDER BY i.id)
+               AS at_placement,
+           ROW_NUMBER() OVER (PARTITION BY i.subject, i.environment_id, r.metric, r.provider ORDER BY i.placement, i.id)
+               AS with_provider
+    FROM strategy i JOIN known_accuracy r ON r.key = i.accuracy_key
+    WHERE i.declared AND CAST(i.passes AS TEXT) = '[]'
+"""
+_COMPARED_ACCURACY = """
+    SELECT s.id AS strategy_id, a.id AS accuracy_id, a.metric, a.items, a.accuracy_pct,
+           COALESCE(p.id, q.id) AS identity_id, COALESCE(p.accuracy_pct, q.accuracy_pct) AS identity_pct
+    FROM strategy s
+    JOIN known_accuracy a ON a.key = s.accuracy_key
+    LEFT JOIN identity p ON p.subject = s.subject AND p.environment_id = s.environment_id
+         AND p.metric = a.metric AND p.placement = s.placement AND p.at_placement = 1
+    LEFT JOIN identity q ON q.subject = s.subject AND q.environment_id = s.environment_id
+         AND q.metric = a.metric AND q.provider = a.provider AND q.with_provider = 1
+    WHERE s.declared
+"""
+_ACCURACIES = f"""
+known_accuracy AS ({_KNOWN_ACCURACY}),
+identity AS ({_IDENTITY}),
+compared AS ({_COMPARED_ACCURACY})"""
+
+_STRATEGY_SUMMARY = f"""
+WITH latency AS ({_LATENCY}),
+inputs AS ({_INPUTS}),
+sent AS ({_SENT}),
+place AS ({_PLACE}),
+{_ACCURACIES}
+SELECT s.subject, s.operator, s.placement,
+       e.environment, e.launcher, e.scale, e.host, s.task,
+       latency.rounds, s.rounds AS rounds_declared, inputs.inputs, latency.samples,
+       latency.median_latency_s, latency.p90_latency_s, inputs.inputs_select,
+       a.metric, a.accuracy_pct, a.identity_pct - a.accuracy_pct AS drop_pp,
+       artifact.size_bytes, CASE WHEN e.launcher <> 'imported' THEN sent.sent_bytes END AS sent_bytes,
+       latency.verdict, e.provenance, e.source
+FROM strategy s
+JOIN place e ON e.id = s.environment_id
+JOIN latency ON latency.latency_key = s.latency_key
+JOIN inputs ON inputs.latency_key = s.latency_key
+JOIN sent ON sent.latency_key = s.latency_key
+LEFT JOIN compared a ON a.strategy_id = s.id
+LEFT JOIN artifact ON artifact.key = s.artifact_key
+WHERE s.declared
+"""
+
+_LEADERBOARD = """
+SELECT RANK() OVER (PARTITION BY subject, environment ORDER BY median_latency_s) AS rank, strategy_summary.*
+FROM strategy_summary
+ORDER BY subject, environment, rank, operator, placement
+"""
+
+_PERCENTILES_BY_ROUND = f"""
+WITH per_round AS ({_ROUND_PERCENTILES}), place AS ({_PLACE})
+SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, r.round, r.verdict, r.inputs, r.samples,
+       {", ".join(f"r.p{percent}_latency_s" for percent in _PERCENTILES)}
+FROM strategy s
+JOIN place e ON e.id = s.environment_id
+JOIN per_round r ON r.latency_key = s.latency_key
+WHERE s.declared
+"""
+
+_LINK_CHECK = f"""
+WITH place AS ({_PLACE})
+SELECT m.id AS measurement_id, m.subject, m.operator, m.placement, e.environment, e.provenance, m.round,
+       m.verdict, l.link, l.direction, l.declared_bit_per_s, l.measured_bit_per_s,
+       100.0 * (l.measured_bit_per_s / l.declared_bit_per_s - 1) AS deviation_pct, l.rtt_s
+FROM link_probe l
+JOIN measurement m ON m.id = l.measurement_id
+JOIN place e ON e.id = m.environment_id
+"""
+
+_ACCURACY_DROP = f"""
+WITH place AS ({_PLACE}),
+{_ACCURACIES},
+flips AS (
+    SELECT pair.accuracy_id, pair.identity_id, COUNT(*) AS paired_items,
+           SUM(CASE WHEN i.top1 AND NOT a.top1 THEN 1 ELSE 0 END) AS lost_items,
+           SUM(CASE WHEN a.top1 AND NOT i.top1 THEN 1 ELSE 0 END) AS gained_items
+    FROM (SELECT DISTINCT accuracy_id, identity_id FROM compared) pair
+    JOIN accuracy_item a ON a.accuracy_id = pair.accuracy_id
+    JOIN accuracy_item i ON i.accuracy_id = pair.identity_id AND i.item_id = a.item_id
+    GROUP BY pair.accuracy_id, pair.identity_id
+)
+SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, c.metric, c.items,
+       c.accuracy_pct, c.identity_pct, c.identity_pct - c.accuracy_pct AS drop_pp,
+       flips.paired_items, flips.lost_items, flips.gained_items
+FROM compared c
+JOIN strategy s ON s.id = c.strategy_id
+JOIN place e ON e.id = s.environment_id
+LEFT JOIN flips ON flips.accuracy_id = c.accuracy_id AND flips.identity_id = c.identity_id
+"""
+
+# In the order of creation: a view may use those above it.
+VIEWS: Mapping[str, str] = {
+    "strategy_summary": _STRATEGY_SUMMARY,
+    "leaderboard": _LEADERBOARD,
+    "percentiles": _PERCENTILES_BY_ROUND,
+    "link_check": _LINK_CHECK,
+    "accuracy_drop": _ACCURACY_DROP,
+}
+
+
+def create_views(connection: sa.Connection) -> None:
+    """Create all views anew."""
+    drop_views(connection)
+    for name, query in VIEWS.items():
+        connection.exec_driver_sql(f"CREATE VIEW {name} AS {query}")
+
+
+def drop_views(connection: sa.Connection) -> None:
+    """Drop those that exist, dependants first."""
+    for name in reversed(VIEWS):
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")

@@ -1,0 +1,141 @@
+"""`runner export` and `runner import`: evidence leaves as a file and comes in from one."""
+
+import gzip
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from catalog.evidence import open_database
+from catalog.exchange import Document, Imported, collect, document_bytes, import_files, rows_csv
+from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.errors import RunnerError
+from runner.reports.units import size
+from runner.settings import RunnerSettings
+
+
+class Format(StrEnum):
+    """What `runner export` writes."""
+
+    JSON = "json"
+    CSV = "csv"
+    ACCURACY_CSV = "accuracy-csv"
+
+
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write, compressed when it ends in .gz (default stdout)")
+]
+SubjectsOption = Annotated[list[str] | None, typer.Option("--subject", help="Only this subject; may be repeated")]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="json: everything; csv: latencies as rows; accuracy-csv (default by the file's end)"),
+]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Exports, or CSV or JSON rows of latencies or accuracies")
+]
+EnvironmentOption = Annotated[
+    str | None,
+    typer.Option("--environment", help="Where rows without that column were measured (default: the file's name)"),
+]
+
+
+def export(
+    output: OutputOption = None,
+    subject: SubjectsOption = None,
+    form: FormatOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Write all evidence as one file that `runner import` reads: the same evidence gives the same bytes."""
+    with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
+        document = collect(session, subjects=subject or None)
+    if not document.strategies:
+        raise RunnerError("there is no evidence to export yet; measure some with: runner fill-catalog")
+    content = _content(document, form or _form(output), compress=output is not None and output.suffix == ".gz")
+    if output is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    _write(output, content)
+    err.print(f"exported {_amount(document)} to {escape(str(output))} ({size(len(content))})")
+
+
+def _form(output: Path | None) -> Format:
+    suffixes = [] if output is None else [each for each in output.suffixes if each != ".gz"]
+    return Format.CSV if suffixes[-1:] == [".csv"] else Format.JSON
+
+
+def _content(document: Document, form: Format, *, compress: bool) -> bytes:
+    if form is Format.JSON:
+        return document_bytes(document, compress=compress)
+    rows = rows_csv(document, "latencies" if form is Format.CSV else "accuracies").encode()
+    return gzip.compress(rows, compresslevel=9, mtime=0) if compress else rows
+
+
+def _write(output: Path, content: bytes) -> None:
+    """All of the file or nothing: a reader never sees half of it."""
+    partial = output.parent / f".{output.name}.partial"
+    try:
+        partial.write_bytes(content)
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunnerError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+def _amount(document: Document) -> str:
+    rounds = [each for each in document.measurements if each.counts]
+    samples = sum(len(each.samples.latency_s) for each in rounds if each.samples is not None)
+    return (
+        f"{len(document.strategies)} strategies, {len(rounds)} rounds with {samples} samples, "
+        f"{sum(each.status == 'complete' for each in document.accuracies)} accuracies"
+    )
+
+
+def import_(
+    files: FilesArgument,
+    database: DatabaseOption = None,
+    environment: EnvironmentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Store evidence from elsewhere, all of it or nothing; it keeps its provenance and is never pooled with yours."""
+    with open_database(database or RunnerSettings().database, create=True) as opened:
+        imported = import_files(opened, files, environment=environment)
+    if as_json:
+        print_json(
+            [
+                {"file": str(each.file), "format": each.format, "sha256": each.sha256, **asdict(each.stored)}
+                for each in imported
+            ]
+        )
+        return
+    for each in imported:
+        _report(each)
+
+
+def _report(imported: Imported) -> None:
+    stored, name = imported.stored, escape(str(imported.file))
+    if stored.known_before:
+        out.print(f"{name}: imported before, nothing changed", soft_wrap=True)
+        return
+    out.print(
+        f"{name}: {stored.environments} new environment(s), {stored.strategies} strategies, {stored.rounds} rounds "
+        f"with {stored.samples} samples, {stored.accuracies} accuracies",
+        soft_wrap=True,
+    )
+    if stored.slos_kept:
+        err.print(f"{name}: declared otherwise here and kept so: {', '.join(stored.slos_kept)}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register both."""
+    app.command(epilog=example("runner export -o evidence.json.gz", "runner export --format csv > latencies.csv"))(
+        export
+    )
+    app.command(
+        "import",
+        epilog=example("runner import evidence.json.gz", "runner import phone.csv phone-accuracy.csv -d lab.db"),
+    )(import_)

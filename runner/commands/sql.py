@@ -1,0 +1,68 @@
+"""`runner sql`: a question to the evidence in SQL, read-only."""
+
+import csv
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from catalog.evidence import open_database
+from catalog.evidence.querying import QueryResult, read_query
+from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.settings import RunnerSettings
+
+_SHOWN = 1000
+
+StatementArgument = Annotated[str, typer.Argument(help="One SELECT; docs/sql.md describes views and tables")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print the result as CSV on stdout")]
+
+
+def sql(
+    statement: StatementArgument,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Ask the evidence in SQL, read-only: nothing can be changed."""
+    if as_json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv")
+    with open_database(database or RunnerSettings().database, readonly=True) as opened:
+        result = read_query(opened, statement)
+    if as_json:
+        print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(result.columns)
+        writer.writerows(result.rows)
+    else:
+        out.print(_table(result))
+        if len(result.rows) > _SHOWN:
+            err.print(f"{_SHOWN} of {len(result.rows)} rows are shown; --csv and --json give all")
+
+
+def _table(result: QueryResult) -> Table:
+    table = Table(pad_edge=False)
+    for index, name in enumerate(result.columns):
+        numeric = all(isinstance(row[index], int | float | None) for row in result.rows[:_SHOWN])
+        table.add_column(Text(name), justify="right" if numeric and result.rows else "left", overflow="fold")
+    for row in result.rows[:_SHOWN]:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(
+        epilog=example(
+            "runner sql 'SELECT operator, placement, median_latency_s FROM leaderboard'",
+            "runner sql 'SELECT * FROM percentiles' --csv > percentiles.csv",
+        )
+    )(sql)

@@ -1,0 +1,27 @@
+"""What the commands of this package share: where they print, and the options that all of them have."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+# A pipe has no width of its own; our tables fit 100 columns.
+out = Console(width=None if sys.stdout.isatty() else 100)
+err = Console(stderr=True)
+
+DatabaseOption = Annotated[
+    str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout")]
+
+
+def example(*commands: str) -> str:
+    """The examples at the end of a command's help, each on a line of its own."""
+    return "\n\n".join(f"[dim]Example:[/] {command}" for command in commands)
+
+
+def print_json(value: Any) -> None:
+    """Data for other programs."""
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))

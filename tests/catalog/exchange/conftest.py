@@ -1,0 +1,96 @@
+"""A database with everything the evidence can hold, and the same evidence whatever its keys are called."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog.declaration.schema import SloSpec
+from catalog.evidence import Database, open_database, store
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Database]:
+    """A second, empty database."""
+    with open_database(tmp_path / "other.db", create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
+    """The estate of `fill`, and: failed and invalid attempts, a segmentation, an undeclared strategy, a target."""
+    fill()
+    with database.session() as session:
+        where = store.upsert_environment(session, replace(make.environment(), details={"why": "ünï"}))
+        failed = make.measurement(where, "identity", "edge", 4, status="failed", verdict="INVALID", samples=())
+        store.record_measurement(session, replace(failed, reason="the tier died", log_tail="line\nline", tier_runs=()))
+        some = [replace(each, parts=[], links=[]) if each.seq % 3 else each for each in failed_samples(make)]
+        invalid = make.measurement(where, "identity", "edge", 5, verdict="INVALID", reason="link", samples=some)
+        store.record_measurement(session, invalid)
+        segmenting(session, where, make)
+        elsewhere = store.upsert_environment(session, replace(make.environment("docker"), launcher="docker"))
+        store.sync_strategies(session, elsewhere, declared(make))
+        record = make.measurement(elsewhere, "identity", "cloud", 1, latency_key="docker-latency", verdict="DOUBTFUL")
+        store.record_measurement(session, replace(record, reason="load"))
+        target = {"latency": {"p90": "100ms"}, "accuracy": {"max_drop": 1.0}}
+        store.sync_slos(session, {"fast": SloSpec.model_validate(target)})
+        refused = store.ArtifactRecord("refused", "net", "partition", [{"name": "partition"}], "inapplicable", "no cut")
+        store.upsert_artifact(session, refused)
+        session.commit()
+    return database
+
+
+def failed_samples(make: Any) -> list[store.SampleRecord]:
+    found: list[store.SampleRecord] = make.samples(np.linspace(0.01, 0.02, 7), "edge")
+    return found
+
+
+def segmenting(session: Any, where: int, make: Any) -> None:
+    occurring = [(item, label) for item in range(3) for label in (0, 2 + item)]
+    pixels = [store.ClassPixels(f"{item}", label, 10 + item, 20 + label) for item, label in occurring]
+    changes = {"metric_primary": "miou", "miou_pct": 61.5, "top1_pct": None, "top5_pct": None, "key": "pixels"}
+    record = make.accuracy(where, "identity", [1, 1, 1], item_hits=(), class_pixels=pixels, subject="canvas", **changes)
+    store.record_accuracy(session, record)
+    failed = replace(record, status="failed", miou_pct=None, class_pixels=(), reason="died", items=0)
+    store.record_accuracy(session, replace(failed, finished_at=record.finished_at + timedelta(seconds=1)))
+
+
+def declared(make: Any) -> list[store.StrategyRecord]:
+    """What the last fill declares: one of the estate's strategies is gone, a segmentation is new."""
+    canvas = {"subject": "canvas", "task": "segmentation", "accuracy_key": "pixels", "latency_key": "canvas-latency"}
+    names = [(operator, place) for operator in ("identity", "quantized") for place in ("mobile", "edge", "cloud")]
+    rows = [make.strategy(*name) for name in names if name != ("quantized", "edge")]
+    rows = [replace(each, latency_key=f"docker-{each.latency_key}") for each in rows]
+    rows[2] = replace(rows[2], latency_key="docker-latency")
+    refused = {"status": "inapplicable", "reason": "no cut", "rounds": 2}
+    return [*rows, make.strategy("identity", "mobile", **canvas, **refused)]
+
+
+def plain(evidence: Any) -> Any:
+    """Evidence without what an import changes: the prefix of keys, ids, the file it came from."""
+    if isinstance(evidence, np.ndarray):
+        return evidence.tolist()
+    if isinstance(evidence, str):
+        return evidence.removeprefix("imported:")
+    if isinstance(evidence, (tuple, list)):
+        return [plain(each) for each in evidence]
+    if isinstance(evidence, dict):
+        return {key: plain(value) for key, value in evidence.items()}
+    if hasattr(evidence, "__dataclass_fields__"):
+        return {name: plain(value) for name, value in vars(evidence).items() if name not in ("id", "origin")}
+    return evidence
+
+
+@pytest.fixture
+def known() -> Callable[[Database], Any]:
+    """All evidence of a database, comparable."""
+
+    def knowing(database: Database) -> Any:
+        with database.session() as session:
+            return plain(store.strategy_evidence(session))
+
+    return knowing

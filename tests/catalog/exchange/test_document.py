@@ -1,0 +1,243 @@
+"""The form itself: deterministic text, exact numbers, and one clear problem for everything that is not so."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog.errors import ExchangeError
+from catalog.evidence import tables
+from catalog.evidence.records import AccuracyRecord, LinkProbeRecord, MeasurementRecord, TierRunRecord
+from catalog.exchange import Document, document, document_bytes, parse_document
+from catalog.exchange.packing import ids_name, pack_bits, unpack_bits
+from catalog.exchange.text import decompressed
+
+AT = "2026-11-24T06:00:00.000+00:00"
+PLACE = {
+    **dict.fromkeys(("launcher", "scale", "host", "cpu_model", "kernel", "engine", "onnxruntime", "tierwise"), "x"),
+    "key": "e",
+    "cpu_count": 2,
+    "memory_bytes": 2**33,
+    "created_at": AT,
+}
+ROUND = {
+    "environment": "e",
+    "latency_key": "l",
+    "subject": "net",
+    "operator": "identity",
+    "placement": "mobile",
+    "round": 1,
+    "position": 0,
+    "seed": -1,
+    "status": "complete",
+    "verdict": "VALID",
+    "inputs_select": "random",
+    "started_at": AT,
+    "finished_at": AT,
+    "samples": {
+        "ids": "i",
+        "input": [0, 1],
+        "repetition": [0, 0],
+        "latency_s": [0.1, 0.2],
+        "transmission_s": [0.0, 0.0],
+    },
+}
+ACCURACY = {
+    "environment": "e",
+    "key": "a",
+    "subject": "net",
+    "operator": "identity",
+    "provider": "cpu",
+    "metric_primary": "top1",
+    "top1_pct": 50.0,
+    "items": 2,
+    "status": "complete",
+    "started_at": AT,
+    "finished_at": AT,
+    "hits": {"ids": "i", "top1": "gA==", "top5": "wA=="},
+}
+
+
+def made(**changes: Any) -> dict[str, Any]:
+    """A small valid document, deeply copied, with other sections."""
+    whole = {
+        "format": "tierwise-evidence",
+        "version": 1,
+        "environments": [PLACE],
+        "ids": {"i": ["a", "b"]},
+        "measurements": [ROUND],
+        "accuracies": [ACCURACY],
+    }
+    copied: dict[str, Any] = json.loads(json.dumps(whole | changes))
+    return copied
+
+
+def parsed(value: Any) -> Document:
+    return parse_document(json.dumps(value).encode(), file="f.json")
+
+
+@given(st.lists(st.floats(min_value=0, allow_infinity=False), min_size=1), st.text(st.characters(codec="utf-8")))
+def test_doubles_and_text_come_back_exactly(latencies: list[float], text: str) -> None:
+    text = text.replace("\0", "")
+    count = len(latencies)
+    columns = {"repetition": [0] * count, "transmission_s": latencies, "latency_s": latencies}
+    samples = {"ids": "i", "input": list(range(count)), **columns}
+    ids = {"i": [f"{text}{number}" for number in range(count)]}
+    first = parsed(made(measurements=[{**ROUND, "samples": samples, "reason": text}], accuracies=[], ids=ids))
+    content = document_bytes(first)
+    second = parse_document(content, file="f.json")
+    assert second == first
+    assert second.measurements[0].samples is not None
+    assert second.measurements[0].samples.latency_s == latencies
+    assert document_bytes(second) == content
+
+
+@given(st.lists(st.booleans()))
+def test_bits_come_back(values: list[bool]) -> None:
+    assert unpack_bits(pack_bits(values), len(values)) == values
+
+
+def test_lists_are_told_apart_by_their_names() -> None:
+    assert ids_name(["a", "b"]) == ids_name(("a", "b")) != ids_name(["ab"])
+
+
+def test_a_change_is_a_change_of_few_lines() -> None:
+    first = document_bytes(parsed(made())).decode().splitlines()
+    second = document_bytes(parsed(made(measurements=[ROUND, {**ROUND, "round": 2}]))).decode().splitlines()
+    assert len(second) == len(first) + 1
+    assert len(set(second) - set(first)) == 2  # the new line, and a comma more on the one before
+
+
+def test_compressed_bytes_have_no_time_in_them() -> None:
+    content = document_bytes(parsed(made()), compress=True)
+    assert content[4:8] == bytes(4)
+    assert gzip.decompress(content) == document_bytes(parsed(made()))
+
+
+@pytest.mark.parametrize(
+    ("table", "entry", "elsewhere"),
+    [
+        (tables.Environment, document.EnvironmentEntry, {"id", "imported_file_id"}),
+        (tables.Artifact, document.ArtifactEntry, {"id"}),
+        (tables.Strategy, document.StrategyEntry, {"id", "environment_id"}),
+        (tables.Measurement, document.MeasurementEntry, {"id", "environment_id", "imported_file_id"}),
+        (tables.TierRun, document.TierRunEntry, {"id", "measurement_id"}),
+        (tables.LinkProbe, document.LinkProbeEntry, {"id", "measurement_id"}),
+        (tables.Sample, document.SampleColumns, {"id", "measurement_id", "seq", "input_id"}),
+        (tables.SamplePart, document.PartColumns, {"sample_id", "tier"}),
+        (tables.SampleLink, document.LinkColumns, {"sample_id", "link"}),
+        (tables.Accuracy, document.AccuracyEntry, {"id", "environment_id", "imported_file_id"}),
+        (tables.AccuracyItem, document.HitColumns, {"accuracy_id", "item_id"}),
+        (tables.AccuracyClassItem, document.PixelColumns, {"accuracy_id", "item_id"}),
+        (tables.Slo, document.SloEntry, set()),
+        (tables.ImportedFile, document.FileEntry, {"id"}),
+    ],
+)
+def test_every_column_has_its_place(table: Any, entry: Any, elsewhere: set[str]) -> None:
+    """A new column of the evidence must be exported too: add it to the entry, optional where old files lack it."""
+    assert set(table.__table__.columns.keys()) - elsewhere <= set(entry.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("entry", "record"),
+    [
+        (document.MeasurementEntry, MeasurementRecord),
+        (document.TierRunEntry, TierRunRecord),
+        (document.LinkProbeEntry, LinkProbeRecord),
+        (document.AccuracyEntry, AccuracyRecord),
+    ],
+)
+def test_every_field_is_recorded(entry: Any, record: Any) -> None:
+    assert set(entry.model_fields) - {"environment", "hits", "pixels"} <= set(record.__dataclass_fields__)
+
+
+def samples(**changes: Any) -> dict[str, Any]:
+    return {"measurements": [{**ROUND, "samples": {**ROUND["samples"], **changes}}]}  # type: ignore[dict-item]
+
+
+PART = {"preprocess_s": [0.1], "compute_s": [0.1], "postprocess_s": [0.1], "serialise_s": [0.1]}
+STRATEGY = {
+    **{name: ROUND[name] for name in ("environment", "subject", "operator", "placement", "latency_key")},
+    **{"tiers": ["mobile"], "passes": [], "artifact_key": "x", "accuracy_key": "a", "task": "classification"},
+    **{"rounds": 1, "declared": True, "status": "applicable", "updated_at": AT},
+}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"format": "other"}, "format is 'other'; expected 'tierwise-evidence'"),
+    ({"version": 2}, "version is 2; this Tierwise reads 1"),
+    ({"version": None}, "version is None"),
+    ({"extra": 1}, "extra: Extra inputs are not permitted, got 1"),
+    ({"environments": [{**PLACE, "cpu_count": "2"}]}, r"environments\[0\].cpu_count: Input should be a valid integer"),
+    ({"environments": [{**PLACE, "memory_bytes": 2**63}]}, "memory_bytes: Input should be less than or equal to"),
+    ({"environments": [{**PLACE, "host": "[red]x[/]"}]}, "host: String should match pattern"),
+    ({"environments": [PLACE, PLACE]}, "environments: e is there twice"),
+    ({"environments": []}, r"measurements\[0\].environment: 'e' is not among the environments"),
+    ({"environments": [{**PLACE, "imported_from": "f"}]}, "'f' is not among the files"),
+    ({"measurements": [{**ROUND, "subject": "a b"}]}, r"measurements\[0\].subject: String should match pattern"),
+    ({"measurements": [{**ROUND, "started_at": "yesterday"}]}, "started_at: .*Invalid isoformat"),
+    ({"measurements": [{**ROUND, "started_at": "2026-11-24T06:00:00"}]}, "has no time zone"),
+    ({"measurements": [{**ROUND, "reason": "a\0b"}]}, "holds a NUL character"),
+    ({"measurements": [{**ROUND, "verdict": "FINE"}]}, "verdict: Input should be 'VALID', 'DOUBTFUL' or 'INVALID'"),
+    ({"measurements": [{**ROUND, "conditions": {"x": float("nan")}}]}, "Out of range float values"),
+    ({"measurements": [ROUND, ROUND]}, "measurements: l/1 is there twice"),
+    ({"measurements": [{**ROUND, "samples": None}]}, "is complete and has no samples"),
+    (samples(latency_s=[0.1, float("nan")]), r"samples.latency_s\[1\]: Input should be a finite number"),
+    (samples(latency_s=[0.1, -0.1]), r"samples.latency_s\[1\]: Input should be greater than or equal to 0"),
+    (samples(latency_s=[0.1]), "differ in length"),
+    (samples(input=[0, 2]), "counts up to 2 in a list of 2 ids"),
+    (samples(ids="j"), "'j' is not among the lists of ids"),
+    (samples(parts={"mobile": PART}), "the arrays of mobile are not 2 long"),
+    (samples(parts={"mobile": {**PART, "at": [2]}}), "names a sample twice or one that does not exist"),
+    ({"ids": {"i": ["a", "a"]}}, "ids.i: 'a' is there twice"),
+    ({"accuracies": [{**ACCURACY, "top1_pct": 101.0}]}, "top1_pct: Input should be less than or equal to 100"),
+    ({"accuracies": [{**ACCURACY, "top1_pct": None}]}, "is complete and its top1 is missing"),
+    ({"accuracies": [{**ACCURACY, "hits": {"ids": "i", "top1": "?", "top5": "wA=="}}]}, "hits.top1: is not Base64"),
+    ({"accuracies": [{**ACCURACY, "hits": {"ids": "i", "top1": "", "top5": "wA=="}}]}, "holds 0 bytes where 2 items"),
+    ({"accuracies": [ACCURACY, ACCURACY]}, "accuracies: a is there twice"),
+    ({"strategies": [STRATEGY, STRATEGY]}, "strategies: e/net/identity/mobile is there twice"),
+    ({"strategies": [{**STRATEGY, "subject": "other"}]}, "latency key l: is used for net in e and other in e"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG, ids=[message[:40] for _, message in WRONG])
+def test_what_is_wrong_is_named_with_its_place(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExchangeError, match=message) as caught:
+        parsed(made(**changes))
+    assert str(caught.value).startswith("f.json: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "Invalid JSON: EOF while parsing"),
+        (b'{"format": "tierwise-evidence", "version": 1, "ids": {"a": "\xff"}}', "Invalid JSON"),
+        (b'{"a":' * 3000 + b"1" + b"}" * 3000, "recursion limit"),
+    ],
+)
+def test_malformed_json_is_one_problem(content: bytes, message: str) -> None:
+    with pytest.raises(ExchangeError, match=message) as caught:
+        parse_document(content, file="f.json")
+    assert len(caught.value.problems) == 1
+
+
+def test_twenty_problems_are_shown_and_the_rest_counted() -> None:
+    with pytest.raises(ExchangeError) as caught:
+        parsed(made(measurements=[{**ROUND, "subject": "a b"}] * 30))
+    assert len(caught.value.problems) == 30
+    assert len(str(caught.value).splitlines()) == 21
+    assert str(caught.value).endswith("and 10 more; nothing of the file was stored")
+
+
+def test_damaged_and_exploding_gzip_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = gzip.compress(b"x" * 5000)
+    assert decompressed(whole, file="f") == b"x" * 5000
+    with pytest.raises(ExchangeError, match="ends too early"):
+        decompressed(whole[:-9], file="f")
+    with pytest.raises(ExchangeError, match="damaged gzip"):
+        decompressed(whole[:12] + b"\xff\xff\xff" + whole[15:], file="f")
+    monkeypatch.setattr("catalog.exchange.text._MAX_BYTES", 4000)
+    for content in (whole, b"x" * 5000):
+        with pytest.raises(ExchangeError, match="export fewer subjects"):
+            decompressed(content, file="f")

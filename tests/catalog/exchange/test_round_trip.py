@@ -1,0 +1,239 @@
+"""Export, import, and nothing is lost, pooled or stored twice."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from catalog.declaration.schema import SloSpec
+from catalog.errors import ExchangeError
+from catalog.evidence import Database, store
+from catalog.exchange import Document, collect, document_bytes, import_files, parse_document
+from catalog.exchange.storing import imported_key
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+TABLES = ("environment", "strategy", "artifact", "measurement", "tier_run", "link_probe", "sample", "sample_part")
+TABLES += ("sample_link", "accuracy", "accuracy_item", "accuracy_class_item", "slo", "imported_file")
+
+
+def exported(database: Database) -> Document:
+    with database.session() as session:
+        return collect(session)
+
+
+def written(database: Database, file: Path) -> Path:
+    file.write_bytes(document_bytes(exported(database), compress=file.suffix == ".gz"))
+    return file
+
+
+def counts(database: Database) -> dict[str, int]:
+    with database.session() as session:
+        return {table: session.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one() for table in TABLES}
+
+
+@pytest.mark.parametrize("name", ["all.json", "all.json.gz"])
+def test_evidence_is_the_same_after_a_round_trip(
+    rich: Database, other: Database, known: Callable[[Database], Any], tmp_path: Path, name: str
+) -> None:
+    (imported,) = import_files(other, [written(rich, tmp_path / name)], now=NOW)
+    assert known(other) == known(rich)
+    before, after = counts(rich), counts(other)
+    assert after == before | {"imported_file": 1}
+    assert (imported.stored.environments, imported.stored.strategies) == (2, before["strategy"])
+    assert imported.stored.accuracies == 3
+    with other.session() as session:
+        origins = [each.environment.origin for each in store.strategy_evidence(session) if each.environment.origin]
+        assert {each.environment.provenance for each in store.strategy_evidence(session)} == {"imported"}
+        assert {row["provenance"] for row in store.leaderboard(session)} == {"imported"}
+        assert {row["source"] for row in store.leaderboard(session)} == {name}
+    assert {(each.name, each.sha256, each.imported_at) for each in origins} == {
+        (name, imported.sha256, "2026-11-25T00:00:00.000+00:00")
+    }
+
+
+def test_every_attempt_and_every_item_comes_along(rich: Database, other: Database, tmp_path: Path) -> None:
+    """Also what strategy_evidence does not show: failures with logs, invalid rounds, cold starts, probes."""
+    import_files(other, [written(rich, tmp_path / "all.json")])
+    first, second = exported(rich), exported(other)
+    unplaced = [each.model_copy(update={"imported_from": None}) for each in second.environments]
+    renamed = document_bytes(second.model_copy(update={"files": [], "environments": unplaced}))
+    assert renamed.decode().replace("imported:", "") == document_bytes(first).decode()
+    assert {each.reason for each in second.measurements} >= {"the tier died", "link", "load"}
+    assert next(iter(second.files)).details == {"environments": {"env": "measured", "docker": "measured"}}
+
+
+def test_the_same_file_again_changes_nothing_compressed_or_not(rich: Database, other: Database, tmp_path: Path) -> None:
+    files = [written(rich, tmp_path / name) for name in ("all.json", "all.json.gz")]
+    import_files(other, [files[0]])
+    before = counts(other)
+    for imported in import_files(other, [*files, files[0]]):
+        assert imported.stored.known_before
+        assert imported.stored.samples == imported.stored.strategies == 0
+    assert counts(other) == before
+
+
+def test_exports_are_the_same_bytes(rich: Database, tmp_path: Path) -> None:
+    for name in ("a.json", "a.json.gz"):
+        assert written(rich, tmp_path / name).read_bytes() == written(rich, tmp_path / f"b{name}").read_bytes()
+
+
+def test_imported_evidence_is_never_pooled_with_what_was_measured_here(
+    rich: Database, known: Callable[[Database], Any], tmp_path: Path
+) -> None:
+    """A database's own export comes back: everything is there twice, side by side."""
+    before = known(rich)
+    with rich.session() as session:
+        rounds = store.rounds_done(session, "latency-identity-edge")
+        refused = store.inapplicable_artifacts(session)
+    import_files(rich, [written(rich, tmp_path / "own.json")])
+    assert known(rich) == [*before, *before]
+    with rich.session() as session:
+        assert store.rounds_done(session, "latency-identity-edge") == rounds
+        assert store.rounds_done(session, "imported:latency-identity-edge") == rounds
+        assert store.inapplicable_artifacts(session) == refused | {"imported:refused": "no cut"}
+        ranks = [(row["provenance"], row["rank"]) for row in store.leaderboard(session) if row["launcher"] == "process"]
+    assert sorted(rank for kind, rank in ranks if kind == "measured") == sorted(
+        rank for kind, rank in ranks if kind == "imported"
+    )
+
+
+def test_imported_evidence_does_not_answer_for_missing_measurements(
+    rich: Database, other: Database, make: Any, tmp_path: Path
+) -> None:
+    import_files(other, [written(rich, tmp_path / "all.json")])
+    with other.session() as session:
+        assert store.rounds_done(session, "latency-identity-edge") == set()
+        assert not store.accuracy_done(session, "accuracy-identity")
+        assert store.last_measurement(session, "net", "identity", "edge", "env") is None
+        where = store.upsert_environment(session, make.environment())
+        assert store.record_measurement(session, make.measurement(where, "identity", "edge", 1)) > 0
+
+
+def test_the_next_fill_leaves_imported_strategies_declared(
+    rich: Database, other: Database, make: Any, tmp_path: Path
+) -> None:
+    import_files(other, [written(rich, tmp_path / "all.json")])
+    with other.session() as session:
+        before = len(store.strategy_evidence(session))
+        where = store.upsert_environment(session, make.environment("here"))
+        store.sync_strategies(session, where, [make.strategy("identity", "edge")])
+        store.sync_strategies(session, where, [])
+        assert len(store.strategy_evidence(session)) == before
+
+
+def test_a_later_export_adds_only_what_is_new(
+    database: Database, other: Database, fill: Callable[[], Any], known: Any, make: Any, tmp_path: Path
+) -> None:
+    fill()
+    import_files(other, [written(database, tmp_path / "monday.json")])
+    with database.session() as session:
+        store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
+        session.commit()
+    (imported,) = import_files(other, [written(database, tmp_path / "tuesday.json")])
+    assert (imported.stored.rounds, imported.stored.samples, imported.stored.environments) == (1, 20, 0)
+    assert known(other) == known(database)
+    with other.session() as session:
+        files = session.execute(text("SELECT imported_file_id, COUNT(*) FROM measurement GROUP BY 1")).all()
+    assert files == [(1, 18), (2, 1)]
+
+
+def test_what_contradicts_an_earlier_import_is_refused_whole(
+    database: Database, other: Database, fill: Callable[[], Any], make: Any, tmp_path: Path
+) -> None:
+    fill()
+    import_files(other, [written(database, tmp_path / "first.json")])
+    before = counts(other)
+    with database.session() as session:
+        session.execute(text("UPDATE sample SET latency_s = 2 * latency_s WHERE measurement_id = 1"))
+        session.execute(text("UPDATE accuracy SET top1_pct = 1 WHERE operator = 'quantized'"))
+        store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
+        session.commit()
+    with pytest.raises(ExchangeError) as caught:
+        import_files(other, [written(database, tmp_path / "second.json")])
+    assert len(caught.value.problems) == 2
+    assert "round 1 of net/identity@mobile was imported before with other samples" in str(caught.value)
+    assert "accuracy of net/quantized" in str(caught.value)
+    assert counts(other) == before
+
+
+def test_one_bad_file_of_two_stores_nothing(rich: Database, other: Database, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("subject\n")
+    with pytest.raises(ExchangeError, match=r"bad\.csv: missing columns operator"):
+        import_files(other, [written(rich, tmp_path / "all.json"), bad])
+    assert set(counts(other).values()) == {0}
+
+
+def slo(p50: str) -> SloSpec:
+    return SloSpec.model_validate({"latency": {"p50": p50}})
+
+
+def test_declared_targets_are_kept(rich: Database, other: Database, tmp_path: Path) -> None:
+    with other.session() as session:
+        store.sync_slos(session, {"fast": slo("1ms"), "mine": slo("2ms")})
+        session.commit()
+    (imported,) = import_files(other, [written(rich, tmp_path / "all.json")])
+    assert imported.stored.slos_kept == ("fast",)
+    with other.session() as session:
+        assert [each.latency_s for each in store.slo_evidence(session)] == [{50.0: 0.001}, {50.0: 0.002}]
+
+
+def test_only_some_subjects(rich: Database, other: Database, tmp_path: Path) -> None:
+    with rich.session() as session:
+        document = collect(session, subjects=["canvas"])
+        with pytest.raises(ExchangeError, match="there is no subject 'nett'; known: canvas, net"):
+            collect(session, subjects=["nett"])
+    assert {each.subject for each in (*document.strategies, *document.accuracies)} == {"canvas"}
+    assert document.measurements == []
+    file = tmp_path / "canvas.json"
+    file.write_bytes(document_bytes(document))
+    (imported,) = import_files(other, [file])
+    assert (imported.stored.strategies, imported.stored.accuracies) == (1, 1)
+
+
+def test_provenance_travels_on(rich: Database, other: Database, tmp_path: Path) -> None:
+    """From A to B to C: still imported, with the way it came."""
+    import_files(other, [written(rich, tmp_path / "a.json")], now=NOW)
+    second = written(other, tmp_path / "b.json.gz")
+    document = parse_document(document_bytes(exported(other)), file="b")
+    assert all(each.key == imported_key(each.key) for each in document.environments)
+    import_files(other, [second])
+    assert counts(other)["environment"] == 2
+    chain = exported(other).files
+    assert [each.name for each in chain] == ["a.json"]
+
+
+def test_any_samples_survive(database: Database, other: Database, make: Any, known: Any, tmp_path: Path) -> None:
+    """Doubles of every magnitude, missing parts and links, repetitions out of order, exactly."""
+    rng = np.random.default_rng(3)
+
+    def some(*names: str) -> list[str]:
+        return [name for name in names if rng.random() < 0.7]
+
+    values = np.exp(rng.uniform(-40, 12, 400))
+    samples = [
+        replace(
+            each,
+            transmission_s=float(values[-each.seq - 1]),
+            repetition=int(rng.integers(0, 9)),
+            input_id=f"ä {rng.integers(0, 50)}.jpg",
+            parts=[store.PartTimes(tier, *map(float, rng.random(4))) for tier in some("mobile", "edge")],
+            links=[store.LinkBytes(link, int(rng.integers(0, 2**62)), 0) for link in some("x", "y")],
+        )
+        for each in make.samples(values, "cloud")
+    ]
+    with database.session() as session:
+        where = store.upsert_environment(session, make.environment())
+        store.sync_strategies(session, where, [make.strategy("identity", "cloud")])
+        store.record_measurement(session, make.measurement(where, "identity", "cloud", 1, samples=samples))
+        session.commit()
+    import_files(other, [written(database, tmp_path / "any.json.gz")])
+    assert known(other) == known(database)
+    query = text("SELECT * FROM sample_part UNION ALL SELECT sample_id, link, sent_bytes, 0, 0, 0 FROM sample_link")
+    with database.session() as first, other.session() as second:
+        assert sorted(first.execute(query).all()) == sorted(second.execute(query).all())

@@ -1,0 +1,177 @@
+"""Export, import, sql and compare as a user types them: data on stdout, messages on stderr, exit codes."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runner.cli import app, run
+
+PHONE = "subject,operator,placement,input_id,repetition,latency_s,round\n" + "".join(
+    f"net,{operator},{placement},{item}.jpg,0,{seconds + 0.001 * item},{number}\n"
+    for operator, seconds in (("identity", 0.2), ("quantized", 0.1))
+    for placement in ("mobile", "edge")
+    for number in (1, 2, 3)
+    for item in range(30)
+)
+ACCURACIES = (
+    "subject,operator,placement,metric,value_pct\n"
+    "net,identity,mobile,top1,90\nnet,identity,edge,top1,90\nnet,quantized,mobile,top1,89\nnet,quantized,edge,top1,88\n"
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Runner = Callable[..., Done]
+
+
+@pytest.fixture
+def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
+    """Commands in a directory of their own; none leaves a stack trace."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phone.csv").write_text(PHONE)
+    (tmp_path / "accuracies.csv").write_text(ACCURACIES)
+
+    def running(*arguments: str) -> Done:
+        code = run(lambda: app(list(arguments)))
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Done(code, printed.out, printed.err)
+
+    return running
+
+
+@pytest.fixture
+def lab(runner: Runner) -> Runner:
+    """With two imported files in lab.db."""
+    assert runner("import", "phone.csv", "accuracies.csv", "-d", "lab.db").code == 0
+    return runner
+
+
+def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
+    done = runner("import", "phone.csv", "accuracies.csv", "-d", "lab.db")
+    assert done.out.splitlines() == [
+        "phone.csv: 1 new environment(s), 4 strategies, 12 rounds with 360 samples, 0 accuracies",
+        "accuracies.csv: 0 new environment(s), 4 strategies, 0 rounds with 0 samples, 4 accuracies",
+    ]
+    board = runner("leaderboard", "-d", "lab.db")
+    assert "net · phone, imported from phone.csv" in board.out
+    answer = runner("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
+    assert answer.code == 0
+    assert json.loads(answer.out)["recommendation"]["placement"] == "mobile"
+    assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
+
+
+def test_an_export_answers_elsewhere_without_measuring(lab: Runner, tmp_path: Path) -> None:
+    done = lab("export", "-d", "lab.db", "-o", "all.json.gz")
+    assert (done.code, done.out) == (0, "")
+    assert "exported 4 strategies, 12 rounds with 360 samples, 4 accuracies to all.json.gz" in done.err
+    lab("import", "all.json.gz", "-d", "x.db")
+    (row,) = json.loads(
+        lab("sql", "SELECT COUNT(*) AS n, MIN(provenance) AS p FROM leaderboard", "-d", "x.db", "--json").out
+    )
+    assert row == {"n": 4, "p": "imported"}
+    assert lab("recommend", "net", "-d", "x.db").code == 0
+    (first,) = json.loads(lab("import", "all.json.gz", "-d", "x.db", "--json").out)
+    assert first["known_before"]
+    assert [each.name for each in tmp_path.glob("*.partial")] == []
+
+
+def test_export_goes_to_stdout_for_pipes(lab: Runner) -> None:
+    document = json.loads(lab("export", "-d", "lab.db").out)
+    assert (document["format"], document["version"], len(document["strategies"])) == ("tierwise-evidence", 1, 4)
+    rows = lab("export", "-d", "lab.db", "--format", "csv").out.splitlines()
+    assert rows[0] == "subject,operator,placement,input_id,repetition,latency_s,round,environment"
+
+
+def test_export_as_rows(lab: Runner, tmp_path: Path) -> None:
+    assert lab("export", "-d", "lab.db", "-o", "rows.csv").code == 0
+    assert lab("export", "-d", "lab.db", "-o", "rows.csv.gz").code == 0
+    assert lab("export", "-d", "lab.db", "-o", "top1.csv", "--format", "accuracy-csv").code == 0
+    plain = (tmp_path / "rows.csv").read_text()
+    assert gzip.decompress((tmp_path / "rows.csv.gz").read_bytes()).decode() == plain
+    rows = list(csv.DictReader(io.StringIO(plain)))
+    assert len(rows) == 360
+    assert {row["environment"] for row in rows} == {"phone"}
+    done = lab("import", "rows.csv.gz", "top1.csv", "-d", "again.db")
+    assert "12 rounds with 360 samples" in done.out
+    medians = "SELECT operator, placement, median_latency_s, accuracy_pct FROM leaderboard ORDER BY 1, 2"
+    assert lab("sql", medians, "-d", "again.db").out == lab("sql", medians, "-d", "lab.db").out
+
+
+def test_a_rejected_file_is_told_by_line_and_leaves_no_trace(lab: Runner, tmp_path: Path) -> None:
+    lines = PHONE.splitlines()
+    lines[6] = "net,identity,mobile,5.jpg,0,-0.2,1"
+    (tmp_path / "bad.csv").write_text("\n".join(lines))
+    done = lab("import", "bad.csv", "-d", "lab.db")
+    assert (done.code, done.out) == (1, "")
+    assert "bad.csv: line 7: latency_s is '-0.2'; expected seconds above 0" in " ".join(done.err.split())
+    count = lab("sql", "SELECT COUNT(*) FROM imported_file", "-d", "lab.db", "--csv").out
+    assert count == "COUNT(*)\n2\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["export", "-d", "none.db"], 1, "there is no database"),
+        (["export", "-d", "lab.db", "--subject", "nett"], 1, "there is no subject 'nett'; known: net"),
+        (["export", "-d", "lab.db", "-o", "no/where.json"], 1, "cannot be written: No such file"),
+        (["export", "-d", "lab.db", "-o", "."], 1, "cannot be written"),
+        (["export", "--format", "xml"], 2, "'xml' is not one of"),
+        (["import"], 2, "Missing argument"),
+        (["import", ".", "-d", "new.db"], 1, "is a directory"),
+        (["import", "phone.csv", "-d", "new.db", "--environment", "a b"], 1, "is no name"),
+        (["sql", "SELECT 1", "-d", "none.db"], 1, "there is no database"),
+        (["sql", "DROP TABLE sample", "-d", "lab.db"], 1, "only reading is allowed"),
+        (["sql", "SELECT 1", "-d", "lab.db", "--json", "--csv"], 2, "choose one of --json and --csv"),
+        (["compare", "lab.db", "none.db"], 1, "there is no database"),
+        (["compare", "lab.db"], 2, "Missing argument"),
+        (["compare", "lab.db", "lab.db", "--subject", "x"], 1, "neither database declares x"),
+    ],
+)
+def test_what_cannot_be_done_is_one_error(lab: Runner, arguments: list[str], code: int, message: str) -> None:
+    done = lab(*arguments)
+    assert done.code == code
+    assert message in " ".join(done.err.replace("│", " ").split())
+    assert done.out == ""
+
+
+def test_sql_prints_a_table_json_or_csv(lab: Runner) -> None:
+    statement = "SELECT operator, placement, 1.5 AS x, NULL AS none, '[b]' AS markup FROM leaderboard LIMIT 1"
+    assert "[b]" in lab("sql", statement, "-d", "lab.db").out
+    (row,) = json.loads(lab("sql", statement, "-d", "lab.db", "--json").out)
+    assert row == {"operator": "quantized", "placement": "edge", "x": 1.5, "none": None, "markup": "[b]"}
+    assert lab("sql", statement, "-d", "lab.db", "--csv").out.splitlines()[1] == "quantized,edge,1.5,,[b]"
+    long = lab("sql", "SELECT a.id FROM sample a, sample b", "-d", "lab.db")
+    assert "1000 of 129600 rows are shown" in long.err
+
+
+def test_compare_tells_what_changed_and_what_did_not(lab: Runner, tmp_path: Path) -> None:
+    slower = PHONE.replace("net,quantized,edge,0.jpg,0,0.1", "net,quantized,edge,0.jpg,0,0.9")
+    (tmp_path / "slower.csv").write_text(slower.replace("quantized,edge", "quantized,cloud"))
+    lab("import", "slower.csv", "-d", "b.db", "--environment", "phone")
+    done = lab("compare", "lab.db", "b.db")
+    assert "net · the same environment" in done.out
+    assert "3 same, 1 only in A, 1 only in B; accuracy differs in 0; point values" in done.out
+    (pairing,) = json.loads(lab("compare", "lab.db", "b.db", "--json").out)
+    assert {each["change"] for each in pairing["strategies"]} == {"same", "only in A", "only in B"}
+    assert pairing["strategies"][0]["latency"][1]["ratio"] == 1.0
+
+
+@pytest.mark.parametrize("command", ["export", "import", "sql", "compare"])
+def test_help_has_an_example(runner: Runner, command: str) -> None:
+    done = runner(command, "--help")
+    assert done.code == 0
+    assert f"Example: runner {command} " in done.out
