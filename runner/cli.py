@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from catalog.declaration import Catalog, load_catalog
 from catalog.declaration.units import parse_duration
@@ -34,9 +35,11 @@ from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
 from runner.reports import leaderboard_tables
 from runner.reports.units import duration
+from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
 from runner.setups import Setups
-from runner.tiers import Scale, check_host
+from runner.tiers import Scale, check_delays, check_host
+from runner.verify import Judged, judge_stored, store_verdicts, summarise
 
 app = typer.Typer(
     help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
@@ -84,6 +87,7 @@ def _database(url: str | None, *, create: bool = False) -> Database:
 def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
     parsed = Scale.parse(scale)
     check_host(catalog, this_host(), parsed)
+    check_delays(catalog, selection.launcher)
     return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
 
 
@@ -218,6 +222,7 @@ def fill_catalog(
                 "measured": outcome.measured,
                 "accuracies": outcome.accuracies,
                 "failures": outcome.failures,
+                "doubtful": outcome.doubtful,
                 "invalid": outcome.invalid,
                 "stopped": outcome.stopped,
             }
@@ -257,6 +262,8 @@ def _report(outcome: Outcome) -> None:
     err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
     for line in outcome.failures:
         err.print(f"[red]failed[/] {escape(line)}")
+    for line in outcome.doubtful:
+        err.print(f"[yellow]doubtful[/] {escape(line)}")
     for line in outcome.invalid:
         err.print(f"[yellow]invalid[/] {escape(line)}")
     if outcome.stopped:
@@ -289,6 +296,43 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         out.print(f"{each['subject']}/{each['operator']}@{each['placement']}: inapplicable: {escape(each['reason'])}")
     for each in failed:
         out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
+
+
+@app.command(epilog=_example("runner verify"))
+def verify(
+    database: DatabaseOption = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    rejudge: Annotated[bool, typer.Option("--rejudge", help="Store the verdicts where they differ")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge every stored measurement by every rule (docs/verdicts.md); exit code 1 when one is INVALID."""
+    with _database(database).session() as session:
+        everything = judge_stored(session, subject=subject)
+        changed = store_verdicts(session, everything) if rejudge else 0
+        session.commit()
+    present = [each for each in everything if not each.replaced]
+    if as_json:
+        _print_json({"measurements": [each.to_json() for each in everything], "changed": changed})
+    else:
+        _print_verdicts(present, changed, stored=rejudge)
+    raise typer.Exit(1 if any(each.verdict == "INVALID" for each in present) else 0)
+
+
+def _print_verdicts(present: Sequence[Judged], changed: int, *, stored: bool) -> None:
+    if not present:
+        raise RunnerError("no measurements to judge yet; measure some with: runner fill-catalog")
+    out.print(rules_table(summarise(present)))
+    if any(each.verdict != "VALID" for each in present):
+        out.print(broken_table(present))
+        for line in advice(present):
+            out.print(Text(line))
+    counts = {name: sum(each.verdict == name for each in present) for name in ("VALID", "DOUBTFUL", "INVALID")}
+    out.print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    differing = sum(each.verdict != each.stored.record.verdict for each in present)
+    if stored:
+        out.print(f"{changed} stored verdict(s) changed")
+    elif differing:
+        out.print(f"{differing} verdict(s) differ from the stored ones; store them with: runner verify --rejudge")
 
 
 @app.command(epilog=_example("runner leaderboard --subject fashion-resnet"))

@@ -15,6 +15,7 @@ from runner.host_load import Snapshot, processes
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from runner.probing import Moment, ProbedLink, probe_link
 from tierserver.messages import (
+    Codec,
     Evaluate,
     EvaluateResult,
     Load,
@@ -50,6 +51,7 @@ class Setup:
     tolerances: Mapping[str, float]
     preprocess: Preprocess
     postprocess: Postprocess
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def _send(
         input_ids=tuple(protocol.input_ids),
         repetitions=repetitions,
         warmup=warmup,
+        codec=setup.codec,
     )
     samples: list[Sample] = []
 
@@ -215,6 +218,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
                 preprocess=setup.preprocess if index == 0 else None,
                 postprocess=setup.postprocess if index == last else None,
                 next=following,
+                codec=setup.codec,
             )
         )
     for name, tier in deployment.tiers.items():

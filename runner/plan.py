@@ -188,8 +188,9 @@ def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
 
 
 def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
-    """What a latency depends on besides the artifact and the inputs."""
+    """What a latency depends on besides the artifact and the inputs; a default that came later leaves no trace."""
     experiment = session.catalog.experiment
+    links = route_links(session.catalog, strategy, session.scale)
     return {
         "placement": list(strategy.placement.tiers),
         "tiers": [
@@ -204,8 +205,10 @@ def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str
         ],
         "links": [
             {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
-            for link in route_links(session.catalog, strategy, session.scale)
+            | ({"delay_s": link.delay_s} if link.delay_s else {})
+            for link in links
         ],
+        **({"codec": experiment.codec} if links and experiment.codec != "raw" else {}),
         "warmup": experiment.warmup,
         "repetitions": experiment.repetitions,
         "protocol_version": PROTOCOL_VERSION,
@@ -297,7 +300,8 @@ def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> st
         if last.verdict == "INVALID":
             return f"last attempt invalid: {last.reason}"
         return f"{len(done)} round(s) known, more declared"
-    changed = [name for name, value in keyed.conditions.items() if last.conditions.get(name) != value]
+    named = dict.fromkeys((*keyed.conditions, *last.conditions))
+    changed = [name for name in named if keyed.conditions.get(name) != last.conditions.get(name)]
     return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
 
 

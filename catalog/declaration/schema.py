@@ -155,7 +155,7 @@ class StrategySpec(Declared):
 
 
 class ExperimentSpec(Declared):
-    """How a strategy is measured (DESIGN section 4)."""
+    """How a strategy is measured (DESIGN section 4); `codec` is how tensors travel (docs/transport.md)."""
 
     inputs: Count = 30
     select: Literal["random", "largest"] = "random"
@@ -163,6 +163,7 @@ class ExperimentSpec(Declared):
     rounds: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
     repetitions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     warmup: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1
+    codec: Literal["raw", "base64-json", "shuffle-zlib"] = "raw"
 
 
 class AccuracyTarget(Declared):
