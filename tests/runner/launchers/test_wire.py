@@ -2,10 +2,10 @@
 
 import io
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import docker
 import numpy as np
 import onnx
 import pytest
@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
-from runner.launchers.docker import DockerLauncher
-from runner.launchers.engine import Engine
+from runner.launchers.docker import DockerLauncher, launch_labels
+from runner.launchers.engine import ContainerSpec, Engine
 from tierserver.messages import Load, Measure, PartSpec, Postprocess, Preprocess, Sample
 
 pytestmark = pytest.mark.docker
@@ -61,15 +61,18 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 
 def counted(deployment: Deployment, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Bytes out and in of a tier, over all its links."""
-    client = docker.from_env()
-    try:
-        tier: Any = deployment.tiers[name]
-        answer = client.containers.get(tier.container).exec_run(["python", "-c", COUNTERS])
-        assert answer.exit_code == 0, answer.output
-        return np.array(json.loads(answer.output))
-    finally:
-        client.close()
+    """Bytes out and in of a tier, over all its links: read by another container in its network namespace."""
+    tier: Any = deployment.tiers[name]
+    engine = Engine.connect()
+    (image,) = [item["Image"] for item in engine.list_containers("tierwise=1") if item["Id"] == tier.container]
+    looking = ContainerSpec(
+        image=image,
+        command=["python", "-I", "-S", "-c", COUNTERS],
+        name=f"tierwise-count-{uuid.uuid4().hex[:12]}",
+        labels=launch_labels(),
+        network_mode=f"container:{tier.container}",
+    )
+    return np.array(json.loads(engine.run_to_end(looking)))
 
 
 @pytest.mark.parametrize(("target", "links"), [("edge", ["mobile-edge"]), ("cloud", ["mobile-edge", "edge-cloud"])])
