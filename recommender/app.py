@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from recommender import problems
+from recommender import api_page, problems
 from recommender.body_limit import BodyLimit
 from recommender.routes import router
 from recommender.settings import RecommenderSettings
@@ -33,10 +33,16 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
         app.state.snapshots.close()
 
     app = _Service(
-        title="Tierwise recommender", version=version("tierwise"), description=_DESCRIPTION, lifespan=lifespan
+        title="Tierwise recommender",
+        version=version("tierwise"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # the stock page loads its scripts from a content network
+        redoc_url=None,
     )
     app.state.snapshots = Snapshots(chosen.database)
     app.include_router(router)
+    api_page.install(app)
     app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES)
     problems.install(app)
     return app

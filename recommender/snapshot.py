@@ -170,12 +170,18 @@ def _candidate(row: StrategyEvidence) -> Candidate:
         latency_s=tuple(row.latency_s[mask] for mask in masks),
         inputs=min(np.unique(row.input_index[mask]).size for mask in masks),
         accuracy=_accuracy(row),
-        accuracy_missing=None if row.accuracy else f"the accuracy of {row.operator} has not been measured yet",
+        accuracy_missing=None if row.accuracy else _no_accuracy(row),
         size_bytes=row.size_bytes,
         sent_bytes=float(np.median(row.sent_bytes)),
         rounds_declared=row.rounds_declared,
         doubts=tuple(_doubts(row)),
     )
+
+
+def _no_accuracy(row: StrategyEvidence) -> str:
+    if row.task == "any":
+        return "the subject is declared without labels (task: any), so it has latencies only"
+    return f"the accuracy of {row.operator} has not been measured yet"
 
 
 def _accuracy(row: StrategyEvidence) -> Accuracy | None:

@@ -8,19 +8,21 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from runner.errors import OperatorError
+from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
 from runner.operators import Context, Pass, Refusal
+from runner.proof import PROOF_INPUTS, Signature, check, check_chain, prove_equal
 
-_MANIFEST_VERSION = 1
+_MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,16 @@ class ArtifactFile:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact on disk, or the reason why there can be none."""
+    """A complete artifact on disk, or the reason why there can be none.
+
+    `details` are what JSON holds: `passes`, what each pass says it did, and `proof`, what was shown of the result.
+    """
 
     key: str
     directory: Path
     files: tuple[ArtifactFile, ...]
     reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def inapplicable(self) -> bool:
@@ -73,8 +79,10 @@ class ArtifactStore:
         try:
             content = json.loads(manifest.read_text())
             files = tuple(ArtifactFile(**entry) for entry in content["files"])
-            intact = content["version"] == _MANIFEST_VERSION and all(
-                (directory / file.file).stat().st_size == file.size_bytes for file in files
+            intact = (
+                content["version"] == _MANIFEST_VERSION
+                and "details" in content
+                and all((directory / file.file).stat().st_size == file.size_bytes for file in files)
             )
         except FileNotFoundError:
             intact = False
@@ -83,7 +91,7 @@ class ArtifactStore:
         if not intact:
             shutil.rmtree(directory, ignore_errors=True)
             return None
-        return Artifact(key, directory, files, content["reason"])
+        return Artifact(key, directory, files, content["reason"], content["details"])
 
     def build(
         self,
@@ -98,16 +106,35 @@ class ArtifactStore:
         with tempfile.TemporaryDirectory(dir=self._root, prefix="building-") as scratch:
             target = Path(scratch) / "artifact"
             target.mkdir()
+            files: tuple[ArtifactFile, ...] = ()
+            reason: str | None = None
+            details: Mapping[str, Any] = {}
             try:
-                parts = _apply(model, passes, calibration, Path(scratch))
-                files, reason = _collect(model, parts, target), None
+                signature = check(model)
+                made = _apply(model, passes, calibration, Path(scratch), self._root.parent / "envs")
+                details = _as_stored({"passes": made.details, "proof": _prove(signature, made, calibration)})
+                files = _collect(made.parts, target)
             except Refusal as refusal:
-                files, reason = (), str(refusal)
-            manifest = {"version": _MANIFEST_VERSION, "reason": reason, "files": [asdict(file) for file in files]}
+                reason = str(refusal)
+            manifest = {
+                "version": _MANIFEST_VERSION,
+                "reason": reason,
+                "files": [asdict(file) for file in files],
+                "details": details,
+            }
             (target / "manifest.json").write_text(json.dumps(manifest, indent=2))
             shutil.rmtree(self._root / key, ignore_errors=True)
             target.rename(self._root / key)
-        return Artifact(key, self._root / key, files, reason)
+        return Artifact(key, self._root / key, files, reason, details)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the passes made: the last files, what each pass says it did, and the model before it was cut."""
+
+    parts: tuple[Path, ...]
+    details: tuple[Mapping[str, Any], ...]
+    uncut: Path
 
 
 def _apply(
@@ -115,60 +142,54 @@ def _apply(
     passes: Sequence[Pass],
     calibration: Callable[[int], Sequence[NDArray[np.generic]]],
     scratch: Path,
-) -> tuple[Path, ...]:
-    """The files after the last pass."""
-    _check(model)
+    environments: Path,
+) -> _Made:
+    """Run the passes one after the other."""
     parts: tuple[Path, ...] = (model,)
+    uncut = model
+    details: list[Mapping[str, Any]] = []
     for number, step in enumerate(passes):
         workdir = scratch / f"{number}-{step.name}"
         workdir.mkdir()
         arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
-        parts = step.apply(parts, Context(workdir, arrays))
-    return parts
+        applied = step.apply(parts, Context(workdir, arrays, environments))
+        parts = applied.parts
+        details.append({"pass": step.name, **applied.details})
+        uncut = parts[0] if len(parts) == 1 else uncut
+    return _Made(parts, tuple(details), uncut)
 
 
-def _collect(model: Path, parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:
-    """Verify the parts and move copies of them into the artifact's directory."""
+def _prove(
+    model: Signature, made: _Made, calibration: Callable[[int], Sequence[NDArray[np.generic]]]
+) -> Mapping[str, Any]:
+    """Check the parts; for several, compare them with the model they were cut from."""
+    check_chain(model, [check(part) for part in made.parts])
+    proof: dict[str, Any] = {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
+    if len(made.parts) > 1:
+        proof["composition"] = prove_equal(made.uncut, made.parts, calibration(PROOF_INPUTS))
+    return proof
+
+
+def _collect(parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:
+    """Copy the parts into the artifact's directory; their external data follows after the last part."""
     names = {1: ["model"], 2: ["head", "tail"]}.get(len(parts)) or [f"part{index}" for index in range(len(parts))]
-    for part in parts:
-        _check(part)
-    _same_signature(model, parts)
-    files = []
+    files, data = [], []
     for name, part in zip(names, parts, strict=True):
         destination = target / f"{name}.onnx"
-        shutil.copyfile(part, destination)
-        files.append(ArtifactFile(name, destination.name, file_sha256(destination), destination.stat().st_size))
-    return tuple(files)
+        if has_external_data(part):
+            write_part(whole(read_structure(read_model(part))), destination)
+            data.append(_file(f"{name} data", data_file(destination)))
+        else:
+            shutil.copyfile(part, destination)
+        files.append(_file(name, destination))
+    return (*files, *data)
 
 
-def _check(path: Path) -> None:
-    """ONNX checker, then a load in the real engine."""
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-        _session(path)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {reason}") from error
+def _as_stored(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The details as a reader of the manifest gets them, tuples as lists."""
+    stored: Mapping[str, Any] = json.loads(json.dumps(details))
+    return stored
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _same_signature(model: Path, parts: Sequence[Path]) -> None:
-    """The first part takes what the model took, the last gives what it gave."""
-
-    def signature(values: Sequence[onnxruntime.NodeArg]) -> list[tuple[str, str, tuple[object, ...]]]:
-        return [(value.name, value.type, tuple(value.shape)) for value in values]
-
-    whole, first, last = _session(model), _session(parts[0]), _session(parts[-1])
-    expected, got = signature(whole.get_inputs()), signature(first.get_inputs())
-    if expected != got:
-        raise OperatorError(f"the operator changed the model's inputs from {expected} to {got}")
-    names = [(name, kind) for name, kind, _ in signature(whole.get_outputs())]
-    result = [(name, kind) for name, kind, _ in signature(last.get_outputs())]
-    if names != result:
-        raise OperatorError(f"the operator changed the model's outputs from {names} to {result}")
+def _file(part: str, path: Path) -> ArtifactFile:
+    return ArtifactFile(part, path.name, file_sha256(path), path.stat().st_size)

@@ -6,7 +6,8 @@ Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ from runner.progress import Progress
 from runner.reports import leaderboard_tables
 from runner.reports.units import duration
 from runner.settings import RunnerSettings
+from runner.setups import Setups
 from runner.tiers import Scale, check_host
 
 app = typer.Typer(
@@ -44,9 +46,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
+_STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
 # A pipe has no width of its own; our tables fit 100 columns.
 out = Console(width=None if sys.stdout.isatty() else 100)
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 DatabaseOption = Annotated[
@@ -81,7 +84,7 @@ def _database(url: str | None, *, create: bool = False) -> Database:
 def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
     parsed = Scale.parse(scale)
     check_host(catalog, this_host(), parsed)
-    return Session(catalog, base, selection.launcher.name, parsed)
+    return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
 
 
 @app.command(epilog=_example("runner validate -c strategies.yaml"))
@@ -89,17 +92,20 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
     declared, base = _catalog(catalog)
     strategies = declared.strategies()
-    session = Session(declared, base, "process", Scale.parse("1"))
+    session = Session(declared, base, "process", Scale.parse("1"), _settings().workdir)
     subjects = session.subjects
+    unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     for strategy in strategies:
         from runner.operators import make_pass
 
         for spec in strategy.passes:
             make_pass(spec.name, spec.options)
     if as_json:
-        _print_json({"valid": True, "subjects": list(subjects), "strategies": [s.name for s in strategies]})
+        names = [strategy.name for strategy in strategies]
+        _print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
+    _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
 
 
 @app.command(epilog=_example("runner plan --json"))
@@ -119,11 +125,22 @@ def plan(
         _print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
-    if not (made.rounds or made.accuracies):
+    counts = Counter(strategy.subject for strategy in declared.strategies())
+    _print_lacks(
+        {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
+    )
+    if made.rounds or made.accuracies:
+        out.print(_plan_table(made))
+        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+    elif not made.unready:
         out.print(_NOTHING_MISSING)
-        return
-    out.print(_plan_table(made))
-    out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+
+
+def _print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
+    for title, reasons in lacks.items():
+        out.print(title, highlight=False)
+        for reason in reasons:
+            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def _plan_table(made: Plan) -> Table:
@@ -168,6 +185,7 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
             for task in made.rounds
         ],
         "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
+        "unready": made.unready,
         "estimate_s": made.estimate_s,
     }
 
@@ -189,7 +207,11 @@ def fill_catalog(
     workdir = _settings().workdir
     with FillLock(workdir, target):
         opened = open_database(target, create=True)
-        outcome = _fill(session, opened, selection, workdir)
+        try:
+            outcome = _fill(session, opened, selection, workdir)
+        except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
+            err.print(_STOPPED)
+            raise typer.Exit(1) from None
     if as_json:
         _print_json(
             {
@@ -213,24 +235,22 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
         environment_id = environment.store_environment(writing, session, selection)
         store.sync_slos(writing, session.catalog.slos)
         writing.commit()
+    session.prepare()
     made = make_plan(session, database, environment.key(session))
-    with database.session() as writing:
-        environment.sync_strategies(writing, made, environment_id, session)
-        writing.commit()
     if not (made.rounds or made.accuracies):
         err.print(_NOTHING_MISSING)
     else:
         selection.launcher.prepare()
-    with Progress(err, made.estimate_s) as progress:
-        stop = StopRequest(progress)
-        artifacts = ArtifactStore(workdir / "artifacts")
-        filler = Filler(session, database, selection.launcher, artifacts, workdir, environment_id, progress)
-        with stop.listening():
-            outcome = filler.run(made, stop)
-    with database.session() as writing:
-        environment.sync_strategies(writing, made, environment_id, session)
-        writing.commit()
-    return outcome
+    setups = Setups(session, ArtifactStore(workdir / "artifacts"), workdir)
+    with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
+        filler = Filler(setups, database, selection.launcher, environment_id, progress)
+        filler.build(made, stop)
+        made = make_plan(session, database, environment.key(session))
+        with database.session() as writing:
+            environment.sync_strategies(writing, made, environment_id, session)
+            writing.commit()
+        progress.expect(made.estimate_s)
+        return filler.measure(made, stop)
 
 
 def _report(outcome: Outcome) -> None:
@@ -240,7 +260,7 @@ def _report(outcome: Outcome) -> None:
     for line in outcome.invalid:
         err.print(f"[yellow]invalid[/] {escape(line)}")
     if outcome.stopped:
-        err.print("stopped; everything measured so far is stored. Continue with: runner fill-catalog")
+        err.print(_STOPPED)
     elif not outcome.complete:
         err.print("try the missing ones again with: runner fill-catalog")
 
@@ -251,8 +271,10 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     with _database(database).session() as session:
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
+        failed = [dict(row) for row in store.failed_accuracies(session)]
+        inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
-        _print_json({"coverage": rows, "troubles": troubles})
+        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
@@ -263,6 +285,10 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
             f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
         )
+    for each in inapplicable:
+        out.print(f"{each['subject']}/{each['operator']}@{each['placement']}: inapplicable: {escape(each['reason'])}")
+    for each in failed:
+        out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
 
 
 @app.command(epilog=_example("runner leaderboard --subject fashion-resnet"))
@@ -274,6 +300,7 @@ def leaderboard(
     """Print every strategy with evidence, fastest first, per subject."""
     with _database(database).session() as session:
         rows = store.leaderboard(session, subject=subject)
+        inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
         _print_json([dict(row) for row in rows])
         return
@@ -282,6 +309,8 @@ def leaderboard(
     for table in leaderboard_tables(rows):
         out.print(table)
         out.print()
+    for each in inapplicable:
+        out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
 
 
 @app.command(epilog=_example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
@@ -334,9 +363,6 @@ def run(arguments: Callable[[], None] = app) -> int:
         arguments()
     except (RunnerError, CatalogError, RecommenderError) as error:
         err.print(f"[red]error:[/] {escape(str(error))}")
-        return 1
-    except KeyboardInterrupt:
-        err.print("stopped; everything measured so far is stored. Continue with: runner fill-catalog")
         return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0

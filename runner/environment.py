@@ -63,7 +63,7 @@ def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, sessio
                 subject=strategy.subject,
                 operator=strategy.operator,
                 placement=strategy.placement.name,
-                passes=records.passes(keyed),
+                passes=records.passes(keyed.passes),
                 tiers=strategy.placement.tiers,
                 task=session.catalog.subjects[strategy.subject].task,
                 rounds=session.catalog.experiment.rounds,

@@ -3,6 +3,7 @@
     RunnerError                     shown to the user as one message, exit code 1
     ├── SubjectError                a subject's model or data cannot be read
     ├── OperatorError               an operator cannot be applied (its refusals derive from it)
+    │   └── ModelFileError          a file is not an ONNX model that can be read (path)
     ├── HostTooSmallError           the declared tiers do not fit this machine
     ├── LaunchError                 tiers do not come up (tier, log_tail)
     │   └── EngineUnavailableError  no container engine answers, or it went away
@@ -10,6 +11,8 @@
 
 A `LaunchError` or a `TierCallError` ends one measurement, which is stored as failed with the reason and the log's tail.
 """
+
+from pathlib import Path
 
 
 class RunnerError(Exception):
@@ -22,6 +25,14 @@ class SubjectError(RunnerError):
 
 class OperatorError(RunnerError):
     """An operator could not be applied to a model."""
+
+
+class ModelFileError(OperatorError):
+    """A file is not the ONNX model it should be: cut short, damaged, or reaching outside its folder."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path.name} is not a readable ONNX model: {reason}")
+        self.path = path
 
 
 class HostTooSmallError(RunnerError):

@@ -1,23 +1,29 @@
-"""One strategy in one round: fresh tiers, probes, warm-up, samples, counters, tear-down (DESIGN section 4)."""
+"""One strategy in one round: fresh tiers, probes, warm-up, samples, counters, tear-down (DESIGN section 4).
 
+Counters are read at three moments: when the parts are loaded, when the warm-up is over, and after the last sample. What
+lies between the last two belongs to the measured samples alone.
+"""
+
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.artifacts import Artifact
+from runner.host_load import Snapshot, processes
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
+from runner.probing import Moment, ProbedLink, probe_link
 from tierserver.messages import (
     Evaluate,
     EvaluateResult,
-    LinkProbe,
     Load,
     LoadResult,
     Measure,
+    MeasureResult,
     PartSpec,
     Postprocess,
     Preprocess,
-    Probe,
     Sample,
     Stats,
     StatsResult,
@@ -26,10 +32,6 @@ from tierserver.messages import (
 # What a sample means: raised whenever the clock, the parts or the transport change, so that old latencies are missing.
 PROTOCOL_VERSION = 1
 
-# A probe's payloads take this long at the declared rate: long against scheduling noise, short against a measurement.
-_PROBE_SMALL_S = 0.02
-_PROBE_LARGE_S = 0.2
-_PROBE_MINIMUM_BYTES = 4096
 _LOAD_DEADLINE_S = 120.0
 _STATS_DEADLINE_S = 10.0
 _SAMPLE_DEADLINE_S = 60.0
@@ -45,6 +47,7 @@ class Setup:
     placement: Sequence[str]
     tiers: Sequence[TierLimits]
     links: Sequence[LinkLimits]
+    tolerances: Mapping[str, float]
     preprocess: Preprocess
     postprocess: Postprocess
 
@@ -62,12 +65,24 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one round of one strategy gave."""
+    """What one round of one strategy gave; `probed` holds each link twice, before and after the samples."""
 
+    warmup: tuple[Sample, ...]
     samples: tuple[Sample, ...]
-    probes: Mapping[str, LinkProbe]
-    stats: Mapping[str, StatsResult]
+    probed: tuple[ProbedLink, ...]
+    loaded: Snapshot
+    warmed: Snapshot
+    ended: Snapshot
     cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Per tier that runs a part: seconds to create its sessions, and graph nodes per execution provider."""
+
+    cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
 
 
 def measure(
@@ -85,34 +100,64 @@ def measure(
         When a tier does not come up, dies, or the engine goes away; nothing of the round is kept then.
     """
     client = setup.tiers[0].name
-    mounts = _mounts(setup, client, protocol)
-    with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
-        cold_start_s = _load_parts(deployment, setup)
-        probes = {link.name: _probe(deployment, link) for link in setup.links}
-        samples: list[Sample] = []
+    with launcher.launch(setup.tiers, setup.links, _mounts(setup, client, protocol)) as deployment:
+        parts = _load_parts(deployment, setup)
+        loaded = _snapshot(deployment)
+        before = _probe_links(deployment, setup, "before")
+        warmup = _send(deployment, setup, protocol, repetitions=0, warmup=protocol.warmup, on_sample=on_sample)
+        warmed = _snapshot(deployment)
+        measured = _send(deployment, setup, protocol, repetitions=protocol.repetitions, warmup=0, on_sample=on_sample)
+        ended = _snapshot(deployment)
+        after = _probe_links(deployment, setup, "after")
+    probed = (*before, *after)
+    return Measured(warmup, measured, probed, loaded, warmed, ended, parts.cold_start_s, parts.provider_nodes)
 
-        def collect(event: Mapping[str, Any]) -> None:
-            if event.get("event") == "sample":
-                samples.append(Sample.from_json(event["sample"]))
-                on_sample(samples[-1])
 
-        first = setup.placement[0]
-        command = Measure(
-            model=setup.subject,
-            url=None if first == client else deployment.url(client, first),
-            inputs_dir=deployment.tiers[client].path("inputs"),
-            input_ids=tuple(protocol.input_ids),
-            repetitions=protocol.repetitions,
-            warmup=protocol.warmup,
-        )
-        inferences = (protocol.warmup + protocol.repetitions) * len(protocol.input_ids)
-        deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * inferences
-        deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
-        stats = {
-            name: StatsResult.from_json(tier.call(Stats().to_json(), deadline_s=_STATS_DEADLINE_S))
-            for name, tier in deployment.tiers.items()
-        }
-    return Measured(tuple(samples), probes, stats, cold_start_s)
+def _send(
+    deployment: Deployment,
+    setup: Setup,
+    protocol: Protocol,
+    *,
+    repetitions: int,
+    warmup: int,
+    on_sample: Callable[[Sample], None],
+) -> tuple[Sample, ...]:
+    """All inputs so many times, through the client's tier; what is only warm-up comes back in one piece."""
+    if not repetitions + warmup:
+        return ()
+    client, first = setup.tiers[0].name, setup.placement[0]
+    command = Measure(
+        model=setup.subject,
+        url=None if first == client else deployment.url(client, first),
+        inputs_dir=deployment.tiers[client].path("inputs"),
+        input_ids=tuple(protocol.input_ids),
+        repetitions=repetitions,
+        warmup=warmup,
+    )
+    samples: list[Sample] = []
+
+    def collect(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "sample":
+            samples.append(Sample.from_json(event["sample"]))
+            on_sample(samples[-1])
+
+    deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * (repetitions + warmup) * len(protocol.input_ids)
+    result = deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
+    return (*MeasureResult.from_json(result).warmup, *samples)
+
+
+def _snapshot(deployment: Deployment) -> Snapshot:
+    tiers = {
+        name: StatsResult.from_json(tier.call(Stats().to_json(), deadline_s=_STATS_DEADLINE_S))
+        for name, tier in deployment.tiers.items()
+    }
+    return Snapshot(tiers, processes())
+
+
+def _probe_links(deployment: Deployment, setup: Setup, moment: Moment) -> tuple[ProbedLink, ...]:
+    return tuple(
+        probe_link(deployment, link, tolerance=setup.tolerances[link.name], moment=moment) for link in setup.links
+    )
 
 
 def evaluate(
@@ -123,19 +168,20 @@ def evaluate(
     items_key: str,
     on_items: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluateResult:
-    """Judge an artifact on every validation item, inside one tier."""
-    tier = setup.tiers[0]
-    mounts = {tier.name: [*_model_mounts(setup, setup.artifact.files), Mount("items", {items.name: items}, items_key)]}
+    """Judge an artifact on every validation item, from inside the tier of its first part."""
+    first = setup.placement[0]
+    mounts = {name: _model_mounts(setup, setup.artifact.files) for name in setup.placement}
+    mounts[first].append(Mount("items", {items.name: items}, items_key))
 
     def progress(event: Mapping[str, Any]) -> None:
         if event.get("event") == "items":
             on_items(int(event["done"]), int(event["total"]))
 
-    with launcher.launch([tier], [], mounts) as deployment:
+    with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
         _load_parts(deployment, setup)
-        running = deployment.tiers[tier.name]
-        command = Evaluate(model=setup.subject, items_file=f"{running.path('items')}/{items.name}")
-        return EvaluateResult.from_json(running.call(command.to_json(), on_event=progress, deadline_s=3600.0))
+        tier = deployment.tiers[first]
+        command = Evaluate(model=setup.subject, items_file=f"{tier.path('items')}/{items.name}")
+        return EvaluateResult.from_json(tier.call(command.to_json(), on_event=progress, deadline_s=3600.0))
 
 
 def _model_mounts(setup: Setup, files: Sequence[Any]) -> list[Mount]:
@@ -151,11 +197,12 @@ def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mou
     return mounts
 
 
-def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
+def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
     """Create the ONNX Runtime sessions on their tiers, last part first, and give every relay its route."""
     threads = {tier.name: tier.threads for tier in setup.tiers}
     last = len(setup.placement) - 1
     cold_start_s: dict[str, float] = {}
+    provider_nodes: dict[str, dict[str, int]] = {}
     parts: dict[str, list[PartSpec]] = {tier.name: [] for tier in setup.tiers}
     for index, name in enumerate(setup.placement):
         following = None if index == last else deployment.url(name, setup.placement[index + 1])
@@ -175,16 +222,5 @@ def _load_parts(deployment: Deployment, setup: Setup) -> dict[str, float]:
         result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
         if parts[name]:
             cold_start_s[name] = sum(result.cold_start_s.values())
-    return cold_start_s
-
-
-def _probe(deployment: Deployment, link: LinkLimits) -> LinkProbe:
-    """Time a small and a large payload over the link, both ways."""
-    slower = min(link.up_bit_per_s, link.down_bit_per_s)
-    command = Probe(
-        url=deployment.url(link.upstream, link.downstream),
-        small_bytes=max(_PROBE_MINIMUM_BYTES, int(slower * _PROBE_SMALL_S / 8)),
-        large_bytes=max(8 * _PROBE_MINIMUM_BYTES, int(slower * _PROBE_LARGE_S / 8)),
-        repetitions=1,
-    )
-    return LinkProbe.from_json(deployment.tiers[link.upstream].call(command.to_json(), deadline_s=60.0))
+            provider_nodes[name] = dict(sum(map(Counter, result.provider_nodes.values()), Counter()))
+    return _Loaded(cold_start_s, provider_nodes)

@@ -3,11 +3,10 @@
 import random
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 from typing import Protocol as Interface
 
@@ -15,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.evidence import Database, store
-from catalog.keys import content_key
 from runner import records
-from runner.artifacts import Artifact, ArtifactStore
-from runner.errors import LaunchError, OperatorError, RunnerError, TierCallError
-from runner.experiment import Protocol, Setup, evaluate, measure
+from runner.artifacts import Artifact
+from runner.errors import LaunchError, OperatorError, TierCallError
+from runner.experiment import evaluate, measure
 from runner.launchers import Launcher
-from runner.plan import Keyed, MissingAccuracy, MissingRound, Plan, Session
-from runner.subjects import Subject
-from runner.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
+from runner.operators import Pass
+from runner.plan import Keyed, MissingAccuracy, MissingRound, Plan
+from runner.setups import Setups
 from tierserver.imaging import preprocess
-from tierserver.messages import Postprocess, Preprocess
+from tierserver.messages import Preprocess
 
 
 class Watcher(Interface):
@@ -82,86 +80,108 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Filler:
-    """Executes a plan and stores each result as soon as it is there."""
+class _Wanted:
+    """An artifact that evidence is to be measured with."""
 
-    session: Session
+    subject: str
+    operator: str
+    key: str
+    passes: tuple[Pass, ...]
+    declared: bool = True
+
+
+def _wanted(keyed: Keyed) -> Iterator[_Wanted]:
+    """What a strategy runs, and what its accuracy is measured on where that is the uncut model."""
+    subject, operator = keyed.strategy.subject, keyed.strategy.operator
+    yield _Wanted(subject, operator, keyed.artifact_key, keyed.passes)
+    if keyed.judged.artifact_key != keyed.artifact_key:
+        yield _Wanted(subject, f"{operator} (uncut)", keyed.judged.artifact_key, keyed.judged.passes, declared=False)
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Executes a plan and stores each result as soon as it is there: `build`, then `measure` what is planned anew."""
+
+    setups: Setups
     database: Database
     launcher: Launcher
-    artifacts: ArtifactStore
-    workdir: Path
     environment_id: int
     watcher: Watcher
+    outcome: Outcome = field(default_factory=Outcome)
 
-    def run(self, plan: Plan, stop: StopRequest) -> Outcome:
+    def build(self, plan: Plan, stop: StopRequest) -> None:
+        """Build what the missing evidence needs, each artifact once, and store what was found.
+
+        What was built decides more than its files: an operator may turn out inapplicable, and parts that do not equal
+        the model they were cut from are judged on their own. Plan again afterwards.
+        """
+        every = [wanted for keyed in plan.declared for wanted in _wanted(keyed)]
+        named = {wanted.key: wanted for wanted in sorted(every, key=lambda wanted: wanted.declared)}
+        tasks: Sequence[MissingAccuracy | MissingRound] = (*plan.accuracies, *plan.rounds)
+        needed = {wanted.key for task in tasks for wanted in _wanted(task.keyed)}
+        for wanted in named.values():
+            if stop.requested:
+                break
+            found = self.setups.artifacts.find(wanted.key)
+            if found is None and wanted.key in needed:
+                found = self._build(wanted)
+            if found is not None:
+                self._store_artifact(wanted, found, found.reason)
+
+    def measure(self, plan: Plan, stop: StopRequest) -> Outcome:
         """Do everything the plan lists; one failed measurement never stops the others."""
-        outcome = Outcome()
-        self._build_artifacts(plan, outcome)
         for accuracy in plan.accuracies:
             if stop.requested:
                 break
-            if self.artifacts.find(accuracy.keyed.artifact_key):
-                self._judge(accuracy, outcome)
-        for number, seed, task in _rounds(plan, self.session.catalog.experiment.seed):
+            if self._usable(accuracy.keyed.judged.artifact_key):
+                self._judge(accuracy)
+        for number, seed, task in _rounds(plan, self.setups.session.catalog.experiment.seed):
             if stop.requested:
                 break
-            if self._usable(task.keyed):
-                self._measure(task, number, seed, outcome)
-        outcome.stopped = stop.requested
-        return outcome
+            if self._usable(task.keyed.artifact_key):
+                self._measure(task, number, seed)
+        self.outcome.stopped = stop.requested
+        return self.outcome
 
-    def _usable(self, keyed: Keyed) -> bool:
-        artifact = self.artifacts.find(keyed.artifact_key)
+    def _usable(self, key: str) -> bool:
+        artifact = self.setups.artifacts.find(key)
         return artifact is not None and not artifact.inapplicable
 
-    def _build_artifacts(self, plan: Plan, outcome: Outcome) -> None:
-        """Build what the missing evidence needs, each artifact once."""
-        tasks: Sequence[MissingAccuracy | MissingRound] = (*plan.accuracies, *plan.rounds)
-        needed = {task.keyed.artifact_key: task.keyed for task in tasks}
-        for key, keyed in needed.items():
-            if self.artifacts.find(key) is not None:
-                continue
-            strategy = keyed.strategy
-            self.watcher.begin(f"{strategy.subject} · build {strategy.operator}", 0.0)
-            try:
-                artifact = self._build(keyed)
-            except OperatorError as error:
-                self._store_artifact(keyed, None, str(error))
-                outcome.failures.append(f"{strategy.subject}/{strategy.operator}: {error}")
-                self.watcher.end(f"failed: {error}")
-                continue
-            self._store_artifact(keyed, artifact, artifact.reason)
-            outcome.inapplicable += artifact.inapplicable
-            self.watcher.end(f"inapplicable: {artifact.reason}" if artifact.inapplicable else "ok")
-        for keyed in {keyed.artifact_key: keyed for keyed in plan.declared}.values():
-            found = self.artifacts.find(keyed.artifact_key)
-            if found is not None:
-                self._store_artifact(keyed, found, found.reason)
-
-    def _build(self, keyed: Keyed) -> Artifact:
-        subject = self.session.subjects[keyed.strategy.subject]
+    def _build(self, wanted: _Wanted) -> Artifact | None:
+        """Build one artifact; None where that failed, which is stored and told."""
+        subject = self.setups.session.subjects[wanted.subject]
         settings = Preprocess.from_json(subject.preprocess)
 
         def calibration(count: int) -> list[NDArray[np.generic]]:
             return [preprocess(image, settings) for image in subject.dataset.calibration(count)]
 
-        return self.artifacts.build(
-            keyed.artifact_key, model=subject.model, passes=keyed.passes, calibration=calibration
-        )
+        self.watcher.begin(f"{wanted.subject} · build {wanted.operator}", 0.0)
+        try:
+            built = self.setups.artifacts.build(
+                wanted.key, model=subject.model, passes=wanted.passes, calibration=calibration
+            )
+        except OperatorError as error:
+            self._store_artifact(wanted, None, str(error))
+            self._fail(f"{wanted.subject}/{wanted.operator}: {error}")
+            return None
+        self.outcome.inapplicable += built.inapplicable
+        self.watcher.end(f"inapplicable: {built.reason}" if built.inapplicable else "ok")
+        return built
 
-    def _store_artifact(self, keyed: Keyed, artifact: Artifact | None, reason: str | None) -> None:
+    def _store_artifact(self, wanted: _Wanted, artifact: Artifact | None, reason: str | None) -> None:
+        record = records.artifact(wanted.key, wanted.subject, wanted.operator, wanted.passes, artifact, reason)
         with self.database.session() as writing:
-            store.upsert_artifact(writing, records.artifact(keyed, artifact, reason))
+            store.upsert_artifact(writing, record)
             writing.commit()
 
-    def _judge(self, task: MissingAccuracy, outcome: Outcome) -> None:
-        """Measure one accuracy, in a tier of the widest declared kind that shares its key."""
+    def _judge(self, task: MissingAccuracy) -> None:
+        """Measure one accuracy and store it, or why it could not be measured."""
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started = datetime.now(UTC)
+        setup = self.setups.accuracy(task.keyed)
+        items, key = self.setups.items(task.keyed)
         try:
-            setup = self._accuracy_setup(task.keyed)
-            items, key = self._items(self.session.subjects[strategy.subject])
             result = evaluate(
                 self.launcher,
                 setup,
@@ -170,23 +190,21 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
-            self._fail(outcome, f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
+            self._store_accuracy(records.failed_accuracy(task.keyed, self.environment_id, setup, error, started))
+            self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started)
-        with self.database.session() as writing:
-            store.record_accuracy(writing, record)
-            writing.commit()
-        outcome.accuracies += 1
+        self._store_accuracy(records.accuracy(task.keyed, self.environment_id, setup, result, started))
+        self.outcome.accuracies += 1
         self.watcher.end("ok")
 
-    def _measure(self, task: MissingRound, position: int, seed: int, outcome: Outcome) -> None:
+    def _measure(self, task: MissingRound, position: int, seed: int) -> None:
         """Measure one strategy in one round and store it as one transaction."""
         strategy, keyed = task.keyed.strategy, task.keyed
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
         started, clock = datetime.now(UTC), time.monotonic()
-        setup, protocol = self._setup(keyed), self._protocol(keyed)
-        total = len(protocol.input_ids) * protocol.repetitions
+        setup, protocol = self.setups.latency(keyed), self.setups.protocol(keyed)
+        total = len(protocol.input_ids) * (protocol.repetitions + protocol.warmup)
         done = 0
 
         def tick(sample: object) -> None:
@@ -199,16 +217,15 @@ class Filler:
             measured = measure(self.launcher, setup, protocol, on_sample=tick)
         except (LaunchError, TierCallError) as error:
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
-            self._fail(outcome, f"{label}: {error}")
+            self._fail(f"{label}: {error}")
             return
-        tolerances = {name: self.session.catalog.links[name].tolerance for name in strategy.links}
-        record = records.complete(attempt, setup, measured, tolerances, time.monotonic() - clock)
+        record = records.complete(attempt, setup, measured, time.monotonic() - clock)
         self._store_measurement(record)
         if record.verdict == "INVALID":
-            outcome.invalid.append(f"{label}: {record.reason}")
+            self.outcome.invalid.append(f"{label}: {record.reason}")
             self.watcher.end(f"INVALID: {record.reason}")
             return
-        outcome.measured += 1
+        self.outcome.measured += 1
         self.watcher.end("ok")
 
     def _store_measurement(self, record: store.MeasurementRecord) -> None:
@@ -216,74 +233,14 @@ class Filler:
             store.record_measurement(writing, record)
             writing.commit()
 
-    def _fail(self, outcome: Outcome, message: str) -> None:
-        outcome.failures.append(message)
+    def _store_accuracy(self, record: store.AccuracyRecord) -> None:
+        with self.database.session() as writing:
+            store.record_accuracy(writing, record)
+            writing.commit()
+
+    def _fail(self, message: str) -> None:
+        self.outcome.failures.append(message)
         self.watcher.end(f"failed: {message}")
-
-    def _setup(self, keyed: Keyed) -> Setup:
-        strategy, catalog = keyed.strategy, self.session.catalog
-        return Setup(
-            subject=strategy.subject,
-            artifact=self._artifact(keyed),
-            providers=self._providers(strategy.placement.tiers),
-            placement=strategy.placement.tiers,
-            tiers=route_tiers(catalog, strategy, self.session.scale, self.session.host),
-            links=route_links(catalog, strategy, self.session.scale),
-            preprocess=Preprocess.from_json(self.session.subjects[strategy.subject].preprocess),
-            postprocess=Postprocess.from_json(self.session.subjects[strategy.subject].postprocess),
-        )
-
-    def _accuracy_setup(self, keyed: Keyed) -> Setup:
-        """The same artifact in one tier: of those with this provider, the one with the most CPUs."""
-        catalog, strategy = self.session.catalog, keyed.strategy
-        provider = resolve_provider(catalog.tiers[keyed.accuracy_tier].provider)
-        alike = [name for name in catalog.tiers if resolve_provider(catalog.tiers[name].provider) == provider]
-        widest = max(alike, key=lambda name: catalog.tiers[name].cpus)
-        limits = tier_limits(catalog, widest, self.session.scale, self.session.host)
-        return Setup(
-            subject=strategy.subject,
-            artifact=self._artifact(keyed),
-            providers=self._providers((widest,)),
-            placement=(widest,),
-            tiers=(limits,),
-            links=(),
-            preprocess=Preprocess.from_json(self.session.subjects[strategy.subject].preprocess),
-            postprocess=Postprocess.from_json(self.session.subjects[strategy.subject].postprocess),
-        )
-
-    def _artifact(self, keyed: Keyed) -> Artifact:
-        artifact = self.artifacts.find(keyed.artifact_key)
-        if artifact is None or artifact.inapplicable:
-            raise RunnerError(f"no artifact for {keyed.strategy.subject}/{keyed.strategy.operator}")
-        return artifact
-
-    def _providers(self, tiers: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        declared = self.session.catalog.tiers
-        return {name: (onnxruntime_provider(resolve_provider(declared[name].provider)),) for name in tiers}
-
-    def _protocol(self, keyed: Keyed) -> Protocol:
-        """The inputs as files, written once per selection."""
-        subject, experiment = self.session.subjects[keyed.strategy.subject], self.session.catalog.experiment
-        key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
-        directory = self.workdir / "inputs" / key
-        if not directory.exists():
-            staging = directory.with_name(f"{key}.{random.getrandbits(32):08x}")
-            staging.mkdir(parents=True)
-            subject.dataset.write_inputs(staging, keyed.input_ids)
-            staging.rename(directory)
-        files = {name: directory / name for name in keyed.input_ids}
-        return Protocol(files, key, keyed.input_ids, experiment.repetitions, experiment.warmup)
-
-    def _items(self, subject: Subject) -> tuple[Path, str]:
-        """The validation items as one file, written once."""
-        key = subject.dataset.fingerprint()
-        path = self.workdir / "items" / key / "items.npz"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staging = path.with_name("items.writing.npz")
-            subject.dataset.write_items(staging)
-            staging.rename(path)
-        return path, key
 
 
 def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:

@@ -1,23 +1,22 @@
 """What is missing, why, and how long it would take: declared strategies minus valid evidence."""
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from sqlmodel import Session as SqlSession
 
-from catalog.declaration import Catalog, Strategy, SubjectSpec
+from catalog.declaration import Catalog, Strategy
 from catalog.evidence import Database, store
 from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner import host as host_facts
 from runner.artifacts import file_sha256
-from runner.errors import SubjectError
 from runner.experiment import PROTOCOL_VERSION
-from runner.operators import Pass, make_pass
-from runner.subjects import Subject, resolve_subject
+from runner.operators import Partition, Pass, make_pass
+from runner.subjects import Subject, resolve_declared
 from runner.tiers import Scale, resolve_provider, route_links, route_tiers
 
 # Guesses for strategies never measured here; the progress bar corrects them as it goes.
@@ -36,6 +35,7 @@ class Session:
     base: Path
     launcher: str
     scale: Scale
+    workdir: Path = Path(".tierwise")
 
     @cached_property
     def host(self) -> host_facts.Host:
@@ -43,13 +43,31 @@ class Session:
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
-        return {name: _resolve(name, spec, self.base) for name, spec in self.catalog.subjects.items()}
+        built = self.workdir / "models"
+        declared = self.catalog.subjects.items()
+        return {name: resolve_declared(name, spec, base=self.base, built=built) for name, spec in declared}
+
+    def prepare(self) -> None:
+        """Build the models that are built here; raises SubjectError for what a subject still lacks."""
+        for subject in self.subjects.values():
+            subject.prepare()
 
 
-def _resolve(name: str, spec: SubjectSpec, base: Path) -> Subject:
-    if not isinstance(spec.dataset, str):
-        raise SubjectError(f"subject {name}: datasets of one's own are not supported yet; use a builtin: dataset")
-    return resolve_subject(name, spec.model, spec.dataset, spec.task, base)
+@dataclass(frozen=True)
+class Judged:
+    """What an accuracy is measured on, and on which tiers' providers.
+
+    A partition whose parts are shown to be bit-identical to the uncut model inherits that model's accuracy; otherwise
+    `composed` parts are judged together, each with its own tier's provider.
+    """
+
+    artifact_key: str
+    passes: tuple[Pass, ...]
+    tiers: tuple[str, ...]
+
+    @property
+    def composed(self) -> bool:
+        return len(self.tiers) > 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,7 @@ class Keyed:
     passes: tuple[Pass, ...]
     artifact_key: str
     accuracy_key: str
-    accuracy_tier: str
+    judged: Judged
     latency_key: str
     conditions: Mapping[str, object]
     input_ids: tuple[str, ...]
@@ -88,40 +106,38 @@ class MissingAccuracy:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a fill would do, in the order it would do it."""
+    """Everything a fill would do, in the order it would do it; `unready` says which subjects lack what."""
 
     declared: tuple[Keyed, ...]
     inapplicable: Mapping[str, str]
     accuracies: tuple[MissingAccuracy, ...]
     rounds: tuple[MissingRound, ...]
+    unready: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def estimate_s(self) -> float:
         return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
 
 
-def key_strategy(session: Session, strategy: Strategy) -> Keyed:
-    """Compute the three content keys of a declared strategy on this host."""
+def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[str] = ()) -> Keyed:
+    """Compute the three content keys of a declared strategy on this host.
+
+    `unequal` are the artifacts whose parts are known not to be bit-identical to the model they were cut from; of all
+    others equality is expected, and shown when they are built.
+    """
     catalog, subject = session.catalog, session.subjects[strategy.subject]
     passes = tuple(make_pass(spec.name, spec.options) for spec in strategy.passes)
-    versions = host_facts.versions()
-    calibrated = any(step.calibration_samples for step in passes)
-    artifact = artifact_key(
-        model_sha256=file_sha256(subject.model),
-        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
-        pass_versions={step.name: step.version for step in passes},
-        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
-        tools={name: versions[name] for name in ("onnx", "onnxruntime")} if passes else {},
-    )
+    artifact = _artifact_key(subject, passes)
     provider = {name: resolve_provider(catalog.tiers[name].provider) for name in strategy.route}
-    ran_on = strategy.placement.tiers[-1]
+    judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
+    providers = [provider[name] for name in judged.tiers]
     accuracy = accuracy_key(
-        artifact_key=artifact,
+        artifact_key=judged.artifact_key,
         dataset_fingerprint=subject.dataset.fingerprint(),
         preprocess=subject.preprocess,
         postprocess=subject.postprocess,
-        provider=provider[ran_on],
-        runtime=versions["onnxruntime"],
+        provider=providers if judged.composed else providers[0],
+        runtime=host_facts.versions()["onnxruntime"],
         cpu_model=session.host.cpu_model,
     )
     input_ids = select_inputs(catalog, subject)
@@ -134,9 +150,41 @@ def key_strategy(session: Session, strategy: Strategy) -> Keyed:
         postprocess=subject.postprocess,
         **conditions,
     )
-    return Keyed(
-        strategy, passes, artifact, accuracy, ran_on, latency, conditions, input_ids, catalog.experiment.select
+    select = catalog.experiment.select
+    return Keyed(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
+
+
+def _artifact_key(subject: Subject, passes: Sequence[Pass]) -> str:
+    versions = host_facts.versions()
+    calibrated = any(step.calibration_samples for step in passes)
+    return artifact_key(
+        model_sha256=_model_sha256(subject.model),
+        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
+        pass_versions={step.name: step.version for step in passes},
+        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
+        tools={name: versions[name] for name in ("onnx", "onnxruntime")} if passes else {},
     )
+
+
+def _judged(
+    subject: Subject, passes: tuple[Pass, ...], tiers: tuple[str, ...], provider: Mapping[str, str], *, unequal: bool
+) -> Judged:
+    cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
+    mixed = len({provider[name] for name in tiers}) > 1
+    if cut is None or unequal or mixed:
+        return Judged(_artifact_key(subject, passes), passes, tiers[-1:] if cut is None else tiers)
+    return Judged(_artifact_key(subject, passes[:cut]), passes[:cut], tiers[-1:])
+
+
+def _model_sha256(path: Path) -> str:
+    """Hash a model once per process: there are many strategies for one file of hundreds of megabytes."""
+    stat = path.stat()
+    return _hashed(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    return file_sha256(path)
 
 
 def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
@@ -179,14 +227,18 @@ def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
 
 def make_plan(session: Session, database: Database, environment_key: str) -> Plan:
     """Compare what is declared with what is known."""
-    declared = tuple(key_strategy(session, strategy) for strategy in session.catalog.strategies())
+    unready = {name: lacks for name, subject in session.subjects.items() if (lacks := subject.absent())}
     with database.session() as reading:
+        unequal = store.unequal_compositions(reading)
+        strategies = [strategy for strategy in session.catalog.strategies() if strategy.subject not in unready]
+        declared = tuple(key_strategy(session, strategy, unequal=unequal) for strategy in strategies)
         inapplicable = store.inapplicable_artifacts(reading)
         known = _Known(reading, environment_key)
         usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
-        accuracies = _missing_accuracies(usable, known)
+        judged = [keyed for keyed in usable if session.subjects[keyed.strategy.subject].task != "any"]
+        accuracies = _missing_accuracies(judged, known)
         rounds = _missing_rounds(session, usable, known)
-    return Plan(declared, inapplicable, accuracies, rounds)
+    return Plan(declared, inapplicable, accuracies, rounds, unready)
 
 
 class _Known:
@@ -202,6 +254,9 @@ class _Known:
     def accuracy(self, key: str) -> bool:
         return store.accuracy_done(self._reading, key)
 
+    def accuracy_failure(self, key: str) -> str | None:
+        return store.last_accuracy_failure(self._reading, key)
+
     def last(self, strategy: Strategy) -> store.LastMeasurement | None:
         return store.last_measurement(
             self._reading, strategy.subject, strategy.operator, strategy.placement.name, self._environment_key
@@ -212,7 +267,9 @@ def _missing_accuracies(declared: Sequence[Keyed], known: _Known) -> tuple[Missi
     missing: dict[str, MissingAccuracy] = {}
     for keyed in declared:
         if keyed.accuracy_key not in missing and not known.accuracy(keyed.accuracy_key):
-            missing[keyed.accuracy_key] = MissingAccuracy(keyed, "no accuracy with this key", _ACCURACY_S)
+            failure = known.accuracy_failure(keyed.accuracy_key)
+            reason = f"last attempt failed: {failure.splitlines()[0]}" if failure else "no accuracy with this key"
+            missing[keyed.accuracy_key] = MissingAccuracy(keyed, reason, _ACCURACY_S)
     return tuple(missing.values())
 
 

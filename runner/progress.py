@@ -37,6 +37,10 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def expect(self, total_s: float) -> None:
+        """Correct the estimate, once it is known what there is to do."""
+        self._bar.update(self._task, total=max(self._base_s + total_s, 1e-9))
+
     def begin(self, what: str, estimate_s: float) -> None:
         self._what, self._estimate_s = what, estimate_s
         self._bar.update(self._task, description=escape(what))

@@ -1,6 +1,6 @@
 """From what was measured to records of the evidence, verdict included."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -17,15 +17,16 @@ from catalog.evidence.records import (
     MeasurementRecord,
     PartTimes,
     SampleRecord,
-    TierRunRecord,
 )
+from runner import counters
 from runner.artifacts import Artifact
 from runner.errors import LaunchError, TierCallError
 from runner.experiment import PROTOCOL_VERSION, Measured, Setup
-from runner.launchers import LinkLimits
+from runner.host_load import host_load
+from runner.operators import Pass
 from runner.plan import Keyed
 from runner.reports.units import rate
-from tierserver.messages import EvaluateResult, ItemScore, LinkProbe, Sample
+from tierserver.messages import EvaluateResult, ItemScore, Sample
 
 _LOG_TAIL_CHARACTERS = 4000
 
@@ -42,23 +43,26 @@ class Attempt:
     started: datetime
 
 
-def passes(keyed: Keyed) -> list[dict[str, Any]]:
+def passes(steps: Sequence[Pass]) -> list[dict[str, Any]]:
     """An operator's passes as the evidence keeps them: every option resolved."""
-    return [{"name": step.name, "options": dict(step.options())} for step in keyed.passes]
+    return [{"name": step.name, "options": dict(step.options())} for step in steps]
 
 
-def artifact(keyed: Keyed, built: Artifact | None, reason: str | None) -> ArtifactRecord:
+def artifact(
+    key: str, subject: str, operator: str, steps: Sequence[Pass], built: Artifact | None, reason: str | None
+) -> ArtifactRecord:
     """An artifact: ready, inapplicable (built is a refusal), or failed (nothing was built)."""
     files = built.files if built else ()
     return ArtifactRecord(
-        key=keyed.artifact_key,
-        subject=keyed.strategy.subject,
-        operator=keyed.strategy.operator,
-        passes=passes(keyed),
+        key=key,
+        subject=subject,
+        operator=operator,
+        passes=passes(steps),
         status="failed" if built is None else "inapplicable" if built.inapplicable else "ready",
         reason=reason,
         files=[ArtifactFile(index, each.file, each.sha256, each.size_bytes) for index, each in enumerate(files)],
         size_bytes=built.size_bytes if built and not built.inapplicable else None,
+        details=built.details if built else {},
     )
 
 
@@ -73,31 +77,37 @@ def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) 
     )
 
 
-def complete(
-    attempt: Attempt, setup: Setup, measured: Measured, tolerances: Mapping[str, float], took_s: float
-) -> MeasurementRecord:
+def complete(attempt: Attempt, setup: Setup, measured: Measured, took_s: float) -> MeasurementRecord:
     """A measurement with its samples; a link out of tolerance makes it INVALID."""
-    probes = [probe for link in setup.links for probe in _probes(link, measured.probes[link.name])]
-    reasons = [text for probe in probes if (text := out_of_tolerance(probe, tolerances[probe.link]))]
+    probes = [probe for probed in measured.probed for probe in counters.link_probes(probed)]
+    reasons = [text for probe in probes if (text := out_of_tolerance(probe))]
+    attempted = _attempted(attempt, took_s)
+    attempted["protocol"]["provider_nodes"] = {tier: dict(nodes) for tier, nodes in measured.provider_nodes.items()}
     return MeasurementRecord(
-        **_attempted(attempt, took_s),
+        **attempted,
         status="complete",
         verdict="INVALID" if reasons else "VALID",
         reason="; ".join(reasons) or None,
-        tier_runs=_tier_runs(setup, measured),
+        warmup_latency_s=[sample.latency_s for sample in measured.warmup],
+        window_s=measured.ended.client.monotonic_s - measured.warmed.client.monotonic_s,
+        clock_jump_s=counters.clock_jump_s(measured),
+        host_load=host_load(measured.warmed, measured.ended),
+        tier_runs=[counters.tier_run(setup, measured, tier) for tier in setup.tiers],
         link_probes=probes,
         samples=[_sample(sample) for sample in measured.samples],
     )
 
 
-def out_of_tolerance(probe: LinkProbeRecord, tolerance: float) -> str | None:
+def out_of_tolerance(probe: LinkProbeRecord) -> str | None:
     """Why a link makes a measurement INVALID, or None."""
+    tolerance = probe.tolerance or 0.0
     ratio = probe.measured_bit_per_s / probe.declared_bit_per_s
     if abs(ratio - 1) <= tolerance:
         return None
     measured, declared = rate(probe.measured_bit_per_s), rate(probe.declared_bit_per_s)
     deviation = f"{100 * (ratio - 1):+.1f} % where {100 * tolerance:.0f} % is allowed"
-    return f"link {probe.link} {probe.direction}: measured {measured}, declared {declared}, {deviation}"
+    where = f"link {probe.link} {probe.direction} {probe.moment} the samples"
+    return f"{where}: measured {measured}, declared {declared}, {deviation}"
 
 
 def accuracy(
@@ -111,7 +121,7 @@ def accuracy(
         environment_id=environment_id,
         subject=keyed.strategy.subject,
         operator=keyed.strategy.operator,
-        provider=setup.providers[setup.placement[0]][0],
+        provider=_provider(setup),
         metric_primary="top1" if classified else "miou",
         items=len(items),
         status="complete",
@@ -123,6 +133,31 @@ def accuracy(
         item_hits=[ItemHits(item.item_id, bool(item.top1), bool(item.top5)) for item in items if classified],
         class_pixels=[] if classified else [pixels for item in items for pixels in _class_pixels(item)],
     )
+
+
+def failed_accuracy(
+    keyed: Keyed, environment_id: int, setup: Setup, error: LaunchError | TierCallError, started: datetime
+) -> AccuracyRecord:
+    """An accuracy that came to nothing, with the reason and the end of the tier's log."""
+    tail = error.log_tail[-_LOG_TAIL_CHARACTERS:].strip()
+    return AccuracyRecord(
+        key=keyed.accuracy_key,
+        environment_id=environment_id,
+        subject=keyed.strategy.subject,
+        operator=keyed.strategy.operator,
+        provider=_provider(setup),
+        metric_primary="miou" if setup.postprocess.kind == "label_map" else "top1",
+        items=0,
+        status="failed",
+        started_at=started,
+        finished_at=datetime.now(UTC),
+        reason=f"{error}\n{tail}" if tail else str(error),
+    )
+
+
+def _provider(setup: Setup) -> str:
+    """The execution provider, or those of the parts in order."""
+    return "+".join(dict.fromkeys(setup.providers[name][0] for name in setup.placement))
 
 
 def mean_iou(items: Sequence[ItemScore]) -> float:
@@ -163,35 +198,6 @@ def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
         "started_at": attempt.started,
         "finished_at": attempt.started + timedelta(seconds=took_s),
     }
-
-
-def _probes(link: LinkLimits, probe: LinkProbe) -> tuple[LinkProbeRecord, LinkProbeRecord]:
-    return (
-        LinkProbeRecord(link.name, "up", link.up_bit_per_s, probe.up.rate_bit_per_s, probe.rtt_s),
-        LinkProbeRecord(link.name, "down", link.down_bit_per_s, probe.down.rate_bit_per_s, probe.rtt_s),
-    )
-
-
-def _tier_runs(setup: Setup, measured: Measured) -> list[TierRunRecord]:
-    records = []
-    for tier in setup.tiers:
-        stats = measured.stats[tier.name]
-        records.append(
-            TierRunRecord(
-                tier=tier.name,
-                cpus=tier.cpus,
-                memory_bytes=tier.memory_bytes,
-                threads=tier.threads,
-                provider=setup.providers[tier.name][0] if tier.name in setup.providers else "none",
-                cold_start_s=measured.cold_start_s.get(tier.name),
-                peak_rss_bytes=stats.peak_rss_bytes,
-                cpu_seconds=stats.cpu_seconds,
-                periods=stats.cgroup.nr_periods if stats.cgroup else None,
-                throttled_periods=stats.cgroup.nr_throttled if stats.cgroup else None,
-                throttled_s=stats.cgroup.throttled_s if stats.cgroup else None,
-            )
-        )
-    return records
 
 
 def _sample(sample: Sample) -> SampleRecord:

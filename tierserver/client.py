@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from tierserver.errors import CommandError, TierError
 from tierserver.messages import Measure, MeasureResult, Sample, SamplePart
 from tierserver.peer import Peer
 from tierserver.pipeline import Arrays, Outcome
-from tierserver.tier import Tier
+from tierserver.tier import Serving, Tier
 
 
 class Strategy(Protocol):
@@ -57,21 +58,59 @@ class Remote:
         self._peer.close()
 
 
-def measure(tier: Tier, command: Measure, on_sample: Callable[[Sample], None]) -> MeasureResult:
-    """Run the warm-up and the repetitions; each sample goes to `on_sample`, between two timed inferences."""
-    inputs = _read_inputs(command)
-    strategy = _strategy(tier, command)
-    seq = 0
-    try:
-        for repetition in range(-command.warmup, command.repetitions):
-            for input_id, encoded in inputs.items():
-                sample = _sample(strategy, seq, input_id, repetition, encoded)
-                if repetition >= 0:
-                    on_sample(sample)
-                    seq += 1
-    finally:
-        strategy.close()
-    return MeasureResult(samples=seq)
+class Client:
+    """Measures strategies from one tier; a strategy that was only warmed up stays open for its measurement."""
+
+    def __init__(self, tier: Tier) -> None:
+        self._tier = tier
+        self._warm: _Warm | None = None
+
+    def measure(self, command: Measure, on_sample: Callable[[Sample], None]) -> MeasureResult:
+        """Run the warm-up and the repetitions; each sample goes to `on_sample`, between two timed inferences."""
+        inputs = _read_inputs(command)
+        strategy = self._take(command)
+        try:
+            warmup = tuple(_passes(strategy, inputs, range(-command.warmup, 0), first=-command.warmup * len(inputs)))
+            samples = 0
+            for sample in _passes(strategy, inputs, range(command.repetitions), first=0):
+                on_sample(sample)
+                samples += 1
+        except BaseException:
+            strategy.close()
+            raise
+        if command.repetitions == 0:
+            self._warm = _Warm(strategy, command.model, command.url, self._tier.serving)
+        else:
+            strategy.close()
+        return MeasureResult(samples, warmup)
+
+    def _take(self, command: Measure) -> Strategy:
+        """The strategy left open by a warm-up if it is this one and nothing was loaded since; else a new one."""
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            if (warm.model, warm.url) == (command.model, command.url) and warm.serving is self._tier.serving:
+                return warm.strategy
+            warm.strategy.close()
+        return _strategy(self._tier, command)
+
+
+@dataclass(frozen=True)
+class _Warm:
+    """A strategy left open, and what it was opened for."""
+
+    strategy: Strategy
+    model: str
+    url: str | None
+    serving: Serving
+
+
+def _passes(strategy: Strategy, inputs: Mapping[str, bytes], repetitions: range, *, first: int) -> Iterator[Sample]:
+    """Every input once per repetition; `first` numbers the first sample."""
+    seq = first
+    for repetition in repetitions:
+        for input_id, encoded in inputs.items():
+            yield _sample(strategy, seq, input_id, repetition, encoded)
+            seq += 1
 
 
 def output_digest(outputs: Arrays) -> str:
@@ -102,8 +141,9 @@ def _strategy(tier: Tier, command: Measure) -> Strategy:
 
 
 def _read_inputs(command: Measure) -> Mapping[str, bytes]:
-    if command.repetitions < 1 or command.warmup < 0 or not command.input_ids:
-        raise CommandError("measure needs at least one input and one repetition, and no negative warm-up")
+    passes = (command.repetitions, command.warmup)
+    if min(passes) < 0 or sum(passes) < 1 or not command.input_ids:
+        raise CommandError("measure needs at least one input and one pass over them, and no negative counts")
     try:
         return {each: (Path(command.inputs_dir) / each).read_bytes() for each in command.input_ids}
     except OSError as error:

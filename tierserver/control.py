@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from tierserver.client import measure
+from tierserver.client import Client
 from tierserver.errors import TierError
 from tierserver.machine import read_stats
 from tierserver.messages import (
@@ -41,6 +41,7 @@ class Control:
 
     def __init__(self, tier: Tier, source: TextIO, sink: TextIO, *, on_end: Callable[[], None]) -> None:
         self._tier = tier
+        self._client = Client(tier)
         self._source = source
         self._sink = sink
         self._on_end = on_end
@@ -98,7 +99,7 @@ class Control:
             case Probe():
                 return probe_link(command)
             case Measure():
-                return measure(self._tier, command, lambda sample: emit(SampleEvent(sample)))
+                return self._client.measure(command, lambda sample: emit(SampleEvent(sample)))
             case Evaluate():
                 return evaluate(self._tier, command, lambda done, total: emit(ItemsEvent(done, total)))
             case Stats():

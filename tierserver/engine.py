@@ -83,6 +83,7 @@ class Session:
         self.inputs = tuple(_info(each, path) for each in self._session.get_inputs())
         self.outputs = tuple(_info(each, path) for each in self._session.get_outputs())
         self._output_names = [each.name for each in self.outputs]
+        self.provider_nodes = _provider_nodes(self._session)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph; what it cannot digest is the request's fault."""
@@ -120,7 +121,17 @@ def _options(threads: int) -> Any:
     # A spinning thread eats the quota that the next inference needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
+
+
+def _provider_nodes(session: Any) -> dict[str, int]:
+    """Nodes per execution provider, as the runtime assigned them; older runtimes do not tell."""
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    nodes: dict[str, int] = {}
+    for subgraph in () if tell is None else tell():
+        nodes[subgraph.ep_name] = nodes.get(subgraph.ep_name, 0) + len(subgraph.get_nodes())
+    return nodes
 
 
 def _check_providers(providers: Sequence[str]) -> None:

@@ -33,7 +33,8 @@ def preprocess(encoded: bytes | memoryview, spec: Preprocess) -> NDArray[Any]:
     std = np.asarray(spec.std, np.float32).reshape(axes)
     result = np.empty((1, *pixels.shape), np.float32)
     np.multiply(pixels, np.float32(spec.scale), out=result[0])
-    result[0] -= mean
+    plane = (1, 2) if spec.layout == "nchw" else (0, 1)
+    result[0] -= result[0].mean(axis=plane, keepdims=True) if spec.center else mean
     result[0] /= std
     return result
 
@@ -46,6 +47,13 @@ def check(spec: Preprocess) -> None:
             raise RequestError(f"preprocess.{name}: got {len(values)} values; allowed: 1 or {channels} ({spec.color})")
     if 0.0 in spec.std or spec.height < 1 or spec.width < 1:
         raise RequestError("preprocess: std must not be 0, height and width must be at least 1")
+    if spec.shorter_side is None:
+        return
+    if spec.resize != "shorter_side_crop" or spec.shorter_side < max(spec.height, spec.width):
+        raise RequestError(
+            f"preprocess.shorter_side: got {spec.shorter_side} with resize {spec.resize}; it goes with "
+            f"shorter_side_crop and must cover {spec.height} x {spec.width}"
+        )
 
 
 def _decode(encoded: bytes | memoryview, color: str) -> Image.Image:
@@ -80,11 +88,14 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 def _resize(image: Image.Image, spec: Preprocess) -> Image.Image:
     size = (spec.width, spec.height)
-    if image.size == size:
+    if image.size == size and spec.shorter_side is None:
         return image
     if spec.resize == "stretch":
         return image.resize(size, Image.Resampling.BILINEAR)
-    factor = max(spec.width / image.width, spec.height / image.height)
+    if spec.shorter_side is None:
+        factor = max(spec.width / image.width, spec.height / image.height)
+    else:
+        factor = spec.shorter_side / min(image.size)
     width, height = spec.width / factor, spec.height / factor
     left, top = (image.width - width) / 2, (image.height - height) / 2
     box = (max(left, 0.0), max(top, 0.0), min(left + width, image.width), min(top + height, image.height))

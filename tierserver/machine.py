@@ -1,36 +1,92 @@
-"""What the kernel counted for this tier: CPU time, memory, threads, throttling."""
+"""What the kernel counted for this tier and its host: CPU time and throttling, memory, waiting, clocks.
+
+Everything is a total since some start; who asks twice has what lies between. What a kernel does not tell is None.
+"""
 
 from __future__ import annotations
 
 import os
 import resource
+import time
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
-from tierserver.messages import CgroupStats, StatsResult
+from tierserver.messages import CgroupStats, HostStats, MemoryStats, StatsResult
 
 # cgroup v2, then the two spellings of v1; in a container each is the tier's own.
 _CPU_STAT = ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat")
+_V2 = Path("/sys/fs/cgroup")
+_V1_MEMORY = Path("/sys/fs/cgroup/memory")
+# A tier that was started again under us answers with another one.
+_INSTANCE = uuid.uuid4().hex
 
 
 def read_stats() -> StatsResult:
+    """Every counter, now."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return StatsResult(
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_rss_bytes=usage.ru_maxrss * 1024,
+        peak_rss_bytes=_peak_rss_bytes() or usage.ru_maxrss * 1024,
         threads=len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else 0,
         load_average=os.getloadavg(),
         cgroup=_cgroup(),
+        instance=_INSTANCE,
+        pid=os.getpid(),
+        pid_namespace=_link("/proc/self/ns/pid"),
+        wall_s=time.time(),
+        monotonic_s=time.monotonic(),
+        waited_s=_waited_s(),
+        major_faults=usage.ru_majflt,
+        memory=_memory(),
+        host=_host(),
     )
 
 
 def parse_cpu_stat(text: str) -> CgroupStats | None:
     """The counters of a cpu.stat file of cgroup v1 or v2; None where there is no quota controller."""
-    pairs = (line.split() for line in text.splitlines())
-    values = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    values = _pairs(text)
     if "nr_periods" not in values:
         return None
     throttled_s = values["throttled_usec"] / 1e6 if "throttled_usec" in values else values["throttled_time"] / 1e9
     return CgroupStats(values["nr_periods"], values["nr_throttled"], throttled_s)
+
+
+def parse_memory_v2(events: str, peak: str | None) -> MemoryStats:
+    """memory.events and memory.peak: how often the limit was hit, and how often that killed."""
+    values = _pairs(events)
+    return MemoryStats(values["max"], values.get("oom_kill", 0), None if peak is None else int(peak))
+
+
+def parse_memory_v1(failures: str, oom_control: str, peak: str | None) -> MemoryStats:
+    """memory.failcnt, memory.oom_control and memory.max_usage_in_bytes."""
+    return MemoryStats(int(failures), _pairs(oom_control).get("oom_kill", 0), None if peak is None else int(peak))
+
+
+def parse_schedstat(texts: Iterable[str]) -> float:
+    """Seconds the threads were ready to run and did not, from their schedstat (run ns, wait ns, slices)."""
+    return sum(int(text.split()[1]) for text in texts) / 1e9
+
+
+def parse_host_stat(text: str, *, ticks_per_s: int) -> tuple[float, float]:
+    """CPU seconds of all CPUs together that /proc/stat counts as busy, and those stolen by the hypervisor."""
+    fields = [int(field) for field in text.split("\n", 1)[0].split()[1:]]
+    user, nice, system, _, _, irq, softirq, steal = (*fields, *[0] * 8)[:8]
+    return (user + nice + system + irq + softirq) / ticks_per_s, steal / ticks_per_s
+
+
+def _peak_rss_bytes() -> int | None:
+    """Of this program alone: what getrusage tells is inherited from the process that started it."""
+    for line in (_read(Path("/proc/self/status")) or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _pairs(text: str) -> dict[str, int]:
+    """`name number` lines; other lines are left out."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
 def _cgroup() -> CgroupStats | None:
@@ -42,3 +98,45 @@ def _cgroup() -> CgroupStats | None:
         if found is not None:
             return found
     return None
+
+
+def _memory() -> MemoryStats | None:
+    try:
+        if (_V2 / "memory.events").is_file():
+            return parse_memory_v2((_V2 / "memory.events").read_text(), _read(_V2 / "memory.peak"))
+        failures, oom_control = (_V1_MEMORY / "memory.failcnt").read_text(), _V1_MEMORY / "memory.oom_control"
+        return parse_memory_v1(failures, oom_control.read_text(), _read(_V1_MEMORY / "memory.max_usage_in_bytes"))
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _waited_s() -> float | None:
+    try:
+        return parse_schedstat(path.read_text() for path in Path("/proc/self/task").glob("*/schedstat"))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _host() -> HostStats | None:
+    """The host's own counters: /proc/stat and the boot id are the same inside a container."""
+    try:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        busy_s, steal_s = parse_host_stat(Path("/proc/stat").read_text(), ticks_per_s=os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return None
+    return HostStats(boot_id, os.cpu_count() or 1, busy_s, steal_s)
+
+
+def _read(path: Path) -> str | None:
+    """A file some kernels do not have."""
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def _link(path: str) -> str:
+    try:
+        return str(Path(path).readlink())
+    except OSError:
+        return ""

@@ -47,7 +47,9 @@ class Command(Message):
 class Preprocess(Message):
     """From an encoded image to the graph's one input: value = (pixel * scale - mean) / std, per channel.
 
-    `shorter_side_crop` resizes until the picture covers height x width and keeps the centre.
+    `shorter_side_crop` resizes until the picture covers height x width and keeps the centre; with `shorter_side` its
+    shorter side becomes that many pixels first (ImageNet's 232, then the central 224).
+    With `center` each channel's mean over this one image is subtracted instead of `mean`.
     With dtype `uint8` the pixels go in as they are and scale, mean and std are ignored.
     """
 
@@ -55,20 +57,29 @@ class Preprocess(Message):
     height: int
     width: int
     resize: Literal["stretch", "shorter_side_crop"] = "stretch"
+    shorter_side: int | None = None
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    center: bool = False
     layout: Literal["nchw", "nhwc"] = "nchw"
     dtype: Literal["float32", "uint8"] = "float32"
 
 
 @dataclass(frozen=True)
 class Postprocess(Message):
-    """`top_k`: outputs `classes` INT64 [k], `scores` FP32 [k]; `label_map`: output `labels` UINT8 [H, W]."""
+    """`top_k`: outputs `classes` INT64 [k], `scores` FP32 [k]; `label_map`: output `labels` UINT8 [H, W].
+
+    A graph with dense upsampling gives [1, classes, cell * cell * h * w]: each of h x w cells holds cell x cell labels,
+    and `height` x `width` is the map's size in labels.
+    """
 
     kind: Literal["top_k", "label_map"]
     k: int = 5
     softmax: bool = False
+    cell: int = 1
+    height: int | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,18 +114,26 @@ class Unload(Command):
 
 @dataclass(frozen=True)
 class Probe(Command):
-    """Time the link to the tier at base URL `url`; its result is a `LinkProbe`."""
+    """Time the link to the tier at base URL `url`; its result is a `LinkProbe`.
+
+    The payloads are for both directions unless those from the tier to here are given apart.
+    """
 
     cmd: ClassVar[str] = "probe"
     url: str
     small_bytes: int
     large_bytes: int
     repetitions: int = 3
+    down_small_bytes: int | None = None
+    down_large_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Measure(Command):
-    """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process."""
+    """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process.
+
+    Without repetitions it only warms up, and the next `measure` of the same strategy goes on over the same connection.
+    """
 
     cmd: ClassVar[str] = "measure"
     model: str
@@ -222,10 +241,14 @@ class ItemsEvent(Message):
 
 @dataclass(frozen=True)
 class LoadResult(Message):
-    """Per part name: seconds to create its session, SHA-256 of its file."""
+    """Per part name: seconds to create its session, SHA-256 of its file, and graph nodes per execution provider.
+
+    The nodes are those the runtime handed out, after it simplified the graph; empty where it does not tell.
+    """
 
     cold_start_s: Mapping[str, float]
     model_sha256: Mapping[str, str]
+    provider_nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -251,9 +274,10 @@ class LinkProbe(Message):
 
 @dataclass(frozen=True)
 class MeasureResult(Message):
-    """How many samples were streamed."""
+    """How many samples were streamed, and what the discarded passes took."""
 
     samples: int
+    warmup: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -282,12 +306,42 @@ class CgroupStats(Message):
 
 
 @dataclass(frozen=True)
+class MemoryStats(Message):
+    """The memory controller's counters since the tier's start: hits of the limit, kills, the most it held."""
+
+    limit_events: int
+    oom_kills: int
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class HostStats(Message):
+    """The machine under the tier since its boot: CPU seconds of all CPUs together."""
+
+    boot_id: str
+    cpus: int
+    busy_s: float
+    steal_s: float
+
+
+@dataclass(frozen=True)
 class StatsResult(Message):
+    """A tier's counters now; `instance` changes when it is restarted, `waited_s` is ready to run but not running."""
+
     cpu_seconds: float
     peak_rss_bytes: int
     threads: int
     load_average: tuple[float, ...]
+    instance: str
+    pid: int
+    pid_namespace: str
+    wall_s: float
+    monotonic_s: float
+    major_faults: int
+    waited_s: float | None = None
     cgroup: CgroupStats | None = None
+    memory: MemoryStats | None = None
+    host: HostStats | None = None
 
 
 @dataclass(frozen=True)

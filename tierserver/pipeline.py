@@ -100,13 +100,22 @@ def postprocess(results: Arrays, spec: Postprocess) -> dict[str, NDArray[Any]]:
     """Class numbers and scores, or a map of labels, from the graph's first output."""
     first = next(iter(results.values()))
     if spec.kind == "label_map":
-        return {"labels": first[0].argmax(axis=0).astype(np.uint8)}
+        return {"labels": _label_map(first[0].argmax(axis=0).astype(np.uint8), spec)}
     scores = first.reshape(-1)
     if spec.softmax:
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()
     classes = np.argsort(-scores, kind="stable")[: spec.k].astype(np.int64)
     return {"classes": classes, "scores": scores[classes].astype(np.float32)}
+
+
+def _label_map(labels: NDArray[np.uint8], spec: Postprocess) -> NDArray[np.uint8]:
+    """Lay the labels of dense upsampling out as a map: [cell, cell, h, w] to [h * cell, w * cell]."""
+    if spec.height is None or spec.width is None:
+        return labels
+    height, width = spec.height // spec.cell, spec.width // spec.cell
+    cells = labels.reshape(spec.cell, spec.cell, height, width)
+    return np.ascontiguousarray(cells.transpose(2, 0, 3, 1)).reshape(spec.height, spec.width)
 
 
 def _postprocessed(spec: Postprocess) -> list[dict[str, Any]]:
@@ -149,5 +158,21 @@ def _check_postprocess(name: str, spec: Postprocess, session: Session) -> None:
     shape = session.outputs[0].shape
     if spec.kind == "label_map" and (len(shape) < 3 or shape[1] > 256):
         raise EngineError(f"part {name!r}: label_map needs an output [1, classes <= 256, ...], got {list(shape)}")
+    if spec.kind == "label_map" and (spec.cell, spec.height, spec.width) != (1, None, None):
+        _check_cells(name, spec, shape)
     if spec.kind == "top_k" and (spec.k < 1 or (shape and 0 < shape[-1] < spec.k)):
         raise EngineError(f"part {name!r}: top_k of {spec.k} needs that many classes, the output is {list(shape)}")
+
+
+def _check_cells(name: str, spec: Postprocess, shape: Sequence[int]) -> None:
+    height, width = spec.height or 0, spec.width or 0
+    if spec.cell < 1 or height < 1 or width < 1 or height % spec.cell or width % spec.cell:
+        raise EngineError(
+            f"part {name!r}: cell {spec.cell} needs a height and a width that are its multiples, got "
+            f"{spec.height} x {spec.width}"
+        )
+    if len(shape) != 3 or shape[2] not in (-1, height * width):
+        raise EngineError(
+            f"part {name!r}: a map of {height} x {width} needs an output [1, classes, {height * width}], "
+            f"got {list(shape)}"
+        )

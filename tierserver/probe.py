@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 
 from tierserver.errors import CommandError, PeerError
@@ -15,37 +16,49 @@ _RTT_REPETITIONS = 5
 
 def probe_link(command: Probe) -> LinkProbe:
     """Probe the link to the tier at the command's base URL."""
-    if not 0 <= command.small_bytes < command.large_bytes or command.repetitions < 1:
+    up = _Payloads(command.small_bytes, command.large_bytes)
+    down = _Payloads(
+        up.small if command.down_small_bytes is None else command.down_small_bytes,
+        up.large if command.down_large_bytes is None else command.down_large_bytes,
+    )
+    if not (0 <= up.small < up.large and 0 <= down.small < down.large) or command.repetitions < 1:
         raise CommandError("probe needs 0 <= small_bytes < large_bytes and at least one repetition")
     connection = Connection(command.url)
     try:
-        return _probe(connection, command)
+        return _probe(connection, up, down, command.repetitions)
     finally:
         connection.close()
 
 
-def _probe(connection: Connection, command: Probe) -> LinkProbe:
-    def down(count: int) -> None:
+@dataclass(frozen=True)
+class _Payloads:
+    """The bytes of the two transfers in one direction."""
+
+    small: int
+    large: int
+
+
+def _probe(connection: Connection, up: _Payloads, down: _Payloads, repetitions: int) -> LinkProbe:
+    def receive(count: int) -> None:
         _checked(connection, "GET", f"/probe?bytes={count}", b"")
 
-    def up(count: int) -> None:
+    def send(count: int) -> None:
         _checked(connection, "POST", "/probe", bytes(count))
 
-    down(0)  # opens the connection
-    rtt_s = median(_timed(down, 0) for _ in range(max(_RTT_REPETITIONS, command.repetitions)))
-    return LinkProbe(up=_direction(up, command), down=_direction(down, command), rtt_s=rtt_s)
+    receive(0)  # opens the connection
+    rtt_s = median(_timed(receive, 0) for _ in range(max(_RTT_REPETITIONS, repetitions)))
+    return LinkProbe(_direction(send, up, repetitions), _direction(receive, down, repetitions), rtt_s)
 
 
-def _direction(transfer: Callable[[int], None], command: Probe) -> ProbeDirection:
-    small_s = median(_timed(transfer, command.small_bytes) for _ in range(command.repetitions))
-    large_s = median(_timed(transfer, command.large_bytes) for _ in range(command.repetitions))
+def _direction(transfer: Callable[[int], None], payloads: _Payloads, repetitions: int) -> ProbeDirection:
+    small_s = median(_timed(transfer, payloads.small) for _ in range(repetitions))
+    large_s = median(_timed(transfer, payloads.large) for _ in range(repetitions))
     if large_s <= small_s:
         raise CommandError(
-            f"{command.large_bytes} bytes took no longer than {command.small_bytes}: no rate can be told; "
+            f"{payloads.large} bytes took no longer than {payloads.small}: no rate can be told; "
             "use a larger large_bytes"
         )
-    rate = 8 * (command.large_bytes - command.small_bytes) / (large_s - small_s)
-    return ProbeDirection(small_s, large_s, rate)
+    return ProbeDirection(small_s, large_s, 8 * (payloads.large - payloads.small) / (large_s - small_s))
 
 
 def _timed(transfer: Callable[[int], None], count: int) -> float:

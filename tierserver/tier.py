@@ -50,7 +50,11 @@ class Tier:
             digests[spec.name] = file_sha256(Path(spec.path))
             parts[spec.name] = Part(spec, self.name)
         self.serving = Serving(parts, dict(command.routes))
-        return LoadResult({name: part.session.cold_start_s for name, part in parts.items()}, digests)
+        return LoadResult(
+            {name: part.session.cold_start_s for name, part in parts.items()},
+            digests,
+            {name: part.session.provider_nodes for name, part in parts.items()},
+        )
 
     def unload(self) -> None:
         for part in self.serving.parts.values():

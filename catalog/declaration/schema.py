@@ -127,7 +127,7 @@ class LinkSpec(Declared):
     up: BitRate | None = None
     down: BitRate | None = None
     delay_s: Duration = Field(default=0.0, alias="delay")
-    tolerance: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.2
+    tolerance: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.05
 
     @model_validator(mode="after")
     def _one_way_of_saying_it(self) -> "LinkSpec":

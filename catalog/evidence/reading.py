@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlmodel import Session
 
 from catalog.evidence.records import LastMeasurement
-from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Measurement
+from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Artifact, Measurement
 
 
 def rounds_done(session: Session, latency_key: str) -> set[int]:
@@ -27,6 +27,23 @@ def inapplicable_artifacts(session: Session) -> dict[str, str]:
     """Reason by artifact key, of the operators that the model does not allow."""
     query = text("SELECT key, reason FROM artifact WHERE status = 'inapplicable'")
     return {key: reason or "" for key, reason in session.execute(query)}
+
+
+def unequal_compositions(session: Session) -> set[str]:
+    """Keys of the artifacts whose parts are not shown to compute, bit for bit, what the uncut model computes."""
+    rows = session.execute(select(_sql(Artifact.key), _sql(Artifact.details)).where(_sql(Artifact.status) == "ready"))
+    proofs = {key: details.get("proof", {}).get("composition") for key, details in rows}
+    return {key for key, proof in proofs.items() if proof is not None and not proof["bit_identical"]}
+
+
+def inapplicable_strategies(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
+    """Declared strategies whose operator the model does not allow: subject, operator, placement, reason."""
+    where = "" if subject is None else "AND subject = :subject"
+    query = (
+        "SELECT DISTINCT subject, operator, placement, reason FROM strategy "
+        f"WHERE declared AND status = 'inapplicable' {where} ORDER BY subject, operator, placement"
+    )
+    return _rows(session, query, **({} if subject is None else {"subject": subject}))
 
 
 def last_measurement(
@@ -87,6 +104,28 @@ ORDER BY m.started_at, m.id
 """
 
 
+_FAILED_ACCURACIES = f"""
+SELECT DISTINCT a.subject, a.operator, e.launcher, e.scale, a.provider, a.status, a.reason, a.started_at
+FROM accuracy a JOIN environment e ON e.id = a.environment_id
+JOIN strategy s ON s.accuracy_key = a.key AND s.environment_id = a.environment_id AND s.declared
+WHERE a.status = 'failed'
+  AND NOT EXISTS (SELECT 1 FROM (SELECT key FROM accuracy WHERE {ACCURACY_COUNTS}) known WHERE known.key = a.key)
+ORDER BY a.started_at
+"""
+
+
+def failed_accuracies(session: Session) -> Sequence[Mapping[str, Any]]:
+    """Accuracies of declared strategies whose attempts failed and were not made good since."""
+    return _rows(session, _FAILED_ACCURACIES)
+
+
+def last_accuracy_failure(session: Session, accuracy_key: str) -> str | None:
+    """Why the most recent attempt at an accuracy failed; None when there was none."""
+    query = text("SELECT reason FROM accuracy WHERE key = :key AND status = 'failed' ORDER BY started_at DESC LIMIT 1")
+    found = session.execute(query, {"key": accuracy_key}).scalar()
+    return None if found is None else str(found)
+
+
 def coverage(session: Session) -> Sequence[Mapping[str, Any]]:
     """Per subject and environment: subject, launcher, scale, strategies, with_evidence, rounds, samples."""
     return _rows(session, _COVERAGE)
@@ -106,3 +145,8 @@ def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Map
 
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
     return [dict(row) for row in session.execute(text(query), values).mappings()]
+
+
+def _sql(attribute: Any) -> Any:
+    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    return attribute

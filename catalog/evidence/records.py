@@ -104,7 +104,7 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class TierRunRecord:
-    """A tier during one measurement."""
+    """A tier during one measurement: totals since its start, and `window_` ones of the measured samples alone."""
 
     tier: str
     cpus: float
@@ -117,6 +117,20 @@ class TierRunRecord:
     throttled_periods: int | None = None
     periods: int | None = None
     throttled_s: float | None = None
+    first_inference_s: float | None = None
+    waited_s: float | None = None
+    major_faults: int | None = None
+    memory_limit_events: int | None = None
+    oom_kills: int | None = None
+    memory_peak_bytes: int | None = None
+    restarted: bool | None = None
+    window_cpu_seconds: float | None = None
+    window_periods: int | None = None
+    window_throttled_periods: int | None = None
+    window_throttled_s: float | None = None
+    window_waited_s: float | None = None
+    window_major_faults: int | None = None
+    window_memory_limit_events: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,13 @@ class LinkProbeRecord:
     declared_bit_per_s: float
     measured_bit_per_s: float
     rtt_s: float
+    moment: Literal["before", "after"] | None = None
+    tolerance: float | None = None
+    small_bytes: int | None = None
+    large_bytes: int | None = None
+    small_s: float | None = None
+    large_s: float | None = None
+    discarded_bit_per_s: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +172,11 @@ class MeasurementRecord:
     log_tail: str | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    warmup_latency_s: Sequence[float] | None = None
+    window_s: float | None = None
+    clock_jump_s: float | None = None
+    host_load: Mapping[str, Any] | None = None
+    findings: Sequence[Mapping[str, Any]] | None = None
     tier_runs: Sequence[TierRunRecord] = ()
     link_probes: Sequence[LinkProbeRecord] = ()
     samples: Sequence[SampleRecord] = ()

@@ -6,11 +6,15 @@ from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.reading import (
     accuracy_done,
     coverage,
+    failed_accuracies,
     inapplicable_artifacts,
+    inapplicable_strategies,
+    last_accuracy_failure,
     last_measurement,
     leaderboard,
     rounds_done,
     troubles,
+    unequal_compositions,
 )
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -71,7 +75,10 @@ __all__ = [
     "Verdict",
     "accuracy_done",
     "coverage",
+    "failed_accuracies",
     "inapplicable_artifacts",
+    "inapplicable_strategies",
+    "last_accuracy_failure",
     "last_measurement",
     "leaderboard",
     "record_accuracy",
@@ -82,6 +89,7 @@ __all__ = [
     "sync_slos",
     "sync_strategies",
     "troubles",
+    "unequal_compositions",
     "upsert_artifact",
     "upsert_environment",
 ]

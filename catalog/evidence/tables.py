@@ -33,6 +33,10 @@ def _json() -> Any:
     return Field(sa_column=Column(JSON, nullable=False))
 
 
+def _optional_json() -> Any:
+    return Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+
+
 def _bytes(*, optional: bool = False) -> Any:
     return Field(default=None, sa_column=Column(BigInteger, nullable=True)) if optional else Field(sa_type=BigInteger)
 
@@ -167,10 +171,18 @@ class Measurement(EvidenceTable, table=True):
     started_at: str
     finished_at: str
     imported_file_id: int | None = _imported_file()
+    warmup_latency_s: list[float] | None = _optional_json()
+    window_s: float | None = None
+    clock_jump_s: float | None = None
+    host_load: dict[str, Any] | None = _optional_json()
+    findings: list[dict[str, Any]] | None = _optional_json()
 
 
 class TierRun(EvidenceTable, table=True):
-    """A tier during one measurement: its limits, cold start and resource use."""
+    """A tier during one measurement: its limits, cold start and resource use.
+
+    Totals are since the tier's start; those named `window_` lie between the end of the warm-up and the last sample.
+    """
 
     __tablename__ = "tier_run"
 
@@ -187,6 +199,20 @@ class TierRun(EvidenceTable, table=True):
     throttled_periods: int | None = None
     periods: int | None = None
     throttled_s: float | None = None
+    first_inference_s: float | None = None
+    waited_s: float | None = None
+    major_faults: int | None = None
+    memory_limit_events: int | None = None
+    oom_kills: int | None = None
+    memory_peak_bytes: int | None = _bytes(optional=True)
+    restarted: bool | None = None
+    window_cpu_seconds: float | None = None
+    window_periods: int | None = None
+    window_throttled_periods: int | None = None
+    window_throttled_s: float | None = None
+    window_waited_s: float | None = None
+    window_major_faults: int | None = None
+    window_memory_limit_events: int | None = None
 
 
 class Sample(EvidenceTable, table=True):
@@ -231,7 +257,11 @@ class SampleLink(EvidenceTable, table=True):
 
 
 class LinkProbe(EvidenceTable, table=True):
-    """What a link really carried before a measurement, beside what was declared."""
+    """What a link really carried before and after a measurement, beside what was declared.
+
+    The rate is the slope between a small and a large payload. `discarded_bit_per_s` are earlier looks of the same
+    moment, out of tolerance and repeated.
+    """
 
     __tablename__ = "link_probe"
 
@@ -242,6 +272,13 @@ class LinkProbe(EvidenceTable, table=True):
     declared_bit_per_s: float
     measured_bit_per_s: float
     rtt_s: float
+    moment: str | None = None
+    tolerance: float | None = None
+    small_bytes: int | None = _bytes(optional=True)
+    large_bytes: int | None = _bytes(optional=True)
+    small_s: float | None = None
+    large_s: float | None = None
+    discarded_bit_per_s: list[float] | None = _optional_json()
 
 
 class Accuracy(EvidenceTable, table=True):

@@ -144,6 +144,8 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
     values |= {
         "protocol": dict(record.protocol),
         "conditions": dict(record.conditions),
+        "host_load": None if record.host_load is None else dict(record.host_load),
+        "findings": None if record.findings is None else [dict(each) for each in record.findings],
         "started_at": utc_text(record.started_at),
         "finished_at": utc_text(record.finished_at),
     }

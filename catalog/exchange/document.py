@@ -134,6 +134,20 @@ class TierRunEntry(Entry):
     throttled_periods: Count | None = None
     periods: Count | None = None
     throttled_s: Quantity | None = None
+    first_inference_s: Quantity | None = None
+    waited_s: Quantity | None = None
+    major_faults: Count | None = None
+    memory_limit_events: Count | None = None
+    oom_kills: Count | None = None
+    memory_peak_bytes: Big | None = None
+    restarted: bool | None = None
+    window_cpu_seconds: Quantity | None = None
+    window_periods: Count | None = None
+    window_throttled_periods: Count | None = None
+    window_throttled_s: Quantity | None = None
+    window_waited_s: Quantity | None = None
+    window_major_faults: Count | None = None
+    window_memory_limit_events: Count | None = None
 
 
 class LinkProbeEntry(Entry):
@@ -144,6 +158,13 @@ class LinkProbeEntry(Entry):
     declared_bit_per_s: Annotated[float, Field(gt=0)]
     measured_bit_per_s: Quantity
     rtt_s: Quantity
+    moment: Label | None = None
+    tolerance: Quantity | None = None
+    small_bytes: Big | None = None
+    large_bytes: Big | None = None
+    small_s: Quantity | None = None
+    large_s: Quantity | None = None
+    discarded_bit_per_s: list[Quantity] | None = None
 
 
 class PartColumns(Entry):
@@ -220,6 +241,11 @@ class MeasurementEntry(Entry):
     conditions: Json = {}
     started_at: Moment
     finished_at: Moment
+    warmup_latency_s: list[Quantity] | None = None
+    window_s: Quantity | None = None
+    clock_jump_s: float | None = None
+    host_load: Json | None = None
+    findings: list[Json] | None = None
     tier_runs: list[TierRunEntry] = []
     link_probes: list[LinkProbeEntry] = []
     samples: SampleColumns | None = None

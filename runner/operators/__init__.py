@@ -1,7 +1,21 @@
 """Operators: pipelines of passes that turn a model into the artifact a strategy runs."""
 
-from runner.operators.base import Context, Pass, Refusal
+from runner.operators.base import Applied, Context, Pass, Refusal
+from runner.operators.early_exit import EarlyExit, choose_exit
+from runner.operators.partition import Partition, choose_cut
 from runner.operators.registry import known_passes, make_pass
 from runner.operators.static_ptq import StaticPtq
 
-__all__ = ["Context", "Pass", "Refusal", "StaticPtq", "known_passes", "make_pass"]
+__all__ = [
+    "Applied",
+    "Context",
+    "EarlyExit",
+    "Partition",
+    "Pass",
+    "Refusal",
+    "StaticPtq",
+    "choose_cut",
+    "choose_exit",
+    "known_passes",
+    "make_pass",
+]

@@ -25,10 +25,21 @@ class Context:
         An empty directory for the files the pass writes.
     calibration
         Pre-processed model inputs, each of the model's input shape; empty when no pass of the pipeline asks for them.
+    environments
+        Where a pass keeps an environment that its tool needs for itself; survives the run.
     """
 
     workdir: Path
     calibration: Sequence[NDArray[np.generic]] = field(default=())
+    environments: Path = Path(".tierwise/envs")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a pass made: the files in the order they run, and what it did in words and numbers JSON can hold."""
+
+    parts: tuple[Path, ...]
+    details: Mapping[str, object] = field(default_factory=dict)
 
 
 class Pass(Protocol):
@@ -52,6 +63,6 @@ class Pass(Protocol):
         """Every option, defaults included, resolved for this host."""
         ...
 
-    def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
         """Rewrite the parts (one file, or several once partitioned); raises Refusal where the model forbids it."""
         ...

@@ -7,9 +7,15 @@ from pydantic import ValidationError
 
 from runner.errors import OperatorError
 from runner.operators.base import Pass
+from runner.operators.early_exit import EarlyExit
+from runner.operators.partition import Partition
 from runner.operators.static_ptq import StaticPtq
 
-_FACTORIES: Mapping[str, Callable[[Mapping[str, object]], Pass]] = {StaticPtq.name: StaticPtq.from_options}
+_FACTORIES: Mapping[str, Callable[[Mapping[str, object]], Pass]] = {
+    StaticPtq.name: StaticPtq.from_options,
+    EarlyExit.name: EarlyExit.from_options,
+    Partition.name: Partition.from_options,
+}
 
 
 def known_passes() -> tuple[str, ...]:

@@ -1,21 +1,22 @@
-"""Static post-training int8 quantization through ONNX Runtime (paper, section 4.5.2; DESIGN section 6)."""
+"""Static post-training int8 quantization with the tool of one's choice (paper, section 4.5.2; DESIGN section 6)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from runner.errors import OperatorError
+from runner.graph import read_model
 from runner.host import has_vnni
-from runner.operators.base import Context
+from runner.operators.base import Applied, Context, Refusal
+from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
+from runner.operators.quantizers.base import FirstPart, NextPart
+from runner.operators.quantizers.preparation import Prepared, prepare, quantized_nodes
 
-# Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are written invalid without a word.
-_MINIMUM_OPSET = 13
+# int8 weights are a quarter of the floats, so a result can pass protobuf's 2 GiB only above this.
+_EXTERNAL_DATA_BYTES = 2**32
 
 
 class StaticPtqOptions(BaseModel):
@@ -23,38 +24,46 @@ class StaticPtqOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    tool: Literal["onnxruntime", "neural-compressor"] = "onnxruntime"
     format: Literal["qdq", "qoperator"] = "qdq"
     calibration_samples: int = Field(default=100, ge=1, le=10_000)
     per_channel: bool = True
     reduce_range: bool | Literal["auto"] = "auto"
 
 
-class _Feeds:
-    """Calibration inputs in the form ONNX Runtime's calibrator reads."""
-
-    def __init__(self, input_name: str, arrays: Sequence[NDArray[np.generic]]) -> None:
-        self._input_name = input_name
-        self._arrays: Iterator[NDArray[np.generic]] = iter(arrays)
-
-    def get_next(self) -> dict[str, NDArray[np.generic]] | None:
-        array = next(self._arrays, None)
-        return None if array is None else {self._input_name: array}
-
-
 @dataclass(frozen=True)
 class StaticPtq:
     """Quantize weights to int8 and activations to uint8 with ranges from calibration data.
+
+    Parameters
+    ----------
+    declared : StaticPtqOptions
+        As the catalog has them.
+    reduce_range : bool
+        The option, resolved for this host.
 
     Notes
     -----
     `reduce_range: auto` uses seven-bit weights where the CPU has no VNNI: there the 16-bit accumulation of
     `VPMADDUBSW` saturates and accuracy suffers silently.
+
+    After `partition` each part is quantized by itself; a later part is calibrated with what the float parts before
+    it make of the calibration inputs, one sample at a time.
+
+    References
+    ----------
+    Paper, section 4.5.2.
+
+    Examples
+    --------
+    >>> StaticPtq.from_options({"reduce_range": False}).options()["format"]
+    'qdq'
     """
 
     declared: StaticPtqOptions
     reduce_range: bool
     name: ClassVar[str] = "static_ptq"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> "StaticPtq":
@@ -68,49 +77,60 @@ class StaticPtq:
         return self.declared.calibration_samples
 
     def options(self) -> Mapping[str, object]:
-        return {**self.declared.model_dump(), "reduce_range": self.reduce_range}
+        resolved: dict[str, object] = {**self.declared.model_dump(), "reduce_range": self.reduce_range}
+        if self.declared.tool == "neural-compressor":
+            resolved["tool_versions"] = dict(neural_compressor.versions())
+        return resolved
 
-    def apply(self, parts: Sequence[Path], context: Context) -> tuple[Path, ...]:
-        if len(parts) != 1:
-            raise OperatorError(f"static_ptq quantizes one model, got {len(parts)} parts; put it before `partition`")
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
+        """Quantize every part.
+
+        Raises
+        ------
+        Refusal
+            When the model has several inputs, is quantized already, or has nothing that the tool quantizes.
+        OperatorError
+            When there is no calibration data, or the tool fails.
+        """
         if not context.calibration:
-            raise OperatorError("static_ptq needs calibration inputs, and the subject's dataset gave none")
-        prepared = context.workdir / "prepared.onnx"
-        quantized = context.workdir / "quantized.onnx"
-        model = _with_minimum_opset(onnx.load(parts[0]))
-        onnx.save(model, prepared)
-        self._quantize(prepared, quantized, _input_name(model), context.calibration)
-        prepared.unlink()
-        return (quantized,)
+            raise OperatorError("static_ptq needs calibration inputs, and there are none")
+        results: list[Path] = []
+        details: list[Mapping[str, object]] = []
+        feeds: Feeds | None = None
+        for index, part in enumerate(parts):
+            directory = context.workdir / f"part{index}"
+            prepared = prepare(part, directory)
+            feeds = _first(prepared, context) if feeds is None else NextPart(parts[index - 1], feeds)
+            results.append(self._quantize(prepared, feeds, directory, context))
+            details.append(self._details(prepared, results[-1]))
+        return Applied(tuple(results), {"reduce_range": self.reduce_range, "quantized": details, "warnings": []})
 
-    def _quantize(self, source: Path, target: Path, input_name: str, arrays: Sequence[NDArray[np.generic]]) -> None:
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    def _quantize(self, prepared: Prepared, feeds: Feeds, directory: Path, context: Context) -> Path:
+        target = directory / "quantized.onnx"
+        settings = Settings(self.declared.format, self.declared.per_channel, self.reduce_range)
+        if self.declared.tool == "neural-compressor":
+            own = neural_compressor.own_environment(context.environments)
+            neural_compressor.quantize(prepared.path, target, feeds, settings, workdir=directory, environment=own)
+        else:
+            large = prepared.size_bytes > _EXTERNAL_DATA_BYTES
+            onnx_runtime.quantize(prepared.path, target, feeds, settings, external_data=large)
+        prepared.path.unlink()
+        return target
 
-        feeds: Any = _Feeds(input_name, arrays)
-        quantize_static(
-            str(source),
-            str(target),
-            feeds,
-            quant_format=QuantFormat.QDQ if self.declared.format == "qdq" else QuantFormat.QOperator,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=self.declared.per_channel,
-            reduce_range=self.reduce_range,
-            calibrate_method=CalibrationMethod.MinMax,
+    def _details(self, prepared: Prepared, result: Path) -> Mapping[str, object]:
+        """What was quantized; refused when nothing was."""
+        made = read_model(result)
+        nodes = quantized_nodes(made.graph)
+        if not nodes:
+            kinds = ", ".join(sorted({node.op_type for node in made.graph.node})[:8])
+            raise Refusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
+        return {"nodes": dict(nodes), "before_bytes": prepared.size_bytes, "after_bytes": made.size_bytes}
+
+
+def _first(prepared: Prepared, context: Context) -> Feeds:
+    if len(prepared.inputs) != 1:
+        raise Refusal(
+            f"static_ptq calibrates models with one input, this one has {len(prepared.inputs)}: "
+            f"{', '.join(prepared.inputs)}"
         )
-
-
-def _with_minimum_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model at opset 13 or newer."""
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset >= _MINIMUM_OPSET:
-        return model
-    return onnx.version_converter.convert_version(model, _MINIMUM_OPSET)
-
-
-def _input_name(model: onnx.ModelProto) -> str:
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs: list[str] = [value.name for value in model.graph.input if value.name not in initializers]
-    if len(inputs) != 1:
-        raise OperatorError(f"static_ptq calibrates models with one input, got {len(inputs)}: {', '.join(inputs)}")
-    return inputs[0]
+    return FirstPart(prepared.inputs[0], context.calibration)

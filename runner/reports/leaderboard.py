@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -40,9 +41,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         caption_justify="left",
         expand=False,
         pad_edge=False,
+        box=box.SIMPLE_HEAD,  # rules between columns would take the width that the longest names need
+        padding=0,
     )
-    table.add_column("#", justify="right")
-    table.add_column("operator", no_wrap=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("operator", overflow="fold")
     table.add_column("placement", no_wrap=True)
     for heading in ("median", "p90", first["metric"] or "accuracy", "drop pp", "size", "sent", "n"):
         table.add_column(heading, justify="right", no_wrap=True)

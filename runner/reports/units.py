@@ -18,12 +18,12 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes as `812 B`, `64.1 KiB`, `1.9 MiB` (the paper's MB are MiB)."""
+    """Bytes as `812 B`, `64 KiB`, `1.90 MiB` (the paper's MB are MiB)."""
     if count is None:
         return "–"
     if count < 1024:
         return f"{count:.0f} B"
-    return f"{count / 1024:.1f} KiB" if count < _MIB else f"{count / _MIB:.2f} MiB"
+    return f"{count / 1024:.0f} KiB" if count < _MIB else f"{count / _MIB:.2f} MiB"
 
 
 def rate(bit_per_s: float | None) -> str:

@@ -1,6 +1,7 @@
-"""The embedded subjects: two small networks, their data and what they score."""
+"""Subjects: the embedded networks with their data and scores, the study's architectures, datasets in folders."""
 
 from runner.subjects.dataset import Dataset, Subject
+from runner.subjects.declared import resolve_declared
 from runner.subjects.registry import resolve_subject
 
-__all__ = ["Dataset", "Subject", "resolve_subject"]
+__all__ = ["Dataset", "Subject", "resolve_declared", "resolve_subject"]

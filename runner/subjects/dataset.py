@@ -17,7 +17,7 @@ from runner.errors import SubjectError
 from runner.subjects.canvas import Bytes, Canvas, compose_canvases
 from runner.subjects.pictures import POOL, canvas_pictures, fashion_pictures, generator
 
-Task = Literal["classification", "segmentation"]
+Task = Literal["classification", "segmentation", "any"]
 
 VALIDATION_CANVASES = 2_000
 VALIDATION_SEED, CALIBRATION_SEED = 20261127, 20261128
@@ -25,6 +25,9 @@ VALIDATION_SEED, CALIBRATION_SEED = 20261127, 20261128
 
 class Dataset(Protocol):
     """What a subject is judged on (items), calibrated with, and timed on (inputs)."""
+
+    def absent(self) -> str | None:
+        """What is missing on this machine, or None."""
 
     def fingerprint(self) -> str:
         """SHA-256 that determines the validation items."""
@@ -48,9 +51,22 @@ class Dataset(Protocol):
         """Ids of the largest encoded files, largest first."""
 
 
+class Source(Protocol):
+    """Where a model file comes from, if it is not just there."""
+
+    def absent(self) -> str | None:
+        """Why the model cannot be read yet, or None."""
+
+    def prepare(self) -> None:
+        """Make the file; raises SubjectError where that cannot be done."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A model under study with what it is fed and judged on; the two mappings are the tier server's."""
+    """A model under study with what it is fed and judged on; the two mappings are the tier server's.
+
+    With task `any` there is nothing to judge it by: it is timed only.
+    """
 
     name: str
     task: Task
@@ -59,6 +75,23 @@ class Subject:
     preprocess: Mapping[str, object]
     postprocess: Mapping[str, object]
     dataset: Dataset
+    source: Source | None = None
+
+    def absent(self) -> tuple[str, ...]:
+        """What has to be there before this subject can be measured, and is not."""
+        reasons = (self.source.absent() if self.source else None, self.dataset.absent())
+        return tuple(reason for reason in reasons if reason is not None)
+
+    def prepare(self) -> None:
+        """Build the model if need be; raises SubjectError if anything is still missing then."""
+        missing = self.dataset.absent()
+        if missing is not None:
+            raise SubjectError(f"subject {self.name}: {missing}")
+        if self.source is not None:
+            self.source.prepare()
+            missing = self.source.absent()
+        if missing is not None:
+            raise SubjectError(f"subject {self.name}: {missing}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +108,9 @@ class _Embedded:
     def __init__(self, directory: Path) -> None:
         self._validation_file = directory / "fashion_validation.npz"
         self._calibration_file = directory / "fashion_calibration.npz"
+
+    def absent(self) -> str | None:
+        return None
 
     @cached_property
     def validation_garments(self) -> Garments:

@@ -78,6 +78,12 @@ def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) 
     return Subject(name, family.task, path, family.classes, family.preprocess, family.postprocess, _dataset(family))
 
 
+def builtin_dataset(name: str) -> Dataset | None:
+    """The embedded dataset with this name, for whoever wants its pictures alone; None where there is none."""
+    family = next((each for each in SUBJECTS.values() if each.dataset == name), None)
+    return None if family is None else _dataset(family)
+
+
 def manifest(name: str) -> dict[str, object]:
     """Read an embedded subject's manifest."""
     content: dict[str, object] = json.loads((BUILTIN / f"{name}.json").read_text(encoding="utf-8"))

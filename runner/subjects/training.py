@@ -52,9 +52,9 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "fashion-resnet": Recipe(networks.fashion_resnet, FASHION, 6),
-    "fashion-resnext": Recipe(networks.fashion_resnext, FASHION, 6),
+    "fashion-resnext": Recipe(networks.fashion_resnext, FASHION, 4),
     "canvas-fcn": Recipe(networks.canvas_fcn, CANVAS, 12),
-    "canvas-duc": Recipe(networks.canvas_duc, CANVAS, 12),
+    "canvas-duc": Recipe(networks.canvas_duc, CANVAS, 8),
 }
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runner.artifacts import Artifact, ArtifactStore, file_sha256
 from runner.errors import OperatorError
-from runner.operators import Pass, Refusal, make_pass
+from runner.operators import Applied, Pass, Refusal, make_pass
 
 
 def small_model(path: Path, *, channels: int = 8) -> Path:
@@ -95,7 +95,7 @@ def test_a_refusal_is_stored_with_its_reason(tmp_path: Path) -> None:
         def options(self) -> dict[str, object]:
             return {}
 
-        def apply(self, parts: object, context: object) -> tuple[Path, ...]:
+        def apply(self, parts: object, context: object) -> Applied:
             raise Refusal("no repeated blocks")
 
     store = ArtifactStore(tmp_path / "store")

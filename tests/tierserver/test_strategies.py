@@ -10,13 +10,26 @@ import time
 import numpy as np
 import pytest
 
-from tierserver.messages import Evaluate, LinkProbe, Measure, Postprocess, Probe, Sample, Stats, StatsResult, Unload
+from tierserver.messages import (
+    Evaluate,
+    LinkProbe,
+    Measure,
+    MeasureResult,
+    Postprocess,
+    Probe,
+    Sample,
+    Stats,
+    StatsResult,
+    Unload,
+)
 
 
 def measured(tier, inputs, url=None, *, repetitions=2):
     ids = tuple(sorted(path.name for path in inputs.iterdir()))
     command = Measure("net", str(inputs), ids, url=url, repetitions=repetitions, warmup=1)
-    assert tier.call(command.to_json()) == {"samples": repetitions * len(ids)}
+    result = MeasureResult.from_json(tier.call(command.to_json()))
+    assert result.samples == repetitions * len(ids)
+    assert [(s.seq, s.repetition, s.input_id) for s in result.warmup] == [(i - 4, -1, id) for i, id in enumerate(ids)]
     samples = [Sample.from_json(event["sample"]) for event in tier.events]
     assert [sample.seq for sample in samples] == list(range(repetitions * len(ids)))
     assert [(s.repetition, s.input_id) for s in samples] == [(r, i) for r in range(repetitions) for i in ids]

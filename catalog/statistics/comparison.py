@@ -1,0 +1,324 @@
+"""Two strategies, or all of one question, compared on a latency percentile: paired by input, round against round."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.statistics.estimate import LogEstimate, estimate_over_rounds
+from catalog.statistics.intervals import N_RESAMPLES, check_level
+from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed, refuse
+from catalog.statistics.resampling import check_percentiles, draw_inputs, log_percentiles, resampled_log_percentiles
+from catalog.statistics.samples import Samples
+from catalog.statistics.settling import StillNeeded, still_needed
+from catalog.statistics.verdicts import Verdict, judge, sidak
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a comparison.
+
+    Attributes
+    ----------
+    percentile : float
+        Above 0 and below 100.
+    equivalent_within : float
+        The margin as a share: 0.05 makes ratios from 1/1.05 to 1.05 equivalent.
+    confidence_level : float
+        Of all comparisons of the question together.
+    n_resamples : int
+        Draws of inputs, at least 2.
+
+    Examples
+    --------
+    >>> Question(90).equivalent_within
+    0.05
+    """
+
+    percentile: float = 90.0
+    equivalent_within: float = 0.05
+    confidence_level: float = 0.95
+    n_resamples: int = N_RESAMPLES
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        check_percentiles(self.percentile)
+        check_level(self.confidence_level)
+        if not 0 <= self.equivalent_within < math.inf or self.n_resamples < 2:
+            raise ValueError(
+                f"equivalent_within is a share at or above 0 and n_resamples at least 2, "
+                f"got {self.equivalent_within!r} and {self.n_resamples!r}"
+            )
+
+    @property
+    def log_margin(self) -> float:
+        """The margin of the log ratio, the same to both sides."""
+        return math.log1p(self.equivalent_within)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much slower the first strategy is than the second.
+
+    Attributes
+    ----------
+    question : Question
+    ratio : float or None
+        Of the percentiles, first by second, geometric mean over rounds; None with nothing in common.
+    by_round : tuple of float
+        The ratio in each pair of rounds.
+    low, high : float or None
+        Simultaneous over `comparisons`; None together with a `refusal`.
+    comparisons : int
+        Of the question.
+    rounds : int
+        Pairs of rounds compared.
+    same_rounds : bool
+        Whether the pairs are rounds of the same number; else they are paired in order.
+    inputs, inputs_first, inputs_second : int
+        In common, and of each.
+    verdict : Verdict
+    estimate : LogEstimate or None
+    refusal : Refusal or None
+    """
+
+    question: Question
+    ratio: float | None
+    by_round: tuple[float, ...]
+    low: float | None
+    high: float | None
+    comparisons: int
+    rounds: int
+    same_rounds: bool
+    inputs: int
+    inputs_first: int
+    inputs_second: int
+    verdict: Verdict
+    estimate: LogEstimate | None
+    refusal: Refusal | None
+
+    @property
+    def needed(self) -> StillNeeded | None:
+        """Rounds or inputs that would settle it; None when settled or refused (the refusal says what it needs)."""
+        if self.verdict is not Verdict.UNRESOLVED or self.estimate is None:
+            return None
+        return still_needed(
+            self.estimate,
+            margin=self.question.log_margin,
+            confidence_level=sidak(self.question.confidence_level, comparisons=self.comparisons),
+            rounds=self.rounds,
+            inputs=self.inputs,
+        )
+
+
+def compare(
+    first: Samples,
+    second: Samples,
+    question: Question,
+    *,
+    comparisons: int = 1,
+    rng: np.random.Generator | int | None = None,
+) -> Comparison:
+    """Compare two strategies.
+
+    Parameters
+    ----------
+    first, second : Samples
+        Their input indices speak of the same inputs.
+    question : Question
+    comparisons : int
+        How many the question has: the interval is simultaneous over them.
+    rng : numpy.random.Generator, int or None
+        As scipy takes it.
+
+    Returns
+    -------
+    Comparison
+        With a refusal and the verdict `unresolved` where the evidence supports no interval.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one comparison.
+
+    Notes
+    -----
+    As `compare_pairs` for one pair.
+
+    Examples
+    --------
+    >>> latency = np.exp(np.add.outer([0.0, 0.1, -0.1], np.linspace(0, 1, 30)))
+    >>> rounds, inputs = np.indices(latency.shape)
+    >>> fast = Samples.from_arrays(latency.ravel(), rounds.ravel(), inputs.ravel())
+    >>> slow = Samples.from_arrays(2 * latency.ravel(), rounds.ravel(), inputs.ravel())
+    >>> found = compare(slow, fast, Question(90), rng=1)
+    >>> round(found.ratio, 6), found.verdict.value
+    (2.0, 'different')
+    """
+    return compare_pairs([first, second], question, pairs=[(0, 1)], comparisons=comparisons, rng=rng)[0]
+
+
+def compare_pairs(
+    candidates: Sequence[Samples],
+    question: Question,
+    *,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    comparisons: int | None = None,
+    rng: np.random.Generator | int | None = None,
+) -> tuple[Comparison, ...]:
+    """Compare pairs of strategies of one question.
+
+    Parameters
+    ----------
+    candidates : sequence of Samples
+        Their input indices speak of the same inputs.
+    question : Question
+    pairs : sequence of (int, int) or None
+        Positions in `candidates`; None is every pair once, in the order of itertools.combinations.
+    comparisons : int or None
+        How many the intervals are simultaneous over; None is the number of pairs. Say `m * (m - 1) // 2` when the
+        reference of the pairs was chosen by its result among m candidates, as the fastest is.
+    rng : numpy.random.Generator, int or None
+        As scipy takes it.
+
+    Returns
+    -------
+    tuple of Comparison
+        One for each pair.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one comparison.
+
+    Notes
+    -----
+    Only the inputs that both have are used. Rounds of the same number were measured in one session and share its
+    drift, so they are paired and the drift cancels; where fewer than two numbers are common, rounds are paired in
+    order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds: variance
+    across rounds by Student's t, variance from the inputs by drawing them anew, the same draw for both strategies and
+    all rounds, Satterthwaite's degrees of freedom (`catalog.statistics.estimate`); Sidak's level for simultaneity.
+
+    Examples
+    --------
+    >>> one = Samples.from_arrays([0.1, 0.2], [1, 2], [0, 0])
+    >>> compare_pairs([one, one, one], Question(50), rng=1)[0].refusal.reason
+    'too thin: p50 needs 5 inputs in each round, got 1'
+    """
+    if pairs is None:
+        pairs = list(combinations(range(len(candidates)), 2))
+    if not pairs:
+        return ()
+    number = len(pairs) if comparisons is None else comparisons
+    percentiles = _Percentiles(candidates, question, np.random.default_rng(rng))
+    return tuple(_compare(percentiles, pair, number) for pair in pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    samples: Samples
+    by_round: NDArray[np.float64]  # shape (rounds,)
+    resampled: NDArray[np.float64]  # shape (rounds, n_resamples)
+
+
+class _Percentiles:
+    """Percentiles and their draws, computed once for each strategy and set of inputs."""
+
+    def __init__(self, candidates: Sequence[Samples], question: Question, rng: np.random.Generator) -> None:
+        self.candidates = candidates
+        self.question = question
+        self._seed = int(rng.integers(2**63))
+        self._counts: dict[bytes, NDArray[np.int32]] = {}
+        self._drawn: dict[tuple[int, bytes], _Drawn] = {}
+
+    def of(self, position: int, inputs: NDArray[np.int64]) -> _Drawn:
+        """Of one strategy on these inputs."""
+        key = position, inputs.tobytes()
+        if key not in self._drawn:
+            samples = self.candidates[position]
+            if inputs.size < samples.inputs.size:
+                samples = samples.restricted(rounds=samples.rounds, inputs=inputs)
+            asked = [self.question.percentile]
+            drawn = resampled_log_percentiles(samples, asked, counts=self._draws(inputs))
+            self._drawn[key] = _Drawn(samples, log_percentiles(samples, asked)[0], drawn[0])
+        return self._drawn[key]
+
+    def _draws(self, inputs: NDArray[np.int64]) -> NDArray[np.int32]:
+        """A draw depends on the inputs alone, not on which pair asked first."""
+        key = inputs.tobytes()
+        if key not in self._counts:
+            rng = np.random.default_rng([self._seed, inputs.size])
+            self._counts[key] = draw_inputs(inputs.size, n_resamples=self.question.n_resamples, rng=rng)
+        return self._counts[key]
+
+
+def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int) -> Comparison:
+    question = percentiles.question
+    first, second = (percentiles.candidates[position] for position in pair)
+    common = np.intersect1d(first.inputs, second.inputs, assume_unique=True)
+    level = sidak(question.confidence_level, comparisons=comparisons)
+    if not common.size:
+        return _nothing_in_common(question, first, second, comparisons)
+    one, other = (percentiles.of(position, common) for position in pair)
+    same, rows, columns = _pair_rounds(one.samples.rounds, other.samples.rounds)
+    ratios = one.by_round[rows] - other.by_round[columns]
+    inputs = min(one.samples.fewest_inputs, other.samples.fewest_inputs)
+    refusal = refuse(rounds=rows.size, inputs=inputs, percentile=question.percentile)
+    estimate, low, high, verdict = None, None, None, Verdict.UNRESOLVED
+    if refusal is None:
+        drawn = (one.resampled[rows] - other.resampled[columns]).mean(axis=0)
+        estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
+        margin = estimate.margin(level)
+        verdict = judge(estimate.value - margin, estimate.value + margin, margin=question.log_margin)
+        low, high = math.exp(estimate.value - margin), math.exp(estimate.value + margin)
+    return Comparison(
+        question=question,
+        ratio=math.exp(ratios.mean()),
+        by_round=tuple(np.exp(ratios).tolist()),
+        low=low,
+        high=high,
+        comparisons=comparisons,
+        rounds=rows.size,
+        same_rounds=same,
+        inputs=common.size,
+        inputs_first=first.inputs.size,
+        inputs_second=second.inputs.size,
+        verdict=verdict,
+        estimate=estimate,
+        refusal=refusal,
+    )
+
+
+def _pair_rounds(
+    first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[bool, NDArray[np.int64], NDArray[np.int64]]:
+    """Whether rounds pair by number, and the positions that pair."""
+    _, rows, columns = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    if rows.size >= min(2, first.size, second.size):
+        return True, rows, columns
+    in_order = np.arange(min(first.size, second.size))
+    return False, in_order, in_order
+
+
+def _nothing_in_common(question: Question, first: Samples, second: Samples, comparisons: int) -> Comparison:
+    needed = max(inputs_needed(percentile) for percentile in (question.percentile, 100 - question.percentile))
+    reason = f"the two share no input: measure both on the same {needed} inputs or more"
+    return Comparison(
+        question=question,
+        ratio=None,
+        by_round=(),
+        low=None,
+        high=None,
+        comparisons=comparisons,
+        rounds=0,
+        same_rounds=False,
+        inputs=0,
+        inputs_first=first.inputs.size,
+        inputs_second=second.inputs.size,
+        verdict=Verdict.UNRESOLVED,
+        estimate=None,
+        refusal=Refusal(RefusalKind.NOTHING_IN_COMMON, reason, rounds_needed=2, inputs_needed=needed),
+    )

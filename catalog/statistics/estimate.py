@@ -1,0 +1,127 @@
+"""A mean over rounds on the log scale, with the two sources of its uncertainty kept apart.
+
+The rounds are few and seen directly: their variance goes with Student's t. The inputs are shared by all rounds, so the
+rounds cannot show what another set of inputs would have given: that variance comes from resampling them. The sum goes
+with Satterthwaite's degrees of freedom.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+
+@dataclass(frozen=True)
+class LogEstimate:
+    """A log latency or a log ratio, averaged over rounds.
+
+    Attributes
+    ----------
+    value : float
+        Natural logarithm.
+    variance_rounds, variance_inputs : float
+        Of `value`, at or above 0.
+    df_rounds, df_inputs : float
+        How well each variance is known: a chi-square with so many degrees of freedom.
+
+    Notes
+    -----
+    `df` is Satterthwaite's: (Vr + Vi)**2 / (Vr**2 / df_rounds + Vi**2 / df_inputs).
+
+    References
+    ----------
+    F. E. Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 2 (1946).
+
+    Examples
+    --------
+    >>> estimate = LogEstimate(0.0, variance_rounds=0.01, variance_inputs=0.0, df_rounds=2, df_inputs=9)
+    >>> round(estimate.margin(0.95), 4)  # R: qt(0.975, 2) * 0.1
+    0.4303
+    """
+
+    value: float
+    variance_rounds: float
+    variance_inputs: float
+    df_rounds: float
+    df_inputs: float
+
+    @property
+    def standard_error(self) -> float:
+        """Of `value`."""
+        return math.sqrt(self.variance_rounds + self.variance_inputs)
+
+    @property
+    def df(self) -> float:
+        """Satterthwaite's degrees of freedom; infinite where nothing varies."""
+        spread = self.variance_rounds**2 / self.df_rounds + self.variance_inputs**2 / self.df_inputs
+        return (self.variance_rounds + self.variance_inputs) ** 2 / spread if spread > 0 else math.inf
+
+    def margin(self, confidence_level: float) -> float:
+        """Half the width of the two-sided interval."""
+        return self._quantile((1 + confidence_level) / 2) * self.standard_error
+
+    def upper(self, confidence_level: float) -> float:
+        """The one-sided upper bound."""
+        return self.value + self._quantile(confidence_level) * self.standard_error
+
+    def confidence_below(self, limit: float) -> float:
+        """The largest confidence level whose one-sided upper bound is at or below the limit."""
+        if not self.standard_error > 0:
+            return float(self.value <= limit)
+        return float(special.stdtr(self.df, (limit - self.value) / self.standard_error))
+
+    def _quantile(self, probability: float) -> float:
+        return float(special.stdtrit(self.df, probability))
+
+
+def estimate_over_rounds(
+    by_round: NDArray[np.float64], resampled: NDArray[np.float64], *, percentile: float, inputs: int
+) -> LogEstimate:
+    """Average over rounds and put the two variances together.
+
+    Parameters
+    ----------
+    by_round : float array, shape (rounds,)
+        Log percentiles or log ratios; at least 2 rounds.
+    resampled : float array, shape (n_resamples,)
+        The mean over rounds of the same, for each draw of inputs; NaN is left out.
+    percentile : float
+        Above 0 and below 100.
+    inputs : int
+        How many were drawn; at least 2.
+
+    Returns
+    -------
+    LogEstimate
+
+    Notes
+    -----
+    The variance over draws is multiplied by n / (n - 1), because a bootstrap takes the n inputs for all there are. It
+    also holds the rest (round x input, repetition), which the variance across rounds holds as well: where only the
+    rest varies the interval is up to sqrt(2) too wide, the safe side.
+
+    The variance over draws is itself a rough number: for a percentile it has, for large n, the relative variance of a
+    chi-square with sqrt(pi n p (1 - p)) degrees of freedom (Hall and Martin's limit), far fewer than n - 1: 3 for p90
+    of 30 inputs, 5 for p90 of 100. Taking n - 1 instead is what makes p90 undercover.
+
+    References
+    ----------
+    P. Hall and M. A. Martin, Exact convergence rate of bootstrap quantile variance estimator, Probability Theory and
+    Related Fields 80 (1988).
+    """
+    rounds, share = by_round.size, percentile / 100
+    finite = resampled[np.isfinite(resampled)]
+    return LogEstimate(
+        value=float(by_round.mean()),
+        variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / rounds)),
+        variance_inputs=_unless_rounding(float(finite.var(ddof=1) * inputs / (inputs - 1))),
+        df_rounds=rounds - 1,
+        df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
+    )
+
+
+def _unless_rounding(variance: float) -> float:
+    """Zero for what logarithms of equal latencies leave: a relative spread of 1e-12."""
+    return variance if variance > 1e-24 else 0.0

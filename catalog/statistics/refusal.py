@@ -1,0 +1,104 @@
+"""What the evidence cannot support, and what would have to be measured for it."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RefusalKind(StrEnum):
+    """Why there is no interval."""
+
+    ONE_ROUND = "one_round"
+    TOO_THIN = "too_thin"
+    NOTHING_IN_COMMON = "nothing_in_common"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """No interval, the reason in words, and the least that would allow one.
+
+    Attributes
+    ----------
+    kind : RefusalKind
+    reason : str
+    rounds_needed, inputs_needed : int
+        In total, not in addition.
+    """
+
+    kind: RefusalKind
+    reason: str
+    rounds_needed: int
+    inputs_needed: int
+
+
+def inputs_needed(percentile: float, *, confidence_level: float = 0.95) -> int:
+    """Fewest inputs that can bound a percentile from above without assuming a distribution.
+
+    Parameters
+    ----------
+    percentile : float
+        Above 0 and below 100.
+    confidence_level : float
+        Above 0 and below 1.
+
+    Returns
+    -------
+    int
+        The smallest n with 1 - p**n >= `confidence_level`, p being `percentile` / 100.
+
+    Raises
+    ------
+    ValueError
+        Outside these ranges.
+
+    Notes
+    -----
+    The largest of n independent values is above the percentile with probability 1 - p**n: with fewer, not even the
+    largest is an upper bound. Mirror the percentile for a lower bound.
+
+    References
+    ----------
+    S. S. Wilks, Determination of sample sizes for setting tolerance limits, Annals of Mathematical Statistics 12
+    (1941).
+
+    Examples
+    --------
+    >>> [inputs_needed(p) for p in (50, 90, 95, 99)]
+    [5, 29, 59, 299]
+    """
+    if not (0 < percentile < 100 and 0 < confidence_level < 1):
+        raise ValueError(
+            f"a percentile is above 0 and below 100 and a confidence level above 0 and below 1, "
+            f"got {percentile!r} and {confidence_level!r}"
+        )
+    needed = math.log(1 - confidence_level) / math.log(percentile / 100)
+    return max(1, math.ceil(needed - 1e-9))
+
+
+def refuse(*, rounds: int, inputs: int, percentile: float) -> Refusal | None:
+    """Say why so few rounds or inputs have no interval of the percentile; None where they have.
+
+    Parameters
+    ----------
+    rounds, inputs : int
+        Of the evidence; the inputs of the round with the fewest.
+    percentile : float
+        Above 0 and below 100.
+
+    Returns
+    -------
+    Refusal or None
+
+    Notes
+    -----
+    The rule for the inputs is that of a single bound at 95 %, whatever the level of the interval. Below the median the
+    lower bound is the one that needs the inputs.
+    """
+    needed = inputs_needed(max(percentile, 100 - percentile))
+    if inputs < needed:
+        reason = f"too thin: p{percentile:g} needs {needed} inputs in each round, got {inputs}"
+        return Refusal(RefusalKind.TOO_THIN, reason, rounds_needed=max(2, rounds), inputs_needed=needed)
+    if rounds < 2:
+        reason = "one round describes and decides nothing: how rounds differ is unknown, at least 2 are needed"
+        return Refusal(RefusalKind.ONE_ROUND, reason, rounds_needed=2, inputs_needed=inputs)
+    return None

@@ -1,0 +1,213 @@
+"""All of one subject's latencies analysed as in the paper (sections 4.6 and 5), in one call."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from catalog.statistics.conover_iman import Conover, conover
+from catalog.statistics.description import Description, describe
+from catalog.statistics.effect_size import Magnitude, cliffs_delta, delta_symbol, magnitude
+from catalog.statistics.families import Family
+from catalog.statistics.kruskal import KruskalWallis, kruskal_wallis
+from catalog.statistics.pooled_ranks import pool_ranks
+from catalog.statistics.speedups import Speedup, speedup
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """One pair of a family.
+
+    Attributes
+    ----------
+    left, right : str
+    statistic : float
+        Conover's t; negative where the left one has the lower values.
+    pvalue, unadjusted_pvalue : float
+        Of Conover's test.
+    significant : bool
+        The family's Kruskal-Wallis test rejects, and so does this pair's adjusted p-value. The paper shows an effect
+        size only then.
+    delta : float
+        Cliff's delta; negative where the left one has the lower values.
+    magnitude : str
+    symbol : str
+        As in the cells of Tables 5 and 7 to 16: empty unless significant.
+    speedup : Speedup or None
+        Of the left median against the right one; None unless both are above 0.
+    """
+
+    left: str
+    right: str
+    statistic: float
+    pvalue: float
+    unadjusted_pvalue: float
+    significant: bool
+    delta: float
+    magnitude: Magnitude
+    symbol: str
+    speedup: Speedup | None
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyAnalysis:
+    """One family of one subject: matrices of shape (members, members); row is the left member of a pair.
+
+    Attributes
+    ----------
+    family : Family
+    members : tuple of str
+        Those with samples, in the family's order.
+    left_out : tuple of str
+        Those without.
+    alpha : float
+    kruskal_wallis : KruskalWallis
+    post_hoc : Conover
+        Also where Kruskal-Wallis does not reject; see `rejected`.
+    delta : ndarray
+        Cliff's.
+    median : ndarray, shape (members,)
+    """
+
+    family: Family
+    members: tuple[str, ...]
+    left_out: tuple[str, ...]
+    alpha: float
+    kruskal_wallis: KruskalWallis
+    post_hoc: Conover
+    delta: NDArray[np.float64]
+    median: NDArray[np.float64]
+
+    @property
+    def rejected(self) -> bool:
+        """Whether Kruskal-Wallis finds a difference; the paper looks at pairs only then."""
+        return self.kruskal_wallis.pvalue < self.alpha
+
+    def comparison(self, left: str, right: str) -> PairComparison:
+        """One pair, either way round; raises KeyError for a strategy that is not among `members`."""
+        for name in (left, right):
+            if name not in self.members:
+                raise KeyError(f"{name!r} is not among the members with samples: {', '.join(self.members) or 'none'}")
+        return self._comparison(self.members.index(left), self.members.index(right))
+
+    def comparisons(self) -> tuple[PairComparison, ...]:
+        """All pairs once, the member listed first on the left."""
+        return tuple(
+            self._comparison(row, column)
+            for row in range(len(self.members))
+            for column in range(row + 1, len(self.members))
+        )
+
+    def _comparison(self, row: int, column: int) -> PairComparison:
+        delta, medians = float(self.delta[row, column]), (float(self.median[row]), float(self.median[column]))
+        significant = True and bool(self.post_hoc.pvalue[row, column] < self.alpha)
+        return PairComparison(
+            left=self.members[row],
+            right=self.members[column],
+            statistic=float(self.post_hoc.statistic[row, column]),
+            pvalue=float(self.post_hoc.pvalue[row, column]),
+            unadjusted_pvalue=float(self.post_hoc.unadjusted_pvalue[row, column]),
+            significant=significant,
+            delta=delta,
+            magnitude=magnitude(delta),
+            symbol=delta_symbol(delta) if significant else "",
+            speedup=speedup(*medians) if min(medians) > 0 else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectAnalysis:
+    """Everything the paper reports of one subject's latencies.
+
+    Attributes
+    ----------
+    descriptions : mapping of str to Description
+        Of every strategy with samples, in the order given.
+    families : tuple of FamilyAnalysis
+        In the order given.
+    adjustment : str
+        Of the p-values of Conover's test, within each family.
+    alpha : float
+        The level of all tests.
+    """
+
+    descriptions: Mapping[str, Description]
+    families: tuple[FamilyAnalysis, ...]
+    adjustment: str
+    alpha: float
+
+
+def analyse_families(
+    samples: Mapping[str, ArrayLike], families: Sequence[Family], *, adjustment: str = "holm", alpha: float = 0.05
+) -> SubjectAnalysis:
+    """Analyse one subject's latencies as the paper does.
+
+    Parameters
+    ----------
+    samples : mapping of str to array_like, shape (samples,)
+        By strategy (`operator@placement`), in any one unit, for example seconds. An empty array counts as no data.
+    families : sequence of Family
+        As of `study_families`. Members without data are left out, and named in the result.
+    adjustment : str
+        One of `ADJUSTMENTS`.
+    alpha : float
+        The level of every test, between 0 and 1.
+
+    Returns
+    -------
+    SubjectAnalysis
+
+    Raises
+    ------
+    ValueError
+        For a NaN or infinity (with the strategy and the index), an unknown adjustment, or an alpha outside 0 to 1.
+
+    Notes
+    -----
+    All samples of a strategy are pooled and taken as independent, as in the paper, which overstates certainty for
+    repeated inputs and rounds; what decides is the analysis by rounds and inputs (DESIGN section 8).
+
+    Each family is sorted once, and all its tests read that. O(n log n + n k) for k strategies with n samples in all.
+
+    References
+    ----------
+    Paper, section 4.6.
+
+    Examples
+    --------
+    >>> family = Family("tiers:identity", "tiers", ("RQ1",), ("identity@mobile", "identity@edge", "identity@cloud"))
+    >>> samples = {"identity@mobile": [8.9, 9.0, 9.1, 9.2], "identity@edge": [5.5, 5.6, 5.7, 5.8]}
+    >>> tiers = analyse_families(samples, [family]).families[0]
+    >>> edge = tiers.comparison("identity@edge", "identity@mobile")
+    >>> edge.symbol, str(edge.speedup), tiers.left_out
+    ('-L', '1.60x lower median latency', ('identity@cloud',))
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha lies between 0 and 1, got {alpha!r}")
+    known = {name: np.asarray(values, dtype=np.float64) for name, values in samples.items() if np.size(values)}
+    descriptions = {name: describe(values, name=name) for name, values in known.items()}
+    medians = {name: found.median for name, found in descriptions.items()}
+    analyses = tuple(_analyse(family, known, medians, adjustment, alpha) for family in families)
+    return SubjectAnalysis(descriptions, analyses, adjustment, alpha)
+
+
+def _analyse(
+    family: Family,
+    known: Mapping[str, NDArray[np.float64]],
+    medians: Mapping[str, float],
+    adjustment: str,
+    alpha: float,
+) -> FamilyAnalysis:
+    members = tuple(name for name in family.members if name in known)
+    pooled = pool_ranks({name: known[name] for name in members})
+    return FamilyAnalysis(
+        family=family,
+        members=members,
+        left_out=tuple(name for name in family.members if name not in known),
+        alpha=alpha,
+        kruskal_wallis=kruskal_wallis(pooled),
+        post_hoc=conover(pooled, adjustment=adjustment),
+        delta=cliffs_delta(pooled),
+        median=np.array([medians[name] for name in members]),
+    )

@@ -1,0 +1,32 @@
+"""ONNX graphs read, understood and rewritten without touching the weights."""
+
+from runner.graph.analysis import Analysis, Block, Cut, Exit, Run, Segment, Tensor, analyse, analyse_structure
+from runner.graph.model_file import ModelFile, has_external_data, read_model
+from runner.graph.rewriting import NotRewirable, skip, split, whole
+from runner.graph.structure import Structure, read_structure
+from runner.graph.writing import Part, data_file, stored_bytes, write_part
+
+__all__ = [
+    "Analysis",
+    "Block",
+    "Cut",
+    "Exit",
+    "ModelFile",
+    "NotRewirable",
+    "Part",
+    "Run",
+    "Segment",
+    "Structure",
+    "Tensor",
+    "analyse",
+    "analyse_structure",
+    "data_file",
+    "has_external_data",
+    "read_model",
+    "read_structure",
+    "skip",
+    "split",
+    "stored_bytes",
+    "whole",
+    "write_part",
+]

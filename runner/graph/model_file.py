@@ -1,0 +1,239 @@
+"""An ONNX file as a graph without its weights, and the places in the files where the weights are.
+
+Everything small enough to matter for structure (shapes, axes, scales) is in the graph; every larger tensor stays on
+disk as a byte range, so that a model of any size is analysed in milliseconds and copied without being loaded.
+Message and field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+import math
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper
+
+from runner.errors import ModelFileError
+from runner.graph import wire
+from runner.graph.wire import Schema, WireError
+
+# Shape inference reads the values of small tensors only; scales of a thousand channels still count as small.
+KEEP_BYTES = 1024
+_MAX_SKELETON_BYTES = 512 << 20
+_GRAPH, _NODE, _INITIALIZER, _SPARSE = 7, 1, 5, 15
+_SCHEMAS: Mapping[str, Schema] = {
+    "graph": Schema(nested={1: "node", 5: "tensor", 15: "sparse"}),
+    "node": Schema(nested={5: "attribute"}),
+    "attribute": Schema(nested={5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}),
+    "sparse": Schema(nested={1: "tensor", 2: "tensor"}),
+    "tensor": Schema(bulk=frozenset({4, 5, 6, 7, 9, 10, 11})),
+}
+_RAW_DATA, _EXTERNAL_DATA = 9, 13
+_HALF_BYTES = frozenset({TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """Bytes `[offset, offset + length)` of a file."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """An initializer that was left on disk.
+
+    `content` holds the whole field of the graph, tag included, or, for external data, the tensor's bytes alone.
+    """
+
+    name: str
+    content: ByteRange
+    external: bool
+
+    @property
+    def size_bytes(self) -> int:
+        return self.content.length
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file, read without its weights.
+
+    `model` is complete but for the data of the `weights` and of the nodes in `stored_nodes` (by index in the graph).
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    size_bytes: int
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    stored_nodes: Mapping[int, ByteRange] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> onnx.GraphProto:
+        return self.model.graph
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model and leave its weights where they are.
+
+    Raises
+    ------
+    ModelFileError
+        When the file cannot be read, is no ONNX model, contradicts itself, or names data outside its folder.
+    """
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            skeleton, weights, stored = _Reader(path, data).read()
+        model = onnx.ModelProto.FromString(skeleton)
+    except (WireError, DecodeError) as error:
+        raise ModelFileError(path, str(error)) from error
+    except (OSError, ValueError) as error:  # mmap refuses an empty file with ValueError
+        raise ModelFileError(path, str(error)) from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelFileError(path, "it holds no graph")
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    if len(tensors) != len(model.graph.initializer):
+        raise ModelFileError(path, "two initializers have the same name")
+    kept = _settle(path, model, weights)
+    external = sum(weight.size_bytes for weight in kept.values() if weight.external)
+    return ModelFile(path, model, path.stat().st_size + external, kept, stored)
+
+
+def has_external_data(path: Path) -> bool:
+    """Whether a model keeps weights outside its file; raises ModelFileError like `read_model`."""
+    return any(weight.external for weight in read_model(path).weights.values())
+
+
+def tensor_bytes(tensor: TensorProto) -> int | None:
+    """Bytes of the data that a tensor's type and dimensions declare; None for strings and unknown types."""
+    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or any(size < 0 for size in tensor.dims):
+        return None
+    try:
+        bits = 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except KeyError:
+        return None
+    if tensor.data_type in _HALF_BYTES:
+        bits = 4
+    return int(math.prod(tensor.dims) * bits + 7) // 8
+
+
+class _Reader:
+    """Walks the file once: small fields into the skeleton, bulky ones noted as ranges."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self._path = path
+        self._data = data
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._initializers = self._nodes = 0
+        self._weights: dict[int, ByteRange] = {}
+        self._stored: dict[int, ByteRange] = {}
+
+    def read(self) -> tuple[bytes, dict[int, ByteRange], dict[int, ByteRange]]:
+        """The skeleton, the initializers (by index) and the nodes (by index) that were left in the file."""
+        skeleton: list[bytes] = []
+        for each in wire.fields(self._data, 0, len(self._data)):
+            if each.number == _GRAPH and each.wire_type == wire.LENGTH_DELIMITED:
+                self._read_graph(each)
+            else:
+                self._grow(each.size)
+                skeleton.append(self._data[each.start : each.end])
+        skeleton.append(wire.tagged(_GRAPH, b"".join(self._pieces)))
+        return b"".join(skeleton), self._weights, self._stored
+
+    def _read_graph(self, graph: wire.Field) -> None:
+        nested = _SCHEMAS["graph"].nested
+        for each in wire.fields(self._data, graph.value, graph.end):
+            index = self._count(each.number)
+            if each.number not in nested or each.size <= KEEP_BYTES or each.wire_type != wire.LENGTH_DELIMITED:
+                content = self._data[each.start : each.end]
+            else:
+                stripped = wire.without_bulk(
+                    self._data, each.value, each.end,
+                    schemas=_SCHEMAS, message=nested[each.number], keep=KEEP_BYTES,
+                )  # fmt: skip
+                content = wire.tagged(each.number, stripped)
+                if len(stripped) < each.size:
+                    self._note(each, index)
+            self._grow(len(content))
+            self._pieces.append(content)
+
+    def _count(self, number: int) -> int:
+        """The index of this node or initializer within the graph."""
+        if number == _NODE:
+            self._nodes += 1
+            return self._nodes - 1
+        self._initializers += number == _INITIALIZER
+        return self._initializers - 1
+
+    def _note(self, each: wire.Field, index: int) -> None:
+        place = ByteRange(self._path, each.start, each.end - each.start)
+        if each.number == _SPARSE:
+            raise WireError("sparse initializers of this size are not supported; store them dense")
+        (self._weights if each.number == _INITIALIZER else self._stored)[index] = place
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > _MAX_SKELETON_BYTES:
+            raise WireError(f"its graph alone takes more than {_MAX_SKELETON_BYTES >> 20} MiB")
+
+
+def _settle(path: Path, model: onnx.ModelProto, inline: Mapping[int, ByteRange]) -> dict[str, Weight]:
+    """Check each initializer's size against its declaration and find the external ones' bytes."""
+    kept: dict[str, Weight] = {}
+    for index, tensor in enumerate(model.graph.initializer):
+        declared = tensor_bytes(tensor)
+        if index in inline:
+            place = inline[index]
+            if declared is not None and declared > place.length and tensor.data_location != TensorProto.EXTERNAL:
+                raise ModelFileError(
+                    path, f"initializer {tensor.name!r} declares {declared} bytes and the file holds {place.length}"
+                )
+            kept[tensor.name] = Weight(tensor.name, place, external=False)
+        elif tensor.data_location == TensorProto.EXTERNAL:
+            place = _external(path, tensor, declared)
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            if place.length <= KEEP_BYTES:
+                tensor.raw_data = _bytes_of(place)
+            else:
+                kept[tensor.name] = Weight(tensor.name, place, external=True)
+        elif tensor.HasField("raw_data") and declared is not None and declared != len(tensor.raw_data):
+            raise ModelFileError(
+                path, f"initializer {tensor.name!r} declares {declared} bytes and holds {len(tensor.raw_data)}"
+            )
+    return kept
+
+
+def _external(path: Path, tensor: TensorProto, declared: int | None) -> ByteRange:
+    """Where an external tensor's bytes are; never outside the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location, folder = entries.get("location", ""), path.parent.resolve()
+    target = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
+        raise ModelFileError(path, f"initializer {tensor.name!r} names data outside the model's folder: {location!r}")
+    try:
+        offset = int(entries.get("offset", "0"))
+        available = target.stat().st_size - offset
+        length = int(entries.get("length", available if declared is None else declared))
+    except FileNotFoundError as error:
+        raise ModelFileError(path, f"its data file {location!r} is missing; keep it beside the model") from error
+    except (ValueError, OSError) as error:
+        raise ModelFileError(path, f"initializer {tensor.name!r}: its external data cannot be read: {error}") from error
+    if offset < 0 or not 0 <= length <= available or (declared is not None and length != declared):
+        raise ModelFileError(
+            path,
+            f"initializer {tensor.name!r} declares {declared} bytes and is given {length} at {offset} of "
+            f"{location!r}, which holds {available + offset}",
+        )
+    return ByteRange(target, offset, length)
+
+
+def _bytes_of(place: ByteRange) -> bytes:
+    with place.path.open("rb") as stream:
+        stream.seek(place.offset)
+        return stream.read(place.length)

@@ -1,0 +1,138 @@
+"""Runs of consecutive sub-graphs of one structure and one input/output shape (paper, section 4.5.3, Algorithm 1).
+
+Regions are compared by Merkle hash: the kind of each node, its attributes, the shapes of its constants and the hashes
+of what it reads. Values of weights are no structure, nor are dilations (with the padding that goes with them): the last
+blocks of a dilated network differ in nothing else.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from runner.graph.regions import Layout, Region
+from runner.graph.structure import Role, Structure
+
+_COMMUTATIVE = frozenset({"Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Equal"})
+# A longer unit than this is not "a block" any more, and looking for it would cost the square of the graph.
+_LONGEST_UNIT = 64
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One repetition: regions `[start, end)` of the layout, from tensor `entry` to tensor `result`."""
+
+    start: int
+    end: int
+    entry: str
+    result: str
+
+
+@dataclass(frozen=True)
+class RepeatedRun:
+    """Two or more neighbouring units that are alike, in the order they run."""
+
+    units: tuple[Unit, ...]
+
+
+def find_runs(structure: Structure, layout: Layout) -> tuple[RepeatedRun, ...]:
+    """All runs, the last first; for each end the shortest unit that repeats."""
+    regions = layout.regions
+    digests = [_region_digest(structure, layout, region) for region in regions]
+    runs: list[RepeatedRun] = []
+    end = len(regions)
+    while end > 1:
+        found = (_run(structure, regions, digests, end, size) for size in range(1, _LONGEST_UNIT + 1))
+        run = next(filter(None, found), None)
+        if run is None:
+            end -= 1
+            continue
+        runs.append(run)
+        end = run.units[0].start
+    return tuple(runs)
+
+
+def _run(
+    structure: Structure, regions: Sequence[Region], digests: Sequence[bytes], end: int, size: int
+) -> RepeatedRun | None:
+    """The longest run of units of this size that ends here."""
+    pattern = digests[end - size : end]
+    if end < 2 * size or digests[end - 2 * size : end - size] != pattern:
+        return None
+    if not any(region.branching for region in regions[end - size : end]):
+        return None
+    units: list[Unit] = []
+    start = end - size
+    while start >= 0 and digests[start : start + size] == pattern:
+        entries, result = regions[start].entries, regions[start + size - 1].result
+        if len(entries) != 1 or result is None or not same_type(structure, entries[0], result):
+            break
+        units.insert(0, Unit(start, start + size, entries[0], result))
+        start -= size
+    return RepeatedRun(tuple(units)) if len(units) > 1 else None
+
+
+def same_type(structure: Structure, one: str, other: str) -> bool:
+    """Whether two tensors are known to have the same element type and shape."""
+    first, second = structure.types.get(one), structure.types.get(other)
+    return first is not None and first.dims is not None and first == second
+
+
+def _region_digest(structure: Structure, layout: Layout, region: Region) -> bytes:
+    """Merkle hash of what a region computes from its entries."""
+    known: dict[str, bytes] = {name: b"entry %d" % index for index, name in enumerate(region.entries)}
+    last = b""
+    for position in range(region.start, region.end):
+        index = structure.data[position]
+        node = structure.nodes[index]
+        read = [known.get(name) or _outside(structure, name) for name in node.input]
+        if node.op_type in _COMMUTATIVE:
+            read.sort()
+        digest = hashlib.sha256(repr((node.domain, node.op_type, _attributes(node), read)).encode())
+        for number, name in enumerate(structure.writes[index]):
+            known[name] = b"%d of " % number + digest.digest()
+        last = digest.digest()
+    return known.get(region.result, last) if region.result else last
+
+
+def _outside(structure: Structure, name: str) -> bytes:
+    """What a constant, a shape or an absent input is to structure."""
+    if not name:
+        return b"absent"
+    found = structure.types.get(name)
+    dims = None if found is None else found.dims
+    if structure.role_of(name) is Role.SHAPE:
+        return f"shape {None if dims is None else len(dims)}".encode()
+    return f"constant {found and found.elem_type} {dims} {_structural_value(structure, name)}".encode()
+
+
+def _structural_value(structure: Structure, name: str) -> list[int] | None:
+    """The value of a small int64 constant: axes and sizes are structure, weights are not."""
+    found = structure.types.get(name)
+    if found is None or found.elem_type != TensorProto.INT64:
+        return None
+    tensor = structure.small_constants.get(name)
+    return None if tensor is None else [int(value) for value in numpy_helper.to_array(tensor).ravel()]
+
+
+def _attributes(node: onnx.NodeProto) -> list[tuple[str, Any]]:
+    """A node's attributes in one order, dilations taken out of them."""
+    values: dict[str, Any] = {attribute.name: _attribute_value(attribute) for attribute in node.attribute}
+    kernel, pads = values.get("kernel_shape"), values.get("pads")
+    dilations = values.pop("dilations", None) or [1] * len(kernel or ())
+    if kernel and pads and len(pads) == 2 * len(kernel) == 2 * len(dilations):
+        axes = range(len(kernel))
+        values["pads"] = [pads[i] + pads[i + len(kernel)] - dilations[i] * (kernel[i] - 1) for i in axes]
+    return sorted(values.items())
+
+
+def _attribute_value(attribute: onnx.AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, TensorProto):
+        return (value.data_type, tuple(value.dims))
+    if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+        return hashlib.sha256(attribute.SerializeToString(deterministic=True)).hexdigest()
+    return list(value) if attribute.type >= onnx.AttributeProto.FLOATS else value

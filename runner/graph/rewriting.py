@@ -1,0 +1,193 @@
+"""New graphs out of old ones: a stretch skipped, or a graph in two. What nothing needs any more falls away."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from runner.errors import OperatorError
+from runner.graph.model_file import ByteRange, ModelFile
+from runner.graph.quantized import Scaling, is_quantized, readers, rescale, scaling_of
+from runner.graph.structure import Structure
+from runner.graph.writing import Part
+
+
+class NotRewirable(OperatorError):
+    """A quantized tensor cannot be handed to its new consumers with the scale they need."""
+
+
+def skip(structure: Structure, *, entry: str, result: str) -> Part:
+    """The model in which whatever read `result` reads `entry`.
+
+    Raises
+    ------
+    NotRewirable
+        When the tensors are quantized and a consumer's scale cannot be rewritten.
+    """
+    rescaled = _rescaled(structure, entry=entry, result=result)
+    nodes: dict[int, onnx.NodeProto | ByteRange] = {}
+    for index, node in enumerate(structure.nodes):
+        if result not in structure.reads[index] and index not in rescaled:
+            nodes[index] = structure.file.stored_nodes.get(index, node)
+            continue
+        if index in structure.file.stored_nodes:
+            raise NotRewirable(f"node {node.name or node.op_type!r} holds a large tensor of its own")
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for place, name in enumerate(node.input):
+            if name == result:
+                copy.input[place] = entry
+        for place, scaling in rescaled.get(index, {}).items():
+            rescale(copy, place, scaling)
+        nodes[index] = copy
+    reads = {i: tuple(n for n in node.input if n) for i, node in nodes.items() if isinstance(node, onnx.NodeProto)}
+    if result in structure.outputs:
+        # The output keeps its name: the last skipped node gives way to an Identity.
+        last = structure.producer[result]
+        nodes[last], reads[last] = helper.make_node("Identity", [entry], [result]), (entry,)
+    return _extract(structure, nodes, reads, outputs=structure.outputs, stop=frozenset())
+
+
+def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) -> tuple[Part, Part]:
+    """Head and tail: the head gives `tensors` and `side`, the tail takes them.
+
+    The tail starts with an identity MaxPool on each 4-D float tensor. Without it ONNX Runtime's blocked layout (NCHWc)
+    leaves residual additions of the tail unfused that it fuses in the whole model, and the results differ in the last
+    bits; with it they are the same, bit for bit.
+    """
+    crossing = (*tensors, *side)
+    plain = {index: structure.file.stored_nodes.get(index, node) for index, node in enumerate(structure.nodes)}
+    head = _extract(structure, plain, {}, outputs=crossing, stop=frozenset())
+    _declare(head.graph, structure, outputs=crossing)
+    anchors = {name: _anchor_name(structure, name) for name in tensors if _is_feature_map(structure, name)}
+    renamed = {index: _renamed(structure, index, anchors) for index in plain}
+    reads = {i: tuple(n for n in node.input if n) for i, node in renamed.items() if isinstance(node, onnx.NodeProto)}
+    tail = _extract(
+        structure, renamed, reads, outputs=structure.outputs, stop=frozenset(crossing) | frozenset(anchors.values())
+    )
+    _declare(tail.graph, structure, inputs=crossing)
+    pools = [
+        helper.make_node("MaxPool", [name], [anchor], name=anchor, kernel_shape=[1, 1], strides=[1, 1])
+        for name, anchor in anchors.items()
+    ]
+    return head, Part(tail.header, tail.graph, [*pools, *tail.nodes], tail.weights, tail.declarations)
+
+
+def whole(structure: Structure) -> Part:
+    """The model as it is, but for what no output needs."""
+    plain = {index: structure.file.stored_nodes.get(index, node) for index, node in enumerate(structure.nodes)}
+    return _extract(structure, plain, {}, outputs=structure.outputs, stop=frozenset())
+
+
+def _rescaled(structure: Structure, *, entry: str, result: str) -> dict[int, dict[int, Scaling]]:
+    """Per node, the inputs that need the scale of `entry`."""
+    if not is_quantized(structure, result):
+        return {}
+    places, obstacle = readers(structure, result)
+    scaling = scaling_of(structure, entry)
+    if obstacle or (places and scaling is None):
+        found = obstacle or f"nothing tells the scale of {entry!r}"
+        raise NotRewirable(f"the skipped blocks end in quantized numbers that cannot be rescaled: {found}")
+    rescaled: dict[int, dict[int, Scaling]] = {}
+    for place in places:
+        if scaling is not None:
+            rescaled.setdefault(place.node, {})[place.index] = scaling
+    return rescaled
+
+
+def _renamed(structure: Structure, index: int, names: Mapping[str, str]) -> onnx.NodeProto | ByteRange:
+    """A node that reads other names, or the node as it is."""
+    node = structure.nodes[index]
+    if not any(name in names for name in node.input):
+        return structure.file.stored_nodes.get(index, node)
+    if index in structure.file.stored_nodes:
+        raise NotRewirable(f"node {node.name or node.op_type!r} holds a large tensor of its own")
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    for place, name in enumerate(node.input):
+        copy.input[place] = names.get(name, name)
+    return copy
+
+
+def _extract(
+    structure: Structure,
+    nodes: Mapping[int, onnx.NodeProto | ByteRange],
+    reads: Mapping[int, tuple[str, ...]],
+    *,
+    outputs: Collection[str],
+    stop: Collection[str],
+) -> Part:
+    """What the outputs need, going back no further than `stop`; `reads` overrides what a node reads."""
+    needed: set[int] = set()
+    seen = {name for name in outputs if name not in stop}
+    waiting = list(seen)
+    while waiting:
+        index = structure.producer.get(waiting.pop())
+        if index is None or index in needed:
+            continue
+        needed.add(index)
+        for name in reads.get(index, structure.reads[index]):
+            if name not in seen and name not in stop:
+                seen.add(name)
+                waiting.append(name)
+    return _part(structure.file, [nodes[index] for index in sorted(needed)], seen | _written(structure, needed))
+
+
+def _written(structure: Structure, nodes: Iterable[int]) -> set[str]:
+    return {name for index in nodes for name in structure.writes[index]}
+
+
+def _part(file: ModelFile, nodes: Sequence[onnx.NodeProto | ByteRange], used: set[str]) -> Part:
+    """A part with these nodes, and of the rest of the model what they use."""
+    header = onnx.ModelProto()
+    header.CopyFrom(file.model)
+    graph = header.graph
+    kept = [tensor for tensor in graph.initializer if tensor.name in used and tensor.name not in file.weights]
+    weights = [weight for name, weight in file.weights.items() if name in used]
+    external = {weight.name for weight in weights if weight.external}
+    declarations = [tensor for tensor in file.graph.initializer if tensor.name in external]
+    sources = {tensor.name for tensor in file.graph.initializer}
+    part = onnx.GraphProto(name=graph.name, doc_string=graph.doc_string, initializer=kept)
+    part.sparse_initializer.extend(each for each in graph.sparse_initializer if each.values.name in used)
+    part.input.extend(value for value in graph.input if value.name not in sources or value.name in used)
+    part.output.extend(graph.output)
+    part.value_info.extend(value for value in graph.value_info if value.name in used)
+    part.quantization_annotation.extend(each for each in graph.quantization_annotation if each.tensor_name in used)
+    part.metadata_props.extend(graph.metadata_props)
+    header.ClearField("graph")
+    return Part(header, part, nodes, weights, declarations)
+
+
+def _declare(
+    graph: onnx.GraphProto, structure: Structure, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
+) -> None:
+    """Replace a part's inputs or outputs by the tensors that cross."""
+    if outputs:
+        del graph.output[:]
+        graph.output.extend(_value_info(structure, name) for name in outputs)
+    if inputs:
+        sources = [value for value in graph.input if value.name not in structure.inputs]
+        del graph.input[:]
+        graph.input.extend([*(_value_info(structure, name) for name in inputs), *sources])
+    declared = {value.name for value in (*graph.input, *graph.output)}
+    kept = [value for value in graph.value_info if value.name not in declared]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+
+
+def _value_info(structure: Structure, name: str) -> onnx.ValueInfoProto:
+    """A tensor's declaration; a free dimension keeps its expression as its name."""
+    found = structure.types[name]
+    return helper.make_tensor_value_info(name, found.elem_type, found.dims)
+
+
+def _is_feature_map(structure: Structure, name: str) -> bool:
+    found = structure.types[name]
+    return found.elem_type == TensorProto.FLOAT and found.dims is not None and len(found.dims) == 4
+
+
+def _anchor_name(structure: Structure, name: str) -> str:
+    anchor = f"{name}/anchor"
+    while anchor in structure.producer or anchor in structure.tensor_bytes or anchor in structure.inputs:
+        anchor += "_"
+    return anchor

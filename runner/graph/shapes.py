@@ -1,0 +1,174 @@
+"""Types and shapes of a graph's tensors, exact where dimensions are free.
+
+ONNX's shape inference invents a new symbol wherever a free dimension meets arithmetic, so that two tensors of the same
+shape look different. Here such a dimension is written as the expression that computes it (`(height-1)//2+1`): equal
+expressions are equal sizes.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+Dimension = int | str
+
+_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
+_CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+_BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Mean", "Pow", "Where", "PRelu"})
+_CONSTANT_AT_THE_END = re.compile(r"(.+)([+-]\d+)")
+# What shape inference does not know, as what it knows: op_type and the inputs that matter to the shape.
+_STAND_INS: Mapping[str, tuple[str, Callable[[int], Sequence[int]]]] = {
+    "QLinearAdd": ("Add", lambda count: (0, 3)),
+    "QLinearMul": ("Mul", lambda count: (0, 3)),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", lambda count: (0,)),
+    "QLinearAveragePool": ("AveragePool", lambda count: (0,)),
+    "QLinearLeakyRelu": ("Identity", lambda count: (0,)),
+    "QLinearSigmoid": ("Identity", lambda count: (0,)),
+    "QLinearSoftmax": ("Identity", lambda count: (0,)),
+    "QLinearConcat": ("Concat", lambda count: range(2, count, 3)),
+    "QGemm": ("Gemm", lambda count: (0, 3)),
+}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type (as ONNX numbers it) and dimensions; a free dimension is an expression, `None` no rank at all."""
+
+    elem_type: int
+    dims: tuple[Dimension, ...] | None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes of such a tensor; None where a dimension is free."""
+        if self.dims is None or self.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+            return None
+        total: int = helper.tensor_dtype_to_np_dtype(self.elem_type).itemsize
+        for size in self.dims:
+            if isinstance(size, str):
+                return None
+            total *= size
+        return total
+
+
+def infer_types(model: onnx.ModelProto, *, sizes: Mapping[str, int] | None = None) -> dict[str, TensorType]:
+    """Type of every tensor that shape inference can tell; `sizes` pins free dimensions of the inputs by name."""
+    known = _inferred(_prepared(model, sizes or {}))
+    declared = {dim for value in model.graph.input for dim in _dims(value) or ()}
+    resolved = {name: known[name] for name in known}
+    meaning: dict[str, Dimension] = {}
+    for node in model.graph.node:
+        for index, output in enumerate(node.output):
+            found = known.get(output)
+            if found is None or found.dims is None:
+                continue
+            dims = []
+            for axis, dim in enumerate(found.dims):
+                if isinstance(dim, str) and dim not in declared and dim not in meaning:
+                    meaning[dim] = (_expression(node, axis, len(found.dims), resolved) if index == 0 else None) or dim
+                dims.append(meaning.get(dim, dim) if isinstance(dim, str) else dim)
+            resolved[output] = TensorType(found.elem_type, tuple(dims))
+    return resolved
+
+
+def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy that shape inference understands whole."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in copy.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    if sizes:
+        # What was inferred for free dimensions would contradict the pinned ones.
+        del copy.graph.value_info[:]
+        for value in copy.graph.output:
+            value.type.tensor_type.ClearField("shape")
+    for node in copy.graph.node:
+        if node.domain == "com.microsoft" and node.op_type in _STAND_INS:
+            op_type, chosen = _STAND_INS[node.op_type]
+            inputs = [node.input[index] for index in chosen(len(node.input)) if index < len(node.input)]
+            node.domain, node.op_type = "", op_type
+            del node.input[:]
+            node.input.extend(inputs)
+    return copy
+
+
+def _inferred(model: onnx.ModelProto) -> dict[str, TensorType]:
+    inferred = model
+    for data_prop in (True, False):
+        # Inference is a bonus: a model it cannot digest keeps the types it declares.
+        with contextlib.suppress(shape_inference.InferenceError, RuntimeError, ValueError, TypeError):
+            inferred = shape_inference.infer_shapes(model, data_prop=data_prop)
+            break
+    graph = inferred.graph
+    types = {
+        value.name: TensorType(value.type.tensor_type.elem_type, _dims(value))
+        for value in (*graph.value_info, *graph.output, *graph.input)
+        if value.type.HasField("tensor_type")
+    }
+    for tensor in graph.initializer:
+        types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))
+    return types
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[Dimension, ...] | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{value.name}.{axis}"
+        for axis, dim in enumerate(tensor.shape.dim)
+    )
+
+
+def _expression(node: onnx.NodeProto, axis: int, rank: int, types: Mapping[str, TensorType]) -> Dimension | None:
+    """How this node computes a dimension of its first output; None where that is not followed."""
+    inputs = [found.dims for name in node.input if (found := types.get(name)) and found.dims is not None]
+    if node.op_type in _BROADCASTING or node.op_type in ("QLinearAdd", "QLinearMul"):
+        aligned = {dims[axis - rank + len(dims)] for dims in inputs if axis - rank + len(dims) >= 0} - {1}
+        return aligned.pop() if len(aligned) == 1 else None
+    if node.op_type in _POOLS or node.op_type in _CONVOLUTIONS:
+        first = types.get(node.input[0])
+        return _window(node, axis, first.dims[axis], types) if first and first.dims and axis > 1 else None
+    if node.op_type == "Concat" and axis != _attributes(node).get("axis", 0) % rank:
+        aligned = {dims[axis] for dims in inputs if len(dims) == rank}
+        return aligned.pop() if len(aligned) == 1 else None
+    return None
+
+
+def _window(node: onnx.NodeProto, axis: int, size: Dimension, types: Mapping[str, TensorType]) -> Dimension | None:
+    """A spatial dimension after a convolution or pooling: (size + padding - extent) // stride + 1."""
+    attributes = _attributes(node)
+    spatial = axis - 2
+    kernel = attributes.get("kernel_shape")
+    if kernel is None and node.op_type in _CONVOLUTIONS:
+        weight = types.get(node.input[_CONVOLUTIONS[node.op_type]])
+        kernel = weight.dims[2:] if weight and weight.dims else None
+    if kernel is None or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", b""):
+        return None
+    pads = attributes.get("pads") or [0] * (2 * len(kernel))
+    stride = (attributes.get("strides") or [1] * len(kernel))[spatial]
+    dilation = (attributes.get("dilations") or [1] * len(kernel))[spatial]
+    margin = pads[spatial] + pads[spatial + len(kernel)] - dilation * (kernel[spatial] - 1)
+    if stride == 1:
+        return _shifted(size, margin)
+    rounding = "ceil" if attributes.get("ceil_mode") else ""
+    return _shifted(f"{rounding}({_shifted(size, margin - 1)})//{stride}", 1)
+
+
+def _shifted(size: Dimension, offset: int) -> Dimension:
+    """`size + offset`, with one constant at the end however often it is shifted."""
+    if isinstance(size, int):
+        return size + offset
+    last = _CONSTANT_AT_THE_END.fullmatch(size)
+    if last and last[1].count("(") == last[1].count(")"):
+        size, offset = last[1], offset + int(last[2])
+    return f"{size}{offset:+d}" if offset else size
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

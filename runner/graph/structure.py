@@ -1,0 +1,201 @@
+"""Who computes what from what, and which nodes carry data at all.
+
+Three roles: *constant* nodes depend on initializers alone (a weight's DequantizeLinear), *shape* nodes on the shapes of
+tensors and constants alone (Shape → Gather → Concat), *data* nodes on the model's inputs. Only data nodes make up the
+sub-graphs that operators skip and cut; the others go wherever they are needed.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import onnx
+
+from runner.errors import ModelFileError
+from runner.graph.model_file import ModelFile
+from runner.graph.shapes import TensorType, infer_types
+
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_SHAPE_READERS = frozenset({"Shape", "Size"})
+# Without inputs, yet different at each run.
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+
+
+class Role(Enum):
+    """What a node's outputs depend on."""
+
+    CONSTANT = "constant"
+    SHAPE = "shape"
+    DATA = "data"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A model's graph, read for analysis; nodes that reach no output are left out of everything but `nodes`.
+
+    `inputs` are those that are no initializers; `reads[i]` are the tensors node i needs, captured ones included.
+    """
+
+    file: ModelFile
+    nodes: tuple[onnx.NodeProto, ...]
+    reads: tuple[tuple[str, ...], ...]
+    writes: tuple[tuple[str, ...], ...]
+    roles: tuple[Role, ...]
+    live: tuple[int, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    producer: Mapping[str, int]
+    consumers: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, TensorType]
+    tensor_bytes: Mapping[str, int]
+
+    @cached_property
+    def data(self) -> tuple[int, ...]:
+        """The data nodes, in the order they run."""
+        return tuple(index for index in self.live if self.roles[index] is Role.DATA)
+
+    @cached_property
+    def node_bytes(self) -> tuple[int, ...]:
+        """Bytes of each node in the file, its inline tensors included."""
+        stored = self.file.stored_nodes
+        return tuple(stored[i].length if i in stored else node.ByteSize() + 2 for i, node in enumerate(self.nodes))
+
+    def role_of(self, tensor: str) -> Role:
+        """What a tensor depends on."""
+        if tensor in self.producer:
+            return self.roles[self.producer[tensor]]
+        return Role.DATA if tensor in self.inputs else Role.CONSTANT
+
+    def constants_behind(self, tensor: str) -> tuple[frozenset[str], frozenset[int]]:
+        """The initializers and the nodes that a constant tensor is made of."""
+        initializers: set[str] = set()
+        nodes: set[int] = set()
+        waiting = [tensor]
+        while waiting:
+            name = waiting.pop()
+            if name in self.producer:
+                if self.producer[name] not in nodes:
+                    nodes.add(self.producer[name])
+                    waiting += self.reads[self.producer[name]]
+            else:
+                initializers.add(name)
+        return frozenset(initializers), frozenset(nodes)
+
+    @cached_property
+    def small_constants(self) -> Mapping[str, onnx.TensorProto]:
+        """Constants whose values are in memory: axes, sizes, scales."""
+        found = {each.name: each for each in self.file.graph.initializer if each.name not in self.file.weights}
+        for index, node in enumerate(self.nodes):
+            if node.op_type == "Constant" and index not in self.file.stored_nodes:
+                value = next((each.t for each in node.attribute if each.name == "value"), None)
+                found |= {node.output[0]: value} if value is not None else {}
+        return found
+
+    @cached_property
+    def control_flow(self) -> tuple[str, ...]:
+        """Nodes that hold graphs of their own, as `If × 2`."""
+        counts = Counter(self.nodes[i].op_type for i in self.live if self.nodes[i].op_type in _CONTROL_FLOW)
+        return tuple(f"{op_type} × {count}" for op_type, count in sorted(counts.items()))
+
+
+def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -> Structure:
+    """Read a model's graph; `sizes` pins free dimensions of its inputs by name.
+
+    Raises
+    ------
+    ModelFileError
+        When the graph contradicts itself: a tensor computed twice or never, nodes out of order.
+    """
+    graph = file.graph
+    nodes = tuple(graph.node)
+    reads = tuple(_reads(node) for node in nodes)
+    writes = tuple(tuple(name for name in node.output if name) for node in nodes)
+    sources = {tensor.name for tensor in graph.initializer} | {
+        tensor.values.name for tensor in graph.sparse_initializer
+    }
+    inputs = tuple(value.name for value in graph.input if value.name not in sources)
+    outputs = tuple(value.name for value in graph.output)
+    producer = _producers(file, reads, writes, sources | set(inputs))
+    for name in outputs:
+        if name not in producer and name not in sources and name not in inputs:
+            raise ModelFileError(file.path, f"nothing computes its output {name!r}")
+    roles = _roles(nodes, reads, producer, inputs)
+    live = _live(reads, producer, outputs)
+    consumers: dict[str, list[int]] = {}
+    for index in live:
+        for name in dict.fromkeys(reads[index]):
+            consumers.setdefault(name, []).append(index)
+    sizes_on_disk = {tensor.name: tensor.ByteSize() + 3 for tensor in graph.initializer}
+    sizes_on_disk |= {tensor.values.name: tensor.ByteSize() + 3 for tensor in graph.sparse_initializer}
+    sizes_on_disk |= {name: weight.size_bytes for name, weight in file.weights.items()}
+    return Structure(
+        file=file, nodes=nodes, reads=reads, writes=writes, roles=roles, live=live, inputs=inputs, outputs=outputs,
+        producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},
+        types=infer_types(file.model, sizes=sizes), tensor_bytes=sizes_on_disk,
+    )  # fmt: skip
+
+
+def _reads(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Inputs by name, and what graphs inside the node take from outside."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        graphs = ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
+        for graph in graphs:
+            names += _captured(graph)
+    return tuple(names)
+
+
+def _captured(graph: onnx.GraphProto) -> list[str]:
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    wanted = [name for node in graph.node for name in _reads(node)] + [value.name for value in graph.output]
+    return [name for name in wanted if name not in own]
+
+
+def _producers(
+    file: ModelFile, reads: tuple[tuple[str, ...], ...], writes: tuple[tuple[str, ...], ...], sources: set[str]
+) -> dict[str, int]:
+    producer: dict[str, int] = {}
+    for index, names in enumerate(reads):
+        for name in names:
+            if name not in sources and name not in producer:
+                raise ModelFileError(file.path, f"node {index} reads {name!r} before anything computes it")
+        for name in writes[index]:
+            if name in producer or name in sources:
+                raise ModelFileError(file.path, f"tensor {name!r} is computed twice")
+            producer[name] = index
+    return producer
+
+
+def _roles(
+    nodes: tuple[onnx.NodeProto, ...],
+    reads: tuple[tuple[str, ...], ...],
+    producer: Mapping[str, int],
+    inputs: tuple[str, ...],
+) -> tuple[Role, ...]:
+    roles: list[Role] = []
+    for index, node in enumerate(nodes):
+        kinds = {
+            roles[producer[name]] if name in producer else Role.DATA if name in inputs else Role.CONSTANT
+            for name in reads[index]
+        }
+        if node.op_type in _SHAPE_READERS:
+            roles.append(Role.CONSTANT if kinds == {Role.CONSTANT} else Role.SHAPE)
+        elif Role.DATA in kinds or node.op_type in _RANDOM:
+            roles.append(Role.DATA)
+        else:
+            roles.append(Role.SHAPE if Role.SHAPE in kinds else Role.CONSTANT)
+    return tuple(roles)
+
+
+def _live(reads: tuple[tuple[str, ...], ...], producer: Mapping[str, int], outputs: tuple[str, ...]) -> tuple[int, ...]:
+    """The nodes that an output needs, in order."""
+    needed = {producer[name] for name in outputs if name in producer}
+    for index in range(len(reads) - 1, -1, -1):
+        if index in needed:
+            needed.update(producer[name] for name in reads[index] if name in producer)
+    return tuple(sorted(needed))

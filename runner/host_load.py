@@ -1,0 +1,143 @@
+"""What of the host's CPU went to whom while a measurement ran: its own tiers, the runner, everybody else.
+
+The host's totals come from the tiers (a container sees its host's /proc/stat), so that a remote engine is judged by its
+own machine. Where that machine is also this one, the runner's own processes are told apart and others get names.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tierserver.messages import StatsResult
+
+_PROC = Path("/proc")
+_NAMED = 3
+# Less than this of one CPU is not worth a name.
+_WORTH_NAMING = 0.02
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of this machine; `own` is the runner, its children and the tiers."""
+
+    pid: int
+    name: str
+    cpu_s: float
+    own: bool
+    descends: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All tiers' counters and this machine's processes, at one moment."""
+
+    tiers: Mapping[str, StatsResult]
+    processes: Mapping[int, Process] = field(default_factory=dict)
+
+    @property
+    def client(self) -> StatsResult:
+        return next(iter(self.tiers.values()))
+
+
+def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
+    """CPUs used between two snapshots, by whom; an empty dict where the kernel does not tell."""
+    first, last = before.client.host, after.client.host
+    duration_s = after.client.monotonic_s - before.client.monotonic_s
+    if first is None or last is None or duration_s <= 0:
+        return {}
+    tiers_s = sum(after.tiers[name].cpu_seconds - before.tiers[name].cpu_seconds for name in before.tiers)
+    local = first.boot_id == _boot_id()
+    own_s = tiers_s + (_runner_s(before, after) if local else 0.0)
+    busy_s = last.busy_s - first.busy_s
+    return {
+        "cpus": first.cpus,
+        "duration_s": duration_s,
+        "busy_cpus": busy_s / duration_s,
+        "own_cpus": own_s / duration_s,
+        "other_cpus": max(0.0, busy_s - own_s) / duration_s,
+        "steal_cpus": (last.steal_s - first.steal_s) / duration_s,
+        "load_start": before.client.load_average[0],
+        "load_end": after.client.load_average[0],
+        "others": _others(before, after, duration_s) if local else [],
+    }
+
+
+def processes() -> dict[int, Process]:
+    """The processes of this machine; what cannot be read is left out."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    rows: dict[int, tuple[str, int, float]] = {}
+    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
+        if entry.name.isdigit():
+            try:
+                head, _, tail = (entry / "stat").read_text().rpartition(")")
+            except OSError:
+                continue
+            fields = tail.split()
+            rows[int(entry.name)] = (head.partition("(")[2], int(fields[1]), sum(map(int, fields[11:13])) / ticks)
+    own = _descendants(rows, os.getpid())
+    return {
+        pid: Process(pid, name, cpu_s, pid in own or _is_tier(pid), pid in own)
+        for pid, (name, _, cpu_s) in rows.items()
+    }
+
+
+def _descendants(rows: Mapping[int, tuple[str, int, float]], root: int) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid, (_, parent, _) in rows.items():
+        children.setdefault(parent, []).append(pid)
+    found, open_ones = {root}, [root]
+    while open_ones:
+        below = children.get(open_ones.pop(), [])
+        found.update(below)
+        open_ones += below
+    return found
+
+
+def _is_tier(pid: int) -> bool:
+    """Whether it is a tier in a container: not our descendant, but no stranger either."""
+    try:
+        return b"tierserver" in (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _runner_s(before: Snapshot, after: Snapshot) -> float:
+    """CPU seconds of the runner and its children that are not tiers (those count themselves)."""
+    namespace = _namespace()
+    tiers = {each.pid for each in before.tiers.values() if each.pid_namespace == namespace}
+    return sum(
+        process.cpu_s - before.processes[pid].cpu_s
+        for pid, process in after.processes.items()
+        if process.descends and pid not in tiers and pid in before.processes
+    )
+
+
+def _others(before: Snapshot, after: Snapshot, duration_s: float) -> Sequence[Mapping[str, Any]]:
+    """The busiest strangers."""
+    used = [
+        (process.cpu_s - (before.processes[pid].cpu_s if pid in before.processes else 0.0), process)
+        for pid, process in after.processes.items()
+        if not process.own
+    ]
+    busiest = sorted(used, key=lambda pair: -pair[0])[:_NAMED]
+    return [
+        {"pid": process.pid, "name": process.name, "cpus": cpu_s / duration_s}
+        for cpu_s, process in busiest
+        if cpu_s / duration_s >= _WORTH_NAMING
+    ]
+
+
+def _boot_id() -> str:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,168 @@
+"""Early exit: skip the last of a run of identical sub-graphs (paper, section 4.5.3, Algorithm 1; DESIGN section 6)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from runner.errors import OperatorError
+from runner.graph import (
+    Analysis,
+    Exit,
+    NotRewirable,
+    Part,
+    Structure,
+    analyse_structure,
+    read_model,
+    read_structure,
+    skip,
+    stored_bytes,
+    write_part,
+)
+from runner.operators.base import Applied, Context, Refusal
+
+# The paper found exits that save less than 7 % not worth their loss; below this the figure is worth a warning.
+_WORTHWHILE_SHARE = 0.05
+
+
+class EarlyExitOptions(BaseModel):
+    """Options of the pass as the catalog declares them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    blocks: int = Field(default=2, ge=1, le=1000)
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """Shorten a model by the last `blocks` sub-graphs of its last repeated run.
+
+    Notes
+    -----
+    The result is a shorter graph, with one path through it, and not one that decides at run time where to leave.
+    """
+
+    declared: EarlyExitOptions
+    name: ClassVar[str] = "early_exit"
+    version: ClassVar[int] = 1
+    calibration_samples: ClassVar[int] = 0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> "EarlyExit":
+        """Check declared options."""
+        return cls(EarlyExitOptions.model_validate(options))
+
+    def options(self) -> Mapping[str, object]:
+        return self.declared.model_dump()
+
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
+        if len(parts) != 1:
+            raise OperatorError(f"early_exit shortens one model, got {len(parts)} parts; put it before `partition`")
+        structure = read_structure(read_model(parts[0]))
+        analysis = analyse_structure(structure)
+        chosen = choose_exit(analysis, self.declared.blocks)
+        part = _shortened(structure, chosen)
+        target = context.workdir / "model.onnx"
+        write_part(part, target)
+        return Applied((target,), _details(analysis, chosen, part, stored_bytes(target)))
+
+
+def choose_exit(analysis: Analysis, blocks: int) -> Exit:
+    """The exit that skips the last blocks of the last repeated run.
+
+    Parameters
+    ----------
+    analysis
+        A model's analysis.
+    blocks
+        How many sub-graphs to skip, at least 1.
+
+    Returns
+    -------
+    Exit
+
+    Raises
+    ------
+    Refusal
+        When the model has control flow, no repeated run, or too short a one; the text names what was found.
+
+    Notes
+    -----
+    Algorithm 1 as printed would skip all of a long run; the paper's prose, which its sizes follow, skips two.
+
+    References
+    ----------
+    Paper, section 4.5.3 and Algorithm 1.
+
+    Examples
+    --------
+    >>> from runner.graph import analyse
+    >>> from runner.subjects.registry import BUILTIN
+    >>> [block.name for block in choose_exit(analyse(BUILTIN / "fashion-resnet.onnx"), 2).blocks]
+    ['backbone.3.3', 'backbone.3.4']
+    """
+    if analysis.control_flow:
+        raise Refusal(f"early_exit does not follow control flow, and found {', '.join(analysis.control_flow)}")
+    if not analysis.runs:
+        raise Refusal(f"no two consecutive identical branching sub-graphs: {_found(analysis)}")
+    run = analysis.runs[0]
+    names = ", ".join(block.name for block in run.blocks)
+    if len(run.blocks) < blocks:
+        raise Refusal(
+            f"early_exit: {blocks} blocks were asked and the last run of identical sub-graphs has "
+            f"{len(run.blocks)}: {names}; set `blocks` to {len(run.blocks)} or less"
+        )
+    chosen = next((each for each in analysis.exits if each.blocks == run.blocks[-blocks:]), None)
+    if chosen is None:
+        raise Refusal(f"a shape computed inside the last run of identical sub-graphs ({names}) is used outside it")
+    return chosen
+
+
+def _found(analysis: Analysis) -> str:
+    """What there is where no run is."""
+    count = len(analysis.sub_graphs)
+    if len(analysis.inputs) != 1:
+        listed = ", ".join(tensor.name for tensor in analysis.inputs) or "none"
+        inputs = f"; the model has {len(analysis.inputs)} inputs ({listed}), and those in use all along hide borders"
+    else:
+        inputs = ""
+    if not count:
+        return f"the model is a chain of {sum(len(each.nodes) for each in analysis.skeleton)} nodes{inputs}"
+    last = ", ".join(each.name for each in analysis.sub_graphs[-4:])
+    return f"found {count} branching sub-graphs (the last: {last}), each unlike the one before it{inputs}"
+
+
+def _shortened(structure: Structure, chosen: Exit) -> Part:
+    """The graph without the blocks; refused when their weights are needed elsewhere, or it cannot be rewired."""
+    names = ", ".join(block.name for block in chosen.blocks)
+    try:
+        part = skip(structure, entry=chosen.entry.name, result=chosen.result.name)
+    except NotRewirable as error:
+        raise Refusal(f"early_exit cannot skip {names}: {error}") from error
+    kept = len(part.graph.initializer) + len(part.weights)
+    if kept == len(structure.file.graph.initializer):
+        raise Refusal(f"skipping {names} would save nothing: the rest of the model uses the same weights")
+    return part
+
+
+def _details(analysis: Analysis, chosen: Exit, part: Part, size_bytes: int) -> Mapping[str, object]:
+    saved = analysis.size_bytes - size_bytes
+    share = saved / analysis.size_bytes
+    names = ", ".join(block.name for block in chosen.blocks)
+    early = f"skipping {names} saves {100 * share:.1f} % of the model's bytes: the last repeated run lies early in it"
+    return {
+        "skipped": [
+            {"name": block.name, "nodes": list(block.nodes), "size_bytes": block.size_bytes} for block in chosen.blocks
+        ],
+        "run_length": len(analysis.runs[0].blocks),
+        "entry": chosen.entry.name,
+        "result": chosen.result.name,
+        "removed_nodes": analysis.node_count - len(part.nodes),
+        "before_bytes": analysis.size_bytes,
+        "after_bytes": size_bytes,
+        "saved_bytes": saved,
+        "saved_share": share,
+        "warnings": [early] if share < _WORTHWHILE_SHARE else [],
+    }

@@ -1,0 +1,170 @@
+"""Partition: head and tail of nearly equal size (paper, section 4.5.4, Algorithm 2; DESIGN section 6)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from runner.errors import OperatorError
+from runner.graph import (
+    Analysis,
+    Cut,
+    NotRewirable,
+    Tensor,
+    analyse_structure,
+    read_model,
+    read_structure,
+    split,
+    stored_bytes,
+    write_part,
+)
+from runner.operators.base import Applied, Context, Refusal
+
+# Beyond this one part is more than twice the other, and its tier carries the model nearly alone.
+_LARGEST_SHARE = 2 / 3
+
+
+class PartitionOptions(BaseModel):
+    """Options of the pass as the catalog declares them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    balance: Literal["size"] = "size"
+    cut: Literal["paper", "any"] = "paper"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Part a model where the sizes of head and tail differ least.
+
+    Notes
+    -----
+    `cut: paper` leaves the identity branch of residual blocks whole; `cut: any` may send a block's input along with a
+    tensor inside the block, which balances better and sends more.
+    """
+
+    declared: PartitionOptions
+    name: ClassVar[str] = "partition"
+    version: ClassVar[int] = 1
+    calibration_samples: ClassVar[int] = 0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> "Partition":
+        """Check declared options."""
+        return cls(PartitionOptions.model_validate(options))
+
+    def options(self) -> Mapping[str, object]:
+        return self.declared.model_dump()
+
+    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
+        if len(parts) != 1:
+            raise OperatorError(f"partition cuts one model, got {len(parts)} parts; declare it once")
+        structure = read_structure(read_model(parts[0]))
+        analysis = analyse_structure(structure)
+        chosen = choose_cut(analysis, paper=self.declared.cut == "paper")
+        try:
+            halves = split(
+                structure,
+                tensors=[tensor.name for tensor in chosen.tensors],
+                side=[tensor.name for tensor in chosen.side],
+            )
+        except NotRewirable as error:
+            raise Refusal(f"partition cannot cut at {_listed(chosen)}: {error}") from error
+        targets = (context.workdir / "head.onnx", context.workdir / "tail.onnx")
+        for part, target in zip(halves, targets, strict=True):
+            write_part(part, target)
+        return Applied(targets, self._details(analysis, chosen, targets))
+
+    def _details(self, analysis: Analysis, chosen: Cut, targets: tuple[Path, Path]) -> Mapping[str, object]:
+        head, tail = (stored_bytes(target) for target in targets)
+        return {
+            "cut": self.declared.cut,
+            "where": analysis.skeleton[chosen.segment].name,
+            "inside": chosen.inside_segment,
+            "tensors": [asdict(tensor) for tensor in chosen.tensors],
+            "side": [asdict(tensor) for tensor in chosen.side],
+            "crossing_bytes": chosen.crossing_bytes,
+            "head_bytes": head,
+            "tail_bytes": tail,
+            "warnings": [],
+        }
+
+
+def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
+    """The valid cut whose head and tail differ least in bytes.
+
+    Parameters
+    ----------
+    analysis
+        A model's analysis.
+    paper
+        Only cuts that leave identity branches whole.
+
+    Returns
+    -------
+    Cut
+
+    Raises
+    ------
+    Refusal
+        When the model has control flow, when nothing parts it, or when one part would be more than twice the other.
+
+    Notes
+    -----
+    Bytes are those of the parts' nodes and initializers; one that both parts need counts in both.
+
+    References
+    ----------
+    Paper, section 4.5.4 and Algorithm 2.
+
+    Examples
+    --------
+    >>> from runner.graph import analyse
+    >>> from runner.subjects.registry import BUILTIN
+    >>> cut = choose_cut(analyse(BUILTIN / "fashion-resnet.onnx"))
+    >>> len(cut.tensors), cut.crossing_bytes
+    (2, 100352)
+    """
+    if analysis.control_flow:
+        raise Refusal(f"partition does not cut models with control flow, and found {', '.join(analysis.control_flow)}")
+    cut = analysis.best_cut(paper=paper)
+    if cut is None:
+        raise Refusal(f"nothing parts the model in two: {_obstacle(analysis)}")
+    total = cut.head_bytes + cut.tail_bytes
+    if max(cut.head_bytes, cut.tail_bytes) > _LARGEST_SHARE * total:
+        head = 100 * cut.head_bytes / total
+        raise Refusal(
+            f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and neither part "
+            f"may be more than twice the other{_heaviest(analysis)}"
+        )
+    return cut
+
+
+def _heaviest(analysis: Analysis) -> str:
+    share = analysis.largest_initializer_bytes / analysis.size_bytes
+    if analysis.largest_initializer is None or share <= 0.5:
+        return ""
+    return f"; the initializer {analysis.largest_initializer!r} alone holds {100 * share:.1f} % of the bytes"
+
+
+def _obstacle(analysis: Analysis) -> str:
+    """Why there is no cut at all."""
+    found = []
+    if len(analysis.inputs) > 1:
+        found.append(f"{len(analysis.inputs)} inputs ({_names(analysis.inputs)}), one of which the tail would need too")
+    if len(analysis.outputs) > 1:
+        found.append(f"{len(analysis.outputs)} outputs ({_names(analysis.outputs)}), one of which the head would give")
+    if analysis.cuts:
+        found.append("every cut takes an identity branch, which `cut: any` allows")
+    count = sum(len(segment.nodes) for segment in analysis.skeleton)
+    return "; ".join(found) or f"no set of up to eight inner tensors carries all that its {count} nodes pass on"
+
+
+def _names(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(tensor.name for tensor in tensors)
+
+
+def _listed(cut: Cut) -> str:
+    return _names((*cut.tensors, *cut.side))

@@ -1,0 +1,142 @@
+"""Python environments of their own for tools that cannot share ours, made on first use and kept.
+
+An environment appears under its name only when it is complete and its modules import: it is built beside its place
+and renamed into it, under a lock that the kernel releases when its holder dies. What a killed creation leaves behind
+is removed by the next one.
+"""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import OperatorError
+
+# numpy 1.26.4 has wheels for these and no newer ones.
+_PYTHONS = ((3, 11), (3, 12))
+_TAIL_LINES = 8
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment with exactly the pins of a requirements file.
+
+    Parameters
+    ----------
+    root
+        The directory of environments.
+    name
+        What it is called in messages and on disk.
+    requirements
+        Exact pins of everything, dependencies included.
+    modules
+        Imported once before the environment counts as made.
+    """
+
+    root: Path
+    name: str
+    requirements: Path
+    modules: Sequence[str]
+
+    @property
+    def directory(self) -> Path:
+        """Its place: another set of pins or another Python has another one."""
+        interpreter, _ = _interpreter()
+        identity = f"{interpreter}|{'|'.join(_pins(self.requirements))}"
+        return self.root.resolve() / f"{self.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+    def python(self) -> Path:
+        """The environment's interpreter; makes the environment where there is none.
+
+        Raises
+        ------
+        OperatorError
+            When it cannot be made, with the end of the installer's output.
+        """
+        directory = self.directory
+        if not directory.is_dir():
+            self.root.mkdir(parents=True, exist_ok=True)
+            with _locked(directory.with_suffix(".lock")):
+                if not directory.is_dir():
+                    self._make(directory)
+        return directory / "bin" / "python"
+
+    def _make(self, directory: Path) -> None:
+        for stale in self.root.glob(f"{directory.name}.building-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        pins = _pins(self.requirements)
+        _say(f"making an environment of its own for {self.name}, once: {len(pins)} packages, about a minute")
+        staging = Path(tempfile.mkdtemp(dir=self.root.resolve(), prefix=f"{directory.name}.building-"))
+        try:
+            self._fill(staging, len(pins))
+            staging.rename(directory)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        _say(f"{self.name}: ready in {directory}")
+
+    def _fill(self, staging: Path, total: int) -> None:
+        _, interpreter = _interpreter()
+        python = str(staging / "bin" / "python")
+        self._run([interpreter, "-m", "venv", "--without-pip", str(staging)])
+        pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--no-input"]
+        install = ["install", "--progress-bar", "off", "--no-deps", "--only-binary", ":all:"]
+        self._run([*pip, *install, "-r", str(self.requirements)], total)
+        self._run([python, "-I", "-c", f"import {', '.join(self.modules)}"])
+
+    def _run(self, command: Sequence[str], total: int = 0) -> None:
+        """Run one step; every line in which pip starts a package counts as progress."""
+        lines: list[str] = []
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            started = 0
+            for line in process.stdout or ():
+                lines.append(line.rstrip())
+                if line.startswith(("Collecting ", "Processing ")):
+                    started += 1
+                    _say(f"  [{started}/{total}] {Path(line.split()[1]).name}")
+                if line.startswith("Installing collected"):
+                    _say("  installing")
+        if process.returncode != 0:
+            tail = "\n".join(line for line in lines[-_TAIL_LINES:] if line)
+            raise OperatorError(
+                f"the environment of {self.name} could not be made ({' '.join(command[1:3])} ended with "
+                f"{process.returncode}). It needs the package index once; the end of its output:\n{tail}"
+            )
+
+
+def _pins(requirements: Path) -> list[str]:
+    return [line.strip() for line in requirements.read_text().splitlines() if "==" in line]
+
+
+def _interpreter() -> tuple[str, str]:
+    """Version and command of a Python the pins have wheels for: ours, or the newest fitting one on the path."""
+    if sys.version_info[:2] in _PYTHONS:
+        return f"{sys.version_info[0]}.{sys.version_info[1]}", sys.executable
+    for major, minor in reversed(_PYTHONS):
+        found = shutil.which(f"python{major}.{minor}")
+        if found:
+            return f"{major}.{minor}", found
+    allowed = " or ".join(f"{major}.{minor}" for major, minor in _PYTHONS)
+    raise OperatorError(
+        f"neural-compressor runs on Python {allowed}, this is {sys.version_info[0]}.{sys.version_info[1]} and no "
+        f"other is on the path; install one of them, or use `tool: onnxruntime`"
+    )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for a creation that runs elsewhere, then keep others out."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,76 @@
+"""Quantization through neural-compressor, in a process and an environment of its own.
+
+Its last release with an ONNX adaptor needs older onnx and numpy than ours, and answers failures with a log line only.
+"""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from runner.errors import OperatorError
+from runner.operators.quantizers.base import Feeds, Settings
+from runner.operators.quantizers.environment import Environment
+
+_HERE = Path(__file__).parent
+_REQUIREMENTS = _HERE / "neural_compressor.requirements.txt"
+_WORKER = _HERE / "neural_compressor_worker.py"
+_TAIL_LINES = 3
+
+
+def own_environment(root: Path) -> Environment:
+    """The environment the tool runs in; `root` is the directory of environments."""
+    return Environment(root, name="neural-compressor", requirements=_REQUIREMENTS, modules=("neural_compressor",))
+
+
+def versions() -> Mapping[str, str]:
+    """What enters the artifact's key: the release, and the SHA-256 of all pins."""
+    pins = dict(line.split("==") for line in _REQUIREMENTS.read_text().splitlines() if "==" in line)
+    digest = hashlib.sha256(json.dumps(pins, sort_keys=True).encode()).hexdigest()
+    return {"neural-compressor": pins["neural-compressor"], "pins_sha256": digest}
+
+
+def quantize(
+    source: Path, target: Path, feeds: Feeds, settings: Settings, *, workdir: Path, environment: Environment
+) -> None:
+    """Write the quantized model; `workdir` takes the calibration inputs and the tool's own files."""
+    python = environment.python()
+    names = _write_calibration(feeds, workdir / "calibration")
+    job = {
+        **asdict(settings),
+        "source": str(source.resolve()),
+        "target": str(target.resolve()),
+        "calibration": str((workdir / "calibration").resolve()),
+        "inputs": names,
+    }
+    (workdir / "job.json").write_text(json.dumps(job))
+    command = [str(python), "-I", str(_WORKER), "job.json"]
+    done = subprocess.run(
+        command, cwd=workdir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    if done.returncode != 0 or not target.is_file():
+        log = done.stdout.decode(errors="replace")
+        raise OperatorError(f"neural-compressor made no model: {_reason(log, done.returncode)}")
+
+
+def _write_calibration(feeds: Feeds, directory: Path) -> list[str]:
+    """One file per sample, arrays in the order of the returned input names."""
+    directory.mkdir()
+    names: list[str] = []
+    for index, feed in enumerate(feeds):
+        names = list(feed)
+        np.savez(directory / f"{index:05d}.npz", *feed.values())
+    return names
+
+
+def _reason(log: str, code: int) -> str:
+    """The first error it logged, which is the cause; the ones after it only say that there is no result."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line.partition("[ERROR]")[2].strip() for line in lines if "[ERROR]" in line]
+    if errors:
+        return errors[0]
+    return f"exit code {code}; its last words: {' | '.join(lines[-_TAIL_LINES:]) or 'none'}"

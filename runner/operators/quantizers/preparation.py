@@ -1,0 +1,107 @@
+"""What a model needs before a tool may quantize it: a place of its own, a new enough opset, one input, and floats."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from runner.errors import OperatorError
+from runner.graph import ModelFile, read_model, read_structure, whole, write_part
+from runner.operators.base import Refusal
+
+# Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are written invalid without a word.
+_MINIMUM_OPSET = 13
+# A protobuf message, which the opset converter works on, holds no more.
+_PROTOBUF_BYTES = 2**31 - 1
+
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A copy that a tool may work on.
+
+    Parameters
+    ----------
+    path
+        The model file, in a directory that may be written to; its external data lie beside it.
+    inputs
+        Names of the inputs, initializers left out.
+    size_bytes
+        Of the model with its external data.
+    """
+
+    path: Path
+    inputs: Sequence[str]
+    size_bytes: int
+
+
+def prepare(model: Path, directory: Path) -> Prepared:
+    """Copy a model into a directory, at opset 13 or newer.
+
+    Parameters
+    ----------
+    model
+        An ONNX file, with or without external data.
+    directory
+        Where the copy goes; made if needed.
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    Refusal
+        When the model holds quantized operators already.
+    OperatorError
+        When the model is older than opset 13 and cannot be converted.
+    """
+    directory.mkdir(exist_ok=True)
+    file = read_model(model)
+    found = quantized_nodes(file.graph)
+    if found:
+        kinds = ", ".join(f"{count} {op_type}" for op_type, count in found.most_common(3))
+        raise Refusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+    target = directory / "model.onnx"
+    if _opset(file.model) < _MINIMUM_OPSET:
+        _convert(file, target)
+    elif any(weight.external for weight in file.weights.values()):
+        write_part(whole(read_structure(file)), target)
+    else:
+        shutil.copyfile(model, target)
+    initializers = {tensor.name for tensor in file.graph.initializer}
+    inputs = [value.name for value in file.graph.input if value.name not in initializers]
+    return Prepared(target, inputs, file.size_bytes)
+
+
+def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
+    """Count the nodes that only quantized models have, by op_type."""
+    return Counter(
+        node.op_type for node in graph.node if node.op_type in _QUANTIZED or node.op_type.startswith("QLinear")
+    )
+
+
+def _convert(file: ModelFile, target: Path) -> None:
+    name, opset = file.path.name, _opset(file.model)
+    if file.size_bytes > _PROTOBUF_BYTES:
+        raise OperatorError(
+            f"{name} has opset {opset} and {file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset "
+            f"{_MINIMUM_OPSET}, and the converter holds no more than 2 GiB; export the model again at a newer opset"
+        )
+    try:
+        converted = onnx.version_converter.convert_version(onnx.load(file.path), _MINIMUM_OPSET)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise OperatorError(
+            f"{name} has opset {opset}, static_ptq needs {_MINIMUM_OPSET}, and the conversion failed: {reason[0]}; "
+            "export the model again at a newer opset"
+        ) from error
+    onnx.save(converted, target)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)

@@ -1,0 +1,6 @@
+"""The architectures of the study behind this project, built as ONNX files (docs/paper.md)."""
+
+from runner.study.architectures import DUC, RANDOM, TORCHVISION, StudyFile
+from runner.study.building import EXTRA, build, has_torch
+
+__all__ = ["DUC", "EXTRA", "RANDOM", "TORCHVISION", "StudyFile", "build", "has_torch"]

@@ -1,0 +1,70 @@
+"""`python -m runner.study build DIR`: the study's ONNX files, to look at or to try operators on."""
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from runner.errors import RunnerError, SubjectError
+from runner.study.architectures import DEFAULT_FILES, FILES, RANDOM
+from runner.study.building import build as build_file
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+err = Console(stderr=True)
+
+
+class Weights(StrEnum):
+    """Where a model's numbers come from."""
+
+    RANDOM = "random"
+    PRETRAINED = "pretrained"
+
+
+@app.callback()
+def main() -> None:
+    """Build the four architectures of the study as ONNX files."""
+
+
+@app.command(epilog="[dim]Example:[/] python -m runner.study build models duc")
+def build(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go")],
+    subjects: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(FILES)}; default: the first 4")] = None,
+    weights: Annotated[Weights, typer.Option(help="Random ones need no network")] = Weights.RANDOM,
+) -> None:
+    """Write SUBJECT.onnx for each subject. All but duc need the extra `torch`."""
+    chosen = subjects or list(DEFAULT_FILES)
+    unknown = [name for name in chosen if name not in FILES]
+    if unknown:
+        raise SubjectError(f"unknown subject {unknown[0]!r}; allowed: {', '.join(FILES)}")
+    if weights is Weights.PRETRAINED and "duc" in chosen:
+        named = " ".join(name for name in chosen if name != "duc") or "resnet resnext fcn"
+        raise SubjectError(
+            "duc has no pretrained weights to build from: the published file is ResNet101-DUC-7.onnx of the ONNX model "
+            f"zoo (in a catalog: `model: study:duc@FILE`). Name the others: {named}"
+        )
+    for name in chosen:
+        started, target, model = time.monotonic(), directory / f"{name}.onnx", FILES[name].torchvision
+        build_file(FILES[name], model.weights if model and weights is Weights.PRETRAINED else RANDOM, target)
+        size_mib = target.stat().st_size / 2**20
+        err.print(f"{escape(str(target))}: {size_mib:.2f} MiB in {time.monotonic() - started:.0f} s")
+
+
+def run() -> int:
+    """Run the command and turn our errors into one message and an exit code."""
+    try:
+        app()
+    except RunnerError as error:
+        err.print(f"[red]error:[/] {escape(str(error))}")
+        return 1
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

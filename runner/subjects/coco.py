@@ -1,0 +1,148 @@
+"""COCO 2017 (Lin et al. 2014), labelled with the 21 classes of Pascal VOC as torchvision's segmenters are.
+
+    DIR/val2017/000000000139.jpg
+    DIR/annotations/instances_val2017.json
+    DIR/train2017/...                                  (optional; calibration)
+
+The twenty categories that COCO shares with VOC become VOC's class numbers, background is 0, other categories are
+background too. Pixels that two of these instances claim are 255, which does not count: torchvision's reference
+training judges so, and its published mIoU of the COCO_WITH_VOC_LABELS_V1 weights is on these masks.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from runner.errors import SubjectError
+from runner.subjects.folders import choose, images_in
+from runner.subjects.items import Truth
+from runner.subjects.segments import draw
+
+IGNORED = 255
+# VOC's classes 1 to 20 by COCO's names for them.
+VOC_CLASSES = (
+    "airplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "dining table",
+    "dog",
+    "horse",
+    "motorcycle",
+    "person",
+    "potted plant",
+    "sheep",
+    "couch",
+    "train",
+    "tv",
+)
+CLASSES = 1 + len(VOC_CLASSES)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated object: its VOC class and its outline as COCO writes it."""
+
+    label: int
+    segmentation: Any
+
+
+@dataclass(frozen=True)
+class Coco:
+    """The layout in a folder; masks are scaled to the label map's `height` and `width`, nearest pixel."""
+
+    root: Path
+    height: int
+    width: int
+    kind: str = "coco-voc"
+    expected: str = "val2017/*.jpg and annotations/instances_val2017.json (COCO 2017)"
+
+    @property
+    def _annotations(self) -> Path:
+        return self.root / "annotations" / "instances_val2017.json"
+
+    def validation(self) -> Sequence[Path]:
+        return images_in(self.root / "val2017")
+
+    def training(self, count: int) -> Sequence[Path]:
+        return choose(images_in(self.root / "train2017"), count)
+
+    def labels(self) -> Mapping[str, bytes]:
+        try:
+            return {self._annotations.name: self._annotations.read_bytes()}
+        except OSError as error:
+            raise SubjectError(
+                f"{self._annotations} cannot be read: {error.strerror}; expected {self.expected}"
+            ) from error
+
+    def truth(self, pictures: Sequence[Path]) -> Truth:
+        masks = self._masks(pictures, _instances(self._content()))
+        return Truth("mask", (self.height, self.width), np.uint8, masks)
+
+    def _content(self) -> Mapping[str, Any]:
+        (raw,) = self.labels().values()
+        try:
+            content = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise SubjectError(f"{self._annotations} is not JSON: {error}; expected {self.expected}") from error
+        parts = ("images", "annotations", "categories")
+        if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+            raise SubjectError(f"{self._annotations} lacks one of the lists {', '.join(parts)}; is it another file?")
+        return content
+
+    def _masks(
+        self, pictures: Sequence[Path], instances: Mapping[str, Sequence[Instance]]
+    ) -> Iterator[NDArray[np.uint8]]:
+        for path in pictures:
+            if path.name not in instances:
+                raise SubjectError(f"{path.name} is not among the images of {self._annotations}; expected its own set")
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+                mask = merge(instances[path.name], height, width)
+            except (OSError, ValueError, TypeError) as error:
+                raise SubjectError(f"{path.name}: cannot draw its annotations: {error}") from error
+            scaled = Image.fromarray(mask).resize((self.width, self.height), Image.Resampling.NEAREST)
+            yield np.asarray(scaled)
+
+
+def merge(instances: Sequence[Instance], height: int, width: int) -> NDArray[np.uint8]:
+    """One label per pixel: the class of its instance, 0 where there is none, 255 where there are several."""
+    labels = np.zeros((height, width), np.uint8)
+    claims = np.zeros((height, width), np.uint16)
+    for instance in instances:
+        covered = draw(instance.segmentation, height, width)
+        labels[covered] = instance.label
+        claims += covered
+    labels[claims > 1] = IGNORED
+    return labels
+
+
+def _instances(content: Mapping[str, Any]) -> Mapping[str, Sequence[Instance]]:
+    """The instances of VOC's classes by image file name, with an empty list for an image without any."""
+    try:
+        voc = {name: number for number, name in enumerate(VOC_CLASSES, start=1)}
+        numbers = {each["id"]: voc[each["name"]] for each in content["categories"] if each["name"] in voc}
+        files = {each["id"]: str(each["file_name"]) for each in content["images"]}
+        instances: dict[str, list[Instance]] = {name: [] for name in files.values()}
+        for each in content["annotations"]:
+            if each["category_id"] in numbers and each["image_id"] in files:
+                instances[files[each["image_id"]]].append(Instance(numbers[each["category_id"]], each["segmentation"]))
+    except (KeyError, TypeError) as error:
+        raise SubjectError(f"the annotations do not have COCO's form: {error!r} in an entry") from error
+    if len(set(numbers.values())) != len(VOC_CLASSES):
+        missing = sorted(set(VOC_CLASSES) - {VOC_CLASSES[number - 1] for number in numbers.values()})
+        raise SubjectError(f"the annotations lack the categories {', '.join(missing)}; expected COCO's 80")
+    return instances

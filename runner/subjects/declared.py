@@ -1,0 +1,103 @@
+"""From a subject's declaration to what runs: which model, which data, and whether the two go together."""
+
+from pathlib import Path
+
+from catalog.declaration import DatasetFiles, SubjectSpec
+from runner.errors import SubjectError
+from runner.subjects.cityscapes import Cityscapes
+from runner.subjects.coco import Coco
+from runner.subjects.dataset import Dataset, Subject, Task
+from runner.subjects.folders import FolderDataset, Layout
+from runner.subjects.imagenet import ImageNet
+from runner.subjects.images import Images
+from runner.subjects.models import KNOWN, Architecture, ModelFile, find_model
+from runner.subjects.registry import SUBJECTS, builtin_dataset, resolve_subject
+
+_FOLDERS = ("imagenet:DIR", "coco:DIR", "cityscapes:DIR")
+
+
+def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -> Subject:
+    """Turn a declared subject into what runs; nothing is read but names.
+
+    `base` is the catalog file's directory, where relative paths start; `built` the folder of exported models.
+
+    Raises
+    ------
+    SubjectError
+        For a model, a dataset or a task that is unknown, or that does not go with the others.
+    """
+    if spec.model in SUBJECTS:
+        dataset = spec.dataset if isinstance(spec.dataset, str) else "{images: ...}"
+        return resolve_subject(name, spec.model, dataset, spec.task, base)
+    try:
+        model = find_model(spec.model, base=base, built=built)
+        if model is None:
+            raise SubjectError(f"unknown model {spec.model!r}; allowed: {', '.join((*SUBJECTS, *KNOWN))}")
+        return _subject(name, spec, model, base)
+    except SubjectError as error:
+        raise SubjectError(f"subject {name}: {error}") from error
+
+
+def _subject(name: str, spec: SubjectSpec, model: ModelFile, base: Path) -> Subject:
+    architecture = model.architecture
+    if spec.task not in (architecture.task, "any"):
+        raise SubjectError(f"task {spec.task!r} does not go with {spec.model}; allowed: {architecture.task}, any")
+    if model.random and spec.task != "any":
+        raise SubjectError(
+            f"{spec.model} has random weights, of which an accuracy means nothing; declare `task: any` (latency only)"
+        )
+    dataset = _timed_only(spec, base) if spec.task == "any" else _judged(spec, architecture, base)
+    task: Task = "any" if spec.task == "any" else architecture.task
+    return Subject(
+        name,
+        task,
+        model.path,
+        architecture.classes,
+        architecture.preprocess,
+        architecture.postprocess,
+        dataset,
+        source=model,
+    )
+
+
+def _timed_only(spec: SubjectSpec, base: Path) -> Dataset:
+    """Pictures to send, of any origin; nobody asks what is on them."""
+    if isinstance(spec.dataset, DatasetFiles):
+        if spec.dataset.labels is not None:
+            raise SubjectError("task `any` has no accuracy, so its dataset has no labels; remove `labels`")
+        return FolderDataset(Images(_path(base, spec.dataset.images)), judged=False)
+    embedded = builtin_dataset(spec.dataset)
+    return embedded if embedded is not None else FolderDataset(_layout(spec.dataset, None, base), judged=False)
+
+
+def _judged(spec: SubjectSpec, architecture: Architecture, base: Path) -> Dataset:
+    if isinstance(spec.dataset, str):
+        return FolderDataset(_layout(spec.dataset, architecture, base))
+    if "files" not in architecture.datasets:
+        allowed = ", ".join(f"{kind}:DIR" for kind in architecture.datasets)
+        raise SubjectError(f"{spec.model} is judged on masks, which a file of labels cannot hold; allowed: {allowed}")
+    if spec.dataset.labels is None:
+        raise SubjectError("the dataset has no labels; add `labels: FILE.csv`, or declare `task: any` (latency only)")
+    table = _path(base, spec.dataset.labels)
+    return FolderDataset(Images(_path(base, spec.dataset.images), table, architecture.classes))
+
+
+def _layout(reference: str, architecture: Architecture | None, base: Path) -> Layout:
+    """The layout a reference names; without an architecture of any kind, and its masks are never drawn."""
+    kind, _, directory = reference.partition(":")
+    allowed = _FOLDERS if architecture is None else tuple(f"{each}:DIR" for each in architecture.datasets)
+    if f"{kind}:DIR" not in allowed or not directory:
+        raise SubjectError(
+            f"dataset {reference!r} does not go with this model and task; allowed: "
+            f"{', '.join(each for each in allowed if each in _FOLDERS)}"
+            f"{', builtin:fashion, builtin:canvas, {images: DIR}' if architecture is None else ''}"
+        )
+    root = _path(base, directory)
+    height, width = (1, 1) if architecture is None else architecture.labels_px
+    if kind == "imagenet":
+        return ImageNet(root)
+    return Coco(root, height, width) if kind == "coco" else Cityscapes(root, height, width)
+
+
+def _path(base: Path, text: str) -> Path:
+    return base / Path(text).expanduser()

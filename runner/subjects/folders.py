@@ -1,0 +1,184 @@
+"""Data sets that are folders of image files: what the layouts of ImageNet, COCO and Cityscapes have in common.
+
+Nothing is read before it is needed, and to plan only names and sizes are: a fingerprint is the hash of the kind, of
+the relative names and sizes of the judged and the calibration pictures, and of the bytes of the labels. A picture
+changed in place without changing its size goes unnoticed.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from runner.errors import SubjectError
+from runner.subjects.items import Picture, Truth, write_items
+
+CALIBRATION_POOL = 512
+_RESERVED_SHARE = 10  # at most every tenth picture, where calibration has to come out of the validation part
+_SEED = 20261129
+_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+
+
+class Layout(Protocol):
+    """Where a kind of data set keeps its pictures and their truth."""
+
+    @property
+    def kind(self) -> str:
+        """Names the layout in fingerprints."""
+
+    @property
+    def root(self) -> Path:
+        """The folder; ids are relative to it."""
+
+    @property
+    def expected(self) -> str:
+        """What the folder should hold, for messages."""
+
+    def validation(self) -> Sequence[Path]:
+        """The pictures to judge on and to time with."""
+
+    def training(self, count: int) -> Sequence[Path]:
+        """At most so many pictures of the training part, chosen with a fixed seed; none where there is no such part."""
+
+    def labels(self) -> Mapping[str, bytes]:
+        """Whatever decides the truth, by name: hashed, not parsed."""
+
+    def truth(self, pictures: Sequence[Path]) -> Truth:
+        """Labels or masks of these pictures."""
+
+
+class FolderDataset:
+    """A `Dataset` over a layout; without `judged` it has pictures only, and nobody asks for its labels.
+
+    Calibration pictures come from the training part. Where there is none, they are a seeded choice from the validation
+    part (every tenth, at most 512), which is then not judged on.
+    """
+
+    def __init__(self, layout: Layout, *, judged: bool = True) -> None:
+        self._layout = layout
+        self._judged = judged
+
+    def absent(self) -> str | None:
+        """What is missing on this machine."""
+        return None if self._layout.root.is_dir() else _missing(self._layout)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def inputs_fingerprint(self) -> str:
+        return self._inputs_fingerprint
+
+    def write_items(self, path: Path) -> int:
+        if not self._judged:
+            raise SubjectError(f"{self._layout.root}: the subject's task is `any`, so there is nothing to judge by")
+        truth = self._layout.truth([picture.path for picture in self._items])
+        write_items(path, self._items, truth)
+        return len(self._items)
+
+    def calibration(self, count: int) -> list[bytes]:
+        if not 0 < count <= len(self._calibration):
+            raise SubjectError(
+                f"{self._layout.root}: asked for {count} calibration pictures; allowed: 1 to {len(self._calibration)}"
+            )
+        return [picture.path.read_bytes() for picture in self._calibration[:count]]
+
+    def input_ids(self) -> list[str]:
+        return list(self._inputs)
+
+    def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
+        for name in ids:
+            if name not in self._inputs:
+                raise SubjectError(f"{self._layout.root}: no picture {name!r}; the folder has changed since planning")
+            shutil.copyfile(self._inputs[name].path, directory / name)
+
+    def largest(self, count: int) -> list[str]:
+        if not 0 < count <= len(self._inputs):
+            raise SubjectError(f"{self._layout.root}: asked for {count} inputs; allowed: 1 to {len(self._inputs)}")
+        order = sorted(self._inputs.values(), key=lambda picture: (-picture.size_bytes, picture.id))
+        return [picture.id for picture in order[:count]]
+
+    @cached_property
+    def _inputs(self) -> Mapping[str, Picture]:
+        """Every validation picture by its id."""
+        if not self._layout.root.is_dir():
+            raise SubjectError(_missing(self._layout))
+        pictures = list(_pictures(self._layout.root, self._layout.validation()))
+        twice = [name for name, count in Counter(picture.id for picture in pictures).items() if count > 1]
+        if twice:
+            raise SubjectError(f"{self._layout.root}: two pictures are both called {twice[0]!r}; rename one")
+        if len(pictures) < 2:
+            raise SubjectError(
+                f"{self._layout.root} holds {len(pictures)} picture(s); expected {self._layout.expected}"
+            )
+        return {picture.id: picture for picture in sorted(pictures, key=lambda picture: picture.id)}
+
+    @cached_property
+    def _training(self) -> tuple[Picture, ...]:
+        inputs = self._inputs  # a folder that is not there is reported before its training part is looked for
+        return tuple(_pictures(self._layout.root, self._layout.training(CALIBRATION_POOL))) if inputs else ()
+
+    @cached_property
+    def _calibration(self) -> tuple[Picture, ...]:
+        if self._training:
+            return self._training
+        reserved = min(CALIBRATION_POOL, max(1, len(self._inputs) // _RESERVED_SHARE))
+        return tuple(random.Random(_SEED).sample(list(self._inputs.values()), reserved))
+
+    @cached_property
+    def _items(self) -> tuple[Picture, ...]:
+        """The pictures that are judged: all, less those that calibrate."""
+        reserved = {picture.id for picture in self._calibration} if not self._training else set()
+        return tuple(picture for name, picture in self._inputs.items() if name not in reserved)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        listed = (_listed(self._items), _listed(self._calibration))
+        labels = self._layout.labels() if self._judged else {}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in labels.items()}
+        return self._hash(*listed, digests, self._judged)
+
+    @cached_property
+    def _inputs_fingerprint(self) -> str:
+        return self._hash(_listed(self._inputs.values()))
+
+    def _hash(self, *parts: object) -> str:
+        return hashlib.sha256(json.dumps([self._layout.kind, *parts], sort_keys=True).encode()).hexdigest()
+
+
+def images_in(directory: Path) -> list[Path]:
+    """Image files directly in a directory, by name."""
+    if not directory.is_dir():
+        return []
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if Path(entry.name).suffix.lower() in _SUFFIXES]
+    return [directory / name for name in sorted(names)]
+
+
+def folders_in(directory: Path) -> list[Path]:
+    """Directories directly in a directory, by name."""
+    return sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
+
+
+def choose(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most so many, always the same ones, from anywhere in the list."""
+    return random.Random(_SEED).sample(list(paths), min(count, len(paths)))
+
+
+def _missing(layout: Layout) -> str:
+    return f"there is no folder {layout.root}; expected {layout.expected}"
+
+
+def _pictures(root: Path, paths: Iterable[Path]) -> Iterator[Picture]:
+    for path in paths:
+        name = "_".join(path.relative_to(root).parts)
+        yield Picture(name, path, path.stat().st_size)
+
+
+def _listed(pictures: Iterable[Picture]) -> list[tuple[str, int]]:
+    return [(picture.id, picture.size_bytes) for picture in pictures]

@@ -1,0 +1,71 @@
+"""Writing an items file piece by piece: a validation set may be larger than memory."""
+
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from runner.errors import SubjectError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded image on disk; `id` is unique within its dataset and a valid file name."""
+
+    id: str
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What each picture is judged by, in their order: a label, or a mask of one shape."""
+
+    name: Literal["label", "mask"]
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    values: Iterable[NDArray[np.generic]]
+
+
+def write_items(path: Path, pictures: Sequence[Picture], truth: Truth) -> None:
+    """Write an uncompressed npz of item_id, image, offset and label or mask, one picture at a time."""
+    sizes = [picture.size_bytes for picture in pictures]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        _array(archive, "item_id", np.array([picture.id for picture in pictures]))
+        _array(archive, "offset", np.cumsum([0, *sizes], dtype=np.int64))
+        with _member(archive, "image", (sum(sizes),), np.dtype(np.uint8)) as stream:
+            for picture in pictures:
+                _copy(picture, stream)
+        shape = (len(pictures), *truth.shape)
+        with _member(archive, truth.name, shape, np.dtype(truth.dtype)) as stream:
+            for value in truth.values:
+                stream.write(np.ascontiguousarray(value, truth.dtype).tobytes())
+
+
+def _array(archive: zipfile.ZipFile, name: str, values: NDArray[np.generic]) -> None:
+    with _member(archive, name, values.shape, values.dtype) as stream:
+        stream.write(np.ascontiguousarray(values).tobytes())
+
+
+@contextmanager
+def _member(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]
+) -> Iterator[IO[bytes]]:
+    """One array of the archive, header written; without a date, so that equal data give equal files."""
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
+        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(stream, header)
+        yield stream
+
+
+def _copy(picture: Picture, stream: IO[bytes]) -> None:
+    encoded = picture.path.read_bytes()
+    if len(encoded) != picture.size_bytes:
+        raise SubjectError(f"{picture.path} changed while it was read; leave the data set alone and try again")
+    stream.write(encoded)

@@ -1,0 +1,194 @@
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from catalog.statistics.comparison import Question, compare, compare_pairs
+from catalog.statistics.estimate import LogEstimate
+from catalog.statistics.ranking import rank_strategies
+from catalog.statistics.refusal import RefusalKind
+from catalog.statistics.samples import Samples
+from catalog.statistics.settling import StillNeeded, still_needed
+from catalog.statistics.verdicts import Verdict, judge, sidak
+
+QUICK = Question(50, n_resamples=200)
+
+
+def crossed(log_latency: np.ndarray, *, rounds: list[int] | None = None, inputs: list[int] | None = None) -> Samples:
+    """From log latencies of shape (rounds, inputs)."""
+    number, index = (each.ravel() for each in np.indices(log_latency.shape))
+    return Samples.from_arrays(
+        np.exp(log_latency).ravel(),
+        number if rounds is None else np.array(rounds)[number],
+        index if inputs is None else np.array(inputs)[index],
+    )
+
+
+def test_inputs_that_all_behave_alike_leave_the_paired_t_interval() -> None:
+    first, second = np.array([-1.0, -0.8, -1.3, -0.9]), np.array([-1.1, -1.0, -1.3, -1.2])
+    found = compare(*(crossed(np.repeat(each[:, None], 40, axis=1)) for each in (first, second)), Question(90), rng=1)
+    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(np.exp([expected.low, expected.high]))
+    assert found.ratio == pytest.approx(math.exp((first - second).mean()))
+    assert found.by_round == pytest.approx(np.exp(first - second))
+
+
+def test_simultaneous_intervals_take_sidaks_level() -> None:
+    rng = np.random.default_rng(1)
+    study = [crossed(np.repeat(rng.standard_normal((4, 1)), 30, axis=1)) for _ in range(4)]
+    together = compare_pairs(study, QUICK, rng=1)
+    assert [each.comparisons for each in together] == [6] * 6
+    for found, (one, other) in zip(together, combinations(range(4), 2), strict=True):
+        difference = study[one].log_latency[::30] - study[other].log_latency[::30]
+        expected = stats.ttest_1samp(difference, 0).confidence_interval(0.95 ** (1 / 6))
+        assert (found.low, found.high) == pytest.approx(np.exp([expected.low, expected.high]))
+
+
+def test_drift_and_inputs_that_both_share_cancel() -> None:
+    rng = np.random.default_rng(2)
+    shared = rng.standard_normal((3, 1)) + rng.exponential(size=(1, 40))
+    found = compare(crossed(shared + math.log(1.5)), crossed(shared), Question(90), rng=1)
+    assert (found.low, found.ratio, found.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert (found.verdict, found.same_rounds) == (Verdict.DIFFERENT, True)
+    assert compare(crossed(shared + math.log(1.04)), crossed(shared), Question(90), rng=1).verdict is Verdict.EQUIVALENT
+
+
+@given(seed=st.integers(0, 2**32), rounds=st.integers(2, 4), inputs=st.integers(5, 20), keep=st.floats(0.7, 1))
+@settings(deadline=None, max_examples=30)
+def test_the_log_ratio_is_antisymmetric(seed: int, rounds: int, inputs: int, keep: float) -> None:
+    rng = np.random.default_rng(seed)
+    pair = []
+    for _ in range(2):
+        number, index = (each.ravel() for each in np.indices((rounds, inputs)))
+        kept = rng.random(number.size) < keep
+        kept[0] = True
+        pair.append(Samples.from_arrays(rng.random(kept.sum()) + 0.1, number[kept], index[kept]))
+    one, back = compare(pair[0], pair[1], QUICK, rng=3), compare(pair[1], pair[0], QUICK, rng=3)
+    assert (one.verdict, one.refusal, one.needed) == (back.verdict, back.refusal, back.needed)
+    if one.ratio is not None:
+        assert one.ratio * (back.ratio or 0) == pytest.approx(1)
+    if one.low is not None and one.high is not None and back.low is not None:
+        assert one.low <= (one.ratio or 0) <= one.high
+        assert one.high * back.low == pytest.approx(1)
+
+
+def test_only_inputs_in_common_are_compared_and_counted() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((3, 60))
+    first = crossed(values[:, :50])
+    second = crossed(np.concatenate([values[:, 10:50] - 1, values[:, 50:] + 9], axis=1), inputs=list(range(10, 60)))
+    found = compare(first, second, Question(90), rng=1)
+    assert (found.inputs, found.inputs_first, found.inputs_second) == (40, 50, 50)
+    assert (found.low, found.high) == pytest.approx((math.e, math.e))
+
+
+def test_a_strategy_that_lacks_inputs_does_not_touch_the_other_pairs() -> None:
+    rng = np.random.default_rng(5)
+    full = [crossed(rng.standard_normal((3, 40))) for _ in range(2)]
+    lacking = crossed(rng.standard_normal((3, 30)))
+    alone = compare_pairs(full, QUICK, comparisons=3, rng=6)[0]
+    among = compare_pairs([*full, lacking], QUICK, rng=6)
+    assert (among[0].low, among[0].high) == (alone.low, alone.high)
+    assert [each.inputs for each in among] == [40, 30, 30]
+
+
+def test_rounds_pair_by_number_and_else_in_order() -> None:
+    values = np.array([0.0, 1.0, 5.0])[:, None] + np.linspace(0, 1, 9)
+    by_number = compare(crossed(values), crossed(values[1:], rounds=[1, 2]), QUICK, rng=1)
+    assert (by_number.rounds, by_number.same_rounds, by_number.ratio) == (2, True, pytest.approx(1.0))
+    in_order = compare(crossed(values), crossed(values, rounds=[7, 8, 9]), QUICK, rng=1)
+    assert (in_order.rounds, in_order.same_rounds, in_order.ratio) == (3, False, pytest.approx(1.0))
+    one_common = compare(crossed(values), crossed(values, rounds=[2, 3, 4]), QUICK, rng=1)
+    assert (one_common.rounds, one_common.same_rounds) == (3, False)
+
+
+def test_refusals_are_unresolved_with_what_they_need() -> None:
+    values = np.random.default_rng(7).standard_normal((3, 40))
+    once = compare(crossed(values[:1]), crossed(values), Question(90), rng=1)
+    thin = compare(crossed(values[:, :28]), crossed(values), Question(90), rng=1)
+    apart = compare(crossed(values), crossed(values, inputs=list(range(100, 140))), Question(90), rng=1)
+    for found, kind in ((once, "one_round"), (thin, "too_thin"), (apart, "nothing_in_common")):
+        assert found.verdict is Verdict.UNRESOLVED
+        assert found.low is found.high is found.estimate is found.needed is None
+        assert found.refusal is not None and found.refusal.kind is RefusalKind(kind)
+    assert once.ratio is not None and once.refusal is not None and once.refusal.rounds_needed == 2
+    assert thin.refusal is not None and thin.refusal.inputs_needed == 29
+    assert apart.ratio is None
+
+
+@given(seed=st.integers(0, 2**32), offsets=st.lists(st.floats(-1, 1), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=30)
+def test_letters_and_ranks_agree_with_the_verdicts(seed: int, offsets: list[float]) -> None:
+    rng = np.random.default_rng(seed)
+    study = [crossed(offset + 0.05 * rng.standard_normal((4, 1)) + np.linspace(0, 1, 9)) for offset in offsets]
+    ranking = rank_strategies(study, QUICK, rng=1)
+    for (one, other), found in zip(ranking.pairs, ranking.comparisons, strict=True):
+        first, second = ranking.ranks[one], ranking.ranks[other]
+        assert bool(set(first.letters) & set(second.letters)) == (found.verdict is not Verdict.DIFFERENT)
+        if found.verdict is Verdict.DIFFERENT:
+            assert ((found.ratio or 0) < 1) == (ranking.estimates_s[one] < ranking.estimates_s[other])
+    fastest = int(np.argmin(ranking.estimates_s))
+    assert ranking.ranks[fastest].rank == 1
+    assert "a" in ranking.ranks[fastest].letters
+
+
+def test_one_strategy_has_no_pairs() -> None:
+    assert compare_pairs([crossed(np.zeros((2, 9)))], QUICK, rng=1) == ()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.04, 0.04, "equivalent"),
+        (0.01, 0.05, "equivalent"),  # surely slower, and it does not matter
+        (0.01, 0.06, "different"),  # surely slower, perhaps by more than the margin
+        (-0.9, -0.001, "different"),
+        (-0.04, 0.06, "unresolved"),
+        (-1.0, 1.0, "unresolved"),
+        (0.0, 0.06, "unresolved"),
+        (0.0, 0.0, "equivalent"),
+    ],
+)
+def test_verdicts_at_their_edges(low: float, high: float, verdict: str) -> None:
+    assert judge(low, high, margin=0.05).value == verdict
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    with pytest.raises(ValueError, match="equivalent_within"):
+        Question(90, equivalent_within=-0.1)
+    with pytest.raises(ValueError, match="n_resamples at least 2"):
+        Question(90, n_resamples=1)
+    with pytest.raises(ValueError, match="above 0 and below 100"):
+        Question(100)
+    with pytest.raises(ValueError, match="margin"):
+        judge(0.0, float("nan"), margin=1.0)
+    with pytest.raises(ValueError, match="at least one comparison"):
+        sidak(0.95, comparisons=0)
+
+
+def test_what_would_settle_it_settles_it_and_one_less_does_not() -> None:
+    estimate = LogEstimate(0.08, variance_rounds=0.004, variance_inputs=0.0004, df_rounds=2, df_inputs=9.0)
+    needed = still_needed(estimate, margin=0.05, confidence_level=0.95, rounds=3, inputs=30)
+
+    def reach(rounds: int, inputs: int) -> float:
+        grown = LogEstimate(
+            0.08, 0.004 * 3 / rounds, 0.0004 * 30 / inputs, df_rounds=rounds - 1, df_inputs=9 * (inputs / 30) ** 0.5
+        )
+        return grown.margin(0.95) + stats.norm.ppf(0.8) * grown.standard_error
+
+    assert needed.rounds is not None
+    assert reach(needed.rounds, 30) <= 0.08 < reach(needed.rounds - 1, 30)
+    assert needed.inputs is None  # three rounds differ too much for any number of inputs
+    assert needed.rounds_and_inputs is not None
+    assert needed.rounds_and_inputs[0] <= needed.rounds
+    assert reach(*needed.rounds_and_inputs) <= 0.08
+
+
+def test_hopeless_is_said_so() -> None:
+    estimate = LogEstimate(0.0, variance_rounds=1e4, variance_inputs=1e4, df_rounds=2, df_inputs=9.0)
+    nothing = still_needed(estimate, margin=0.05, confidence_level=0.95, rounds=3, inputs=30)
+    assert nothing == StillNeeded(None, None, None)

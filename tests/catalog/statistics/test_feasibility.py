@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from catalog.statistics.drops import hit_drop
+from catalog.statistics.feasibility import drop_within, feasibility, hits_at_least, latency_within
+from catalog.statistics.intervals import PercentileInterval, percentile_intervals
+from catalog.statistics.refusal import RefusalKind
+from catalog.statistics.samples import Samples
+
+
+def p90_of(rounds: int, inputs: int) -> PercentileInterval:
+    rng = np.random.default_rng(1)
+    values = 0.05 * rng.standard_normal((rounds, 1)) + 0.2 * rng.standard_normal((1, inputs)) - 2
+    number, index = (each.ravel() for each in np.indices(values.shape))
+    return percentile_intervals(Samples.from_arrays(np.exp(values).ravel(), number, index), [90], rng=2)[0]
+
+
+def test_a_latency_budget_holds_exactly_from_the_bound_on() -> None:
+    p90 = p90_of(4, 60)
+    bound = p90.upper_s(0.95)
+    assert bound is not None and p90.estimate_s < bound < (p90.high_s or 0)
+    holding, short = latency_within(p90, bound * 1.001), latency_within(p90, bound * 0.999)
+    assert holding.holds and not short.holds
+    assert holding.confidence > 0.95 > short.confidence
+    assert latency_within(p90, bound).confidence == pytest.approx(0.95)
+
+
+def test_more_candidates_ask_for_more_confidence() -> None:
+    p90 = p90_of(4, 60)
+    limit = latency_within(p90, 1.0).bound or 0
+    assert latency_within(p90, limit * 1.001).holds
+    assert not latency_within(p90, limit * 1.001, candidates=12).holds
+    twelve = latency_within(p90, 1.0, candidates=12)
+    assert twelve.bound == p90.upper_s(0.95 ** (1 / 12))
+
+
+def test_thin_evidence_promises_nothing_however_generous_the_budget() -> None:
+    thin = latency_within(p90_of(3, 28), 1e6)
+    assert (thin.holds, thin.bound, thin.confidence) == (False, None, 0.0)
+    assert thin.refusal is not None and thin.refusal.kind is RefusalKind.TOO_THIN
+    once = latency_within(p90_of(1, 60), 1e6)
+    assert once.refusal is not None and once.refusal.kind is RefusalKind.ONE_ROUND
+    together = feasibility([thin])
+    assert (together.feasible, together.joint_confidence) == (False, 0.0)
+
+
+def test_a_drop_budget_is_judged_by_its_upper_bound() -> None:
+    drop = hit_drop(np.repeat([True, True, False], [940, 12, 48]), np.repeat([True, False, False], [940, 12, 48]))
+    assert drop.drop_pp == pytest.approx(1.2)
+    assert not drop_within(drop, 1.2).holds
+    check = drop_within(drop, drop.upper_pp(0.95))
+    assert check.holds and check.confidence >= 0.95
+    same = hit_drop([True] * 10, [True] * 10)
+    assert drop_within(same, 0.0, candidates=100).holds
+
+
+def test_exactly_the_budget_is_within() -> None:
+    constant = percentile_intervals(
+        Samples.from_arrays(np.full(90, 0.1), np.repeat([1, 2, 3], 30), np.tile(np.arange(30), 3)), [90], rng=1
+    )[0]
+    assert latency_within(constant, 0.1).holds
+    assert latency_within(constant, 0.1).confidence == 1
+    assert latency_within(constant, 0.0999).confidence == 0
+
+
+@pytest.mark.parametrize(("right", "items"), [(0, 5), (5, 5), (90, 100), (1700, 2000)])
+def test_a_floor_takes_clopper_and_pearsons_bound(right: int, items: int) -> None:
+    check = hits_at_least(np.arange(items) < right, 80.0, confidence_level=0.9)
+    test = stats.binomtest(right, items, 0.8, alternative="greater")
+    assert check.bound == pytest.approx(100 * test.proportion_ci(0.9).low)
+    assert check.confidence == pytest.approx(1 - test.pvalue)
+    assert check.holds == (test.pvalue <= 0.1)
+
+
+def test_the_weakest_budget_is_the_confidence_and_candidates_lower_it() -> None:
+    p90 = p90_of(4, 60)
+    budget = (p90.high_s or 0) * 1.05
+    checks = [latency_within(p90, budget, candidates=3), hits_at_least([True] * 200, 99.0, candidates=3)]
+    together = feasibility(checks, candidates=3)
+    assert together.joint_confidence == pytest.approx(min(each.confidence for each in checks) ** 3)
+    assert together.feasible == all(each.holds for each in checks)
+    assert together.feasible == (together.joint_confidence >= 0.95)
+    assert feasibility([]).feasible
+
+
+def test_impossible_questions_are_refused() -> None:
+    with pytest.raises(ValueError, match="above 0 s"):
+        latency_within(p90_of(3, 30), 0.0)
+    with pytest.raises(ValueError, match="at least one comparison"):
+        latency_within(p90_of(3, 30), 1.0, candidates=0)
+    with pytest.raises(ValueError, match="boolean"):
+        hits_at_least([1, 0], 50)

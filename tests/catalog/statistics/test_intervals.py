@@ -1,0 +1,153 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from catalog.statistics.estimate import LogEstimate
+from catalog.statistics.intervals import percentile_intervals
+from catalog.statistics.refusal import RefusalKind, inputs_needed
+from catalog.statistics.resampling import log_percentiles
+from catalog.statistics.samples import Samples
+
+
+def crossed(log_latency: np.ndarray) -> Samples:
+    """From log latencies of shape (rounds, inputs)."""
+    number, index = (each.ravel() for each in np.indices(log_latency.shape))
+    return Samples.from_arrays(np.exp(log_latency).ravel(), number, index)
+
+
+def test_inputs_that_all_behave_alike_leave_students_interval() -> None:
+    of_round = np.array([-1.0, -0.8, -1.3, -0.9])
+    samples = crossed(np.repeat(of_round[:, None], 40, axis=1))
+    for level in (0.8, 0.95, 0.99):
+        for each in percentile_intervals(samples, [50, 90], confidence_level=level, rng=1):
+            expected = stats.ttest_1samp(of_round, 0.0).confidence_interval(level)
+            assert (each.low_s, each.high_s) == pytest.approx(np.exp([expected.low, expected.high]))
+            assert each.estimate is not None
+            assert each.estimate.df == pytest.approx(3)
+
+
+def test_the_variance_from_the_inputs_is_scipys_bootstrap() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.exponential(0.3, size=60) + 0.05 * rng.standard_normal((3, 60))
+    [found] = percentile_intervals(crossed(values), [90], n_resamples=20_000, rng=3)
+
+    def mean_over_rounds(*rounds: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.mean([np.percentile(each, 90, axis=axis) for each in rounds], axis=0)
+
+    independent = stats.bootstrap(
+        tuple(values), mean_over_rounds, paired=True, n_resamples=20_000, method="percentile", rng=4
+    )
+    assert found.estimate is not None
+    expected = independent.standard_error**2 * 60 / 59
+    assert found.estimate.variance_inputs == pytest.approx(expected, rel=0.05)
+    assert found.estimate.variance_rounds == pytest.approx(np.percentile(values, 90, axis=1).var(ddof=1) / 3)
+
+
+def test_satterthwaite_between_its_ends() -> None:
+    # R: qt(0.975, 2.5) is 3.574655; equal variances with 1 and 5 df make 4 / (1/1 + 1/5) = 10/3
+    estimate = LogEstimate(0.0, variance_rounds=1.0, variance_inputs=1.0, df_rounds=1, df_inputs=5)
+    assert estimate.df == pytest.approx(10 / 3)
+    alone = LogEstimate(0.0, variance_rounds=0.0, variance_inputs=4.0, df_rounds=1, df_inputs=2.5)
+    assert alone.margin(0.95) == pytest.approx(2 * 3.574655, rel=1e-6)
+
+
+def test_the_confidence_of_a_limit_is_the_level_whose_bound_is_the_limit() -> None:
+    estimate = LogEstimate(0.3, variance_rounds=0.01, variance_inputs=0.02, df_rounds=2, df_inputs=5)
+    for level in (0.5, 0.9, 0.95, 0.999):
+        assert estimate.confidence_below(estimate.upper(level)) == pytest.approx(level)
+
+
+@pytest.mark.parametrize(("percentile", "needed"), [(50, 5), (90, 29), (95, 59), (99, 299)])
+def test_one_input_too_few_is_too_thin_and_says_the_number(percentile: float, needed: int) -> None:
+    assert inputs_needed(percentile) == needed
+    rng = np.random.default_rng(5)
+    [enough] = percentile_intervals(crossed(rng.random((2, needed))), [percentile], rng=1)
+    assert enough.refusal is None
+    [thin] = percentile_intervals(crossed(rng.random((2, needed - 1))), [percentile], rng=1)
+    assert thin.low_s is thin.high_s is thin.estimate is thin.upper_s(0.95) is None
+    assert thin.refusal is not None
+    assert thin.refusal.kind is RefusalKind.TOO_THIN
+    assert thin.refusal.inputs_needed == needed
+    assert f"needs {needed} inputs" in thin.refusal.reason
+
+
+def test_repetitions_do_not_make_inputs() -> None:
+    rng = np.random.default_rng(6)
+    number, index, _ = (each.ravel() for each in np.indices((2, 10, 50)))
+    samples = Samples.from_arrays(rng.random(1000) + 0.1, number, index)
+    [p90] = percentile_intervals(samples, [90], rng=1)
+    assert (p90.samples, p90.inputs) == (1000, 10)
+    assert p90.refusal is not None
+    assert p90.refusal.kind is RefusalKind.TOO_THIN
+
+
+def test_a_low_percentile_needs_inputs_for_its_lower_bound() -> None:
+    [p10] = percentile_intervals(crossed(np.random.default_rng(1).random((2, 28))), [10], rng=1)
+    assert p10.refusal is not None
+    assert p10.refusal.inputs_needed == 29
+
+
+def test_one_round_describes_only() -> None:
+    values = np.linspace(0, 1, 41)[None, :]
+    [p50] = percentile_intervals(crossed(values), [50], rng=1)
+    assert p50.estimate_s == pytest.approx(math.exp(0.5))
+    assert p50.low_s is None
+    assert p50.refusal is not None
+    assert (p50.refusal.kind, p50.refusal.rounds_needed) == (RefusalKind.ONE_ROUND, 2)
+
+
+def test_one_input_and_constant_latencies() -> None:
+    [one] = percentile_intervals(crossed(np.array([[0.1], [0.2]])), [50], rng=1)
+    assert one.refusal is not None
+    [constant] = percentile_intervals(crossed(np.full((3, 30), math.log(0.25))), [90], rng=1)
+    assert (constant.low_s, constant.estimate_s, constant.high_s) == pytest.approx((0.25, 0.25, 0.25))
+    assert constant.upper_s(0.999) == pytest.approx(0.25)
+
+
+def test_missing_cells_are_left_out_of_their_round_alone() -> None:
+    rng = np.random.default_rng(8)
+    values = rng.random((3, 60))
+    number, index = (each.ravel() for each in np.indices(values.shape))
+    kept = ~((number == 1) & (index >= 40))
+    samples = Samples.from_arrays(np.exp(values.ravel()[kept]), number[kept], index[kept])
+    [found] = percentile_intervals(samples, [50], rng=1)
+    assert found.inputs == 40
+    assert np.log(found.by_round_s) == pytest.approx(
+        [np.median(values[0]), np.median(values[1, :40]), np.median(values[2])]
+    )
+    assert found.low_s is not None and found.high_s is not None
+    assert found.low_s < found.estimate_s < found.high_s
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    rounds=st.integers(2, 5),
+    inputs=st.integers(29, 60),
+    level=st.floats(0.5, 0.999),
+    factor=st.floats(1e-3, 1e3),
+)
+@settings(deadline=None, max_examples=40)
+def test_intervals_hold_their_estimate_and_scale_with_the_unit(
+    seed: int, rounds: int, inputs: int, level: float, factor: float
+) -> None:
+    values = np.random.default_rng(seed).standard_normal((rounds, inputs))
+    found = percentile_intervals(crossed(values), [50, 90], confidence_level=level, n_resamples=200, rng=1)
+    scaled = percentile_intervals(
+        crossed(values + math.log(factor)), [50, 90], confidence_level=level, n_resamples=200, rng=1
+    )
+    for one, other in zip(found, scaled, strict=True):
+        assert one.low_s is not None and one.high_s is not None and one.low_s <= one.estimate_s <= one.high_s
+        assert one.estimate_s == pytest.approx(math.exp(log_percentiles(crossed(values), [one.percentile]).mean()))
+        assert (other.low_s, other.high_s) == pytest.approx((one.low_s * factor, one.high_s * factor))
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, float("nan")])
+def test_levels_out_of_range_are_refused(level: float) -> None:
+    with pytest.raises(ValueError, match="confidence level"):
+        percentile_intervals(crossed(np.zeros((2, 30))), [50], confidence_level=level)
+    with pytest.raises(ValueError, match="confidence level"):
+        inputs_needed(50, confidence_level=level)

@@ -1,0 +1,94 @@
+from itertools import combinations
+
+import numpy as np
+import pandas
+import pytest
+import scikit_posthocs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog.statistics.letters import rank_with_ties
+
+
+@st.composite
+def verdicts(draw: st.DrawFn) -> tuple[list[float], list[tuple[int, int]]]:
+    count = draw(st.integers(1, 7))
+    estimates = draw(st.lists(st.floats(0, 10), min_size=count, max_size=count))
+    pairs = list(combinations(range(count), 2))
+    faster_first = [pair if estimates[pair[0]] <= estimates[pair[1]] else pair[::-1] for pair in pairs]
+    return estimates, [pair for pair in faster_first if draw(st.booleans())]
+
+
+@given(verdicts())
+@settings(deadline=None)
+def test_a_letter_is_shared_exactly_by_those_not_shown_to_differ(
+    question: tuple[list[float], list[tuple[int, int]]],
+) -> None:
+    estimates, different = question
+    ranks = rank_with_ties(estimates, different)
+    for one, other in combinations(range(len(estimates)), 2):
+        shared = set(ranks[one].letters) & set(ranks[other].letters)
+        assert bool(shared) == ((one, other) not in different and (other, one) not in different)
+    sets = {
+        letter: {i for i, rank in enumerate(ranks) if letter in rank.letters}
+        for rank in ranks
+        for letter in rank.letters
+    }
+    assert not any(held < more for held in sets.values() for more in sets.values())
+    assert all(1 <= each.rank <= each.worst_rank <= len(estimates) for each in ranks)
+
+
+@given(verdicts())
+@settings(deadline=None, max_examples=50)
+def test_the_sets_are_those_of_scikit_posthocs(question: tuple[list[float], list[tuple[int, int]]]) -> None:
+    estimates, different = question
+    pvalues = np.ones((len(estimates), len(estimates)))
+    for one, other in different:
+        pvalues[one, other] = pvalues[other, one] = 0.0
+    theirs = scikit_posthocs.compact_letter_display(pandas.DataFrame(pvalues))
+    assert _sets(tuple("".join(str(each)).replace(" ", "") for each in theirs)) == _sets(
+        tuple("".join(each.letters) for each in rank_with_ties(estimates, different))
+    )
+
+
+def _sets(letters: tuple[str, ...]) -> set[frozenset[int]]:
+    return {frozenset(i for i, held in enumerate(letters) if letter in held) for letter in set("".join(letters))}
+
+
+def test_ties_chain_and_ranks_count_who_is_shown_better() -> None:
+    ranks = rank_with_ties([3.0, 1.0, 2.0], [(1, 0)])
+    assert [(each.rank, each.worst_rank, "".join(each.letters)) for each in ranks] == [
+        (2, 3, "b"),
+        (1, 2, "a"),
+        (1, 3, "ab"),
+    ]
+
+
+def test_all_tied_all_apart_one_and_none() -> None:
+    assert {rank_with_ties([1.0, 1.0, 1.0], [])[i].letters for i in range(3)} == {("a",)}
+    apart = rank_with_ties([5.0, 4.0, 3.0, 2.0], list(combinations(range(3, -1, -1), 2)))
+    assert [(each.rank, each.worst_rank, each.letters) for each in apart] == [
+        (4, 4, ("d",)),
+        (3, 3, ("c",)),
+        (2, 2, ("b",)),
+        (1, 1, ("a",)),
+    ]
+    assert rank_with_ties([1.0], [])[0].rank == 1
+    assert rank_with_ties([], []) == ()
+
+
+def test_more_sets_than_letters_stay_distinct() -> None:
+    ranks = rank_with_ties([float(i) for i in range(60)], list(combinations(range(60), 2)))
+    assert len({each.letters for each in ranks}) == 60
+    assert (ranks[25].letters, ranks[26].letters, ranks[52].letters) == (("z",), ("A",), ("a1",))
+
+
+@pytest.mark.parametrize("pair", [(0, 0), (0, 2), (-1, 0)])
+def test_pairs_of_nobody_are_refused(pair: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="two different positions from 0 to 1"):
+        rank_with_ties([1.0, 2.0], [pair])
+
+
+def test_a_pair_given_both_ways_is_refused() -> None:
+    with pytest.raises(ValueError, match="one better of two"):
+        rank_with_ties([1.0, 2.0], [(0, 1), (1, 0)])

@@ -1,0 +1,220 @@
+"""static_ptq: what it makes in both formats, what it leaves alone, and what it refuses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from runner.errors import OperatorError
+from runner.operators import Context, Refusal, make_pass
+
+_SHAPE = [1, 3, 12, 12]
+
+
+def images(count: int, seed: int = 0) -> list[NDArray[np.generic]]:
+    random = np.random.default_rng(seed)
+    return [random.normal(size=_SHAPE).astype(np.float32) for _ in range(count)]
+
+
+def weight(name: str, *shape: int) -> TensorProto:
+    random = np.random.default_rng(len(name))
+    return numpy_helper.from_array((random.normal(size=shape) / shape[1]).astype(np.float32), name)
+
+
+def save(
+    path: Path, nodes: list[onnx.NodeProto], taken: object, given: object, *weights: object, opset: int = 17
+) -> Path:
+    graph = helper.make_graph(nodes, "small", taken, given, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+def tensor(name: str, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+_HEAD = [helper.make_node("Conv", ["input", "first"], ["a"], pads=[1] * 4), helper.make_node("Relu", ["a"], ["cut"])]
+_TAIL = [helper.make_node("Conv", ["cut", "second"], ["b"], pads=[1] * 4), helper.make_node("Relu", ["b"], ["scores"])]
+
+
+def whole(path: Path, *, opset: int = 17) -> Path:
+    weights = weight("first", 8, 3, 3, 3), weight("second", 8, 8, 3, 3)
+    return save(
+        path, _HEAD + _TAIL, [tensor("input", *_SHAPE)], [tensor("scores", 1, 8, 12, 12)], *weights, opset=opset
+    )
+
+
+def run(parts: Sequence[Path], image: NDArray[np.generic]) -> NDArray[np.float32]:
+    value = image
+    for part in parts:
+        session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+        (value,) = session.run(None, {session.get_inputs()[0].name: value})
+    return np.asarray(value, np.float32)
+
+
+def quantize(parts: Sequence[Path], workdir: Path, **options: object) -> tuple[Path, ...]:
+    workdir.mkdir(exist_ok=True)
+    return make_pass("static_ptq", options).apply(parts, Context(workdir, images(16))).parts
+
+
+def close(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    return bool(np.abs(one - other).max() < 0.05 * np.abs(other).max())
+
+
+def int8_weights(model: Path) -> list[NDArray[np.int8]]:
+    initializers = onnx.load(model).graph.initializer
+    return [numpy_helper.to_array(w) for w in initializers if w.data_type == TensorProto.INT8 and len(w.dims) == 4]
+
+
+@pytest.mark.parametrize(("format", "op_type"), [("qdq", "Conv"), ("qoperator", "QLinearConv")])
+def test_both_formats_keep_signature_and_meaning(tmp_path: Path, format: str, op_type: str) -> None:
+    model = whole(tmp_path / "m.onnx")
+    (quantized,) = quantize([model], tmp_path / "work", format=format)
+    result = onnx.load(quantized)
+    onnx.checker.check_model(result, full_check=True)
+    assert sum(node.op_type == op_type for node in result.graph.node) == 2
+    assert result.graph.input == onnx.load(model).graph.input
+    assert result.graph.output == onnx.load(model).graph.output
+    image = images(1, seed=9)[0]
+    assert close(run([quantized], image), run([model], image))
+
+
+def test_activations_are_uint8_and_weights_int8(tmp_path: Path) -> None:
+    (quantized,) = quantize([whole(tmp_path / "m.onnx")], tmp_path / "work")
+    result = onnx.load(quantized)
+    kinds = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
+    points = {kinds[node.input[2]] for node in result.graph.node if node.op_type == "QuantizeLinear"}
+    assert points == {TensorProto.UINT8}
+    assert [tuple(w.shape) for w in int8_weights(quantized)] == [(8, 3, 3, 3), (8, 8, 3, 3)]
+
+
+def test_reduced_range_keeps_weights_in_seven_bits(tmp_path: Path) -> None:
+    model = whole(tmp_path / "m.onnx")
+    (full,) = quantize([model], tmp_path / "full", reduce_range=False)
+    (reduced,) = quantize([model], tmp_path / "reduced", reduce_range=True)
+    assert max(np.abs(w.astype(int)).max() for w in int8_weights(full)) == 127
+    assert max(np.abs(w.astype(int)).max() for w in int8_weights(reduced)) <= 64
+
+
+def test_one_scale_per_channel_or_one_per_weight(tmp_path: Path) -> None:
+    model = whole(tmp_path / "m.onnx")
+
+    def scales(**options: object) -> set[int]:
+        (quantized,) = quantize([model], tmp_path / f"work{options}", **options)
+        result = onnx.load(quantized).graph
+        sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in result.initializer}
+        weights = {tensor.name for tensor in result.initializer if len(tensor.dims) == 4}
+        return {sizes[node.input[1]] for node in result.node if node.input[0] in weights}
+
+    assert scales(per_channel=True) == {8}
+    assert scales(per_channel=False) == {1}
+
+
+def test_an_old_opset_is_converted_first(tmp_path: Path) -> None:
+    model = whole(tmp_path / "m.onnx", opset=11)
+    (quantized,) = quantize([model], tmp_path / "work")
+    onnx.checker.check_model(onnx.load(quantized), full_check=True)
+    assert onnx.load(quantized).opset_import[0].version >= 13
+    image = images(1, seed=9)[0]
+    assert close(run([quantized], image), run([model], image))
+
+
+def test_an_old_opset_above_2_gib_is_one_clear_error(tmp_path: Path) -> None:
+    with (tmp_path / "table.bin").open("wb") as stream:
+        stream.truncate(2**31)  # sparse, and never read
+    table = TensorProto(name="table", data_type=TensorProto.FLOAT, dims=[2**29], data_location=TensorProto.EXTERNAL)
+    table.external_data.add(key="location", value="table.bin")
+    node = helper.make_node("Gather", ["table", "input"], ["out"])
+    taken = helper.make_tensor_value_info("input", TensorProto.INT64, [1])
+    model = save(tmp_path / "m.onnx", [node], [taken], [tensor("out", 1)], table, opset=11)
+    with pytest.raises(OperatorError, match=r"opset 11 and 2\.00 GiB: static_ptq needs opset 13"):
+        quantize([model], tmp_path / "work")
+
+
+def test_external_data_are_found_and_the_source_directory_stays_as_it_was(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    model = whole(source / "m.onnx")
+    image = images(1, seed=9)[0]
+    expected = run([model], image)
+    onnx.save(onnx.load(model), model, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    before = sorted((file.name, file.stat().st_mtime_ns) for file in source.iterdir())
+    (quantized,) = quantize([model], tmp_path / "work")
+    assert sorted((file.name, file.stat().st_mtime_ns) for file in source.iterdir()) == before
+    assert close(run([quantized], image), expected)
+
+
+def test_parts_are_quantized_each_with_what_the_part_before_makes(tmp_path: Path) -> None:
+    head = save(
+        tmp_path / "head.onnx",
+        _HEAD,
+        [tensor("input", *_SHAPE)],
+        [tensor("cut", 1, 8, 12, 12)],
+        weight("first", 8, 3, 3, 3),
+    )
+    tail = save(
+        tmp_path / "tail.onnx",
+        _TAIL,
+        [tensor("cut", 1, 8, 12, 12)],
+        [tensor("scores", 1, 8, 12, 12)],
+        weight("second", 8, 8, 3, 3),
+    )
+    parts = quantize([head, tail], tmp_path / "work")
+    image = images(1, seed=9)[0]
+    assert len(parts) == 2 and len(set(parts)) == 2
+    assert close(run(parts, image), run([head, tail], image))
+    assert close(run(parts, image), run([whole(tmp_path / "m.onnx")], image))
+
+
+def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
+    (quantized,) = quantize([whole(tmp_path / "m.onnx")], tmp_path / "one")
+    with pytest.raises(Refusal, match=r"quantized already .*QuantizeLinear"):
+        quantize([quantized], tmp_path / "two")
+
+
+def test_several_inputs_are_refused_by_name(tmp_path: Path) -> None:
+    node = helper.make_node("Add", ["left", "right"], ["sum"])
+    model = save(
+        tmp_path / "m.onnx", [node], [tensor("left", *_SHAPE), tensor("right", *_SHAPE)], [tensor("sum", *_SHAPE)]
+    )
+    with pytest.raises(Refusal, match="one input, this one has 2: left, right"):
+        quantize([model], tmp_path / "work")
+
+
+def test_nothing_to_quantize_is_a_refusal(tmp_path: Path) -> None:
+    node = helper.make_node("Erf", ["input"], ["out"])
+    model = save(tmp_path / "m.onnx", [node], [tensor("input", *_SHAPE)], [tensor("out", *_SHAPE)])
+    with pytest.raises(Refusal, match="no operator that onnxruntime quantizes among: Erf"):
+        quantize([model], tmp_path / "work")
+
+
+def test_calibration_inputs_of_another_shape_are_one_line(tmp_path: Path) -> None:
+    model = whole(tmp_path / "m.onnx")
+    wrong = [np.zeros((1, 5, 12, 12), np.float32)]
+    with pytest.raises(OperatorError, match=r"could not quantize the model: .*dimensions") as caught:
+        make_pass("static_ptq", {}).apply([model], Context(tmp_path, wrong))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_calibration_inputs_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="needs calibration inputs"):
+        make_pass("static_ptq", {}).apply([whole(tmp_path / "m.onnx")], Context(tmp_path))
+
+
+def test_options_are_resolved_and_name_the_tools_release() -> None:
+    plain = make_pass("static_ptq", {}).options()
+    assert plain["tool"] == "onnxruntime" and plain["reduce_range"] in (True, False)
+    other = make_pass("static_ptq", {"tool": "neural-compressor"}).options()
+    versions = other["tool_versions"]
+    assert isinstance(versions, dict)
+    assert versions["neural-compressor"] == "2.6" and len(versions["pins_sha256"]) == 64
+
+
+def test_an_unknown_tool_names_those_that_there_are() -> None:
+    with pytest.raises(OperatorError, match="'onnxruntime' or 'neural-compressor'"):
+        make_pass("static_ptq", {"tool": "tensorrt"})
