@@ -13,6 +13,7 @@ from catalog.evidence.database import Database
 _READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 # So often may Ctrl-C be noticed within one statement; in SQLite's instructions.
 _INSTRUCTIONS = 100_000
+_REFUSALS = ("not authorized", "authorization denied", "read-only", "readonly", "prohibited", "VACUUM")
 _ALLOWED = "one statement that reads, such as: SELECT * FROM leaderboard (docs/sql.md has more)"
 
 
@@ -82,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 
 def _explained(database: Database, said: str) -> str:
-    if any(part in said for part in ("not authorized", "authorization", "read-only", "readonly", "prohibited", "VACUUM")):
+    if any(part in said for part in _REFUSALS):
         return f"only reading is allowed: {_ALLOWED}"
     if "one statement" in said or "multiple commands" in said:
         return f"these are several statements; allowed: {_ALLOWED}"
