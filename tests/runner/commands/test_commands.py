@@ -164,7 +164,7 @@ def test_compare_tells_what_changed_and_what_did_not(lab: Runner, tmp_path: Path
     lab("import", "slower.csv", "-d", "b.db", "--environment", "phone")
     done = lab("compare", "lab.db", "b.db")
     assert "net · the same environment" in done.out
-    assert "3 same, 1 only in A, 1 only in B; accuracy differs in 0; point values" in done.out
+    assert "3 same, 1 only in A, 1 only in B; accuracy differs in 0. p90 against A" in done.out
     (pairing,) = json.loads(lab("compare", "lab.db", "b.db", "--json").out)
     assert {each["change"] for each in pairing["strategies"]} == {"same", "only in A", "only in B"}
     assert pairing["strategies"][0]["latency"][1]["ratio"] == 1.0
