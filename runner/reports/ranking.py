@@ -15,6 +15,7 @@ from runner.reports.units import duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CELLS = 12
+_NAMES = ("left", "right")
 
 
 def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> str:
@@ -36,7 +37,7 @@ def ranking_table(result: SubjectResult) -> Table:
         f"{margin:g} %); {conditions(result)}",
     )
     for heading in ("rank", "", "operator", "placement", "latency", f"{level:g} % interval", "× best", "distribution"):
-        table.add_column(heading, no_wrap=heading != "operator", justify=_justify(heading))
+        table.add_column(heading, no_wrap=heading != "operator", justify=_justify(heading), overflow="fold")
     everything = np.concatenate([each.samples.log_latency for each in result.strategies])
     low, high = float(everything.min()), float(everything.max())
     for each in sorted(result.strategies, key=lambda each: (each.rank.rank, each.ratio_to_best)):
@@ -54,7 +55,7 @@ def family_table(result: SubjectResult, family: FamilyResult) -> Table:
         f"right of p{settings.percentile:g}, paired by input and round, margin {100 * settings.equivalent_within:g} %",
     )
     for heading in ("left", "right", "Conover p", "delta", "ratio", "interval", "verdict"):
-        table.add_column(heading, justify=_justify(heading), no_wrap=heading not in ("left", "right"))
+        table.add_column(heading, justify=_justify(heading), no_wrap=heading not in _NAMES, overflow="fold")
     for pair in family.pairs:
         table.add_row(*_paired(pair))
     return table
