@@ -4,6 +4,7 @@ A partition's parts are run one after the other in ONNX Runtime, at the optimisa
 bit by bit with the model they were cut from: only then may they inherit its accuracy (DESIGN sections 4 and 6).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -94,7 +95,7 @@ def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[NDArray[np.
     -------
     dict
         `bit_identical` (None where the whole model runs on no input that could be made up), `max_relative_difference`
-        (largest absolute difference over the largest absolute value, of all outputs), `crossing_bytes` (largest of the
+        (largest absolute difference over the largest absolute value, of all outputs; None where that is no number), `crossing_bytes` (largest of the
         inputs), `inputs` and `source` (`calibration` or `random`), `optimization`, `onnxruntime`, `warnings`.
     """
     signature = _signature(_session(whole))
@@ -130,6 +131,9 @@ def _compare(expected: Sequence[Feeds], got: Sequence[Feeds], warnings: list[str
             if array.tobytes() != other[name].tobytes():
                 identical = False
                 largest = max(largest, _relative_difference(array, other[name]))
+    if not math.isfinite(largest):
+        warnings.append("head and tail differ from the whole in shape, or where numbers are not finite")
+        return {"bit_identical": False, "max_relative_difference": None}
     if not identical:
         warnings.append(f"head and tail differ from the whole by up to {largest:.2g}; their own accuracy counts")
     return {"bit_identical": identical, "max_relative_difference": largest}
