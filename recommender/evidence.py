@@ -10,7 +10,7 @@ from recommender.ranking import Candidate, LatencyBudget
 
 @dataclass(frozen=True)
 class Environment:
-    """Where something was measured."""
+    """Where something was measured; `imported_from` names the file that brought it, None for what was measured here."""
 
     id: int
     key: str
@@ -21,6 +21,7 @@ class Environment:
     cpu_count: int
     onnxruntime: str
     created_at: str
+    imported_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,13 @@ class SubjectEvidence:
         return bool(self.candidates) and all(each.complete for each in self.strategies)
 
 
+def _preference(part: SubjectEvidence) -> tuple[bool, str, int]:
+    return part.environment.imported_from is None, part.last_measured_at, part.environment.id
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything known at one moment; `subjects` maps each to its environments, newest first."""
+    """Everything known at one moment; `subjects` maps each to its environments, imported ones last, newest first."""
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
     slos: Mapping[str, Slo]
@@ -94,12 +99,12 @@ class Evidence:
 
     @classmethod
     def of(cls, parts: Iterable[SubjectEvidence], slos: Iterable[Slo]) -> "Evidence":
-        """Group by subject, the most recently measured environment first."""
+        """Group by subject: what was measured here before what was imported, the most recent first."""
         grouped: dict[str, list[SubjectEvidence]] = {}
         for part in parts:
             grouped.setdefault(part.subject, []).append(part)
         for members in grouped.values():
-            members.sort(key=lambda each: (each.last_measured_at, each.environment.id), reverse=True)
+            members.sort(key=_preference, reverse=True)
         subjects = {name: tuple(members) for name, members in sorted(grouped.items())}
         return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC))
 

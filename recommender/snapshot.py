@@ -141,6 +141,7 @@ def _subject(members: list[StrategyEvidence]) -> SubjectEvidence:
             cpu_count=it.cpu_count,
             onnxruntime=it.onnxruntime,
             created_at=it.created_at,
+            imported_from=None if it.origin is None else it.origin.name,
         ),
         strategies=tuple(_known(row) for row in members),
         inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),

@@ -70,7 +70,10 @@ def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     assert "net · phone, imported from phone.csv" in board.out
     answer = runner("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
     assert answer.code == 0
-    assert json.loads(answer.out)["recommendation"]["placement"] == "mobile"
+    told = json.loads(answer.out)
+    assert told["recommendation"]["placement"] == "mobile"
+    assert told["environment"]["imported_from"] == "phone.csv"
+    assert "imported from phone.csv, not measured here" in told["warnings"]
     assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
 
 
