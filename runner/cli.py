@@ -26,7 +26,7 @@ from runner import commands, environment
 from runner.analysing import settings_of, store_missing
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
-from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError
 from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
@@ -35,7 +35,7 @@ from runner.launchers import Selection, select_launcher
 from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
-from runner.reports import leaderboard_tables
+from runner.reports import leaderboard_tables, with_ranges
 from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.reports.links import links_table
 from runner.reports.units import duration
@@ -341,11 +341,16 @@ def leaderboard(
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
     columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
     as_json: JsonOption = False,
+    as_csv: CsvOption = False,
 ) -> None:
-    """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it."""
+    """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it.
+
+    The first column is the range of ranks that is possible: strategies are tied until they are shown to differ (see
+    runner rank).
+    """
     costs = chosen_costs(columns) if columns is not None else ()
     with _database(database).session() as session:
-        rows = store.leaderboard(session, subject=subject)
+        rows = with_ranges(store.leaderboard(session, subject=subject), store.rank_ranges(session))
         paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
         inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
@@ -353,6 +358,9 @@ def leaderboard(
         return
     if not rows:
         raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
+    if as_csv:
+        print_csv(rows)
+        return
     for table in (*leaderboard_tables(rows), *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()

@@ -1,7 +1,5 @@
 """`runner rank`: who is shown to be faster than whom, and the pairs of a family under both analyses."""
 
-import csv
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +12,7 @@ from catalog.declaration.units import parse_share
 from catalog.evidence import open_database
 from catalog.statistics import ADJUSTMENTS
 from runner.analysing import analyse, declared_settings
-from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError
 from runner.reports.ranking import family_table, notes, paired_rows, ranked_rows, ranking_table
 from runner.settings import RunnerSettings
@@ -33,7 +31,6 @@ MarginOption = Annotated[
 AdjustmentOption = Annotated[
     str | None, typer.Option("--adjustment", help=f"Of Conover's p-values: {', '.join(ADJUSTMENTS)} (default holm)")
 ]
-CsvOption = Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout")]
 
 
 def rank(
@@ -65,10 +62,8 @@ def rank(
     rows = [row for result in results for row in _rows(result, family)]
     if as_json:
         print_json(rows)
-    elif as_csv:
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    elif as_csv and rows:
+        print_csv(rows)
     else:
         for result in results:
             _print(result, family)
