@@ -138,6 +138,7 @@ def latency_key(
     scale: object,
     runtime: object,
     host: object,
+    codec: str = "raw",
 ) -> str:
     """Key of a latency: everything along the route of one strategy, and nothing off it.
 
@@ -154,9 +155,14 @@ def latency_key(
     warmup, repetitions, protocol_version : int
     launcher, scale : str
     runtime, host : JSON values
+    codec : str
+        How tensors travel; `raw` leaves no trace in the key.
 
     Returns
     -------
     str
     """
-    return content_key({"kind": "latency", **locals()})
+    determining = locals()
+    if codec == "raw":  # keys from before there was a choice stay what they are
+        del determining["codec"]
+    return content_key({"kind": "latency", **determining})

@@ -163,7 +163,8 @@ _LINK_CHECK = f"""
 WITH place AS ({_PLACE})
 SELECT m.id AS measurement_id, m.subject, m.operator, m.placement, e.environment, e.provenance, m.round,
        m.verdict, l.link, l.direction, l.declared_bit_per_s, l.measured_bit_per_s,
-       100.0 * (l.measured_bit_per_s / l.declared_bit_per_s - 1) AS deviation_pct, l.rtt_s
+       100.0 * (l.measured_bit_per_s / l.declared_bit_per_s - 1) AS deviation_pct, 100.0 * l.tolerance AS tolerance_pct,
+       l.rtt_s, l.moment, l.discarded_bit_per_s
 FROM link_probe l
 JOIN measurement m ON m.id = l.measurement_id
 JOIN place e ON e.id = m.environment_id
@@ -190,13 +191,77 @@ JOIN place e ON e.id = s.environment_id
 LEFT JOIN flips ON flips.accuracy_id = c.accuracy_id AND flips.identity_id = c.identity_id
 """
 
+# An analysis is stored once per subject, environment and percentile; storing it anew replaces it.
+_ANALYSED = """
+    SELECT a.id, a.subject, e.key AS environment, e.launcher, e.scale, a.percentile, a.equivalent_within,
+           a.confidence_level, a.adjustment, a.created_at
+    FROM analysis a JOIN environment e ON e.id = a.environment_id
+"""
+
+_RANKING = f"""
+SELECT a.subject, a.environment, a.launcher, a.scale, a.percentile, r.rank, r.worst_rank, r.letters, r.operator,
+       r.placement, r.estimate_s, r.low_s, r.high_s, a.confidence_level, r.ratio_to_best, r.samples, r.rounds, r.inputs,
+       r.effective_samples, r.rounds_share, r.inputs_share, r.rest_share, r.mean_s, r.median_s, r.iqr_s, r.outliers,
+       r.shapiro_statistic, r.shapiro_pvalue, r.refusal
+FROM analysis_strategy r JOIN ({_ANALYSED}) a ON a.id = r.analysis_id
+"""
+
+_PAIRWISE = f"""
+SELECT a.subject, a.environment, a.launcher, a.scale, p.family, f.kind, f.pvalue AS kruskal_wallis_pvalue,
+       p.left_strategy, p.right_strategy, p.conover_pvalue, a.adjustment, p.significant, p.delta, p.magnitude,
+       a.percentile, p.ratio, p.low, p.high, a.confidence_level, a.equivalent_within, p.verdict, p.rounds_needed,
+       p.inputs_needed, p.refusal, p.disagreement
+FROM analysis_pair p
+JOIN ({_ANALYSED}) a ON a.id = p.analysis_id
+JOIN analysis_family f ON f.analysis_id = p.analysis_id AND f.family = p.family
+"""
+
+# What a strategy costs each tier of its route. A tier sends requests over the link that starts at it and answers over
+# the one that ends there.
+_TIER_COSTS = f"""
+WITH place AS ({_PLACE}),
+counted AS (
+    SELECT m.id, m.latency_key, (SELECT COUNT(*) FROM sample s WHERE s.measurement_id = m.id) AS inferences
+    FROM measurement m WHERE {_MEASUREMENT_COUNTS}
+),
+moved AS (
+    SELECT s.measurement_id, l.link, CAST(SUM(l.sent_bytes) AS DOUBLE PRECISION) AS sent_bytes,
+           CAST(SUM(l.received_bytes) AS DOUBLE PRECISION) AS received_bytes
+    FROM sample s JOIN sample_link l ON l.sample_id = s.id
+    GROUP BY s.measurement_id, l.link
+),
+per_round AS (
+    SELECT c.latency_key, t.tier, t.provider, t.cold_start_s, t.first_inference_s, t.peak_rss_bytes,
+           t.window_cpu_seconds / c.inferences AS cpu_s_per_inference,
+           COALESCE((SELECT SUM(x.sent_bytes) FROM moved x JOIN tier_run o ON o.measurement_id = c.id
+                     WHERE x.measurement_id = c.id AND x.link = t.tier || '-' || o.tier), 0.0) / c.inferences
+           + COALESCE((SELECT SUM(x.received_bytes) FROM moved x JOIN tier_run o ON o.measurement_id = c.id
+                       WHERE x.measurement_id = c.id AND x.link = o.tier || '-' || t.tier), 0.0) / c.inferences
+               AS sent_bytes_per_inference
+    FROM counted c JOIN tier_run t ON t.measurement_id = c.id
+    WHERE c.inferences > 0
+)
+SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, r.tier, MIN(r.provider) AS provider,
+       COUNT(*) AS rounds, AVG(r.cold_start_s) AS cold_start_s, AVG(r.first_inference_s) AS first_inference_s,
+       MAX(r.peak_rss_bytes) AS peak_rss_bytes, AVG(r.cpu_s_per_inference) AS cpu_s_per_inference,
+       AVG(r.sent_bytes_per_inference) AS sent_bytes_per_inference
+FROM strategy s
+JOIN place e ON e.id = s.environment_id
+JOIN per_round r ON r.latency_key = s.latency_key
+WHERE s.declared
+GROUP BY s.id, s.subject, s.operator, s.placement, e.environment, e.provenance, r.tier
+"""
+
 # In the order of creation: a view may use those above it.
 VIEWS: Mapping[str, str] = {
     "strategy_summary": _STRATEGY_SUMMARY,
     "leaderboard": _LEADERBOARD,
     "percentiles": _PERCENTILES_BY_ROUND,
     "link_check": _LINK_CHECK,
+    "tier_costs": _TIER_COSTS,
     "accuracy_drop": _ACCURACY_DROP,
+    "ranking": _RANKING,
+    "pairwise": _PAIRWISE,
 }
 
 

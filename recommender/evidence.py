@@ -45,6 +45,7 @@ class Known:
     rounds_declared: int
     candidate: Candidate | None
     artifact_sha256: Mapping[str, str]
+    judged: bool = True
 
     @property
     def applicable(self) -> bool:
@@ -53,11 +54,13 @@ class Known:
 
     @property
     def complete(self) -> bool:
-        """Nothing is missing: all declared rounds and the accuracy, or it cannot apply."""
+        """Nothing is missing: all declared rounds and the accuracy, if it has one, or it cannot apply."""
         if not self.applicable:
             return True
         found = self.candidate
-        return found is not None and found.rounds >= self.rounds_declared and found.accuracy is not None
+        if found is None or found.rounds < self.rounds_declared:
+            return False
+        return found.accuracy is not None or not self.judged
 
 
 @dataclass(frozen=True, eq=False)

@@ -159,6 +159,7 @@ def _known(row: StrategyEvidence) -> Known:
         rounds_declared=row.rounds_declared,
         candidate=_candidate(row) if applicable and row.measured else None,
         artifact_sha256={each.file: each.sha256 for each in row.files},
+        judged=row.task != "any",
     )
 
 

@@ -3,18 +3,18 @@
 Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1 (failed or falls short), 2 (usage).
 """
 
-import json
 import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from catalog.declaration import Catalog, load_catalog
 from catalog.declaration.units import parse_duration
@@ -23,9 +23,12 @@ from catalog.evidence import Database, open_database, store
 from recommender.answer_text import render_answer
 from recommender.errors import RecommenderError
 from runner import commands, environment
+from runner.analysing import settings_of, store_missing
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
+from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
+from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
 from runner.launchers import Selection, select_launcher
@@ -33,10 +36,14 @@ from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
 from runner.reports import leaderboard_tables
+from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
+from runner.reports.links import links_table
 from runner.reports.units import duration
+from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
 from runner.setups import Setups
-from runner.tiers import Scale, check_host
+from runner.tiers import Scale, check_delays, check_host
+from runner.verify import Judged, judge_stored, store_verdicts, summarise
 
 app = typer.Typer(
     help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
@@ -47,25 +54,10 @@ app = typer.Typer(
 )
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
 _STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
-# A pipe has no width of its own; our tables fit 100 columns.
-out = Console(width=None if sys.stdout.isatty() else 100)
-err = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
-DatabaseOption = Annotated[
-    str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
-]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout")]
-
-
-def _example(command: str) -> str:
-    return f"[dim]Example:[/] {command}"
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
 
 
 def _settings() -> RunnerSettings:
@@ -84,10 +76,11 @@ def _database(url: str | None, *, create: bool = False) -> Database:
 def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
     parsed = Scale.parse(scale)
     check_host(catalog, this_host(), parsed)
+    check_delays(catalog, selection.launcher)
     return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
 
 
-@app.command(epilog=_example("runner validate -c strategies.yaml"))
+@app.command(epilog=example("runner validate -c strategies.yaml"))
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
     """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
     declared, base = _catalog(catalog)
@@ -102,13 +95,13 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
             make_pass(spec.name, spec.options)
     if as_json:
         names = [strategy.name for strategy in strategies]
-        _print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
+        print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
     _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
 
 
-@app.command(epilog=_example("runner plan --json"))
+@app.command(epilog=example("runner plan --json"))
 def plan(
     catalog: CatalogOption = None,
     database: DatabaseOption = None,
@@ -122,7 +115,7 @@ def plan(
     session = _session(declared, base, selection, scale)
     made = make_plan(session, _database(database, create=True), environment.key(session))
     if as_json:
-        _print_json(_plan_json(made, session, selection))
+        print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     counts = Counter(strategy.subject for strategy in declared.strategies())
@@ -149,7 +142,7 @@ def _plan_table(made: Plan) -> Table:
         strategy = task.keyed.strategy
         table.add_row(strategy.subject, strategy.operator, "", "accuracy", task.reason, duration(task.estimate_s))
     for keyed in made.declared:
-        tasks = [task for task in made.rounds if task.keyed is keyed]
+        tasks = [task for task in made.rounds if task.keyed.strategy == keyed.strategy]
         if tasks:
             strategy = keyed.strategy
             rounds = "rounds " + ", ".join(str(task.round) for task in tasks)
@@ -174,7 +167,7 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
     return {
         "launcher": {"name": selection.launcher.name, "why": selection.reason},
         "scale": str(session.scale),
-        "experiment": session.catalog.experiment.model_dump(),
+        "catalog": session.catalog.declared.model_dump(mode="json"),
         "missing_rounds": [
             {
                 **name(task),
@@ -190,7 +183,7 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
     }
 
 
-@app.command("fill-catalog", epilog=_example("runner fill-catalog --launcher docker"))
+@app.command("fill-catalog", epilog=example("runner fill-catalog --launcher docker"))
 def fill_catalog(
     catalog: CatalogOption = None,
     database: DatabaseOption = None,
@@ -213,11 +206,13 @@ def fill_catalog(
             err.print(_STOPPED)
             raise typer.Exit(1) from None
     if as_json:
-        _print_json(
+        print_json(
             {
                 "measured": outcome.measured,
                 "accuracies": outcome.accuracies,
                 "failures": outcome.failures,
+                "doubtful": outcome.doubtful,
+                "precision": outcome.precision,
                 "invalid": outcome.invalid,
                 "stopped": outcome.stopped,
             }
@@ -250,13 +245,21 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
             environment.sync_strategies(writing, made, environment_id, session)
             writing.commit()
         progress.expect(made.estimate_s)
-        return filler.measure(made, stop)
+        replan = partial(make_plan, session, database, environment.key(session))
+        outcome = measure_and_extend(filler, replan, made, stop)
+    if not outcome.stopped:
+        store_missing(database, settings_of(session.catalog.analysis))
+    return outcome
 
 
 def _report(outcome: Outcome) -> None:
     err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
     for line in outcome.failures:
         err.print(f"[red]failed[/] {escape(line)}")
+    for line in outcome.precision:
+        err.print(escape(line))
+    if outcome.doubtful:
+        err.print(f"[yellow]doubtful[/] {len(outcome.doubtful)} of them; runner verify says why and what to do")
     for line in outcome.invalid:
         err.print(f"[yellow]invalid[/] {escape(line)}")
     if outcome.stopped:
@@ -265,21 +268,25 @@ def _report(outcome: Outcome) -> None:
         err.print("try the missing ones again with: runner fill-catalog")
 
 
-@app.command(epilog=_example("runner status"))
+@app.command(epilog=example("runner status"))
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Count what is known per subject and environment, and list failed or invalid measurements."""
     with _database(database).session() as session:
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
+        links = [dict(row) for row in store.link_summary(session)]
         failed = [dict(row) for row in store.failed_accuracies(session)]
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
-        _print_json({"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable})
+        found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
+        print_json({**found, "links": links})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     out.print(table)
+    if links:
+        out.print(links_table(links))
     for trouble in troubles:
         out.print(
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
@@ -291,29 +298,69 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
 
 
-@app.command(epilog=_example("runner leaderboard --subject fashion-resnet"))
+@app.command(epilog=example("runner verify"))
+def verify(
+    database: DatabaseOption = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    rejudge: Annotated[bool, typer.Option("--rejudge", help="Store the verdicts where they differ")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge every stored measurement by every rule (docs/verdicts.md); exit code 1 when one is INVALID."""
+    with _database(database).session() as session:
+        everything = judge_stored(session, subject=subject)
+        changed = store_verdicts(session, everything) if rejudge else 0
+        session.commit()
+    present = [each for each in everything if not each.replaced]
+    if as_json:
+        print_json({"measurements": [each.to_json() for each in everything], "changed": changed})
+    else:
+        _print_verdicts(present, changed, stored=rejudge)
+    raise typer.Exit(1 if any(each.verdict == "INVALID" for each in present) else 0)
+
+
+def _print_verdicts(present: Sequence[Judged], changed: int, *, stored: bool) -> None:
+    if not present:
+        raise RunnerError("no measurements to judge yet; measure some with: runner fill-catalog")
+    out.print(rules_table(summarise(present)))
+    if any(each.verdict != "VALID" for each in present):
+        out.print(broken_table(present))
+        for line in advice(present):
+            out.print(Text(line))
+    counts = {name: sum(each.verdict == name for each in present) for name in ("VALID", "DOUBTFUL", "INVALID")}
+    out.print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    differing = sum(each.verdict != each.stored.record.verdict for each in present)
+    if stored:
+        out.print(f"{changed} stored verdict(s) changed")
+    elif differing:
+        out.print(f"{differing} verdict(s) differ from the stored ones; store them with: runner verify --rejudge")
+
+
+@app.command(epilog=example("runner leaderboard --subject fashion-resnet"))
 def leaderboard(
     database: DatabaseOption = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print every strategy with evidence, fastest first, per subject."""
+    """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it."""
+    costs = chosen_costs(columns) if columns is not None else ()
     with _database(database).session() as session:
         rows = store.leaderboard(session, subject=subject)
+        paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
         inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
-        _print_json([dict(row) for row in rows])
+        print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
         return
     if not rows:
         raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
-    for table in leaderboard_tables(rows):
+    for table in (*leaderboard_tables(rows), *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()
     for each in inapplicable:
         out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
 
 
-@app.command(epilog=_example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
+@app.command(epilog=example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
 def recommend(
     subject: Annotated[str, typer.Argument(help="The model under study")],
     database: DatabaseOption = None,
@@ -343,7 +390,7 @@ def recommend(
     raise typer.Exit(0 if answer.recommendation is not None else 1)
 
 
-@app.command(epilog=_example("runner clean"))
+@app.command(epilog=example("runner clean"))
 def clean(
     launcher: LauncherOption = "auto",
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,

@@ -15,6 +15,7 @@ from runner.host_load import Snapshot, processes
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from runner.probing import Moment, ProbedLink, probe_link
 from tierserver.messages import (
+    Codec,
     Evaluate,
     EvaluateResult,
     Load,
@@ -50,6 +51,7 @@ class Setup:
     tolerances: Mapping[str, float]
     preprocess: Preprocess
     postprocess: Postprocess
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def _send(
         input_ids=tuple(protocol.input_ids),
         repetitions=repetitions,
         warmup=warmup,
+        codec=setup.codec,
     )
     samples: list[Sample] = []
 
@@ -143,7 +146,10 @@ def _send(
 
     deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * (repetitions + warmup) * len(protocol.input_ids)
     result = deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
-    return (*MeasureResult.from_json(result).warmup, *samples)
+    warm = MeasureResult.from_json(result).warmup
+    for sample in warm:
+        on_sample(sample)
+    return (*warm, *samples)
 
 
 def _snapshot(deployment: Deployment) -> Snapshot:
@@ -215,6 +221,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
                 preprocess=setup.preprocess if index == 0 else None,
                 postprocess=setup.postprocess if index == last else None,
                 next=following,
+                codec=setup.codec,
             )
         )
     for name, tier in deployment.tiers.items():

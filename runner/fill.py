@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.declaration import Catalog
 from catalog.evidence import Database, store
 from runner import records
 from runner.artifacts import Artifact
@@ -72,6 +73,8 @@ class Outcome:
     inapplicable: int = 0
     failures: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+    precision: list[str] = field(default_factory=list)
     stopped: bool = False
 
     @property
@@ -128,8 +131,11 @@ class Filler:
             if found is not None:
                 self._store_artifact(wanted, found, found.reason)
 
-    def measure(self, plan: Plan, stop: StopRequest) -> Outcome:
-        """Do everything the plan lists; one failed measurement never stops the others."""
+    def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> Outcome:
+        """Do everything the plan lists; one failed measurement never stops the others.
+
+        Rounds beyond the declared ones are left out once it is late.
+        """
         for accuracy in plan.accuracies:
             if stop.requested:
                 break
@@ -138,6 +144,8 @@ class Filler:
         for number, seed, task in _rounds(plan, self.setups.session.catalog.experiment.seed):
             if stop.requested:
                 break
+            if task.round > self.setups.session.catalog.experiment.rounds and late():
+                continue
             if self._usable(task.keyed.artifact_key):
                 self._measure(task, number, seed)
         self.outcome.stopped = stop.requested
@@ -219,14 +227,17 @@ class Filler:
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(f"{label}: {error}")
             return
-        record = records.complete(attempt, setup, measured, time.monotonic() - clock)
+        asked = asked_percentiles(self.setups.session.catalog)
+        record = records.complete(attempt, setup, measured, time.monotonic() - clock, percentiles=asked)
         self._store_measurement(record)
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")
             self.watcher.end(f"INVALID: {record.reason}")
             return
         self.outcome.measured += 1
-        self.watcher.end("ok")
+        if record.verdict == "DOUBTFUL":
+            self.outcome.doubtful.append(f"{label}: {record.reason}")
+        self.watcher.end(f"DOUBTFUL: {record.reason}" if record.verdict == "DOUBTFUL" else "ok")
 
     def _store_measurement(self, record: store.MeasurementRecord) -> None:
         with self.database.session() as writing:
@@ -241,6 +252,11 @@ class Filler:
     def _fail(self, message: str) -> None:
         self.outcome.failures.append(message)
         self.watcher.end(f"failed: {message}")
+
+
+def asked_percentiles(catalog: Catalog) -> set[float]:
+    """Those of the declared targets."""
+    return {percentile for slo in catalog.slos.values() for percentile in slo.latency_s}
 
 
 def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from sqlmodel import Session as SqlSession
 
 from catalog.declaration import Catalog, Strategy
 from catalog.evidence import Database, store
+from catalog.evidence.measured import latencies
 from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner import host as host_facts
 from runner.artifacts import file_sha256
 from runner.experiment import PROTOCOL_VERSION
+from runner.looks import assess, planned_looks, samples_of
 from runner.operators import Partition, Pass, make_pass
 from runner.subjects import Subject, resolve_declared
 from runner.tiers import Scale, resolve_provider, route_links, route_tiers
@@ -188,8 +190,9 @@ def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
 
 
 def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
-    """What a latency depends on besides the artifact and the inputs."""
+    """What a latency depends on besides the artifact and the inputs; a default that came later leaves no trace."""
     experiment = session.catalog.experiment
+    links = route_links(session.catalog, strategy, session.scale)
     return {
         "placement": list(strategy.placement.tiers),
         "tiers": [
@@ -204,8 +207,10 @@ def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str
         ],
         "links": [
             {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
-            for link in route_links(session.catalog, strategy, session.scale)
+            | ({"delay_s": link.delay_s} if link.delay_s else {})
+            for link in links
         ],
+        **({"codec": experiment.codec} if links and experiment.codec != "raw" else {}),
         "warmup": experiment.warmup,
         "repetitions": experiment.repetitions,
         "protocol_version": PROTOCOL_VERSION,
@@ -251,6 +256,9 @@ class _Known:
     def rounds(self, key: str) -> set[int]:
         return store.rounds_done(self._reading, key)
 
+    def latencies(self, key: str) -> list[tuple[int, str, float]]:
+        return latencies(self._reading, key)
+
     def accuracy(self, key: str) -> bool:
         return store.accuracy_done(self._reading, key)
 
@@ -278,6 +286,8 @@ def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) 
     for keyed in declared:
         done = known.rounds(keyed.latency_key)
         wanted = set(range(1, session.catalog.experiment.rounds + 1)) - done
+        if not wanted and session.catalog.experiment.precision is not None:
+            missing += _further_rounds(session, keyed, known)
         if not wanted:
             continue
         last = known.last(keyed.strategy)
@@ -285,6 +295,32 @@ def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) 
         estimate_s = _estimate_s(session, keyed, last)
         missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(wanted)]
     return tuple(missing)
+
+
+def _further_rounds(session: Session, keyed: Keyed, known: _Known) -> list[MissingRound]:
+    """The rounds of the next look, where the interval is not narrow enough yet."""
+    experiment, subject = session.catalog.experiment, session.subjects[keyed.strategy.subject]
+    rows = known.latencies(keyed.latency_key)
+    done = {row[0] for row in rows}
+    looks = planned_looks(experiment, len(subject.dataset.input_ids()))
+    found = assess(samples_of(rows), experiment, looks=looks, done=done)
+    if found.next is None:
+        return []
+    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, session.catalog, subject, found.next.inputs))
+    reason = f"{found}, {100 * found.wanted:g} % wanted"
+    estimate_s = _estimate_s(session, longer, known.last(keyed.strategy))
+    return [MissingRound(longer, number, reason, estimate_s) for number in found.next.rounds if number not in done]
+
+
+def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, count: int) -> tuple[str, ...]:
+    """The chosen inputs and, behind them, the next ones of the same choice."""
+    if count <= len(chosen):
+        return chosen
+    if catalog.experiment.select == "largest":
+        return tuple(subject.dataset.largest(count))
+    rest = sorted(set(subject.dataset.input_ids()) - set(chosen))
+    random.Random(catalog.experiment.seed).shuffle(rest)
+    return (*chosen, *rest[: count - len(chosen)])
 
 
 def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> str:
@@ -297,7 +333,8 @@ def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> st
         if last.verdict == "INVALID":
             return f"last attempt invalid: {last.reason}"
         return f"{len(done)} round(s) known, more declared"
-    changed = [name for name, value in keyed.conditions.items() if last.conditions.get(name) != value]
+    named = dict.fromkeys((*keyed.conditions, *last.conditions))
+    changed = [name for name in named if keyed.conditions.get(name) != last.conditions.get(name)]
     return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
 
 

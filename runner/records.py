@@ -1,7 +1,7 @@
 """From what was measured to records of the evidence, verdict included."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Any
@@ -13,11 +13,11 @@ from catalog.evidence.records import (
     ClassPixels,
     ItemHits,
     LinkBytes,
-    LinkProbeRecord,
     MeasurementRecord,
     PartTimes,
     SampleRecord,
 )
+from catalog.validity import judge_measurement, reason, worst
 from runner import counters
 from runner.artifacts import Artifact
 from runner.errors import LaunchError, TierCallError
@@ -25,7 +25,6 @@ from runner.experiment import PROTOCOL_VERSION, Measured, Setup
 from runner.host_load import host_load
 from runner.operators import Pass
 from runner.plan import Keyed
-from runner.reports.units import rate
 from tierserver.messages import EvaluateResult, ItemScore, Sample
 
 _LOG_TAIL_CHARACTERS = 4000
@@ -49,7 +48,7 @@ def passes(steps: Sequence[Pass]) -> list[dict[str, Any]]:
 
 
 def artifact(
-    key: str, subject: str, operator: str, steps: Sequence[Pass], built: Artifact | None, reason: str | None
+    key: str, subject: str, operator: str, steps: Sequence[Pass], built: Artifact | None, why: str | None
 ) -> ArtifactRecord:
     """An artifact: ready, inapplicable (built is a refusal), or failed (nothing was built)."""
     files = built.files if built else ()
@@ -59,7 +58,7 @@ def artifact(
         operator=operator,
         passes=passes(steps),
         status="failed" if built is None else "inapplicable" if built.inapplicable else "ready",
-        reason=reason,
+        reason=why,
         files=[ArtifactFile(index, each.file, each.sha256, each.size_bytes) for index, each in enumerate(files)],
         size_bytes=built.size_bytes if built and not built.inapplicable else None,
         details=built.details if built else {},
@@ -77,37 +76,31 @@ def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) 
     )
 
 
-def complete(attempt: Attempt, setup: Setup, measured: Measured, took_s: float) -> MeasurementRecord:
-    """A measurement with its samples; a link out of tolerance makes it INVALID."""
-    probes = [probe for probed in measured.probed for probe in counters.link_probes(probed)]
-    reasons = [text for probe in probes if (text := out_of_tolerance(probe))]
+def complete(
+    attempt: Attempt, setup: Setup, measured: Measured, took_s: float, *, percentiles: Iterable[float] = ()
+) -> MeasurementRecord:
+    """A measurement with its samples, judged by every rule that needs it alone."""
     attempted = _attempted(attempt, took_s)
     attempted["protocol"]["provider_nodes"] = {tier: dict(nodes) for tier, nodes in measured.provider_nodes.items()}
-    return MeasurementRecord(
+    record = MeasurementRecord(
         **attempted,
         status="complete",
-        verdict="INVALID" if reasons else "VALID",
-        reason="; ".join(reasons) or None,
+        verdict="VALID",
         warmup_latency_s=[sample.latency_s for sample in measured.warmup],
         window_s=measured.ended.client.monotonic_s - measured.warmed.client.monotonic_s,
         clock_jump_s=counters.clock_jump_s(measured),
         host_load=host_load(measured.warmed, measured.ended),
         tier_runs=[counters.tier_run(setup, measured, tier) for tier in setup.tiers],
-        link_probes=probes,
+        link_probes=[probe for probed in measured.probed for probe in counters.link_probes(probed)],
         samples=[_sample(sample) for sample in measured.samples],
     )
-
-
-def out_of_tolerance(probe: LinkProbeRecord) -> str | None:
-    """Why a link makes a measurement INVALID, or None."""
-    tolerance = probe.tolerance or 0.0
-    ratio = probe.measured_bit_per_s / probe.declared_bit_per_s
-    if abs(ratio - 1) <= tolerance:
-        return None
-    measured, declared = rate(probe.measured_bit_per_s), rate(probe.declared_bit_per_s)
-    deviation = f"{100 * (ratio - 1):+.1f} % where {100 * tolerance:.0f} % is allowed"
-    where = f"link {probe.link} {probe.direction} {probe.moment} the samples"
-    return f"{where}: measured {measured}, declared {declared}, {deviation}"
+    findings = judge_measurement(record, percentiles=percentiles)
+    return replace(
+        record,
+        verdict=worst(findings),
+        reason=reason(findings),
+        findings=[finding.to_json() for finding in findings if finding.verdict != "VALID"],
+    )
 
 
 def accuracy(

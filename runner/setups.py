@@ -41,6 +41,7 @@ class Setups:
             tolerances={name: catalog.links[name].tolerance for name in strategy.links},
             preprocess=Preprocess.from_json(self._subject(keyed).preprocess),
             postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
+            codec=catalog.experiment.codec,
         )
 
     def accuracy(self, keyed: Keyed) -> Setup:

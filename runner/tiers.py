@@ -10,7 +10,7 @@ import onnxruntime
 from catalog.declaration import Catalog, Strategy
 from runner.errors import HostTooSmallError, RunnerError
 from runner.host import Host
-from runner.launchers import LinkLimits, TierLimits
+from runner.launchers import Launcher, LinkLimits, TierLimits
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -63,12 +63,6 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
     HostTooSmallError
         Naming the tier, what it wants, what the host has, and the `--scale` to try.
     """
-    delayed = [name for name, link in catalog.links.items() if link.delay_s]
-    if delayed:
-        raise RunnerError(
-            f"link {delayed[0]!r} declares a delay, which no launcher emulates yet; "
-            "remove `delay`, so that results do not claim what was not measured"
-        )
     widest = max(catalog.tiers, key=lambda name: catalog.tiers[name].cpus)
     wanted = catalog.tiers[widest].cpus
     if wanted * scale.factor > host.cpu_count:
@@ -88,6 +82,16 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
         )
 
 
+def check_delays(catalog: Catalog, launcher: Launcher) -> None:
+    """Refuse a declared delay that the launcher cannot make; raises RunnerError."""
+    delayed = [name for name, link in catalog.links.items() if link.delay_s]
+    if delayed and (refusal := launcher.delay_refusal()):
+        raise RunnerError(
+            f"link {delayed[0]!r} declares a delay, which launcher {launcher.name!r} cannot make: {refusal}. "
+            "Try `--launcher process`, or remove `delay`, so that results do not claim what was not measured"
+        )
+
+
 def tier_limits(catalog: Catalog, name: str, scale: Scale, host: Host) -> TierLimits:
     """A declared tier at this scale; memory is not scaled, only capped at what the host has."""
     declared = catalog.tiers[name]
@@ -101,7 +105,7 @@ def route_tiers(catalog: Catalog, strategy: Strategy, scale: Scale, host: Host) 
 
 
 def route_links(catalog: Catalog, strategy: Strategy, scale: Scale) -> tuple[LinkLimits, ...]:
-    """The links along the route, at this scale."""
+    """The links along the route, at this scale: a delay grows as the rates shrink, so that ratios hold."""
     limits = []
     for name, upstream, downstream in zip(strategy.links, strategy.route[:-1], strategy.route[1:], strict=True):
         declared = catalog.links[name]
@@ -112,6 +116,7 @@ def route_links(catalog: Catalog, strategy: Strategy, scale: Scale) -> tuple[Lin
                 downstream=downstream,
                 up_bit_per_s=round(declared.up_bit_per_s * scale.factor),
                 down_bit_per_s=round(declared.down_bit_per_s * scale.factor),
+                delay_s=float(declared.delay_s / scale.factor),
             )
         )
     return tuple(limits)

@@ -11,8 +11,9 @@ import sys
 
 from tierserver.control import Control
 from tierserver.engine import VERSION, available_providers
+from tierserver.limits import Limits, body_limit, memory_limit_bytes
 from tierserver.messages import Ready
-from tierserver.server import DEFAULT_MAX_BODY_BYTES, TierApp
+from tierserver.server import TierApp
 from tierserver.service import TierService, listen
 from tierserver.tier import Tier
 
@@ -28,10 +29,8 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"tierserver: cannot listen on {options.host}:{options.port}: {error.strerror}; try another --port")
     tier = Tier(options.name)
-    service = TierService(
-        TierApp(tier, max_body_bytes=options.max_body_bytes),
-        on_ready=lambda: _ready(control, tier.name, listener),
-    )
+    limits = _limits(options)
+    service = TierService(TierApp(tier, limits), limits, on_ready=lambda: _ready(control, tier.name, listener))
     control = Control(tier, sys.stdin, sink, on_end=service.stop)
     service.run(sockets=[listener])
     # A command may still compute in its thread; the interpreter's own way out would wait for it or crash in it.
@@ -46,12 +45,32 @@ def _ready(control: Control, name: str, listener: socket.socket) -> None:
     control.start()
 
 
+def _limits(options: argparse.Namespace) -> Limits:
+    return Limits(
+        max_body_bytes=options.max_body_bytes,
+        max_held_bytes=options.max_held_bytes or 2 * options.max_body_bytes,
+        max_connections=options.max_connections,
+        head_timeout_s=min(Limits.head_timeout_s, options.timeout_s),
+        read_timeout_s=options.timeout_s,
+        write_timeout_s=options.timeout_s,
+    )
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser("tierserver", description="Serve one tier; commands on stdin, answers on stdout.")
     parser.add_argument("--name", required=True, help="the tier's name, such as edge")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (a container wants 0.0.0.0)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, told in the ready line")
-    parser.add_argument("--max-body-bytes", type=int, default=DEFAULT_MAX_BODY_BYTES)
+    body_bytes = body_limit(memory_limit_bytes())
+    parser.add_argument("--max-body-bytes", type=int, default=body_bytes, help="of one request; default %(default)s")
+    parser.add_argument("--max-held-bytes", type=int, help="of all requests under way; default two bodies")
+    parser.add_argument("--max-connections", type=int, default=Limits.max_connections, help="default %(default)s")
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=Limits.read_timeout_s,
+        help="patience with a client that sends or reads nothing; default %(default)s",
+    )
     return parser.parse_args()
 
 

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tierserver.errors import TooBusy, TooLarge, TooSlow
+from tierserver.limits import MIN_BODY_BYTES_PER_S, Limits
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-IDLE_TIMEOUT_S = 60.0
+_WRITE_BYTES = 2**20
 
 
 class ClientGone(Exception):
     """The client closed the connection before its request was whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a body, and whether more follow."""
+
+    data: bytes
+    more: bool
 
 
 @dataclass(frozen=True)
@@ -30,34 +43,57 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = b"application/json"
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.pieces))
+
     @staticmethod
     def of_json(value: Any, *, status: int = 200) -> Answer:
         return Answer(status, (json.dumps(value).encode(),))
 
 
 async def send_answer(send: Send, answer: Answer, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Send the pieces one after the other: none is copied into another."""
-    length = str(sum(map(len, answer.pieces))).encode()
+    """Send the pieces one after the other, none copied into another; a slow reader is waited for between them."""
+    length = str(answer.size_bytes).encode()
     common = [(b"content-type", answer.content_type), (b"content-length", length)]
     head = [*common, *answer.headers, *headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": head})
-    last = len(answer.pieces) - 1
-    for index, piece in enumerate(answer.pieces):
-        await send({"type": "http.response.body", "body": piece, "more_body": index < last})
-    if last < 0:
-        await send({"type": "http.response.body", "body": b""})
+    for piece in answer.pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), _WRITE_BYTES):
+            body = view[start : start + _WRITE_BYTES]
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
-async def next_chunk(receive: Receive) -> tuple[bytes, bool]:
-    """The next piece of the body, and whether more follow."""
-    try:
-        async with asyncio.timeout(IDLE_TIMEOUT_S):
-            message = await receive()
-    except TimeoutError as error:
-        raise TooSlow(f"no further byte of the body for {IDLE_TIMEOUT_S:.0f} s") from error
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    return message.get("body", b""), bool(message.get("more_body", False))
+class Incoming:
+    """The body of one request as it arrives; the time spent waiting for it is limited, that of its reader is not."""
+
+    def __init__(self, receive: Receive, *, timeout_s: float) -> None:
+        self._receive = receive
+        self._timeout_s = timeout_s
+        self._waited_s = 0.0
+        self.received_bytes = 0
+
+    async def next(self) -> Chunk:
+        """The next piece; raises TooSlow or ClientGone."""
+        allowed_s = self._timeout_s + self.received_bytes / MIN_BODY_BYTES_PER_S
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(min(self._timeout_s, allowed_s - self._waited_s)):
+                message = await self._receive()
+        except TimeoutError as error:
+            waited_s = self._waited_s + time.monotonic() - started
+            wanted = f"never nothing for {self._timeout_s:g} s, and {MIN_BODY_BYTES_PER_S} bytes per second after that"
+            raise TooSlow(
+                f"{self.received_bytes} bytes of the body came in {waited_s:.0f} s; expected: {wanted}"
+            ) from error
+        self._waited_s += time.monotonic() - started
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        data = message.get("body", b"")
+        self.received_bytes += len(data)
+        return Chunk(data, bool(message.get("more_body", False)))
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -67,39 +103,74 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+class Held:
+    """Bytes of bodies and answers under way, all together within a limit."""
+
+    def __init__(self, max_held_bytes: int) -> None:
+        self._max_held_bytes = max_held_bytes
+        self._held_bytes = 0
+
+    @contextmanager
+    def holding(self, count: int) -> Iterator[Callable[[int], None]]:
+        """Hold `count` bytes for the block; the function it gives holds more."""
+        own = 0
+
+        def more(count: int) -> None:
+            nonlocal own
+            if self._held_bytes + count > self._max_held_bytes:
+                raise TooBusy("too many bytes of unfinished requests are held; try again later")
+            self._held_bytes += count
+            own += count
+
+        try:
+            more(count)
+            yield more
+        finally:
+            self._held_bytes -= own
+
+
 class BodyReader:
     """Reads bodies into one buffer each, within a limit for one and a limit for all of them together."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        self._max_body_bytes = max_body_bytes
-        self._held_bytes = 0
+    def __init__(self, limits: Limits, held: Held) -> None:
+        self._max_body_bytes = limits.max_body_bytes
+        self._timeout_s = limits.read_timeout_s
+        self._held = held
 
-    async def read(self, scope: Scope, receive: Receive) -> memoryview:
+    @asynccontextmanager
+    async def reading(self, scope: Scope, receive: Receive) -> AsyncIterator[memoryview]:
+        """The whole body, held for the block."""
         declared = int(header(scope, b"content-length") or 0)
         if declared > self._max_body_bytes:
             raise TooLarge(f"the body has {declared} bytes; allowed: {self._max_body_bytes}")
-        first, more = await next_chunk(receive)
-        if not more:
-            return memoryview(first)
-        return await self._collect(first, declared, receive)
+        incoming = Incoming(receive, timeout_s=self._timeout_s)
+        first = await incoming.next()
+        with self._held.holding(len(first.data)) as hold:
+            if not first.more:
+                yield memoryview(first.data)
+            elif declared:
+                yield await _fill(np.empty(declared, np.uint8).data, first, incoming, hold)
+            else:
+                yield await self._grow(first, incoming, hold)
 
-    async def _collect(self, chunk: bytes, declared: int, receive: Receive) -> memoryview:
-        buffer, filled, more = bytearray(declared), 0, True
-        try:
-            while True:
-                self._hold(len(chunk))
-                end = filled + len(chunk)
-                buffer[filled:end] = chunk  # in place where the length was declared, growing where it was not
-                filled = end
-                if filled > self._max_body_bytes:
-                    raise TooLarge(f"the body has more than {self._max_body_bytes} bytes, the most allowed")
-                if not more:
-                    return memoryview(buffer)
-                chunk, more = await next_chunk(receive)
-        finally:
-            self._held_bytes -= filled
+    async def _grow(self, chunk: Chunk, incoming: Incoming, hold: Callable[[int], None]) -> memoryview:
+        """A chunked body says its length last."""
+        buffer = bytearray(chunk.data)
+        while chunk.more:
+            chunk = await incoming.next()
+            if incoming.received_bytes > self._max_body_bytes:
+                raise TooLarge(f"the body has more than {self._max_body_bytes} bytes, the most allowed")
+            hold(len(chunk.data))
+            buffer += chunk.data
+        return memoryview(buffer)
 
-    def _hold(self, count: int) -> None:
-        if self._held_bytes + count > 2 * self._max_body_bytes:
-            raise TooBusy("too many bytes of unfinished requests are held; try again later")
-        self._held_bytes += count
+
+async def _fill(buffer: memoryview, chunk: Chunk, incoming: Incoming, hold: Callable[[int], None]) -> memoryview:
+    """In place; numpy's memory is not touched before it is written, so a declared length alone takes none."""
+    buffer[: len(chunk.data)] = chunk.data
+    while chunk.more:
+        start = incoming.received_bytes
+        chunk = await incoming.next()
+        hold(len(chunk.data))
+        buffer[start : incoming.received_bytes] = chunk.data
+    return buffer

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tierserver import protocol
 from tierserver.errors import CommandError, TierError
-from tierserver.messages import Measure, MeasureResult, Sample, SamplePart
+from tierserver.messages import Codec, Measure, MeasureResult, Sample, SamplePart
 from tierserver.peer import Peer
 from tierserver.pipeline import Arrays, Outcome
 from tierserver.tier import Serving, Tier
@@ -41,14 +41,15 @@ class InProcess:
 class Remote:
     """A part of another tier, perhaps behind relays."""
 
-    def __init__(self, own: str, url: str, model: str) -> None:
+    def __init__(self, own: str, url: str, model: str, codec: Codec) -> None:
         self._own = own
         self._peer = Peer(own, url)
         self._model = model
+        self._codec = codec
 
     def infer(self, encoded: bytes) -> Outcome:
         started = time.perf_counter()
-        body = protocol.encode_image_request(encoded)
+        body = protocol.encode_image_request(encoded, self._codec)
         encode_s = time.perf_counter() - started
         answer = self._peer.infer(self._model, body)
         own = SamplePart(self._own, 0.0, 0.0, 0.0, encode_s + answer.decode_s)
@@ -79,7 +80,7 @@ class Client:
             strategy.close()
             raise
         if command.repetitions == 0:
-            self._warm = _Warm(strategy, command.model, command.url, self._tier.serving)
+            self._warm = _Warm(strategy, command.model, command.url, command.codec, self._tier.serving)
         else:
             strategy.close()
         return MeasureResult(samples, warmup)
@@ -88,7 +89,8 @@ class Client:
         """The strategy left open by a warm-up if it is this one and nothing was loaded since; else a new one."""
         warm, self._warm = self._warm, None
         if warm is not None:
-            if (warm.model, warm.url) == (command.model, command.url) and warm.serving is self._tier.serving:
+            asked = (command.model, command.url, command.codec)
+            if (warm.model, warm.url, warm.codec) == asked and warm.serving is self._tier.serving:
                 return warm.strategy
             warm.strategy.close()
         return _strategy(self._tier, command)
@@ -101,6 +103,7 @@ class _Warm:
     strategy: Strategy
     model: str
     url: str | None
+    codec: Codec
     serving: Serving
 
 
@@ -137,7 +140,7 @@ def _sample(strategy: Strategy, seq: int, input_id: str, repetition: int, encode
 def _strategy(tier: Tier, command: Measure) -> Strategy:
     if command.url is None:
         return InProcess(tier, command.model)
-    return Remote(tier.name, command.url, command.model)
+    return Remote(tier.name, command.url, command.model, command.codec)
 
 
 def _read_inputs(command: Measure) -> Mapping[str, bytes]:

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Self
 
+# How tensors travel from tier to tier: see `tierserver.codec`.
+Codec = Literal["raw", "base64-json", "shuffle-zlib"]
+
 
 class MessageError(ValueError):
     """A JSON object that is not the message it should be."""
@@ -84,7 +87,10 @@ class Postprocess(Message):
 
 @dataclass(frozen=True)
 class PartSpec(Message):
-    """One model file a tier serves under `name`; `next` is the base URL of the tier that runs the following part."""
+    """One model file a tier serves under `name`.
+
+    `next` is the base URL of the tier that runs the following part; what goes there is written in `codec`.
+    """
 
     name: str
     path: str
@@ -93,6 +99,7 @@ class PartSpec(Message):
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
     next: str | None = None
+    codec: Codec = "raw"
 
 
 # -- commands ---------------------------------------------------------------------------------------------------
@@ -133,6 +140,7 @@ class Measure(Command):
     """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process.
 
     Without repetitions it only warms up, and the next `measure` of the same strategy goes on over the same connection.
+    What goes to another tier is written in `codec`, and so is its answer.
     """
 
     cmd: ClassVar[str] = "measure"
@@ -142,6 +150,7 @@ class Measure(Command):
     url: str | None = None
     repetitions: int = 1
     warmup: int = 1
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
@@ -258,7 +267,10 @@ class UnloadResult(Message):
 
 @dataclass(frozen=True)
 class ProbeDirection(Message):
-    """Median seconds of the two payloads, and 8 * (large - small bytes) / (large_s - small_s)."""
+    """Median seconds of the two payloads, and 8 * (large - small bytes) / (large_s - small_s).
+
+    Where the large one took no longer, the rate is that of the large one alone.
+    """
 
     small_s: float
     large_s: float

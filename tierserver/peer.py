@@ -36,9 +36,9 @@ class Peer:
         self.base_url = base_url
 
     def infer(self, model: str, body: protocol.Body) -> PeerAnswer:
-        headers = {"content-type": "application/octet-stream"}
+        headers = {"content-type": "application/json"}
         if body.header_length is not None:
-            headers[protocol.HEADER_LENGTH] = str(body.header_length)
+            headers = {"content-type": "application/octet-stream", protocol.HEADER_LENGTH: str(body.header_length)}
         response = self._connection.request(
             "POST", f"/v2/models/{quote(model)}/infer", pieces=body.pieces, headers=headers
         )

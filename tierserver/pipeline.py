@@ -89,7 +89,7 @@ class Part:
 
     def _forward(self, peer: Peer, results: Arrays, preprocess_s: float, compute_s: float) -> Outcome:
         started = time.perf_counter()
-        body = protocol.encode_tensor_request(results)
+        body = protocol.encode_tensor_request(results, self.spec.codec)
         encode_s = time.perf_counter() - started
         answer = peer.infer(self.spec.name, body)
         own = SamplePart(self.tier, preprocess_s, compute_s, 0.0, encode_s + answer.decode_s)

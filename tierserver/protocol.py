@@ -1,5 +1,9 @@
 """Bodies of the Open Inference Protocol v2 with the binary tensor extension: encoding and decoding, pure.
 
+A tensor that another codec than `raw` wrote says so in its parameter `tierwise_codec`; the request's parameter of that
+name asks for outputs in it. `base64-json`: `data` is a list of Base64 texts, one per BYTES element, or one that holds
+all the numbers. `shuffle-zlib`: the binary data is compressed.
+
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
@@ -16,7 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserver.errors import RequestError
+from tierserver import codec
+from tierserver.codec import CodecError
+from tierserver.errors import RequestError, TooLarge
+from tierserver.messages import Codec
 
 HEADER_LENGTH = "inference-header-content-length"
 DATATYPES: Mapping[str, np.dtype[Any]] = {
@@ -27,6 +34,9 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MAX_RANK = 32
+_MAX_JSON_VALUES = 2**20  # each takes up to a hundred bytes of memory
+_NO_LIMIT = 2**31
+_CODEC = "tierwise_codec"
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,10 @@ class Tensor:
     array: NDArray[Any] | None
     elements: tuple[memoryview, ...] = ()
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.elements)) if self.array is None else self.array.nbytes
+
 
 @dataclass(frozen=True)
 class InferRequest:
@@ -46,6 +60,7 @@ class InferRequest:
     inputs: tuple[Tensor, ...]
     outputs: Mapping[str, bool] | None
     binary: bool
+    codec: Codec = "raw"
 
 
 @dataclass(frozen=True)
@@ -70,30 +85,47 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     return _NAMES[dtype.newbyteorder("<")]
 
 
-def encode_image_request(encoded: bytes) -> Body:
-    """A request that sends one encoded image as the BYTES input `image` and wants binary outputs."""
-    size = len(encoded) + 4
-    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": size}}
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+def encode_image_request(encoded: bytes, how: Codec = "raw") -> Body:
+    """A request that sends one encoded image as the BYTES input `image`; an image is compressed already."""
+    tensor: dict[str, Any] = {"name": "image", "shape": [1], "datatype": "BYTES"}
+    if how == "base64-json":
+        tensor |= {"parameters": {_CODEC: how}, "data": [codec.to_base64(encoded)]}
+        return Body(None, (_request_head([tensor], how),))
+    tensor["parameters"] = {"binary_data_size": len(encoded) + 4}
+    head = _request_head([tensor], how)
     return Body(len(head), (head + struct.pack("<I", len(encoded)), encoded))
 
 
-def encode_tensor_request(tensors: Mapping[str, NDArray[Any]]) -> Body:
-    """A request that sends arrays and wants binary outputs."""
-    described, pieces = _describe(tensors, None)
-    head = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
-    return Body(len(head), (head, *pieces))
+def encode_tensor_request(tensors: Mapping[str, NDArray[Any]], how: Codec = "raw") -> Body:
+    """A request that sends arrays."""
+    described, pieces = _describe(tensors, None, how)
+    head = _request_head(described, how)
+    return Body(None if how == "base64-json" else len(head), (head, *pieces))
 
 
-def decode_request(body: memoryview, header_length: str | None) -> InferRequest:
+def _request_head(described: list[dict[str, Any]], how: Codec) -> bytes:
+    """The JSON of a request that wants its outputs in the same codec."""
+    asked: dict[str, Any] = {} if how == "base64-json" else {"binary_data_output": True}
+    if how != "raw":
+        asked[_CODEC] = how
+    return json.dumps({"inputs": described, "parameters": asked}).encode()
+
+
+def decode_request(
+    body: memoryview, header_length: str | None, *, max_bytes: int = _NO_LIMIT, max_json_bytes: int = _NO_LIMIT
+) -> InferRequest:
+    """A request in any codec; `max_bytes` limits what its compressed tensors become."""
     head, rest = _split(body, header_length)
+    if len(head) > max_json_bytes:
+        raise TooLarge(f"the JSON part has {len(head)} bytes; allowed: {max_json_bytes}, send tensors as binary data")
     request = _object(head, "the request")
-    outputs = request.get("outputs")
+    outputs, parameters = request.get("outputs"), _parameters(request, "the request")
     return InferRequest(
         id=request["id"] if isinstance(request.get("id"), str) else None,
-        inputs=_tensors(request.get("inputs"), rest, "inputs"),
+        inputs=_tensors(request.get("inputs"), rest, "inputs", max_bytes),
         outputs=None if not outputs else _wanted(outputs),
-        binary=_parameters(request, "the request").get("binary_data_output") is True,
+        binary=parameters.get("binary_data_output") is True,
+        codec=_codec_of(parameters, "the request"),
     )
 
 
@@ -111,7 +143,7 @@ def encode_response(
     if unknown := sorted(set(wanted) - set(outputs)):
         raise RequestError(f"unknown outputs {unknown}; the model gives {sorted(outputs)}")
     binary = {name for name, flag in wanted.items() if flag or request.binary}
-    described, pieces = _describe({name: outputs[name] for name in wanted}, binary)
+    described, pieces = _describe({name: outputs[name] for name in wanted}, binary, request.codec)
     answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": described}
     if request.id is not None:
         answer["id"] = request.id
@@ -123,7 +155,7 @@ def encode_response(
 def decode_response(body: memoryview, header_length: str | None) -> InferResponse:
     head, rest = _split(body, header_length)
     answer = _object(head, "the response")
-    tensors = _tensors(answer.get("outputs"), rest, "outputs")
+    tensors = _tensors(answer.get("outputs"), rest, "outputs", _NO_LIMIT)
     arrays = {each.name: each.array for each in tensors if each.array is not None}
     return InferResponse(outputs=arrays, parameters=_parameters(answer, "the response"))
 
@@ -132,16 +164,20 @@ def decode_response(body: memoryview, header_length: str | None) -> InferRespons
 
 
 def _describe(
-    tensors: Mapping[str, NDArray[Any]], binary: set[str] | None
-) -> tuple[list[dict[str, Any]], list[memoryview]]:
+    tensors: Mapping[str, NDArray[Any]], binary: set[str] | None, how: Codec
+) -> tuple[list[dict[str, Any]], list[bytes | memoryview]]:
     described: list[dict[str, Any]] = []
-    pieces: list[memoryview] = []
+    pieces: list[bytes | memoryview] = []
     for name, array in tensors.items():
         entry: dict[str, Any] = {"name": name, "shape": list(array.shape), "datatype": datatype_of(array.dtype)}
-        if binary is None or name in binary:
-            entry["parameters"] = {"binary_data_size": array.nbytes}
-            if array.nbytes:
-                pieces.append(np.ascontiguousarray(array).data.cast("B"))
+        if how == "base64-json":
+            entry |= {"parameters": {_CODEC: how}, "data": [codec.to_base64(np.ascontiguousarray(array).data)]}
+        elif binary is None or name in binary:
+            packed = codec.compress(array) if how == "shuffle-zlib" else None
+            piece = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if packed is None else packed
+            entry["parameters"] = {"binary_data_size": len(piece)} | ({} if packed is None else {_CODEC: how})
+            if len(piece):
+                pieces.append(piece)
         else:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise RequestError(f"output {name!r} holds NaN or infinity, which JSON cannot; ask for binary data")
@@ -165,8 +201,11 @@ def _split(body: memoryview, header_length: str | None) -> tuple[memoryview, mem
 
 
 def _object(head: memoryview, what: str) -> dict[str, Any]:
+    text = bytes(head)
+    if (count := sum(map(text.count, (b",", b"[", b"{")))) > _MAX_JSON_VALUES:
+        raise TooLarge(f"{what} has {count} JSON values; allowed: {_MAX_JSON_VALUES}, send tensors as binary data")
     try:
-        value = json.loads(bytes(head))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{what} is not JSON ({type(error).__name__}); expected: a JSON object") from error
     if not isinstance(value, dict):
@@ -195,7 +234,15 @@ def _wanted(outputs: Any) -> Mapping[str, bool]:
     return wanted
 
 
-def _tensors(described: Any, rest: memoryview, what: str) -> tuple[Tensor, ...]:
+def _codec_of(parameters: Mapping[str, Any], what: str) -> Codec:
+    value = parameters.get(_CODEC, "raw")
+    for known in codec.CODECS:
+        if value == known:
+            return known
+    raise RequestError(f"{what}: {_CODEC} is {str(value)[:40]!r}; known: {', '.join(codec.CODECS)}")
+
+
+def _tensors(described: Any, rest: memoryview, what: str, max_bytes: int) -> tuple[Tensor, ...]:
     if not isinstance(described, list) or not described:
         raise RequestError(f"{what} must be a list of at least one tensor")
     tensors: dict[str, Tensor] = {}
@@ -206,13 +253,19 @@ def _tensors(described: Any, rest: memoryview, what: str) -> tuple[Tensor, ...]:
         if name in tensors:
             raise RequestError(f"tensor {name!r} is there twice")
         shape = _shape(name, entry.get("shape"))
-        size = _parameters(entry, f"tensor {name!r}").get("binary_data_size")
+        parameters = _parameters(entry, f"tensor {name!r}")
+        how, size = _codec_of(parameters, f"tensor {name!r}"), parameters.get("binary_data_size")
         if size is None:
-            tensors[name] = _from_json(name, entry, shape)
+            read = _from_base64 if how == "base64-json" else _from_json
+            tensors[name] = read(name, entry, shape)
             continue
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest):
             raise RequestError(f"tensor {name!r}: binary_data_size is {str(size)[:40]}, {len(rest)} bytes are left")
-        tensors[name] = _from_binary(name, entry.get("datatype"), shape, rest[:size])
+        if how == "shuffle-zlib":
+            tensors[name] = _from_packed(name, entry.get("datatype"), shape, rest[:size], max_bytes)
+            max_bytes -= tensors[name].size_bytes
+        else:
+            tensors[name] = _from_binary(name, entry.get("datatype"), shape, rest[:size])
         rest = rest[size:]
     if len(rest):
         raise RequestError(f"{len(rest)} bytes follow the last tensor; check the binary_data_size of each")
@@ -240,6 +293,35 @@ def _from_binary(name: str, datatype: Any, shape: tuple[int, ...], data: memoryv
     if expected != len(data):
         raise RequestError(f"tensor {name!r}: {datatype} {list(shape)} is {expected} bytes, got {len(data)}")
     return Tensor(name, np.frombuffer(data, dtype).reshape(shape))
+
+
+def _from_packed(name: str, datatype: Any, shape: tuple[int, ...], data: memoryview, max_bytes: int) -> Tensor:
+    dtype = _dtype(name, datatype)
+    count = math.prod(shape)
+    if count * dtype.itemsize > max_bytes:
+        raise TooLarge(f"tensor {name!r}: {datatype} {list(shape)} unpacked is more than the {max_bytes} bytes allowed")
+    try:
+        return Tensor(name, codec.decompress(data, dtype, count).reshape(shape))
+    except CodecError as error:
+        raise RequestError(f"tensor {name!r}: {error}") from error
+
+
+def _from_base64(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> Tensor:
+    texts = entry.get("data")
+    try:
+        if not isinstance(texts, list):
+            raise CodecError(f"data is a list of Base64 texts, got {type(texts).__name__}")
+        decoded = tuple(map(codec.from_base64, texts))
+    except CodecError as error:
+        raise RequestError(f"tensor {name!r}: {error}") from error
+    if entry.get("datatype") == "BYTES":
+        if len(decoded) != math.prod(shape):
+            wanted = math.prod(shape)
+            raise RequestError(f"tensor {name!r}: shape {list(shape)} has {wanted} elements, data {len(decoded)}")
+        return Tensor(name, None, decoded)
+    if len(decoded) != 1:
+        raise RequestError(f"tensor {name!r}: one Base64 text holds all the numbers, got {len(decoded)}")
+    return _from_binary(name, entry.get("datatype"), shape, decoded[0])
 
 
 def _elements(name: str, shape: tuple[int, ...], data: memoryview) -> tuple[memoryview, ...]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from tierserver.asgi import ClientGone, Receive, Scope, Send, header, next_chunk
+from tierserver.asgi import Chunk, ClientGone, Incoming, Scope, Send, header
 from tierserver.errors import PeerError
 from tierserver.messages import SampleLink
 from tierserver.peer import format_link
@@ -24,6 +24,7 @@ from tierserver.transport import LINK_HEADER, TIER_HEADER
 logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 262144
 _CONNECT_TIMEOUT_S = 10.0
+_SILENCE_S = 300.0  # as long as a tier waits for another's answer
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive te trailer transfer-encoding upgrade expect host".split()
     + b"proxy-connection proxy-authorization proxy-authenticate".split()
@@ -81,10 +82,10 @@ class Relay:
         self._prefix = parts.path.rstrip("/").encode("latin-1")
         self._idle: list[_Channel] = []
 
-    async def forward(self, scope: Scope, target: bytes, receive: Receive, send: Send) -> None:
+    async def forward(self, scope: Scope, target: bytes, incoming: Incoming, send: Send) -> None:
         """Relay one request to `target` (path and query below the neighbour's base URL)."""
         channel = await self._open()
-        upload = asyncio.create_task(self._upload(channel, scope, target, receive))
+        upload = asyncio.create_task(self._upload(channel, scope, target, incoming))
         keep = False
         try:
             keep = await self._download(channel, upload, send)
@@ -119,14 +120,14 @@ class Relay:
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _Channel(*opened)
 
-    async def _upload(self, channel: _Channel, scope: Scope, target: bytes, receive: Receive) -> None:
+    async def _upload(self, channel: _Channel, scope: Scope, target: bytes, incoming: Incoming) -> None:
         chunked = header(scope, b"transfer-encoding") is not None
         try:
-            chunk, more = await next_chunk(receive)
+            chunk = await incoming.next()
             await channel.write(self._head(scope, target, chunked=chunked) + _framed(chunk, chunked))
-            while more:
-                chunk, more = await next_chunk(receive)
-                if chunk:
+            while chunk.more:
+                chunk = await incoming.next()
+                if chunk.data:
                     await channel.write(_framed(chunk, chunked))
             if chunked:
                 await channel.write(b"0\r\n\r\n")
@@ -138,7 +139,9 @@ class Relay:
     def _head(self, scope: Scope, target: bytes, *, chunked: bool) -> bytes:
         method: bytes = scope["method"].encode("latin-1")
         lines = [method + b" " + self._prefix + target + b" HTTP/1.1", b"host: " + self._netloc]
-        lines += [name + b": " + value for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+        connection = (header(scope, b"connection") or "").lower().encode("latin-1")
+        dropped = _HOP_BY_HOP | {each.strip() for each in connection.split(b",")} - {b"content-length"}
+        lines += [name + b": " + value for name, value in scope["headers"] if name not in dropped]
         if chunked:
             lines.append(b"transfer-encoding: chunked")
         return b"\r\n".join(lines) + b"\r\n\r\n"
@@ -150,7 +153,8 @@ class Relay:
         fed, started = 0, False
         while not answer.complete:
             try:
-                data = await channel.reader.read(_CHUNK_BYTES)
+                async with asyncio.timeout(_SILENCE_S):
+                    data = await channel.reader.read(_CHUNK_BYTES)
                 fed += len(data)
                 parser.feed_data(data)
                 if not data:
@@ -189,7 +193,7 @@ class Relay:
         return {"type": "http.response.start", "status": parser.get_status_code(), "headers": headers}
 
 
-def _framed(chunk: bytes, chunked: bool) -> bytes:
-    if not chunked or not chunk:
-        return chunk
-    return b"%x\r\n%b\r\n" % (len(chunk), chunk)
+def _framed(chunk: Chunk, chunked: bool) -> bytes:
+    if not chunked or not chunk.data:
+        return chunk.data
+    return b"%x\r\n%b\r\n" % (len(chunk.data), chunk.data)

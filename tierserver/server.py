@@ -12,16 +12,17 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tierserver import protocol
-from tierserver.asgi import Answer, BodyReader, ClientGone, Receive, Scope, Send, header, next_chunk, send_answer
+from tierserver.asgi import Answer, BodyReader, ClientGone, Held, Incoming, Receive, Scope, Send, header, send_answer
 from tierserver.engine import VERSION
-from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, UnsupportedMedia
+from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, TooSlow, UnsupportedMedia
+from tierserver.limits import Limits
 from tierserver.pipeline import Outcome
 from tierserver.relay import Relay
 from tierserver.tier import Serving, Tier
 from tierserver.transport import TIER_HEADER
 
 logger = logging.getLogger(__name__)
-DEFAULT_MAX_BODY_BYTES = 512 * 2**20
+_MAX_PROBE_BYTES = 2**31
 _MODEL_VERSION = "1"
 _ZEROS = memoryview(bytes(262144))
 
@@ -29,10 +30,11 @@ _ZEROS = memoryview(bytes(262144))
 class TierApp:
     """The ASGI application of one tier."""
 
-    def __init__(self, tier: Tier, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> None:
+    def __init__(self, tier: Tier, limits: Limits) -> None:
         self._tier = tier
-        self._max_body_bytes = max_body_bytes
-        self._bodies = BodyReader(max_body_bytes)
+        self._limits = limits
+        self._held = Held(limits.max_held_bytes)
+        self._bodies = BodyReader(limits, self._held)
         self._headers = ((TIER_HEADER.encode(), tier.name.encode("latin-1")),)
         # One worker: single stream is what is measured, and the loop stays free for relays and health checks.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="infer")
@@ -47,7 +49,7 @@ class TierApp:
         except ClientGone:
             return
         except TierError as error:
-            answer = Answer.of_json({"error": str(error)}, status=error.status)
+            answer = _refused(error)
         except Exception:
             logger.exception("request failed: %s %s", scope["method"], scope["path"][:200])
             answer = Answer.of_json({"error": "internal error; the tier's log has the reason"}, status=500)
@@ -58,6 +60,7 @@ class TierApp:
         method, path = scope["method"], scope["path"].strip("/").split("/")
         match path:
             case ["tiers", name, *_]:
+                _allow(method, "GET", "POST")
                 await self._relay(name, scope, receive, send)
                 return None
             case ["v2", "models", model, "versions", version, *rest]:
@@ -65,11 +68,11 @@ class TierApp:
                     raise NotFound(
                         f"unknown version {version[:40]!r} of {model[:80]!r}; there is only {_MODEL_VERSION}"
                     )
-                return await self._model(method, model, rest, scope, receive)
+                return await self._model(method, model, rest, scope, receive, send)
             case ["v2", "models", model, *rest]:
-                return await self._model(method, model, rest, scope, receive)
+                return await self._model(method, model, rest, scope, receive, send)
             case ["probe"]:
-                return await self._probe(method, scope, receive, send)
+                return await self._probe(method, scope, receive)
             case ["v2", "repository", "index"]:
                 _allow(method, "POST", "GET")
                 names = self._tier.model_names()
@@ -84,11 +87,14 @@ class TierApp:
 
     # -- models -------------------------------------------------------------------------------------------------
 
-    async def _model(self, method: str, model: str, rest: list[str], scope: Scope, receive: Receive) -> Answer:
+    async def _model(
+        self, method: str, model: str, rest: list[str], scope: Scope, receive: Receive, send: Send
+    ) -> Answer | None:
         match rest:
             case ["infer"]:
                 _allow(method, "POST")
-                return await self._infer(model, scope, receive)
+                await self._infer(model, scope, receive, send)
+                return None
             case ["ready"]:
                 _allow(method, "GET")
                 self._tier.find(model)
@@ -106,19 +112,28 @@ class TierApp:
     def _server_metadata(self) -> dict[str, Any]:
         return {"name": f"tierwise {self._tier.name}", "version": VERSION, "extensions": ["binary_tensor_data"]}
 
-    async def _infer(self, model: str, scope: Scope, receive: Receive) -> Answer:
+    async def _infer(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
         self._tier.find(model)  # refused before the body is read
         encoding = header(scope, b"content-encoding")
         if encoding not in (None, "identity"):
             raise UnsupportedMedia(f"content-encoding {encoding!r} is not spoken here; send the body as it is")
-        body = await self._bodies.read(scope, receive)
         length = header(scope, protocol.HEADER_LENGTH.encode())
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._run, model, body, length)
+        loop = asyncio.get_running_loop()
+        async with self._bodies.reading(scope, receive) as body:
+            answer = await loop.run_in_executor(self._worker, self._run, model, body, length)
+        del body
+        with self._held.holding(answer.size_bytes):
+            await send_answer(send, answer, self._headers)
 
     def _run(self, model: str, body: memoryview, header_length: str | None) -> Answer:
         target = self._tier.find(model)
         started = time.perf_counter()
-        request = protocol.decode_request(body, header_length)
+        request = protocol.decode_request(
+            body,
+            header_length,
+            max_bytes=self._limits.max_body_bytes,
+            max_json_bytes=self._limits.max_json_bytes,
+        )
         decoded = time.perf_counter()
         outcome = target.part.run_graph(request.inputs) if target.bare else target.part.run(request.inputs)
         computed = time.perf_counter()
@@ -134,20 +149,19 @@ class TierApp:
 
     # -- probe and relay ----------------------------------------------------------------------------------------
 
-    async def _probe(self, method: str, scope: Scope, receive: Receive, send: Send) -> Answer | None:
+    async def _probe(self, method: str, scope: Scope, receive: Receive) -> Answer:
         _allow(method, "GET", "POST")
         if method == "GET":
             return self._zeros(scope)
-        count, more = 0, True
+        incoming, more = Incoming(receive, timeout_s=self._limits.read_timeout_s), True
         while more:
-            chunk, more = await next_chunk(receive)
-            count += len(chunk)
-        return Answer.of_json({"received_bytes": count})
+            more = (await incoming.next()).more
+        return Answer.of_json({"received_bytes": incoming.received_bytes})
 
     def _zeros(self, scope: Scope) -> Answer:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("bytes", ["0"])[-1]
-        if not (asked.isascii() and asked.isdigit()) or len(asked) > 12 or int(asked) > self._max_body_bytes:
-            raise RequestError(f"bytes: got {asked[:40]!r}; allowed: 0 to {self._max_body_bytes}")
+        if not (asked.isascii() and asked.isdigit()) or len(asked) > 12 or int(asked) > _MAX_PROBE_BYTES:
+            raise RequestError(f"bytes: got {asked[:40]!r}; allowed: 0 to {_MAX_PROBE_BYTES}")
         whole, rest = divmod(int(asked), len(_ZEROS))
         pieces = (*(_ZEROS for _ in range(whole)), *((_ZEROS[:rest],) if rest else ()))
         return Answer(200, pieces, content_type=b"application/octet-stream")
@@ -157,7 +171,8 @@ class TierApp:
         target = b"/" + b"/".join(raw.lstrip(b"/").split(b"/")[2:])
         if scope["query_string"]:
             target += b"?" + bytes(scope["query_string"])
-        await self._relay_to(name).forward(scope, target, receive, send)
+        incoming = Incoming(receive, timeout_s=self._limits.read_timeout_s)
+        await self._relay_to(name).forward(scope, target, incoming, send)
 
     def _relay_to(self, name: str) -> Relay:
         serving = self._tier.serving
@@ -169,6 +184,12 @@ class TierApp:
         if name not in self._relays:
             raise NotFound(f"no route to tier {name[:80]!r}; known: {', '.join(self._relays) or 'none'}")
         return self._relays[name]
+
+
+def _refused(error: TierError) -> Answer:
+    """What a client gets; one that is too slow is not waited for any longer."""
+    ending = ((b"connection", b"close"),) if isinstance(error, TooSlow) else ()
+    return Answer(error.status, (json.dumps({"error": str(error)}).encode(),), ending)
 
 
 def _allow(method: str, *allowed: str) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import logging
 import signal
 import socket
 from collections.abc import Callable, Generator
+from typing import Any, cast
 
 import uvicorn
 
+from tierserver.guard import GuardedProtocol
+from tierserver.limits import Limits
 from tierserver.server import TierApp
 
 logger = logging.getLogger(__name__)
@@ -20,8 +24,10 @@ logger = logging.getLogger(__name__)
 class TierService(uvicorn.Server):
     """Serves until SIGTERM, SIGINT or `stop`, which may be called from another thread."""
 
-    def __init__(self, app: TierApp, *, on_ready: Callable[[], None]) -> None:
-        super().__init__(_config(app))
+    def __init__(self, app: TierApp, limits: Limits, *, on_ready: Callable[[], None]) -> None:
+        super().__init__(_config(app, limits))
+        # It warns of each request that is none: a stranger's mistakes are not to fill the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._on_ready = on_ready
 
     @contextlib.contextmanager
@@ -50,10 +56,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(app: TierApp) -> uvicorn.Config:
+def _config(app: TierApp, limits: Limits) -> uvicorn.Config:
+    protocol = functools.partial(GuardedProtocol, limits=limits)
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=cast(Any, protocol),
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
         ws="none",
         lifespan="off",

@@ -22,7 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from catalog.declaration.units import parse_bit_rate, parse_duration, parse_size
+from catalog.declaration.units import parse_bit_rate, parse_duration, parse_share, parse_size
+from catalog.statistics.refusal import inputs_needed
 
 Task = Literal["classification", "segmentation", "any"]
 Provider = Literal["cpu", "cuda"]
@@ -34,6 +35,12 @@ BitRate = Annotated[int, BeforeValidator(parse_bit_rate), WithJsonSchema(_QUANTI
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"type": "string", "examples": ["512m", "4g"]})]
 Duration = Annotated[
     float, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "examples": ["100ms", "1s"]})
+]
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    Field(gt=0, le=1),
+    WithJsonSchema({"type": "string", "examples": ["5%"]}),
 ]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Percentage = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
@@ -155,7 +162,11 @@ class StrategySpec(Declared):
 
 
 class ExperimentSpec(Declared):
-    """How a strategy is measured (DESIGN section 4)."""
+    """How a strategy is measured (DESIGN section 4); `codec` is how tensors travel (docs/transport.md).
+
+    With `precision`, rounds and then inputs are added until the interval of `percentile` is that narrow (half its
+    width, relative), or `max_time` of a fill is over.
+    """
 
     inputs: Count = 30
     select: Literal["random", "largest"] = "random"
@@ -163,6 +174,21 @@ class ExperimentSpec(Declared):
     rounds: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
     repetitions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     warmup: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1
+    codec: Literal["raw", "base64-json", "shuffle-zlib"] = "raw"
+    precision: Share | None = None
+    percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 90.0
+    max_time_s: Duration | None = Field(default=None, alias="max_time")
+
+    @model_validator(mode="after")
+    def _precision_is_attainable(self) -> "ExperimentSpec":
+        if self.precision is None:
+            if self.max_time_s is not None or "percentile" in self.model_fields_set:
+                raise ValueError("percentile and max_time belong to precision: add `precision: 5%`, or remove them")
+            return self
+        needed = inputs_needed(max(self.percentile, 100 - self.percentile))
+        if self.inputs < needed:
+            raise ValueError(f"precision at p{self.percentile:g} needs inputs: {needed} or more, got {self.inputs}")
+        return self
 
 
 class AccuracyTarget(Declared):
@@ -198,6 +224,27 @@ def _no_boolean(value: object) -> object:
     return str(value) if isinstance(value, bool) else value
 
 
+class AnalysisSpec(Declared):
+    """What decides between strategies (docs/statistics.md)."""
+
+    percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 50.0
+    equivalent_within: Share = 0.05
+    confidence: Annotated[float, Field(strict=True, gt=0.5, lt=1)] = 0.95
+    adjustment: Literal[
+        "none",
+        "bonferroni",
+        "sidak",
+        "holm",
+        "holm-sidak",
+        "simes-hochberg",
+        "hommel",
+        "fdr_bh",
+        "fdr_by",
+        "fdr_tsbh",
+        "fdr_tsbky",
+    ] = "holm"
+
+
 class CatalogFile(Declared):
     """The whole file. The first tier is the client's: latency is measured from there."""
 
@@ -208,4 +255,5 @@ class CatalogFile(Declared):
     links: Mapping[Name, LinkSpec] = {}
     strategies: Annotated[tuple[StrategySpec, ...], Field(min_length=1)]
     experiment: ExperimentSpec = ExperimentSpec()
+    analysis: AnalysisSpec = AnalysisSpec()
     slos: Mapping[Name, SloSpec] = {}

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from catalog.errors import UnitError
 
-_NUMBER = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s?(?P<unit>[a-z]+)(?P<per_second>/s)?", re.IGNORECASE)
+_NUMBER = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s?(?P<unit>[a-z]+|%)(?P<per_second>/s)?", re.IGNORECASE)
 
 _BIT_RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _SIZES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -105,6 +105,32 @@ def parse_duration(text: object) -> float:
     if value > _MAX_S:
         raise UnitError(f"{text!r} is longer than {_MAX_S}s; write {allowed}")
     return float(value)
+
+
+def parse_share(text: object) -> float:
+    """Read a percentage.
+
+    Parameters
+    ----------
+    text : str
+        A number and `%`.
+
+    Returns
+    -------
+    float
+        1.0 for 100 %.
+
+    Raises
+    ------
+    UnitError
+        Naming the accepted spellings.
+
+    Examples
+    --------
+    >>> parse_share("5%")
+    0.05
+    """
+    return float(_parse(text, {"%": Fraction(1, 100)}, "a percentage such as 5%"))
 
 
 def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, per_second: bool = False) -> Fraction:

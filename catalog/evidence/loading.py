@@ -4,8 +4,9 @@ Tens of thousands of samples load in a fraction of a second; nothing is asked pe
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from catalog.evidence.tables import (
     Slo,
     Strategy,
 )
+from catalog.statistics.wide_rounds import wide_rounds
 
 _DECLARED_KEYS = (
     "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"
@@ -198,7 +200,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
         if row[1] in samples:
             samples[row[1]].append(row)
     found: dict[str, _Series] = defaultdict(_Series)
-    for measurement in measurements:
+    for measurement in _wide(measurements, samples):
         series, rows = found[measurement.latency_key], samples[measurement.id]
         series.sample_ids += [row[0] for row in rows]
         series.input_ids += [row[2] for row in rows]
@@ -218,6 +220,15 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
         series.inputs_select = series.inputs_select or measurement.inputs_select
         series.first_measurement = series.first_measurement or measurement.id
     return dict(found)
+
+
+def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> Iterator[Any]:
+    """The measurements that speak of their strategy together: those over much fewer inputs are left out."""
+    for _, rows in groupby(measurements, key=lambda row: row.latency_key):
+        members = list(rows)
+        inputs = {row.round: len({sample[2] for sample in samples[row.id]}) for row in members}
+        wide = wide_rounds(inputs)
+        yield from (row for row in members if row.round in wide)
 
 
 def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:

@@ -143,6 +143,27 @@ def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Map
     return _rows(session, query, **({} if subject is None else {"subject": subject}))
 
 
+def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
+    """Rows of the view `tier_costs`: what each strategy costs each tier of its route."""
+    where = "" if subject is None else "WHERE subject = :subject"
+    query = f"SELECT * FROM tier_costs {where} ORDER BY subject, environment, operator, placement, tier"
+    return _rows(session, query, **({} if subject is None else {"subject": subject}))
+
+
+def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
+    """Per link, direction and environment: declared rate, measured payload rates of evidence that counts, RTT."""
+    query = (
+        "SELECT e.launcher, e.scale, l.link, l.direction, l.declared_bit_per_s, COUNT(*) AS probes, "
+        "MIN(l.measured_bit_per_s) AS least_bit_per_s, AVG(l.measured_bit_per_s) AS mean_bit_per_s, "
+        "MAX(l.measured_bit_per_s) AS most_bit_per_s, AVG(l.rtt_s) AS mean_rtt_s FROM link_probe l "
+        f"JOIN (SELECT id, environment_id FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = l.measurement_id "
+        "JOIN environment e ON e.id = m.environment_id "
+        "GROUP BY e.id, e.launcher, e.scale, l.link, l.direction, l.declared_bit_per_s "
+        "ORDER BY e.id, l.link, l.direction DESC"
+    )
+    return _rows(session, query)
+
+
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
     return [dict(row) for row in session.execute(text(query), values).mappings()]
 

@@ -27,13 +27,17 @@ class TierLimits:
 
 @dataclass(frozen=True)
 class LinkLimits:
-    """The network between two tiers; up is from `upstream` (nearer to the client) to `downstream`."""
+    """The network between two tiers; up is from `upstream` (nearer to the client) to `downstream`.
+
+    `delay_s` is one way, the same in both directions.
+    """
 
     name: str
     upstream: str
     downstream: str
     up_bit_per_s: int
     down_bit_per_s: int
+    delay_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,10 @@ class Launcher(Protocol):
 
     def prepare(self) -> None:
         """Do what is slow and needed once (the tier image), so that no measurement waits for it."""
+        ...
+
+    def delay_refusal(self) -> str | None:
+        """Why this launcher cannot delay links; None when it can."""
         ...
 
     def launch(

@@ -27,7 +27,7 @@ from runner.launchers.channel import ControlChannel, Obituary
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
-from runner.launchers.shaping import ShapedDevice, TokenBucket, shape, token_bucket
+from runner.launchers.shaping import ShapedDevice, Shaping, netem_refusal, shape, shaping_of
 from runner.launchers.volumes import OWNER_LABEL, ROOT, ensure_volume, remove_volumes, volume_name
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,10 @@ class DockerLauncher:
         """Build the tier image if the engine does not have it."""
         self._tier_image()
 
+    def delay_refusal(self) -> str | None:
+        """Whether the engine's kernel has netem is found out by using it."""
+        return netem_refusal(self._engine, image=self._tier_image().tag, labels=launch_labels())
+
     @contextmanager
     def launch(
         self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
@@ -186,12 +190,7 @@ class _Run:
         self._image = image
         self._links = links
         self._id = uuid.uuid4().hex[:12]
-        self._labels = {
-            "tierwise": "1",
-            _RUN_LABEL: self._id,
-            OWNER_LABEL: str(Owner.current()),
-            _CREATED_LABEL: str(int(time.time())),
-        }
+        self._labels = {**launch_labels(), _RUN_LABEL: self._id}
         self._tiers: dict[str, DockerTier] = {}
 
     def make_volumes(self, mounts: Mapping[str, Sequence[Mount]]) -> None:
@@ -217,7 +216,7 @@ class _Run:
         self._tiers[limits.name] = tier
         self._engine.start_container(container)
         if links:
-            self._shape(tier, {link.name: token_bucket(_sent_by(limits.name, link)) for link in links})
+            self._shape(tier, {link.name: shaping_of(_sent_by(limits.name, link), link.delay_s) for link in links})
         tier.wait_ready()
 
     def _spec(self, limits: TierLimits, mounts: Sequence[Mount], links: Sequence[LinkLimits]) -> ContainerSpec:
@@ -244,7 +243,7 @@ class _Run:
             shaped for tier in self._tiers.values() if self._links_of(tier.name) for shaped in self._shape(tier, {})
         ]
 
-    def _shape(self, tier: DockerTier, buckets: Mapping[str, TokenBucket]) -> list[ShapedDevice]:
+    def _shape(self, tier: DockerTier, shapings: Mapping[str, Shaping]) -> list[ShapedDevice]:
         networks = self._engine.inspect(tier.container)["NetworkSettings"]["Networks"]
         addresses = {link.name: networks[self._network(link)]["IPAddress"] for link in self._links_of(tier.name)}
         return shape(
@@ -253,7 +252,7 @@ class _Run:
             container=tier.container,
             tier=tier.name,
             addresses=addresses,
-            buckets=buckets,
+            shapings=shapings,
             labels=self._labels,
         )
 
@@ -273,6 +272,11 @@ class _Run:
 
     def _network(self, link: LinkLimits) -> str:
         return f"tierwise-{self._id}-{link.name}"
+
+
+def launch_labels() -> dict[str, str]:
+    """What `clean` goes by."""
+    return {"tierwise": "1", OWNER_LABEL: str(Owner.current()), _CREATED_LABEL: str(int(time.time()))}
 
 
 def _sent_by(tier: str, link: LinkLimits) -> int:

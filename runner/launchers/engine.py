@@ -223,6 +223,9 @@ class Engine:
             cap_add=list(spec.capabilities),
             security_opt=["no-new-privileges:true"],
             pids_limit=256,
+            # The engine's resolver knows its containers by itself; other names it would ask the host's servers for,
+            # even for a network without a way out. Nothing answers there.
+            dns=["127.0.0.1"] if spec.aliases else None,
             log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
             **limits,
         )
@@ -315,10 +318,15 @@ class Engine:
     # -- networks and volumes -----------------------------------------------------------------------------------
 
     def create_network(self, name: str, labels: Mapping[str, str]) -> str:
-        """A network without a way out."""
+        """A network without a way out, the host included: its end of the bridge gets no address."""
         with translated(f"creating network {name}"):
             created = self._api.create_network(
-                name, driver="bridge", internal=True, labels=dict(labels), check_duplicate=True
+                name,
+                driver="bridge",
+                internal=True,
+                options={"com.docker.network.bridge.inhibit_ipv4": "true"},
+                labels=dict(labels),
+                check_duplicate=True,
             )
         return str(created["Id"])
 

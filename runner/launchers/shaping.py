@@ -1,4 +1,4 @@
-"""Shaping a link with `tbf` inside a tier's network namespace.
+"""Shaping a link with `tbf`, and `netem` where it has a delay, inside a tier's network namespace.
 
 Each end of a link limits what it sends. The settings were measured: `tbf` counts whole Ethernet frames, so the rate is
 raised by what headers take; the burst is free credit, so it is small at low rates but never below one frame; the
@@ -6,10 +6,12 @@ queue is long enough that congestion control sees delay, not loss.
 """
 
 import json
+import math
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from runner.errors import LaunchError
+from runner.errors import EngineUnavailableError, LaunchError
 from runner.launchers.engine import ContainerSpec, Engine
 
 _FRAME_BYTES = 1514
@@ -19,6 +21,7 @@ _REFERENCE_BIT_PER_S = 200_000_000
 _REFERENCE_BURST_BYTES = 32 * 1024
 _REFERENCE_QUEUE_S = 0.05
 _LONGEST_QUEUE_S = 3.0
+_SPARE_FRAMES = 100  # acknowledgements and retransmissions, which are no payload
 
 # Runs as root with NET_ADMIN only, in a container that shares the tier's network namespace. Interfaces do not come in
 # the order of attachment, so each is found by its address.
@@ -34,8 +37,8 @@ for _, name in socket.if_nameindex():
     devices[socket.inet_ntoa(answer[20:24])] = name
 for address, settings in json.loads(sys.argv[1]).items():
     device = devices[address]
-    if settings:
-        subprocess.run(["tc", "qdisc", "replace", "dev", device, "root", "tbf", *settings], check=True)
+    for place, *qdisc in settings:
+        subprocess.run(["tc", "qdisc", "replace", "dev", device, *place.split(), *qdisc], check=True)
     shown = subprocess.run(["tc", "-s", "qdisc", "show", "dev", device], check=True, capture_output=True, text=True)
     print(json.dumps({"address": address, "device": device, "qdisc": shown.stdout}))
 """
@@ -66,6 +69,29 @@ def token_bucket(bit_per_s: int) -> TokenBucket:
 
 
 @dataclass(frozen=True)
+class Shaping:
+    """What one end of a link does to what it sends: first the delay, then the rate."""
+
+    bucket: TokenBucket
+    delay_s: float = 0.0
+
+    def settings(self) -> list[list[str]]:
+        """Each qdisc's place and arguments, as `tc qdisc replace dev DEVICE` takes them."""
+        bucket = ["tbf", *self.bucket.arguments()]
+        if not self.delay_s:
+            return [["root", *bucket]]
+        held_s = self.delay_s + self.bucket.queue_s
+        frames = math.ceil(held_s * self.bucket.rate_bit_per_s / (8 * _FRAME_BYTES)) + _SPARE_FRAMES
+        netem = ["netem", "delay", f"{round(self.delay_s * 1e6)}us", "limit", str(frames)]
+        return [["root handle 1:", *netem], ["parent 1:1 handle 10:", *bucket]]
+
+
+def shaping_of(bit_per_s: int, delay_s: float) -> Shaping:
+    """What makes a declared end of a link."""
+    return Shaping(token_bucket(bit_per_s), delay_s)
+
+
+@dataclass(frozen=True)
 class ShapedDevice:
     """One end of a link as the kernel has it."""
 
@@ -82,12 +108,12 @@ def shape(
     container: str,
     tier: str,
     addresses: Mapping[str, str],
-    buckets: Mapping[str, TokenBucket],
+    shapings: Mapping[str, Shaping],
     labels: Mapping[str, str],
 ) -> list[ShapedDevice]:
-    """Set (or, without `buckets`, only read) the qdiscs of a tier; `addresses` and `buckets` are by link name."""
-    settings: dict[str, Sequence[str]] = {
-        address: buckets[link].arguments() if link in buckets else [] for link, address in addresses.items()
+    """Set (or, without `shapings`, only read) the qdiscs of a tier; `addresses` and `shapings` are by link name."""
+    settings: dict[str, Sequence[Sequence[str]]] = {
+        address: shapings[link].settings() if link in shapings else [] for link, address in addresses.items()
     }
     helper = ContainerSpec(
         image=image,
@@ -104,3 +130,23 @@ def shape(
         raise type(error)(f"tier {tier!r}: shaping failed: {error}", tier=tier, log_tail=error.log_tail) from error
     links = {address: link for link, address in addresses.items()}
     return [ShapedDevice(tier, links[item["address"]], item["device"], item["qdisc"].strip()) for item in shown]
+
+
+def netem_refusal(engine: Engine, *, image: str, labels: Mapping[str, str]) -> str | None:
+    """Why the engine's kernel cannot delay packets; None when it can. Tried on the loopback of a container."""
+    trial = ContainerSpec(
+        image=image,
+        command=["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"],
+        name=f"tierwise-netem-{uuid.uuid4().hex[:12]}",
+        labels=labels,
+        user="0:0",
+        capabilities=("NET_ADMIN",),
+    )
+    try:
+        engine.run_to_end(trial)
+    except EngineUnavailableError:
+        raise
+    except LaunchError as error:
+        said = error.log_tail.strip().rsplit("\n", 1)[-1] or str(error)
+        return f"the kernel under the Docker engine has no netem (tc: {said})"
+    return None

@@ -21,6 +21,31 @@ class Description:
 
 
 _INPUTS = f"A pool of {POOL} JPEG files, quality {QUALITY}, composed from the validation garments: "
+_FASHION_ITEMS = "The first 2 000 of the 10 000 official test images ship as validation items."
+_FASHION_INPUTS = (
+    f"{_INPUTS}RGB, {PIXELS[0] / 1e6:g} to {PIXELS[1] / 1e6:g} megapixel with log-uniform area in seven aspect "
+    "ratios, one garment in the middle of a textured background."
+)
+_FASHION_PREPROCESSING = "decode, gray, shorter side to 28, centre crop 28x28, (pixel / 255 - 0.286) / 0.353."
+_FASHION_LIMITS = (
+    "Garment photographs of 28 pixels only; the latency pictures exercise decoding and resizing and are not what "
+    "accuracy is judged on."
+)
+_CANVAS_ITEMS = (
+    f"Trained on {TRAINING_CANVASES:,} canvases composed from the training images. The 2 000 validation canvases are "
+    "composed at run time from the 2 000 shipped test images with a fixed seed; the hash of their pixels and labels is "
+    "pinned in the manifest and checked. The score on 1 000 canvases is on canvases composed from all 10 000 test "
+    "images."
+)
+_CANVAS_INPUTS = (
+    f"{_INPUTS}square grayscale canvases of {CANVAS_SIDES_PX[0]} to {CANVAS_SIDES_PX[1]} pixels a side, log-uniform; "
+    "the garments grow with the canvas."
+)
+_CANVAS_PREPROCESSING = f"decode, gray, stretch to {SIZE}x{SIZE}, (pixel / 255 - 0.35) / 0.25."
+_CANVAS_LIMITS = (
+    "The scenes are composed, not photographed: labels are exact, one to four garments, hardly any overlap. The "
+    "garments' classes resemble one another (shirt, coat, pullover), which bounds the score."
+)
 DESCRIPTIONS: Mapping[str, Description] = {
     "fashion-resnet": Description(
         what="A small ResNet-like classifier of Fashion-MNIST garments, for trying operators and placements.",
@@ -29,12 +54,22 @@ DESCRIPTIONS: Mapping[str, Description] = {
             "256/64 x 5 (stride 2), channels/inner channels x blocks; the last four blocks are identical. Global "
             "average, one linear layer, ten classes."
         ),
-        items="The first 2 000 of the 10 000 official test images ship as validation items.",
-        inputs=_INPUTS + f"RGB, {PIXELS[0] / 1e6:g} to {PIXELS[1] / 1e6:g} megapixel with log-uniform area in seven "
-        "aspect ratios, one garment in the middle of a textured background.",
-        preprocessing="decode, gray, shorter side to 28, centre crop 28x28, (pixel / 255 - 0.286) / 0.353.",
-        limits="Garment photographs of 28 pixels only; the latency pictures exercise decoding and resizing and are "
-        "not what accuracy is judged on.",
+        items=_FASHION_ITEMS,
+        inputs=_FASHION_INPUTS,
+        preprocessing=_FASHION_PREPROCESSING,
+        limits=_FASHION_LIMITS,
+    ),
+    "fashion-resnext": Description(
+        what="A small ResNeXt-like classifier of Fashion-MNIST garments, for trying operators and placements.",
+        architecture=(
+            "Input 1x1x28x28. A 3x3 stem of width 64, then bottleneck stages 64/64 x 3, 128/96 x 4 (stride 2) and "
+            "256/128 x 5 (stride 2), channels/inner channels x blocks, the 3x3 convolutions in eight groups; the last "
+            "four blocks are identical. Global average, one linear layer, ten classes."
+        ),
+        items=_FASHION_ITEMS,
+        inputs=_FASHION_INPUTS,
+        preprocessing=_FASHION_PREPROCESSING,
+        limits=_FASHION_LIMITS,
     ),
     "canvas-fcn": Description(
         what="A small FCN-like segmenter of composed canvases, for trying operators and placements.",
@@ -44,15 +79,23 @@ DESCRIPTIONS: Mapping[str, Description] = {
             "convolution, then bilinear upsampling to the input's size: "
             f"{CLASSES} classes, background and ten garments."
         ),
-        items=f"Trained on {TRAINING_CANVASES:,} canvases composed from the training images. The 2 000 validation "
-        "canvases are composed at run time from the 2 000 shipped test images with a fixed seed; the hash of "
-        "their pixels and labels is pinned in the manifest and checked. The score on 1 000 canvases is on canvases "
-        "composed from all 10 000 test images.",
-        inputs=_INPUTS + f"square grayscale canvases of {CANVAS_SIDES_PX[0]} to {CANVAS_SIDES_PX[1]} pixels a side, "
-        "log-uniform; the garments grow with the canvas.",
-        preprocessing=f"decode, gray, stretch to {SIZE}x{SIZE}, (pixel / 255 - 0.35) / 0.25.",
-        limits="The scenes are composed, not photographed: labels are exact, one to four garments, hardly any overlap. "
-        "The garments' classes resemble one another (shirt, coat, pullover), which bounds the score.",
+        items=_CANVAS_ITEMS,
+        inputs=_CANVAS_INPUTS,
+        preprocessing=_CANVAS_PREPROCESSING,
+        limits=_CANVAS_LIMITS,
+    ),
+    "canvas-duc": Description(
+        what="A small DUC-like segmenter of composed canvases, for trying operators and placements.",
+        architecture=(
+            f"Input 1x1xHxW (used at {SIZE}x{SIZE}). A 3x3 stem of width 64 and stride 2, then bottleneck stages "
+            "64/32 x 2, 128/48 x 3 (stride 2) and 128/32 x 5 with dilation 2; the last five blocks are identical. "
+            "Dense upsampling: four parallel 3x3 convolutions with dilations 1 to 4, summed, their channels shuffled "
+            f"into pixels: {CLASSES} classes, background and ten garments."
+        ),
+        items=_CANVAS_ITEMS,
+        inputs=_CANVAS_INPUTS,
+        preprocessing=_CANVAS_PREPROCESSING,
+        limits=_CANVAS_LIMITS,
     ),
 }
 

@@ -61,7 +61,12 @@ CANVAS = Family(
     resize="stretch",
     postprocess={"kind": "label_map"},
 )
-SUBJECTS: Mapping[str, Family] = {"builtin:fashion-resnet": FASHION, "builtin:canvas-fcn": CANVAS}
+SUBJECTS: Mapping[str, Family] = {
+    "builtin:fashion-resnet": FASHION,
+    "builtin:fashion-resnext": FASHION,
+    "builtin:canvas-fcn": CANVAS,
+    "builtin:canvas-duc": CANVAS,
+}
 
 
 def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) -> Subject:

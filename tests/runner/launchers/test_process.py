@@ -42,6 +42,16 @@ def test_links_are_paced_in_both_directions(
             assert result[direction]["rate_bit_per_s"] == pytest.approx(link.up_bit_per_s, rel=0.1)
 
 
+def test_a_delay_is_made_and_the_rate_kept(probe: Callable[..., dict[str, Any]]) -> None:
+    tiers = [TierLimits(name, 1, 1 << 28, 1) for name in ("mobile", "edge")]
+    link = LinkLimits("mobile-edge", "mobile", "edge", 20_000_000, 20_000_000, delay_s=0.03)
+    with ProcessLauncher().launch(tiers, [link], {}) as running:
+        result = running.tiers["mobile"].call(probe(link, running.url("mobile", "edge")), deadline_s=60)
+    assert 0.06 <= result["rtt_s"] < 0.1
+    for direction in ("up", "down"):
+        assert result[direction]["rate_bit_per_s"] == pytest.approx(20_000_000, rel=0.1)
+
+
 def test_a_tier_runs_with_its_threads_and_as_a_child_of_nobody_elses_terminal(deployment: Deployment) -> None:
     cloud: Any = deployment.tiers["cloud"]
     environment = Path(f"/proc/{cloud.pid}/environ").read_text().split("\0")

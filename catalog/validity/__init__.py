@@ -1,0 +1,8 @@
+"""Whether a measurement may be believed: named rules over its stored figures, and what to do where one is broken."""
+
+from catalog.validity.finding import Finding, reason, worst
+from catalog.validity.rounds import judge_rounds
+from catalog.validity.rules import judge_measurement
+from catalog.validity.thresholds import DEFAULTS, Thresholds
+
+__all__ = ["DEFAULTS", "Finding", "Thresholds", "judge_measurement", "judge_rounds", "reason", "worst"]

@@ -1,0 +1,202 @@
+"""The rules over one measurement: stored figures in, findings out. A figure that was not recorded gives no finding."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, TierRunRecord, Verdict
+from catalog.statistics.refusal import inputs_needed
+from catalog.validity.finding import Finding
+from catalog.validity.passes import outliers_pct, warmup_slowdown
+from catalog.validity.thresholds import DEFAULTS, Thresholds
+
+_AGAIN = "measure again (`runner fill-catalog`)"
+
+
+def judge_measurement(
+    record: MeasurementRecord, *, percentiles: Iterable[float] = (), thresholds: Thresholds = DEFAULTS
+) -> tuple[Finding, ...]:
+    """Apply every rule that needs one measurement alone.
+
+    Parameters
+    ----------
+    record : MeasurementRecord
+        With its tier runs, link probes and samples.
+    percentiles : iterable of float
+        That latency targets ask for, such as 90.0.
+    thresholds : Thresholds, optional
+
+    Returns
+    -------
+    tuple of Finding
+        One per rule and place, the valid ones too; none for a measurement that failed.
+
+    Notes
+    -----
+    docs/verdicts.md describes each rule and how its thresholds were set.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> from catalog.evidence.records import SampleRecord
+    >>> record = MeasurementRecord(
+    ...     "key", 1, "net", "identity", "edge", round=1, position=0, seed=0, status="complete", verdict="VALID",
+    ...     inputs_select="random", started_at=datetime.now(UTC), finished_at=datetime.now(UTC),
+    ...     samples=[SampleRecord(0, "a.png", 0, 0.1, 0.0)],
+    ... )
+    >>> [str(finding) for finding in judge_measurement(record, percentiles=[90])]
+    ['inputs (p90): 1 inputs, limit 29 inputs']
+    """
+    if record.status != "complete":
+        return ()
+    rules = (_links, _restarted, _memory, _throttling, _client, _waiting, _host, _clock, _warmup, _outliers)
+    found = [finding for rule in rules for finding in rule(record, thresholds)]
+    return (*found, *_inputs(record, percentiles))
+
+
+def _links(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    for probe in record.link_probes:
+        if probe.tolerance is not None:
+            deviation = probe.measured_bit_per_s / probe.declared_bit_per_s - 1
+            yield Finding(
+                rule="link rate",
+                where=_link(probe),
+                figure=100 * deviation,
+                threshold=100 * probe.tolerance,
+                unit="%",
+                verdict="INVALID" if abs(deviation) > probe.tolerance else "VALID",
+                note=f"{_rate(probe.measured_bit_per_s)} measured, {_rate(probe.declared_bit_per_s)} declared",
+                advice=f"look for a busy host or lost shaping, then {_AGAIN}; the link's `tolerance` widens the limit",
+            )
+
+
+def _restarted(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    for run in record.tier_runs:
+        if run.restarted is not None:
+            deaths = int(run.restarted) + (run.oom_kills or 0)
+            advice = f"the tier died while it was measured: give it more memory, look at its log, then {_AGAIN}"
+            yield Finding("restart", run.tier, deaths, 0, "deaths", "INVALID" if deaths else "VALID", advice)
+
+
+def _memory(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    for run in record.tier_runs:
+        if run.window_major_faults is not None and record.samples:
+            faults = 100 * run.window_major_faults / len(record.samples)
+            verdict = _graded(faults, limits.faults_doubtful_pct, limits.faults_invalid_pct)
+            advice = f"pages were read from disk within latencies: give the tier or the host more memory, then {_AGAIN}"
+            yield Finding("page faults", run.tier, faults, limits.faults_doubtful_pct, "%", verdict, advice)
+        if run.window_memory_limit_events is not None:
+            events = run.window_memory_limit_events
+            advice = f"raise the tier's `memory`, then {_AGAIN}"
+            yield Finding("memory limit", run.tier, events, 0, "hits", "DOUBTFUL" if events else "VALID", advice)
+
+
+def _throttling(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    """Of q CPUs, n busy threads use c CPU seconds in c / q; beyond c / n of it they are throttled."""
+    for run in _windows(record):
+        if run.window_throttled_s is not None and run.window_cpu_seconds is not None and record.window_s:
+            # The server's own threads run beside those of the engine.
+            explained_s = run.window_cpu_seconds * max(0.0, (run.threads + 1) / run.cpus - 1)
+            excess = 100 * max(0.0, run.window_throttled_s - explained_s) / record.window_s
+            verdict = _graded(excess, limits.throttled_doubtful_pct, limits.throttled_invalid_pct)
+            advice = f"something besides the declared quota limits this tier, such as a parent group; {_AGAIN}"
+            yield Finding("throttling", run.tier, excess, limits.throttled_doubtful_pct, "%", verdict, advice)
+
+
+def _client(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    for run in record.tier_runs[:1]:
+        if run.provider == "none" and run.window_throttled_s is not None and record.window_s:
+            share = 100 * run.window_throttled_s / record.window_s
+            advice = "the client's own quota delays what it measures: declare more `cpus` for the first tier"
+            yield _doubt("client starved", run.tier, share, limits.client_throttled_pct, advice)
+
+
+def _waiting(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    for run in _windows(record):
+        if run.window_waited_s is None or not run.window_cpu_seconds or not record.window_s:
+            continue
+        waited_s = max(0.0, run.window_waited_s - (run.window_throttled_s or 0.0))
+        share = 100 * waited_s / run.window_cpu_seconds
+        much = 100 * waited_s / record.window_s > limits.waited_least_pct
+        advice = f"stop other work on this host, then {_AGAIN}"
+        found = _doubt("waiting for a CPU", run.tier, share, limits.waited_pct, advice)
+        yield found if much else replace(found, verdict="VALID")
+
+
+def _host(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    load = record.host_load or {}
+    if "cpus" not in load:
+        return
+    others, steal = (100 * load[name] / load["cpus"] for name in ("other_cpus", "steal_cpus"))
+    advice = f"stop other work on this host, then {_AGAIN}"
+    yield replace(_doubt("host load", "", others, limits.others_pct, advice), note=_strangers(record))
+    advice = f"the hypervisor gave this machine's CPUs to others: use a dedicated one, or {_AGAIN}"
+    yield _doubt("steal", "", steal, limits.steal_pct, advice)
+
+
+def _clock(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    if record.clock_jump_s is not None:
+        lasted_s = (record.finished_at - record.started_at).total_seconds()
+        threshold = limits.clock_jump_s + limits.clock_slew_pct / 100 * max(0.0, lasted_s)
+        jump = abs(record.clock_jump_s)
+        advice = f"the clock was set or the machine slept meanwhile; {_AGAIN}"
+        yield Finding("clock", "", jump, threshold, "s", "DOUBTFUL" if jump > threshold else "VALID", advice)
+
+
+def _warmup(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    if record.warmup_latency_s is None or not record.samples:
+        return
+    advice = "declare a larger `warmup`, then fill again"
+    if not record.warmup_latency_s:
+        yield Finding("warm-up", "", 0, 1, "inferences before the first sample", "DOUBTFUL", advice)
+        return
+    found = warmup_slowdown(record.warmup_latency_s, record.samples)
+    if found is not None and found.pairs >= limits.warmup_pairs:
+        slower = found.slowdown_pct > limits.warmup_pct and found.pvalue < limits.warmup_pvalue
+        verdict: Verdict = "DOUBTFUL" if slower else "VALID"
+        yield Finding("warm-up", "", found.slowdown_pct, limits.warmup_pct, "%", verdict, advice)
+
+
+def _outliers(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    share = outliers_pct(
+        record.warmup_latency_s or (), record.samples, factor=limits.outlier_factor, least_s=limits.outlier_s
+    )
+    if share is not None:
+        advice = f"something disturbed single inferences: look at `waiting for a CPU` and `page faults`, then {_AGAIN}"
+        yield _doubt("outliers", "", share, limits.outliers_pct, advice)
+
+
+def _inputs(record: MeasurementRecord, percentiles: Iterable[float]) -> Iterator[Finding]:
+    inputs = len({sample.input_id for sample in record.samples})
+    for percentile in sorted(set(percentiles)):
+        needed = inputs_needed(percentile)
+        advice = f"declare `inputs: {needed}` or more; below, p{percentile:g} has no upper bound at 95 %"
+        verdict: Verdict = "DOUBTFUL" if inputs < needed else "VALID"
+        yield Finding("inputs", f"p{percentile:g}", inputs, needed, "inputs", verdict, advice)
+
+
+def _windows(record: MeasurementRecord) -> Sequence[TierRunRecord]:
+    return [run for run in record.tier_runs if run.window_cpu_seconds is not None]
+
+
+def _doubt(rule: str, where: str, share_pct: float, limit_pct: float, advice: str) -> Finding:
+    """A share that makes doubtful, and never invalid."""
+    verdict: Verdict = "DOUBTFUL" if share_pct > limit_pct else "VALID"
+    return Finding(rule, where, share_pct, limit_pct, "%", verdict, advice)
+
+
+def _graded(figure: float, doubtful: float, invalid: float) -> Verdict:
+    return "INVALID" if figure > invalid else "DOUBTFUL" if figure > doubtful else "VALID"
+
+
+def _link(probe: LinkProbeRecord) -> str:
+    return f"{probe.link} {probe.direction}, {probe.moment}" if probe.moment else f"{probe.link} {probe.direction}"
+
+
+def _rate(bit_per_s: float) -> str:
+    return f"{bit_per_s / 1e6:.4g} Mbit/s"
+
+
+def _strangers(record: MeasurementRecord) -> str:
+    """Which processes were busy meanwhile, if that is known."""
+    others = (record.host_load or {}).get("others") or []
+    return ", ".join(f"{each['name']} {each['pid']}: {each['cpus']:.2f} CPUs" for each in others)

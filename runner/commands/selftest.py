@@ -1,0 +1,132 @@
+"""`runner selftest --aa`: the whole pipeline on one strategy under several names."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from catalog.declaration import load_catalog
+from catalog.evidence import open_database
+from runner import environment
+from runner.artifacts import ArtifactStore
+from runner.commands.terminal import JsonOption, err, example, out, print_json
+from runner.errors import RunnerError
+from runner.fill import Filler, StopRequest
+from runner.host import this_host
+from runner.launchers import Selection, select_launcher
+from runner.plan import Session
+from runner.progress import Progress
+from runner.reports.units import duration
+from runner.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
+from runner.settings import RunnerSettings
+from runner.setups import Setups
+from runner.tiers import Scale, check_delays, check_host
+
+AaOption = Annotated[bool, typer.Option("--aa", help="Measure one strategy as if it were several")]
+StrategyOption = Annotated[str | None, typer.Option("--strategy", help="operator@placement (default the first)")]
+NamesOption = Annotated[int, typer.Option("--names", help="How many names it goes by")]
+PercentileOption = Annotated[float, typer.Option("--percentile", help="Percentile that is compared")]
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
+KeepOption = Annotated[Path | None, typer.Option("--keep", help="New SQLite file for the measurements (default none)")]
+LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
+
+
+def selftest(
+    aa: AaOption = False,
+    strategy: StrategyOption = None,
+    names: NamesOption = 6,
+    percentile: PercentileOption = 90.0,
+    catalog: CatalogOption = None,
+    keep: KeepOption = None,
+    launcher: LauncherOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure one strategy under several names: what the analysis then calls different is wrong.
+
+    Takes the catalog's protocol (inputs, rounds, warm-up). Exit code 1 when the deciding analysis calls more pairs
+    different than its level of 5 % allows.
+    """
+    if not aa:
+        raise typer.BadParameter("say which self-test: --aa is the one there is")
+    settings = RunnerSettings()
+    chosen = catalog or settings.catalog
+    selection = select_launcher(launcher, base_image=settings.base_image)
+    err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
+    declared = load_catalog(chosen)
+    check_host(declared, this_host(), Scale.parse("1"))
+    check_delays(declared, selection.launcher)
+    session = Session(
+        declared, chosen.resolve().parent, selection.launcher.name, Scale.parse("1"), settings.workdir
+    )
+    with _file(keep) as path:
+        result = _run(session, selection, path, strategy=strategy, names=names, percentile=percentile)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        out.print(_table(result))
+        out.print(_judgement(result))
+    raise typer.Exit(0 if result.holds else 1)
+
+
+@contextmanager
+def _file(keep: Path | None) -> Iterator[Path]:
+    """A database of its own: the names mean nothing elsewhere."""
+    if keep is not None:
+        if keep.exists():
+            raise RunnerError(f"{keep} exists; name a new file, so that a self-test never mixes with other evidence")
+        yield keep
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory) / "selftest.db"
+
+
+def _run(
+    session: Session, selection: Selection, path: Path, *, strategy: str | None, names: int, percentile: float
+) -> AaResult:
+    one = find_strategy(session, strategy)
+    session.subjects[one.subject].prepare()
+    selection.launcher.prepare()
+    setups = Setups(session, ArtifactStore(session.workdir / "artifacts"), session.workdir)
+    with open_database(path, create=True) as database:
+        with database.session() as writing:
+            environment_id = environment.store_environment(writing, session, selection)
+            writing.commit()
+        with Progress(err, 1.0) as progress, StopRequest(progress).listening() as stop:
+            filler = Filler(setups, database, selection.launcher, environment_id, progress)
+            keyed = measure_aliases(filler, one, stop, names=names)
+        return compare_aliases(database, keyed, percentile=percentile)
+
+
+def _table(result: AaResult) -> Table:
+    title = f"A/A test of {result.strategy}: {result.names} names, {result.rounds} rounds, {result.inputs} inputs"
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    for heading in ("analysis", "pairs", "called different", "share", "nominal"):
+        table.add_column(heading, justify="left" if heading == "analysis" else "right")
+    rows = (
+        (f"deciding, p{result.percentile:g}", result.different, result.share),
+        ("pooled Mann-Whitney, unadjusted", result.different_pooled, result.share_pooled),
+    )
+    for name, different, share in rows:
+        table.add_row(name, str(result.pairs), str(different), f"{100 * share:.1f} %", f"{100 * result.nominal:g} %")
+    return table
+
+
+def _judgement(result: AaResult) -> Text:
+    spread = sorted(result.medians_s.values())
+    medians = f"medians from {duration(spread[0])} to {duration(spread[-1])}"
+    if result.holds:
+        return Text(f"the deciding analysis holds its level (up to {result.allowed} pairs by chance); {medians}")
+    return Text(
+        f"the deciding analysis calls more than {result.allowed} pairs different, which chance does not explain: "
+        f"names differ on this host ({medians}). Look at `runner verify`, measure on a quieter host, or add rounds"
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(epilog=example("runner selftest --aa --launcher docker --names 6"))(selftest)

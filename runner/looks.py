@@ -1,0 +1,118 @@
+"""Measuring until a percentile is known narrowly enough: rounds are added, then inputs, at looks fixed beforehand.
+
+Each round number has its number of inputs once and for all, so what is stored says how far one is. All rounds of a
+strategy have one latency key, that of the declared inputs; later looks send those and more, so that no earlier round
+is ever measured again, and evidence of the fixed protocol counts as the first look.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from catalog.declaration.schema import ExperimentSpec
+from catalog.statistics.intervals import PercentileInterval, percentile_intervals
+from catalog.statistics.samples import Samples
+from catalog.statistics.wide_rounds import wide_rounds
+
+# Rounds come first: they cost least per answer, and how rounds differ is known worst. Then the inputs double.
+_MORE_ROUNDS = (2, 3, 4)
+_ROUNDS_PER_DOUBLING = 3
+_DOUBLINGS = 3
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Look:
+    """Rounds that are measured before the interval is looked at again, each over so many inputs."""
+
+    rounds: tuple[int, ...]
+    inputs: int
+
+
+@dataclass(frozen=True)
+class Narrowness:
+    """How narrow the interval of a strategy is, and what comes next.
+
+    `half_width` is relative to the percentile, None where there is no interval yet; `next` is None when it is narrow
+    enough or when no look is left.
+    """
+
+    wanted: float
+    interval: PercentileInterval
+    half_width: float | None
+    next: Look | None
+
+    @property
+    def reached(self) -> bool:
+        return self.half_width is not None and self.half_width <= self.wanted
+
+    def __str__(self) -> str:
+        interval = self.interval
+        width = "unknown" if self.half_width is None else f"± {100 * self.half_width:.1f} %"
+        size = f"{interval.rounds} rounds, {interval.samples} samples"
+        return f"p{interval.percentile:g} {1000 * interval.estimate_s:.1f} ms {width} ({size})"
+
+
+def planned_looks(experiment: ExperimentSpec, pool: int) -> tuple[Look, ...]:
+    """All looks of a protocol, the declared one first; `pool` is how many inputs there are."""
+    looks = [Look(tuple(range(1, experiment.rounds + 1)), experiment.inputs)]
+    doubled = [min(pool, experiment.inputs * 2**doubling) for doubling in range(1, _DOUBLINGS + 1)]
+    further = [(rounds, experiment.inputs) for rounds in _MORE_ROUNDS]
+    further += [(_ROUNDS_PER_DOUBLING, inputs) for inputs in sorted(set(doubled)) if inputs > experiment.inputs]
+    for rounds, inputs in further:
+        first = looks[-1].rounds[-1] + 1
+        looks.append(Look(tuple(range(first, first + rounds)), inputs))
+    return tuple(looks)
+
+
+def assess(
+    samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look], done: Collection[int]
+) -> Narrowness:
+    """Look at the interval, and say what would be measured next.
+
+    Parameters
+    ----------
+    samples : Samples
+        Of the rounds in `done`.
+    experiment : ExperimentSpec
+        With a precision.
+    looks : sequence of Look
+        As `planned_looks` gives them.
+    done : collection of int
+        Rounds that count.
+    """
+    assert experiment.precision is not None
+    (interval,) = percentile_intervals(samples, [experiment.percentile], confidence_level=_CONFIDENCE, rng=1)
+    half_width = None if interval.high_s is None else interval.high_s / interval.estimate_s - 1
+    wanted = experiment.precision
+    widest = samples.inputs.size
+    open_looks = [look for look in looks if not set(look.rounds) <= set(done) and 2 * look.inputs >= widest]
+    if half_width is not None and half_width <= wanted:
+        open_looks = []
+    elif _inputs_alone(interval) > wanted:
+        open_looks = [look for look in open_looks if look.inputs > experiment.inputs]
+    return Narrowness(wanted, interval, half_width, open_looks[0] if open_looks else None)
+
+
+def _inputs_alone(interval: PercentileInterval) -> float:
+    """The half width that would remain with any number of rounds: what only more inputs can narrow."""
+    if interval.estimate is None:
+        return 0.0
+    return math.exp(replace(interval.estimate, variance_rounds=0.0).margin(_CONFIDENCE)) - 1
+
+
+def samples_of(rows: Sequence[tuple[int, str, float]]) -> Samples:
+    """From (round, input id, latency in seconds), without rounds that are much narrower than the others."""
+    by_round: dict[int, set[str]] = {}
+    for number, name, _ in rows:
+        by_round.setdefault(number, set()).add(name)
+    wide = wide_rounds({number: len(names) for number, names in by_round.items()})
+    rows = [row for row in rows if row[0] in wide]
+    inputs = {name: index for index, name in enumerate(sorted({row[1] for row in rows}))}
+    return Samples.from_arrays(
+        np.array([row[2] for row in rows], dtype=np.float64),
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([inputs[row[1]] for row in rows], dtype=np.int64),
+    )

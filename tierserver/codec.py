@@ -1,0 +1,75 @@
+"""How tensors are written into a body: `raw`, `base64-json` (as the study sent them) and `shuffle-zlib` (lossless).
+
+`shuffle-zlib` puts the first bytes of all numbers first, then all second bytes and so on, which brings the sign and
+exponent bytes of floats together, and deflates that with run lengths and Huffman codes only: on activations after a
+ReLU about half the bytes, at a third of the time that a search for matches takes (which finds none there). zlib's
+checksum is verified on the way out. What does not shrink by a tenth is sent raw.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierserver.messages import Codec
+
+CODECS: tuple[Codec, ...] = get_args(Codec)
+_WORTH_IT = 0.9
+_TRIED_BYTES = 65536
+_SMALLEST_BYTES = 512
+
+
+class CodecError(ValueError):
+    """Bytes that this codec has not written."""
+
+
+def compress(array: NDArray[Any]) -> bytes | None:
+    """The array's bytes, shuffled and deflated; None where that does not pay."""
+    if array.nbytes < _SMALLEST_BYTES:
+        return None
+    octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
+    if array.nbytes > 2 * _TRIED_BYTES:
+        middle = len(octets) // 2
+        tried = octets[middle : middle + _TRIED_BYTES // array.itemsize]
+        if len(_deflated(tried)) > _WORTH_IT * tried.nbytes:
+            return None
+    packed = _deflated(octets)
+    return packed if len(packed) <= _WORTH_IT * array.nbytes else None
+
+
+def decompress(packed: memoryview, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """The `count` numbers of a compressed array; never makes more bytes than those take."""
+    expected = count * dtype.itemsize
+    inflater = zlib.decompressobj()
+    try:
+        plain = inflater.decompress(packed, expected + 1)
+    except zlib.error as error:
+        raise CodecError(f"not shuffle-zlib data: {error}") from error
+    if len(plain) != expected or not inflater.eof or inflater.unused_data:
+        raise CodecError(f"shuffle-zlib data does not hold exactly {expected} bytes")
+    octets = np.frombuffer(plain, np.uint8).reshape(dtype.itemsize, count).T
+    return np.ascontiguousarray(octets).reshape(-1).view(dtype)
+
+
+def to_base64(data: bytes | memoryview) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def from_base64(text: object) -> memoryview:
+    """The bytes of a strictly written Base64 text."""
+    if not isinstance(text, str):
+        raise CodecError(f"Base64 is a string, got {type(text).__name__}")
+    try:
+        return memoryview(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise CodecError(f"not Base64: {error}") from error
+
+
+def _deflated(octets: NDArray[np.uint8]) -> bytes:
+    deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return deflater.compress(np.ascontiguousarray(octets.T).data) + deflater.flush()

@@ -1,0 +1,196 @@
+"""The connection under the application: what uvicorn leaves unlimited is limited here.
+
+uvicorn's protocol takes heads of any size, waits for them without end, queues every pipelined request it reads, reads
+on for ever after an early answer, and lets a reader that does not read keep its answer. Each has a limit here, and a
+connection that ends tells all its requests so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from tierserver.limits import Limits
+
+
+class _Refused(Exception):
+    """Stops the parser from inside one of its callbacks."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._limits = limits
+        self._awaits_head = True
+        self._since = time.monotonic()
+        self._head_bytes = 0
+        self._idle_bytes = 0  # read since the last byte that belongs to a head or to a body that is still wanted
+        self._deadline: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
+        self._refusal: tuple[int, str] | None = None
+        self._unanswered: deque[RequestResponseCycle] = deque()
+
+    # -- the connection -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections and not self._make_room():
+            transport.abort()
+            return
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self._writing is not None:
+            self._writing.cancel()
+        self._abandon()
+        super().connection_lost(exc)
+
+    def _abandon(self) -> None:
+        """Tell every request that nobody waits for its answer; uvicorn tells only the last one it has read."""
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._unanswered.clear()
+
+    def _make_room(self) -> bool:
+        """Close the connection that waits longest for its client to say something."""
+        waiting = [each for each in self.connections if isinstance(each, GuardedProtocol) and each._is_waiting()]
+        if not (waiting := [each for each in waiting if each is not self]):
+            return False
+        min(waiting, key=lambda each: each._since).transport.abort()
+        return True
+
+    def _is_waiting(self) -> bool:
+        return self._awaits_head and (self.cycle is None or self.cycle.response_complete)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._awaits_head and self._deadline is None:
+            self._arm()
+        self._idle_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._awaits_head and self._idle_bytes > self._limits.max_head_bytes:
+            self._refuse(431, f"the head of a request has at most {self._limits.max_head_bytes} bytes")
+        elif not self._awaits_head and self._idle_bytes > self._most_idle_bytes():
+            self.transport.abort()
+
+    def _most_idle_bytes(self) -> int:
+        """What is left of a refused body is drained, so that its sender sees the answer; framing is short."""
+        return self._limits.max_body_bytes if self.cycle.response_complete else self._limits.max_head_bytes
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        if len(self.pipeline) >= self._limits.max_pipelined:
+            self._stop(400, f"at most {self._limits.max_pipelined} requests are taken before the first is answered")
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._awaits_head = False
+        self._idle_bytes = 0
+        self._disarm()
+        super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.response_complete:
+            self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._awaits_head = True
+        self._since = time.monotonic()
+        self._idle_bytes = 0
+        self._disarm()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._since = time.monotonic()
+        if self._unanswered:
+            self._unanswered.popleft()
+        if not self._awaits_head:
+            self._arm()  # answered early: what still comes of the body is read, but not for long
+        super().on_response_complete()
+
+    def _count(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > self._limits.max_head_bytes:
+            self._stop(431, f"the head of a request has at most {self._limits.max_head_bytes} bytes")
+
+    # -- refusing -----------------------------------------------------------------------------------------------
+
+    def _stop(self, status: int, reason: str) -> None:
+        self._refusal = (status, reason)
+        raise _Refused
+
+    def send_400_response(self, msg: str) -> None:
+        """Called for whatever the parser, or a callback of it, does not take."""
+        status, reason = self._refusal or (400, "this is not a well-formed request")
+        self._refuse(status, reason)
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer and close; only close where another answer is due or has begun."""
+        self._disarm()
+        begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if not (self.pipeline or begun):
+            body = json.dumps({"error": reason}).encode()
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self._abandon()
+        self.transport.close()
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._deadline = self._later(self._limits.head_timeout_s, self._too_late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        if self._awaits_head and self._idle_bytes and not self.transport.is_closing():
+            self._refuse(408, f"the head of a request must come within {self._limits.head_timeout_s:g} s")
+        else:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing(-1)
+
+    def resume_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        super().resume_writing()
+
+    def _watch_writing(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left == before:
+            self.transport.abort()
+            return
+        self._writing = self._later(self._limits.write_timeout_s, lambda: self._watch_writing(left))
+
+    def _later(self, delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.loop.call_later(delay_s, call)
