@@ -1,6 +1,6 @@
 """What can be skipped and where it can be cut: one analysis of a model file, for passes and for people."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Literal
 from onnx import helper
 
 from runner.graph.cuts import CutPlace, find_cuts
+from runner.graph.exactness import is_exact
 from runner.graph.model_file import read_model
 from runner.graph.naming import segment_name
 from runner.graph.regions import Layout, lay_out
@@ -104,6 +105,11 @@ class Cut:
     inside_segment: bool
 
     @property
+    def balanced(self) -> bool:
+        """Whether neither part is more than twice the other."""
+        return max(self.head_bytes, self.tail_bytes) <= 2 * min(self.head_bytes, self.tail_bytes)
+
+    @property
     def difference_bytes(self) -> int:
         return abs(self.head_bytes - self.tail_bytes)
 
@@ -159,9 +165,10 @@ class Analysis:
         return f"at the start of sub-graph {following.number} from the end ({following.name})"
 
     def best_cut(self, *, paper: bool = True) -> Cut | None:
-        """The best balanced cut (with `paper`, of those that cut no identity branch); exact ones go first."""
+        """The best balanced cut, with `paper` of those that cut no identity branch; a balanced exact one goes first."""
         candidates = [cut for cut in self.cuts if cut.paper or not paper]
-        return next((cut for cut in candidates if cut.exact), candidates[0] if candidates else None)
+        exact = (cut for cut in candidates if cut.exact and cut.balanced)
+        return next(exact, candidates[0] if candidates else None)
 
 
 def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
@@ -318,7 +325,7 @@ class _Analyst:
             head_bytes=place.head_bytes,
             tail_bytes=place.tail_bytes,
             paper=place.paper,
-            exact=_is_exact(tensors),
+            exact=is_exact(self._structure, place.tensors),
             segment=segment,
             inside_segment=len(place.tensors) > 1 or last != self._spans[segment].stop - 1,
         )
@@ -343,12 +350,6 @@ class _Analyst:
         if found is None or not found.elem_type:
             return Tensor(name, "unknown", found.dims if found else None, None)
         return Tensor(name, _dtype(found.elem_type), found.dims, found.size_bytes)
-
-
-def _is_exact(tensors: Sequence[Tensor]) -> bool:
-    """Two feature maps of free size come from two inputs of the tail, and the runtime cannot tell that they match."""
-    maps = [tensor for tensor in tensors if tensor.dtype == "float32" and len(tensor.shape or ()) == 4]
-    return len(maps) < 2 or all(tensor.size_bytes is not None for tensor in maps)
 
 
 @cache

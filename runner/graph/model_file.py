@@ -64,11 +64,13 @@ class ModelFile:
     """A model file, read without its weights.
 
     `model` is complete but for the data of the `weights` and of the nodes in `stored_nodes` (by index in the graph).
+    `external_data` says that some initializer, however small, was stored outside the file.
     """
 
     path: Path
     model: onnx.ModelProto
     size_bytes: int
+    external_data: bool = False
     weights: Mapping[str, Weight] = field(default_factory=dict)
     stored_nodes: Mapping[int, ByteRange] = field(default_factory=dict)
 
@@ -100,14 +102,19 @@ def read_model(path: Path) -> ModelFile:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     if len(tensors) != len(model.graph.initializer):
         raise ModelFileError(path, "two initializers have the same name")
+    if any(
+        attribute.t.data_location == TensorProto.EXTERNAL for node in model.graph.node for attribute in node.attribute
+    ):
+        raise ModelFileError(path, "a node keeps a tensor in another file; only initializers may")
+    external_data = any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer)
     kept = _settle(path, model, weights)
     external = sum(weight.size_bytes for weight in kept.values() if weight.external)
-    return ModelFile(path, model, path.stat().st_size + external, kept, stored)
+    return ModelFile(path, model, path.stat().st_size + external, external_data, kept, stored)
 
 
 def has_external_data(path: Path) -> bool:
     """Whether a model keeps weights outside its file; raises ModelFileError like `read_model`."""
-    return any(weight.external for weight in read_model(path).weights.values())
+    return read_model(path).external_data
 
 
 def tensor_bytes(tensor: TensorProto) -> int | None:

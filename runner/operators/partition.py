@@ -22,9 +22,6 @@ from runner.graph import (
 )
 from runner.operators.base import Applied, Context, Refusal
 
-# Beyond this one part is more than twice the other, and its tier carries the model nearly alone.
-_LARGEST_SHARE = 2 / 3
-
 
 class PartitionOptions(BaseModel):
     """Options of the pass as the catalog declares them."""
@@ -84,6 +81,7 @@ class Partition:
             "place": analysis.place_of(chosen),
             "tensors": [asdict(tensor) for tensor in chosen.tensors],
             "side": [asdict(tensor) for tensor in chosen.side],
+            "exact": chosen.exact,
             "crossing_bytes": chosen.crossing_bytes,
             "head_bytes": head,
             "tail_bytes": tail,
@@ -131,9 +129,8 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
     cut = analysis.best_cut(paper=paper)
     if cut is None:
         raise Refusal(f"nothing parts the model in two: {_obstacle(analysis)}")
-    total = cut.head_bytes + cut.tail_bytes
-    if max(cut.head_bytes, cut.tail_bytes) > _LARGEST_SHARE * total:
-        head = 100 * cut.head_bytes / total
+    if not cut.balanced:
+        head = 100 * cut.head_bytes / (cut.head_bytes + cut.tail_bytes)
         raise Refusal(
             f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and neither part "
             f"may be more than twice the other{_heaviest(analysis)}"

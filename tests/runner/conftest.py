@@ -97,7 +97,7 @@ def run() -> Callable[[Path, Mapping[str, NDArray[np.generic]]], dict[str, NDArr
 @pytest.fixture
 def residual(tmp_path: Path) -> Path:
     """Stem, a projected block, three equal blocks `layer2.0` … `layer2.2`, a classifier."""
-    build = Network()
+    build = Network(channels=16, size=(1, 16, 16, 16))
     current = build.projected(build.node("Relu", build.conv("input", "stem")), "layer1.0")
     for number in range(3):
         current = build.block(current, f"layer2.{number}")

@@ -55,6 +55,24 @@ def test_external_data_goes_along_in_a_file_of_its_own(residual: Path, tmp_path:
     assert all(np.array_equal(array, arrays[1][name]) for name, array in arrays[0].items())
 
 
+def test_small_external_tensors_move_into_the_file(residual: Path, tmp_path: Path) -> None:
+    model = onnx.load(residual)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "stem.bias")
+    values = numpy_helper.to_array(bias)
+    (tmp_path / "bias.bin").write_bytes(values.tobytes())
+    external_data_helper.set_external_data(bias, "bias.bin")
+    bias.ClearField("raw_data")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    file = read_model(tmp_path / "m.onnx")
+    assert file.external_data
+    write_part(whole(read_structure(file)), tmp_path / "out.onnx")
+    assert not data_file(tmp_path / "out.onnx").exists()
+    written = onnx.load(tmp_path / "out.onnx")
+    assert np.array_equal(
+        numpy_helper.to_array(next(t for t in written.graph.initializer if t.name == "stem.bias")), values
+    )
+
+
 def test_a_large_tensor_inside_a_node_stays_on_disk(tmp_path: Path) -> None:
     values = np.arange(1000, dtype=np.float32)
     constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(values))

@@ -14,7 +14,7 @@ from runner.graph import analyse
 from runner.operators import Context, Refusal, make_pass
 from runner.subjects.registry import BUILTIN
 
-IMAGES = [np.random.default_rng(seed).normal(size=(1, 8, 16, 16)).astype(np.float32) for seed in range(3)]
+IMAGES = [np.random.default_rng(seed).normal(size=(1, 16, 16, 16)).astype(np.float32) for seed in range(3)]
 
 
 def shorten(model: Path, workdir: Path, **options: object) -> tuple[Path, Mapping[str, Any]]:
@@ -61,7 +61,7 @@ def test_dead_nodes_and_weights_are_gone(residual: Path, tmp_path: Path) -> None
 
 
 def test_blocks_at_the_very_end_leave_an_output_of_the_same_name(network: Any, tmp_path: Path, run: Any) -> None:
-    build = network()
+    build = network(channels=16, size=(1, 16, 16, 16))
     current = build.conv("input", "stem")
     for number in range(2):
         current = build.block(current, f"layer.{number}")

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from runner.artifacts import Artifact, ArtifactStore
-from runner.graph import data_file, read_model
+from runner.graph import analyse, data_file, read_model, read_structure, split, write_part
 from runner.operators import Context, Refusal, make_pass
+from runner.proof import prove_equal
 from runner.subjects.registry import BUILTIN
 
 Pipeline = list[tuple[str, dict[str, Any]]]
@@ -98,6 +99,20 @@ def test_without_the_identity_pooling_the_bits_differ(network: Any, tmp_path: Pa
     assert without > 0
 
 
+def test_the_runtime_reproduces_every_cut_called_exact(residual: Path, tmp_path: Path) -> None:
+    structure, found = read_structure(read_model(residual)), analyse(residual)
+    parts = (tmp_path / "head.onnx", tmp_path / "tail.onnx")
+    verdicts = []
+    for each in found.cuts:
+        halves = split(structure, tensors=[tensor.name for tensor in each.tensors], side=[])
+        for half, path in zip(halves, parts, strict=True):
+            write_part(half, path)
+        verdicts.append((each.exact, prove_equal(residual, parts, [])["bit_identical"]))
+    assert (True, False) not in verdicts
+    assert verdicts.count((True, True)) > 8
+    assert (False, False) in verdicts
+
+
 def test_a_quantized_cut_has_scale_and_zero_point_on_both_sides(tmp_path: Path) -> None:
     artifact = artifact_of(BUILTIN / "fashion-resnet.onnx", [QDQ, CUT], tmp_path, SHAPES["fashion-resnet"])
     head, tail = (onnx.load(artifact.path(index)).graph for index in range(2))
@@ -159,8 +174,8 @@ def test_only_identity_branches_to_cut_are_refused_with_what_allows_them(network
 
 
 def test_several_inputs_that_the_head_takes_all_are_no_obstacle(network: Any, tmp_path: Path) -> None:
-    build = network()
-    build.inputs["other"] = (1, 8, 16, 16)
+    build = network(channels=16, size=(1, 16, 16, 16))
+    build.inputs["other"] = (1, 16, 16, 16)
     current = build.node("Add", build.conv("input", "left"), build.conv("other", "right"))
     for number in range(2):
         current = build.block(current, f"layer.{number}")
