@@ -48,7 +48,7 @@ class PercentileInterval:
     refusal: Refusal | None
 
     def upper_s(self, confidence_level: float) -> float | None:
-        """The one-sided upper bound in seconds; None where the evidence refuses one."""
+        """The one-sided upper bound in seconds, guarded for any level; None where the evidence refuses one."""
         return None if self.estimate is None else math.exp(self.estimate.upper(confidence_level))
 
 

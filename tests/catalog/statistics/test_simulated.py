@@ -42,6 +42,9 @@ def test_without_a_difference_the_deciding_analysis_is_quiet_and_pooled_samples_
     design = simulation.Design(5, 30, 0.05, 0.3, 0.05, sd_drift=0.05, repetitions=2)
     deciding = simulation.nominal_error(design, strategies=4, repetitions=100, rng=np.random.default_rng(3))
     assert deciding.all_pairs <= 0.12
+    # Many pairs in few rounds: three rounds that agree by luck must not pass for certainty.
+    few = simulation.Design(3, 30, 0.15, 0.1, 0.1)
+    assert simulation.nominal_error(few, strategies=8, repetitions=100, rng=np.random.default_rng(4)).all_pairs <= 0.12
     pooled = simulation.pooled_error(design, strategies=4, repetitions=12, rng=np.random.default_rng(3))
     assert pooled.kruskal > 0.20
     assert pooled.conover > 0.15
