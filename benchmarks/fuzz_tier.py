@@ -39,7 +39,7 @@ HELD_BYTES = 16 * 2**20
 # One JSON value takes up to a hundred bytes and there are at most 2**20; one body is decoded at a time.
 ALLOWED_GROWTH_BYTES = HELD_BYTES + 3 * BODY_BYTES + 100 * 2**20
 WORKERS = 16
-PATIENCE_S = 0.3
+PATIENCE_S = 1.0
 IMAGE, GRAPH = "/v2/models/net/infer", "/v2/models/net.graph/infer"
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 

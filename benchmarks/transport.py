@@ -136,11 +136,11 @@ class Bench:
 
 
 @contextlib.contextmanager
-def tiers(rate: int) -> Iterator[Bench]:
+def tiers(rate: int, cpus: float) -> Iterator[Bench]:
     """Mobile, edge and cloud, both links at one rate; its part takes any tensor and computes next to nothing."""
     with tempfile.TemporaryDirectory() as directory, contextlib.closing(docker.from_env()) as client:
         mounts = _mounts(Path(directory))
-        limits = [TierLimits(name, CPUS, 4 << 30, 1) for name in ("mobile", "edge", "cloud")]
+        limits = [TierLimits(name, cpus, 4 << 30, 1) for name in ("mobile", "edge", "cloud")]
         ends = (("mobile", "edge"), ("edge", "cloud"))
         links = [LinkLimits(f"{near}-{far}", near, far, rate, rate) for near, far in ends]
         everywhere = {limit.name: mounts for limit in limits}
@@ -178,11 +178,11 @@ def _packages() -> dict[str, Path]:
     return {str(path.relative_to(CACHE)): path for path in files}
 
 
-def measure_rate(rate: int, repetitions: int) -> tuple[float, list[Slope]]:
+def measure_rate(rate: int, cpus: float, repetitions: int) -> tuple[float, list[Slope]]:
     """The empty round trip, and every way of sending at this rate."""
     small, large = (int(rate * seconds / 8) // 4 * 4 for seconds in SLOPE_S)
     slopes = []
-    with tiers(rate) as bench:
+    with tiers(rate, cpus) as bench:
         bench.serve("flask")
         (empty,) = bench.time("down", bench.url("down", "edge"), [0], 20).values()
         ways = [("raw", "edge"), ("raw", "cloud"), ("down", "edge"), ("down", "cloud")]
@@ -198,10 +198,10 @@ def measure_rate(rate: int, repetitions: int) -> tuple[float, list[Slope]]:
     return median(empty), slopes
 
 
-def measure_bulk(repetitions: int) -> list[Bulk]:
+def measure_bulk(cpus: float, repetitions: int) -> list[Bulk]:
     """100 MB to each kind of server."""
     results = []
-    with tiers(WIDE_BIT_PER_S) as bench:
+    with tiers(WIDE_BIT_PER_S, cpus) as bench:
         for kind in ("raw", "starlette", "socket", "base64-json", "flask"):
             if kind in PORTS:
                 bench.serve(kind)
@@ -242,7 +242,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join([link, NAMES[each["kind"]], each["route"], f"{share:.3f}", *cells]) + " |")
     for rate, seconds in result["empty_round_trip_s"].items():
         lines.append(f"\nEmpty round trip at {int(rate) / 1e6:g} Mbit/s: {1e3 * seconds:.2f} ms.")
-    lines += ["", "| server | 100 MB at 0.5 CPU | CPU ms per MB |", "|---|---|---|"]
+    lines += ["", f"| server | 100 MB at {result['cpus']:g} CPU | CPU ms per MB |", "|---|---|---|"]
     for each in result["bulk"]:
         lines.append(f"| {NAMES[each['kind']]} | {1e3 * each['seconds']:.0f} ms | {1e3 * each['cpu_s_per_mb']:.2f} |")
     return "\n".join(lines)
@@ -252,14 +252,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the transport between tiers.")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rates", type=int, nargs="*", default=RATES, help="bit/s")
+    parser.add_argument("--cpus", type=float, default=CPUS, help="of each tier")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--no-bulk", action="store_true")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    rates = {rate: measure_rate(rate, options.repetitions) for rate in options.rates}
+    rates = {rate: measure_rate(rate, options.cpus, options.repetitions) for rate in options.rates}
     slopes = [slope for _, found in rates.values() for slope in found]
-    bulk = [] if options.no_bulk else measure_bulk(options.repetitions)
+    bulk = [] if options.no_bulk else measure_bulk(options.cpus, options.repetitions)
     result = {
+        "cpus": options.cpus,
         "load_before": load,
         "load_after": os.getloadavg()[0],
         "empty_round_trip_s": {str(rate): empty for rate, (empty, _) in rates.items()},

@@ -26,9 +26,9 @@ from tierserver.messages import (
 from tierserver.pipeline import postprocess
 
 
-def measured(tier, inputs, url=None, *, repetitions=2):
+def measured(tier, inputs, url=None, *, repetitions=2, codec="raw"):
     ids = tuple(sorted(path.name for path in inputs.iterdir()))
-    command = Measure("net", str(inputs), ids, url=url, repetitions=repetitions, warmup=1)
+    command = Measure("net", str(inputs), ids, url=url, repetitions=repetitions, warmup=1, codec=codec)
     result = MeasureResult.from_json(tier.call(command.to_json()))
     assert result.samples == repetitions * len(ids)
     assert [(s.seq, s.repetition, s.input_id) for s in result.warmup] == [(i - 4, -1, id) for i, id in enumerate(ids)]
@@ -112,6 +112,20 @@ def test_a_partition_of_edge_and_cloud_is_asked_from_mobile(tiers, part, inputs,
     assert digests(samples) == alone
     assert [p.tier for p in samples[0].parts] == ["mobile", "edge", "cloud"]
     assert [link.link for link in samples[0].links] == ["mobile-edge", "edge-cloud"]
+
+
+@pytest.mark.parametrize("codec", ["base64-json", "shuffle-zlib"])
+def test_every_codec_gives_the_same_bits_on_every_link(tiers, part, inputs, alone, codec):
+    tiers.cloud.load(part("tail", preprocess=None))
+    tiers.edge.load(part("head", postprocess=None, next=tiers.cloud.url, codec=codec))
+    samples = measured(tiers.mobile, inputs, tiers.edge.url, codec=codec)
+    assert digests(samples) == alone
+    raw_bytes = 4 * 8 * 8 * 4
+    sent = [sample.links[1].sent_bytes for sample in samples]
+    if codec == "base64-json":
+        assert all(raw_bytes * 4 / 3 < each < raw_bytes * 4 / 3 + 500 for each in sent)
+    else:
+        assert all(each < raw_bytes + 500 for each in sent)
 
 
 def test_a_failing_input_is_named(tiers, part, tmp_path, failure, image):
