@@ -28,7 +28,8 @@ def judge_rounds(
     Notes
     -----
     The figure is the median over the inputs of this round's latency against the median over all rounds of the same
-    input, so that of three rounds the one that is off does not accuse the others. Doubtful at most: a strategy whose rounds really differ must keep the rounds that show it.
+    input, so that of three rounds the one that is off does not accuse the others. Doubtful at most: a strategy whose
+    rounds really differ must keep the rounds that show it.
 
     Examples
     --------
