@@ -191,6 +191,31 @@ JOIN place e ON e.id = s.environment_id
 LEFT JOIN flips ON flips.accuracy_id = c.accuracy_id AND flips.identity_id = c.identity_id
 """
 
+# An analysis is stored once per subject, environment and percentile; storing it anew replaces it.
+_ANALYSED = """
+    SELECT a.id, a.subject, e.key AS environment, e.launcher, e.scale, a.percentile, a.equivalent_within,
+           a.confidence_level, a.adjustment, a.created_at
+    FROM analysis a JOIN environment e ON e.id = a.environment_id
+"""
+
+_RANKING = f"""
+SELECT a.subject, a.environment, a.launcher, a.scale, a.percentile, r.rank, r.worst_rank, r.letters, r.operator,
+       r.placement, r.estimate_s, r.low_s, r.high_s, a.confidence_level, r.ratio_to_best, r.samples, r.rounds, r.inputs,
+       r.effective_samples, r.rounds_share, r.inputs_share, r.rest_share, r.mean_s, r.median_s, r.iqr_s, r.outliers,
+       r.shapiro_statistic, r.shapiro_pvalue, r.refusal
+FROM analysis_strategy r JOIN ({_ANALYSED}) a ON a.id = r.analysis_id
+"""
+
+_PAIRWISE = f"""
+SELECT a.subject, a.environment, a.launcher, a.scale, p.family, f.kind, f.pvalue AS kruskal_wallis_pvalue,
+       p.left_strategy, p.right_strategy, p.conover_pvalue, a.adjustment, p.significant, p.delta, p.magnitude,
+       a.percentile, p.ratio, p.low, p.high, a.confidence_level, a.equivalent_within, p.verdict, p.rounds_needed,
+       p.inputs_needed, p.refusal, p.disagreement
+FROM analysis_pair p
+JOIN ({_ANALYSED}) a ON a.id = p.analysis_id
+JOIN analysis_family f ON f.analysis_id = p.analysis_id AND f.family = p.family
+"""
+
 # What a strategy costs each tier of its route. A tier sends requests over the link that starts at it and answers over
 # the one that ends there.
 _TIER_COSTS = f"""
@@ -235,6 +260,8 @@ VIEWS: Mapping[str, str] = {
     "link_check": _LINK_CHECK,
     "tier_costs": _TIER_COSTS,
     "accuracy_drop": _ACCURACY_DROP,
+    "ranking": _RANKING,
+    "pairwise": _PAIRWISE,
 }
 
 

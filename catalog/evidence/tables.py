@@ -344,3 +344,116 @@ class Slo(EvidenceTable, table=True):
     name: str = Field(primary_key=True)
     latency: dict[str, float] = _json()
     accuracy: dict[str, float] = _json()
+
+
+class Analysis(EvidenceTable, table=True):
+    """One analysis of one subject in one environment; `evidence_key` is the content key of all that it rests on."""
+
+    __tablename__ = "analysis"
+
+    id: int | None = Field(default=None, primary_key=True)
+    environment_id: int = _reference("environment.id")
+    subject: str
+    evidence_key: str = Field(unique=True)
+    percentile: float
+    equivalent_within: float
+    confidence_level: float
+    adjustment: str
+    n_resamples: int
+    seed: int
+    created_at: str
+
+
+class AnalysisStrategy(EvidenceTable, table=True):
+    """A strategy's rank, the asked percentile with its interval, and its description."""
+
+    __tablename__ = "analysis_strategy"
+
+    id: int | None = Field(default=None, primary_key=True)
+    analysis_id: int = _parent("analysis.id")
+    operator: str
+    placement: str
+    rank: int
+    worst_rank: int
+    letters: str
+    estimate_s: float
+    low_s: float | None = None
+    high_s: float | None = None
+    refusal: str | None = None
+    ratio_to_best: float
+    samples: int
+    rounds: int
+    inputs: int
+    mean_s: float
+    median_s: float
+    iqr_s: float
+    outliers: int
+    shapiro_statistic: float | None = None
+    shapiro_pvalue: float | None = None
+    rounds_share: float | None = None
+    inputs_share: float | None = None
+    rest_share: float | None = None
+    effective_samples: float | None = None
+
+
+class AnalysisFamily(EvidenceTable, table=True):
+    """The Kruskal-Wallis test of a family."""
+
+    __tablename__ = "analysis_family"
+
+    id: int | None = Field(default=None, primary_key=True)
+    analysis_id: int = _parent("analysis.id")
+    family: str
+    kind: str
+    questions: list[str] = _json()
+    members: list[str] = _json()
+    left_out: list[str] = _json()
+    statistic: float | None = None
+    pvalue: float
+    degrees_of_freedom: int
+    rejected: bool
+
+
+class AnalysisPair(EvidenceTable, table=True):
+    """Two strategies of a family: the study's post-hoc test and effect size, and the ratio that decides."""
+
+    __tablename__ = "analysis_pair"
+
+    id: int | None = Field(default=None, primary_key=True)
+    analysis_id: int = _parent("analysis.id")
+    family: str
+    left_strategy: str
+    right_strategy: str
+    conover_pvalue: float
+    conover_unadjusted_pvalue: float
+    significant: bool
+    delta: float
+    magnitude: str
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: str
+    rounds_needed: int | None = None
+    inputs_needed: int | None = None
+    refusal: str | None = None
+    disagreement: str | None = None
+
+
+class AnalysisDrop(EvidenceTable, table=True):
+    """Accuracy lost against identity, paired by item."""
+
+    __tablename__ = "analysis_drop"
+
+    id: int | None = Field(default=None, primary_key=True)
+    analysis_id: int = _parent("analysis.id")
+    operator: str
+    provider: str
+    metric: str
+    drop_pp: float
+    low_pp: float
+    high_pp: float
+    items: int
+    mcnemar_pvalue: float | None = None
+    lost: int | None = None
+    gained: int | None = None
+    note: str | None = None

@@ -101,7 +101,7 @@ class FamilyAnalysis:
 
     def _comparison(self, row: int, column: int) -> PairComparison:
         delta, medians = float(self.delta[row, column]), (float(self.median[row]), float(self.median[column]))
-        significant = True and bool(self.post_hoc.pvalue[row, column] < self.alpha)
+        significant = self.rejected and bool(self.post_hoc.pvalue[row, column] < self.alpha)
         return PairComparison(
             left=self.members[row],
             right=self.members[column],

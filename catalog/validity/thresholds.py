@@ -48,8 +48,8 @@ class Thresholds:
     warmup_pvalue: float = 0.01
     warmup_pairs: int = 8
 
-    # How far a round is from the median of all, median over inputs. Only ever doubtful: to reject a round because it differs
-    # would make the rounds look more alike than they are.
+    # How far a round is from the median of all, median over inputs. Only ever doubtful: to reject a round because it
+    # differs would make the rounds look more alike than they are.
     drift_pct: float = 20.0
 
 

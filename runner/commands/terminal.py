@@ -9,7 +9,7 @@ from rich.console import Console
 
 # A pipe has no width of its own; our tables fit 100 columns.
 out = Console(width=None if sys.stdout.isatty() else 100)
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 DatabaseOption = Annotated[
     str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")

@@ -22,8 +22,8 @@ from runner.graph import (
 )
 from runner.operators.base import Applied, Context, Refusal
 
-# Beyond this one part is more than twice the other, and its tier carries the model nearly alone.
-_LARGEST_SHARE = 2 / 3
+# Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
+_LARGEST_SHARE = 4 / 5
 
 
 class PartitionOptions(BaseModel):
@@ -79,16 +79,18 @@ class Partition:
 
     def _details(self, analysis: Analysis, chosen: Cut, targets: tuple[Path, Path]) -> Mapping[str, object]:
         head, tail = (stored_bytes(target) for target in targets)
+        percent = 100 * head / (head + tail)
+        uneven = f"head and tail hold {percent:.1f} % / {100 - percent:.1f} % of the bytes"
         return {
             "cut": self.declared.cut,
-            "where": analysis.skeleton[chosen.segment].name,
-            "inside": chosen.inside_segment,
+            "place": analysis.place_of(chosen),
             "tensors": [asdict(tensor) for tensor in chosen.tensors],
             "side": [asdict(tensor) for tensor in chosen.side],
+            "exact": chosen.exact,
             "crossing_bytes": chosen.crossing_bytes,
             "head_bytes": head,
             "tail_bytes": tail,
-            "warnings": [],
+            "warnings": [] if chosen.balanced else [uneven],
         }
 
 
@@ -109,7 +111,7 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
     Raises
     ------
     Refusal
-        When the model has control flow, when nothing parts it, or when one part would be more than twice the other.
+        When the model has control flow, when nothing parts it, or when one part would hold less than a fifth.
 
     Notes
     -----
@@ -136,8 +138,8 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
     if max(cut.head_bytes, cut.tail_bytes) > _LARGEST_SHARE * total:
         head = 100 * cut.head_bytes / total
         raise Refusal(
-            f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and neither part "
-            f"may be more than twice the other{_heaviest(analysis)}"
+            f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and each part "
+            f"is to hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{_heaviest(analysis)}"
         )
     return cut
 

@@ -13,7 +13,7 @@ from runner.host import has_vnni
 from runner.operators.base import Applied, Context, Refusal
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
-from runner.operators.quantizers.preparation import Prepared, prepare, quantized_nodes
+from runner.operators.quantizers.preparation import Prepared, prepare, quantized_nodes, refuse_several_inputs
 
 # int8 weights are a quarter of the floats, so a result can pass protobuf's 2 GiB only above this.
 _EXTERNAL_DATA_BYTES = 2**32
@@ -92,8 +92,6 @@ class StaticPtq:
         OperatorError
             When there is no calibration data, or the tool fails.
         """
-        if not context.calibration:
-            raise OperatorError("static_ptq needs calibration inputs, and there are none")
         results: list[Path] = []
         details: list[Mapping[str, object]] = []
         feeds: Feeds | None = None
@@ -128,9 +126,7 @@ class StaticPtq:
 
 
 def _first(prepared: Prepared, context: Context) -> Feeds:
-    if len(prepared.inputs) != 1:
-        raise Refusal(
-            f"static_ptq calibrates models with one input, this one has {len(prepared.inputs)}: "
-            f"{', '.join(prepared.inputs)}"
-        )
+    refuse_several_inputs(prepared.inputs)
+    if not context.calibration:
+        raise OperatorError("static_ptq needs calibration inputs, and there are none (runner apply: --calibration)")
     return FirstPart(prepared.inputs[0], context.calibration)

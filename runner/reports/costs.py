@@ -62,7 +62,10 @@ def _table(
 ) -> Table:
     table = Table(
         title=Text(f"{rows[0]['subject']} · cost per tier · launcher {rows[0]['launcher']}"),
-        caption="mean over rounds, CPU time and bytes per inference, the highest memory; a tier that only relays loads nothing",
+        caption=(
+            "mean over rounds, CPU time and bytes per inference, the highest memory; "
+            "a tier that only relays loads nothing"
+        ),
         title_justify="left",
         caption_justify="left",
         pad_edge=False,

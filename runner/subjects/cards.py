@@ -89,8 +89,8 @@ DESCRIPTIONS: Mapping[str, Description] = {
         architecture=(
             f"Input 1x1xHxW (used at {SIZE}x{SIZE}). A 3x3 stem of width 64 and stride 2, then bottleneck stages "
             "64/32 x 2, 128/48 x 3 (stride 2) and 128/32 x 5 with dilation 2; the last five blocks are identical. "
-            "Dense upsampling: four parallel 3x3 convolutions with dilations 1 to 4, summed, their channels shuffled into "
-            f"pixels: {CLASSES} classes, background and ten garments."
+            "Dense upsampling: four parallel 3x3 convolutions with dilations 1 to 4, summed, their channels shuffled "
+            f"into pixels: {CLASSES} classes, background and ten garments."
         ),
         items=_CANVAS_ITEMS,
         inputs=_CANVAS_INPUTS,

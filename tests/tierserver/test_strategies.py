@@ -13,6 +13,7 @@ import pytest
 from tierserver.messages import (
     Evaluate,
     LinkProbe,
+    LoadResult,
     Measure,
     MeasureResult,
     Postprocess,
@@ -22,6 +23,7 @@ from tierserver.messages import (
     StatsResult,
     Unload,
 )
+from tierserver.pipeline import postprocess
 
 
 def measured(tier, inputs, url=None, *, repetitions=2):
@@ -140,6 +142,14 @@ def test_a_part_that_cannot_work_is_refused_when_loaded(tiers, part, failure, ch
         tiers.mobile.load(broken)
 
 
+@pytest.mark.parametrize(
+    ("size", "says"), [((10, 8), "its multiples, got 10 x 8"), ((8, 8), r"needs an output \[1, classes, 64\]")]
+)
+def test_a_map_of_cells_that_the_graph_does_not_give_is_refused(tiers, part, failure, size, says):
+    with pytest.raises(failure, match=says):
+        tiers.mobile.load(part("segment", postprocess=Postprocess("label_map", cell=4, height=size[0], width=size[1])))
+
+
 def test_a_file_that_is_no_model_is_refused(tiers, part, failure, tmp_path, models):
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x09 not a model")
     models["broken"] = str(tmp_path / "broken.onnx")
@@ -177,6 +187,20 @@ def test_segmentation_is_scored_per_class(tiers, part, image, tmp_path):
         assert item["unions"][0] == counted  # every counted pixel is class 0 in truth
         assert item["intersections"][0] + sum(item["unions"][1:]) == counted
         assert sum(item["intersections"][1:]) == 0 and "top1" not in item
+
+
+def test_dense_upsampling_is_laid_out_as_a_map():
+    cells = np.arange(16, dtype=np.uint8).reshape(2, 2, 2, 2)  # [row in cell, column in cell, cell row, cell column]
+    scores = np.eye(16, dtype=np.float32)[cells.ravel()].T[np.newaxis]
+    labels = postprocess({"out": scores}, Postprocess("label_map", cell=2, height=4, width=4))["labels"]
+    np.testing.assert_array_equal(labels, [[0, 4, 1, 5], [8, 12, 9, 13], [2, 6, 3, 7], [10, 14, 11, 15]])
+
+
+def test_loading_tells_the_nodes_of_each_execution_provider(tiers, part):
+    for model, kinds in (("whole", 4), ("head", 2)):
+        result = LoadResult.from_json(tiers.mobile.load(part(model, postprocess=None)))
+        (nodes,) = result.provider_nodes.values()
+        assert set(nodes) == {"CPUExecutionProvider"} and 0 < nodes["CPUExecutionProvider"] <= kinds
 
 
 def test_an_items_file_that_is_none_is_refused(tiers, part, failure, tmp_path, image):

@@ -62,10 +62,7 @@ def prepare(model: Path, directory: Path) -> Prepared:
     """
     directory.mkdir(exist_ok=True)
     file = read_model(model)
-    found = quantized_nodes(file.graph)
-    if found:
-        kinds = ", ".join(f"{count} {op_type}" for op_type, count in found.most_common(3))
-        raise Refusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+    refuse_quantized(file.graph)
     target = directory / "model.onnx"
     if _opset(file.model) < _MINIMUM_OPSET:
         _convert(file, target)
@@ -73,9 +70,7 @@ def prepare(model: Path, directory: Path) -> Prepared:
         write_part(whole(read_structure(file)), target)
     else:
         shutil.copyfile(model, target)
-    initializers = {tensor.name for tensor in file.graph.initializer}
-    inputs = [value.name for value in file.graph.input if value.name not in initializers]
-    return Prepared(target, inputs, file.size_bytes)
+    return Prepared(target, input_names(file.graph), file.size_bytes)
 
 
 def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
@@ -83,6 +78,27 @@ def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
     return Counter(
         node.op_type for node in graph.node if node.op_type in _QUANTIZED or node.op_type.startswith("QLinear")
     )
+
+
+def refuse_quantized(graph: onnx.GraphProto) -> None:
+    """Raise Refusal for a graph that is quantized already."""
+    found = quantized_nodes(graph)
+    if found:
+        kinds = ", ".join(f"{count} {op_type}" for op_type, count in found.most_common(3))
+        raise Refusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+
+
+def refuse_several_inputs(inputs: Sequence[str]) -> None:
+    """Raise Refusal unless there is one input, which is what calibration data are for."""
+    if len(inputs) != 1:
+        names = ", ".join(inputs)
+        raise Refusal(f"static_ptq calibrates models with one input, this one has {len(inputs)}: {names}")
+
+
+def input_names(graph: onnx.GraphProto) -> list[str]:
+    """Inputs that are no initializers."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in initializers]
 
 
 def _convert(file: ModelFile, target: Path) -> None:

@@ -1,0 +1,28 @@
+"""Evidence analysed: the study's tests and the analysis that decides, side by side, and stored for answers to cite."""
+
+from catalog.analysis.disagreement import disagreement
+from catalog.analysis.settings import AnalysisSettings
+from catalog.analysis.storing import analysis_stored, store_analysis
+from catalog.analysis.subject import (
+    DropResult,
+    FamilyResult,
+    PairResult,
+    StrategyResult,
+    SubjectResult,
+    analyse_subject,
+    evidence_key,
+)
+
+__all__ = [
+    "AnalysisSettings",
+    "DropResult",
+    "FamilyResult",
+    "PairResult",
+    "StrategyResult",
+    "SubjectResult",
+    "analyse_subject",
+    "analysis_stored",
+    "disagreement",
+    "evidence_key",
+    "store_analysis",
+]

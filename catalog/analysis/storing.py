@@ -1,0 +1,146 @@
+"""Results of an analysis as rows. The caller commits; older results on the same question are replaced."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+from sqlmodel import Session, SQLModel
+
+from catalog.analysis.subject import DropResult, FamilyResult, PairResult, StrategyResult, SubjectResult
+from catalog.evidence.tables import Analysis, AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
+from catalog.evidence.writing import utc_text
+
+
+def analysis_stored(session: Session, evidence_key: str) -> bool:
+    """Whether there is an analysis that rests on exactly this evidence."""
+    found = session.execute(select(_sql(Analysis.id)).where(_sql(Analysis.evidence_key) == evidence_key)).first()
+    return found is not None
+
+
+def store_analysis(session: Session, result: SubjectResult) -> int:
+    """Store a result and forget the older ones of this subject, environment and percentile; returns its id."""
+    session.execute(
+        delete(Analysis).where(
+            _sql(Analysis.subject) == result.subject,
+            _sql(Analysis.environment_id) == result.environment.id,
+            _sql(Analysis.percentile) == result.settings.percentile,
+        )
+    )
+    row = Analysis(
+        subject=result.subject,
+        environment_id=result.environment.id,
+        evidence_key=result.evidence_key,
+        created_at=utc_text(datetime.now(UTC)),
+        **asdict(result.settings),
+    )
+    session.add(row)
+    session.flush()
+    assert row.id is not None
+    percentile = result.settings.percentile
+    _insert(session, AnalysisStrategy, row.id, (_strategy(each, percentile) for each in result.strategies))
+    _insert(session, AnalysisFamily, row.id, map(_family, result.families))
+    _insert(session, AnalysisPair, row.id, (_pair(each, pair) for each in result.families for pair in each.pairs))
+    _insert(session, AnalysisDrop, row.id, map(_drop, result.drops))
+    return row.id
+
+
+def _insert(session: Session, table: type[SQLModel], analysis_id: int, rows: Iterable[dict[str, Any]]) -> None:
+    listed = [{"analysis_id": analysis_id, **row} for row in rows]
+    if listed:
+        session.execute(insert(table), listed)
+
+
+def _strategy(each: StrategyResult, percentile: float) -> dict[str, Any]:
+    interval, shares = each.interval(percentile), each.shares
+    description = each.description
+    return {
+        "operator": each.evidence.operator,
+        "placement": each.evidence.placement,
+        "rank": each.rank.rank,
+        "worst_rank": each.rank.worst_rank,
+        "letters": "".join(each.rank.letters),
+        "estimate_s": interval.estimate_s,
+        "low_s": interval.low_s,
+        "high_s": interval.high_s,
+        "refusal": interval.refusal.reason if interval.refusal else None,
+        "ratio_to_best": each.ratio_to_best,
+        "samples": interval.samples,
+        "rounds": interval.rounds,
+        "inputs": interval.inputs,
+        "mean_s": description.mean,
+        "median_s": description.median,
+        "iqr_s": description.interquartile_range,
+        "outliers": description.outlier_count,
+        "shapiro_statistic": _known(description.normality.statistic),
+        "shapiro_pvalue": _known(description.normality.pvalue),
+        "rounds_share": shares.rounds_share,
+        "inputs_share": shares.inputs_share,
+        "rest_share": shares.rest_share,
+        "effective_samples": shares.effective_samples,
+    }
+
+
+def _family(each: FamilyResult) -> dict[str, Any]:
+    paper = each.paper
+    return {
+        "family": paper.family.name,
+        "kind": paper.family.kind,
+        "questions": list(paper.family.questions),
+        "members": list(paper.members),
+        "left_out": list(paper.left_out),
+        "statistic": _known(paper.kruskal_wallis.statistic),
+        "pvalue": paper.kruskal_wallis.pvalue,
+        "degrees_of_freedom": paper.kruskal_wallis.degrees_of_freedom,
+        "rejected": paper.rejected,
+    }
+
+
+def _pair(family: FamilyResult, pair: PairResult) -> dict[str, Any]:
+    needed = pair.decided.needed
+    return {
+        "family": family.paper.family.name,
+        "left_strategy": pair.paper.left,
+        "right_strategy": pair.paper.right,
+        "conover_pvalue": pair.paper.pvalue,
+        "conover_unadjusted_pvalue": pair.paper.unadjusted_pvalue,
+        "significant": pair.paper.significant,
+        "delta": pair.paper.delta,
+        "magnitude": pair.paper.magnitude,
+        "ratio": pair.decided.ratio,
+        "low": pair.decided.low,
+        "high": pair.decided.high,
+        "verdict": pair.decided.verdict.value,
+        "rounds_needed": needed.rounds if needed else None,
+        "inputs_needed": needed.inputs if needed else None,
+        "refusal": pair.decided.refusal.reason if pair.decided.refusal else None,
+        "disagreement": pair.disagreement,
+    }
+
+
+def _drop(each: DropResult) -> dict[str, Any]:
+    return {
+        "operator": each.operator,
+        "provider": each.accuracy.provider,
+        "metric": each.metric,
+        "drop_pp": each.drop.drop_pp,
+        "low_pp": each.drop.low_pp,
+        "high_pp": each.drop.high_pp,
+        "items": each.drop.items,
+        "mcnemar_pvalue": each.drop.pvalue,
+        "lost": each.drop.lost,
+        "gained": each.drop.gained,
+        "note": each.drop.note,
+    }
+
+
+def _known(value: float) -> float | None:
+    """Databases have NULL for what was not computed, not NaN."""
+    return None if math.isnan(value) else value
+
+
+def _sql(attribute: Any) -> Any:
+    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    return attribute

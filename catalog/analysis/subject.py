@@ -1,0 +1,268 @@
+"""One subject in one environment, analysed whole: described, ranked, compared by families, judged for accuracy."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.analysis.disagreement import disagreement
+from catalog.analysis.settings import AnalysisSettings
+from catalog.evidence.strategy_evidence import AccuracyEvidence, EnvironmentEvidence, StrategyEvidence
+from catalog.keys import content_key
+from catalog.statistics import (
+    Description,
+    FamilyAnalysis,
+    PairComparison,
+    StudiedOperator,
+    analyse_families,
+    strategy_name,
+    study_families,
+)
+from catalog.statistics.comparison import Comparison, compare_pairs
+from catalog.statistics.components import VarianceShares, variance_shares
+from catalog.statistics.drops import AccuracyDrop, hit_drop, pair_items
+from catalog.statistics.intervals import PercentileInterval, percentile_intervals
+from catalog.statistics.iou_drops import mean_iou_drop
+from catalog.statistics.letters import Rank
+from catalog.statistics.ranking import Ranking, rank_strategies
+from catalog.statistics.samples import Samples
+
+# Raised when the analysis itself changes, so that stored results are computed anew.
+VERSION = 1
+INTERVAL_PERCENTILES = (50.0, 90.0)
+
+
+@dataclass(frozen=True, eq=False)
+class StrategyResult:
+    """One measured strategy; `ratio_to_best` is of the asked percentile against the smallest one."""
+
+    evidence: StrategyEvidence
+    samples: Samples
+    description: Description
+    intervals: tuple[PercentileInterval, ...]
+    shares: VarianceShares
+    rank: Rank
+    ratio_to_best: float
+
+    @property
+    def name(self) -> str:
+        """`operator@placement`."""
+        return strategy_name(self.evidence.operator, self.evidence.tiers)
+
+    def interval(self, percentile: float) -> PercentileInterval:
+        """The one of this percentile; raises KeyError for another than those computed."""
+        for each in self.intervals:
+            if each.percentile == percentile:
+                return each
+        raise KeyError(percentile)
+
+
+@dataclass(frozen=True, eq=False)
+class PairResult:
+    """Two strategies of a family, as in the paper and decided; `disagreement` explains where these differ."""
+
+    paper: PairComparison
+    decided: Comparison
+    disagreement: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyResult:
+    """One family with every pair once."""
+
+    paper: FamilyAnalysis
+    pairs: tuple[PairResult, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class DropResult:
+    """What an operator loses against identity, on the provider it was judged with."""
+
+    operator: str
+    metric: str
+    accuracy: AccuracyEvidence
+    reference: AccuracyEvidence
+    drop: AccuracyDrop
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectResult:
+    """Everything known of one subject in one environment."""
+
+    subject: str
+    environment: EnvironmentEvidence
+    settings: AnalysisSettings
+    evidence_key: str
+    strategies: tuple[StrategyResult, ...]
+    ranking: Ranking
+    families: tuple[FamilyResult, ...]
+    drops: tuple[DropResult, ...]
+    unmeasured: tuple[StrategyEvidence, ...]
+
+
+def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> SubjectResult:
+    """Analyse all strategies of one subject in one environment.
+
+    Parameters
+    ----------
+    evidence : sequence of StrategyEvidence
+        Of one subject and one environment, at least one of them measured.
+    settings : AnalysisSettings
+
+    Returns
+    -------
+    SubjectResult
+
+    Raises
+    ------
+    ValueError
+        For evidence of several subjects or environments, or none that is measured.
+
+    Notes
+    -----
+    Deterministic: the draws depend on `settings.seed` alone.
+    """
+    groups = {(each.subject, each.environment.id) for each in evidence}
+    measured = [each for each in evidence if each.measured]
+    if len(groups) != 1 or not measured:
+        raise ValueError(f"expected measured strategies of one subject in one environment, got {len(groups)} groups")
+    samples = [Samples.from_arrays(each.latency_s, each.round, each.input_index) for each in measured]
+    ranking = rank_strategies(samples, settings.question(), rng=settings.seed)
+    families = study_families(_studied(evidence), _tiers(evidence))
+    pooled = {_name(each): each.latency_s for each in measured}
+    paper = analyse_families(pooled, families, adjustment=settings.adjustment)
+    by_name = dict(zip(pooled, samples, strict=True))
+    return SubjectResult(
+        subject=measured[0].subject,
+        environment=measured[0].environment,
+        settings=settings,
+        evidence_key=evidence_key(evidence, settings),
+        strategies=_strategies(measured, samples, paper.descriptions, ranking, settings),
+        ranking=ranking,
+        families=tuple(_family(each, by_name, settings) for each in paper.families),
+        drops=_drops(evidence, settings),
+        unmeasured=tuple(each for each in evidence if not each.measured),
+    )
+
+
+def evidence_key(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> str:
+    """Content key of what an analysis rests on: its settings, and the rounds and accuracies of every strategy."""
+    rows = [
+        {
+            "strategy": _name(each),
+            "latency": each.latency_key if each.measured else None,
+            "rounds": [[row.round, row.verdict, row.started_at] for row in each.rounds],
+            "accuracy": each.accuracy_key if each.accuracy else None,
+        }
+        for each in evidence
+    ]
+    return content_key({"version": VERSION, "settings": asdict(settings), "evidence": rows})
+
+
+def _name(each: StrategyEvidence) -> str:
+    return strategy_name(each.operator, each.tiers)
+
+
+def _tiers(evidence: Iterable[StrategyEvidence]) -> list[str]:
+    """In the order in which the placements name them."""
+    return list(dict.fromkeys(tier for each in evidence for tier in each.tiers))
+
+
+def _studied(evidence: Iterable[StrategyEvidence]) -> list[StudiedOperator]:
+    placements: dict[tuple[str, tuple[str, ...]], list[tuple[str, ...]]] = {}
+    for each in evidence:
+        passes = tuple(str(step["name"]) for step in each.passes)
+        placements.setdefault((each.operator, passes), []).append(each.tiers)
+    return [StudiedOperator(name, passes, tuple(found)) for (name, passes), found in placements.items()]
+
+
+def _strategies(
+    measured: Sequence[StrategyEvidence],
+    samples: Sequence[Samples],
+    descriptions: Mapping[str, Description],
+    ranking: Ranking,
+    settings: AnalysisSettings,
+) -> tuple[StrategyResult, ...]:
+    best = min(ranking.estimates_s)
+    asked = sorted({*INTERVAL_PERCENTILES, settings.percentile})
+    return tuple(
+        StrategyResult(
+            evidence=each,
+            samples=taken,
+            description=descriptions[_name(each)],
+            intervals=percentile_intervals(
+                taken,
+                asked,
+                confidence_level=settings.confidence_level,
+                n_resamples=settings.n_resamples,
+                rng=settings.seed,
+            ),
+            shares=variance_shares(taken),
+            rank=rank,
+            ratio_to_best=estimate_s / best,
+        )
+        for each, taken, rank, estimate_s in zip(measured, samples, ranking.ranks, ranking.estimates_s, strict=True)
+    )
+
+
+def _family(paper: FamilyAnalysis, samples: Mapping[str, Samples], settings: AnalysisSettings) -> FamilyResult:
+    members = [samples[name] for name in paper.members]
+    pairs = list(combinations(range(len(members)), 2))
+    decided = compare_pairs(members, settings.question(), pairs=pairs, rng=settings.seed)
+    results = []
+    for compared, found in zip(paper.comparisons(), decided, strict=True):
+        count = sum(samples[name].log_latency.size for name in (compared.left, compared.right))
+        results.append(PairResult(compared, found, disagreement(compared, found, samples=count)))
+    return FamilyResult(paper, tuple(results))
+
+
+def _drops(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> tuple[DropResult, ...]:
+    """Each operator against identity, once per accuracy: a partition that inherits one is not judged again."""
+    judged: dict[str, StrategyEvidence] = {}
+    for each in evidence:
+        if each.passes and each.accuracy is not None and each.reference is not None:
+            judged.setdefault(each.accuracy_key, each)
+    results = []
+    for each in judged.values():
+        assert each.accuracy is not None and each.reference is not None
+        drop = _drop(each.reference, each.accuracy, comparisons=len(judged), settings=settings)
+        if drop is not None:
+            results.append(DropResult(each.operator, each.accuracy.metric, each.accuracy, each.reference, drop))
+    return tuple(results)
+
+
+def _drop(
+    reference: AccuracyEvidence, candidate: AccuracyEvidence, *, comparisons: int, settings: AnalysisSettings
+) -> AccuracyDrop | None:
+    """None where the accuracies have no items, as imported ones may not."""
+    if not reference.item_ids or not candidate.item_ids:
+        return None
+    pairs = pair_items(reference.item_ids, candidate.item_ids)
+    level = settings.confidence_level
+    if candidate.top1.size:
+        hits = reference.top1[pairs.reference], candidate.top1[pairs.candidate]
+        return hit_drop(*hits, confidence_level=level, comparisons=comparisons)
+    return mean_iou_drop(
+        _pixels(reference, candidate, pairs.reference),
+        _pixels(candidate, reference, pairs.candidate),
+        confidence_level=level,
+        comparisons=comparisons,
+        n_resamples=settings.n_resamples,
+        rng=settings.seed,
+    )
+
+
+def _pixels(
+    each: AccuracyEvidence, other: AccuracyEvidence, items: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Intersections and unions of the paired items over the classes of both."""
+    classes = np.union1d(each.class_ids, other.class_ids)
+    columns = np.searchsorted(classes, each.class_ids)
+    spread = []
+    for counts in (each.intersection_px, each.union_px):
+        wide = np.zeros((items.size, classes.size), dtype=np.int64)
+        wide[:, columns] = counts[items]
+        spread.append(wide)
+    return spread[0], spread[1]
