@@ -65,7 +65,7 @@ def test_a_link_beyond_its_tolerance_makes_invalid(measurement: Make, rate: floa
         (0, {"window_throttled_s": 0.45}, "throttling", "DOUBTFUL"),
         (0, {"window_throttled_s": 0.9}, "throttling", "INVALID"),
         (0, {"window_throttled_s": 0.5}, "client starved", "DOUBTFUL"),
-        (1, {"window_waited_s": 0.6}, "waiting for a CPU", "DOUBTFUL"),
+        (1, {"window_waited_s": 1.2}, "waiting for a CPU", "DOUBTFUL"),
     ],
 )
 def test_a_tier_in_trouble(measurement: Make, tier: int, changes: dict[str, Any], rule: str, verdict: str) -> None:
@@ -84,15 +84,15 @@ def test_little_waiting_is_sound_however_little_was_computed(measurement: Make) 
     assert broken(spoil(measurement(), 0, window_cpu_seconds=0.01, window_waited_s=0.19)) == {}
 
 
-@pytest.mark.parametrize(("other", "steal", "rule"), [(0.6, 0.0, "host load"), (0.0, 0.1, "steal")])
+@pytest.mark.parametrize(("other", "steal", "rule"), [(0.9, 0.0, "host load"), (0.0, 0.1, "steal")])
 def test_a_host_that_others_use_makes_doubtful_and_says_who(
     measurement: Make, other: float, steal: float, rule: str
 ) -> None:
-    others = [{"name": "backup", "pid": 7, "cpus": 0.6}]
+    others = [{"name": "backup", "pid": 7, "cpus": 0.9}]
     load = {"cpus": 2, "other_cpus": other, "steal_cpus": steal, "others": others}
     found = broken(measurement(host_load=load))
     assert list(found) == [rule] and found[rule].verdict == "DOUBTFUL"
-    assert rule != "host load" or "backup 7: 0.60 CPUs" in str(found[rule])
+    assert rule != "host load" or "backup 7: 0.90 CPUs" in str(found[rule])
 
 
 def test_a_clock_may_be_slewed_but_not_set(measurement: Make) -> None:
