@@ -151,12 +151,41 @@ def accuracy_pairs(operators: Sequence[StudiedOperator]) -> tuple[OperatorPair, 
     """
     whole = [each for each in operators if _PARTITION not in each.passes]
     return tuple(
-        OperatorPair(left.name, right.name, _questions(right.passes))
+        OperatorPair(left.name, right.name, research_questions(right.passes))
         for left in whole
         for right in whole
         if _extends(right.passes, left.passes)
         and not any(_extends(right.passes, mid.passes) and _extends(mid.passes, left.passes) for mid in whole)
     )
+
+
+def research_questions(passes: Sequence[str]) -> tuple[str, ...]:
+    """Find the study's question that an operator belongs to.
+
+    Parameters
+    ----------
+    passes : sequence of str
+        Names of its passes in order.
+
+    Returns
+    -------
+    tuple of str
+        One of RQ1 to RQ5; empty for a single pass that the study did not have.
+
+    References
+    ----------
+    Paper, section 4.
+
+    Examples
+    --------
+    >>> research_questions(["static_ptq"]), research_questions(["static_ptq", "early_exit"])
+    (('RQ2',), ('RQ5',))
+    """
+    if not passes:
+        return ("RQ1",)
+    if len(passes) > 1:
+        return ("RQ5",)
+    return (_QUESTION_OF_PASS[passes[0]],) if passes[0] in _QUESTION_OF_PASS else ()
 
 
 def strategy_name(operator: str, placement: Sequence[str]) -> str:
@@ -184,7 +213,7 @@ def strategy_name(operator: str, placement: Sequence[str]) -> str:
 def _tier_families(operators: Sequence[StudiedOperator]) -> Iterator[Family]:
     for each in operators:
         members = _members(each, each.on_one_tier)
-        yield Family(f"tiers:{each.name}", "tiers", _questions(each.passes), members)
+        yield Family(f"tiers:{each.name}", "tiers", research_questions(each.passes), members)
 
 
 def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[Family]:
@@ -194,7 +223,7 @@ def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[Family
             whole = next((other for other in operators if other.passes == passes), None)
             singles = _members(whole, whole.on_one_tier) if whole else ()
             members = singles + _members(each, each.on_several_tiers)
-            yield Family(f"partitions:{each.name}", "partitions", _questions(each.passes), members)
+            yield Family(f"partitions:{each.name}", "partitions", research_questions(each.passes), members)
 
 
 def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> Iterator[Family]:
@@ -208,20 +237,12 @@ def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str
             nearest = sorted(each.on_several_tiers, key=lambda placement: [order[name] for name in placement])[:1]
             here = [(tier,)] if (tier,) in each.placements else []
             members += _members(each, (*here, *nearest))
-            questions |= set(_questions(each.passes)) if here or nearest else set()
+            questions |= set(research_questions(each.passes)) if here or nearest else set()
         yield Family(f"operators@{tier}", "operators", tuple(sorted(questions - {"RQ1"})), tuple(members))
 
 
 def _members(operator: StudiedOperator, placements: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(strategy_name(operator.name, placement) for placement in placements)
-
-
-def _questions(passes: Sequence[str]) -> tuple[str, ...]:
-    if not passes:
-        return ("RQ1",)
-    if len(passes) > 1:
-        return ("RQ5",)
-    return (_QUESTION_OF_PASS[passes[0]],) if passes[0] in _QUESTION_OF_PASS else ()
 
 
 def _extends(longer: Sequence[str], shorter: Sequence[str]) -> bool:

@@ -1,0 +1,49 @@
+"""`runner report`: everything known of one environment, as one page to read, print and send."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog.evidence import open_database
+from runner.commands.terminal import DatabaseOption, err, example
+from runner.errors import RunnerError
+from runner.reports.html import gather_report, render_report
+from runner.settings import RunnerSettings
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="HTML file to write; - is stdout")]
+SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]
+EnvironmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--environment", help="The beginning of a key, a launcher, or all (default: the newest complete environment)"
+    ),
+]
+
+
+def report(
+    output: OutputOption = Path("report.html"),
+    database: DatabaseOption = None,
+    environment: EnvironmentOption = None,
+    subject: SubjectOption = None,
+) -> None:
+    """Write a report as one self-contained HTML page: findings in words, figures, tables, checks."""
+    with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
+        found = gather_report(session, environment=environment, subject=subject)
+    page = render_report(found, made_at=datetime.now(UTC))
+    if str(output) == "-":
+        sys.stdout.write(page)
+        return
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RunnerError(f"{output}: cannot be written: {error.strerror}") from error
+    subjects = sum(len(each.results) for each in found.environments)
+    err.print(f"{output}: {subjects} subject(s), {len(page) // 1024} KiB", soft_wrap=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(epilog=example("runner report -o report.html"))(report)

@@ -1,0 +1,92 @@
+"""Under which conditions the numbers hold, in one paragraph and a list: nothing is read without them."""
+
+from collections.abc import Iterator, Sequence
+
+from catalog.evidence.store import EnvironmentEvidence, SloEvidence
+from runner.reports.html.gathering import EnvironmentReport
+from runner.reports.html.markup import Html, joined, tag
+
+
+def title(environment: EnvironmentEvidence) -> str:
+    """An environment's heading: `docker on h`, `phone, imported`."""
+    if environment.origin is not None:
+        return f"{environment.host}, imported from {environment.origin.name}"
+    emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
+    return f"{environment.launcher} on {environment.host}{emulated}"
+
+
+def conditions(report: EnvironmentReport) -> Html:
+    """Every fact about what was measured, how, and where."""
+    return tag("dl", (joined(tag("dt", name), tag("dd", value)) for name, value in _facts(report)))
+
+
+def in_short(report: EnvironmentReport) -> str:
+    """What the numbers are of, in a few sentences."""
+    strategies = [each for result in report.results for each in result.strategies]
+    inputs = _range([each.samples.fewest_inputs for each in strategies])
+    rounds = [len(each.evidence.rounds) for each in strategies]
+    repeated = _range([int(each.evidence.repetition.max()) + 1 for each in strategies])
+    repetitions = "once" if repeated == "1" else f"{repeated} times"
+    chosen = {each.evidence.inputs_select for each in strategies}
+    how = {"random": "chosen at random", "largest": "the largest of the data set"}
+    select = " or ".join(sorted(how.get(name or "", "how they were chosen is not told") for name in chosen))
+    told = (
+        f"End-to-end latencies of a single stream of requests, one at a time, on unloaded tiers. {inputs} inputs "
+        f"({select}) in {_range(rounds)} round(s), each input {repetitions} a round."
+    )
+    if min(rounds) < 2:
+        told += " One round alone supports description, not decisions."
+    if report.environment.origin is not None:
+        return f"Imported, not measured here. {told}"
+    if report.environment.scale != "1":
+        told += f" Emulated at {report.environment.scale}: budgets are judged on the emulation only."
+    if report.environment.launcher == "process":
+        told += " Tiers are processes with links paced in user space, not containers."
+    return f"Measured. {told}"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB"
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
+    where, settings = report.environment, report.results[0].settings
+    yield "Environment", f"{where.key[:16]}, {where.provenance}"
+    if where.origin is None:
+        yield "Launcher", f"{where.launcher}, {where.engine}, scale {where.scale}"
+        yield (
+            "Host",
+            (
+                f"{where.host}: {where.cpu_model}, {where.cpu_count} CPUs, {_gib(where.memory_bytes)}, "
+                f"kernel {where.kernel}"
+            ),
+        )
+        yield "Software", f"ONNX Runtime {where.onnxruntime}, Tierwise {where.tierwise}"
+    else:
+        yield "File", f"{where.origin.name}, SHA-256 {where.origin.sha256[:16]}…, imported {where.origin.imported_at}"
+    for tier in report.tiers:
+        limits = f"{tier['cpus']:g} CPUs, {_gib(tier['memory_bytes'])}, {tier['threads']} thread(s), {tier['provider']}"
+        yield f"Tier {tier['tier']}", limits
+    rows = [row for result in report.results for each in result.strategies for row in each.evidence.rounds]
+    yield "From, to", f"{min(row.started_at for row in rows)}, {max(row.finished_at for row in rows)}"
+    yield (
+        "Question",
+        (
+            f"p{settings.percentile:g} of latency, equivalent within {100 * settings.equivalent_within:g} %, "
+            f"{100 * settings.confidence_level:g} % confidence for all comparisons of a question together, "
+            f"{settings.n_resamples} draws of inputs"
+        ),
+    )
+    for slo in report.slos:
+        yield f"SLO {slo.name}", _slo(slo)
+
+
+def _slo(slo: SloEvidence) -> str:
+    limits = [f"p{percentile:g} at most {1e3 * limit_s:g} ms" for percentile, limit_s in slo.latency_s.items()]
+    limits += [f"drop at most {slo.max_drop_pp:g} points"] if slo.max_drop_pp is not None else []
+    limits += [f"accuracy at least {slo.min_pct:g} %"] if slo.min_pct is not None else []
+    return ", ".join(limits) or "no limits"

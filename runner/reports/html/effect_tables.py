@@ -1,0 +1,117 @@
+"""Matrices of effect sizes, laid out as the study's Tables 5 and 7 to 16."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from catalog.analysis import FamilyResult, PairResult, SubjectResult
+from catalog.statistics import Family
+from runner.reports.html.codes import Codes, split
+from runner.reports.html.markup import Child, Html, joined, table, tag
+
+FOOTNOTE = (
+    "Row against column above the diagonal, column against row below it, as in the study: the member listed first "
+    "against the one listed later. A minus sign: the first one has the lower latency, it is the faster one. "
+    "L, M, S, N: large, medium, small, negligible (Cliff's delta). Empty: not significant. ·: not measured. "
+    "†: the analysis that decides says otherwise."
+)
+_TIERS = {(): "5", ("static_ptq",): "10", ("early_exit",): "11", ("static_ptq", "early_exit"): "14"}
+_PARTITIONS = {("partition",): ("12", "13"), ("static_ptq", "early_exit", "partition"): ("15", "16")}
+_OPERATORS = {"operators@mobile": "7", "operators@edge": "8", "operators@cloud": "9"}
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """One family of all subjects."""
+
+    family: Family
+    by_subject: Mapping[str, FamilyResult]
+    codes: Codes
+
+    def cell(self, subject: str | None, left: str, right: str) -> str:
+        found = self._pairs(subject).get((left, right)) if subject else None
+        if found is None:
+            return "·" if subject else ""
+        return found.paper.symbol + ("†" if found.disagreement else "")
+
+    def _pairs(self, subject: str) -> Mapping[tuple[str, str], PairResult]:
+        pairs = self.by_subject[subject].pairs if subject in self.by_subject else ()
+        return {(each.paper.left, each.paper.right): each for each in pairs}
+
+
+def effect_tables(results: Sequence[SubjectResult], codes: Codes) -> Iterator[Html]:
+    """All matrices, family by family, two subjects to a triangle."""
+    families = {each.paper.family.name: each.paper.family for result in results for each in result.families}
+    passes = _passes(results)
+    for family in families.values():
+        found = {
+            result.subject: each
+            for result in results
+            for each in result.families
+            if each.paper.family.name == family.name
+        }
+        matrix = _Matrix(family, found, codes)
+        if family.kind == "partitions":
+            yield from _partition_tables(matrix, _PARTITIONS.get(passes[family.name.partition(":")[2]], ("", "")))
+        elif family.kind == "tiers":
+            known = _TIERS.get(passes[family.name.partition(":")[2]], "")
+            yield from _triangles(matrix, family.members, known, lambda name: codes.placements[split(name)[1]])
+        else:
+            yield from _triangles(matrix, family.members, _OPERATORS.get(family.name, ""), codes.head)
+
+
+def _passes(results: Sequence[SubjectResult]) -> Mapping[str, tuple[str, ...]]:
+    evidence = [each for result in results for each in (*(s.evidence for s in result.strategies), *result.unmeasured)]
+    return {each.operator: tuple(str(step["name"]) for step in each.passes) for each in evidence}
+
+
+def _partition_tables(matrix: _Matrix, known: tuple[str, str]) -> Iterator[Html]:
+    """Placements across tiers among themselves, then each of them against every single tier."""
+    operator = matrix.family.name.partition(":")[2]
+    across = [name for name in matrix.family.members if split(name)[0] == operator]
+    single = [name for name in matrix.family.members if split(name)[0] != operator]
+
+    def head(name: str) -> str:
+        return matrix.codes.placements[split(name)[1]]
+
+    if len(across) > 1:
+        yield from _triangles(matrix, across, known[0], head)
+    if not single:
+        return
+    for subject in matrix.by_subject:
+        rows = [[head(row), *(_turned(matrix.cell(subject, column, row)) for column in single)] for row in across]
+        corner = f"{matrix.codes.operators[operator]} \\ {matrix.codes.operators[split(single[0])[0]]}"
+        caption = _caption(f"{matrix.family.name}, {subject}: rows against columns", known[1])
+        yield table(caption, [corner, *map(head, single)], rows, class_="matrix")
+
+
+def _turned(cell: str) -> str:
+    """The same effect the other way round: the members are listed the single tiers first."""
+    if cell in ("", "·", "†"):
+        return cell
+    return cell[1:] if cell.startswith("-") else f"-{cell}"
+
+
+def _triangles(matrix: _Matrix, members: Sequence[str], known: str, head: Callable[[str], Child]) -> Iterator[Html]:
+    subjects = list(matrix.by_subject)
+    for start in range(0, len(subjects), 2):
+        upper, lower = subjects[start], subjects[start + 1] if start + 1 < len(subjects) else None
+        rows = [
+            [head(row), *(_triangle_cell(matrix, members, (i, j), upper, lower) for j in range(len(members)))]
+            for i, row in enumerate(members)
+        ]
+        said = f"{matrix.family.name}: {upper} above" + (f", {lower} below" if lower else "")
+        yield table(_caption(said, known), ["", *map(head, members)], rows, class_="matrix")
+
+
+def _triangle_cell(
+    matrix: _Matrix, members: Sequence[str], place: tuple[int, int], upper: str, lower: str | None
+) -> str:
+    row, column = place
+    if row == column:
+        return "-"
+    subject = upper if row < column else lower
+    return matrix.cell(subject, members[min(place)], members[max(place)])
+
+
+def _caption(said: str, known: str) -> Html:
+    return joined(said, tag("span", f" (as Table {known})", class_="muted") if known else None)

@@ -1,0 +1,152 @@
+"""From the evidence to what a report shows: one environment at a time, never mixed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
+from catalog.evidence import store
+from catalog.evidence.breakdown import Breakdown, mean_breakdowns
+from runner.errors import RunnerError
+
+_LINKS = """
+SELECT link, direction, declared_bit_per_s, AVG(measured_bit_per_s) AS mean_bit_per_s, MIN(deviation_pct) AS least_pct,
+       MAX(deviation_pct) AS most_pct, MIN(tolerance_pct) AS tolerance_pct, AVG(rtt_s) AS rtt_s, COUNT(*) AS probes
+FROM link_check WHERE environment = :environment AND verdict <> 'INVALID'
+GROUP BY link, direction, declared_bit_per_s ORDER BY link, direction DESC
+"""
+_VERDICTS = """
+SELECT subject, operator, placement, round, status, verdict, reason FROM measurement
+WHERE environment_id = :environment AND latency_key IN (SELECT latency_key FROM strategy WHERE declared)
+ORDER BY subject, operator, placement, round, id
+"""
+_TIERS = """
+SELECT DISTINCT t.tier, t.cpus, t.memory_bytes, t.threads, t.provider
+FROM tier_run t JOIN measurement m ON m.id = t.measurement_id
+WHERE m.environment_id = :environment AND m.status = 'complete' ORDER BY t.cpus, t.tier
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class EnvironmentReport:
+    """All subjects measured in one environment, analysed, with what surrounds them."""
+
+    environment: store.EnvironmentEvidence
+    results: tuple[SubjectResult, ...]
+    unmeasured: tuple[store.StrategyEvidence, ...]
+    slos: tuple[store.SloEvidence, ...]
+    breakdowns: Mapping[str, Breakdown]
+    costs: tuple[Mapping[str, Any], ...]
+    links: tuple[Mapping[str, Any], ...]
+    verdicts: tuple[Mapping[str, Any], ...]
+    tiers: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one page shows, and which environments have evidence that it does not show."""
+
+    environments: tuple[EnvironmentReport, ...]
+    left_out: tuple[store.EnvironmentEvidence, ...]
+
+
+def gather_report(
+    session: Session,
+    *,
+    environment: str | None = None,
+    subject: str | None = None,
+    settings: AnalysisSettings | None = None,
+) -> Report:
+    """Analyse what a page is to show.
+
+    Parameters
+    ----------
+    session : Session
+    environment : str, optional
+        The beginning of a key, a launcher (`docker`, `process`, `imported`), or `all`; by default the newest
+        environment in which every strategy that can run has its declared rounds, or else the newest one.
+    subject : str, optional
+        Only this subject.
+    settings : AnalysisSettings, optional
+
+    Raises
+    ------
+    RunnerError
+        Without evidence, or for an environment that is not there.
+    """
+    evidence = store.strategy_evidence(session, subject=subject)
+    groups: dict[str, list[store.StrategyEvidence]] = {}
+    for each in evidence:
+        groups.setdefault(each.environment.key, []).append(each)
+    measured = [members for members in groups.values() if any(each.measured for each in members)]
+    if not measured:
+        what = f"of {subject} " if subject else ""
+        raise RunnerError(
+            f"no evidence {what}to report yet; `runner status` lists what there is, fill it with: runner fill-catalog"
+        )
+    chosen = _chosen(measured, environment)
+    costs = store.tier_costs(session, subject=subject)
+    slos = store.slo_evidence(session)
+    return Report(
+        tuple(_report(session, members, costs, slos, settings or AnalysisSettings()) for members in chosen),
+        tuple(members[0].environment for members in measured if members not in chosen),
+    )
+
+
+def _chosen(measured: Sequence[list[store.StrategyEvidence]], wanted: str | None) -> list[list[store.StrategyEvidence]]:
+    if wanted is None:
+        return [max(measured, key=lambda members: (_complete(members), _newest(members)))]
+    found = [members for members in measured if wanted == "all" or _matches(members[0].environment, wanted)]
+    if not found:
+        known = ", ".join(
+            f"{members[0].environment.key[:12]} ({members[0].environment.launcher})" for members in measured
+        )
+        raise RunnerError(f"no environment {wanted!r} with evidence; there are {known}, or all")
+    return found
+
+
+def _matches(environment: store.EnvironmentEvidence, wanted: str) -> bool:
+    return environment.key.startswith(wanted) or environment.launcher == wanted
+
+
+def _complete(members: Sequence[store.StrategyEvidence]) -> bool:
+    return all(len(each.rounds) >= each.rounds_declared for each in members if each.status == "applicable")
+
+
+def _newest(members: Sequence[store.StrategyEvidence]) -> str:
+    return max(row.finished_at for each in members for row in each.rounds)
+
+
+def _report(
+    session: Session,
+    members: Sequence[store.StrategyEvidence],
+    costs: Sequence[Mapping[str, Any]],
+    slos: Sequence[store.SloEvidence],
+    settings: AnalysisSettings,
+) -> EnvironmentReport:
+    environment = members[0].environment
+    subjects: dict[str, list[store.StrategyEvidence]] = {}
+    for each in members:
+        subjects.setdefault(each.subject, []).append(each)
+    return EnvironmentReport(
+        environment=environment,
+        results=tuple(
+            analyse_subject(own, settings) for own in subjects.values() if any(each.measured for each in own)
+        ),
+        unmeasured=tuple(each for each in members if not each.measured),
+        slos=tuple(slos),
+        breakdowns=mean_breakdowns(session, members),
+        costs=tuple(row for row in costs if row["environment"] == environment.key),
+        links=_rows(session, _LINKS, environment=environment.key),
+        verdicts=tuple(
+            row for row in _rows(session, _VERDICTS, environment=environment.id) if row["subject"] in subjects
+        ),
+        tiers=_rows(session, _TIERS, environment=environment.id),
+    )
+
+
+def _rows(session: Session, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:
+    return tuple(dict(row) for row in session.execute(text(query), values).mappings())

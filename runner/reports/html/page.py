@@ -1,0 +1,158 @@
+"""The whole report as one page that needs nothing else: no network, no script."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from runner.reports.html.accuracy_pairs import study_accuracies
+from runner.reports.html.accuracy_table import accuracy_table, wilcoxon_table
+from runner.reports.html.checks import links_table, unmeasured_list, verdict_section
+from runner.reports.html.codes import codes_of
+from runner.reports.html.conditions import conditions, in_short, title
+from runner.reports.html.effect_tables import FOOTNOTE, effect_tables
+from runner.reports.html.gathering import EnvironmentReport, Report
+from runner.reports.html.markup import Child, Html, Ids, details, joined, tag
+from runner.reports.html.style import CSS, patterns
+from runner.reports.html.subject_section import subject_section
+from runner.reports.html.summary import QuestionSummary, summarise
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A section with its place in the table of contents; `inner` are entries below it."""
+
+    id: str
+    heading: str
+    body: Html
+    inner: tuple[tuple[str, str], ...] = ()
+
+
+def render_report(report: Report, *, made_at: datetime) -> str:
+    """A page of a report.
+
+    Parameters
+    ----------
+    report : Report
+    made_at : datetime
+        Shown at the top.
+
+    Returns
+    -------
+    str
+        An HTML document, UTF-8.
+    """
+    ids = Ids()
+    sections = [
+        (each, ids.new("environment", str(number)), list(_parts(each, ids)))
+        for number, each in enumerate(report.environments, 1)
+    ]
+    name = "Tierwise report"
+    return "<!DOCTYPE html>\n" + tag(
+        "html",
+        tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+            tag("title", name),
+            tag("style", Html(CSS)),
+        ),
+        tag(
+            "body",
+            patterns(),
+            tag("h1", name),
+            tag("p", f"Made {made_at:%Y-%m-%d %H:%M} UTC. {_left_out(report)}", class_="muted"),
+            _contents(sections),
+            tag("main", (_environment(*each) for each in sections)),
+        ),
+        lang="en",
+    )
+
+
+def _left_out(report: Report) -> str:
+    if not report.left_out:
+        return ""
+    names = ", ".join(f"{title(each)} ({each.key[:12]})" for each in report.left_out)
+    return f"Evidence of other environments is not in it and never mixed with it: {names}; choose with --environment."
+
+
+def _environment(report: EnvironmentReport, id_: str, parts: list[_Part]) -> Html:
+    inner = (joined(tag("h3", part.heading, id=part.id) if part.heading else None, part.body) for part in parts)
+    return tag("section", tag("h2", title(report.environment), id=id_), inner)
+
+
+def _contents(sections: list[tuple[EnvironmentReport, str, list[_Part]]]) -> Html:
+    def link(id_: str, name: str) -> Html:
+        return tag("a", name, href=f"#{id_}")
+
+    def entries(parts: list[_Part]) -> Iterator[Html]:
+        for part in parts:
+            if part.heading:
+                yield tag("li", link(part.id, part.heading))
+            for id_, name in part.inner:
+                yield tag("li", link(id_, name))
+
+    listed = (
+        joined(tag("p", link(id_, title(report.environment))), tag("ul", entries(parts)))
+        for report, id_, parts in sections
+    )
+    return tag("nav", listed, aria_label="Contents")
+
+
+def _parts(report: EnvironmentReport, ids: Ids) -> Iterator[_Part]:
+    yield _Part(ids.new("summary"), "In words", _summary(report))
+    yield _Part(ids.new("conditions"), "Conditions", conditions(report))
+    subjects = [(ids.new("subject", result.subject), result) for result in report.results]
+    body = joined(subject_section(result, report, id_=id_, ids=ids) for id_, result in subjects)
+    yield _Part("", "", body, tuple((id_, result.subject) for id_, result in subjects))
+    yield _Part(ids.new("effects"), "Effect sizes", _effects(report))
+    yield _Part(ids.new("accuracies"), "Accuracies", _accuracies(report))
+    yield _Part(ids.new("checks"), "Links and verdicts", _checks(report))
+
+
+def _summary(report: EnvironmentReport) -> Html:
+    return joined(tag("p", in_short(report)), (_question(each) for each in summarise(report.results)))
+
+
+def _question(found: QuestionSummary) -> Html:
+    heading = f"{found.question}: {found.title}" if found.question else found.title
+    others = details(
+        f"{len(found.others)} more comparisons",
+        tag("ul", (tag("li", each) for each in found.others), class_="findings"),
+    )
+    return joined(
+        tag("h4", heading),
+        tag("p", " ".join(found.answers), class_="answer") if found.answers else None,
+        tag("ul", (tag("li", each) for each in found.findings), class_="findings") if found.findings else None,
+        others if found.others else None,
+        None if found.answers or found.findings else tag("p", "Nothing was measured that answers it."),
+    )
+
+
+def _effects(report: EnvironmentReport) -> Html:
+    evidence = [*(s.evidence for result in report.results for s in result.strategies), *report.unmeasured]
+    codes = codes_of(evidence)
+    matrices = list(effect_tables(report.results, codes))
+    if not matrices:
+        return tag("p", "There are no two strategies to compare.")
+    legend = codes.legend(dict.fromkeys(f"{each.operator}@{each.placement}" for each in evidence))
+    return joined(tag("p", FOOTNOTE), tag("p", legend, class_="muted"), tag("div", matrices, class_="matrices"))
+
+
+def _accuracies(report: EnvironmentReport) -> Html:
+    table, accuracies = accuracy_table(report.results), study_accuracies(report.results)
+    if table is None:
+        return tag("p", "No accuracies are known.")
+    return joined(table, wilcoxon_table(accuracies) if accuracies else None)
+
+
+def _checks(report: EnvironmentReport) -> Html:
+    reasons = [
+        (f"{each.subject}/{each.operator}@{each.placement}", each.reason or "not measured yet")
+        for each in report.unmeasured
+    ]
+    no_links: Child = tag("p", "No link was probed.", class_="muted")
+    return joined(
+        links_table(report.links) if report.links else no_links,
+        verdict_section(report.verdicts),
+        unmeasured_list(reasons),
+    )

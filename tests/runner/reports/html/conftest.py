@@ -1,0 +1,302 @@
+"""A synthetic study with plausible effects, written through the catalog's own functions; and a reader of pages."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog.declaration import SloSpec
+from catalog.evidence import Database, open_database, store
+
+STARTED = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
+PASSES = {
+    "identity": [],
+    "quantized": ["static_ptq"],
+    "early_exit": ["early_exit"],
+    "partition": ["partition"],
+    "quantized_early_exit": ["static_ptq", "early_exit"],
+    "quantized_early_exit_partition": ["static_ptq", "early_exit", "partition"],
+}
+SINGLE, ACROSS = ("mobile", "edge", "cloud"), ("mobile-edge", "edge-cloud", "mobile-cloud")
+STRATEGIES = tuple((o, p) for o in PASSES for p in (ACROSS if "partition" in PASSES[o] else SINGLE))
+SPEED = {"mobile": 2.0, "edge": 1.0, "cloud": 0.5}
+LINK_S = {"mobile-edge": 0.002, "edge-cloud": 0.012}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Compute seconds on the edge, how much its input weighs on the links, and its task."""
+
+    name: str
+    compute_s: float = 0.010
+    weight: float = 1.0
+    task: str = "classification"
+
+
+STUDY = (
+    Subject("fashion-resnet", 0.008),
+    Subject("fashion-resnext", 0.014),
+    Subject("canvas-fcn", 0.026, weight=0.1, task="segmentation"),
+    Subject("canvas-duc", 0.040, weight=1.5, task="segmentation"),
+)
+
+
+def passes(operator: str) -> list[dict[str, Any]]:
+    return [{"name": name, "options": {}} for name in PASSES[operator]]
+
+
+def compute_factor(operator: str, tier: str) -> float:
+    """Quantization pays on the edge and costs on the mobile tier, as in the study."""
+    quantized = {"mobile": 1.12, "edge": 0.68, "cloud": 1.0}[tier] if "static_ptq" in PASSES[operator] else 1.0
+    return quantized * (0.87 if "early_exit" in PASSES[operator] else 1.0)
+
+
+@dataclass
+class Filling:
+    """What a fill would write; `effects` turns all latencies of a strategy, to plant what a test looks for."""
+
+    database: Database
+    seed: int = 1
+    effects: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def environment(self, key: str = "e" * 64, launcher: str = "docker", **changes: Any) -> int:
+        values: dict[str, Any] = {
+            "key": key, "launcher": launcher, "scale": "1", "host": "bench-7", "cpu_model": "EPYC <9> & co",
+            "cpu_count": 2, "memory_bytes": 24 * 2**30, "kernel": "6.18", "engine": "docker 20.10",
+            "onnxruntime": "1.32.0", "tierwise": "0.1.0",
+        }  # fmt: skip
+        with self.database.session() as session:
+            found = store.upsert_environment(session, store.EnvironmentRecord(**(values | changes)))
+            session.commit()
+        return found
+
+    def declare(
+        self, environment: int, subjects: Sequence[Subject], strategies: Sequence[tuple[str, str]], rounds: int
+    ) -> None:
+        records = [
+            store.StrategyRecord(
+                subject=each.name,
+                operator=operator,
+                placement=placement,
+                tiers=placement.split("-"),
+                passes=passes(operator),
+                artifact_key=f"artifact:{each.name}:{operator}",
+                latency_key=f"latency:{environment}:{each.name}:{operator}:{placement}",
+                accuracy_key=f"accuracy:{environment}:{each.name}:{operator}",
+                task=each.task,
+                rounds=rounds,
+            )
+            for each in subjects
+            for operator, placement in strategies
+        ]
+        with self.database.session() as session:
+            store.sync_strategies(session, environment, records)
+            for each in records:
+                record = store.ArtifactRecord(each.artifact_key, each.subject, each.operator, each.passes, "ready")
+                store.upsert_artifact(session, store.ArtifactRecord(**(vars(record) | {"size_bytes": 2 * 2**20})))
+            session.commit()
+
+    def measure(
+        self,
+        environment: int,
+        subjects: Sequence[Subject],
+        strategies: Sequence[tuple[str, str]],
+        *,
+        rounds: int,
+        inputs: int,
+        detailed: bool = True,
+    ) -> None:
+        rng = np.random.default_rng(self.seed)
+        with self.database.session() as session:
+            for subject in subjects:
+                of_inputs = np.exp(rng.normal(0, 0.12, inputs))
+                for number in range(1, rounds + 1):
+                    of_round = np.exp(rng.normal(0, 0.012))
+                    for operator, placement in strategies:
+                        noise = np.exp(rng.normal(0, 0.02, inputs)) * np.where(rng.random(inputs) < 0.02, 1.5, 1.0)
+                        scale = of_inputs * of_round * noise * self.effects.get((operator, placement), 1.0)
+                        record = self._record(environment, subject, operator, placement, number, scale, detailed)
+                        store.record_measurement(session, record)
+            session.commit()
+
+    def _record(
+        self, environment: int, subject: Subject, operator: str, placement: str, number: int, scale: Any, detailed: bool
+    ) -> store.MeasurementRecord:
+        tiers = placement.split("-")
+        links = {"mobile": [], "edge": ["mobile-edge"], "cloud": list(LINK_S)}[tiers[-1]]
+        compute = {
+            tier: subject.compute_s * SPEED[tier] * compute_factor(operator, tier) / len(tiers) for tier in tiers
+        }
+        overhead = 0.05 * subject.compute_s
+        carried = sum(LINK_S[link] for link in links) * subject.weight * (2.5 if len(tiers) > 1 else 1.0)
+        samples = []
+        for seq, factor in enumerate(scale.tolist()):
+            parts = [
+                store.PartTimes(tier, overhead * factor, seconds * factor, overhead / 2, overhead / 4)
+                for tier, seconds in compute.items()
+            ]
+            spent = sum(each.preprocess_s + each.compute_s + each.postprocess_s + each.serialise_s for each in parts)
+            samples.append(
+                store.SampleRecord(
+                    seq=seq,
+                    input_id=f"{seq:04d}.png",
+                    repetition=0,
+                    latency_s=spent + carried * factor,
+                    transmission_s=carried * factor if detailed else 0.0,
+                    parts=parts if detailed else (),
+                    links=[store.LinkBytes(link, 4000 + seq, 50) for link in links] if detailed else (),
+                )
+            )
+        at = STARTED + timedelta(minutes=number)
+        probes = [
+            store.LinkProbeRecord(link, way, 1e7, 1.004e7, 0.001, moment="before", tolerance=0.05)
+            for link in links
+            for way in ("up", "down")
+        ]
+        return store.MeasurementRecord(
+            latency_key=f"latency:{environment}:{subject.name}:{operator}:{placement}",
+            environment_id=environment,
+            subject=subject.name,
+            operator=operator,
+            placement=placement,
+            round=number,
+            position=0,
+            seed=1,
+            status="complete",
+            verdict="VALID",
+            inputs_select="random",
+            started_at=at,
+            finished_at=at,
+            samples=samples,
+            link_probes=probes if detailed else (),
+            tier_runs=[store.TierRunRecord(t, 0.5, 2**29, 1, "cpu", cold_start_s=0.2) for t in tiers]
+            if detailed
+            else (),
+        )
+
+    def judge(
+        self, environment: int, subjects: Sequence[Subject], operators: Sequence[str], *, items: int = 400
+    ) -> None:
+        """One accuracy per operator, its items shared by all; early exit loses most."""
+        lost = {"static_ptq": 0.004, "early_exit": 0.05}
+        with self.database.session() as session:
+            for subject in subjects:
+                luck = np.random.default_rng(5).random((items, 5))
+                for operator in operators:
+                    level = 0.86 - sum(lost.get(name, 0.0) for name in PASSES[operator])
+                    store.record_accuracy(session, self._accuracy(environment, subject, operator, luck, level))
+            session.commit()
+
+    def _accuracy(
+        self, environment: int, subject: Subject, operator: str, luck: Any, level: float
+    ) -> store.AccuracyRecord:
+        values: dict[str, Any] = {"metric_primary": "top1", "items": len(luck)}
+        hits = luck[:, 0] < level
+        if subject.task == "classification":
+            values["top1_pct"], values["top5_pct"] = 100 * float(hits.mean()), 100 * float((luck[:, 1] < 0.97).mean())
+            values["item_hits"] = [
+                store.ItemHits(f"{i:04d}", bool(hit), bool(other < 0.97))
+                for i, (hit, other) in enumerate(zip(hits, luck[:, 1], strict=True))
+            ]
+        else:
+            shared = (100 * level * (0.9 + 0.2 * luck[:60])).clip(0, 100).astype(int)
+            values |= {"metric_primary": "miou", "items": 60, "miou_pct": float((shared.sum(0) / 6000 * 100).mean())}
+            values["class_pixels"] = [
+                store.ClassPixels(f"{i:04d}", k, int(shared[i, k]), 100) for i in range(60) for k in range(5)
+            ]
+        return store.AccuracyRecord(
+            key=f"accuracy:{environment}:{subject.name}:{operator}",
+            environment_id=environment,
+            subject=subject.name,
+            operator=operator,
+            provider="CPUExecutionProvider",
+            status="complete",
+            started_at=STARTED,
+            finished_at=STARTED,
+            **values,
+        )
+
+    def study(self, subjects: Sequence[Subject] = STUDY, *, rounds: int = 5, inputs: int = 100) -> int:
+        """All of it in one environment, with the targets of the embedded catalog."""
+        environment = self.environment()
+        self.declare(environment, subjects, STRATEGIES, rounds)
+        self.measure(environment, subjects, STRATEGIES, rounds=rounds, inputs=inputs)
+        self.judge(environment, subjects, list(PASSES))
+        with self.database.session() as session:
+            targets: dict[str, Any] = {
+                "interactive": {"latency": {"p90": "40ms"}, "accuracy": {"max_drop": 1.0}},
+                "batch": {"latency": {"p90": "200ms"}, "accuracy": {"max_drop": 6.0}},
+            }
+            store.sync_slos(session, {name: SloSpec.model_validate(spec) for name, spec in targets.items()})
+            session.commit()
+        return environment
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A migrated, empty database; a copy costs less than a migration."""
+    made = tmp_path_factory.mktemp("template") / "evidence.db"
+    open_database(made, create=True).close()
+    return made.read_bytes()
+
+
+@pytest.fixture
+def filling(template: bytes, tmp_path: Path) -> Iterator[Filling]:
+    path = tmp_path / "evidence.db"
+    path.write_bytes(template)
+    with open_database(path) as database:
+        yield Filling(database)
+
+
+class Page(HTMLParser):
+    """What a page holds: ids, references, tables, figures, text; elements must be closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.headings: list[str] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "br", "hr", "col"):
+            self._open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "srcset", "action", "xlink:href", "data"):
+                self.addresses.append(value or "")
+            if name in ("aria-labelledby", "aria-describedby"):
+                self.references += (value or "").split()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] == "style":
+            return
+        if self._open[-1] in ("h1", "h2", "h3", "h4"):
+            self.headings.append(data)
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="session")
+def read_page() -> Callable[[str], Page]:
+    return Page
