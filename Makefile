@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint serve clean help
+.PHONY: demo test lint bench serve clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,6 +26,14 @@ lint: .venv/.ready  ## ruff, mypy, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/.ready  ## print the benchmarks' ratios (minutes; Docker for the transport)
+	$(BIN)/python -m benchmarks.statistics
+	$(BIN)/python -m benchmarks.operators
+	$(BIN)/python -m benchmarks.exchange
+	$(BIN)/python -m benchmarks.quantization
+	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.transport
 
 serve: .venv/.ready  ## serve the recommender on loopback
 	@$(BIN)/recommender

@@ -61,7 +61,11 @@ class Design:
 
     def __str__(self) -> str:
         repetitions = f" × {self.repetitions}" if self.repetitions > 1 else ""
-        return f"{self.rounds} × {self.inputs}{repetitions} | {self.sd_round:g} / {self.sd_input:g} / {self.sd_rest:g}"
+        own = f" (own {self.sd_own:g})" if self.sd_own else ""
+        return (
+            f"{self.rounds} × {self.inputs}{repetitions} | "
+            f"{self.sd_round:g} / {self.sd_input:g}{own} / {self.sd_rest:g}"
+        )
 
 
 GRID = (
@@ -114,7 +118,7 @@ def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> l
                 truth <= each.estimate.upper(0.95),
                 low <= truth <= high,
                 abs(usual.value - truth) <= usual.margin(0.95),
-                truth <= usual.upper(0.95),
+                truth <= usual.value + usual.margin(0.90),
             )
             widths[row, repetition] = np.log(each.high_s / each.low_s)
     return [
@@ -161,7 +165,7 @@ def _any_different(found: Iterable[Comparison], *, comparisons: int) -> bool:
     """At the level of so many comparisons, whatever number they were made for."""
     for each in found:
         assert each.estimate is not None
-        value, margin = each.estimate.value, each.estimate.margin(sidak(0.95, comparisons=comparisons))
+        value, margin = each.estimate.value, each.estimate.guarded_margin(sidak(0.95, comparisons=comparisons))
         if judge(value - margin, value + margin, margin=each.question.log_margin) is Verdict.DIFFERENT:
             return True
     return False

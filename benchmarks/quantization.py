@@ -1,10 +1,11 @@
 """Compare the quantizing tools on the embedded subjects: size, accuracy on all validation items, and latency.
 
-    .venv/bin/python benchmarks/quantization.py [--rounds 15] [--markdown]
+    .venv/bin/python benchmarks/quantization.py [--rounds 15] [--no-accuracy] [--markdown]
 
-Latency is one ONNX Runtime session with one thread and no other load of ours; the variants of a subject take turns in
-every round, in shuffled order, so that drift of the machine hits all of them alike. The first run with
-neural-compressor makes its environment under .tierwise.
+Latency is one ONNX Runtime session with one thread; the variants of a subject take turns in every round, in shuffled
+order, so that drift of the machine hits all of them alike. CPU time is that of the calling thread, which computes:
+where it is well below the latency, the machine was busy with something else, and CPU time is the one to compare.
+Artifacts are kept under .tierwise; the first run with neural-compressor makes its environment there.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from runner.artifacts import ArtifactStore
+from catalog.keys import artifact_key
+from runner.artifacts import ArtifactStore, file_sha256
 from runner.host import this_host, versions
 from runner.operators import make_pass
 from runner.operators.quantizers import neural_compressor
@@ -37,7 +39,9 @@ from tierserver.messages import Preprocess
 _TOOLS = ("onnxruntime", "neural-compressor")
 _FORMATS = ("qdq", "qoperator")
 _RUNS_PER_ROUND = 20
-_COLUMNS = ("subject", "tool", "format", "weights", "size", "of float", "metric", "change", "latency", "of float")
+_COLUMNS = (
+    "subject", "tool", "format", "weights", "size", "of float", "metric", "change", "latency", "CPU time", "of float"
+)  # fmt: skip
 
 
 @dataclass
@@ -46,17 +50,15 @@ class Variant:
 
     options: Mapping[str, object] | None
     path: Path
-    accuracy_pct: float
+    accuracy_pct: float | None
     latencies_s: list[float] = field(default_factory=list)
-
-    @property
-    def latency_s(self) -> float:
-        return statistics.median(self.latencies_s)
+    cpu_times_s: list[float] = field(default_factory=list)
 
     def row(self, subject: str, identity: "Variant") -> tuple[str, ...]:
-        low, _, high = (1e3 * value for value in statistics.quantiles(self.latencies_s, n=4))
         options = self.options or {}
         size, whole = self.path.stat().st_size, identity.path.stat().st_size
+        known = self.accuracy_pct is not None and identity.accuracy_pct is not None
+        ratio = statistics.median(self.cpu_times_s) / statistics.median(identity.cpu_times_s)
         return (
             subject,
             str(options.get("tool", "(float)")),
@@ -64,17 +66,24 @@ class Variant:
             "float" if self.options is None else "7 bit" if options["reduce_range"] else "8 bit",
             f"{size / 2**20:.3f} MiB",
             f"{size / whole:.3f}",
-            f"{self.accuracy_pct:.2f} %",
-            f"{self.accuracy_pct - identity.accuracy_pct:+.2f}",
-            f"{1e3 * self.latency_s:.2f} ({low:.2f}–{high:.2f}) ms",
-            f"{self.latency_s / identity.latency_s:.2f}",
+            f"{self.accuracy_pct:.2f} %" if known else "",
+            f"{self.accuracy_pct - identity.accuracy_pct:+.2f}" if known else "",
+            _quartiles(self.latencies_s),
+            _quartiles(self.cpu_times_s),
+            f"{ratio:.2f}",
         )
+
+
+def _quartiles(seconds: Sequence[float]) -> str:
+    low, middle, high = (1e3 * value for value in statistics.quantiles(seconds, n=4))
+    return f"{middle:.2f} ({low:.2f}–{high:.2f}) ms"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help=f"rounds of {_RUNS_PER_ROUND} timed runs per variant")
     parser.add_argument("--workdir", type=Path, default=Path(".tierwise"))
+    parser.add_argument("--no-accuracy", action="store_true", help="sizes and latencies only")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     arguments = parser.parse_args()
     host, tool = this_host(), neural_compressor.versions()["neural-compressor"]
@@ -84,31 +93,44 @@ def main() -> None:
     )
     rows: list[tuple[str, ...]] = []
     for model in SUBJECTS:
-        rows += _compare(model, ArtifactStore(arguments.workdir / "artifacts"), arguments.rounds)
+        store = ArtifactStore(arguments.workdir / "artifacts")
+        rows += _compare(model, store, rounds=arguments.rounds, accuracy=not arguments.no_accuracy)
     _print(rows, markdown=arguments.markdown)
 
 
-def _compare(model: str, store: ArtifactStore, rounds: int) -> list[tuple[str, ...]]:
+def _compare(model: str, store: ArtifactStore, *, rounds: int, accuracy: bool) -> list[tuple[str, ...]]:
     family = SUBJECTS[model]
     subject = resolve_subject(model.removeprefix("builtin:"), model, family.dataset, family.task, Path())
-    variants = [_variant(subject, model, store, None)]
+    variants = [Variant(None, subject.model, None)]
     for tool, format, reduce_range in itertools.product(_TOOLS, _FORMATS, (False, True)):
         print(f"{subject.name}: {tool} {format} reduce_range={reduce_range}", file=sys.stderr)
         options = {"tool": tool, "format": format, "reduce_range": reduce_range}
-        variants.append(_variant(subject, model, store, options))
+        variants.append(Variant(options, _built(subject, store, options), None))
+    if accuracy:
+        print(f"{subject.name}: accuracy", file=sys.stderr)
+        metric = "miou_pct" if subject.task == "segmentation" else "top1_pct"
+        items = shipped_items(BUILTIN, segmentation=subject.task == "segmentation")
+        for variant in variants:
+            variant.accuracy_pct = score(variant.path, items, family)[metric]
     print(f"{subject.name}: latency", file=sys.stderr)
     _time(variants, _inputs(subject, 8), rounds)
     return [variant.row(subject.name, variants[0]) for variant in variants]
 
 
-def _variant(subject: Subject, model: str, store: ArtifactStore, options: Mapping[str, object] | None) -> Variant:
-    """Build and score one variant."""
-    passes = [] if options is None else [make_pass("static_ptq", options)]
-    key = "benchmark-quantization-" + "-".join([subject.name, *(str(value) for value in (options or {}).values())])
-    path = store.build(key, model=subject.model, passes=passes, calibration=lambda n: _inputs(subject, n)).path(0)
-    segmentation = subject.task == "segmentation"
-    found = score(path, shipped_items(BUILTIN, segmentation=segmentation), SUBJECTS[model])
-    return Variant(options, path, found["miou_pct" if segmentation else "top1_pct"])
+def _built(subject: Subject, store: ArtifactStore, options: Mapping[str, object]) -> Path:
+    """The artifact, from the cache if it is there."""
+    step = make_pass("static_ptq", options)
+    key = artifact_key(
+        model_sha256=file_sha256(subject.model),
+        passes=[{"name": step.name, "options": dict(step.options())}],
+        pass_versions={step.name: step.version},
+        calibration_fingerprint=subject.dataset.fingerprint(),
+        tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
+    )
+    found = store.find(key) or store.build(
+        key, model=subject.model, passes=[step], calibration=lambda count: _inputs(subject, count)
+    )
+    return found.path(0)
 
 
 def _inputs(subject: Subject, count: int) -> list[NDArray[np.generic]]:
@@ -128,19 +150,21 @@ def _time(variants: Sequence[Variant], inputs: Sequence[NDArray[np.generic]], ro
     for number in range(rounds + 1):
         random.Random(number).shuffle(order)
         for index in order:
-            median = statistics.median(_durations(sessions[index], inputs))
-            if number > 0:  # the first round warms up
-                variants[index].latencies_s.append(median)
+            _time_once(sessions[index], variants[index], inputs)
+    for variant in variants:  # the first round warmed up
+        del variant.latencies_s[0], variant.cpu_times_s[0]
 
 
-def _durations(session: onnxruntime.InferenceSession, inputs: Sequence[NDArray[np.generic]]) -> list[float]:
+def _time_once(session: onnxruntime.InferenceSession, variant: Variant, inputs: Sequence[NDArray[np.generic]]) -> None:
     name = session.get_inputs()[0].name
-    durations = []
+    latencies, cpu_times = [], []
     for image in itertools.islice(itertools.cycle(inputs), _RUNS_PER_ROUND):
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.thread_time()
         session.run(None, {name: image})
-        durations.append(time.perf_counter() - started)
-    return durations
+        cpu_times.append(time.thread_time() - cpu_started)
+        latencies.append(time.perf_counter() - started)
+    variant.latencies_s.append(statistics.median(latencies))
+    variant.cpu_times_s.append(statistics.median(cpu_times))
 
 
 def _print(rows: Sequence[Sequence[str]], *, markdown: bool) -> None:

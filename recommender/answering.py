@@ -133,6 +133,7 @@ def environment_out(part: SubjectEvidence) -> EnvironmentOut:
         cpu_count=it.cpu_count,
         onnxruntime=it.onnxruntime,
         measured_at=part.last_measured_at,
+        imported_from=it.imported_from,
         complete=part.complete,
     )
 
@@ -202,6 +203,8 @@ def _environment_warnings(evidence: Evidence, part: SubjectEvidence) -> Iterator
         yield f"emulated at {it.scale}: budgets are judged on the emulation only"
     if it.launcher == "process":
         yield "measured with the process launcher: no containers, links paced in user space"
+    if it.imported_from is not None:
+        yield f"imported from {it.imported_from}, not measured here"
     if not part.complete:
         yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"
     others = len(evidence.subjects[part.subject]) - 1

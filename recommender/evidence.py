@@ -10,7 +10,7 @@ from recommender.ranking import Candidate, LatencyBudget
 
 @dataclass(frozen=True)
 class Environment:
-    """Where something was measured."""
+    """Where something was measured; `imported_from` names the file that brought it, None for what was measured here."""
 
     id: int
     key: str
@@ -21,6 +21,7 @@ class Environment:
     cpu_count: int
     onnxruntime: str
     created_at: str
+    imported_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Known:
     rounds_declared: int
     candidate: Candidate | None
     artifact_sha256: Mapping[str, str]
+    judged: bool = True
 
     @property
     def applicable(self) -> bool:
@@ -52,11 +54,13 @@ class Known:
 
     @property
     def complete(self) -> bool:
-        """Nothing is missing: all declared rounds and the accuracy, or it cannot apply."""
+        """Nothing is missing: all declared rounds and the accuracy, if it has one, or it cannot apply."""
         if not self.applicable:
             return True
         found = self.candidate
-        return found is not None and found.rounds >= self.rounds_declared and found.accuracy is not None
+        if found is None or found.rounds < self.rounds_declared:
+            return False
+        return found.accuracy is not None or not self.judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +85,13 @@ class SubjectEvidence:
         return bool(self.candidates) and all(each.complete for each in self.strategies)
 
 
+def _preference(part: SubjectEvidence) -> tuple[bool, str, int]:
+    return part.environment.imported_from is None, part.last_measured_at, part.environment.id
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything known at one moment; `subjects` maps each to its environments, newest first."""
+    """Everything known at one moment; `subjects` maps each to its environments, imported ones last, newest first."""
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
     slos: Mapping[str, Slo]
@@ -91,12 +99,12 @@ class Evidence:
 
     @classmethod
     def of(cls, parts: Iterable[SubjectEvidence], slos: Iterable[Slo]) -> "Evidence":
-        """Group by subject, the most recently measured environment first."""
+        """Group by subject: what was measured here before what was imported, the most recent first."""
         grouped: dict[str, list[SubjectEvidence]] = {}
         for part in parts:
             grouped.setdefault(part.subject, []).append(part)
         for members in grouped.values():
-            members.sort(key=lambda each: (each.last_measured_at, each.environment.id), reverse=True)
+            members.sort(key=_preference, reverse=True)
         subjects = {name: tuple(members) for name, members in sorted(grouped.items())}
         return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC))
 

@@ -164,6 +164,7 @@ class EnvironmentOut(_Out):
     cpu_count: int
     onnxruntime: str
     measured_at: str
+    imported_from: str | None = Field(description="The file that brought it; null for what was measured here")
     complete: bool = Field(description="Whether every declared strategy of the subject has all its evidence here")
 
 

@@ -141,6 +141,7 @@ def _subject(members: list[StrategyEvidence]) -> SubjectEvidence:
             cpu_count=it.cpu_count,
             onnxruntime=it.onnxruntime,
             created_at=it.created_at,
+            imported_from=None if it.origin is None else it.origin.name,
         ),
         strategies=tuple(_known(row) for row in members),
         inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),
@@ -158,6 +159,7 @@ def _known(row: StrategyEvidence) -> Known:
         rounds_declared=row.rounds_declared,
         candidate=_candidate(row) if applicable and row.measured else None,
         artifact_sha256={each.file: each.sha256 for each in row.files},
+        judged=row.task != "any",
     )
 
 

@@ -3,7 +3,6 @@
 Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1 (failed or falls short), 2 (usage).
 """
 
-import json
 import logging
 import sys
 from collections import Counter
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -25,8 +23,10 @@ from catalog.evidence import Database, open_database, store
 from recommender.answer_text import render_answer
 from recommender.errors import RecommenderError
 from runner import commands, environment
+from runner.analysing import settings_of, store_missing
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
+from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError
 from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
@@ -35,7 +35,7 @@ from runner.launchers import Selection, select_launcher
 from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
-from runner.reports import leaderboard_tables
+from runner.reports import leaderboard_tables, with_ranges
 from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.reports.links import links_table
 from runner.reports.units import duration
@@ -54,25 +54,10 @@ app = typer.Typer(
 )
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
 _STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
-# A pipe has no width of its own; our tables fit 100 columns.
-out = Console(width=None if sys.stdout.isatty() else 100)
-err = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
-DatabaseOption = Annotated[
-    str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
-]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout")]
-
-
-def _example(command: str) -> str:
-    return f"[dim]Example:[/] {command}"
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
 
 
 def _settings() -> RunnerSettings:
@@ -95,7 +80,7 @@ def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> 
     return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
 
 
-@app.command(epilog=_example("runner validate -c strategies.yaml"))
+@app.command(epilog=example("runner validate -c strategies.yaml"))
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
     """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
     declared, base = _catalog(catalog)
@@ -110,13 +95,13 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
             make_pass(spec.name, spec.options)
     if as_json:
         names = [strategy.name for strategy in strategies]
-        _print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
+        print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
     _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
 
 
-@app.command(epilog=_example("runner plan --json"))
+@app.command(epilog=example("runner plan --json"))
 def plan(
     catalog: CatalogOption = None,
     database: DatabaseOption = None,
@@ -130,7 +115,7 @@ def plan(
     session = _session(declared, base, selection, scale)
     made = make_plan(session, _database(database, create=True), environment.key(session))
     if as_json:
-        _print_json(_plan_json(made, session, selection))
+        print_json(_plan_json(made, session, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     counts = Counter(strategy.subject for strategy in declared.strategies())
@@ -182,7 +167,7 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
     return {
         "launcher": {"name": selection.launcher.name, "why": selection.reason},
         "scale": str(session.scale),
-        "experiment": session.catalog.experiment.model_dump(),
+        "catalog": session.catalog.declared.model_dump(mode="json"),
         "missing_rounds": [
             {
                 **name(task),
@@ -198,7 +183,7 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
     }
 
 
-@app.command("fill-catalog", epilog=_example("runner fill-catalog --launcher docker"))
+@app.command("fill-catalog", epilog=example("runner fill-catalog --launcher docker"))
 def fill_catalog(
     catalog: CatalogOption = None,
     database: DatabaseOption = None,
@@ -221,7 +206,7 @@ def fill_catalog(
             err.print(_STOPPED)
             raise typer.Exit(1) from None
     if as_json:
-        _print_json(
+        print_json(
             {
                 "measured": outcome.measured,
                 "accuracies": outcome.accuracies,
@@ -260,7 +245,11 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
             environment.sync_strategies(writing, made, environment_id, session)
             writing.commit()
         progress.expect(made.estimate_s)
-        return measure_and_extend(filler, partial(make_plan, session, database, environment.key(session)), made, stop)
+        replan = partial(make_plan, session, database, environment.key(session))
+        outcome = measure_and_extend(filler, replan, made, stop)
+    if not outcome.stopped:
+        store_missing(database, settings_of(session.catalog.analysis))
+    return outcome
 
 
 def _report(outcome: Outcome) -> None:
@@ -279,7 +268,7 @@ def _report(outcome: Outcome) -> None:
         err.print("try the missing ones again with: runner fill-catalog")
 
 
-@app.command(epilog=_example("runner status"))
+@app.command(epilog=example("runner status"))
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Count what is known per subject and environment, and list failed or invalid measurements."""
     with _database(database).session() as session:
@@ -290,7 +279,7 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
         found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
-        _print_json({**found, "links": links})
+        print_json({**found, "links": links})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
@@ -309,7 +298,7 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
 
 
-@app.command(epilog=_example("runner verify"))
+@app.command(epilog=example("runner verify"))
 def verify(
     database: DatabaseOption = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
@@ -323,7 +312,7 @@ def verify(
         session.commit()
     present = [each for each in everything if not each.replaced]
     if as_json:
-        _print_json({"measurements": [each.to_json() for each in everything], "changed": changed})
+        print_json({"measurements": [each.to_json() for each in everything], "changed": changed})
     else:
         _print_verdicts(present, changed, stored=rejudge)
     raise typer.Exit(1 if any(each.verdict == "INVALID" for each in present) else 0)
@@ -346,24 +335,32 @@ def _print_verdicts(present: Sequence[Judged], changed: int, *, stored: bool) ->
         out.print(f"{differing} verdict(s) differ from the stored ones; store them with: runner verify --rejudge")
 
 
-@app.command(epilog=_example("runner leaderboard --subject fashion-resnet"))
+@app.command(epilog=example("runner leaderboard --subject fashion-resnet"))
 def leaderboard(
     database: DatabaseOption = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
     columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
     as_json: JsonOption = False,
+    as_csv: CsvOption = False,
 ) -> None:
-    """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it."""
+    """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it.
+
+    The first column is the range of ranks that is possible: strategies are tied until they are shown to differ (see
+    runner rank).
+    """
     costs = chosen_costs(columns) if columns is not None else ()
     with _database(database).session() as session:
-        rows = store.leaderboard(session, subject=subject)
+        rows = with_ranges(store.leaderboard(session, subject=subject), store.rank_ranges(session))
         paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
         inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
-        _print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
+        print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
         return
     if not rows:
         raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
+    if as_csv:
+        print_csv(rows)
+        return
     for table in (*leaderboard_tables(rows), *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()
@@ -371,7 +368,7 @@ def leaderboard(
         out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
 
 
-@app.command(epilog=_example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
+@app.command(epilog=example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
 def recommend(
     subject: Annotated[str, typer.Argument(help="The model under study")],
     database: DatabaseOption = None,
@@ -401,7 +398,7 @@ def recommend(
     raise typer.Exit(0 if answer.recommendation is not None else 1)
 
 
-@app.command(epilog=_example("runner clean"))
+@app.command(epilog=example("runner clean"))
 def clean(
     launcher: LauncherOption = "auto",
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,

@@ -14,7 +14,8 @@ import httpx
 
 from recommender.answer_text import render_answer
 from recommender.schemas import RecommendResponse
-from runner.cli import app, out, run
+from runner.cli import app, run
+from runner.commands.terminal import out
 from runner.settings import RunnerSettings
 
 _SUBJECT = "fashion-resnet"

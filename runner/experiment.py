@@ -146,7 +146,10 @@ def _send(
 
     deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * (repetitions + warmup) * len(protocol.input_ids)
     result = deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
-    return (*MeasureResult.from_json(result).warmup, *samples)
+    warm = MeasureResult.from_json(result).warmup
+    for sample in warm:
+        on_sample(sample)
+    return (*warm, *samples)
 
 
 def _snapshot(deployment: Deployment) -> Snapshot:

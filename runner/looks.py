@@ -58,12 +58,12 @@ class Narrowness:
 def planned_looks(experiment: ExperimentSpec, pool: int) -> tuple[Look, ...]:
     """All looks of a protocol, the declared one first; `pool` is how many inputs there are."""
     looks = [Look(tuple(range(1, experiment.rounds + 1)), experiment.inputs)]
-    sizes = [experiment.inputs] * len(_MORE_ROUNDS)
-    sizes += [min(pool, experiment.inputs * 2**doubling) for doubling in range(1, _DOUBLINGS + 1)]
-    for inputs, rounds in zip(sizes, (*_MORE_ROUNDS, *[_ROUNDS_PER_DOUBLING] * _DOUBLINGS), strict=True):
+    doubled = [min(pool, experiment.inputs * 2**doubling) for doubling in range(1, _DOUBLINGS + 1)]
+    further = [(rounds, experiment.inputs) for rounds in _MORE_ROUNDS]
+    further += [(_ROUNDS_PER_DOUBLING, inputs) for inputs in sorted(set(doubled)) if inputs > experiment.inputs]
+    for rounds, inputs in further:
         first = looks[-1].rounds[-1] + 1
-        if inputs > looks[-1].inputs or inputs == experiment.inputs:
-            looks.append(Look(tuple(range(first, first + rounds)), inputs))
+        looks.append(Look(tuple(range(first, first + rounds)), inputs))
     return tuple(looks)
 
 

@@ -4,6 +4,7 @@ A partition's parts are run one after the other in ONNX Runtime, at the optimisa
 bit by bit with the model they were cut from: only then may they inherit its accuracy (DESIGN sections 4 and 6).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -94,8 +95,9 @@ def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[NDArray[np.
     -------
     dict
         `bit_identical` (None where the whole model runs on no input that could be made up), `max_relative_difference`
-        (largest absolute difference over the largest absolute value, of all outputs), `crossing_bytes` (largest of the
-        inputs), `inputs` and `source` (`calibration` or `random`), `optimization`, `onnxruntime`, `warnings`.
+        (largest absolute difference over the largest absolute value, of all outputs; None where that is no number),
+        `crossing_bytes` (largest of the inputs), `inputs` and `source` (`calibration` or `random`), `optimization`,
+        `onnxruntime`, `warnings`.
     """
     signature = _signature(_session(whole))
     feeds: list[Feeds] = []
@@ -130,6 +132,9 @@ def _compare(expected: Sequence[Feeds], got: Sequence[Feeds], warnings: list[str
             if array.tobytes() != other[name].tobytes():
                 identical = False
                 largest = max(largest, _relative_difference(array, other[name]))
+    if not math.isfinite(largest):
+        warnings.append("head and tail differ from the whole in shape, or where numbers are not finite")
+        return {"bit_identical": False, "max_relative_difference": None}
     if not identical:
         warnings.append(f"head and tail differ from the whole by up to {largest:.2g}; their own accuracy counts")
     return {"bit_identical": identical, "max_relative_difference": largest}
@@ -137,10 +142,11 @@ def _compare(expected: Sequence[Feeds], got: Sequence[Feeds], warnings: list[str
 
 def _relative_difference(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
     if one.shape != other.shape:
-        return float("inf")
+        return math.inf
     first, second = one.astype(np.float64), other.astype(np.float64)
     scale = float(np.abs(first).max(initial=0.0))
-    return float(np.abs(first - second).max(initial=0.0)) / (scale or 1.0)
+    difference = float(np.abs(first - second).max(initial=0.0)) / (scale or 1.0)
+    return difference if math.isfinite(difference) else math.inf
 
 
 def _run(path: Path, feeds: Sequence[Feeds]) -> list[Feeds]:

@@ -80,11 +80,14 @@ class Incoming:
         allowed_s = self._timeout_s + self.received_bytes / MIN_BODY_BYTES_PER_S
         started = time.monotonic()
         try:
-            async with asyncio.timeout(allowed_s - self._waited_s):
+            async with asyncio.timeout(min(self._timeout_s, allowed_s - self._waited_s)):
                 message = await self._receive()
         except TimeoutError as error:
-            rate = f"at least {MIN_BODY_BYTES_PER_S} bytes per second after {self._timeout_s:g} s"
-            raise TooSlow(f"{self.received_bytes} bytes of the body came in {allowed_s:.0f} s; {rate}") from error
+            waited_s = self._waited_s + time.monotonic() - started
+            wanted = f"never nothing for {self._timeout_s:g} s, and {MIN_BODY_BYTES_PER_S} bytes per second after that"
+            raise TooSlow(
+                f"{self.received_bytes} bytes of the body came in {waited_s:.0f} s; expected: {wanted}"
+            ) from error
         self._waited_s += time.monotonic() - started
         if message["type"] == "http.disconnect":
             raise ClientGone

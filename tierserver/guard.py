@@ -1,7 +1,8 @@
 """The connection under the application: what uvicorn leaves unlimited is limited here.
 
 uvicorn's protocol takes heads of any size, waits for them without end, queues every pipelined request it reads, reads
-on for ever after an early answer, and lets a reader that does not read keep its answer. Each has a limit here.
+on for ever after an early answer, and lets a reader that does not read keep its answer. Each has a limit here, and a
+connection that ends tells all its requests so.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from tierserver.limits import Limits
 
@@ -34,6 +36,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str] | None = None
+        self._unanswered: deque[RequestResponseCycle] = deque()
 
     # -- the connection -----------------------------------------------------------------------------------------
 
@@ -48,7 +51,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._disarm()
         if self._writing is not None:
             self._writing.cancel()
+        self._abandon()
         super().connection_lost(exc)
+
+    def _abandon(self) -> None:
+        """Tell every request that nobody waits for its answer; uvicorn tells only the last one it has read."""
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._unanswered.clear()
 
     def _make_room(self) -> bool:
         """Close the connection that waits longest for its client to say something."""
@@ -98,6 +109,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._idle_bytes = 0
         self._disarm()
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         if not self.cycle.response_complete:
@@ -113,6 +125,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._since = time.monotonic()
+        if self._unanswered:
+            self._unanswered.popleft()
         if not self._awaits_head:
             self._arm()  # answered early: what still comes of the body is read, but not for long
         super().on_response_complete()
@@ -130,7 +144,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Called for whatever the parser, or a callback of it, does not take."""
-        status, reason = self._refusal or (400, "this is not an HTTP/1.1 request")
+        status, reason = self._refusal or (400, "this is not a well-formed request")
         self._refuse(status, reason)
 
     def _refuse(self, status: int, reason: str) -> None:
@@ -141,6 +155,7 @@ class GuardedProtocol(HttpToolsProtocol):
             body = json.dumps({"error": reason}).encode()
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + body)
+        self._abandon()
         self.transport.close()
 
     # -- time ---------------------------------------------------------------------------------------------------

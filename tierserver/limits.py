@@ -28,7 +28,7 @@ class Limits:
     max_head_bytes: int = 65536
     max_pipelined: int = 16  # requests of one connection that wait for the answer to an earlier one
     head_timeout_s: float = 15.0  # from a connection's or a request's first byte to its last header
-    read_timeout_s: float = 60.0  # of waiting for a body, plus a second per MIN_BODY_BYTES_PER_S received
+    read_timeout_s: float = 60.0  # of waiting for a body's next byte; in all, plus a second per MIN_BODY_BYTES_PER_S
     write_timeout_s: float = 60.0  # without the reader taking one byte
 
     @property

@@ -344,10 +344,15 @@ def _from_json(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> T
     dtype = _dtype(name, entry.get("datatype"))
     try:
         loose = np.asarray(entry.get("data"))
+        if dtype.kind == "u" and loose.dtype.kind == "f":  # numpy finds no common integer type above 2**63
+            loose = np.asarray(entry.get("data"), dtype=object)
+            if all(type(value) is int for value in loose.flat):
+                loose = loose.astype(np.uint64)
         if loose.dtype.kind not in ("biuf" if dtype.kind == "f" else "b" if dtype.kind == "b" else "iu") and loose.size:
             raise ValueError(f"numbers expected, got {loose.dtype}")
-        array = np.asarray(entry.get("data"), dtype=dtype)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        with np.errstate(over="raise"):
+            array = np.asarray(entry.get("data"), dtype=dtype)
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise RequestError(f"tensor {name!r}: data does not fit {entry.get('datatype')}: {str(error)[:120]}") from error
     if array.size != math.prod(shape):
         raise RequestError(f"tensor {name!r}: shape {list(shape)} has {math.prod(shape)} elements, data {array.size}")

@@ -3,6 +3,7 @@
 from catalog.declaration.catalog import Catalog, Placement, Strategy, load_catalog, parse_catalog
 from catalog.declaration.schema import (
     AccuracyTarget,
+    AnalysisSpec,
     CatalogFile,
     DatasetFiles,
     ExperimentSpec,
@@ -15,6 +16,7 @@ from catalog.declaration.schema import (
 
 __all__ = [
     "AccuracyTarget",
+    "AnalysisSpec",
     "Catalog",
     "CatalogFile",
     "DatasetFiles",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from catalog.declaration.checks import check_names, validate_file
 from catalog.declaration.schema import (
+    AnalysisSpec,
     CatalogFile,
     ExperimentSpec,
     LinkSpec,
@@ -87,6 +88,11 @@ class Catalog:
     def experiment(self) -> ExperimentSpec:
         """The measuring protocol."""
         return self.declared.experiment
+
+    @property
+    def analysis(self) -> AnalysisSpec:
+        """What decides between strategies."""
+        return self.declared.analysis
 
     @property
     def slos(self) -> Mapping[str, SloSpec]:

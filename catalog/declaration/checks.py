@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from catalog.declaration.schema import (
     AccuracyTarget,
+    AnalysisSpec,
     CatalogFile,
     DatasetFiles,
     ExperimentSpec,
@@ -30,6 +31,7 @@ _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("links", "*"): LinkSpec,
     ("strategies", "*"): StrategySpec,
     ("experiment",): ExperimentSpec,
+    ("analysis",): AnalysisSpec,
     ("slos", "*"): SloSpec,
     ("slos", "*", "accuracy"): AccuracyTarget,
 }

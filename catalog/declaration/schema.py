@@ -224,6 +224,27 @@ def _no_boolean(value: object) -> object:
     return str(value) if isinstance(value, bool) else value
 
 
+class AnalysisSpec(Declared):
+    """What decides between strategies (docs/statistics.md)."""
+
+    percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 50.0
+    equivalent_within: Share = 0.05
+    confidence: Annotated[float, Field(strict=True, gt=0.5, lt=1)] = 0.95
+    adjustment: Literal[
+        "none",
+        "bonferroni",
+        "sidak",
+        "holm",
+        "holm-sidak",
+        "simes-hochberg",
+        "hommel",
+        "fdr_bh",
+        "fdr_by",
+        "fdr_tsbh",
+        "fdr_tsbky",
+    ] = "holm"
+
+
 class CatalogFile(Declared):
     """The whole file. The first tier is the client's: latency is measured from there."""
 
@@ -234,4 +255,5 @@ class CatalogFile(Declared):
     links: Mapping[Name, LinkSpec] = {}
     strategies: Annotated[tuple[StrategySpec, ...], Field(min_length=1)]
     experiment: ExperimentSpec = ExperimentSpec()
+    analysis: AnalysisSpec = AnalysisSpec()
     slos: Mapping[Name, SloSpec] = {}

@@ -1,13 +1,11 @@
 """SQL that people type: it reads, or it is refused."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import inspect
 
 from catalog.errors import QueryError
 from catalog.evidence.database import Database
@@ -15,6 +13,7 @@ from catalog.evidence.database import Database
 _READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 # So often may Ctrl-C be noticed within one statement; in SQLite's instructions.
 _INSTRUCTIONS = 100_000
+_REFUSALS = ("not authorized", "authorization denied", "read-only", "readonly", "prohibited", "VACUUM")
 _ALLOWED = "one statement that reads, such as: SELECT * FROM leaderboard (docs/sql.md has more)"
 
 
@@ -47,40 +46,48 @@ def read_query(database: Database, statement: str) -> QueryResult:
     """
     if not database.readonly:
         raise ValueError("open the database read-only to run statements that people type")
-    with database.session() as session:
-        connection = session.connection()
+    with database.engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        run = _run_sqlite if connection.dialect.name == "sqlite" else _run_server
         try:
-            with _only_reading(connection):
-                result = connection.exec_driver_sql(statement)
-                if not result.returns_rows:
-                    raise QueryError(f"this statement gives no rows; allowed: {_ALLOWED}")
-                return QueryResult(tuple(result.keys()), tuple(tuple(row) for row in result))
-        except (DBAPIError, sqlite3.Warning) as error:
-            raise QueryError(_explained(connection, str(getattr(error, "orig", error)).strip())) from error
+            cursor = run(driver, statement)
+            if cursor.description is None:
+                raise QueryError(f"this statement gives no rows; allowed: {_ALLOWED}")
+            rows = tuple(tuple(map(_plain, row)) for row in cursor.fetchall())
+        except (connection.dialect.loaded_dbapi.Error, sqlite3.Warning) as error:
+            raise QueryError(_explained(database, str(error).strip())) from error
+        finally:
+            driver.rollback()
+        return QueryResult(tuple(each[0] for each in cursor.description), rows)
 
 
-@contextmanager
-def _only_reading(connection: Connection) -> Iterator[None]:
-    """SQLite opened read-only still attaches other files and takes pragmas: an authorizer refuses them."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
+def _run_sqlite(driver: sqlite3.Connection, statement: str) -> Any:
+    """Opened read-only, SQLite still attaches other files and takes pragmas: an authorizer refuses them."""
     driver.set_authorizer(lambda action, *rest: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY)
     driver.set_progress_handler(lambda: 0, _INSTRUCTIONS)
     try:
-        yield
+        return driver.execute(statement)
     finally:
         driver.set_authorizer(None)
-        driver.set_progress_handler(None, 0)
 
 
-def _explained(connection: Connection, said: str) -> str:
-    if any(part in said for part in ("not authorized", "read-only", "readonly", "prohibited", "VACUUM")):
+def _run_server(driver: Any, statement: str) -> Any:
+    """A prepared statement is one statement, so that none can end the read-only transaction and go on behind it."""
+    driver.read_only = True
+    return driver.execute(statement.encode(), prepare=True)
+
+
+def _plain(value: Any) -> Any:
+    """Servers give averages of integers as decimals."""
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _explained(database: Database, said: str) -> str:
+    if any(part in said for part in _REFUSALS):
         return f"only reading is allowed: {_ALLOWED}"
     if "one statement" in said or "multiple commands" in said:
         return f"these are several statements; allowed: {_ALLOWED}"
     if "no such table" in said or "does not exist" in said:
-        inspector = inspect(connection)
+        inspector = inspect(database.engine)
         return f"{said}; there are {', '.join(sorted((*inspector.get_view_names(), *inspector.get_table_names())))}"
     return f"{said}; docs/sql.md describes views and tables"

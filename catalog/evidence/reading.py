@@ -164,6 +164,18 @@ def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
     return _rows(session, query)
 
 
+def rank_ranges(session: Session) -> Mapping[tuple[str, str, str, str], tuple[int, int]]:
+    """By subject, environment, operator and placement: the best and the worst rank that the analysis leaves open.
+
+    Of the ranking by the median, as last stored; strategies measured since are not in it.
+    """
+    rows = _rows(session, "SELECT * FROM ranking WHERE percentile = 50")
+    return {
+        (row["subject"], row["environment"], row["operator"], row["placement"]): (row["rank"], row["worst_rank"])
+        for row in rows
+    }
+
+
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
     return [dict(row) for row in session.execute(text(query), values).mappings()]
 

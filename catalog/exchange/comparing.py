@@ -4,7 +4,7 @@ Strategies are compared within an environment that both have; for a subject with
 evidence are compared, and `Pairing.differs` says in what they differ.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,51 +12,39 @@ import numpy as np
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, StrategyEvidence
 from catalog.exchange.storing import imported_key
+from catalog.statistics.comparison import Comparison, Question, compare_pairs
 from catalog.statistics.percentiles import percentile_over_rounds
+from catalog.statistics.samples import Samples
+from catalog.statistics.verdicts import Verdict
 
-Change = Literal["same", "unchanged", "faster", "slower", "unresolved", "only in A", "only in B", "unmeasured"]
+Change = Literal["same", "equivalent", "faster", "slower", "unresolved", "only in A", "only in B", "unmeasured"]
 _FACTS = ("launcher", "scale", "host", "cpu_model", "cpu_count", "onnxruntime", "engine", "kernel", "tierwise")
-
-
-@dataclass(frozen=True)
-class RatioInterval:
-    """B's percentile as a multiple of A's, with an interval and whether it settles the question."""
-
-    low: float
-    high: float
-    verdict: Literal["equivalent", "different", "unresolved"]
-
-
-# Two strategies and a percentile (90.0 for p90); None where there is too little evidence for an interval.
-IntervalOf = Callable[[StrategyEvidence, StrategyEvidence, float], RatioInterval | None]
-
-
-def no_interval(before: StrategyEvidence, after: StrategyEvidence, percentile: float) -> RatioInterval | None:
-    """Point values only."""
-    return None
+# The same databases give the same intervals.
+_SEED = 1
 
 
 @dataclass(frozen=True)
 class LatencyChange:
-    """A percentile in A and in B; `ratio` is B by A."""
+    """A percentile in A and in B; in `comparison` B is the first and A the second, so that its ratio is B by A."""
 
     percentile: float
     a_s: float
     b_s: float
-    interval: RatioInterval | None
+    comparison: Comparison
 
     @property
     def ratio(self) -> float:
-        """Below 1: faster in B."""
-        return self.b_s / self.a_s
+        """Below 1: faster in B. Paired by input where they have inputs in common."""
+        return self.b_s / self.a_s if self.comparison.ratio is None else self.comparison.ratio
 
-    def verdict(self, within: float) -> Change:
-        """By the interval where there is one, else by whether the ratio is within the margin."""
-        direction: Change = "faster" if self.ratio < 1 else "slower"
-        if self.interval is not None:
-            settled: Mapping[str, Change] = {"equivalent": "unchanged", "different": direction}
-            return settled.get(self.interval.verdict, "unresolved")
-        return "unchanged" if 1 / (1 + within) <= self.ratio <= 1 + within else direction
+    @property
+    def change(self) -> Change:
+        """What the interval says against the margin; without an interval nothing is settled."""
+        if self.comparison.verdict is Verdict.EQUIVALENT:
+            return "equivalent"
+        if self.comparison.verdict is Verdict.UNRESOLVED:
+            return "unresolved"
+        return "faster" if self.ratio < 1 else "slower"
 
 
 @dataclass(frozen=True)
@@ -102,8 +90,7 @@ def compare_evidence(
     b: Sequence[StrategyEvidence],
     *,
     percentiles: Sequence[float] = (50.0, 90.0),
-    within: float = 0.05,
-    interval: IntervalOf = no_interval,
+    equivalent_within: float = 0.05,
 ) -> tuple[Pairing, ...]:
     """Compare two databases.
 
@@ -113,25 +100,41 @@ def compare_evidence(
         As `strategy_evidence` loads them.
     percentiles : sequence of float
         To compare; the last one decides about the change.
-    within : float
-        Without an interval, ratios from 1 / (1 + within) to 1 + within count as unchanged.
-    interval : callable
-        Gives the interval of a ratio; by default there is none.
+    equivalent_within : float
+        The margin as a share: 0.05 makes ratios from 1/1.05 to 1.05 equivalent.
 
     Returns
     -------
     tuple of Pairing
         By subject; those with several environments in common come once for each.
+
+    Notes
+    -----
+    Intervals are those of `catalog.statistics.comparison`, simultaneous over the strategies of a pairing. Evidence
+    that is sample for sample the same is said to be so and needs none.
     """
     found = []
     for subject in sorted({each.subject for each in (*a, *b)}):
         places_a, places_b = _places(a, subject), _places(b, subject)
         shared = [key for key in places_a if key in places_b]
-        pairs = [(key, key) for key in shared] or [(_newest(places_a), _newest(places_b))]
-        for key_a, key_b in pairs:
-            rows = (places_a.get(key_a, ()), places_b.get(key_b, ()))
-            found.append(_pairing(subject, *rows, percentiles=percentiles, within=within, interval=interval))
+        for key_a, key_b in [(key, key) for key in shared] or [(_newest(places_a), _newest(places_b))]:
+            rows = _Rows(places_a.get(key_a, []), places_b.get(key_b, []))
+            questions = [Question(each, equivalent_within=equivalent_within) for each in percentiles]
+            found.append(_pairing(subject, rows, questions))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Strategies of a subject in an environment of A and one of B."""
+
+    a: Sequence[StrategyEvidence]
+    b: Sequence[StrategyEvidence]
+
+    def pairs(self) -> dict[tuple[str, str], tuple[StrategyEvidence | None, StrategyEvidence | None]]:
+        """By operator and placement, in the order of A, then what only B has."""
+        known_a, known_b = ({(row.operator, row.placement): row for row in rows} for rows in (self.a, self.b))
+        return {name: (known_a.get(name), known_b.get(name)) for name in dict.fromkeys((*known_a, *known_b))}
 
 
 def _places(rows: Sequence[StrategyEvidence], subject: str) -> dict[str, list[StrategyEvidence]]:
@@ -151,30 +154,29 @@ def _newest(places: Mapping[str, Sequence[StrategyEvidence]]) -> str:
     return max(places, key=last, default="")
 
 
-def _pairing(
-    subject: str,
-    a: Sequence[StrategyEvidence],
-    b: Sequence[StrategyEvidence],
-    *,
-    percentiles: Sequence[float],
-    within: float,
-    interval: IntervalOf,
-) -> Pairing:
-    known_a = {(row.operator, row.placement): row for row in a}
-    known_b = {(row.operator, row.placement): row for row in b}
+def _pairing(subject: str, rows: _Rows, questions: Sequence[Question]) -> Pairing:
+    pairs = rows.pairs()
+    both = {
+        name: (before, after)
+        for name, (before, after) in pairs.items()
+        if before is not None and after is not None and before.measured and after.measured
+    }
+    latencies = dict(zip(both, _latencies(list(both.values()), questions), strict=True))
     changes = []
-    for name in dict.fromkeys((*known_a, *known_b)):
-        before, after = known_a.get(name), known_b.get(name)
-        if before is None or after is None or not (before.measured and after.measured):
-            changes.append(StrategyChange(subject, *name, change=_one_sided(before, after)))
-            continue
-        latency = tuple(_latency(before, after, each, interval) for each in percentiles)
-        same = before.latency_s.shape == after.latency_s.shape and bool(np.all(before.latency_s == after.latency_s))
-        change: Change = "same" if same else latency[-1].verdict(within)
-        changes.append(StrategyChange(subject, *name, change, latency, _accuracy(before, after)))
-    place_a = a[0].environment if a else None
-    place_b = b[0].environment if b else None
+    for name, (before, after) in pairs.items():
+        if name in both:
+            latency = latencies[name]
+            change: Change = "same" if _same(*both[name]) else latency[-1].change
+            changes.append(StrategyChange(subject, *name, change, latency, _accuracy(*both[name])))
+        else:
+            changes.append(StrategyChange(subject, *name, _one_sided(before, after)))
+    place_a = rows.a[0].environment if rows.a else None
+    place_b = rows.b[0].environment if rows.b else None
     return Pairing(subject, place_a, place_b, _differences(place_a, place_b), tuple(changes))
+
+
+def _same(before: StrategyEvidence, after: StrategyEvidence) -> bool:
+    return np.array_equal(before.latency_s, after.latency_s) and np.array_equal(before.round, after.round)
 
 
 def _one_sided(before: StrategyEvidence | None, after: StrategyEvidence | None) -> Change:
@@ -183,11 +185,34 @@ def _one_sided(before: StrategyEvidence | None, after: StrategyEvidence | None) 
     return "only in B" if after is not None and after.measured else "unmeasured"
 
 
-def _latency(
-    before: StrategyEvidence, after: StrategyEvidence, percentile: float, interval: IntervalOf
-) -> LatencyChange:
+def _latencies(
+    pairs: Sequence[tuple[StrategyEvidence, StrategyEvidence]], questions: Sequence[Question]
+) -> list[tuple[LatencyChange, ...]]:
+    """Every pair's percentiles, compared B against A, all pairs of a question at once."""
+    candidates = [samples for before, after in pairs for samples in _paired_samples(before, after)]
+    positions = [(2 * index + 1, 2 * index) for index in range(len(pairs))]
+    by_question = [compare_pairs(candidates, question, pairs=positions, rng=_SEED) for question in questions]
+    return [
+        tuple(_latency(before, after, compared[index]) for compared in by_question)
+        for index, (before, after) in enumerate(pairs)
+    ]
+
+
+def _latency(before: StrategyEvidence, after: StrategyEvidence, comparison: Comparison) -> LatencyChange:
+    percentile = comparison.question.percentile
     a_s, b_s = (percentile_over_rounds(row.latency_s, row.round, percentile) for row in (before, after))
-    return LatencyChange(percentile, a_s, b_s, interval(before, after, percentile))
+    return LatencyChange(percentile, a_s, b_s, comparison)
+
+
+def _paired_samples(before: StrategyEvidence, after: StrategyEvidence) -> tuple[Samples, Samples]:
+    """Two databases index their inputs each in its own way: here the same input has the same index."""
+    index = {name: position for position, name in enumerate(sorted({*before.input_ids, *after.input_ids}))}
+
+    def samples(row: StrategyEvidence) -> Samples:
+        common = np.array([index[name] for name in row.input_ids], dtype=np.int64)
+        return Samples.from_arrays(row.latency_s, row.round, common[row.input_index])
+
+    return samples(before), samples(after)
 
 
 def _accuracy(before: StrategyEvidence, after: StrategyEvidence) -> AccuracyChange | None:

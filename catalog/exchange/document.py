@@ -201,7 +201,7 @@ class SampleColumns(Entry):
     ids: Key
     input: list[Count]
     repetition: list[Count]
-    latency_s: list[Quantity]
+    latency_s: list[Annotated[float, Field(gt=0)]]
     transmission_s: list[Quantity]
     parts: dict[Name, PartColumns] = {}
     links: dict[Name, LinkColumns] = {}

@@ -19,7 +19,7 @@ from catalog.exchange.foreign import Foreign, KnownStrategy, foreign_document
 from catalog.exchange.gathering import NAME_RULE, is_name
 from catalog.exchange.storing import FileRecord, Stored, store_document
 from catalog.exchange.tables import read_rows
-from catalog.exchange.text import decompressed, parse_document
+from catalog.exchange.text import MAX_BYTES, decompressed, parse_document
 from catalog.keys import content_key
 
 
@@ -94,9 +94,10 @@ def _import(session: Session, file: Path, *, environment: str | None, default: s
 
 
 def read_bytes(file: Path) -> bytes:
-    """The file's bytes; raises ExchangeError for a directory, a missing or an unreadable file."""
+    """The file's bytes, no more than may be imported; raises ExchangeError for a directory or an unreadable file."""
     try:
-        return file.read_bytes()
+        with file.open("rb") as reading:
+            return reading.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise ExchangeError(str(file), ["is a directory; name a file in it"]) from error
     except OSError as error:

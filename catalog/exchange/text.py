@@ -13,7 +13,7 @@ from catalog.exchange.consistency import inconsistencies
 from catalog.exchange.document import FORMAT, VERSION, Document
 
 _GZIP = b"\x1f\x8b"
-_MAX_BYTES = 2**29
+MAX_BYTES = 2**29
 
 
 class _Head(BaseModel):
@@ -97,13 +97,13 @@ def decompressed(content: bytes, *, file: str) -> bytes:
     if content.startswith(_GZIP):
         reading = zlib.decompressobj(wbits=31)
         try:
-            content = reading.decompress(content, _MAX_BYTES + 1)
+            content = reading.decompress(content, MAX_BYTES + 1)
         except zlib.error as error:
             raise ExchangeError(file, [f"a damaged gzip file ({error}); copy it again"]) from error
-        if len(content) <= _MAX_BYTES and not reading.eof:
+        if len(content) <= MAX_BYTES and not reading.eof:
             raise ExchangeError(file, ["a gzip file that ends too early; copy it again"])
-    if len(content) > _MAX_BYTES:
-        raise ExchangeError(file, [f"larger than {_MAX_BYTES >> 20} MiB; export fewer subjects at once (--subject)"])
+    if len(content) > MAX_BYTES:
+        raise ExchangeError(file, [f"larger than {MAX_BYTES >> 20} MiB; export fewer subjects at once (--subject)"])
     return content
 
 

@@ -200,7 +200,7 @@ def compare_pairs(
     drift, so they are paired and the drift cancels; where fewer than two numbers are common, rounds are paired in
     order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds: variance
     across rounds by Student's t, variance from the inputs by drawing them anew, the same draw for both strategies and
-    all rounds, Satterthwaite's degrees of freedom (`catalog.statistics.estimate`); Sidak's level for simultaneity.
+    all rounds; the guarded interval of `catalog.statistics.estimate`, at Sidak's level for simultaneity.
 
     Examples
     --------
@@ -269,9 +269,9 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
     refusal = refuse(rounds=rows.size, inputs=inputs, percentile=question.percentile)
     estimate, low, high, verdict = None, None, None, Verdict.UNRESOLVED
     if refusal is None:
-        drawn = (one.resampled[rows] - other.resampled[columns]).mean(axis=0)
+        drawn = one.resampled[rows] - other.resampled[columns]
         estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
-        margin = estimate.margin(level)
+        margin = estimate.guarded_margin(level)
         verdict = judge(estimate.value - margin, estimate.value + margin, margin=question.log_margin)
         low, high = math.exp(estimate.value - margin), math.exp(estimate.value + margin)
     return Comparison(

@@ -27,8 +27,9 @@ def judge_rounds(
 
     Notes
     -----
-    The figure is the median over the inputs of this round's latency against the median of the other rounds' latencies
-    of the same input. Doubtful at most: a strategy whose rounds really differ must keep the rounds that show it.
+    The figure is the median over the inputs of this round's latency against the median over all rounds of the same
+    input, so that of three rounds the one that is off does not accuse the others. Doubtful at most: a strategy whose
+    rounds really differ must keep the rounds that show it.
 
     Examples
     --------
@@ -40,13 +41,11 @@ def judge_rounds(
     ...         verdict="VALID", inputs_select="random", started_at=datetime.now(UTC), finished_at=datetime.now(UTC),
     ...         samples=[SampleRecord(0, "a.png", 0, latency_s, 0.0)],
     ...     )
-    >>> [f"{each[0].figure:+.0f} % {each[0].verdict}" for each in judge_rounds([taken(1, 0.1), taken(2, 0.13)])]
-    ['-23 % DOUBTFUL', '+30 % DOUBTFUL']
+    >>> [f"{each[0].figure:+.0f} % {each[0].verdict}" for each in judge_rounds([taken(1, 0.1), taken(2, 0.2)])]
+    ['-33 % DOUBTFUL', '+33 % DOUBTFUL']
     """
     medians = [_by_input(record) for record in records]
-    return tuple(
-        _drift(medians[index], [*medians[:index], *medians[index + 1 :]], thresholds) for index in range(len(records))
-    )
+    return tuple(_drift(own, medians, thresholds) for own in medians)
 
 
 def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
@@ -57,11 +56,11 @@ def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
     return {input_id: float(np.median(values)) for input_id, values in series.items()}
 
 
-def _drift(own: Mapping[str, float], others: Sequence[Mapping[str, float]], limits: Thresholds) -> tuple[Finding, ...]:
+def _drift(own: Mapping[str, float], rounds: Sequence[Mapping[str, float]], limits: Thresholds) -> tuple[Finding, ...]:
     ratios = []
     for input_id, latency_s in own.items():
-        known = [each[input_id] for each in others if input_id in each]
-        if known:
+        known = [each[input_id] for each in rounds if input_id in each]
+        if len(known) > 1:
             ratios.append(latency_s / float(np.median(known)))
     if not ratios:
         return ()

@@ -23,11 +23,11 @@ class Thresholds:
     # How long a tier's threads waited for a CPU while their quota allowed one, of the CPU time they used in the window.
     # Waiting that is little of the window disturbs nothing, however little CPU was used. Like the two below doubtful at
     # most: on a host that is always busy a fill could otherwise never finish.
-    waited_pct: float = 50.0
+    waited_pct: float = 100.0
     waited_least_pct: float = 10.0
 
     # Of all CPUs of the host, used by others during the window.
-    others_pct: float = 25.0
+    others_pct: float = 40.0
 
     # Of all CPUs of the host, taken by the hypervisor.
     steal_pct: float = 2.0
@@ -44,12 +44,12 @@ class Thresholds:
 
     # How much slower the last third of the warm-up was than the same inputs afterwards (median over inputs), if a sign
     # test says that this is no chance.
-    warmup_pct: float = 10.0
+    warmup_pct: float = 20.0
     warmup_pvalue: float = 0.01
     warmup_pairs: int = 8
 
-    # How far a round is from the others, median over inputs. Only ever doubtful: to reject a round because it differs
-    # would make the rounds look more alike than they are.
+    # How far a round is from the median of all, median over inputs. Only ever doubtful: to reject a round because it
+    # differs would make the rounds look more alike than they are.
     drift_pct: float = 20.0
 
 

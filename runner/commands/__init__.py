@@ -1,11 +1,11 @@
-"""Commands over evidence that is there already: exchange it, ask it in SQL, compare it; and the self-test."""
+"""Verbs beyond those of a catalog's filling: over evidence that is there, over any model file; and the self-test."""
 
 import typer
 
-from runner.commands import compare, exchange, report, selftest, sql
+from runner.commands import compare, exchange, operators, rank, report, selftest, sql
 
 
 def register(app: typer.Typer) -> None:
     """Add all of them to the command line."""
-    for module in (exchange, sql, compare, report, selftest):
+    for module in (rank, report, exchange, sql, compare, operators, selftest):
         module.add_to(app)

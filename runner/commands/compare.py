@@ -12,9 +12,9 @@ from catalog.evidence import open_database, store
 from catalog.exchange.comparing import LatencyChange, Pairing, StrategyChange, compare_evidence
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
-from runner.reports.units import duration, percent, points
+from runner.reports.units import duration, points
 
-_WITHIN = 0.05
+_MARGIN = 0.05
 
 FirstArgument = Annotated[str, typer.Argument(metavar="A", help="Database of before: a file or URL")]
 SecondArgument = Annotated[str, typer.Argument(metavar="B", help="Database of after")]
@@ -23,7 +23,7 @@ SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this 
 
 def compare(a: FirstArgument, b: SecondArgument, subject: SubjectOption = None, as_json: JsonOption = False) -> None:
     """Compare two databases strategy by strategy: median, p90 and accuracy, B against A."""
-    pairings = compare_evidence(_evidence(a, subject), _evidence(b, subject), within=_WITHIN)
+    pairings = compare_evidence(_evidence(a, subject), _evidence(b, subject), equivalent_within=_MARGIN)
     if not pairings:
         raise RunnerError(f"neither database declares {subject or 'any strategy'}; `runner status` lists what each has")
     if as_json:
@@ -53,7 +53,7 @@ def _table(pairing: Pairing) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("operator", "placement"):
         table.add_column(name, no_wrap=True)
-    for name in ("median B", "× A", "p90 B", "× A", "accuracy B", "pp"):
+    for name in ("median B", "× A", "p90 B", "× A", "pp"):
         table.add_column(name, justify="right")
     table.add_column("change", no_wrap=True)
     for each in pairing.strategies:
@@ -62,26 +62,25 @@ def _table(pairing: Pairing) -> Table:
 
 
 def _numbers(each: StrategyChange) -> list[str]:
-    latencies = [text for change in each.latency for text in (duration(change.b_s), _ratio(change))]
-    accuracy = each.accuracy
-    shown = [percent(accuracy.b_pct), points(accuracy.difference_pp)] if accuracy else ["–"] * 2
-    return [*(latencies or ["–"] * 4), *shown]
+    if not each.latency:
+        return ["–"] * 5
+    median, last = each.latency[0], each.latency[-1]
+    drop = points(each.accuracy.difference_pp) if each.accuracy else "–"
+    return [duration(median.b_s), f"{median.ratio:.2f}", duration(last.b_s), _interval(last), drop]
 
 
-def _ratio(change: LatencyChange) -> str:
-    interval = change.interval
-    return f"{change.ratio:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
+def _interval(change: LatencyChange) -> str:
+    low, high = change.comparison.low, change.comparison.high
+    return f"{change.ratio:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
 
 
 def _summary(pairing: Pairing) -> str:
     counts = Counter(each.change for each in pairing.strategies)
     said = ", ".join(f"{count} {change}" for change, count in counts.most_common())
     moved = sum(each.accuracy is not None and each.accuracy.difference_pp != 0 for each in pairing.strategies)
-    judged = [each.latency[-1] for each in pairing.strategies if each.latency]
-    how = (
-        "" if any(each.interval for each in judged) else f"; point values, unchanged means within {_WITHIN:.0%} at p90"
-    )
-    return f"{said}; accuracy differs in {moved}{how}"
+    text = f"{said}; accuracy differs in {moved}. p90 against A, simultaneous 95 % intervals, margin {_MARGIN:.0%}"
+    refused = (each.latency[-1].comparison.refusal for each in pairing.strategies if each.change == "unresolved")
+    return "\n".join([text, *dict.fromkeys(f"unresolved: {each.reason}" for each in refused if each)])
 
 
 def _json(pairing: Pairing) -> dict[str, Any]:
@@ -95,19 +94,26 @@ def _json(pairing: Pairing) -> dict[str, Any]:
 
 
 def _strategy_json(each: StrategyChange) -> dict[str, Any]:
-    latency = [
-        {
-            "percentile": change.percentile,
-            "a_s": change.a_s,
-            "b_s": change.b_s,
-            "ratio": change.ratio,
-            "interval": None if change.interval is None else vars(change.interval),
-        }
-        for change in each.latency
-    ]
     accuracy = None if each.accuracy is None else {**vars(each.accuracy), "difference_pp": each.accuracy.difference_pp}
     names = {"operator": each.operator, "placement": each.placement, "change": each.change}
-    return {**names, "latency": latency, "accuracy": accuracy}
+    return {**names, "latency": [_latency_json(change) for change in each.latency], "accuracy": accuracy}
+
+
+def _latency_json(change: LatencyChange) -> dict[str, Any]:
+    compared = change.comparison
+    return {
+        "percentile": change.percentile,
+        "a_s": change.a_s,
+        "b_s": change.b_s,
+        "ratio": change.ratio,
+        "low": compared.low,
+        "high": compared.high,
+        "verdict": compared.verdict,
+        "equivalent_within": compared.question.equivalent_within,
+        "confidence_level": compared.question.confidence_level,
+        "comparisons": compared.comparisons,
+        "refusal": compared.refusal.reason if compared.refusal else None,
+    }
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,13 +1,15 @@
 """What can be skipped and where it can be cut: one analysis of a model file, for passes and for people."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from onnx import helper
 
 from runner.graph.cuts import CutPlace, find_cuts
+from runner.graph.exactness import is_exact
 from runner.graph.model_file import read_model
 from runner.graph.naming import segment_name
 from runner.graph.regions import Layout, lay_out
@@ -103,6 +105,11 @@ class Cut:
     inside_segment: bool
 
     @property
+    def balanced(self) -> bool:
+        """Whether neither part is more than twice the other."""
+        return max(self.head_bytes, self.tail_bytes) <= 2 * min(self.head_bytes, self.tail_bytes)
+
+    @property
     def difference_bytes(self) -> int:
         return abs(self.head_bytes - self.tail_bytes)
 
@@ -147,10 +154,21 @@ class Analysis:
     def sub_graphs(self) -> tuple[Segment, ...]:
         return tuple(segment for segment in self.skeleton if segment.kind == "sub-graph")
 
+    def place_of(self, cut: Cut) -> str:
+        """Where a cut is, in words: `at the start of sub-graph 9 from the end (layer3.17)`."""
+        segment = self.skeleton[cut.segment]
+        if segment.number is not None and cut.inside_segment:
+            return f"inside sub-graph {segment.number} from the end ({segment.name})"
+        following = next((each for each in self.skeleton[cut.segment + 1 :] if each.number is not None), None)
+        if following is None:
+            return f"in the chain at the end, after {cut.tensors[0].name}"
+        return f"at the start of sub-graph {following.number} from the end ({following.name})"
+
     def best_cut(self, *, paper: bool = True) -> Cut | None:
-        """The best balanced cut (with `paper`, of those that cut no identity branch); exact ones go first."""
+        """The best balanced cut, with `paper` of those that cut no identity branch; a balanced exact one goes first."""
         candidates = [cut for cut in self.cuts if cut.paper or not paper]
-        return next((cut for cut in candidates if cut.exact), candidates[0] if candidates else None)
+        exact = (cut for cut in candidates if cut.exact and cut.balanced)
+        return next(exact, candidates[0] if candidates else None)
 
 
 def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
@@ -186,7 +204,7 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
     >>> from runner.subjects.registry import BUILTIN
     >>> found = analyse(BUILTIN / "fashion-resnet.onnx")
     >>> len(found.sub_graphs), [len(run.blocks) for run in found.runs]
-    (14, [4, 4, 3])
+    (14, [4, 4, 4])
     """
     return analyse_structure(read_structure(read_model(path), sizes=sizes))
 
@@ -203,6 +221,9 @@ class _Analyst:
         self._structure = structure
         self._layout: Layout = lay_out(structure)
         self._sides = Sides(structure)
+        self._first_used: list[list[tuple[int, int]]] = [[] for _ in structure.data]
+        for name, users in self._layout.users.items():
+            self._first_used[users[0]].append((users[-1], structure.tensor_bytes.get(name, 0)))
         self._spans = self._segment_spans()
         self._segment_of = [index for index, span in enumerate(self._spans) for _ in span]
         self.skeleton = self._skeleton()
@@ -283,13 +304,15 @@ class _Analyst:
     def _exits(self, run: Run, found: RepeatedRun) -> Iterable[Exit]:
         """Skipping one block, two, …, all of a run, as long as nothing else needs what they compute."""
         regions = self._layout.regions
+        end = regions[found.units[-1].end - 1].end
+        saved = 0
         for count in range(1, len(run.blocks) + 1):
-            units = found.units[-count:]
-            span = range(regions[units[0].start].start, regions[units[-1].end - 1].end)
-            if self._sides.read_from(span):
+            unit = found.units[-count]
+            span = range(regions[unit.start].start, regions[unit.end - 1].end)
+            if self._sides.read_from(span, beyond=end):
                 return
-            saved = self._bytes(span)
-            entry, result = self._tensor(units[0].entry), self._tensor(units[-1].result)
+            saved += self._bytes(span, end=end)
+            entry, result = self._tensor(unit.entry), self._tensor(found.units[-1].result)
             yield Exit(run.blocks[-count:], entry, result, saved, saved / self._structure.file.size_bytes)
 
     def _cut(self, place: CutPlace) -> Cut:
@@ -302,17 +325,16 @@ class _Analyst:
             head_bytes=place.head_bytes,
             tail_bytes=place.tail_bytes,
             paper=place.paper,
-            exact=_is_exact(tensors),
+            exact=is_exact(self._structure, place.tensors),
             segment=segment,
             inside_segment=len(place.tensors) > 1 or last != self._spans[segment].stop - 1,
         )
 
-    def _bytes(self, span: range) -> int:
-        """Bytes that only these nodes need."""
+    def _bytes(self, span: range, *, end: int | None = None) -> int:
+        """Bytes that these nodes need and nothing else does; with `end`, nothing but what lies between."""
+        end = span.stop if end is None else end
         total = sum(self._layout.own_bytes[position] for position in span)
-        names = {name for position in span for name in self._layout.initializers[position]}
-        alone = (name for name in names if all(user in span for user in self._layout.users[name]))
-        return total + sum(self._structure.tensor_bytes.get(name, 0) for name in alone)
+        return total + sum(size for position in span for last, size in self._first_used[position] if last < end)
 
     def _labels(self, span: range) -> tuple[str, ...]:
         indices = [self._structure.data[position] for position in span]
@@ -330,12 +352,7 @@ class _Analyst:
         return Tensor(name, _dtype(found.elem_type), found.dims, found.size_bytes)
 
 
-def _is_exact(tensors: Sequence[Tensor]) -> bool:
-    """Two feature maps of free size come from two inputs of the tail, and the runtime cannot tell that they match."""
-    maps = [tensor for tensor in tensors if tensor.dtype == "float32" and len(tensor.shape or ()) == 4]
-    return len(maps) < 2 or all(tensor.size_bytes is not None for tensor in maps)
-
-
+@cache
 def _dtype(elem_type: int) -> str:
     try:
         return helper.tensor_dtype_to_np_dtype(elem_type).name

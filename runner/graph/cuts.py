@@ -101,7 +101,7 @@ class _Finder:
         if node.op_type == "DequantizeLinear":
             return self._cuttable(node.input[0])
         after = {structure.nodes[user].op_type for user in structure.consumers.get(name, ())}
-        if found is None or found.elem_type not in _SERVED or after & _QUANTIZERS:
+        if found is None or found.dims is None or found.elem_type not in _SERVED or after & _QUANTIZERS:
             return None
         # The runtime folds a BatchNorm into the convolution before it; apart, they compute something else.
         if node.op_type in _CONVOLUTIONS and "BatchNormalization" in after:

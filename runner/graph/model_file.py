@@ -64,11 +64,13 @@ class ModelFile:
     """A model file, read without its weights.
 
     `model` is complete but for the data of the `weights` and of the nodes in `stored_nodes` (by index in the graph).
+    `external_data` says that some initializer, however small, was stored outside the file.
     """
 
     path: Path
     model: onnx.ModelProto
     size_bytes: int
+    external_data: bool = False
     weights: Mapping[str, Weight] = field(default_factory=dict)
     stored_nodes: Mapping[int, ByteRange] = field(default_factory=dict)
 
@@ -95,17 +97,24 @@ def read_model(path: Path) -> ModelFile:
         raise ModelFileError(path, str(error)) from error
     if not model.graph.node and not model.graph.output:
         raise ModelFileError(path, "it holds no graph")
+    if not _is_text(model.graph):
+        raise ModelFileError(path, "a name in it is not text")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     if len(tensors) != len(model.graph.initializer):
         raise ModelFileError(path, "two initializers have the same name")
+    if any(
+        attribute.t.data_location == TensorProto.EXTERNAL for node in model.graph.node for attribute in node.attribute
+    ):
+        raise ModelFileError(path, "a node keeps a tensor in another file; only initializers may")
+    external_data = any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer)
     kept = _settle(path, model, weights)
     external = sum(weight.size_bytes for weight in kept.values() if weight.external)
-    return ModelFile(path, model, path.stat().st_size + external, kept, stored)
+    return ModelFile(path, model, path.stat().st_size + external, external_data, kept, stored)
 
 
 def has_external_data(path: Path) -> bool:
     """Whether a model keeps weights outside its file; raises ModelFileError like `read_model`."""
-    return any(weight.external for weight in read_model(path).weights.values())
+    return read_model(path).external_data
 
 
 def tensor_bytes(tensor: TensorProto) -> int | None:
@@ -180,6 +189,25 @@ class _Reader:
         self._size += size
         if self._size > _MAX_SKELETON_BYTES:
             raise WireError(f"its graph alone takes more than {_MAX_SKELETON_BYTES >> 20} MiB")
+
+
+def _is_text(graph: onnx.GraphProto) -> bool:
+    """Whether every name is UTF-8; protobuf hands out bytes for those that are not."""
+    return all(
+        isinstance(text, str)
+        for node in graph.node
+        for text in (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+    ) and all(
+        isinstance(text, str)
+        for text in (
+            graph.name,
+            *(tensor.name for tensor in graph.initializer),
+            *(tensor.values.name for tensor in graph.sparse_initializer),
+            *(value.name for values in (graph.input, graph.output, graph.value_info) for value in values),
+            *(dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim),
+            *(text for tensor in graph.initializer for each in tensor.external_data for text in (each.key, each.value)),
+        )
+    )
 
 
 def _settle(path: Path, model: onnx.ModelProto, inline: Mapping[int, ByteRange]) -> dict[str, Weight]:

@@ -8,7 +8,8 @@ def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
     """What the nodes have in common (`/layer4/layer4.1/Add` → `layer4.1`), else their weights, else the first node."""
     scope = _scope(nodes, "/")
     if scope:
-        return scope.rpartition("/")[2]
+        *_, parent, own = ["", *scope.split("/")]
+        return own if "." in own or not parent else f"{parent}/{own}"
     return _scope([name for name in initializers if "." in name and ":" not in name], ".") or nodes[0]
 
 

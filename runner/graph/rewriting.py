@@ -147,7 +147,9 @@ def _part(file: ModelFile, nodes: Sequence[onnx.NodeProto | ByteRange], used: se
     external = {weight.name for weight in weights if weight.external}
     declarations = [tensor for tensor in file.graph.initializer if tensor.name in external]
     sources = {tensor.name for tensor in file.graph.initializer}
-    part = onnx.GraphProto(name=graph.name, doc_string=graph.doc_string, initializer=kept)
+    part = onnx.GraphProto(name=graph.name, initializer=kept)
+    if graph.doc_string:
+        part.doc_string = graph.doc_string
     part.sparse_initializer.extend(each for each in graph.sparse_initializer if each.values.name in used)
     part.input.extend(value for value in graph.input if value.name not in sources or value.name in used)
     part.output.extend(graph.output)

@@ -4,6 +4,8 @@ Such values are a few integers and cost nothing to compute, so a tail recomputes
 gets anyway, and is sent the rest.
 """
 
+from functools import cached_property
+
 from runner.graph.cuts import CutPlace
 from runner.graph.structure import Role, Structure
 
@@ -43,17 +45,28 @@ class Sides:
                 wanted += [read for read in self._reads(name) if self._structure.role_of(read) is Role.SHAPE]
         return tuple(late if len(late) <= len(early) else early)
 
-    def read_from(self, span: range) -> bool:
-        """Whether a shape inside these data nodes, other than that of their result, is used outside them."""
-        inside = set(span)
-        result = set(self._structure.writes[self._structure.data[span.stop - 1]])
-        for position, name in self._uses:
-            if position not in inside:
-                for tensor in self._sources(name).values():
-                    source = self._position.get(self._structure.producer.get(tensor, -1))
-                    if source in inside and tensor not in result:
-                        return True
-        return False
+    def read_from(self, span: range, *, beyond: int) -> bool:
+        """Whether a shape inside these data nodes is used from position `beyond` on.
+
+        That of the last result before `beyond` does not count: what reads it will read the shape of its replacement.
+        """
+        results = self._structure.writes[self._structure.data[beyond - 1]]
+        return any(
+            used >= beyond and tensor not in results
+            for position in span
+            for used, tensor in self._shapes_used.get(position, ())
+        )
+
+    @cached_property
+    def _shapes_used(self) -> dict[int, list[tuple[int, str]]]:
+        """By position of the node whose output's shape is read: where a data node uses that, and the output."""
+        found: dict[int, list[tuple[int, str]]] = {}
+        for used, name in self._uses:
+            for tensor in self._sources(name).values():
+                source = self._position.get(self._structure.producer.get(tensor, -1))
+                if source is not None:
+                    found.setdefault(source, []).append((used, tensor))
+        return found
 
     def _in_tail(self, place: CutPlace, tensor: str) -> bool:
         """Whether the tail has this tensor: it computes it, or it is handed over."""

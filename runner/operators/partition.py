@@ -24,8 +24,6 @@ from runner.operators.base import Applied, Context, Refusal
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
 _LARGEST_SHARE = 4 / 5
-# Nearer to half than this is called balanced; between the two the cut is made and its figures are worth a warning.
-_BALANCED_SHARE = 2 / 3
 
 
 class PartitionOptions(BaseModel):
@@ -81,16 +79,18 @@ class Partition:
 
     def _details(self, analysis: Analysis, chosen: Cut, targets: tuple[Path, Path]) -> Mapping[str, object]:
         head, tail = (stored_bytes(target) for target in targets)
+        percent = 100 * head / (head + tail)
+        uneven = f"head and tail hold {percent:.1f} % / {100 - percent:.1f} % of the bytes"
         return {
             "cut": self.declared.cut,
-            "where": analysis.skeleton[chosen.segment].name,
-            "inside": chosen.inside_segment,
+            "place": analysis.place_of(chosen),
             "tensors": [asdict(tensor) for tensor in chosen.tensors],
             "side": [asdict(tensor) for tensor in chosen.side],
+            "exact": chosen.exact,
             "crossing_bytes": chosen.crossing_bytes,
             "head_bytes": head,
             "tail_bytes": tail,
-            "warnings": _uneven(head, tail),
+            "warnings": [] if chosen.balanced else [uneven],
         }
 
 
@@ -142,13 +142,6 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
             f"is to hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{_heaviest(analysis)}"
         )
     return cut
-
-
-def _uneven(head: int, tail: int) -> list[str]:
-    share = max(head, tail) / (head + tail)
-    if share <= _BALANCED_SHARE:
-        return []
-    return [f"head and tail hold {100 * head / (head + tail):.1f} % / {100 * tail / (head + tail):.1f} % of the bytes"]
 
 
 def _heaviest(analysis: Analysis) -> str:

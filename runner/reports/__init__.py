@@ -1,5 +1,5 @@
 """What people read: terminal tables and pages made from the evidence."""
 
-from runner.reports.leaderboard import leaderboard_tables
+from runner.reports.leaderboard import leaderboard_tables, with_ranges
 
-__all__ = ["leaderboard_tables"]
+__all__ = ["leaderboard_tables", "with_ranges"]

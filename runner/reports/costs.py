@@ -24,10 +24,10 @@ class Cost:
 
 COSTS: Mapping[str, Cost] = {
     "cold_start": Cost("cold_start_s", "cold start", duration),
-    "first_inference": Cost("first_inference_s", "first inference", duration),
+    "first_inference": Cost("first_inference_s", "first run", duration),
     "peak_memory": Cost("peak_rss_bytes", "peak memory", size),
-    "cpu": Cost("cpu_s_per_inference", "CPU / inference", duration),
-    "sent": Cost("sent_bytes_per_inference", "sent / inference", size),
+    "cpu": Cost("cpu_s_per_inference", "CPU", duration),
+    "sent": Cost("sent_bytes_per_inference", "sent", size),
 }
 
 
@@ -62,7 +62,10 @@ def _table(
 ) -> Table:
     table = Table(
         title=Text(f"{rows[0]['subject']} · cost per tier · launcher {rows[0]['launcher']}"),
-        caption="mean over rounds, peak memory the highest; a relaying tier loads nothing",
+        caption=(
+            "mean over rounds, CPU time and bytes per inference, the highest memory; "
+            "a tier that only relays loads nothing"
+        ),
         title_justify="left",
         caption_justify="left",
         pad_edge=False,

@@ -21,6 +21,19 @@ def leaderboard_tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
         yield _table(list(members))
 
 
+def with_ranges(
+    rows: Sequence[Mapping[str, Any]], ranges: Mapping[tuple[str, str, str, str], tuple[int, int]]
+) -> list[Mapping[str, Any]]:
+    """Rows with the ranks that the stored analysis leaves open, `best_rank` and `worst_rank`; None without one."""
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        best, worst = ranges.get(
+            (row["subject"], row["environment"], row["operator"], row["placement"]), (None, None)
+        )
+        found.append({**row, "best_rank": best, "worst_rank": worst})
+    return found
+
+
 def _where(row: Mapping[str, Any]) -> str:
     """The environment of a row: another table, other conditions."""
     emulated = "" if row["scale"] == "1" else f", emulated at {row['scale']}"
@@ -36,6 +49,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         caption=(
             f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
             "end to end, single stream, unloaded"
+            + ("\n! DOUBTFUL: runner verify says why" if any(_doubtful(row) for row in rows) else "")
         ),
         title_justify="left",
         caption_justify="left",
@@ -47,22 +61,33 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("operator", overflow="fold")
     table.add_column("placement", no_wrap=True)
-    for heading in ("median", "p90", first["metric"] or "accuracy", "drop pp", "size", "sent", "n"):
+    for heading in ("median", "p90", f"{first['metric'] or 'accuracy'} %", "drop pp", "size", "sent", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
     return table
 
 
+def _place(row: Mapping[str, Any]) -> str:
+    """`1–4`: tied until shown to differ; the order of the medians where nothing was analysed."""
+    best, worst = row.get("best_rank"), row.get("worst_rank")
+    if best is None:
+        return str(row["rank"])
+    return str(best) if best == worst else f"{best}–{worst}"
+
+
+def _doubtful(row: Mapping[str, Any]) -> bool:
+    return row["verdict"] not in (None, "VALID")
+
+
 def _cells(row: Mapping[str, Any]) -> list[str | Text]:
-    doubtful = row["verdict"] not in (None, "VALID")
     return [
-        str(row["rank"]),
+        _place(row),
         row["operator"],
-        row["placement"] + (" (!)" if doubtful else ""),
+        row["placement"] + ("!" if _doubtful(row) else ""),
         duration(row["median_latency_s"]),
         duration(row["p90_latency_s"]),
-        percent(row["accuracy_pct"]),
+        percent(row["accuracy_pct"]).removesuffix(" %"),
         points(row["drop_pp"]),
         size(row["size_bytes"]),
         size(row["sent_bytes"]),

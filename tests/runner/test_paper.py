@@ -22,9 +22,8 @@ version: 1
 subjects:
   duc: {{model: "study:duc@duc.onnx", task: {task}, dataset: "cityscapes:cities"}}
 operators: {{identity: []}}
-tiers: {{mobile: {{cpus: 1, memory: 1g}}, edge: {{cpus: 1, memory: 1g}}}}
-links: {{mobile-edge: {{bandwidth: 200mbit, tolerance: 0.9}}}}
-strategies: [{{operators: [identity], placements: [edge]}}]
+tiers: {{mobile: {{cpus: 1, memory: 1g}}}}
+strategies: [{{operators: [identity], placements: [mobile]}}]
 experiment: {{inputs: 2, select: largest, rounds: 1, warmup: 0}}
 """
 
@@ -62,7 +61,7 @@ def test_the_study_is_accepted_without_its_models_and_data(name: str, runner: Ru
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A narrow DUC and four street scenes."""
-    write_duc(tmp_path / "duc.onnx", width=2)
+    write_duc(tmp_path / "duc.onnx", width=1)
     rng = np.random.default_rng(5)
     for number in range(4):
         stem = f"ulm_{number:06d}_000019"
@@ -115,7 +114,7 @@ def test_a_segmenter_of_the_study_is_judged_and_timed_in_real_tiers(small: Path,
     assert miou_pct == pytest.approx(expected_miou(small, [name.split("_", 3)[3] for name in judged]), abs=0.02)
     ((protocol,),) = query(small, "SELECT protocol FROM measurement")
     nodes = json.loads(protocol)["provider_nodes"]
-    assert set(nodes) == {"edge"} and 100 < nodes["edge"]["CPUExecutionProvider"] <= 355
+    assert set(nodes) == {"mobile"} and 100 < nodes["mobile"]["CPUExecutionProvider"] <= 355
 
 
 def test_without_labels_nothing_is_judged_and_nothing_is_missing(small: Path, runner: Runner) -> None:

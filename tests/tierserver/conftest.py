@@ -114,8 +114,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "head": _write(directory / "head.onnx", first, x, cut, weights),
         "tail": _write(directory / "tail.onnx", second, cut, y, weights),
         "segment": _write(directory / "segment.onnx", first + labels, x, seg, weights),
+        "types": _write_types(directory / "types.onnx"),
         "free": _write(directory / "free.onnx", first, ("x", [1, 1, "h", 8]), ("cut", [1, 4, "h", 8]), weights),
     }
+
+
+def _write_types(path: Path) -> str:
+    """One input and one output of each type, of any length, passed on as they are."""
+    integers = [f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
+    types = ["BOOL", *integers, "FLOAT16", "FLOAT", "DOUBLE"]
+    values = {name.lower(): getattr(TensorProto, name) for name in types}
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in values],
+        path.stem,
+        [helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in values.items()],
+        [helper.make_tensor_value_info(f"{name}_out", kind, ["n"]) for name, kind in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return str(path)
 
 
 def _write(path: Path, nodes: list[Any], given: Any, gives: Any, weights: dict[str, Any]) -> str:

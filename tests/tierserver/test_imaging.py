@@ -39,6 +39,40 @@ def test_stretch_and_crop_differ_as_they_should():
     assert (cropped == 200).all() and stretched.min() < 50
 
 
+def test_the_shorter_side_is_scaled_before_the_centre_is_cut():
+    rows = np.repeat(np.arange(40, dtype=np.uint8), 20).reshape(40, 20)  # each row its own number
+    spec = Preprocess("gray", 10, 10, resize="shorter_side_crop", shorter_side=20, dtype="uint8")
+    given = imaging.preprocess(encode(Image.fromarray(rows)), spec)
+    np.testing.assert_array_equal(given[0, 0, :, 0], np.arange(15, 25))
+    covering = imaging.preprocess(encode(Image.fromarray(rows)), Preprocess("gray", 10, 10, "shorter_side_crop"))
+    np.testing.assert_allclose(covering[0, 0, (0, -1), 0], (10.5, 28.5), atol=0.6)
+
+
+def test_imagenets_crop_is_that_of_two_steps():
+    rng = np.random.default_rng(4)
+    image = Image.fromarray(rng.integers(0, 255, (6, 9, 3), np.uint8)).resize((600, 400), Image.Resampling.BICUBIC)
+    spec = Preprocess("rgb", 224, 224, resize="shorter_side_crop", shorter_side=232, dtype="uint8")
+    given = imaging.preprocess(encode(image), spec)[0].transpose(1, 2, 0).astype(int)
+    scaled = image.resize((348, 232), Image.Resampling.BILINEAR)
+    expected = np.asarray(scaled.crop((62, 4, 286, 228))).astype(int)
+    assert np.abs(given - expected).max() <= 2 and np.abs(given - expected).mean() < 0.05
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_an_image_is_centred_on_its_own_mean(layout):
+    pixels = np.random.default_rng(2).integers(0, 255, (5, 7, 3), np.uint8)
+    spec = Preprocess("rgb", 5, 7, center=True, std=(2, 2, 2), mean=(9, 9, 9), layout=layout)
+    given = imaging.preprocess(encode(Image.fromarray(pixels)), spec)[0]
+    given = given.transpose(1, 2, 0) if layout == "nchw" else given
+    np.testing.assert_allclose(given, (pixels - pixels.mean(axis=(0, 1))) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize(("resize", "side"), [("stretch", 20), ("shorter_side_crop", 9)])
+def test_a_shorter_side_that_does_not_cover_is_refused(resize, side):
+    with pytest.raises(RequestError, match="must cover 10 x 8"):
+        imaging.check(Preprocess("gray", 10, 8, resize=resize, shorter_side=side))
+
+
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise

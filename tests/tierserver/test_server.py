@@ -14,6 +14,7 @@ from tierserver.messages import PartSpec
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import tritonclient.http as triton
+    from tritonclient.utils import triton_to_np_dtype
 
 
 @pytest.fixture
@@ -87,6 +88,62 @@ def test_the_stock_client_sends_a_tensor_to_the_graph(edge, binary):
         assert client.get_model_metadata("net.graph")["inputs"][0]["shape"] == [1, 1, 8, 8]
         with pytest.raises(triton.InferenceServerException, match="unknown outputs"):
             client.infer("net.graph", [given], outputs=[triton.InferRequestedOutput("z")])
+    finally:
+        client.close()
+
+
+EXTREMES = {
+    "bool": [True, False],
+    **{f"{sign}int{bits}": [0, 2 ** (bits - (not sign)) - 1] for sign in ("u", "") for bits in (8, 16, 32, 64)},
+    **{f"int{bits}": [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] for bits in (8, 16, 32, 64)},
+    "float16": [-65504.0, 2**-14],
+    "float": [3.4028235e38, 1e-38],
+    "double": [1.7976931348623157e308, 0.1],
+}
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_the_stock_client_sends_and_gets_every_type(edge, models, binary_in, binary_out):
+    edge.load(PartSpec("types", models["types"]))
+    client = triton.InferenceServerClient(edge.url.removeprefix("http://"))
+    try:
+        described = client.get_model_metadata("types")
+        given, values = [], {}
+        for each in described["inputs"]:
+            dtype = triton_to_np_dtype(each["datatype"])
+            values[each["name"]] = np.array(EXTREMES[each["name"]], dtype)
+            given.append(triton.InferInput(each["name"], [2], each["datatype"]))
+            given[-1].set_data_from_numpy(values[each["name"]], binary_data=binary_in)
+        wanted = [triton.InferRequestedOutput(f"{name}_out", binary_data=binary_out) for name in values]
+        result = client.infer("types", given, outputs=wanted)
+        assert len(values) == 12
+        for name, value in values.items():
+            found = result.as_numpy(f"{name}_out")
+            assert found.dtype == value.dtype and found.tobytes() == value.tobytes(), name
+    finally:
+        client.close()
+
+
+def test_the_stock_client_is_told_what_is_wrong(edge, image):
+    client = triton.InferenceServerClient(edge.url.removeprefix("http://"))
+    try:
+        picture = triton.InferInput("image", [1], "BYTES")
+        picture.set_data_from_numpy(np.array([b"no picture"], dtype=object))
+        with pytest.raises(triton.InferenceServerException, match="not a decodable image") as caught:
+            client.infer("net", [picture])
+        assert caught.value.status() == "400"
+        with pytest.raises(triton.InferenceServerException, match="unknown model 'other'; served: net") as caught:
+            client.infer("other", [picture])
+        assert caught.value.status() == "404"
+        with pytest.raises(triton.InferenceServerException, match="unknown version"):
+            client.get_model_metadata("net", "2")
+        text = triton.InferInput("image", [1], "BYTES")
+        text.set_data_from_numpy(np.array([b"text"], dtype=object), binary_data=False)
+        with pytest.raises(triton.InferenceServerException, match="binary data only"):
+            client.infer("net", [text])
+        with pytest.raises(triton.InferenceServerException):
+            client.load_model("net")
     finally:
         client.close()
 

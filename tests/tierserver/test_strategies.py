@@ -13,6 +13,7 @@ import pytest
 from tierserver.messages import (
     Evaluate,
     LinkProbe,
+    LoadResult,
     Measure,
     MeasureResult,
     Postprocess,
@@ -22,11 +23,12 @@ from tierserver.messages import (
     StatsResult,
     Unload,
 )
+from tierserver.pipeline import postprocess
 
 
-def measured(tier, inputs, url=None, *, repetitions=2):
+def measured(tier, inputs, url=None, *, repetitions=2, codec="raw"):
     ids = tuple(sorted(path.name for path in inputs.iterdir()))
-    command = Measure("net", str(inputs), ids, url=url, repetitions=repetitions, warmup=1)
+    command = Measure("net", str(inputs), ids, url=url, repetitions=repetitions, warmup=1, codec=codec)
     result = MeasureResult.from_json(tier.call(command.to_json()))
     assert result.samples == repetitions * len(ids)
     assert [(s.seq, s.repetition, s.input_id) for s in result.warmup] == [(i - 4, -1, id) for i, id in enumerate(ids)]
@@ -112,6 +114,20 @@ def test_a_partition_of_edge_and_cloud_is_asked_from_mobile(tiers, part, inputs,
     assert [link.link for link in samples[0].links] == ["mobile-edge", "edge-cloud"]
 
 
+@pytest.mark.parametrize("codec", ["base64-json", "shuffle-zlib"])
+def test_every_codec_gives_the_same_bits_on_every_link(tiers, part, inputs, alone, codec):
+    tiers.cloud.load(part("tail", preprocess=None))
+    tiers.edge.load(part("head", postprocess=None, next=tiers.cloud.url, codec=codec))
+    samples = measured(tiers.mobile, inputs, tiers.edge.url, codec=codec)
+    assert digests(samples) == alone
+    raw_bytes = 4 * 8 * 8 * 4
+    sent = [sample.links[1].sent_bytes for sample in samples]
+    if codec == "base64-json":
+        assert all(raw_bytes * 4 / 3 < each < raw_bytes * 4 / 3 + 500 for each in sent)
+    else:
+        assert all(each < raw_bytes + 500 for each in sent)
+
+
 def test_a_failing_input_is_named(tiers, part, tmp_path, failure, image):
     tiers.edge.load(part())
     (tmp_path / "good.png").write_bytes(image(1))
@@ -138,6 +154,14 @@ def test_a_part_that_cannot_work_is_refused_when_loaded(tiers, part, failure, ch
     broken = type(spec)(**{**{name: getattr(spec, name) for name in spec.__dataclass_fields__}, **changes})
     with pytest.raises(failure, match=says):
         tiers.mobile.load(broken)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"), [((10, 8), "its multiples, got 10 x 8"), ((8, 8), r"needs an output \[1, classes, 64\]")]
+)
+def test_a_map_of_cells_that_the_graph_does_not_give_is_refused(tiers, part, failure, size, says):
+    with pytest.raises(failure, match=says):
+        tiers.mobile.load(part("segment", postprocess=Postprocess("label_map", cell=4, height=size[0], width=size[1])))
 
 
 def test_a_file_that_is_no_model_is_refused(tiers, part, failure, tmp_path, models):
@@ -177,6 +201,20 @@ def test_segmentation_is_scored_per_class(tiers, part, image, tmp_path):
         assert item["unions"][0] == counted  # every counted pixel is class 0 in truth
         assert item["intersections"][0] + sum(item["unions"][1:]) == counted
         assert sum(item["intersections"][1:]) == 0 and "top1" not in item
+
+
+def test_dense_upsampling_is_laid_out_as_a_map():
+    cells = np.arange(16, dtype=np.uint8).reshape(2, 2, 2, 2)  # [row in cell, column in cell, cell row, cell column]
+    scores = np.eye(16, dtype=np.float32)[cells.ravel()].T[np.newaxis]
+    labels = postprocess({"out": scores}, Postprocess("label_map", cell=2, height=4, width=4))["labels"]
+    np.testing.assert_array_equal(labels, [[0, 4, 1, 5], [8, 12, 9, 13], [2, 6, 3, 7], [10, 14, 11, 15]])
+
+
+def test_loading_tells_the_nodes_of_each_execution_provider(tiers, part):
+    for model, kinds in (("whole", 4), ("head", 2)):
+        result = LoadResult.from_json(tiers.mobile.load(part(model, postprocess=None)))
+        (nodes,) = result.provider_nodes.values()
+        assert set(nodes) == {"CPUExecutionProvider"} and 0 < nodes["CPUExecutionProvider"] <= kinds
 
 
 def test_an_items_file_that_is_none_is_refused(tiers, part, failure, tmp_path, image):

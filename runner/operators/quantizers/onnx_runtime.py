@@ -69,9 +69,7 @@ def _measure_ranges(source: Path, target: Path, feeds: Feeds, op_types: list[str
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    calibrater.infer_session = onnxruntime.InferenceSession(
-        str(augmented), options, providers=["CPUExecutionProvider"]
-    )
+    calibrater.infer_session = onnxruntime.InferenceSession(str(augmented), options, providers=["CPUExecutionProvider"])
     calibrater.collect_data(_Reader(feeds))
     save_tensors_data(calibrater.compute_data(), target)
     augmented.unlink()

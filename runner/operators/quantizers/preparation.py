@@ -40,7 +40,7 @@ class Prepared:
 
 
 def prepare(model: Path, directory: Path) -> Prepared:
-    """Copy a model into a directory, at opset 13 or newer.
+    """Copy a model into a directory, at opset 13 or newer, with its weights as initializers.
 
     Parameters
     ----------
@@ -62,20 +62,16 @@ def prepare(model: Path, directory: Path) -> Prepared:
     """
     directory.mkdir(exist_ok=True)
     file = read_model(model)
-    found = quantized_nodes(file.graph)
-    if found:
-        kinds = ", ".join(f"{count} {op_type}" for op_type, count in found.most_common(3))
-        raise Refusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+    refuse_quantized(file.graph)
     target = directory / "model.onnx"
-    if _opset(file.model) < _MINIMUM_OPSET:
-        _convert(file, target)
+    lifted = file.size_bytes <= _PROTOBUF_BYTES and any(_is_weight(node) for node in file.graph.node)
+    if _opset(file.model) < _MINIMUM_OPSET or lifted:
+        _rewrite(file, target)
     elif any(weight.external for weight in file.weights.values()):
         write_part(whole(read_structure(file)), target)
     else:
         shutil.copyfile(model, target)
-    initializers = {tensor.name for tensor in file.graph.initializer}
-    inputs = [value.name for value in file.graph.input if value.name not in initializers]
-    return Prepared(target, inputs, file.size_bytes)
+    return Prepared(target, input_names(file.graph), file.size_bytes)
 
 
 def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
@@ -85,22 +81,63 @@ def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
     )
 
 
-def _convert(file: ModelFile, target: Path) -> None:
+def refuse_quantized(graph: onnx.GraphProto) -> None:
+    """Raise Refusal for a graph that is quantized already."""
+    found = quantized_nodes(graph)
+    if found:
+        kinds = ", ".join(f"{count} {op_type}" for op_type, count in found.most_common(3))
+        raise Refusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+
+
+def refuse_several_inputs(inputs: Sequence[str]) -> None:
+    """Raise Refusal unless there is one input, which is what calibration data are for."""
+    if len(inputs) != 1:
+        names = ", ".join(inputs)
+        raise Refusal(f"static_ptq calibrates models with one input, this one has {len(inputs)}: {names}")
+
+
+def input_names(graph: onnx.GraphProto) -> list[str]:
+    """Inputs that are no initializers."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in initializers]
+
+
+def _rewrite(file: ModelFile, target: Path) -> None:
+    """Write the model at a new enough opset, its weights as initializers: the tools see no others."""
     name, opset = file.path.name, _opset(file.model)
     if file.size_bytes > _PROTOBUF_BYTES:
         raise OperatorError(
             f"{name} has opset {opset} and {file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset "
             f"{_MINIMUM_OPSET}, and the converter holds no more than 2 GiB; export the model again at a newer opset"
         )
+    model = onnx.load(file.path)
+    if opset < _MINIMUM_OPSET:
+        model = _converted(model, name, opset)
+    kept = [node for node in model.graph.node if not _is_weight(node)]
+    for node in model.graph.node:
+        if _is_weight(node):
+            weight = model.graph.initializer.add()
+            weight.CopyFrom(node.attribute[0].t)
+            weight.name = node.output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    onnx.save(model, target)
+
+
+def _is_weight(node: onnx.NodeProto) -> bool:
+    """Whether a Constant holds a matrix or more, as some exporters write weights."""
+    return node.op_type == "Constant" and node.attribute[0].name == "value" and len(node.attribute[0].t.dims) > 1
+
+
+def _converted(model: onnx.ModelProto, name: str, opset: int) -> onnx.ModelProto:
     try:
-        converted = onnx.version_converter.convert_version(onnx.load(file.path), _MINIMUM_OPSET)
+        return onnx.version_converter.convert_version(model, _MINIMUM_OPSET)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise OperatorError(
             f"{name} has opset {opset}, static_ptq needs {_MINIMUM_OPSET}, and the conversion failed: {reason[0]}; "
             "export the model again at a newer opset"
         ) from error
-    onnx.save(converted, target)
 
 
 def _opset(model: onnx.ModelProto) -> int:

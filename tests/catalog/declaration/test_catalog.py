@@ -47,7 +47,7 @@ def refused(old: str, new: str) -> tuple[CatalogFileError, str]:
 def test_the_shipped_catalog_loads() -> None:
     catalog = load_catalog(ROOT / "strategies.yaml")
     assert catalog.client == "mobile"
-    assert len(catalog.strategies()) == 12
+    assert len(catalog.strategies()) == 36
 
 
 def test_spellings_become_si_units() -> None:

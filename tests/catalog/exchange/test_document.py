@@ -79,7 +79,10 @@ def parsed(value: Any) -> Document:
     return parse_document(json.dumps(value).encode(), file="f.json")
 
 
-@given(st.lists(st.floats(min_value=0, allow_infinity=False), min_size=1), st.text(st.characters(codec="utf-8")))
+SECONDS = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+
+
+@given(st.lists(SECONDS, min_size=1), st.text(st.characters(codec="utf-8")))
 def test_doubles_and_text_come_back_exactly(latencies: list[float], text: str) -> None:
     text = text.replace("\0", "")
     count = len(latencies)
@@ -184,7 +187,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"measurements": [ROUND, ROUND]}, "measurements: l/1 is there twice"),
     ({"measurements": [{**ROUND, "samples": None}]}, "is complete and has no samples"),
     (samples(latency_s=[0.1, float("nan")]), r"samples.latency_s\[1\]: Input should be a finite number"),
-    (samples(latency_s=[0.1, -0.1]), r"samples.latency_s\[1\]: Input should be greater than or equal to 0"),
+    (samples(latency_s=[0.1, -0.1]), r"samples.latency_s\[1\]: Input should be greater than 0"),
+    (samples(latency_s=[0.1, 0.0]), r"samples.latency_s\[1\]: Input should be greater than 0"),
     (samples(latency_s=[0.1]), "differ in length"),
     (samples(input=[0, 2]), "counts up to 2 in a list of 2 ids"),
     (samples(ids="j"), "'j' is not among the lists of ids"),
@@ -237,7 +241,7 @@ def test_damaged_and_exploding_gzip_is_refused(monkeypatch: pytest.MonkeyPatch) 
         decompressed(whole[:-9], file="f")
     with pytest.raises(ExchangeError, match="damaged gzip"):
         decompressed(whole[:12] + b"\xff\xff\xff" + whole[15:], file="f")
-    monkeypatch.setattr("catalog.exchange.text._MAX_BYTES", 4000)
+    monkeypatch.setattr("catalog.exchange.text.MAX_BYTES", 4000)
     for content in (whole, b"x" * 5000):
         with pytest.raises(ExchangeError, match="export fewer subjects"):
             decompressed(content, file="f")

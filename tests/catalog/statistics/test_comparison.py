@@ -178,7 +178,7 @@ def test_what_would_settle_it_settles_it_and_one_less_does_not() -> None:
         grown = LogEstimate(
             0.08, 0.004 * 3 / rounds, 0.0004 * 30 / inputs, df_rounds=rounds - 1, df_inputs=9 * (inputs / 30) ** 0.5
         )
-        return grown.margin(0.95) + stats.norm.ppf(0.8) * grown.standard_error
+        return grown.guarded_margin(0.95) + stats.norm.ppf(0.8) * grown.standard_error
 
     assert needed.rounds is not None
     assert reach(needed.rounds, 30) <= 0.08 < reach(needed.rounds - 1, 30)

@@ -32,19 +32,30 @@ def test_inputs_that_all_behave_alike_leave_students_interval() -> None:
 
 def test_the_variance_from_the_inputs_is_scipys_bootstrap() -> None:
     rng = np.random.default_rng(2)
-    values = rng.exponential(0.3, size=60) + 0.05 * rng.standard_normal((3, 60))
+    # Without rest the rounds move together: the covariance between them is the variance of their mean.
+    values = rng.exponential(0.3, size=60) + np.array([[0.0], [0.1], [-0.2]])
     [found] = percentile_intervals(crossed(values), [90], n_resamples=20_000, rng=3)
-
-    def mean_over_rounds(*rounds: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.mean([np.percentile(each, 90, axis=axis) for each in rounds], axis=0)
-
-    independent = stats.bootstrap(
-        tuple(values), mean_over_rounds, paired=True, n_resamples=20_000, method="percentile", rng=4
-    )
+    independent = stats.bootstrap((values[0],), _p90, n_resamples=20_000, method="percentile", rng=4)
     assert found.estimate is not None
-    expected = independent.standard_error**2 * 60 / 59
-    assert found.estimate.variance_inputs == pytest.approx(expected, rel=0.05)
-    assert found.estimate.variance_rounds == pytest.approx(np.percentile(values, 90, axis=1).var(ddof=1) / 3)
+    assert found.estimate.variance_inputs == pytest.approx(independent.standard_error**2 * 60 / 59, rel=0.05)
+    assert found.estimate.variance_rounds == pytest.approx(np.var([0.0, 0.1, -0.2], ddof=1) / 3)
+
+
+def _p90(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.percentile(values, 90, axis=axis)
+
+
+def test_what_rounds_do_not_share_is_not_counted_among_the_inputs() -> None:
+    rng = np.random.default_rng(9)
+    found = [
+        percentile_intervals(crossed(rng.standard_normal((5, 100))), [50], n_resamples=300, rng=rng)[0].estimate
+        for _ in range(100)
+    ]
+    # The median of 100 normal values has variance pi / 200; five independent rounds have it once, not twice.
+    rounds = np.mean([each.variance_rounds for each in found if each is not None])
+    inputs = np.mean([each.variance_inputs for each in found if each is not None])
+    assert rounds == pytest.approx(math.pi / 200 / 5, rel=0.25)
+    assert inputs < 0.4 * rounds  # not zero: negative covariances are cut off
 
 
 def test_satterthwaite_between_its_ends() -> None:
@@ -55,9 +66,36 @@ def test_satterthwaite_between_its_ends() -> None:
     assert alone.margin(0.95) == pytest.approx(2 * 3.574655, rel=1e-6)
 
 
+@pytest.mark.parametrize(("share", "df_rounds", "df_inputs"), [(0.95, 2, 8.9), (0.5, 2, 4.9), (0.9, 4, 8.9)])
+def test_the_interval_that_decides_holds_its_level_far_out(share: float, df_rounds: float, df_inputs: float) -> None:
+    rng = np.random.default_rng(1)
+    of_rounds = share * rng.chisquare(df_rounds, 20_000) / df_rounds
+    of_inputs = (1 - share) * rng.chisquare(df_inputs, 20_000) / df_inputs
+    level = 0.95 ** (1 / 28)
+    missed = described = 0
+    for error, rounds, inputs in zip(rng.standard_normal(20_000), of_rounds, of_inputs, strict=True):
+        if abs(error) < 3 * math.sqrt(rounds + inputs):
+            continue  # both quantiles at this level are above 3
+        estimate = LogEstimate(0.0, rounds, inputs, df_rounds, df_inputs)
+        missed += abs(error) > estimate.guarded_margin(level)
+        described += abs(error) > estimate.margin(level)
+    assert missed / 20_000 <= (1 - level) * 1.3
+    if share == 0.95:
+        assert described / 20_000 > (1 - level) * 3  # Satterthwaite, which the deciding interval must not use
+
+
+def test_the_guarded_margin_gives_each_variance_its_quantile() -> None:
+    # R: sqrt(qt(0.975, 2)^2 * 0.01 + qt(0.975, 2.5)^2 * 0.04) is 0.8344187
+    estimate = LogEstimate(1.0, variance_rounds=0.01, variance_inputs=0.04, df_rounds=2, df_inputs=2.5)
+    assert estimate.guarded_margin(0.95) == pytest.approx(0.8344187, rel=1e-6)
+    assert estimate.upper(0.975) == pytest.approx(1.8344187, rel=1e-6)
+    assert estimate.upper(0.025) == pytest.approx(1 - 0.8344187, rel=1e-6)
+    assert estimate.guarded_margin(0.95) > estimate.margin(0.95)
+
+
 def test_the_confidence_of_a_limit_is_the_level_whose_bound_is_the_limit() -> None:
     estimate = LogEstimate(0.3, variance_rounds=0.01, variance_inputs=0.02, df_rounds=2, df_inputs=5)
-    for level in (0.5, 0.9, 0.95, 0.999):
+    for level in (0.1, 0.5, 0.9, 0.95, 0.999, 1 - 1e-9):
         assert estimate.confidence_below(estimate.upper(level)) == pytest.approx(level)
 
 

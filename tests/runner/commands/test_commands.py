@@ -70,7 +70,10 @@ def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     assert "net · phone, imported from phone.csv" in board.out
     answer = runner("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
     assert answer.code == 0
-    assert json.loads(answer.out)["recommendation"]["placement"] == "mobile"
+    told = json.loads(answer.out)
+    assert told["recommendation"]["placement"] == "mobile"
+    assert told["environment"]["imported_from"] == "phone.csv"
+    assert "imported from phone.csv, not measured here" in told["warnings"]
     assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
 
 
@@ -164,7 +167,7 @@ def test_compare_tells_what_changed_and_what_did_not(lab: Runner, tmp_path: Path
     lab("import", "slower.csv", "-d", "b.db", "--environment", "phone")
     done = lab("compare", "lab.db", "b.db")
     assert "net · the same environment" in done.out
-    assert "3 same, 1 only in A, 1 only in B; accuracy differs in 0; point values" in done.out
+    assert "3 same, 1 only in A, 1 only in B; accuracy differs in 0. p90 against A" in done.out
     (pairing,) = json.loads(lab("compare", "lab.db", "b.db", "--json").out)
     assert {each["change"] for each in pairing["strategies"]} == {"same", "only in A", "only in B"}
     assert pairing["strategies"][0]["latency"][1]["ratio"] == 1.0

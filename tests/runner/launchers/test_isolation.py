@@ -143,8 +143,11 @@ def seen(deployment: Deployment, engine_client: docker.DockerClient, host_port: 
     outside += [("1.1.1.1", 53), ("169.254.169.254", 80)]
     tier: Any = deployment.tiers["mobile"]
     container = engine_client.containers.get(tier.container)
-    answer = container.exec_run(["python", "-c", ATTEMPTS, json.dumps(outside)], demux=True)
-    assert answer.exit_code == 0, answer.output
+    for _ in range(3):
+        answer = container.exec_run(["python", "-c", ATTEMPTS, json.dumps(outside)], demux=True)
+        assert answer.exit_code == 0, answer.output
+        if answer.output[0]:  # on a loaded machine engines lose what a command said
+            break
     found: dict[str, Any] = json.loads(answer.output[0])
     return found
 

@@ -124,6 +124,39 @@ def test_an_old_opset_is_converted_first(tmp_path: Path) -> None:
     assert close(run([quantized], image), run([model], image))
 
 
+def test_weights_in_constants_are_quantized_too(tmp_path: Path) -> None:
+    constants = [helper.make_node("Constant", [], [w.name], value=w) for w in (weight("first", 64, 3, 3, 3),)]
+    given = [tensor("scores", 1, 64, 12, 12)]
+    node = helper.make_node("Conv", ["input", "first"], ["scores"], pads=[1] * 4)
+    model = save(tmp_path / "m.onnx", [*constants, node], [tensor("input", *_SHAPE)], given)
+    (quantized,) = quantize([model], tmp_path / "work")
+    assert [tuple(w.shape) for w in int8_weights(quantized)] == [(64, 3, 3, 3)]
+    image = images(1, seed=9)[0]
+    assert close(run([quantized], image), run([model], image))
+
+
+def test_a_model_that_stays_as_large_is_warned_of(tmp_path: Path) -> None:
+    table = numpy_helper.from_array(np.ones((100, 100), np.float32), "table")
+    nodes = [
+        helper.make_node("Conv", ["input", "first"], ["a"], pads=[1] * 4),
+        helper.make_node("ReduceMean", ["a"], ["m"]),
+        helper.make_node("Erf", ["table"], ["e"]),
+        helper.make_node("Pow", ["m", "e"], ["out"]),
+    ]
+    model = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [tensor("input", *_SHAPE)],
+        [tensor("out", 1, 1, 100, 100)],
+        table,
+        weight("first", 2, 3, 3, 3),
+    )
+    (tmp_path / "work").mkdir()
+    details = make_pass("static_ptq", {}).apply([model], Context(tmp_path / "work", images(4))).details
+    (warning,) = details["warnings"]  # type: ignore[misc]
+    assert "of its bytes: few are weights that are quantized" in warning
+
+
 def test_an_old_opset_above_2_gib_is_one_clear_error(tmp_path: Path) -> None:
     with (tmp_path / "table.bin").open("wb") as stream:
         stream.truncate(2**31)  # sparse, and never read

@@ -1,0 +1,122 @@
+"""Calibration inputs from files: ready tensors, as the model takes them."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from runner.errors import SubjectError
+from runner.graph import read_model
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Inputs of a model, each of its input shape, and where they are from."""
+
+    arrays: Sequence[Array] = ()
+    source: str = "none"
+
+    @property
+    def sha256(self) -> str:
+        """Of shapes, types and values, in order."""
+        digest = hashlib.sha256()
+        for array in self.arrays:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What a model with one input takes; None for a free dimension."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join('?' if size is None else str(size) for size in self.shape)}]"
+
+
+def read_calibration(path: Path, model: Path) -> Calibration:
+    """Read a `.npz` or `.npy` file, or a directory of them in the order of their names.
+
+    Parameters
+    ----------
+    path
+        Arrays of the input's shape, or many inputs along the first axis. Names do not matter.
+    model
+        A model with one input.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    SubjectError
+        When there is nothing to read, or an array does not fit the model's input.
+    """
+    taken = _taken(model)
+    files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy")) if path.is_dir() else [path]
+    inputs: list[Array] = []
+    for file in files:
+        for name, array in _arrays(file).items():
+            inputs += _inputs(array, taken, f"{file.name}, array {name!r}")
+    if not inputs:
+        raise SubjectError(f"{path} holds no calibration inputs; give .npz or .npy files with arrays {taken}")
+    return Calibration(inputs, path.name)
+
+
+def _arrays(file: Path) -> Mapping[str, Array]:
+    try:
+        content = np.load(file, allow_pickle=False)
+        return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise SubjectError(
+            f"{file} is not a readable .npz or .npy file: {error}. Images need the model's own pre-processing first: "
+            "save the tensors it makes with numpy.savez"
+        ) from error
+
+
+def _inputs(array: Array, taken: _Taken, where: str) -> Iterator[Array]:
+    """One array as inputs of the model: alone, without its batch axis, or many along the first axis."""
+    if array.dtype.kind != taken.dtype.kind:
+        raise SubjectError(f"{where} is {array.dtype}, and the model's input {taken.name!r} takes {taken}")
+    values, rank = array.astype(taken.dtype, copy=False), len(taken.shape)
+    single = rank > 0 and taken.shape[0] in (None, 1)
+    if single and array.ndim == rank and _fits((1, *array.shape[1:]), taken.shape):
+        return (values[index : index + 1] for index in range(len(values)))
+    if array.ndim == rank and _fits(array.shape, taken.shape):
+        return iter([values])
+    if array.ndim == rank + 1 and _fits(array.shape[1:], taken.shape):
+        return iter(values)
+    if single and array.ndim == rank - 1 and _fits((1, *array.shape), taken.shape):
+        return iter([values[None]])
+    raise SubjectError(
+        f"{where} has the shape {list(array.shape)}, and the model's input {taken.name!r} takes {taken}; give arrays "
+        "of that shape, or many of them along the first axis"
+    )
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
+
+
+def _taken(model: Path) -> _Taken:
+    graph = read_model(model).graph
+    initializers = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initializers]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise SubjectError(f"calibration inputs are for models with one input; {model.name} has {len(inputs)}: {names}")
+    tensor = inputs[0].type.tensor_type
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    return _Taken(inputs[0].name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)

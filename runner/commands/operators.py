@@ -1,0 +1,206 @@
+"""`runner operators` and `runner apply`: the operators on any ONNX file, without tiers and evidence."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from catalog.declaration import Catalog, load_catalog
+from runner.application import apply_operator, parse_pipeline
+from runner.artifacts import ArtifactStore
+from runner.calibration import Calibration, read_calibration
+from runner.errors import OperatorError, SubjectError
+from runner.graph import Analysis, analyse
+from runner.operators.prospects import Prospects, look_ahead
+from runner.proof import PROOF_INPUTS
+from runner.reports.operators import operators_report, where_text
+from runner.reports.skeleton import skeleton_svg
+from runner.reports.units import size
+from runner.settings import RunnerSettings
+from runner.subjects import Subject, resolve_subject
+from runner.subjects.registry import SUBJECTS
+from tierserver.imaging import preprocess
+from tierserver.messages import Preprocess
+
+_BUILTIN = "builtin:"
+# A pipe has no width of its own.
+out = Console(width=None if sys.stdout.isatty() else 130)
+err = Console(stderr=True)
+
+ModelArgument = Annotated[str, typer.Argument(help="An ONNX file, or builtin:NAME", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the two commands."""
+    app.command(
+        "operators",
+        epilog="[dim]Examples:[/] runner operators model.onnx --svg skeleton.svg\n\n"
+        "runner operators segmenter.onnx --dimension height=640 --dimension width=640 --json",
+    )(operators)
+    app.command(
+        "apply",
+        epilog="[dim]Examples:[/] runner apply partition model.onnx -o parts\n\n"
+        "runner apply 'static_ptq, early_exit: {blocks: 3}' model.onnx -o out --calibration inputs.npz\n\n"
+        "runner apply quantized_early_exit builtin:fashion-resnet -o out",
+    )(apply)
+
+
+def operators(
+    model: ModelArgument,
+    blocks: Annotated[int, typer.Option("--blocks", min=1, help="Blocks that early_exit skips")] = 2,
+    cut: Annotated[
+        str, typer.Option("--cut", help="paper: no identity branch is cut; any: the best balance")
+    ] = "paper",
+    dimension: Annotated[
+        list[str] | None, typer.Option("--dimension", help="A free dimension's size, as height=640", show_default=False)
+    ] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the graph's skeleton to this file")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse a model: repeated blocks, exits with bytes saved, cuts with both sizes and what crosses the link."""
+    if cut not in ("paper", "any"):
+        raise typer.BadParameter(f"{cut!r}; allowed: paper, any", param_hint="--cut")
+    analysis = analyse(_model(model).path, sizes=_dimensions(dimension or ()))
+    prospects = look_ahead(analysis, blocks=blocks, paper=cut == "paper")
+    if svg is not None:
+        _write(svg, skeleton_svg(analysis, prospects))
+        err.print(f"drawn: {escape(str(svg))}")
+    if as_json:
+        print(json.dumps(_analysis_json(analysis, prospects), indent=2))
+        return
+    out.print(operators_report(analysis, prospects))
+
+
+def apply(
+    operator: Annotated[
+        str,
+        typer.Argument(
+            help="An operator declared in the catalog file, or passes as it spells them: "
+            "'static_ptq, early_exit: {blocks: 3}'",
+            show_default=False,
+        ),
+    ],
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new directory for the files", show_default=False)],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="Ready input tensors: .npz, .npy, or a directory of them (builtin models bring their own)",
+        ),
+    ] = None,
+    catalog: Annotated[
+        Path | None, typer.Option("--catalog", "-c", help="Where operators are declared (default strategies.yaml)")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply an operator to a model: verified files and a manifest; exit code 1 where the model does not allow it."""
+    pipeline = parse_pipeline(operator, _catalog(catalog))
+    chosen = _model(model)
+    samples = max((step.calibration_samples for step in pipeline.passes()), default=0)
+    store = ArtifactStore(RunnerSettings().workdir / "artifacts")
+    inputs = chosen.calibration(calibration, samples)
+    manifest = apply_operator(pipeline, chosen.path, output, calibration=inputs, store=store)
+    for did in manifest["did"]:
+        for warning in did.get("warnings", ()):
+            err.print(f"[yellow]{did['pass']}:[/] {escape(warning)}")
+    if as_json:
+        print(json.dumps(manifest, indent=2))
+        return
+    out.print(_files_table(manifest, output))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model file, and the subject it belongs to if it is an embedded one."""
+
+    path: Path
+    subject: Subject | None = None
+
+    def calibration(self, given: Path | None, samples: int) -> Calibration:
+        """What was given, or the embedded subject's own; four inputs where only the proof wants some."""
+        if given is not None:
+            return read_calibration(given, self.path)
+        if self.subject is None:
+            return Calibration()
+        settings = Preprocess.from_json(self.subject.preprocess)
+        images = self.subject.dataset.calibration(max(samples, PROOF_INPUTS))
+        return Calibration([preprocess(image, settings) for image in images], str(self.subject.name))
+
+
+def _model(text: str) -> _Model:
+    if not text.startswith(_BUILTIN):
+        return _Model(Path(text))
+    family = SUBJECTS.get(text)
+    if family is None:
+        raise SubjectError(f"unknown model {text!r}; allowed: a file, {', '.join(SUBJECTS)}")
+    subject = resolve_subject(text, text, family.dataset, family.task, Path())
+    return _Model(subject.model, subject)
+
+
+def _catalog(path: Path | None) -> Catalog | None:
+    """The catalog that was named, or the default one where there is one."""
+    if path is None and not RunnerSettings().catalog.is_file():
+        return None
+    return load_catalog(path or RunnerSettings().catalog)
+
+
+def _dimensions(texts: Sequence[str]) -> dict[str, int]:
+    pairs = [text.partition("=") for text in texts]
+    wrong = [text for text, (name, _, value) in zip(texts, pairs, strict=True) if not name or not value.isdecimal()]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r}; write NAME=SIZE, as in height=640", param_hint="--dimension")
+    return {name: int(value) for name, _, value in pairs}
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _analysis_json(analysis: Analysis, prospects: Prospects) -> dict[str, Any]:
+    """The analysis with what its properties say, and the passes' answers."""
+    content = asdict(analysis) | {"path": str(analysis.path)}
+    for entry, cut in zip(content["cuts"], analysis.cuts, strict=True):
+        entry |= {
+            "where": where_text(analysis, cut),
+            "difference_bytes": cut.difference_bytes,
+            "crossing_bytes": cut.crossing_bytes,
+        }
+    content["passes"] = {
+        "static_ptq": {"refusal": prospects.quantization_refusal, "quantizable": dict(prospects.quantizable)},
+        "early_exit": {"refusal": prospects.exit_refusal, "exit": prospects.exit and asdict(prospects.exit)},
+        "partition": {"refusal": prospects.cut_refusal, "cut": prospects.cut and asdict(prospects.cut)},
+    }
+    return content
+
+
+def _files_table(manifest: Mapping[str, Any], output: Path) -> Table:
+    whole = manifest["model"]["size_bytes"]
+    title = f"{output}: {size(manifest['size_bytes'])} of {size(whole)}; {_proof(manifest['proof'])}"
+    table = Table("part", "file", "size", "sha256", title=escape(title), title_justify="left", pad_edge=False)
+    for file in manifest["files"]:
+        table.add_row(file["part"], file["file"], size(file["size_bytes"]), file["sha256"])
+    return table
+
+
+def _proof(proof: Mapping[str, Any]) -> str:
+    """What was shown, in one phrase."""
+    shown = "valid, loads, same signature"
+    composition = proof.get("composition")
+    if composition is None:
+        return shown
+    kind = {True: "bit-identical to the whole", False: "NOT bit-identical to the whole", None: "not compared"}
+    return (
+        f"{shown}; parts {kind[composition['bit_identical']]} ({composition['inputs']} {composition['source']} inputs)"
+    )

@@ -1,0 +1,103 @@
+"""`runner rank`: who is shown to be faster than whom, and the pairs of a family under both analyses."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from catalog.analysis import SubjectResult
+from catalog.declaration.units import parse_share
+from catalog.evidence import open_database
+from catalog.statistics import ADJUSTMENTS
+from runner.analysing import analyse, declared_settings
+from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
+from runner.errors import RunnerError
+from runner.reports.ranking import family_table, notes, paired_rows, ranked_rows, ranking_table
+from runner.settings import RunnerSettings
+
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]
+SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]
+FamilyOption = Annotated[
+    str | None, typer.Option("--family", help="The pairs of a family, such as tiers:identity, operators@edge, or all")
+]
+PercentileOption = Annotated[
+    float | None, typer.Option("--percentile", min=0.001, max=99.999, help="To rank by (default 50)")
+]
+MarginOption = Annotated[
+    str | None, typer.Option("--equivalent-within", help="Ratios this near to 1 do not matter (default 5%)")
+]
+AdjustmentOption = Annotated[
+    str | None, typer.Option("--adjustment", help=f"Of Conover's p-values: {', '.join(ADJUSTMENTS)} (default holm)")
+]
+
+
+def rank(
+    database: DatabaseOption = None,
+    catalog: CatalogOption = None,
+    subject: SubjectOption = None,
+    family: FamilyOption = None,
+    percentile: PercentileOption = None,
+    equivalent_within: MarginOption = None,
+    adjustment: AdjustmentOption = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Rank strategies with ties as sets: those that share a letter are not shown to differ."""
+    settings = declared_settings(catalog or RunnerSettings().catalog)
+    asked: dict[str, Any] = {
+        "percentile": percentile,
+        "equivalent_within": None if equivalent_within is None else parse_share(equivalent_within),
+        "adjustment": adjustment,
+    }
+    try:
+        settings = replace(settings, **{name: value for name, value in asked.items() if value is not None})
+    except ValueError as error:
+        raise RunnerError(str(error)) from error
+    with open_database(database or RunnerSettings().database) as opened:
+        results = list(analyse(opened, settings, subject=subject))
+    if not results:
+        raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
+    rows = [row for result in results for row in _rows(result, family)]
+    if as_json:
+        print_json(rows)
+    elif as_csv and rows:
+        print_csv(rows)
+    else:
+        for result in results:
+            _print(result, family)
+
+
+def _rows(result: SubjectResult, family: str | None) -> list[dict[str, Any]]:
+    if family is None:
+        return ranked_rows(result)
+    return [row for each in _families(result, family) for row in paired_rows(result, each)]
+
+
+def _families(result: SubjectResult, name: str) -> Any:
+    found = [each for each in result.families if name in ("all", each.paper.family.name)]
+    if not found:
+        known = ", ".join(each.paper.family.name for each in result.families)
+        raise RunnerError(f"{result.subject} has no family {name!r}; it has: {known}, or say all")
+    return found
+
+
+def _print(result: SubjectResult, family: str | None) -> None:
+    if family is None:
+        out.print(ranking_table(result))
+        for each in result.unmeasured:
+            if each.status != "inapplicable":
+                name = f"{each.subject}/{each.operator}@{each.placement}"
+                err.print(f"not measured: {name}; measure it with: runner fill-catalog")
+        return
+    families = _families(result, family)
+    for each in families:
+        out.print(family_table(result, each))
+    for note in notes(families):
+        out.print(escape(note), highlight=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(epilog=example("runner rank --percentile 90", "runner rank --family operators@edge --csv"))(rank)

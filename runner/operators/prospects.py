@@ -1,0 +1,90 @@
+"""What each pass would do to an analysed model, or why it refuses, before anything is written."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+
+from runner.graph import Analysis, Cut, Exit, read_model
+from runner.operators.base import Refusal
+from runner.operators.early_exit import choose_exit
+from runner.operators.partition import choose_cut
+from runner.operators.quantizers.preparation import input_names, refuse_quantized, refuse_several_inputs
+
+# What both tools quantize, and where a model's bytes usually are.
+_QUANTIZED_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")
+
+
+@dataclass(frozen=True)
+class Prospects:
+    """The exit and the cut that the passes would take; where there is none, the refusal's text.
+
+    `quantizable` counts the operators with weights that are quantized, by op_type.
+    """
+
+    exit: Exit | None
+    exit_refusal: str | None
+    cut: Cut | None
+    cut_refusal: str | None
+    quantizable: Counter[str]
+    quantization_refusal: str | None
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Texts by pass."""
+        texts = {
+            "static_ptq": self.quantization_refusal,
+            "early_exit": self.exit_refusal,
+            "partition": self.cut_refusal,
+        }
+        return {name: text for name, text in texts.items() if text is not None}
+
+
+def look_ahead(analysis: Analysis, *, blocks: int = 2, paper: bool = True) -> Prospects:
+    """Ask every pass about a model.
+
+    Parameters
+    ----------
+    analysis
+        Of the model.
+    blocks
+        How many blocks early_exit would skip.
+    paper
+        Whether partition leaves identity branches whole.
+
+    Returns
+    -------
+    Prospects
+
+    Examples
+    --------
+    >>> from runner.graph import analyse
+    >>> from runner.subjects.registry import BUILTIN
+    >>> look_ahead(analyse(BUILTIN / "fashion-resnet.onnx"), blocks=9).refusals["early_exit"][:33]
+    'early_exit: 9 blocks were asked an'
+    """
+    early, early_refusal = None, None
+    try:
+        early = choose_exit(analysis, blocks)
+    except Refusal as refusal:
+        early_refusal = str(refusal)
+    cut, cut_refusal = None, None
+    try:
+        cut = choose_cut(analysis, paper=paper)
+    except Refusal as refusal:
+        cut_refusal = str(refusal)
+    graph = read_model(analysis.path).graph
+    quantization_refusal = None
+    try:
+        refuse_quantized(graph)
+        refuse_several_inputs(input_names(graph))
+    except Refusal as refusal:
+        quantization_refusal = str(refusal)
+    return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(graph), quantization_refusal)
+
+
+def _quantizable(graph: onnx.GraphProto) -> Counter[str]:
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    return Counter(
+        node.op_type for node in graph.node if node.op_type in _QUANTIZED_TYPES and weights.intersection(node.input)
+    )

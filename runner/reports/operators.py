@@ -1,0 +1,133 @@
+"""What an analysed model allows, as terminal tables: repeated runs, exits and cuts with their bytes."""
+
+from collections import Counter
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from runner.graph import Analysis, Cut, Exit, Tensor
+from runner.operators.prospects import Prospects
+from runner.reports.units import size
+
+_CUTS_SHOWN = 5
+
+
+def operators_report(analysis: Analysis, prospects: Prospects) -> Group:
+    """Everything `runner operators` prints."""
+    parts: list[Table | str] = [_summary(analysis)]
+    if analysis.runs:
+        parts += ["", _runs(analysis), "", _exits(analysis)]
+    if analysis.cuts:
+        parts += ["", _cuts(analysis)]
+    return Group(*parts, "", _prospects(analysis, prospects))
+
+
+def tensor_text(tensor: Tensor) -> str:
+    """`float32[1, 64, 7, 7]`."""
+    shape = "?" if tensor.shape is None else ", ".join(str(dim) for dim in tensor.shape)
+    return f"{tensor.dtype}[{shape}]"
+
+
+def _summary(analysis: Analysis) -> Table:
+    table = Table.grid(padding=(0, 2))
+    chains = len(analysis.skeleton) - len(analysis.sub_graphs)
+    table.add_row("model", escape(analysis.path.name), size(analysis.size_bytes))
+    for what, tensors in (("input", analysis.inputs), ("output", analysis.outputs)):
+        for tensor in tensors:
+            table.add_row(what, escape(tensor.name), escape(tensor_text(tensor)))
+    table.add_row("graph", f"{analysis.node_count} nodes", f"{len(analysis.sub_graphs)} sub-graphs, {chains} chains")
+    if analysis.control_flow:
+        table.add_row("control flow", ", ".join(analysis.control_flow), "")
+    return table
+
+
+def _runs(analysis: Analysis) -> Table:
+    table = Table("blocks", "from", "to", "each takes and gives", "size", title="Repeated runs, the last first")
+    for run in analysis.runs:
+        first, last = escape(run.blocks[0].name), escape(run.blocks[-1].name)
+        table.add_row(str(len(run.blocks)), first, last, escape(tensor_text(run.tensor)), size(run.size_bytes))
+    return _styled(table)
+
+
+def _exits(analysis: Analysis) -> Table:
+    """Exits of the last run, which early_exit takes."""
+    last = [each for each in analysis.exits if each.blocks[-1] == analysis.runs[0].blocks[-1]]
+    others = len(analysis.exits) - len(last)
+    note = f" ({others} of earlier runs: --json)" if others else ""
+    table = Table("blocks", "skipped", "saved", "share", title=f"Exits in the last run{note}")
+    for each in last:
+        names = _names(each)
+        table.add_row(str(len(each.blocks)), names, size(each.saved_bytes), f"{100 * each.saved_share:.1f} %")
+    return _styled(table)
+
+
+def _names(each: Exit) -> str:
+    first, last = each.blocks[0].name, each.blocks[-1].name
+    return escape(first if len(each.blocks) == 1 else f"{first} … {last}")
+
+
+def _cuts(analysis: Analysis) -> Table:
+    """The best of each kind."""
+    paper = [cut for cut in analysis.cuts if cut.paper][:_CUTS_SHOWN]
+    others = [cut for cut in analysis.cuts if not cut.paper][:_CUTS_SHOWN]
+    title = f"Best of {len(analysis.cuts)} cuts (all: --json)"
+    table = Table("cut", "head", "tail", "difference", "where", "crosses the link", "bytes", title=title)
+    for kind, cuts in (("paper", paper), ("any", others)):
+        for cut in cuts:
+            table.add_row(
+                kind,
+                size(cut.head_bytes),
+                size(cut.tail_bytes),
+                size(cut.difference_bytes),
+                escape(where_text(analysis, cut)),
+                escape("\n".join(tensor_text(tensor) for tensor in (*cut.tensors, *cut.side))),
+                size(cut.crossing_bytes),
+            )
+    return _styled(table)
+
+
+def where_text(analysis: Analysis, cut: Cut) -> str:
+    """`in layer4.0`, `after layer3.2`."""
+    return f"{'in' if cut.inside_segment else 'after'} {analysis.skeleton[cut.segment].name}"
+
+
+def _prospects(analysis: Analysis, prospects: Prospects) -> Table:
+    table = Table("pass", "", "what it would do, or why not", title="Passes")
+    texts = {
+        "static_ptq": f"{_counted(prospects.quantizable)}, given calibration inputs",
+        "early_exit": _exit_text(prospects.exit),
+        "partition": _cut_text(analysis, prospects.cut),
+    }
+    for name, text in texts.items():
+        refusal = prospects.refusals.get(name)
+        mark = "[green]yes[/]" if refusal is None else "[yellow]no[/]"
+        table.add_row(name, mark, escape(text if refusal is None else refusal))
+    return _styled(table)
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {op_type}" for op_type, count in kinds.most_common()) or "no operator with weights"
+
+
+def _exit_text(each: Exit | None) -> str:
+    if each is None:
+        return ""
+    names = ", ".join(block.name for block in each.blocks)
+    return f"skip {names}: {size(each.saved_bytes)} less ({100 * each.saved_share:.1f} %)"
+
+
+def _cut_text(analysis: Analysis, cut: Cut | None) -> str:
+    if cut is None:
+        return ""
+    count = len(cut.tensors) + len(cut.side)
+    tensors = f"{count} tensor{'s' if count > 1 else ''}"
+    sizes = f"{size(cut.head_bytes)} + {size(cut.tail_bytes)}"
+    free = "their size is free, see --dimension"
+    crossing = free if cut.crossing_bytes is None else f"{size(cut.crossing_bytes)} cross the link"
+    return f"cut {where_text(analysis, cut)}: {sizes}; {tensors}, {crossing}"
+
+
+def _styled(table: Table) -> Table:
+    table.title_justify, table.pad_edge = "left", False
+    return table

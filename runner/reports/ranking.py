@@ -1,0 +1,207 @@
+"""Rankings as tables: who is shown to be faster than whom, and the pairs of one family under both analyses."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
+from runner.reports.units import duration
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_CELLS = 12
+_NAMES = ("left", "right")
+
+
+def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> str:
+    """A histogram of log latencies in twelve cells from `low` to `high`; a blank is none."""
+    width = (high - low) / _CELLS or 1.0
+    cell = np.clip(((log_latency - low) / width).astype(int), 0, _CELLS - 1)
+    counts = np.bincount(cell, minlength=_CELLS)
+    heights = np.ceil(counts * len(_BLOCKS) / counts.max()).astype(int)
+    return "".join(_BLOCKS[height - 1] if height else " " for height in heights)
+
+
+def ranking_table(result: SubjectResult) -> Table:
+    """Every measured strategy of a subject in one environment, the best first."""
+    settings = result.settings
+    level, margin = 100 * settings.confidence_level, 100 * settings.equivalent_within
+    table = _table(
+        f"{result.subject} · {_where(result)} · ranked by p{settings.percentile:g}",
+        f"strategies that share a letter are not shown to differ (all pairs together at {level:g} %, margin "
+        f"{margin:g} %); {conditions(result)}",
+    )
+    for heading in ("rank", "", "operator", "placement", "latency", f"{level:g} % interval", "× best", "distribution"):
+        table.add_column(heading, no_wrap=heading != "operator", justify=_justify(heading), overflow="fold")
+    everything = np.concatenate([each.samples.log_latency for each in result.strategies])
+    low, high = float(everything.min()), float(everything.max())
+    for each in sorted(result.strategies, key=lambda each: (each.rank.rank, each.ratio_to_best)):
+        table.add_row(*_ranked(each, settings.percentile, low, high))
+    return table
+
+
+def family_table(result: SubjectResult, family: FamilyResult) -> Table:
+    """Every pair of a family: as in the paper, and decided."""
+    test, settings = family.paper.kruskal_wallis, result.settings
+    statistic = "–" if math.isnan(test.statistic) else f"{test.statistic:.1f}"
+    table = _table(
+        f"{result.subject} · {family.paper.family.name} · Kruskal-Wallis H = {statistic}, p = {pvalue(test.pvalue)}",
+        f"as in the paper: Conover ({settings.adjustment}), Cliff's delta, over pooled samples; decided: ratio left by "
+        f"right of p{settings.percentile:g}, paired by input and round, margin {100 * settings.equivalent_within:g} %",
+    )
+    for heading in ("left", "right", "Conover p", "delta", "ratio", "interval", "verdict"):
+        table.add_column(heading, justify=_justify(heading), no_wrap=heading not in _NAMES, overflow="fold")
+    for pair in family.pairs:
+        table.add_row(*_paired(pair))
+    return table
+
+
+def ranked_rows(result: SubjectResult) -> list[dict[str, Any]]:
+    """The ranking as plain rows, SI units, for JSON and CSV."""
+    rows = []
+    for each in sorted(result.strategies, key=lambda each: (each.rank.rank, each.ratio_to_best)):
+        interval = each.interval(result.settings.percentile)
+        rows.append(
+            {
+                "subject": result.subject,
+                "environment": result.environment.key,
+                "launcher": result.environment.launcher,
+                "scale": result.environment.scale,
+                "rank": each.rank.rank,
+                "worst_rank": each.rank.worst_rank,
+                "letters": "".join(each.rank.letters),
+                "operator": each.evidence.operator,
+                "placement": each.evidence.placement,
+                "percentile": interval.percentile,
+                "latency_s": interval.estimate_s,
+                "low_s": interval.low_s,
+                "high_s": interval.high_s,
+                "refusal": interval.refusal.reason if interval.refusal else None,
+                "ratio_to_best": each.ratio_to_best,
+                "rounds": interval.rounds,
+                "inputs": interval.inputs,
+                "samples": interval.samples,
+                "effective_samples": each.shares.effective_samples,
+            }
+        )
+    return rows
+
+
+def paired_rows(result: SubjectResult, family: FamilyResult) -> list[dict[str, Any]]:
+    """A family's pairs as plain rows."""
+    return [
+        {
+            "subject": result.subject,
+            "environment": result.environment.key,
+            "family": family.paper.family.name,
+            "kruskal_wallis_pvalue": family.paper.kruskal_wallis.pvalue,
+            "left": pair.paper.left,
+            "right": pair.paper.right,
+            "conover_pvalue": pair.paper.pvalue,
+            "adjustment": result.settings.adjustment,
+            "significant": pair.paper.significant,
+            "delta": pair.paper.delta,
+            "magnitude": pair.paper.magnitude,
+            "ratio": pair.decided.ratio,
+            "low": pair.decided.low,
+            "high": pair.decided.high,
+            "verdict": pair.decided.verdict.value,
+            **_needed(pair),
+            "disagreement": pair.disagreement,
+        }
+        for pair in family.pairs
+    ]
+
+
+def conditions(result: SubjectResult) -> str:
+    """What the numbers are about, in one line."""
+    first = result.strategies[0]
+    interval, select = first.interval(result.settings.percentile), first.evidence.inputs_select
+    return f"{interval.inputs} {select} inputs, {interval.rounds} rounds; end to end, single stream, unloaded"
+
+
+def pvalue(value: float) -> str:
+    """`0.031`, `3.2e-08`, `< 1e-300`."""
+    if value < 1e-300:
+        return "< 1e-300"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def _ranked(each: StrategyResult, percentile: float, low: float, high: float) -> list[str]:
+    interval = each.interval(percentile)
+    rank, worst = each.rank.rank, each.rank.worst_rank
+    bounds = "one round" if interval.rounds == 1 else "too thin"
+    if interval.low_s is not None and interval.high_s is not None:
+        bounds = f"{duration(interval.low_s)} – {duration(interval.high_s)}"
+    return [
+        str(rank) if rank == worst else f"{rank}–{worst}",
+        "".join(each.rank.letters),
+        each.evidence.operator,
+        each.evidence.placement,
+        duration(interval.estimate_s),
+        bounds,
+        f"{each.ratio_to_best:.2f}",
+        sparkline(each.samples.log_latency, low=low, high=high),
+    ]
+
+
+def _paired(pair: PairResult) -> list[str]:
+    decided, paper = pair.decided, pair.paper
+    bounds = f"{decided.low:.3g} – {decided.high:.3g}" if decided.low is not None and decided.high is not None else "–"
+    needed = decided.needed
+    settles = f" ({needed.rounds} rounds)" if needed and needed.rounds else ""
+    return [
+        paper.left,
+        paper.right,
+        pvalue(paper.pvalue),
+        f"{paper.delta:+.2f} {paper.magnitude}" if paper.significant else "–",
+        "–" if decided.ratio is None else f"{decided.ratio:.3g}",
+        bounds,
+        f"{decided.verdict.value}{settles}{' *' if pair.disagreement else ''}",
+    ]
+
+
+def _needed(pair: PairResult) -> Mapping[str, int | None]:
+    needed = pair.decided.needed
+    return {
+        "rounds_needed": needed.rounds if needed else None,
+        "inputs_needed": needed.inputs if needed else None,
+    }
+
+
+def _where(result: SubjectResult) -> str:
+    environment = result.environment
+    emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
+    return f"launcher {environment.launcher}{emulated}"
+
+
+def _table(title: str, caption: str) -> Table:
+    return Table(
+        title=Text(title),
+        caption=Text(caption),
+        title_justify="left",
+        caption_justify="left",
+        expand=False,
+        pad_edge=False,
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+
+
+def _justify(heading: str) -> Any:
+    return "right" if heading in ("rank", "latency", "× best", "Conover p", "ratio") else "left"
+
+
+def notes(families: Sequence[FamilyResult]) -> list[str]:
+    """Each disagreement between the two analyses, explained."""
+    return [
+        f"* {pair.paper.left} and {pair.paper.right}: {pair.disagreement}"
+        for family in families
+        for pair in family.pairs
+        if pair.disagreement
+    ]

@@ -1,0 +1,252 @@
+"""An SVG of a model's skeleton: sub-graphs and chains from input to output, what is skipped and where it is cut.
+
+Colours follow the reader's light or dark scheme; the picture brings its own background, so that it can be read on any
+page.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from runner.graph import Analysis, Cut, Exit, Segment
+from runner.operators.prospects import Prospects
+from runner.reports.operators import tensor_text, where_text
+from runner.reports.units import size
+
+_WIDTH, _MARGIN, _TOP = 880, 24, 96
+_LANE, _BOX, _BOX_WIDTH, _SIZE, _BAR, _BAR_WIDTH = 48, 72, 330, 490, 506, 350
+_TALL, _SHORT, _GAP, _CUT = 24, 14, 6, 44
+_CHARACTER = 6.7  # of the 11 px monospaced font, rounded up
+# More rows are a poster, not a picture: what is unmarked in the middle is left out.
+_MOST_ROWS, _KEPT_AROUND = 90, 3
+
+_FONT = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
+# Colour by class: property, light, dark. Plain rules, because not every renderer knows variables.
+_COLOURS = (
+    (".page", "fill", "#ffffff", "#0d1117"),
+    ("text", "fill", "#1f2328", "#e6edf3"),
+    (".muted", "fill", "#59636e", "#9198a1"),
+    (".box", "fill", "#dbe9fb", "#152a45"),
+    (".box", "stroke", "#3568a8", "#6ea8ee"),
+    (".bar", "fill", "#8fb0d9", "#3f6ea8"),
+    (".chain", "fill", "#eceff2", "#21262d"),
+    (".chain", "stroke", "#9aa4ae", "#59636e"),
+    (".flow", "stroke", "#59636e", "#9198a1"),
+    (".skipped", "fill", "#fdf0d5", "#3a2a0c"),
+    (".skipped", "stroke", "#b3700a", "#e3a33b"),
+    (".bypass", "stroke", "#b3700a", "#e3a33b"),
+    (".arrow", "fill", "#b3700a", "#e3a33b"),
+    (".skiptext", "fill", "#8a5300", "#e3a33b"),
+    (".cut", "stroke", "#c0262d", "#ff7b72"),
+    (".cuttext", "fill", "#c0262d", "#ff7b72"),
+)
+_LIGHT = "\n".join(f"{name} {{ {what}: {light}; }}" for name, what, light, _ in _COLOURS)
+_DARK = "\n".join(f"  {name} {{ {what}: {dark}; }}" for name, what, _, dark in _COLOURS)
+_STYLE = f"""
+text {{ font-family: {_FONT}; font-size: 11px; }}
+.title {{ font-weight: bold; font-size: 14px; }}
+.small {{ font-size: 9px; }}
+.right {{ text-anchor: end; }}
+.flow, .bypass, .cut {{ fill: none; }}
+.bypass, .cut {{ stroke-width: 1.8; }}
+.skipped {{ stroke-dasharray: 4 3; }}
+.cut {{ stroke-dasharray: 7 4; }}
+.cuttext {{ font-weight: bold; }}
+{_LIGHT}
+@media (prefers-color-scheme: dark) {{
+{_DARK}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One segment, or `left_out` of them, at its place."""
+
+    index: int
+    segment: Segment | None
+    left_out: int
+    top: int
+    height: int
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+
+def skeleton_svg(analysis: Analysis, prospects: Prospects) -> str:
+    """Draw a model's skeleton.
+
+    Parameters
+    ----------
+    analysis
+        Of the model.
+    prospects
+        The exit whose blocks are shown as skipped, the cut, and the refusals, which go below the picture.
+
+    Returns
+    -------
+    str
+        A whole SVG document.
+    """
+    rows = _rows(analysis, prospects)
+    bottom = rows[-1].bottom if rows else _TOP
+    room = int((_WIDTH - 2 * _MARGIN) / _CHARACTER)
+    refusals = [f"{name}: {text.removeprefix(f'{name}: ')}" for name, text in prospects.refusals.items()]
+    notes = [line for refusal in refusals for line in _wrapped(refusal, room)]
+    height = bottom + _MARGIN + 16 * len(notes) + (8 if notes else 0)
+    largest = max((segment.size_bytes for segment in analysis.skeleton), default=1) or 1
+    body = [*_header(analysis, prospects)]
+    for before, after in itertools.pairwise(rows):
+        body.append(f'<path class="flow" d="M{_BOX + 20} {before.bottom}V{after.top}"/>')
+    skipped = _skipped_nodes(prospects.exit)
+    for row in rows:
+        body += _drawn(row, skipped, largest)
+    body += [*_bypass(rows, skipped), *_cut_line(analysis, rows, prospects.cut)]
+    body += [_text(_MARGIN, bottom + 26 + 16 * number, line, "muted") for number, line in enumerate(notes)]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
+        f'viewBox="0 0 {_WIDTH} {height}" role="img">\n<title>{escape(analysis.path.name)}</title>\n'
+        f'<style>{_STYLE}</style>\n<rect class="page" width="100%" height="100%"/>\n' + "\n".join(body) + "\n</svg>\n"
+    )
+
+
+def _rows(analysis: Analysis, prospects: Prospects) -> list[_Row]:
+    """Places of the segments, the cut's room included."""
+    rows: list[_Row] = []
+    top, index = _TOP, 0
+    shown = _shown(analysis, prospects)
+    while index < len(analysis.skeleton):
+        segment = analysis.skeleton[index] if index in shown else None
+        stop = index + 1
+        while segment is None and stop < len(analysis.skeleton) and stop not in shown:
+            stop += 1
+        height = _TALL if segment is None or _has_text(segment) else _SHORT
+        cut = prospects.cut if prospects.cut is not None and prospects.cut.segment == index else None
+        inside = cut is not None and cut.inside_segment
+        rows.append(_Row(index, segment, stop - index, top, height + (_CUT if inside else 0)))
+        top = rows[-1].bottom + (_CUT if cut is not None and not inside else _GAP)
+        index = stop
+    return rows
+
+
+def _shown(analysis: Analysis, prospects: Prospects) -> frozenset[int]:
+    """Segments to draw: all, or the ends and what is marked with its neighbours."""
+    count = len(analysis.skeleton)
+    if count <= _MOST_ROWS:
+        return frozenset(range(count))
+    marked = [*range(_KEPT_AROUND), *range(count - _KEPT_AROUND, count)]
+    if prospects.exit is not None:
+        marked += range(prospects.exit.blocks[0].first, prospects.exit.blocks[-1].last + 1)
+    if prospects.cut is not None:
+        marked.append(prospects.cut.segment)
+    near = {m + step for m in marked for step in range(-_KEPT_AROUND, _KEPT_AROUND + 1)}
+    return frozenset(index for index in near if 0 <= index < count)
+
+
+def _has_text(segment: Segment) -> bool:
+    return segment.kind == "sub-graph" or len(segment.nodes) > 1
+
+
+def _drawn(row: _Row, skipped: frozenset[str], largest: int) -> Iterator[str]:
+    """A segment's box, name, size and bar."""
+    segment = row.segment
+    if segment is None:
+        yield _text(_BOX + 32, row.top + 16, f"… {row.left_out} more segments …", "muted")
+        return
+    gone = skipped.intersection(segment.nodes)
+    whole = len(gone) == len(segment.nodes)
+    kind = "skipped" if whole else "box" if segment.kind == "sub-graph" else "chain"
+    radius = 4 if segment.kind == "sub-graph" else 7
+    box = f'x="{_BOX}" y="{row.top}" width="{_BOX_WIDTH}" height="{row.height}"'
+    yield f'<rect class="{kind}" {box} rx="{radius}"/>'
+    if not _has_text(segment):
+        yield _text(_BOX + 10, row.top + 10, segment.op_types[0], "small muted")
+        return
+    count = f"{len(segment.nodes)} nodes" + (f", {len(gone)} skipped" if gone and not whole else "")
+    label = segment.name if segment.number is None else f"{segment.number:>2}  {segment.name}"
+    room = int((_BOX_WIDTH - 30) / _CHARACTER) - len(count)
+    yield _text(_BOX + 10, row.top + 16, _shortened(label, room), "skiptext" if whole else "")
+    yield _text(_BOX + _BOX_WIDTH - 10, row.top + 16, count, "right muted")
+    yield _text(_SIZE, row.top + 16, size(segment.size_bytes), "right")
+    width = max(1.0, _BAR_WIDTH * segment.size_bytes / largest)
+    yield f'<rect class="bar" x="{_BAR}" y="{row.top + 7}" width="{width:.1f}" height="10"/>'
+
+
+def _header(analysis: Analysis, prospects: Prospects) -> Iterator[str]:
+    facts = f"{size(analysis.size_bytes)}, {analysis.node_count} nodes, {len(analysis.sub_graphs)} sub-graphs"
+    lines = [(facts, "muted")]
+    if prospects.exit is not None:
+        names = ", ".join(block.name for block in prospects.exit.blocks)
+        saved = f"{size(prospects.exit.saved_bytes)} ({100 * prospects.exit.saved_share:.1f} %)"
+        lines.append((f"early exit skips {names}: saves {saved}", "skiptext"))
+    if prospects.cut is not None:
+        sizes = f"{size(prospects.cut.head_bytes)} + {size(prospects.cut.tail_bytes)}"
+        lines.append((f"cut {where_text(analysis, prospects.cut)}: {sizes}", "cuttext"))
+    yield _text(_MARGIN, 30, _shortened(analysis.path.name, 60), "title")
+    for number, (line, style) in enumerate(lines):
+        yield _text(_MARGIN, 48 + 17 * number, _shortened(line, 118), style)
+
+
+def _skipped_nodes(each: Exit | None) -> frozenset[str]:
+    return frozenset(node for block in each.blocks for node in block.nodes) if each else frozenset()
+
+
+def _bypass(rows: Sequence[_Row], skipped: frozenset[str]) -> Iterator[str]:
+    """The way around the segments that are skipped whole."""
+    span = [row for row in rows if row.segment is not None and skipped.issuperset(row.segment.nodes)]
+    if not span:
+        return
+    start, end = span[0].top - _GAP // 2, span[-1].bottom + _GAP // 2
+    yield f'<path class="bypass" d="M{_BOX + 20} {start}H{_LANE + 6}Q{_LANE} {start} {_LANE} {start + 6}V{end - 6}'
+    yield f'Q{_LANE} {end} {_LANE + 6} {end}H{_BOX + 12}"/>'
+    yield f'<path class="arrow" d="M{_BOX + 20} {end}l-9 -4v8z"/>'
+
+
+def _cut_line(analysis: Analysis, rows: Sequence[_Row], cut: Cut | None) -> Iterator[str]:
+    """The cut, and what crosses the link there."""
+    if cut is None:
+        return
+    row = next(row for row in rows if row.index == cut.segment)
+    middle = row.top + _TALL + _CUT // 2 if cut.inside_segment else row.bottom + _CUT // 2
+    yield f'<path class="cut" d="M{_MARGIN} {middle}H{_WIDTH - _MARGIN}"/>'
+    tensors = (*cut.tensors, *cut.side)
+    what = ", ".join(tensor_text(tensor) for tensor in tensors)
+    left = _BOX + _BOX_WIDTH + 14
+    room = int((_WIDTH - _MARGIN - left) / _CHARACTER)
+    count = f"{len(tensors)} tensor{'s' if len(tensors) > 1 else ''}"
+    crossing = f"{size(cut.crossing_bytes)} cross in {count}" if cut.crossing_bytes is not None else f"{count} to send"
+    yield _text(left, middle - 6, _shortened(crossing, room), "cuttext")
+    yield _text(left, middle + 14, _shortened(what, room), "muted")
+
+
+def _text(x: int, y: int, content: str, style: str = "") -> str:
+    kind = f' class="{style}"' if style else ""
+    return f'<text x="{x}" y="{y}"{kind} xml:space="preserve">{escape(_printable(content))}</text>'
+
+
+def _printable(content: str) -> str:
+    """XML has no place for control characters."""
+    return "".join(character if character.isprintable() else "?" for character in content)
+
+
+def _shortened(text: str, room: int) -> str:
+    """The middle left out where a text is too long."""
+    if len(text) <= room:
+        return text
+    keep = max(room - 1, 2)
+    return f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
+
+
+def _wrapped(text: str, room: int) -> Iterator[str]:
+    line = ""
+    for word in text.split():
+        word = _shortened(word, room)
+        if line and len(line) + 1 + len(word) > room:
+            yield line
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    if line:
+        yield line

@@ -1,0 +1,166 @@
+"""Analyses over the synthetic estate: what they find, what is stored, and that they are computed once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from catalog.analysis import (
+    AnalysisSettings,
+    SubjectResult,
+    analyse_subject,
+    analysis_stored,
+    disagreement,
+    evidence_key,
+    store_analysis,
+)
+from catalog.evidence import Database, store
+from catalog.statistics.verdicts import Verdict
+
+SETTINGS = AnalysisSettings(n_resamples=200)
+PASSES = {"identity": [], "quantized": [{"name": "static_ptq", "options": {}}]}
+# Quantized is half as fast on mobile and as fast as identity on edge, for every input and round.
+FACTOR = {
+    ("identity", "mobile"): 2.0,
+    ("quantized", "mobile"): 1.0,
+    ("identity", "edge"): 1.0,
+    ("quantized", "edge"): 1.0,
+}
+
+
+@pytest.fixture
+def evidence(database: Database, make: Any) -> Callable[..., tuple[store.StrategyEvidence, ...]]:
+    """Four strategies with known ratios."""
+
+    def build(*, rounds: int = 4, inputs: int = 30, skip: int = 0) -> tuple[store.StrategyEvidence, ...]:
+        rng = np.random.default_rng(3)
+        shape = np.exp(rng.normal(scale=0.3, size=inputs)) * 0.01
+        drift = np.exp(rng.normal(scale=0.01, size=rounds))
+        hits = np.arange(200) % 10 > 0
+        with database.session() as session:
+            where = store.upsert_environment(session, make.environment())
+            rows = [make.strategy(*name, passes=PASSES[name[0]], rounds=rounds) for name in FACTOR]
+            store.sync_strategies(session, where, rows)
+            for name, factor in FACTOR.items():
+                for number in range(1, rounds + 1):
+                    noise = np.exp(rng.normal(scale=0.002, size=inputs))
+                    latency = factor * shape * drift[number - 1] * noise
+                    taken = [
+                        store.SampleRecord(seq, f"{seq:04d}", 0, float(value), 0.0) for seq, value in enumerate(latency)
+                    ]
+                    store.record_measurement(session, make.measurement(where, *name, number, samples=taken))
+            store.record_accuracy(session, make.accuracy(where, "identity", hits))
+            store.record_accuracy(session, make.accuracy(where, "quantized", hits & (np.arange(200) % 40 != 5)))
+            session.commit()
+            return store.strategy_evidence(session)
+
+    return build
+
+
+def pair(result: SubjectResult, family: str, left: str, right: str) -> Any:
+    (found,) = [each for each in result.families if each.paper.family.name == family]
+    (only,) = [each for each in found.pairs if (each.paper.left, each.paper.right) == (left, right)]
+    return only
+
+
+def test_known_ratios_are_found_and_ranked_with_ties(evidence: Any) -> None:
+    result = analyse_subject(evidence(), SETTINGS)
+    ranks = {each.name: each.rank.rank for each in result.strategies}
+    assert ranks == {"quantized@mobile": 1, "identity@edge": 1, "quantized@edge": 1, "identity@mobile": 4}
+    worst = next(each for each in result.strategies if each.name == "identity@mobile")
+    assert worst.ratio_to_best == pytest.approx(2.0, rel=0.01)
+    assert worst.shares.inputs_share == pytest.approx(0.998, abs=0.01)
+    slower = pair(result, "operators@mobile", "identity@mobile", "quantized@mobile")
+    assert slower.decided.verdict is Verdict.DIFFERENT
+    assert slower.decided.ratio == pytest.approx(2.0, rel=0.01)
+    assert slower.paper.delta > 0
+
+
+def test_equal_strategies_are_equivalent_and_no_disagreement(evidence: Any) -> None:
+    same = pair(analyse_subject(evidence(), SETTINGS), "operators@edge", "identity@edge", "quantized@edge")
+    assert same.decided.verdict is Verdict.EQUIVALENT
+    assert not same.paper.significant
+    assert same.disagreement is None
+
+
+def test_a_difference_that_only_one_analysis_sees_is_explained(evidence: Any) -> None:
+    found = pair(analyse_subject(evidence(), SETTINGS), "operators@edge", "identity@edge", "quantized@edge")
+    pooled = replace(found.paper, significant=True, pvalue=1e-9)
+    said = disagreement(pooled, found.decided, samples=240)
+    assert said is not None and "stays within 5 %" in said
+    unresolved = disagreement(pooled, replace(found.decided, verdict=Verdict.UNRESOLVED), samples=240)
+    assert unresolved is not None and "takes 240 samples as independent" in unresolved
+    hidden = disagreement(found.paper, replace(found.decided, verdict=Verdict.DIFFERENT), samples=240)
+    assert hidden is not None and "paired by input" in hidden
+
+
+def test_one_round_describes_and_decides_nothing(evidence: Any) -> None:
+    result = analyse_subject(evidence(rounds=1), SETTINGS)
+    assert {each.rank.rank for each in result.strategies} == {1}
+    assert all(each.interval(50).low_s is None for each in result.strategies)
+    slower = pair(result, "operators@mobile", "identity@mobile", "quantized@mobile")
+    assert slower.decided.verdict is Verdict.UNRESOLVED
+    assert slower.disagreement is None
+
+
+def test_drops_are_paired_by_item(evidence: Any) -> None:
+    (drop,) = analyse_subject(evidence(), SETTINGS).drops
+    assert drop.operator == "quantized"
+    assert (drop.drop.lost, drop.drop.gained) == (5, 0)
+    assert drop.drop.drop_pp == pytest.approx(2.5)
+    assert drop.drop.low_pp < 2.5 < drop.drop.high_pp
+    assert drop.drop.pvalue == pytest.approx(2 * 0.5**5)
+
+
+def test_a_result_is_stored_once_and_read_in_sql(evidence: Any, database: Database) -> None:
+    found = evidence()
+    result = analyse_subject(found, SETTINGS)
+    with database.session() as session:
+        assert not analysis_stored(session, evidence_key(found, SETTINGS))
+        store_analysis(session, result)
+        session.commit()
+        assert analysis_stored(session, evidence_key(found, SETTINGS))
+        ranked = session.execute(
+            text("SELECT operator, placement, rank FROM ranking ORDER BY ratio_to_best DESC LIMIT 1")
+        ).one()
+        assert tuple(ranked) == ("identity", "mobile", 4)
+        paired = session.execute(
+            text("SELECT verdict, significant FROM pairwise WHERE left_strategy = 'identity@edge' LIMIT 1")
+        ).one()
+        assert paired[0] == "equivalent" and not paired[1]
+
+
+def test_storing_again_replaces_what_rested_on_older_evidence(evidence: Any, database: Database) -> None:
+    found = evidence()
+    with database.session() as session:
+        store_analysis(session, analyse_subject(found, SETTINGS))
+        store_analysis(session, analyse_subject(found[:3], SETTINGS))
+        session.commit()
+        assert session.execute(text("SELECT COUNT(*) FROM analysis")).scalar_one() == 1
+        assert session.execute(text("SELECT COUNT(*) FROM analysis_strategy")).scalar_one() == 3
+
+
+def test_the_key_follows_evidence_and_settings(evidence: Any) -> None:
+    found = evidence()
+    key = evidence_key(found, SETTINGS)
+    assert evidence_key(found, SETTINGS) == key
+    assert evidence_key(found, replace(SETTINGS, percentile=90.0)) != key
+    assert evidence_key(found[:-1], SETTINGS) != key
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"adjustment": "holms"}, "allowed: none, bonferroni"), ({"percentile": 100.0}, "percentile"),
+     ({"confidence_level": 1.0}, "confidence level")],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **change)
+
+
+def test_evidence_of_nothing_is_refused(evidence: Any) -> None:
+    with pytest.raises(ValueError, match="measured strategies of one subject"):
+        analyse_subject([], SETTINGS)

@@ -1,0 +1,143 @@
+"""Each rule: silent on a sound measurement, and saying the figure, the limit and the verdict on a spoiled one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from catalog.evidence.records import MeasurementRecord, SampleRecord
+from catalog.validity import Finding, judge_measurement, reason, worst
+
+Make = Callable[..., MeasurementRecord]
+
+
+def broken(record: MeasurementRecord, **options: Any) -> dict[str, Finding]:
+    found = judge_measurement(record, **options)
+    assert all(finding.advice for finding in found)
+    return {finding.rule: finding for finding in found if finding.verdict != "VALID"}
+
+
+def spoil(record: MeasurementRecord, tier: int, **changes: Any) -> MeasurementRecord:
+    runs = list(record.tier_runs)
+    runs[tier] = replace(runs[tier], **changes)
+    return replace(record, tier_runs=runs)
+
+
+def test_a_sound_measurement_is_valid_and_every_rule_has_looked(measurement: Make) -> None:
+    found = judge_measurement(measurement(), percentiles=[90.0])
+    assert worst(found) == "VALID" and reason(found) is None
+    assert {finding.rule for finding in found} == {
+        "link rate",
+        "restart",
+        "page faults",
+        "memory limit",
+        "throttling",
+        "client starved",
+        "waiting for a CPU",
+        "host load",
+        "steal",
+        "clock",
+        "warm-up",
+        "outliers",
+        "inputs",
+    }
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(1.049e6, None), (1.051e6, "INVALID"), (0.949e6, "INVALID")])
+def test_a_link_beyond_its_tolerance_makes_invalid(measurement: Make, rate: float, verdict: str | None) -> None:
+    record = measurement()
+    probe = replace(record.link_probes[0], measured_bit_per_s=rate)
+    found = broken(replace(record, link_probes=[probe])).get("link rate")
+    assert (found.verdict if found else None) == verdict
+    assert found is None or ("mobile-edge up, before" in str(found) and "1 Mbit/s declared" in str(found))
+
+
+@pytest.mark.parametrize(
+    ("tier", "changes", "rule", "verdict"),
+    [
+        (1, {"restarted": True}, "restart", "INVALID"),
+        (1, {"oom_kills": 1}, "restart", "INVALID"),
+        (1, {"window_major_faults": 9}, "page faults", "DOUBTFUL"),
+        (1, {"window_major_faults": 31}, "page faults", "INVALID"),
+        (0, {"window_memory_limit_events": 1}, "memory limit", "DOUBTFUL"),
+        (0, {"window_throttled_s": 0.45}, "throttling", "DOUBTFUL"),
+        (0, {"window_throttled_s": 0.9}, "throttling", "INVALID"),
+        (0, {"window_throttled_s": 0.5}, "client starved", "DOUBTFUL"),
+        (1, {"window_waited_s": 1.2}, "waiting for a CPU", "DOUBTFUL"),
+    ],
+)
+def test_a_tier_in_trouble(measurement: Make, tier: int, changes: dict[str, Any], rule: str, verdict: str) -> None:
+    found = broken(spoil(measurement(), tier, **changes))[rule]
+    assert found.verdict == verdict and found.figure > found.threshold
+    assert found.where == ("mobile", "edge")[tier]
+
+
+def test_throttling_that_the_quota_explains_is_sound(measurement: Make) -> None:
+    """Half a CPU: one second of computing comes with a second of throttling, beside it the server's own thread."""
+    busy = {"provider": "CPUExecutionProvider", "window_cpu_seconds": 1.0, "window_throttled_s": 1.0}
+    assert "throttling" not in broken(spoil(measurement(), 0, **busy))
+
+
+def test_little_waiting_is_sound_however_little_was_computed(measurement: Make) -> None:
+    assert broken(spoil(measurement(), 0, window_cpu_seconds=0.01, window_waited_s=0.19)) == {}
+
+
+@pytest.mark.parametrize(("other", "steal", "rule"), [(0.9, 0.0, "host load"), (0.0, 0.1, "steal")])
+def test_a_host_that_others_use_makes_doubtful_and_says_who(
+    measurement: Make, other: float, steal: float, rule: str
+) -> None:
+    others = [{"name": "backup", "pid": 7, "cpus": 0.9}]
+    load = {"cpus": 2, "other_cpus": other, "steal_cpus": steal, "others": others}
+    found = broken(measurement(host_load=load))
+    assert list(found) == [rule] and found[rule].verdict == "DOUBTFUL"
+    assert rule != "host load" or "backup 7: 0.90 CPUs" in str(found[rule])
+
+
+def test_a_clock_may_be_slewed_but_not_set(measurement: Make) -> None:
+    hours = measurement().started_at + timedelta(hours=2)
+    assert broken(measurement(clock_jump_s=-3.0, finished_at=hours)) == {}
+    assert broken(measurement(clock_jump_s=-3.0))["clock"].verdict == "DOUBTFUL"
+
+
+def test_a_warm_up_that_was_still_slow_at_its_end(measurement: Make) -> None:
+    """30 % slower throughout; only noise of the same size in both directions is no finding."""
+    latency_s = [sample.latency_s for sample in measurement().samples]
+    found = broken(measurement(warmup_latency_s=[1.3 * value for value in latency_s]))["warm-up"]
+    assert found.verdict == "DOUBTFUL" and found.figure == pytest.approx(30)
+    warming = [value * (1.3 if index < 15 else 1.0) for index, value in enumerate(latency_s)]
+    assert broken(measurement(warmup_latency_s=warming)) == {}
+    noisy = [value * (1.3 if index % 2 else 0.7) for index, value in enumerate(latency_s)]
+    assert broken(measurement(warmup_latency_s=noisy)) == {}
+
+
+def test_no_warm_up_at_all_is_doubtful(measurement: Make) -> None:
+    assert broken(measurement(warmup_latency_s=[]))["warm-up"].verdict == "DOUBTFUL"
+
+
+def test_outliers_are_told_from_large_inputs(measurement: Make) -> None:
+    samples = list(measurement().samples)
+    slow = [replace(each, latency_s=3 * each.latency_s) if each.seq < 4 else each for each in samples]
+    found = broken(measurement(samples=slow))["outliers"]
+    assert found.verdict == "DOUBTFUL" and found.figure == pytest.approx(100 * 4 / 30)
+    large = [replace(each, latency_s=9 * each.latency_s) for each in samples]
+    latency_s = [each.latency_s for each in large]
+    assert "outliers" not in broken(measurement(samples=large, warmup_latency_s=latency_s))
+
+
+def test_too_few_inputs_for_a_percentile_that_is_asked(measurement: Make) -> None:
+    assert broken(measurement(), percentiles=[50, 90]) == {}
+    found = broken(measurement(), percentiles=[99.0])["inputs"]
+    assert (found.figure, found.threshold, found.where) == (30, 299, "p99")
+
+
+def test_what_was_not_recorded_is_not_judged(measurement: Make) -> None:
+    """Evidence from before there were counters, or from elsewhere."""
+    old = measurement(
+        warmup_latency_s=None, window_s=None, clock_jump_s=None, host_load=None, tier_runs=[], link_probes=[]
+    )
+    assert judge_measurement(old) == ()
+    assert judge_measurement(measurement(status="failed", samples=[], verdict="INVALID")) == ()
+    alone = [SampleRecord(0, "a", 0, 0.1, 0.0)]
+    assert {each.rule for each in judge_measurement(replace(old, samples=alone), percentiles=[90])} == {"inputs"}

@@ -1,0 +1,79 @@
+"""`runner operators` and `runner apply` as a user meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runner.cli import app, run
+
+
+def runner(*arguments: str) -> int:
+    return run(lambda: app(list(arguments)))
+
+
+@pytest.fixture(autouse=True)
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_analysis_as_json_holds_exits_cuts_and_the_passes_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner("operators", "builtin:fashion-resnet", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["runs"][0]["blocks"]) == 4
+    assert found["exits"][1]["saved_bytes"] > 500_000
+    best = min(found["cuts"], key=lambda cut: cut["difference_bytes"])
+    assert best == found["cuts"][0] and best["crossing_bytes"] > 0
+    assert found["passes"]["early_exit"]["refusal"] is None
+    assert found["passes"]["static_ptq"]["quantizable"] == {"Conv": 45, "Gemm": 1}
+
+
+def test_the_analysis_as_tables_and_a_picture(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner("operators", "builtin:canvas-fcn", "--dimension", "height=64", "--svg", "s.svg") == 0
+    said = capsys.readouterr()
+    assert "backbone.3.4" in said.out and "Best of" in said.out and "early_exit" in said.out
+    assert (workdir / "s.svg").read_text().startswith("<svg") and "s.svg" in said.err
+
+
+def test_apply_writes_files_and_tells_the_proof(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner("apply", "partition", "builtin:fashion-resnet", "-o", "parts") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "bit-identical to the whole (4 calibration inputs)" in said
+    assert (workdir / "parts" / "tail.onnx").is_file()
+
+
+def test_a_refusal_is_one_message_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner("apply", "early_exit: {blocks: 9}", "builtin:fashion-resnet", "-o", "out") == 1
+    assert "9 blocks were asked" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", [["operators", "FILE"], ["apply", "partition", "FILE", "-o", "out"]])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x08\x07" * 500, None], ids=["empty", "text", "noise", "absent"])
+def test_what_is_not_onnx_is_one_clear_error(
+    workdir: Path, capsys: pytest.CaptureFixture[str], command: list[str], content: bytes | None
+) -> None:
+    if content is not None:
+        (workdir / "x.onnx").write_bytes(content)
+    assert runner(*("x.onnx" if argument == "FILE" else argument for argument in command)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: x.onnx") and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["operators", "builtin:fashion-resnet", "--cut", "nice"],
+        ["operators", "builtin:fashion-resnet", "--dimension", "height"],
+        ["operators"],
+        ["apply", "partition", "builtin:fashion-resnet"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert runner(*arguments) == 2
+
+
+@pytest.mark.parametrize("command", ["operators", "apply"])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner(command, "--help") == 0
+    assert f"runner {command} " in capsys.readouterr().out.split("Example")[1]

@@ -1,0 +1,50 @@
+"""docs/sql.md: every query runs and prints what the page says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect
+
+from catalog.analysis import AnalysisSettings
+from catalog.evidence import open_database
+from catalog.exchange import import_files
+from migrations.views import VIEWS
+from runner.analysing import store_missing
+from runner.cli import app, run
+
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "sql.md").read_text()
+QUERIES = re.findall(r"```sql\n(.*?)```\n\n```text\n(.*?)\n```", PAGE, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("docs") / "example.db"
+    with open_database(path, create=True) as database:
+        import_files(database, [DOCS / "example-evidence.json.gz"])
+        store_missing(database, AnalysisSettings())
+    return str(path)
+
+
+@pytest.mark.parametrize(("query", "output"), QUERIES, ids=[query.splitlines()[0][:40] for query, _ in QUERIES])
+def test_a_query_prints_what_the_page_says(
+    example: str, query: str, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: app(["sql", query, "-d", example])) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.rstrip().splitlines()]
+    assert printed == output.splitlines()
+
+
+def test_there_are_ten_and_every_view_is_described() -> None:
+    assert len(QUERIES) >= 10
+    assert PAGE.count("```sql") == len(QUERIES)
+    for name in VIEWS:
+        assert f"| `{name}` |" in PAGE
+        assert any(name in query for query, _ in QUERIES)
+
+
+def test_every_table_is_described(example: str) -> None:
+    with open_database(example, readonly=True) as database, database.engine.connect() as connection:
+        names = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    assert [name for name in names if f"`{name}`" not in PAGE] == []
