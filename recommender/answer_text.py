@@ -10,6 +10,7 @@ from rich.text import Text
 from recommender.schemas import BudgetsOut, NearMissOut, RecommendResponse, StrategyOut
 from recommender.wording import duration, percentile_name
 
+_NAME_WIDTH = 31
 WIDTH = 100
 _MIB = 1024 * 1024
 
@@ -51,21 +52,27 @@ def _table(answer: RecommendResponse) -> Table:
     metric = next((each.accuracy.metric for _, each, _ in rows if each.accuracy), "accuracy")
     table = Table(width=WIDTH, pad_edge=False, box=None, header_style="bold")
     table.add_column("", width=1)
-    table.add_column("strategy", overflow="fold", ratio=2)
+    table.add_column("strategy", overflow="fold", min_width=_NAME_WIDTH)
     headings = ("median", percentile_name(first.latency.percentile), metric, "drop pp", "size")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", overflow="fold", ratio=3)
     for mark, each, remark in rows:
-        table.add_row(mark, Text(f"{each.operator} on {each.placement}"), *_numbers(each), Text(remark, style="dim"))
+        table.add_row(mark, Text(_name(each)), *_numbers(each), Text(remark, style="dim"))
     return table
+
+
+def _name(each: StrategyOut) -> str:
+    """On one line, or broken before the placement."""
+    name = f"{each.operator} on {each.placement}"
+    return name if len(name) <= _NAME_WIDTH else f"{each.operator}\n  on {each.placement}"
 
 
 def _rows(answer: RecommendResponse) -> list[tuple[str, StrategyOut, str]]:
     rows: list[tuple[str, StrategyOut, str]] = []
     if answer.recommendation is not None:
         rows.append(("✓", answer.recommendation, "recommended"))
-    rows += [(" ", each, f"{each.latency_ratio:.2f} × its latency") for each in answer.alternatives]
+    rows += [(" ", each, f"{each.latency_ratio:.2f} × latency") for each in answer.alternatives]
     rows += [("?", each, each.reason) for each in answer.undecided]
     rows += [("✗", each, _short(each)) for each in answer.near_misses]
     return rows
@@ -78,7 +85,7 @@ def _short(miss: NearMissOut) -> str:
         f"accuracy -{miss.accuracy_short_pp:.2f} pp" if miss.accuracy_short_pp is not None else "",
         f"drop +{miss.drop_over_pp:.2f} pp" if miss.drop_over_pp is not None else "",
     ]
-    return f"misses by {', '.join(part for part in parts if part)}"
+    return ", ".join(part for part in parts if part)
 
 
 def _size(count: int | None) -> str:

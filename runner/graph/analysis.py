@@ -204,7 +204,7 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
     >>> from runner.subjects.registry import BUILTIN
     >>> found = analyse(BUILTIN / "fashion-resnet.onnx")
     >>> len(found.sub_graphs), [len(run.blocks) for run in found.runs]
-    (14, [4, 4, 3])
+    (14, [4, 4, 4])
     """
     return analyse_structure(read_structure(read_model(path), sizes=sizes))
 

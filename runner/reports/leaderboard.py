@@ -49,6 +49,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         caption=(
             f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
             "end to end, single stream, unloaded"
+            + ("\n! DOUBTFUL: runner verify says why" if any(_doubtful(row) for row in rows) else "")
         ),
         title_justify="left",
         caption_justify="left",
@@ -60,7 +61,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("operator", overflow="fold")
     table.add_column("placement", no_wrap=True)
-    for heading in ("median", "p90", first["metric"] or "accuracy", "drop pp", "size", "sent", "n"):
+    for heading in ("median", "p90", f"{first['metric'] or 'accuracy'} %", "drop pp", "size", "sent", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
@@ -75,15 +76,18 @@ def _place(row: Mapping[str, Any]) -> str:
     return str(best) if best == worst else f"{best}–{worst}"
 
 
+def _doubtful(row: Mapping[str, Any]) -> bool:
+    return row["verdict"] not in (None, "VALID")
+
+
 def _cells(row: Mapping[str, Any]) -> list[str | Text]:
-    doubtful = row["verdict"] not in (None, "VALID")
     return [
         _place(row),
         row["operator"],
-        row["placement"] + (" (!)" if doubtful else ""),
+        row["placement"] + ("!" if _doubtful(row) else ""),
         duration(row["median_latency_s"]),
         duration(row["p90_latency_s"]),
-        percent(row["accuracy_pct"]),
+        percent(row["accuracy_pct"]).removesuffix(" %"),
         points(row["drop_pp"]),
         size(row["size_bytes"]),
         size(row["sent_bytes"]),

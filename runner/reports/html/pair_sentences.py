@@ -59,7 +59,7 @@ def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubjec
     rest = ", ".join(_not_different(groups, everyone))
     if not shown:
         return sentence(f"{where}no difference between {spoken_of} and {reference} is shown: {rest}{_effects(members)}")
-    parts = []
+    parts: list[str] = []
     for outcome in (Outcome.LOWER, Outcome.HIGHER):
         if groups[outcome]:
             subjects = [each.subject for each in groups[outcome]]

@@ -37,7 +37,7 @@ def tradeoff_plot(found: Tradeoff) -> Figure:
 
 
 def _axes(found: Tradeoff, top: float, bottom: float) -> tuple[Axis, Axis]:
-    latencies = [each.latency_s for each in (*found.points, *found.regions)]
+    latencies = [point.latency_s for point in found.points] + [region.latency_s for region in found.regions]
     accuracies = [each.accuracy_pct for each in found.points]
     floors = [each.accuracy_pct for each in found.regions if math.isfinite(each.accuracy_pct)]
     across = padded(min(latencies), max(latencies), logarithmic=True, share=0.08)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
-from catalog.declaration import AnalysisSpec
+from catalog.analysis import AnalysisSettings
 from catalog.evidence import open_database
 from catalog.exchange import import_files
 from migrations.views import VIEWS
-from runner.analysing import settings_of, store_missing
+from runner.analysing import store_missing
 from runner.cli import app, run
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -23,7 +23,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("docs") / "example.db"
     with open_database(path, create=True) as database:
         import_files(database, [DOCS / "example-evidence.json.gz"])
-        assert store_missing(database, settings_of(AnalysisSpec())) == 1
+        store_missing(database, AnalysisSettings())
     return str(path)
 
 
