@@ -61,7 +61,11 @@ class Design:
 
     def __str__(self) -> str:
         repetitions = f" × {self.repetitions}" if self.repetitions > 1 else ""
-        return f"{self.rounds} × {self.inputs}{repetitions} | {self.sd_round:g} / {self.sd_input:g} / {self.sd_rest:g}"
+        own = f" (own {self.sd_own:g})" if self.sd_own else ""
+        return (
+            f"{self.rounds} × {self.inputs}{repetitions} | "
+            f"{self.sd_round:g} / {self.sd_input:g}{own} / {self.sd_rest:g}"
+        )
 
 
 GRID = (

@@ -269,7 +269,7 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
     refusal = refuse(rounds=rows.size, inputs=inputs, percentile=question.percentile)
     estimate, low, high, verdict = None, None, None, Verdict.UNRESOLVED
     if refusal is None:
-        drawn = (one.resampled[rows] - other.resampled[columns]).mean(axis=0)
+        drawn = one.resampled[rows] - other.resampled[columns]
         estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
         margin = estimate.guarded_margin(level)
         verdict = judge(estimate.value - margin, estimate.value + margin, margin=question.log_margin)

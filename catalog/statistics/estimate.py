@@ -110,8 +110,8 @@ def estimate_over_rounds(
     ----------
     by_round : float array, shape (rounds,)
         Log percentiles or log ratios; at least 2 rounds.
-    resampled : float array, shape (n_resamples,)
-        The mean over rounds of the same, for each draw of inputs; NaN is left out.
+    resampled : float array, shape (rounds, n_resamples)
+        The same for each draw of inputs; draws with NaN are left out.
     percentile : float
         Above 0 and below 100.
     inputs : int
@@ -123,11 +123,12 @@ def estimate_over_rounds(
 
     Notes
     -----
-    The variance over draws is multiplied by n / (n - 1), because a bootstrap takes the n inputs for all there are. It
-    also holds the rest (round x input, repetition), which the variance across rounds holds as well: where only the
-    rest varies the interval is up to sqrt(2) too wide, the safe side.
+    The variance from the inputs is the mean covariance, over draws, between two different rounds. What a round varies
+    by on its own over draws is its rest (round x input, repetition), which is in the variance across rounds already;
+    for the ratio of two strategies, whose shared inputs cancel, it is most of what there is. The covariance is
+    multiplied by n / (n - 1), because a bootstrap takes the n inputs for all there are, and set to zero where negative.
 
-    The variance over draws is itself a rough number: for a percentile it has, for large n, the relative variance of a
+    It is itself a rough number: for a percentile it has, for large n, the relative variance of a
     chi-square with sqrt(pi n p (1 - p)) degrees of freedom (Hall and Martin's limit), far fewer than n - 1: 3 for p90
     of 30 inputs, 5 for p90 of 100. Taking n - 1 instead is what makes p90 undercover.
 
@@ -137,16 +138,18 @@ def estimate_over_rounds(
     Related Fields 80 (1988).
     """
     rounds, share = by_round.size, percentile / 100
-    finite = resampled[np.isfinite(resampled)]
+    drawn = resampled[:, np.isfinite(resampled).all(axis=0)]
+    of_mean, of_each = drawn.mean(axis=0).var(ddof=1), drawn.var(axis=1, ddof=1).mean()
+    between = (rounds * of_mean - of_each) / (rounds - 1)
     return LogEstimate(
         value=float(by_round.mean()),
         variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / rounds)),
-        variance_inputs=_unless_rounding(float(finite.var(ddof=1) * inputs / (inputs - 1))),
+        variance_inputs=_unless_rounding(float(between * inputs / (inputs - 1))),
         df_rounds=rounds - 1,
         df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
     )
 
 
 def _unless_rounding(variance: float) -> float:
-    """Zero for what logarithms of equal latencies leave: a relative spread of 1e-12."""
+    """Zero for what is negative, and for what logarithms of equal latencies leave: a relative spread of 1e-12."""
     return variance if variance > 1e-24 else 0.0

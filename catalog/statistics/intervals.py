@@ -87,8 +87,9 @@ def percentile_intervals(
     Notes
     -----
     On the log latency, the percentile within each round (all repetitions of all inputs), averaged over rounds. Its
-    variance is s**2 / rounds across rounds plus the variance from drawing the inputs anew, the same draw for all
-    rounds. Student's t with Satterthwaite's degrees of freedom. docs/statistics.md has the simulated coverage.
+    variance is s**2 / rounds across rounds plus what drawing the inputs anew, the same draw for all rounds, moves the
+    rounds by together (`estimate_over_rounds`). Student's t with Satterthwaite's degrees of freedom. docs/statistics.md
+    has the simulated coverage.
 
     Examples
     --------
@@ -128,7 +129,7 @@ def _interval(
     estimate = None
     low_s = high_s = None
     if refusal is None:
-        estimate = estimate_over_rounds(by_round, drawn.mean(axis=0), percentile=percentile, inputs=inputs)
+        estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs)
         margin = estimate.margin(confidence_level)
         low_s, high_s = math.exp(value - margin), math.exp(value + margin)
     return PercentileInterval(

@@ -119,6 +119,7 @@ def _waiting(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]
         much = 100 * waited_s / record.window_s > limits.waited_least_pct
         advice = f"stop other work on this host, then {_AGAIN}"
         found = _doubt("waiting for a CPU", run.tier, share, limits.waited_pct, advice)
+        found = replace(found, note=_strangers(record))
         yield found if much else replace(found, verdict="VALID")
 
 

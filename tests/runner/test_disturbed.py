@@ -147,10 +147,11 @@ def _ours(item: dict[str, Any]) -> bool:
 def test_a_busy_host_makes_doubtful_and_is_named(bench: Bench, hogs: Callable[[], None], launcher: str) -> None:
     hogs()
     stored = bench.measure(launcher, lambda: None, tolerance=0.9)
-    assert stored.record.verdict == "DOUBTFUL"
+    assert stored.record.verdict == "DOUBTFUL", stored.record.host_load
     rules = {finding["rule"] for finding in stored.record.findings or ()}
-    assert "host load" in rules
-    assert "python" in (stored.record.reason or "")
+    assert rules & {"host load", "waiting for a CPU"}, "which of them depends on who has precedence on this host"
+    others = (stored.record.host_load or {})["others"]
+    assert others and others[0]["name"] in (stored.record.reason or ""), "the busiest process is named"
 
 
 @pytest.mark.docker

@@ -21,7 +21,7 @@ from runner.reports.html.grouping import by_placement
 from runner.reports.html.markup import Html, tag
 from runner.reports.units import duration
 
-_ROW, _HEADING, _BOX = 32.0, 22.0, 11.0
+_ROW, _HEADING, _BOX = 34.0, 22.0, 11.0
 
 
 def box_plots(result: SubjectResult) -> Figure:
@@ -49,7 +49,7 @@ def _row(each: StrategyResult, axis: Axis, y: float) -> list[Html]:
     found = each.description
     label = duration(found.median)
     low, high = _whiskers(each)
-    middle = y + 15 + _BOX / 2
+    middle = y + 17 + _BOX / 2
     quartiles = axis.at(found.quartile_1), axis.at(found.quartile_3)
     name = fitted(each.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
     outliers = _seconds(each)[found.outlier_indices]
@@ -62,8 +62,8 @@ def _row(each: StrategyResult, axis: Axis, y: float) -> list[Html]:
         text(WIDTH, y + 11, label, class_="value", anchor="end"),
         line(axis.at(low), middle, axis.at(high), middle, "whisker"),
         *(line(axis.at(end), middle - 3, axis.at(end), middle + 3, "whisker") for end in (low, high)),
-        rect(quartiles[0], y + 15, quartiles[1] - quartiles[0], _BOX, "box"),
-        line(axis.at(found.median), y + 14, axis.at(found.median), y + 16 + _BOX, "median"),
+        rect(quartiles[0], y + 17, quartiles[1] - quartiles[0], _BOX, "box"),
+        line(axis.at(found.median), y + 16, axis.at(found.median), y + 18 + _BOX, "median"),
     ]
     if outliers.size:
         shapes.append(dots(((axis.at(float(value)), middle) for value in outliers), "outlier"))

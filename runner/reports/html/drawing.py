@@ -139,11 +139,11 @@ def bottom_axis(axis: Axis, top: float, bottom: float, *, title: str) -> list[Ht
     free = 0.0
     for value in axis.ticks():
         x, label = axis.at(value), seconds_tick(value)
-        half = text_width(label, size=10) / 2
+        half = text_width(label, size=12) / 2  # digits are wider than letters
         shapes.append(line(x, top, x, bottom, "grid"))
         left = min(max(x, half), WIDTH - half)
         if left - half >= free:
             shapes.append(text(left, bottom + 12, label, class_="small", anchor="middle"))
-            free = left + half + 4
+            free = left + half + 5
     shapes.append(text((axis.start + axis.end) / 2, bottom + 26, title, class_="small", anchor="middle"))
     return shapes

@@ -26,7 +26,7 @@ ORDER BY subject, operator, placement, round, id
 _TIERS = """
 SELECT DISTINCT t.tier, t.cpus, t.memory_bytes, t.threads, t.provider
 FROM tier_run t JOIN measurement m ON m.id = t.measurement_id
-WHERE m.environment_id = :environment AND m.status = 'complete' ORDER BY t.cpus, t.tier
+WHERE m.environment_id = :environment AND m.status = 'complete' AND t.provider <> 'none' ORDER BY t.cpus, t.tier
 """
 
 

@@ -74,7 +74,7 @@ def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubjec
 def _different(shown: int, everyone: int) -> str:
     if everyone == 1:
         return "different"
-    return f"different in {'all' if shown == everyone else 'these'}"
+    return f"different {'in all' if shown == everyone else 'there'}"
 
 
 def _factor(members: Sequence[PairOfSubject]) -> Speedup:

@@ -24,7 +24,7 @@ ul { padding-left: 1.2rem; }
 .findings { columns: 2 400px; column-gap: 2.2rem; } .findings li { break-inside: avoid; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; font-size: .9rem; }
 dt { color: var(--muted); } dd { margin: 0; min-width: 0; }
-details { margin: .5rem 0; } summary { cursor: pointer; padding: .25rem 0; }
+details { margin: .2rem 0; } summary { cursor: pointer; padding: .25rem 0; }
 .scroll { overflow-x: auto; margin: .6rem 0 1rem; max-width: 100%; }
 .scroll:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }

@@ -12,6 +12,7 @@ from runner.reports.html.grouping import fastest_first
 from runner.reports.html.markup import Html, details, joined, table, tag
 from runner.reports.html.quantile_plots import pvalue
 from runner.reports.html.rank_diagram import ranks
+from runner.reports.html.words import METRIC_NAMES
 from runner.reports.units import duration, percent, points, size
 
 
@@ -46,7 +47,7 @@ def interval_cell(interval: PercentileInterval) -> str:
 
 def _accuracy(each: StrategyResult) -> str:
     found = each.evidence.accuracy
-    return f"{percent(found.accuracy_pct)} {found.metric}" if found else "–"
+    return f"{percent(found.accuracy_pct)} {METRIC_NAMES.get(found.metric, found.metric)}" if found else "–"
 
 
 def spread_table(result: SubjectResult) -> Html:

@@ -32,19 +32,30 @@ def test_inputs_that_all_behave_alike_leave_students_interval() -> None:
 
 def test_the_variance_from_the_inputs_is_scipys_bootstrap() -> None:
     rng = np.random.default_rng(2)
-    values = rng.exponential(0.3, size=60) + 0.05 * rng.standard_normal((3, 60))
+    # Without rest the rounds move together: the covariance between them is the variance of their mean.
+    values = rng.exponential(0.3, size=60) + np.array([[0.0], [0.1], [-0.2]])
     [found] = percentile_intervals(crossed(values), [90], n_resamples=20_000, rng=3)
-
-    def mean_over_rounds(*rounds: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.mean([np.percentile(each, 90, axis=axis) for each in rounds], axis=0)
-
-    independent = stats.bootstrap(
-        tuple(values), mean_over_rounds, paired=True, n_resamples=20_000, method="percentile", rng=4
-    )
+    independent = stats.bootstrap((values[0],), _p90, n_resamples=20_000, method="percentile", rng=4)
     assert found.estimate is not None
-    expected = independent.standard_error**2 * 60 / 59
-    assert found.estimate.variance_inputs == pytest.approx(expected, rel=0.05)
-    assert found.estimate.variance_rounds == pytest.approx(np.percentile(values, 90, axis=1).var(ddof=1) / 3)
+    assert found.estimate.variance_inputs == pytest.approx(independent.standard_error**2 * 60 / 59, rel=0.05)
+    assert found.estimate.variance_rounds == pytest.approx(np.var([0.0, 0.1, -0.2], ddof=1) / 3)
+
+
+def _p90(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.percentile(values, 90, axis=axis)
+
+
+def test_what_rounds_do_not_share_is_not_counted_among_the_inputs() -> None:
+    rng = np.random.default_rng(9)
+    found = [
+        percentile_intervals(crossed(rng.standard_normal((5, 100))), [50], n_resamples=300, rng=rng)[0].estimate
+        for _ in range(100)
+    ]
+    # The median of 100 normal values has variance pi / 200; five independent rounds have it once, not twice.
+    rounds = np.mean([each.variance_rounds for each in found if each is not None])
+    inputs = np.mean([each.variance_inputs for each in found if each is not None])
+    assert rounds == pytest.approx(math.pi / 200 / 5, rel=0.25)
+    assert inputs < 0.4 * rounds  # not zero: negative covariances are cut off
 
 
 def test_satterthwaite_between_its_ends() -> None:

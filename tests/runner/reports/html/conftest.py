@@ -1,7 +1,7 @@
 """A synthetic study with plausible effects, written through the catalog's own functions; and a reader of pages."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -97,8 +97,10 @@ class Filling:
         with self.database.session() as session:
             store.sync_strategies(session, environment, records)
             for each in records:
-                record = store.ArtifactRecord(each.artifact_key, each.subject, each.operator, each.passes, "ready")
-                store.upsert_artifact(session, store.ArtifactRecord(**(vars(record) | {"size_bytes": 2 * 2**20})))
+                record = store.ArtifactRecord(
+                    each.artifact_key, each.subject, each.operator, each.passes, "ready", size_bytes=2 * 2**20
+                )
+                store.upsert_artifact(session, record)
             session.commit()
 
     def measure(
@@ -221,6 +223,29 @@ class Filling:
             **values,
         )
 
+    def exact(
+        self,
+        environment: int,
+        subject: Subject,
+        medians_s: Mapping[tuple[str, str], float],
+        *,
+        rounds: int = 3,
+        inputs: int = 31,
+    ) -> None:
+        """Latencies in known ratios: all strategies share the factors of inputs (median 1) and of rounds."""
+        factors = np.linspace(0.99, 1.01, inputs)
+        with self.database.session() as session:
+            for number in range(1, rounds + 1):
+                drift = 1 + 0.002 * (number - 2)
+                for (operator, placement), median_s in medians_s.items():
+                    record = self._record(environment, subject, operator, placement, number, factors, detailed=False)
+                    samples = [
+                        store.SampleRecord(seq, f"{seq:04d}.png", 0, median_s * float(factor) * drift, 0.0)
+                        for seq, factor in enumerate(factors)
+                    ]
+                    store.record_measurement(session, replace(record, samples=samples))
+            session.commit()
+
     def study(self, subjects: Sequence[Subject] = STUDY, *, rounds: int = 5, inputs: int = 100) -> int:
         """All of it in one environment, with the targets of the embedded catalog."""
         environment = self.environment()
@@ -300,3 +325,27 @@ class Page(HTMLParser):
 @pytest.fixture(scope="session")
 def read_page() -> Callable[[str], Page]:
     return Page
+
+
+@dataclass(frozen=True)
+class Made:
+    """The factories of this module, which tests cannot import."""
+
+    Subject: type = Subject
+    STRATEGIES: tuple[tuple[str, str], ...] = STRATEGIES
+    PASSES: Mapping[str, list[str]] = field(default_factory=lambda: PASSES)
+
+
+@pytest.fixture(scope="session")
+def made() -> Made:
+    return Made()
+
+
+@pytest.fixture(scope="session")
+def studied(template: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the study's subjects, one per task, with all its strategies; not to be written to."""
+    path = tmp_path_factory.mktemp("study") / "study.db"
+    path.write_bytes(template)
+    with open_database(path) as database:
+        Filling(database).study((STUDY[0], STUDY[2]), rounds=3, inputs=30)
+    return path

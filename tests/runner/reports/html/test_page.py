@@ -1,0 +1,168 @@
+"""The page as a browser and a reader meet it: closed elements, unique ids, no network, captions, nothing unescaped."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.evidence import Database, open_database, store
+from runner.errors import RunnerError
+from runner.reports.html import gather_report, render_report
+
+
+def page_of(database: Database, **chosen: Any) -> str:
+    with database.session() as session:
+        report = gather_report(session, **chosen)
+    return render_report(report, made_at=datetime(2026, 11, 24, 9, 30, tzinfo=UTC))
+
+
+@pytest.fixture(scope="module")
+def html(studied: Path) -> str:
+    with open_database(studied) as database:
+        return page_of(database)
+
+
+def test_ids_are_unique_and_every_reference_leads_somewhere(html: str, read_page: Any) -> None:
+    page = read_page(html)
+    assert len(page.ids) == len(set(page.ids)) > 50
+    assert set(page.references) <= set(page.ids)
+    assert {address[1:] for address in page.addresses} <= set(page.ids)
+    assert set(re.findall(r"url\(#([\w-]+)\)", html)) <= set(page.ids)
+
+
+def test_the_page_needs_no_network_and_runs_nothing(html: str, read_page: Any) -> None:
+    page = read_page(html)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", html)
+
+
+def test_every_table_has_a_caption_and_every_figure_a_title_and_a_description(html: str, read_page: Any) -> None:
+    page = read_page(html)
+    assert page.tags.count("table") == page.tags.count("caption") > 10
+    figures = [ElementTree.fromstring(found) for found in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+    drawn = [each for each in figures if each.get("role") == "img"]
+    assert len(drawn) == len(figures) - 1 == 2 * (4 + 18)
+    for each in drawn:
+        title, description = each[0], each[1]
+        assert (title.tag, description.tag) == ("title", "desc")
+        assert title.text and description.text
+        assert each.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+
+
+def test_no_coordinate_is_unknown(html: str) -> None:
+    assert not re.search(r'="[^"]*\b(nan|inf)\b', html)
+
+
+def test_the_summary_comes_first_then_conditions_subjects_and_checks(html: str, read_page: Any) -> None:
+    headings = read_page(html).headings
+    assert headings[:2] == ["Tierwise report", "docker on bench-7"]
+    questions = [each for each in headings if each.startswith("RQ")]
+    assert [each[:4] for each in questions] == ["RQ1:", "RQ2:", "RQ3:", "RQ4:", "RQ5:"]
+    order = ["In words", *questions, "Conditions", "fashion-resnet", "canvas-fcn", "Effect sizes", "Accuracies"]
+    places = [headings.index(each) for each in order]
+    assert places == sorted(places)
+    assert headings[-1] == "Links and verdicts"
+
+
+def test_the_conditions_are_stated(html: str, read_page: Any) -> None:
+    said = read_page(html).text
+    assert "a single stream of requests, one at a time, on unloaded tiers" in said
+    assert "30 inputs (chosen at random) in 3 round(s), each input once a round" in said
+    assert "docker, docker 20.10, scale 1" in said
+    assert "bench-7: EPYC <9> & co, 2 CPUs, 24 GiB" in said
+    assert "SLO interactive p90 at most 40 ms, drop at most 1 points" in said
+    assert "mobile-edge up 10 Mbit/s 10 Mbit/s +0.4 to +0.4 % 5 %" in said
+
+
+def test_what_comes_from_data_is_escaped(filling: Any, made: Any, read_page: Any) -> None:
+    hostile = made.Subject('<script>alert("1")</script>&amp;', task="classification")
+    environment = filling.environment(host="<img src=x onerror=alert(1)>")
+    strategies = [("identity", "mobile"), ("identity", "edge")]
+    filling.declare(environment, [hostile], strategies, rounds=2)
+    filling.measure(environment, [hostile], strategies, rounds=2, inputs=10)
+    html = page_of(filling.database)
+    page = read_page(html)
+    assert not {"script", "img"} & set(page.tags)
+    assert hostile.name in page.text
+    assert "<img src=x onerror=alert(1)>" in page.text
+
+
+def test_environments_are_never_mixed(filling: Any, made: Any, read_page: Any) -> None:
+    subject, strategies = made.Subject("net"), [("identity", "mobile"), ("identity", "edge")]
+    slow, fast = filling.environment("a" * 64), filling.environment("b" * 64, launcher="process", host="laptop")
+    for environment, median_s in ((slow, 0.5), (fast, 0.05)):
+        filling.declare(environment, [subject], strategies, rounds=2)
+        rounds = 1 if environment == fast else 2
+        filling.exact(environment, subject, dict.fromkeys(strategies, median_s), rounds=rounds)
+    newest_complete = page_of(filling.database)
+    assert "500 ms" in newest_complete and "49.9 ms" not in newest_complete
+    assert "Evidence of other environments is not in it" in read_page(newest_complete).text
+    chosen = page_of(filling.database, environment="process")
+    assert "49.9 ms" in chosen and "500 ms" not in chosen
+    assert page_of(filling.database, environment="bbbb") == chosen
+    both = read_page(page_of(filling.database, environment="all"))
+    assert [each for each in both.headings if " on " in each] == ["docker on bench-7", "process on laptop"]
+    with pytest.raises(RunnerError, match=r"no environment 'phone'.*aaaaaaaaaaaa \(docker\)"):
+        page_of(filling.database, environment="phone")
+
+
+def test_without_evidence_there_is_one_error_that_says_what_to_do(filling: Any) -> None:
+    with pytest.raises(RunnerError, match=r"no evidence of net to report yet.*runner fill-catalog"):
+        page_of(filling.database, subject="net")
+
+
+def test_one_round_is_described_and_not_decided(filling: Any, made: Any, read_page: Any) -> None:
+    subject, strategies = made.Subject("net"), [("identity", "mobile"), ("identity", "edge")]
+    environment = filling.environment()
+    filling.declare(environment, [subject], strategies, rounds=1)
+    filling.measure(environment, [subject], strategies, rounds=1, inputs=30)
+    said = read_page(page_of(filling.database)).text
+    assert "One round alone supports description, not decisions." in said
+    assert "than mobile in net; not decided: " in said
+    assert "The deciding analysis decides none of the 1 pairs" in said
+    assert "No accuracies are known." in said
+
+
+def test_one_strategy_alone(filling: Any, made: Any, read_page: Any) -> None:
+    subject = made.Subject("net")
+    environment = filling.environment()
+    filling.declare(environment, [subject], [("identity", "mobile")], rounds=1)
+    filling.exact(environment, subject, {("identity", "mobile"): 0.01}, rounds=1, inputs=1)
+    said = read_page(page_of(filling.database)).text
+    assert "There are no two strategies to compare." in said
+    assert "Parts of the latencies are not known." in said
+    assert "Nothing was measured that answers it." in said
+
+
+def test_what_is_not_measured_and_what_is_not_valid_is_told(filling: Any, made: Any, read_page: Any) -> None:
+    subject, strategies = made.Subject("net"), [("identity", "mobile"), ("identity", "edge"), ("identity", "cloud")]
+    environment = filling.environment()
+    filling.declare(environment, [subject], strategies, rounds=2)
+    filling.exact(environment, subject, {("identity", "mobile"): 0.02, ("identity", "edge"): 0.01}, rounds=2)
+    with filling.database.session() as session:
+        failed = store.MeasurementRecord(
+            latency_key=f"latency:{environment}:net:identity:cloud",
+            environment_id=environment,
+            subject="net",
+            operator="identity",
+            placement="cloud",
+            round=1,
+            position=0,
+            seed=1,
+            status="failed",
+            verdict="INVALID",
+            reason="the tier ran out of memory",
+            inputs_select="random",
+            started_at=datetime(2026, 11, 24, tzinfo=UTC),
+            finished_at=datetime(2026, 11, 24, tzinfo=UTC),
+        )
+        store.record_measurement(session, failed)
+        session.commit()
+    said = read_page(page_of(filling.database)).text
+    assert "net/identity@cloud round 1 failed the tier ran out of memory" in said
+    assert "1 declared strategies without evidence here net/identity@cloud: not measured yet" in said
+    assert "net 4 0 0 1" in said
