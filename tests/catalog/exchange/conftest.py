@@ -30,7 +30,7 @@ def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
         store.record_measurement(session, replace(failed, reason="the tier died", log_tail="line\nline", tier_runs=()))
         some = [replace(each, parts=[], links=[]) if each.seq % 3 else each for each in failed_samples(make)]
         invalid = make.measurement(where, "identity", "edge", 5, verdict="INVALID", reason="link", samples=some)
-        store.record_measurement(session, invalid)
+        store.record_measurement(session, replace(invalid, **counters()))
         segmenting(session, where, make)
         elsewhere = store.upsert_environment(session, replace(make.environment("docker"), launcher="docker"))
         store.sync_strategies(session, elsewhere, declared(make))
@@ -42,6 +42,19 @@ def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
         store.upsert_artifact(session, refused)
         session.commit()
     return database
+
+
+def counters() -> dict[str, Any]:
+    """What tells whether a measurement is valid: every optional field of a measurement, a tier and a link."""
+    probe = store.LinkProbeRecord("mobile-edge", "up", 1e6, 5e5, 0.1, "after", 0.05, 100, 1000, 0.01, 0.1, [4e5, 4.5e5])
+    run = store.TierRunRecord("edge", 1.0, 2**30, 1, "cpu", 0.1, 2**27, 3.5, 4, 50, 0.25)
+    window = {f"window_{name}": 2 for name in ("periods", "throttled_periods", "major_faults", "memory_limit_events")}
+    window |= {f"window_{name}": 0.5 for name in ("cpu_seconds", "throttled_s", "waited_s")}
+    totals = {"first_inference_s": 0.2, "waited_s": 0.3, "major_faults": 1, "memory_limit_events": 0, "oom_kills": 0}
+    tier = replace(run, **window, **totals, memory_peak_bytes=2**28, restarted=False)
+    findings = [{"rule": "link", "verdict": "INVALID", "text": "ünder"}]
+    measured = {"warmup_latency_s": [0.2, 0.1], "window_s": 1.5, "clock_jump_s": -0.5, "host_load": {"before": 0.5}}
+    return {**measured, "findings": findings, "tier_runs": [tier], "link_probes": [probe]}
 
 
 def failed_samples(make: Any) -> list[store.SampleRecord]:
