@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tierserver.errors import TooBusy, TooLarge, TooSlow
+from tierserver.intake import EXTENSION, Intake
 from tierserver.limits import MIN_BODY_BYTES_PER_S, Limits
 
 Scope = MutableMapping[str, Any]
@@ -84,10 +85,7 @@ class Incoming:
                 message = await self._receive()
         except TimeoutError as error:
             waited_s = self._waited_s + time.monotonic() - started
-            wanted = f"never nothing for {self._timeout_s:g} s, and {MIN_BODY_BYTES_PER_S} bytes per second after that"
-            raise TooSlow(
-                f"{self.received_bytes} bytes of the body came in {waited_s:.0f} s; expected: {wanted}"
-            ) from error
+            raise _too_slow(self.received_bytes, waited_s, self._timeout_s) from error
         self._waited_s += time.monotonic() - started
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -149,9 +147,21 @@ class BodyReader:
             if not first.more:
                 yield memoryview(first.data)
             elif declared:
-                yield await _fill(np.empty(declared, np.uint8).data, first, incoming, hold)
+                # numpy's memory is not touched before it is written, so a declared length alone takes none.
+                buffer = np.empty(declared, np.uint8).data
+                buffer[: len(first.data)] = first.data
+                await self._fill(buffer[len(first.data) :], scope, hold)
+                yield buffer
             else:
                 yield await self._grow(first, incoming, hold)
+
+    async def _fill(self, room: memoryview, scope: Scope, hold: Callable[[int], None]) -> None:
+        """The rest of a body of declared length, without a detour."""
+        intake: Intake = scope["extensions"][EXTENSION]["take"](room, hold)
+        try:
+            await _complete(intake, len(room), self._timeout_s)
+        finally:
+            intake.discard()
 
     async def _grow(self, chunk: Chunk, incoming: Incoming, hold: Callable[[int], None]) -> memoryview:
         """A chunked body says its length last."""
@@ -165,12 +175,26 @@ class BodyReader:
         return memoryview(buffer)
 
 
-async def _fill(buffer: memoryview, chunk: Chunk, incoming: Incoming, hold: Callable[[int], None]) -> memoryview:
-    """In place; numpy's memory is not touched before it is written, so a declared length alone takes none."""
-    buffer[: len(chunk.data)] = chunk.data
-    while chunk.more:
-        start = incoming.received_bytes
-        chunk = await incoming.next()
-        hold(len(chunk.data))
-        buffer[start : incoming.received_bytes] = chunk.data
-    return buffer
+async def _complete(intake: Intake, expected: int, timeout_s: float) -> None:
+    """Wait while bytes keep coming, fast enough on the whole."""
+    started = time.monotonic()
+    while not intake.ended.is_set():
+        before = intake.left
+        try:
+            async with asyncio.timeout(timeout_s):
+                await intake.ended.wait()
+        except TimeoutError as error:
+            received, waited_s = expected - intake.left, time.monotonic() - started
+            if intake.left == before or waited_s > timeout_s + received / MIN_BODY_BYTES_PER_S:
+                raise _too_slow(received, waited_s, timeout_s) from error
+    if intake.refusal is not None:
+        raise intake.refusal
+    if intake.left:
+        raise ClientGone
+
+
+def _too_slow(received_bytes: int, waited_s: float, timeout_s: float) -> TooSlow:
+    return TooSlow(
+        f"{received_bytes} bytes of the body came in {waited_s:.0f} s; expected: never nothing for {timeout_s:g} s, "
+        f"and {MIN_BODY_BYTES_PER_S} bytes per second after that"
+    )

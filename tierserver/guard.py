@@ -14,8 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from tierserver.intake import EXTENSION, Intake
 from tierserver.limits import Limits
 
 
@@ -90,8 +92,29 @@ class GuardedProtocol(HttpToolsProtocol):
         """What is left of a refused body is drained, so that its sender sees the answer; framing is short."""
         return self._limits.max_body_bytes if self.cycle.response_complete else self._limits.max_head_bytes
 
+    def take(self, room: memoryview, on_bytes: Callable[[int], None]) -> Intake:
+        """Receive the rest of the present body into `room`: an ASGI extension of the scope."""
+        intake = Intake(self, room, on_bytes)
+        if self.transport.is_closing():
+            intake.ended.set()
+        self._set_protocol(intake)
+        return intake
+
+    def intake_ended(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)  # the old one still waits for the body
+        self._set_protocol(self)
+        self.on_message_complete()
+
+    def _set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.transport.set_protocol(protocol)
+            self.flow.read_paused = False
+            self.transport.resume_reading()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: {"take": self.take}}
         self._head_bytes = 0
         if len(self.pipeline) >= self._limits.max_pipelined:
             self._stop(400, f"at most {self._limits.max_pipelined} requests are taken before the first is answered")
