@@ -170,7 +170,7 @@ def test_control_flow_is_refused_by_name(tmp_path: Path, residual: Path) -> None
 
 
 def test_several_parts_and_wrong_options_are_errors(residual: Path, tmp_path: Path) -> None:
-    for name in ("early_exit", "partition", "static_ptq"):
+    for name in ("early_exit", "partition"):
         with pytest.raises(OperatorError, match="2 parts"):
             make_pass(name, {}).apply([residual, residual], Context(tmp_path))
     with pytest.raises(OperatorError, match="blocks"):
