@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.estimate import LogEstimate, estimate_over_rounds
+from catalog.statistics.estimate import LogEstimate, estimate_over_rounds, exponential
 from catalog.statistics.intervals import N_RESAMPLES, check_level
 from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed, refuse
 from catalog.statistics.resampling import check_percentiles, draw_inputs, log_percentiles, resampled_log_percentiles
@@ -273,7 +273,7 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
         estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
         margin = estimate.guarded_margin(level)
         verdict = judge(estimate.value - margin, estimate.value + margin, margin=question.log_margin)
-        low, high = math.exp(estimate.value - margin), math.exp(estimate.value + margin)
+        low, high = exponential(estimate.value - margin), exponential(estimate.value + margin)
     return Comparison(
         question=question,
         ratio=math.exp(ratios.mean()),

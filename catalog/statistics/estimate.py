@@ -153,3 +153,12 @@ def estimate_over_rounds(
 def _unless_rounding(variance: float) -> float:
     """Zero for what is negative, and for what logarithms of equal latencies leave: a relative spread of 1e-12."""
     return variance if variance > 1e-24 else 0.0
+
+
+# Two rounds that disagree give a t quantile beyond anything a float can exponentiate: such a bound says nothing.
+_LARGEST_LOG = 700.0
+
+
+def exponential(log_value: float) -> float:
+    """From the log scale back, without overflow: beyond 1e304 a bound is no bound."""
+    return math.exp(min(log_value, _LARGEST_LOG))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.estimate import LogEstimate, estimate_over_rounds
+from catalog.statistics.estimate import LogEstimate, estimate_over_rounds, exponential
 from catalog.statistics.refusal import Refusal, refuse
 from catalog.statistics.resampling import draw_inputs, log_percentiles, resampled_log_percentiles
 from catalog.statistics.samples import Samples
@@ -49,7 +49,7 @@ class PercentileInterval:
 
     def upper_s(self, confidence_level: float) -> float | None:
         """The one-sided upper bound in seconds, guarded for any level; None where the evidence refuses one."""
-        return None if self.estimate is None else math.exp(self.estimate.upper(confidence_level))
+        return None if self.estimate is None else exponential(self.estimate.upper(confidence_level))
 
 
 def percentile_intervals(
@@ -131,7 +131,7 @@ def _interval(
     if refusal is None:
         estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs)
         margin = estimate.margin(confidence_level)
-        low_s, high_s = math.exp(value - margin), math.exp(value + margin)
+        low_s, high_s = exponential(value - margin), exponential(value + margin)
     return PercentileInterval(
         percentile=percentile,
         estimate_s=math.exp(value),

@@ -15,6 +15,8 @@ from runner.reports.units import duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CELLS = 12
+# Two rounds that disagree bound nothing; a figure of many digits would only look like knowledge.
+_NO_BOUND = 1000
 _NAMES = ("left", "right")
 
 
@@ -138,6 +140,8 @@ def _ranked(each: StrategyResult, percentile: float, low: float, high: float) ->
     bounds = "one round" if interval.rounds == 1 else "too thin"
     if interval.low_s is not None and interval.high_s is not None:
         bounds = f"{duration(interval.low_s)} – {duration(interval.high_s)}"
+        if interval.high_s > _NO_BOUND * interval.estimate_s:
+            bounds = "no bound yet"
     return [
         str(rank) if rank == worst else f"{rank}–{worst}",
         "".join(each.rank.letters),
