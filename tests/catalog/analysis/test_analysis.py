@@ -164,16 +164,3 @@ def test_what_cannot_be_asked_is_refused(change: dict[str, Any], message: str) -
 def test_evidence_of_nothing_is_refused(evidence: Any) -> None:
     with pytest.raises(ValueError, match="measured strategies of one subject"):
         analyse_subject([], SETTINGS)
-
-
-def test_two_rounds_that_disagree_bound_nothing_and_break_nothing(evidence: Any) -> None:
-    found = evidence(rounds=2)
-    stretched = [
-        replace(each, latency_s=np.where(each.round == 2, 1e9 ** (index + 1), 1.0) * each.latency_s)
-        for index, each in enumerate(found)
-    ]
-    result = analyse_subject(stretched, SETTINGS)
-    assert all(np.isfinite([each.interval(50).low_s, each.interval(50).high_s]).all() for each in result.strategies)
-    pairs = [each.decided for family in result.families for each in family.pairs]
-    assert pairs and all(np.isfinite([each.low, each.high]).all() for each in pairs)
-    assert max(each.high or 0 for each in pairs) > 1e300

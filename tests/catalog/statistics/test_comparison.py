@@ -192,3 +192,14 @@ def test_hopeless_is_said_so() -> None:
     estimate = LogEstimate(0.0, variance_rounds=1e4, variance_inputs=1e4, df_rounds=2, df_inputs=9.0)
     nothing = still_needed(estimate, margin=0.05, confidence_level=0.95, rounds=3, inputs=30)
     assert nothing == StillNeeded(None, None, None)
+
+
+def test_two_rounds_that_disagree_bound_nothing_and_break_nothing() -> None:
+    rounds, inputs = (each.ravel() for each in np.indices((2, 30)))
+    latency = np.exp(np.linspace(-3, -2, 30))[inputs]
+    steady = Samples.from_arrays(latency, rounds, inputs)
+    jumping = Samples.from_arrays(np.where(rounds == 1, 1e30, 1.0) * latency, rounds, inputs)
+    found = compare(jumping, steady, Question(50), comparisons=153, rng=1)
+    assert found.verdict is Verdict.UNRESOLVED
+    assert found.low == 0 or found.low < 1e-300
+    assert found.high is not None and 1e300 < found.high < np.inf
