@@ -123,9 +123,9 @@ def _cut_text(analysis: Analysis, cut: Cut | None) -> str:
     count = len(cut.tensors) + len(cut.side)
     tensors = f"{count} tensor{'s' if count > 1 else ''}"
     sizes = f"{size(cut.head_bytes)} + {size(cut.tail_bytes)}"
-    free = "their size is free, see --dimension"
-    crossing = free if cut.crossing_bytes is None else f"{size(cut.crossing_bytes)} cross the link"
-    return f"cut {where_text(analysis, cut)}: {sizes}; {tensors}, {crossing}"
+    free = "of free size, see --dimension"
+    crossing = free if cut.crossing_bytes is None else f"({size(cut.crossing_bytes)}) cross the link"
+    return f"cut {where_text(analysis, cut)}: {sizes}; {tensors} {crossing}"
 
 
 def _styled(table: Table) -> Table:
