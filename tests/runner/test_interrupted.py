@@ -94,7 +94,7 @@ def test_stopping_now_leaves_no_process_behind(tmp_path: Path, signals: tuple[si
 
 @pytest.mark.docker
 def test_a_tier_out_of_memory_is_stored_as_failed_with_its_reason(tmp_path: Path) -> None:
-    catalog = CATALOG.replace("memory: 512m", "memory: 40m").replace("rounds: 200, repetitions: 20", "rounds: 1")
+    catalog = CATALOG.replace("memory: 512m", "memory: 16m").replace("rounds: 200, repetitions: 20", "rounds: 1")
     (tmp_path / "strategies.yaml").write_text(catalog)
     command = [sys.executable, "-m", "runner"]
     fill = subprocess.run(
@@ -106,8 +106,8 @@ def test_a_tier_out_of_memory_is_stored_as_failed_with_its_reason(tmp_path: Path
     told = json.loads(status.stdout)
     (trouble,), (accuracy,) = told["troubles"], told["failed_accuracies"]
     assert trouble["status"] == accuracy["status"] == "failed"
-    assert "out of memory: killed at its limit of 40 MiB" in trouble["reason"]
-    assert "out of memory: killed at its limit of 40 MiB" in accuracy["reason"]
+    assert "out of memory: killed at its limit of 16 MiB" in trouble["reason"]
+    assert "out of memory: killed at its limit of 16 MiB" in accuracy["reason"]
     plan = subprocess.run(
         [*command, "plan", "--launcher", "docker", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
     )

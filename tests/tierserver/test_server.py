@@ -1,5 +1,6 @@
 """The data plane as strangers meet it: the stock client, and hostile requests."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -230,12 +231,11 @@ def test_a_hostile_request_is_refused_and_the_tier_goes_on(ask, image, case):
 )
 def test_raw_bytes_are_refused_and_the_tier_goes_on(edge, ask, image, raw):
     with socket.create_connection(("127.0.0.1", edge.ready["port"]), timeout=5) as connection:
-        connection.sendall(raw)
-        connection.shutdown(socket.SHUT_WR)
-        try:
+        answer = b""
+        with contextlib.suppress(OSError):  # closed before all of it was sent
+            connection.sendall(raw)
+            connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(200)
-        except ConnectionResetError:
-            answer = b""
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert alive(ask, image)
 
