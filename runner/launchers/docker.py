@@ -80,7 +80,7 @@ class DockerTier:
     def _obituary(self) -> Obituary:
         """Why it ended; raises EngineUnavailableError when that is because the engine did."""
         deadline = time.monotonic() + _DEATH_S
-        while (state := self._engine.state(self.container)) is not None and state.running:
+        while (state := self._engine.state(self.container)) is not None and not state.is_final:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)

@@ -29,6 +29,7 @@ _PING_S = 3
 _REQUEST_S = 120
 _LOG_TAIL_LINES = 40
 _SHORT_OUTPUT = 2000
+_SIGKILLED = 137
 
 
 @contextmanager
@@ -88,6 +89,11 @@ class ContainerState:
     running: bool
     exit_code: int
     oom_killed: bool
+
+    @property
+    def is_final(self) -> bool:
+        """Not while it runs, nor right after SIGKILL: that memory ran out is said a moment later."""
+        return not self.running and (self.exit_code != _SIGKILLED or self.oom_killed)
 
 
 class Attachment:
