@@ -185,7 +185,7 @@ KINDS: dict[str, Callable[[str], Callable[[int], None]]] = {
 def run(job: Job) -> dict[str, list[float]]:
     """Seconds by size."""
     transfer = KINDS[job.kind](job.url)
-    transfer(job.sizes[0])  # opens the connection
+    transfer(max(job.sizes))  # opens the connection, and its windows as a measurement's warm-up does
     found: dict[str, list[float]] = {str(size): [] for size in job.sizes}
     for _ in range(job.repetitions):
         for size in job.sizes:
