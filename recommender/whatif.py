@@ -379,7 +379,7 @@ def _prediction(parts: StrategyParts, shifted: _Shifted, confidence_level: float
         low_s=low_s,
         high_s=high_s,
         confidence_level=confidence_level,
-        refusal=None if interval.refusal is None else str(interval.refusal),
+        refusal=None if interval.refusal is None else interval.refusal.message,
         model_margin=shifted.model_margin,
         slope=1.0,
         check=check,

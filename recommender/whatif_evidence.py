@@ -1,5 +1,6 @@
 """What the what-if model starts from, read from the evidence: bytes, probes and samples per setting of the links."""
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -155,7 +156,7 @@ def _hops(
     if len(route) != len(links) + 1 or any(tier not in route for tier in placement):
         return (tuple(links),) if len(links) == 1 else None
     stops = [0, *(route.index(tier) for tier in placement)]
-    return tuple(tuple(links[first:last]) for first, last in zip(stops, stops[1:], strict=False) if last > first)
+    return tuple(tuple(links[first:last]) for first, last in itertools.pairwise(stops) if last > first)
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
