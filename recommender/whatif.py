@@ -263,22 +263,36 @@ def predict(
     setting from the others takes the place of the trust, where it is larger. The margins of evidence and model add as
     independent ones do.
     """
-    if parts.missing is not None or not parts.evidence:
-        return Unpredictable(parts.operator, parts.placement, parts.missing or "nothing was measured yet")
-    lacking = [link for link in parts.links if any(each.rate(link) is None for each in parts.evidence)]
-    if lacking:
-        reason = f"the rate of {', '.join(lacking)} was neither probed nor declared"
+    reason = refusal(parts)
+    if reason is not None:
         return Unpredictable(parts.operator, parts.placement, reason)
     if not set(asked) & set(parts.links):
-        parts, settings = replace(parts, evidence=parts.evidence[:1]), 1
-        return _prediction(parts, _from_setting(parts, parts.evidence[0], {}, percentile, 1.0), confidence_level, None)
+        parts = replace(parts, evidence=parts.evidence[:1])
     settings = len(parts.evidence)
-    slope = _slope(parts) if settings > 1 else 1.0
-    check = _check(parts, percentile) if settings > 1 else None
+    slope = _slope(parts)
     merged = _merge(parts, asked, percentile, slope)
+    check = _check(parts, percentile) if settings > 1 else None
     if check is not None:
         merged = replace(merged, model_margin=max(math.log1p(check), merged.model_margin / settings))
-    return replace(_prediction(parts, merged, confidence_level, check), slope=slope)
+    return _prediction(parts, merged, confidence_level, slope=slope, check=check)
+
+
+def refusal(parts: StrategyParts) -> str | None:
+    """Why the model cannot speak about a strategy; None when it can."""
+    if parts.missing is not None or not parts.evidence:
+        return parts.missing or "nothing was measured yet"
+    lacking = [link for link in parts.links if any(each.rate(link) is None for each in parts.evidence)]
+    if lacking:
+        return f"the rate of {', '.join(lacking)} was neither probed nor declared"
+    unknown = [link for link in parts.links if any(link not in each.received_bytes for each in parts.evidence)]
+    return f"the bytes on {', '.join(unknown)} were not recorded with the samples" if unknown else None
+
+
+def estimate_s(parts: StrategyParts, asked: Mapping[str, LinkRate], percentile: float) -> float:
+    """The estimate of `predict` alone, of a strategy without `refusal`: what a curve of many points needs."""
+    if not set(asked) & set(parts.links):
+        parts = replace(parts, evidence=parts.evidence[:1])
+    return _merge(parts, asked, percentile, _slope(parts)).estimate_s
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,6 +355,8 @@ def _merge(parts: StrategyParts, asked: Mapping[str, LinkRate], percentile: floa
 
 def _slope(parts: StrategyParts) -> float:
     """Seconds measured per modelled second on the wire, over the settings; 1 where they hardly differ."""
+    if len(parts.evidence) < 2:
+        return 1.0
     wire = np.array([wire_s(parts, each, _rates(parts, each)).mean() for each in parts.evidence])
     latency = np.array([each.latency_s.mean() for each in parts.evidence])
     if np.ptp(wire) < 0.1 * latency.min():
@@ -354,14 +370,15 @@ def _check(parts: StrategyParts, percentile: float) -> float:
     errors = []
     for index, left_out in enumerate(parts.evidence):
         others = replace(parts, evidence=parts.evidence[:index] + parts.evidence[index + 1 :])
-        slope = _slope(others) if len(others.evidence) > 1 else 1.0
         asked = {link: left_out.declared.get(link, rate) for link, rate in _rates(parts, left_out).items()}
         known = _percentile(left_out.latency_s, left_out.round, percentile)
-        errors.append(abs(_merge(others, asked, percentile, slope).estimate_s / known - 1))
+        errors.append(abs(_merge(others, asked, percentile, _slope(others)).estimate_s / known - 1))
     return max(errors)
 
 
-def _prediction(parts: StrategyParts, shifted: _Shifted, confidence_level: float, check: float | None) -> Prediction:
+def _prediction(
+    parts: StrategyParts, shifted: _Shifted, confidence_level: float, *, slope: float, check: float | None
+) -> Prediction:
     """Put the interval of the evidence and the model's margin together."""
     samples = Samples.from_arrays(shifted.latency_s, shifted.samples.round, shifted.samples.input_index)
     [interval] = percentile_intervals(
@@ -379,9 +396,9 @@ def _prediction(parts: StrategyParts, shifted: _Shifted, confidence_level: float
         low_s=low_s,
         high_s=high_s,
         confidence_level=confidence_level,
-        refusal=None if interval.refusal is None else interval.refusal.message,
+        refusal=None if interval.refusal is None else interval.refusal.reason,
         model_margin=shifted.model_margin,
-        slope=1.0,
+        slope=slope,
         check=check,
         settings=len(parts.evidence),
         predicted=shifted.distance > 0,

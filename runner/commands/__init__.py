@@ -2,10 +2,10 @@
 
 import typer
 
-from runner.commands import compare, exchange, operators, rank, report, selftest, sql
+from runner.commands import compare, exchange, operators, rank, report, selftest, sql, whatif
 
 
 def register(app: typer.Typer) -> None:
     """Add all of them to the command line."""
-    for module in (rank, report, exchange, sql, compare, operators, selftest):
+    for module in (rank, report, exchange, sql, compare, operators, selftest, whatif):
         module.add_to(app)
