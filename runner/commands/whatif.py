@@ -20,7 +20,8 @@ from runner.reports.units import duration, rate
 from runner.reports.whatif_plot import write_svg
 from runner.settings import RunnerSettings
 
-_COLUMNS = 5
+# So many rates fit beside the longest names of strategies, by the width of the terminal.
+_COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study")]
 LinkOption = Annotated[
     str, typer.Option("--link", help="A link and its rate, or a range of rates, e.g. edge-cloud=1mbit..200mbit")
@@ -45,9 +46,10 @@ def whatif(
     """
     name, low, high = _parsed(link)
     parts = _parts(database or RunnerSettings().database, subject, environment)
+    columns = _WIDE_COLUMNS if out.width >= _WIDE or as_json else _COLUMNS
     try:
         curves = latency_curves(parts, name, low_bit_per_s=low, high_bit_per_s=high, percentile=percentile)
-        rates = [curves.bit_per_s[round(i * (len(curves.bit_per_s) - 1) / (_COLUMNS - 1))] for i in range(_COLUMNS)]
+        rates = [curves.bit_per_s[round(i * (len(curves.bit_per_s) - 1) / (columns - 1))] for i in range(columns)]
         answers = [what_if(parts, {name: LinkRate(each, each)}, percentile=percentile) for each in rates]
     except ValueError as error:
         raise RunnerError(str(error)) from error
@@ -106,7 +108,8 @@ def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
 
 def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> Table:
     title = f"{subject}: predicted p{curves.percentile:g} latency against {curves.link}"
-    table = Table("strategy", title=escape(title), title_justify="left", pad_edge=False)
+    table = Table(title=escape(title), title_justify="left", pad_edge=False)
+    table.add_column("strategy", no_wrap=True)
     for each in rates:
         table.add_column(rate(each), justify="right")
     rows = [{(one.operator, one.placement): one for one in answer.predictions} for answer in answers]

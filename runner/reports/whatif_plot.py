@@ -42,7 +42,7 @@ def whatif_svg(found: Curves, *, subject: str) -> str:
             line(across.at(each.bit_per_s), _TOP, across.at(each.bit_per_s), _BOTTOM, "crossing")
             for each in found.crossings
         ),
-        *(_name(curve, y, up, curve.name in chosen) for curve, y in names),
+        *(shape for curve, y in names for shape in _name(curve, y, up, curve.name in chosen)),
         text(
             (_LEFT + _RIGHT) / 2,
             _BOTTOM + 30,
