@@ -141,7 +141,7 @@ def report(cases: Sequence[Case], linked_choices: Sequence[float], all_choices: 
             errors = np.abs([each.error for each in rows])
             held = [each.covered for each in rows if each.covered is not None]
             share = f"{np.mean(held):.0%}" if held else "none"
-            to = "all" if rate is None else rate
+            to = "all" if rate is None else str(rate)
             print(f"| {kind} | {to} | {len(rows)} | {np.median(errors):.1%} | {errors.max():.1%} | {share} |")
         overall = float(np.median(np.abs([each.error for each in of_kind])))
         print(f"\n{kind}: median error {overall:.1%}, target at most {target:.0%}\n")

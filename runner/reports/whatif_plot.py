@@ -8,7 +8,7 @@ from runner.reports.html.drawing import Axis, Figure, fitted, line, padded, seco
 from runner.reports.html.markup import Html, number, tag
 from runner.reports.units import duration, rate
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760.0, 60.0, 500.0, 34.0, 360.0
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 800.0, 60.0, 500.0, 34.0, 360.0
 _LINE = 13.0
 _STYLE = """
 svg { background: #fff; font-family: system-ui, "DejaVu Sans", sans-serif; }
@@ -31,7 +31,7 @@ def whatif_svg(found: Curves, *, subject: str) -> str:
         f"from {rate(each.bit_per_s)}: {each.above} instead of {each.below}, {duration(each.latency_s)}"
         for each in found.crossings
     ] or [f"the fastest is {found.fastest(0).name} at every rate shown"]
-    below = _BOTTOM + 50
+    below = max(_BOTTOM + 50, max((y for _, y in names), default=0.0) + 24)
     shapes: list[Html] = [
         tag("style", Html(_STYLE)),
         text(_LEFT, 18, fitted(f"{subject}: latency against {found.link}", 600, size=13), class_="title"),
@@ -55,7 +55,7 @@ def whatif_svg(found: Curves, *, subject: str) -> str:
     figure = Figure(
         title=f"Predicted latency of {subject} against the bandwidth of {found.link}",
         description="; ".join(notes),
-        height=max(below + 14 * len(notes) + 14, max((y for _, y in names), default=0) + 10),
+        height=below + 14 * len(notes) + 14,
         shapes=shapes,
         width=_WIDTH,
     )
@@ -99,12 +99,16 @@ def _polyline(xs: Sequence[float], ys: Sequence[float], across: Axis, up: Axis, 
 
 
 def _names(found: Curves, up: Axis) -> Iterator[tuple[Curve, float]]:
-    """Each name beside the right end of its curve, pushed down where names would cover each other."""
-    free = _TOP
-    for curve in sorted(found.curves, key=lambda each: -each.latency_s[-1]):
-        y = max(up.at(curve.latency_s[-1]) + 3.5, free)
-        free = y + _LINE
-        yield curve, y
+    """Each name beside the right end of its curve; where names would cover each other they move down, then up."""
+    ordered = sorted(found.curves, key=lambda each: -each.latency_s[-1])
+    places: list[float] = []
+    for curve in ordered:
+        places.append(max(up.at(curve.latency_s[-1]) + 3.5, places[-1] + _LINE if places else 0.0))
+    limit = max(_BOTTOM, _TOP + _LINE * len(places))
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], limit)
+        limit = places[index] - _LINE
+    yield from zip(ordered, places, strict=True)
 
 
 def _name(curve: Curve, y: float, up: Axis, chosen: bool) -> Iterator[Html]:
