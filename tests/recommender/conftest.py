@@ -156,7 +156,7 @@ class Writer:
             started_at=on(2),
             finished_at=on(2),
             top1_pct=accuracy_pct,
-            hits=[store.ItemHits(f"{item:04d}", item < right, True) for item in range(2000)],
+            item_hits=[store.ItemHits(f"{item:04d}", item < right, True) for item in range(2000)],
         )
         with self.database.session() as session:
             store.record_accuracy(session, record)
