@@ -147,9 +147,9 @@ def report(cases: Sequence[Case], linked_choices: Sequence[float], all_choices: 
         print(f"\n{kind}: median error {overall:.1%}, target at most {target:.0%}\n")
         met = met and overall <= target
     for what, excess in (("among strategies over the link", linked_choices), ("among all strategies", all_choices)):
-        share = float(np.mean(np.array(excess) <= MARGIN))
-        print(f"choices {what}: {share:.1%} of {len(excess)} within {MARGIN:.0%} of the best; worst {max(excess):+.1%}")
-        met = met and share >= CHOICE_TARGET
+        near = float(np.mean(np.array(excess) <= MARGIN))
+        print(f"choices {what}: {near:.1%} of {len(excess)} within {MARGIN:.0%} of the best; worst {max(excess):+.1%}")
+        met = met and near >= CHOICE_TARGET
     return met
 
 

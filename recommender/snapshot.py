@@ -160,13 +160,14 @@ def _known(row: StrategyEvidence) -> Known:
         status=row.status,
         reason=row.reason,
         rounds_declared=row.rounds_declared,
-        candidate=_candidate(row) if applicable and row.measured else None,
+        candidate=candidate_of(row) if applicable and row.measured else None,
         artifact_sha256={each.file: each.sha256 for each in row.files},
         judged=row.task != "any",
     )
 
 
-def _candidate(row: StrategyEvidence) -> Candidate:
+def candidate_of(row: StrategyEvidence) -> Candidate:
+    """What ranking needs of a measured strategy."""
     masks = [row.round == each.round for each in row.rounds]
     return Candidate(
         operator=row.operator,
