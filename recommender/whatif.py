@@ -19,6 +19,7 @@ _WIRE_SHARE = 0.05
 # Requests cost their tiers somewhat more or less when they arrive at another pace.
 _HANDLING_S = 0.0005
 _RESAMPLES = 500
+_LEAST_SHARE = 1e-4
 _SEED = 5
 _SEGMENT_BYTES = 1448
 _FRAME_BYTES = 1514
@@ -313,8 +314,8 @@ def _from_setting(
     old = _rates(parts, samples)
     new = {link: _achieved(asked[link], samples, link) if link in asked else rate for link, rate in old.items()}
     moved = slope * (wire_s(parts, samples, new) - wire_s(parts, samples, old))
-    # No inference is faster than its computing: what is left of a latency is bounded away from zero.
-    latency = np.maximum(samples.latency_s + moved, 0.02 * samples.latency_s)
+    # Evidence at odds with its own probes must not end below zero.
+    latency = np.maximum(samples.latency_s + moved, _LEAST_SHARE * samples.latency_s)
     estimate = _percentile(latency, samples.round, percentile)
     shift = float(np.abs(moved).mean())
     margin = math.log1p((_WIRE_SHARE * shift + _HANDLING_S * (shift > 0)) / estimate)

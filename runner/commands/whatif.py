@@ -10,10 +10,9 @@ from rich.table import Table
 
 from catalog.declaration.units import parse_bit_rate
 from catalog.evidence import open_database
-from recommender.snapshot import Snapshots
 from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
 from recommender.whatif_curve import Curves, latency_curves
-from recommender.whatif_evidence import strategy_parts
+from recommender.whatif_evidence import environment_of, strategy_parts
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import duration, rate
@@ -76,13 +75,8 @@ def _parsed(text: str) -> tuple[str, float, float]:
 
 
 def _parts(database: str, subject: str, environment: str | None) -> Sequence[StrategyParts]:
-    snapshots = Snapshots(database)
-    try:
-        chosen = snapshots.current().select(subject, environment)
-    finally:
-        snapshots.close()
-    with open_database(database) as opened, opened.session() as session:
-        return strategy_parts(session, subject, chosen.environment.id)
+    with open_database(database, readonly=True) as opened, opened.session() as session:
+        return strategy_parts(session, subject, environment_of(session, subject, environment))
 
 
 def _write(curves: Curves, output: Path, subject: str) -> None:
