@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError
@@ -87,7 +88,7 @@ def doctor(as_json: JsonOption = False) -> None:
         return
     table = Table("what", "found", "what to do", pad_edge=False)
     for each in findings:
-        table.add_row(each.what, each.found, each.advice or "–")
+        table.add_row(*(Text(cell) for cell in (each.what, each.found, each.advice or "–")))
     out.print(table)
 
 

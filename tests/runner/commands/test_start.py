@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema_rs import Draft202012Validator, ValidationError
 
 from runner.cli import app, run
 from runner.commands.schema import EDITOR_LINE, catalog_schema
@@ -47,6 +47,12 @@ def test_the_schema_refuses_what_the_parser_refuses(change: dict[str, object]) -
     declared = yaml.safe_load((REPOSITORY / "strategies.yaml").read_text())
     with pytest.raises(ValidationError):
         Draft202012Validator(catalog_schema()).validate(declared | change)
+
+
+def test_the_committed_schema_is_this_one() -> None:
+    assert json.loads((REPOSITORY / "strategies.schema.json").read_text()) == catalog_schema(), (
+        "renew it with: runner schema -o strategies.schema.json"
+    )
 
 
 def test_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
