@@ -25,6 +25,7 @@ from runner.plan import Keyed, MissingAccuracy, MissingRound, Plan
 from runner.setups import Setups
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
+from tierserver.tensors import read_tensors
 
 
 class Watcher(Interface):
@@ -161,7 +162,10 @@ class Filler:
         settings = Preprocess.from_json(subject.preprocess)
 
         def calibration(count: int) -> list[NDArray[np.generic]]:
-            return [preprocess(image, settings) for image in subject.dataset.calibration(count)]
+            encoded = subject.dataset.calibration(count)
+            if settings.kind == "tensors":  # of several inputs the first: operators refuse such models themselves
+                return [read_tensors(each)[0] for each in encoded]
+            return [preprocess(image, settings) for image in encoded]
 
         self.watcher.begin(f"{wanted.subject} · build {wanted.operator}", 0.0)
         try:
