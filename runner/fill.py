@@ -191,6 +191,7 @@ class Filler:
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started = datetime.now(UTC)
+        metric = self.setups.session.subjects[strategy.subject].metric
         setup = self.setups.accuracy(task.keyed)
         items, key = self.setups.items(task.keyed)
         try:
@@ -202,10 +203,12 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
-            self._store_accuracy(records.failed_accuracy(task.keyed, self.environment_id, setup, error, started))
+            failed = records.failed_accuracy(task.keyed, self.environment_id, setup, error, started, metric=metric)
+            self._store_accuracy(failed)
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        self._store_accuracy(records.accuracy(task.keyed, self.environment_id, setup, result, started))
+        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, metric=metric)
+        self._store_accuracy(record)
         self.outcome.accuracies += 1
         self.watcher.end("ok")
 

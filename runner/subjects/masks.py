@@ -58,7 +58,8 @@ class Masked:
         found = self._named.get(picture.stem)
         if found is None:
             raise SubjectError(
-                f"there is no mask for {picture.name} in {self.masks}; expected {picture.stem}.png. Add it, or take the "
+                f"there is no mask for {picture.name} in {self.masks}; expected {picture.stem}.png. Add it, or take "
+                "the "
                 "image out"
             )
         return found
@@ -95,7 +96,8 @@ class Masked:
         wrong = [level for level in found if level not in allowed and level != IGNORED]
         if wrong or (self.values is None and found == [0, IGNORED]):
             raise SubjectError(
-                f"{path} holds the values {', '.join(map(str, found[:8]))}; allowed: {allowed[0]} to {allowed[-1]}, and "
+                f"{path} holds the values {', '.join(map(str, found[:8]))}; allowed: {allowed[0]} to {allowed[-1]}, "
+                "and "
                 "255 for pixels that do not count. Where gray levels stand for classes, declare them in their order: "
                 "mask_values: [0, 255]"
             )

@@ -49,5 +49,7 @@ def _taken(value: onnx.ValueInfoProto, path: Path) -> Taken:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     except KeyError as error:
         raise SubjectError(f"{path.name}: the input {value.name!r} has an unknown type; allowed: numbers") from error
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim)
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
+    )
     return Taken(value.name, dtype, shape)

@@ -25,7 +25,7 @@ class TensorDataset:
 
     def __init__(self, file: Path, inputs: Sequence[Taken]) -> None:
         self.file = file
-        self._inputs = inputs
+        self.inputs = inputs
 
     def absent(self) -> str | None:
         return None if self.file.is_file() else f"there is no file {self.file}; expected {self._expected}"
@@ -44,7 +44,8 @@ class TensorDataset:
             return None
         if found.ndim != 1 or found.dtype.kind not in "iu" or len(found) != self._count:
             raise SubjectError(
-                f"{self.file}: labels are {found.dtype} {list(found.shape)}; allowed: one class number (an integer) for "
+                f"{self.file}: labels are {found.dtype} {list(found.shape)}; allowed: one class number (an integer) "
+                "for "
                 f"each of the {self._count} samples"
             )
         return found.astype(np.int64)
@@ -71,8 +72,6 @@ class TensorDataset:
         write_encoded(path, map(self.sample, self.items), {"label": labels})
 
     def calibration(self, count: int) -> list[bytes]:
-        if not 0 < count <= len(self._calibration):
-            raise SubjectError(f"{self.file}: asked for {count} calibration samples; got {len(self._calibration)}")
         return [self.sample(index) for index in self._calibration[:count]]
 
     def input_ids(self) -> list[str]:
@@ -89,7 +88,7 @@ class TensorDataset:
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        return tuple(each.name for each in self._inputs)
+        return tuple(each.name for each in self.inputs)
 
     @cached_property
     def _sha256(self) -> str:
@@ -106,7 +105,7 @@ class TensorDataset:
 
     @property
     def _expected(self) -> str:
-        shown = "; ".join(map(str, self._inputs))
+        shown = "; ".join(map(str, self.inputs))
         return f"a .npz with one array for each input, samples along its first axis ({shown}), and optionally `labels`"
 
     @cached_property
@@ -117,8 +116,10 @@ class TensorDataset:
                     raise ValueError("it holds one array without a name")
                 arrays = {name: content[name] for name in content.files if name in (*self._names, LABELS)}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
-            raise SubjectError(f"{self.file} is not a readable file of tensors: {error}; expected {self._expected}") from error
-        problems = [problem for each in self._inputs for problem in _problems(each, arrays)]
+            raise SubjectError(
+                f"{self.file} is not a readable file of tensors: {error}; expected {self._expected}"
+            ) from error
+        problems = [problem for each in self.inputs for problem in _problems(each, arrays)]
         if problems:
             raise SubjectError(f"{self.file}: {problems[0]}; expected {self._expected}")
         counts = {name: len(arrays[name]) for name in self._names}

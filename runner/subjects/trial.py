@@ -62,7 +62,8 @@ def _ask(model: Path, encoded: bytes) -> dict[str, object]:
         ) from error
     if "error" in found:
         raise SubjectError(
-            f"{found['error']}; allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of this "
+            f"{found['error']}; allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of "
+            "this "
             "machine. Export the model with another opset, or install a newer onnxruntime"
         )
     return found
