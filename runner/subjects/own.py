@@ -160,7 +160,8 @@ def _judging(task: str, given: Given, path: Path, last: str) -> tuple[int, Mappi
     shape = given.shape
     if len(shape) != 4 or shape[0] != 1:
         raise SubjectError(
-            f"{path.name} gives {given.name}: {given.dtype} {list(shape)}; segmentation needs scores for every pixel "
+            f"{path.name} gives {given.name}: {given.dtype} {list(shape)}; allowed for segmentation: scores for every "
+            "pixel "
             "as "
             "the first output, [1, classes, height, width] or [1, height, width, classes]"
         )
@@ -208,7 +209,8 @@ def _settings(path: Path, inputs: tuple[Taken, ...], spec: PreprocessSpec) -> Pr
     taken = inputs[0]
     if len(inputs) != 1 or len(taken.shape) != 4 or taken.shape[0] not in (None, 1) or str(taken.dtype) not in _DTYPES:
         raise SubjectError(
-            f"{path.name} takes {'; '.join(map(str, inputs))}; images go into one input [1, channels, height, width] "
+            f"{path.name} takes {'; '.join(map(str, inputs))}; allowed for images: one input [1, channels, height, "
+            "width] "
             "or "
             f"[1, height, width, channels] of {', '.join(_DTYPES)}. Give the inputs as dataset: {{tensors: FILE.npz}}"
         )
@@ -231,7 +233,7 @@ def _settings(path: Path, inputs: tuple[Taken, ...], spec: PreprocessSpec) -> Pr
         mean=spec.mean,
         std=spec.std,
         layout=layout,
-        dtype=str(taken.dtype),
+        dtype=str(taken.dtype),  # type: ignore[arg-type]
     )
     try:
         check(settings)

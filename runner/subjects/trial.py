@@ -6,8 +6,6 @@ of that may end the runner. The answer is kept beside the built models, by what 
 
 import hashlib
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,11 +14,10 @@ from pathlib import Path
 
 from runner.artifacts import file_sha256
 from runner.errors import SubjectError
-from tierserver.engine import VERSION, Session
-from tierserver.errors import TierError
-from tierserver.tensors import read_tensors
+from tierserver.engine import VERSION
 
 _DEADLINE_S = 300.0
+_CHILD = Path(__file__).with_name("attempt.py")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def _ask(model: Path, encoded: bytes) -> dict[str, object]:
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         file.write(encoded)
         file.flush()
-        command = [sys.executable, "-m", "runner.subjects.trial", str(model.absolute()), file.name]
+        command = [sys.executable, "-P", str(_CHILD), str(model.absolute()), file.name]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
         except subprocess.TimeoutExpired as error:
@@ -67,20 +64,3 @@ def _ask(model: Path, encoded: bytes) -> dict[str, object]:
             "machine. Export the model with another opset, or install a newer onnxruntime"
         )
     return found
-
-
-def _answer(model: Path, file: Path) -> dict[str, object]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    try:
-        session = Session(model, threads=1, providers=("CPUExecutionProvider",))
-        names = [each.name for each in session.inputs]
-        outputs = session.run(dict(zip(names, read_tensors(file.read_bytes()), strict=True)))
-    except (TierError, ValueError, MemoryError) as error:
-        return {"error": str(error) or "not enough memory"}
-    name, first = next(iter(outputs.items()))
-    return {"name": name, "dtype": str(first.dtype), "shape": list(first.shape)}
-
-
-if __name__ == "__main__":
-    print(json.dumps(_answer(Path(sys.argv[1]), Path(sys.argv[2]))))
