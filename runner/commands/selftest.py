@@ -60,9 +60,7 @@ def selftest(
     declared = load_catalog(chosen)
     check_host(declared, this_host(), Scale.parse("1"))
     check_delays(declared, selection.launcher)
-    session = Session(
-        declared, chosen.resolve().parent, selection.launcher.name, Scale.parse("1"), settings.workdir
-    )
+    session = Session(declared, chosen.resolve().parent, selection.launcher.name, Scale.parse("1"), settings.workdir)
     with _file(keep) as path:
         result = _run(session, selection, path, strategy=strategy, names=names, percentile=percentile)
     if as_json:

@@ -27,9 +27,7 @@ def with_ranges(
     """Rows with the ranks that the stored analysis leaves open, `best_rank` and `worst_rank`; None without one."""
     found: list[Mapping[str, Any]] = []
     for row in rows:
-        best, worst = ranges.get(
-            (row["subject"], row["environment"], row["operator"], row["placement"]), (None, None)
-        )
+        best, worst = ranges.get((row["subject"], row["environment"], row["operator"], row["placement"]), (None, None))
         found.append({**row, "best_rank": best, "worst_rank": worst})
     return found
 

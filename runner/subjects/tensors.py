@@ -58,7 +58,8 @@ class TensorDataset:
 
     def sample(self, index: int) -> bytes:
         """One sample as a tier takes it."""
-        return write_tensors([self._arrays[name][index : index + 1] for name in self._names])
+        samples = ((each, self._arrays[each.name][index]) for each in self.inputs)
+        return write_tensors([array[None] if _by_batch(each) else array for each, array in samples])
 
     def write_items(self, path: Path) -> int:
         labels = self.labels
@@ -136,7 +137,12 @@ def _problems(taken: Taken, arrays: Mapping[str, NDArray[np.generic]]) -> Iterat
     array = arrays[taken.name]
     if array.dtype != taken.dtype:
         yield f"{taken.name} is {array.dtype}, the model takes {taken.dtype}; convert it with .astype"
-    wanted = taken.shape
-    fits = array.ndim == len(wanted) and array.ndim > 0 and wanted[0] in (None, 1)
-    if not fits or any(w not in (None, s) for w, s in zip(wanted[1:], array.shape[1:], strict=True)):
-        yield f"{taken.name} has the shape {list(array.shape)}, the model takes one sample as {taken}"
+    one = array.shape[1:]
+    wanted = taken.shape[1:] if _by_batch(taken) else taken.shape
+    if array.ndim == 0 or len(one) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, one, strict=True)):
+        yield f"{taken.name} has the shape {list(array.shape)}, and one sample of the model is {taken}"
+
+
+def _by_batch(taken: Taken) -> bool:
+    """Whether the first axis of the input counts samples; otherwise the file's samples have an axis of their own."""
+    return len(taken.shape) > 0 and taken.shape[0] in (None, 1)

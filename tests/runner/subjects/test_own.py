@@ -266,8 +266,8 @@ MODELS = {
     "terabytes at run time": (huge_at_run_time, "allowed: operators and an opset"),
     "unknown operator": (lambda path: classifier(path, op="NoSuchOperator"), "allowed: operators and an opset"),
     "opset of the future": (lambda path: classifier(path, opset=99), "allowed: operators and an opset"),
-    "no scores": (segmenter, r"allowed for classification: scores \[1, classes\]"),
-    "batches of four": (lambda path: classifier(path, (4, 3, 12, 16)), "allowed for images: one input"),
+    "no scores": (segmenter, r"allowed for classification: scores"),
+    "batches of four": (lambda path: classifier(path, (4, 3, 12, 16)), "allowed for images"),
     "five channels": (lambda path: classifier(path, (1, 5, 12, 16)), "1 channel .*or 3"),
 }
 
