@@ -62,16 +62,16 @@ class Preprocess(Message):
     color: Literal["gray", "rgb", "bgr"] = "rgb"
     height: int = 0
     width: int = 0
-    kind: Literal["image", "tensors"] = "image"
     resize: Literal["stretch", "shorter_side_crop", "pad"] = "stretch"
     shorter_side: int | None = None
-    padding: int = 0
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     center: bool = False
     layout: Literal["nchw", "nhwc"] = "nchw"
     dtype: Literal["float32", "float16", "uint8"] = "float32"
+    padding: int = 0
+    kind: Literal["image", "tensors"] = "image"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,8 @@ def _check_postprocess(name: str, spec: Postprocess, session: Session) -> None:
         raise EngineError(f"part {name!r}: label_map needs an output [1, classes <= 256, ...], got {list(shape)}")
     if spec.kind == "label_map" and (spec.cell, spec.height, spec.width) != (1, None, None):
         _check_cells(name, spec, shape)
-    if spec.kind == "top_k" and (spec.k < 1 or (shape and 0 < shape[-1] < spec.k)):
+    scores = math.prod(shape) if all(size > 0 for size in shape) else max(shape[-1], 0) or spec.k
+    if spec.kind == "top_k" and (spec.k < 1 or scores < spec.k):
         raise EngineError(f"part {name!r}: top_k of {spec.k} needs that many classes, the output is {list(shape)}")
 
 

@@ -175,9 +175,10 @@ def _judging(task: str, given: Given, path: Path, last: str) -> tuple[int, Mappi
 
 
 def _classes(given: Given) -> int | None:
-    """How many classes an output of scores has, [1, classes]; None where it is something else."""
-    numbers = np.dtype(given.dtype).kind == "f"
-    return given.shape[1] if len(given.shape) == 2 and given.shape[0] == 1 and given.shape[1] > 1 and numbers else None
+    """How many classes an output of scores has, [1, classes] or [1, classes, 1, 1]; None where it is something else."""
+    shape = given.shape
+    scores = len(shape) >= 2 and shape[1] > 1 and all(size == 1 for size in (shape[0], *shape[2:]))
+    return shape[1] if scores and np.dtype(given.dtype).kind == "f" else None
 
 
 def _needed_classes(given: Given, path: Path) -> int:

@@ -399,3 +399,29 @@ def test_what_was_found_sound_is_not_looked_at_again(tmp_path: Path) -> None:
     (tmp_path / "images/03.png").write_bytes(b"spoilt later")
     with pytest.raises(SubjectError, match="not a decodable image"):
         resolve(tmp_path, dataset).prepare()
+
+
+def test_a_network_out_of_the_onnx_package_runs(tmp_path: Path) -> None:
+    """SqueezeNet as the package ships it for its own tests: an old opset, scores [1, 1000, 1, 1], filled weights."""
+    source = Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx"
+    (tmp_path / "my.onnx").write_bytes(source.read_bytes())
+    pictures(tmp_path / "images", 3)
+    (tmp_path / "labels.csv").write_text("00.png,1\n01.png,2\n02.png,999\n")
+    subject = resolve(tmp_path, {"images": "images", "labels": "labels.csv"})
+    assert (subject.classes, subject.preprocess["height"], subject.preprocess["layout"]) == (1000, 224, "nchw")
+    assert len(scores(subject, tmp_path)) == 2
+
+
+def test_models_out_of_the_onnxruntime_package_take_tensors(tmp_path: Path) -> None:
+    """A fixed batch of three: the file's samples have an axis of their own; nothing to agree on, so it is timed "
+    "only."""
+    import onnxruntime
+
+    source = Path(onnxruntime.__file__).parent / "datasets/sigmoid.onnx"
+    (tmp_path / "my.onnx").write_bytes(source.read_bytes())
+    np.savez(tmp_path / "data.npz", x=RANDOM.normal(size=(6, 3, 4, 5)).astype(np.float32))
+    subject = resolve(tmp_path, {"tensors": "data.npz"}, "any")
+    assert subject.metric is None and len(subject.dataset.input_ids()) == 6
+    np.savez(tmp_path / "data.npz", x=np.zeros((6, 3, 4), np.float32))
+    with pytest.raises(SubjectError, match=r"x has the shape \[6, 3, 4\], and one sample of the model is x: float32"):
+        resolve(tmp_path, {"tensors": "data.npz"}, "any")
