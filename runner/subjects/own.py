@@ -185,9 +185,8 @@ def _needed_classes(given: Given, path: Path) -> int:
     found = _classes(given)
     if found is None:
         raise SubjectError(
-            f"{path.name} gives {given.name}: {given.dtype} {list(given.shape)}; allowed for classification: scores [1, "
-            "classes] "
-            "as the first output, with two classes or more. Declare `task: any` to measure its latency"
+            f"{path.name} gives {given.name}: {given.dtype} {list(given.shape)}; allowed for classification: scores "
+            "[1, classes] as the first output, with two classes or more. Declare `task: any` to measure its latency"
         )
     return found
 
