@@ -31,9 +31,7 @@ def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
     )
 
 
-def analyse(
-    database: Database, settings: AnalysisSettings, *, subject: str | None = None
-) -> Iterator[SubjectResult]:
+def analyse(database: Database, settings: AnalysisSettings, *, subject: str | None = None) -> Iterator[SubjectResult]:
     """Every subject in every environment that has evidence, stored when it is new."""
     for members in _groups(database, subject):
         result = analyse_subject(members, settings)

@@ -67,9 +67,7 @@ def planned_looks(experiment: ExperimentSpec, pool: int) -> tuple[Look, ...]:
     return tuple(looks)
 
 
-def assess(
-    samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look], done: Collection[int]
-) -> Narrowness:
+def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look], done: Collection[int]) -> Narrowness:
     """Look at the interval, and say what would be measured next.
 
     Parameters

@@ -64,8 +64,7 @@ def judge_stored(
     measurements = stored_measurements(session, subject=subject)
     percentiles = {percentile for slo in store.slo_evidence(session) for percentile in slo.latency_s}
     alone = {
-        each.id: judge_measurement(each.record, percentiles=percentiles, thresholds=thresholds)
-        for each in measurements
+        each.id: judge_measurement(each.record, percentiles=percentiles, thresholds=thresholds) for each in measurements
     }
     between = _between_rounds(measurements, alone, thresholds)
     present = {(each.record.latency_key, each.record.round): each.id for each in measurements}
