@@ -35,7 +35,7 @@ function objectives(api) {
 async function answer() {
   question.showSlo(slos);
   environments();
-  field("accuracy-unit").textContent = field("accuracy-kind").value === "drop" ? "(points)" : "(%)";
+  field("accuracy-unit").textContent = field("accuracy-kind").value === "drop" ? "(percentage points)" : "(percent)";
   sliders.follow();
   if (!question.valid()) return say(html("p", {}, "One of the budgets is not a number that can be a budget."));
   asking?.abort();

@@ -55,7 +55,7 @@ function scaled(placed, limits, size) {
   const near = limits.accuracy !== null && limits.accuracy > Math.min(...values) - 2 * spread && limits.accuracy < Math.max(...values) + 2 * spread;
   if (near) values.push(limits.accuracy);
   const pad = 0.14 * Math.max(1, Math.max(...values) - Math.min(...values));
-  const bottom = Math.min(...values) - pad, top = Math.max(...values) + pad;
+  const bottom = Math.min(...values) - pad, top = Math.min(101, Math.max(...values) + pad);
   const inner = { width: size.width - MARGIN.left - MARGIN.right, height: size.height - MARGIN.top - MARGIN.bottom };
   return {
     low, high, bottom, top,
