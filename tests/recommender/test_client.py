@@ -1,27 +1,19 @@
 """The typed client against a real server."""
 
-from collections.abc import Iterator
-from pathlib import Path
+import socket
+from collections.abc import Callable
 
 import httpx
 import pytest
 
 from recommender.client import RecommenderClient, ServiceProblem
 from recommender.schemas import RecommendRequest
-from tests.recommender.test_live import free_port, running
 
 KEY = "0123456789abcdef-key"
 
 
-@pytest.fixture
-def address(path: Path, filled: object) -> Iterator[str]:
-    port = free_port()
-    command = ["recommender", "--port", str(port), "--database", str(path)]
-    with running(command, port, {"TIERWISE_API_KEY": KEY}):
-        yield f"http://127.0.0.1:{port}"
-
-
-def test_every_resource_comes_back_typed(address: str) -> None:
+def test_every_resource_comes_back_typed(live: Callable[..., str]) -> None:
+    address = live(api_key=KEY)
     with RecommenderClient(address, api_key=KEY) as service:
         answer = service.recommend(RecommendRequest(subject="net", max_latency_s=0.15))
         assert answer.recommendation is not None and answer.recommendation.operator == "quantized"
@@ -46,7 +38,9 @@ def test_every_resource_comes_back_typed(address: str) -> None:
 
 
 def test_silence_and_strangers_are_told_apart() -> None:
-    nobody = RecommenderClient(f"http://127.0.0.1:{free_port()}")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    nobody = RecommenderClient(f"http://127.0.0.1:{port}")
     with nobody, pytest.raises(ServiceProblem, match="does not answer"):
         nobody.subjects()
     other = httpx.MockTransport(lambda request: httpx.Response(502, text="<h1>Bad gateway</h1>"))
