@@ -52,6 +52,9 @@ def respond(evidence: Evidence, request: RecommendRequest) -> RecommendResponse:
                 **_strategy(each.estimate),
                 latency_ratio=each.latency_ratio,
                 accuracy_difference_pp=each.accuracy_difference_pp,
+                relation=each.relation.value,
+                ratio_low=each.comparison.low if each.comparison else None,
+                ratio_high=each.comparison.high if each.comparison else None,
             )
             for each in answer.alternatives
         ],
@@ -79,7 +82,13 @@ def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
         slo = evidence.slo(request.slo)
         percentile = max((budget.percentile for budget in slo.latency), default=DEFAULT_PERCENTILE)
         return Budgets(
-            slo.latency, slo.min_accuracy_pct, slo.max_accuracy_drop_pp, percentile, objective=request.objective
+            slo.latency,
+            slo.min_accuracy_pct,
+            slo.max_accuracy_drop_pp,
+            percentile,
+            objective=request.objective,
+            confidence=request.confidence,
+            equivalent_within=request.equivalent_within,
         )
     limit = request.max_latency_s
     return Budgets(
@@ -88,6 +97,8 @@ def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
         max_accuracy_drop_pp=request.max_accuracy_drop_pp,
         percentile=request.latency_percentile,
         objective=request.objective,
+        confidence=request.confidence,
+        equivalent_within=request.equivalent_within,
     )
 
 
@@ -153,6 +164,8 @@ def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
         min_accuracy_pct=budgets.min_accuracy_pct,
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         objective=budgets.objective,
+        confidence=budgets.confidence,
+        equivalent_within=budgets.equivalent_within,
     )
 
 
@@ -161,7 +174,12 @@ def _recommendation(answer: Answer, part: SubjectEvidence) -> RecommendationOut 
     if best is None:
         return None
     known = next(each for each in part.strategies if each.candidate is best.candidate)
-    return RecommendationOut(**_strategy(best), why=wording.why(answer), artifact_sha256=dict(known.artifact_sha256))
+    return RecommendationOut(
+        **_strategy(best),
+        joint_confidence=best.feasibility.joint_confidence if best.feasibility else 1.0,
+        why=wording.why(answer),
+        artifact_sha256=dict(known.artifact_sha256),
+    )
 
 
 def _near_misses(answer: Answer) -> Iterator[NearMissOut]:
@@ -229,6 +247,8 @@ def _latency(each: Estimate) -> LatencyOut:
         median_s=each.median_s,
         percentile=each.percentile,
         percentile_s=each.percentile_s,
+        low_s=each.interval.low_s,
+        high_s=each.interval.high_s,
         percentile_s_by_round=list(each.percentile_s_by_round),
         rounds=each.candidate.rounds,
         inputs=each.candidate.inputs,

@@ -52,6 +52,16 @@ class RecommendRequest(BaseModel):
     objective: Objective = Field(
         default="latency", description="What to optimise among the strategies that hold the budgets"
     )
+    confidence: float = Field(
+        default=0.95,
+        ge=0.5,
+        lt=1,
+        allow_inf_nan=False,
+        description="Joint, over all candidates and budgets, that what is called feasible is",
+    )
+    equivalent_within: float = Field(
+        default=0.05, ge=0, le=1, allow_inf_nan=False, description="Latency ratios this near to 1 do not matter"
+    )
     environment: Name | None = Field(
         default=None, description="Key of the environment to answer from; by default the newest with complete evidence"
     )
@@ -74,11 +84,13 @@ class _Out(BaseModel):
 
 
 class LatencyOut(_Out):
-    """End-to-end latency: percentiles within each round, averaged over the rounds."""
+    """End-to-end latency: percentiles within each round, geometric mean over the rounds."""
 
     median_s: float
     percentile: float = Field(description="The asked percentile")
     percentile_s: float
+    low_s: float | None = Field(description="95 % interval of the percentile; null where the evidence is too thin")
+    high_s: float | None
     percentile_s_by_round: list[float]
     rounds: int
     inputs: int = Field(description="Distinct inputs in the round with the fewest: the unit a percentile rests on")
@@ -108,12 +120,18 @@ class StrategyOut(_Out):
 class RecommendationOut(StrategyOut):
     """The strategy to use, and why it rather than the next best."""
 
+    joint_confidence: float = Field(description="Largest joint confidence at which all its budgets hold")
+
     why: str
     artifact_sha256: dict[str, str] = Field(description="Of the measured model files, by name")
 
 
 class AlternativeOut(StrategyOut):
-    """Holds the budgets too; point estimates side by side, no test was made on the difference."""
+    """Holds the budgets too. `relation` is to the fastest feasible strategy, simultaneous over all pairs."""
+
+    relation: Literal["equivalent", "different", "unresolved"]
+    ratio_low: float | None = Field(description="Interval of the latency ratio to the fastest feasible strategy")
+    ratio_high: float | None
 
     latency_ratio: float = Field(description="Of the asked percentile, against the recommendation; above 1 is slower")
     accuracy_difference_pp: float | None = Field(description="Against the recommendation; above 0 is more accurate")
@@ -131,7 +149,7 @@ class NearMissOut(StrategyOut):
 class UndecidedOut(StrategyOut):
     """Nothing measured speaks against it, but the evidence cannot promise the budgets."""
 
-    kind: Literal["too_thin", "accuracy_missing", "drop_missing"]
+    kind: Literal["too_thin", "one_round", "unproven", "items_missing", "accuracy_missing", "drop_missing"]
     reason: str
     to_do: str = Field(description="What to measure so that it can be decided")
 
@@ -176,6 +194,8 @@ class BudgetsOut(_Out):
     min_accuracy_pct: float | None
     max_accuracy_drop_pp: float | None
     objective: Objective
+    confidence: float
+    equivalent_within: float
 
 
 class LatencyBudgetOut(_Out):

@@ -12,13 +12,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
 from catalog.evidence import Database, open_database
-from catalog.evidence.store import SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
+from catalog.evidence.store import AccuracyEvidence, SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
+from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence import Environment, Evidence, Known, Slo, SubjectEvidence
 from recommender.ranking import Accuracy, Candidate, LatencyBudget
 
 # Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
 _BLIND_REFRESH_S = 2.0
+# The same evidence gives the same bounds.
+_SEED = 1
 
 
 class Snapshots:
@@ -174,10 +177,19 @@ def _candidate(row: StrategyEvidence) -> Candidate:
         accuracy=_accuracy(row),
         accuracy_missing=None if row.accuracy else _no_accuracy(row),
         size_bytes=row.size_bytes,
-        sent_bytes=float(np.median(row.sent_bytes)),
+        sent_bytes=_sent(row),
         rounds_declared=row.rounds_declared,
         doubts=tuple(_doubts(row)),
+        input_index=tuple(row.input_index[mask] for mask in masks),
+        round_numbers=tuple(each.round for each in row.rounds),
     )
+
+
+def _sent(row: StrategyEvidence) -> float | None:
+    """Imported evidence may not say what was sent: unknown is not nothing. On mobile alone nothing leaves."""
+    if not row.sent_bytes_by_link and row.environment.origin is not None and row.tiers != ("mobile",):
+        return None
+    return float(np.median(row.sent_bytes))
 
 
 def _no_accuracy(row: StrategyEvidence) -> str:
@@ -187,8 +199,38 @@ def _no_accuracy(row: StrategyEvidence) -> str:
 
 
 def _accuracy(row: StrategyEvidence) -> Accuracy | None:
+    """With what its bounds need, drawn once per snapshot."""
     found = row.accuracy
-    return None if found is None else Accuracy(found.metric, found.accuracy_pct, row.drop_pp, found.items)
+    if found is None:
+        return None
+    hits = found.top1 if found.metric in ("top1", "agreement") and found.top1.size else None
+    pixels = found.intersection_px.size > 0
+    flawless = (found.union_px, found.union_px)
+    return Accuracy(
+        metric=found.metric,
+        accuracy_pct=found.accuracy_pct,
+        drop_pp=row.drop_pp,
+        items=found.items,
+        hits=hits,
+        short=mean_iou_drop(flawless, (found.intersection_px, found.union_px), rng=_SEED) if pixels else None,
+        drop=_drop(found, row.reference),
+    )
+
+
+def _drop(found: AccuracyEvidence, reference: AccuracyEvidence | None) -> AccuracyDrop | None:
+    """Paired by item; None where either has no items."""
+    if reference is None:
+        return None
+    items = pair_items(reference.item_ids, found.item_ids)
+    if not items.reference.size:
+        return None
+    if found.top1.size and reference.top1.size:
+        return hit_drop(reference.top1[items.reference], found.top1[items.candidate])
+    if found.intersection_px.size and np.array_equal(found.class_ids, reference.class_ids):
+        first = (reference.intersection_px[items.reference], reference.union_px[items.reference])
+        second = (found.intersection_px[items.candidate], found.union_px[items.candidate])
+        return mean_iou_drop(first, second, rng=_SEED)
+    return None
 
 
 def _doubts(row: StrategyEvidence) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from catalog.statistics import BudgetCheck
 from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided, inputs_needed
 
 CONDITIONS = "unloaded, single stream, closed loop"
@@ -87,6 +88,12 @@ def undecided_reason(gap: Undecided) -> str:
             f"too thin: a bound on {percentile_name(gap.percentile)} needs at least {gap.inputs_needed} inputs, "
             f"measured were {candidate.inputs}"
         )
+    if gap.gap is Gap.ONE_ROUND:
+        return "measured in one round alone: one round describes and does not decide, at least 2 are needed"
+    if gap.gap is Gap.UNPROVEN and gap.check is not None:
+        return _unproven(gap.check, is_latency=gap.percentile is not None)
+    if gap.gap is Gap.ITEMS_MISSING:
+        return "its accuracy is known as a number only; without its items no bound can be given"
     if gap.gap is Gap.DROP_MISSING:
         return "its accuracy is known, but identity's is not, so its drop cannot be told"
     return candidate.accuracy_missing or "its accuracy has not been measured"
@@ -99,7 +106,22 @@ def to_do(gap: Undecided) -> str:
             f"set `experiment.inputs` to {gap.inputs_needed} or more and run `runner fill-catalog`, "
             f"or ask for a lower percentile than {percentile_name(gap.percentile)}"
         )
+    if gap.gap is Gap.ONE_ROUND:
+        return "set `experiment.rounds` to 3 or more and run `runner fill-catalog`"
+    if gap.gap is Gap.UNPROVEN:
+        what = "rounds or inputs" if gap.percentile is not None else "validation items"
+        return f"measure more {what} (`runner fill-catalog`), or ask at a lower `confidence`"
     return "run `runner fill-catalog` to measure the accuracy that is missing"
+
+
+def _unproven(check: BudgetCheck, *, is_latency: bool) -> str:
+    """The estimate is within the budget and its bound is not."""
+    show = duration if is_latency else "{:.2f}".format
+    bound = "unknown" if check.bound is None else show(check.bound)
+    return (
+        f"the estimate {show(check.estimate)} is within the budget {show(check.limit)}, but its bound at the joint "
+        f"confidence, {bound}, is not (on its own the budget holds with confidence {check.confidence:.3f})"
+    )
 
 
 def cautions(answer: Answer) -> Iterator[str]:

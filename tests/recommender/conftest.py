@@ -145,7 +145,8 @@ class Writer:
             session.commit()
 
     def judge(self, environment: int, operator: str, accuracy_pct: float, *, subject: str = "net") -> None:
-        """An accuracy, without its items."""
+        """An accuracy with its items: the first ones are right."""
+        right = round(accuracy_pct * 20)
         record = store.AccuracyRecord(
             key=f"accuracy:{environment}:{subject}:{operator}",
             environment_id=environment,
@@ -158,6 +159,7 @@ class Writer:
             started_at=on(2),
             finished_at=on(2),
             top1_pct=accuracy_pct,
+            item_hits=[store.ItemHits(f"{item:04d}", item < right, True) for item in range(2000)],
         )
         with self.database.session() as session:
             store.record_accuracy(session, record)

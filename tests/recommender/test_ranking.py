@@ -1,12 +1,14 @@
 """Decisions over hand-made latencies whose percentiles are known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.statistics import hit_drop
 from recommender.ranking import (
     Accuracy,
     Budgets,
@@ -59,13 +61,13 @@ def test_inputs_needed_is_the_smallest_that_bounds(percentile: float) -> None:
 def test_percentile_is_taken_within_rounds_and_averaged_over_them() -> None:
     rounds = (np.arange(1, 12, dtype=float), np.arange(101, 112, dtype=float))
     found = estimate(Candidate("identity", "mobile", ("mobile",), rounds, inputs=11), 90)
-    assert found.percentile_s_by_round == (10, 110)
-    assert found.percentile_s == 60  # pooled, it would be 109.9
-    assert found.median_s == 56
+    assert found.percentile_s_by_round == pytest.approx((10, 110))
+    assert found.percentile_s == pytest.approx(math.sqrt(10 * 110))  # pooled, it would be 109.9
+    assert found.median_s == pytest.approx(math.sqrt(6 * 106))
 
 
 def test_fastest_feasible_wins_and_each_candidate_is_in_one_place() -> None:
-    quick, slow, late = candidate("a", "mobile", 0.1), candidate("b", "edge", 0.15), candidate("c", "cloud", 0.3)
+    quick, slow, late = candidate("a"), candidate("b", "edge", 0.15, 0.15), candidate("c", "cloud", 0.3, 0.3)
     answer = recommend([late, slow, quick], p90(0.2))
     assert answer.recommendation is not None and answer.recommendation.candidate is quick
     assert [each.estimate.candidate for each in answer.alternatives] == [slow]
@@ -81,9 +83,34 @@ def test_budget_met_exactly_holds() -> None:
     assert recommend([each], p90(0.0999999)).recommendation is None
 
 
-def test_drop_equal_to_its_budget_holds_despite_rounding() -> None:
-    each = candidate(accuracy_pct=87.2, drop_pp=math.nextafter(1.0, 2.0))
-    assert recommend([each], Budgets(max_accuracy_drop_pp=1.0)).recommendation is not None
+def judged(lost: int, *, items: int = 2000) -> Candidate:
+    """Identity gets every item right, this one loses some of them."""
+    hits = np.arange(items) >= lost
+    drop = hit_drop(np.ones(items, dtype=np.bool_), hits)
+    accuracy = Accuracy("top1", 100 * hits.mean(), drop.drop_pp, items, hits=hits, drop=drop)
+    return replace(candidate(), accuracy=accuracy)
+
+
+def test_drop_within_budget_by_estimate_alone_is_unproven() -> None:
+    within, sure = judged(19), judged(5)
+    answer = recommend([within, sure], Budgets(max_accuracy_drop_pp=1.0))
+    assert answer.recommendation is not None and answer.recommendation.candidate is sure
+    assert [(each.estimate.candidate, each.gap) for each in answer.undecided] == [(within, Gap.UNPROVEN)]
+
+
+def test_latency_within_budget_by_estimate_alone_is_unproven() -> None:
+    answer = recommend([candidate("a", "mobile", 0.08, 0.1, 0.12)], p90(0.11))
+    assert answer.recommendation is None
+    assert answer.undecided[0].gap is Gap.UNPROVEN
+
+
+def test_equivalent_strategies_are_tied_and_accuracy_breaks_the_tie() -> None:
+    fast = candidate("a", "mobile", 0.1, 0.1, accuracy_pct=88)
+    right = candidate("b", "edge", 0.102, 0.102, accuracy_pct=90)
+    slow = candidate("c", "cloud", 0.2, 0.2, accuracy_pct=99)
+    answer = recommend([fast, right, slow], Budgets())
+    assert answer.recommendation is not None and answer.recommendation.candidate is right
+    assert [each.relation.value for each in answer.alternatives] == ["equivalent", "different"]
 
 
 def test_objective_accuracy_prefers_accuracy_then_latency() -> None:
