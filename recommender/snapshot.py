@@ -161,13 +161,14 @@ def _known(row: StrategyEvidence, bounds: AccuracyBounds) -> Known:
         status=row.status,
         reason=row.reason,
         rounds_declared=row.rounds_declared,
-        candidate=_candidate(row, bounds) if applicable and row.measured else None,
+        candidate=candidate_of(row, bounds) if applicable and row.measured else None,
         artifact_sha256={each.file: each.sha256 for each in row.files},
         judged=row.task != "any",
     )
 
 
-def _candidate(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
+def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
+    """What ranking needs of a measured strategy."""
     masks = [row.round == each.round for each in row.rounds]
     return Candidate(
         operator=row.operator,

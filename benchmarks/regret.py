@@ -1,0 +1,314 @@
+"""How good is the recommendation: `python -m benchmarks.regret EVIDENCE.db` (about ten minutes).
+
+Asks on some rounds and some validation items, judges on the others, over a grid of budgets and every subject of the
+database; then the same in simulation, where the truth is known and not measured. Beside the recommender, on the same
+grid, three simpler rules. Evidence: `runner import catalogs/embedded-evidence.json.gz -d EVIDENCE.db`.
+
+Measured evidence judges with noise of its own: two rounds are no truth, so a budget next to a strategy's latency is
+missed by chance. Whether the confidence is kept, the simulation says.
+"""
+
+import argparse
+import itertools
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.evidence import open_database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.strategy_evidence import AccuracyEvidence, StrategyEvidence
+from catalog.statistics import hit_drop
+from recommender.accuracy_bounds import AccuracyBounds
+from recommender.ranking import Accuracy, Budgets, Candidate, LatencyBudget, estimate, recommend
+from recommender.snapshot import candidate_of
+
+PERCENTILE = 90.0
+CONFIDENCE = 0.95
+LATENCY_FACTORS = (0.8, 0.95, 1.05, 1.2, 1.5, 2.0, 4.0, 10.0)
+MAX_DROPS_PP = (None, 0.5, 1.0, 2.0, 5.0, 12.0)
+ASKED_ROUNDS = 3
+MEAN_REGRET_TARGET = 0.02
+# What the study's conclusion calls a minimal loss of accuracy, in percentage points.
+MINIMAL_LOSS_PP = 1.0
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a strategy is like where nobody has looked."""
+
+    latency_s: float
+    drop_pp: float
+
+    def holds(self, budgets: Budgets) -> bool:
+        """Whether it keeps within the budgets."""
+        most = budgets.max_accuracy_drop_pp
+        return self.latency_s <= budgets.latency[0].max_s and (most is None or self.drop_pp <= most + 1e-9)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One rule's answer to one question; `regret` is against the best feasible, for a choice that holds."""
+
+    chose: bool
+    held: bool
+    feasible: bool
+    regret: float | None
+    called_infeasible: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy, or none; `infeasible` when the rule says that there is none rather than that it cannot tell."""
+
+    candidate: Candidate | None
+    infeasible: bool = False
+
+
+Rule = Callable[[Sequence[Candidate], Budgets], Choice]
+
+
+def tierwise(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
+    """The recommender."""
+    answer = recommend(candidates, budgets)
+    if answer.recommendation is None:
+        return Choice(None, infeasible=not answer.undecided)
+    return Choice(answer.recommendation.candidate)
+
+
+def smallest_median(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
+    """The smallest median of those whose point estimates keep within the budgets."""
+    fitting = [each for each in candidates if _fits(each, budgets)]
+    if not fitting:
+        return Choice(None, infeasible=True)
+    return Choice(min(fitting, key=lambda each: estimate(each, PERCENTILE).median_s))
+
+
+def _fits(each: Candidate, budgets: Budgets) -> bool:
+    most, accuracy = budgets.max_accuracy_drop_pp, each.accuracy
+    late = estimate(each, PERCENTILE).median_s > budgets.latency[0].max_s
+    return not late and (most is None or (accuracy is not None and (accuracy.drop_pp or 0.0) <= most))
+
+
+def rules_of_thumb(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
+    """The study's conclusion: quantized on edge for a minimal loss of accuracy, else quantized early exit on edge."""
+    most = budgets.max_accuracy_drop_pp
+    operator = "quantized" if most is not None and most <= MINIMAL_LOSS_PP else "quantized_early_exit"
+    return Choice(_named(candidates, operator, "edge"))
+
+
+def quantized_on_edge(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
+    """Always."""
+    return Choice(_named(candidates, "quantized", "edge"))
+
+
+def _named(candidates: Sequence[Candidate], operator: str, placement: str) -> Candidate | None:
+    return next((each for each in candidates if (each.operator, each.placement) == (operator, placement)), None)
+
+
+RULES: dict[str, Rule] = {
+    "recommender": tierwise,
+    "smallest median": smallest_median,
+    "the study's rules of thumb": rules_of_thumb,
+    "always quantized on edge": quantized_on_edge,
+}
+
+
+def questions(candidates: Sequence[Candidate]) -> Iterator[Budgets]:
+    """Latency budgets around the fastest and the identity on mobile, with each budget of accuracy."""
+    fastest = min(estimate(each, PERCENTILE).percentile_s for each in candidates)
+    for factor, drop in itertools.product(LATENCY_FACTORS, MAX_DROPS_PP):
+        yield Budgets(
+            (LatencyBudget(PERCENTILE, fastest * factor),),
+            max_accuracy_drop_pp=drop,
+            percentile=PERCENTILE,
+            confidence=CONFIDENCE,
+        )
+
+
+def judge(rule: Rule, candidates: Sequence[Candidate], truths: Sequence[Truth], budgets: Budgets) -> Outcome:
+    """Ask a rule, look up the truth."""
+    known = {(each.operator, each.placement): truth for each, truth in zip(candidates, truths, strict=True)}
+    fitting = [each.latency_s for each in truths if each.holds(budgets)]
+    choice = rule(candidates, budgets)
+    if choice.candidate is None:
+        return Outcome(False, False, bool(fitting), None, choice.infeasible)
+    truth = known[choice.candidate.operator, choice.candidate.placement]
+    held = truth.holds(budgets)
+    return Outcome(True, held, bool(fitting), truth.latency_s / min(fitting) - 1 if held else None, False)
+
+
+# Measured evidence
+
+
+def _halved(row: StrategyEvidence, rounds: Sequence[int], half: int) -> StrategyEvidence:
+    """Only these rounds, and every second validation item."""
+    mask = np.isin(row.round, rounds)
+    return replace(
+        row,
+        latency_s=row.latency_s[mask],
+        round=row.round[mask],
+        input_index=row.input_index[mask],
+        repetition=row.repetition[mask],
+        sent_bytes_by_link={link: sent[mask] for link, sent in row.sent_bytes_by_link.items()},
+        rounds=tuple(each for each in row.rounds if each.round in rounds),
+        accuracy=_half(row.accuracy, half),
+        reference=_half(row.reference, half),
+    )
+
+
+def _half(found: AccuracyEvidence | None, half: int) -> AccuracyEvidence | None:
+    if found is None:
+        return None
+    part = replace(
+        found,
+        item_ids=found.item_ids[half::2],
+        items=len(found.item_ids[half::2]),
+        top1=found.top1[half::2],
+        top5=found.top5[half::2],
+        intersection_px=found.intersection_px[half::2],
+        union_px=found.union_px[half::2],
+    )
+    if found.metric == "top1":
+        percent = 100 * float(part.top1.mean())
+        return replace(part, accuracy_pct=percent, top1_pct=percent)
+    union = part.union_px.sum(axis=0)
+    percent = 100 * float((part.intersection_px.sum(axis=0)[union > 0] / union[union > 0]).mean())
+    return replace(part, accuracy_pct=percent, miou_pct=percent)
+
+
+def _measured_truth(row: StrategyEvidence) -> Truth:
+    rounds = [row.latency_s[row.round == each.round] for each in row.rounds]
+    latency = float(np.exp(np.mean([np.log(np.percentile(each, PERCENTILE)) for each in rounds])))
+    return Truth(latency, row.drop_pp if row.drop_pp is not None else 0.0)
+
+
+def measured(rows: Sequence[StrategyEvidence]) -> dict[str, list[Outcome]]:
+    """Every split of one subject's rounds, every question, every rule."""
+    found: dict[str, list[Outcome]] = defaultdict(list)
+    numbers = sorted({each.round for row in rows for each in row.rounds})
+    for split, asked in enumerate(itertools.combinations(numbers, ASKED_ROUNDS)):
+        others = [each for each in numbers if each not in asked]
+        half = split % 2
+        bounds = AccuracyBounds()
+        candidates = [candidate_of(_halved(row, asked, half), bounds) for row in rows]
+        truths = [_measured_truth(_halved(row, others, 1 - half)) for row in rows]
+        _ask_all(candidates, truths, found)
+    return found
+
+
+def _ask_all(candidates: Sequence[Candidate], truths: Sequence[Truth], found: dict[str, list[Outcome]]) -> None:
+    for budgets in questions(candidates):
+        for name, rule in RULES.items():
+            found[name].append(judge(rule, candidates, truths, budgets))
+
+
+# Simulation
+
+OPERATORS = {"identity": 0.0, "quantized": 0.3, "early_exit": 4.0, "quantized_early_exit": 4.5}
+PLACEMENTS = ("mobile", "edge", "cloud")
+ITEMS = 2000
+IDENTITY_HIT = 0.88
+
+
+def simulated(datasets: int, *, rounds: int, inputs: int, seed: int) -> dict[str, list[Outcome]]:
+    """Strategies drawn at random, measured at random, asked, and judged by what they were drawn from."""
+    found: dict[str, list[Outcome]] = defaultdict(list)
+    for rng in np.random.default_rng(seed).spawn(datasets):
+        candidates, truths = _drawn(rng, rounds, inputs)
+        _ask_all(candidates, truths, found)
+    return found
+
+
+def _drawn(rng: np.random.Generator, rounds: int, inputs: int) -> tuple[list[Candidate], list[Truth]]:
+    """Log latency = strategy + round + input (shared by all strategies, in part) + rest; hits paired by item."""
+    difficulty = rng.random(ITEMS)
+    reference = difficulty < IDENTITY_HIT
+    shared, sd = rng.normal(size=inputs), {"round": 0.05, "input": 0.2, "rest": 0.08}
+    hits = {name: _hits(rng, reference, drop) for name, drop in OPERATORS.items()}
+    candidates, truths = [], []
+    for operator, placement in itertools.product(OPERATORS, PLACEMENTS):
+        mean = rng.normal(-4.0, 0.4)
+        latency = np.exp(
+            mean
+            + rng.normal(0, sd["round"], (rounds, 1))
+            + sd["input"] * shared
+            + rng.normal(0, sd["rest"], (rounds, inputs))
+        )
+        drop = hit_drop(reference, hits[operator])
+        accuracy = Accuracy(
+            "top1", 100 * float(hits[operator].mean()), drop.drop_pp, ITEMS, hits=hits[operator], drop=drop
+        )
+        candidates.append(Candidate(operator, placement, (placement,), tuple(latency), inputs, accuracy=accuracy))
+        spread = float(np.hypot(sd["input"], sd["rest"]))
+        truths.append(Truth(float(np.exp(mean + 1.2815515655446004 * spread)), OPERATORS[operator]))
+    return candidates, truths
+
+
+def _hits(rng: np.random.Generator, reference: NDArray[np.bool_], drop_pp: float) -> NDArray[np.bool_]:
+    """Loses some of the reference's hits and gains some of its misses, so that the expected drop is `drop_pp`."""
+    if not drop_pp:
+        return reference
+    gain = 0.05
+    lose = (drop_pp / 100 + gain * (1 - IDENTITY_HIT)) / IDENTITY_HIT
+    flips = rng.random(reference.size)
+    return np.where(reference, flips >= lose, flips < gain)
+
+
+def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
+    """One table."""
+    count = len(next(iter(outcomes.values())))
+    print(f"\n### {title}: {count} questions\n")
+    print("| rule | answers | budgets hold | regret: median | mean | p95 | wrong “infeasible” | feasible, no answer |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for name, rows in outcomes.items():
+        chose = [each for each in rows if each.chose]
+        regrets = np.array([each.regret for each in chose if each.regret is not None])
+        feasible = [each for each in rows if each.feasible]
+        wrong = float(np.mean([each.called_infeasible for each in feasible])) if feasible else 0.0
+        silent = float(np.mean([not each.chose for each in feasible])) if feasible else 0.0
+        held = float(np.mean([each.held for each in chose])) if chose else float("nan")
+        shown = (np.median(regrets), regrets.mean(), np.percentile(regrets, 95)) if regrets.size else (np.nan,) * 3
+        numbers = " | ".join(f"{each:.1%}" for each in (held, *shown, wrong, silent))
+        print(f"| {name} | {len(chose)} | {numbers} |")
+
+
+def met(outcomes: dict[str, list[Outcome]]) -> bool:
+    """Whether the recommender keeps its promises."""
+    chose = [each for each in outcomes["recommender"] if each.chose]
+    regrets = [each.regret for each in chose if each.regret is not None]
+    kept = np.mean([each.held for each in chose]) >= CONFIDENCE
+    return bool(kept and np.median(regrets) == 0 and np.mean(regrets) <= MEAN_REGRET_TARGET)
+
+
+def main() -> int:
+    """Measured, then simulated."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", help="with evidence of at least four rounds")
+    parser.add_argument("--datasets", type=int, default=100, help="simulated subjects")
+    options = parser.parse_args()
+    subjects: dict[str, list[StrategyEvidence]] = defaultdict(list)
+    with open_database(options.database) as opened, opened.session() as session:
+        for row in strategy_evidence(session):
+            if row.measured:
+                subjects[row.subject].append(row)
+    together: dict[str, list[Outcome]] = defaultdict(list)
+    for subject, rows in subjects.items():
+        outcomes = measured(rows)
+        report(f"{subject}, measured", outcomes)
+        for name, found in outcomes.items():
+            together[name] += found
+    report("all subjects, measured", together)
+    known = simulated(options.datasets, rounds=5, inputs=100, seed=1)
+    report("simulation, 5 rounds of 100 inputs", known)
+    few = simulated(options.datasets, rounds=3, inputs=30, seed=2)
+    report("simulation, 3 rounds of 30 inputs", few)
+    print(f"\ntargets met: measured {met(together)}, simulated {met(known)} and {met(few)}")
+    return 0 if met(together) and met(known) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Latency against the bandwidth of one link, per strategy, and where the fastest one changes; pure functions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recommender.whatif import LinkRate, StrategyParts, Unpredictable, estimate_s, refusal
+
+_HALVINGS = 30
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One strategy's estimate at each rate; `crosses` tells whether the link is on its way."""
+
+    operator: str
+    placement: str
+    latency_s: tuple[float, ...]
+    crosses: bool
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        return f"{self.operator}@{self.placement}"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """From this rate on, upwards, the fastest strategy is another."""
+
+    bit_per_s: float
+    latency_s: float
+    below: str
+    above: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All strategies of a subject over a range of rates, and the changes of choice in ascending order of the rate."""
+
+    link: str
+    percentile: float
+    bit_per_s: tuple[float, ...]
+    curves: tuple[Curve, ...]
+    crossings: tuple[Crossing, ...]
+    unpredictable: tuple[Unpredictable, ...]
+
+    def fastest(self, index: int) -> Curve:
+        """At the rate of that index."""
+        return min(self.curves, key=lambda curve: curve.latency_s[index])
+
+
+def latency_curves(
+    strategies: Sequence[StrategyParts],
+    link: str,
+    *,
+    low_bit_per_s: float,
+    high_bit_per_s: float,
+    percentile: float = 90.0,
+    points: int = 33,
+) -> Curves:
+    """Predict every strategy at rates from low to high, evenly on a log scale.
+
+    Parameters
+    ----------
+    strategies : sequence of StrategyParts
+        Of one subject in one environment.
+    link : str
+        Both of its directions get the rate.
+    low_bit_per_s, high_bit_per_s : float
+        Finite, above 0, the second above the first.
+    percentile : float
+        Above 0 and below 100.
+    points : int
+        At least 2.
+
+    Returns
+    -------
+    Curves
+
+    Raises
+    ------
+    ValueError
+        For a range that is none, and for a link that no strategy uses, with those that are used.
+    """
+    if not 0 < low_bit_per_s < high_bit_per_s < math.inf or points < 2:
+        raise ValueError(f"rates go from above 0 upwards, got {low_bit_per_s:g} to {high_bit_per_s:g} bit/s")
+    if not 0 < percentile < 100:
+        raise ValueError(f"a percentile is above 0 and below 100, got {percentile!r}")
+    used = sorted({each for parts in strategies for each in parts.links})
+    if link not in used:
+        raise ValueError(f"no strategy uses the link {link!r}; links in use: {', '.join(used) or 'none'}")
+    refused = {(each.operator, each.placement): refusal(each) for each in strategies}
+    able = {
+        f"{each.operator}@{each.placement}": each for each in strategies if not refused[each.operator, each.placement]
+    }
+    rates = np.geomspace(low_bit_per_s, high_bit_per_s, points).tolist()
+    curves = tuple(_curve(parts, link, rates, percentile) for parts in able.values())
+    return Curves(
+        link=link,
+        percentile=percentile,
+        bit_per_s=tuple(rates),
+        curves=curves,
+        crossings=tuple(_crossings(able, curves, link, rates, percentile)),
+        unpredictable=tuple(Unpredictable(*name, reason) for name, reason in refused.items() if reason),
+    )
+
+
+def _curve(parts: StrategyParts, link: str, rates: Sequence[float], percentile: float) -> Curve:
+    crosses = link in parts.links
+    if crosses:
+        latency = tuple(_at(parts, link, rate, percentile) for rate in rates)
+    else:
+        latency = (estimate_s(parts, {}, percentile),) * len(rates)
+    return Curve(parts.operator, parts.placement, latency, crosses)
+
+
+def _at(parts: StrategyParts, link: str, rate: float, percentile: float) -> float:
+    return estimate_s(parts, {link: LinkRate(rate, rate)}, percentile)
+
+
+def _crossings(
+    able: Mapping[str, StrategyParts],
+    curves: Sequence[Curve],
+    link: str,
+    rates: Sequence[float],
+    percentile: float,
+) -> list[Crossing]:
+    """Halve each interval at whose ends different strategies are fastest."""
+    if not curves:
+        return []
+    fastest = [min(curves, key=lambda curve: curve.latency_s[index]).name for index in range(len(rates))]
+    found = []
+    for index in range(len(rates) - 1):
+        below, above = fastest[index], fastest[index + 1]
+        if below == above:
+            continue
+        low, high = rates[index], rates[index + 1]
+        for _ in range(_HALVINGS):
+            middle = math.sqrt(low * high)
+            still = _at(able[below], link, middle, percentile) <= _at(able[above], link, middle, percentile)
+            low, high = (middle, high) if still else (low, middle)
+        found.append(Crossing(high, _at(able[above], link, high, percentile), below, above))
+    return found

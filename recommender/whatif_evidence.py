@@ -1,0 +1,178 @@
+"""What the what-if model starts from, read from the evidence: bytes, probes and samples per setting of the links."""
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import text
+from sqlmodel import Session
+
+from catalog.evidence.tables import MEASUREMENT_COUNTS
+from recommender.whatif import LinkedSamples, LinkRate, StrategyParts
+
+_STRATEGIES = """
+SELECT operator, placement, tiers, latency_key, status, reason FROM strategy
+WHERE declared AND subject = :subject AND environment_id = :environment ORDER BY id
+"""
+_MEASUREMENTS = f"""
+SELECT m.id, m.operator, m.placement, m.latency_key, m.round, m.conditions, m.protocol, e.launcher
+FROM measurement m JOIN environment e ON e.id = m.environment_id
+WHERE m.subject = :subject AND m.environment_id = :environment
+  AND m.id IN (SELECT id FROM measurement WHERE {MEASUREMENT_COUNTS})
+ORDER BY m.started_at, m.id
+"""
+_OF_SUBJECT = "(SELECT id FROM measurement WHERE subject = :subject AND environment_id = :environment)"
+_SAMPLES = (
+    f"SELECT measurement_id, id, input_id, latency_s FROM sample WHERE measurement_id IN {_OF_SUBJECT} ORDER BY 2"
+)
+_LINKS = f"""
+SELECT l.sample_id, l.link, l.sent_bytes, l.received_bytes FROM sample_link l
+JOIN sample s ON s.id = l.sample_id WHERE s.measurement_id IN {_OF_SUBJECT}
+"""
+_PROBES = f"""
+SELECT measurement_id, link, direction, declared_bit_per_s, measured_bit_per_s FROM link_probe
+WHERE measurement_id IN {_OF_SUBJECT}
+"""
+# Evidence of other links counts for a strategy only where it sent the same: another artifact sends other bytes.
+_SAME_BYTES = 0.01
+
+
+def strategy_parts(session: Session, subject: str, environment_id: int) -> tuple[StrategyParts, ...]:
+    """Every applicable declared strategy of a subject in an environment, with all settings of its links.
+
+    Measurements under other links than those declared now are taken in where everything else is the same: tiers,
+    protocol, inputs, and the bytes sent.
+    """
+    reading = _Reading(session, {"subject": subject, "environment": environment_id})
+    return tuple(reading.parts(row) for row in reading.rows(_STRATEGIES) if row["status"] != "inapplicable")
+
+
+class _Reading:
+    """The rows of one subject and environment, fetched set-wise once."""
+
+    def __init__(self, session: Session, values: Mapping[str, Any]) -> None:
+        self._session, self._values = session, values
+        self._measurements: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for row in self.rows(_MEASUREMENTS):
+            row["conditions"], row["protocol"] = _json(row["conditions"]), _json(row["protocol"])
+            self._measurements[row["operator"], row["placement"]].append(row)
+        self._samples: dict[int, list[tuple[int, str, float]]] = defaultdict(list)
+        for row in self.rows(_SAMPLES):
+            self._samples[row["measurement_id"]].append((row["id"], row["input_id"], row["latency_s"]))
+        names = sorted({name for rows in self._samples.values() for _, name, _ in rows})
+        self._index = {name: index for index, name in enumerate(names)}
+        self._bytes: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
+        for row in self.rows(_LINKS):
+            self._bytes[row["sample_id"]][row["link"]] = (row["sent_bytes"], row["received_bytes"])
+        self._probes: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for row in self.rows(_PROBES):
+            self._probes[row["measurement_id"]].append(row)
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._session.execute(text(query), self._values).mappings()]
+
+    def parts(self, strategy: Mapping[str, Any]) -> StrategyParts:
+        name = strategy["operator"], strategy["placement"]
+        groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in self._measurements[name]:
+            groups[row["latency_key"]].append(row)
+        current = groups.pop(strategy["latency_key"], [])
+        if not current:
+            return StrategyParts(*name, (), (), "nothing was measured yet; measure it with: runner fill-catalog")
+        links = _names_in_order(current[0]["conditions"]) or self._links_of(current)
+        hops = _hops(links, _json(strategy["tiers"]), current[0]["conditions"])
+        if hops is None:
+            reason = f"which request uses which of its links ({', '.join(links)}) is not known"
+            return StrategyParts(*name, (), (), reason)
+        now = self._linked(current, links)
+        if now is None:
+            return StrategyParts(*name, hops, (), "the bytes on its links were not recorded with the samples")
+        alike = [rows for rows in groups.values() if links and _alike(rows[0], current[0])]
+        others = [found for rows in alike if (found := self._linked(rows, links)) and _same_bytes(found, now)]
+        return StrategyParts(*name, hops, (now, *others))
+
+    def _links_of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        found = {link for row in rows for each, _, _ in self._samples[row["id"]] for link in self._bytes[each]}
+        return tuple(sorted(found))
+
+    def _linked(self, rows: Sequence[Mapping[str, Any]], links: Sequence[str]) -> LinkedSamples | None:
+        """One setting of the links; None where bytes are missing."""
+        flat = [(row["round"], *each) for row in rows for each in self._samples[row["id"]]]
+        if not flat or any(link not in self._bytes[each] for _, each, _, _ in flat for link in links):
+            return None
+        probes = [probe for row in rows for probe in self._probes[row["id"]]]
+        return LinkedSamples(
+            latency_s=np.array([each[3] for each in flat], dtype=np.float64),
+            round=np.array([each[0] for each in flat], dtype=np.int64),
+            input_index=np.array([self._index[each[2]] for each in flat], dtype=np.int64),
+            sent_bytes={link: np.array([self._bytes[each[1]][link][0] for each in flat]) for link in links},
+            received_bytes={link: np.array([self._bytes[each[1]][link][1] for each in flat]) for link in links},
+            declared=_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s"),
+            probed=_rates(probes, "measured_bit_per_s"),
+            launcher=rows[0]["launcher"],
+        )
+
+
+def _json(value: Any) -> Any:
+    """Queries in plain SQL give JSON as SQLite's text, or as what a server's driver made of it."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _names_in_order(conditions: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(link["name"]) for link in conditions.get("links") or ())
+
+
+def _declared(conditions: Mapping[str, Any]) -> dict[str, LinkRate]:
+    return {
+        link["name"]: LinkRate(link["up_bit_per_s"], link["down_bit_per_s"])
+        for link in conditions.get("links") or ()
+        if link.get("up_bit_per_s") and link.get("down_bit_per_s")
+    }
+
+
+def _rates(probes: Sequence[Mapping[str, Any]], column: str) -> dict[str, LinkRate]:
+    """The median over the probes, per link, where both directions were probed."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for probe in probes:
+        if probe[column] > 0:
+            found[probe["link"]][probe["direction"]].append(probe[column])
+    return {
+        link: LinkRate(float(np.median(ways["up"])), float(np.median(ways["down"])))
+        for link, ways in found.items()
+        if ways["up"] and ways["down"]
+    }
+
+
+def _hops(
+    links: Sequence[str], placement: Sequence[str], conditions: Mapping[str, Any]
+) -> tuple[tuple[str, ...], ...] | None:
+    """Split the route's links where a part runs; None when the route is not known."""
+    if not links:
+        return ()
+    route = [str(tier["name"]) for tier in conditions.get("tiers") or ()]
+    if len(route) != len(links) + 1 or any(tier not in route for tier in placement):
+        return (tuple(links),) if len(links) == 1 else None
+    stops = [0, *(route.index(tier) for tier in placement)]
+    return tuple(tuple(links[first:last]) for first, last in itertools.pairwise(stops) if last > first)
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """The same in everything but the rates of the links."""
+
+    def rest(row: Mapping[str, Any]) -> Any:
+        conditions = {name: value for name, value in row["conditions"].items() if name != "links"}
+        inputs = sorted(row["protocol"].get("input_ids") or ())
+        kept = [
+            {k: v for k, v in link.items() if "bit_per_s" not in k} for link in row["conditions"].get("links") or ()
+        ]
+        return conditions, kept, inputs
+
+    return bool(rest(one) == rest(other))
+
+
+def _same_bytes(one: LinkedSamples, other: LinkedSamples) -> bool:
+    means = ((one.sent_bytes[link].mean(), other.sent_bytes[link].mean()) for link in one.sent_bytes)
+    return all(abs(a - b) <= _SAME_BYTES * b for a, b in means)

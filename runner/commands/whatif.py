@@ -1,0 +1,150 @@
+"""`runner whatif`: latency against the bandwidth of a link, per strategy, and where the choice changes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from catalog.declaration.units import parse_bit_rate
+from catalog.evidence import open_database
+from recommender.snapshot import Snapshots
+from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
+from recommender.whatif_curve import Curves, latency_curves
+from recommender.whatif_evidence import strategy_parts
+from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.errors import RunnerError
+from runner.reports.units import duration, rate
+from runner.reports.whatif_plot import write_svg
+from runner.settings import RunnerSettings
+
+# So many rates fit beside the longest names of strategies, by the width of the terminal.
+_COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
+SubjectArgument = Annotated[str, typer.Argument(help="The model under study")]
+LinkOption = Annotated[
+    str, typer.Option("--link", help="A link and its rate, or a range of rates, e.g. edge-cloud=1mbit..200mbit")
+]
+PercentileOption = Annotated[float, typer.Option("--percentile", min=0.001, max=99.999, help="Of the latency")]
+EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Key (default: the newest complete one)")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="SVG file to write")]
+
+
+def whatif(
+    subject: SubjectArgument,
+    link: LinkOption,
+    database: DatabaseOption = None,
+    percentile: PercentileOption = 90.0,
+    environment: EnvironmentOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict the latency of every strategy on a link of another bandwidth, from its measured parts.
+
+    Columns are rates of the link; predictions carry their interval, and what the link does not touch is as measured.
+    """
+    name, low, high = _parsed(link)
+    parts = _parts(database or RunnerSettings().database, subject, environment)
+    columns = _WIDE_COLUMNS if out.width >= _WIDE or as_json else _COLUMNS
+    try:
+        curves = latency_curves(parts, name, low_bit_per_s=low, high_bit_per_s=high, percentile=percentile)
+        rates = [curves.bit_per_s[round(i * (len(curves.bit_per_s) - 1) / (columns - 1))] for i in range(columns)]
+        answers = [what_if(parts, {name: LinkRate(each, each)}, percentile=percentile) for each in rates]
+    except ValueError as error:
+        raise RunnerError(str(error)) from error
+    if output is not None:
+        _write(curves, output, subject)
+    if as_json:
+        print_json(_json(subject, curves, rates, answers))
+    else:
+        _print(subject, curves, rates, answers)
+
+
+def _parsed(text: str) -> tuple[str, float, float]:
+    name, equals, rates = text.partition("=")
+    first, dots, last = rates.partition("..")
+    if not name or not equals:
+        raise RunnerError(f"--link {text!r} is no link with its rate; write for example edge-cloud=1mbit..200mbit")
+    if not dots:  # one rate: the neighbourhood shows where it lies
+        middle = float(parse_bit_rate(first))
+        return name, middle / 4, middle * 4
+    low, high = float(parse_bit_rate(first)), float(parse_bit_rate(last))
+    if low >= high:
+        raise RunnerError(f"--link {text!r} goes from {rate(low)} to {rate(high)}; write the lower rate first")
+    return name, low, high
+
+
+def _parts(database: str, subject: str, environment: str | None) -> Sequence[StrategyParts]:
+    snapshots = Snapshots(database)
+    try:
+        chosen = snapshots.current().select(subject, environment)
+    finally:
+        snapshots.close()
+    with open_database(database) as opened, opened.session() as session:
+        return strategy_parts(session, subject, chosen.environment.id)
+
+
+def _write(curves: Curves, output: Path, subject: str) -> None:
+    if not curves.curves:
+        raise RunnerError(f"{subject} has no strategy to draw: {curves.unpredictable[0].reason}")
+    try:
+        write_svg(curves, output, subject=subject)
+    except OSError as error:
+        raise RunnerError(f"{output}: cannot be written: {error.strerror}") from error
+    err.print(f"{output}: {len(curves.curves)} curves", soft_wrap=True)
+
+
+def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> None:
+    out.print(_table(subject, curves, rates, answers))
+    for each in curves.crossings:
+        out.print(f"from {rate(each.bit_per_s)} on: {each.above} instead of {each.below} ({duration(each.latency_s)})")
+    if curves.curves and not curves.crossings:
+        out.print(f"the fastest is {curves.fastest(0).name} at every rate shown")
+    for refused in curves.unpredictable:
+        out.print(f"no prediction for {refused.operator}@{refused.placement}: {escape(refused.reason)}")
+    out.print("unloaded, single stream; ± is half the 95 % interval, * was measured and does not use the link")
+
+
+def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> Table:
+    title = f"{subject}: predicted p{curves.percentile:g} latency against {curves.link}"
+    table = Table(title=escape(title), title_justify="left", pad_edge=False)
+    table.add_column("strategy", no_wrap=True)
+    for each in rates:
+        table.add_column(rate(each), justify="right")
+    rows = [{(one.operator, one.placement): one for one in answer.predictions} for answer in answers]
+    fastest = [min((one.estimate_s for one in row.values()), default=0.0) for row in rows]
+    for name in sorted(rows[0], key=lambda key: rows[-1][key].estimate_s):
+        cells = [_cell(row[name], best=row[name].estimate_s == least) for row, least in zip(rows, fastest, strict=True)]
+        table.add_row(
+            f"{name[0]}@{name[1]}" + ("" if rows[0][name].predicted or rows[-1][name].predicted else " *"), *cells
+        )
+    return table
+
+
+def _cell(one: Prediction, *, best: bool) -> str:
+    half = "" if one.low_s is None or one.high_s is None else f" ±{(one.high_s - one.low_s) / 2 / one.estimate_s:.0%}"
+    shown = f"{duration(one.estimate_s)}{half}"
+    return f"[bold]{shown}[/]" if best else shown
+
+
+def _json(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> dict[str, Any]:
+    return {
+        "subject": subject,
+        "link": curves.link,
+        "percentile": curves.percentile,
+        "bit_per_s": curves.bit_per_s,
+        "curves": [vars(each) for each in curves.curves],
+        "crossings": [vars(each) for each in curves.crossings],
+        "predictions": [
+            {"bit_per_s": each, **vars(one)}
+            for each, answer in zip(rates, answers, strict=True)
+            for one in answer.predictions
+        ],
+        "unpredictable": [vars(each) for each in curves.unpredictable],
+    }
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(epilog=example("runner whatif fashion-resnet --link edge-cloud=1mbit..200mbit -o whatif.svg"))(whatif)

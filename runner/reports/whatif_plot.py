@@ -1,0 +1,117 @@
+"""Latency against bandwidth as an SVG file of its own: both axes logarithmic, changes of choice marked and named."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from recommender.whatif_curve import Curve, Curves
+from runner.reports.html.drawing import Axis, Figure, fitted, line, padded, seconds_tick, svg, text
+from runner.reports.html.markup import Html, number, tag
+from runner.reports.units import duration, rate
+
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 800.0, 60.0, 500.0, 34.0, 360.0
+_LINE = 13.0
+_STYLE = """
+svg { background: #fff; font-family: system-ui, "DejaVu Sans", sans-serif; }
+text { font-size: 11px; fill: #1b1f24; } .small { font-size: 10px; } .title { font-size: 13px; font-weight: 600; }
+.grid { stroke: #d0d7de; stroke-width: .7; } .flat { fill: none; stroke: #8c959f; stroke-width: 1; }
+.moving { fill: none; stroke: #0b4f8a; stroke-width: 1.2; } .best { fill: none; stroke: #b35900; stroke-width: 3; }
+.leader { stroke: #d0d7de; stroke-width: .7; } .crossing { stroke: #b35900; stroke-width: 1; stroke-dasharray: 3 3; }
+.chosen { font-weight: 600; fill: #8a4400; }
+"""
+
+
+def whatif_svg(found: Curves, *, subject: str) -> str:
+    """The figure as a document."""
+    across = Axis(found.bit_per_s[0], found.bit_per_s[-1], _LEFT, _RIGHT, logarithmic=True)
+    values = [value for curve in found.curves for value in curve.latency_s]
+    up = Axis(*padded(min(values), max(values), logarithmic=True), _BOTTOM, _TOP, logarithmic=True)
+    names = list(_names(found, up))
+    chosen = {found.fastest(index).name for index in range(len(found.bit_per_s))}
+    notes = [
+        f"from {rate(each.bit_per_s)}: {each.above} instead of {each.below}, {duration(each.latency_s)}"
+        for each in found.crossings
+    ] or [f"the fastest is {found.fastest(0).name} at every rate shown"]
+    below = max(_BOTTOM + 50, max((y for _, y in names), default=0.0) + 24)
+    shapes: list[Html] = [
+        tag("style", Html(_STYLE)),
+        text(_LEFT, 18, fitted(f"{subject}: latency against {found.link}", 600, size=13), class_="title"),
+        *_grid(across, up),
+        *(_path(curve, found, across, up, "moving" if curve.crosses else "flat") for curve in found.curves),
+        _best(found, across, up),
+        *(
+            line(across.at(each.bit_per_s), _TOP, across.at(each.bit_per_s), _BOTTOM, "crossing")
+            for each in found.crossings
+        ),
+        *(shape for curve, y in names for shape in _name(curve, y, up, curve.name in chosen)),
+        text(
+            (_LEFT + _RIGHT) / 2,
+            _BOTTOM + 30,
+            f"bandwidth of {found.link}, both directions, log scale",
+            anchor="middle",
+        ),
+        *(text(_LEFT, below + 14 * row, note, class_="small") for row, note in enumerate(notes)),
+        text(_LEFT, below + 14 * len(notes), _explained(found), class_="small"),
+    ]
+    figure = Figure(
+        title=f"Predicted latency of {subject} against the bandwidth of {found.link}",
+        description="; ".join(notes),
+        height=below + 14 * len(notes) + 14,
+        shapes=shapes,
+        width=_WIDTH,
+    )
+    drawn = svg(figure, id_="whatif")
+    return drawn.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{number(_WIDTH)}" ', 1) + "\n"
+
+
+def write_svg(found: Curves, path: Path, *, subject: str) -> None:
+    """Write the document."""
+    path.write_text(whatif_svg(found, subject=subject), encoding="utf-8")
+
+
+def _explained(found: Curves) -> str:
+    return (
+        f"p{found.percentile:g}, unloaded, single stream, predicted; grey: not over {found.link}; orange: the fastest"
+    )
+
+
+def _grid(across: Axis, up: Axis) -> Iterator[Html]:
+    for value in across.ticks():
+        yield line(across.at(value), _TOP, across.at(value), _BOTTOM, "grid")
+        yield text(across.at(value), _BOTTOM + 14, rate(value), class_="small", anchor="middle")
+    for value in up.ticks():
+        yield line(_LEFT, up.at(value), _RIGHT, up.at(value), "grid")
+        yield text(_LEFT - 5, up.at(value) + 3.5, seconds_tick(value), class_="small", anchor="end")
+
+
+def _path(curve: Curve, found: Curves, across: Axis, up: Axis, class_: str) -> Html:
+    return _polyline(found.bit_per_s, curve.latency_s, across, up, class_)
+
+
+def _best(found: Curves, across: Axis, up: Axis) -> Html:
+    points = [(value, found.fastest(index).latency_s[index]) for index, value in enumerate(found.bit_per_s)]
+    points = sorted(points + [(each.bit_per_s, each.latency_s) for each in found.crossings])
+    return _polyline([x for x, _ in points], [y for _, y in points], across, up, "best")
+
+
+def _polyline(xs: Sequence[float], ys: Sequence[float], across: Axis, up: Axis, class_: str) -> Html:
+    places = " ".join(f"{number(across.at(x))},{number(up.at(y))}" for x, y in zip(xs, ys, strict=True))
+    return tag("polyline", points=places, class_=class_)
+
+
+def _names(found: Curves, up: Axis) -> Iterator[tuple[Curve, float]]:
+    """Each name beside the right end of its curve; where names would cover each other they move down, then up."""
+    ordered = sorted(found.curves, key=lambda each: -each.latency_s[-1])
+    places: list[float] = []
+    for curve in ordered:
+        places.append(max(up.at(curve.latency_s[-1]) + 3.5, places[-1] + _LINE if places else 0.0))
+    limit = max(_BOTTOM, _TOP + _LINE * len(places))
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], limit)
+        limit = places[index] - _LINE
+    yield from zip(ordered, places, strict=True)
+
+
+def _name(curve: Curve, y: float, up: Axis, chosen: bool) -> Iterator[Html]:
+    yield line(_RIGHT, up.at(curve.latency_s[-1]), _RIGHT + 14, y - 3.5, "leader")
+    label = fitted(curve.name, _WIDTH - _RIGHT - 22, size=10)
+    yield text(_RIGHT + 17, y, label, class_="small chosen" if chosen else "small")
