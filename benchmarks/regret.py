@@ -22,6 +22,7 @@ from catalog.evidence import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.strategy_evidence import AccuracyEvidence, StrategyEvidence
 from catalog.statistics import hit_drop
+from recommender.accuracy_bounds import AccuracyBounds
 from recommender.ranking import Accuracy, Budgets, Candidate, LatencyBudget, estimate, recommend
 from recommender.snapshot import candidate_of
 
@@ -192,7 +193,8 @@ def measured(rows: Sequence[StrategyEvidence]) -> dict[str, list[Outcome]]:
     for split, asked in enumerate(itertools.combinations(numbers, ASKED_ROUNDS)):
         others = [each for each in numbers if each not in asked]
         half = split % 2
-        candidates = [candidate_of(_halved(row, asked, half)) for row in rows]
+        bounds = AccuracyBounds()
+        candidates = [candidate_of(_halved(row, asked, half), bounds) for row in rows]
         truths = [_measured_truth(_halved(row, others, 1 - half)) for row in rows]
         _ask_all(candidates, truths, found)
     return found

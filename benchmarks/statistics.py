@@ -11,11 +11,14 @@ from pathlib import Path
 # Run as a file, this module would stand before the standard library's `statistics`, which others import.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
+import argparse
 import gc
 import itertools
+import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 import numpy as np
@@ -23,7 +26,13 @@ import scikit_posthocs
 import scipy.stats
 from numpy.typing import NDArray
 
+from benchmarks.growth_figure import Growth, growth_svg
+from catalog.analysis import AnalysisSettings
+from catalog.evidence import Database, open_database
+from catalog.exchange import import_files
 from catalog.statistics import Family, StudiedOperator, SubjectAnalysis, analyse_families, study_families
+from runner.analysing import store_missing
+from runner.reports.html import gather_report, render_report
 
 Latencies = Mapping[str, NDArray[np.float64]]
 
@@ -45,11 +54,18 @@ SAMPLES_PER_STRATEGY = 500
 
 def main() -> None:
     """Print everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--figure", type=Path, help="SVG file to write the growth to")
+    figure = parser.parse_args().figure
     compare_with_loops()
     print()
-    grow_by_subjects()
+    store_and_report()
     print()
-    grow_one_family()
+    growth = {"18 strategies a subject": grow_by_subjects()}
+    print()
+    growth["one family of all"] = grow_one_family()
+    if figure is not None:
+        figure.write_text(growth_svg(growth), encoding="utf-8")
 
 
 def compare_with_loops() -> None:
@@ -65,25 +81,60 @@ def compare_with_loops() -> None:
     print(f"  loop over scipy, scikit-posthocs and a naive delta {slow:8.3f} s   ratio {slow / fast:.1f}")
 
 
-def grow_by_subjects() -> None:
+def store_and_report() -> None:
+    """The same size through the product: rows imported, both analyses with 2,000 resamples stored, the page written."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "study.csv"
+        rows.write_text("\n".join(["subject,operator,placement,input_id,repetition,latency_s,round", *_rows(), ""]))
+        with open_database(Path(folder) / "study.db", create=True) as opened:
+            imported = _timed(partial(import_files, opened, [rows]))
+            stored = _timed(partial(store_missing, opened, AnalysisSettings()))
+            reported = _timed(partial(_report, opened))
+    print(f"Through the database, 72 strategies x {SAMPLES_PER_STRATEGY}, in 5 rounds of 100 inputs:")
+    print(f"  import the rows of CSV                             {imported:8.2f} s")
+    print(f"  all tests and intervals, 2,000 resamples, stored   {stored:8.2f} s")
+    print(f"  analyse again and write the report                 {reported:8.2f} s")
+
+
+def _rows() -> Iterator[str]:
+    rng = np.random.default_rng(3)
+    for subject, name in itertools.product("abcd", STRATEGIES):
+        operator, placement = name.split("@")
+        center, inputs = rng.normal(-3, 0.5), rng.normal(0, 0.3, 100)
+        for number in range(1, 6):
+            values = np.exp(center + rng.normal(0, 0.05) + inputs + rng.normal(0, 0.05, 100))
+            for item, value in enumerate(values):
+                yield f"{subject},{operator},{placement},{item}.jpg,0,{value:.6f},{number}"
+
+
+def _report(opened: Database) -> None:
+    with opened.session() as session:
+        render_report(gather_report(session), made_at=datetime.now(UTC))
+
+
+def grow_by_subjects() -> list[Growth]:
     """More subjects of 18 strategies each."""
     print(f"More subjects of {len(STRATEGIES)} strategies x {SAMPLES_PER_STRATEGY}, nine families each:")
     print("  strategies        s   s per strategy   MiB at the peak")
     rng = np.random.default_rng(1)
+    found = []
     for strategies in (252, 504, 1008):
         subjects = [_samples(rng, STRATEGIES) for _ in range(strategies // len(STRATEGIES))]
-        _print_growth(strategies, partial(_all, analyse_families, subjects))
+        found.append(_growth(strategies, partial(_all, analyse_families, subjects)))
+    return found
 
 
-def grow_one_family() -> None:
+def grow_one_family() -> list[Growth]:
     """More strategies in a single family, so that every one is compared with every other."""
     print(f"One family of all strategies x {SAMPLES_PER_STRATEGY}, every pair compared:")
     print("  strategies        s   s per strategy   MiB at the peak")
     rng = np.random.default_rng(2)
+    found = []
     for strategies in (250, 500, 1000):
         names = tuple(f"operator{number}@edge" for number in range(strategies))
         samples, family = _samples(rng, names), Family("operators@edge", "operators", (), names)
-        _print_growth(strategies, partial(analyse_families, samples, [family]))
+        found.append(_growth(strategies, partial(analyse_families, samples, [family])))
+    return found
 
 
 def _samples(rng: np.random.Generator, names: Sequence[str]) -> Latencies:
@@ -138,14 +189,15 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _print_growth(strategies: int, work: Callable[[], object]) -> None:
-    """Memory is traced in a run of its own, because tracing costs time."""
+def _growth(strategies: int, work: Callable[[], object]) -> Growth:
+    """Measured and printed. Memory is traced in a run of its own, because tracing costs time."""
     seconds = _timed(work)
     tracemalloc.start()
     work()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     print(f"  {strategies:10d} {seconds:8.2f} {seconds / strategies:16.5f} {peak / 2**20:17.1f}")
+    return Growth(strategies, seconds, peak / 2**20)
 
 
 if __name__ == "__main__":

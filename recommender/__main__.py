@@ -18,9 +18,8 @@ from recommender.settings import RecommenderSettings
 from recommender.snapshot import Snapshots
 
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+_MOST_CONNECTIONS = 1000
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-
-_LOOPBACK = ("127.", "localhost", "::1")
 
 
 @cli.command(epilog="[dim]Example:[/] recommender --port 8080 --database tierwise.db")
@@ -30,14 +29,28 @@ def serve(
     database: Annotated[
         str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
     ] = None,
+    without_key: Annotated[
+        bool | None, typer.Option("--without-key", help="Listen beyond loopback without TIERWISE_API_KEY")
+    ] = None,
 ) -> None:
-    """Answer questions about the measured evidence over HTTP."""
-    given = {"host": host, "port": port, "database": database}
+    """Answer questions about the measured evidence over HTTP, and on a page.
+
+    Beyond loopback it wants an API key, from the environment: TIERWISE_API_KEY.
+    """
+    given = {"host": host, "port": port, "database": database, "without_key": without_key}
     settings = RecommenderSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings.require_protection()
     subject = _check(settings.database)
     listener = _listen(settings.host, settings.port)
     _announce(settings, listener.getsockname()[1], subject)
-    config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        limit_concurrency=_MOST_CONNECTIONS,
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -89,11 +102,12 @@ def _listen(host: str, port: int) -> socket.socket:
 def _announce(settings: RecommenderSettings, port: int, subject: str) -> None:
     named = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{named}:{port}"
-    err.print(f"Tierwise recommender on {url}  (API page: {url}/docs; Ctrl-C stops it)", markup=False)
-    if not settings.host.startswith(_LOOPBACK):
-        err.print("[yellow]warning:[/] there is no authentication: everybody who reaches this address can ask")
+    err.print(f"Tierwise recommender on {url}  (a page to ask on; API: {url}/docs; Ctrl-C stops it)", markup=False)
+    if not settings.loopback and settings.api_key is None:
+        err.print("[yellow]warning:[/] there is no API key: everybody who reaches this address can ask")
     question = json.dumps({"subject": subject, "max_latency_s": 0.2, "max_accuracy_drop_pp": 1.0})
-    err.print(f"  curl -s {url}/recommend -H 'content-type: application/json' -d '{question}'", markup=False)
+    key = "" if settings.api_key is None else ' -H "X-API-Key: $TIERWISE_API_KEY"'
+    err.print(f"  curl -s {url}/recommend{key} -H 'content-type: application/json' -d '{question}'", markup=False)
 
 
 def _fail(message: str, *, code: int = 1) -> None:

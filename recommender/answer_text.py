@@ -73,7 +73,7 @@ def _rows(answer: RecommendResponse) -> list[tuple[str, StrategyOut, str]]:
     if answer.recommendation is not None:
         rows.append(("✓", answer.recommendation, "recommended"))
     rows += [(" ", each, f"{each.latency_ratio:.2f} × latency") for each in answer.alternatives]
-    rows += [("?", each, each.reason) for each in answer.undecided]
+    rows += [("?", each, "within, unproven" if each.kind == "unproven" else each.reason) for each in answer.undecided]
     rows += [("✗", each, _short(each)) for each in answer.near_misses]
     return rows
 
@@ -105,6 +105,9 @@ def _numbers(each: StrategyOut) -> Iterator[str]:
 
 def _notes(answer: RecommendResponse) -> Iterator[str]:
     yield from answer.warnings
+    unproven = next((each for each in answer.undecided if each.kind == "unproven"), None)
+    if unproven is not None:
+        yield f"unproven, e.g. {unproven.operator} on {unproven.placement}: {unproven.reason}"
     if answer.undecided:
         yield f"to decide more: {answer.undecided[0].to_do}"
     missing = [each for each in answer.not_considered if each.command is not None]

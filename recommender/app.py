@@ -6,14 +6,16 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from recommender import api_page, problems
+from recommender import api_page, evidence_routes, problems, question_page, routes, service_routes
+from recommender.answer_cache import AnswerCache
 from recommender.body_limit import BodyLimit
-from recommender.routes import router
+from recommender.evidence_lookup import EvidenceLookup
+from recommender.metrics import MetricsMiddleware, ServiceMetrics
+from recommender.protection import ApiKey, SafeHeaders, TimeLimit
 from recommender.settings import RecommenderSettings
 from recommender.snapshot import Snapshots
-
-MAX_BODY_BYTES = 64 * 1024
 
 _DESCRIPTION = """\
 Which operator on which tier: budgets in, a strategy with its measured evidence out.
@@ -24,8 +26,12 @@ Errors are problem details (RFC 9457). Evidence comes from `runner fill-catalog`
 
 
 def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
-    """Build the application; the database is opened at the first question and may come into being later."""
+    """Build the application; the database is opened at the first question and may come into being later.
+
+    Raises `Unprotected` when the settings name an address that others reach, without a key.
+    """
     chosen = settings or RecommenderSettings()
+    chosen.require_protection()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,12 +46,35 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
         docs_url=None,  # the stock page loads its scripts from a content network
         redoc_url=None,
     )
-    app.state.snapshots = Snapshots(chosen.database)
-    app.include_router(router)
+    held = Snapshots(chosen.database)
+    app.state.snapshots = held
+    app.state.answers = AnswerCache(held)
+    app.state.lookup = EvidenceLookup(chosen.database)
+    app.state.metrics = ServiceMetrics(held)
+    for resources in (routes, evidence_routes, service_routes):
+        app.include_router(resources.router)
     api_page.install(app)
-    app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES)
+    question_page.install(app)
     problems.install(app)
+    _wrap(app, chosen)
     return app
+
+
+def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
+    """The middleware from the inside out: the last one added sees a request first."""
+    app.add_middleware(BodyLimit, limit_bytes=chosen.max_body_bytes)
+    if chosen.api_key is not None:
+        app.add_middleware(ApiKey, key=chosen.api_key.get_secret_value())
+    if chosen.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=chosen.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key"],
+        )
+    app.add_middleware(TimeLimit, limit_s=chosen.max_request_s)
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
 
 
 class _Service(FastAPI):

@@ -8,14 +8,20 @@ RecommenderError
 ├── NotDeclared               a name that the evidence does not know
 │   ├── UnknownSubject
 │   ├── UnknownSlo
-│   └── UnknownEnvironment
-└── BodyTooLarge              a request beyond what any question needs
+│   ├── UnknownEnvironment
+│   ├── UnknownStrategy
+│   └── UnknownEvidence
+├── BodyTooLarge              a request beyond what any question needs
+├── TooSlow                   a request that took longer than it may
+├── NotAuthorized             a request without the API key
+└── Unprotected               a start that would let everybody ask
 """
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 FILL_COMMAND = "runner fill-catalog"
+_LISTED = 50
 
 
 class RecommenderError(Exception):
@@ -56,13 +62,13 @@ class NotDeclared(RecommenderError):
 
     what = "name"
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         self.name = name
         self.known = tuple(sorted(known))
         self.nearest = next(iter(get_close_matches(name[:200], self.known, n=1)), None)
-        listed = ", ".join(self.known) if self.known else "none so far"
+        listed = where or f"known: {_listed(self.known)}"
         hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
-        super().__init__(f"{self.what} {_shown(name)} is not in the evidence; known: {listed}.{hint}")
+        super().__init__(f"{self.what} {_shown(name)} is not in the evidence; {listed}.{hint}")
 
 
 class UnknownSubject(NotDeclared):
@@ -83,12 +89,64 @@ class UnknownEnvironment(NotDeclared):
     what = "environment"
 
 
+class UnknownStrategy(NotDeclared):
+    """No strategy of that id is declared."""
+
+    what = "strategy"
+
+
+class UnknownEvidence(NotDeclared):
+    """Nothing was recorded under that key."""
+
+    what = "evidence id"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, (), where="GET /strategies/{id} names those of a strategy")
+
+
 class BodyTooLarge(RecommenderError):
     """A request body beyond the limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         super().__init__(f"the request body is larger than {limit_bytes} bytes; a question is one small JSON object")
+
+
+class TooSlow(RecommenderError):
+    """A request beyond the time limit."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        super().__init__(
+            f"the request took longer than {limit_s:g} s, the limit of this service; ask again or ask less"
+        )
+
+
+class NotAuthorized(RecommenderError):
+    """No API key, or another one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this service wants its API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'"
+        )
+
+
+class Unprotected(RecommenderError):
+    """An address that others reach, without a key."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(
+            f"listening on {host!r} would let everybody who reaches it ask; set TIERWISE_API_KEY, "
+            "or listen on 127.0.0.1, or allow it with --without-key"
+        )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    if not names:
+        return "none so far"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _shown(name: str) -> str:

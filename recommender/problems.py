@@ -17,9 +17,13 @@ from recommender.errors import (
     DatabaseVersionMismatch,
     EvidenceUnavailable,
     NoEvidence,
+    NotAuthorized,
     NotDeclared,
+    TooSlow,
     UnknownEnvironment,
+    UnknownEvidence,
     UnknownSlo,
+    UnknownStrategy,
     UnknownSubject,
 )
 from recommender.schemas import FieldProblem, Problem
@@ -42,9 +46,13 @@ TABLE: Mapping[type[Exception], Kind] = {
     UnknownSubject: Kind(404, "unknown-subject", "Unknown subject"),
     UnknownSlo: Kind(404, "unknown-slo", "Unknown SLO"),
     UnknownEnvironment: Kind(404, "unknown-environment", "Unknown environment"),
+    UnknownStrategy: Kind(404, "unknown-strategy", "Unknown strategy"),
+    UnknownEvidence: Kind(404, "unknown-evidence", "Unknown evidence"),
     NotDeclared: Kind(404, "not-declared", "Unknown name"),
+    NotAuthorized: Kind(401, "not-authorized", "The API key is missing or wrong"),
     RequestValidationError: Kind(422, "invalid-request", "The request is not valid"),
     BodyTooLarge: Kind(413, "body-too-large", "The request body is too large"),
+    TooSlow: Kind(503, "too-slow", "The request took too long"),
     DatabaseMissing: Kind(503, "database-missing", "There is no evidence database"),
     NoEvidence: Kind(503, "no-evidence", "Nothing has been measured yet"),
     DatabaseVersionMismatch: Kind(503, "database-version", "The evidence database has another version"),
@@ -61,8 +69,14 @@ def install(app: FastAPI) -> None:
 
 def problem_response(error: Exception, instance: str) -> Response:
     """The response for an error raised while answering `instance`."""
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else _headers(error)
+    return _render(problem_for(error, instance), headers)
+
+
+def problem_for(error: Exception, instance: str) -> Problem:
+    """The problem document alone, for answers that hold several."""
     if isinstance(error, HTTPException):
-        return _render(_http_problem(error, instance), dict(error.headers or {}))
+        return _http_problem(error, instance)
     kind = next(TABLE[each] for each in type(error).__mro__ if each in TABLE)
     extra: dict[str, Any] = {}
     detail = str(error)
@@ -74,10 +88,15 @@ def problem_response(error: Exception, instance: str) -> Response:
         detail = "; ".join(f"{each.field}: {each.allowed}, got {each.got}" for each in refused[:5])
     elif kind.status == 500:
         detail = "the error is in the service's log; the request was not at fault"
-    body = Problem(
+    return Problem(
         type=_TYPE_PREFIX + kind.slug, title=kind.title, status=kind.status, detail=detail, instance=instance, **extra
     )
-    return _render(body, {"retry-after": "5"} if kind.status == 503 else {})
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem responses of a route, for OpenAPI."""
+    titles = {status: [kind.title for kind in TABLE.values() if kind.status == status] for status in statuses}
+    return {status: {"model": Problem, "description": " / ".join(titles[status])} for status in statuses}
 
 
 def field_problem(error: Mapping[str, Any]) -> FieldProblem:
@@ -97,6 +116,11 @@ def field_problem(error: Mapping[str, Any]) -> FieldProblem:
         case _:
             allowed, got = str(error.get("msg", "another value")), _shown(error.get("input"))
     return FieldProblem(field=".".join(names)[:_SHOWN_CHARACTERS] or "(body)", got=got, allowed=allowed)
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    status = next(TABLE[each].status for each in type(error).__mro__ if each in TABLE)
+    return {503: {"retry-after": "5"}, 401: {"www-authenticate": "Bearer"}}.get(status, {})
 
 
 def _http_problem(error: HTTPException, instance: str) -> Problem:

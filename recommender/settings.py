@@ -1,14 +1,44 @@
 """What an operator of the service can set: `TIERWISE_<NAME>` in the environment, or an option of the command."""
 
-from pydantic import Field
+import ipaddress
+
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from recommender.errors import Unprotected
 
 
 class RecommenderSettings(BaseSettings):
-    """Loopback unless told otherwise: the service has no authentication of its own."""
+    """Loopback unless told otherwise; elsewhere only with an API key, or when told that none is wanted."""
 
     model_config = SettingsConfigDict(env_prefix="TIERWISE_", frozen=True, extra="ignore")
 
     database: str = Field(default="tierwise.db", description="SQLite file or database URL with the evidence")
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")
+    api_key: SecretStr | None = Field(
+        default=None, min_length=16, description="Key that every request for evidence must bring"
+    )
+    without_key: bool = Field(default=False, description="Listen beyond loopback without a key all the same")
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description='Origins whose pages may ask, as JSON: ["https://dash.example.org"]; none by default'
+    )
+    max_body_bytes: int = Field(default=64 * 1024, ge=1024, description="Largest request body")
+    max_request_s: float = Field(
+        default=30.0, gt=0, allow_inf_nan=False, description="Longest time from a request's head to its response"
+    )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.split("%")[0]).is_loopback
+        except ValueError:
+            return False
+
+    def require_protection(self) -> None:
+        """Refuse an address that others reach without a key; raises `Unprotected`."""
+        if not self.loopback and self.api_key is None and not self.without_key:
+            raise Unprotected(self.host)

@@ -12,16 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
 from catalog.evidence import Database, open_database
-from catalog.evidence.store import AccuracyEvidence, SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
-from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
+from catalog.evidence.store import SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
+from recommender.accuracy_bounds import AccuracyBounds
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence import Environment, Evidence, Known, Slo, SubjectEvidence
-from recommender.ranking import Accuracy, Candidate, LatencyBudget
+from recommender.ranking import Candidate, LatencyBudget
 
 # Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
 _BLIND_REFRESH_S = 2.0
-# The same evidence gives the same bounds.
-_SEED = 1
 
 
 class Snapshots:
@@ -38,6 +36,7 @@ class Snapshots:
         self._watch: Any = None
         self._inode: tuple[int, int] | None = None
         self._seen: Hashable = None
+        self._bounds = AccuracyBounds()
         self._evidence: Evidence | None = None
 
     def current(self) -> Evidence:
@@ -46,7 +45,7 @@ class Snapshots:
             opened = self._open()
             change = self._change(opened)
             if self._evidence is None or change != self._seen:
-                self._evidence = load(opened)
+                self._evidence = load(opened, self._bounds)
                 self._seen = change
             if not self._evidence.measured:
                 raise NoEvidence(self.database)
@@ -86,7 +85,7 @@ class Snapshots:
         self._watch = self._opened = self._evidence = None
 
 
-def load(database: Database) -> Evidence:
+def load(database: Database, bounds: AccuracyBounds | None = None) -> Evidence:
     """Read everything in one transaction, so that the picture is of one moment.
 
     In SQLite every transaction is one; servers must be asked.
@@ -97,7 +96,9 @@ def load(database: Database) -> Evidence:
         groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
         for row in strategy_evidence(session):
             groups.setdefault((row.subject, row.environment.id), []).append(row)
-        parts = [_subject(members) for members in groups.values()]
+        drawn = bounds or AccuracyBounds()
+        parts = [_subject(members, drawn) for members in groups.values()]
+        drawn.forget_unused()
         return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)])
 
 
@@ -127,7 +128,7 @@ def _inode(database: str) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _subject(members: list[StrategyEvidence]) -> SubjectEvidence:
+def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds) -> SubjectEvidence:
     first = members[0]
     it = first.environment
     finished = [each.finished_at for row in members for each in row.rounds]
@@ -146,13 +147,13 @@ def _subject(members: list[StrategyEvidence]) -> SubjectEvidence:
             created_at=it.created_at,
             imported_from=None if it.origin is None else it.origin.name,
         ),
-        strategies=tuple(_known(row) for row in members),
+        strategies=tuple(_known(row, bounds) for row in members),
         inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),
         last_measured_at=max(finished, default=it.created_at),
     )
 
 
-def _known(row: StrategyEvidence) -> Known:
+def _known(row: StrategyEvidence, bounds: AccuracyBounds) -> Known:
     applicable = row.status != "inapplicable"
     return Known(
         operator=row.operator,
@@ -160,13 +161,13 @@ def _known(row: StrategyEvidence) -> Known:
         status=row.status,
         reason=row.reason,
         rounds_declared=row.rounds_declared,
-        candidate=candidate_of(row) if applicable and row.measured else None,
+        candidate=candidate_of(row, bounds) if applicable and row.measured else None,
         artifact_sha256={each.file: each.sha256 for each in row.files},
         judged=row.task != "any",
     )
 
 
-def candidate_of(row: StrategyEvidence) -> Candidate:
+def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
     """What ranking needs of a measured strategy."""
     masks = [row.round == each.round for each in row.rounds]
     return Candidate(
@@ -175,7 +176,7 @@ def candidate_of(row: StrategyEvidence) -> Candidate:
         tiers=row.tiers,
         latency_s=tuple(row.latency_s[mask] for mask in masks),
         inputs=min(np.unique(row.input_index[mask]).size for mask in masks),
-        accuracy=_accuracy(row),
+        accuracy=bounds.accuracy(row),
         accuracy_missing=None if row.accuracy else _no_accuracy(row),
         size_bytes=row.size_bytes,
         sent_bytes=_sent(row),
@@ -197,41 +198,6 @@ def _no_accuracy(row: StrategyEvidence) -> str:
     if row.task == "any":
         return "the subject is declared without labels (task: any), so it has latencies only"
     return f"the accuracy of {row.operator} has not been measured yet"
-
-
-def _accuracy(row: StrategyEvidence) -> Accuracy | None:
-    """With what its bounds need, drawn once per snapshot."""
-    found = row.accuracy
-    if found is None:
-        return None
-    hits = found.top1 if found.metric in ("top1", "agreement") and found.top1.size else None
-    pixels = found.intersection_px.size > 0
-    flawless = (found.union_px, found.union_px)
-    return Accuracy(
-        metric=found.metric,
-        accuracy_pct=found.accuracy_pct,
-        drop_pp=row.drop_pp,
-        items=found.items,
-        hits=hits,
-        short=mean_iou_drop(flawless, (found.intersection_px, found.union_px), rng=_SEED) if pixels else None,
-        drop=_drop(found, row.reference),
-    )
-
-
-def _drop(found: AccuracyEvidence, reference: AccuracyEvidence | None) -> AccuracyDrop | None:
-    """Paired by item; None where either has no items."""
-    if reference is None:
-        return None
-    items = pair_items(reference.item_ids, found.item_ids)
-    if not items.reference.size:
-        return None
-    if found.top1.size and reference.top1.size:
-        return hit_drop(reference.top1[items.reference], found.top1[items.candidate])
-    if found.intersection_px.size and np.array_equal(found.class_ids, reference.class_ids):
-        first = (reference.intersection_px[items.reference], reference.union_px[items.reference])
-        second = (found.intersection_px[items.candidate], found.union_px[items.candidate])
-        return mean_iou_drop(first, second, rng=_SEED)
-    return None
 
 
 def _doubts(row: StrategyEvidence) -> Iterator[str]:

@@ -35,8 +35,9 @@ from runner.launchers import Selection, select_launcher
 from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
-from runner.reports import leaderboard_tables, with_ranges
+from runner.reports import leaderboard_tables, with_analysis
 from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
+from runner.reports.leaderboard import of_family, sparklines
 from runner.reports.links import links_table
 from runner.reports.units import duration
 from runner.reports.verdicts import advice, broken_table, rules_table
@@ -339,18 +340,23 @@ def _print_verdicts(present: Sequence[Judged], changed: int, *, stored: bool) ->
 def leaderboard(
     database: DatabaseOption = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Only its strategies, such as operators@edge")] = None,
     columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
     """Print every strategy with evidence, fastest first, per subject; --columns adds what each tier pays for it.
 
-    The first column is the range of ranks that is possible: strategies are tied until they are shown to differ (see
-    runner rank).
+    The first column is the range of ranks that is possible, by the median: strategies that share a letter are not shown
+    to differ (see runner rank). A narrow terminal shows fewer columns; --csv and --json have all.
     """
     costs = chosen_costs(columns) if columns is not None else ()
     with _database(database).session() as session:
-        rows = with_ranges(store.leaderboard(session, subject=subject), store.rank_ranges(session))
+        rows = with_analysis(store.leaderboard(session, subject=subject), store.rankings(session))
+        if family is not None:
+            rows = of_family(rows, store.family_members(session), family)
+        plain = as_json or as_csv
+        evidence = () if plain else store.strategy_evidence(session, subject=subject)
         paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
         inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
@@ -361,7 +367,8 @@ def leaderboard(
     if as_csv:
         print_csv(rows)
         return
-    for table in (*leaderboard_tables(rows), *(cost_tables(rows, paid, costs) if costs else ())):
+    tables = leaderboard_tables(rows, sparklines(evidence), width=out.width)
+    for table in (*tables, *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()
     for each in inapplicable:

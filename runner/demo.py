@@ -81,7 +81,7 @@ def _await_ready(url: str, service: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline and service.poll() is None:
         try:
-            if httpx.get(f"{url}/healthz", timeout=1.0).is_success:
+            if httpx.get(f"{url}/readyz", timeout=1.0).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.1)

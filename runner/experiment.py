@@ -186,7 +186,8 @@ def evaluate(
     with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
         _load_parts(deployment, setup)
         tier = deployment.tiers[first]
-        command = Evaluate(model=setup.subject, items_file=f"{tier.path('items')}/{items.name}")
+        path = f"{tier.path('items')}/{items.name}"
+        command = Evaluate(model=setup.subject, items_file=path, k=setup.postprocess.k)
         return EvaluateResult.from_json(tier.call(command.to_json(), on_event=progress, deadline_s=3600.0))
 
 

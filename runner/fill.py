@@ -25,6 +25,7 @@ from runner.plan import Keyed, MissingAccuracy, MissingRound, Plan
 from runner.setups import Setups
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
+from tierserver.tensors import read_tensors
 
 
 class Watcher(Interface):
@@ -161,7 +162,10 @@ class Filler:
         settings = Preprocess.from_json(subject.preprocess)
 
         def calibration(count: int) -> list[NDArray[np.generic]]:
-            return [preprocess(image, settings) for image in subject.dataset.calibration(count)]
+            encoded = subject.dataset.calibration(count)
+            if settings.kind == "tensors":  # of several inputs the first: operators refuse such models themselves
+                return [read_tensors(each)[0] for each in encoded]
+            return [preprocess(image, settings) for image in encoded]
 
         self.watcher.begin(f"{wanted.subject} · build {wanted.operator}", 0.0)
         try:
@@ -187,6 +191,7 @@ class Filler:
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started = datetime.now(UTC)
+        metric = self.setups.session.subjects[strategy.subject].metric
         setup = self.setups.accuracy(task.keyed)
         items, key = self.setups.items(task.keyed)
         try:
@@ -198,10 +203,12 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
-            self._store_accuracy(records.failed_accuracy(task.keyed, self.environment_id, setup, error, started))
+            failed = records.failed_accuracy(task.keyed, self.environment_id, setup, error, started, metric=metric)
+            self._store_accuracy(failed)
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        self._store_accuracy(records.accuracy(task.keyed, self.environment_id, setup, result, started))
+        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, metric=metric)
+        self._store_accuracy(record)
         self.outcome.accuracies += 1
         self.watcher.end("ok")
 

@@ -240,7 +240,7 @@ def make_plan(session: Session, database: Database, environment_key: str) -> Pla
         inapplicable = store.inapplicable_artifacts(reading)
         known = _Known(reading, environment_key)
         usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
-        judged = [keyed for keyed in usable if session.subjects[keyed.strategy.subject].task != "any"]
+        judged = [keyed for keyed in usable if session.subjects[keyed.strategy.subject].metric is not None]
         accuracies = _missing_accuracies(judged, known)
         rounds = _missing_rounds(session, usable, known)
     return Plan(declared, inapplicable, accuracies, rounds, unready)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -25,6 +25,7 @@ from runner.experiment import PROTOCOL_VERSION, Measured, Setup
 from runner.host_load import host_load
 from runner.operators import Pass
 from runner.plan import Keyed
+from runner.subjects import Metric
 from tierserver.messages import EvaluateResult, ItemScore, Sample
 
 _LOG_TAIL_CHARACTERS = 4000
@@ -104,7 +105,7 @@ def complete(
 
 
 def accuracy(
-    keyed: Keyed, environment_id: int, setup: Setup, result: EvaluateResult, started: datetime
+    keyed: Keyed, environment_id: int, setup: Setup, result: EvaluateResult, started: datetime, *, metric: Metric
 ) -> AccuracyRecord:
     """An accuracy and its items."""
     items = result.items
@@ -115,13 +116,13 @@ def accuracy(
         subject=keyed.strategy.subject,
         operator=keyed.strategy.operator,
         provider=_provider(setup),
-        metric_primary="top1" if classified else "miou",
+        metric_primary=_metric(metric, classified=classified),
         items=len(items),
         status="complete",
         started_at=started,
         finished_at=datetime.now(UTC),
         top1_pct=_share(item.top1 for item in items) if classified else None,
-        top5_pct=_share(item.top5 for item in items) if classified else None,
+        top5_pct=_share(item.top5 for item in items) if classified and metric == "accuracy" else None,
         miou_pct=None if classified else mean_iou(items),
         item_hits=[ItemHits(item.item_id, bool(item.top1), bool(item.top5)) for item in items if classified],
         class_pixels=[] if classified else [pixels for item in items for pixels in _class_pixels(item)],
@@ -129,7 +130,13 @@ def accuracy(
 
 
 def failed_accuracy(
-    keyed: Keyed, environment_id: int, setup: Setup, error: LaunchError | TierCallError, started: datetime
+    keyed: Keyed,
+    environment_id: int,
+    setup: Setup,
+    error: LaunchError | TierCallError,
+    started: datetime,
+    *,
+    metric: Metric,
 ) -> AccuracyRecord:
     """An accuracy that came to nothing, with the reason and the end of the tier's log."""
     tail = error.log_tail[-_LOG_TAIL_CHARACTERS:].strip()
@@ -139,13 +146,23 @@ def failed_accuracy(
         subject=keyed.strategy.subject,
         operator=keyed.strategy.operator,
         provider=_provider(setup),
-        metric_primary="miou" if setup.postprocess.kind == "label_map" else "top1",
+        metric_primary="agreement"
+        if metric == "agreement"
+        else "miou"
+        if setup.postprocess.kind == "label_map"
+        else "top1",
         items=0,
         status="failed",
         started_at=started,
         finished_at=datetime.now(UTC),
         reason=f"{error}\n{tail}" if tail else str(error),
     )
+
+
+def _metric(metric: Metric, *, classified: bool) -> Literal["top1", "miou", "agreement"]:
+    if metric == "agreement":
+        return "agreement"
+    return "top1" if classified else "miou"
 
 
 def _provider(setup: Setup) -> str:

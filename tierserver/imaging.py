@@ -20,10 +20,12 @@ Image.MAX_IMAGE_PIXELS = None
 
 def preprocess(encoded: bytes | memoryview, spec: Preprocess) -> NDArray[Any]:
     """Decode, resize and normalise one image into the array the graph takes, batch axis included."""
-    picture = _resize(_decode(encoded, spec.color), spec)
+    picture = frame(decode(encoded, spec.color), spec, Image.Resampling.BILINEAR, spec.padding)
     pixels = np.asarray(picture)
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
+    elif spec.color == "bgr":
+        pixels = pixels[:, :, ::-1]
     if spec.layout == "nchw":
         pixels = pixels.transpose(2, 0, 1)
     if spec.dtype == "uint8":
@@ -36,7 +38,7 @@ def preprocess(encoded: bytes | memoryview, spec: Preprocess) -> NDArray[Any]:
     plane = (1, 2) if spec.layout == "nchw" else (0, 1)
     result[0] -= result[0].mean(axis=plane, keepdims=True) if spec.center else mean
     result[0] /= std
-    return result
+    return result if spec.dtype == "float32" else result.astype(spec.dtype)
 
 
 def check(spec: Preprocess) -> None:
@@ -47,6 +49,8 @@ def check(spec: Preprocess) -> None:
             raise RequestError(f"preprocess.{name}: got {len(values)} values; allowed: 1 or {channels} ({spec.color})")
     if 0.0 in spec.std or spec.height < 1 or spec.width < 1:
         raise RequestError("preprocess: std must not be 0, height and width must be at least 1")
+    if not 0 <= spec.padding <= 255:
+        raise RequestError(f"preprocess.padding: got {spec.padding}; allowed: a pixel's value, 0 to 255")
     if spec.shorter_side is None:
         return
     if spec.resize != "shorter_side_crop" or spec.shorter_side < max(spec.height, spec.width):
@@ -56,7 +60,8 @@ def check(spec: Preprocess) -> None:
         )
 
 
-def _decode(encoded: bytes | memoryview, color: str) -> Image.Image:
+def decode(encoded: bytes | memoryview, color: str) -> Image.Image:
+    """The first picture in an image file, upright, with one channel (gray) or three; refuses what is too large."""
     try:
         with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -86,12 +91,15 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _resize(image: Image.Image, spec: Preprocess) -> Image.Image:
+def frame(image: Image.Image, spec: Preprocess, resampling: Image.Resampling, around: int) -> Image.Image:
+    """Bring a picture, or the mask that belongs to it, to the graph's height and width; `around` fills the padding."""
     size = (spec.width, spec.height)
     if image.size == size and spec.shorter_side is None:
         return image
     if spec.resize == "stretch":
-        return image.resize(size, Image.Resampling.BILINEAR)
+        return image.resize(size, resampling)
+    if spec.resize == "pad":
+        return _pad(image, size, resampling, around)
     if spec.shorter_side is None:
         factor = max(spec.width / image.width, spec.height / image.height)
     else:
@@ -99,4 +107,12 @@ def _resize(image: Image.Image, spec: Preprocess) -> Image.Image:
     width, height = spec.width / factor, spec.height / factor
     left, top = (image.width - width) / 2, (image.height - height) / 2
     box = (max(left, 0.0), max(top, 0.0), min(left + width, image.width), min(top + height, image.height))
-    return image.resize(size, Image.Resampling.BILINEAR, box=box)
+    return image.resize(size, resampling, box=box)
+
+
+def _pad(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling, around: int) -> Image.Image:
+    factor = min(size[0] / image.width, size[1] / image.height)
+    inner = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    framed = Image.new(image.mode, size, (around,) * len(image.getbands()))
+    framed.paste(image.resize(inner, resampling), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return framed

@@ -50,36 +50,47 @@ class Command(Message):
 class Preprocess(Message):
     """From an encoded image to the graph's one input: value = (pixel * scale - mean) / std, per channel.
 
+    With kind `tensors` what comes is no image but the graph's inputs themselves (`tierserver.tensors`), and nothing
+    else here matters.
     `shorter_side_crop` resizes until the picture covers height x width and keeps the centre; with `shorter_side` its
     shorter side becomes that many pixels first (ImageNet's 232, then the central 224).
     With `center` each channel's mean over this one image is subtracted instead of `mean`.
+    `pad` keeps the picture whole, in the middle of a frame whose pixels have the value `padding`.
     With dtype `uint8` the pixels go in as they are and scale, mean and std are ignored.
     """
 
-    color: Literal["gray", "rgb"]
-    height: int
-    width: int
-    resize: Literal["stretch", "shorter_side_crop"] = "stretch"
+    color: Literal["gray", "rgb", "bgr"] = "rgb"
+    height: int = 0
+    width: int = 0
+    resize: Literal["stretch", "shorter_side_crop", "pad"] = "stretch"
     shorter_side: int | None = None
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     center: bool = False
     layout: Literal["nchw", "nhwc"] = "nchw"
-    dtype: Literal["float32", "uint8"] = "float32"
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    padding: int = 0
+    kind: Literal["image", "tensors"] = "image"
 
 
 @dataclass(frozen=True)
 class Postprocess(Message):
-    """`top_k`: outputs `classes` INT64 [k], `scores` FP32 [k]; `label_map`: output `labels` UINT8 [H, W].
+    """`top_k`: outputs `classes` INT64 [k], `scores` FP32 [k]; `label_map`: output `labels` UINT8 [H, W]; `tensors`:
+    the graph's outputs as they are.
+
+    A label is the largest of the classes' scores, which are the second axis, or with layout `nhwc` the last; with a
+    `threshold` the graph has one score a pixel, and the label is 1 where it is higher and 0 elsewhere.
 
     A graph with dense upsampling gives [1, classes, cell * cell * h * w]: each of h x w cells holds cell x cell labels,
     and `height` x `width` is the map's size in labels.
     """
 
-    kind: Literal["top_k", "label_map"]
+    kind: Literal["top_k", "label_map", "tensors"]
     k: int = 5
     softmax: bool = False
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    threshold: float | None = None
     cell: int = 1
     height: int | None = None
     width: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tierserver.engine import Session
 from tierserver.errors import EngineError, RequestError
 from tierserver.messages import PartSpec, Postprocess, Preprocess, SampleLink, SamplePart
 from tierserver.peer import Peer
+from tierserver.tensors import read_tensors
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -75,7 +77,7 @@ class Part:
             inputs = [{"name": "image", "datatype": "BYTES", "shape": [1]}]
         if self._peer is not None:
             outputs = self._peer.metadata(self.spec.name)["outputs"]
-        elif self.spec.postprocess is not None:
+        elif self.spec.postprocess is not None and self.spec.postprocess.kind != "tensors":
             outputs = _postprocessed(self.spec.postprocess)
         return {"inputs": inputs, "outputs": outputs}
 
@@ -85,6 +87,8 @@ class Part:
         if len(tensors) != 1 or tensors[0].name != "image" or len(tensors[0].elements) != 1:
             got = [each.name for each in tensors]
             raise RequestError(f"{self.spec.name} takes one input `image` BYTES [1] as binary data, got {got}")
+        if self.spec.preprocess.kind == "tensors":
+            return _named(read_tensors(tensors[0].elements[0]), self.session)
         return {self.session.inputs[0].name: imaging.preprocess(tensors[0].elements[0], self.spec.preprocess)}
 
     def _forward(self, peer: Peer, results: Arrays, preprocess_s: float, compute_s: float) -> Outcome:
@@ -98,9 +102,15 @@ class Part:
 
 def postprocess(results: Arrays, spec: Postprocess) -> dict[str, NDArray[Any]]:
     """Class numbers and scores, or a map of labels, from the graph's first output."""
+    if spec.kind == "tensors":
+        return dict(results)
     first = next(iter(results.values()))
+    if spec.kind == "label_map" and spec.threshold is not None:
+        plane = first[0, 0] if spec.layout == "nchw" else first[0, ..., 0]
+        return {"labels": (plane > spec.threshold).astype(np.uint8)}
     if spec.kind == "label_map":
-        return {"labels": _label_map(first[0].argmax(axis=0).astype(np.uint8), spec)}
+        axis = 0 if spec.layout == "nchw" else -1
+        return {"labels": _label_map(first[0].argmax(axis=axis).astype(np.uint8), spec)}
     scores = first.reshape(-1)
     if spec.softmax:
         scores = np.exp(scores - scores.max())
@@ -141,7 +151,17 @@ def _check(spec: PartSpec, session: Session) -> None:
         _check_postprocess(spec.name, spec.postprocess, session)
 
 
+def _named(arrays: Sequence[NDArray[Any]], session: Session) -> dict[str, NDArray[Any]]:
+    """Arrays by the graph's inputs, in whose order they came."""
+    names = [each.name for each in session.inputs]
+    if len(arrays) != len(names):
+        raise RequestError(f"got {len(arrays)} tensors; the model takes {len(names)}: {', '.join(names)}")
+    return dict(zip(names, arrays, strict=True))
+
+
 def _check_preprocess(name: str, spec: Preprocess, session: Session) -> None:
+    if spec.kind == "tensors":
+        return
     try:
         imaging.check(spec)
         if len(session.inputs) != 1:
@@ -156,11 +176,13 @@ def _check_preprocess(name: str, spec: Preprocess, session: Session) -> None:
 
 def _check_postprocess(name: str, spec: Postprocess, session: Session) -> None:
     shape = session.outputs[0].shape
-    if spec.kind == "label_map" and (len(shape) < 3 or shape[1] > 256):
+    channels = shape[1 if spec.layout == "nchw" else -1] if len(shape) >= 3 else 0
+    if spec.kind == "label_map" and (len(shape) < 3 or channels > 256):
         raise EngineError(f"part {name!r}: label_map needs an output [1, classes <= 256, ...], got {list(shape)}")
     if spec.kind == "label_map" and (spec.cell, spec.height, spec.width) != (1, None, None):
         _check_cells(name, spec, shape)
-    if spec.kind == "top_k" and (spec.k < 1 or (shape and 0 < shape[-1] < spec.k)):
+    scores = math.prod(shape) if all(size > 0 for size in shape) else max(shape[-1], 0) or spec.k
+    if spec.kind == "top_k" and (spec.k < 1 or scores < spec.k):
         raise EngineError(f"part {name!r}: top_k of {spec.k} needs that many classes, the output is {list(shape)}")
 
 

@@ -55,14 +55,61 @@ class Declared(BaseModel):
 
 
 class DatasetFiles(Declared):
-    """A data set of one's own: a directory of images and a file of labels."""
+    """A data set of one's own: a directory of images, with a file of labels or a directory of masks, or tensors.
 
-    images: Text
+    `mask_values` are the gray levels that stand for class 0, 1, ... where a mask does not hold the numbers themselves.
+    """
+
+    images: Text | None = None
     labels: Text | None = None
+    masks: Text | None = None
+    mask_values: tuple[Annotated[int, Field(strict=True, ge=0, le=65535)], ...] | None = None
+    tensors: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "DatasetFiles":
+        if (self.images is None) == (self.tensors is None):
+            raise ValueError("a dataset has either images: DIR or tensors: FILE.npz")
+        if self.labels is not None and self.masks is not None:
+            raise ValueError("a dataset has either labels (classification) or masks (segmentation), not both")
+        if self.tensors is not None and (self.labels or self.masks):
+            raise ValueError("labels of tensors are the array `labels` in the same file; remove labels and masks")
+        if self.mask_values is not None and self.masks is None:
+            raise ValueError("mask_values says what the gray levels of masks mean: add masks: DIR, or remove it")
+        return self
 
 
 def _dataset_kind(value: object) -> str:
     return "files" if isinstance(value, (Mapping, DatasetFiles)) else "name"
+
+
+def _as_numbers(value: object) -> object:
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Side = Annotated[int, Field(strict=True, ge=1, le=16_384)]
+Numbers = Annotated[
+    tuple[Annotated[float, Field(strict=True, allow_inf_nan=False)], ...],
+    BeforeValidator(_as_numbers),
+    Field(min_length=1, max_length=3),
+]
+
+
+class PreprocessSpec(Declared):
+    """How an image becomes the model's input; what is left out is read from the model.
+
+    value = (pixel * scale - mean) / std for each channel, pixels from 0 to 255; `size` is height and width.
+    """
+
+    size: Annotated[tuple[Side, Side], WithJsonSchema({"type": "array", "items": {"type": "integer"}})] | None = None
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    shorter_side: Side | None = None
+    padding: Annotated[int, Field(strict=True, ge=0, le=255)] = 0
+    scale: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    mean: Numbers = (0.0,)
+    std: Numbers = (1.0,)
+    channel_order: Literal["rgb", "bgr"] | None = None
+    layout: Literal["nchw", "nhwc"] | None = None
 
 
 class SubjectSpec(Declared):
@@ -73,6 +120,7 @@ class SubjectSpec(Declared):
     dataset: Annotated[
         Annotated[Text, Tag("name")] | Annotated[DatasetFiles, Tag("files")], Discriminator(_dataset_kind)
     ]
+    preprocess: PreprocessSpec | None = None
 
 
 class PassSpec(Declared):

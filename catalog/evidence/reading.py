@@ -164,16 +164,22 @@ def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
     return _rows(session, query)
 
 
-def rank_ranges(session: Session) -> Mapping[tuple[str, str, str, str], tuple[int, int]]:
-    """By subject, environment, operator and placement: the best and the worst rank that the analysis leaves open.
+def rankings(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str, Any]]:
+    """By subject, environment, operator and placement: the row of the view `ranking`.
 
     Of the ranking by the median, as last stored; strategies measured since are not in it.
     """
     rows = _rows(session, "SELECT * FROM ranking WHERE percentile = 50")
-    return {
-        (row["subject"], row["environment"], row["operator"], row["placement"]): (row["rank"], row["worst_rank"])
-        for row in rows
-    }
+    return {(row["subject"], row["environment"], row["operator"], row["placement"]): row for row in rows}
+
+
+def family_members(session: Session) -> Mapping[str, frozenset[tuple[str, str, str]]]:
+    """By family: subject, environment and `operator@placement` of those that it compares, as last stored."""
+    found: dict[str, set[tuple[str, str, str]]] = {}
+    for row in _rows(session, "SELECT subject, environment, family, left_strategy, right_strategy FROM pairwise"):
+        members = found.setdefault(row["family"], set())
+        members |= {(row["subject"], row["environment"], row[side]) for side in ("left_strategy", "right_strategy")}
+    return {family: frozenset(members) for family, members in found.items()}
 
 
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:

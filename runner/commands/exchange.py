@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from catalog.evidence import open_database
 from catalog.exchange import Document, Imported, collect, document_bytes, import_files, rows_csv
+from runner.analysing import declared_settings, store_missing
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import size
@@ -36,6 +37,9 @@ FormatOption = Annotated[
 ]
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Exports, or CSV or JSON rows of latencies or accuracies")
+]
+CatalogOption = Annotated[
+    Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` the results are stored for")
 ]
 EnvironmentOption = Annotated[
     str | None,
@@ -98,12 +102,15 @@ def _amount(document: Document) -> str:
 def import_(
     files: FilesArgument,
     database: DatabaseOption = None,
+    catalog: CatalogOption = None,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Store evidence from elsewhere, all of it or nothing; it keeps its provenance and is never pooled with yours."""
+    settings = declared_settings(catalog or RunnerSettings().catalog)
     with open_database(database or RunnerSettings().database, create=True) as opened:
         imported = import_files(opened, files, environment=environment)
+        store_missing(opened, settings)
     if as_json:
         print_json(
             [

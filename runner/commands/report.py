@@ -1,6 +1,7 @@
 """`runner report`: everything known of one environment, as one page to read, print and send."""
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +9,17 @@ from typing import Annotated
 import typer
 
 from catalog.evidence import open_database
+from runner.analysing import declared_settings
 from runner.commands.terminal import DatabaseOption, err, example
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
 from runner.settings import RunnerSettings
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="HTML file to write; - is stdout")]
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]
+PercentileOption = Annotated[
+    float | None, typer.Option("--percentile", min=0.001, max=99.999, help="To rank and compare by (default 50)")
+]
 SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]
 EnvironmentOption = Annotated[
     str | None,
@@ -26,12 +32,17 @@ EnvironmentOption = Annotated[
 def report(
     output: OutputOption = Path("report.html"),
     database: DatabaseOption = None,
+    catalog: CatalogOption = None,
+    percentile: PercentileOption = None,
     environment: EnvironmentOption = None,
     subject: SubjectOption = None,
 ) -> None:
     """Write a report as one self-contained HTML page: findings in words, figures, tables, checks."""
+    settings = declared_settings(catalog or RunnerSettings().catalog)
+    if percentile is not None:
+        settings = replace(settings, percentile=percentile)
     with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
-        found = gather_report(session, environment=environment, subject=subject)
+        found = gather_report(session, environment=environment, subject=subject, settings=settings)
     page = render_report(found, made_at=datetime.now(UTC))
     if str(output) == "-":
         sys.stdout.write(page)
@@ -46,4 +57,4 @@ def report(
 
 def add_to(app: typer.Typer) -> None:
     """Register it."""
-    app.command(epilog=example("runner report -o report.html"))(report)
+    app.command(epilog=example("runner report -o report.html", "runner report --percentile 90 -o p90.html"))(report)

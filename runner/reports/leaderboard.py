@@ -1,35 +1,105 @@
 """The leaderboard: per subject, every strategy with evidence, fastest first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from catalog.evidence.store import StrategyEvidence
+from runner.errors import RunnerError
+from runner.reports.ranking import interval_text, sparkline
 from runner.reports.units import duration, percent, points, size
 
+_LEAST_OPERATOR = 16
+_EDGE = 1
+# Ours, and what the view `ranking` calls it, where `rank` is a row's place by the median alone.
+_ANALYSED = {
+    "best_rank": "rank",
+    "worst_rank": "worst_rank",
+    "letters": "letters",
+    "low_s": "low_s",
+    "high_s": "high_s",
+    "confidence_level": "confidence_level",
+    "ratio_to_best": "ratio_to_best",
+}
+Strategy = tuple[str, str, str, str]
 
-def leaderboard_tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """One table per subject and environment, 100 columns wide at most."""
+
+@dataclass(frozen=True)
+class _Column:
+    """A column that may be left out: the higher `rarity`, the sooner."""
+
+    heading: str
+    cells: tuple[str, ...]
+    rarity: int
+    justify: Literal["left", "right"] = "right"
+
+    @property
+    def width(self) -> int:
+        """With the rule's gap after it."""
+        return max(cell_len(text) for text in (self.heading, *self.cells)) + 1
+
+
+def leaderboard_tables(
+    rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str], *, width: int
+) -> Iterator[Table]:
+    """One table per subject and environment, with the columns that `width` has room for."""
 
     def group(row: Mapping[str, Any]) -> tuple[str, str]:
         return (row["subject"], row["environment"])
 
     for _, members in groupby(sorted(rows, key=lambda r: (group(r), r["rank"])), key=group):
-        yield _table(list(members))
+        yield _table(list(members), distributions, width)
 
 
-def with_ranges(
-    rows: Sequence[Mapping[str, Any]], ranges: Mapping[tuple[str, str, str, str], tuple[int, int]]
+def with_analysis(
+    rows: Sequence[Mapping[str, Any]], rankings: Mapping[Strategy, Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Rows with the ranks that the stored analysis leaves open, `best_rank` and `worst_rank`; None without one."""
+    """Rows with what the stored analysis says: ranks, letters, interval, ratio to the best; None without one."""
     found: list[Mapping[str, Any]] = []
     for row in rows:
-        best, worst = ranges.get((row["subject"], row["environment"], row["operator"], row["placement"]), (None, None))
-        found.append({**row, "best_rank": best, "worst_rank": worst})
+        ranked = rankings.get(_strategy(row), {})
+        found.append({**row, **{name: ranked.get(column) for name, column in _ANALYSED.items()}})
     return found
+
+
+def of_family(
+    rows: Sequence[Mapping[str, Any]], families: Mapping[str, frozenset[tuple[str, str, str]]], name: str
+) -> list[Mapping[str, Any]]:
+    """The rows of one family's members; raises RunnerError for a family that no stored analysis has."""
+    if name not in families:
+        known = ", ".join(sorted(families)) or "none yet; runner rank computes them"
+        raise RunnerError(f"no family {name!r}; there are {known}")
+    return [
+        row
+        for row in rows
+        if (row["subject"], row["environment"], f"{row['operator']}@{row['placement']}") in families[name]
+    ]
+
+
+def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[Strategy, str]:
+    """The distribution of each measured strategy, on one scale per subject and environment."""
+    groups: dict[tuple[str, str], list[StrategyEvidence]] = {}
+    for each in evidence:
+        if each.measured:
+            groups.setdefault((each.subject, each.environment.key), []).append(each)
+    drawn: dict[Strategy, str] = {}
+    for (subject, environment), members in groups.items():
+        logs = [np.log(each.latency_s) for each in members]
+        low, high = min(float(log.min()) for log in logs), max(float(log.max()) for log in logs)
+        for each, log in zip(members, logs, strict=True):
+            drawn[subject, environment, each.operator, each.placement] = sparkline(log, low=low, high=high)
+    return drawn
+
+
+def _strategy(row: Mapping[str, Any]) -> Strategy:
+    return (row["subject"], row["environment"], row["operator"], row["placement"])
 
 
 def _where(row: Mapping[str, Any]) -> str:
@@ -40,15 +110,12 @@ def _where(row: Mapping[str, Any]) -> str:
     return f"{row['subject']}{launcher}{emulated}{imported}"
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    first = rows[0]
+def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str], width: int) -> Table:
+    every = _columns(rows, distributions)
+    shown = _fitting(every, width)
     table = Table(
-        title=Text(_where(first)),
-        caption=(
-            f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
-            "end to end, single stream, unloaded"
-            + ("\n! DOUBTFUL: runner verify says why" if any(_doubtful(row) for row in rows) else "")
-        ),
+        title=Text(_where(rows[0])),
+        caption=Text(_caption(rows, [each.heading for each in every if each not in shown])),
         title_justify="left",
         caption_justify="left",
         expand=False,
@@ -56,14 +123,42 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         box=box.SIMPLE_HEAD,  # rules between columns would take the width that the longest names need
         padding=0,
     )
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("operator", overflow="fold")
-    table.add_column("placement", no_wrap=True)
-    for heading in ("median", "p90", f"{first['metric'] or 'accuracy'} %", "drop pp", "size", "sent", "n"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*_cells(row))
+    for column in shown:
+        table.add_column(column.heading, justify=column.justify, no_wrap=column.heading != "operator", overflow="fold")
+    for cells in zip(*(column.cells for column in shown), strict=True):
+        table.add_row(*map(Text, cells))
     return table
+
+
+def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
+    """Leave out the rarest until the rest fits; an operator's name may be folded."""
+    shown = list(columns)
+    while _EDGE + sum(_least(each) for each in shown) > width:
+        rarest = max(shown, key=lambda each: each.rarity)
+        if not rarest.rarity:
+            break
+        shown.remove(rarest)
+    return shown
+
+
+def _least(column: _Column) -> int:
+    return min(column.width, _LEAST_OPERATOR) if column.heading == "operator" else column.width
+
+
+def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
+    first = rows[0]
+    lines = [
+        f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
+        "end to end, single stream, unloaded"
+    ]
+    if any(row["letters"] for row in rows):
+        level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
+        lines.append(f"ranks, intervals ({level}) and letters by the median; a shared letter: not shown to differ")
+    if left_out:
+        lines.append(f"no room for {', '.join(left_out)}: use a wider terminal, --csv or --json")
+    if any(_doubtful(row) for row in rows):
+        lines.append("! DOUBTFUL: runner verify says why")
+    return "\n".join(lines)
 
 
 def _place(row: Mapping[str, Any]) -> str:
@@ -78,16 +173,31 @@ def _doubtful(row: Mapping[str, Any]) -> bool:
     return row["verdict"] not in (None, "VALID")
 
 
-def _cells(row: Mapping[str, Any]) -> list[str | Text]:
+def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str]) -> list[_Column]:
+    """All of them in their order; those of rarity 0 are always shown."""
+
+    def column(heading: str, rarity: int, cell: Callable[[Mapping[str, Any]], str], left: bool = False) -> _Column:
+        return _Column(heading, tuple(map(cell, rows)), rarity, "left" if left else "right")
+
     return [
-        _place(row),
-        row["operator"],
-        row["placement"] + ("!" if _doubtful(row) else ""),
-        duration(row["median_latency_s"]),
-        duration(row["p90_latency_s"]),
-        percent(row["accuracy_pct"]).removesuffix(" %"),
-        points(row["drop_pp"]),
-        size(row["size_bytes"]),
-        size(row["sent_bytes"]),
-        str(row["samples"]),
+        column("#", 0, _place),
+        column("", 0, lambda row: row["letters"] or "", left=True),
+        column("operator", 0, lambda row: row["operator"], left=True),
+        column("placement", 0, lambda row: row["placement"] + ("!" if _doubtful(row) else ""), left=True),
+        column("median", 0, lambda row: duration(row["median_latency_s"])),
+        column("interval", 1, _interval),
+        column("× best", 0, lambda row: f"{row['ratio_to_best']:.2f}" if row["ratio_to_best"] else "–"),
+        column("spread", 2, lambda row: distributions.get(_strategy(row), ""), left=True),
+        column("p90", 4, lambda row: duration(row["p90_latency_s"])),
+        column(f"{rows[0]['metric'] or 'accuracy'} %", 3, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
+        column("drop pp", 0, lambda row: points(row["drop_pp"])),
+        column("size", 5, lambda row: size(row["size_bytes"])),
+        column("sent", 6, lambda row: size(row["sent_bytes"])),
+        column("n", 7, lambda row: str(row["samples"])),
     ]
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["low_s"] is None or row["high_s"] is None:
+        return "–"
+    return interval_text(row["low_s"], row["high_s"], row["median_latency_s"])

@@ -120,6 +120,15 @@ def paired_rows(result: SubjectResult, family: FamilyResult) -> list[dict[str, A
     ]
 
 
+def interval_text(low_s: float, high_s: float, estimate_s: float) -> str:
+    """`4.1–4.3 ms`, `980 ms – 1.20 s`, unless it says nothing."""
+    if high_s > _NO_BOUND * estimate_s:
+        return "no bound yet"
+    low, high = duration(low_s), duration(high_s)
+    one_unit = low.split()[1:] == high.split()[1:] and low.count(" ") == 1
+    return f"{low.split()[0]}–{high}" if one_unit else f"{low} – {high}"
+
+
 def conditions(result: SubjectResult) -> str:
     """What the numbers are about, in one line."""
     first = result.strategies[0]
@@ -139,9 +148,7 @@ def _ranked(each: StrategyResult, percentile: float, low: float, high: float) ->
     rank, worst = each.rank.rank, each.rank.worst_rank
     bounds = "one round" if interval.rounds == 1 else "too thin"
     if interval.low_s is not None and interval.high_s is not None:
-        bounds = f"{duration(interval.low_s)} – {duration(interval.high_s)}"
-        if interval.high_s > _NO_BOUND * interval.estimate_s:
-            bounds = "no bound yet"
+        bounds = interval_text(interval.low_s, interval.high_s, interval.estimate_s)
     return [
         str(rank) if rank == worst else f"{rank}–{worst}",
         "".join(each.rank.letters),

@@ -18,6 +18,7 @@ from runner.subjects.canvas import Bytes, Canvas, compose_canvases
 from runner.subjects.pictures import POOL, canvas_pictures, fashion_pictures, generator
 
 Task = Literal["classification", "segmentation", "any"]
+Metric = Literal["accuracy", "agreement"] | None
 
 VALIDATION_CANVASES = 2_000
 VALIDATION_SEED, CALIBRATION_SEED = 20261127, 20261128
@@ -65,7 +66,8 @@ class Source(Protocol):
 class Subject:
     """A model under study with what it is fed and judged on; the two mappings are the tier server's.
 
-    With task `any` there is nothing to judge it by: it is timed only.
+    `metric` is what it is judged by: its accuracy, its agreement with identity (never to be taken for an accuracy),
+    or, where that makes no sense, nothing: it is timed only.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Subject:
     postprocess: Mapping[str, object]
     dataset: Dataset
     source: Source | None = None
+    metric: Metric = "accuracy"
 
     def absent(self) -> tuple[str, ...]:
         """What has to be there before this subject can be measured, and is not."""
@@ -168,7 +171,7 @@ class FashionDataset(_Embedded):
 
     def write_items(self, path: Path) -> int:
         garments = self.validation_garments
-        _write_items(path, map(png, garments.images), {"label": garments.labels})
+        write_encoded(path, map(png, garments.images), {"label": garments.labels})
         return len(garments.labels)
 
     def calibration(self, count: int) -> list[bytes]:
@@ -200,7 +203,7 @@ class CanvasDataset(_Embedded):
                 "other canvases than the model card's; use the versions of requirements.lock"
             )
         masks = np.stack([canvas.mask for canvas in canvases])
-        _write_items(path, (png(canvas.image) for canvas in canvases), {"mask": masks})
+        write_encoded(path, (png(canvas.image) for canvas in canvases), {"mask": masks})
         return len(canvases)
 
     def calibration(self, count: int) -> list[bytes]:
@@ -231,7 +234,8 @@ def png(image: Bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _write_items(path: Path, encoded: Iterable[bytes], truth: Mapping[str, NDArray[np.generic]]) -> None:
+def write_encoded(path: Path, encoded: Iterable[bytes], truth: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write an items file from encoded items in memory."""
     images = list(encoded)
     arrays = {
         "item_id": np.array([f"{index:05d}" for index in range(len(images))]),

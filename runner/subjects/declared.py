@@ -11,6 +11,7 @@ from runner.subjects.folders import FolderDataset, Layout
 from runner.subjects.imagenet import ImageNet
 from runner.subjects.images import Images
 from runner.subjects.models import KNOWN, Architecture, ModelFile, find_model
+from runner.subjects.own import SUFFIX, own_subject
 from runner.subjects.registry import SUBJECTS, builtin_dataset, resolve_subject
 
 _FOLDERS = ("imagenet:DIR", "coco:DIR", "cityscapes:DIR")
@@ -27,12 +28,16 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -
         For a model, a dataset or a task that is unknown, or that does not go with the others.
     """
     if spec.model in SUBJECTS:
+        _plain(name, spec)
         dataset = spec.dataset if isinstance(spec.dataset, str) else "{images: ...}"
         return resolve_subject(name, spec.model, dataset, spec.task, base)
     try:
+        if spec.model.lower().endswith(SUFFIX) and ":" not in spec.model:
+            return own_subject(name, spec, base=base, kept=built)
         model = find_model(spec.model, base=base, built=built)
         if model is None:
-            raise SubjectError(f"unknown model {spec.model!r}; allowed: {', '.join((*SUBJECTS, *KNOWN))}")
+            raise SubjectError(f"unknown model {spec.model!r}; allowed: ./FILE.onnx, {', '.join((*SUBJECTS, *KNOWN))}")
+        _plain(name, spec)
         return _subject(name, spec, model, base)
     except SubjectError as error:
         raise SubjectError(f"subject {name}: {error}") from error
@@ -57,7 +62,17 @@ def _subject(name: str, spec: SubjectSpec, model: ModelFile, base: Path) -> Subj
         architecture.postprocess,
         dataset,
         source=model,
+        metric=None if task == "any" else "accuracy",
     )
+
+
+def _plain(name: str, spec: SubjectSpec) -> None:
+    """A known model has its own pre-processing, and its data are images."""
+    if spec.preprocess is not None:
+        raise SubjectError(f"subject {name}: {spec.model} has its own pre-processing; remove `preprocess`")
+    files = spec.dataset
+    if isinstance(files, DatasetFiles) and (files.masks is not None or files.tensors is not None):
+        raise SubjectError(f"subject {name}: masks and tensors go with a model of your own (./FILE.onnx); remove them")
 
 
 def _timed_only(spec: SubjectSpec, base: Path) -> Dataset:
@@ -65,7 +80,7 @@ def _timed_only(spec: SubjectSpec, base: Path) -> Dataset:
     if isinstance(spec.dataset, DatasetFiles):
         if spec.dataset.labels is not None:
             raise SubjectError("task `any` has no accuracy, so its dataset has no labels; remove `labels`")
-        return FolderDataset(Images(_path(base, spec.dataset.images)), judged=False)
+        return FolderDataset(Images(_path(base, spec.dataset.images or "")), judged=False)
     embedded = builtin_dataset(spec.dataset)
     return embedded if embedded is not None else FolderDataset(_layout(spec.dataset, None, base), judged=False)
 
@@ -79,7 +94,7 @@ def _judged(spec: SubjectSpec, architecture: Architecture, base: Path) -> Datase
     if spec.dataset.labels is None:
         raise SubjectError("the dataset has no labels; add `labels: FILE.csv`, or declare `task: any` (latency only)")
     table = _path(base, spec.dataset.labels)
-    return FolderDataset(Images(_path(base, spec.dataset.images), table, architecture.classes))
+    return FolderDataset(Images(_path(base, spec.dataset.images or ""), table, architecture.classes))
 
 
 def _layout(reference: str, architecture: Architecture | None, base: Path) -> Layout:

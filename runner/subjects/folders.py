@@ -58,11 +58,13 @@ class FolderDataset:
 
     Calibration pictures come from the training part. Where there is none, they are a seeded choice from the validation
     part (every tenth, at most 512), which is then not judged on.
+    Where a data set may be small (`few`), calibration takes what there is.
     """
 
-    def __init__(self, layout: Layout, *, judged: bool = True) -> None:
+    def __init__(self, layout: Layout, *, judged: bool = True, few: bool = False) -> None:
         self._layout = layout
         self._judged = judged
+        self._few = few
 
     def absent(self) -> str | None:
         """What is missing on this machine."""
@@ -82,7 +84,7 @@ class FolderDataset:
         return len(self._items)
 
     def calibration(self, count: int) -> list[bytes]:
-        if not 0 < count <= len(self._calibration):
+        if not 0 < count <= len(self._calibration) and not self._few:
             raise SubjectError(
                 f"{self._layout.root}: asked for {count} calibration pictures; allowed: 1 to {len(self._calibration)}"
             )

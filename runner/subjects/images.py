@@ -29,7 +29,10 @@ class Images:
 
     def validation(self) -> Sequence[Path]:
         pictures = images_in(self.root)
-        return [path for path in pictures if path.name in self._labels] if self.table else pictures
+        if self.table is None or not pictures:
+            return pictures
+        self._check_names({path.name for path in pictures})
+        return [path for path in pictures if path.name in self._labels]
 
     def training(self, count: int) -> Sequence[Path]:
         return ()
@@ -49,7 +52,25 @@ class Images:
             rows = [row for row in csv.reader(_read(self.table).decode("utf-8-sig").splitlines()) if row]
         except (UnicodeDecodeError, csv.Error) as error:
             raise SubjectError(f"{self.table} is not a CSV file in UTF-8: {error}") from error
-        return dict(self._row(number, row) for number, row in enumerate(rows, start=1))
+        labelled: dict[str, int] = {}
+        for number, row in enumerate(rows, start=1):
+            name, label = self._row(number, row)
+            if labelled.setdefault(name, label) != label:
+                raise SubjectError(
+                    f"{self.table}, line {number}: {name} is class {label}, and was {labelled[name]} above; allowed: "
+                    "one "
+                    "class for each file. Keep the right line"
+                )
+        return labelled
+
+    def _check_names(self, pictures: set[str]) -> None:
+        lost = [name for name in self._labels if name not in pictures]
+        if lost:
+            raise SubjectError(
+                f"{self.table} labels {lost[0]!r}, which is not in {self.root} ({len(lost)} of {len(self._labels)} "
+                "names "
+                "are not); allowed: names of image files in that folder. Correct the names, or remove the lines"
+            )
 
     def _row(self, number: int, row: Sequence[str]) -> tuple[str, int]:
         label = int(row[1]) if len(row) == 2 and row[1].strip().isdecimal() else -1

@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Sequence
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from catalog.declaration import SloSpec
@@ -235,3 +238,38 @@ def client(path: Path) -> Iterator[Client]:
     app = create_app(RecommenderSettings(database=str(path)))
     yield Client(app)
     app.state.snapshots.close()
+
+
+@pytest.fixture
+def serve(path: Path, filled: object) -> Iterator[Callable[..., Client]]:
+    """The application over the filled database with settings of one's choice."""
+    apps = []
+
+    def make(**settings: Any) -> Client:
+        app = create_app(RecommenderSettings(database=str(path), **settings))
+        apps.append(app)
+        return Client(app)
+
+    yield make
+    for app in apps:
+        app.state.snapshots.close()
+
+
+@pytest.fixture
+def live(path: Path, filled: object) -> Iterator[Callable[..., str]]:
+    """The application behind a real server on a free port; settings in, address out."""
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(**settings: Any) -> str:
+        app = create_app(RecommenderSettings(database=str(path), **settings))
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(timeout=10)

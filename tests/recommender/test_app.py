@@ -198,7 +198,7 @@ def test_replaced_database_is_opened_anew(client: Any, filled: Any, path: Path, 
     filled.database.close()
     aside = tmp_path / "aside.db"
     path.rename(aside)
-    problem(client.get("/healthz"), 503, "database-missing")
+    problem(client.get("/readyz"), 503, "database-missing")
     aside.rename(path)
     assert client.get("/healthz").json()["status"] == "ok"
 
@@ -218,7 +218,7 @@ def test_strategies_subjects_and_health(client: Any, filled: Any) -> None:
     subjects = client.get("/subjects").json()
     assert subjects["slos"] == ["interactive"]
     assert subjects["subjects"][0]["measured"] == 4 and subjects["subjects"][0]["strategies"] == 5
-    assert client.get("/healthz").json()["subjects"] == 1
+    assert client.get("/readyz").json()["subjects"] == 1
 
 
 def test_unknown_subject_names_the_known_and_the_nearest(client: Any, filled: object) -> None:
@@ -283,7 +283,7 @@ def test_large_bodies_are_refused_declared_or_streamed(client: Any, filled: obje
 
 
 def test_missing_database_says_the_command(client: Any) -> None:
-    for response in (client.post("/recommend", json={"subject": "net"}), client.get("/healthz")):
+    for response in (client.post("/recommend", json={"subject": "net"}), client.get("/readyz")):
         assert "runner fill-catalog" in problem(response, 503, "database-missing")["detail"]
         assert response.headers["retry-after"]
 

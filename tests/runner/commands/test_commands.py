@@ -77,6 +77,14 @@ def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
 
 
+def test_an_import_is_analysed_and_stored(lab: Runner) -> None:
+    counted = "SELECT COUNT(*) AS strategies, (SELECT COUNT(*) FROM pairwise) > 0 AS paired FROM ranking"
+    assert json.loads(lab("sql", counted, "-d", "lab.db", "--json").out) == [{"strategies": 4, "paired": 1}]
+    made = lab("sql", "SELECT created_at FROM analysis", "-d", "lab.db", "--json").out
+    lab("import", "phone.csv", "-d", "lab.db")
+    assert lab("sql", "SELECT created_at FROM analysis", "-d", "lab.db", "--json").out == made
+
+
 def test_an_export_answers_elsewhere_without_measuring(lab: Runner, tmp_path: Path) -> None:
     done = lab("export", "-d", "lab.db", "-o", "all.json.gz")
     assert (done.code, done.out) == (0, "")

@@ -17,6 +17,13 @@ ACCURACIES = (
     "subject,operator,placement,metric,value_pct\n"
     "net,identity,mobile,top1,90\nnet,identity,edge,top1,90\nnet,quantized,mobile,top1,89\nnet,quantized,edge,top1,88\n"
 )
+CATALOG = """version: 1
+subjects: {net: {model: "builtin:digits-resnet", task: classification, dataset: "builtin:digits"}}
+operators: {identity: []}
+tiers: {mobile: {cpus: 0.5, memory: 512m, provider: cpu}}
+strategies: [{operators: [identity], placements: [mobile]}]
+analysis: {percentile: 90, equivalent_within: 10%}
+"""
 
 
 @pytest.fixture
@@ -39,6 +46,14 @@ def test_a_report_of_imported_latencies(phone: Path, capsys: pytest.CaptureFixtu
     assert "Parts of the latencies are not known." in page
     assert "+1.00, +2.00 (no items)" in page
     assert "On mobile, quantized shows 1.99x lower median latency than identity in net; different." in page
+
+
+def test_a_report_asks_what_the_catalog_declares(phone: Path) -> None:
+    (phone / "asked.yaml").write_text(CATALOG)
+    assert run(lambda: app(["report", "-d", "lab.db", "-c", "asked.yaml", "-o", "out.html"])) == 0
+    assert "p90 of latency, equivalent within 10 %" in (phone / "out.html").read_text()
+    assert run(lambda: app(["report", "-d", "lab.db", "-c", "asked.yaml", "--percentile", "75", "-o", "out.html"])) == 0
+    assert "p75 of latency, equivalent within 10 %" in (phone / "out.html").read_text()
 
 
 def test_a_report_goes_to_stdout_for_pipes(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,8 @@ def test_labelled_images_of_ones_own_go_with_the_classifiers() -> None:
 @pytest.mark.parametrize(
     ("model", "task", "dataset", "says"),
     [
-        ("./my.onnx", "classification", "imagenet:d", r"unknown model './my\.onnx'; allowed: builtin:"),
+        ("./my.pt", "classification", "imagenet:d", r"unknown model './my\.pt'; allowed: \./FILE\.onnx, builtin:"),
+        ("./my.onnx", "classification", "imagenet:d", r"'imagenet:d' does not go with a model of your own; allowed: "),
         ("torchvision:vgg16@random", "any", "imagenet:d", "unknown model"),
         ("torchvision:resnext101_64x4d", "any", "imagenet:d", "unknown weights ''.*@IMAGENET1K_V1, @random"),
         ("torchvision:resnext101_64x4d@V9", "any", "imagenet:d", "unknown weights 'V9'"),

@@ -1,0 +1,163 @@
+"""The service under load beside a bare endpoint: `python -m benchmarks.recommend` (needs Debian's `wrk`).
+
+One worker each, the same request and response models, 16 connections. The bare endpoint validates the question and
+serialises one ready answer. `repeated` asks one question, `distinct` never the same twice. The service holds the 72
+committed strategies, then the same under other names up to 10 000.
+"""
+
+import argparse
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from recommender import answering
+from recommender.app import create_app
+from recommender.evidence import Evidence
+from recommender.schemas import RecommendRequest, RecommendResponse
+from recommender.settings import RecommenderSettings
+from recommender.snapshot import Snapshots
+
+ROOT = Path(__file__).parents[1]
+SECONDS, CONNECTIONS = 6, 16
+QUESTION = RecommendRequest(subject="fashion-resnet", max_latency_s=0.05, max_accuracy_drop_pp=1.0)
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local n = 0
+request = function()
+  n = n + {step}
+  local body = string.format('{{"subject":"fashion-resnet","max_latency_s":%.9f,"max_accuracy_drop_pp":1.0}}', 0.05 + n)
+  return wrk.format(nil, "/recommend", nil, body)
+end
+"""
+
+
+class Enlarged(Snapshots):
+    """The database's evidence, repeated under further subjects up to so many strategies."""
+
+    strategies = 0
+    _made: tuple[Evidence, Evidence] | None = None
+
+    def current(self) -> Evidence:
+        """As the original, the check for changes included."""
+        found = super().current()
+        if self._made is None or self._made[0] is not found:
+            self._made = (found, self._enlarge(found))
+        return self._made[1]
+
+    def _enlarge(self, found: Evidence) -> Evidence:
+        parts = [part for members in found.subjects.values() for part in members]
+        held, copy = sum(len(part.strategies) for part in parts), 0
+        originals = list(parts)
+        while held < self.strategies:
+            copy += 1
+            parts += [replace(part, subject=f"{part.subject}-{copy}") for part in originals]
+            held += sum(len(part.strategies) for part in originals)
+        return Evidence.of(parts, found.slos.values())
+
+
+def bare(database: str) -> FastAPI:
+    """The ceiling: FastAPI with our models and nothing behind them."""
+    held = Snapshots(database)
+    ready = answering.respond(held.current(), QUESTION)
+    held.close()
+    app = FastAPI()
+
+    @app.post("/recommend")
+    async def recommend(question: RecommendRequest) -> RecommendResponse:
+        return ready
+
+    return app
+
+
+def service(database: str, strategies: int) -> FastAPI:
+    """The real application, over more evidence where asked."""
+    app = create_app(RecommenderSettings(database=database))
+    if strategies:
+        held = Enlarged(database)
+        held.strategies = strategies
+        app.state.snapshots = app.state.answers._held = held
+    return app
+
+
+def measure(name: str, kind: str, database: str, *, distinct: bool) -> float:
+    """Requests per second of one server in a process of its own; prints them with p99, start-up and memory."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.recommend", "--serve", kind, "--port", str(port), "-d", database]
+    server = subprocess.Popen(command, cwd=ROOT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _first_answer(url)
+        ready_s = time.perf_counter() - started
+        rate, p99 = _load(url, distinct=distinct)
+        status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
+        peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
+    finally:
+        server.terminate()
+        server.wait()
+    print(f"{name:<34} {rate:8.0f} requests/s   p99 {p99:>9}   first answer {ready_s:5.1f} s   peak {peak:5.0f} MiB")
+    return rate
+
+
+def _first_answer(url: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            httpx.post(f"{url}/recommend", json=QUESTION.model_dump(exclude_unset=True), timeout=60).raise_for_status()
+            return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise SystemExit("the server did not answer within 120 s")
+
+
+def _load(url: str, *, distinct: bool) -> tuple[float, str]:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(SCRIPT.format(step="1e-6" if distinct else "0"))
+        script.flush()
+        options = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency", "-s", script.name]
+        said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in said:
+        raise SystemExit(f"some requests were refused:\n{said}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    p99 = re.search(r"99%\s+(\S+)", said)
+    assert rate is not None and p99 is not None, said
+    return float(rate[1]), p99[1]
+
+
+def main() -> None:
+    """Serve for ourselves, or measure all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--serve", choices=["bare", "72", "10000"])
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("-d", "--database", default="")
+    given = parser.parse_args()
+    if given.serve:
+        strategies = 0 if given.serve in ("bare", "72") else int(given.serve)
+        app = bare(given.database) if given.serve == "bare" else service(given.database, strategies)
+        uvicorn.run(app, port=given.port, log_level="warning", access_log=False)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        database = f"{directory}/embedded.db"
+        evidence = ROOT / "catalogs" / "embedded-evidence.json.gz"
+        runner = Path(sys.executable).with_name("runner")
+        subprocess.run([runner, "import", evidence, "-d", database], check=True, capture_output=True)
+        ceiling = measure("bare FastAPI, same models", "bare", database, distinct=True)
+        for distinct, words in ((False, "repeated"), (True, "distinct")):
+            small = measure(f"72 strategies, {words}", "72", database, distinct=distinct)
+            large = measure(f"10 000 strategies, {words}", "10000", database, distinct=distinct)
+            print(f"  {words}: {small / ceiling:.2f} of the bare endpoint; 10 000 are {small / large:.2f} x slower")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""A typed client of the service: the same models in and out, problems as exceptions.
+
+with RecommenderClient("http://127.0.0.1:8080") as service:
+    answer = service.recommend(RecommendRequest(subject="fashion-resnet", max_latency_s=0.2))
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from recommender.errors import RecommenderError
+from recommender.resources import (
+    AccuracyEvidenceOut,
+    BatchItem,
+    BatchRequest,
+    BatchResponse,
+    CoverageResponse,
+    LatencyEvidence,
+    SlosResponse,
+    StandingsResponse,
+    StrategyResource,
+)
+from recommender.schemas import (
+    HealthResponse,
+    Problem,
+    RecommendRequest,
+    RecommendResponse,
+    StrategiesResponse,
+    SubjectsResponse,
+)
+
+Answer = TypeVar("Answer", bound=BaseModel)
+_EVIDENCE: TypeAdapter[LatencyEvidence | AccuracyEvidenceOut] = TypeAdapter(LatencyEvidence | AccuracyEvidenceOut)
+
+
+class ServiceProblem(RecommenderError):
+    """The service refused; `problem` is its document, or None where something else answered."""
+
+    def __init__(self, message: str, *, status: int | None = None, problem: Problem | None = None) -> None:
+        self.status = status
+        self.problem = problem
+        super().__init__(message)
+
+
+class RecommenderClient:
+    """Asks one service over one pool of connections; close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8080",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        headers = {} if api_key is None else {"x-api-key": api_key}
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout_s, transport=transport)
+
+    def recommend(self, question: RecommendRequest) -> RecommendResponse:
+        """Which strategy, within these budgets."""
+        return self._post("/recommend", question, RecommendResponse)
+
+    def recommend_batch(self, questions: Sequence[RecommendRequest]) -> list[BatchItem]:
+        """One answer or problem per question, all from the same picture of the evidence."""
+        return self._post("/recommend/batch", BatchRequest(questions=list(questions)), BatchResponse).answers
+
+    def subjects(self) -> SubjectsResponse:
+        """What can be asked about."""
+        return self._get("/subjects", SubjectsResponse)
+
+    def strategies(self, subject: str | None = None) -> StrategiesResponse:
+        """Every declared strategy, of one subject or of all."""
+        return self._get("/strategies", StrategiesResponse, subject=subject)
+
+    def strategy(self, strategy_id: str, *, environment: str | None = None) -> StrategyResource:
+        """One strategy with the ids of its evidence."""
+        return self._get(f"/strategies/{quote(strategy_id, safe='')}", StrategyResource, environment=environment)
+
+    def evidence(self, evidence_id: str) -> LatencyEvidence | AccuracyEvidenceOut:
+        """What was recorded under a key."""
+        return _EVIDENCE.validate_json(self._send("GET", f"/evidence/{quote(evidence_id, safe='')}"))
+
+    def leaderboard(
+        self, subject: str, *, percentile: float = 90.0, environment: str | None = None
+    ) -> StandingsResponse:
+        """Measured strategies, fastest first."""
+        return self._get(
+            "/leaderboard", StandingsResponse, subject=subject, percentile=percentile, environment=environment
+        )
+
+    def pareto(self, subject: str, *, percentile: float = 90.0, environment: str | None = None) -> StandingsResponse:
+        """Those that no other beats in latency and accuracy at once."""
+        return self._get("/pareto", StandingsResponse, subject=subject, percentile=percentile, environment=environment)
+
+    def coverage(self) -> CoverageResponse:
+        """What is measured and what is missing."""
+        return self._get("/coverage", CoverageResponse)
+
+    def slos(self) -> SlosResponse:
+        """The declared targets."""
+        return self._get("/slos", SlosResponse)
+
+    def ready(self) -> HealthResponse:
+        """Raises `ServiceProblem` while no question can be answered."""
+        return self._get("/readyz", HealthResponse)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _get(self, path: str, model: type[Answer], **query: str | float | None) -> Answer:
+        given = {name: value for name, value in query.items() if value is not None}
+        return model.model_validate_json(self._send("GET", path, params=given))
+
+    def _post(self, path: str, body: BaseModel, model: type[Answer]) -> Answer:
+        content = body.model_dump_json(exclude_unset=True)
+        headers = {"content-type": "application/json"}
+        return model.model_validate_json(self._send("POST", path, content=content, headers=headers))
+
+    def _send(self, method: str, path: str, **content: Any) -> bytes:
+        try:
+            response = self._http.request(method, path, **content)
+        except httpx.HTTPError as error:
+            raise ServiceProblem(f"the recommender at {self._http.base_url} does not answer: {error}") from error
+        if response.is_success:
+            return response.content
+        try:
+            problem = Problem.model_validate_json(response.content)
+        except ValidationError:
+            raise ServiceProblem(
+                f"{self._http.base_url} answered {response.status_code} without a problem document: "
+                "is it a Tierwise recommender?",
+                status=response.status_code,
+            ) from None
+        raise ServiceProblem(f"{problem.title}: {problem.detail}", status=problem.status, problem=problem)

@@ -1,0 +1,109 @@
+// The answer in words and tables. Fields that an older service does not send are left out.
+
+import { html, list } from "/page/elements.js";
+import { bytes, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
+
+export function verdict(answer) {
+  const best = answer.recommendation;
+  if (!best) {
+    return html("div", { class: "verdict none" },
+      html("div", { class: "choice" }, "No strategy is known to hold these budgets"), html("p", {}, answer.summary ?? ""), relaxation(answer));
+  }
+  return html("div", { class: "verdict" }, html("div", { class: "choice" }, strategyName(best)),
+    html("p", {}, sentence(best.why ?? answer.summary ?? "")), numbers(best, answer));
+}
+
+export function details(answer, strategies) {
+  return [
+    section("As good as far as measured", equals(answer.equivalent, "equivalent")),
+    section("Not told apart yet", equals(answer.unresolved, "unresolved")),
+    section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses ?? [])),
+    section("Undecided: too little was measured", (answer.undecided ?? []).map((each) =>
+      `${strategyName(each)}: ${[each.reason, each.to_do].filter(Boolean).join("; ")}`)),
+    section("Read before acting", (answer.warnings ?? []).map((each) => each.message ?? each.text ?? String(each))),
+    section("Declared, without evidence", (answer.not_considered ?? []).map((each) =>
+      `${strategyName(each)}: ${[each.reason, each.command].filter(Boolean).join("; ")}`)),
+    ...table(answer, strategies), provenance(answer),
+  ].filter((each) => each !== null);
+}
+
+function numbers(best, answer) {
+  const latency = best.latency ?? {};
+  const accuracy = best.accuracy;
+  const spread = interval(latency);
+  const shown = [[`${percentileName(latency.percentile ?? 90)} latency`, duration(latency.percentile_s),
+    spread ? `${duration(spread.low)} to ${duration(spread.high)}, ${spread.kind}` : ""]];
+  if (accuracy) {
+    shown.push([accuracy.metric ?? "accuracy", percent(accuracy.accuracy_pct),
+      accuracy.drop_pp === null ? "" : `drop ${points(accuracy.drop_pp)} against identity${dropInterval(accuracy)}`]);
+  }
+  const confidence = answer.confidence ?? best.confidence;
+  if (typeof confidence === "number") shown.push(["confidence that both hold", percent(100 * confidence), ""]);
+  shown.push(["evidence", `${latency.rounds} rounds × ${latency.inputs} inputs`, accuracy ? `${accuracy.items} validation items` : ""]);
+  shown.push(["size · sent per request", `${bytes(best.size_bytes)} · ${bytes(best.sent_bytes)}`, ""]);
+  return html("dl", { class: "numbers" }, ...shown.map(([name, value, more]) =>
+    html("div", {}, html("dt", {}, name), html("dd", {}, value, more ? html("small", {}, more) : null))));
+}
+
+function dropInterval(accuracy) {
+  const found = accuracy.drop_interval_pp ?? accuracy.drop_interval;
+  const low = found?.low_pp ?? found?.low ?? found?.[0] ?? accuracy.drop_low_pp;
+  const high = found?.high_pp ?? found?.high ?? found?.[1] ?? accuracy.drop_high_pp;
+  return Number.isFinite(low) && Number.isFinite(high) ? `, ${points(low)} to ${points(high)}` : "";
+}
+
+function relaxation(answer) {
+  const found = answer.relaxation;
+  if (!found) return null;
+  const words = typeof found === "string" ? found : (found.words ?? found.summary ?? found.message ?? found.text);
+  return words ? html("p", {}, html("strong", {}, "Cheapest way out: "), words) : null;
+}
+
+function equals(members, kind) {
+  return (members ?? []).map((each) => {
+    const more = each.why ?? each.reason ?? each.words ?? each.to_do;
+    const ratio = Number.isFinite(each.latency_ratio) ? ` (${each.latency_ratio.toFixed(2)} × its latency)` : "";
+    return `${strategyName(each)}${ratio}${more ? `: ${more}` : ""}`;
+  });
+}
+
+function misses(found) {
+  return found.slice(0, 5).map((each) => `${strategyName(each)} ${(each.lacks ?? []).join("; ")}`);
+}
+
+function section(title, texts) {
+  return texts.length ? html("div", {}, html("h3", {}, title), list(texts)) : null;
+}
+
+function table(answer, strategies) {
+  if (!strategies.length) return [];
+  const outcome = new Map((answer.considered ?? []).map((each) => [strategyName(each), each.outcome]));
+  const percentile = percentileName(answer.shown_percentile);
+  const heads = ["Strategy", percentile, "Median", strategies[0].metric ?? "Accuracy", "Drop", "Size", "Sent", "Outcome"];
+  const rows = strategies.map((each) => {
+    const name = strategyName(each);
+    const cells = [duration(each.percentile_s), duration(each.median_s), percent(each.accuracy_pct), points(each.drop_pp),
+      bytes(each.size_bytes), bytes(each.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (each.pareto ? " · on the front" : "")];
+    return html("tr", { class: outcome.get(name) === "recommended" ? "chosen" : "" }, html("th", { scope: "row" }, name),
+      ...cells.map((text, index) => html("td", { class: index < 6 ? "n" : "", "data-label": heads[index + 1] }, text)));
+  });
+  const head = html("thead", {}, html("tr", {}, ...heads.map((text, index) =>
+    html("th", { scope: "col", class: index > 0 && index < 7 ? "n" : "" }, text))));
+  return [html("h3", { id: "all-title" }, "Every measured strategy, fastest first"),
+    html("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "all-title" },
+      html("table", { class: "stack" }, head, html("tbody", {}, ...rows)))];
+}
+
+function provenance(answer) {
+  const files = Object.entries(answer.recommendation?.artifact_sha256 ?? {}).map(([name, sum]) => `${name}: sha256 ${sum}`);
+  const where = answer.environment;
+  const lines = where ? [`measured ${where.measured_at} on ${where.cpu_model}, ${where.cpu_count} CPUs, launcher ${where.launcher}, `
+    + `scale ${where.scale}, ONNX Runtime ${where.onnxruntime}`, `environment ${where.key}`] : [];
+  const evidence = [answer.evidence_ids ?? answer.recommendation?.evidence_ids ?? []].flat().map((each) =>
+    html("a", { href: `/evidence/${encodeURIComponent(each)}` }, `evidence ${each}`));
+  return html("details", {}, html("summary", {}, "Evidence and model files"), list([...lines, ...files, ...evidence]));
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,137 @@
+// The page: reads the address, asks the service, shows the answer; every change of the form is a new question.
+
+import { details, verdict } from "/page/answer.js";
+import { ask, KeyWanted, useKey } from "/page/api.js";
+import { draw, legend } from "/page/chart.js";
+import { html } from "/page/elements.js";
+import * as question from "/page/question.js";
+import * as sliders from "/page/sliders.js";
+
+const { field } = question;
+const OBJECTIVES = { latency: "fastest", accuracy: "most accurate", size: "smallest", sent: "least data sent", mobile_cpu: "least CPU on mobile" };
+let subjects = [];
+let slos = [];
+let asking = null;
+let shown = null;
+let waiting = 0;
+
+async function start() {
+  const [known, targets, api] = await Promise.all([ask("/subjects"), ask("/slos"), ask("/openapi.json")]);
+  subjects = known.subjects;
+  slos = targets.slos;
+  question.choices(field("subject"), subjects.map((each) => each.subject));
+  question.choices(field("slo"), slos.map((each) => each.name), (name) => `SLO ${name}`);
+  question.choices(field("objective"), objectives(api), (name) => OBJECTIVES[name] ?? name.replaceAll("_", " "));
+  question.fromAddress();
+  await answer();
+}
+
+function objectives(api) {
+  const asked = api.components.schemas.RecommendRequest.properties.objective ?? {};
+  const named = asked.$ref ? api.components.schemas[asked.$ref.split("/").pop()] : asked;
+  return named.enum ?? ["latency", "accuracy"];
+}
+
+async function answer() {
+  question.showSlo(slos);
+  environments();
+  field("accuracy-unit").textContent = field("accuracy-kind").value === "drop" ? "(percentage points)" : "(percent)";
+  sliders.follow();
+  if (!question.valid()) return say(html("p", {}, "One of the budgets is not a number that can be a budget."));
+  asking?.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  field("answer").setAttribute("aria-busy", "true");
+  try {
+    const body = question.request();
+    const query = { subject: body.subject, percentile: field("percentile").value, environment: body.environment ?? "" };
+    const [told, standing] = await Promise.all([ask("/recommend", { body, signal }), ask("/leaderboard", { query, signal })]);
+    shown = { told: { ...told, shown_percentile: standing.percentile }, strategies: standing.strategies };
+    history.replaceState(null, "", question.address());
+    show();
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error);
+  } finally {
+    if (!signal.aborted) field("answer").setAttribute("aria-busy", "false");
+  }
+}
+
+function show() {
+  const { told, strategies } = shown;
+  say(verdict(told));
+  document.title = `${told.recommendation ? `${told.recommendation.operator} on ${told.recommendation.placement}` : "nothing holds"} · ${told.subject} · Tierwise`;
+  sliders.fit(strategies);
+  field("details").replaceChildren(...details(told, strategies));
+  field("conditions").textContent = `All latencies are end to end: ${told.conditions ?? ""}.`
+    + (told.inputs_select ? ` Inputs: ${told.inputs_select}.` : "");
+  chart();
+}
+
+function chart() {
+  if (shown === null) return;
+  const some = shown.strategies.some((each) => each.accuracy_pct !== null);
+  field("chart-figure").hidden = !some;
+  if (!some) return;
+  const width = Math.max(280, Math.round(field("chart-figure").clientWidth));
+  field("chart").replaceChildren(draw(shown.strategies, shown.told, width));
+  field("legend").replaceChildren(...legend());
+  const without = shown.strategies.filter((each) => each.accuracy_pct === null).length;
+  field("chart-caption").textContent = without ? `${without} strategies without a measured accuracy are in the table only.` : "";
+}
+
+function environments() {
+  const places = subjects.find((each) => each.subject === field("subject").value)?.environments ?? [];
+  const select = field("environment");
+  const words = (key) => {
+    const it = places.find((each) => each.key === key);
+    return it ? `${it.host}, ${it.launcher}${it.scale === "1" ? "" : `, scale ${it.scale}`}, ${it.measured_at.slice(0, 10)}` : key;
+  };
+  question.choices(select, places.map((each) => each.key), words);
+  for (const each of [...select.options]) {
+    if (each.value !== "" && each.value !== select.value && !places.some((it) => it.key === each.value)) each.remove();
+  }
+  field("environment-field").hidden = places.length < 2 && select.value === "";
+}
+
+function say(element) {
+  field("verdict").replaceChildren(element);
+}
+
+function fail(error) {
+  field("key-form").hidden = !(error instanceof KeyWanted);
+  shown = null;
+  field("chart-figure").hidden = true;
+  field("details").replaceChildren();
+  say(html("div", { class: "verdict none" }, html("p", {}, error.message)));
+  field("answer").setAttribute("aria-busy", "false");
+}
+
+function soon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(answer, 250);
+}
+
+field("question").addEventListener("submit", (event) => event.preventDefault());
+field("question").addEventListener("input", (event) => {
+  if (event.target.type === "range") sliders.lead(event.target);
+  if (event.target.id === "subject") field("environment").value = "";
+  if (event.target.id === "accuracy-kind") field("accuracy").value = "";
+  soon();
+});
+field("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(field("key").value);
+  field("key-form").hidden = true;
+  start().catch(fail);
+});
+field("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    field("copied").textContent = "copied";
+  } catch {
+    field("copied").textContent = "copy it from the address bar";
+  }
+});
+addEventListener("popstate", () => { question.fromAddress(); answer(); });
+addEventListener("resize", chart);
+start().catch(fail);

@@ -1,0 +1,169 @@
+// Latency against accuracy: every measured strategy, the feasible region, the Pareto front, the recommended one.
+
+import { svg } from "/page/elements.js";
+import { duration, interval, percent, percentileName, strategyName } from "/page/words.js";
+
+const KINDS = { mobile: "mobile alone", edge: "edge", cloud: "cloud", split: "split over two tiers" };
+const MARGIN = { left: 52, right: 14, top: 14, bottom: 44 };
+
+export function draw(strategies, answer, width) {
+  const placed = strategies.filter((each) => each.accuracy_pct !== null);
+  const size = { width, height: Math.round(Math.min(440, Math.max(300, width * 0.52))) };
+  const limits = budgets(placed, answer);
+  const scales = scaled(placed, limits, size);
+  const best = placed.find((each) => same(each, answer.recommendation));
+  const root = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-labelledby": "chart-title chart-text" });
+  root.append(svg("title", { id: "chart-title" }, "Latency against accuracy of the measured strategies"));
+  root.append(svg("desc", { id: "chart-text" }, inWords(placed, limits, best)));
+  root.append(region(limits, scales, size), axes(scales, size, placed, answer), front(placed, scales));
+  for (const each of [...placed].reverse()) root.append(point(each, scales, limits));
+  if (best) root.append(chosen(best, answer, scales, size));
+  return root;
+}
+
+export function legend() {
+  const marks = Object.entries(KINDS).map(([kind, words]) => [svg("g", { class: kind }, shape(kind, 8, 8, "point in")), words]);
+  marks.push([shape("mobile", 8, 8, "point split"), "hollow: misses a budget"]);
+  marks.push([svg("path", { d: "M1 12H7V4H15", class: "front" }), "Pareto front"]);
+  marks.push([svg("rect", { x: 1, y: 1, width: 14, height: 14, class: "region" }), "within the budgets"]);
+  return marks.map(([mark, words]) => {
+    const item = document.createElement("li");
+    item.append(svg("svg", { viewBox: "0 0 16 16" }, mark), words);
+    return item;
+  });
+}
+
+export function budgets(placed, answer) {
+  const asked = answer.budgets ?? {};
+  const percentile = placed[0] ? answer.shown_percentile : null;
+  const latency = (asked.latency ?? []).filter((each) => each.percentile === percentile).map((each) => each.max_s);
+  const identity = placed.find((each) => each.drop_pp !== null);
+  const floors = [asked.min_accuracy_pct ?? null];
+  if (identity && typeof asked.max_accuracy_drop_pp === "number") {
+    floors.push(identity.accuracy_pct + identity.drop_pp - asked.max_accuracy_drop_pp);
+  }
+  const known = floors.filter((each) => each !== null);
+  return { latency: latency.length ? Math.min(...latency) : null, accuracy: known.length ? Math.max(...known) : null };
+}
+
+function scaled(placed, limits, size) {
+  const times = [...placed.map((each) => each.percentile_s), ...(limits.latency === null ? [] : [limits.latency])];
+  const low = Math.log10(Math.min(...times)) - 0.12;
+  const high = Math.log10(Math.max(...times)) + 0.15;
+  const values = placed.map((each) => each.accuracy_pct);
+  const spread = Math.max(1, Math.max(...values) - Math.min(...values));
+  const near = limits.accuracy !== null && limits.accuracy > Math.min(...values) - 2 * spread && limits.accuracy < Math.max(...values) + 2 * spread;
+  if (near) values.push(limits.accuracy);
+  const pad = 0.14 * Math.max(1, Math.max(...values) - Math.min(...values));
+  const bottom = Math.min(...values) - pad, top = Math.min(101, Math.max(...values) + pad);
+  const inner = { width: size.width - MARGIN.left - MARGIN.right, height: size.height - MARGIN.top - MARGIN.bottom };
+  return {
+    low, high, bottom, top,
+    x: (seconds) => MARGIN.left + (inner.width * (Math.log10(seconds) - low)) / (high - low),
+    y: (value) => MARGIN.top + (inner.height * (top - value)) / (top - bottom),
+  };
+}
+
+function region(limits, { x, y }, size) {
+  const right = limits.latency === null ? size.width - MARGIN.right : clamp(x(limits.latency), MARGIN.left, size.width - MARGIN.right);
+  const floor = limits.accuracy === null ? size.height - MARGIN.bottom : clamp(y(limits.accuracy), MARGIN.top, size.height - MARGIN.bottom);
+  const group = svg("g", {}, svg("rect", {
+    class: "region", x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: floor - MARGIN.top,
+  }));
+  if (limits.latency !== null) group.append(svg("path", { class: "limit", d: `M${right} ${MARGIN.top}V${size.height - MARGIN.bottom}` }));
+  if (limits.accuracy !== null) group.append(svg("path", { class: "limit", d: `M${MARGIN.left} ${floor}H${size.width - MARGIN.right}` }));
+  return group;
+}
+
+function axes({ low, high, bottom, top, x, y }, size, placed, answer) {
+  const group = svg("g");
+  const base = size.height - MARGIN.bottom;
+  let last = -99;
+  for (const seconds of ticks(low, high)) {
+    if (x(seconds) - last < 44) continue;
+    last = x(seconds);
+    group.append(svg("path", { class: "grid", d: `M${last} ${MARGIN.top}V${base}` }));
+    group.append(svg("text", { class: "soft", x: last, y: base + 17, "text-anchor": "middle" }, duration(seconds)));
+  }
+  for (const value of levels(bottom, top)) {
+    group.append(svg("path", { class: "grid", d: `M${MARGIN.left} ${y(value)}H${size.width - MARGIN.right}` }));
+    group.append(svg("text", { class: "soft", x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value)));
+  }
+  group.append(svg("path", { class: "axis", fill: "none", d: `M${MARGIN.left} ${MARGIN.top}V${base}H${size.width - MARGIN.right}` }));
+  const metric = placed[0]?.metric ?? "accuracy";
+  group.append(svg("text", { x: size.width - MARGIN.right, y: size.height - 8, "text-anchor": "end" },
+    `${percentileName(answer.shown_percentile)} latency, logarithmic →`));
+  group.append(svg("text", { x: 4, y: size.height - 8 }, `↑ ${metric}, %`));
+  return group;
+}
+
+function front(placed, { x, y }) {
+  const members = placed.filter((each) => each.pareto).sort((a, b) => a.percentile_s - b.percentile_s);
+  const steps = members.map((each, index) => index === 0 ? `M${x(each.percentile_s)} ${y(each.accuracy_pct)}`
+    : `H${x(each.percentile_s)}V${y(each.accuracy_pct)}`);
+  return svg("path", { class: "front", d: steps.join("") });
+}
+
+function point(each, { x, y }, limits) {
+  const inside = (limits.latency === null || each.percentile_s <= limits.latency)
+    && (limits.accuracy === null || each.accuracy_pct >= limits.accuracy - 1e-9);
+  const words = `${strategyName(each)}: ${duration(each.percentile_s)}, ${percent(each.accuracy_pct)}`;
+  const mark = shape(kind(each), x(each.percentile_s), y(each.accuracy_pct), `point ${inside ? "in" : ""}`);
+  return svg("g", { class: kind(each) }, svg("title", {}, words), mark);
+}
+
+function chosen(best, answer, { x, y }, size) {
+  const [across, down] = [x(best.percentile_s), y(best.accuracy_pct)];
+  const spread = interval(answer.recommendation.latency ?? {});
+  const group = svg("g");
+  if (spread) group.append(svg("path", { class: "whisker", d: `M${x(spread.low)} ${down}H${x(spread.high)}` }));
+  group.append(svg("circle", { class: "halo", cx: across, cy: down, r: 11 }));
+  const left = across > size.width / 2;
+  group.append(svg("text", { class: "name", x: clamp(across + (left ? -14 : -4), MARGIN.left + 4, size.width), y: down < 60 ? down + 28 : down - 18,
+    "text-anchor": left ? "end" : "start" }, strategyName(best)));
+  return group;
+}
+
+function shape(name, x, y, style) {
+  if (name === "mobile") return svg("circle", { class: style, cx: x, cy: y, r: 5 });
+  if (name === "edge") return svg("rect", { class: style, x: x - 4.5, y: y - 4.5, width: 9, height: 9 });
+  if (name === "cloud") return svg("path", { class: style, d: `M${x} ${y - 6}L${x + 6} ${y + 5}H${x - 6}Z` });
+  return svg("path", { class: style, d: `M${x} ${y - 6}L${x + 6} ${y}L${x} ${y + 6}L${x - 6} ${y}Z` });
+}
+
+function inWords(placed, limits, best) {
+  const within = placed.filter((each) => (limits.latency === null || each.percentile_s <= limits.latency)
+    && (limits.accuracy === null || each.accuracy_pct >= limits.accuracy - 1e-9)).length;
+  const members = placed.filter((each) => each.pareto).map(strategyName).join(", ");
+  return `${within} of ${placed.length} strategies lie within the budgets. Pareto front: ${members}. `
+    + (best ? `Recommended: ${strategyName(best)}.` : "None is recommended.") + " The table below has every number.";
+}
+
+function kind(each) {
+  return each.placement in KINDS ? each.placement : "split";
+}
+
+function same(each, other) {
+  return other && each.operator === other.operator && each.placement === other.placement;
+}
+
+function clamp(value, low, high) {
+  return Math.min(high, Math.max(low, value));
+}
+
+function ticks(low, high) {
+  const found = [];
+  for (let power = Math.floor(low); power <= high; power += 1) {
+    for (const step of high - low > 2 ? [1] : [1, 2, 5]) found.push(step * 10 ** power);
+  }
+  return found.filter((each) => Math.log10(each) >= low && Math.log10(each) <= high);
+}
+
+function levels(bottom, top) {
+  const rough = (top - bottom) / 5;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((each) => each * unit).find((each) => each >= rough);
+  const found = [];
+  for (let index = Math.ceil(bottom / step); index * step <= top; index += 1) found.push(Number((index * step).toPrecision(8)));
+  return found;
+}

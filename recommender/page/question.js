@@ -1,0 +1,70 @@
+// The question: in the form, in the address, and as the service wants it.
+
+const form = document.getElementById("question");
+export const field = (name) => document.getElementById(name);
+const FIELDS = ["subject", "slo", "latency", "percentile", "accuracy", "accuracy-kind", "objective", "environment"];
+const DEFAULTS = { percentile: "90", "accuracy-kind": "drop", objective: "latency" };
+
+export function fromAddress() {
+  const given = new URLSearchParams(location.search);
+  for (const name of FIELDS) {
+    const value = given.get(name) ?? DEFAULTS[name] ?? "";
+    if (name === "percentile") withOption(value);
+    if (name === "environment" && value && !has(field(name), value)) field(name).add(new Option(value, value));
+    if (field(name).tagName !== "SELECT" || has(field(name), value)) field(name).value = value;
+  }
+}
+
+export function address() {
+  const shown = new URLSearchParams();
+  const slo = field("slo").value !== "";
+  for (const name of FIELDS) {
+    const value = field(name).value;
+    if (slo && ["latency", "percentile", "accuracy", "accuracy-kind"].includes(name)) continue;
+    if (value !== "" && value !== DEFAULTS[name]) shown.set(name, value);
+  }
+  return `${location.pathname}?${shown}`;
+}
+
+export function request() {
+  const asked = { subject: field("subject").value, objective: field("objective").value };
+  if (field("environment").value) asked.environment = field("environment").value;
+  if (field("slo").value) return { ...asked, slo: field("slo").value };
+  asked.latency_percentile = Number(field("percentile").value);
+  if (field("latency").value !== "") asked.max_latency_s = Number(field("latency").value) / 1e3;
+  const budget = field("accuracy-kind").value === "drop" ? "max_accuracy_drop_pp" : "min_accuracy_pct";
+  if (field("accuracy").value !== "") asked[budget] = Number(field("accuracy").value);
+  return asked;
+}
+
+export function choices(select, values, words = (each) => each) {
+  const before = select.value;
+  for (const value of values) if (!has(select, value)) select.add(new Option(words(value), value));
+  if (has(select, before)) select.value = before;
+}
+
+export function showSlo(slos) {
+  const chosen = slos.find((each) => each.name === field("slo").value);
+  for (const name of ["latency", "latency-slider", "percentile", "accuracy", "accuracy-slider", "accuracy-kind"]) {
+    field(name).disabled = chosen !== undefined;
+  }
+  if (chosen === undefined) return;
+  const latency = [...chosen.latency].sort((a, b) => b.percentile - a.percentile)[0];
+  field("latency").value = latency ? Number((latency.max_s * 1e3).toPrecision(6)) : "";
+  if (latency) withOption(String(latency.percentile)), (field("percentile").value = String(latency.percentile));
+  const floor = chosen.min_accuracy_pct !== null && chosen.max_accuracy_drop_pp === null;
+  field("accuracy-kind").value = floor ? "floor" : "drop";
+  field("accuracy").value = (floor ? chosen.min_accuracy_pct : chosen.max_accuracy_drop_pp) ?? "";
+}
+
+export function valid() {
+  return [...form.elements].every((each) => each.disabled || each.checkValidity());
+}
+
+function withOption(percentile) {
+  if (percentile !== "" && !has(field("percentile"), percentile)) field("percentile").add(new Option(`p${percentile}`, percentile));
+}
+
+function has(select, value) {
+  return [...select.options].some((each) => each.value === value);
+}

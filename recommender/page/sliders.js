@@ -1,0 +1,38 @@
+// Sliders beside the two numbers: latency on a logarithmic scale over what was measured, accuracy on a linear one.
+
+import { field } from "/page/question.js";
+
+const STEPS = 1000;
+let latencySpan = [1, 1000];
+let accuracySpan = [0, 5];
+
+export function fit(strategies) {
+  const latencies = strategies.map((each) => each.percentile_s * 1e3);
+  if (latencies.length) latencySpan = [Math.min(...latencies) / 2, Math.max(...latencies) * 2];
+  const known = strategies.filter((each) => each.accuracy_pct !== null);
+  if (field("accuracy-kind").value === "floor") {
+    const values = known.map((each) => each.accuracy_pct);
+    accuracySpan = values.length ? [Math.floor(Math.min(...values) - 1), Math.ceil(Math.max(...values) + 0.5)] : [0, 100];
+  } else accuracySpan = [0, Math.max(1, ...known.map((each) => Math.ceil((each.drop_pp ?? 0) * 1.25)))];
+  follow();
+}
+
+// A slider at its end says "no limit" when the number is empty.
+export function follow() {
+  const latency = field("latency").value === "" ? latencySpan[1] : Number(field("latency").value);
+  const place = Math.log(latency / latencySpan[0]) / Math.log(latencySpan[1] / latencySpan[0]);
+  field("latency-slider").value = Math.round(STEPS * place);
+  field("latency-slider").setAttribute("aria-valuetext", field("latency").value ? `${field("latency").value} ms` : "no limit");
+  const loosest = field("accuracy-kind").value === "floor" ? accuracySpan[0] : accuracySpan[1];
+  const accuracy = field("accuracy").value === "" ? loosest : Number(field("accuracy").value);
+  field("accuracy-slider").value = Math.round((STEPS * (accuracy - accuracySpan[0])) / (accuracySpan[1] - accuracySpan[0]));
+  field("accuracy-slider").setAttribute("aria-valuetext", field("accuracy").value || "no limit");
+}
+
+export function lead(slider) {
+  const share = Number(slider.value) / STEPS;
+  if (slider.id === "latency-slider") {
+    field("latency").value = Number((latencySpan[0] * (latencySpan[1] / latencySpan[0]) ** share).toPrecision(3));
+  } else field("accuracy").value = Number((accuracySpan[0] + share * (accuracySpan[1] - accuracySpan[0])).toFixed(2));
+  follow();
+}

@@ -1,0 +1,42 @@
+// Numbers and names in words, the same in the chart, the answer and the tables.
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (Math.abs(seconds) >= 0.9995) return `${seconds.toFixed(2)} s`;
+  return `${Number((seconds * 1e3).toPrecision(3))} ms`;
+}
+
+export function percent(value) {
+  return value === null || value === undefined ? "–" : `${value.toFixed(2)} %`;
+}
+
+export function points(value) {
+  return value === null || value === undefined ? "–" : `${(Math.abs(value) < 0.005 ? 0 : value).toFixed(2)} pp`;
+}
+
+export function bytes(value) {
+  if (value === null || value === undefined) return "–";
+  if (value >= 2 ** 20) return `${(value / 2 ** 20).toFixed(2)} MiB`;
+  return value >= 1024 ? `${(value / 1024).toFixed(1)} KiB` : `${Math.round(value)} B`;
+}
+
+export function strategyName(each) {
+  if (typeof each === "string") return each;
+  if (each?.operator) return `${each.operator} on ${each.placement}`;
+  return each?.strategy ? strategyName(each.strategy) : (each?.name ?? each?.id ?? "a strategy");
+}
+
+export function percentileName(percentile) {
+  return `p${Number(percentile)}`;
+}
+
+// An answer may carry an interval under one of these names; without one, the spread over the rounds is described.
+export function interval(latency) {
+  const found = latency.percentile_interval_s ?? latency.interval_s ?? latency.interval ?? null;
+  const low = found?.low_s ?? found?.low ?? found?.[0] ?? latency.percentile_low_s ?? latency.low_s;
+  const high = found?.high_s ?? found?.high ?? found?.[1] ?? latency.percentile_high_s ?? latency.high_s;
+  if (Number.isFinite(low) && Number.isFinite(high)) return { low, high, kind: "interval" };
+  const rounds = latency.percentile_s_by_round ?? [];
+  if (rounds.length < 2) return null;
+  return { low: Math.min(...rounds), high: Math.max(...rounds), kind: `lowest to highest of ${rounds.length} rounds` };
+}

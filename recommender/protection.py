@@ -1,0 +1,101 @@
+"""ASGI middleware around every resource: the API key, the time limit, and headers that keep a page harmless."""
+
+import asyncio
+import hmac
+from collections.abc import Iterable
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recommender.errors import NotAuthorized, TooSlow
+from recommender.problems import problem_response
+
+# Without evidence in them: the page and the documentation can be loaded, probes need no secret.
+_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+_OPEN_PREFIXES = ("/page/", "/docs/static/")
+
+
+class ApiKey:
+    """Refuses a request that does not bring the key, in `Authorization: Bearer` or `X-API-Key`."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _open(scope["path"]) or self._brings_it(scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        await problem_response(NotAuthorized(), scope["path"])(scope, receive, send)
+
+    def _brings_it(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        for name, value in headers:
+            if name == b"x-api-key" and hmac.compare_digest(value, self._key):
+                return True
+            scheme, _, given = value.partition(b" ")
+            if name == b"authorization" and scheme.lower() == b"bearer" and hmac.compare_digest(given, self._key):
+                return True
+        return False
+
+
+class TimeLimit:
+    """Answers for a request that takes too long, be it the client that dawdles or we."""
+
+    def __init__(self, app: ASGIApp, limit_s: float) -> None:
+        self._app = app
+        self._limit_s = limit_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._limit_s) as limit:
+                await self._app(scope, receive, noted)
+        except TimeoutError:
+            if begun or not limit.expired():
+                raise
+            response = problem_response(TooSlow(self._limit_s), scope["path"])
+            response.headers["connection"] = "close"
+            await response(scope, receive, send)
+
+
+class SafeHeaders:
+    """Nothing is loaded from elsewhere, framed, sniffed or kept; the API page alone brings inline script."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "no-referrer"
+                headers["content-security-policy"] = _policy(scope["path"])
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def _open(path: str) -> bool:
+    return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
+
+
+def _policy(path: str) -> str:
+    inline = " 'unsafe-inline'" if path == "/docs" else ""
+    return (
+        f"default-src 'none'; script-src 'self'{inline}; style-src 'self'{inline}; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )

@@ -1,0 +1,97 @@
+"""`runner doctor`: what this host can do, and for each lack what to do about it."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnxruntime
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from runner.commands.terminal import JsonOption, example, out, print_json
+from runner.errors import EngineUnavailableError, LaunchError, RunnerError
+from runner.host import this_host
+from runner.launchers import Selection, select_launcher
+from runner.settings import RunnerSettings
+
+# What the demo's three tiers want (strategies.yaml).
+_CPUS = 2
+_MEMORY_BYTES = 6 << 30
+_DISK_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `advice` is empty where nothing is lacking."""
+
+    what: str
+    found: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything that a fill may need, cheapest first; nothing is changed but the tier image being built."""
+    host = this_host()
+    few = "" if host.cpu_count >= _CPUS else f"tiers of up to {_CPUS} CPUs need --scale, e.g. --scale 1/2"
+    yield Finding("CPUs", f"{host.cpu_count} × {host.cpu_model}", few)
+    low = "" if host.memory_bytes >= _MEMORY_BYTES else "declare tiers of less memory"
+    yield Finding("memory", f"{host.memory_bytes / 2**30:.1f} GiB", low)
+    slow = "" if host.vnni else "int8 may be slower than float here; read quantized latencies as this host's alone"
+    yield Finding("int8 (VNNI)", "yes" if host.vnni else "no", slow)
+    providers = onnxruntime.get_available_providers()
+    gpu = "CUDAExecutionProvider" in providers
+    yield Finding("GPU (CUDA)", "yes" if gpu else "no", "" if gpu else _NO_GPU)
+    yield _disk()
+    yield from _engine()
+
+
+_NO_GPU = "tiers with `provider: [cuda, cpu]` run on the CPU; with a GPU, replace onnxruntime by onnxruntime-gpu"
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    advice = "" if free >= _DISK_BYTES else "free some: artifacts and the tier image want about 2 GiB"
+    return Finding("disk", f"{free / 2**30:.1f} GiB free here", advice)
+
+
+def _engine() -> Iterator[Finding]:
+    try:
+        selection = select_launcher("docker", base_image=RunnerSettings().base_image)
+    except EngineUnavailableError as error:
+        yield Finding("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
+        yield Finding("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
+        return
+    yield Finding("Docker engine", selection.reason.removeprefix("asked for: "))
+    yield from _shaping(selection)
+
+
+def _shaping(selection: Selection) -> Iterator[Finding]:
+    try:
+        selection.launcher.prepare()
+        refusal = selection.launcher.delay_refusal()
+    except (LaunchError, RunnerError) as error:
+        yield Finding("tier image", "none", str(error))
+        return
+    yield Finding("tier image", "there")
+    yield Finding("shaping of links", "tbf, in the kernel")
+    advice = f"{refusal}; use --launcher process for links with a delay" if refusal else ""
+    yield Finding("delay of links", "no" if refusal else "netem, in the kernel", advice)
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this host can do (engine, CPUs, memory, shaping, int8, GPU, disk) and what to do about each lack."""
+    findings = tuple(examine())
+    if as_json:
+        print_json([asdict(each) for each in findings])
+        return
+    table = Table("what", "found", "what to do", pad_edge=False)
+    for each in findings:
+        table.add_row(*(Text(cell) for cell in (each.what, each.found, each.advice or "–")))
+    out.print(table)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(epilog=example("runner doctor"))(doctor)

@@ -1,0 +1,93 @@
+"""Without labels: what identity answers stands for them, and how often an operator answers the same is `agreement`.
+
+It is no accuracy: an operator that puts a wrong answer of identity right is counted as disagreeing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runner.errors import SubjectError
+from runner.subjects.images import Images
+from runner.subjects.items import Truth
+from runner.subjects.tensors import TensorDataset
+from tierserver.errors import TierError
+from tierserver.messages import PartSpec, Postprocess, Preprocess
+from tierserver.pipeline import Part
+from tierserver.protocol import Tensor
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The untouched model with its pre- and post-processing."""
+
+    model: Path
+    sha256: str
+    preprocess: Mapping[str, object]
+    postprocess: Mapping[str, object]
+
+    def fingerprint(self) -> bytes:
+        """What decides every answer."""
+        return json.dumps([self.sha256, dict(self.preprocess), dict(self.postprocess)], sort_keys=True).encode()
+
+    def classes(self, encoded: Iterator[bytes]) -> Iterator[int]:
+        """The first class for each item, by this machine's runtime."""
+        settings = Preprocess.from_json(self.preprocess)
+        after = Postprocess.from_json(self.postprocess)
+        try:
+            part = Part(PartSpec("identity", str(self.model), preprocess=settings, postprocess=after), "runner")
+            for each in encoded:
+                outcome = part.run((Tensor("image", None, (memoryview(each),)),))
+                yield int(outcome.outputs["classes"][0])
+        except TierError as error:
+            raise SubjectError(f"identity's answers cannot be had: {error}") from error
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A folder of images whose labels are identity's answers."""
+
+    images: Images
+    predictor: Predictor
+    kind: str = "agreement"
+
+    @property
+    def root(self) -> Path:
+        return self.images.root
+
+    @property
+    def expected(self) -> str:
+        return self.images.expected
+
+    def validation(self) -> Sequence[Path]:
+        return self.images.validation()
+
+    def training(self, count: int) -> Sequence[Path]:
+        return ()
+
+    def labels(self) -> Mapping[str, bytes]:
+        return {"identity": self.predictor.fingerprint()}
+
+    def truth(self, pictures: Sequence[Path]) -> Truth:
+        answers = self.predictor.classes(path.read_bytes() for path in pictures)
+        return Truth("label", (), np.int64, (np.asarray(answer, np.int64) for answer in answers))
+
+
+class AgreeingTensors(TensorDataset):
+    """Tensors whose labels are identity's answers."""
+
+    def __init__(self, tensors: TensorDataset, predictor: Predictor) -> None:
+        super().__init__(tensors.file, tensors.inputs)
+        self._predictor = predictor
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(super().fingerprint().encode() + self._predictor.fingerprint()).hexdigest()
+
+    def write_items(self, path: Path) -> int:
+        answers = self._predictor.classes(map(self.sample, self.items))
+        self.write_judged(path, np.fromiter(answers, np.int64))
+        return len(self.items)

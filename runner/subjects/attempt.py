@@ -1,0 +1,32 @@
+"""The other side of `trial`: a process that loads one model, runs it on one input, and prints what came of it.
+
+It imports nothing of the runner, to be quick, and may use no more memory than the machine has.
+"""
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+from tierserver.engine import Session
+from tierserver.errors import TierError
+from tierserver.tensors import read_tensors
+
+
+def attempt(model: Path, file: Path) -> dict[str, object]:
+    """Name, type and shape of the first output, or the error."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    try:
+        session = Session(model, threads=1, providers=("CPUExecutionProvider",))
+        names = [each.name for each in session.inputs]
+        outputs = session.run(dict(zip(names, read_tensors(file.read_bytes()), strict=True)))
+    except (TierError, ValueError, MemoryError) as error:
+        return {"error": str(error) or "not enough memory"}
+    name, first = next(iter(outputs.items()))
+    return {"name": name, "dtype": str(first.dtype), "shape": list(first.shape)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(attempt(Path(sys.argv[1]), Path(sys.argv[2]))))

@@ -1,0 +1,148 @@
+"""`dataset: {tensors: FILE.npz}`: one array per input of the model, samples along the first axis, and `labels`."""
+
+import hashlib
+import random
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.errors import SubjectError
+from runner.subjects.dataset import write_encoded
+from runner.subjects.signature import Taken
+from tierserver.tensors import write_tensors
+
+LABELS = "labels"
+_SEED = 20261129
+_RESERVED_SHARE, _MOST_RESERVED = 10, 512
+
+
+class TensorDataset:
+    """A `Dataset` over a file of tensors; a tenth (at most 512 samples) calibrates and is not judged on."""
+
+    def __init__(self, file: Path, inputs: Sequence[Taken]) -> None:
+        self.file = file
+        self.inputs = inputs
+
+    def absent(self) -> str | None:
+        return None if self.file.is_file() else f"there is no file {self.file}; expected {self._expected}"
+
+    def fingerprint(self) -> str:
+        return self._sha256
+
+    def inputs_fingerprint(self) -> str:
+        return self._sha256
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class numbers, where the file has them and no input of the model is called so."""
+        found = None if LABELS in self._names else self._arrays.get(LABELS)
+        if found is None:
+            return None
+        if found.ndim != 1 or found.dtype.kind not in "iu" or len(found) != self._count:
+            raise SubjectError(
+                f"{self.file}: labels are {found.dtype} {list(found.shape)}; allowed: one class number (an integer) "
+                "for "
+                f"each of the {self._count} samples"
+            )
+        return found.astype(np.int64)
+
+    @property
+    def items(self) -> list[int]:
+        """The samples that are judged."""
+        reserved = set(self._calibration)
+        return [index for index in range(self._count) if index not in reserved]
+
+    def sample(self, index: int) -> bytes:
+        """One sample as a tier takes it."""
+        samples = ((each, self._arrays[each.name][index]) for each in self.inputs)
+        return write_tensors([array[None] if _by_batch(each) else array for each, array in samples])
+
+    def write_items(self, path: Path) -> int:
+        labels = self.labels
+        if labels is None:
+            raise SubjectError(f"{self.file} has no array `labels`, so there is nothing to judge by; add it")
+        self.write_judged(path, labels[self.items])
+        return len(self.items)
+
+    def write_judged(self, path: Path, labels: NDArray[np.int64]) -> None:
+        """Write the items with these labels."""
+        write_encoded(path, map(self.sample, self.items), {"label": labels})
+
+    def calibration(self, count: int) -> list[bytes]:
+        return [self.sample(index) for index in self._calibration[:count]]
+
+    def input_ids(self) -> list[str]:
+        return [f"{index:06d}" for index in range(self._count)]
+
+    def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
+        for name in ids:
+            (directory / name).write_bytes(self.sample(int(name)))
+
+    def largest(self, count: int) -> list[str]:
+        if not 0 < count <= self._count:
+            raise SubjectError(f"{self.file}: asked for {count} inputs; allowed: 1 to {self._count}")
+        return self.input_ids()[:count]  # all are equally large
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(each.name for each in self.inputs)
+
+    @cached_property
+    def _sha256(self) -> str:
+        return hashlib.sha256(b"tensors" + hashlib.sha256(self.file.read_bytes()).digest()).hexdigest()
+
+    @cached_property
+    def _count(self) -> int:
+        return len(self._arrays[self._names[0]])
+
+    @cached_property
+    def _calibration(self) -> list[int]:
+        reserved = min(_MOST_RESERVED, max(1, self._count // _RESERVED_SHARE))
+        return random.Random(_SEED).sample(range(self._count), reserved)
+
+    @property
+    def _expected(self) -> str:
+        shown = "; ".join(map(str, self.inputs))
+        return f"a .npz with one array for each input, samples along its first axis ({shown}), and optionally `labels`"
+
+    @cached_property
+    def _arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        try:
+            with np.load(self.file, allow_pickle=False) as content:
+                if not isinstance(content, np.lib.npyio.NpzFile):
+                    raise ValueError("it holds one array without a name")
+                arrays = {name: content[name] for name in content.files if name in (*self._names, LABELS)}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
+            raise SubjectError(
+                f"{self.file} is not a readable file of tensors: {error}; expected {self._expected}"
+            ) from error
+        problems = [problem for each in self.inputs for problem in _problems(each, arrays)]
+        if problems:
+            raise SubjectError(f"{self.file}: {problems[0]}; expected {self._expected}")
+        counts = {name: len(arrays[name]) for name in self._names}
+        if len(set(counts.values())) > 1 or min(counts.values()) < 2:
+            raise SubjectError(f"{self.file} holds {counts} samples; allowed: equally many for each input, at least 2")
+        return arrays
+
+
+def _problems(taken: Taken, arrays: Mapping[str, NDArray[np.generic]]) -> Iterator[str]:
+    """What keeps an array from being fed to an input, one sample at a time."""
+    if taken.name not in arrays:
+        yield f"there is no array {taken.name!r} (found: {', '.join(arrays) or 'none that is used'})"
+        return
+    array = arrays[taken.name]
+    if array.dtype != taken.dtype:
+        yield f"{taken.name} is {array.dtype}, the model takes {taken.dtype}; convert it with .astype"
+    one = array.shape[1:]
+    wanted = taken.shape[1:] if _by_batch(taken) else taken.shape
+    if array.ndim == 0 or len(one) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, one, strict=True)):
+        yield f"{taken.name} has the shape {list(array.shape)}, and one sample of the model is {taken}"
+
+
+def _by_batch(taken: Taken) -> bool:
+    """Whether the first axis of the input counts samples; otherwise the file's samples have an axis of their own."""
+    return len(taken.shape) > 0 and taken.shape[0] in (None, 1)

@@ -1,0 +1,66 @@
+"""Load and run a model once, in a process of its own: what it gives, or why the runtime does not take it.
+
+A model may name operators that this runtime lacks, ask for more memory than there is, or bring the engine down; none
+of that may end the runner. The answer is kept beside the built models, by what it depends on.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.artifacts import file_sha256
+from runner.errors import SubjectError
+from tierserver.engine import VERSION
+
+_DEADLINE_S = 300.0
+_CHILD = Path(__file__).with_name("attempt.py")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The first output of a run."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def try_out(model: Path, encoded: bytes, kept: Path) -> Given:
+    """Run the model on encoded tensors once; raises SubjectError with the runtime's reason."""
+    key = hashlib.sha256(f"{VERSION} {file_sha256(model)} {hashlib.sha256(encoded).hexdigest()}".encode()).hexdigest()
+    answer = kept / "tried" / f"{key}.json"
+    if not answer.is_file():
+        found = _ask(model, encoded)
+        answer.parent.mkdir(parents=True, exist_ok=True)
+        answer.write_text(json.dumps(found))
+    found = json.loads(answer.read_text())
+    return Given(found["name"], found["dtype"], tuple(found["shape"]))
+
+
+def _ask(model: Path, encoded: bytes) -> dict[str, object]:
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        file.write(encoded)
+        file.flush()
+        command = [sys.executable, "-P", str(_CHILD), str(model.absolute()), file.name]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise SubjectError(f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s") from error
+    try:
+        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise SubjectError(
+            f"{model.name} brings ONNX Runtime {VERSION} down (exit {done.returncode}); allowed: a model that it runs. "
+            "Export it again, or with another opset"
+        ) from error
+    if "error" in found:
+        raise SubjectError(
+            f"{found['error']}; allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of "
+            "this "
+            "machine. Export the model with another opset, or install a newer onnxruntime"
+        )
+    return found

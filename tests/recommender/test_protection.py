@@ -1,0 +1,107 @@
+"""Who may ask, for how long, from which pages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recommender.app import create_app
+from recommender.errors import Unprotected
+from recommender.settings import RecommenderSettings
+
+KEY = "0123456789abcdef-key"
+
+Serve = Callable[..., Any]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "127.evil.example", ""])
+def test_other_addresses_want_a_key(host: str) -> None:
+    with pytest.raises(Unprotected, match="TIERWISE_API_KEY"):
+        create_app(RecommenderSettings(host=host))
+    RecommenderSettings(host=host, api_key=KEY).require_protection()  # type: ignore[arg-type]
+    RecommenderSettings(host=host, without_key=True).require_protection()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert RecommenderSettings(host=host).loopback
+    RecommenderSettings(host=host).require_protection()
+
+
+def test_without_the_key_nothing_of_the_evidence_is_told(serve: Serve) -> None:
+    client = serve(api_key=KEY)
+    for path in ("/subjects", "/strategies", "/metrics", "/evidence/x", "/nowhere", "/subjects/", "/page/../subjects"):
+        assert client.get(path).status_code == 401, path
+    assert client.get("/page/%2e%2e/subjects").status_code == 404
+    for wrong in ({"x-api-key": "wrong"}, {"x-api-key": ""}, {"authorization": f"Basic {KEY}"}, {"authorization": KEY}):
+        assert client.get("/subjects", headers=wrong).status_code == 401, wrong
+    refused = client.post("/recommend", json={"subject": "net"})
+    assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
+    assert refused.headers["content-type"] == "application/problem+json" and "X-API-Key" in refused.json()["detail"]
+
+
+def test_with_the_key_it_answers(serve: Serve) -> None:
+    client = serve(api_key=KEY)
+    for headers in ({"x-api-key": KEY}, {"authorization": f"bearer {KEY}"}):
+        assert client.get("/subjects", headers=headers).status_code == 200
+
+
+def test_probes_and_the_page_need_no_key(serve: Serve) -> None:
+    client = serve(api_key=KEY)
+    for path in ("/", "/page/app.js", "/healthz", "/readyz", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200, path
+
+
+def test_key_is_in_no_representation() -> None:
+    settings = RecommenderSettings(api_key=KEY)  # type: ignore[arg-type]
+    assert KEY not in repr(settings) and KEY not in settings.model_dump_json()
+
+
+def test_no_page_of_another_origin_may_read_unless_configured(serve: Serve) -> None:
+    origin = {"origin": "https://dash.example.org"}
+    assert "access-control-allow-origin" not in serve().get("/subjects", headers=origin).headers
+    allowed = serve(cors_origins=("https://dash.example.org",), api_key=KEY)
+    asked = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+    preflight = allowed.request("OPTIONS", "/recommend", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://dash.example.org"
+    other = allowed.get("/healthz", headers={"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_client_that_dawdles_is_told_and_let_go(serve: Serve) -> None:
+    client = serve(max_request_s=0.1)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"subject":'
+        await asyncio.sleep(5)
+        yield b'"net"}'
+
+    response = client.post("/recommend", content=slowly(), headers={"content-type": "application/json"})
+    assert response.status_code == 503 and response.json()["type"].endswith("too-slow")
+    assert "0.1 s" in response.json()["detail"]
+
+
+def test_body_limit_is_a_setting(serve: Serve) -> None:
+    client = serve(max_body_bytes=1024)
+    assert client.post("/recommend", content=b" " * 1025).status_code == 413
+
+
+def test_pages_load_nothing_from_elsewhere(serve: Serve) -> None:
+    client = serve()
+    policy = client.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe-inline" not in policy and "frame-ancestors 'none'" in policy
+    assert client.get("/subjects").headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_database_is_never_written(serve: Serve, path: Path, filled: Any) -> None:
+    filled.database.close()
+    before = path.read_bytes()
+    client = serve()
+    strategy = client.get("/strategies/net:identity:edge").json()
+    client.get(f"/evidence/{strategy['latency_evidence_id']}")
+    client.post("/recommend", json={"subject": "net"})
+    client.get("/metrics")
+    assert path.read_bytes() == before

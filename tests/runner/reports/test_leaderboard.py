@@ -1,0 +1,86 @@
+"""The leaderboard's table: what fits into a terminal, and what it says where it does not."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from catalog.analysis import AnalysisSettings
+from catalog.evidence import open_database, store
+from catalog.exchange import import_files
+from runner.analysing import store_missing
+from runner.errors import RunnerError
+from runner.reports.leaderboard import Strategy, leaderboard_tables, of_family, sparklines, with_analysis
+
+LONGEST = "quantized_early_exit_partition"
+MEASURED = (("identity", "mobile", 0.2), ("identity", "cloud", 0.2001), (LONGEST, "mobile-cloud", 0.1))
+
+
+@dataclass(frozen=True)
+class Board:
+    """What the database gives the table."""
+
+    rows: list[Any]
+    distributions: dict[Strategy, str]
+    families: Any
+
+    def printed(self, width: int) -> str:
+        """The table as a terminal of this width shows it."""
+        console = Console(width=width, file=io.StringIO(), record=True)
+        for table in leaderboard_tables(self.rows, self.distributions, width=width):
+            console.print(table)
+        return console.export_text()
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """Identity twice alike, and the study's longest name at half the latency."""
+    folder: Path = tmp_path_factory.mktemp("board")
+    rows = [
+        f"net,{operator},{placement},{item}.jpg,0,{seconds * (1 + 0.001 * item + 0.0002 * number)},{number}"
+        for operator, placement, seconds in MEASURED
+        for number in (1, 2, 3)
+        for item in range(30)
+    ]
+    head = "subject,operator,placement,input_id,repetition,latency_s,round"
+    (folder / "phone.csv").write_text("\n".join([head, *rows, ""]))
+    with open_database(folder / "lab.db", create=True) as opened:
+        import_files(opened, [folder / "phone.csv"])
+        store_missing(opened, AnalysisSettings())
+        with opened.session() as session:
+            return Board(
+                with_analysis(store.leaderboard(session), store.rankings(session)),
+                sparklines(store.strategy_evidence(session)),
+                store.family_members(session),
+            )
+
+
+@pytest.mark.parametrize("width", [80, 100, 170])
+def test_it_fits_and_keeps_rank_letters_interval_and_ratio(board: Board, width: int) -> None:
+    text = board.printed(width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert next(line for line in lines if "mobile-cloud" in line).split()[:2] == ["1", "a"]
+    tied = next(line for line in lines if "identity" in line)
+    assert tied.split()[:2] == ["2–3", "b"]
+    assert " 2.00 " in tied
+    assert "interval" in text
+    assert "…" not in text
+
+
+def test_it_names_the_columns_that_have_no_room(board: Board) -> None:
+    assert "sent" in board.printed(170)
+    assert "no room for" not in board.printed(170)
+    assert "no room for" in board.printed(60)
+    assert not any(block in board.printed(60) for block in "▁▂▃▄▅▆▇█")
+    assert any(block in board.printed(100) for block in "▁▂▃▄▅▆▇█")
+
+
+def test_a_family_leaves_its_members(board: Board) -> None:
+    kept = of_family(board.rows, board.families, "tiers:identity")
+    assert [(row["operator"], row["placement"]) for row in kept] == [("identity", "mobile"), ("identity", "cloud")]
+    with pytest.raises(RunnerError, match="no family 'tiers:cat'; there are "):
+        of_family(board.rows, board.families, "tiers:cat")
