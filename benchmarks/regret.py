@@ -51,13 +51,17 @@ class Truth:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One rule's answer to one question; `regret` is against the best feasible, for a choice that holds."""
+    """One rule's answer to one question; `regret` is against the best feasible, for a choice that holds.
+
+    `unproven` is true when the rule knew of that best one and could not promise the budgets for it.
+    """
 
     chose: bool
     held: bool
     feasible: bool
     regret: float | None
     called_infeasible: bool
+    unproven: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Choice:
 
     candidate: Candidate | None
     infeasible: bool = False
+    undecided: frozenset[tuple[str, str]] = frozenset()
 
 
 Rule = Callable[[Sequence[Candidate], Budgets], Choice]
@@ -74,9 +79,12 @@ Rule = Callable[[Sequence[Candidate], Budgets], Choice]
 def tierwise(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """The recommender."""
     answer = recommend(candidates, budgets)
+    names = frozenset(
+        (each.estimate.candidate.operator, each.estimate.candidate.placement) for each in answer.undecided
+    )
     if answer.recommendation is None:
-        return Choice(None, infeasible=not answer.undecided)
-    return Choice(answer.recommendation.candidate)
+        return Choice(None, infeasible=not names)
+    return Choice(answer.recommendation.candidate, undecided=names)
 
 
 def smallest_median(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
@@ -132,13 +140,16 @@ def questions(candidates: Sequence[Candidate]) -> Iterator[Budgets]:
 def judge(rule: Rule, candidates: Sequence[Candidate], truths: Sequence[Truth], budgets: Budgets) -> Outcome:
     """Ask a rule, look up the truth."""
     known = {(each.operator, each.placement): truth for each, truth in zip(candidates, truths, strict=True)}
-    fitting = [each.latency_s for each in truths if each.holds(budgets)]
+    fitting = {name: each.latency_s for name, each in known.items() if each.holds(budgets)}
     choice = rule(candidates, budgets)
     if choice.candidate is None:
         return Outcome(False, False, bool(fitting), None, choice.infeasible)
     truth = known[choice.candidate.operator, choice.candidate.placement]
     held = truth.holds(budgets)
-    return Outcome(True, held, bool(fitting), truth.latency_s / min(fitting) - 1 if held else None, False)
+    if not held:
+        return Outcome(True, False, bool(fitting), None, False)
+    best = min(fitting, key=fitting.__getitem__)
+    return Outcome(True, True, True, truth.latency_s / fitting[best] - 1, False, best in choice.undecided)
 
 
 # Measured evidence
@@ -262,8 +273,9 @@ def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
     """One table."""
     count = len(next(iter(outcomes.values())))
     print(f"\n### {title}: {count} questions\n")
-    print("| rule | answers | budgets hold | regret: median | mean | p95 | wrong “infeasible” | feasible, no answer |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    columns = ("answers", "budgets hold", "regret: median", "mean", "p95", "best not provable", "mean of the others")
+    print("| rule | " + " | ".join((*columns, "wrong “infeasible”", "feasible, no answer")) + " |")
+    print("|---|" + "--:|" * (len(columns) + 2))
     for name, rows in outcomes.items():
         chose = [each for each in rows if each.chose]
         regrets = np.array([each.regret for each in chose if each.regret is not None])
@@ -272,7 +284,11 @@ def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
         silent = float(np.mean([not each.chose for each in feasible])) if feasible else 0.0
         held = float(np.mean([each.held for each in chose])) if chose else float("nan")
         shown = (np.median(regrets), regrets.mean(), np.percentile(regrets, 95)) if regrets.size else (np.nan,) * 3
-        numbers = " | ".join(f"{each:.1%}" for each in (held, *shown, wrong, silent))
+        kept = [each for each in chose if each.regret is not None]
+        unproven = float(np.mean([each.unproven for each in kept])) if kept else float("nan")
+        provable = [each.regret for each in kept if not each.unproven and each.regret is not None]
+        others = float(np.mean(provable)) if provable else float("nan")
+        numbers = " | ".join(f"{each:.1%}" for each in (held, *shown, unproven, others, wrong, silent))
         print(f"| {name} | {len(chose)} | {numbers} |")
 
 
