@@ -34,6 +34,7 @@ bench: .venv/.ready  ## print the benchmarks' ratios (minutes; Docker for the tr
 	$(BIN)/python -m benchmarks.quantization
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.transport
+	$(BIN)/python -m benchmarks.whatif
 	$(BIN)/python -m benchmarks.recommend
 
 serve: .venv/.ready  ## serve the recommender on loopback
