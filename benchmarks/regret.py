@@ -1,4 +1,4 @@
-"""How good is the recommendation: `python -m benchmarks.regret EVIDENCE.db` (about ten minutes).
+"""How good is the recommendation: `python -m benchmarks.regret EVIDENCE.db` (about two minutes).
 
 Asks on some rounds and some validation items, judges on the others, over a grid of budgets and every subject of the
 database; then the same in simulation, where the truth is known and not measured. Beside the recommender, on the same

@@ -1,4 +1,6 @@
-"""Prediction against measurement on other links: `python -m benchmarks.whatif` (ten minutes with Docker, `--rounds 1` half of it).
+"""Prediction against measurement on other links: `python -m benchmarks.whatif`.
+
+Ten minutes with Docker, `--rounds 1` half of it.
 
 Measures one subject with the link edge-cloud at 1, 2, 5, 10, 50 and 200 Mbit/s, then predicts each rate from one other
 rate alone and from all others together. Prints the relative errors of the median latency, how often the interval holds
