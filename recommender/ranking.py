@@ -4,10 +4,10 @@ The words for these numbers are in `wording.py`; where the evidence comes from i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,12 @@ from catalog.statistics import (
 
 Objective = Literal["latency", "accuracy", "size", "sent"]
 
+T = TypeVar("T")
+
 # The same evidence gives the same answer: the draws of inputs start from one seed.
 _SEED = 1
+# Results kept per candidate; beyond it, whoever sends ever new questions does not fill the memory.
+_REMEMBERED = 512
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
 # Accuracies are counts over some thousand items: a drop of "exactly 1.0" must not miss a budget of 1.0 by 1e-14.
@@ -262,11 +266,7 @@ def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
     PercentileInterval
         Without bounds, and with the refusal, where the evidence is too thin.
     """
-    if percentile not in candidate.memo:
-        [found] = percentile_intervals(_samples(candidate), [percentile], rng=_SEED)
-        candidate.memo[percentile] = found
-    known: PercentileInterval = candidate.memo[percentile]
-    return known
+    return _once(candidate, percentile, lambda: percentile_intervals(_samples(candidate), [percentile], rng=_SEED)[0])
 
 
 def estimate(candidate: Candidate, percentile: float) -> Estimate:
@@ -360,9 +360,17 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets) -> Answer:
 
 
 def _samples(candidate: Candidate) -> Samples:
-    if "samples" not in candidate.memo:
-        candidate.memo["samples"] = samples_of(candidate)
-    known: Samples = candidate.memo["samples"]
+    return _once(candidate, "samples", lambda: samples_of(candidate))
+
+
+def _once(candidate: Candidate, key: Any, compute: Callable[[], T]) -> T:
+    """Remembered with the candidate; forgotten together when callers have asked many different questions."""
+    known: T | None = candidate.memo.get(key)
+    if known is None:
+        known = compute()
+        if len(candidate.memo) >= _REMEMBERED:
+            candidate.memo.clear()
+        candidate.memo[key] = known
     return known
 
 
@@ -390,10 +398,9 @@ def _choose(feasible: Sequence[Estimate], budgets: Budgets) -> tuple[Estimate | 
 def _compared(one: Candidate, fastest: Candidate, budgets: Budgets, comparisons: int) -> Comparison:
     question = Question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
     key = (fastest, question, comparisons)
-    if key not in one.memo:
-        one.memo[key] = compare(_samples(one), _samples(fastest), question, comparisons=comparisons, rng=_SEED)
-    known: Comparison = one.memo[key]
-    return known
+    return _once(
+        one, key, lambda: compare(_samples(one), _samples(fastest), question, comparisons=comparisons, rng=_SEED)
+    )
 
 
 def _judged(each: Estimate, budgets: Budgets, *, candidates: int) -> Estimate:

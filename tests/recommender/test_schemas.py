@@ -39,7 +39,7 @@ def test_published_examples_are_accepted(example: dict[str, Any]) -> None:
         ("min_accuracy_pct", 100.1),
         ("max_accuracy_drop_pp", -1),
         ("max_accuracy_drop_pp", 101),
-        ("objective", "size"),
+        ("objective", "colour"),
         ("subject", ""),
         ("subject", 3),
         ("max_latency", 1),
