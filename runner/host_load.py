@@ -98,7 +98,7 @@ def _descendants(rows: Mapping[int, tuple[str, int, float]], root: int) -> set[i
 def _is_tier(pid: int) -> bool:
     """Whether it is a tier in a container: not our descendant, but no stranger either."""
     try:
-        return b"tierserver" in (_PROC / str(pid) / "cmdline").read_bytes()
+        return b"-m\0tierserver\0" in (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return False
 

@@ -256,7 +256,7 @@ def _kill_recorded(record: Path) -> bool:
         return False
     if written.get("start") is None or start_of(pid) != written["start"]:
         return False
-    if "tierserver" not in command_line(pid):
+    if "-m tierserver" not in command_line(pid):
         return False
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
