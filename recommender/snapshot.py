@@ -182,6 +182,7 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
         sent_bytes=_sent(row),
         rounds_declared=row.rounds_declared,
         doubts=tuple(_doubts(row)),
+        judged=row.task != "any",
         input_index=tuple(row.input_index[mask] for mask in masks),
         round_numbers=tuple(each.round for each in row.rounds),
     )

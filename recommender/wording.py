@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from catalog.statistics import BudgetCheck
-from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided, inputs_needed
+from catalog.statistics import BudgetCheck, inputs_needed
+from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided
 
 CONDITIONS = "unloaded, single stream, closed loop"
 
@@ -96,6 +96,8 @@ def undecided_reason(gap: Undecided) -> str:
         return "its accuracy is known as a number only; without its items no bound can be given"
     if gap.gap is Gap.DROP_MISSING:
         return "its accuracy is known, but identity's is not, so its drop cannot be told"
+    if candidate.accuracy is not None and not candidate.accuracy.from_labels:
+        return "it has no accuracy: agreement with identity, measured without labels, holds no accuracy budget"
     return candidate.accuracy_missing or "its accuracy has not been measured"
 
 
@@ -111,6 +113,10 @@ def to_do(gap: Undecided) -> str:
     if gap.gap is Gap.UNPROVEN:
         what = "rounds or inputs" if gap.percentile is not None else "validation items"
         return f"measure more {what} (`runner fill-catalog`), or ask at a lower `confidence`"
+    if gap.gap is Gap.ITEMS_MISSING:
+        return "ask without an accuracy budget, or measure it here: `runner fill-catalog` keeps the items"
+    if not gap.estimate.candidate.judged:
+        return "ask without an accuracy budget, or give the subject labels (`task: any` has none)"
     return "run `runner fill-catalog` to measure the accuracy that is missing"
 
 
@@ -172,9 +178,28 @@ def _claim(answer: Answer, best: Estimate) -> str:
         return f"{only}, with {number}"
     meeting = f"the {feasible} that meet every budget" if _bounded(answer.budgets) else f"{feasible} strategies"
     accuracy = best.candidate.accuracy
-    if answer.budgets.objective == "accuracy" and accuracy is not None:
+    objective = answer.budgets.objective
+    if objective == "accuracy" and accuracy is not None:
         return f"most accurate of {meeting} ({accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number})"
+    if objective in ("size", "sent"):
+        return f"{'smallest' if objective == 'size' else 'least data sent'} of {meeting} ({number})"
+    fastest = next((each.estimate for each in answer.alternatives if each.comparison is None), None)
+    if fastest is not None:
+        return (
+            f"equivalent to the fastest of {meeting}, {strategy_name(fastest.candidate)} "
+            f"({duration(fastest.percentile_s)}; this one {number}), and preferred for {_preferred(best, fastest)}"
+        )
     return f"fastest of {meeting} ({number})"
+
+
+def _preferred(best: Estimate, fastest: Estimate) -> str:
+    """Which of the declared rules broke the tie: accuracy, fewer tiers, smaller, less data sent."""
+    one, other = best.candidate, fastest.candidate
+    if one.accuracy and (other.accuracy is None or one.accuracy.accuracy_pct > other.accuracy.accuracy_pct):
+        return "its accuracy"
+    if len(one.tiers) != len(other.tiers):
+        return "needing fewer tiers"
+    return "its smaller models" if one.size_bytes != other.size_bytes else "sending less data"
 
 
 def _speed(best: Estimate, other: Estimate, ratio: float) -> str:

@@ -19,6 +19,7 @@ from recommender.ranking import (
     inputs_needed,
     recommend,
 )
+from recommender.wording import to_do, undecided_reason, why
 
 
 def candidate(
@@ -96,6 +97,30 @@ def test_drop_within_budget_by_estimate_alone_is_unproven() -> None:
     answer = recommend([within, sure], Budgets(max_accuracy_drop_pp=1.0))
     assert answer.recommendation is not None and answer.recommendation.candidate is sure
     assert [(each.estimate.candidate, each.gap) for each in answer.undecided] == [(within, Gap.UNPROVEN)]
+
+
+def test_a_drop_exactly_at_its_budget_is_within() -> None:
+    for lost in (1, 20, 57):
+        answer = recommend([judged(lost)], Budgets(max_accuracy_drop_pp=100 * lost / 2000))
+        assert not answer.near_misses and answer.undecided[0].gap is Gap.UNPROVEN
+
+
+def test_agreement_holds_no_accuracy_budget() -> None:
+    alike = replace(judged(0), judged=False)
+    assert alike.accuracy is not None
+    alike = replace(alike, accuracy=replace(alike.accuracy, metric="agreement"))
+    for budgets in (Budgets(min_accuracy_pct=50), Budgets(max_accuracy_drop_pp=50)):
+        (gap,) = recommend([alike], budgets).undecided
+        assert gap.gap is Gap.ACCURACY_MISSING
+        assert "agreement" in undecided_reason(gap) and "labels" in to_do(gap)
+    assert recommend([alike], Budgets()).recommendation is not None
+
+
+def test_the_words_of_a_broken_tie_do_not_call_the_slower_one_fastest() -> None:
+    fast = candidate("a", "mobile", 0.1, 0.1, accuracy_pct=88)
+    right = candidate("b", "edge", 0.102, 0.102, accuracy_pct=90)
+    said = why(recommend([fast, right], Budgets()))
+    assert said.startswith("equivalent to the fastest of 2 strategies, a on mobile") and "its accuracy" in said
 
 
 def test_latency_within_budget_by_estimate_alone_is_unproven() -> None:

@@ -68,13 +68,21 @@ def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     ]
     board = runner("leaderboard", "-d", "lab.db")
     assert "net · phone, imported from phone.csv" in board.out
-    answer = runner("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
+    answer = runner("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--json")
     assert answer.code == 0
     told = json.loads(answer.out)
     assert told["recommendation"]["placement"] == "mobile"
     assert told["environment"]["imported_from"] == "phone.csv"
     assert "imported from phone.csv, not measured here" in told["warnings"]
     assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
+
+
+def test_an_accuracy_without_items_holds_no_budget_and_says_what_to_do(lab: Runner) -> None:
+    asked = ("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
+    told = json.loads(lab(*asked).out)
+    assert told["recommendation"] is None
+    assert {each["kind"] for each in told["undecided"]} == {"items_missing"}
+    assert told["undecided"][0]["to_do"].startswith("ask without an accuracy budget")
 
 
 def test_an_import_is_analysed_and_stored(lab: Runner) -> None:

@@ -1,0 +1,171 @@
+"""Measured strategies as arrays, and what is estimated of one of them alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.statistics import AccuracyDrop, Feasibility, PercentileInterval, Samples, percentile_intervals
+
+T = TypeVar("T")
+
+# The same evidence gives the same answer: the draws of inputs start from one seed.
+SEED = 1
+# Results kept per candidate; beyond it, whoever sends ever new questions does not fill the memory.
+_REMEMBERED = 512
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well a strategy predicts; `drop_pp` is against identity on the same validation items, None when unknown.
+
+    What a promise needs beside the point estimates: `hits` (or, for mIoU, `short`: the drop against a flawless
+    reference) for a floor, and the paired `drop` for a budget of accuracy lost.
+    """
+
+    metric: str
+    accuracy_pct: float
+    drop_pp: float | None
+    items: int
+    hits: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
+    short: AccuracyDrop | None = field(default=None, repr=False, compare=False)
+    drop: AccuracyDrop | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def from_labels(self) -> bool:
+        """Agreement with identity says how alike two strategies are, not how right: it holds no accuracy budget."""
+        return self.metric != "agreement"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One measured strategy.
+
+    `latency_s` has one array per round, in order; `inputs` counts the distinct inputs of the round with the fewest,
+    because repetitions of one input are not further evidence about other inputs. `input_index` says which input each
+    latency is of, and `round_numbers` which round: strategies pair by both. Left out, the inputs of a round are taken
+    to repeat in one order (`inputs` of them), and the rounds to be numbered from 0. `judged` is False where the subject
+    has no labels, so that no accuracy will ever be measured.
+    """
+
+    operator: str
+    placement: str
+    tiers: tuple[str, ...]
+    latency_s: tuple[NDArray[np.float64], ...]
+    inputs: int
+    accuracy: Accuracy | None = None
+    accuracy_missing: str | None = None
+    size_bytes: int | None = None
+    sent_bytes: float | None = None
+    rounds_declared: int | None = None
+    doubts: tuple[str, ...] = ()
+    judged: bool = True
+    input_index: tuple[NDArray[np.int64], ...] | None = None
+    round_numbers: tuple[int, ...] | None = None
+    # Intervals and comparisons, computed once: the evidence behind a candidate never changes.
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def rounds(self) -> int:
+        """How often it was measured on fresh tiers."""
+        return len(self.latency_s)
+
+    @property
+    def samples(self) -> int:
+        """How many single latencies there are."""
+        return sum(values.size for values in self.latency_s)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A candidate with the numbers that the question asked for."""
+
+    candidate: Candidate
+    median_s: float
+    percentile: float
+    percentile_s: float
+    percentile_s_by_round: tuple[float, ...]
+    interval: PercentileInterval
+    feasibility: Feasibility | None = None
+
+
+def samples_of(candidate: Candidate) -> Samples:
+    """The latencies of a candidate as crossed rounds and inputs, put together once.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        With at least one sample.
+
+    Returns
+    -------
+    Samples
+    """
+    return remembered(candidate, "samples", lambda: _samples_of(candidate))
+
+
+def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
+    """A percentile of a candidate's latency with its 95 % interval, computed once per candidate.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        With at least one sample.
+    percentile : float
+        Above 0 and below 100.
+
+    Returns
+    -------
+    PercentileInterval
+        Without bounds, and with the refusal, where the evidence is too thin.
+    """
+    return remembered(
+        candidate, percentile, lambda: percentile_intervals(samples_of(candidate), [percentile], rng=SEED)[0]
+    )
+
+
+def estimate(candidate: Candidate, percentile: float) -> Estimate:
+    """A candidate's median and asked percentile: taken within each round, geometric mean over the rounds.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        With at least one round of at least one sample.
+    percentile : float
+        Above 0 and below 100.
+
+    Returns
+    -------
+    Estimate
+    """
+    asked = interval(candidate, percentile)
+    return Estimate(
+        candidate=candidate,
+        median_s=interval(candidate, 50.0).estimate_s,
+        percentile=percentile,
+        percentile_s=asked.estimate_s,
+        percentile_s_by_round=asked.by_round_s,
+        interval=asked,
+    )
+
+
+def remembered(candidate: Candidate, key: Any, compute: Callable[[], T]) -> T:
+    """Remembered with the candidate; forgotten together when callers have asked many different questions."""
+    known: T | None = candidate.memo.get(key)
+    if known is None:
+        known = compute()
+        if len(candidate.memo) >= _REMEMBERED:
+            candidate.memo.clear()
+        candidate.memo[key] = known
+    return known
+
+
+def _samples_of(candidate: Candidate) -> Samples:
+    numbers = candidate.round_numbers or tuple(range(candidate.rounds))
+    indices = candidate.input_index or tuple(
+        np.arange(values.size) % max(candidate.inputs, 1) for values in candidate.latency_s
+    )
+    rounds = np.repeat(np.array(numbers, dtype=np.int64), [values.size for values in candidate.latency_s])
+    return Samples.from_arrays(np.concatenate(candidate.latency_s), rounds, np.concatenate(indices))
