@@ -132,7 +132,9 @@ def _standing(subject: str, each: Estimate, rank: int, pareto: bool) -> Standing
 
 
 def _accuracy(each: Estimate) -> float | None:
-    return each.candidate.accuracy.accuracy_pct if each.candidate.accuracy else None
+    """Agreement with identity is none: it says how alike, not how right."""
+    found = each.candidate.accuracy
+    return found.accuracy_pct if found is not None and found.from_labels else None
 
 
 def _speed(each: Estimate) -> tuple[float, str, str]:

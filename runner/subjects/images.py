@@ -58,8 +58,7 @@ class Images:
             if labelled.setdefault(name, label) != label:
                 raise SubjectError(
                     f"{self.table}, line {number}: {name} is class {label}, and was {labelled[name]} above; allowed: "
-                    "one "
-                    "class for each file. Keep the right line"
+                    "one class for each file. Keep the right line"
                 )
         return labelled
 
@@ -68,8 +67,7 @@ class Images:
         if lost:
             raise SubjectError(
                 f"{self.table} labels {lost[0]!r}, which is not in {self.root} ({len(lost)} of {len(self._labels)} "
-                "names "
-                "are not); allowed: names of image files in that folder. Correct the names, or remove the lines"
+                "names are not); allowed: names of image files in that folder. Correct the names, or remove the lines"
             )
 
     def _row(self, number: int, row: Sequence[str]) -> tuple[str, int]:

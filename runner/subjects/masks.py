@@ -59,8 +59,7 @@ class Masked:
         if found is None:
             raise SubjectError(
                 f"there is no mask for {picture.name} in {self.masks}; expected {picture.stem}.png. Add it, or take "
-                "the "
-                "image out"
+                "the image out"
             )
         return found
 
@@ -97,8 +96,8 @@ class Masked:
         if wrong or (self.values is None and found == [0, IGNORED]):
             raise SubjectError(
                 f"{path} holds the values {', '.join(map(str, found[:8]))}; allowed: {allowed[0]} to {allowed[-1]}, "
-                "and "
-                "255 for pixels that do not count. Where gray levels stand for classes, declare them in their order: "
+                "and 255 for pixels that do not count. Where gray levels stand for classes, declare them in their "
+                "order: "
                 "mask_values: [0, 255]"
             )
         if self.values is None:

@@ -161,9 +161,7 @@ def _judging(task: str, given: Given, path: Path, last: str) -> tuple[int, Mappi
     if len(shape) != 4 or shape[0] != 1:
         raise SubjectError(
             f"{path.name} gives {given.name}: {given.dtype} {list(shape)}; allowed for segmentation: scores for every "
-            "pixel "
-            "as "
-            "the first output, [1, classes, height, width] or [1, height, width, classes]"
+            "pixel as the first output, [1, classes, height, width] or [1, height, width, classes]"
         )
     layout = "nhwc" if shape[3] < min(shape[1], shape[2]) else "nchw"
     classes = shape[3] if layout == "nhwc" else shape[1]
@@ -210,8 +208,7 @@ def _settings(path: Path, inputs: tuple[Taken, ...], spec: PreprocessSpec) -> Pr
     if len(inputs) != 1 or len(taken.shape) != 4 or taken.shape[0] not in (None, 1) or str(taken.dtype) not in _DTYPES:
         raise SubjectError(
             f"{path.name} takes {'; '.join(map(str, inputs))}; allowed for images: one input [1, channels, height, "
-            "width] "
-            "or "
+            "width] or "
             f"[1, height, width, channels] of {', '.join(_DTYPES)}. Give the inputs as dataset: {{tensors: FILE.npz}}"
         )
     layout = spec.layout or ("nhwc" if taken.shape[3] in (1, 3) and taken.shape[1] not in (1, 3) else "nchw")

@@ -45,8 +45,7 @@ class TensorDataset:
         if found.ndim != 1 or found.dtype.kind not in "iu" or len(found) != self._count:
             raise SubjectError(
                 f"{self.file}: labels are {found.dtype} {list(found.shape)}; allowed: one class number (an integer) "
-                "for "
-                f"each of the {self._count} samples"
+                f"for each of the {self._count} samples"
             )
         return found.astype(np.int64)
 

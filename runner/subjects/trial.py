@@ -60,7 +60,6 @@ def _ask(model: Path, encoded: bytes) -> dict[str, object]:
     if "error" in found:
         raise SubjectError(
             f"{found['error']}; allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of "
-            "this "
-            "machine. Export the model with another opset, or install a newer onnxruntime"
+            "this machine. Export the model with another opset, or install a newer onnxruntime"
         )
     return found
