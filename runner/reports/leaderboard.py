@@ -125,9 +125,25 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, s
     )
     for column in shown:
         table.add_column(column.heading, justify=column.justify, no_wrap=column.heading != "operator", overflow="fold")
-    for cells in zip(*(column.cells for column in shown), strict=True):
+    others = sum(each.width for each in shown if each.heading != "operator")
+    room = width - _EDGE - others - 1  # each column ends in a blank
+    folded = (_folded(each, room) if each.heading == "operator" else each.cells for each in shown)
+    for cells in zip(*folded, strict=True):
         table.add_row(*map(Text, cells))
     return table
+
+
+def _folded(operators: _Column, room: int) -> list[str]:
+    """Names too long for their column go on after an underscore, rather than anywhere."""
+    found = []
+    for name in operators.cells:
+        lines = [""]
+        for piece in name.replace("_", "_\n").split("\n"):
+            if lines[-1] and len(lines[-1]) + len(piece) > room:
+                lines.append("")
+            lines[-1] += piece
+        found.append("\n".join(lines))
+    return found
 
 
 def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
