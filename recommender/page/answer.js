@@ -1,4 +1,4 @@
-// The answer in words and tables. Fields that an older service does not send are left out.
+// The answer in words and tables.
 
 import { html, list } from "/page/elements.js";
 import { bytes, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
@@ -7,21 +7,21 @@ export function verdict(answer) {
   const best = answer.recommendation;
   if (!best) {
     return html("div", { class: "verdict none" },
-      html("div", { class: "choice" }, "No strategy is known to hold these budgets"), html("p", {}, answer.summary ?? ""), relaxation(answer));
+      html("div", { class: "choice" }, "No strategy is known to hold these budgets"), html("p", {}, answer.summary));
   }
   return html("div", { class: "verdict" }, html("div", { class: "choice" }, strategyName(best)),
-    html("p", {}, sentence(best.why ?? answer.summary ?? "")), numbers(best, answer));
+    html("p", {}, sentence(best.why)), numbers(best, answer));
 }
 
 export function details(answer, strategies) {
   return [
-    section("As good as far as measured", equals(answer.equivalent, "equivalent")),
-    section("Not told apart yet", equals(answer.unresolved, "unresolved")),
-    section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses ?? [])),
-    section("Undecided: too little was measured", (answer.undecided ?? []).map((each) =>
-      `${strategyName(each)}: ${[each.reason, each.to_do].filter(Boolean).join("; ")}`)),
-    section("Read before acting", (answer.warnings ?? []).map((each) => each.message ?? each.text ?? String(each))),
-    section("Declared, without evidence", (answer.not_considered ?? []).map((each) =>
+    section("Equivalent to the fastest", related(answer, "equivalent")),
+    section("Not told apart from the fastest yet", related(answer, "unresolved")),
+    section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
+    section("Undecided: too little was measured", answer.undecided.map((each) =>
+      `${strategyName(each)}: ${each.reason}; ${each.to_do}`)),
+    section("Read before acting", answer.warnings),
+    section("Declared, without evidence", answer.not_considered.map((each) =>
       `${strategyName(each)}: ${[each.reason, each.command].filter(Boolean).join("; ")}`)),
     ...table(answer, strategies), provenance(answer),
   ].filter((each) => each !== null);
@@ -35,36 +35,21 @@ function numbers(best, answer) {
     spread ? `${duration(spread.low)} to ${duration(spread.high)}, ${spread.kind}` : ""]];
   if (accuracy) {
     shown.push([accuracy.metric ?? "accuracy", percent(accuracy.accuracy_pct),
-      accuracy.drop_pp === null ? "" : `drop ${points(accuracy.drop_pp)} against identity${dropInterval(accuracy)}`]);
+      accuracy.drop_pp === null ? "" : `drop ${points(accuracy.drop_pp)} against identity`]);
   }
-  const confidence = answer.confidence ?? best.confidence;
-  if (typeof confidence === "number") shown.push(["confidence that both hold", percent(100 * confidence), ""]);
+  const budgets = answer.budgets;
+  if (budgets.latency.length || budgets.min_accuracy_pct !== null || budgets.max_accuracy_drop_pp !== null) {
+    shown.push(["confidence that the budgets hold", percent(100 * best.joint_confidence), "over all candidates together"]);
+  }
   shown.push(["evidence", `${latency.rounds} rounds × ${latency.inputs} inputs`, accuracy ? `${accuracy.items} validation items` : ""]);
   shown.push(["size · sent per request", `${bytes(best.size_bytes)} · ${bytes(best.sent_bytes)}`, ""]);
   return html("dl", { class: "numbers" }, ...shown.map(([name, value, more]) =>
     html("div", {}, html("dt", {}, name), html("dd", {}, value, more ? html("small", {}, more) : null))));
 }
 
-function dropInterval(accuracy) {
-  const found = accuracy.drop_interval_pp ?? accuracy.drop_interval;
-  const low = found?.low_pp ?? found?.low ?? found?.[0] ?? accuracy.drop_low_pp;
-  const high = found?.high_pp ?? found?.high ?? found?.[1] ?? accuracy.drop_high_pp;
-  return Number.isFinite(low) && Number.isFinite(high) ? `, ${points(low)} to ${points(high)}` : "";
-}
-
-function relaxation(answer) {
-  const found = answer.relaxation;
-  if (!found) return null;
-  const words = typeof found === "string" ? found : (found.words ?? found.summary ?? found.message ?? found.text);
-  return words ? html("p", {}, html("strong", {}, "Cheapest way out: "), words) : null;
-}
-
-function equals(members, kind) {
-  return (members ?? []).map((each) => {
-    const more = each.why ?? each.reason ?? each.words ?? each.to_do;
-    const ratio = Number.isFinite(each.latency_ratio) ? ` (${each.latency_ratio.toFixed(2)} × its latency)` : "";
-    return `${strategyName(each)}${ratio}${more ? `: ${more}` : ""}`;
-  });
+function related(answer, relation) {
+  return answer.alternatives.filter((each) => each.relation === relation).map((each) =>
+    `${strategyName(each)}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation`);
 }
 
 function misses(found) {
@@ -99,9 +84,7 @@ function provenance(answer) {
   const where = answer.environment;
   const lines = where ? [`measured ${where.measured_at} on ${where.cpu_model}, ${where.cpu_count} CPUs, launcher ${where.launcher}, `
     + `scale ${where.scale}, ONNX Runtime ${where.onnxruntime}`, `environment ${where.key}`] : [];
-  const evidence = [answer.evidence_ids ?? answer.recommendation?.evidence_ids ?? []].flat().map((each) =>
-    html("a", { href: `/evidence/${encodeURIComponent(each)}` }, `evidence ${each}`));
-  return html("details", {}, html("summary", {}, "Evidence and model files"), list([...lines, ...files, ...evidence]));
+  return html("details", {}, html("summary", {}, "Evidence and model files"), list([...lines, ...files]));
 }
 
 function sentence(text) {

@@ -8,7 +8,7 @@ import * as question from "/page/question.js";
 import * as sliders from "/page/sliders.js";
 
 const { field } = question;
-const OBJECTIVES = { latency: "fastest", accuracy: "most accurate", size: "smallest", sent: "least data sent", mobile_cpu: "least CPU on mobile" };
+const OBJECTIVES = { latency: "fastest", accuracy: "most accurate", size: "smallest", sent: "least data sent" };
 let subjects = [];
 let slos = [];
 let asking = null;

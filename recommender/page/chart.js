@@ -10,14 +10,15 @@ export function draw(strategies, answer, width) {
   const placed = strategies.filter((each) => each.accuracy_pct !== null);
   const size = { width, height: Math.round(Math.min(440, Math.max(300, width * 0.52))) };
   const limits = budgets(placed, answer);
-  const scales = scaled(placed, limits, size);
+  const spread = answer.recommendation && interval(answer.recommendation.latency);
+  const scales = scaled(placed, limits, spread, size);
   const best = placed.find((each) => same(each, answer.recommendation));
   const root = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-labelledby": "chart-title chart-text" });
   root.append(svg("title", { id: "chart-title" }, "Latency against accuracy of the measured strategies"));
   root.append(svg("desc", { id: "chart-text" }, inWords(placed, limits, best)));
   root.append(region(limits, scales, size), axes(scales, size, placed, answer), front(placed, scales));
   for (const each of [...placed].reverse()) root.append(point(each, scales, limits));
-  if (best) root.append(chosen(best, answer, scales, size));
+  if (best) root.append(chosen(best, spread, scales, size));
   return root;
 }
 
@@ -46,13 +47,14 @@ export function budgets(placed, answer) {
   return { latency: latency.length ? Math.min(...latency) : null, accuracy: known.length ? Math.max(...known) : null };
 }
 
-function scaled(placed, limits, size) {
+function scaled(placed, limits, spread, size) {
   const times = [...placed.map((each) => each.percentile_s), ...(limits.latency === null ? [] : [limits.latency])];
+  if (spread) times.push(spread.low, spread.high);
   const low = Math.log10(Math.min(...times)) - 0.12;
   const high = Math.log10(Math.max(...times)) + 0.15;
   const values = placed.map((each) => each.accuracy_pct);
-  const spread = Math.max(1, Math.max(...values) - Math.min(...values));
-  const near = limits.accuracy !== null && limits.accuracy > Math.min(...values) - 2 * spread && limits.accuracy < Math.max(...values) + 2 * spread;
+  const range = Math.max(1, Math.max(...values) - Math.min(...values));
+  const near = limits.accuracy !== null && limits.accuracy > Math.min(...values) - 2 * range && limits.accuracy < Math.max(...values) + 2 * range;
   if (near) values.push(limits.accuracy);
   const pad = 0.14 * Math.max(1, Math.max(...values) - Math.min(...values));
   const bottom = Math.min(...values) - pad, top = Math.min(101, Math.max(...values) + pad);
@@ -112,9 +114,8 @@ function point(each, { x, y }, limits) {
   return svg("g", { class: kind(each) }, svg("title", {}, words), mark);
 }
 
-function chosen(best, answer, { x, y }, size) {
+function chosen(best, spread, { x, y }, size) {
   const [across, down] = [x(best.percentile_s), y(best.accuracy_pct)];
-  const spread = interval(answer.recommendation.latency ?? {});
   const group = svg("g");
   if (spread) group.append(svg("path", { class: "whisker", d: `M${x(spread.low)} ${down}H${x(spread.high)}` }));
   group.append(svg("circle", { class: "halo", cx: across, cy: down, r: 11 }));

@@ -30,13 +30,10 @@ export function percentileName(percentile) {
   return `p${Number(percentile)}`;
 }
 
-// An answer may carry an interval under one of these names; without one, the spread over the rounds is described.
+// Without an interval, because too little was measured, the spread over the rounds is described.
 export function interval(latency) {
-  const found = latency.percentile_interval_s ?? latency.interval_s ?? latency.interval ?? null;
-  const low = found?.low_s ?? found?.low ?? found?.[0] ?? latency.percentile_low_s ?? latency.low_s;
-  const high = found?.high_s ?? found?.high ?? found?.[1] ?? latency.percentile_high_s ?? latency.high_s;
-  if (Number.isFinite(low) && Number.isFinite(high)) return { low, high, kind: "interval" };
-  const rounds = latency.percentile_s_by_round ?? [];
+  if (latency.low_s !== null && latency.high_s !== null) return { low: latency.low_s, high: latency.high_s, kind: "95 % interval" };
+  const rounds = latency.percentile_s_by_round;
   if (rounds.length < 2) return null;
   return { low: Math.min(...rounds), high: Math.max(...rounds), kind: `lowest to highest of ${rounds.length} rounds` };
 }
