@@ -1,7 +1,7 @@
-"""Where the time of an inference goes: mean durations by strategy and tier, in two set-wise queries."""
+"""Where the time of an inference goes: mean durations by strategy, tier and link, in set-wise queries."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -24,6 +24,24 @@ SELECT m.latency_key, m.round, p.tier, SUM(p.preprocess_s), SUM(p.compute_s), SU
 FROM sample_part p JOIN sample s ON s.id = p.sample_id JOIN ({_COUNTING}) m ON m.id = s.measurement_id
 GROUP BY m.latency_key, m.round, p.tier
 """
+_BYTES = f"""
+SELECT m.latency_key, m.round, l.link, SUM(l.sent_bytes), SUM(l.received_bytes)
+FROM sample_link l JOIN sample s ON s.id = l.sample_id JOIN ({_COUNTING}) m ON m.id = s.measurement_id
+GROUP BY m.latency_key, m.round, l.link
+"""
+_RATES = f"""
+SELECT m.latency_key, p.link, p.direction, AVG(p.measured_bit_per_s)
+FROM link_probe p JOIN ({_COUNTING}) m ON m.id = p.measurement_id WHERE p.measured_bit_per_s > 0
+GROUP BY m.latency_key, p.link, p.direction
+"""
+
+
+@dataclass(frozen=True)
+class LinkTime:
+    """Mean seconds of the transmission that a link's bytes take at its probed rate, both directions."""
+
+    link: str
+    wire_s: float
 
 
 @dataclass(frozen=True)
@@ -39,11 +57,21 @@ class TierTimes:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Mean seconds of one inference; `tiers` is in the order of the placement, empty where parts were not told."""
+    """Mean seconds of one inference; `tiers` is in the order of the placement, empty where parts were not told.
+
+    `links` splits `transmission_s` by the bytes on each link; what they leave is waiting and protocol. Together they
+    never exceed it: links of one route work at the same time, and a token bucket lets a burst pass at once.
+    """
 
     latency_s: float
     transmission_s: float
     tiers: tuple[TierTimes, ...]
+    links: tuple[LinkTime, ...] = ()
+
+    @property
+    def other_transmission_s(self) -> float:
+        """Transmission that no link's bytes explain."""
+        return self.transmission_s - sum(each.wire_s for each in self.links)
 
 
 def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> Mapping[str, Breakdown]:
@@ -57,17 +85,34 @@ def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> M
     for key, number, tier, *sums in session.execute(text(_PARTS)):
         if (key, number) in rounds:
             parts[key][tier].append(tuple(sums))
+    wires = _wires(session, rounds)
     order = {each.latency_key: each.tiers for each in evidence}
-    return {key: _breakdown(rows, parts[key], order[key]) for key, rows in wholes.items()}
+    return {key: _breakdown(rows, parts[key], order[key], wires[key]) for key, rows in wholes.items()}
+
+
+def _wires(session: Session, rounds: Set[tuple[str, int]]) -> Mapping[str, Mapping[str, float]]:
+    """Seconds that all bytes of a strategy take on each link at its probed rates; a link without a probe is left out."""
+    rates = {(key, link, way): rate for key, link, way, rate in session.execute(text(_RATES))}
+    wires: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for key, number, link, sent, received in session.execute(text(_BYTES)):
+        up, down = (rates.get((key, link, way)) for way in ("up", "down"))
+        if (key, number) in rounds and up and down:
+            wires[key][link] += 8 * (sent / up + received / down)
+    return wires
 
 
 def _breakdown(
-    rows: Sequence[tuple[float, ...]], parts: Mapping[str, Sequence[tuple[float, ...]]], placement: Sequence[str]
+    rows: Sequence[tuple[float, ...]],
+    parts: Mapping[str, Sequence[tuple[float, ...]]],
+    placement: Sequence[str],
+    wires: Mapping[str, float],
 ) -> Breakdown:
     count, latency_s, transmission_s = (sum(column) for column in zip(*rows, strict=True))
     tiers = sorted(parts, key=lambda tier: (placement.index(tier) if tier in placement else len(placement), tier))
+    fits = min(1.0, max(0.0, transmission_s) / (sum(wires.values()) or 1.0))
     return Breakdown(
         latency_s / count,
         transmission_s / count,
         tuple(TierTimes(tier, *(sum(column) / count for column in zip(*parts[tier], strict=True))) for tier in tiers),
+        tuple(LinkTime(link, fits * wire_s / count) for link, wire_s in wires.items()),
     )

@@ -11,16 +11,20 @@ from runner.reports.units import duration
 
 PARTS = ("preprocess", "compute", "postprocess", "serialise", "transmission")
 _ROW, _HEADING, _BAR = 32.0, 22.0, 13.0
+# Parts that carry the name of their tier or link, and the class of that name: a hatch needs a halo.
+_NAMED = {"compute": "on-part", "transmission": "name"}
 
 
 def segments(found: Breakdown) -> Iterator[tuple[str, str, float]]:
-    """Part, tier and mean seconds along the route; transmission, the rest of the latency, comes last."""
+    """Part, tier or link, and mean seconds; transmission comes last: by link, then what no link's bytes explain."""
     for tier in found.tiers:
         yield "preprocess", tier.tier, tier.preprocess_s
         yield "compute", tier.tier, tier.compute_s
         yield "postprocess", tier.tier, tier.postprocess_s
         yield "serialise", tier.tier, tier.serialise_s
-    yield "transmission", "", found.transmission_s
+    for link in found.links:
+        yield "transmission", link.link, link.wire_s
+    yield "transmission", "", found.other_transmission_s
 
 
 def breakdown_bars(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -> Figure | None:
@@ -69,8 +73,8 @@ def _row(each: StrategyResult, found: Breakdown, y: float) -> Iterator[Html]:
             before = tier
         if width > 0:
             yield rect(x, y + 15, width, _BAR, f"part {part}", tag("title", said))
-        if part == "compute" and text_width(tier, size=10) + 6 < width:
-            yield text(x + width / 2, y + 25, tier, class_="small on-part", anchor="middle")
+        if part in _NAMED and text_width(tier, size=10) + 6 < width:
+            yield text(x + width / 2, y + 25, tier, class_=f"small {_NAMED[part]}", anchor="middle")
         x += width
 
 

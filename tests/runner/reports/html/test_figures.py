@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence import open_database, store
-from catalog.evidence.breakdown import Breakdown, TierTimes, mean_breakdowns
+from catalog.evidence.breakdown import Breakdown, LinkTime, TierTimes, mean_breakdowns
 from runner.reports.html.box_plots import box_plots
 from runner.reports.html.breakdown_bars import breakdown_bars
 from runner.reports.html.drawing import WIDTH, Axis, Figure, fitted, svg
@@ -163,7 +163,8 @@ def test_the_front_is_what_nothing_dominates(result: SubjectResult, studied: Pat
 def test_segments_are_shares_of_the_mean(result: SubjectResult) -> None:
     key = next(e.evidence.latency_key for e in result.strategies if e.name == "partition@mobile-edge")
     tiers = (TierTimes("mobile", 0.01, 0.02, 0.0, 0.01), TierTimes("edge", 0.0, 0.04, 0.01, 0.0))
-    root = drawn(breakdown_bars(result, {key: Breakdown(0.1, 0.01, tiers)}))
+    links = (LinkTime("mobile-edge", 0.0075),)
+    root = drawn(breakdown_bars(result, {key: Breakdown(0.1, 0.01, tiers, links)}))
     parts = of_class(root, "part")[5:]  # after the legend
     widths = [(each.get("class", "").split()[1], at(each, "width")) for each in parts]
     assert widths == [
@@ -172,10 +173,11 @@ def test_segments_are_shares_of_the_mean(result: SubjectResult) -> None:
         ("serialise", 34.0),
         ("compute", 136.0),
         ("postprocess", 34.0),
-        ("transmission", 34.0),
+        ("transmission", 25.5),
+        ("transmission", 8.5),
     ]
     assert [each.text for each in of_class(root, "on-part")] == ["mobile", "edge"]
-    assert len(of_class(root, "boundary")) == 2
+    assert len(of_class(root, "boundary")) == 3
 
 
 def test_means_by_part_come_from_the_rounds_that_count(studied: Path) -> None:
@@ -189,6 +191,11 @@ def test_means_by_part_come_from_the_rounds_that_count(studied: Path) -> None:
         assert tuple(tier.tier for tier in mean.tiers) == each.tiers
         spent = sum(t.preprocess_s + t.compute_s + t.postprocess_s + t.serialise_s for t in mean.tiers)
         assert spent + mean.transmission_s == pytest.approx(mean.latency_s)
+        assert mean.other_transmission_s >= -1e-12 and all(link.wire_s > 0 for link in mean.links)
+    probed = [each for each in evidence if each.sent_bytes_by_link]
+    assert probed and all(
+        {link.link for link in found[each.latency_key].links} == set(each.sent_bytes_by_link) for each in probed
+    )
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.0, "< 1e-300"), (2e-247, "2.0e-247"), (0.03125, "0.031"), (1.0, "1")])
