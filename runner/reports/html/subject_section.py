@@ -61,7 +61,7 @@ def _figures(result: SubjectResult, report: EnvironmentReport, id_: str, ids: Id
     if parts is None:
         yield tag("p", "Parts of the latencies are not known.", class_="muted")
     else:
-        told = "shares of the mean latency, which is at the right; thick lines separate tiers."
+        told = "shares of the mean latency, which is at the right; thick lines separate tiers and links."
         yield _figure(parts, told, ids.new(id_, "parts"))
 
 
