@@ -91,7 +91,7 @@ def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> M
 
 
 def _wires(session: Session, rounds: Set[tuple[str, int]]) -> Mapping[str, Mapping[str, float]]:
-    """Seconds that the bytes of a strategy take on each link at its probed rates; a link without a probe is left out."""
+    """Seconds that the bytes of a strategy take on each link at its probed rates; unprobed ones are left out."""
     rates = {(key, link, way): rate for key, link, way, rate in session.execute(text(_RATES))}
     wires: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for key, number, link, sent, received in session.execute(text(_BYTES)):
