@@ -2,6 +2,7 @@
 
 import importlib.resources
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from catalog.errors import (
 )
 
 _BUSY_TIMEOUT_S = 10.0
+_RETRY_EVERY_S = 0.02
 _FILL = "`runner fill-catalog` creates and fills one, --database names another"
 
 # What SQLite says, by a part of its message.
@@ -165,7 +167,7 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         if mode != "ro":
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
 
     @event.listens_for(engine, "begin")
@@ -174,6 +176,19 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite does not wait for its busy timeout here, so that two who create a file at once must."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_EVERY_S)
 
 
 def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:

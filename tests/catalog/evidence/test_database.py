@@ -202,6 +202,20 @@ def test_a_locked_one_says_so(tmp_path: Path, make: Any, monkeypatch: pytest.Mon
         other.close()
 
 
+def test_the_switch_to_a_write_ahead_log_waits_for_a_writer(tmp_path: Path) -> None:
+    path = tmp_path / "e.db"
+    open_database(path, create=True).close()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN IMMEDIATE")
+    writer = threading.Timer(0.3, other.commit)
+    writer.start()
+    with open_database(path) as database, database.session() as session:
+        assert session.connection().exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    writer.join()
+    other.close()
+
+
 def test_two_at_once_create_one_database(tmp_path: Path) -> None:
     path = tmp_path / "e.db"
     failures: list[BaseException] = []
