@@ -2,10 +2,23 @@
 
 import typer
 
-from runner.commands import compare, doctor, exchange, init, operators, rank, report, schema, selftest, sql, whatif
+from runner.commands import (
+    compare,
+    doctor,
+    exchange,
+    init,
+    operators,
+    rank,
+    recommend,
+    report,
+    schema,
+    selftest,
+    sql,
+    whatif,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add all of them to the command line."""
-    for module in (init, doctor, schema, rank, report, exchange, sql, compare, operators, selftest, whatif):
+    for module in (init, doctor, schema, rank, recommend, report, exchange, sql, compare, operators, selftest, whatif):
         module.add_to(app)
