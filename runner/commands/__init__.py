@@ -3,6 +3,7 @@
 import typer
 
 from runner.commands import (
+    bundle,
     compare,
     doctor,
     exchange,
@@ -17,8 +18,15 @@ from runner.commands import (
     whatif,
 )
 
+_MODULES = (
+    *(init, doctor, schema),
+    *(rank, recommend, bundle, whatif),
+    *(report, exchange, sql, compare),
+    *(operators, selftest),
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add all of them to the command line."""
-    for module in (init, doctor, schema, rank, recommend, report, exchange, sql, compare, operators, selftest, whatif):
+    for module in _MODULES:
         module.add_to(app)
