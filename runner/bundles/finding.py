@@ -14,7 +14,7 @@ from catalog.exchange.storing import PREFIX
 from catalog.keys import latency_key
 from runner.artifacts import Artifact, ArtifactStore, file_sha256
 from runner.errors import BundleError
-from runner.operators import make_pass
+from runner.operators import Pass, make_pass
 from runner.plan import artifact_key_of
 from runner.subjects import Subject
 from tierserver.imaging import preprocess
@@ -110,7 +110,7 @@ def _check_model(measured: Measured, subject: Subject, catalog: str) -> None:
     )
 
 
-def _passes(measured: Measured) -> tuple[object, ...]:
+def _passes(measured: Measured) -> tuple[Pass, ...]:
     return tuple(make_pass(each["name"], each["options"]) for each in measured.row.passes)
 
 

@@ -95,9 +95,9 @@ def decode(encoded: bytes, color: str) -> Any:
     """The first picture of the file, upright, gray or RGB."""
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(encoded)) as image:
-        image.load()
-        image = ImageOps.exif_transpose(image)
+    with Image.open(io.BytesIO(encoded)) as opened:
+        opened.load()
+        image: Any = ImageOps.exif_transpose(opened)
     mode = "L" if color == "gray" else "RGB"
     if image.mode.startswith("I"):  # of 16 bits the high byte is meant
         image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))

@@ -14,13 +14,14 @@ from runner.commands import (
     report,
     schema,
     selftest,
+    slo,
     sql,
     whatif,
 )
 
 _MODULES = (
     *(init, doctor, schema),
-    *(rank, recommend, bundle, whatif),
+    *(rank, recommend, slo, bundle, whatif),
     *(report, exchange, sql, compare),
     *(operators, selftest),
 )
