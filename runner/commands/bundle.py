@@ -9,7 +9,6 @@ from rich.table import Table
 
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database
-from recommender.answer_text import render_answer
 from recommender.schemas import RecommendRequest
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
@@ -19,6 +18,7 @@ from runner.bundles.making import Answered
 from runner.commands.question import Asked, asking
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
 from runner.errors import BundleError
+from runner.reports.answer import AnswerReport
 from runner.reports.units import size
 from runner.settings import RunnerSettings
 from runner.staging import refuse_existing
@@ -79,7 +79,7 @@ def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> Ans
         if as_json:
             print(answer.model_dump_json())
         else:
-            out.print(render_answer(answer))
+            out.print(AnswerReport(answer))
         err.print("nothing to bundle: no strategy is known to hold these budgets")
         raise typer.Exit(1)
     with open_database(database, readonly=True) as opened, opened.session() as session:

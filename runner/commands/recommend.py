@@ -4,11 +4,15 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from recommender.answer_text import render_answer
+from recommender.evidence_lookup import EvidenceLookup
+from recommender.schemas import RecommendResponse
 from runner.asking import ask
 from runner.commands.question import Asked, asking
 from runner.commands.terminal import DatabaseOption, JsonOption, example, out
+from runner.reports.answer import AnswerReport
+from runner.reports.evidence_ids import considered, evidence_table
 from runner.settings import RunnerSettings
 
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study", show_default=False)]
@@ -27,12 +31,23 @@ def recommend(
 
     --json prints the body that POST /recommend sends for the same question.
     """
-    answer = ask(database or RunnerSettings().database, asked.request(subject))
+    source = database or RunnerSettings().database
+    answer = ask(source, asked.request(subject))
     if as_json:
         sys.stdout.write(answer.model_dump_json() + "\n")
     else:
-        out.print(render_answer(answer))
+        out.print(AnswerReport(answer, verbose=verbose))
+        if verbose:
+            out.print(_evidence(source, answer))
     raise typer.Exit(0 if answer.recommendation is not None else 1)
+
+
+def _evidence(database: str, answer: RecommendResponse) -> Table:
+    """The ids of all that was considered."""
+    lookup = EvidenceLookup(database)
+    key = answer.environment.key if answer.environment else ""
+    found = [(each, lookup.ids(answer.subject, each.operator, each.placement, key)) for each in considered(answer)]
+    return evidence_table(answer, found)
 
 
 def add_to(app: typer.Typer) -> None:

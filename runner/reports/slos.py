@@ -7,8 +7,8 @@ from rich.text import Text
 
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from recommender.wording import duration, percentile_name
-
-_ALMOST = 0.99995
+from runner.reports.answer import confidence
+from runner.reports.answer_table import shortfall
 
 
 def slo_table(rows: Sequence[tuple[str, str, RecommendResponse | None, str | None]]) -> Table:
@@ -42,19 +42,9 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
     return (Text("✗", "red"), Text(slo), Text(subject), name, _latency(nearest), Text("–"), Text(lacks))
 
 
-def shortfall(miss: NearMissOut) -> str:
-    """What a near miss lacks, in figures."""
-    parts = [
-        f"latency +{duration(miss.latency_over_s)}" if miss.latency_over_s is not None else "",
-        f"accuracy -{miss.accuracy_short_pp:.2f} pp" if miss.accuracy_short_pp is not None else "",
-        f"drop +{miss.drop_over_pp:.2f} pp" if miss.drop_over_pp is not None else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
 def _latency(each: StrategyOut) -> Text:
     return Text(f"{percentile_name(each.latency.percentile)} {duration(each.latency.percentile_s)}")
 
 
 def _confidence(best: RecommendationOut) -> Text:
-    return Text(f"{best.joint_confidence:.4f}" if best.joint_confidence < _ALMOST else "> 0.9999")
+    return Text(confidence(best.joint_confidence))
