@@ -43,7 +43,8 @@ class _Row:
 
 def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) -> Table:
     """The recommended first, then what holds the budgets too, what could not be decided, and the near misses."""
-    groups = [list(each) for each in _groups(answer)]
+    between = ", " if width >= _MEDIAN_FROM else "\n"
+    groups = [list(each) for each in _groups(answer, between)]
     rows = [row for group in groups for row in group]
     metric = next((each.strategy.accuracy.metric for each in rows if each.strategy.accuracy), "accuracy")
     headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width)
@@ -62,16 +63,14 @@ def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) 
     return table
 
 
-def shortfall(miss: NearMissOut) -> str:
+def shortfall(miss: NearMissOut, *, between: str = ", ") -> str:
     """What a near miss lacks, in figures."""
     late, short, over = miss.latency_over_s, miss.accuracy_short_pp, miss.drop_over_pp
     metric = miss.accuracy.metric if miss.accuracy else "accuracy"
-    parts = [] if late is None else [f"+{duration(late)}"]
-    parts += [] if short is None else [f"-{short:.2f} pp {metric}"]
-    parts += [] if over is None else [f"+{over:.2f} pp drop"]
-    if len(parts) == 1 and late is not None:
-        return f"latency {parts[0]}"
-    return ", ".join(part.replace(" ", "\u00a0") for part in parts)  # a narrow column breaks between them
+    parts = [] if late is None else [f"latency +{duration(late)}"]
+    parts += [] if short is None else [f"{metric} -{short:.2f} pp"]
+    parts += [] if over is None else [f"drop +{over:.2f} pp"]
+    return between.join(parts)
 
 
 def _headings(percentile: str, metric: str, width: int) -> list[str]:
@@ -97,13 +96,13 @@ def interval(each: StrategyOut) -> str:
     return f"{low * factor:.{digits}f}–{high * factor:.{digits}f} {unit}"
 
 
-def _groups(answer: RecommendResponse) -> Iterator[Iterator[_Row]]:
+def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_Row]]:
     best = answer.recommendation
     if best is not None:
         yield iter([_Row("✓", best, _best_remark(answer), "green")])
     yield (_Row(" ", each, _relation(each)) for each in answer.alternatives)
     yield (_Row("?", each, _GAPS.get(each.kind, each.kind), "yellow") for each in answer.undecided)
-    yield (_Row("✗", each, shortfall(each), "red") for each in answer.near_misses)
+    yield (_Row("✗", each, shortfall(each, between=between), "red") for each in answer.near_misses)
 
 
 def _best_remark(answer: RecommendResponse) -> str:
