@@ -205,6 +205,8 @@ def _usage(error: ValidationError) -> typer.BadParameter:
     first: Mapping[str, Any] = error.errors()[0]
     field = str(first["loc"][0]) if first["loc"] else ""
     reason = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = "the recommender of this version takes no such constraint"
     if not field:
         names = "|".join(each.name for each in fields(Asked))
         told = re.sub(rf"'?\b({names})\b'?", lambda found: _flag(found[1]), reason)
