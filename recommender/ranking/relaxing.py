@@ -6,7 +6,7 @@ Every proposal is tried: the same question with the relaxed value, decided by th
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from recommender.ranking.answers import Budgets, Change, Relaxation, Value
 from recommender.ranking.candidates import Candidate, Estimate
@@ -179,11 +179,11 @@ def _loosenings(
         places = {(it.constraint, it.name if it.limit is not None else "") for it in broken}
         if len(places) == 1:
             alone.setdefault(places.pop(), []).append(broken)
-    for (constraint, tier), broken in sorted(alone.items()):
-        if broken[0][0].limit is None:
-            options = _named(constraint, broken, constraints)
+    for (constraint, tier), kept_out in sorted(alone.items()):
+        if kept_out[0][0].limit is None:
+            options = _named(constraint, kept_out, constraints)
         else:
-            options = _limited(constraint, tier, [each[0].got for each in broken], constraints)
+            options = _limited(constraint, tier, [each[0].got for each in kept_out], constraints)
         yield [
             Change(constraint, tier or None, None, before, after, cost, budgets, changed)
             for before, after, cost, changed in sorted(options, key=lambda each: each[2])
@@ -198,27 +198,26 @@ def _limited(field: str, tier: str, known: Sequence[float | None], constraints: 
     limits = getattr(constraints, field)
     before = limits[tier] if tier else limits
     for got in sorted({each for each in known if each is not None}):
-        after = float(math.ceil(up(got)))
-        yield (
-            before,
-            after,
-            after / before - 1,
-            replace(constraints, **{field: {**limits, tier: after} if tier else after}),
-        )
+        after = math.ceil(up(got))
+        yield before, after, after / before - 1, _with(constraints, field, {**limits, tier: after} if tier else after)
     if None in known:
         rest = {name: value for name, value in limits.items() if name != tier} if tier else None
-        yield before, None, COST_OF_GIVING_UP, replace(constraints, **{field: rest})
+        yield before, None, COST_OF_GIVING_UP, _with(constraints, field, rest)
 
 
 def _named(field: str, broken: Sequence[Sequence[Breach]], constraints: Constraints) -> Iterator[_Option]:
     """Names let in, as few as possible."""
     before = getattr(constraints, field)
     if field == "keep_raw_input_on":
-        yield before, None, COST_OF_GIVING_UP, replace(constraints, keep_raw_input_on=None)
+        yield before, None, COST_OF_GIVING_UP, _with(constraints, field, None)
         return
-    for names in sorted(
-        {tuple(sorted({it.name for it in each})) for each in broken}, key=lambda each: (len(each), each)
-    ):
+    needed = {tuple(sorted({it.name for it in each})) for each in broken}
+    for names in sorted(needed, key=lambda each: (len(each), each)):
         after = before | set(names) if field.startswith("allow") else before - set(names)
-        changed = replace(constraints, **{field: frozenset(after)})
+        changed = _with(constraints, field, frozenset(after))
         yield tuple(sorted(before)), tuple(sorted(after)), COST_OF_GIVING_UP * len(names), changed
+
+
+def _with(constraints: Constraints, field: str, value: Any) -> Constraints:
+    changed: dict[str, Any] = {field: value}
+    return replace(constraints, **changed)
