@@ -21,10 +21,9 @@ def summary(answer: Answer) -> str:
 def _promise(answer: Answer, best: Estimate) -> str:
     if best.feasibility is None or not bounded(answer.budgets):
         return "; no budget was asked, so nothing is promised"
-    return (
-        f"; all budgets hold with joint confidence {best.feasibility.joint_confidence:.4f}, over "
-        f"{_many(len(answer.considered), 'candidate')}"
-    )
+    level = best.feasibility.joint_confidence
+    confidence = "above 0.9999" if level > 0.9999 else f"{level:.4f}"
+    return f"; all budgets hold with joint confidence {confidence}, over {_many(len(answer.considered), 'candidate')}"
 
 
 def _nothing(answer: Answer) -> str:

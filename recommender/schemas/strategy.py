@@ -56,7 +56,7 @@ class StrategyOut(Out):
     resources: ResourcesOut
     pareto: bool = Field(description="No other considered strategy is at least as fast and as accurate, and not equal")
     verdicts: Mapping[str, int] = Field(
-        description="Completed rounds by verdict, VALID, DOUBTFUL and INVALID; INVALID ones count nowhere else in this answer"
+        description="Completed rounds by verdict, INVALID ones too, which count nowhere else here"
     )
     latency_evidence_id: str | None = Field(description="For GET /evidence/{id}")
     accuracy_evidence_id: str | None = Field(description="For GET /evidence/{id}; null while nothing was measured")

@@ -52,7 +52,7 @@ def test_feasible_question_names_strategy_evidence_and_next_best(client: Any, fi
         "metric": "top1",
         "accuracy_pct": 89.5,
         "low_pct": pytest.approx(88.073, abs=5e-4),  # R: binom.test(1790, 2000)$conf.int
-        "high_pct": pytest.approx(90.811, abs=5e-4),
+        "high_pct": pytest.approx(90.810, abs=5e-4),
         "drop_pp": 0.5,
         "drop_low_pp": pytest.approx(0.2, abs=0.05),
         "drop_high_pp": pytest.approx(0.85, abs=0.05),
