@@ -25,6 +25,10 @@ def on(day: int) -> datetime:
     return datetime(2026, 1, day, 10, tzinfo=UTC)
 
 
+def _passes(operator: str) -> list[str]:
+    return [] if operator == "identity" else [operator]
+
+
 @dataclass
 class Writer:
     """What a fill would write, with chosen numbers; every method is one transaction."""
@@ -60,6 +64,7 @@ class Writer:
         subject: str = "net",
         rounds: int = 3,
         refused: str | None = None,
+        passes: Sequence[str] | None = None,
     ) -> None:
         """A strategy in the catalog, with its artifact; keys are readable here."""
         artifact = f"artifact:{subject}:{operator}"
@@ -69,7 +74,7 @@ class Writer:
                 subject=subject,
                 operator=operator,
                 placement=placement,
-                passes=[] if operator == "identity" else [{"name": operator, "options": {}}],
+                passes=[{"name": name, "options": {}} for name in (_passes(operator) if passes is None else passes)],
                 tiers=placement.split("-"),
                 task="classification",
                 rounds=rounds,
