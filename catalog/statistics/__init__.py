@@ -20,7 +20,7 @@ from catalog.statistics.feasibility import (
     BudgetCheck,
     Feasibility,
     drop_within,
-    feasibility,
+    floor_from_drop,
     hits_at_least,
     latency_within,
     mean_iou_at_least,
@@ -37,6 +37,7 @@ from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed
 from catalog.statistics.samples import Samples
 from catalog.statistics.settling import StillNeeded
 from catalog.statistics.speedups import Speedup, speedup
+from catalog.statistics.step_down import StepDown, step_down
 from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, SubjectAnalysis, analyse_families
 from catalog.statistics.verdicts import Verdict
 from catalog.statistics.wilcoxon import SignedRank, signed_rank
@@ -69,6 +70,7 @@ __all__ = [
     "ShapiroWilk",
     "SignedRank",
     "Speedup",
+    "StepDown",
     "StillNeeded",
     "StudiedOperator",
     "SubjectAnalysis",
@@ -85,7 +87,7 @@ __all__ = [
     "delta_symbol",
     "describe",
     "drop_within",
-    "feasibility",
+    "floor_from_drop",
     "hit_drop",
     "hits_at_least",
     "inputs_needed",
@@ -106,6 +108,7 @@ __all__ = [
     "shapiro_wilk",
     "signed_rank",
     "speedup",
+    "step_down",
     "strategy_name",
     "study_families",
     "variance_shares",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from catalog.statistics import Comparison, Question, Verdict, compare
 from recommender.ranking.answers import Alternative, Answer, Budgets, NearMiss, Objective, Undecided
 from recommender.ranking.candidates import SEED, Candidate, Estimate, estimate, remembered, samples_of
-from recommender.ranking.judging import place
+from recommender.ranking.judging import judge_all
 
 
 def recommend(candidates: Sequence[Candidate], budgets: Budgets) -> Answer:
@@ -26,12 +26,12 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets) -> Answer:
 
     Notes
     -----
-    A budget holds when its one-sided bound keeps within it, at the level that makes the bounds of all candidates hold
-    together (Sidak). A candidate whose *estimate* misses a budget is a near miss; one whose estimate is within and
-    whose bound is not, or whose evidence supports no bound, is undecided. By latency, the feasible strategies that
-    are equivalent to the fastest are tied with it, and ties are broken by accuracy, fewer tiers, smaller models and
-    fewer bytes sent, in this order. Comparisons with the fastest are simultaneous over all pairs of feasible
-    strategies, because which one is the fastest was seen first.
+    A budget holds when its one-sided bound keeps within it, at a level that makes what is said of all candidates hold
+    together (step-down, `judge_all`). A candidate whose *estimate* misses a budget is a near miss; one whose estimate
+    is within and whose bound is not, or whose evidence supports no bound, is undecided. By latency, the feasible
+    strategies that are equivalent to the fastest are tied with it, and ties are broken by accuracy, fewer tiers,
+    smaller models and fewer bytes sent, in this order. Comparisons with the fastest are simultaneous over all pairs of
+    feasible strategies, because which one is the fastest was seen first.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets) -> Answer:
     ('quantized', 0.05)
     """
     considered = [estimate(each, budgets.percentile) for each in candidates if each.samples]
-    placed = [place(each, budgets, candidates=len(considered)) for each in considered]
+    placed = judge_all(considered, budgets)
     feasible = [each for each in placed if isinstance(each, Estimate)]
     missed = [each for each in placed if isinstance(each, NearMiss)]
     undecided = [each for each in placed if isinstance(each, Undecided)]

@@ -1,9 +1,19 @@
 """Which budgets a candidate misses, which it holds, and which nothing can be said about."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
-from catalog.statistics import BudgetCheck, RefusalKind, drop_within, feasibility, hits_at_least, latency_within
+from catalog.statistics import (
+    BudgetCheck,
+    Feasibility,
+    RefusalKind,
+    drop_within,
+    floor_from_drop,
+    hits_at_least,
+    latency_within,
+    step_down,
+)
 from recommender.ranking.answers import Budgets, Gap, LatencyMiss, NearMiss, Undecided
 from recommender.ranking.candidates import Accuracy, Estimate, interval
 
@@ -15,24 +25,43 @@ _ACCURACY_SLACK_PP = 1e-9
 _LATENCY_SLACK = 1e-12
 
 
-def place(each: Estimate, budgets: Budgets, *, candidates: int) -> Estimate | NearMiss | Undecided:
-    """Where a candidate belongs: an estimate with its checks is feasible.
+def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | Undecided]:
+    """Where each candidate belongs: an estimate with its checks is feasible.
 
     Parameters
     ----------
-    each : Estimate
+    estimates : sequence of Estimate
+        All candidates of the question: what is promised of them holds together.
     budgets : Budgets
-    candidates : int
-        Of the question: the bounds of all of them hold together.
 
     Returns
     -------
-    Estimate or NearMiss or Undecided
+    list of Estimate, NearMiss or Undecided
+        In the order given.
+
+    Notes
+    -----
+    The surest first (`step_down`). Near misses and candidates that nothing can be said about count as candidates, but
+    are none of the surest.
     """
-    found = _near_miss(each, budgets) or _missing(each, budgets)
-    if found is not None:
-        return found
-    judged = _judged(each, budgets, candidates=candidates)
+    settled = [_near_miss(each, budgets) or _missing(each, budgets) for each in estimates]
+    checks = [() if found else _checks(each, budgets) for each, found in zip(estimates, settled, strict=True)]
+    sure = [
+        0.0 if found else min((check.confidence for check in own), default=1.0)
+        for found, own in zip(settled, checks, strict=True)
+    ]
+    steps = step_down(sure, confidence_level=budgets.confidence)
+    return [
+        found or _decided(each, budgets, tuple(check.at(level) for check in own), joint)
+        for each, found, own, level, joint in zip(
+            estimates, settled, checks, steps.levels.tolist(), steps.joint.tolist(), strict=True
+        )
+    ]
+
+
+def _decided(each: Estimate, budgets: Budgets, checks: tuple[BudgetCheck, ...], joint: float) -> Estimate | Undecided:
+    held = all(check.holds for check in checks)
+    judged = replace(each, feasibility=Feasibility(feasible=held, joint_confidence=joint, checks=checks))
     return _unproven(judged, budgets) or judged
 
 
@@ -77,30 +106,23 @@ def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
     return None
 
 
-def _judged(each: Estimate, budgets: Budgets, *, candidates: int) -> Estimate:
-    """With every budget checked at the joint confidence; call it when nothing is missing."""
-    level, accuracy = budgets.confidence, each.candidate.accuracy
-    checks = [
-        latency_within(
-            interval(each.candidate, budget.percentile), budget.max_s, confidence_level=level, candidates=candidates
-        )
-        for budget in budgets.latency
-    ]
+def _checks(each: Estimate, budgets: Budgets) -> tuple[BudgetCheck, ...]:
+    """Every budget, those of latency first; call it when nothing is missing."""
+    accuracy = each.candidate.accuracy
+    checks = [latency_within(interval(each.candidate, budget.percentile), budget.max_s) for budget in budgets.latency]
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
-        checks.append(_floor(accuracy, floor, level, candidates))
+        checks.append(_floor(accuracy, floor))
     if most is not None and accuracy is not None and accuracy.drop is not None:
-        checks.append(drop_within(accuracy.drop, most, confidence_level=level, candidates=candidates))
-    return replace(each, feasibility=feasibility(checks, candidates=candidates))
+        checks.append(drop_within(accuracy.drop, most))
+    return tuple(checks)
 
 
-def _floor(accuracy: Accuracy, floor: float, level: float, candidates: int) -> BudgetCheck:
+def _floor(accuracy: Accuracy, floor: float) -> BudgetCheck:
     if accuracy.hits is not None:
-        return hits_at_least(accuracy.hits, floor, confidence_level=level, candidates=candidates)
+        return hits_at_least(accuracy.hits, floor)
     assert accuracy.short is not None
-    check = drop_within(accuracy.short, 100 - floor, confidence_level=level, candidates=candidates)
-    assert check.bound is not None
-    return replace(check, limit=floor, estimate=100 - check.estimate, bound=100 - check.bound)
+    return floor_from_drop(accuracy.short, floor)
 
 
 def _unproven(each: Estimate, budgets: Budgets) -> Undecided | None:
