@@ -29,6 +29,7 @@ from catalog.statistics.intervals import PercentileInterval, percentile_interval
 from catalog.statistics.iou_drops import mean_iou_drop
 from catalog.statistics.kruskal import KruskalWallis, kruskal_wallis
 from catalog.statistics.letters import Rank, rank_with_ties
+from catalog.statistics.moderation import moderated
 from catalog.statistics.normality import NormalQuantiles, ShapiroWilk, normal_quantiles, shapiro_wilk
 from catalog.statistics.percentiles import percentile_by_round, percentile_over_rounds
 from catalog.statistics.pooled_ranks import PooledRanks, pool_ranks
@@ -97,6 +98,7 @@ __all__ = [
     "mcnemar_exact",
     "mean_iou_at_least",
     "mean_iou_drop",
+    "moderated",
     "normal_quantiles",
     "pair_items",
     "percentile_by_round",

@@ -7,15 +7,17 @@ from dataclasses import replace
 from catalog.statistics import (
     BudgetCheck,
     Feasibility,
+    PercentileInterval,
     RefusalKind,
     drop_within,
     floor_from_drop,
     hits_at_least,
     latency_within,
+    moderated,
     step_down,
 )
 from recommender.ranking.answers import Budgets, Gap, LatencyMiss, NearMiss, Undecided
-from recommender.ranking.candidates import Accuracy, Estimate, interval
+from recommender.ranking.candidates import Accuracy, Candidate, Estimate, interval, remembered
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
@@ -41,11 +43,19 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
 
     Notes
     -----
-    The surest first (`step_down`). Near misses and candidates that nothing can be said about count as candidates, but
-    are none of the surest.
+    Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
+    intervals shown with an estimate are the candidate's own. The surest first (`step_down`). Near misses and candidates
+    that nothing can be said about count as candidates, but are none of the surest.
     """
     settled = [_near_miss(each, budgets) or _missing(each, budgets) for each in estimates]
-    checks = [() if found else _checks(each, budgets) for each, found in zip(estimates, settled, strict=True)]
+    bounds = {
+        budget.percentile: steadied([each.candidate for each in estimates], budget.percentile)
+        for budget in budgets.latency
+    }
+    checks = [
+        () if found else _checks(each, budgets, [bounds[budget.percentile][position] for budget in budgets.latency])
+        for position, (each, found) in enumerate(zip(estimates, settled, strict=True))
+    ]
     sure = [
         0.0 if found else min((check.confidence for check in own), default=1.0)
         for found, own in zip(settled, checks, strict=True)
@@ -106,10 +116,23 @@ def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
     return None
 
 
-def _checks(each: Estimate, budgets: Budgets) -> tuple[BudgetCheck, ...]:
+def steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
+    """The percentile of each candidate as a promise takes it: its variance steadied by those of all the others."""
+    if not candidates:
+        return ()
+    key = "steadied", percentile, tuple(candidates)
+    return remembered(candidates[0], key, lambda: _steadied([interval(each, percentile) for each in candidates]))
+
+
+def _steadied(intervals: Sequence[PercentileInterval]) -> tuple[PercentileInterval, ...]:
+    known = iter(moderated([each.estimate for each in intervals if each.estimate is not None]))
+    return tuple(replace(each, estimate=None if each.estimate is None else next(known)) for each in intervals)
+
+
+def _checks(each: Estimate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> tuple[BudgetCheck, ...]:
     """Every budget, those of latency first; call it when nothing is missing."""
     accuracy = each.candidate.accuracy
-    checks = [latency_within(interval(each.candidate, budget.percentile), budget.max_s) for budget in budgets.latency]
+    checks = [latency_within(found, budget.max_s) for found, budget in zip(latency, budgets.latency, strict=True)]
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
         checks.append(_floor(accuracy, floor))
