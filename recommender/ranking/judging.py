@@ -1,8 +1,9 @@
 """Which budgets a candidate misses, which it holds, and which nothing can be said about."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from catalog.statistics import (
     BudgetCheck,
@@ -46,31 +47,70 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
     Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
     intervals shown with an estimate are the candidate's own. The surest first (`step_down`). Near misses and candidates
     that nothing can be said about count as candidates, but are none of the surest.
+
+    Candidates that share one accuracy (an operator on several tiers) are wrong about it together or not at all: of n
+    that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
+    most as many shares as there are wrong candidates, all of whom remain at the first wrong one.
     """
     settled = [_near_miss(each, budgets) or _missing(each, budgets) for each in estimates]
     bounds = {
         budget.percentile: steadied([each.candidate for each in estimates], budget.percentile)
         for budget in budgets.latency
     }
+    sharing = Counter(_accuracy_evidence(each) for each in estimates)
     checks = [
-        () if found else _checks(each, budgets, [bounds[budget.percentile][position] for budget in budgets.latency])
+        _Checks((), (), 1)
+        if found
+        else _checks(
+            each,
+            budgets,
+            [bounds[budget.percentile][position] for budget in budgets.latency],
+            sharing[_accuracy_evidence(each)],
+        )
         for position, (each, found) in enumerate(zip(estimates, settled, strict=True))
     ]
-    sure = [
-        0.0 if found else min((check.confidence for check in own), default=1.0)
-        for found, own in zip(settled, checks, strict=True)
-    ]
+    sure = [0.0 if found else own.confidence(budgets) for found, own in zip(settled, checks, strict=True)]
     steps = step_down(sure, confidence_level=budgets.confidence)
     return [
-        found or _decided(each, budgets, tuple(check.at(level) for check in own), joint)
+        found or _decided(each, budgets, own, level=level, joint=joint)
         for each, found, own, level, joint in zip(
             estimates, settled, checks, steps.levels.tolist(), steps.joint.tolist(), strict=True
         )
     ]
 
 
-def _decided(each: Estimate, budgets: Budgets, checks: tuple[BudgetCheck, ...], joint: float) -> Estimate | Undecided:
+@dataclass(frozen=True)
+class _Checks:
+    """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy."""
+
+    latency: tuple[BudgetCheck, ...]
+    accuracy: tuple[BudgetCheck, ...]
+    sharing: int
+
+    def confidence(self, budgets: Budgets) -> float:
+        """As one of the tests that step down; what its accuracy alone does not hold is below any of their levels."""
+        of_latency = min((each.confidence for each in self.latency), default=1.0)
+        of_accuracy = min((each.confidence for each in self.accuracy), default=1.0)
+        if of_accuracy >= budgets.confidence:
+            of_accuracy **= 1 / self.sharing
+        return min(of_latency, of_accuracy)
+
+    def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
+        """Judged at the level of a step: once for all that share an accuracy, and never below what is asked."""
+        of_accuracy = max(level**self.sharing, budgets.confidence)
+        return (*(each.at(level) for each in self.latency), *(each.at(of_accuracy) for each in self.accuracy))
+
+
+def _accuracy_evidence(each: Estimate) -> int:
+    """The same for candidates whose accuracy was computed from the same items with the same outcomes."""
+    accuracy = each.candidate.accuracy
+    return id(each) if accuracy is None else id(accuracy.drop or accuracy.short or accuracy.hits)
+
+
+def _decided(each: Estimate, budgets: Budgets, own: _Checks, *, level: float, joint: float) -> Estimate | Undecided:
+    checks = own.at(level, budgets)
     held = all(check.holds for check in checks)
+    joint = min([joint, *(check.confidence for check in own.accuracy)])
     judged = replace(each, feasibility=Feasibility(feasible=held, joint_confidence=joint, checks=checks))
     return _unproven(judged, budgets) or judged
 
@@ -129,16 +169,20 @@ def _steadied(intervals: Sequence[PercentileInterval]) -> tuple[PercentileInterv
     return tuple(replace(each, estimate=None if each.estimate is None else next(known)) for each in intervals)
 
 
-def _checks(each: Estimate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> tuple[BudgetCheck, ...]:
-    """Every budget, those of latency first; call it when nothing is missing."""
+def _checks(each: Estimate, budgets: Budgets, latency: Sequence[PercentileInterval], sharing: int) -> _Checks:
+    """Every budget; call it when nothing is missing."""
     accuracy = each.candidate.accuracy
-    checks = [latency_within(found, budget.max_s) for found, budget in zip(latency, budgets.latency, strict=True)]
+    checks = []
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
         checks.append(_floor(accuracy, floor))
     if most is not None and accuracy is not None and accuracy.drop is not None:
         checks.append(drop_within(accuracy.drop, most))
-    return tuple(checks)
+    return _Checks(
+        tuple(latency_within(found, budget.max_s) for found, budget in zip(latency, budgets.latency, strict=True)),
+        tuple(checks),
+        sharing,
+    )
 
 
 def _floor(accuracy: Accuracy, floor: float) -> BudgetCheck:
