@@ -1,6 +1,7 @@
 """From a question and the evidence to a full answer; no web framework, so that the command line asks the same way."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 
 from catalog.statistics import Comparison
@@ -135,7 +136,11 @@ class _Parts:
         return strategy_fields(self._subject, self._known[each.candidate], each, pareto=pareto)
 
     def _shortfalls(self, each: Estimate) -> list[ShortfallOut]:
-        found = shortfalls(each.candidate, self._answer.budgets, candidates=len(self._answer.considered))
+        among = [it.candidate for it in self._answer.considered]
+        found = shortfalls(each.candidate, self._answer.budgets, among=among)
+        if each.feasibility is not None:  # it was judged: the bounds are those of its step
+            judged = [check.bound for check in each.feasibility.checks]
+            found = tuple(replace(it, bound=bound) for it, bound in zip(found, judged, strict=True))
         return [
             ShortfallOut(
                 budget=it.budget,

@@ -65,7 +65,7 @@ def _too_inaccurate(known: Known, accuracy: Accuracy, budgets: Budgets) -> str |
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         confidence=budgets.confidence,
     )
-    for each in shortfalls(alone, asked, candidates=1):
+    for each in shortfalls(alone, asked, among=[alone]):
         beyond = each.bound_over if each.bound_over is not None else each.over
         if beyond is not None and beyond > 1e-9:
             what = f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %"

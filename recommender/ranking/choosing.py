@@ -7,7 +7,7 @@ from catalog.statistics import Comparison, Question, Verdict, compare
 from recommender.ranking.answers import Alternative, Answer, Budgets, NearMiss, Objective, Undecided
 from recommender.ranking.candidates import SEED, Candidate, Estimate, estimate, remembered, samples_of
 from recommender.ranking.constraints import Constraints, Excluded, breaches
-from recommender.ranking.judging import place
+from recommender.ranking.judging import judge_all
 from recommender.ranking.pareto import pareto_front
 from recommender.ranking.relaxing import relaxations
 
@@ -33,13 +33,13 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
 
     Notes
     -----
-    A budget holds when its one-sided bound keeps within it, at the level that makes the bounds of all candidates hold
-    together (Sidak); candidates that a constraint excludes are not among them, because they are excluded by what is
-    known before. A candidate whose *estimate* misses a budget is a near miss; one whose estimate is within and
-    whose bound is not, or whose evidence supports no bound, is undecided. By latency, the feasible strategies that
-    are equivalent to the fastest are tied with it, and ties are broken by accuracy, fewer tiers, smaller models and
-    fewer bytes sent, in this order. Comparisons with the fastest are simultaneous over all pairs of feasible
-    strategies, because which one is the fastest was seen first.
+    A budget holds when its one-sided bound keeps within it, at a level that makes what is said of all candidates hold
+    together (step-down, `judge_all`); candidates that a constraint excludes are not among them, because they are
+    excluded by what is known before. A candidate whose *estimate* misses a budget is a near miss; one whose estimate
+    is within and whose bound is not, or whose evidence supports no bound, is undecided. By latency, the feasible
+    strategies that are equivalent to the fastest are tied with it, and ties are broken by accuracy, fewer tiers,
+    smaller models and fewer bytes sent, in this order. Comparisons with the fastest are simultaneous over all pairs of
+    feasible strategies, because which one is the fastest was seen first.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     measured = [each for each in candidates if each.samples]
     admitted, excluded = _divided(measured, constraints)
     considered = [estimate(each, budgets.percentile) for each in admitted]
-    placed = _placed(considered, budgets)
+    placed = judge_all(considered, budgets)
     feasible = [each for each in placed if isinstance(each, Estimate)]
     missed = [each for each in placed if isinstance(each, NearMiss)]
     undecided = [each for each in placed if isinstance(each, Undecided)]
@@ -79,23 +79,19 @@ class _Rules:
     def __init__(self, measured: Sequence[Candidate]) -> None:
         self._measured = measured
 
-    def admitted(self, constraints: Constraints) -> int:
-        """How many candidates the constraints let through."""
-        return len(_divided(self._measured, constraints)[0])
+    def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
+        """The candidates that the constraints let through."""
+        return _divided(self._measured, constraints)[0]
 
     def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Estimate]:
         """Those that hold every budget and break no constraint."""
         admitted, _ = _divided(self._measured, constraints)
-        placed = _placed([estimate(each, budgets.percentile) for each in admitted], budgets)
+        placed = judge_all([estimate(each, budgets.percentile) for each in admitted], budgets)
         return [each for each in placed if isinstance(each, Estimate)]
 
     def chosen(self, feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
         """The one of them to recommend."""
         return _best(feasible, budgets)
-
-
-def _placed(considered: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | Undecided]:
-    return [place(each, budgets, candidates=len(considered)) for each in considered]
 
 
 def _divided(measured: Sequence[Candidate], constraints: Constraints) -> tuple[list[Candidate], list[Excluded]]:

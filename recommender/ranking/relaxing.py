@@ -25,8 +25,8 @@ _ATTEMPTS = 4
 class Deciding(Protocol):
     """The question's rules, as `recommend` applies them."""
 
-    def admitted(self, constraints: Constraints) -> int:
-        """How many candidates the constraints let through."""
+    def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
+        """The candidates that the constraints let through."""
 
     def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Estimate]:
         """Those that hold every budget and break no constraint."""
@@ -160,11 +160,11 @@ def _relaxation(
     return Relaxation(change, gives)
 
 
-def _bound(candidate: Candidate, limit: _Limit, budgets: Budgets, candidates: int) -> float | None:
+def _bound(candidate: Candidate, limit: _Limit, budgets: Budgets, among: Sequence[Candidate]) -> float | None:
     """What the limit would have to be for this candidate."""
     return next(
         each.bound
-        for each in shortfalls(candidate, budgets, candidates=candidates)
+        for each in shortfalls(candidate, budgets, among=among)
         if (each.budget, each.percentile) == (limit.field, limit.percentile)
     )
 

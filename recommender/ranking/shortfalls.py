@@ -1,11 +1,14 @@
 """How far each budget is from being promised: by its estimate, and by its bound at the joint confidence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from catalog.statistics import drop_within, hits_at_least, latency_within
-from recommender.ranking.answers import Budgets
-from recommender.ranking.candidates import Candidate, interval, remembered
+from catalog.statistics import hits_at_least
+from catalog.statistics.verdicts import sidak
+from recommender.ranking.answers import Budgets, LatencyBudget
+from recommender.ranking.candidates import Accuracy, Candidate, interval, remembered
+from recommender.ranking.judging import steadied
 
 BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
 
@@ -24,7 +27,7 @@ class Shortfall:
         Seconds, percent or percentage points.
     estimate, bound : float or None
         In the same unit; None where nothing was measured, or no bound can be given. The bound is one-sided, at the
-        level that makes the bounds of all candidates hold together.
+        level that a candidate needs which is the only one to hold.
     """
 
     budget: BudgetField
@@ -49,88 +52,72 @@ class Shortfall:
         return self.limit - value if self.budget == "min_accuracy_pct" else value - self.limit
 
 
-def shortfalls(candidate: Candidate, budgets: Budgets, *, candidates: int) -> tuple[Shortfall, ...]:
+def shortfalls(candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate]) -> tuple[Shortfall, ...]:
     """Every budget of a question beside what is known of one candidate.
 
     Parameters
     ----------
     candidate : Candidate
     budgets : Budgets
-    candidates : int
-        Of the question: the bounds of all of them hold together (Sidak).
+    among : sequence of Candidate
+        All of the question, this one included.
 
     Returns
     -------
     tuple of Shortfall
-        Latencies in the order of the budgets, then accuracy.
+        Latencies in the order of the budgets, then accuracy: as `judge_all` orders its checks.
+
+    Notes
+    -----
+    The bounds are those of the first step of `judge_all`, what a candidate needs when no other holds.
 
     Examples
     --------
     >>> import numpy as np
     >>> from recommender.ranking.answers import LatencyBudget
     >>> slow = Candidate("identity", "mobile", ("mobile",), (np.full(30, 0.2),) * 3, inputs=30)
-    >>> [found] = shortfalls(slow, Budgets(latency=(LatencyBudget(90, 0.15),)), candidates=1)
+    >>> [found] = shortfalls(slow, Budgets(latency=(LatencyBudget(90, 0.15),)), among=[slow])
     >>> round(found.over, 3), round(found.bound_over, 3)
     (0.05, 0.05)
     """
-    level = budgets.confidence
-    found = [
-        Shortfall(
-            "max_latency_s",
-            each.percentile,
-            each.max_s,
-            interval(candidate, each.percentile).estimate_s,
-            _latency_bound(candidate, each.percentile, level, candidates),
-        )
-        for each in budgets.latency
-    ]
+    level = sidak(budgets.confidence, comparisons=len(among))
+    found = [_latency(candidate, each, among, level) for each in budgets.latency]
     accuracy = candidate.accuracy if candidate.accuracy and candidate.accuracy.from_labels else None
+    if budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None:
+        sharing = sum(_evidence(each) is _evidence(candidate) for each in among)
+        level = max(level**sharing, budgets.confidence)
     if budgets.min_accuracy_pct is not None:
+        floor = remembered(candidate, ("floor bound", level), lambda: _floor_bound(accuracy, level))
         estimate = accuracy.accuracy_pct if accuracy else None
-        bound = _floor_bound(candidate, level, candidates)
-        found.append(Shortfall("min_accuracy_pct", None, budgets.min_accuracy_pct, estimate, bound))
+        found.append(Shortfall("min_accuracy_pct", None, budgets.min_accuracy_pct, estimate, floor))
     if budgets.max_accuracy_drop_pp is not None:
+        most = remembered(candidate, ("drop bound", level), lambda: _drop_bound(accuracy, level))
         drop_pp = accuracy.drop_pp if accuracy else None
-        bound = _drop_bound(candidate, level, candidates)
-        found.append(Shortfall("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp, bound))
+        found.append(Shortfall("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp, most))
     return tuple(found)
 
 
-# A bound does not depend on the limit it is held against, so one of each kind is remembered per level.
+def _latency(candidate: Candidate, budget: LatencyBudget, among: Sequence[Candidate], level: float) -> Shortfall:
+    promised = steadied(among, budget.percentile)[among.index(candidate)]
+    own = interval(candidate, budget.percentile).estimate_s
+    return Shortfall("max_latency_s", budget.percentile, budget.max_s, own, promised.upper_s(level))
 
 
-def _latency_bound(candidate: Candidate, percentile: float, level: float, candidates: int) -> float | None:
-    found = interval(candidate, percentile)
-    if found.estimate is None:
-        return None
-    key = ("latency bound", percentile, level, candidates)
-    return remembered(
-        candidate, key, lambda: latency_within(found, 1.0, confidence_level=level, candidates=candidates).bound
-    )
-
-
-def _floor_bound(candidate: Candidate, level: float, candidates: int) -> float | None:
+def _evidence(candidate: Candidate) -> object:
+    """The same object for candidates whose accuracy rests on the same items with the same outcomes."""
     accuracy = candidate.accuracy
-    if accuracy is None or not accuracy.from_labels:
-        return None
-    hits, short = accuracy.hits, accuracy.short
-    key = ("floor bound", level, candidates)
-    if hits is not None:
-        return remembered(
-            candidate, key, lambda: hits_at_least(hits, 0.0, confidence_level=level, candidates=candidates).bound
-        )
-    if short is None:
-        return None
-    bound = drop_within(short, 100.0, confidence_level=level, candidates=candidates).bound
-    return None if bound is None else 100 - bound
+    if accuracy is None:
+        return candidate
+    return next((it for it in (accuracy.drop, accuracy.short, accuracy.hits) if it is not None), candidate)
 
 
-def _drop_bound(candidate: Candidate, level: float, candidates: int) -> float | None:
-    accuracy = candidate.accuracy
-    if accuracy is None or not accuracy.from_labels or accuracy.drop is None:
+def _floor_bound(accuracy: Accuracy | None, level: float) -> float | None:
+    if accuracy is None:
         return None
-    drop = accuracy.drop
-    key = ("drop bound", level, candidates)
-    return remembered(
-        candidate, key, lambda: drop_within(drop, 100.0, confidence_level=level, candidates=candidates).bound
-    )
+    if accuracy.hits is not None:
+        return hits_at_least(accuracy.hits, 0.0, confidence_level=level).bound
+    return None if accuracy.short is None else 100 - accuracy.short.upper_pp(level)
+
+
+def _drop_bound(accuracy: Accuracy | None, level: float) -> float | None:
+    return None if accuracy is None or accuracy.drop is None else accuracy.drop.upper_pp(level)
