@@ -1,18 +1,15 @@
 """`runner recommend`: which operator on which tier, the answer of `POST /recommend` in the terminal."""
 
 import sys
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from recommender.evidence_lookup import EvidenceLookup
-from recommender.schemas import RecommendResponse
 from runner.asking import ask
 from runner.commands.question import Asked, asking
 from runner.commands.terminal import DatabaseOption, JsonOption, example, out
 from runner.reports.answer import AnswerReport
-from runner.reports.evidence_ids import considered, evidence_lines
+from runner.reports.evidence_ids import evidence_lines
 from runner.settings import RunnerSettings
 
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study", show_default=False)]
@@ -31,24 +28,15 @@ def recommend(
 
     --json prints the body that POST /recommend sends for the same question.
     """
-    source = database or RunnerSettings().database
-    answer = ask(source, asked.request(subject))
+    answer = ask(database or RunnerSettings().database, asked.request(subject))
     if as_json:
         sys.stdout.write(answer.model_dump_json() + "\n")
     else:
         out.print(AnswerReport(answer, verbose=verbose))
         if verbose:
-            for line in _evidence(source, answer):
+            for line in evidence_lines(answer):
                 out.print(line, soft_wrap=True, highlight=False, markup=False)
     raise typer.Exit(0 if answer.recommendation is not None else 1)
-
-
-def _evidence(database: str, answer: RecommendResponse) -> Iterator[str]:
-    """The ids of all that was considered."""
-    lookup = EvidenceLookup(database)
-    key = answer.environment.key if answer.environment else ""
-    found = [(each, lookup.ids(answer.subject, each.operator, each.placement, key)) for each in considered(answer)]
-    return evidence_lines(answer, found)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,7 +1,6 @@
 """The recommender's answer in the terminal: what to do, how sure it is, what was considered, what to know."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.panel import Panel
@@ -83,11 +82,10 @@ def confidence(joint: float) -> str:
 
 def _relaxations(answer: RecommendResponse) -> Iterator[str]:
     """Which budget to relax by how much, the cheapest first."""
-    cheapest: Any = getattr(answer, "relaxation", None)
-    others: Sequence[Any] = getattr(answer, "other_relaxations", ())
+    cheapest = answer.relaxation
     if cheapest is not None and cheapest.words not in answer.summary:
         yield f"to make something feasible: {cheapest.words}"
-    yield from (f"or: {each.words}" for each in others[:2])
+    yield from (f"or: {each.words}" for each in answer.other_relaxations[:2])
 
 
 def _notes(answer: RecommendResponse) -> Iterator[str]:
@@ -97,9 +95,9 @@ def _notes(answer: RecommendResponse) -> Iterator[str]:
         yield f"not proven, such as {unproven.operator} on {unproven.placement}: {unproven.reason}"
     if answer.undecided:
         yield f"to decide more: {answer.undecided[0].to_do}"
-    excluded: Sequence[Any] = getattr(answer, "excluded", ())
-    if excluded:
-        yield f"excluded by the constraints: {_few([f'{each.operator} on {each.placement}' for each in excluded])}"
+    if answer.excluded:
+        names = _few([f"{each.operator} on {each.placement}" for each in answer.excluded])
+        yield f"excluded by the constraints: {names}"
     missing = [each for each in answer.not_considered if each.command is not None]
     if missing:
         names = _few([f"{each.operator} on {each.placement}" for each in missing])
