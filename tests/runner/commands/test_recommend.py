@@ -29,6 +29,20 @@ def test_every_field_of_the_request_has_an_option() -> None:
             ("--max-latency", "100ms", "--percentile", "90", "--max-drop", "1"),
             {"max_latency_s": 0.1, "latency_percentile": 90, "max_accuracy_drop_pp": 1},
         ),
+        (
+            (
+                *("--forbid-tier", "mobile", "--allow-operator", "identity,quantized", "--max-memory", "edge=1g"),
+                *("--max-model", "edge=4m", "--max-sent", "100k", "--launcher", "docker"),
+            ),
+            {
+                "forbid_tiers": ["mobile"],
+                "allow_operators": ["identity", "quantized"],
+                "max_memory_bytes": {"edge": 2**30},
+                "max_model_bytes": {"edge": 2**22},
+                "max_sent_bytes": 102400,
+                "launcher": "docker",
+            },
+        ),
         (("--slo", "interactive", "--confidence", "0.9"), {"slo": "interactive", "confidence": 0.9}),
         (
             ("--max-latency", "1ms", "--equivalent-within", "10%", "--objective", "size"),
