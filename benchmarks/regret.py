@@ -148,7 +148,7 @@ def measured(rows: Sequence[StrategyEvidence]) -> dict[str, list[Outcome]]:
         bounds = AccuracyBounds()
         candidates = [candidate_of(_halved(row, asked, half), bounds) for row in rows]
         truths = [_measured_truth(_halved(row, others, 1 - half)) for row in rows]
-        _ask_all(candidates, truths, found)
+        _ask_all(candidates, truths, found, RULES)
     return found
 
 
