@@ -261,7 +261,7 @@ def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
         numbers = " | ".join(
             "–" if np.isnan(each) else f"{each:.1%}" for each in (held, right, *shown, unproven, others, wrong, silent)
         )
-        print(f"| {name} | {len(chose)} | {numbers} |")
+        print(f"| {name} | {len(chose)} | {numbers} |", flush=True)
 
 
 def milliseconds_per_question(rows: Sequence[StrategyEvidence], *, asked: int = 300) -> float:
@@ -292,7 +292,7 @@ def main() -> int:
     """Measured, then simulated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("database", help="with evidence of at least four rounds")
-    parser.add_argument("--datasets", type=int, default=100, help="simulated subjects")
+    parser.add_argument("--datasets", type=int, default=50, help="simulated subjects")
     options = parser.parse_args()
     subjects: dict[str, list[StrategyEvidence]] = defaultdict(list)
     with open_database(options.database) as opened, opened.session() as session:

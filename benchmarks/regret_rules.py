@@ -38,7 +38,9 @@ def recommender(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
 
 def without_ties(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """The fastest estimate instead of the most accurate of those equivalent to it."""
-    return _choice(recommend(candidates, replace(budgets, equivalent_within=0.0)))
+    choice = recommender(candidates, budgets)
+    asserted = [each for each in candidates if _name(each) in choice.asserted]
+    return replace(choice, candidate=_fastest(asserted))
 
 
 def _choice(answer: Answer) -> Choice:
@@ -135,11 +137,15 @@ def _holding(candidates: Sequence[Candidate], budgets: Budgets, holds: Sequence[
     asserted = [each for each, held in zip(candidates, holds, strict=True) if held]
     undecided = [each for each, held in zip(candidates, holds, strict=True) if not held and _within(each, budgets)]
     return Choice(
-        min(asserted, key=lambda each: estimate(each, PERCENTILE).percentile_s, default=None),
+        _fastest(asserted),
         infeasible=not asserted and not undecided,
         asserted=frozenset(map(_name, asserted)),
         undecided=frozenset(map(_name, undecided)),
     )
+
+
+def _fastest(candidates: Sequence[Candidate]) -> Candidate | None:
+    return min(candidates, key=lambda each: estimate(each, PERCENTILE).percentile_s, default=None)
 
 
 def _within(each: Candidate, budgets: Budgets) -> bool:
