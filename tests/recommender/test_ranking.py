@@ -223,7 +223,7 @@ def test_nothing_measured_is_an_empty_answer() -> None:
     assert (answer.recommendation, answer.considered, answer.near_misses) == (None, (), ())
 
 
-@settings(deadline=None)
+@settings(deadline=None)  # the first example pays for every import and table
 @given(
     st.lists(st.tuples(st.floats(0.001, 2), st.floats(0, 100), st.integers(1, 60)), min_size=1, max_size=8),
     st.floats(0.001, 2),
