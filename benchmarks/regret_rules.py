@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from scipy import special
 
@@ -33,6 +34,11 @@ Rule = Callable[[Sequence[Candidate], Budgets], Choice]
 
 def recommender(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """As it is."""
+    return _recommended(tuple(candidates), budgets)
+
+
+@lru_cache(maxsize=1)
+def _recommended(candidates: tuple[Candidate, ...], budgets: Budgets) -> Choice:
     return _choice(recommend(candidates, budgets))
 
 
@@ -157,6 +163,7 @@ def _drops_within(each: Candidate, budgets: Budgets) -> bool:
     return most is None or (accuracy is not None and (accuracy.drop_pp or 0.0) <= most)
 
 
+@lru_cache(maxsize=100)
 def _alone(each: Candidate, budgets: Budgets) -> float:
     """The confidence of one candidate by itself; 0 where an estimate misses or nothing can be said."""
     if not _within(each, budgets):
