@@ -84,7 +84,8 @@ def preprocess(encoded: bytes, spec: dict[str, Any]) -> Any:
         return np.ascontiguousarray(pixels)[np.newaxis]
     axes = (-1, 1, 1) if spec["layout"] == "nchw" else (1, 1, -1)
     plane = (1, 2) if spec["layout"] == "nchw" else (0, 1)
-    values = pixels.astype(np.float32) * np.float32(spec["scale"])
+    # In C order, for the sum behind a mean depends on the order of its terms in memory.
+    values = np.ascontiguousarray(pixels, np.float32) * np.float32(spec["scale"])
     mean = np.asarray(spec["mean"], np.float32).reshape(axes)
     values = values - (values.mean(axis=plane, keepdims=True) if spec["center"] else mean)
     values = values / np.asarray(spec["std"], np.float32).reshape(axes)

@@ -66,6 +66,13 @@ def test_preprocessing_is_the_tiers(spec: Preprocess, mode: str, size: tuple[int
     assert expected.tobytes() == got.tobytes()
 
 
+def test_the_mean_of_an_image_is_summed_in_the_tiers_order() -> None:
+    for seed in range(20):
+        picture = encoded("RGB", (23, 19), seed)
+        spec = Preprocess(height=19, width=23, scale=1 / 255, center=True)
+        assert imaging.preprocess(picture, spec).tobytes() == run.preprocess(picture, asdict(spec)).tobytes()
+
+
 def test_a_jpeg_of_four_inks_is_read_alike() -> None:
     picture = encoded("CMYK", (9, 7), 1, "JPEG")
     for color in ("gray", "rgb"):
