@@ -17,15 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.declaration import Catalog, load_catalog
-from catalog.declaration.units import parse_duration
 from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, store
-from recommender.answer_text import render_answer
 from recommender.errors import RecommenderError
 from runner import commands, environment
 from runner.analysing import settings_of, store_missing
 from runner.artifacts import ArtifactStore
-from runner.asking import ask
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError
 from runner.extending import measure_and_extend
@@ -373,36 +370,6 @@ def leaderboard(
         out.print()
     for each in inapplicable:
         out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
-
-
-@app.command(epilog=example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
-def recommend(
-    subject: Annotated[str, typer.Argument(help="The model under study")],
-    database: DatabaseOption = None,
-    max_latency: Annotated[str | None, typer.Option("--max-latency", help="Latency budget, e.g. 100ms")] = None,
-    percentile: Annotated[float, typer.Option("--percentile", help="Percentile the latency budget is for")] = 90.0,
-    min_accuracy: Annotated[float | None, typer.Option("--min-accuracy", help="Floor in percent")] = None,
-    max_drop: Annotated[float | None, typer.Option("--max-drop", help="Percentage points against identity")] = None,
-    slo: Annotated[str | None, typer.Option("--slo", help="A declared SLO instead of budgets")] = None,
-    objective: Annotated[str, typer.Option("--objective", help="latency or accuracy")] = "latency",
-    as_json: JsonOption = False,
-) -> None:
-    """Ask which operator to use on which tier; exit code 1 when no strategy holds the budgets."""
-    question: dict[str, Any] = {
-        "subject": subject,
-        "max_latency_s": None if max_latency is None else parse_duration(max_latency),
-        "latency_percentile": percentile,
-        "min_accuracy_pct": min_accuracy,
-        "max_accuracy_drop_pp": max_drop,
-        "slo": slo,
-        "objective": objective,
-    }
-    answer = ask(database or _settings().database, question)
-    if as_json:
-        out.print_json(answer.model_dump_json())
-    else:
-        out.print(render_answer(answer))
-    raise typer.Exit(0 if answer.recommendation is not None else 1)
 
 
 @app.command(epilog=example("runner clean"))

@@ -4,6 +4,7 @@
     ├── SubjectError                a subject's model or data cannot be read
     ├── OperatorError               an operator cannot be applied (its refusals derive from it)
     │   └── ModelFileError          a file is not an ONNX model that can be read (path)
+    ├── BundleError                 a strategy's files cannot be handed over, or are not what they were
     ├── HostTooSmallError           the declared tiers do not fit this machine
     ├── LaunchError                 tiers do not come up (tier, log_tail)
     │   └── EngineUnavailableError  no container engine answers, or it went away
@@ -33,6 +34,10 @@ class ModelFileError(OperatorError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path.name} is not a readable ONNX model: {reason}")
         self.path = path
+
+
+class BundleError(RunnerError):
+    """A strategy's files cannot be handed over, or are no longer what was bundled."""
 
 
 class HostTooSmallError(RunnerError):
