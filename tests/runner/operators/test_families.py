@@ -1,4 +1,4 @@
-"""The six operators on networks that are not ours: torchvision's families (tests/data/families), and the onnx package's.
+"""The six operators on networks that are not ours: torchvision's families, and one out of the onnx package.
 
 Every operator is built and verified, or refused for a reason that is true of the family.
 """
