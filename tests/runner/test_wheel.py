@@ -1,4 +1,4 @@
-"""The built wheel: everything that the packages hold is in it, and from it alone the main job starts in an empty folder."""
+"""The built wheel: every file of the packages is in it, and from it alone the main job starts in an empty folder."""
 
 import json
 import os
