@@ -88,7 +88,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], di
     for index in range(12):
         pixels = RANDOM.integers(0, 255, (30 + index, 64, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"photos/{index}.jpg")
-    (folder / "strategies.yaml").write_text(yaml.safe_dump(CATALOG))
+    (folder / "strategies.yaml").write_text(yaml.safe_dump(CATALOG, sort_keys=False))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run(lambda: app(["fill-catalog", "--launcher", "process"])) == 0
