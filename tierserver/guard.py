@@ -89,8 +89,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _most_idle_bytes(self) -> int:
-        """What is left of a refused body is drained up to twice the limit, so that its sender sees the answer instead of
-        a reset, whatever had come before the refusal; framing is short."""
+        """Of a refused body up to twice the limit is drained, so that its sender sees the answer; framing is short."""
         return 2 * self._limits.max_body_bytes if self.cycle.response_complete else self._limits.max_head_bytes
 
     def take(self, room: memoryview, on_bytes: Callable[[int], None]) -> Intake:
