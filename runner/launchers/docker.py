@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from runner.errors import EngineUnavailableError, LaunchError
+from runner.errors import EngineUnavailableError, LaunchError, TierCallError
 from runner.image import ImageBuilder, TierImage
 from runner.launchers.base import (
     Deployment,
@@ -36,6 +36,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _PORT = 8000
+_LISTENING = ("--port", str(_PORT), "--host", "0.0.0.0", "--token")
 _READY_S = 60.0
 _DEATH_S = 2.0
 _LABEL = "tierwise=1"
@@ -154,6 +155,8 @@ class DockerLauncher:
             started = run.start(tiers, mounts)
             base_urls = {(link.upstream, link.downstream): f"http://{link.downstream}:{_PORT}" for link in links}
             yield DockerDeployment(started, tuple(links), base_urls, describe_shaping=run.describe_shaping)
+        except TierCallError as error:
+            raise _explained(error, run.full_tiers()) from error
         finally:
             run.remove()
 
@@ -223,7 +226,7 @@ class _Run:
         period_us = max(_PERIOD_US, round(_SMALLEST_QUOTA_US / limits.cpus))
         return ContainerSpec(
             image=self._image,
-            command=["python", "-m", "tierserver", "--name", limits.name, "--port", str(_PORT), "--host", "0.0.0.0"],
+            command=["python", "-m", "tierserver", "--name", limits.name, *_LISTENING],
             name=f"tierwise-{self._id}-{limits.name}",
             labels=self._labels,
             network_mode=self._network(links[0]) if links else "none",
@@ -256,6 +259,18 @@ class _Run:
             labels=self._labels,
         )
 
+    def full_tiers(self) -> list[str]:
+        """Each tier whose memory is full, and what to do; empty where the engine does not tell."""
+        found = []
+        for name, tier in self._tiers.items():
+            try:
+                use = self._engine.memory(tier.container)
+            except LaunchError:
+                return found
+            if use is not None and use.is_full:
+                found.append(f"the memory of tier {name!r} is full ({use}): raise its `memory`, or use a smaller model")
+        return found
+
     def remove(self) -> None:
         """Kill and remove everything; an engine that is gone is only reported, its leftovers are for `clean`."""
         for tier in self._tiers.values():
@@ -277,6 +292,12 @@ class _Run:
 def launch_labels() -> dict[str, str]:
     """What `clean` goes by."""
     return {"tierwise": "1", OWNER_LABEL: str(Owner.current()), _CREATED_LABEL: str(int(time.time()))}
+
+
+def _explained(error: TierCallError, causes: Sequence[str]) -> TierCallError:
+    """The same error, with what its tiers' state tells about why."""
+    message = "; ".join([error.message, *causes])
+    return TierCallError(error.tier, error.type, message, log_tail=error.log_tail)
 
 
 def _sent_by(tier: str, link: LinkLimits) -> int:
