@@ -135,11 +135,11 @@ class DockerLauncher:
 
     def prepare(self) -> None:
         """Build the tier image if the engine does not have it."""
-        self._tier_image()
+        self.image()
 
     def delay_refusal(self) -> str | None:
         """Whether the engine's kernel has netem is found out by using it."""
-        return netem_refusal(self._engine, image=self._tier_image().tag, labels=launch_labels())
+        return netem_refusal(self._engine, image=self.image().tag, labels=launch_labels())
 
     @contextmanager
     def launch(
@@ -148,7 +148,7 @@ class DockerLauncher:
         """Fresh containers, ready to be called, on shaped links."""
         check_links(tiers, links)
         self._check_engine(tiers)
-        run = _Run(self._engine, self._tier_image().tag, links)
+        run = _Run(self._engine, self.image().tag, links)
         try:
             run.make_volumes(mounts)
             run.make_networks()
@@ -169,7 +169,8 @@ class DockerLauncher:
         _in_parallel(engine.remove_network, networks)
         return len(containers) + len(networks) + remove_volumes(engine, all_of_them=volumes)
 
-    def _tier_image(self) -> TierImage:
+    def image(self) -> TierImage:
+        """What tiers run from; built if the engine does not have it."""
         if self._image is None:
             self._image = self._builder.ensure()
         return self._image
@@ -261,7 +262,7 @@ class _Run:
 
     def full_tiers(self) -> list[str]:
         """Each tier whose memory is full, and what to do; empty where the engine does not tell."""
-        found = []
+        found: list[str] = []
         for name, tier in self._tiers.items():
             try:
                 use = self._engine.memory(tier.container)
