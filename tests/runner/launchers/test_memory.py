@@ -1,9 +1,15 @@
 """How full a tier's memory is, from what engines say; and a real tier whose memory is full."""
 
+import time
 from typing import Any
 
+import docker
 import pytest
 
+from runner.errors import TierCallError
+from runner.launchers import TierLimits
+from runner.launchers.docker import DockerLauncher
+from runner.launchers.engine import Engine
 from runner.launchers.memory import MemoryUse
 
 MIB = 2**20
@@ -49,3 +55,31 @@ def test_it_says_what_it_holds() -> None:
 @pytest.mark.parametrize("stats", [{}, {"usage": 1}, {"limit": 0, "usage": 0}])
 def test_an_engine_that_counts_nothing_tells_nothing(stats: dict[str, Any]) -> None:
     assert MemoryUse.from_stats(stats) is None
+
+
+@pytest.mark.docker
+def test_a_tier_that_does_not_answer_with_its_memory_full_says_so() -> None:
+    """Another process of the container takes what the limit leaves, so that it is not left to chance."""
+    engine = Engine.connect()
+    take = "import time; held = bytearray(80 << 20); held[::4096] = b'x' * len(held[::4096]); time.sleep(60)"
+    launched = DockerLauncher(engine).launch([TierLimits("edge", 1.0, 128 << 20, 1)], [], {})
+    with pytest.raises(TierCallError) as caught, launched as deployment:
+        running: Any = deployment.tiers["edge"]
+        idle = engine.memory(running.container)
+        assert idle is not None and not idle.is_full
+        client = docker.from_env()
+        client.containers.get(running.container).exec_run(["python", "-c", take], detach=True)
+        client.close()
+        wait_until_full(engine, running.container)
+        running.call({"cmd": "stats"}, deadline_s=0.0)
+    assert caught.value.type == "DeadlineExceeded"
+    said = caught.value.message
+    assert said.startswith("no answer in time; the memory of tier 'edge' is full (1") and "of 128 MiB in use" in said
+    assert said.endswith("raise its `memory`, or use a smaller model")
+
+
+def wait_until_full(engine: Engine, container: str) -> None:
+    deadline = time.monotonic() + 20
+    while not ((use := engine.memory(container)) and use.is_full):
+        assert time.monotonic() < deadline, use
+        time.sleep(0.1)
