@@ -4,8 +4,11 @@ The runner names the busiest strangers beside a measurement, for whoever sits at
 many they were and what they took, and so does what an import keeps, whoever wrote the file.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from catalog.exchange.document import MeasurementEntry
-from catalog.validity import strangers, without_names
+from catalog.validity import without_names, without_names_in
 
 
 def neutral(entry: MeasurementEntry) -> MeasurementEntry:
@@ -21,19 +24,17 @@ def neutral(entry: MeasurementEntry) -> MeasurementEntry:
         The entry itself where it names nobody. Verdict and figures stay; the findings' notes and the reason are what
         the rules would say of it.
     """
-    if not entry.host_load or not entry.host_load.get("others"):
-        return entry
-    unnamed = without_names(entry.host_load)
-    old, new = strangers(entry.host_load), strangers(unnamed)
-    if old == new:
+    load = entry.host_load
+    if not load or not load.get("others"):
         return entry
     changes = {
-        "host_load": unnamed,
-        "findings": entry.findings and [_noted(each, old, new) for each in entry.findings],
-        "reason": entry.reason and entry.reason.replace(old, new) if old else entry.reason,
+        "host_load": without_names(load),
+        "findings": entry.findings and [_neutral_finding(each, load) for each in entry.findings],
+        "reason": entry.reason and without_names_in(entry.reason, load),
     }
     return entry.model_copy(update=changes)
 
 
-def _noted(finding: dict[str, object], old: str, new: str) -> dict[str, object]:
-    return {**finding, "note": new} if finding.get("note") == old else finding
+def _neutral_finding(finding: Mapping[str, Any], load: Mapping[str, Any]) -> dict[str, Any]:
+    note = finding.get("note")
+    return {**finding, "note": without_names_in(note, load)} if isinstance(note, str) else dict(finding)

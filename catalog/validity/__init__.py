@@ -3,7 +3,7 @@
 from catalog.validity.finding import Finding, reason, worst
 from catalog.validity.rounds import judge_rounds
 from catalog.validity.rules import judge_measurement
-from catalog.validity.strangers import strangers, without_names
+from catalog.validity.strangers import strangers, without_names, without_names_in
 from catalog.validity.thresholds import DEFAULTS, Thresholds
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "reason",
     "strangers",
     "without_names",
+    "without_names_in",
     "worst",
 ]

@@ -44,6 +44,19 @@ def without_names(host_load: Mapping[str, Any]) -> dict[str, Any]:
     return {**host_load, "others": [{"cpus": each["cpus"]} for each in _others(host_load)]}
 
 
+def without_names_in(text: str, host_load: Mapping[str, Any] | None) -> str:
+    """A reason or a note that names processes, with their number instead.
+
+    Examples
+    --------
+    >>> load = {"others": [{"name": "make", "pid": 7, "cpus": 0.5}]}
+    >>> without_names_in(f"host load: 25.0 % ({strangers(load)})", load)
+    'host load: 25.0 % (1 other process: 0.50 CPUs)'
+    """
+    named = strangers(host_load)
+    return text.replace(named, strangers(without_names(host_load))) if host_load and named else text
+
+
 def _others(host_load: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
     """What has the form that the runner writes; evidence from elsewhere may hold anything here."""
     found = (host_load or {}).get("others")
