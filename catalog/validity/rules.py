@@ -195,4 +195,4 @@ def _link(probe: LinkProbeRecord) -> str:
 
 
 def _rate(bit_per_s: float) -> str:
-    return f"{bit_per_s / 1e6:.4g} Mbit/s"
+    return f"{bit_per_s / 1e6:.4g} Mbit/s" if bit_per_s < 1e9 else f"{bit_per_s / 1e9:.4g} Gbit/s"
