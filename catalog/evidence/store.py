@@ -46,6 +46,7 @@ from catalog.evidence.strategy_evidence import (
     SloEvidence,
     StrategyEvidence,
 )
+from catalog.evidence.tier_use import TierUse
 from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
@@ -77,6 +78,7 @@ __all__ = [
     "StrategyEvidence",
     "StrategyRecord",
     "TierRunRecord",
+    "TierUse",
     "Verdict",
     "accuracy_done",
     "coverage",
