@@ -89,7 +89,10 @@ def find_strategy(session: Session, name: str | None) -> Strategy:
 
 
 def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, names: int) -> tuple[Keyed, ...]:
-    """Measure every name in every declared round, shuffled, through the ordinary fill."""
+    """Measure every name in every declared round, shuffled, through the ordinary fill.
+
+    Names of which a round stays INVALID are left out of the result, as long as two others remain.
+    """
     if names < 2:
         raise RunnerError(f"an A/A test compares names: it takes at least 2, got {names}")
     keyed = aliases(key_strategy(filler.setups.session, strategy), names)
@@ -103,6 +106,9 @@ def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, na
         missing = tuple(each for each in missing if each.round not in _known_rounds(filler.database, each.keyed))
         if not missing:
             return keyed
+    whole = tuple(each for each in keyed if each not in [lacking.keyed for lacking in missing])
+    if len(whole) > 1:
+        return whole
     trouble = "; ".join([*outcome.failures, *outcome.invalid])
     raise RunnerError(f"{len(missing)} measurement(s) came to nothing {_TRIES} times: {trouble}")
 
