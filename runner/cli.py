@@ -273,11 +273,12 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
         links = [dict(row) for row in store.link_summary(session)]
+        probing = store.probing_share(session)
         failed = [dict(row) for row in store.failed_accuracies(session)]
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
         found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
-        print_json({**found, "links": links})
+        print_json({**found, "links": links, "probing_share": probing})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
@@ -285,6 +286,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     out.print(table)
     if links:
         out.print(links_table(links))
+    if probing is not None:
+        out.print(f"probing the links took {100 * probing:.1f} % of the time that measuring took")
     for trouble in troubles:
         out.print(
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "

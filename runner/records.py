@@ -90,6 +90,7 @@ def complete(
         warmup_latency_s=[sample.latency_s for sample in measured.warmup],
         window_s=measured.ended.client.monotonic_s - measured.warmed.client.monotonic_s,
         clock_jump_s=counters.clock_jump_s(measured),
+        probing_s=sum(probed.took_s for probed in measured.probed),
         host_load=host_load(measured.warmed, measured.ended),
         tier_runs=[counters.tier_run(setup, measured, tier) for tier in setup.tiers],
         link_probes=[probe for probed in measured.probed for probe in counters.link_probes(probed)],

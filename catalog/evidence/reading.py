@@ -104,6 +104,21 @@ ORDER BY m.started_at, m.id
 """
 
 
+_PROBING = """
+SELECT m.started_at, m.finished_at, m.probing_s FROM measurement m
+WHERE m.status = 'complete' AND m.probing_s IS NOT NULL AND m.imported_file_id IS NULL
+"""
+
+
+def probing_share(session: Session) -> float | None:
+    """Of the time that measurements took, how much went into probing their links; None where that was not recorded."""
+    total_s = probing_s = 0.0
+    for started_at, finished_at, spent_s in session.execute(text(_PROBING)):
+        total_s += (datetime.fromisoformat(finished_at) - datetime.fromisoformat(started_at)).total_seconds()
+        probing_s += spent_s
+    return probing_s / total_s if total_s else None
+
+
 _FAILED_ACCURACIES = f"""
 SELECT DISTINCT a.subject, a.operator, e.launcher, e.scale, a.provider, a.status, a.reason, a.started_at
 FROM accuracy a JOIN environment e ON e.id = a.environment_id

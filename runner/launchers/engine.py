@@ -22,6 +22,7 @@ from docker.types import LogConfig
 from docker.utils import kwargs_from_env
 
 from runner.errors import EngineUnavailableError, LaunchError
+from runner.launchers.memory import MemoryUse
 
 _FRAME_HEADER = struct.Struct(">BxxxL")
 _STDOUT = 1
@@ -290,6 +291,15 @@ class Engine:
             except NotFound:
                 return None
         return ContainerState(bool(state["Running"]), int(state["ExitCode"]), bool(state["OOMKilled"]))
+
+    def memory(self, container: str) -> MemoryUse | None:
+        """How full its memory is; None when it does not run."""
+        with translated("asking for a container's memory"):
+            try:
+                stats = self._api.stats(container, stream=False, one_shot=True)
+            except NotFound:
+                return None
+        return MemoryUse.from_stats(stats.get("memory_stats") or {})
 
     def inspect(self, container: str) -> Mapping[str, Any]:
         """Everything the engine says about a container."""

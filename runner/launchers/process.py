@@ -180,7 +180,7 @@ def _tier(run: Path, limits: TierLimits, mounts: Sequence[Mount]) -> Iterator[Pr
             target = directory / mount.name / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(readable(mount, name))
-    arguments = ["-m", "tierserver", "--name", limits.name, "--port", "0", "--host", "127.0.0.1"]
+    arguments = ["-m", "tierserver", "--name", limits.name, "--port", "0", "--host", "127.0.0.1", "--token"]
     with _child(run, limits.name, arguments, thread_environment(limits.threads)) as child:
         tier = ProcessTier(limits.name, child, directory)
         try:
