@@ -22,7 +22,7 @@ class AnswerCache:
         self._kept = kept
         self._lock = threading.Lock()
         self._of: Evidence | None = None
-        self._answers: OrderedDict[RecommendRequest, bytes] = OrderedDict()
+        self._answers: OrderedDict[str, bytes] = OrderedDict()
 
     def current(self) -> Evidence:
         """The newest evidence; raises `EvidenceUnavailable`."""
@@ -30,23 +30,24 @@ class AnswerCache:
 
     def json_for(self, question: RecommendRequest) -> bytes:
         """The answer as JSON."""
+        asked = question.model_dump_json(exclude_unset=True)
         known = self._held.current()
         with self._lock:
             if self._of is not known:
                 self._of = known
                 self._answers.clear()
-            found = self._answers.get(question)
+            found = self._answers.get(asked)
             if found is not None:
-                self._answers.move_to_end(question)
+                self._answers.move_to_end(asked)
                 return found
         body = answering.respond(known, question).model_dump_json().encode()
-        self._keep(known, question, body)
+        self._keep(known, asked, body)
         return body
 
-    def _keep(self, known: Evidence, question: RecommendRequest, body: bytes) -> None:
+    def _keep(self, known: Evidence, asked: str, body: bytes) -> None:
         with self._lock:
             if self._of is not known:
                 return  # newer evidence came while this was computed
-            self._answers[question] = body
+            self._answers[asked] = body
             if len(self._answers) > self._kept:
                 self._answers.popitem(last=False)

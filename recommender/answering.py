@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TypedDict
 
-from recommender import wording
+from recommender import predicted, wording
 from recommender.errors import FILL_COMMAND
 from recommender.evidence import Environment, Evidence, Known, SubjectEvidence
 from recommender.ranking import Answer, Budgets, Candidate, Estimate, LatencyBudget, estimate, recommend
@@ -41,10 +41,12 @@ def respond(evidence: Evidence, request: RecommendRequest) -> RecommendResponse:
     """Answer one question from one environment's evidence."""
     part = evidence.select(request.subject, request.environment)
     budgets = resolve_budgets(evidence, request)
+    measured, part = part, predicted.on_links(evidence, part, request.links, budgets.percentile)
     answer = recommend(part.candidates, budgets)
     return RecommendResponse(
         subject=part.subject,
         budgets=_budgets(budgets, request.slo),
+        links=predicted.asked_out(request.links),
         summary=wording.summary(answer),
         recommendation=_recommendation(answer, part),
         alternatives=[
@@ -70,8 +72,12 @@ def respond(evidence: Evidence, request: RecommendRequest) -> RecommendResponse:
         ],
         considered=_considered(answer),
         not_considered=[_not_considered(each) for each in part.strategies if each.candidate is None],
-        warnings=[*wording.cautions(answer), *_environment_warnings(evidence, part)],
-        environment=environment_out(part),
+        warnings=[
+            *predicted.cautions(answer, request.links),
+            *wording.cautions(answer),
+            *_environment_warnings(evidence, measured),
+        ],
+        environment=environment_out(measured),
         inputs_select=part.inputs_select,
     )
 
@@ -177,7 +183,7 @@ def _recommendation(answer: Answer, part: SubjectEvidence) -> RecommendationOut 
     return RecommendationOut(
         **_strategy(best),
         joint_confidence=best.feasibility.joint_confidence if best.feasibility else 1.0,
-        why=wording.why(answer),
+        why=wording.why(answer) + predicted.note(best.candidate),
         artifact_sha256=dict(known.artifact_sha256),
     )
 
@@ -253,6 +259,8 @@ def _latency(each: Estimate) -> LatencyOut:
         rounds=each.candidate.rounds,
         inputs=each.candidate.inputs,
         samples=each.candidate.samples,
+        predicted=each.candidate.predicted is not None,
+        predicted_from=predicted.source_out(each.candidate.predicted),
     )
 
 

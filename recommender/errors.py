@@ -9,6 +9,7 @@ RecommenderError
 │   ├── UnknownSubject
 │   ├── UnknownSlo
 │   ├── UnknownEnvironment
+│   ├── UnknownLink
 │   ├── UnknownStrategy
 │   └── UnknownEvidence
 ├── BodyTooLarge              a request beyond what any question needs
@@ -87,6 +88,12 @@ class UnknownEnvironment(NotDeclared):
     """Nothing was measured in an environment with that key."""
 
     what = "environment"
+
+
+class UnknownLink(NotDeclared):
+    """No measured strategy of the subject uses a link of that name."""
+
+    what = "link"
 
 
 class UnknownStrategy(NotDeclared):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from recommender.link_schemas import AskedLinkOut, Links, PredictedFromOut
 from recommender.ranking import Objective
 from recommender.wording import CONDITIONS
 
@@ -31,6 +32,7 @@ class RecommendRequest(BaseModel):
                 },
                 {"subject": "fashion-resnet", "slo": "interactive"},
                 {"subject": "canvas-fcn", "min_accuracy_pct": 60, "objective": "accuracy"},
+                {"subject": "fashion-resnet", "max_latency_s": 0.2, "links": {"edge-cloud": "50mbit"}},
             ]
         },
     )
@@ -61,6 +63,11 @@ class RecommendRequest(BaseModel):
     )
     equivalent_within: float = Field(
         default=0.05, ge=0, le=1, allow_inf_nan=False, description="Latency ratios this near to 1 do not matter"
+    )
+    links: Links | None = Field(
+        default=None,
+        description="Bandwidths other than the measured ones, by link; latencies over these links are then predicted",
+        examples=[{"edge-cloud": "10mbit"}],
     )
     environment: Name | None = Field(
         default=None, description="Key of the environment to answer from; by default the newest with complete evidence"
@@ -95,6 +102,8 @@ class LatencyOut(_Out):
     rounds: int
     inputs: int = Field(description="Distinct inputs in the round with the fewest: the unit a percentile rests on")
     samples: int
+    predicted: bool = Field(default=False, description="Not measured: for the asked links, from measured parts")
+    predicted_from: PredictedFromOut | None = None
 
 
 class AccuracyOut(_Out):
@@ -210,6 +219,7 @@ class RecommendResponse(_Out):
 
     subject: str
     budgets: BudgetsOut
+    links: list[AskedLinkOut] = Field(default=[], description="The links that were asked about")
     summary: str
     recommendation: RecommendationOut | None
     alternatives: list[AlternativeOut]

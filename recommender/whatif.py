@@ -134,7 +134,7 @@ class Prediction:
     interval : PercentileInterval
         The same number with the model's error as a third source of its variance: a bound at any joint confidence.
     latency_s : float array, shape (samples,)
-        What the percentile is of: the samples of the nearest setting, shifted, with their `source` of rounds and inputs.
+        What the percentile is of: the samples of the nearest setting, shifted; `source` has their rounds and inputs.
     """
 
     operator: str
@@ -437,9 +437,7 @@ def _interval(shifted: _Shifted, confidence_level: float, *, variance: float, df
         samples, [shifted.percentile], confidence_level=confidence_level, n_resamples=_RESAMPLES, rng=_SEED
     )
     factor = shifted.estimate_s / found.estimate_s
-    moved = replace(
-        found, estimate_s=shifted.estimate_s, by_round_s=tuple(factor * each for each in found.by_round_s)
-    )
+    moved = replace(found, estimate_s=shifted.estimate_s, by_round_s=tuple(factor * each for each in found.by_round_s))
     if found.estimate is None:
         return moved
     value = math.log(shifted.estimate_s)

@@ -63,7 +63,7 @@ def lacks(miss: NearMiss) -> Iterator[str]:
         excess = f"{100 * share:.1f} % too much" if share < 10 else f"{share + 1:.3g} times the budget"
         yield (
             f"is {duration(late.over_s)} over {percentile_name(late.budget.percentile)} <= "
-            f"{duration(late.budget.max_s)} (measured {duration(late.got_s)}, {excess})"
+            f"{duration(late.budget.max_s)} ({_source(miss.estimate)} {duration(late.got_s)}, {excess})"
         )
     accuracy = miss.estimate.candidate.accuracy
     if accuracy is not None and miss.accuracy_short_pp is not None:
@@ -78,6 +78,10 @@ def lacks(miss: NearMiss) -> Iterator[str]:
             f"drops {_pp(accuracy.drop_pp)} of {accuracy.metric} against identity, "
             f"{_pp(miss.drop_over_pp)} more than the {_pp(allowed)} allowed"
         )
+
+
+def _source(each: Estimate) -> str:
+    return "measured" if each.candidate.predicted is None else "predicted"
 
 
 def undecided_reason(gap: Undecided) -> str:
@@ -110,6 +114,9 @@ def to_do(gap: Undecided) -> str:
         )
     if gap.gap is Gap.ONE_ROUND:
         return "set `experiment.rounds` to 3 or more and run `runner fill-catalog`"
+    if gap.gap is Gap.UNPROVEN and gap.percentile is not None and gap.estimate.candidate.predicted is not None:
+        links = " and ".join(gap.estimate.candidate.predicted.links)
+        return f"declare {links} as asked and measure it there (`runner fill-catalog`), or ask at a lower `confidence`"
     if gap.gap is Gap.UNPROVEN:
         what = "rounds or inputs" if gap.percentile is not None else "validation items"
         return f"measure more {what} (`runner fill-catalog`), or ask at a lower `confidence`"

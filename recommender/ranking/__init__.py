@@ -25,6 +25,7 @@ from recommender.ranking.candidates import (
     samples_of,
 )
 from recommender.ranking.choosing import recommend
+from recommender.ranking.predictions import Foresight
 
 __all__ = [
     "Accuracy",
@@ -33,6 +34,7 @@ __all__ = [
     "Budgets",
     "Candidate",
     "Estimate",
+    "Foresight",
     "Gap",
     "LatencyBudget",
     "LatencyMiss",

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.statistics import AccuracyDrop, Feasibility, PercentileInterval, Samples, percentile_intervals
+from recommender.ranking.predictions import Foresight
 
 T = TypeVar("T")
 
@@ -47,7 +48,8 @@ class Candidate:
     because repetitions of one input are not further evidence about other inputs. `input_index` says which input each
     latency is of, and `round_numbers` which round: strategies pair by both. Left out, the inputs of a round are taken
     to repeat in one order (`inputs` of them), and the rounds to be numbered from 0. `judged` is False where the subject
-    has no labels, so that no accuracy will ever be measured.
+    has no labels, so that no accuracy will ever be measured. `predicted` says that the latencies are those of other
+    links than the measured ones.
     """
 
     operator: str
@@ -64,6 +66,7 @@ class Candidate:
     judged: bool = True
     input_index: tuple[NDArray[np.int64], ...] | None = None
     round_numbers: tuple[int, ...] | None = None
+    predicted: Foresight | None = None
     # Intervals and comparisons, computed once: the evidence behind a candidate never changes.
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -121,9 +124,13 @@ def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
     PercentileInterval
         Without bounds, and with the refusal, where the evidence is too thin.
     """
-    return remembered(
-        candidate, percentile, lambda: percentile_intervals(samples_of(candidate), [percentile], rng=SEED)[0]
-    )
+    return remembered(candidate, percentile, lambda: _interval(candidate, percentile))
+
+
+def _interval(candidate: Candidate, percentile: float) -> PercentileInterval:
+    if candidate.predicted is not None:
+        return candidate.predicted.interval(percentile)
+    return percentile_intervals(samples_of(candidate), [percentile], rng=SEED)[0]
 
 
 def estimate(candidate: Candidate, percentile: float) -> Estimate:

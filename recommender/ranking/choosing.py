@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from catalog.statistics import Comparison, Question, Verdict, compare
 from recommender.ranking.answers import Alternative, Answer, Budgets, NearMiss, Objective, Undecided
-from recommender.ranking.candidates import SEED, Candidate, Estimate, estimate, remembered, samples_of
+from recommender.ranking.candidates import SEED, Candidate, Estimate, estimate, interval, remembered, samples_of
 from recommender.ranking.judging import place
+from recommender.ranking.predictions import widened
 
 
 def recommend(candidates: Sequence[Candidate], budgets: Budgets) -> Answer:
@@ -88,9 +89,12 @@ def _choose(feasible: Sequence[Estimate], budgets: Budgets) -> tuple[Estimate | 
 def _compared(one: Candidate, fastest: Candidate, budgets: Budgets, comparisons: int) -> Comparison:
     question = Question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
     key = (fastest, question, comparisons)
-    return remembered(
-        one, key, lambda: compare(samples_of(one), samples_of(fastest), question, comparisons=comparisons, rng=SEED)
-    )
+    return remembered(one, key, lambda: _compare(one, fastest, question, comparisons))
+
+
+def _compare(one: Candidate, fastest: Candidate, question: Question, comparisons: int) -> Comparison:
+    found = compare(samples_of(one), samples_of(fastest), question, comparisons=comparisons, rng=SEED)
+    return widened(found, *(interval(each, question.percentile).estimate for each in (one, fastest)))
 
 
 def _tie_break(each: Estimate) -> tuple[float, int, float, float, float]:
