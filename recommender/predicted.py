@@ -110,13 +110,17 @@ def _with_samples(candidate: Candidate, latency_s: NDArray[np.float64], source: 
 
 def source_out(foresight: Foresight | None) -> PredictedFromOut | None:
     """What a predicted latency rests on, as told to clients; None for a measured one."""
-    if foresight is None:
-        return None
+    return None if foresight is None else _from(foresight.links, foresight.settings, foresight.check)
+
+
+def prediction_out(found: Prediction, links: Sequence[str]) -> PredictedFromOut:
+    """The same of one prediction."""
+    return _from(links, found.settings, found.check)
+
+
+def _from(links: Sequence[str], settings: int, check: float | None) -> PredictedFromOut:
     return PredictedFromOut(
-        links=list(foresight.links),
-        bandwidths_measured=foresight.settings,
-        largest_check_error=foresight.check,
-        in_words=in_words(foresight.settings, foresight.check),
+        links=list(links), bandwidths_measured=settings, largest_check_error=check, in_words=in_words(settings, check)
     )
 
 

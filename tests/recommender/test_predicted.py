@@ -126,3 +126,62 @@ def test_an_unknown_link_is_a_problem_with_the_known_ones(linked: int, client: C
 @pytest.mark.parametrize("words", ["500kbit", "0.5mbit", "10Mbit", "10 mbit", "1.5gbit/s"])
 def test_bandwidths_are_worded_as_in_the_catalog_file(linked: int, client: Client, words: str) -> None:
     assert ask(client, links={"edge-cloud": words})["recommendation"] is not None
+
+
+def test_links_and_the_bandwidths_that_were_measured(linked: int, writer: Writer, client: Client) -> None:
+    measure(writer, linked, "at-1", 1)
+    told = client.get("/links", params={"subject": "net"}).json()
+    edge, front = told["links"]
+    assert (edge["link"], front["link"]) == ("edge-cloud", "mobile-edge")
+    assert edge["declared_bit_per_s"] == 10e6
+    assert edge["measured_bit_per_s"] == [1e6, 10e6]
+    assert edge["strategies"] == 1
+
+
+def test_curves_have_intervals_and_the_choice_changes_where_they_cross(linked: int, client: Client) -> None:
+    asked = {"subject": "net", "link": "edge-cloud", "from": "1mbit", "to": "100mbit", "points": 5}
+    told = client.get("/whatif", params=asked).json()
+    moving, flat = told["curves"]
+    assert (moving["placement"], moving["predicted"]) == ("edge-cloud", True)
+    assert (flat["placement"], flat["predicted"], flat["predicted_from"]) == ("mobile", False, None)
+    assert [each["bit_per_s"] for each in moving["points"]] == pytest.approx([1e6, 10**6.5, 1e7, 10**7.5, 1e8])
+    assert moving["points"][2]["latency_s"] == pytest.approx(0.06, rel=0.01)
+    assert all(
+        each["low_s"] < each["latency_s"] < each["high_s"] for each in (moving["points"][0], moving["points"][4])
+    )
+    assert {each["latency_s"] for each in flat["points"]} == {pytest.approx(0.05)}
+    [crossing] = told["crossings"]
+    assert (crossing["below"], crossing["above"]) == ("identity@mobile", "partition@edge-cloud")
+    # 20 ms and 40 ms at 9.9 Mbit/s: 50 ms where the wire takes 30 ms, at 13.3 Mbit/s.
+    assert crossing["bit_per_s"] == pytest.approx(13.3e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "said"),
+    [
+        ({"from": "2mbit", "to": "1mbit"}, 422, "'to' must be above 'from'"),
+        ({"from": "quick"}, 422, "a bandwidth such as 500kbit"),
+        ({"points": "1000"}, 422, "less than or equal to 17"),
+        ({"link": "moon"}, 404, "known: edge-cloud, mobile-edge"),
+        ({"subject": "nett"}, 404, "Did you mean 'net'?"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_problem(
+    linked: int, client: Client, changed: dict[str, str], status: int, said: str
+) -> None:
+    response = client.get("/whatif", params={"subject": "net", "link": "edge-cloud", **changed})
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert said in response.json()["detail"]
+
+
+def test_the_document_has_the_links_with_examples_and_problems(client: Client) -> None:
+    document = client.get("/openapi.json").json()
+    operation = document["paths"]["/whatif"]["get"]
+    assert {"from", "to", "link", "subject"} <= {each["name"] for each in operation["parameters"]}
+    assert all(
+        "examples" in each["schema"] for each in operation["parameters"] if each["name"] in ("from", "to", "link")
+    )
+    assert "application/problem+json" in operation["responses"]["422"]["content"]
+    question = document["components"]["schemas"]["RecommendRequest"]
+    assert "links" in question["properties"] and any("links" in each for each in question["examples"])
