@@ -6,7 +6,7 @@ take at the asked one. Everything else, the waiting included, stays as it was me
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -279,7 +279,7 @@ def predict(
     variances of evidence and model add, each with its own degrees of freedom: 5 for the trust as it stands, as many as
     there are settings once it was checked.
     """
-    reason = refusal(parts)
+    reason = refusal(parts, asked)
     if reason is not None:
         return Unpredictable(parts.operator, parts.placement, reason)
     if not set(asked) & set(parts.links):
@@ -289,10 +289,12 @@ def predict(
     return _prediction(parts, merged, confidence_level, slope=slope)
 
 
-def refusal(parts: StrategyParts) -> str | None:
-    """Why the model cannot speak about a strategy; None when it can."""
+def refusal(parts: StrategyParts, asked: Collection[str]) -> str | None:
+    """Why the model cannot speak about a strategy on the asked links; None when it can."""
     if parts.missing is not None or not parts.evidence:
         return parts.missing or "nothing was measured yet"
+    if not set(asked) & set(parts.links):
+        return None
     lacking = [link for link in parts.links if any(each.rate(link) is None for each in parts.evidence)]
     if lacking:
         return f"the rate of {', '.join(lacking)} was neither probed nor declared"
@@ -326,6 +328,9 @@ class _Shifted:
 def _from_setting(
     parts: StrategyParts, samples: LinkedSamples, asked: Mapping[str, LinkRate], percentile: float, slope: float
 ) -> _Shifted:
+    if not set(asked) & set(parts.links):
+        estimate = _percentile(samples.latency_s, samples.round, percentile)
+        return _Shifted(estimate, estimate, samples.latency_s, samples, 0.0, 0.0, percentile)
     old = _rates(parts, samples)
     new = {link: _achieved(asked[link], samples, link) if link in asked else rate for link, rate in old.items()}
     moved = slope * (wire_s(parts, samples, new) - wire_s(parts, samples, old))
