@@ -139,7 +139,7 @@ function inWords(placed, limits, best) {
     && (limits.accuracy === null || each.accuracy_pct >= limits.accuracy - 1e-9)).length;
   const members = placed.filter((each) => each.pareto).map(strategyName).join(", ");
   const foreseen = placed.filter((each) => each.predicted).length;
-  const source = foreseen ? `${foreseen} latencies are predicted, the others measured. ` : "";
+  const source = foreseen ? `${foreseen} of ${placed.length} latencies are predicted, the others measured. ` : "";
   return source + `${within} of ${placed.length} strategies lie within the budgets. Pareto front: ${members}. `
     + (best ? `Recommended: ${strategyName(best)}.` : "None is recommended.") + " The table below has every number.";
 }

@@ -35,8 +35,8 @@ export function below(found, chosen) {
   const notes = changes(found).map((each) => each.charAt(0).toUpperCase() + each.slice(1));
   const left = found.unpredictable.map((each) => `No curve for ${strategyName(each)}: ${each.reason}`);
   return html("div", {}, list([...notes, ...left]), html("p", { class: "unit small" },
-    `${percentileName(found.percentile)}; dashed: predicted; solid grey: ${found.link} is not on its way, measured; bold: the fastest at each rate`
-    + (chosen ? "; with its 95 % interval: the recommended one." : ".")));
+    `${percentileName(found.percentile)}; dashed: predicted; solid grey: ${found.link} is not on its way, measured; bold: the fastest at each rate; other links as measured`
+    + (chosen ? "; green, with its 95 % interval: the recommended one." : ".")));
 }
 
 // The asked rate at the top, the recommended one at the left, and the fastest at the right where it is another.
@@ -44,6 +44,7 @@ function names(found, marked, x, y, at, askedMbit) {
   const middle = (x(found.curves[0].points[0].bit_per_s) + x(found.curves[0].points.at(-1).bit_per_s)) / 2;
   const left = at > middle;
   const shown = [svg("text", { class: "name", x: at + (left ? -6 : 6), y: MARGIN.top + 12, "text-anchor": left ? "end" : "start" }, `asked: ${bitRate(askedMbit * 1e6)}`)];
+  if (x(found.curves[0].points.at(-1).bit_per_s) < 480) return shown;
   if (marked) shown.push(label(marked, 0, x, y, -7, "start"));
   const last = found.curves[0].points.length - 1;
   if (best(found, last) !== marked) shown.push(label(best(found, last), last, x, y, 16, "end"));
