@@ -10,6 +10,11 @@ RecommenderError
 │   ├── UnknownSlo
 │   ├── UnknownEnvironment
 │   ├── UnknownLink
+│   ├── UnknownHost
+│   ├── UnknownScale
+│   ├── UnknownLauncher
+│   ├── UnknownTier
+│   ├── UnknownOperator
 │   ├── UnknownStrategy
 │   └── UnknownEvidence
 ├── EmptyRange                bandwidths that go from high to low
@@ -95,6 +100,36 @@ class UnknownLink(NotDeclared):
     """No measured strategy of the subject uses a link of that name."""
 
     what = "link"
+
+
+class UnknownHost(NotDeclared):
+    """Nothing of the subject was measured on that host."""
+
+    what = "host"
+
+
+class UnknownScale(NotDeclared):
+    """Nothing of the subject was measured at that scale."""
+
+    what = "scale"
+
+
+class UnknownLauncher(NotDeclared):
+    """Nothing of the subject was measured with that launcher."""
+
+    what = "launcher"
+
+
+class UnknownTier(NotDeclared):
+    """No declared strategy uses that tier."""
+
+    what = "tier"
+
+
+class UnknownOperator(NotDeclared):
+    """No declared strategy uses that operator."""
+
+    what = "operator"
 
 
 class UnknownStrategy(NotDeclared):

@@ -56,13 +56,16 @@ def _moved(known: Known, parts: StrategyParts | None, asked: Mapping[str, LinkRa
     """One strategy on the asked links."""
     if known.candidate is None:
         return known
-    if parts is None:
-        return _without(known, "what it sends over its links is not known")
-    if parts.missing is None and not set(asked) & set(parts.links):
+    if parts is None or not parts.evidence:
+        return _without(known, (parts and parts.missing) or "what it sends over its links is not known")
+    if not set(asked) & set(parts.links):
         return known
     same = _measured_so(parts, asked)
+    if same is parts.evidence[0]:
+        return known
     if same is not None:
-        return replace(known, candidate=_with_samples(known.candidate, same.latency_s, same))
+        candidate = _with_samples(known.candidate, same.latency_s, same)
+        return replace(known, candidate=candidate, latency_evidence_id=same.evidence_id)
     found = predict(parts, asked, percentile)
     if isinstance(found, Unpredictable):
         return _without(known, found.reason)
@@ -88,8 +91,6 @@ def _interval(parts: StrategyParts, asked: Mapping[str, LinkRate], percentile: f
 
 def _measured_so(parts: StrategyParts, asked: Mapping[str, LinkRate]) -> LinkedSamples | None:
     """The evidence at exactly the asked rates, the links that were not asked about being as they are declared now."""
-    if parts.missing is not None or not parts.evidence:
-        return None
     wanted = {link: asked.get(link) or parts.evidence[0].declared.get(link) for link in parts.links}
     return next((each for each in parts.evidence if all(each.declared.get(n) == r for n, r in wanted.items())), None)
 
@@ -131,11 +132,6 @@ def in_words(settings: int, check: float | None) -> str:
     return f"predicted from {settings} measured bandwidths; each from the others is off by {100 * check:.1f} % at most"
 
 
-def note(candidate: Candidate) -> str:
-    """A sentence to follow why it was chosen; nothing for a measured one."""
-    return "" if candidate.predicted is None else f" Its latency is {_source(candidate.predicted)}, not measured."
-
-
 def cautions(answer: Answer, links: Mapping[str, str] | None) -> Iterator[str]:
     """What to know of an answer about other links."""
     if not links:
@@ -152,8 +148,3 @@ def cautions(answer: Answer, links: Mapping[str, str] | None) -> Iterator[str]:
             "predictions from one measured bandwidth rest on a trust in the model that nothing here checks (5 % of the "
             f"time on the wire that is exchanged, and 0.5 ms); declare the link so and run `{FILL_COMMAND}` to know"
         )
-
-
-def _source(foresight: Foresight) -> str:
-    several = f"{foresight.settings} measured bandwidths" if foresight.settings > 1 else "one measured bandwidth"
-    return f"predicted from {several} of {' and '.join(foresight.links)}"

@@ -73,6 +73,8 @@ class LinkedSamples:
         What they carried; a link without a probe is taken as declared.
     launcher : str
         `docker` and `process` emulate links, each in its way; anything else is a real link.
+    evidence_id : str or None
+        Under which the measurements can be fetched.
     """
 
     latency_s: NDArray[np.float64]
@@ -83,6 +85,7 @@ class LinkedSamples:
     declared: Mapping[str, LinkRate]
     probed: Mapping[str, LinkRate]
     launcher: str = "docker"
+    evidence_id: str | None = None
 
     def rate(self, link: str) -> LinkRate | None:
         """The rate that counts: probed, else declared, else unknown."""

@@ -115,6 +115,7 @@ class _Reading:
             declared=_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s"),
             probed=_rates(probes, "measured_bit_per_s"),
             launcher=rows[0]["launcher"],
+            evidence_id=rows[0]["latency_key"],
         )
 
 

@@ -90,9 +90,11 @@ def test_several_bandwidths_check_the_prediction_and_the_asked_one_may_be_measur
     assert source["bandwidths_measured"] == 3
     assert source["largest_check_error"] < 0.05
     assert "predicted from 3 measured bandwidths" in source["in_words"]
-    there = latencies(ask(client, links={"edge-cloud": "1mbit"}))["edge-cloud"]
+    answer = ask(client, links={"edge-cloud": "1mbit"})
+    there = latencies(answer)["edge-cloud"]
     assert there["predicted"] is False
     assert there["percentile_s"] == pytest.approx(0.42)
+    assert [each["latency_evidence_id"] for each in answer["alternatives"]] == ["at-1"]
 
 
 def test_a_strategy_that_cannot_be_predicted_is_named_with_the_reason(
