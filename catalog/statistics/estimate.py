@@ -97,13 +97,9 @@ class LogEstimate:
     def _tail_beyond(self, distance: float) -> float:
         """The tail whose guarded margin is the distance, by Newton's method on the logarithms, which are near a line.
 
-        With one variance it is Student's own. With two it is above the larger of their tails by themselves.
+        With one variance it is Student's own. With more it is above the largest of their tails by themselves.
         """
-        parts = [
-            (df, variance)
-            for df, variance in ((self.df_rounds, self.variance_rounds), (self.df_inputs, self.variance_inputs))
-            if variance > 0
-        ]
+        parts = [(df, variance) for variance, df in self._sources if variance > 0]
         tail = max(float(special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in parts)
         if len(parts) == 1:
             return tail

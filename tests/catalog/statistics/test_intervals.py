@@ -202,3 +202,6 @@ def test_a_models_error_is_a_third_source() -> None:
     assert foreseen.guarded_margin(0.99) ** 2 == pytest.approx(
         measured.guarded_margin(0.99) ** 2 + model_alone.guarded_margin(0.99) ** 2
     )
+    for level in (0.6, 0.95, 0.9999):
+        assert foreseen.confidence_below(foreseen.upper(level)) == pytest.approx(level)
+        assert model_alone.confidence_below(model_alone.upper(level)) == pytest.approx(level)
