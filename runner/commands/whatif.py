@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.declaration.units import parse_bit_rate
+from recommender.snapshot import Snapshots
 from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
 from recommender.whatif_curve import Curves, latency_curves
-from recommender.snapshot import Snapshots
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import duration, rate
