@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from recommender import api_page, evidence_routes, problems, question_page, routes, service_routes
+from recommender import api_page, evidence_routes, problems, question_page, routes, service_routes, whatif_routes
 from recommender.answer_cache import AnswerCache
 from recommender.body_limit import BodyLimit
 from recommender.evidence_lookup import EvidenceLookup
@@ -51,7 +51,7 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
     app.state.answers = AnswerCache(held)
     app.state.lookup = EvidenceLookup(chosen.database)
     app.state.metrics = ServiceMetrics(held)
-    for resources in (routes, evidence_routes, service_routes):
+    for resources in (routes, evidence_routes, whatif_routes, service_routes):
         app.include_router(resources.router)
     api_page.install(app)
     question_page.install(app)

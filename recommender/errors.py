@@ -9,6 +9,7 @@ RecommenderError
 │   ├── UnknownSubject
 │   ├── UnknownSlo
 │   ├── UnknownEnvironment
+│   ├── UnknownLink
 │   ├── UnknownHost
 │   ├── UnknownScale
 │   ├── UnknownLauncher
@@ -16,6 +17,7 @@ RecommenderError
 │   ├── UnknownOperator
 │   ├── UnknownStrategy
 │   └── UnknownEvidence
+├── EmptyRange                bandwidths that go from high to low
 ├── BodyTooLarge              a request beyond what any question needs
 ├── TooSlow                   a request that took longer than it may
 ├── NotAuthorized             a request without the API key
@@ -94,6 +96,12 @@ class UnknownEnvironment(NotDeclared):
     what = "environment"
 
 
+class UnknownLink(NotDeclared):
+    """No measured strategy of the subject uses a link of that name."""
+
+    what = "link"
+
+
 class UnknownHost(NotDeclared):
     """Nothing of the subject was measured on that host."""
 
@@ -137,6 +145,16 @@ class UnknownEvidence(NotDeclared):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, (), where="GET /strategies/{id} names those of a strategy")
+
+
+class EmptyRange(RecommenderError):
+    """A range of bandwidths without anything in it."""
+
+    def __init__(self, low: str, high: str) -> None:
+        self.low, self.high = low, high
+        super().__init__(
+            f"'from' is {low} and 'to' is {high}: 'to' must be above 'from', such as from 1mbit to 200mbit"
+        )
 
 
 class BodyTooLarge(RecommenderError):
