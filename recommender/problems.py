@@ -16,6 +16,7 @@ from recommender.errors import (
     DatabaseMissing,
     DatabaseVersionMismatch,
     EvidenceUnavailable,
+    Exposed,
     NoEvidence,
     NotAuthorized,
     NotDeclared,
@@ -25,6 +26,7 @@ from recommender.errors import (
     UnknownSlo,
     UnknownStrategy,
     UnknownSubject,
+    WrongHost,
 )
 from recommender.schemas import FieldProblem, Problem
 
@@ -50,6 +52,8 @@ TABLE: Mapping[type[Exception], Kind] = {
     UnknownEvidence: Kind(404, "unknown-evidence", "Unknown evidence"),
     NotDeclared: Kind(404, "not-declared", "Unknown name"),
     NotAuthorized: Kind(401, "not-authorized", "The API key is missing or wrong"),
+    Exposed: Kind(403, "exposed", "No API key protects this service"),
+    WrongHost: Kind(421, "wrong-host", "The request is meant for another host"),
     RequestValidationError: Kind(422, "invalid-request", "The request is not valid"),
     BodyTooLarge: Kind(413, "body-too-large", "The request body is too large"),
     TooSlow: Kind(503, "too-slow", "The request took too long"),
