@@ -190,7 +190,7 @@ class Filler:
         """Measure one accuracy and store it, or why it could not be measured."""
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
-        started = datetime.now(UTC)
+        started, clock = datetime.now(UTC), time.monotonic()
         metric = self.setups.session.subjects[strategy.subject].metric
         setup = self.setups.accuracy(task.keyed)
         items, key = self.setups.items(task.keyed)
@@ -203,11 +203,15 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
-            failed = records.failed_accuracy(task.keyed, self.environment_id, setup, error, started, metric=metric)
+            took_s = time.monotonic() - clock
+            failed = records.failed_accuracy(
+                task.keyed, self.environment_id, setup, error, started, took_s=took_s, metric=metric
+            )
             self._store_accuracy(failed)
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, metric=metric)
+        took_s = time.monotonic() - clock
+        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, took_s=took_s, metric=metric)
         self._store_accuracy(record)
         self.outcome.accuracies += 1
         self.watcher.end("ok")
