@@ -131,6 +131,11 @@ def _http_problem(error: HTTPException, instance: str) -> Problem:
     detail = str(error.detail)
     if error.status_code == 404:
         detail = "there is nothing here; /docs lists what there is"
+    elif error.status_code == 400:  # the framework does not say what: Python's JSON parser gave up
+        detail = (
+            "the body cannot be read: it is not UTF-8, nests too deeply, or has a number of too many digits; allowed: "
+            "one small JSON object in UTF-8"
+        )
     elif error.status_code == 405:
         detail = f"allowed here: {(error.headers or {}).get('Allow') or (error.headers or {}).get('allow', '')}"
     return Problem(

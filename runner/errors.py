@@ -15,9 +15,13 @@ A `LaunchError` or a `TierCallError` ends one measurement, which is stored as fa
 import errno
 from pathlib import Path
 
+_FREE_SPACE = (
+    "what was stored before is kept. Free space where the database and the working directory (.tierwise) are, then "
+    "give the same command again"
+)
 _WHAT_TO_DO = {
-    errno.ENOSPC: "what was stored before is kept; free space there, then give the same command again",
-    errno.EDQUOT: "what was stored before is kept; free space there, then give the same command again",
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
     errno.EROFS: "allowed: a place that may be written; name one with --database and TIERWISE_WORKDIR",
     errno.EACCES: "allowed: files that this user may use; change the permissions, or name another place",
     errno.EPERM: "allowed: files that this user may use; change the permissions, or name another place",

@@ -19,7 +19,7 @@ from runner.subjects.signature import Taken, read_inputs
 from runner.subjects.tensors import TensorDataset
 from runner.subjects.trial import Given, try_out
 from tierserver.errors import RequestError
-from tierserver.imaging import check
+from tierserver.imaging import MAX_PIXELS, check
 from tierserver.messages import Preprocess
 from tierserver.tensors import write_tensors
 
@@ -250,6 +250,11 @@ def _plane(path: Path, taken: Taken, plane: list[int | None], spec: PreprocessSp
         )
     if any(fixed not in (None, want) for fixed, want in zip(plane, wanted, strict=True)):
         raise SubjectError(f"preprocess.size is {list(wanted)}, {path.name} takes {taken}; allowed: its own size")
+    if height * width > MAX_PIXELS:
+        raise SubjectError(
+            f"{path.name} takes {taken}: {height} x {width} pixels; allowed: {MAX_PIXELS}. Export it for a smaller "
+            "size, or give the inputs as dataset: {tensors: FILE.npz}"
+        )
     return height, width
 
 

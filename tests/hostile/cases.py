@@ -26,6 +26,8 @@ class Case:
         What the user types in that directory.
     attempt : callable, optional
         What is done instead of typing the command once, where that takes more: it is given the spoilt directory.
+    code : int
+        How the command ends.
     spoils_evidence : bool
         Whether the database itself is what is spoilt; otherwise the test checks that nothing of it changed.
     """
@@ -36,6 +38,7 @@ class Case:
     command: tuple[str, ...] = ("validate",)
     spoils_evidence: bool = False
     attempt: Attempt | None = None
+    code: int = 1
 
 
 @dataclass(frozen=True)

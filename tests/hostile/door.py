@@ -17,6 +17,7 @@ from runner.cli import app, run
 _VARYING = (
     (re.compile(re.escape(onnxruntime_version)), "VERSION"),
     (re.compile(r"process \d+"), "process PID"),
+    (re.compile(r"\d+(?= of them; runner verify)"), "N"),
     (re.compile(r"/tmp/tmp\w+(\.\w+)?"), "FILE"),
 )
 
@@ -31,8 +32,8 @@ class Said:
 
     @property
     def message(self) -> str:
-        """The error as one text."""
-        return self.err.partition("error: ")[2].strip()
+        """The error as one text; of a command that did its work, all that it said."""
+        return (self.err.partition("error: ")[2] or self.err).strip()
 
 
 def typed(folder: Path, command: Sequence[str]) -> Said:

@@ -100,6 +100,8 @@ CASES = (
     Case("keeps data outside its folder", _model(lambda: _external("../../../etc/passwd")), _UNREADABLE),
     Case("keeps data at an absolute path", _model(lambda: _external("/etc/passwd")), _UNREADABLE),
     Case("keeps data behind a link that leads out of its folder", _linked_outside, _UNREADABLE),
+    Case("keeps data in a name with a zero byte", _model(lambda: _external("a\0b")), _UNREADABLE),
+    Case("keeps data in a folder", _model(lambda: _external("images")), _UNREADABLE),
     Case("lacks its data file", _model(lambda: _external("weights.bin")), _UNREADABLE),
     Case("nests sub-graphs without end", _endless, "my.onnx"),
     Case("has a circle", _model(_circle), _NOT_RUN),

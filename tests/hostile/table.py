@@ -5,12 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.hostile import catalog_files, data, databases, models
+from tests.hostile import catalog_files, data, databases, models, requests, running
 from tests.hostile.cases import Case, Section
 from tests.hostile.door import Said, shown, typed
 from tests.hostile.project import copy_project, evidence
 
-SECTIONS: Sequence[Section] = (catalog_files.SECTION, models.SECTION, *data.SECTIONS, databases.SECTION)
+SECTIONS: Sequence[Section] = (
+    catalog_files.SECTION,
+    models.SECTION,
+    *data.SECTIONS,
+    databases.SECTION,
+    running.SECTION,
+    requests.SECTION,
+)
 HEAD = """\
 # Errors
 

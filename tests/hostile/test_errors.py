@@ -16,7 +16,7 @@ CASES = {f"{section.title}: {case.name}".replace(" ", "_"): case for section in 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_it_is_one_clear_error_and_the_page_says_so(case: Case, tmp_path: Path) -> None:
     found = tried(case, tmp_path)
-    assert found.said.code == 1, found.said
+    assert found.said.code == case.code, found.said
     assert "Traceback" not in found.said.err and found.said.out == ""
     assert case.says in found.said.message
     assert row(case, shown(found.said.message, tmp_path)) in PAGE.read_text().splitlines(), RENEW
