@@ -107,15 +107,18 @@ def forked(work: Callable[[], dict[str, Any]], patience_s: int = _PATIENCE_S) ->
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
+        # The default action ends a loop inside the runtime too, which a handler in Python would wait for.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(patience_s)
         try:
-            found = work()
-        except BaseException:  # noqa: BLE001 - told to the parent, which judges
-            found = {"crash": traceback.format_exc()}
-        with os.fdopen(write, "w") as stream:
-            json.dump(found, stream)
-        os._exit(0)
+            try:
+                found = work()
+            except BaseException:  # noqa: BLE001 - told to the parent, which judges
+                found = {"crash": traceback.format_exc()}
+            with os.fdopen(write, "w") as stream:
+                json.dump(found, stream)
+        finally:
+            os._exit(0)
     os.close(write)
     with os.fdopen(read) as stream:
         text = stream.read()
