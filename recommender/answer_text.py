@@ -110,11 +110,25 @@ def _notes(answer: RecommendResponse) -> Iterator[str]:
         yield f"unproven, e.g. {unproven.operator} on {unproven.placement}: {unproven.reason}"
     if answer.undecided:
         yield f"to decide more: {answer.undecided[0].to_do}"
+    if answer.excluded:
+        first = answer.excluded[0]
+        more = f", and {len(answer.excluded) - 1} more" if len(answer.excluded) > 1 else ""
+        yield f"excluded by a constraint: {first.operator} on {first.placement} ({first.reason}){more}"
+    for each in answer.other_relaxations:
+        yield f"or: {each.words}"
+    yield from _unmeasured(answer)
+
+
+def _unmeasured(answer: RecommendResponse) -> Iterator[str]:
+    """What has no evidence: by name where it could change the answer, else as a number."""
     missing = [each for each in answer.not_considered if each.command is not None]
-    if missing:
-        names = ", ".join(f"{each.operator} on {each.placement}" for each in missing[:4])
-        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        yield f"not considered, not measured yet: {names}{more}; `{missing[0].command}` measures them"
+    could = [each for each in missing if each.could_change_answer]
+    if could:
+        names = ", ".join(f"{each.operator} on {each.placement}" for each in could[:4])
+        more = f" and {len(could) - 4} more" if len(could) > 4 else ""
+        yield f"not measured yet, and could change this answer: {names}{more}; `{could[0].command}` measures them"
+    if len(missing) > len(could):
+        yield f"not measured yet, but could not change this answer: {len(missing) - len(could)} more strategies"
 
 
 def _bullets(notes: list[str]) -> Table:
@@ -142,7 +156,7 @@ def _where(answer: RecommendResponse) -> str:
     if it is None:
         return answer.conditions
     emulated = "" if it.scale == "1" else f", emulated at {it.scale}"
-    return f"{answer.conditions}; launcher {it.launcher}{emulated}"
+    return f"{answer.conditions}; launcher {it.launcher}{emulated}; {answer.age.words}"
 
 
 def _sentence(text: str) -> str:
