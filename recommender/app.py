@@ -13,7 +13,7 @@ from recommender.answer_cache import AnswerCache
 from recommender.body_limit import BodyLimit
 from recommender.evidence_lookup import EvidenceLookup
 from recommender.metrics import MetricsMiddleware, ServiceMetrics
-from recommender.protection import ApiKey, SafeHeaders, TimeLimit
+from recommender.protection import ApiKey, LocalOnly, SafeHeaders, TimeLimit
 from recommender.settings import RecommenderSettings
 from recommender.snapshot import Snapshots
 
@@ -65,6 +65,8 @@ def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
     app.add_middleware(BodyLimit, limit_bytes=chosen.max_body_bytes)
     if chosen.api_key is not None:
         app.add_middleware(ApiKey, key=chosen.api_key.get_secret_value())
+    elif not chosen.without_key:
+        app.add_middleware(LocalOnly, host=chosen.host)
     if chosen.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -17,6 +17,7 @@ from recommender.errors import (
     DatabaseVersionMismatch,
     EmptyRange,
     EvidenceUnavailable,
+    Exposed,
     NoEvidence,
     NotAuthorized,
     NotDeclared,
@@ -32,6 +33,7 @@ from recommender.errors import (
     UnknownStrategy,
     UnknownSubject,
     UnknownTier,
+    WrongHost,
 )
 from recommender.schemas import FieldProblem, Problem
 
@@ -63,6 +65,8 @@ TABLE: Mapping[type[Exception], Kind] = {
     UnknownEvidence: Kind(404, "unknown-evidence", "Unknown evidence"),
     NotDeclared: Kind(404, "not-declared", "Unknown name"),
     NotAuthorized: Kind(401, "not-authorized", "The API key is missing or wrong"),
+    Exposed: Kind(403, "exposed", "No API key protects this service"),
+    WrongHost: Kind(421, "wrong-host", "The request is meant for another host"),
     RequestValidationError: Kind(422, "invalid-request", "The request is not valid"),
     EmptyRange: Kind(422, "empty-range", "The range of bandwidths is empty"),
     BodyTooLarge: Kind(413, "body-too-large", "The request body is too large"),
@@ -141,6 +145,11 @@ def _http_problem(error: HTTPException, instance: str) -> Problem:
     detail = str(error.detail)
     if error.status_code == 404:
         detail = "there is nothing here; /docs lists what there is"
+    elif error.status_code == 400:  # the framework does not say what: Python's JSON parser gave up
+        detail = (
+            "the body cannot be read: it is not UTF-8, nests too deeply, or has a number of too many digits; allowed: "
+            "one small JSON object in UTF-8"
+        )
     elif error.status_code == 405:
         detail = f"allowed here: {(error.headers or {}).get('Allow') or (error.headers or {}).get('allow', '')}"
     return Problem(

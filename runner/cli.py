@@ -24,7 +24,7 @@ from runner import commands, environment
 from runner.analysing import settings_of, store_missing
 from runner.artifacts import ArtifactStore
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
-from runner.errors import RunnerError
+from runner.errors import RunnerError, explain
 from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
@@ -50,7 +50,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+logger = logging.getLogger(__name__)
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
+_EDITED = (
+    "was edited while this ran; measured is what it said at the start. See what its new text lacks with: runner plan"
+)
 _STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
@@ -203,6 +207,8 @@ def fill_catalog(
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
             err.print(_STOPPED)
             raise typer.Exit(1) from None
+    if _edited(declared):
+        err.print(f"{escape(str(declared.file))} {_EDITED}", soft_wrap=True)
     if as_json:
         print_json(
             {
@@ -217,6 +223,14 @@ def fill_catalog(
         )
     _report(outcome)
     raise typer.Exit(0 if outcome.complete else 1)
+
+
+def _edited(declared: Catalog) -> bool:
+    """Whether the file says something else now than what was read of it."""
+    try:
+        return load_catalog(declared.file).declared != declared.declared
+    except CatalogError:
+        return True
 
 
 def _fill(session: Session, database: Database, selection: Selection, workdir: Path) -> Outcome:
@@ -394,7 +408,11 @@ def run(arguments: Callable[[], None] = app) -> int:
     try:
         arguments()
     except (RunnerError, CatalogError, RecommenderError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except OSError as error:
+        logger.debug("the system refused", exc_info=True)
+        err.print(f"[red]error:[/] {escape(explain(error))}", soft_wrap=True)
         return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Protocol as Interface
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.clock import utc_now
 from catalog.declaration import Catalog
 from catalog.evidence import Database, store
 from runner import records
@@ -190,7 +190,7 @@ class Filler:
         """Measure one accuracy and store it, or why it could not be measured."""
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
-        started = datetime.now(UTC)
+        started, clock = utc_now(), time.monotonic()
         metric = self.setups.session.subjects[strategy.subject].metric
         setup = self.setups.accuracy(task.keyed)
         items, key = self.setups.items(task.keyed)
@@ -203,11 +203,15 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
-            failed = records.failed_accuracy(task.keyed, self.environment_id, setup, error, started, metric=metric)
+            took_s = time.monotonic() - clock
+            failed = records.failed_accuracy(
+                task.keyed, self.environment_id, setup, error, started, took_s=took_s, metric=metric
+            )
             self._store_accuracy(failed)
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
             return
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, metric=metric)
+        took_s = time.monotonic() - clock
+        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, took_s=took_s, metric=metric)
         self._store_accuracy(record)
         self.outcome.accuracies += 1
         self.watcher.end("ok")
@@ -217,7 +221,7 @@ class Filler:
         strategy, keyed = task.keyed.strategy, task.keyed
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
-        started, clock = datetime.now(UTC), time.monotonic()
+        started, clock = utc_now(), time.monotonic()
         setup, protocol = self.setups.latency(keyed), self.setups.protocol(keyed)
         total = len(protocol.input_ids) * (protocol.repetitions + protocol.warmup)
         done = 0

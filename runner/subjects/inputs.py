@@ -8,7 +8,7 @@ from catalog.declaration import PreprocessSpec
 from runner.errors import SubjectError
 from runner.subjects.signature import Taken
 from tierserver.errors import RequestError
-from tierserver.imaging import check
+from tierserver.imaging import MAX_PIXELS, check
 from tierserver.messages import Preprocess
 from tierserver.tensors import write_tensors
 
@@ -64,6 +64,11 @@ def _plane(path: Path, taken: Taken, plane: list[int | None], spec: PreprocessSp
         )
     if any(fixed not in (None, want) for fixed, want in zip(plane, wanted, strict=True)):
         raise SubjectError(f"preprocess.size is {list(wanted)}, {path.name} takes {taken}; allowed: its own size")
+    if height * width > MAX_PIXELS:
+        raise SubjectError(
+            f"{path.name} takes {taken}: {height} x {width} pixels; allowed: {MAX_PIXELS}. Export it for a smaller "
+            "size, or give the inputs as dataset: {tensors: FILE.npz}"
+        )
     return height, width
 
 

@@ -49,7 +49,10 @@ def _ask(model: Path, encoded: bytes) -> dict[str, object]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
         except subprocess.TimeoutExpired as error:
-            raise SubjectError(f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s") from error
+            raise SubjectError(
+                f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s; allowed: a model that gives one. "
+                "Look for a loop without end in it, and export it again"
+            ) from error
     try:
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
