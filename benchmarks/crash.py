@@ -150,7 +150,7 @@ class Crashes:
         """Disturbed fills until that many kills hit, then one that is left to end."""
         running, unkilled = self._start(), 0
         while self.tally.kills.total() < kills:
-            self._wait(running, self._rng.uniform(0.2, self._duration_s))
+            self._wait(running, self._rng.uniform(0.2, 0.6 * self._duration_s))
             if running.poll() is None:
                 unkilled = 0
                 running = self._kill(running)

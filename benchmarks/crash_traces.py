@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _MARK = "CRASH_RUN"
-_KNOWN = ("artifacts", "inputs", "items")
+_KNOWN = ("artifacts", "inputs", "items", "models")
 Row = tuple[object, ...]
 
 # Every row that a commit made visible, with a sum that any later change of its children would move.
