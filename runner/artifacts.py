@@ -21,7 +21,7 @@ from runner.errors import OperatorError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
 from runner.operators import Context, Pass, Refusal
 from runner.proof import PROOF_INPUTS, Signature, check, check_chain, prove_equal
-from runner.staging import scratch, settle
+from runner.workdir import scratch, settle
 
 _MANIFEST_VERSION = 2
 

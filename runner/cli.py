@@ -43,9 +43,9 @@ from runner.reports.units import duration
 from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
 from runner.setups import Setups
-from runner.staging import sweep
 from runner.tiers import Scale, check_delays, check_host
 from runner.verify import Judged, judge_stored, store_verdicts, summarise
+from runner.workdir import sweep
 
 app = typer.Typer(
     help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",

@@ -11,9 +11,9 @@ from runner.errors import RunnerError
 from runner.experiment import Protocol, Setup
 from runner.launchers import LinkLimits
 from runner.plan import Keyed, Session
-from runner.staging import scratch, settle
 from runner.subjects import Subject
 from runner.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
+from runner.workdir import scratch, settle
 from tierserver.messages import Postprocess, Preprocess
 
 # Parts that are judged together need a way between them, and its speed is none of an accuracy's business.

@@ -5,9 +5,9 @@ from pathlib import Path
 from urllib.error import URLError
 
 from runner.errors import SubjectError
-from runner.staging import scratch, settle
 from runner.study.architectures import RANDOM, StudyFile
 from runner.study.duc import write_duc
+from runner.workdir import scratch, settle
 
 EXTRA = "this needs torch and torchvision, which are not installed: pip install 'tierwise[torch]' (several GB)"
 

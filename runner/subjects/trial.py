@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runner.artifacts import file_sha256
 from runner.errors import SubjectError
-from runner.staging import scratch, settle
+from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
 
 _DEADLINE_S = 300.0

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.staging import scratch, settle, sweep
+from runner.workdir import scratch, settle, sweep
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from runner.staging import scratch
+from runner.workdir import scratch
 with scratch(Path(sys.argv[1])) as directory:
     (directory / "half.onnx").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: made beside their place, then moved into it.
+"""Files of the working directory that are there whole or not at all: made beside their place, then moved into it.
 
 Two runners may make the same content at once, so the first one stays. What a killed runner was making carries that
 runner's name, by which `sweep` removes it and spares what a live one is making.
