@@ -21,6 +21,9 @@ from docker.errors import DockerException
 _COMES_UP_S = 120.0
 _KEPT_NETWORKS = {"bridge", "host", "none"}
 _CGROUPS = Path("/sys/fs/cgroup")
+_ENDS_S = 10.0
+# Holds the namespaces, and lets go of the mounts that it was born with: kept, they would outlive the other's containers.
+_HOLDER = "awk '$2 ~ /docker/ {print $2}' /proc/self/mounts | xargs -r umount --lazy; exec sleep infinity"
 
 
 class PrivateEngine:
@@ -32,7 +35,7 @@ class PrivateEngine:
         self._socket = directory / "engine.sock"
         self.url = f"unix://{self._socket}"
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--propagation", "private", "sleep", "infinity"], start_new_session=True
+            ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", _HOLDER], start_new_session=True
         )
         self._daemon: subprocess.Popen[bytes] | None = None
         mine, its = Path("/proc/self/ns/net"), Path(f"/proc/{self._holder.pid}/ns/net")
@@ -60,6 +63,8 @@ class PrivateEngine:
         assert self._daemon is not None
         self._daemon.kill()
         self._daemon.wait()
+        # containerd dies with it. Until the system has taken note, the next dockerd would believe that it still runs.
+        (self._directory / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it in order, then everything that still runs in its namespaces or comes from its directory."""
@@ -71,9 +76,14 @@ class PrivateEngine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._holder.wait()
-        for group in self._groups(f"{self._parent}"):
-            with contextlib.suppress(OSError):
-                group.rmdir()
+        deadline = time.monotonic() + _ENDS_S
+        while (
+            groups := self._groups(f"{self._parent}/*") + self._groups(self._parent)
+        ) and time.monotonic() < deadline:
+            for group in groups:
+                with contextlib.suppress(OSError):  # its processes are still ending
+                    group.rmdir()
+            time.sleep(0.1)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def containers(self, label: str = "") -> list[str]:
@@ -134,7 +144,8 @@ class PrivateEngine:
         left += [f"shaper {line}" for line in self._output(["tc", "qdisc"]).splitlines() if " tbf " in f"{line} "]
         mounts = Path(f"/proc/{self._holder.pid}/mounts").read_text().splitlines()
         points = [line.split()[1] for line in mounts]
-        return left + [f"mount {each}" for each in points if each.endswith("/merged") or "/netns/" in each]
+        mine = [each for each in points if each.startswith(str(self._directory))]
+        return left + [f"mount {each}" for each in mine if each.endswith("/merged") or "/netns/" in each]
 
     def _groups(self, pattern: str) -> list[Path]:
         hierarchies = (_CGROUPS, *_CGROUPS.iterdir())

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,12 @@ def test_tiers_end_with_a_killed_runner_and_clean_removes_its_directory(
     assert not any(path.exists() for path in left)
 
 
-def test_clean_spares_what_a_live_runner_uses(deployment: Deployment) -> None:
-    ProcessLauncher().clean()
+def test_clean_spares_what_a_live_runner_uses(
+    deployment: Deployment, live_runner: Callable[[str], AbstractContextManager[Any]]
+) -> None:
+    with live_runner("process") as other:
+        ProcessLauncher().clean()
+        assert all(start_of(pid) for pid in other.tier_pids)
     assert deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
 
 
