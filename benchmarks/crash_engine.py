@@ -22,8 +22,8 @@ _COMES_UP_S = 120.0
 _KEPT_NETWORKS = {"bridge", "host", "none"}
 _CGROUPS = Path("/sys/fs/cgroup")
 _ENDS_S = 10.0
-# Holds the namespaces, and lets go of the mounts that it was born with: kept, they would outlive the other's containers.
-_HOLDER = "awk '$2 ~ /docker/ {print $2}' /proc/self/mounts | xargs -r umount --lazy; exec sleep infinity"
+# Holds the namespaces, and lets go of the other engine's mounts: kept, they would outlive that engine's containers.
+_HOLDER = "awk '$2 ~ /docker/ {print $2}' /proc/self/mounts | xargs -r umount -l 2>/dev/null; exec sleep infinity"
 
 
 class PrivateEngine:
@@ -76,21 +76,19 @@ class PrivateEngine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._holder.wait()
+        self._remove_groups()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _remove_groups(self) -> None:
         deadline = time.monotonic() + _ENDS_S
-        while (
-            groups := self._groups(f"{self._parent}/*") + self._groups(self._parent)
-        ) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            groups = self._groups(f"{self._parent}/*") + self._groups(self._parent)
             for group in groups:
                 with contextlib.suppress(OSError):  # its processes are still ending
                     group.rmdir()
+            if not groups:
+                break
             time.sleep(0.1)
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def containers(self, label: str = "") -> list[str]:
-        """All that there are, or with a label, running or not."""
-        with self._client() as client:
-            filters = {"label": label} if label else {}
-            return [str(item["Id"]) for item in client.api.containers(all=True, filters=filters)]
 
     def running_tiers(self) -> list[str]:
         """Names of the tiers' containers; helpers that shape and fill are no tiers."""

@@ -281,9 +281,9 @@ def test_runners_that_need_the_same_files_at_once_fill_one_volume(client: docker
     model.write_bytes(bytes(20 << 20))
     mount = Mount("model", {"m.onnx": model}, f"test-{time.time_ns()}")
     command = [sys.executable, "-c", SHARED_CONTENT, str(model), mount.key]
-    runners = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    runners = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [runner.communicate(timeout=120)[1] for runner in runners]
-    assert [runner.returncode for runner in runners] == [0, 0, 0], said
+    assert [runner.returncode for runner in runners] == [0, 0], said
     assert remove_volumes(Engine.connect(), all_of_them=True, key=volume_name(mount)) == 1
 
 
