@@ -71,10 +71,12 @@ class Tally:
     integrity: int = 0
     differing: int = 0
     left: int = 0
+    traces: int = 0
+    lost_bridges: int = 0
 
     @property
     def wrong(self) -> int:
-        return self.lost + self.duplicates + self.integrity + self.differing + self.left
+        return self.lost + self.duplicates + self.integrity + self.differing + self.left + self.traces
 
     def table(self) -> str:
         """What is printed at the end."""
@@ -91,7 +93,10 @@ class Tally:
             "damage (integrity, foreign keys, half transactions)": self.integrity,
             "keys differing from the undisturbed fill": self.differing,
             "left behind": self.left,
+            "stack traces": self.traces,
         }
+        if self.kills["engine"]:
+            rows["network bridges that killed engines forgot"] = self.lost_bridges
         return "\n".join(f"{name:54} {value}" for name, value in rows.items())
 
 
@@ -129,6 +134,7 @@ class Crashes:
         self._environment = self._traces.environment({"DOCKER_HOST": engine.url} if engine else {})
         self._expected: Counter[Row] = Counter()
         self._seen: set[Row] = set()
+        self._engine_was_killed = False
         self._duration_s = 0.0
         self.tally = Tally()
 
@@ -156,6 +162,7 @@ class Crashes:
                 running = self._kill(running)
                 continue
             unkilled += 1
+            self._check_said()
             if running.returncode == 0:
                 self._compare()
             elif unkilled > TRIES:
@@ -165,13 +172,12 @@ class Crashes:
 
     def _kill(self, running: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         """One kill; the runner that goes on after it."""
-        victim = self._next_victim()
+        victim, moment = self._next_victim(), self._moment()
         hit = {"runner": self._kill_runner, "tier": self._kill_tier, "engine": self._kill_engine}[victim](running)
         if not hit:
             self._deck.append(victim)
             return running
         self.tally.kills[victim] += 1
-        moment = self._moment()
         self.tally.during[moment] += 1
         self._check(f"kill {self.tally.kills.total()} ({victim} during {moment})")
         return running if running.poll() is None else self._start()
@@ -199,11 +205,16 @@ class Crashes:
         return False
 
     def _kill_engine(self, running: subprocess.Popen[bytes]) -> bool:
-        """The runner is to end by itself, with an error that names the engine."""
+        """The runner is to end by itself, with one error, whenever the engine is back."""
         assert self._engine is not None
         self._engine.kill()
+        self._engine_was_killed = True
         time.sleep(self._rng.uniform(0.5, 3.0))
         self._engine.start()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(PATIENCE_S)
+        self._check_said()
+        print(f"         the runner ended with {running.poll()}: {self._last_words()}", flush=True)
         return True
 
     def _check(self, when: str) -> None:
@@ -244,6 +255,8 @@ class Crashes:
 
     def _check_leftovers(self, when: str) -> None:
         left = settled(self._traces.left_behind)
+        if self._engine and self._engine_was_killed:
+            self.tally.lost_bridges += self._engine.remove_lost_bridges()
         left += settled(self._engine.left_behind) if self._engine else []
         self._wrong("left", len(left), f"left behind by {when}: {left[:5]}")
 
@@ -279,6 +292,14 @@ class Crashes:
     def _said(self) -> str:
         return (self._cwd / "said.txt").read_text(errors="replace")
 
+    def _check_said(self) -> None:
+        self._wrong("traces", self._said().count("Traceback"), f"a stack trace:\n{self._said()[-3000:]}")
+
+    def _last_words(self) -> str:
+        """The error that a runner ended with, if it told one."""
+        told = self._said().rpartition("error: ")
+        return " ".join(told[2].split())[:200] if told[1] else "no error"
+
     def _moment(self) -> str:
         """What the runner was doing, by the last task that it told."""
         words = [line.split(" · ")[1].split()[0] for line in self._said().splitlines() if " · " in line]
@@ -298,7 +319,7 @@ class Crashes:
         for path in self._cwd.glob("tierwise.db*"):
             path.unlink()
         shutil.rmtree(self._cwd / ".tierwise", ignore_errors=True)
-        self._seen = set()
+        self._seen, self._engine_was_killed = set(), False
 
 
 def tier_processes(runner: int) -> list[int]:

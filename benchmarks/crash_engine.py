@@ -20,6 +20,7 @@ from docker.errors import DockerException
 
 _COMES_UP_S = 120.0
 _KEPT_NETWORKS = {"bridge", "host", "none"}
+_KEPT_DEVICES = {"lo", "docker0"}
 _CGROUPS = Path("/sys/fs/cgroup")
 _ENDS_S = 10.0
 # Holds the namespaces, and lets go of the other engine's mounts: kept, they would outlive that engine's containers.
@@ -116,6 +117,18 @@ class PrivateEngine:
         left += [f"half-filled volume {name}" for name in pairs if not {name, f"{name}-complete"} <= volumes]
         return left + self._held_by_the_kernel()
 
+    def remove_lost_bridges(self) -> int:
+        """Bridges without a network: an engine that is killed while it makes a network forgets the device.
+
+        To be called when nobody makes networks. No client of the engine can see them, nor remove them.
+        """
+        with self._client() as client:
+            known = {f"br-{item['Id'][:12]}" for item in client.api.networks()}
+        lost = [name for name in self._devices() if name.startswith("br-") and name not in known]
+        for name in lost:
+            self._output(["ip", "link", "delete", name])
+        return len(lost)
+
     def volumes(self) -> list[str]:
         """What is cached."""
         with self._client() as client:
@@ -137,13 +150,16 @@ class PrivateEngine:
         """Processes, control groups, network devices, shapers and mounts of containers."""
         left = [f"process {pid}" for pid in self.processes()]
         left += [f"control group {path}" for path in self._groups(f"{self._parent}/*")]
-        devices = self._output(["ip", "-o", "link"]).splitlines()
-        left += [f"device {line}" for line in devices if line.split()[1].rstrip(":") not in ("lo", "docker0")]
+        left += [f"device {name}" for name in self._devices() if name not in _KEPT_DEVICES]
         left += [f"shaper {line}" for line in self._output(["tc", "qdisc"]).splitlines() if " tbf " in f"{line} "]
         mounts = Path(f"/proc/{self._holder.pid}/mounts").read_text().splitlines()
         points = [line.split()[1] for line in mounts]
         mine = [each for each in points if each.startswith(str(self._directory))]
         return left + [f"mount {each}" for each in mine if each.endswith("/merged") or "/netns/" in each]
+
+    def _devices(self) -> list[str]:
+        lines = self._output(["ip", "-o", "link"]).splitlines()
+        return [line.split()[1].rstrip(":").partition("@")[0] for line in lines]
 
     def _groups(self, pattern: str) -> list[Path]:
         hierarchies = (_CGROUPS, *_CGROUPS.iterdir())
