@@ -152,6 +152,12 @@ class Crashes:
         self._reset()
         print(f"undisturbed: {len(self._expected)} rounds and accuracies in {self._duration_s:.1f} s", flush=True)
 
+    def end_processes(self) -> None:
+        """Whatever still runs when the benchmark is interrupted."""
+        for pid in self._traces.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def kill_until(self, kills: int) -> None:
         """Disturbed fills until that many kills hit, then one that is left to end."""
         running, unkilled = self._start(), 0
@@ -344,6 +350,7 @@ def main() -> None:
     parser.add_argument("--launcher", choices=tuple(DECKS), default="process")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"stopped by signal {number}"))
     with tempfile.TemporaryDirectory(prefix="crash-") as directory, contextlib.ExitStack() as stack:
         engine = None
         if arguments.launcher == "docker":
@@ -353,6 +360,7 @@ def main() -> None:
             engine.start()
         (Path(directory) / "fill").mkdir()
         crashes = Crashes(Path(directory) / "fill", arguments, engine)
+        stack.callback(crashes.end_processes)
         crashes.undisturbed()
         crashes.kill_until(arguments.kills)
     print(f"\nlauncher {arguments.launcher}, seed {arguments.seed}, load average {os.getloadavg()[2]:.1f} (15 min)")
