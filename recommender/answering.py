@@ -1,160 +1,166 @@
 """From a question and the evidence to a full answer; no web framework, so that the command line asks the same way."""
 
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import date
 
+from catalog.statistics import Comparison
 from recommender import wording
-from recommender.errors import FILL_COMMAND
-from recommender.evidence import Environment, Evidence, Known, SubjectEvidence
-from recommender.ranking import Answer, Budgets, Candidate, Estimate, LatencyBudget, estimate, recommend
+from recommender.age import age_out, today
+from recommender.cautions import cautions
+from recommender.constraint_words import reasons, relaxation_words
+from recommender.evidence import EnvironmentFilter, Evidence, Known
+from recommender.question import constraints_out, resolve_budgets, resolve_constraints
+from recommender.ranking import (
+    Answer,
+    Breach,
+    Budgets,
+    Candidate,
+    Estimate,
+    Excluded,
+    Relaxation,
+    recommend,
+    shortfalls,
+)
+from recommender.rows import environment_out
 from recommender.schemas import (
-    AccuracyOut,
     AlternativeOut,
+    BreachOut,
     BudgetsOut,
+    ChoiceOut,
     ConsideredOut,
-    EnvironmentOut,
+    ExcludedOut,
     LatencyBudgetOut,
-    LatencyOut,
     NearMissOut,
-    NotConsideredOut,
     RecommendationOut,
     RecommendRequest,
     RecommendResponse,
-    StrategyRow,
-    SubjectRow,
+    RelaxationOut,
+    ShortfallOut,
     UndecidedOut,
 )
-
-DEFAULT_PERCENTILE = 90.0
-
-
-class _StrategyFields(TypedDict):
-    operator: str
-    placement: str
-    latency: LatencyOut
-    accuracy: AccuracyOut | None
-    size_bytes: int | None
-    sent_bytes: float | None
+from recommender.strategy_out import StrategyFields, strategy_fields
+from recommender.summary import summary
+from recommender.unmeasured import not_considered
 
 
-def respond(evidence: Evidence, request: RecommendRequest) -> RecommendResponse:
-    """Answer one question from one environment's evidence."""
-    part = evidence.select(request.subject, request.environment)
+def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = None) -> RecommendResponse:
+    """Answer one question from one environment's evidence; `on` is the day by which its age is told."""
+    asked = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
+    chosen = evidence.choose(request.subject, asked)
+    part = chosen.part
     budgets = resolve_budgets(evidence, request)
-    answer = recommend(part.candidates, budgets)
+    constraints = resolve_constraints(evidence, request)
+    answer = recommend(part.candidates, budgets, constraints=constraints)
+    known = {each.candidate: each for each in part.strategies if each.candidate is not None}
+    parts = _Parts(answer, part.subject, known)
+    relaxed = [_relaxation(each) for each in answer.relaxations]
     return RecommendResponse(
         subject=part.subject,
         budgets=_budgets(budgets, request.slo),
-        summary=wording.summary(answer),
-        recommendation=_recommendation(answer, part),
-        alternatives=[
-            AlternativeOut(
-                **_strategy(each.estimate),
-                latency_ratio=each.latency_ratio,
-                accuracy_difference_pp=each.accuracy_difference_pp,
-                relation=each.relation.value,
-                ratio_low=each.comparison.low if each.comparison else None,
-                ratio_high=each.comparison.high if each.comparison else None,
-            )
-            for each in answer.alternatives
-        ],
-        near_misses=list(_near_misses(answer)),
-        undecided=[
-            UndecidedOut(
-                **_strategy(each.estimate),
-                kind=each.gap.value,
-                reason=wording.undecided_reason(each),
-                to_do=wording.to_do(each),
-            )
-            for each in answer.undecided
-        ],
+        constraints=constraints_out(request) if constraints.given else None,
+        summary=summary(answer),
+        recommendation=parts.recommendation(),
+        relaxation=relaxed[0] if relaxed else None,
+        other_relaxations=relaxed[1:],
+        alternatives=list(parts.alternatives()),
+        near_misses=list(parts.near_misses()),
+        undecided=list(parts.undecided()),
         considered=_considered(answer),
-        not_considered=[_not_considered(each) for each in part.strategies if each.candidate is None],
-        warnings=[*wording.cautions(answer), *_environment_warnings(evidence, part)],
+        excluded=[_excluded(each) for each in answer.excluded],
+        not_considered=list(not_considered(part, answer, constraints)),
+        warnings=list(cautions(answer, chosen, constraints, known)),
         environment=environment_out(part),
+        environment_choice=ChoiceOut(why=chosen.why, others=chosen.others),
+        age=age_out(part, on or today()),
         inputs_select=part.inputs_select,
     )
 
 
-def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
-    """The explicit budgets, or those of the named SLO (its highest percentile is the one to rank by)."""
-    if request.slo is not None:
-        slo = evidence.slo(request.slo)
-        percentile = max((budget.percentile for budget in slo.latency), default=DEFAULT_PERCENTILE)
-        return Budgets(
-            slo.latency,
-            slo.min_accuracy_pct,
-            slo.max_accuracy_drop_pp,
-            percentile,
-            objective=request.objective,
-            confidence=request.confidence,
-            equivalent_within=request.equivalent_within,
-        )
-    limit = request.max_latency_s
-    return Budgets(
-        latency=() if limit is None else (LatencyBudget(request.latency_percentile, limit),),
-        min_accuracy_pct=request.min_accuracy_pct,
-        max_accuracy_drop_pp=request.max_accuracy_drop_pp,
-        percentile=request.latency_percentile,
-        objective=request.objective,
-        confidence=request.confidence,
-        equivalent_within=request.equivalent_within,
-    )
+class _Parts:
+    """The strategies of one answer, each in its place."""
 
+    def __init__(self, answer: Answer, subject: str, known: Mapping[Candidate, Known]) -> None:
+        self._answer, self._subject, self._known = answer, subject, known
 
-def strategy_rows(part: SubjectEvidence) -> Iterator[StrategyRow]:
-    """Every declared strategy of a subject in one environment, measured or not."""
-    for known in part.strategies:
-        found = estimate(known.candidate, DEFAULT_PERCENTILE) if known.candidate is not None else None
-        yield StrategyRow(
-            subject=part.subject,
-            operator=known.operator,
-            placement=known.placement,
-            environment=part.environment.key,
-            status=_status(known),
-            reason=known.reason,
-            latency=_latency(found) if found else None,
-            accuracy=_accuracy(found.candidate) if found else None,
-            size_bytes=found.candidate.size_bytes if found else None,
-            sent_bytes=found.candidate.sent_bytes if found else None,
+    def recommendation(self) -> RecommendationOut | None:
+        """The chosen one."""
+        best = self._answer.recommendation
+        if best is None:
+            return None
+        return RecommendationOut(
+            **self._fields(best),
+            joint_confidence=best.feasibility.joint_confidence if best.feasibility else 1.0,
+            why=wording.why(self._answer),
         )
 
+    def alternatives(self) -> Iterator[AlternativeOut]:
+        """The other feasible ones."""
+        for each in self._answer.alternatives:
+            yield AlternativeOut(
+                **self._fields(each.estimate),
+                latency_ratio=each.latency_ratio,
+                latency_ratio_low=_low(each.against_best),
+                latency_ratio_high=_high(each.against_best),
+                accuracy_difference_pp=each.accuracy_difference_pp,
+                relation=each.relation.value,
+                ratio_low=_low(each.comparison),
+                ratio_high=_high(each.comparison),
+            )
 
-def subject_row(evidence: Evidence, subject: str) -> SubjectRow:
-    """How far the evidence of a subject goes, in its default environment and the others."""
-    part = evidence.select(subject)
-    return SubjectRow(
-        subject=subject,
-        task=part.task,
-        strategies=len(part.strategies),
-        measured=len(part.candidates),
-        environments=[environment_out(each) for each in evidence.subjects[subject]],
-    )
+    def near_misses(self) -> Iterator[NearMissOut]:
+        """Those that miss a budget."""
+        for miss in self._answer.near_misses:
+            yield NearMissOut(
+                **self._fields(miss.estimate),
+                latency_over_s=max((late.over_s for late in miss.latency), default=None),
+                accuracy_short_pp=miss.accuracy_short_pp,
+                drop_over_pp=miss.drop_over_pp,
+                lacks=list(wording.lacks(miss)),
+                shortfalls=self._shortfalls(miss.estimate),
+            )
+
+    def undecided(self) -> Iterator[UndecidedOut]:
+        """Those about which the evidence says too little."""
+        for each in self._answer.undecided:
+            yield UndecidedOut(
+                **self._fields(each.estimate),
+                kind=each.gap.value,
+                reason=wording.undecided_reason(each),
+                to_do=wording.to_do(each),
+                shortfalls=self._shortfalls(each.estimate),
+            )
+
+    def _fields(self, each: Estimate) -> StrategyFields:
+        pareto = each.candidate in self._answer.pareto
+        return strategy_fields(self._subject, self._known[each.candidate], each, pareto=pareto)
+
+    def _shortfalls(self, each: Estimate) -> list[ShortfallOut]:
+        among = [it.candidate for it in self._answer.considered]
+        found = shortfalls(each.candidate, self._answer.budgets, among=among)
+        if each.feasibility is not None:  # it was judged: the bounds are those of its step
+            judged = [check.bound for check in each.feasibility.checks]
+            found = tuple(replace(it, bound=bound) for it, bound in zip(found, judged, strict=True))
+        return [
+            ShortfallOut(
+                budget=it.budget,
+                percentile=it.percentile,
+                limit=it.limit,
+                estimate=it.estimate,
+                over=it.over,
+                bound=it.bound,
+                bound_over=it.bound_over,
+            )
+            for it in found
+        ]
 
 
-def environment_out(part: SubjectEvidence) -> EnvironmentOut:
-    """The environment of an answer, as told to clients."""
-    it: Environment = part.environment
-    return EnvironmentOut(
-        key=it.key,
-        launcher=it.launcher,
-        scale=it.scale,
-        host=it.host,
-        cpu_model=it.cpu_model,
-        cpu_count=it.cpu_count,
-        onnxruntime=it.onnxruntime,
-        measured_at=part.last_measured_at,
-        imported_from=it.imported_from,
-        complete=part.complete,
-    )
+def _low(comparison: Comparison | None) -> float | None:
+    return comparison.low if comparison is not None else None
 
 
-def _status(known: Known) -> str:
-    if not known.applicable:
-        return "inapplicable"
-    if known.candidate is None:
-        return "missing"
-    return "complete" if known.complete else "partial"
+def _high(comparison: Comparison | None) -> float | None:
+    return comparison.high if comparison is not None else None
 
 
 def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
@@ -169,28 +175,32 @@ def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
     )
 
 
-def _recommendation(answer: Answer, part: SubjectEvidence) -> RecommendationOut | None:
-    best = answer.recommendation
-    if best is None:
-        return None
-    known = next(each for each in part.strategies if each.candidate is best.candidate)
-    return RecommendationOut(
-        **_strategy(best),
-        joint_confidence=best.feasibility.joint_confidence if best.feasibility else 1.0,
-        why=wording.why(answer),
-        artifact_sha256=dict(known.artifact_sha256),
+def _relaxation(each: Relaxation) -> RelaxationOut:
+    it, gives = each.change, each.gives.candidate
+    return RelaxationOut(
+        field=it.field,
+        key=it.key,
+        percentile=it.percentile,
+        from_value=list(it.before) if isinstance(it.before, tuple) else it.before,
+        to_value=list(it.after) if isinstance(it.after, tuple) else it.after,
+        cost=it.cost,
+        operator=gives.operator,
+        placement=gives.placement,
+        words=relaxation_words(each),
     )
 
 
-def _near_misses(answer: Answer) -> Iterator[NearMissOut]:
-    for miss in answer.near_misses:
-        yield NearMissOut(
-            **_strategy(miss.estimate),
-            latency_over_s=max((late.over_s for late in miss.latency), default=None),
-            accuracy_short_pp=miss.accuracy_short_pp,
-            drop_over_pp=miss.drop_over_pp,
-            lacks=list(wording.lacks(miss)),
-        )
+def _excluded(each: Excluded) -> ExcludedOut:
+    return ExcludedOut(
+        operator=each.candidate.operator,
+        placement=each.candidate.placement,
+        reason=reasons(each.breaches),
+        breaches=[_breach(it) for it in each.breaches],
+    )
+
+
+def _breach(it: Breach) -> BreachOut:
+    return BreachOut(constraint=it.constraint, name=it.name or None, limit=it.limit, got=it.got)
 
 
 def _considered(answer: Answer) -> list[ConsideredOut]:
@@ -204,60 +214,3 @@ def _considered(answer: Answer) -> list[ConsideredOut]:
         )
         for each, outcome in outcomes
     ]
-
-
-def _not_considered(known: Known) -> NotConsideredOut:
-    return NotConsideredOut(
-        operator=known.operator,
-        placement=known.placement,
-        reason=known.reason or ("not measured yet" if known.applicable else "the operator cannot apply here"),
-        command=FILL_COMMAND if known.applicable else None,
-    )
-
-
-def _environment_warnings(evidence: Evidence, part: SubjectEvidence) -> Iterator[str]:
-    it = part.environment
-    if it.scale != "1":
-        yield f"emulated at {it.scale}: budgets are judged on the emulation only"
-    if it.launcher == "process":
-        yield "measured with the process launcher: no containers, links paced in user space"
-    if it.imported_from is not None:
-        yield f"imported from {it.imported_from}, not measured here"
-    if not part.complete:
-        yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"
-    others = len(evidence.subjects[part.subject]) - 1
-    if others:
-        yield f"{others} other environment(s) hold evidence too and were left out; name one with `environment`"
-
-
-def _strategy(each: Estimate) -> _StrategyFields:
-    candidate = each.candidate
-    return {
-        "operator": candidate.operator,
-        "placement": candidate.placement,
-        "latency": _latency(each),
-        "accuracy": _accuracy(candidate),
-        "size_bytes": candidate.size_bytes,
-        "sent_bytes": candidate.sent_bytes,
-    }
-
-
-def _latency(each: Estimate) -> LatencyOut:
-    return LatencyOut(
-        median_s=each.median_s,
-        percentile=each.percentile,
-        percentile_s=each.percentile_s,
-        low_s=each.interval.low_s,
-        high_s=each.interval.high_s,
-        percentile_s_by_round=list(each.percentile_s_by_round),
-        rounds=each.candidate.rounds,
-        inputs=each.candidate.inputs,
-        samples=each.candidate.samples,
-    )
-
-
-def _accuracy(candidate: Candidate) -> AccuracyOut | None:
-    it = candidate.accuracy
-    if it is None:
-        return None
-    return AccuracyOut(metric=it.metric, accuracy_pct=it.accuracy_pct, drop_pp=it.drop_pp, items=it.items)

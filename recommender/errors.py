@@ -9,6 +9,11 @@ RecommenderError
 │   ├── UnknownSubject
 │   ├── UnknownSlo
 │   ├── UnknownEnvironment
+│   ├── UnknownHost
+│   ├── UnknownScale
+│   ├── UnknownLauncher
+│   ├── UnknownTier
+│   ├── UnknownOperator
 │   ├── UnknownStrategy
 │   └── UnknownEvidence
 ├── BodyTooLarge              a request beyond what any question needs
@@ -87,6 +92,36 @@ class UnknownEnvironment(NotDeclared):
     """Nothing was measured in an environment with that key."""
 
     what = "environment"
+
+
+class UnknownHost(NotDeclared):
+    """Nothing of the subject was measured on that host."""
+
+    what = "host"
+
+
+class UnknownScale(NotDeclared):
+    """Nothing of the subject was measured at that scale."""
+
+    what = "scale"
+
+
+class UnknownLauncher(NotDeclared):
+    """Nothing of the subject was measured with that launcher."""
+
+    what = "launcher"
+
+
+class UnknownTier(NotDeclared):
+    """No declared strategy uses that tier."""
+
+    what = "tier"
+
+
+class UnknownOperator(NotDeclared):
+    """No declared strategy uses that operator."""
+
+    what = "operator"
 
 
 class UnknownStrategy(NotDeclared):

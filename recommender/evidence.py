@@ -1,11 +1,23 @@
 """The evidence as the service holds it: immutable, per subject and environment, ready to rank."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import NoReturn
 
-from recommender.errors import UnknownEnvironment, UnknownSlo, UnknownSubject
-from recommender.ranking import Candidate, LatencyBudget
+from recommender.errors import (
+    NotDeclared,
+    UnknownEnvironment,
+    UnknownHost,
+    UnknownLauncher,
+    UnknownOperator,
+    UnknownScale,
+    UnknownSlo,
+    UnknownSubject,
+    UnknownTier,
+)
+from recommender.ranking import Accuracy, Candidate, LatencyBudget
 
 
 @dataclass(frozen=True)
@@ -34,9 +46,29 @@ class Slo:
     max_accuracy_drop_pp: float | None = None
 
 
+@dataclass(frozen=True)
+class EnvironmentFilter:
+    """Which environment to answer from: by its key, or by what it is like; nothing given leaves the choice."""
+
+    key: str | None = None
+    host: str | None = None
+    scale: str | None = None
+    launcher: str | None = None
+
+    def __str__(self) -> str:
+        given = (("host", self.host), ("scale", self.scale), ("launcher", self.launcher))
+        return ", ".join(f"{name} {value}" for name, value in given if value is not None)
+
+
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A declared strategy and what was measured of it; `candidate` is None while nothing was."""
+    """A declared strategy and what was measured of it; `candidate` is None while nothing was.
+
+    `tiers` are those where a part computes. The evidence ids are content keys, None while nothing is recorded under
+    them. `accuracy` is known as soon as it was measured, with or without a latency. `model_bytes` are per tier, None
+    while the artifact is not built. `float_operator` names what this operator quantizes. `verdicts` counts completed
+    rounds, `doubts` names the first rule that each DOUBTFUL round failed.
+    """
 
     operator: str
     placement: str
@@ -46,6 +78,14 @@ class Known:
     candidate: Candidate | None
     artifact_sha256: Mapping[str, str]
     judged: bool = True
+    tiers: tuple[str, ...] = ()
+    latency_evidence_id: str | None = None
+    accuracy_evidence_id: str | None = None
+    accuracy: Accuracy | None = None
+    model_bytes: Mapping[str, int] | None = None
+    float_operator: str | None = None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     @property
     def applicable(self) -> bool:
@@ -73,6 +113,7 @@ class SubjectEvidence:
     strategies: tuple[Known, ...]
     inputs_select: str | None
     last_measured_at: str
+    first_measured_at: str | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -83,6 +124,15 @@ class SubjectEvidence:
     def complete(self) -> bool:
         """Whether every declared strategy has all its evidence, and there is some."""
         return bool(self.candidates) and all(each.complete for each in self.strategies)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The evidence to answer from, in words why, and how many other environments hold evidence of the subject."""
+
+    part: SubjectEvidence
+    why: str
+    others: int
 
 
 def _preference(part: SubjectEvidence) -> tuple[bool, str, int]:
@@ -114,24 +164,83 @@ class Evidence:
         return any(part.candidates for parts in self.subjects.values() for part in parts)
 
     def select(self, subject: str, environment: str | None = None) -> SubjectEvidence:
+        """The evidence of a subject in one environment, as `choose` takes it."""
+        return self.choose(subject, EnvironmentFilter(key=environment)).part
+
+    def choose(self, subject: str, asked: EnvironmentFilter) -> Chosen:
         """The evidence to answer from: one environment, by default the newest with complete evidence.
 
-        Where none is complete, the newest with any; where there is none at all, the newest declared.
+        Where none is complete, the newest with any; where there is none at all, the newest declared. Raises
+        `UnknownSubject`, `UnknownEnvironment`, `UnknownHost`, `UnknownScale` or `UnknownLauncher`.
         """
         if subject not in self.subjects:
             raise UnknownSubject(subject, self.subjects)
         parts = self.subjects[subject]
-        if environment is not None:
-            chosen = next((part for part in parts if part.environment.key == environment), None)
-            if chosen is None:
-                raise UnknownEnvironment(environment, (part.environment.key for part in parts))
-            return chosen
-        complete = (part for part in parts if part.complete)
-        partial = (part for part in parts if part.candidates)
-        return next(complete, None) or next(partial, None) or parts[0]
+        matching = [part for part in parts if _matches(part.environment, asked)] or _no_environment(parts, asked)
+        complete = next((part for part in matching if part.complete), None)
+        part = complete or next((part for part in matching if part.candidates), None) or matching[0]
+        return Chosen(
+            part, _why(part, matching, asked), sum(bool(each.candidates) for each in parts if each is not part)
+        )
+
+    def check_names(self, *, tiers: Iterable[str], operators: Iterable[str]) -> None:
+        """Raise `UnknownTier` or `UnknownOperator` for a name that no declared strategy has."""
+        for tier in tiers:
+            if tier not in self.tiers:
+                raise UnknownTier(tier, self.tiers)
+        for operator in operators:
+            if operator not in self.operators:
+                raise UnknownOperator(operator, self.operators)
+
+    @cached_property
+    def tiers(self) -> frozenset[str]:
+        """Every tier that a declared strategy computes on, or that its requests start from."""
+        placed = {tier for known in self._strategies() for tier in known.tiers}
+        return frozenset(placed | {each.candidate.client for each in self._strategies() if each.candidate is not None})
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        """Every declared operator."""
+        return frozenset(known.operator for known in self._strategies())
+
+    def _strategies(self) -> Iterator[Known]:
+        return (known for parts in self.subjects.values() for part in parts for known in part.strategies)
 
     def slo(self, name: str) -> Slo:
         """The declared SLO of that name."""
         if name not in self.slos:
             raise UnknownSlo(name, self.slos)
         return self.slos[name]
+
+
+def _matches(it: Environment, asked: EnvironmentFilter) -> bool:
+    wanted = ((asked.key, it.key), (asked.host, it.host), (asked.scale, it.scale), (asked.launcher, it.launcher))
+    return all(want is None or want == has for want, has in wanted)
+
+
+def _no_environment(parts: Sequence[SubjectEvidence], asked: EnvironmentFilter) -> NoReturn:
+    """Name what exists: of the first property that nothing has, or of the environments where only all together fail."""
+    known = [part.environment for part in parts]
+    if asked.key is not None:
+        raise UnknownEnvironment(asked.key, (it.key for it in known))
+    properties: tuple[tuple[type[NotDeclared], str | None, set[str]], ...] = (
+        (UnknownHost, asked.host, {it.host for it in known}),
+        (UnknownScale, asked.scale, {it.scale for it in known}),
+        (UnknownLauncher, asked.launcher, {it.launcher for it in known}),
+    )
+    for error, want, has in properties:
+        if want is not None and want not in has:
+            raise error(want, has)
+    there_are = (str(EnvironmentFilter(None, it.host, it.scale, it.launcher)) for it in known)
+    raise UnknownEnvironment(str(asked), there_are)
+
+
+def _why(part: SubjectEvidence, matching: Sequence[SubjectEvidence], asked: EnvironmentFilter) -> str:
+    if asked.key is not None:
+        return "asked for by its key"
+    among = f" with {asked}" if str(asked) else ""
+    if len(matching) == 1:
+        return f"the only one{among}"
+    if part.complete:
+        return f"the newest complete one{among}"
+    return f"the newest one{among}; none is complete" if part.candidates else f"the newest declared one{among}"

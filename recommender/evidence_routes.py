@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from recommender import answering, standing
+from recommender import rows, standing
 from recommender.evidence import Evidence
 from recommender.evidence_lookup import EvidenceLookup
 from recommender.problems import documented
@@ -55,8 +55,8 @@ EnvironmentQuery = Annotated[
 @router.get("/subjects", responses=_PLAIN)
 def subjects(known: EvidenceNow) -> SubjectsResponse:
     """The subjects that a question can name, how far their evidence goes, and the declared SLOs."""
-    rows = [answering.subject_row(known, name) for name in known.subjects]
-    return SubjectsResponse(subjects=rows, slos=sorted(known.slos))
+    found = [rows.subject_row(known, name) for name in known.subjects]
+    return SubjectsResponse(subjects=found, slos=sorted(known.slos))
 
 
 @router.get("/strategies", responses=_NAMED)
@@ -66,8 +66,8 @@ def strategies(
 ) -> StrategiesResponse:
     """Every declared strategy with its measurements, from each subject's default environment."""
     chosen = list(known.subjects) if subject is None else [subject]
-    rows = [row for name in chosen for row in answering.strategy_rows(known.select(name))]
-    return StrategiesResponse(strategies=rows)
+    found = [row for name in chosen for row in rows.strategy_rows(known.select(name))]
+    return StrategiesResponse(strategies=found)
 
 
 @router.get("/strategies/{strategy_id}", responses=_NAMED)
@@ -81,12 +81,12 @@ def strategy(
 ) -> StrategyResource:
     """One strategy, with the ids of its evidence."""
     part, found = standing.find(known, strategy_id, environment)
-    rows = answering.strategy_rows(part)
+    listed = rows.strategy_rows(part)
     ids = stored.ids(part.subject, found.operator, found.placement, part.environment.key)
     return StrategyResource(
         id=strategy_id,
-        strategy=next(row for row in rows if (row.operator, row.placement) == (found.operator, found.placement)),
-        environment=answering.environment_out(part),
+        strategy=next(row for row in listed if (row.operator, row.placement) == (found.operator, found.placement)),
+        environment=rows.environment_out(part),
         artifact_sha256=dict(found.artifact_sha256),
         latency_evidence_id=ids.latency,
         accuracy_evidence_id=ids.accuracy,

@@ -22,9 +22,14 @@ from recommender.errors import (
     TooSlow,
     UnknownEnvironment,
     UnknownEvidence,
+    UnknownHost,
+    UnknownLauncher,
+    UnknownOperator,
+    UnknownScale,
     UnknownSlo,
     UnknownStrategy,
     UnknownSubject,
+    UnknownTier,
 )
 from recommender.schemas import FieldProblem, Problem
 
@@ -46,6 +51,11 @@ TABLE: Mapping[type[Exception], Kind] = {
     UnknownSubject: Kind(404, "unknown-subject", "Unknown subject"),
     UnknownSlo: Kind(404, "unknown-slo", "Unknown SLO"),
     UnknownEnvironment: Kind(404, "unknown-environment", "Unknown environment"),
+    UnknownHost: Kind(404, "unknown-host", "Unknown host"),
+    UnknownScale: Kind(404, "unknown-scale", "Unknown scale"),
+    UnknownLauncher: Kind(404, "unknown-launcher", "Unknown launcher"),
+    UnknownTier: Kind(404, "unknown-tier", "Unknown tier"),
+    UnknownOperator: Kind(404, "unknown-operator", "Unknown operator"),
     UnknownStrategy: Kind(404, "unknown-strategy", "Unknown strategy"),
     UnknownEvidence: Kind(404, "unknown-evidence", "Unknown evidence"),
     NotDeclared: Kind(404, "not-declared", "Unknown name"),

@@ -1,8 +1,9 @@
 """The database as one immutable picture in memory, taken anew when another process has written."""
 
+import json
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from recommender.ranking import Candidate, LatencyBudget
 
 # Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
 _BLIND_REFRESH_S = 2.0
+# The pass that makes int8 of a float model.
+_QUANTIZING = "static_ptq"
 
 
 class Snapshots:
@@ -131,7 +134,9 @@ def _inode(database: str) -> tuple[int, int] | None:
 def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds) -> SubjectEvidence:
     first = members[0]
     it = first.environment
+    started = [each.started_at for row in members for each in row.rounds]
     finished = [each.finished_at for row in members for each in row.rounds]
+    floats = {(_passes(row), row.placement): row.operator for row in members}
     return SubjectEvidence(
         subject=first.subject,
         task=first.task,
@@ -147,24 +152,51 @@ def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds) -> Subject
             created_at=it.created_at,
             imported_from=None if it.origin is None else it.origin.name,
         ),
-        strategies=tuple(_known(row, bounds) for row in members),
+        strategies=tuple(_known(row, bounds, floats) for row in members),
         inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),
         last_measured_at=max(finished, default=it.created_at),
+        first_measured_at=min(started, default=None),
     )
 
 
-def _known(row: StrategyEvidence, bounds: AccuracyBounds) -> Known:
+def _known(row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[str, str], str]) -> Known:
     applicable = row.status != "inapplicable"
+    unquantized = _passes(row, without=_QUANTIZING)
+    candidate = candidate_of(row, bounds) if applicable and row.measured else None
     return Known(
         operator=row.operator,
         placement=row.placement,
         status=row.status,
         reason=row.reason,
         rounds_declared=row.rounds_declared,
-        candidate=candidate_of(row, bounds) if applicable and row.measured else None,
+        candidate=candidate,
         artifact_sha256={each.file: each.sha256 for each in row.files},
         judged=row.task != "any",
+        tiers=row.tiers,
+        latency_evidence_id=row.latency_key if row.verdicts else None,
+        accuracy_evidence_id=row.accuracy_key if row.accuracy is not None else None,
+        accuracy=candidate.accuracy if candidate is not None else bounds.accuracy(row),
+        model_bytes=_model_bytes(row) if row.files else None,
+        float_operator=floats.get((unquantized, row.placement)) if unquantized != _passes(row) else None,
+        verdicts=dict(row.verdicts),
+        doubts=tuple(
+            (each.reason or "no reason").partition(":")[0] for each in row.rounds if each.verdict == "DOUBTFUL"
+        ),
     )
+
+
+def _passes(row: StrategyEvidence, *, without: str | None = None) -> str:
+    """The operator's pipeline as one comparable text."""
+    return json.dumps([each for each in row.passes if each.get("name") != without], sort_keys=True)
+
+
+def _model_bytes(row: StrategyEvidence) -> dict[str, int]:
+    """By tier: the files of the part that computes there."""
+    found: dict[str, int] = {}
+    for each in row.files:
+        if each.part < len(row.tiers):
+            found[row.tiers[each.part]] = found.get(row.tiers[each.part], 0) + each.size_bytes
+    return found
 
 
 def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
@@ -185,7 +217,17 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
         judged=row.task != "any",
         input_index=tuple(row.input_index[mask] for mask in masks),
         round_numbers=tuple(each.round for each in row.rounds),
+        memory_bytes={tier: it.memory_bytes for tier, it in row.tier_use.items() if it.memory_bytes is not None},
+        model_bytes=_model_bytes(row),
+        cpu_s={tier: it.cpu_s for tier, it in row.tier_use.items() if it.cpu_s is not None},
+        client=_client(row),
     )
+
+
+def _client(row: StrategyEvidence) -> str:
+    """The first tier of the measured route; foreign evidence names none, and there it is the first one used."""
+    route = row.conditions.get("tiers") or [{}]
+    return str(route[0].get("name") or row.tiers[0])
 
 
 def _sent(row: StrategyEvidence) -> float | None:

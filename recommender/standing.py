@@ -1,29 +1,23 @@
 """Where each strategy stands: order by latency, Pareto front, coverage. Pure functions over the evidence in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from recommender.answering import environment_out
 from recommender.errors import FILL_COMMAND, UnknownStrategy
 from recommender.evidence import Evidence, Known, SubjectEvidence
-from recommender.ranking import Estimate, estimate
+from recommender.ranking import Estimate, estimate, pareto_front
 from recommender.resources import CoverageRow, SloOut, StandingOut, StandingsResponse
+from recommender.rows import environment_out
 from recommender.schemas import LatencyBudgetOut
-
-_SEPARATOR = ":"
-
-
-def strategy_id(subject: str, known: Known) -> str:
-    """`fashion-resnet:quantized:edge`; names in a catalog file hold no colon."""
-    return _SEPARATOR.join((subject, known.operator, known.placement))
+from recommender.strategy_out import SEPARATOR, strategy_id
 
 
 def find(evidence: Evidence, identity: str, environment: str | None = None) -> tuple[SubjectEvidence, Known]:
     """The strategy of that id and the subject's evidence that it is from; raises `UnknownStrategy`."""
-    subject, _, _ = identity.partition(_SEPARATOR)
+    subject, _, _ = identity.partition(SEPARATOR)
     if subject not in evidence.subjects:
         raise UnknownStrategy(identity, ())
     part = evidence.select(subject, environment)
-    ids = {strategy_id(subject, each): each for each in part.strategies}
+    ids = {strategy_id(subject, each.operator, each.placement): each for each in part.strategies}
     if identity not in ids:
         raise UnknownStrategy(identity, ids)
     return part, ids[identity]
@@ -41,34 +35,6 @@ def standings(part: SubjectEvidence, percentile: float) -> StandingsResponse:
         strategies=rows,
         without_accuracy=[row.id for row in rows if row.accuracy_pct is None],
     )
-
-
-def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]:
-    """Indices of the points that no other dominates.
-
-    Parameters
-    ----------
-    points : sequence of (float, float or None)
-        A cost, smaller is better, and a gain, larger is better; without a gain a point is never on the front.
-
-    Returns
-    -------
-    frozenset of int
-        Points that are equal in both are on the front together.
-
-    Examples
-    --------
-    >>> sorted(pareto_front([(1.0, 80.0), (2.0, 90.0), (3.0, 85.0), (2.0, 90.0), (0.5, None)]))
-    [0, 1, 3]
-    """
-    placed = sorted((cost, -gain, index) for index, (cost, gain) in enumerate(points) if gain is not None)
-    front: list[int] = []
-    best: tuple[float, float] | None = None
-    for cost, loss, index in placed:
-        if best is None or loss < best[1] or (cost, loss) == best:
-            best = (cost, loss)
-            front.append(index)
-    return frozenset(front)
 
 
 def coverage(evidence: Evidence) -> Iterator[CoverageRow]:
@@ -105,7 +71,7 @@ def _coverage(subject: str, part: SubjectEvidence) -> CoverageRow:
         inapplicable=len(part.strategies) - len(applicable),
         rounds=sum(each.candidate.rounds for each in applicable if each.candidate is not None),
         rounds_declared=sum(each.rounds_declared for each in applicable),
-        to_measure=[strategy_id(subject, each) for each in unfinished],
+        to_measure=[strategy_id(subject, each.operator, each.placement) for each in unfinished],
         command=FILL_COMMAND if unfinished else None,
     )
 
@@ -114,7 +80,7 @@ def _standing(subject: str, each: Estimate, rank: int, pareto: bool) -> Standing
     candidate = each.candidate
     accuracy = candidate.accuracy
     return StandingOut(
-        id=_SEPARATOR.join((subject, candidate.operator, candidate.placement)),
+        id=strategy_id(subject, candidate.operator, candidate.placement),
         operator=candidate.operator,
         placement=candidate.placement,
         rank=rank,

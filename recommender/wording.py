@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from catalog.statistics import BudgetCheck, inputs_needed
+from catalog.statistics import BudgetCheck
 from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided
 
 CONDITIONS = "unloaded, single stream, closed loop"
+_LEAST = {"size": "smallest", "sent": "least data sent", "cpu": "least CPU where the raw input arises"}
 
 
 def duration(seconds: float) -> str:
@@ -23,22 +24,6 @@ def percentile_name(percentile: float) -> str:
 def strategy_name(candidate: Candidate) -> str:
     """`quantized on edge`."""
     return f"{candidate.operator} on {candidate.placement}"
-
-
-def summary(answer: Answer) -> str:
-    """The answer in one or two sentences, whatever it is."""
-    if answer.recommendation is not None:
-        return f"{strategy_name(answer.recommendation.candidate)}: {why(answer)}"
-    if not answer.considered:
-        return "Nothing has been measured for this subject in this environment yet."
-    parts = [f"None of the {len(answer.considered)} measured strategies is known to meet every budget."]
-    if answer.undecided:
-        parts.append(f"{len(answer.undecided)} could not be decided: {to_do(answer.undecided[0])}.")
-    if answer.near_misses:
-        nearest = answer.near_misses[0]
-        name = strategy_name(nearest.estimate.candidate)
-        parts.append(f"Of those that miss a budget the nearest, {name}, {_join(list(lacks(nearest)))}.")
-    return " ".join(parts)
 
 
 def why(answer: Answer) -> str:
@@ -130,42 +115,6 @@ def _unproven(check: BudgetCheck, *, is_latency: bool) -> str:
     )
 
 
-def cautions(answer: Answer) -> Iterator[str]:
-    """What a reader must know before acting on the answer."""
-    once = [each.candidate for each in answer.considered if each.candidate.rounds == 1]
-    if once:
-        yield (
-            f"{_count(once, len(answer.considered))} measured in one round alone: one round describes and does not "
-            "decide; measure at least three (`experiment.rounds`)"
-        )
-    partial = [
-        each.candidate
-        for each in answer.considered
-        if each.candidate.rounds_declared and each.candidate.rounds < each.candidate.rounds_declared
-    ]
-    if partial:
-        yield (
-            f"{_count(partial, len(answer.considered))} measured in fewer rounds than declared; "
-            "`runner fill-catalog` measures the rest"
-        )
-    yield from _thin_ranking(answer)
-    if answer.recommendation is not None:
-        yield from answer.recommendation.candidate.doubts
-
-
-def _thin_ranking(answer: Answer) -> Iterator[str]:
-    """Without a latency budget nothing is promised, but the order may still rest on few inputs."""
-    best = answer.recommendation
-    if best is None or answer.budgets.latency:
-        return
-    needed = inputs_needed(best.percentile)
-    if best.candidate.inputs < needed:
-        yield (
-            f"{percentile_name(best.percentile)} rests on {best.candidate.inputs} inputs; "
-            f"bounding it takes {needed}, so read it as a description"
-        )
-
-
 def _claim(answer: Answer, best: Estimate) -> str:
     number = f"{percentile_name(best.percentile)} {duration(best.percentile_s)}"
     feasible = 1 + len(answer.alternatives)
@@ -176,13 +125,13 @@ def _claim(answer: Answer, best: Estimate) -> str:
             else (f"the only one of {len(answer.considered)} measured strategies known to meet every budget")
         )
         return f"{only}, with {number}"
-    meeting = f"the {feasible} that meet every budget" if _bounded(answer.budgets) else f"{feasible} strategies"
+    meeting = f"the {feasible} that meet every budget" if bounded(answer.budgets) else f"{feasible} strategies"
     accuracy = best.candidate.accuracy
     objective = answer.budgets.objective
     if objective == "accuracy" and accuracy is not None:
         return f"most accurate of {meeting} ({accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number})"
-    if objective in ("size", "sent"):
-        return f"{'smallest' if objective == 'size' else 'least data sent'} of {meeting} ({number})"
+    if objective in _LEAST:
+        return f"{_LEAST[objective]} of {meeting} ({number})"
     fastest = next((each.estimate for each in answer.alternatives if each.comparison is None), None)
     if fastest is not None:
         return (
@@ -220,7 +169,8 @@ def _accuracy_against(difference_pp: float | None, best: Candidate) -> str:
     return f", and {_pp(abs(difference_pp))} {word} accurate ({best.accuracy.metric})"
 
 
-def _bounded(budgets: Budgets) -> bool:
+def bounded(budgets: Budgets) -> bool:
+    """Whether any budget was asked."""
     return bool(budgets.latency) or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
 
 
@@ -228,13 +178,6 @@ def _pp(points: float) -> str:
     return f"{points:.2f} pp"
 
 
-def _join(phrases: list[str]) -> str:
+def join(phrases: list[str]) -> str:
+    """`a, b and c`."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-
-
-def _count(some: list[Candidate], total: int) -> str:
-    if len(some) == total:
-        return "every strategy was" if total > 1 else "the strategy was"
-    if len(some) == 1:
-        return f"{strategy_name(some[0])} was"
-    return f"{len(some)} of {total} strategies were"

@@ -34,6 +34,7 @@ from catalog.evidence.tables import (
     Slo,
     Strategy,
 )
+from catalog.evidence.tier_use import tier_use, verdict_counts
 from catalog.statistics.wide_rounds import wide_rounds
 
 _DECLARED_KEYS = (
@@ -116,6 +117,8 @@ class _Loaded:
         self._environments = _load_environments(session)
         self._artifacts = {row.key: row for row in session.execute(select(Artifact)).scalars()}
         self._inputs = self._shared_inputs()
+        self._tier_use = tier_use(session)
+        self._verdicts = verdict_counts(session)
 
     def assemble(self, row: Strategy) -> StrategyEvidence:
         """One strategy's evidence."""
@@ -152,6 +155,8 @@ class _Loaded:
             reference_placement=identity.placement if identity else None,
             size_bytes=artifact.size_bytes if artifact else None,
             files=tuple(ArtifactFile(**each) for each in artifact.files) if artifact else (),
+            tier_use=self._tier_use.get(row.latency_key, {}),
+            verdicts=self._verdicts.get(row.latency_key, {}),
         )
 
     def _shared_inputs(self) -> dict[tuple[str, int], tuple[str, ...]]:

@@ -45,6 +45,7 @@ from catalog.evidence.strategy_evidence import (
     SloEvidence,
     StrategyEvidence,
 )
+from catalog.evidence.tier_use import TierUse
 from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
@@ -76,6 +77,7 @@ __all__ = [
     "StrategyEvidence",
     "StrategyRecord",
     "TierRunRecord",
+    "TierUse",
     "Verdict",
     "accuracy_done",
     "coverage",

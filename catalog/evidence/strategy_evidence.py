@@ -1,13 +1,14 @@
 """The evidence as arrays, per declared strategy: what ranking and statistics start from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.evidence.records import ArtifactFile
+from catalog.evidence.tier_use import TierUse
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +135,10 @@ class StrategyEvidence:
         Where the identity that `reference` belongs to is placed.
     size_bytes : int or None
     files : tuple of ArtifactFile
+    tier_use : mapping of tier name to TierUse
+        Of every tier of the route, relays included; empty where nothing was recorded.
+    verdicts : mapping of verdict to int
+        Completed rounds under the key, INVALID and repeated ones included.
     """
 
     subject: str
@@ -163,6 +168,8 @@ class StrategyEvidence:
     reference_placement: str | None
     size_bytes: int | None
     files: tuple[ArtifactFile, ...]
+    tier_use: Mapping[str, TierUse] = field(default_factory=dict)
+    verdicts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:

@@ -20,7 +20,7 @@ from catalog.statistics.feasibility import (
     BudgetCheck,
     Feasibility,
     drop_within,
-    feasibility,
+    floor_from_drop,
     hits_at_least,
     latency_within,
     mean_iou_at_least,
@@ -29,6 +29,7 @@ from catalog.statistics.intervals import PercentileInterval, percentile_interval
 from catalog.statistics.iou_drops import mean_iou_drop
 from catalog.statistics.kruskal import KruskalWallis, kruskal_wallis
 from catalog.statistics.letters import Rank, rank_with_ties
+from catalog.statistics.moderation import moderated
 from catalog.statistics.normality import NormalQuantiles, ShapiroWilk, normal_quantiles, shapiro_wilk
 from catalog.statistics.percentiles import percentile_by_round, percentile_over_rounds
 from catalog.statistics.pooled_ranks import PooledRanks, pool_ranks
@@ -37,6 +38,7 @@ from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed
 from catalog.statistics.samples import Samples
 from catalog.statistics.settling import StillNeeded
 from catalog.statistics.speedups import Speedup, speedup
+from catalog.statistics.step_down import StepDown, step_down
 from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, SubjectAnalysis, analyse_families
 from catalog.statistics.verdicts import Verdict
 from catalog.statistics.wilcoxon import SignedRank, signed_rank
@@ -69,6 +71,7 @@ __all__ = [
     "ShapiroWilk",
     "SignedRank",
     "Speedup",
+    "StepDown",
     "StillNeeded",
     "StudiedOperator",
     "SubjectAnalysis",
@@ -85,7 +88,7 @@ __all__ = [
     "delta_symbol",
     "describe",
     "drop_within",
-    "feasibility",
+    "floor_from_drop",
     "hit_drop",
     "hits_at_least",
     "inputs_needed",
@@ -95,6 +98,7 @@ __all__ = [
     "mcnemar_exact",
     "mean_iou_at_least",
     "mean_iou_drop",
+    "moderated",
     "normal_quantiles",
     "pair_items",
     "percentile_by_round",
@@ -106,6 +110,7 @@ __all__ = [
     "shapiro_wilk",
     "signed_rank",
     "speedup",
+    "step_down",
     "strategy_name",
     "study_families",
     "variance_shares",

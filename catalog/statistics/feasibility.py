@@ -1,50 +1,78 @@
 """Whether budgets hold at a joint confidence: what a recommendation may promise."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from catalog.statistics.drops import AccuracyDrop
-from catalog.statistics.intervals import N_RESAMPLES, PercentileInterval
+from catalog.statistics.estimate import exponential
+from catalog.statistics.intervals import N_RESAMPLES, PercentileInterval, check_level
 from catalog.statistics.iou_drops import mean_iou_drop
 from catalog.statistics.refusal import Refusal
-from catalog.statistics.verdicts import sidak
 
 # The mean of three rounds of 0.1 s is not quite 0.1 s and must not miss a budget of 0.1 s.
-_ROUNDING = 1e-12
+_LATENCY_ROUNDING = 1e-12
+# A bound that is the limit has the level as its confidence, to so many digits.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class BudgetCheck:
-    """One budget of one candidate.
+    """One budget of one candidate, judged at one level.
 
     Attributes
     ----------
-    holds : bool
-        Whether the bound keeps within the limit.
     limit, estimate : float
         In the unit of the budget: seconds, percentage points, percent.
-    bound : float or None
-        One-sided, at the level that makes all candidates of the question hold together; None with a `refusal`.
     confidence : float
         The largest level whose bound keeps within the limit, for this budget alone; 0 with a `refusal`.
+    level : float
+        The confidence that is wanted of this budget alone.
     refusal : Refusal or None
+    bound_at : callable or None
+        From a level to the one-sided bound at it; None with a `refusal`.
+
+    Examples
+    --------
+    >>> check = BudgetCheck(limit=1.0, estimate=0.5, confidence=0.99, level=0.95)
+    >>> check.holds, check.at(0.995).holds
+    (True, False)
     """
 
-    holds: bool
     limit: float
     estimate: float
-    bound: float | None
     confidence: float
-    refusal: Refusal | None
+    level: float
+    refusal: Refusal | None = None
+    bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound keeps within the limit, but for rounding."""
+        return self.confidence >= self.level - _ROUNDING
+
+    @property
+    def bound(self) -> float | None:
+        """One-sided, at the level."""
+        return None if self.bound_at is None else self.bound_at(self.level)
+
+    def at(self, level: float) -> Self:
+        """Judge the same budget at another level."""
+        return replace(self, level=level)
 
 
 @dataclass(frozen=True)
 class Feasibility:
     """All budgets of one candidate.
+
+    A candidate that breaks any budget passes only if that budget's own test errs, so the budgets of one candidate need
+    no adjustment among each other (intersection-union test); the candidates do, because the best of many is chosen
+    (`step_down`). Without budgets everything is feasible.
 
     Attributes
     ----------
@@ -53,6 +81,10 @@ class Feasibility:
     joint_confidence : float
         The largest joint confidence at which they would, over all candidates; 0 where that is none.
     checks : tuple of BudgetCheck
+
+    References
+    ----------
+    R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982).
     """
 
     feasible: bool
@@ -60,9 +92,7 @@ class Feasibility:
     checks: tuple[BudgetCheck, ...]
 
 
-def latency_within(
-    interval: PercentileInterval, max_s: float, *, confidence_level: float = 0.95, candidates: int = 1
-) -> BudgetCheck:
+def latency_within(interval: PercentileInterval, max_s: float, *, confidence_level: float = 0.95) -> BudgetCheck:
     """Check a latency budget.
 
     Parameters
@@ -72,9 +102,7 @@ def latency_within(
     max_s : float
         The budget in seconds, above 0.
     confidence_level : float
-        Joint over the candidates.
-    candidates : int
-        Of the question.
+        Of this check by itself; `step_down` says which one makes those of many candidates hold together.
 
     Returns
     -------
@@ -84,7 +112,7 @@ def latency_within(
     Raises
     ------
     ValueError
-        For a limit that is not above 0, a level or number of candidates out of range.
+        For a limit that is not above 0, or a level out of range.
 
     Examples
     --------
@@ -94,21 +122,19 @@ def latency_within(
     >>> latency_within(p90, 0.1).holds, latency_within(p90, 0.09).holds
     (True, False)
     """
-    level = sidak(confidence_level, comparisons=candidates)
+    check_level(confidence_level)
     if not max_s > 0:
         raise ValueError(f"a latency budget is above 0 s, got {max_s!r}")
     if interval.estimate is None:
-        return BudgetCheck(False, max_s, interval.estimate_s, None, 0.0, interval.refusal)
-    bound = interval.upper_s(level)
-    assert bound is not None
-    limit = max_s * (1 + _ROUNDING)
-    confidence = interval.estimate.confidence_below(float(np.log(limit)))
-    return BudgetCheck(bound <= limit, max_s, interval.estimate_s, bound, confidence, None)
+        return BudgetCheck(max_s, interval.estimate_s, 0.0, confidence_level, interval.refusal)
+    estimate = interval.estimate
+    confidence = estimate.confidence_below(math.log(max_s * (1 + _LATENCY_ROUNDING)))
+    return BudgetCheck(
+        max_s, interval.estimate_s, confidence, confidence_level, None, lambda level: exponential(estimate.upper(level))
+    )
 
 
-def drop_within(
-    drop: AccuracyDrop, max_pp: float, *, confidence_level: float = 0.95, candidates: int = 1
-) -> BudgetCheck:
+def drop_within(drop: AccuracyDrop, max_pp: float, *, confidence_level: float = 0.95) -> BudgetCheck:
     """Check a budget of accuracy lost against the reference.
 
     Parameters
@@ -117,7 +143,7 @@ def drop_within(
         Its own level does not matter here.
     max_pp : float
         Percentage points.
-    confidence_level, candidates
+    confidence_level
         As in `latency_within`.
 
     Returns
@@ -130,15 +156,39 @@ def drop_within(
     >>> drop_within(hit_drop([True] * 99 + [False], [True] * 98 + [False] * 2), 1.0).holds
     False
     """
-    bound = drop.upper_pp(sidak(confidence_level, comparisons=candidates))
-    return BudgetCheck(
-        bound <= max_pp + 1e-9, max_pp, drop.drop_pp, bound, drop.confidence_at_most(max_pp), refusal=None
+    check_level(confidence_level)
+    return BudgetCheck(max_pp, drop.drop_pp, drop.confidence_at_most(max_pp), confidence_level, None, drop.upper_pp)
+
+
+def floor_from_drop(short: AccuracyDrop, min_pct: float, *, confidence_level: float = 0.95) -> BudgetCheck:
+    """Check a floor by the drop against a reference without error.
+
+    Parameters
+    ----------
+    short : AccuracyDrop
+        Against 100 %.
+    min_pct : float
+        Percent.
+    confidence_level
+        As in `latency_within`.
+
+    Returns
+    -------
+    BudgetCheck
+
+    Examples
+    --------
+    >>> from catalog.statistics.drops import hit_drop
+    >>> floor_from_drop(hit_drop([True] * 4, [True] * 4), 90.0).bound
+    100.0
+    """
+    check = drop_within(short, 100 - min_pct, confidence_level=confidence_level)
+    return replace(
+        check, limit=min_pct, estimate=100 - check.estimate, bound_at=lambda level: 100 - short.upper_pp(level)
     )
 
 
-def hits_at_least(
-    hits: ArrayLike, min_pct: float, *, confidence_level: float = 0.95, candidates: int = 1
-) -> BudgetCheck:
+def hits_at_least(hits: ArrayLike, min_pct: float, *, confidence_level: float = 0.95) -> BudgetCheck:
     """Check a floor of top-1 or top-5 accuracy.
 
     Parameters
@@ -147,7 +197,7 @@ def hits_at_least(
         At least one.
     min_pct : float
         Percent.
-    confidence_level, candidates
+    confidence_level
         As in `latency_within`.
 
     Returns
@@ -174,12 +224,16 @@ def hits_at_least(
     given = np.asarray(hits)
     if given.dtype != np.bool_ or given.ndim != 1 or not given.size:
         raise ValueError(f"hits are boolean, one-dimensional and not none, got {given.dtype} of shape {given.shape}")
-    right, level = int(given.sum()), sidak(confidence_level, comparisons=candidates)
-    bound = 100 * float(special.betaincinv(right, given.size - right + 1, 1 - level)) if right else 0.0
+    check_level(confidence_level)
+    right = int(given.sum())
     # P(at least so many right) at the floor: the level at which the bound would be the floor itself.
     share = min(max(min_pct / 100, 0.0), 1.0)
     chance = float(special.betainc(right, given.size - right + 1, share)) if right else 1.0
-    return BudgetCheck(bound >= min_pct, min_pct, 100 * right / given.size, bound, 1 - chance, refusal=None)
+
+    def bound_at(level: float) -> float:
+        return 100 * float(special.betaincinv(right, given.size - right + 1, 1 - level)) if right else 0.0
+
+    return BudgetCheck(min_pct, 100 * right / given.size, 1 - chance, confidence_level, None, bound_at)
 
 
 def mean_iou_at_least(
@@ -188,7 +242,6 @@ def mean_iou_at_least(
     min_pct: float,
     *,
     confidence_level: float = 0.95,
-    candidates: int = 1,
     n_resamples: int = N_RESAMPLES,
     rng: np.random.Generator | int | None = None,
 ) -> BudgetCheck:
@@ -199,7 +252,7 @@ def mean_iou_at_least(
     intersection_px, union_px : int array, shape (images, classes)
     min_pct : float
         Percent.
-    confidence_level, candidates
+    confidence_level
         As in `latency_within`.
     n_resamples : int
         Draws of images, at least 2.
@@ -227,44 +280,4 @@ def mean_iou_at_least(
     (True, 80.0)
     """
     short = mean_iou_drop((union_px, union_px), (intersection_px, union_px), n_resamples=n_resamples, rng=rng)
-    check = drop_within(short, 100 - min_pct, confidence_level=confidence_level, candidates=candidates)
-    assert check.bound is not None
-    return BudgetCheck(check.holds, min_pct, 100 - check.estimate, 100 - check.bound, check.confidence, refusal=None)
-
-
-def feasibility(checks: Sequence[BudgetCheck], *, candidates: int = 1) -> Feasibility:
-    """Put the budgets of one candidate together.
-
-    Parameters
-    ----------
-    checks : sequence of BudgetCheck
-        All with the same level and candidates.
-    candidates : int
-        As given to the checks.
-
-    Returns
-    -------
-    Feasibility
-
-    Notes
-    -----
-    A candidate that breaks any budget passes only if that budget's own test errs, so the budgets of one candidate need
-    no further adjustment (intersection-union test); the candidates do, because the best of many is chosen: Sidak.
-    Without budgets everything is feasible.
-
-    References
-    ----------
-    R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982).
-
-    Examples
-    --------
-    >>> check = BudgetCheck(holds=True, limit=1.0, estimate=0.5, bound=0.9, confidence=0.99, refusal=None)
-    >>> feasibility([check], candidates=2)  # doctest: +ELLIPSIS
-    Feasibility(feasible=True, joint_confidence=0.9801, checks=...)
-    """
-    single = min((each.confidence for each in checks), default=1.0)
-    return Feasibility(
-        feasible=all(each.holds for each in checks),
-        joint_confidence=single**candidates,
-        checks=tuple(checks),
-    )
+    return floor_from_drop(short, min_pct, confidence_level=confidence_level)

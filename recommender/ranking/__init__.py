@@ -9,11 +9,13 @@ from recommender.ranking.answers import (
     Alternative,
     Answer,
     Budgets,
+    Change,
     Gap,
     LatencyBudget,
     LatencyMiss,
     NearMiss,
     Objective,
+    Relaxation,
     Undecided,
 )
 from recommender.ranking.candidates import (
@@ -25,23 +27,35 @@ from recommender.ranking.candidates import (
     samples_of,
 )
 from recommender.ranking.choosing import recommend
+from recommender.ranking.constraints import Breach, Constraints, Excluded, declared_breaches
+from recommender.ranking.pareto import pareto_front
+from recommender.ranking.shortfalls import Shortfall, shortfalls
 
 __all__ = [
     "Accuracy",
     "Alternative",
     "Answer",
+    "Breach",
     "Budgets",
     "Candidate",
+    "Change",
+    "Constraints",
     "Estimate",
+    "Excluded",
     "Gap",
     "LatencyBudget",
     "LatencyMiss",
     "NearMiss",
     "Objective",
+    "Relaxation",
+    "Shortfall",
     "Undecided",
+    "declared_breaches",
     "estimate",
     "inputs_needed",
     "interval",
+    "pareto_front",
     "recommend",
     "samples_of",
+    "shortfalls",
 ]

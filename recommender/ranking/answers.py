@@ -5,9 +5,10 @@ from enum import StrEnum
 from typing import Literal
 
 from catalog.statistics import BudgetCheck, Comparison, Verdict
-from recommender.ranking.candidates import Estimate
+from recommender.ranking.candidates import Candidate, Estimate
+from recommender.ranking.constraints import Constraints, Excluded
 
-Objective = Literal["latency", "accuracy", "size", "sent"]
+Objective = Literal["latency", "accuracy", "size", "sent", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ class Alternative:
 
     `latency_ratio` above 1 means slower than the recommendation; `accuracy_difference_pp` above 0 more accurate.
     `comparison` is with the fastest feasible strategy, simultaneous over all pairs of feasible ones; None for the
-    fastest itself, where a tie was broken against it.
+    fastest itself, where a tie was broken against it. `against_best` is the same with the recommendation.
     """
 
     estimate: Estimate
     latency_ratio: float
     accuracy_difference_pp: float | None
     comparison: Comparison | None = None
+    against_best: Comparison | None = None
 
     @property
     def relation(self) -> Verdict:
@@ -97,9 +99,53 @@ class Undecided:
     check: BudgetCheck | None = None
 
 
+Value = float | str | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One field of a question, changed.
+
+    Attributes
+    ----------
+    field : str
+        Of the question.
+    key : str or None
+        The tier, where the field holds one limit per tier.
+    percentile : float or None
+        Of a latency budget.
+    before, after : float, str, tuple of str or None
+        The value that was asked, and the one to ask instead; None gives the limit up.
+    cost : float
+        Relative: 0.1 is a limit 10 % further, or one percentage point; 1 is a limit doubled or given up.
+    budgets, constraints
+        The whole question after the change.
+    """
+
+    field: str
+    key: str | None
+    percentile: float | None
+    before: Value
+    after: Value
+    cost: float
+    budgets: Budgets
+    constraints: Constraints
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """A change that makes something feasible, and the recommendation that it leads to."""
+
+    change: Change
+    gives: Estimate
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The best feasible strategy first, then everything else that was considered, each in its place."""
+    """The best feasible strategy first, then everything else that was considered, each in its place.
+
+    `pareto` holds those of the considered that no other considered one beats in latency and accuracy at once.
+    """
 
     budgets: Budgets
     recommendation: Estimate | None
@@ -107,3 +153,6 @@ class Answer:
     near_misses: tuple[NearMiss, ...]
     undecided: tuple[Undecided, ...]
     considered: tuple[Estimate, ...]
+    excluded: tuple[Excluded, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
+    pareto: frozenset[Candidate] = frozenset()

@@ -1,6 +1,6 @@
 """Measured strategies as arrays, and what is estimated of one of them alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -48,6 +48,10 @@ class Candidate:
     latency is of, and `round_numbers` which round: strategies pair by both. Left out, the inputs of a round are taken
     to repeat in one order (`inputs` of them), and the rounds to be numbered from 0. `judged` is False where the subject
     has no labels, so that no accuracy will ever be measured.
+
+    Per tier: `memory_bytes` is the largest peak of any round, `model_bytes` the size of the files of the part there,
+    `cpu_s` the CPU seconds per inference, after warm-up; what was not recorded is left out. `client` is the tier where
+    requests start, and the raw input with them.
     """
 
     operator: str
@@ -64,6 +68,10 @@ class Candidate:
     judged: bool = True
     input_index: tuple[NDArray[np.int64], ...] | None = None
     round_numbers: tuple[int, ...] | None = None
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    model_bytes: Mapping[str, int] = field(default_factory=dict)
+    cpu_s: Mapping[str, float] = field(default_factory=dict)
+    client: str = "mobile"
     # Intervals and comparisons, computed once: the evidence behind a candidate never changes.
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -76,6 +84,11 @@ class Candidate:
     def samples(self) -> int:
         """How many single latencies there are."""
         return sum(values.size for values in self.latency_s)
+
+    @property
+    def client_cpu_s(self) -> float | None:
+        """CPU seconds per inference on the tier where the raw input arises; None where it was not recorded."""
+        return self.cpu_s.get(self.client)
 
 
 @dataclass(frozen=True, eq=False)

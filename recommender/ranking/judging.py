@@ -1,11 +1,24 @@
 """Which budgets a candidate misses, which it holds, and which nothing can be said about."""
 
 import math
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from catalog.statistics import BudgetCheck, RefusalKind, drop_within, feasibility, hits_at_least, latency_within
+from catalog.statistics import (
+    BudgetCheck,
+    Feasibility,
+    PercentileInterval,
+    RefusalKind,
+    drop_within,
+    floor_from_drop,
+    hits_at_least,
+    latency_within,
+    moderated,
+    step_down,
+)
 from recommender.ranking.answers import Budgets, Gap, LatencyMiss, NearMiss, Undecided
-from recommender.ranking.candidates import Accuracy, Estimate, interval
+from recommender.ranking.candidates import Accuracy, Candidate, Estimate, interval, remembered
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
@@ -15,24 +28,90 @@ _ACCURACY_SLACK_PP = 1e-9
 _LATENCY_SLACK = 1e-12
 
 
-def place(each: Estimate, budgets: Budgets, *, candidates: int) -> Estimate | NearMiss | Undecided:
-    """Where a candidate belongs: an estimate with its checks is feasible.
+def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | Undecided]:
+    """Where each candidate belongs: an estimate with its checks is feasible.
 
     Parameters
     ----------
-    each : Estimate
+    estimates : sequence of Estimate
+        All candidates of the question: what is promised of them holds together.
     budgets : Budgets
-    candidates : int
-        Of the question: the bounds of all of them hold together.
 
     Returns
     -------
-    Estimate or NearMiss or Undecided
+    list of Estimate, NearMiss or Undecided
+        In the order given.
+
+    Notes
+    -----
+    Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
+    intervals shown with an estimate are the candidate's own. The surest first (`step_down`). Near misses and candidates
+    that nothing can be said about count as candidates, but are none of the surest.
+
+    Candidates that share one accuracy (an operator on several tiers) are wrong about it together or not at all: of n
+    that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
+    most as many shares as there are wrong candidates, all of whom remain at the first wrong one.
     """
-    found = _near_miss(each, budgets) or _missing(each, budgets)
-    if found is not None:
-        return found
-    judged = _judged(each, budgets, candidates=candidates)
+    settled = [_near_miss(each, budgets) or _missing(each, budgets) for each in estimates]
+    bounds = {
+        budget.percentile: steadied([each.candidate for each in estimates], budget.percentile)
+        for budget in budgets.latency
+    }
+    sharing = Counter(_accuracy_evidence(each) for each in estimates)
+    checks = [
+        _Checks((), (), 1)
+        if found
+        else _checks(
+            each,
+            budgets,
+            [bounds[budget.percentile][position] for budget in budgets.latency],
+            sharing[_accuracy_evidence(each)],
+        )
+        for position, (each, found) in enumerate(zip(estimates, settled, strict=True))
+    ]
+    sure = [0.0 if found else own.confidence(budgets) for found, own in zip(settled, checks, strict=True)]
+    steps = step_down(sure, confidence_level=budgets.confidence)
+    return [
+        found or _decided(each, budgets, own, level=level, joint=joint)
+        for each, found, own, level, joint in zip(
+            estimates, settled, checks, steps.levels.tolist(), steps.joint.tolist(), strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy."""
+
+    latency: tuple[BudgetCheck, ...]
+    accuracy: tuple[BudgetCheck, ...]
+    sharing: int
+
+    def confidence(self, budgets: Budgets) -> float:
+        """As one of the tests that step down; what its accuracy alone does not hold is below any of their levels."""
+        of_latency = min((each.confidence for each in self.latency), default=1.0)
+        of_accuracy = min((each.confidence for each in self.accuracy), default=1.0)
+        if of_accuracy >= budgets.confidence:
+            of_accuracy **= 1 / self.sharing
+        return min(of_latency, of_accuracy)
+
+    def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
+        """Judged at the level of a step: once for all that share an accuracy, and never below what is asked."""
+        of_accuracy = max(level**self.sharing, budgets.confidence)
+        return (*(each.at(level) for each in self.latency), *(each.at(of_accuracy) for each in self.accuracy))
+
+
+def _accuracy_evidence(each: Estimate) -> int:
+    """The same for candidates whose accuracy was computed from the same items with the same outcomes."""
+    accuracy = each.candidate.accuracy
+    return id(each) if accuracy is None else id(accuracy.drop or accuracy.short or accuracy.hits)
+
+
+def _decided(each: Estimate, budgets: Budgets, own: _Checks, *, level: float, joint: float) -> Estimate | Undecided:
+    checks = own.at(level, budgets)
+    held = all(check.holds for check in checks)
+    joint = min([joint, *(check.confidence for check in own.accuracy)])
+    judged = replace(each, feasibility=Feasibility(feasible=held, joint_confidence=joint, checks=checks))
     return _unproven(judged, budgets) or judged
 
 
@@ -77,30 +156,40 @@ def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
     return None
 
 
-def _judged(each: Estimate, budgets: Budgets, *, candidates: int) -> Estimate:
-    """With every budget checked at the joint confidence; call it when nothing is missing."""
-    level, accuracy = budgets.confidence, each.candidate.accuracy
-    checks = [
-        latency_within(
-            interval(each.candidate, budget.percentile), budget.max_s, confidence_level=level, candidates=candidates
-        )
-        for budget in budgets.latency
-    ]
+def steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
+    """The percentile of each candidate as a promise takes it: its variance steadied by those of all the others."""
+    if not candidates:
+        return ()
+    key = "steadied", percentile, tuple(candidates)
+    return remembered(candidates[0], key, lambda: _steadied([interval(each, percentile) for each in candidates]))
+
+
+def _steadied(intervals: Sequence[PercentileInterval]) -> tuple[PercentileInterval, ...]:
+    known = iter(moderated([each.estimate for each in intervals if each.estimate is not None]))
+    return tuple(replace(each, estimate=None if each.estimate is None else next(known)) for each in intervals)
+
+
+def _checks(each: Estimate, budgets: Budgets, latency: Sequence[PercentileInterval], sharing: int) -> _Checks:
+    """Every budget; call it when nothing is missing."""
+    accuracy = each.candidate.accuracy
+    checks = []
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
-        checks.append(_floor(accuracy, floor, level, candidates))
+        checks.append(_floor(accuracy, floor))
     if most is not None and accuracy is not None and accuracy.drop is not None:
-        checks.append(drop_within(accuracy.drop, most, confidence_level=level, candidates=candidates))
-    return replace(each, feasibility=feasibility(checks, candidates=candidates))
+        checks.append(drop_within(accuracy.drop, most))
+    return _Checks(
+        tuple(latency_within(found, budget.max_s) for found, budget in zip(latency, budgets.latency, strict=True)),
+        tuple(checks),
+        sharing,
+    )
 
 
-def _floor(accuracy: Accuracy, floor: float, level: float, candidates: int) -> BudgetCheck:
+def _floor(accuracy: Accuracy, floor: float) -> BudgetCheck:
     if accuracy.hits is not None:
-        return hits_at_least(accuracy.hits, floor, confidence_level=level, candidates=candidates)
+        return hits_at_least(accuracy.hits, floor)
     assert accuracy.short is not None
-    check = drop_within(accuracy.short, 100 - floor, confidence_level=level, candidates=candidates)
-    assert check.bound is not None
-    return replace(check, limit=floor, estimate=100 - check.estimate, bound=100 - check.bound)
+    return floor_from_drop(accuracy.short, floor)
 
 
 def _unproven(each: Estimate, budgets: Budgets) -> Undecided | None:

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,10 @@ def on(day: int) -> datetime:
     return datetime(2026, 1, day, 10, tzinfo=UTC)
 
 
+def _passes(operator: str) -> list[str]:
+    return [] if operator == "identity" else [operator]
+
+
 @dataclass
 class Writer:
     """What a fill would write, with chosen numbers; every method is one transaction."""
@@ -32,13 +36,13 @@ class Writer:
     database: Database
     rows: dict[int, list[store.StrategyRecord]]
 
-    def environment(self, key: str = "env-a", launcher: str = "docker", scale: str = "1") -> int:
+    def environment(self, key: str = "env-a", launcher: str = "docker", scale: str = "1", host: str = "h") -> int:
         with self.database.session() as session:
             row = store.EnvironmentRecord(
                 key=key,
                 launcher=launcher,
                 scale=scale,
-                host="h",
+                host=host,
                 cpu_model="Test CPU",
                 cpu_count=2,
                 memory_bytes=4 * 2**30,
@@ -60,6 +64,7 @@ class Writer:
         subject: str = "net",
         rounds: int = 3,
         refused: str | None = None,
+        passes: Sequence[str] | None = None,
     ) -> None:
         """A strategy in the catalog, with its artifact; keys are readable here."""
         artifact = f"artifact:{subject}:{operator}"
@@ -69,7 +74,7 @@ class Writer:
                 subject=subject,
                 operator=operator,
                 placement=placement,
-                passes=[] if operator == "identity" else [{"name": operator, "options": {}}],
+                passes=[{"name": name, "options": {}} for name in (_passes(operator) if passes is None else passes)],
                 tiers=placement.split("-"),
                 task="classification",
                 rounds=rounds,
@@ -118,8 +123,11 @@ class Writer:
         inputs: int = 30,
         verdict: store.Verdict = "VALID",
         day: int = 2,
+        reason: str | None = None,
+        inputs_select: str = "random",
+        used: Mapping[str, tuple[int | None, float | None]] | None = None,
     ) -> None:
-        """One round; a single latency stands for all inputs."""
+        """One round; a single latency stands for all inputs. `used` is per tier: peak memory, CPU of the window."""
         values = [latency_s] * inputs if isinstance(latency_s, float) else list(latency_s)
         record = store.MeasurementRecord(
             latency_key=f"latency:{environment}:{subject}:{operator}:{placement}",
@@ -132,7 +140,20 @@ class Writer:
             seed=1,
             status="complete",
             verdict=verdict,
-            inputs_select="random",
+            inputs_select=inputs_select,
+            reason=reason,
+            tier_runs=[
+                store.TierRunRecord(
+                    tier,
+                    cpus=1.0,
+                    memory_bytes=2**30,
+                    threads=1,
+                    provider="CPUExecutionProvider",
+                    memory_peak_bytes=peak,
+                    window_cpu_seconds=cpu_s,
+                )
+                for tier, (peak, cpu_s) in (used or {}).items()
+            ],
             started_at=on(day),
             finished_at=on(day),
             samples=[

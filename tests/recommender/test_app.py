@@ -48,7 +48,17 @@ def test_feasible_question_names_strategy_evidence_and_next_best(client: Any, fi
         "inputs": 30,
         "samples": 90,
     }
-    assert best["accuracy"] == {"metric": "top1", "accuracy_pct": 89.5, "drop_pp": 0.5, "items": 2000}
+    assert best["accuracy"] == {
+        "metric": "top1",
+        "accuracy_pct": 89.5,
+        "low_pct": pytest.approx(88.073, abs=5e-4),  # R: binom.test(1790, 2000)$conf.int
+        "high_pct": pytest.approx(90.810, abs=5e-4),
+        "drop_pp": 0.5,
+        "drop_low_pp": pytest.approx(0.2, abs=0.05),
+        "drop_high_pp": pytest.approx(0.85, abs=0.05),
+        "items": 2000,
+    }
+    assert best["verdicts"] == {"VALID": 3} and best["pareto"]
     assert best["artifact_sha256"] == {"whole.onnx": "ab" * 32}
     assert "1.25 times faster" in best["why"] and "identity on mobile" in best["why"] and "0.50 pp less" in best["why"]
     assert [each["latency_ratio"] for each in answer["alternatives"]] == [pytest.approx(1.25)]
@@ -128,10 +138,14 @@ def test_declared_without_evidence_is_not_considered_and_says_the_command(client
     filled.declare(1, "early_exit", "cloud")
     filled.declare(1, "partition", "mobile-edge", refused="no balanced cut")
     answer = ask(client)
-    assert answer["not_considered"] == [
-        {"operator": "early_exit", "placement": "cloud", "reason": "not measured yet", "command": FILL_COMMAND},
-        {"operator": "partition", "placement": "mobile-edge", "reason": "no balanced cut", "command": None},
-    ]
+    missing, refused = answer["not_considered"]
+    assert (missing["operator"], missing["reason"], missing["command"]) == (
+        "early_exit",
+        "not measured yet",
+        FILL_COMMAND,
+    )
+    assert (refused["operator"], refused["reason"], refused["command"]) == ("partition", "no balanced cut", None)
+    assert (missing["could_change_answer"], refused["could_change_answer"]) == (True, False)
     assert not answer["environment"]["complete"]
 
 

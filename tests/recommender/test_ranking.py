@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.statistics import hit_drop
@@ -221,6 +221,7 @@ def test_nothing_measured_is_an_empty_answer() -> None:
     assert (answer.recommendation, answer.considered, answer.near_misses) == (None, (), ())
 
 
+@settings(deadline=None)  # the first example pays for every import and table
 @given(
     st.lists(st.tuples(st.floats(0.001, 2), st.floats(0, 100), st.integers(1, 60)), min_size=1, max_size=8),
     st.floats(0.001, 2),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from recommender.errors import FILL_COMMAND
-from recommender.standing import pareto_front
+from recommender.ranking import pareto_front
 
 
 def test_leaderboard_is_in_order_with_the_front_marked(client: Any, filled: object) -> None:

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from catalog.statistics.drops import hit_drop
-from catalog.statistics.feasibility import drop_within, feasibility, hits_at_least, latency_within
+from catalog.statistics.feasibility import drop_within, floor_from_drop, hits_at_least, latency_within
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.refusal import RefusalKind
 from catalog.statistics.samples import Samples
@@ -26,13 +26,13 @@ def test_a_latency_budget_holds_exactly_from_the_bound_on() -> None:
     assert latency_within(p90, bound).confidence == pytest.approx(0.95)
 
 
-def test_more_candidates_ask_for_more_confidence() -> None:
+def test_a_check_is_judged_again_at_another_level() -> None:
     p90 = p90_of(4, 60)
     limit = latency_within(p90, 1.0).bound or 0
-    assert latency_within(p90, limit * 1.001).holds
-    assert not latency_within(p90, limit * 1.001, candidates=12).holds
-    twelve = latency_within(p90, 1.0, candidates=12)
-    assert twelve.bound == p90.upper_s(0.95 ** (1 / 12))
+    check = latency_within(p90, limit * 1.001)
+    stricter = check.at(0.95 ** (1 / 12))
+    assert check.holds and not stricter.holds
+    assert stricter.bound == p90.upper_s(0.95 ** (1 / 12))
 
 
 def test_thin_evidence_promises_nothing_however_generous_the_budget() -> None:
@@ -41,8 +41,6 @@ def test_thin_evidence_promises_nothing_however_generous_the_budget() -> None:
     assert thin.refusal is not None and thin.refusal.kind is RefusalKind.TOO_THIN
     once = latency_within(p90_of(1, 60), 1e6)
     assert once.refusal is not None and once.refusal.kind is RefusalKind.ONE_ROUND
-    together = feasibility([thin])
-    assert (together.feasible, together.joint_confidence) == (False, 0.0)
 
 
 def test_a_drop_budget_is_judged_by_its_upper_bound() -> None:
@@ -52,7 +50,7 @@ def test_a_drop_budget_is_judged_by_its_upper_bound() -> None:
     check = drop_within(drop, drop.upper_pp(0.95))
     assert check.holds and check.confidence >= 0.95
     same = hit_drop([True] * 10, [True] * 10)
-    assert drop_within(same, 0.0, candidates=100).holds
+    assert drop_within(same, 0.0, confidence_level=0.9999).holds
 
 
 def test_exactly_the_budget_is_within() -> None:
@@ -73,21 +71,18 @@ def test_a_floor_takes_clopper_and_pearsons_bound(right: int, items: int) -> Non
     assert check.holds == (test.pvalue <= 0.1)
 
 
-def test_the_weakest_budget_is_the_confidence_and_candidates_lower_it() -> None:
-    p90 = p90_of(4, 60)
-    budget = (p90.high_s or 0) * 1.05
-    checks = [latency_within(p90, budget, candidates=3), hits_at_least([True] * 200, 99.0, candidates=3)]
-    together = feasibility(checks, candidates=3)
-    assert together.joint_confidence == pytest.approx(min(each.confidence for each in checks) ** 3)
-    assert together.feasible == all(each.holds for each in checks)
-    assert together.feasible == (together.joint_confidence >= 0.95)
-    assert feasibility([]).feasible
+def test_a_floor_is_a_drop_from_flawless() -> None:
+    short = hit_drop([True] * 100, [True] * 90 + [False] * 10)
+    check = floor_from_drop(short, 84.0)
+    assert (check.limit, check.estimate) == pytest.approx((84.0, 90.0))
+    assert check.bound == pytest.approx(100 - short.upper_pp(0.95))
+    assert check.holds and not floor_from_drop(short, 86.0).holds
 
 
 def test_impossible_questions_are_refused() -> None:
     with pytest.raises(ValueError, match="above 0 s"):
         latency_within(p90_of(3, 30), 0.0)
-    with pytest.raises(ValueError, match="at least one comparison"):
-        latency_within(p90_of(3, 30), 1.0, candidates=0)
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        latency_within(p90_of(3, 30), 1.0, confidence_level=1.0)
     with pytest.raises(ValueError, match="boolean"):
         hits_at_least([1, 0], 50)

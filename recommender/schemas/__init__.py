@@ -1,0 +1,71 @@
+"""What goes in and out over HTTP (and as `--json`): pydantic models, SI units, nothing unknown accepted."""
+
+from recommender.schemas.answer import (
+    AgeOut,
+    BudgetsOut,
+    ChoiceOut,
+    ConstraintsOut,
+    EnvironmentOut,
+    LatencyBudgetOut,
+    RecommendResponse,
+    RelaxationOut,
+)
+from recommender.schemas.request import (
+    RecommendRequest,
+)
+from recommender.schemas.service import (
+    FieldProblem,
+    HealthResponse,
+    Problem,
+    StrategiesResponse,
+    StrategyRow,
+    SubjectRow,
+    SubjectsResponse,
+)
+from recommender.schemas.strategy import (
+    AccuracyOut,
+    AlternativeOut,
+    BreachOut,
+    ConsideredOut,
+    ExcludedOut,
+    LatencyOut,
+    NearMissOut,
+    NotConsideredOut,
+    RecommendationOut,
+    ResourcesOut,
+    ShortfallOut,
+    StrategyOut,
+    UndecidedOut,
+)
+
+__all__ = [
+    "AccuracyOut",
+    "AgeOut",
+    "AlternativeOut",
+    "BreachOut",
+    "BudgetsOut",
+    "ChoiceOut",
+    "ConsideredOut",
+    "ConstraintsOut",
+    "EnvironmentOut",
+    "ExcludedOut",
+    "FieldProblem",
+    "HealthResponse",
+    "LatencyBudgetOut",
+    "LatencyOut",
+    "NearMissOut",
+    "NotConsideredOut",
+    "Problem",
+    "RecommendRequest",
+    "RecommendResponse",
+    "RecommendationOut",
+    "RelaxationOut",
+    "ResourcesOut",
+    "ShortfallOut",
+    "StrategiesResponse",
+    "StrategyOut",
+    "StrategyRow",
+    "SubjectRow",
+    "SubjectsResponse",
+    "UndecidedOut",
+]

@@ -1,0 +1,126 @@
+"""The answer as a whole."""
+
+from pydantic import Field
+
+from recommender.ranking import Objective
+from recommender.schemas.base import Out
+from recommender.schemas.strategy import (
+    AlternativeOut,
+    ConsideredOut,
+    ExcludedOut,
+    NearMissOut,
+    NotConsideredOut,
+    RecommendationOut,
+    UndecidedOut,
+)
+from recommender.wording import CONDITIONS
+
+
+class EnvironmentOut(Out):
+    """Where the evidence was measured; an answer never mixes two environments."""
+
+    key: str
+    launcher: str
+    scale: str = Field(description="1, or the common factor of an emulation such as 1/8")
+    host: str
+    cpu_model: str
+    cpu_count: int
+    onnxruntime: str
+    measured_at: str
+    imported_from: str | None = Field(description="The file that brought it; null for what was measured here")
+    complete: bool = Field(description="Whether every declared strategy of the subject has all its evidence here")
+
+
+class LatencyBudgetOut(Out):
+    """An upper limit on one percentile."""
+
+    percentile: float
+    max_s: float
+
+
+class BudgetsOut(Out):
+    """What was asked, after an SLO was looked up."""
+
+    slo: str | None
+    latency: list[LatencyBudgetOut]
+    min_accuracy_pct: float | None
+    max_accuracy_drop_pp: float | None
+    objective: Objective
+    confidence: float
+    equivalent_within: float
+
+
+class ConstraintsOut(Out):
+    """The constraints that were asked; null where there was none."""
+
+    allow_tiers: list[str] | None
+    forbid_tiers: list[str] | None
+    allow_operators: list[str] | None
+    forbid_operators: list[str] | None
+    max_memory_bytes: dict[str, float] | None
+    max_model_bytes: dict[str, float] | None
+    keep_raw_input_on: str | None
+    max_sent_bytes: float | None
+
+
+class RelaxationOut(Out):
+    """One field of the question changed, so that the same evidence gives a recommendation."""
+
+    field: str = Field(description="Of the question")
+    key: str | None = Field(description="The tier, where the field holds one limit per tier")
+    percentile: float | None = Field(description="Of a latency budget")
+    from_value: float | str | list[str] | None = Field(description="What was asked")
+    to_value: float | str | list[str] | None = Field(
+        description="What to ask instead, rounded to the lenient side; null gives the limit up"
+    )
+    cost: float = Field(
+        description="Relative: 0.1 is a limit 10 % further, or one percentage point of accuracy; "
+        "1 is a limit doubled or given up, or one name of a list"
+    )
+    operator: str = Field(description="Of the strategy that it would recommend")
+    placement: str
+    words: str
+
+
+class AgeOut(Out):
+    """When the evidence of this answer was measured."""
+
+    oldest_at: str | None = Field(description="Start of the earliest round")
+    newest_at: str = Field(description="End of the latest round")
+    asked_on: str = Field(description="The day of this answer, UTC; an answer is not kept beyond it")
+    words: str
+
+
+class ChoiceOut(Out):
+    """Why this environment answers."""
+
+    why: str
+    others: int = Field(description="Other environments that hold evidence of the subject, left out")
+
+
+class RecommendResponse(Out):
+    """The answer with its evidence; `recommendation` is null when nothing is known to hold every budget."""
+
+    subject: str
+    budgets: BudgetsOut
+    constraints: ConstraintsOut | None = Field(description="Null when the question had none")
+    summary: str = Field(description="Two sentences: what to use and why, and what that rests on or what to change")
+    recommendation: RecommendationOut | None
+    relaxation: RelaxationOut | None = Field(
+        description="The cheapest single change that leads to a recommendation; null with one, or where none helps"
+    )
+    other_relaxations: list[RelaxationOut] = Field(description="The cheapest of every other field, the cheapest first")
+    alternatives: list[AlternativeOut]
+    near_misses: list[NearMissOut]
+    undecided: list[UndecidedOut]
+    considered: list[ConsideredOut]
+    excluded: list[ExcludedOut] = Field(
+        description="By a constraint, before anything was estimated: not among those whose bounds hold together"
+    )
+    not_considered: list[NotConsideredOut]
+    warnings: list[str]
+    environment: EnvironmentOut | None
+    environment_choice: ChoiceOut
+    age: AgeOut
+    conditions: str = CONDITIONS
+    inputs_select: str | None = Field(description="How the inputs were chosen: random, or the largest (an upper bound)")

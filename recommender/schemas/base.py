@@ -1,0 +1,18 @@
+"""What all models share."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Names = Annotated[list[Name], Field(max_length=100)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Bytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+BytesByTier = Annotated[dict[Name, Bytes], Field(max_length=100)]
+
+
+class Out(BaseModel):
+    """What leaves the service is declared: nothing unknown in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,151 @@
+"""A strategy inside an answer: what was measured of it, and the place that the answer gives it."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from recommender.schemas.base import Out
+
+
+class LatencyOut(Out):
+    """End-to-end latency: percentiles within each round, geometric mean over the rounds."""
+
+    median_s: float
+    percentile: float = Field(description="The asked percentile")
+    percentile_s: float
+    low_s: float | None = Field(description="95 % interval of the percentile; null where the evidence is too thin")
+    high_s: float | None
+    percentile_s_by_round: list[float]
+    rounds: int
+    inputs: int = Field(description="Distinct inputs in the round with the fewest: the unit a percentile rests on")
+    samples: int
+
+
+class AccuracyOut(Out):
+    """Accuracy on the whole validation set, measured in the tier."""
+
+    metric: str = Field(description="top1, miou, … ; the subject's primary metric")
+    accuracy_pct: float
+    low_pct: float | None = Field(description="95 % interval of the accuracy; null where its items are not known")
+    high_pct: float | None
+    drop_pp: float | None = Field(description="Against identity on the same items; negative is a gain")
+    drop_low_pp: float | None = Field(description="95 % interval of the drop, paired by item")
+    drop_high_pp: float | None
+    items: int
+
+
+class ResourcesOut(Out):
+    """What a strategy takes, per tier; a tier without a figure was not recorded."""
+
+    memory_bytes: dict[str, int] = Field(description="Largest peak of the tier's server in any round, relays included")
+    model_bytes: dict[str, int] = Field(description="Model files of the part that computes there")
+    cpu_s: dict[str, float] = Field(description="CPU seconds per inference, after warm-up, relays included")
+
+
+class StrategyOut(Out):
+    """A measured strategy."""
+
+    id: str = Field(description="For GET /strategies/{id}")
+    operator: str
+    placement: str
+    latency: LatencyOut
+    accuracy: AccuracyOut | None
+    size_bytes: int | None = Field(description="All model files of the strategy together")
+    sent_bytes: float | None = Field(description="Median per inference, over all links of the route")
+    resources: ResourcesOut
+    pareto: bool = Field(description="No other considered strategy is at least as fast and as accurate, and not equal")
+    verdicts: Mapping[str, int] = Field(
+        description="Completed rounds by verdict, INVALID ones too, which count nowhere else here"
+    )
+    latency_evidence_id: str | None = Field(description="For GET /evidence/{id}")
+    accuracy_evidence_id: str | None = Field(description="For GET /evidence/{id}; null while nothing was measured")
+    artifact_sha256: Mapping[str, str] = Field(description="Of the measured model files, by name")
+
+
+class RecommendationOut(StrategyOut):
+    """The strategy to use, and why it rather than the next best."""
+
+    joint_confidence: float = Field(description="Largest joint confidence at which all its budgets hold")
+    why: str
+
+
+class AlternativeOut(StrategyOut):
+    """Holds the budgets too. `relation` is to the fastest feasible strategy, simultaneous over all pairs."""
+
+    relation: Literal["equivalent", "different", "unresolved"]
+    ratio_low: float | None = Field(description="Interval of the latency ratio to the fastest feasible strategy")
+    ratio_high: float | None
+
+    latency_ratio: float = Field(description="Of the asked percentile, against the recommendation; above 1 is slower")
+    latency_ratio_low: float | None = Field(description="Its interval, simultaneous over all pairs of feasible ones")
+    latency_ratio_high: float | None
+    accuracy_difference_pp: float | None = Field(description="Against the recommendation; above 0 is more accurate")
+
+
+class ShortfallOut(Out):
+    """One budget beside what is known of a strategy, all in the budget's unit; positive differences are beyond it."""
+
+    budget: Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
+    percentile: float | None = Field(description="Of a latency budget")
+    limit: float
+    estimate: float | None = Field(description="Null where nothing was measured")
+    over: float | None = Field(description="How far the estimate is beyond the limit")
+    bound: float | None = Field(description="At the joint confidence asked; null where the evidence gives none")
+    bound_over: float | None = Field(description="How far the bound is beyond the limit: what a promise lacks")
+
+
+class NearMissOut(StrategyOut):
+    """Misses at least one budget; the nearest comes first. Each shortfall is null where that budget holds."""
+
+    latency_over_s: float | None
+    accuracy_short_pp: float | None
+    drop_over_pp: float | None
+    lacks: list[str] = Field(description="The same in words, one per missed budget")
+    shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")
+
+
+class UndecidedOut(StrategyOut):
+    """Nothing measured speaks against it, but the evidence cannot promise the budgets."""
+
+    kind: Literal["too_thin", "one_round", "unproven", "items_missing", "accuracy_missing", "drop_missing"]
+    reason: str
+    to_do: str = Field(description="What to measure so that it can be decided")
+    shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")
+
+
+class ConsideredOut(Out):
+    """One line per strategy that took part, and where in this answer it is."""
+
+    operator: str
+    placement: str
+    outcome: Literal["recommended", "alternative", "near_miss", "undecided"]
+
+
+class BreachOut(Out):
+    """One constraint that a strategy breaks."""
+
+    constraint: str = Field(description="The field of the question")
+    name: str | None = Field(description="The tier or operator concerned")
+    limit: float | None = Field(description="Bytes; null where the constraint is a name")
+    got: float | None = Field(description="Bytes; null where it is not known, which counts as broken")
+
+
+class ExcludedOut(Out):
+    """Measured, but a constraint of the question excludes it."""
+
+    operator: str
+    placement: str
+    reason: str
+    breaches: list[BreachOut]
+
+
+class NotConsideredOut(Out):
+    """Declared, but without evidence."""
+
+    operator: str
+    placement: str
+    reason: str
+    command: str | None = Field(description="What would measure it; null when it cannot apply to this subject")
+    could_change_answer: bool = Field(description="Whether its evidence could make it the recommendation")
+    because: str = Field(description="Why it could or could not")

@@ -1,0 +1,101 @@
+"""What a constraint excludes, and what it leaves of the confidence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recommender.constraint_words import reasons
+from recommender.ranking import Budgets, Candidate, Constraints, LatencyBudget, recommend
+from recommender.ranking.constraints import breaches
+
+
+def candidate(operator: str = "identity", placement: str = "mobile", latency_s: float = 0.1) -> Candidate:
+    return Candidate(
+        operator, placement, tuple(placement.split("-")), (np.full(30, latency_s),) * 3, inputs=30, sent_bytes=0.0
+    )
+
+
+SPLIT = replace(
+    candidate("partition", "mobile-edge"),
+    memory_bytes={"mobile": 50, "edge": 80, "cloud": 1},
+    model_bytes={"mobile": 5, "edge": 7},
+    sent_bytes=1000.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "broken"),
+    [
+        (Constraints(), []),
+        (Constraints(allow_tiers=frozenset({"mobile", "edge"})), []),
+        (Constraints(allow_tiers=frozenset({"mobile"})), [("allow_tiers", "edge")]),
+        (Constraints(forbid_tiers=frozenset({"cloud"})), []),
+        (
+            Constraints(forbid_tiers=frozenset({"edge", "mobile"})),
+            [("forbid_tiers", "mobile"), ("forbid_tiers", "edge")],
+        ),
+        (Constraints(allow_operators=frozenset({"identity"})), [("allow_operators", "partition")]),
+        (Constraints(forbid_operators=frozenset({"partition"})), [("forbid_operators", "partition")]),
+        (Constraints(keep_raw_input_on="mobile"), []),
+        (Constraints(keep_raw_input_on="edge"), [("keep_raw_input_on", "mobile")]),
+        (Constraints(max_memory_bytes={"edge": 80, "mobile": 50, "cloud": 0.5}), []),  # nothing computes on the cloud
+        (Constraints(max_memory_bytes={"edge": 79}), [("max_memory_bytes", "edge")]),
+        (Constraints(max_model_bytes={"mobile": 5, "edge": 7}), []),
+        (Constraints(max_model_bytes={"mobile": 4}), [("max_model_bytes", "mobile")]),
+        (Constraints(max_sent_bytes=1000), []),
+        (Constraints(max_sent_bytes=999), [("max_sent_bytes", "")]),
+    ],
+)
+def test_each_constraint_excludes_what_it_says(constraints: Constraints, broken: list[tuple[str, str]]) -> None:
+    assert [(each.constraint, each.name) for each in breaches(SPLIT, constraints)] == broken
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        Constraints(max_memory_bytes={"mobile": 1e18}),
+        Constraints(max_model_bytes={"mobile": 1e18}),
+        Constraints(max_sent_bytes=1e18),
+    ],
+)
+def test_what_is_not_known_never_passes_a_limit(constraints: Constraints) -> None:
+    unknown = replace(candidate(), sent_bytes=None)
+    (breach,) = breaches(unknown, constraints)
+    assert breach.unknown and breach.got is None
+    assert "not known" in reasons([breach])
+    answer = recommend([unknown], Budgets(), constraints=constraints)
+    assert answer.recommendation is None and answer.excluded[0].candidate is unknown and not answer.considered
+
+
+def test_the_excluded_do_not_count_among_those_whose_bounds_hold_together() -> None:
+    rounds = tuple(np.full(30, value) for value in (0.098, 0.1, 0.102))
+    wanted = replace(candidate(), latency_s=rounds)
+    others = [candidate("other", f"tier{number}", 9.0) for number in range(40)]
+    within = Budgets(latency=(LatencyBudget(90, 0.107),))
+    assert recommend([wanted, *others], within).recommendation is None
+    alone = recommend([wanted, *others], within, constraints=Constraints(allow_operators=frozenset({"identity"})))
+    assert alone.recommendation is not None and alone.recommendation.candidate is wanted
+    assert len(alone.excluded) == 40 and len(alone.considered) == 1
+    assert alone.recommendation.feasibility is not None
+    single = recommend([wanted], within).recommendation
+    assert single is not None and single.feasibility is not None
+    assert alone.recommendation.feasibility.joint_confidence == single.feasibility.joint_confidence
+
+
+def test_objective_cpu_is_the_least_where_the_raw_input_arises() -> None:
+    light = replace(candidate("light", "edge", 0.2), cpu_s={"mobile": 0.001, "edge": 0.5})
+    heavy = replace(candidate("heavy", "mobile", 0.1), cpu_s={"mobile": 0.01})
+    silent = candidate("silent", "cloud", 0.05)
+    answer = recommend([heavy, silent, light], Budgets(objective="cpu"))
+    assert answer.recommendation is not None
+    order = [answer.recommendation, *(each.estimate for each in answer.alternatives)]
+    assert [each.candidate.operator for each in order] == ["light", "heavy", "silent"]
+
+
+def test_ratios_to_the_recommendation_have_intervals_also_when_it_is_not_the_fastest() -> None:
+    fast = replace(candidate("fast", "mobile", 0.1), size_bytes=10)
+    small = replace(candidate("small", "mobile", 0.2), size_bytes=5)
+    (other,) = recommend([fast, small], Budgets(objective="size")).alternatives
+    assert other.comparison is None and other.against_best is not None
+    assert other.against_best.low == pytest.approx(0.5) and other.against_best.high == pytest.approx(0.5)

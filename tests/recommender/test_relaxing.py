@@ -1,0 +1,154 @@
+"""A relaxation is a promise: the question asked again with it recommends what it said."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog.statistics import hit_drop
+from recommender.ranking import Accuracy, Budgets, Candidate, Constraints, LatencyBudget, recommend
+from recommender.ranking.rounding import next_up, points_down, points_up, up
+
+ITEMS = 400
+
+
+def made(
+    operator: str, placement: str, latency_s: float, lost: int, memory: int | None, inputs: int, seed: int
+) -> Candidate:
+    """Rounds and inputs that differ, and an accuracy with items against a flawless identity."""
+    rng = np.random.default_rng(seed)
+    rounds = tuple(latency_s * np.exp(rng.normal(0, 0.05) + rng.normal(0, 0.1, inputs)) for _ in range(3))
+    hits = np.arange(ITEMS) >= lost
+    drop = hit_drop(np.ones(ITEMS, dtype=np.bool_), hits)
+    tiers = tuple(placement.split("-"))
+    return Candidate(
+        operator,
+        placement,
+        tiers,
+        rounds,
+        inputs=inputs,
+        accuracy=Accuracy("top1", 100 * float(hits.mean()), drop.drop_pp, ITEMS, hits=hits, drop=drop),
+        sent_bytes=float(1000 * (len(tiers) - 1) + (tiers[0] != "mobile") * 5000),
+        memory_bytes={} if memory is None else dict.fromkeys(tiers, memory),
+        model_bytes=dict.fromkeys(tiers, 10 + lost),
+    )
+
+
+CANDIDATES = st.builds(
+    made,
+    operator=st.sampled_from(["a", "b", "c"]),
+    placement=st.sampled_from(["mobile", "edge", "mobile-edge"]),
+    latency_s=st.floats(0.001, 1),
+    lost=st.integers(0, 80),
+    memory=st.one_of(st.none(), st.integers(1, 10**9)),
+    inputs=st.sampled_from([20, 30, 60]),
+    seed=st.integers(0, 5),
+)
+BUDGETS = st.builds(
+    Budgets,
+    latency=st.one_of(
+        st.just(()),
+        st.floats(0.0001, 1).map(lambda limit: (LatencyBudget(90, limit),)),
+        st.floats(0.0001, 1).map(lambda limit: (LatencyBudget(50, limit), LatencyBudget(90, 2 * limit))),
+    ),
+    min_accuracy_pct=st.one_of(st.none(), st.floats(80, 100)),
+    max_accuracy_drop_pp=st.one_of(st.none(), st.floats(0, 10)),
+)
+NAMES = st.frozensets(st.sampled_from(["mobile", "edge"]), min_size=1)
+CONSTRAINTS = st.builds(
+    Constraints,
+    allow_tiers=st.one_of(st.none(), NAMES),
+    forbid_tiers=st.one_of(st.just(frozenset()), NAMES),
+    forbid_operators=st.frozensets(st.sampled_from(["a", "b", "c"])),
+    max_memory_bytes=st.dictionaries(st.sampled_from(["mobile", "edge"]), st.floats(1, 1e9)),
+    max_model_bytes=st.dictionaries(st.sampled_from(["mobile", "edge"]), st.floats(1, 100)),
+    keep_raw_input_on=st.one_of(st.none(), st.just("mobile")),
+    max_sent_bytes=st.one_of(st.none(), st.floats(1, 1e4)),
+)
+
+
+def asked_again(change: Any, budgets: Budgets, constraints: Constraints) -> tuple[Budgets, Constraints]:
+    """The question with one field as the answer words it, put together independently of the ranking's own."""
+    if change.field == "max_latency_s":
+        latency = [
+            LatencyBudget(each.percentile, change.after if each.percentile == change.percentile else each.max_s)
+            for each in budgets.latency
+            if change.after is not None or each.percentile != change.percentile
+        ]
+        return replace(budgets, latency=tuple(latency)), constraints
+    changed: dict[str, Any] = {change.field: change.after}
+    if change.field in ("min_accuracy_pct", "max_accuracy_drop_pp"):
+        return replace(budgets, **changed), constraints
+    if change.key is not None:
+        limits = {**getattr(constraints, change.field), change.key: change.after}
+        changed = {change.field: {tier: limit for tier, limit in limits.items() if limit is not None}}
+    elif isinstance(change.after, tuple):
+        changed = {change.field: frozenset(change.after)}
+    return budgets, replace(constraints, **changed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(CANDIDATES, min_size=1, max_size=5), BUDGETS, CONSTRAINTS)
+def test_asking_again_with_any_relaxation_recommends_what_it_said(
+    candidates: list[Candidate], budgets: Budgets, constraints: Constraints
+) -> None:
+    answer = recommend(candidates, budgets, constraints=constraints)
+    assert not (answer.recommendation and answer.relaxations)
+    costs = [each.change.cost for each in answer.relaxations]
+    assert costs == sorted(costs) and all(cost > 0 for cost in costs)
+    for each in answer.relaxations:
+        again, loosened = asked_again(each.change, budgets, constraints)
+        found = recommend(candidates, again, constraints=loosened).recommendation
+        assert found is not None and found.candidate is each.gives.candidate
+
+
+def test_a_latency_budget_is_relaxed_to_the_least_value_of_three_figures() -> None:
+    one = made("a", "mobile", 0.1, 0, 1, 60, seed=1)
+    (found,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.05),))).relaxations
+    least = found.change.after
+    assert isinstance(least, float) and least == up(least)
+    below = least - (next_up(least) - least)
+    assert recommend([one], Budgets(latency=(LatencyBudget(90, below),))).recommendation is None
+
+
+def test_the_cheapest_comes_first_and_a_point_costs_as_much_as_a_tenth_of_latency() -> None:
+    slow, poor = made("a", "mobile", 0.2, 0, 1, 60, seed=1), made("b", "mobile", 0.01, 40, 1, 60, seed=1)
+    budgets = Budgets(latency=(LatencyBudget(90, 0.1),), max_accuracy_drop_pp=5.0)
+    first, second = recommend([slow, poor], budgets).relaxations
+    assert (first.change.field, first.gives.candidate) == ("max_accuracy_drop_pp", poor)
+    assert isinstance(first.change.after, float)
+    assert first.change.cost == pytest.approx(0.1 * (first.change.after - 5))
+    assert (second.change.field, second.gives.candidate) == ("max_latency_s", slow)
+
+
+def test_memory_never_measured_can_only_be_given_up() -> None:
+    one = made("a", "mobile", 0.1, 0, None, 60, seed=1)
+    (found,) = recommend([one], Budgets(), constraints=Constraints(max_memory_bytes={"mobile": 10.0})).relaxations
+    assert (found.change.key, found.change.after) == ("mobile", None)
+
+
+def test_too_thin_for_any_bound_the_budget_can_only_be_given_up() -> None:
+    one = made("a", "mobile", 0.1, 0, 1, 20, seed=1)
+    (found,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.5),))).relaxations
+    assert found.change.after is None and found.change.cost == 1
+
+
+def test_two_faults_at_once_have_no_single_relaxation() -> None:
+    one = made("a", "edge", 0.1, 0, 1, 60, seed=1)
+    constraints = Constraints(forbid_tiers=frozenset({"edge"}), forbid_operators=frozenset({"a"}))
+    assert recommend([one], Budgets(), constraints=constraints).relaxations == ()
+
+
+@given(st.floats(1e-6, 1e12))
+def test_rounding_up_never_tightens_and_costs_at_most_one_percent(value: float) -> None:
+    assert value <= up(value) <= value * 1.01 * (1 + 1e-12)
+    assert next_up(up(value)) > up(value)
+
+
+@given(st.floats(0, 100))
+def test_points_are_rounded_to_the_lenient_side(value: float) -> None:
+    assert value - 1e-9 <= points_up(value) <= value + 0.01
+    assert value - 0.01 <= points_down(value) <= value + 1e-9
