@@ -42,6 +42,7 @@ from runner.settings import RunnerSettings
 from runner.setups import Setups
 from runner.tiers import Scale, check_delays, check_host
 from runner.verify import Judged, judge_stored, store_verdicts, summarise
+from runner.workdir import sweep
 
 app = typer.Typer(
     help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
@@ -235,7 +236,7 @@ def _edited(declared: Catalog) -> bool:
 
 def _fill(session: Session, database: Database, selection: Selection, workdir: Path) -> Outcome:
     """Clean what a killed run left, plan, measure."""
-    leftovers = selection.launcher.clean()
+    leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
     with database.session() as writing:
@@ -394,9 +395,9 @@ def clean(
     launcher: LauncherOption = "auto",
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
 ) -> None:
-    """Remove containers, networks and processes that a killed run left behind."""
+    """Remove containers, networks, processes and half-made files that a killed run left behind."""
     selection = select_launcher(launcher, base_image=_settings().base_image)
-    removed = selection.launcher.clean(volumes=volumes)
+    removed = selection.launcher.clean(volumes=volumes) + sweep(_settings().workdir)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
 
 

@@ -7,7 +7,8 @@
     ├── BundleError                 a strategy's files cannot be handed over, or are not what they were
     ├── HostTooSmallError           the declared tiers do not fit this machine
     ├── LaunchError                 tiers do not come up (tier, log_tail)
-    │   └── EngineUnavailableError  no container engine answers, or it went away
+    │   ├── EngineUnavailableError  no container engine answers, or it went away
+    │   └── NameTakenError          another container has the name: another runner does the same at this moment
     └── TierCallError               a command to a tier failed, or the tier died (tier, type, message, log_tail)
 
 A `LaunchError` or a `TierCallError` ends one measurement, which is stored as failed with the reason and the log's tail.
@@ -76,6 +77,10 @@ class LaunchError(RunnerError):
 
 class EngineUnavailableError(LaunchError):
     """No container engine answers, or it stopped answering."""
+
+
+class NameTakenError(LaunchError):
+    """A container of that name exists, which is how two runners find out that they do the same thing."""
 
 
 class TierCallError(RunnerError):

@@ -17,7 +17,7 @@ from catalog.declaration import Catalog
 from catalog.evidence import Database, store
 from runner import records
 from runner.artifacts import Artifact
-from runner.errors import LaunchError, OperatorError, TierCallError
+from runner.errors import EngineUnavailableError, LaunchError, OperatorError, TierCallError
 from runner.experiment import evaluate, measure
 from runner.launchers import Launcher
 from runner.operators import Pass
@@ -133,7 +133,7 @@ class Filler:
                 self._store_artifact(wanted, found, found.reason)
 
     def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> Outcome:
-        """Do everything the plan lists; one failed measurement never stops the others.
+        """Do everything the plan lists; one failed measurement never stops the others, a container engine gone does.
 
         Rounds beyond the declared ones are left out once it is late.
         """
@@ -209,6 +209,7 @@ class Filler:
             )
             self._store_accuracy(failed)
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
+            _stop_without_engine(error)
             return
         took_s = time.monotonic() - clock
         record = records.accuracy(task.keyed, self.environment_id, setup, result, started, took_s=took_s, metric=metric)
@@ -237,6 +238,7 @@ class Filler:
         except (LaunchError, TierCallError) as error:
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(f"{label}: {error}")
+            _stop_without_engine(error)
             return
         asked = asked_percentiles(self.setups.session.catalog)
         record = records.complete(attempt, setup, measured, time.monotonic() - clock, percentiles=asked)
@@ -263,6 +265,13 @@ class Filler:
     def _fail(self, message: str) -> None:
         self.outcome.failures.append(message)
         self.watcher.end(f"failed: {message}")
+
+
+def _stop_without_engine(error: Exception) -> None:
+    """Whatever comes next would fail for the same reason."""
+    if isinstance(error, EngineUnavailableError):
+        advice = "everything measured so far is stored; continue when it answers with: runner fill-catalog"
+        raise EngineUnavailableError(f"{error}; {advice}") from error
 
 
 def asked_percentiles(catalog: Catalog) -> set[float]:
