@@ -26,13 +26,15 @@ _CHUNK_BYTES = 2**20
 
 
 def serve_socket(port: int) -> None:
-    """The floor: a length, the bytes into one buffer, one byte back."""
+    """The floor: a length, the bytes into one buffer that no zeros were written to before, one byte back."""
+    import numpy as np
+
     with socket.create_server(("0.0.0.0", port)) as listening:
         while True:
             connection, _ = listening.accept()
             with connection:
                 while head := connection.recv(8, socket.MSG_WAITALL):
-                    view = memoryview(bytearray(struct.unpack("<Q", head)[0]))
+                    view = memoryview(np.empty(struct.unpack("<Q", head)[0], np.uint8))
                     while view:
                         view = view[connection.recv_into(view, min(len(view), _CHUNK_BYTES)) :]
                     connection.sendall(b"\1")

@@ -24,7 +24,7 @@ from runner import commands, environment
 from runner.analysing import settings_of, store_missing
 from runner.artifacts import ArtifactStore
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
-from runner.errors import RunnerError
+from runner.errors import RunnerError, explain
 from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
@@ -42,6 +42,7 @@ from runner.settings import RunnerSettings
 from runner.setups import Setups
 from runner.tiers import Scale, check_delays, check_host
 from runner.verify import Judged, judge_stored, store_verdicts, summarise
+from runner.workdir import sweep
 
 app = typer.Typer(
     help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
@@ -50,7 +51,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+logger = logging.getLogger(__name__)
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
+_EDITED = (
+    "was edited while this ran; measured is what it said at the start. See what its new text lacks with: runner plan"
+)
 _STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
@@ -203,6 +208,8 @@ def fill_catalog(
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
             err.print(_STOPPED)
             raise typer.Exit(1) from None
+    if _edited(declared):
+        err.print(f"{escape(str(declared.file))} {_EDITED}", soft_wrap=True)
     if as_json:
         print_json(
             {
@@ -219,9 +226,17 @@ def fill_catalog(
     raise typer.Exit(0 if outcome.complete else 1)
 
 
+def _edited(declared: Catalog) -> bool:
+    """Whether the file says something else now than what was read of it."""
+    try:
+        return load_catalog(declared.file).declared != declared.declared
+    except CatalogError:
+        return True
+
+
 def _fill(session: Session, database: Database, selection: Selection, workdir: Path) -> Outcome:
     """Clean what a killed run left, plan, measure."""
-    leftovers = selection.launcher.clean()
+    leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
     with database.session() as writing:
@@ -273,11 +288,12 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
         links = [dict(row) for row in store.link_summary(session)]
+        probing = store.probing_share(session)
         failed = [dict(row) for row in store.failed_accuracies(session)]
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
         found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
-        print_json({**found, "links": links})
+        print_json({**found, "links": links, "probing_share": probing})
         return
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
@@ -285,6 +301,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     out.print(table)
     if links:
         out.print(links_table(links))
+    if probing is not None:
+        out.print(f"probing the links took {100 * probing:.1f} % of the time that measuring took")
     for trouble in troubles:
         out.print(
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
@@ -377,9 +395,9 @@ def clean(
     launcher: LauncherOption = "auto",
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
 ) -> None:
-    """Remove containers, networks and processes that a killed run left behind."""
+    """Remove containers, networks, processes and half-made files that a killed run left behind."""
     selection = select_launcher(launcher, base_image=_settings().base_image)
-    removed = selection.launcher.clean(volumes=volumes)
+    removed = selection.launcher.clean(volumes=volumes) + sweep(_settings().workdir)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
 
 
@@ -391,7 +409,11 @@ def run(arguments: Callable[[], None] = app) -> int:
     try:
         arguments()
     except (RunnerError, CatalogError, RecommenderError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except OSError as error:
+        logger.debug("the system refused", exc_info=True)
+        err.print(f"[red]error:[/] {escape(explain(error))}", soft_wrap=True)
         return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0

@@ -1,5 +1,6 @@
 """Whether a link carries what was declared: probed in both directions, and again when a look is out of tolerance."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +25,7 @@ _DEADLINE_S = 300.0
 
 @dataclass(frozen=True)
 class ProbedLink:
-    """The last look at a link, and the rates (up, down) of the looks before it that were out of tolerance."""
+    """The last look at a link, the rates (up, down) of looks before it out of tolerance, and what all of them took."""
 
     link: LinkLimits
     tolerance: float
@@ -32,19 +33,21 @@ class ProbedLink:
     command: Probe
     probe: LinkProbe
     discarded: Sequence[tuple[float, float]]
+    took_s: float
 
 
 def probe_link(deployment: Deployment, link: LinkLimits, *, tolerance: float, moment: Moment) -> ProbedLink:
     """Time a small and a large payload over the link, both ways, up to three times."""
     url = deployment.url(link.upstream, link.downstream)
     discarded: list[tuple[float, float]] = []
+    started = time.monotonic()
     while True:
         command = _command(url, link, _LARGE_S * 2 ** len(discarded))
         answer = deployment.tiers[link.upstream].call(command.to_json(), deadline_s=_DEADLINE_S)
         probe = LinkProbe.from_json(answer)
         rates = (probe.up.rate_bit_per_s, probe.down.rate_bit_per_s)
         if _within(rates, link, tolerance) or len(discarded) == _LOOKS - 1:
-            return ProbedLink(link, tolerance, moment, command, probe, discarded)
+            return ProbedLink(link, tolerance, moment, command, probe, discarded, time.monotonic() - started)
         discarded.append(rates)
 
 

@@ -24,6 +24,8 @@ from runner.looks import samples_of
 from runner.plan import Keyed, MissingRound, Plan, Session, key_strategy
 
 _LEVEL = 0.05
+# What is INVALID is measured again, as a fill would; a name that never gets a valid round is no matter of luck.
+_TRIES = 3
 # Of what a correct analysis would show: beyond it, chance is no explanation any more.
 _UNLIKELY = 0.01
 
@@ -87,21 +89,33 @@ def find_strategy(session: Session, name: str | None) -> Strategy:
 
 
 def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, names: int) -> tuple[Keyed, ...]:
-    """Measure every name in every declared round, shuffled, through the ordinary fill."""
+    """Measure every name in every declared round, shuffled, through the ordinary fill.
+
+    Names of which a round stays INVALID are left out of the result, as long as two others remain.
+    """
     if names < 2:
         raise RunnerError(f"an A/A test compares names: it takes at least 2, got {names}")
     keyed = aliases(key_strategy(filler.setups.session, strategy), names)
     numbers = range(1, filler.setups.session.catalog.experiment.rounds + 1)
-    rounds = tuple(MissingRound(each, number, "A/A test", 0.0) for number in numbers for each in keyed)
-    plan = Plan(keyed, {}, (), rounds)
-    filler.build(plan, stop)
-    outcome = filler.measure(plan, stop)
-    if outcome.failures or outcome.invalid:
-        trouble = "; ".join([*outcome.failures, *outcome.invalid])
-        raise RunnerError(f"{len(outcome.failures) + len(outcome.invalid)} measurement(s) came to nothing: {trouble}")
-    if outcome.stopped:
-        raise RunnerError("stopped before all names were measured; nothing can be said yet")
-    return keyed
+    missing = tuple(MissingRound(each, number, "A/A test", 0.0) for number in numbers for each in keyed)
+    filler.build(Plan(keyed, {}, (), missing), stop)
+    for _ in range(_TRIES):
+        outcome = filler.measure(Plan(keyed, {}, (), missing), stop)
+        if outcome.stopped:
+            raise RunnerError("stopped before all names were measured; nothing can be said yet")
+        missing = tuple(each for each in missing if each.round not in _known_rounds(filler.database, each.keyed))
+        if not missing:
+            return keyed
+    whole = tuple(each for each in keyed if each not in [lacking.keyed for lacking in missing])
+    if len(whole) > 1:
+        return whole
+    trouble = "; ".join([*outcome.failures, *outcome.invalid])
+    raise RunnerError(f"{len(missing)} measurement(s) came to nothing {_TRIES} times: {trouble}")
+
+
+def _known_rounds(database: Database, keyed: Keyed) -> set[int]:
+    with database.session() as reading:
+        return {number for number, _, _ in latencies(reading, keyed.latency_key)}
 
 
 def compare_aliases(database: Database, keyed: Sequence[Keyed], *, percentile: float) -> AaResult:

@@ -31,7 +31,7 @@ def main() -> None:
     tier = Tier(options.name)
     limits = _limits(options)
     service = TierService(TierApp(tier, limits), limits, on_ready=lambda: _ready(control, tier.name, listener))
-    control = Control(tier, sys.stdin, sink, on_end=service.stop)
+    control = Control(tier, sys.stdin, sink, guarded=options.token, on_end=service.stop)
     service.run(sockets=[listener])
     # A command may still compute in its thread; the interpreter's own way out would wait for it or crash in it.
     sys.stderr.flush()
@@ -61,6 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--name", required=True, help="the tier's name, such as edge")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (a container wants 0.0.0.0)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, told in the ready line")
+    parser.add_argument("--token", action="store_true", help="the first line on stdin is a token for every command")
     body_bytes = body_limit(memory_limit_bytes())
     parser.add_argument("--max-body-bytes", type=int, default=body_bytes, help="of one request; default %(default)s")
     parser.add_argument("--max-held-bytes", type=int, help="of all requests under way; default two bodies")

@@ -1,7 +1,12 @@
-"""The control channel: JSON lines in on stdin, JSON lines out on stdout, one command at a time."""
+"""The control channel: JSON lines in on stdin, JSON lines out on stdout, one command at a time.
+
+A guarded channel's first line is `{"token": "…"}`: whoever started the tier draws it, and every command must carry it.
+So nobody who gets hold of the tier's stdin later, such as another process of its container, commands it.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import queue
@@ -10,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from tierserver.client import Client
-from tierserver.errors import TierError
+from tierserver.errors import CommandError, TierError
 from tierserver.machine import read_stats
 from tierserver.messages import (
     Command,
@@ -39,8 +44,10 @@ _Emit = Callable[[Message], None]
 class Control:
     """Reads in one thread and works in another, so that the end of stdin is seen during a long command."""
 
-    def __init__(self, tier: Tier, source: TextIO, sink: TextIO, *, on_end: Callable[[], None]) -> None:
+    def __init__(self, tier: Tier, source: TextIO, sink: TextIO, *, guarded: bool, on_end: Callable[[], None]) -> None:
         self._tier = tier
+        self._guarded = guarded
+        self._token: str | None = None
         self._client = Client(tier)
         self._source = source
         self._sink = sink
@@ -61,6 +68,8 @@ class Control:
 
     def _read(self) -> None:
         try:
+            if self._guarded and not self._takes_token(self._source.readline()):
+                return
             for line in self._source:
                 if line.strip():
                     self._lines.put(line)
@@ -77,6 +86,7 @@ class Control:
             raw = json.loads(line)
             if not isinstance(raw, dict):
                 raise MessageError(f"a command is a JSON object, got {type(raw).__name__}")
+            self._check(raw.get("token"))
             number = raw.get("id")
             result = self._execute(parse_command(raw), lambda event: self.tell({"id": number, **event.to_json()}))
         except (TierError, MessageError, json.JSONDecodeError) as error:
@@ -88,6 +98,18 @@ class Control:
             self.tell({"id": number, "ok": False, "error": info.to_json()})
         else:
             self.tell({"id": number, "ok": True, "result": result.to_json()})
+
+    def _takes_token(self, line: str) -> bool:
+        try:
+            self._token = str(json.loads(line)["token"])
+        except (ValueError, KeyError, TypeError):
+            logger.error('a tier started with --token expects {"token": "..."} as the first line on stdin; it ends')
+            return False
+        return True
+
+    def _check(self, token: object) -> None:
+        if self._token is not None and not hmac.compare_digest(str(token).encode(), self._token.encode()):
+            raise CommandError("a command without the token that this tier was started with; only its starter has it")
 
     def _execute(self, command: Command, emit: _Emit) -> Message:
         match command:

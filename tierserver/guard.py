@@ -89,8 +89,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _most_idle_bytes(self) -> int:
-        """What is left of a refused body is drained, so that its sender sees the answer; framing is short."""
-        return self._limits.max_body_bytes if self.cycle.response_complete else self._limits.max_head_bytes
+        """Of a refused body up to twice the limit is drained, so that its sender sees the answer; framing is short."""
+        return 2 * self._limits.max_body_bytes if self.cycle.response_complete else self._limits.max_head_bytes
 
     def take(self, room: memoryview, on_bytes: Callable[[int], None]) -> Intake:
         """Receive the rest of the present body into `room`: an ASGI extension of the scope."""

@@ -183,11 +183,11 @@ COMMANDS: Mapping[str, type[Command]] = {each.cmd: each for each in (Load, Unloa
 
 
 def parse_command(raw: Mapping[str, Any]) -> Command:
-    """The command in a line from stdin (with its `id` and `cmd` keys)."""
+    """The command in a line from stdin (with its `id`, `cmd` and `token` keys)."""
     name = raw.get("cmd")
     if not isinstance(name, str) or name not in COMMANDS:
         raise MessageError(f"unknown command {name!r}; known: {', '.join(COMMANDS)}")
-    return COMMANDS[name].from_json({key: value for key, value in raw.items() if key not in ("cmd", "id")})
+    return COMMANDS[name].from_json({key: value for key, value in raw.items() if key not in ("cmd", "id", "token")})
 
 
 # -- events and results -----------------------------------------------------------------------------------------

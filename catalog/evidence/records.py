@@ -177,6 +177,7 @@ class MeasurementRecord:
     clock_jump_s: float | None = None
     host_load: Mapping[str, Any] | None = None
     findings: Sequence[Mapping[str, Any]] | None = None
+    probing_s: float | None = None
     tier_runs: Sequence[TierRunRecord] = ()
     link_probes: Sequence[LinkProbeRecord] = ()
     samples: Sequence[SampleRecord] = ()

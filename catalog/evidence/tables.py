@@ -176,6 +176,7 @@ class Measurement(EvidenceTable, table=True):
     clock_jump_s: float | None = None
     host_load: dict[str, Any] | None = _optional_json()
     findings: list[dict[str, Any]] | None = _optional_json()
+    probing_s: float | None = None
 
 
 class TierRun(EvidenceTable, table=True):

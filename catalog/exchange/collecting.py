@@ -38,6 +38,7 @@ from catalog.exchange.document import (
     StrategyEntry,
     TierRunEntry,
 )
+from catalog.exchange.neutral import neutral
 from catalog.exchange.packing import ids_name, pack_bits
 from catalog.exchange.text import problems_of
 
@@ -165,7 +166,7 @@ class _Collecting:
             for row in self._of_subjects(Measurement)
         ]
         names = ("environment", "subject", "operator", "placement", "latency_key", "round", "started_at")
-        return sorted(entries, key=lambda each: [getattr(each, name) for name in names])
+        return sorted(map(neutral, entries), key=lambda each: [getattr(each, name) for name in names])
 
     def _children(self, table: type[SQLModel], kind: type[EntryT]) -> dict[int, list[EntryT]]:
         grouped: dict[int, list[EntryT]] = defaultdict(list)

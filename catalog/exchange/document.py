@@ -246,6 +246,7 @@ class MeasurementEntry(Entry):
     clock_jump_s: float | None = None
     host_load: Json | None = None
     findings: list[Json] | None = None
+    probing_s: Quantity | None = None
     tier_runs: list[TierRunEntry] = []
     link_probes: list[LinkProbeEntry] = []
     samples: SampleColumns | None = None

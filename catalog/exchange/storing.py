@@ -17,6 +17,7 @@ from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, St
 from catalog.evidence.writing import record_accuracy, record_measurement
 from catalog.exchange.collecting import collect
 from catalog.exchange.document import AccuracyEntry, Document, Entry, MeasurementEntry, StrategyEntry
+from catalog.exchange.neutral import neutral
 from catalog.exchange.unpacking import accuracy_record, measurement_record
 
 PREFIX = "imported:"
@@ -96,7 +97,8 @@ def _as_imported(document: Document) -> Document:
         ]
 
     sections = ("environments", "artifacts", "strategies", "measurements", "accuracies")
-    return document.model_copy(update={name: renamed(getattr(document, name)) for name in sections})
+    imported = document.model_copy(update={name: renamed(getattr(document, name)) for name in sections})
+    return imported.model_copy(update={"measurements": list(map(neutral, imported.measurements))})
 
 
 class _Storing:

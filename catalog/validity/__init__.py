@@ -3,6 +3,18 @@
 from catalog.validity.finding import Finding, reason, worst
 from catalog.validity.rounds import judge_rounds
 from catalog.validity.rules import judge_measurement
+from catalog.validity.strangers import strangers, without_names, without_names_in
 from catalog.validity.thresholds import DEFAULTS, Thresholds
 
-__all__ = ["DEFAULTS", "Finding", "Thresholds", "judge_measurement", "judge_rounds", "reason", "worst"]
+__all__ = [
+    "DEFAULTS",
+    "Finding",
+    "Thresholds",
+    "judge_measurement",
+    "judge_rounds",
+    "reason",
+    "strangers",
+    "without_names",
+    "without_names_in",
+    "worst",
+]

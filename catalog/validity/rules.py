@@ -7,6 +7,7 @@ from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, TierRun
 from catalog.statistics.refusal import inputs_needed
 from catalog.validity.finding import Finding
 from catalog.validity.passes import outliers_pct, warmup_slowdown
+from catalog.validity.strangers import strangers
 from catalog.validity.thresholds import DEFAULTS, Thresholds
 
 _AGAIN = "measure again (`runner fill-catalog`)"
@@ -119,7 +120,7 @@ def _waiting(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]
         much = 100 * waited_s / record.window_s > limits.waited_least_pct
         advice = f"stop other work on this host, then {_AGAIN}"
         found = _doubt("waiting for a CPU", run.tier, share, limits.waited_pct, advice)
-        found = replace(found, note=_strangers(record))
+        found = replace(found, note=strangers(record.host_load))
         yield found if much else replace(found, verdict="VALID")
 
 
@@ -129,7 +130,7 @@ def _host(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
         return
     others, steal = (100 * load[name] / load["cpus"] for name in ("other_cpus", "steal_cpus"))
     advice = f"stop other work on this host, then {_AGAIN}"
-    yield replace(_doubt("host load", "", others, limits.others_pct, advice), note=_strangers(record))
+    yield replace(_doubt("host load", "", others, limits.others_pct, advice), note=strangers(record.host_load))
     advice = f"the hypervisor gave this machine's CPUs to others: use a dedicated one, or {_AGAIN}"
     yield _doubt("steal", "", steal, limits.steal_pct, advice)
 
@@ -194,10 +195,4 @@ def _link(probe: LinkProbeRecord) -> str:
 
 
 def _rate(bit_per_s: float) -> str:
-    return f"{bit_per_s / 1e6:.4g} Mbit/s"
-
-
-def _strangers(record: MeasurementRecord) -> str:
-    """Which processes were busy meanwhile, if that is known."""
-    others = (record.host_load or {}).get("others") or []
-    return ", ".join(f"{each['name']} {each['pid']}: {each['cpus']:.2f} CPUs" for each in others)
+    return f"{bit_per_s / 1e6:.4g} Mbit/s" if bit_per_s < 1e9 else f"{bit_per_s / 1e9:.4g} Gbit/s"

@@ -97,6 +97,8 @@ def _run(
         with Progress(err, 1.0) as progress, StopRequest(progress).listening() as stop:
             filler = Filler(setups, database, selection.launcher, environment_id, progress)
             keyed = measure_aliases(filler, one, stop, names=names)
+        if left_out := names - len(keyed):
+            err.print(f"{left_out} name(s) left out: a round of theirs stayed INVALID")
         return compare_aliases(database, keyed, percentile=percentile)
 
 
@@ -121,7 +123,7 @@ def _judgement(result: AaResult) -> Text:
         return Text(f"the deciding analysis holds its level (up to {result.allowed} pairs by chance); {medians}")
     return Text(
         f"the deciding analysis calls more than {result.allowed} pairs different, which chance does not explain: "
-        f"names differ on this host ({medians}). Look at `runner verify`, measure on a quieter host, or add rounds"
+        f"names differ on this host ({medians}). Look at the verdicts above, measure on a quieter host, or add rounds"
     )
 
 

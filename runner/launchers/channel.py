@@ -1,4 +1,4 @@
-"""The control channel to a tier: JSON lines, one command at a time, each with a deadline.
+"""The control channel to a tier: JSON lines, one command at a time, each with a deadline and the tier's own token.
 
 A thread of its own drains the tier's answers, so that a tier never blocks on a full pipe. When the answers end, the
 tier is dead: `obituary` says of what, and every waiting or later call raises.
@@ -6,6 +6,7 @@ tier is dead: `obituary` says of what, and every waiting or later call raises.
 
 import json
 import queue
+import secrets
 import signal
 import threading
 import time
@@ -52,6 +53,7 @@ class ControlChannel:
         self._obituary = obituary
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._next_id = 0
+        self._token = secrets.token_hex(16)
         self._reader = threading.Thread(target=self._drain, args=(lines,), name=f"tier-{tier}", daemon=True)
         self._reader.start()
 
@@ -81,16 +83,14 @@ class ControlChannel:
         if message.get("event") != "ready":
             shown = json.dumps(message)[:_LONGEST_LINE_SHOWN]
             raise LaunchError(f"tier {self._tier!r} said {shown} instead of being ready", tier=self._tier)
+        self._write({"token": self._token})
         return message
 
     def call(self, command: Mapping[str, Any], *, on_event: EventCallback | None, deadline_s: float) -> dict[str, Any]:
         """Send one command and wait for its answer."""
         self._next_id += 1
         deadline = time.monotonic() + deadline_s
-        try:
-            self._send(json.dumps({"id": self._next_id, **command}).encode() + b"\n")
-        except OSError as error:
-            raise self._died() from error
+        self._write({"id": self._next_id, "token": self._token, **command})
         while True:
             message = self._receive(deadline)
             if message.get("id") != self._next_id:
@@ -104,6 +104,12 @@ class ControlChannel:
             else:
                 error_info = message.get("error") or {}
                 raise TierCallError(self._tier, error_info.get("type", "Error"), error_info.get("message", ""))
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._send(json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            raise self._died() from error
 
     def join(self, timeout_s: float) -> None:
         """Wait until the answers have ended, so that their stream can be closed."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from runner.errors import EngineUnavailableError, LaunchError
+from runner.errors import EngineUnavailableError, LaunchError, TierCallError
 from runner.image import ImageBuilder, TierImage
 from runner.launchers.base import (
     Deployment,
@@ -36,6 +36,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _PORT = 8000
+_LISTENING = ("--port", str(_PORT), "--host", "0.0.0.0", "--token")
 _READY_S = 60.0
 _DEATH_S = 2.0
 _LABEL = "tierwise=1"
@@ -134,11 +135,11 @@ class DockerLauncher:
 
     def prepare(self) -> None:
         """Build the tier image if the engine does not have it."""
-        self._tier_image()
+        self.image()
 
     def delay_refusal(self) -> str | None:
         """Whether the engine's kernel has netem is found out by using it."""
-        return netem_refusal(self._engine, image=self._tier_image().tag, labels=launch_labels())
+        return netem_refusal(self._engine, image=self.image().tag, labels=launch_labels())
 
     @contextmanager
     def launch(
@@ -147,13 +148,15 @@ class DockerLauncher:
         """Fresh containers, ready to be called, on shaped links."""
         check_links(tiers, links)
         self._check_engine(tiers)
-        run = _Run(self._engine, self._tier_image().tag, links)
+        run = _Run(self._engine, self.image().tag, links)
         try:
             run.make_volumes(mounts)
             run.make_networks()
             started = run.start(tiers, mounts)
             base_urls = {(link.upstream, link.downstream): f"http://{link.downstream}:{_PORT}" for link in links}
             yield DockerDeployment(started, tuple(links), base_urls, describe_shaping=run.describe_shaping)
+        except TierCallError as error:
+            raise _explained(error, run.full_tiers()) from error
         finally:
             run.remove()
 
@@ -161,12 +164,13 @@ class DockerLauncher:
         """Remove by label what dead runners left; with `volumes`, cached models and inputs too."""
         engine = self._engine
         containers = [item["Id"] for item in engine.list_containers(_LABEL) if _is_abandoned(item)]
-        _in_parallel(engine.remove_container, containers)
+        removed = sum(_in_parallel(_unless_refused(engine.remove_container), containers))
         networks = [item["Id"] for item in engine.list_networks(_LABEL) if _is_abandoned(item)]
-        _in_parallel(engine.remove_network, networks)
-        return len(containers) + len(networks) + remove_volumes(engine, all_of_them=volumes)
+        removed += sum(_in_parallel(_unless_refused(engine.remove_network), networks))
+        return removed + remove_volumes(engine, all_of_them=volumes)
 
-    def _tier_image(self) -> TierImage:
+    def image(self) -> TierImage:
+        """What tiers run from; built if the engine does not have it."""
         if self._image is None:
             self._image = self._builder.ensure()
         return self._image
@@ -223,7 +227,7 @@ class _Run:
         period_us = max(_PERIOD_US, round(_SMALLEST_QUOTA_US / limits.cpus))
         return ContainerSpec(
             image=self._image,
-            command=["python", "-m", "tierserver", "--name", limits.name, "--port", str(_PORT), "--host", "0.0.0.0"],
+            command=["python", "-m", "tierserver", "--name", limits.name, *_LISTENING],
             name=f"tierwise-{self._id}-{limits.name}",
             labels=self._labels,
             network_mode=self._network(links[0]) if links else "none",
@@ -256,6 +260,18 @@ class _Run:
             labels=self._labels,
         )
 
+    def full_tiers(self) -> list[str]:
+        """Each tier whose memory is full, and what to do; empty where the engine does not tell."""
+        found: list[str] = []
+        for name, tier in self._tiers.items():
+            try:
+                use = self._engine.memory(tier.container)
+            except LaunchError:
+                return found
+            if use is not None and use.is_full:
+                found.append(f"the memory of tier {name!r} is full ({use}): raise its `memory`, or use a smaller model")
+        return found
+
     def remove(self) -> None:
         """Kill and remove everything; an engine that is gone is only reported, its leftovers are for `clean`."""
         for tier in self._tiers.values():
@@ -279,6 +295,12 @@ def launch_labels() -> dict[str, str]:
     return {"tierwise": "1", OWNER_LABEL: str(Owner.current()), _CREATED_LABEL: str(int(time.time()))}
 
 
+def _explained(error: TierCallError, causes: Sequence[str]) -> TierCallError:
+    """The same error, with what its tiers' state tells about why."""
+    message = "; ".join([error.message, *causes])
+    return TierCallError(error.tier, error.type, message, log_tail=error.log_tail)
+
+
 def _sent_by(tier: str, link: LinkLimits) -> int:
     """The rate at which this end of a link may send."""
     return link.up_bit_per_s if tier == link.upstream else link.down_bit_per_s
@@ -293,6 +315,22 @@ def _is_abandoned(item: Mapping[str, Any]) -> bool:
     if owner.is_elsewhere:
         return time.time() - float(labels.get(_CREATED_LABEL, 0)) > _ABANDONED_S
     return not owner.is_alive
+
+
+def _unless_refused(remove: Callable[[str], None]) -> Callable[[str], bool]:
+    """Whether it was removed: another runner may be removing it, and what is left is there for the next one."""
+
+    def attempt(name: str) -> bool:
+        try:
+            remove(name)
+        except EngineUnavailableError:
+            raise
+        except LaunchError as error:
+            logger.debug("left for the next runner: %s", error)
+            return False
+        return True
+
+    return attempt
 
 
 def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:

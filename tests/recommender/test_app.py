@@ -47,6 +47,8 @@ def test_feasible_question_names_strategy_evidence_and_next_best(client: Any, fi
         "rounds": 3,
         "inputs": 30,
         "samples": 90,
+        "predicted": False,
+        "predicted_from": None,
     }
     assert best["accuracy"] == {
         "metric": "top1",

@@ -18,7 +18,7 @@ from catalog.evidence.measured import StoredMeasurement, stored_measurements
 from runner import environment
 from runner.artifacts import ArtifactStore
 from runner.fill import Filler, StopRequest
-from runner.launchers import Launcher, Selection, select_launcher
+from runner.launchers import Selection, select_launcher
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.plan import Session, make_plan
@@ -126,9 +126,7 @@ def hogs() -> Iterator[Callable[[], None]]:
 def unshape() -> None:
     """Remove what shapes the links of every tier that this process launched, as root of their network could."""
     engine = Engine.connect()
-    launcher: Launcher = DockerLauncher(engine)
-    assert isinstance(launcher, DockerLauncher)
-    image = launcher._tier_image().tag
+    image = DockerLauncher(engine).image().tag
     running = [item["Id"] for item in engine.list_containers("tierwise=1") if _ours(item)]
     assert len(running) == 2
     for container in running:

@@ -282,3 +282,26 @@ def test_a_neighbour_that_restarts_is_found_again(edge, tiers, ask, start, part,
     assert ask("GET", "/tiers/cloud/v2")[0] == 502
     with start("--name", "cloud", "--port", port):
         assert ask("GET", "/tiers/cloud/v2")[0] == 200
+
+
+def test_with_a_token_only_who_started_the_tier_commands_it(start, part):
+    with start("--name", "guarded", "--port", "0", "--token") as tier:
+        say(tier, {"token": "secret"})
+        for wrong in ({}, {"token": ""}, {"token": None}, {"token": "secreT"}, {"token": ["secret"]}, {"token": "é"}):
+            say(tier, {"id": 5, "cmd": "stats", **wrong})
+            answer = json.loads(tier.process.stdout.readline())
+            assert (answer["id"], answer["ok"], answer["error"]["type"]) == (None, False, "CommandError")
+        say(tier, {"id": 6, "cmd": "stats", "token": "secret"})
+        assert json.loads(tier.process.stdout.readline())["ok"]
+
+
+def test_a_tier_that_is_to_have_a_token_and_gets_none_ends(start):
+    with start("--name", "guarded", "--port", "0", "--token") as tier:
+        say(tier, {"id": 1, "cmd": "stats"})
+        assert tier.process.wait(10) == 0
+        assert tier.process.stdout.read() == ""
+
+
+def say(tier, line):
+    tier.process.stdin.write(json.dumps(line) + "\n")
+    tier.process.stdin.flush()

@@ -1,5 +1,6 @@
 """From the evidence to what a report shows: one environment at a time, never mixed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from sqlmodel import Session
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence import store
 from catalog.evidence.breakdown import Breakdown, mean_breakdowns
+from catalog.validity import without_names_in
 from runner.errors import RunnerError
 
 _LINKS = """
@@ -19,7 +21,7 @@ FROM link_check WHERE environment = :environment AND verdict <> 'INVALID'
 GROUP BY link, direction, declared_bit_per_s ORDER BY link, direction DESC
 """
 _VERDICTS = """
-SELECT subject, operator, placement, round, status, verdict, reason FROM measurement
+SELECT subject, operator, placement, round, status, verdict, reason, host_load FROM measurement
 WHERE environment_id = :environment AND latency_key IN (SELECT latency_key FROM strategy WHERE declared)
 ORDER BY subject, operator, placement, round, id
 """
@@ -142,7 +144,7 @@ def _report(
         costs=tuple(row for row in costs if row["environment"] == environment.key),
         links=_rows(session, _LINKS, environment=environment.key),
         verdicts=tuple(
-            row for row in _rows(session, _VERDICTS, environment=environment.id) if row["subject"] in subjects
+            _unnamed(row) for row in _rows(session, _VERDICTS, environment=environment.id) if row["subject"] in subjects
         ),
         tiers=_rows(session, _TIERS, environment=environment.id),
     )
@@ -150,3 +152,10 @@ def _report(
 
 def _rows(session: Session, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:
     return tuple(dict(row) for row in session.execute(text(query), values).mappings())
+
+
+def _unnamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report is handed on: its reasons do not name what else ran on the machine."""
+    load = row["host_load"]
+    load = json.loads(load) if isinstance(load, str) else load  # SQLite keeps JSON as text
+    return {**row, "reason": row["reason"] and without_names_in(row["reason"], load)}

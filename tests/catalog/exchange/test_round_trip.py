@@ -67,6 +67,49 @@ def test_every_attempt_and_every_item_comes_along(rich: Database, other: Databas
     assert next(iter(second.files)).details == {"environments": {"env": "measured", "docker": "measured"}}
 
 
+def test_an_export_names_no_process_of_the_host_and_the_database_goes_on_to(
+    rich: Database, other: Database, make: Any, tmp_path: Path
+) -> None:
+    load = {"cpus": 2, "other_cpus": 1.25, "others": [{"name": "payroll", "pid": 7, "cpus": 1.25}], "steal_cpus": 0.0}
+    doubted = {"rule": "host load", "note": "payroll 7: 1.25 CPUs", "verdict": "DOUBTFUL"}
+    with rich.session() as session:
+        where = store.upsert_environment(session, make.environment())
+        record = make.measurement(
+            where, "identity", "edge", 9, verdict="DOUBTFUL", reason="62.5 % (payroll 7: 1.25 CPUs)"
+        )
+        store.record_measurement(session, replace(record, host_load=load, findings=[doubted]))
+        session.commit()
+    file = written(rich, tmp_path / "all.json")
+    assert "payroll" not in file.read_text()
+    import_files(other, [file])
+    (known,) = [each for each in exported(other).measurements if each.round == 9]
+    assert known.reason == "62.5 % (1 other process: 1.25 CPUs)"
+    assert known.host_load == load | {"others": [{"cpus": 1.25}]}
+    assert [each["note"] for each in known.findings or ()] == ["1 other process: 1.25 CPUs"]
+    with rich.session() as session:
+        kept = session.execute(text("SELECT reason FROM measurement WHERE round = 9")).scalar_one()
+    assert kept == "62.5 % (payroll 7: 1.25 CPUs)"
+
+
+def test_an_older_export_that_names_processes_is_imported_without_the_names(
+    rich: Database, other: Database, make: Any, tmp_path: Path
+) -> None:
+    """Also a second time, and where the rest of the form is nothing the runner would write."""
+    document = exported(rich)
+    loads = [{"others": [{"name": "payroll", "pid": 7, "cpus": 1.0}]}, {"others": 5}, {"others": [{"name": "x"}, 3]}]
+    changed = [
+        each.model_copy(update={"host_load": load}) for each, load in zip(document.measurements, loads, strict=False)
+    ]
+    several = [*changed, *document.measurements[len(changed) :]]
+    for name in ("old.json", "again.json"):
+        content = document_bytes(document.model_copy(update={"measurements": several}))
+        (tmp_path / name).write_bytes(content + b"\n" * (name == "again.json"))
+        import_files(other, [tmp_path / name])
+    with other.session() as session:
+        kept = session.execute(text("SELECT host_load FROM measurement WHERE host_load IS NOT NULL")).scalars().all()
+    assert not [each for each in kept if "payroll" in str(each)]
+
+
 def test_the_same_file_again_changes_nothing_compressed_or_not(rich: Database, other: Database, tmp_path: Path) -> None:
     files = [written(rich, tmp_path / name) for name in ("all.json", "all.json.gz")]
     import_files(other, [files[0]])

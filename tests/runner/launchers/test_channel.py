@@ -15,8 +15,10 @@ from runner.launchers.channel import ControlChannel, Obituary
 STUB = """
 import json, sys, time
 print(json.dumps({"event": "ready", "port": 1}), flush=True)
+token = json.loads(sys.stdin.readline())["token"]
 for line in sys.stdin:
     command = json.loads(line)
+    assert command["token"] == token
     answer = {"id": command["id"], "ok": True, "result": {"said": command["cmd"]}}
     if command["cmd"] == "events":
         for n in range(3):

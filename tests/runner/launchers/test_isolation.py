@@ -16,7 +16,7 @@ pytestmark = pytest.mark.docker
 
 # Runs in the tier's own container as the tier's own user; each attempt says `done` or how it failed.
 ATTEMPTS = """
-import ctypes, errno, json, os, shutil, socket, subprocess, sys, threading, urllib.error, urllib.request
+import ctypes, errno, json, os, shutil, socket, subprocess, sys, threading, time, urllib.error, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,6 +61,14 @@ def resolve():
         if not answers:
             raise OSError(errno.EHOSTUNREACH, "no answer")
 
+def command():  # its user may write to its standard input; what it then relays says whether it obeyed
+    order = {"id": 1, "cmd": "load", "parts": [], "routes": {"elsewhere": "http://edge:8000"}}
+    with open("/proc/1/fd/0", "w") as stdin:
+        for token in ({}, {"token": "0" * 32}, {"token": None}):
+            stdin.write(json.dumps(order | token) + chr(10))
+    time.sleep(0.5)
+    urllib.request.urlopen("http://127.0.0.1:8000/tiers/elsewhere/v2")
+
 def load():
     url = "http://127.0.0.1:8000/v2/repository/models/net/load"
     urllib.request.urlopen(urllib.request.Request(url, data=b"{}", method="POST"))
@@ -84,6 +92,7 @@ attempts = {
     "change the hostname": lambda: socket.sethostname("other"),
     "run what it wrote": run_from_tmp,
     "load a model over the network": load,
+    "command the tier over its standard input": command,
     "resolve a foreign name": resolve,
 }
 outside = [tuple(each) for each in json.loads(sys.argv[1])]
@@ -156,6 +165,7 @@ def test_nothing_that_was_tried_succeeds(seen: dict[str, Any]) -> None:
     succeeded = [name for name, outcome in seen["attempts"].items() if outcome == "done"]
     assert not succeeded and seen["attempts"]["write to a mount"] == "EROFS", seen["attempts"]
     assert seen["attempts"]["load a model over the network"] == "404"
+    assert seen["attempts"]["command the tier over its standard input"] == "404"
     assert seen["model"] == "weights"
 
 

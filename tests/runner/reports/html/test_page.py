@@ -177,3 +177,17 @@ def test_doubts_are_told_before_any_finding(filling: Any, made: Any, read_page: 
     said = read_page(page_of(filling.database)).text
     assert "2 of the 4 measurements are DOUBTFUL; the reasons are at the end. RQ1" in said
     assert "net/identity@edge round 1 DOUBTFUL noise" in said
+
+
+def test_a_report_names_no_other_process_of_the_host(studied: Path, tmp_path: Path) -> None:
+    """It is handed on; who looks for the process asks the database on that host."""
+    copy = tmp_path / "doubted.db"
+    copy.write_bytes(studied.read_bytes())
+    load = '{"others": [{"name": "payroll", "pid": 7, "cpus": 1.5}]}'
+    doubted = "UPDATE measurement SET verdict = 'DOUBTFUL', reason = '75 % (payroll 7: 1.50 CPUs)', host_load = ?"
+    with open_database(copy) as database:
+        with database.session() as session:
+            session.connection().exec_driver_sql(f"{doubted} WHERE id = 1", (load,))
+            session.commit()
+        told = page_of(database)
+    assert "75 % (1 other process: 1.50 CPUs)" in told and "payroll" not in told

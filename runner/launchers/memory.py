@@ -1,0 +1,53 @@
+"""How full a container's memory is, from the engine's counters of cgroup v1 or v2.
+
+A tier whose memory is nearly full is not always killed: the kernel first takes the pages of its program and its model
+away, and reads them from disk again when they are needed. Such a tier lives, and takes minutes for what takes
+milliseconds; that it does not answer says nothing of why.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# What cannot be given back: memory that is full of it has no room for the program's own pages.
+_FULL = 0.9
+# A tier that is starting reads some hundred pages from disk.
+_MANY_FAULTS = 1000
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Of a container, now: bytes it holds, and of these what no page cache is; since its start, what came of it.
+
+    `limit_hits` is None where the engine does not tell (cgroup v2).
+    """
+
+    limit_bytes: int
+    held_bytes: int
+    anonymous_bytes: int
+    major_faults: int
+    limit_hits: int | None = None
+
+    @classmethod
+    def from_stats(cls, stats: Mapping[str, Any]) -> "MemoryUse | None":
+        """From the engine's `memory_stats`; None where it counts nothing."""
+        detail = stats.get("stats") or {}
+        if not stats.get("limit") or "usage" not in stats:
+            return None
+        first = "total_rss" in detail or "rss" in detail  # cgroup v1
+        anonymous = detail.get("total_rss", detail.get("rss", 0)) if first else detail.get("anon", 0)
+        faults = detail.get("total_pgmajfault", detail.get("pgmajfault", 0))
+        hits = stats.get("failcnt", 0) if first else None
+        return cls(int(stats["limit"]), int(stats["usage"]), int(anonymous), int(faults), hits)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it explains that a tier is slow: nothing left to give back, or pages that come and go."""
+        if self.anonymous_bytes >= _FULL * self.limit_bytes:
+            return True
+        return self.held_bytes >= _FULL * self.limit_bytes and self.major_faults >= _MANY_FAULTS
+
+    def __str__(self) -> str:
+        held, limit = self.held_bytes / 2**20, self.limit_bytes / 2**20
+        hits = "" if self.limit_hits is None else f", {self.limit_hits} hits of the limit"
+        return f"{held:.0f} of {limit:.0f} MiB in use{hits}, {self.major_faults} pages read again from disk"
