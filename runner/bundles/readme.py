@@ -46,8 +46,9 @@ def _promise(manifest: Manifest) -> str:
     if latency["low_s"] is not None and latency["high_s"] is not None:
         interval = f" (95 % interval {duration(latency['low_s'])} to {duration(latency['high_s'])})"
     where = f"{it.cpu_model}, launcher {it.launcher}" + ("" if it.scale == "1" else f", emulated at {it.scale}")
+    known_by = "Predicted" if latency["predicted"] else "Measured"
     return (
-        f"Measured {percentile_name(latency['percentile'])}: {duration(latency['percentile_s'])}{interval}; "
+        f"{known_by} {percentile_name(latency['percentile'])}: {duration(latency['percentile_s'])}{interval}; "
         f"{manifest.conditions}; on {where}, until {it.measured_at}."
     )
 

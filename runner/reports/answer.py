@@ -9,8 +9,8 @@ from rich.text import Text
 
 from recommender.schemas import BudgetsOut, RecommendationOut, RecommendResponse
 from recommender.wording import duration, percentile_name
-from runner.reports.answer_table import answer_table, interval
-from runner.reports.units import size
+from runner.reports.answer_table import PREDICTED, answer_table, interval
+from runner.reports.units import rate, size
 
 _NARROWEST, _WIDEST = 72, 140
 # A note that is longer than so many lines is cut; --verbose has the whole of it.
@@ -49,7 +49,7 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
             body.append(f"\n{_sentence(each)}", style="bold")
     return Panel(
         body,
-        title=Text(f"{answer.subject}: {_asked(answer.budgets)}"),
+        title=Text(f"{answer.subject}: {_asked(answer)}"),
         title_align="left",
         subtitle=Text(_where(answer)),
         subtitle_align="left",
@@ -61,7 +61,8 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
 def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
     """Latency with its interval, accuracy, joint confidence, and what it costs: a line each."""
     latency, known = best.latency, best.accuracy
-    measured = f"{percentile_name(latency.percentile)} {duration(latency.percentile_s)}"
+    known_by = "predicted " if latency.predicted else ""
+    measured = f"{known_by}{percentile_name(latency.percentile)} {duration(latency.percentile_s)}"
     between = "no interval, the evidence is too thin" if latency.low_s is None else f"95 % interval {interval(best)}"
     yield f"{measured} ({between}; {latency.rounds} rounds of {latency.inputs} inputs)"
     if known is not None:
@@ -89,6 +90,8 @@ def _relaxations(answer: RecommendResponse) -> Iterator[str]:
 
 
 def _notes(answer: RecommendResponse) -> Iterator[str]:
+    if answer.links:
+        yield f"{PREDICTED} before a latency: predicted for the asked links, not measured"
     yield from answer.warnings
     unproven = next((each for each in answer.undecided if each.kind == "unproven"), None)
     if unproven is not None:
@@ -129,14 +132,16 @@ def _bullets(notes: Sequence[str], width: int, *, whole: bool) -> RenderableType
     return grid
 
 
-def _asked(budgets: BudgetsOut) -> str:
+def _asked(answer: RecommendResponse) -> str:
+    budgets = answer.budgets
     limits = [f"{percentile_name(each.percentile)} <= {duration(each.max_s)}" for each in budgets.latency]
     if budgets.min_accuracy_pct is not None:
         limits.append(f"accuracy >= {budgets.min_accuracy_pct:g} %")
     if budgets.max_accuracy_drop_pp is not None:
         limits.append(f"drop <= {budgets.max_accuracy_drop_pp:g} pp")
     named = f"SLO {budgets.slo} ({', '.join(limits)})" if budgets.slo else ", ".join(limits) or "no budget"
-    return f"{named}; best {budgets.objective}"
+    links = "".join(f"; {each.link} at {rate(each.bit_per_s)}" for each in answer.links)
+    return f"{named}; best {budgets.objective}{links}"
 
 
 def _where(answer: RecommendResponse) -> str:

@@ -21,6 +21,8 @@ from runner.reports.units import size
 # From these widths on there is room for one more kind of figure.
 _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 116, 126
 _NAME_WIDTH = 30
+# Before a latency that was not measured.
+PREDICTED = "~"
 # So many of each kind; --verbose has all.
 _SHOWN = 6
 _GAPS = {
@@ -122,12 +124,12 @@ def _figures(each: StrategyOut, headings: list[str], metric: str) -> Iterator[st
     known = each.accuracy
     drop = "–" if known is None or known.drop_pp is None else f"{known.drop_pp:.2f}"
     figures = {
-        headings[0]: duration(each.latency.percentile_s),
+        headings[0]: f"{PREDICTED if each.latency.predicted else ''}{duration(each.latency.percentile_s)}",
         "95 % interval": interval(each),
         "drop pp": drop,
         "size": "–" if each.size_bytes is None else size(each.size_bytes),
         "sent": "–" if each.sent_bytes is None else size(round(each.sent_bytes)),
-        "median": duration(each.latency.median_s),
+        "median": f"{PREDICTED if each.latency.predicted else ''}{duration(each.latency.median_s)}",
         metric: "–" if known is None else f"{known.accuracy_pct:.2f} %",
     }
     yield from (figures[heading] for heading in headings)

@@ -8,7 +8,7 @@ from rich.text import Text
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from recommender.wording import duration, percentile_name
 from runner.reports.answer import confidence
-from runner.reports.answer_table import shortfall
+from runner.reports.answer_table import PREDICTED, shortfall
 
 
 def slo_table(rows: Sequence[tuple[str, str, RecommendResponse | None, str | None]]) -> Table:
@@ -43,7 +43,8 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
 
 
 def _latency(each: StrategyOut) -> Text:
-    return Text(f"{percentile_name(each.latency.percentile)} {duration(each.latency.percentile_s)}")
+    known_by = PREDICTED if each.latency.predicted else ""
+    return Text(f"{percentile_name(each.latency.percentile)} {known_by}{duration(each.latency.percentile_s)}")
 
 
 def _confidence(best: RecommendationOut) -> Text:

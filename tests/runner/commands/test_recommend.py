@@ -43,6 +43,7 @@ def test_every_field_of_the_request_has_an_option() -> None:
                 "launcher": "docker",
             },
         ),
+        (("--link", "mobile-edge=50mbit"), {"links": {"mobile-edge": "50mbit"}}),
         (("--slo", "interactive", "--confidence", "0.9"), {"slo": "interactive", "confidence": 0.9}),
         (
             ("--max-latency", "1ms", "--equivalent-within", "10%", "--objective", "size"),

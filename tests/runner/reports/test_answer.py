@@ -21,6 +21,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "missed": {"max_latency_s": 0.001, "min_accuracy_pct": 99.0},
     "thin": {"max_latency_s": 0.1, "latency_percentile": 99.0},
     "slo": {"slo": "interactive"},
+    "elsewhere": {"links": {"edge-cloud": "100mbit"}},
 }
 STRATEGIES = ("quantized@edge", "identity@edge", "identity@cloud", "quantized_early_exit_partition@mobile-edge")
 
@@ -63,6 +64,16 @@ def test_what_does_not_hold_is_told_with_each_shortfall(answers: Callable[[str],
     text = shown(answers("missed"), 140)
     assert "no recommendation" in text and "latency +12.1 ms, top1 -5.30 pp" in text
     assert "too few inputs" in shown(answers("thin"), 80)
+
+
+def test_what_was_predicted_does_not_pass_for_measured(answers: Callable[[str], RecommendResponse]) -> None:
+    text = shown(answers("elsewhere"), 140)
+    (cloud,) = [line for line in text.splitlines() if "identity on cloud" in line and "ms" in line]
+    (edge,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
+    assert cloud.count("~") == 2 and "~" not in edge
+    assert "edge-cloud at 100 Mbit/s" in text.splitlines()[0]
+    assert "predicted for the asked links, not measured" in text
+    assert "~" not in shown(answers("met"), 140)
 
 
 def test_long_notes_are_cut_and_whole_on_request(answers: Callable[[str], RecommendResponse]) -> None:
