@@ -94,6 +94,10 @@ class ArtifactStore:
             return None
         return Artifact(key, directory, files, content["reason"], content["details"])
 
+    def discard(self, key: str) -> None:
+        """Forget an artifact whose bytes are not what they should be, so that it is built anew."""
+        shutil.rmtree(self._root / key, ignore_errors=True)
+
     def build(
         self,
         key: str,

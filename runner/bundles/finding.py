@@ -67,6 +67,8 @@ def measured_artifact(measured: Measured, subject: Subject, artifacts: ArtifactS
     found = artifacts.find(measured.row.artifact_key.removeprefix(PREFIX))
     if found is not None and _sha256(found) == recorded:
         return found
+    if found is not None:
+        artifacts.discard(found.key)
     subject.prepare()
     _check_model(measured, subject, catalog)
     built = _rebuilt(measured, subject, artifacts)
