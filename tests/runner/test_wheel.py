@@ -92,7 +92,8 @@ def test_from_it_alone_an_empty_folder_is_planned_and_asked(unpacked: Path, tmp_
         unpacked,
         tmp_path,
         "from starlette.testclient import TestClient; from recommender.app import create_app; "
-        "client = TestClient(create_app()); print(client.get('/').status_code, client.get('/healthz').status_code)",
+        "client = TestClient(create_app(), base_url='http://127.0.0.1'); "
+        "print(client.get('/').status_code, client.get('/healthz').status_code)",
     )
     assert asked.stdout.split()[0] == "200", asked.stderr
     assert {path.name for path in tmp_path.iterdir()} >= {"strategies.yaml", "strategies.schema.json", "tierwise.db"}
