@@ -8,7 +8,7 @@ input + rest are known in closed form. Prints the tables of docs/statistics.md.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -19,7 +19,9 @@ from scipy import stats
 
 from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
 from catalog.statistics.drops import hit_drop
+from catalog.statistics.estimate import LogEstimate
 from catalog.statistics.intervals import intervals_from
+from catalog.statistics.moderation import moderated
 from catalog.statistics.resampling import draw_inputs, resampled_log_percentiles
 from catalog.statistics.samples import Samples
 from catalog.statistics.verdicts import Verdict, judge, sidak
@@ -44,15 +46,21 @@ class Design:
         """Log latency at the percentile in a typical round."""
         return float(stats.exponnorm.ppf(percentile / 100, self.sd_input / self.sd_rest, -self.sd_input, self.sd_rest))
 
-    def draw(self, rng: np.random.Generator, *, log_offsets: Sequence[float] = (0.0,)) -> list[Samples]:
+    def draw(
+        self,
+        rng: np.random.Generator,
+        *,
+        log_offsets: Sequence[float] = (0.0,),
+        round_factors: Sequence[float] | None = None,
+    ) -> list[Samples]:
         """One study: strategies that differ by constant factors, on the same inputs in the same rounds."""
         shape = (self.rounds, self.inputs, self.repetitions)
         drift = self.sd_drift * rng.standard_normal(self.rounds)
         effects = self.sd_input * (rng.exponential(size=self.inputs) - 1)
         number, index, _ = (each.ravel() for each in np.indices(shape))
         study = []
-        for offset in log_offsets:
-            of_round = drift + self.sd_round * rng.standard_normal(self.rounds)
+        for offset, factor in zip(log_offsets, round_factors or [1.0] * len(log_offsets), strict=True):
+            of_round = drift + factor * self.sd_round * rng.standard_normal(self.rounds)
             rest = self.sd_rest * rng.standard_normal(shape)
             of_input = effects + self.sd_own * rng.standard_normal(self.inputs)
             latency = np.exp(offset + of_round[:, None, None] + of_input[None, :, None] + rest)
@@ -270,6 +278,111 @@ def drop_coverage(
     return DropCoverage(items, 100 * lost, 100 * gained, *(hits / repetitions))
 
 
+# How the standard deviations of the effects of (strategy, round) differ between the strategies of a subject.
+Spread = Callable[[int, np.random.Generator], NDArray[np.float64]]
+SPREADS: dict[str, Spread] = {
+    "all alike": lambda strategies, rng: np.ones(strategies),
+    "drawn, up to threefold": lambda strategies, rng: 3 ** rng.uniform(size=strategies),
+    "drawn, up to tenfold": lambda strategies, rng: 10 ** rng.uniform(size=strategies),
+    "one threefold": lambda strategies, rng: np.where(np.arange(strategies) < 1, 3.0, 1.0),
+    "one fivefold": lambda strategies, rng: np.where(np.arange(strategies) < 1, 5.0, 1.0),
+    "one tenfold": lambda strategies, rng: np.where(np.arange(strategies) < 1, 10.0, 1.0),
+    "a third fivefold": lambda strategies, rng: np.where(np.arange(strategies) < strategies // 3, 5.0, 1.0),
+    "half threefold": lambda strategies, rng: np.where(np.arange(strategies) < strategies // 2, 3.0, 1.0),
+    "half tenfold": lambda strategies, rng: np.where(np.arange(strategies) < strategies // 2, 10.0, 1.0),
+    "the faster the noisier": lambda strategies, rng: np.exp(-np.linspace(-1, 1, strategies)),
+}
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Share of studies in which the upper bounds of all strategies hold together, and their median margin."""
+
+    own: float
+    steadied: float
+    own_margin: float
+    steadied_margin: float
+
+
+def joint_bounds(studies: Iterable[Sequence[LogEstimate]], truths: Iterable[NDArray[np.float64]]) -> Joint:
+    """Each variance from its own rounds, and steadied by those of the other strategies."""
+    held, margins = [], []
+    for own, truth in zip(studies, truths, strict=True):
+        level = sidak(0.95, comparisons=len(own))
+        both = [[each.upper(level) for each in estimates] for estimates in (own, moderated(own))]
+        held.append([bool(np.all(np.array(bounds) >= truth)) for bounds in both])
+        margins.append(np.median(np.array(both) - [each.value for each in own], axis=1))
+    return Joint(*np.mean(held, axis=0).tolist(), *np.median(margins, axis=0).tolist())
+
+
+def joint_of_rounds(
+    spread: Spread, *, strategies: int, rounds: int, repetitions: int, rng: np.random.Generator
+) -> Joint:
+    """Rounds alone, drawn as normal: no variance from the inputs, whose guard would hide errors."""
+    studies, truths = [], []
+    for _ in range(repetitions):
+        truth = np.linspace(-1, 1, strategies)
+        drawn = truth[:, None] + 0.1 * spread(strategies, rng)[:, None] * rng.standard_normal((strategies, rounds))
+        variances = drawn.var(axis=1, ddof=1) / rounds
+        studies.append(
+            [
+                LogEstimate(value, variance, 0.0, rounds - 1, 1.0)
+                for value, variance in zip(drawn.mean(axis=1).tolist(), variances.tolist(), strict=True)
+            ]
+        )
+        truths.append(truth)
+    return joint_bounds(studies, truths)
+
+
+def joint_of_samples(
+    design: Design, percentile: float, spread: Spread, *, strategies: int, repetitions: int, rng: np.random.Generator
+) -> Joint:
+    """All of it: samples, draws of inputs, estimates."""
+    studies, truths = [], []
+    offsets = np.linspace(-1, 1, strategies)
+    for _ in range(repetitions):
+        study = design.draw(rng, log_offsets=offsets.tolist(), round_factors=spread(strategies, rng).tolist())
+        counts = draw_inputs(design.inputs, n_resamples=N_RESAMPLES, rng=rng)
+        found = [
+            intervals_from(
+                samples,
+                [percentile],
+                drawn=resampled_log_percentiles(samples, [percentile], counts=counts),
+                confidence_level=0.95,
+            )[0].estimate
+            for samples in study
+        ]
+        studies.append([each for each in found if each is not None])
+        truths.append(offsets + design.truth(percentile))
+    return joint_bounds(studies, truths)
+
+
+def print_joint(many: int, rng: np.random.Generator) -> None:
+    _print_joint_header()
+    for strategies, rounds in ((12, 3), (18, 3), (18, 5)):
+        for name, spread in SPREADS.items():
+            joint = joint_of_rounds(spread, strategies=strategies, rounds=rounds, repetitions=many, rng=rng)
+            print(f"| {rounds} | 0.1 / – / – | – | {strategies} | {name} | {_joint(joint)} |", flush=True)
+
+
+def print_joint_samples(many: int, rng: np.random.Generator) -> None:
+    _print_joint_header()
+    for design in (Design(3, 30, 0.05, 0.3, 0.05), Design(3, 30, 0.15, 0.1, 0.1), Design(5, 100, 0.15, 0.1, 0.1)):
+        for name in ("all alike", "drawn, up to tenfold", "one fivefold"):
+            joint = joint_of_samples(design, 90.0, SPREADS[name], strategies=12, repetitions=many, rng=rng)
+            print(f"| {design} | p90 | 12 | {name} | {_joint(joint)} |", flush=True)
+
+
+def _print_joint_header() -> None:
+    print("\n| rounds × inputs | sd round / input / rest | p | strategies | their rounds vary | own rounds: all hold "
+          "| steadied: all hold | own margin | steadied |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+
+
+def _joint(joint: Joint) -> str:
+    return f"{joint.own:.3f} | {joint.steadied:.3f} | {joint.own_margin:.3f} | {joint.steadied_margin:.3f}"
+
+
 def print_coverage(many: int, rng: np.random.Generator) -> None:
     print("| rounds × inputs | sd round / input / rest | p | interval | upper bound | width "
           "| bootstrap of both | with n − 1: interval | upper bound |")  # fmt: skip
@@ -362,7 +475,7 @@ def main() -> None:
     options = parser.parse_args()
     for name, table in _TABLES.items():
         if options.only in (None, name):
-            number = options.repetitions if name in ("coverage", "drops") else max(options.repetitions // 2, 1)
+            number = options.repetitions if name in ("coverage", "drops", "joint") else max(options.repetitions // 2, 1)
             table(number, np.random.default_rng(options.seed))
 
 
@@ -372,6 +485,8 @@ _TABLES = {
     "verdicts": print_verdicts,
     "settling": print_settling,
     "drops": print_drops,
+    "joint": print_joint,
+    "joint-samples": print_joint_samples,
 }
 
 if __name__ == "__main__":

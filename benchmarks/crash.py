@@ -1,43 +1,59 @@
 """Kill fills at random moments and look whether anything is lost: `python -m benchmarks.crash --kills 100`.
 
-Every kill is SIGKILL: of the runner, of one of its tiers, or, with `--engine-command`, of the Docker engine (which is
-then started again by that command; use it on a machine whose other containers nobody needs). After each one the
-database is checked and the fill goes on where it was; a fill that got through is compared with an undisturbed one and
-another begins. Exit code 1 when a committed measurement was lost or doubled, when a database is damaged, or when
-something is left behind.
+Every kill is SIGKILL: of the runner, of one of its tiers or links, or, with Docker, of the engine (which is then
+started again). A thread reads the database all the while, so that whatever was once visible must stay. After each kill
+the database is checked; after each fill that got through, its keys are compared with those of an undisturbed one and
+everything is looked for that a run could leave behind. Then another fill begins from nothing.
+
+Only what belongs to this run is counted and killed: its processes are known by an inherited variable, its tiers by
+their parent, and with Docker it has an engine of its own (`benchmarks.crash_engine`: Linux, root, dockerd). Exit code 1
+when anything was wrong.
 """
 
 import argparse
+import contextlib
 import os
 import random
-import shlex
+import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+
+from benchmarks.crash_engine import PrivateEngine
+from benchmarks.crash_traces import Evidence, Row, Traces
+from runner.subjects.registry import BUILTIN
+
+INPUTS = 5
+ITEMS = 60
 CATALOG = """\
 version: 1
 subjects:
-  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
-operators: {identity: [], early_exit: [early_exit: {blocks: 2}]}
+  mine: {{model: ./model.onnx, task: classification, dataset: {{tensors: items.npz}}}}
+operators: {{identity: [], early_exit: [early_exit: {{blocks: 2}}]}}
 tiers:
-  mobile: {cpus: 0.5, memory: 512m, provider: cpu}
-  edge: {cpus: 1, memory: 1g, provider: cpu}
-links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.9}}
-strategies: [{operators: [identity, early_exit], placements: [mobile, edge]}]
-experiment: {inputs: 5, rounds: 4, warmup: 1}
+  mobile: {{cpus: 0.5, memory: 512m, provider: cpu}}
+  edge: {{cpus: 1, memory: 1g, provider: cpu}}
+links: {{mobile-edge: {{bandwidth: 200mbit, tolerance: 0.9}}}}
+strategies: [{{operators: [identity, early_exit], placements: [mobile, edge]}}]
+experiment: {{inputs: {inputs}, rounds: {rounds}, warmup: 1}}
 """
-MEASURED = "SELECT latency_key, round, id FROM measurement WHERE status = 'complete' AND verdict <> 'INVALID'"
-SAMPLES = "SELECT measurement_id, COUNT(*) FROM sample GROUP BY measurement_id"
-ACCURACIES = "SELECT accuracy_key, id FROM accuracy WHERE status = 'complete'"
-PATIENCE_S = 900
-TierId = tuple[str, str]
+ROUNDS = {"process": 2, "docker": 1}
+# Whom each kill hits: a deck is dealt in random order, then the next one.
+DECKS = {"process": ["runner"] * 3 + ["tier"] * 2, "docker": ["runner"] * 5 + ["tier"] * 3 + ["engine"] * 2}
+PATIENCE_S = 900.0
+SETTLES_S = 15.0
+TRIES = 3
+Found = TypeVar("Found", list[str], dict[int, str])
 
 
 @dataclass
@@ -45,189 +61,311 @@ class Tally:
     """What happened, and what must not."""
 
     kills: Counter[str] = field(default_factory=Counter)
+    during: Counter[str] = field(default_factory=Counter)
     fills: int = 0
-    wrong: list[str] = field(default_factory=list)
+    starts: int = 0
+    committed: int = 0
+    reported: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    integrity: int = 0
+    differing: int = 0
+    left: int = 0
+    traces: int = 0
+    lost_bridges: int = 0
 
-    def expect(self, holds: bool, complaint: str) -> None:
-        if not holds:
-            self.wrong.append(complaint)
-            print(f"WRONG: {complaint}", flush=True)
+    @property
+    def wrong(self) -> int:
+        return self.lost + self.duplicates + self.integrity + self.differing + self.left + self.traces
 
-
-def rows(database: Path, query: str) -> set[tuple[object, ...]]:
-    """The rows of a query; none before the database has its tables."""
-    if not database.exists():
-        return set()
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
-        try:
-            return set(connection.execute(query))
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return set()
-            raise
-
-
-def start(cwd: Path, launcher: str) -> subprocess.Popen[bytes]:
-    """A fill of the catalog, in a session of its own."""
-    command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", launcher]
-    with (cwd / "said.txt").open("ab") as said:
-        return subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said, start_new_session=True)
-
-
-def own_tiers(runner: int, launcher: str) -> list[TierId]:
-    """The tiers that a runner has started: processes below it, or containers of the engine."""
-    if launcher == "docker":
-        listed = subprocess.run(
-            ["docker", "ps", "-q", "--filter", "label=tierwise=1"], capture_output=True, text=True, check=False
-        )
-        return [("container", each) for each in listed.stdout.split()]
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(runner)], capture_output=True, text=True, check=False
-    )
-    return [("process", line.split()[0]) for line in listed.stdout.splitlines() if "-m tierserver" in line]
+    def table(self) -> str:
+        """What is printed at the end."""
+        victims = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
+        moments = ", ".join(f"{name} {count}" for name, count in self.during.most_common())
+        rows = {
+            "kills": f"{self.kills.total()} ({victims})",
+            "hit during": moments,
+            "runners started": self.starts,
+            "fills completed": self.fills,
+            "rows committed": f"{self.committed} (of them {self.reported} failed measurements, with their reason)",
+            "committed rows lost or changed": self.lost,
+            "duplicates": self.duplicates,
+            "damage (integrity, foreign keys, half transactions)": self.integrity,
+            "keys differing from the undisturbed fill": self.differing,
+            "left behind": self.left,
+            "stack traces": self.traces,
+        }
+        if self.kills["engine"]:
+            rows["network bridges that killed engines forgot"] = self.lost_bridges
+        return "\n".join(f"{name:54} {value}" for name, value in rows.items())
 
 
-def kill_a_tier(runner: int, launcher: str, rng: random.Random) -> bool:
-    """SIGKILL to one of them; False when none runs at this moment."""
-    tiers = own_tiers(runner, launcher)
-    if not tiers:
-        return False
-    kind, name = rng.choice(tiers)
-    if kind == "container":
-        return subprocess.run(["docker", "kill", name], capture_output=True, check=False).returncode == 0
-    os.kill(int(name), signal.SIGKILL)
-    return True
+class Watch:
+    """Reads the evidence until it is told to stop; what it has seen once was committed."""
 
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._stop = threading.Event()
+        self.seen: set[Row] = set()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
 
-def kill_the_engine(command: str) -> bool:
-    """SIGKILL to dockerd, then a new one, waited for."""
-    subprocess.run(["pkill", "-KILL", "-x", "dockerd"], check=True)
-    time.sleep(1)
-    subprocess.Popen(shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while subprocess.run(["docker", "version"], capture_output=True, check=False).returncode != 0:
-        if time.monotonic() > deadline:
-            raise SystemExit("the Docker engine did not come back")
-        time.sleep(0.5)
-    return True
+    def _run(self) -> None:
+        while not self._stop.wait(0.1):
+            self.seen |= self._evidence.committed()
+
+    def stop(self) -> set[Row]:
+        self._stop.set()
+        self._thread.join()
+        return self.seen
 
 
 class Crashes:
     """One run of the benchmark, in a directory that is emptied when a fill got through."""
 
-    def __init__(self, cwd: Path, arguments: argparse.Namespace) -> None:
+    def __init__(self, cwd: Path, arguments: argparse.Namespace, engine: PrivateEngine | None) -> None:
         self._cwd = cwd
         self._launcher = str(arguments.launcher)
-        self._engine_command = arguments.engine_command
+        self._engine = engine
         self._rng = random.Random(arguments.seed)
-        self._database = cwd / "tierwise.db"
-        self.tally = Tally()
-        self._expected: set[tuple[object, ...]] = set()
+        self._deck: list[str] = []
+        self._traces = Traces(cwd)
+        self._evidence = Evidence(cwd / "tierwise.db", inputs=INPUTS)
+        self._environment = self._traces.environment({"DOCKER_HOST": engine.url} if engine else {})
+        self._expected: Counter[Row] = Counter()
+        self._seen: set[Row] = set()
+        self._engine_was_killed = False
         self._duration_s = 0.0
+        self.tally = Tally()
 
     def undisturbed(self) -> None:
-        """What a fill that nobody kills ends with, and how long it takes."""
-        (self._cwd / "strategies.yaml").write_text(CATALOG)
-        begun = time.monotonic()
-        if start(self._cwd, self._launcher).wait(PATIENCE_S) != 0:
-            raise SystemExit(f"the undisturbed fill failed:\n{(self._cwd / 'said.txt').read_text()[-2000:]}")
-        self._duration_s = time.monotonic() - begun
-        self._expected = self._keys()
+        """What a fill that nobody kills ends with, and how long it takes (the second one, when images are there)."""
+        self._prepare_catalog()
+        for _ in range(2 if self._engine else 1):
+            self._reset()
+            begun = time.monotonic()
+            if self._start().wait(PATIENCE_S) != 0:
+                raise SystemExit(f"the undisturbed fill failed:\n{self._said()[-3000:]}")
+            self._duration_s = time.monotonic() - begun
+        self._expected = self._evidence.keys()
+        self._check_leftovers("the undisturbed fill")
         self._reset()
         print(f"undisturbed: {len(self._expected)} rounds and accuracies in {self._duration_s:.1f} s", flush=True)
 
+    def end_processes(self) -> None:
+        """Whatever still runs when the benchmark is interrupted."""
+        for pid in self._traces.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def kill_until(self, kills: int) -> None:
         """Disturbed fills until that many kills hit, then one that is left to end."""
+        running, unkilled = self._start(), 0
         while self.tally.kills.total() < kills:
-            running = start(self._cwd, self._launcher)
-            time.sleep(self._rng.uniform(0.2, 0.7 * self._duration_s))
-            self._disturb(running)
-        self._finish()
+            self._wait(running, self._rng.uniform(0.2, 0.6 * self._duration_s))
+            if running.poll() is None:
+                unkilled = 0
+                running = self._kill(running)
+                continue
+            unkilled += 1
+            self._check_said()
+            if running.returncode == 0:
+                self._compare()
+            elif unkilled > TRIES:
+                raise SystemExit(f"{unkilled} fills in a row failed by themselves:\n{self._said()[-3000:]}")
+            running = self._start()
+        self._finish(running)
 
-    def _disturb(self, running: subprocess.Popen[bytes]) -> None:
-        committed = self._committed()
-        victims = ["runner", "runner", "tier"] + (["engine"] if self._engine_command else [])
-        victim = self._rng.choice(victims)
-        if running.poll() is not None:
-            self._compare()
-            return
-        if victim == "tier":
-            hit = kill_a_tier(running.pid, self._launcher, self._rng)
-            running.wait(PATIENCE_S)
-        elif victim == "engine":
-            hit = kill_the_engine(self._engine_command)
-            running.wait(PATIENCE_S)
-        else:
-            os.kill(running.pid, signal.SIGKILL)
-            running.wait(PATIENCE_S)
-            hit = True
-        self.tally.kills[victim] += hit
-        self._check(committed, f"kill {self.tally.kills.total()} ({victim})")
+    def _kill(self, running: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """One kill; the runner that goes on after it."""
+        victim, moment = self._next_victim(), self._moment()
+        hit = {"runner": self._kill_runner, "tier": self._kill_tier, "engine": self._kill_engine}[victim](running)
+        if not hit:
+            self._deck.append(victim)
+            return running
+        self.tally.kills[victim] += 1
+        self.tally.during[moment] += 1
+        self._check(f"kill {self.tally.kills.total()} ({victim} during {moment})")
+        return running if running.poll() is None else self._start()
 
-    def _check(self, committed: set[tuple[object, ...]], when: str) -> None:
+    def _kill_runner(self, running: subprocess.Popen[bytes]) -> bool:
+        running.kill()
+        running.wait()
+        if not self._engine:
+            orphans = settled(self._traces.processes)
+            self._wrong("left", len(orphans), f"after the runner's death: {orphans}")
+        return True
+
+    def _kill_tier(self, running: subprocess.Popen[bytes]) -> bool:
+        """Wait until the runner has one; False when it ends before."""
+        while running.poll() is None:
+            if self._engine:
+                tiers = self._engine.running_tiers()
+                if tiers and self._engine.kill_container(self._rng.choice(tiers)):
+                    return True
+            elif children := tier_processes(running.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._rng.choice(children), signal.SIGKILL)
+                    return True
+            time.sleep(0.05)
+        return False
+
+    def _kill_engine(self, running: subprocess.Popen[bytes]) -> bool:
+        """The runner is to end by itself, with one error, whenever the engine is back."""
+        assert self._engine is not None
+        self._engine.kill()
+        self._engine_was_killed = True
+        time.sleep(self._rng.uniform(0.5, 3.0))
+        self._engine.start()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(PATIENCE_S)
+        self._check_said()
+        print(f"         the runner ended with {running.poll()}: {self._last_words()}", flush=True)
+        return True
+
+    def _check(self, when: str) -> None:
         """Nothing that was committed is gone; nothing is there twice or in part."""
-        lost = committed - self._committed()
-        self.tally.expect(not lost, f"{when}: lost {len(lost)} committed rows")
-        self._check_samples(when)
+        self._seen |= (now := self._evidence.committed())
+        lost = self._seen - now
+        self._wrong("lost", len(lost), f"{when}: {sorted(map(str, lost))[:3]}")
+        self._wrong("duplicates", self._evidence.duplicates(), when)
+        damage = self._evidence.wrong()
+        self._wrong("integrity", len(damage), f"{when}: {damage[:3]}")
+        print(f"{time.strftime('%X')} {when}: {len(now)} rows committed, {self.tally.wrong} wrong so far", flush=True)
 
-    def _check_samples(self, when: str) -> None:
-        if not self._database.exists():
-            return
-        self.tally.expect(rows(self._database, "PRAGMA integrity_check") == {("ok",)}, f"{when}: integrity_check")
-        keys = Counter((key, number) for key, number, _ in rows(self._database, MEASURED))
-        self.tally.expect(all(count == 1 for count in keys.values()), f"{when}: duplicates")
-        counts = dict(rows(self._database, SAMPLES))  # type: ignore[arg-type]
-        short = [name for _, _, name in rows(self._database, MEASURED) if counts.get(name) != 5]
-        self.tally.expect(not short, f"{when}: measurements without all their samples: {short}")
-
-    def _finish(self) -> None:
-        """Left alone, the fill ends; a second try measures what a killed tier left failed."""
-        for _ in range(2):
-            if start(self._cwd, self._launcher).wait(PATIENCE_S) == 0:
+    def _finish(self, running: subprocess.Popen[bytes]) -> None:
+        """Left alone, the fill ends; another one measures what a killed tier left failed."""
+        for _ in range(TRIES):
+            self._wait(running, PATIENCE_S)
+            if running.returncode == 0:
                 break
+            running = self._start()
         self._compare()
-        self.tally.expect(not own_tiers(os.getpid(), self._launcher), "tiers are left behind")
-        orphans = subprocess.run(["pgrep", "-fc", "-- -m tierserver"], capture_output=True, text=True, check=False)
-        self.tally.expect(int(orphans.stdout or 0) == 0, f"{orphans.stdout.strip()} tier processes are left behind")
+        if self._engine:
+            clean = [sys.executable, "-m", "runner", "clean", "--launcher", "docker", "--volumes"]
+            subprocess.run(clean, cwd=self._cwd, env=self._environment, check=True, stdout=subprocess.DEVNULL)
+            volumes = self._engine.volumes()
+            self._wrong("left", len(volumes), f"after clean --volumes: {volumes}")
 
     def _compare(self) -> None:
-        """A fill that ended by itself after a killed tier may lack what failed; another one completes it."""
-        if self._keys() != self._expected and start(self._cwd, self._launcher).wait(PATIENCE_S) != 0:
-            print("a fill reported failures; it is repeated", flush=True)
-            start(self._cwd, self._launcher).wait(PATIENCE_S)
-        missing = len(self._expected - self._keys())
-        self.tally.expect(self._keys() == self._expected, f"{missing} keys differ from the undisturbed fill")
-        self._check_samples("at the end of a fill")
+        """A fill got through: what it ended with, and what is left of all that were killed before it."""
+        self._check("a fill got through")
+        keys = self._evidence.keys()
+        differing = len(set(keys) ^ set(self._expected))
+        self._wrong("differing", differing, f"{len(keys)} keys, {len(self._expected)} expected")
+        self._check_leftovers("a completed fill")
         self.tally.fills += 1
+        self.tally.committed += len(self._seen)
+        self.tally.reported += sum(row[0] == "measurement" and row[4] == "failed" for row in self._seen)
         self._reset()
 
-    def _committed(self) -> set[tuple[object, ...]]:
-        return rows(self._database, MEASURED) | rows(self._database, ACCURACIES)
+    def _check_leftovers(self, when: str) -> None:
+        left = settled(self._traces.left_behind)
+        if self._engine and self._engine_was_killed:
+            self.tally.lost_bridges += self._engine.remove_lost_bridges()
+        left += settled(self._engine.left_behind) if self._engine else []
+        self._wrong("left", len(left), f"left behind by {when}: {left[:5]}")
 
-    def _keys(self) -> set[tuple[object, ...]]:
-        measured = {(key, number) for key, number, _ in rows(self._database, MEASURED)}
-        return measured | {(key,) for key, _ in rows(self._database, ACCURACIES)}
+    def _wrong(self, what: str, count: int, complaint: str) -> None:
+        if count:
+            setattr(self.tally, what, getattr(self.tally, what) + count)
+            print(f"WRONG ({what}): {complaint}", flush=True)
+
+    def _wait(self, running: subprocess.Popen[bytes], seconds: float) -> None:
+        """Until it ends, at most so long; collect what becomes visible in the database meanwhile."""
+        watch = Watch(self._evidence)
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(seconds)
+        finally:
+            self._seen |= watch.stop()
+
+    def _next_victim(self) -> str:
+        if not self._deck:
+            self._deck = list(DECKS[self._launcher])
+            self._rng.shuffle(self._deck)
+        return self._deck.pop()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """A fill of the catalog, in a session of its own."""
+        self.tally.starts += 1
+        command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", self._launcher]
+        with (self._cwd / "said.txt").open("wb") as said:
+            return subprocess.Popen(
+                command, cwd=self._cwd, env=self._environment, stdout=said, stderr=said, start_new_session=True
+            )
+
+    def _said(self) -> str:
+        return (self._cwd / "said.txt").read_text(errors="replace")
+
+    def _check_said(self) -> None:
+        self._wrong("traces", self._said().count("Traceback"), f"a stack trace:\n{self._said()[-3000:]}")
+
+    def _last_words(self) -> str:
+        """The error that a runner ended with, if it told one."""
+        told = self._said().rpartition("error: ")
+        return " ".join(told[2].split())[:200] if told[1] else "no error"
+
+    def _moment(self) -> str:
+        """What the runner was doing, by the last task that it told."""
+        words = [line.split(" · ")[1].split()[0] for line in self._said().splitlines() if " · " in line]
+        return {"build": "build", "accuracy": "accuracy"}.get(words[-1], "measurement") if words else "start"
+
+    def _prepare_catalog(self) -> None:
+        """A real network on few, meaningless items: what takes time is starting, probing, storing."""
+        shutil.copyfile(BUILTIN / "fashion-resnet.onnx", self._cwd / "model.onnx")
+        rng = np.random.default_rng(1)
+        images = rng.normal(size=(ITEMS, 1, 28, 28)).astype(np.float32)
+        np.savez(self._cwd / "items.npz", input=images, labels=rng.integers(0, 10, ITEMS))
+        catalog = CATALOG.format(inputs=INPUTS, rounds=ROUNDS[self._launcher])
+        (self._cwd / "strategies.yaml").write_text(catalog)
 
     def _reset(self) -> None:
-        for name in ("tierwise.db", "tierwise.db-wal", "tierwise.db-shm"):
-            (self._cwd / name).unlink(missing_ok=True)
+        """From nothing again: no database, no artifacts, no inputs."""
+        for path in self._cwd.glob("tierwise.db*"):
+            path.unlink()
+        shutil.rmtree(self._cwd / ".tierwise", ignore_errors=True)
+        self._seen, self._engine_was_killed = set(), False
+
+
+def tier_processes(runner: int) -> list[int]:
+    """The tiers and links that a runner has started, by parentage."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(runner)], capture_output=True, text=True, check=False
+    )
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "-m tierserver" in line]
+
+
+def settled(look: Callable[[], Found]) -> Found:
+    """What is still there when ending processes and containers were given time to end."""
+    deadline = time.monotonic() + SETTLES_S
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--launcher", choices=("process", "docker"), default="process")
-    parser.add_argument("--engine-command", help="kill the engine too, and start it again like this, e.g. dockerd")
+    parser.add_argument("--launcher", choices=tuple(DECKS), default="process")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tierwise-crash-") as directory:
-        crashes = Crashes(Path(directory), arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"stopped by signal {number}"))
+    with tempfile.TemporaryDirectory(prefix="crash-") as directory, contextlib.ExitStack() as stack:
+        engine = None
+        if arguments.launcher == "docker":
+            (Path(directory) / "engine").mkdir()
+            engine = PrivateEngine(Path(directory) / "engine")
+            stack.callback(engine.stop)
+            engine.start()
+        (Path(directory) / "fill").mkdir()
+        crashes = Crashes(Path(directory) / "fill", arguments, engine)
+        stack.callback(crashes.end_processes)
         crashes.undisturbed()
         crashes.kill_until(arguments.kills)
-        tally = crashes.tally
-    hits = ", ".join(f"{count} of {'an' if name == 'engine' else 'a'} {name}" for name, count in tally.kills.items())
-    print(f"{tally.kills.total()} kills ({hits}), {tally.fills} fills completed, {len(tally.wrong)} things wrong")
-    sys.exit(1 if tally.wrong else 0)
+    print(f"\nlauncher {arguments.launcher}, seed {arguments.seed}, load average {os.getloadavg()[2]:.1f} (15 min)")
+    print(crashes.tally.table())
+    sys.exit(1 if crashes.tally.wrong else 0)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,18 @@ Ten minutes with Docker, `--rounds 1` half of it.
 
 Measures one subject with the link edge-cloud at 1, 2, 5, 10, 50 and 200 Mbit/s, then predicts each rate from one other
 rate alone and from all others together. Prints the relative errors of the median latency, how often the interval holds
-what was measured, and how often the strategy that the predictions choose is within the margin of the best measured one.
-Exit code 1 when a target is missed. `--database` keeps the measurements; what is there already is not measured again.
+what was measured, and how often the strategy that the predictions choose is within the margin of the best measured one:
+by the measured medians as they are, and by what they can tell. The median of two or three rounds is not the truth, and
+where several strategies are within its noise the best of them is partly luck. So a choice is also counted as wrong only
+when it is slower than the margin allows beyond what the rounds differ by among themselves. Exit code 1 when a target is
+missed, that of the choices by the second count.
+`--database` keeps the measurements; what is there already is not measured again.
 """
 
 import argparse
 import itertools
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
 from catalog.evidence import open_database
 from recommender.whatif import LinkedSamples, LinkRate, Prediction, StrategyParts, predict
@@ -30,6 +36,7 @@ PERCENTILE = 50.0
 MARGIN = 0.05
 TARGETS = {"from the others": 0.05, "from one alone": 0.10}
 CHOICE_TARGET = 0.95
+CONFIDENCE = 0.95
 CATALOG = """
 version: 1
 subjects: {{fashion-resnet: {{model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}}}}
@@ -76,22 +83,28 @@ class Case:
 
 
 def fill(database: Path, *, launcher: str, inputs: int, rounds: int) -> None:
-    """Measure every rate into one database; strategies off the link are measured once."""
-    for rate in RATES_MBIT:
-        catalog = database.with_suffix(f".{rate}mbit.yaml")
-        catalog.write_text(CATALOG.format(rate=rate, inputs=inputs, rounds=rounds))
-        command = [sys.executable, "-m", "runner", "fill-catalog", "-c", str(catalog), "-d", str(database)]
-        subprocess.run([*command, "--launcher", launcher], check=False)
+    """Measure every rate into one database; strategies off the link are measured once.
+
+    Round by round over all rates, because a host that slows down between the first rate and the last would pass for an
+    error of the model.
+    """
+    for number in range(1, rounds + 1):
+        for rate in RATES_MBIT:
+            catalog = database.with_suffix(f".{rate}mbit.yaml")
+            catalog.write_text(CATALOG.format(rate=rate, inputs=inputs, rounds=number))
+            command = [sys.executable, "-m", "runner", "fill-catalog", "-c", str(catalog), "-d", str(database)]
+            subprocess.run([*command, "--launcher", launcher], check=False)
+
+
+def by_round(samples: LinkedSamples) -> list[float]:
+    """The log of the percentile within each round."""
+    latency, number = samples.latency_s, samples.round
+    return [math.log(np.percentile(latency[number == each], PERCENTILE)) for each in np.unique(number)]
 
 
 def measured_s(samples: LinkedSamples) -> float:
     """The percentile within each round, then the geometric mean."""
-    rounds = np.unique(samples.round)
-    return float(
-        np.exp(
-            np.mean([np.log(np.percentile(samples.latency_s[samples.round == each], PERCENTILE)) for each in rounds])
-        )
-    )
+    return math.exp(float(np.mean(by_round(samples))))
 
 
 def mbit(samples: LinkedSamples) -> float:
@@ -115,21 +128,66 @@ def cases_of(parts: StrategyParts) -> list[Case]:
     return cases
 
 
-def choices(unlinked: Sequence[StrategyParts], cases: Sequence[Case]) -> list[float]:
-    """For each rate and origin: how much slower the strategy chosen by predictions is than the best measured one."""
-    fixed = {f"{each.operator}@{each.placement}": measured_s(each.evidence[0]) for each in unlinked}
-    excess = []
-    for _, group in itertools.groupby(
-        sorted(cases, key=lambda each: (each.to_mbit, each.from_mbit)), key=lambda each: (each.to_mbit, each.from_mbit)
-    ):
+@dataclass(frozen=True)
+class Choice:
+    """A strategy chosen by predictions, against the best measured one.
+
+    `excess` is how much slower it was measured; `noise` by how much the rounds alone may make it seem so.
+    """
+
+    to_mbit: float
+    from_mbit: str
+    excess: float
+    noise: float
+
+    @property
+    def near(self) -> bool:
+        """By the measured medians as they are."""
+        return self.excess <= MARGIN
+
+    @property
+    def not_refuted(self) -> bool:
+        """By what the measurements can tell: not significantly slower than the margin allows."""
+        return math.log1p(self.excess) - self.noise <= math.log1p(MARGIN)
+
+
+def choices(unlinked: Sequence[StrategyParts], linked: Sequence[StrategyParts], cases: Sequence[Case]) -> list[Choice]:
+    """One for each rate and origin, among the linked strategies and those that do not use the link."""
+    fixed = {f"{each.operator}@{each.placement}": each.evidence[0] for each in unlinked}
+    found = []
+
+    def place(each: Case) -> tuple[float, str]:
+        return each.to_mbit, each.from_mbit
+
+    for (rate, origin), group in itertools.groupby(sorted(cases, key=place), key=place):
         rows = list(group)
-        known = {**fixed, **{row.strategy: row.measured_s for row in rows}}
-        expected = {**fixed, **{row.strategy: row.prediction.estimate_s for row in rows}}
-        excess.append(known[min(expected, key=expected.__getitem__)] / min(known.values()) - 1)
-    return excess
+        there = {f"{e.operator}@{e.placement}": one for e in linked for one in e.evidence if mbit(one) == rate}
+        measured = {**fixed, **there}
+        expected = {name: measured_s(each) for name, each in fixed.items()}
+        expected |= {row.strategy: row.prediction.estimate_s for row in rows}
+        known = {name: measured_s(measured[name]) for name in expected}
+        chosen = min(expected, key=expected.__getitem__)
+        noise = noise_of_a_difference([measured[name] for name in expected])
+        found.append(Choice(rate, origin, known[chosen] / min(known.values()) - 1, noise))
+    return found
 
 
-def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts]) -> bool:
+def noise_of_a_difference(cells: Sequence[LinkedSamples]) -> float:
+    """Half the width of the interval of a log ratio, one-sided, simultaneous over comparisons with the best.
+
+    The spread between rounds is pooled over the strategies at this rate: two or three rounds of one alone say next to
+    nothing about it. Bonferroni over all comparisons with the best, which was seen first.
+    """
+    rounds = [np.array(by_round(each)) for each in cells]
+    freedom = sum(each.size - 1 for each in rounds)
+    if freedom == 0:
+        return math.inf
+    variance = sum(float(each.var(ddof=1)) * (each.size - 1) for each in rounds if each.size > 1) / freedom
+    tail = (1 - CONFIDENCE) / max(len(cells) - 1, 1)
+    return float(special.stdtrit(freedom, 1 - tail)) * math.sqrt(2 * variance / min(each.size for each in rounds))
+
+
+def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts], linked: Sequence[StrategyParts]) -> bool:
     """Print the figures; true when all targets are met."""
     print("| from | to, Mbit/s | predictions | median error | largest | interval holds |")
     print("|---|--:|--:|--:|--:|--:|")
@@ -148,20 +206,27 @@ def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts]) -> bool:
         overall = float(np.median(np.abs([each.error for each in of_kind])))
         print(f"\n{kind}: median error {overall:.1%}, target at most {target:.0%}\n")
         met = met and overall <= target
-    everything = choices(unlinked, cases)
-    met = met and float(np.mean(np.array(everything) <= MARGIN)) >= CHOICE_TARGET
-    print_choices("among all strategies", everything)
+    print("| choices among | from | to, Mbit/s | choices | within 5 % as measured | not refuted | noise | worst |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
     for kind in TARGETS:
-        print_choices(
-            f"among strategies over the link, {kind}", choices([], [each for each in cases if each.kind == kind])
-        )
+        of_kind = [each for each in cases if each.kind == kind]
+        met = print_choices("all", kind, choices(unlinked, linked, of_kind)) and met
+        met = print_choices("over the link", kind, choices([], linked, of_kind), by_rate=True) and met
     return met
 
 
-def print_choices(what: str, excess: Sequence[float]) -> None:
-    """How often the chosen one was as good as the best."""
-    near = float(np.mean(np.array(excess) <= MARGIN))
-    print(f"choices {what}: {near:.1%} of {len(excess)} within {MARGIN:.0%} of the best; worst {max(excess):+.1%}")
+def print_choices(among: str, kind: str, found: Sequence[Choice], *, by_rate: bool = False) -> bool:
+    """How often the chosen one was as good as the best; whether that was often enough."""
+    for rate in (*(RATES_MBIT if by_rate else ()), None):
+        rows = [each for each in found if rate in (None, each.to_mbit)]
+        near, not_refuted = (
+            float(np.mean(each)) for each in zip(*((r.near, r.not_refuted) for r in rows), strict=True)
+        )
+        noise = math.expm1(float(np.median([each.noise for each in rows])))
+        to, worst = "all" if rate is None else str(rate), max(each.excess for each in rows)
+        shares = f"{near:.1%} | {not_refuted:.1%}"
+        print(f"| {among} | {kind} | {to} | {len(rows)} | {shares} | ±{noise:.1%} | {worst:+.1%} |")
+    return not_refuted >= CHOICE_TARGET
 
 
 def main() -> int:
@@ -171,11 +236,13 @@ def main() -> int:
     parser.add_argument("--launcher", default="docker", choices=("docker", "process"))
     parser.add_argument("--inputs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--judge-only", action="store_true", help="measure nothing: judge what the database has")
     parser.add_argument("--json", action="store_true", help="print every case")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         database = (options.database or Path(scratch) / "whatif.db").resolve()
-        fill(database, launcher=options.launcher, inputs=options.inputs, rounds=options.rounds)
+        if not options.judge_only:
+            fill(database, launcher=options.launcher, inputs=options.inputs, rounds=options.rounds)
         with open_database(str(database)) as opened, opened.session() as session:
             strategies = strategy_parts(session, "fashion-resnet", 1)
     linked = [each for each in strategies if LINK in each.links and len(each.evidence) > 1]
@@ -185,7 +252,7 @@ def main() -> int:
         values = [{"measured_s": c.measured_s, "predicted_s": c.prediction.estimate_s, "error": c.error} for c in cases]
         print(json.dumps([row | value for row, value in zip(rows, values, strict=True)], indent=1))
     unlinked = [each for each in strategies if LINK not in each.links and each.evidence]
-    return 0 if report(cases, unlinked) else 1
+    return 0 if report(cases, unlinked, linked) else 1
 
 
 if __name__ == "__main__":

@@ -106,7 +106,9 @@ _IDENTITY = """
 """
 _COMPARED_ACCURACY = """
     SELECT s.id AS strategy_id, a.id AS accuracy_id, a.metric, a.items, a.accuracy_pct,
-           COALESCE(p.id, q.id) AS identity_id, COALESCE(p.accuracy_pct, q.accuracy_pct) AS identity_pct
+           COALESCE(p.id, q.id) AS identity_id, COALESCE(p.accuracy_pct, q.accuracy_pct) AS identity_pct,
+           CASE WHEN a.metric <> 'agreement' THEN COALESCE(p.accuracy_pct, q.accuracy_pct) - a.accuracy_pct END
+               AS drop_pp
     FROM strategy s
     JOIN known_accuracy a ON a.key = s.accuracy_key
     LEFT JOIN identity p ON p.subject = s.subject AND p.environment_id = s.environment_id
@@ -130,7 +132,7 @@ SELECT s.subject, s.operator, s.placement,
        e.environment, e.launcher, e.scale, e.host, s.task,
        latency.rounds, s.rounds AS rounds_declared, inputs.inputs, latency.samples,
        latency.median_latency_s, latency.p90_latency_s, inputs.inputs_select,
-       a.metric, a.accuracy_pct, a.identity_pct - a.accuracy_pct AS drop_pp,
+       a.metric, a.accuracy_pct, a.drop_pp,
        artifact.size_bytes, CASE WHEN e.launcher <> 'imported' THEN sent.sent_bytes END AS sent_bytes,
        latency.verdict, e.provenance, e.source
 FROM strategy s
@@ -183,7 +185,7 @@ flips AS (
     GROUP BY pair.accuracy_id, pair.identity_id
 )
 SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, c.metric, c.items,
-       c.accuracy_pct, c.identity_pct, c.identity_pct - c.accuracy_pct AS drop_pp,
+       c.accuracy_pct, c.identity_pct, c.drop_pp,
        flips.paired_items, flips.lost_items, flips.gained_items
 FROM compared c
 JOIN strategy s ON s.id = c.strategy_id

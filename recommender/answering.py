@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import date
 
 from catalog.statistics import Comparison
-from recommender import wording
+from recommender import predicted, wording
 from recommender.age import age_out, today
 from recommender.cautions import cautions
 from recommender.constraint_words import reasons, relaxation_words
@@ -48,8 +48,8 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     """Answer one question from one environment's evidence; `on` is the day by which its age is told."""
     asked = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
     chosen = evidence.choose(request.subject, asked)
-    part = chosen.part
     budgets = resolve_budgets(evidence, request)
+    part = predicted.on_links(evidence, chosen.part, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
     answer = recommend(part.candidates, budgets, constraints=constraints)
     known = {each.candidate: each for each in part.strategies if each.candidate is not None}
@@ -58,6 +58,7 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     return RecommendResponse(
         subject=part.subject,
         budgets=_budgets(budgets, request.slo),
+        links=predicted.asked_out(request.links),
         constraints=constraints_out(request) if constraints.given else None,
         summary=summary(answer),
         recommendation=parts.recommendation(),
@@ -69,8 +70,8 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
         considered=_considered(answer),
         excluded=[_excluded(each) for each in answer.excluded],
         not_considered=list(not_considered(part, answer, constraints)),
-        warnings=list(cautions(answer, chosen, constraints, known)),
-        environment=environment_out(part),
+        warnings=[*predicted.cautions(answer, request.links), *cautions(answer, chosen, constraints, known)],
+        environment=environment_out(chosen.part),
         environment_choice=ChoiceOut(why=chosen.why, others=chosen.others),
         age=age_out(part, on or today()),
         inputs_select=part.inputs_select,

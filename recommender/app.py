@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from recommender import api_page, evidence_routes, problems, question_page, routes, service_routes
+from recommender import api_page, evidence_routes, problems, question_page, routes, service_routes, whatif_routes
 from recommender.answer_cache import AnswerCache
 from recommender.body_limit import BodyLimit
 from recommender.evidence_lookup import EvidenceLookup
 from recommender.metrics import MetricsMiddleware, ServiceMetrics
-from recommender.protection import ApiKey, SafeHeaders, TimeLimit
+from recommender.protection import ApiKey, LocalOnly, SafeHeaders, TimeLimit
 from recommender.settings import RecommenderSettings
 from recommender.snapshot import Snapshots
 
@@ -51,7 +51,7 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
     app.state.answers = AnswerCache(held)
     app.state.lookup = EvidenceLookup(chosen.database)
     app.state.metrics = ServiceMetrics(held)
-    for resources in (routes, evidence_routes, service_routes):
+    for resources in (routes, evidence_routes, whatif_routes, service_routes):
         app.include_router(resources.router)
     api_page.install(app)
     question_page.install(app)
@@ -65,6 +65,8 @@ def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
     app.add_middleware(BodyLimit, limit_bytes=chosen.max_body_bytes)
     if chosen.api_key is not None:
         app.add_middleware(ApiKey, key=chosen.api_key.get_secret_value())
+    elif not chosen.without_key:
+        app.add_middleware(LocalOnly, host=chosen.host)
     if chosen.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from recommender.errors import RecommenderError
+from recommender.link_schemas import LinksResponse, WhatIfResponse
 from recommender.resources import (
     AccuracyEvidenceOut,
     BatchItem,
@@ -95,6 +96,25 @@ class RecommenderClient:
     def pareto(self, subject: str, *, percentile: float = 90.0, environment: str | None = None) -> StandingsResponse:
         """Those that no other beats in latency and accuracy at once."""
         return self._get("/pareto", StandingsResponse, subject=subject, percentile=percentile, environment=environment)
+
+    def links(self, subject: str, *, environment: str | None = None) -> LinksResponse:
+        """The links that a question can name, and the bandwidths that were measured."""
+        return self._get("/links", LinksResponse, subject=subject, environment=environment)
+
+    def whatif(
+        self,
+        subject: str,
+        link: str,
+        *,
+        low: str = "1mbit",
+        high: str = "200mbit",
+        percentile: float = 90.0,
+        points: int = 9,
+        environment: str | None = None,
+    ) -> WhatIfResponse:
+        """Latency against the bandwidth of a link, per strategy, and where the choice changes."""
+        query: dict[str, str | float | None] = {"from": low, "to": high, "link": link, "percentile": percentile}
+        return self._get("/whatif", WhatIfResponse, subject=subject, points=points, environment=environment, **query)
 
     def coverage(self) -> CoverageResponse:
         """What is measured and what is missing."""

@@ -9,6 +9,7 @@ RecommenderError
 │   ├── UnknownSubject
 │   ├── UnknownSlo
 │   ├── UnknownEnvironment
+│   ├── UnknownLink
 │   ├── UnknownHost
 │   ├── UnknownScale
 │   ├── UnknownLauncher
@@ -16,9 +17,12 @@ RecommenderError
 │   ├── UnknownOperator
 │   ├── UnknownStrategy
 │   └── UnknownEvidence
+├── EmptyRange                bandwidths that go from high to low
 ├── BodyTooLarge              a request beyond what any question needs
 ├── TooSlow                   a request that took longer than it may
 ├── NotAuthorized             a request without the API key
+├── WrongHost                 a request for a name that is not this machine's, where no key protects
+├── Exposed                   a request from or at an address beyond loopback, where no key protects
 └── Unprotected               a start that would let everybody ask
 """
 
@@ -94,6 +98,12 @@ class UnknownEnvironment(NotDeclared):
     what = "environment"
 
 
+class UnknownLink(NotDeclared):
+    """No measured strategy of the subject uses a link of that name."""
+
+    what = "link"
+
+
 class UnknownHost(NotDeclared):
     """Nothing of the subject was measured on that host."""
 
@@ -139,6 +149,16 @@ class UnknownEvidence(NotDeclared):
         super().__init__(name, (), where="GET /strategies/{id} names those of a strategy")
 
 
+class EmptyRange(RecommenderError):
+    """A range of bandwidths without anything in it."""
+
+    def __init__(self, low: str, high: str) -> None:
+        self.low, self.high = low, high
+        super().__init__(
+            f"'from' is {low} and 'to' is {high}: 'to' must be above 'from', such as from 1mbit to 200mbit"
+        )
+
+
 class BodyTooLarge(RecommenderError):
     """A request body beyond the limit."""
 
@@ -163,6 +183,29 @@ class NotAuthorized(RecommenderError):
     def __init__(self) -> None:
         super().__init__(
             "this service wants its API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'"
+        )
+
+
+class WrongHost(RecommenderError):
+    """A page of another site may have been given this machine's address for its own name (DNS rebinding)."""
+
+    def __init__(self, got: str, allowed: Iterable[str]) -> None:
+        self.got = got
+        super().__init__(
+            f"the Host header says {_shown(got)}; without an API key only {', '.join(allowed)} are answered. "
+            "Ask at one of these, or start it with TIERWISE_API_KEY (or, open to everybody, with --without-key)"
+        )
+
+
+class Exposed(RecommenderError):
+    """Somebody reaches a service that was started without a key, past the check at the start."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__(
+            f"this service has no API key and was reached over {_shown(address)}; without one only requests within "
+            "this machine (127.0.0.1, ::1) are answered. Set TIERWISE_API_KEY, or listen on 127.0.0.1, or allow "
+            "everybody with TIERWISE_WITHOUT_KEY=true"
         )
 
 

@@ -1,6 +1,6 @@
 """The evidence as the service holds it: immutable, per subject and environment, ready to rank."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,6 +18,7 @@ from recommender.errors import (
     UnknownTier,
 )
 from recommender.ranking import Accuracy, Candidate, LatencyBudget
+from recommender.whatif import StrategyParts
 
 
 @dataclass(frozen=True)
@@ -141,14 +142,23 @@ def _preference(part: SubjectEvidence) -> tuple[bool, str, int]:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything known at one moment; `subjects` maps each to its environments, imported ones last, newest first."""
+    """Everything known at one moment; `subjects` maps each to its environments, imported ones last, newest first.
+
+    `parts` gives what predictions on other links start from: read when it is first asked for, since few questions do.
+    """
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
     slos: Mapping[str, Slo]
     loaded_at: datetime
+    parts: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = field(default=lambda _: (), repr=False)
 
     @classmethod
-    def of(cls, parts: Iterable[SubjectEvidence], slos: Iterable[Slo]) -> "Evidence":
+    def of(
+        cls,
+        parts: Iterable[SubjectEvidence],
+        slos: Iterable[Slo],
+        linked: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = lambda _: (),
+    ) -> "Evidence":
         """Group by subject: what was measured here before what was imported, the most recent first."""
         grouped: dict[str, list[SubjectEvidence]] = {}
         for part in parts:
@@ -156,7 +166,7 @@ class Evidence:
         for members in grouped.values():
             members.sort(key=_preference, reverse=True)
         subjects = {name: tuple(members) for name, members in sorted(grouped.items())}
-        return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC))
+        return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC), linked)
 
     @property
     def measured(self) -> bool:

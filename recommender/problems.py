@@ -15,7 +15,9 @@ from recommender.errors import (
     BodyTooLarge,
     DatabaseMissing,
     DatabaseVersionMismatch,
+    EmptyRange,
     EvidenceUnavailable,
+    Exposed,
     NoEvidence,
     NotAuthorized,
     NotDeclared,
@@ -24,12 +26,14 @@ from recommender.errors import (
     UnknownEvidence,
     UnknownHost,
     UnknownLauncher,
+    UnknownLink,
     UnknownOperator,
     UnknownScale,
     UnknownSlo,
     UnknownStrategy,
     UnknownSubject,
     UnknownTier,
+    WrongHost,
 )
 from recommender.schemas import FieldProblem, Problem
 
@@ -51,6 +55,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     UnknownSubject: Kind(404, "unknown-subject", "Unknown subject"),
     UnknownSlo: Kind(404, "unknown-slo", "Unknown SLO"),
     UnknownEnvironment: Kind(404, "unknown-environment", "Unknown environment"),
+    UnknownLink: Kind(404, "unknown-link", "Unknown link"),
     UnknownHost: Kind(404, "unknown-host", "Unknown host"),
     UnknownScale: Kind(404, "unknown-scale", "Unknown scale"),
     UnknownLauncher: Kind(404, "unknown-launcher", "Unknown launcher"),
@@ -60,7 +65,10 @@ TABLE: Mapping[type[Exception], Kind] = {
     UnknownEvidence: Kind(404, "unknown-evidence", "Unknown evidence"),
     NotDeclared: Kind(404, "not-declared", "Unknown name"),
     NotAuthorized: Kind(401, "not-authorized", "The API key is missing or wrong"),
+    Exposed: Kind(403, "exposed", "No API key protects this service"),
+    WrongHost: Kind(421, "wrong-host", "The request is meant for another host"),
     RequestValidationError: Kind(422, "invalid-request", "The request is not valid"),
+    EmptyRange: Kind(422, "empty-range", "The range of bandwidths is empty"),
     BodyTooLarge: Kind(413, "body-too-large", "The request body is too large"),
     TooSlow: Kind(503, "too-slow", "The request took too long"),
     DatabaseMissing: Kind(503, "database-missing", "There is no evidence database"),
@@ -137,6 +145,11 @@ def _http_problem(error: HTTPException, instance: str) -> Problem:
     detail = str(error.detail)
     if error.status_code == 404:
         detail = "there is nothing here; /docs lists what there is"
+    elif error.status_code == 400:  # the framework does not say what: Python's JSON parser gave up
+        detail = (
+            "the body cannot be read: it is not UTF-8, nests too deeply, or has a number of too many digits; allowed: "
+            "one small JSON object in UTF-8"
+        )
     elif error.status_code == 405:
         detail = f"allowed here: {(error.headers or {}).get('Allow') or (error.headers or {}).get('allow', '')}"
     return Problem(

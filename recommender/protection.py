@@ -1,14 +1,16 @@
-"""ASGI middleware around every resource: the API key, the time limit, and headers that keep a page harmless."""
+"""ASGI middleware around every resource: who may ask, the time limit, and headers that keep a page harmless."""
 
 import asyncio
 import hmac
+import ipaddress
 from collections.abc import Iterable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recommender.errors import NotAuthorized, TooSlow
+from recommender.errors import Exposed, NotAuthorized, RecommenderError, TooSlow, WrongHost
 from recommender.problems import problem_response
+from recommender.settings import is_loopback
 
 # Without evidence in them: the page and the documentation can be loaded, probes need no secret.
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
@@ -36,6 +38,37 @@ class ApiKey:
             if name == b"authorization" and scheme.lower() == b"bearer" and hmac.compare_digest(given, self._key):
                 return True
         return False
+
+
+class LocalOnly:
+    """Without a key: refuses what comes from elsewhere, and what a page of another site has a browser ask.
+
+    Listening on loopback keeps neither out by itself: a server of ASGI applications may be told any address, and a
+    site may have its own name resolve to 127.0.0.1 (DNS rebinding), which only the Host header gives away.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app = app
+        self._names = tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", host)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._why_not(scope) if scope["type"] == "http" else None
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        await problem_response(refused, scope["path"])(scope, receive, send)
+
+    def _why_not(self, scope: Scope) -> RecommenderError | None:
+        for address in (scope.get("server"), scope.get("client")):
+            if address and _is_elsewhere(str(address[0])):
+                return Exposed(str(address[0]))
+        for name, value in scope["headers"]:
+            if name == b"host" and not self._is_ours(_without_port(value.decode("latin-1"))):
+                return WrongHost(value.decode("latin-1"), self._names)
+        return None
+
+    def _is_ours(self, name: str) -> bool:
+        return name.lower() in self._names or is_loopback(name)
 
 
 class TimeLimit:
@@ -87,6 +120,22 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def _is_elsewhere(address: str) -> bool:
+    """Whether an address is one of a network; the path of a Unix socket is not."""
+    try:
+        ipaddress.ip_address(address.split("%")[0])
+    except ValueError:
+        return False
+    return not is_loopback(address)
+
+
+def _without_port(host: str) -> str:
+    """The name in a Host header: `localhost:8080` and `[::1]:8080` without port and brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
 
 
 def _open(path: str) -> bool:

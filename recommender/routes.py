@@ -1,12 +1,13 @@
 """The questions. Synchronous work on purpose: ranking is arithmetic and a refresh reads a file, so it runs in the
 server's thread pool, once per request, and a slow disk never blocks the event loop."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from recommender import answering
+from recommender import answering, examples
 from recommender.answer_cache import AnswerCache
 from recommender.errors import NotDeclared
 from recommender.evidence import Evidence
@@ -15,6 +16,22 @@ from recommender.resources import BatchItem, BatchRequest, BatchResponse
 from recommender.schemas import RecommendRequest, RecommendResponse
 
 router = APIRouter()
+
+_ANSWERED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer with its evidence; no recommendation when nothing is known to hold every budget",
+        "content": {
+            "application/json": {
+                "examples": {
+                    "recommended": {
+                        "summary": "True, from docs/example-evidence.json.gz: " + json.dumps(examples.QUESTION),
+                        "value": examples.answer(),
+                    }
+                }
+            }
+        },
+    }
+}
 
 
 def answers(request: Request) -> AnswerCache:
@@ -26,7 +43,7 @@ def answers(request: Request) -> AnswerCache:
 @router.post(
     "/recommend",
     response_model=RecommendResponse,
-    responses=documented(401, 404, 413, 422, 500, 503),
+    responses={**_ANSWERED, **documented(401, 404, 413, 422, 500, 503)},
     tags=["questions"],
 )
 async def recommend(question: RecommendRequest, request: Request) -> Response:

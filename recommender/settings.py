@@ -8,6 +8,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from recommender.errors import Unprotected
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
 class RecommenderSettings(BaseSettings):
     """Loopback unless told otherwise; elsewhere only with an API key, or when told that none is wanted."""
 
@@ -31,12 +43,7 @@ class RecommenderSettings(BaseSettings):
     @property
     def loopback(self) -> bool:
         """Whether only this machine reaches the address."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.split("%")[0]).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     def require_protection(self) -> None:
         """Refuse an address that others reach without a key; raises `Unprotected`."""

@@ -17,6 +17,7 @@ from catalog.evidence.store import SloEvidence, StrategyEvidence, slo_evidence, 
 from recommender.accuracy_bounds import AccuracyBounds
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence import Environment, Evidence, Known, Slo, SubjectEvidence
+from recommender.link_parts import LinkParts
 from recommender.ranking import Candidate, LatencyBudget
 
 # Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
@@ -102,7 +103,7 @@ def load(database: Database, bounds: AccuracyBounds | None = None) -> Evidence:
         drawn = bounds or AccuracyBounds()
         parts = [_subject(members, drawn) for members in groups.values()]
         drawn.forget_unused()
-        return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)])
+        return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)], LinkParts(database))
 
 
 @contextmanager

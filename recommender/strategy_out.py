@@ -6,6 +6,7 @@ from typing import TypedDict
 from scipy import special
 
 from recommender.evidence import Known
+from recommender.predicted import source_out
 from recommender.ranking import Accuracy, Candidate, Estimate
 from recommender.ranking.candidates import remembered
 from recommender.schemas import AccuracyOut, LatencyOut, ResourcesOut
@@ -69,6 +70,8 @@ def latency_out(each: Estimate) -> LatencyOut:
         rounds=each.candidate.rounds,
         inputs=each.candidate.inputs,
         samples=each.candidate.samples,
+        predicted=each.candidate.predicted is not None,
+        predicted_from=source_out(each.candidate.predicted),
     )
 
 

@@ -6,18 +6,25 @@ take at the asked one. Everything else, the waiting included, stays as it was me
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from catalog.statistics import Samples, percentile_intervals
+from catalog.statistics import PercentileInterval, Samples, percentile_intervals
+from catalog.statistics.estimate import exponential
 
 # What one rate says about another. Probes hold a declared rate to about this share, and so does the model.
 _WIRE_SHARE = 0.05
 # Requests cost their tiers somewhat more or less when they arrive at another pace.
 _HANDLING_S = 0.0005
+# That trust is meant as 95 %, and is itself known as badly as a spread seen in six values.
+_TRUST_DF = 5
+_TRUST_QUANTILE = 2.5706
+# Few settings can agree by luck: the check never shrinks the trust below this share.
+_LEAST_SCALE = 0.1
 _RESAMPLES = 500
 _LEAST_SHARE = 1e-4
 _SEED = 5
@@ -66,6 +73,8 @@ class LinkedSamples:
         What they carried; a link without a probe is taken as declared.
     launcher : str
         `docker` and `process` emulate links, each in its way; anything else is a real link.
+    evidence_id : str or None
+        Under which the measurements can be fetched.
     """
 
     latency_s: NDArray[np.float64]
@@ -76,6 +85,7 @@ class LinkedSamples:
     declared: Mapping[str, LinkRate]
     probed: Mapping[str, LinkRate]
     launcher: str = "docker"
+    evidence_id: str | None = None
 
     def rate(self, link: str) -> LinkRate | None:
         """The rate that counts: probed, else declared, else unknown."""
@@ -115,7 +125,7 @@ class Prediction:
     refusal : str or None
         Why there is no interval.
     model_margin : float
-        The model's share of the half width, on the log scale; 0 where the asked links are not on its way.
+        The model's half width alone, on the log scale; 0 where the asked links are not on its way.
     slope : float
         Seconds on the wire per second that the model says: 1, or fitted to evidence at several rates.
     check : float or None
@@ -124,6 +134,10 @@ class Prediction:
         How many settings of the links the evidence has.
     predicted : bool
         False where no asked link is on its way, so that the number is a measured one.
+    interval : PercentileInterval
+        The same number with the model's error as a third source of its variance: a bound at any joint confidence.
+    latency_s : float array, shape (samples,)
+        What the percentile is of: the samples of the nearest setting, shifted; `source` has their rounds and inputs.
     """
 
     operator: str
@@ -139,6 +153,9 @@ class Prediction:
     check: float | None
     settings: int
     predicted: bool
+    interval: PercentileInterval = field(repr=False, compare=False)
+    latency_s: NDArray[np.float64] = field(repr=False, compare=False)
+    source: LinkedSamples = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -260,28 +277,27 @@ def predict(
     -----
     With one setting of the links the wire's time is exchanged one to one, and the model is trusted to 5 % of what it
     exchanges and half a millisecond. With several, the slope between measured and modelled time is fitted, weighted by
-    the inverse of the latency, each setting predicts, and the nearer count more; the largest error of predicting one
-    setting from the others takes the place of the trust, where it is larger. The margins of evidence and model add as
-    independent ones do.
+    the inverse of the latency, each setting predicts, and the nearer count more. Each setting is then predicted from
+    the others, and the trust is scaled by what that finds: the root of the mean square of error over trust. The
+    variances of evidence and model add, each with its own degrees of freedom: 5 for the trust as it stands, as many as
+    there are settings once it was checked.
     """
-    reason = refusal(parts)
+    reason = refusal(parts, asked)
     if reason is not None:
         return Unpredictable(parts.operator, parts.placement, reason)
     if not set(asked) & set(parts.links):
         parts = replace(parts, evidence=parts.evidence[:1])
-    settings = len(parts.evidence)
     slope = _slope(parts)
     merged = _merge(parts, asked, percentile, slope)
-    check = _check(parts, percentile) if settings > 1 else None
-    if check is not None:
-        merged = replace(merged, model_margin=max(math.log1p(check), merged.model_margin / settings))
-    return _prediction(parts, merged, confidence_level, slope=slope, check=check)
+    return _prediction(parts, merged, confidence_level, slope=slope)
 
 
-def refusal(parts: StrategyParts) -> str | None:
-    """Why the model cannot speak about a strategy; None when it can."""
+def refusal(parts: StrategyParts, asked: Collection[str]) -> str | None:
+    """Why the model cannot speak about a strategy on the asked links; None when it can."""
     if parts.missing is not None or not parts.evidence:
         return parts.missing or "nothing was measured yet"
+    if not set(asked) & set(parts.links):
+        return None
     lacking = [link for link in parts.links if any(each.rate(link) is None for each in parts.evidence)]
     if lacking:
         return f"the rate of {', '.join(lacking)} was neither probed nor declared"
@@ -298,9 +314,13 @@ def estimate_s(parts: StrategyParts, asked: Mapping[str, LinkRate], percentile: 
 
 @dataclass(frozen=True, eq=False)
 class _Shifted:
-    """What one setting says: the percentile, the shifted latencies, and how far they were shifted."""
+    """What one setting says: the percentile, the shifted latencies, and how far they were shifted.
+
+    `own_s` is the percentile of these latencies, `estimate_s` that of all settings once they are merged.
+    """
 
     estimate_s: float
+    own_s: float
     latency_s: NDArray[np.float64]
     samples: LinkedSamples
     model_margin: float
@@ -311,6 +331,9 @@ class _Shifted:
 def _from_setting(
     parts: StrategyParts, samples: LinkedSamples, asked: Mapping[str, LinkRate], percentile: float, slope: float
 ) -> _Shifted:
+    if not set(asked) & set(parts.links):
+        estimate = _percentile(samples.latency_s, samples.round, percentile)
+        return _Shifted(estimate, estimate, samples.latency_s, samples, 0.0, 0.0, percentile)
     old = _rates(parts, samples)
     new = {link: _achieved(asked[link], samples, link) if link in asked else rate for link, rate in old.items()}
     moved = slope * (wire_s(parts, samples, new) - wire_s(parts, samples, old))
@@ -319,7 +342,7 @@ def _from_setting(
     estimate = _percentile(latency, samples.round, percentile)
     shift = float(np.abs(moved).mean())
     margin = math.log1p((_WIRE_SHARE * shift + _HANDLING_S * (shift > 0)) / estimate)
-    return _Shifted(estimate, latency, samples, margin, shift / estimate, percentile)
+    return _Shifted(estimate, estimate, latency, samples, margin, shift / estimate, percentile)
 
 
 def _rates(parts: StrategyParts, samples: LinkedSamples) -> dict[str, LinkRate]:
@@ -366,44 +389,69 @@ def _slope(parts: StrategyParts) -> float:
     return float(np.clip(slope, 0.8, 1.25))
 
 
-def _check(parts: StrategyParts, percentile: float) -> float:
-    """Largest relative error of predicting one setting from the others."""
-    errors = []
+@dataclass(frozen=True)
+class _Checked:
+    """What predicting each setting from the others finds: the largest error, and errors against what is trusted."""
+
+    largest: float
+    scale: float
+
+
+def _checked(parts: StrategyParts, percentile: float) -> _Checked:
+    errors, scaled = [], []
     for index, left_out in enumerate(parts.evidence):
         others = replace(parts, evidence=parts.evidence[:index] + parts.evidence[index + 1 :])
         asked = {link: left_out.declared.get(link, rate) for link, rate in _rates(parts, left_out).items()}
         known = _percentile(left_out.latency_s, left_out.round, percentile)
-        errors.append(abs(_merge(others, asked, percentile, _slope(others)).estimate_s / known - 1))
-    return max(errors)
+        found = _merge(others, asked, percentile, _slope(others))
+        errors.append(abs(found.estimate_s / known - 1))
+        if found.model_margin > 0:
+            scaled.append(math.log(found.estimate_s / known) / (found.model_margin / _TRUST_QUANTILE))
+    scale = math.sqrt(float(np.mean(np.square(scaled)))) if scaled else 1.0
+    return _Checked(max(errors), max(scale, _LEAST_SCALE))
 
 
-def _prediction(
-    parts: StrategyParts, shifted: _Shifted, confidence_level: float, *, slope: float, check: float | None
-) -> Prediction:
-    """Put the interval of the evidence and the model's margin together."""
-    samples = Samples.from_arrays(shifted.latency_s, shifted.samples.round, shifted.samples.input_index)
-    [interval] = percentile_intervals(
-        samples, [shifted.percentile], confidence_level=confidence_level, n_resamples=_RESAMPLES, rng=_SEED
-    )
-    low_s = high_s = None
-    if interval.estimate is not None:
-        margin = math.hypot(interval.estimate.margin(confidence_level), shifted.model_margin)
-        low_s, high_s = shifted.estimate_s * math.exp(-margin), shifted.estimate_s * math.exp(min(margin, 700.0))
+def _prediction(parts: StrategyParts, shifted: _Shifted, confidence_level: float, *, slope: float) -> Prediction:
+    """Put the uncertainty of the evidence and the model's together."""
+    settings = len(parts.evidence)
+    checked = _checked(parts, shifted.percentile) if settings > 1 else None
+    deviation = shifted.model_margin / _TRUST_QUANTILE * (checked.scale if checked else 1.0)
+    df = settings if checked else _TRUST_DF
+    interval = _interval(shifted, confidence_level, variance=deviation**2, df=df)
     return Prediction(
         operator=parts.operator,
         placement=parts.placement,
         percentile=shifted.percentile,
         estimate_s=shifted.estimate_s,
-        low_s=low_s,
-        high_s=high_s,
+        low_s=interval.low_s,
+        high_s=interval.high_s,
         confidence_level=confidence_level,
         refusal=None if interval.refusal is None else interval.refusal.reason,
-        model_margin=shifted.model_margin,
+        model_margin=float(special.stdtrit(df, (1 + confidence_level) / 2)) * deviation,
         slope=slope,
-        check=check,
-        settings=len(parts.evidence),
+        check=checked.largest if checked else None,
+        settings=settings,
         predicted=shifted.distance > 0,
+        interval=interval,
+        latency_s=shifted.latency_s * (shifted.estimate_s / shifted.own_s),
+        source=shifted.samples,
     )
+
+
+def _interval(shifted: _Shifted, confidence_level: float, *, variance: float, df: float) -> PercentileInterval:
+    """Of the nearest setting's shifted samples, moved to the estimate and widened by the model."""
+    samples = Samples.from_arrays(shifted.latency_s, shifted.samples.round, shifted.samples.input_index)
+    [found] = percentile_intervals(
+        samples, [shifted.percentile], confidence_level=confidence_level, n_resamples=_RESAMPLES, rng=_SEED
+    )
+    factor = shifted.estimate_s / found.estimate_s
+    moved = replace(found, estimate_s=shifted.estimate_s, by_round_s=tuple(factor * each for each in found.by_round_s))
+    if found.estimate is None:
+        return moved
+    value = math.log(shifted.estimate_s)
+    estimate = replace(found.estimate, value=value, variance_model=variance, df_model=df)
+    margin = estimate.margin(confidence_level)
+    return replace(moved, low_s=exponential(value - margin), high_s=exponential(value + margin), estimate=estimate)
 
 
 def what_if(

@@ -92,7 +92,7 @@ def latency_curves(
     used = sorted({each for parts in strategies for each in parts.links})
     if link not in used:
         raise ValueError(f"no strategy uses the link {link!r}; links in use: {', '.join(used) or 'none'}")
-    refused = {(each.operator, each.placement): refusal(each) for each in strategies}
+    refused = {(each.operator, each.placement): refusal(each, (link,)) for each in strategies}
     able = {
         f"{each.operator}@{each.placement}": each for each in strategies if not refused[each.operator, each.placement]
     }

@@ -4,29 +4,18 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from sqlalchemy import text
 from sqlmodel import Session
 
 from catalog.evidence.tables import MEASUREMENT_COUNTS
-from recommender.errors import UnknownEnvironment, UnknownSubject
 from recommender.whatif import LinkedSamples, LinkRate, StrategyParts
 
 _STRATEGIES = """
 SELECT operator, placement, tiers, latency_key, status, reason FROM strategy
 WHERE declared AND subject = :subject AND environment_id = :environment ORDER BY id
-"""
-_ENVIRONMENTS = f"""
-SELECT e.id, e.key, e.imported_file_id IS NULL AS here, MAX(m.finished_at) AS last,
-       COUNT(m.id) >= (SELECT SUM(s.rounds) FROM strategy s WHERE s.declared AND s.subject = :subject
-                       AND s.environment_id = e.id AND s.status <> 'inapplicable') AS complete
-FROM environment e
-JOIN strategy d ON d.environment_id = e.id AND d.declared AND d.subject = :subject
-LEFT JOIN measurement m ON m.latency_key = d.latency_key
-  AND m.id IN (SELECT id FROM measurement WHERE {MEASUREMENT_COUNTS})
-GROUP BY e.id, e.key, e.imported_file_id
 """
 _MEASUREMENTS = f"""
 SELECT m.id, m.operator, m.placement, m.latency_key, m.round, m.conditions, m.protocol, e.launcher
@@ -59,28 +48,6 @@ def strategy_parts(session: Session, subject: str, environment_id: int) -> tuple
     """
     reading = _Reading(session, {"subject": subject, "environment": environment_id})
     return tuple(reading.parts(row) for row in reading.rows(_STRATEGIES) if row["status"] != "inapplicable")
-
-
-def environment_of(session: Session, subject: str, key: str | None = None) -> int:
-    """The environment to answer from: the asked one, else the newest complete one measured here.
-
-    Raises
-    ------
-    UnknownSubject, UnknownEnvironment
-        With those that are known.
-    """
-    found = [dict(row) for row in session.execute(text(_ENVIRONMENTS), {"subject": subject}).mappings()]
-    if not found:
-        known = session.execute(text("SELECT DISTINCT subject FROM strategy WHERE declared ORDER BY subject"))
-        raise UnknownSubject(subject, list(known.scalars()))
-    if key is not None:
-        found = [row for row in found if row["key"] == key] or _no_environment(key, found)
-    best = max(found, key=lambda row: (bool(row["complete"]), bool(row["here"]), row["last"] or "", row["id"]))
-    return int(best["id"])
-
-
-def _no_environment(key: str, found: Sequence[Mapping[str, Any]]) -> NoReturn:
-    raise UnknownEnvironment(key, [str(row["key"]) for row in found])
 
 
 class _Reading:
@@ -116,6 +83,8 @@ class _Reading:
         if not current:
             return StrategyParts(*name, (), (), "nothing was measured yet; measure it with: runner fill-catalog")
         links = _names_in_order(current[0]["conditions"]) or self._links_of(current)
+        if not links and "links" not in current[0]["conditions"] and _json(strategy["tiers"]) != ["mobile"]:
+            return StrategyParts(*name, (), (), "which links it uses was not recorded, as in imported latencies")
         hops = _hops(links, _json(strategy["tiers"]), current[0]["conditions"])
         if hops is None:
             reason = f"which request uses which of its links ({', '.join(links)}) is not known"
@@ -146,6 +115,7 @@ class _Reading:
             declared=_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s"),
             probed=_rates(probes, "measured_bit_per_s"),
             launcher=rows[0]["launcher"],
+            evidence_id=rows[0]["latency_key"],
         )
 
 

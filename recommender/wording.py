@@ -33,12 +33,23 @@ def why(answer: Answer) -> str:
         raise ValueError("an answer without a recommendation has nothing to explain")
     claim = _claim(answer, best)
     if not answer.alternatives:
-        return f"{claim}."
+        return f"{claim}.{prediction_note(best.candidate)}"
     following = answer.alternatives[0]
     other = following.estimate
     speed = _speed(best, other, following.latency_ratio)
     accuracy = _accuracy_against(following.accuracy_difference_pp, best.candidate)
-    return f"{claim}; {speed} the next best, {strategy_name(other.candidate)}{accuracy}."
+    return (
+        f"{claim}; {speed} the next best, {strategy_name(other.candidate)}{accuracy}.{prediction_note(best.candidate)}"
+    )
+
+
+def prediction_note(candidate: Candidate) -> str:
+    """A sentence to follow why it was chosen; nothing for a measured one."""
+    it = candidate.predicted
+    if it is None:
+        return ""
+    several = f"{it.settings} measured bandwidths" if it.settings > 1 else "one measured bandwidth"
+    return f" Its latency is predicted from {several} of {' and '.join(it.links)}, not measured."
 
 
 def lacks(miss: NearMiss) -> Iterator[str]:
@@ -48,7 +59,7 @@ def lacks(miss: NearMiss) -> Iterator[str]:
         excess = f"{100 * share:.1f} % too much" if share < 10 else f"{share + 1:.3g} times the budget"
         yield (
             f"is {duration(late.over_s)} over {percentile_name(late.budget.percentile)} <= "
-            f"{duration(late.budget.max_s)} (measured {duration(late.got_s)}, {excess})"
+            f"{duration(late.budget.max_s)} ({_source(miss.estimate)} {duration(late.got_s)}, {excess})"
         )
     accuracy = miss.estimate.candidate.accuracy
     if accuracy is not None and miss.accuracy_short_pp is not None:
@@ -63,6 +74,10 @@ def lacks(miss: NearMiss) -> Iterator[str]:
             f"drops {_pp(accuracy.drop_pp)} of {accuracy.metric} against identity, "
             f"{_pp(miss.drop_over_pp)} more than the {_pp(allowed)} allowed"
         )
+
+
+def _source(each: Estimate) -> str:
+    return "measured" if each.candidate.predicted is None else "predicted"
 
 
 def undecided_reason(gap: Undecided) -> str:
@@ -95,6 +110,9 @@ def to_do(gap: Undecided) -> str:
         )
     if gap.gap is Gap.ONE_ROUND:
         return "set `experiment.rounds` to 3 or more and run `runner fill-catalog`"
+    if gap.gap is Gap.UNPROVEN and gap.percentile is not None and gap.estimate.candidate.predicted is not None:
+        links = " and ".join(gap.estimate.candidate.predicted.links)
+        return f"declare {links} as asked and measure it there (`runner fill-catalog`), or ask at a lower `confidence`"
     if gap.gap is Gap.UNPROVEN:
         what = "rounds or inputs" if gap.percentile is not None else "validation items"
         return f"measure more {what} (`runner fill-catalog`), or ask at a lower `confidence`"

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from runner.calibration import Calibration
 from runner.errors import OperatorError
 from runner.host import versions
 from runner.operators import Pass, Refusal, known_passes, make_pass
+from runner.staging import new_directory, refuse_existing
 
 MANIFEST = "manifest.json"
 _MANIFEST_VERSION = 1
@@ -110,21 +110,16 @@ def apply_operator(
     OperatorError
         When the model or the target is not what it should be, or a pass fails.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OperatorError(f"{target} exists and is not an empty directory; name another one")
+    refuse_existing(target, error=OperatorError)
     passes = pipeline.passes()
     artifact = _artifact(passes, model, calibration, store)
     if artifact.reason is not None:
         raise Refusal(artifact.reason)
     manifest = _manifest(pipeline, passes, model, calibration, artifact)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        staging = Path(scratch) / "files"
-        staging.mkdir()
+    with new_directory(target, error=OperatorError) as staging:
         for file in artifact.files:
             shutil.copyfile(artifact.directory / file.file, staging / file.file)
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        staging.rename(target)
     return manifest
 
 

@@ -7,7 +7,6 @@ beside its place and renamed into it.
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,9 +17,11 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from runner.errors import OperatorError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
 from runner.operators import Context, Pass, Refusal
 from runner.proof import PROOF_INPUTS, Signature, check, check_chain, prove_equal
+from runner.workdir import scratch, settle
 
 _MANIFEST_VERSION = 2
 
@@ -102,16 +103,15 @@ class ArtifactStore:
         calibration: Callable[[int], Sequence[NDArray[np.generic]]],
     ) -> Artifact:
         """Run the passes over the model and verify what they made; raises OperatorError where one fails."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._root, prefix="building-") as scratch:
-            target = Path(scratch) / "artifact"
+        with scratch(self._root) as directory:
+            target = directory / "artifact"
             target.mkdir()
             files: tuple[ArtifactFile, ...] = ()
             reason: str | None = None
             details: Mapping[str, Any] = {}
             try:
                 signature = check(model)
-                made = _apply(model, passes, calibration, Path(scratch), self._root.parent / "envs")
+                made = _apply(model, passes, calibration, directory, self._root.parent / "envs")
                 details = _as_stored({"passes": made.details, "proof": _prove(signature, made, calibration)})
                 files = _collect(made.parts, target)
             except Refusal as refusal:
@@ -123,9 +123,11 @@ class ArtifactStore:
                 "details": details,
             }
             (target / "manifest.json").write_text(json.dumps(manifest, indent=2))
-            shutil.rmtree(self._root / key, ignore_errors=True)
-            target.rename(self._root / key)
-        return Artifact(key, self._root / key, files, reason, details)
+            settle(target, self._root / key)
+        built = self.find(key)
+        if built is None:
+            raise OperatorError(f"artifact {key[:12]}… was removed from {self._root} while it was built; try again")
+        return built
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _apply(
     model: Path,
     passes: Sequence[Pass],
     calibration: Callable[[int], Sequence[NDArray[np.generic]]],
-    scratch: Path,
+    directory: Path,
     environments: Path,
 ) -> _Made:
     """Run the passes one after the other."""
@@ -149,7 +151,7 @@ def _apply(
     uncut = model
     details: list[Mapping[str, Any]] = []
     for number, step in enumerate(passes):
-        workdir = scratch / f"{number}-{step.name}"
+        workdir = directory / f"{number}-{step.name}"
         workdir.mkdir()
         arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
         applied = step.apply(parts, Context(workdir, arrays, environments))

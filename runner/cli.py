@@ -17,17 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.declaration import Catalog, load_catalog
-from catalog.declaration.units import parse_duration
 from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, store
-from recommender.answer_text import render_answer
 from recommender.errors import RecommenderError
 from runner import commands, environment
 from runner.analysing import settings_of, store_missing
 from runner.artifacts import ArtifactStore
-from runner.asking import ask
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
-from runner.errors import RunnerError
+from runner.errors import RunnerError, explain
 from runner.extending import measure_and_extend
 from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
@@ -45,6 +42,7 @@ from runner.settings import RunnerSettings
 from runner.setups import Setups
 from runner.tiers import Scale, check_delays, check_host
 from runner.verify import Judged, judge_stored, store_verdicts, summarise
+from runner.workdir import sweep
 
 app = typer.Typer(
     help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
@@ -53,7 +51,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+logger = logging.getLogger(__name__)
 _NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
+_EDITED = (
+    "was edited while this ran; measured is what it said at the start. See what its new text lacks with: runner plan"
+)
 _STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
@@ -206,6 +208,8 @@ def fill_catalog(
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
             err.print(_STOPPED)
             raise typer.Exit(1) from None
+    if _edited(declared):
+        err.print(f"{escape(str(declared.file))} {_EDITED}", soft_wrap=True)
     if as_json:
         print_json(
             {
@@ -222,9 +226,17 @@ def fill_catalog(
     raise typer.Exit(0 if outcome.complete else 1)
 
 
+def _edited(declared: Catalog) -> bool:
+    """Whether the file says something else now than what was read of it."""
+    try:
+        return load_catalog(declared.file).declared != declared.declared
+    except CatalogError:
+        return True
+
+
 def _fill(session: Session, database: Database, selection: Selection, workdir: Path) -> Outcome:
     """Clean what a killed run left, plan, measure."""
-    leftovers = selection.launcher.clean()
+    leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
     with database.session() as writing:
@@ -378,44 +390,14 @@ def leaderboard(
         out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
 
 
-@app.command(epilog=example("runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1"))
-def recommend(
-    subject: Annotated[str, typer.Argument(help="The model under study")],
-    database: DatabaseOption = None,
-    max_latency: Annotated[str | None, typer.Option("--max-latency", help="Latency budget, e.g. 100ms")] = None,
-    percentile: Annotated[float, typer.Option("--percentile", help="Percentile the latency budget is for")] = 90.0,
-    min_accuracy: Annotated[float | None, typer.Option("--min-accuracy", help="Floor in percent")] = None,
-    max_drop: Annotated[float | None, typer.Option("--max-drop", help="Percentage points against identity")] = None,
-    slo: Annotated[str | None, typer.Option("--slo", help="A declared SLO instead of budgets")] = None,
-    objective: Annotated[str, typer.Option("--objective", help="latency or accuracy")] = "latency",
-    as_json: JsonOption = False,
-) -> None:
-    """Ask which operator to use on which tier; exit code 1 when no strategy holds the budgets."""
-    question: dict[str, Any] = {
-        "subject": subject,
-        "max_latency_s": None if max_latency is None else parse_duration(max_latency),
-        "latency_percentile": percentile,
-        "min_accuracy_pct": min_accuracy,
-        "max_accuracy_drop_pp": max_drop,
-        "slo": slo,
-        "objective": objective,
-    }
-    answer = ask(database or _settings().database, question)
-    if as_json:
-        out.print_json(answer.model_dump_json())
-    else:
-        out.print(render_answer(answer))
-    raise typer.Exit(0 if answer.recommendation is not None else 1)
-
-
 @app.command(epilog=example("runner clean"))
 def clean(
     launcher: LauncherOption = "auto",
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
 ) -> None:
-    """Remove containers, networks and processes that a killed run left behind."""
+    """Remove containers, networks, processes and half-made files that a killed run left behind."""
     selection = select_launcher(launcher, base_image=_settings().base_image)
-    removed = selection.launcher.clean(volumes=volumes)
+    removed = selection.launcher.clean(volumes=volumes) + sweep(_settings().workdir)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
 
 
@@ -427,7 +409,11 @@ def run(arguments: Callable[[], None] = app) -> int:
     try:
         arguments()
     except (RunnerError, CatalogError, RecommenderError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except OSError as error:
+        logger.debug("the system refused", exc_info=True)
+        err.print(f"[red]error:[/] {escape(explain(error))}", soft_wrap=True)
         return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 
-from recommender.answer_text import render_answer
 from recommender.schemas import RecommendResponse
 from runner.cli import app, run
 from runner.commands.terminal import out
+from runner.reports.answer import AnswerReport
 from runner.settings import RunnerSettings
 
 _SUBJECT = "fashion-resnet"
@@ -72,7 +72,7 @@ def _asked(url: str, subject: str, budgets: dict[str, Any]) -> tuple[dict[str, A
 
 def _show(kind: str, question: dict[str, Any], answer: RecommendResponse) -> None:
     out.print(f"\n[bold]A question, {kind}[/]: POST /recommend {json.dumps(question)}", soft_wrap=True)
-    out.print(render_answer(answer))
+    out.print(AnswerReport(answer))
 
 
 @contextmanager

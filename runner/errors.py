@@ -4,15 +4,38 @@
     ├── SubjectError                a subject's model or data cannot be read
     ├── OperatorError               an operator cannot be applied (its refusals derive from it)
     │   └── ModelFileError          a file is not an ONNX model that can be read (path)
+    ├── BundleError                 a strategy's files cannot be handed over, or are not what they were
     ├── HostTooSmallError           the declared tiers do not fit this machine
     ├── LaunchError                 tiers do not come up (tier, log_tail)
-    │   └── EngineUnavailableError  no container engine answers, or it went away
+    │   ├── EngineUnavailableError  no container engine answers, or it went away
+    │   └── NameTakenError          another container has the name: another runner does the same at this moment
     └── TierCallError               a command to a tier failed, or the tier died (tier, type, message, log_tail)
 
 A `LaunchError` or a `TierCallError` ends one measurement, which is stored as failed with the reason and the log's tail.
 """
 
+import errno
 from pathlib import Path
+
+_FREE_SPACE = (
+    "what was stored before is kept. Free space where the database and the working directory (.tierwise) are, then "
+    "give the same command again"
+)
+_WHAT_TO_DO = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EROFS: "allowed: a place that may be written; name one with --database and TIERWISE_WORKDIR",
+    errno.EACCES: "allowed: files that this user may use; change the permissions, or name another place",
+    errno.EPERM: "allowed: files that this user may use; change the permissions, or name another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), then give the same command again",
+}
+
+
+def explain(error: OSError) -> str:
+    """What the operating system refused, as one message: where, what, what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    advice = _WHAT_TO_DO.get(error.errno or 0, "look at that place, then give the same command again")
+    return f"{where}{error.strerror or error}; {advice}"
 
 
 class RunnerError(Exception):
@@ -35,6 +58,10 @@ class ModelFileError(OperatorError):
         self.path = path
 
 
+class BundleError(RunnerError):
+    """A strategy's files cannot be handed over, or are no longer what was bundled."""
+
+
 class HostTooSmallError(RunnerError):
     """The machine has less than the declared tiers want."""
 
@@ -50,6 +77,10 @@ class LaunchError(RunnerError):
 
 class EngineUnavailableError(LaunchError):
     """No container engine answers, or it stopped answering."""
+
+
+class NameTakenError(LaunchError):
+    """A container of that name exists, which is how two runners find out that they do the same thing."""
 
 
 class TierCallError(RunnerError):

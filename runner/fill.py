@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Protocol as Interface
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.clock import utc_now
 from catalog.declaration import Catalog
 from catalog.evidence import Database, store
 from runner import records
 from runner.artifacts import Artifact
-from runner.errors import LaunchError, OperatorError, TierCallError
+from runner.errors import EngineUnavailableError, LaunchError, OperatorError, TierCallError
 from runner.experiment import evaluate, measure
 from runner.launchers import Launcher
 from runner.operators import Pass
@@ -133,7 +133,7 @@ class Filler:
                 self._store_artifact(wanted, found, found.reason)
 
     def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> Outcome:
-        """Do everything the plan lists; one failed measurement never stops the others.
+        """Do everything the plan lists; one failed measurement never stops the others, a container engine gone does.
 
         Rounds beyond the declared ones are left out once it is late.
         """
@@ -190,7 +190,7 @@ class Filler:
         """Measure one accuracy and store it, or why it could not be measured."""
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
-        started = datetime.now(UTC)
+        started, clock = utc_now(), time.monotonic()
         metric = self.setups.session.subjects[strategy.subject].metric
         setup = self.setups.accuracy(task.keyed)
         items, key = self.setups.items(task.keyed)
@@ -203,11 +203,16 @@ class Filler:
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
-            failed = records.failed_accuracy(task.keyed, self.environment_id, setup, error, started, metric=metric)
+            took_s = time.monotonic() - clock
+            failed = records.failed_accuracy(
+                task.keyed, self.environment_id, setup, error, started, took_s=took_s, metric=metric
+            )
             self._store_accuracy(failed)
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
+            _stop_without_engine(error)
             return
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, metric=metric)
+        took_s = time.monotonic() - clock
+        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, took_s=took_s, metric=metric)
         self._store_accuracy(record)
         self.outcome.accuracies += 1
         self.watcher.end("ok")
@@ -217,7 +222,7 @@ class Filler:
         strategy, keyed = task.keyed.strategy, task.keyed
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
-        started, clock = datetime.now(UTC), time.monotonic()
+        started, clock = utc_now(), time.monotonic()
         setup, protocol = self.setups.latency(keyed), self.setups.protocol(keyed)
         total = len(protocol.input_ids) * (protocol.repetitions + protocol.warmup)
         done = 0
@@ -233,6 +238,7 @@ class Filler:
         except (LaunchError, TierCallError) as error:
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(f"{label}: {error}")
+            _stop_without_engine(error)
             return
         asked = asked_percentiles(self.setups.session.catalog)
         record = records.complete(attempt, setup, measured, time.monotonic() - clock, percentiles=asked)
@@ -259,6 +265,13 @@ class Filler:
     def _fail(self, message: str) -> None:
         self.outcome.failures.append(message)
         self.watcher.end(f"failed: {message}")
+
+
+def _stop_without_engine(error: Exception) -> None:
+    """Whatever comes next would fail for the same reason."""
+    if isinstance(error, EngineUnavailableError):
+        advice = "everything measured so far is stored; continue when it answers with: runner fill-catalog"
+        raise EngineUnavailableError(f"{error}; {advice}") from error
 
 
 def asked_percentiles(catalog: Catalog) -> set[float]:

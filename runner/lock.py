@@ -1,11 +1,17 @@
-"""One fill per database: an advisory lock that the kernel releases when its holder dies."""
+"""One fill per database: an advisory lock that the kernel releases when its holder dies.
 
+It is held on a file beside the database, which two runners share wherever they were started; for a database server,
+on one in the working directory.
+"""
+
+import errno
 import fcntl
 import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
 
+from catalog.errors import DatabaseReadOnlyError
 from runner.errors import RunnerError
 
 
@@ -13,21 +19,28 @@ class FillLock:
     """Held while a fill runs; a second fill of the same database is refused."""
 
     def __init__(self, workdir: Path, database: str) -> None:
-        workdir.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(str(Path(database).resolve()).encode()).hexdigest()[:16]
-        self._path = workdir / f"fill-{name}.lock"
+        self._path = _lock_file(workdir, database)
         self._database = database
         self._descriptor = -1
 
     def __enter__(self) -> "FillLock":
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except PermissionError as error:
+            raise _read_only(self._database, error) from error
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise _read_only(self._database, error) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(self._descriptor, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._descriptor)
             raise RunnerError(
-                f"another runner (process {holder}) is filling {self._database}; wait for it or stop it first"
+                f"another runner (process {holder}) is filling {self._database}; allowed: one at a time. "
+                "Wait for it or stop it, then give the same command again"
             ) from None
         os.truncate(self._descriptor, 0)
         os.write(self._descriptor, str(os.getpid()).encode())
@@ -37,3 +50,19 @@ class FillLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
+
+
+def _read_only(database: str, error: OSError) -> DatabaseReadOnlyError:
+    return DatabaseReadOnlyError(
+        database,
+        f"its folder may only be read ({error.strerror}); allowed: a folder that this user may write. "
+        "Change its permissions, or name another database with --database",
+    )
+
+
+def _lock_file(workdir: Path, database: str) -> Path:
+    path = Path(database.removeprefix("sqlite:///"))
+    if "://" in str(database) and path == Path(database):
+        return workdir / f"fill-{hashlib.sha256(database.encode()).hexdigest()[:16]}.lock"
+    beside = path.expanduser().resolve()
+    return beside.with_name(f".{beside.name}.fill-lock")

@@ -129,7 +129,7 @@ def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[st
     """
     catalog, subject = session.catalog, session.subjects[strategy.subject]
     passes = tuple(make_pass(spec.name, spec.options) for spec in strategy.passes)
-    artifact = _artifact_key(subject, passes)
+    artifact = artifact_key_of(subject, passes)
     provider = {name: resolve_provider(catalog.tiers[name].provider) for name in strategy.route}
     judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
     providers = [provider[name] for name in judged.tiers]
@@ -156,7 +156,8 @@ def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[st
     return Keyed(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
 
 
-def _artifact_key(subject: Subject, passes: Sequence[Pass]) -> str:
+def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
+    """The key of what these passes make of the subject's model, with this machine's tools."""
     versions = host_facts.versions()
     calibrated = any(step.calibration_samples for step in passes)
     return artifact_key(
@@ -174,8 +175,8 @@ def _judged(
     cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
     mixed = len({provider[name] for name in tiers}) > 1
     if cut is None or unequal or mixed:
-        return Judged(_artifact_key(subject, passes), passes, tiers[-1:] if cut is None else tiers)
-    return Judged(_artifact_key(subject, passes[:cut]), passes[:cut], tiers[-1:])
+        return Judged(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)
+    return Judged(artifact_key_of(subject, passes[:cut]), passes[:cut], tiers[-1:])
 
 
 def _model_sha256(path: Path) -> str:

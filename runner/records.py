@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -106,7 +106,14 @@ def complete(
 
 
 def accuracy(
-    keyed: Keyed, environment_id: int, setup: Setup, result: EvaluateResult, started: datetime, *, metric: Metric
+    keyed: Keyed,
+    environment_id: int,
+    setup: Setup,
+    result: EvaluateResult,
+    started: datetime,
+    *,
+    took_s: float,
+    metric: Metric,
 ) -> AccuracyRecord:
     """An accuracy and its items."""
     items = result.items
@@ -121,7 +128,7 @@ def accuracy(
         items=len(items),
         status="complete",
         started_at=started,
-        finished_at=datetime.now(UTC),
+        finished_at=started + timedelta(seconds=took_s),
         top1_pct=_share(item.top1 for item in items) if classified else None,
         top5_pct=_share(item.top5 for item in items) if classified and metric == "accuracy" else None,
         miou_pct=None if classified else mean_iou(items),
@@ -137,6 +144,7 @@ def failed_accuracy(
     error: LaunchError | TierCallError,
     started: datetime,
     *,
+    took_s: float,
     metric: Metric,
 ) -> AccuracyRecord:
     """An accuracy that came to nothing, with the reason and the end of the tier's log."""
@@ -155,7 +163,7 @@ def failed_accuracy(
         items=0,
         status="failed",
         started_at=started,
-        finished_at=datetime.now(UTC),
+        finished_at=started + timedelta(seconds=took_s),
         reason=f"{error}\n{tail}" if tail else str(error),
     )
 

@@ -1,7 +1,6 @@
 """From a keyed strategy to everything its measurement needs, resolved: artifact, tiers, links, inputs, items."""
 
 import itertools
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from runner.launchers import LinkLimits
 from runner.plan import Keyed, Session
 from runner.subjects import Subject
 from runner.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
+from runner.workdir import scratch, settle
 from tierserver.messages import Postprocess, Preprocess
 
 # Parts that are judged together need a way between them, and its speed is none of an accuracy's business.
@@ -66,10 +66,10 @@ class Setups:
         key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
         directory = self.workdir / "inputs" / key
         if not directory.exists():
-            staging = directory.with_name(f"{key}.{random.getrandbits(32):08x}")
-            staging.mkdir(parents=True)
-            subject.dataset.write_inputs(staging, keyed.input_ids)
-            staging.rename(directory)
+            with scratch(directory.parent) as staging:
+                (staging / key).mkdir()
+                subject.dataset.write_inputs(staging / key, keyed.input_ids)
+                settle(staging / key, directory)
         files = {name: directory / name for name in keyed.input_ids}
         return Protocol(files, key, keyed.input_ids, experiment.repetitions, experiment.warmup)
 
@@ -79,10 +79,9 @@ class Setups:
         key = dataset.fingerprint()
         path = self.workdir / "items" / key / "items.npz"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staging = path.with_name("items.writing.npz")
-            dataset.write_items(staging)
-            staging.rename(path)
+            with scratch(path.parent.parent) as staging:
+                dataset.write_items(staging / path.name)
+                settle(staging / path.name, path)
         return path, key
 
     def _widest(self, tier: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
     *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
+)
+
+# What the runtime says before what it means: its own name, the file's, a place and a signature in its source.
+_PREAMBLE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:\s*"
+    r"|/onnxruntime_src/\S+:\d+ .*?\)(?: const)?(?: \[with[^\]]*\])? "
 )
 
 
@@ -149,4 +156,6 @@ def _info(value: Any, path: Path) -> TensorInfo:
 
 
 def _brief(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    """The runtime's first line, without its preamble."""
+    text = _PREAMBLE.sub("", str(error).strip())
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import delete, insert, select
 from sqlmodel import Session, SQLModel
 
 from catalog.analysis.subject import DropResult, FamilyResult, PairResult, StrategyResult, SubjectResult
+from catalog.clock import utc_now
 from catalog.evidence.tables import Analysis, AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
 from catalog.evidence.writing import utc_text
 
@@ -33,7 +33,7 @@ def store_analysis(session: Session, result: SubjectResult) -> int:
         subject=result.subject,
         environment_id=result.environment.id,
         evidence_key=result.evidence_key,
-        created_at=utc_text(datetime.now(UTC)),
+        created_at=utc_text(utc_now()),
         **asdict(result.settings),
     )
     session.add(row)

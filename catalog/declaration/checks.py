@@ -45,7 +45,13 @@ _EXPECTED: Mapping[str, str] = {
     "model_type": "expected a mapping (name: value)",
     "tuple_type": "expected a list ([a, b])",
     "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
 }
+_UNQUOTE = "remove the quotes"
+_NUMBERS = ("int_type", "float_type")
+_SHOWN_CHARACTERS = 60
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -107,11 +113,29 @@ def _wording(details: ErrorDetails) -> str:
         return f"{got!r} is not a name: letters, digits, and _ . - after the first"
     if kind == "literal_error":
         allowed = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-        return f"got {got!r}; {nearest(str(got), allowed)}"
+        if isinstance(got, str) and got.isdigit() and got in allowed:
+            return f"got the text {got!r}; {_UNQUOTE}"
+        return f"got {_short(got)}; {nearest(str(got), allowed)}"
     if kind == "too_short":
         return "this must not be empty"
-    shown = "a mapping" if isinstance(got, dict) else "a list" if isinstance(got, list) else repr(got)
+    shown = "a mapping" if isinstance(got, dict) else "a list" if isinstance(got, list) else _short(got)
+    if kind in _NUMBERS and isinstance(got, str) and _is_number(got):
+        return f"{_EXPECTED[kind]}, got the text {shown}; {_UNQUOTE}"
     return f"{_EXPECTED.get(kind, details['msg'])}, got {shown}"
+
+
+def _short(value: object) -> str:
+    """What was got, as much of it as a line of a message bears."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _declared_path(document: YamlDocument, loc: tuple[int | str, ...]) -> tuple[Path_, bool]:

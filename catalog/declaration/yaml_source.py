@@ -79,10 +79,12 @@ def read_yaml(file: Path) -> YamlDocument:
         raise CatalogFileError(file, [Problem(1, 1, message)]) from error
     except UnicodeDecodeError as error:
         raise CatalogFileError(
-            file, [Problem(1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}")]
+            file, [Problem(1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8")]
         ) from error
     except OSError as error:
-        raise CatalogFileError(file, [Problem(1, 1, f"cannot be read: {error.strerror}")]) from error
+        raise CatalogFileError(
+            file, [Problem(1, 1, f"cannot be read: {error.strerror}; name a catalog file")]
+        ) from error
     return parse_yaml(text, file)
 
 
@@ -169,7 +171,8 @@ class _Building:
         try:
             return self._scalars.construct_object(node)
         except (ValueError, yaml.YAMLError):
-            self._report(node, f"{node.value!r} is not a number or text YAML can read; put it in quotes")
+            shown = node.value if len(node.value) <= 60 else f"{node.value[:60]}…"
+            self._report(node, f"{shown!r} is not a number or text YAML can read; put it in quotes")
             return None
 
     def _items(self, node: yaml.MappingNode, path: Path_) -> Iterator[tuple[str, yaml.Node]]:

@@ -32,6 +32,11 @@ _BUSY_TIMEOUT_S = 10.0
 _RETRY_EVERY_S = 0.02
 _FILL = "`runner fill-catalog` creates and fills one, --database names another"
 
+_NOT_OPENED = (
+    "cannot be opened; check the permissions of the file and of its directory, and copy it first from a disk that may "
+    "only be read"
+)
+
 # What SQLite says, by a part of its message.
 _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
     "locked": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
@@ -40,7 +45,7 @@ _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
     "read-only": (DatabaseReadOnlyError, "it may only be read; open it for writing or change its permissions"),
     "not a database": (NotADatabaseError, f"this is not a Tierwise database; {_FILL}"),
     "malformed": (NotADatabaseError, "the file is damaged; restore a copy, or move it away and fill a new one"),
-    "unable to open": (DatabaseError, "cannot be opened; check the permissions of the file and of its directory"),
+    "unable to open": (DatabaseError, _NOT_OPENED),
     "is full": (DatabaseError, "the disk is full; nothing of the last transaction was stored. Free space, try again"),
 }
 

@@ -36,7 +36,7 @@ def stored_measurements(session: Session, *, subject: str | None = None) -> tupl
         select(Measurement, Environment)
         .join(Environment, _sql(Environment.id) == Measurement.environment_id)
         .where(_sql(Measurement.latency_key).in_(select(Strategy.latency_key).where(_sql(Strategy.declared))))
-        .order_by(_sql(Measurement.started_at), _sql(Measurement.id))
+        .order_by(_sql(Measurement.id))
     )
     if subject is not None:
         query = query.where(Measurement.subject == subject)

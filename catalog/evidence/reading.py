@@ -53,7 +53,7 @@ def last_measurement(
     query = text(
         "SELECT m.id FROM measurement m JOIN environment e ON e.id = m.environment_id "
         "WHERE m.subject = :subject AND m.operator = :operator AND m.placement = :placement AND e.key = :environment "
-        "ORDER BY m.started_at DESC, m.id DESC LIMIT 1"
+        "ORDER BY m.id DESC LIMIT 1"  # not by the clock, which may have been set back
     )
     values = {"subject": subject, "operator": operator, "placement": placement, "environment": environment_key}
     found = session.execute(query, values).scalar()
@@ -100,7 +100,7 @@ WHERE NOT (m.status = 'complete' AND m.verdict = 'VALID')
     SELECT 1 FROM (SELECT latency_key, round, id FROM measurement WHERE {MEASUREMENT_COUNTS}) known
     WHERE known.latency_key = m.latency_key AND known.round = m.round AND known.id <> m.id
   )
-ORDER BY m.started_at, m.id
+ORDER BY m.id
 """
 
 
@@ -136,7 +136,7 @@ def failed_accuracies(session: Session) -> Sequence[Mapping[str, Any]]:
 
 def last_accuracy_failure(session: Session, accuracy_key: str) -> str | None:
     """Why the most recent attempt at an accuracy failed; None when there was none."""
-    query = text("SELECT reason FROM accuracy WHERE key = :key AND status = 'failed' ORDER BY started_at DESC LIMIT 1")
+    query = text("SELECT reason FROM accuracy WHERE key = :key AND status = 'failed' ORDER BY id DESC LIMIT 1")
     found = session.execute(query, {"key": accuracy_key}).scalar()
     return None if found is None else str(found)
 

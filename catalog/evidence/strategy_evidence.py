@@ -178,8 +178,11 @@ class StrategyEvidence:
 
     @property
     def drop_pp(self) -> float | None:
-        """Accuracy lost against identity, in percentage points; negative is a gain, None is unknown."""
-        if self.accuracy is None or self.reference is None:
+        """Accuracy lost against identity, in percentage points; negative is a gain, None is unknown.
+
+        Of an agreement there is none: that an operator answers otherwise than identity does not make it worse.
+        """
+        if self.accuracy is None or self.reference is None or self.accuracy.metric == "agreement":
             return None
         return self.reference.accuracy_pct - self.accuracy.accuracy_pct
 

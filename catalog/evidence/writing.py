@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
+from catalog.clock import utc_now
 from catalog.declaration.schema import SloSpec
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.records import (
@@ -43,7 +44,7 @@ def utc_text(moment: datetime) -> str:
 
 
 def _now() -> str:
-    return utc_text(datetime.now(UTC))
+    return utc_text(utc_now())
 
 
 def upsert_environment(session: Session, record: EnvironmentRecord) -> int:

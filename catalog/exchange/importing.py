@@ -4,12 +4,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlmodel import Session
 
+from catalog.clock import utc_now
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
 from catalog.evidence.tables import Environment, Strategy
@@ -58,7 +59,7 @@ def import_files(
     ExchangeError
         When any of them cannot be read or contradicts what was imported before; nothing of any is stored then.
     """
-    at = utc_text(now or datetime.now(UTC))
+    at = utc_text(now or utc_now())
     if environment is not None and not is_name(environment):
         raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
     with database.session() as session:

@@ -7,7 +7,9 @@ There are two intervals. The one that describes, at one level such as 95 %, take
 the sum. It must not decide among many: when three rounds agree by luck their variance is small, the inputs' variance
 takes over and with it its larger degrees of freedom, so that far in the tail it errs several times as often as it says
 (2 to 13 times at the level of 28 to 66 comparisons). The one that decides gives each variance its own quantile and
-holds its level for any pair of true variances (Banerjee), at the price of width.
+holds its level for any true variances (Banerjee), at the price of width.
+
+A latency that was predicted has a third source: the error of the model.
 """
 
 import math
@@ -30,11 +32,13 @@ class LogEstimate:
         Of `value`, at or above 0.
     df_rounds, df_inputs : float
         How well each variance is known: a chi-square with so many degrees of freedom.
+    variance_model, df_model : float
+        The same for a model's error; 0 where the value was measured.
 
     Notes
     -----
-    `df` is Satterthwaite's: (Vr + Vi)**2 / (Vr**2 / df_rounds + Vi**2 / df_inputs). The guarded margin at a level is
-    sqrt(tr**2 * Vr + ti**2 * Vi) with the t quantiles of that level for `df_rounds` and `df_inputs`.
+    `df` is Satterthwaite's: (sum of V)**2 / (sum of V**2 / df) over the sources. The guarded margin at a level is
+    sqrt(sum of t**2 * V) with each source's t quantile of that level.
 
     References
     ----------
@@ -54,17 +58,19 @@ class LogEstimate:
     variance_inputs: float
     df_rounds: float
     df_inputs: float
+    variance_model: float = 0.0
+    df_model: float = 1.0
 
     @property
     def standard_error(self) -> float:
         """Of `value`."""
-        return math.sqrt(self.variance_rounds + self.variance_inputs)
+        return math.sqrt(sum(variance for variance, _ in self._sources))
 
     @property
     def df(self) -> float:
         """Satterthwaite's degrees of freedom; infinite where nothing varies."""
-        spread = self.variance_rounds**2 / self.df_rounds + self.variance_inputs**2 / self.df_inputs
-        return (self.variance_rounds + self.variance_inputs) ** 2 / spread if spread > 0 else math.inf
+        spread = sum(variance**2 / df for variance, df in self._sources)
+        return sum(variance for variance, _ in self._sources) ** 2 / spread if spread > 0 else math.inf
 
     def margin(self, confidence_level: float) -> float:
         """Half the width of the two-sided interval that describes."""
@@ -91,13 +97,9 @@ class LogEstimate:
     def _tail_beyond(self, distance: float) -> float:
         """The tail whose guarded margin is the distance, by Newton's method on the logarithms, which are near a line.
 
-        With one variance it is Student's own. With two it is above the larger of their tails by themselves.
+        With one variance it is Student's own. With more it is above the largest of their tails by themselves.
         """
-        parts = [
-            (df, variance)
-            for df, variance in ((self.df_rounds, self.variance_rounds), (self.df_inputs, self.variance_inputs))
-            if variance > 0
-        ]
+        parts = [(df, variance) for variance, df in self._sources if variance > 0]
         tail = max(float(special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in parts)
         if len(parts) == 1:
             return tail
@@ -114,8 +116,16 @@ class LogEstimate:
         return tail
 
     def _guarded(self, tail: float) -> float:
-        of_rounds, of_inputs = (float(special.stdtrit(df, tail)) for df in (self.df_rounds, self.df_inputs))
-        return math.sqrt(of_rounds**2 * self.variance_rounds + of_inputs**2 * self.variance_inputs)
+        return math.sqrt(sum(float(special.stdtrit(df, tail)) ** 2 * each for each, df in self._sources if each > 0))
+
+    @property
+    def _sources(self) -> tuple[tuple[float, float], ...]:
+        """Each variance with its degrees of freedom."""
+        return (
+            (self.variance_rounds, self.df_rounds),
+            (self.variance_inputs, self.df_inputs),
+            (self.variance_model, self.df_model),
+        )
 
 
 def _density(df: float, quantile: float) -> float:

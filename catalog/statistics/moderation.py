@@ -76,7 +76,7 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
     True
     >>> alike = [LogEstimate(each / 18, 0.01, 0.0, df_rounds=2, df_inputs=9) for each in range(18)]
     >>> {each.df_rounds for each in moderated(alike)}
-    {4.0}
+    {4}
     """
     given = [each for each in estimates if each.variance_rounds > 0]
     if len(given) <= _FEWEST:
@@ -123,7 +123,7 @@ def variance_prior(
     >>> drawn = stats.f(2, 8).ppf((np.arange(4000) + 0.5) / 4000)  # s0**2 = 1, d0 = 8
     >>> around = np.tile([-1.0, 1.0], 2000)
     >>> prior = variance_prior(around, drawn, np.full(4000, 2.0), standard_errors=0.0)
-    >>> round(prior.df, 1), prior.variance.mean().round(2)
+    >>> round(prior.df, 1), round(float(prior.variance.mean()), 2)
     (8.0, 1.0)
     """
     x, half = np.asarray(log_latency, dtype=np.float64), np.asarray(df, dtype=np.float64) / 2

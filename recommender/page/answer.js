@@ -9,8 +9,8 @@ export function verdict(answer) {
     return html("div", { class: "verdict none" },
       html("div", { class: "choice" }, "No strategy is known to hold these budgets"), html("p", {}, answer.summary));
   }
-  return html("div", { class: "verdict" }, html("div", { class: "choice" }, strategyName(best)),
-    html("p", {}, sentence(best.why)), numbers(best, answer));
+  return html("div", { class: best.latency.predicted ? "verdict foreseen" : "verdict" },
+    html("div", { class: "choice" }, strategyName(best), source(best.latency)), html("p", {}, sentence(best.why)), numbers(best, answer));
 }
 
 export function details(answer, strategies) {
@@ -18,13 +18,17 @@ export function details(answer, strategies) {
     section("Equivalent to the fastest", related(answer, "equivalent")),
     section("Not told apart from the fastest yet", related(answer, "unresolved")),
     section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
-    section("Undecided: too little was measured", answer.undecided.map((each) =>
+    section("Undecided: the evidence cannot promise the budgets", answer.undecided.map((each) =>
       `${strategyName(each)}: ${each.reason}; ${each.to_do}`)),
     section("Read before acting", answer.warnings),
     section("Declared, without evidence", answer.not_considered.map((each) =>
       `${strategyName(each)}: ${[each.reason, each.command].filter(Boolean).join("; ")}`)),
     ...table(answer, strategies), provenance(answer),
   ].filter((each) => each !== null);
+}
+
+function source(latency) {
+  return latency.predicted ? html("span", { class: "badge" }, "predicted") : html("span", { class: "badge known" }, "measured");
 }
 
 function numbers(best, answer) {
@@ -41,6 +45,7 @@ function numbers(best, answer) {
   if (budgets.latency.length || budgets.min_accuracy_pct !== null || budgets.max_accuracy_drop_pp !== null) {
     shown.push(["confidence that the budgets hold", percent(100 * best.joint_confidence), "over all candidates together"]);
   }
+  if (latency.predicted) shown.push(["latency known from", "a prediction", latency.predicted_from?.in_words ?? ""]);
   shown.push(["evidence", `${latency.rounds} rounds × ${latency.inputs} inputs`, accuracy ? `${accuracy.items} validation items` : ""]);
   shown.push(["size · sent per request", `${bytes(best.size_bytes)} · ${bytes(best.sent_bytes)}`, ""]);
   return html("dl", { class: "numbers" }, ...shown.map(([name, value, more]) =>
@@ -49,7 +54,7 @@ function numbers(best, answer) {
 
 function related(answer, relation) {
   return answer.alternatives.filter((each) => each.relation === relation).map((each) =>
-    `${strategyName(each)}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation`);
+    `${strategyName(each)}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation${each.latency.predicted ? ", predicted" : ""}`);
 }
 
 function misses(found) {
@@ -64,17 +69,19 @@ function table(answer, strategies) {
   if (!strategies.length) return [];
   const outcome = new Map((answer.considered ?? []).map((each) => [strategyName(each), each.outcome]));
   const percentile = percentileName(answer.shown_percentile);
+  const foreseen = strategies.some((each) => each.predicted);
   const heads = ["Strategy", percentile, "Median", strategies[0].metric ?? "Accuracy", "Drop", "Size", "Sent", "Outcome"];
   const rows = strategies.map((each) => {
     const name = strategyName(each);
-    const cells = [duration(each.percentile_s), duration(each.median_s), percent(each.accuracy_pct), points(each.drop_pp),
+    const how = foreseen ? (each.predicted ? " predicted" : " measured") : "";
+    const cells = [duration(each.percentile_s) + how, duration(each.median_s), percent(each.accuracy_pct), points(each.drop_pp),
       bytes(each.size_bytes), bytes(each.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (each.pareto ? " · on the front" : "")];
     return html("tr", { class: outcome.get(name) === "recommended" ? "chosen" : "" }, html("th", { scope: "row" }, name),
       ...cells.map((text, index) => html("td", { class: index < 6 ? "n" : "", "data-label": heads[index + 1] }, text)));
   });
   const head = html("thead", {}, html("tr", {}, ...heads.map((text, index) =>
     html("th", { scope: "col", class: index > 0 && index < 7 ? "n" : "" }, text))));
-  return [html("h3", { id: "all-title" }, "Every measured strategy, fastest first"),
+  return [html("h3", { id: "all-title" }, foreseen ? "Every strategy, measured or predicted, fastest first" : "Every measured strategy, fastest first"),
     html("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "all-title" },
       html("table", { class: "stack" }, head, html("tbody", {}, ...rows)))];
 }

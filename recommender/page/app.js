@@ -3,12 +3,15 @@
 import { details, verdict } from "/page/answer.js";
 import { ask, KeyWanted, useKey } from "/page/api.js";
 import { draw, legend } from "/page/chart.js";
+import * as curves from "/page/curves.js";
 import { html } from "/page/elements.js";
+import * as links from "/page/links.js";
 import * as question from "/page/question.js";
 import * as sliders from "/page/sliders.js";
+import { rows } from "/page/standing.js";
 
 const { field } = question;
-const OBJECTIVES = { latency: "fastest", accuracy: "most accurate", size: "smallest", sent: "least data sent" };
+const OBJECTIVES = { latency: "fastest", cpu: "least CPU on mobile", accuracy: "most accurate", size: "smallest", sent: "least data sent" };
 let subjects = [];
 let slos = [];
 let asking = null;
@@ -43,10 +46,13 @@ async function answer() {
   const { signal } = asking;
   field("answer").setAttribute("aria-busy", "true");
   try {
+    await links.show(field("subject").value, field("environment").value);
+    if (!question.valid()) return say(html("p", {}, "One of the bandwidths is not a number that can be a bandwidth."));
     const body = question.request();
-    const query = { subject: body.subject, percentile: field("percentile").value, environment: body.environment ?? "" };
-    const [told, standing] = await Promise.all([ask("/recommend", { body, signal }), ask("/leaderboard", { query, signal })]);
-    shown = { told: { ...told, shown_percentile: standing.percentile }, strategies: standing.strategies };
+    const told = await ask("/recommend", { body, signal });
+    const strategies = rows(told);
+    const percentile = strategies[0]?.percentile ?? Number(field("percentile").value);
+    shown = { told: { ...told, shown_percentile: percentile }, strategies, whatif: await moved(body, percentile, signal) };
     history.replaceState(null, "", question.address());
     show();
   } catch (error) {
@@ -54,6 +60,15 @@ async function answer() {
   } finally {
     if (!signal.aborted) field("answer").setAttribute("aria-busy", "false");
   }
+}
+
+// The curves of the link that was moved last; none where none was.
+async function moved(body, percentile, signal) {
+  const link = links.current();
+  if (link === null) return null;
+  const query = { subject: body.subject, link, percentile, environment: body.environment ?? "", ...curves.range(body.links[link]) };
+  const found = await ask("/whatif", { query, signal });
+  return { found, askedMbit: Number(body.links[link].replace(/mbit$/, "")) };
 }
 
 function show() {
@@ -67,14 +82,25 @@ function show() {
   chart();
 }
 
+function whatif(width) {
+  const { whatif: asked, told } = shown;
+  const some = asked !== null && asked.found.curves.length > 0;
+  field("curves-figure").hidden = !some;
+  if (!some) return;
+  field("curves-head").textContent = `If ${asked.found.link} were faster or slower`;
+  field("curves").replaceChildren(curves.draw(asked.found, asked.askedMbit, told.recommendation, width));
+  field("curves-caption").replaceChildren(curves.below(asked.found, told.recommendation));
+}
+
 function chart() {
   if (shown === null) return;
+  whatif(Math.max(280, Math.round(field("answer").clientWidth - 32)));
   const some = shown.strategies.some((each) => each.accuracy_pct !== null);
   field("chart-figure").hidden = !some;
   if (!some) return;
   const width = Math.max(280, Math.round(field("chart-figure").clientWidth));
   field("chart").replaceChildren(draw(shown.strategies, shown.told, width));
-  field("legend").replaceChildren(...legend());
+  field("legend").replaceChildren(...legend(shown.strategies.some((each) => each.predicted)));
   const without = shown.strategies.filter((each) => each.accuracy_pct === null).length;
   field("chart-caption").textContent = without ? `${without} strategies without a measured accuracy are in the table only.` : "";
 }
@@ -100,7 +126,7 @@ function say(element) {
 function fail(error) {
   field("key-form").hidden = !(error instanceof KeyWanted);
   shown = null;
-  field("chart-figure").hidden = true;
+  field("chart-figure").hidden = field("curves-figure").hidden = true;
   field("details").replaceChildren();
   say(html("div", { class: "verdict none" }, html("p", {}, error.message)));
   field("answer").setAttribute("aria-busy", "false");
@@ -113,11 +139,13 @@ function soon() {
 
 field("question").addEventListener("submit", (event) => event.preventDefault());
 field("question").addEventListener("input", (event) => {
-  if (event.target.type === "range") sliders.lead(event.target);
+  if (event.target.dataset.link !== undefined) links.lead(event.target);
+  else if (event.target.type === "range") sliders.lead(event.target);
   if (event.target.id === "subject") field("environment").value = "";
   if (event.target.id === "accuracy-kind") field("accuracy").value = "";
   soon();
 });
+field("links-reset").addEventListener("click", () => { links.reset(); soon(); });
 field("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(field("key").value);
@@ -132,6 +160,6 @@ field("copy").addEventListener("click", async () => {
     field("copied").textContent = "copy it from the address bar";
   }
 });
-addEventListener("popstate", () => { question.fromAddress(); answer(); });
+addEventListener("popstate", () => { question.fromAddress(); links.reread(); answer(); });
 addEventListener("resize", chart);
 start().catch(fail);

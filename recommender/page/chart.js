@@ -14,7 +14,7 @@ export function draw(strategies, answer, width) {
   const scales = scaled(placed, limits, spread, size);
   const best = placed.find((each) => same(each, answer.recommendation));
   const root = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-labelledby": "chart-title chart-text" });
-  root.append(svg("title", { id: "chart-title" }, "Latency against accuracy of the measured strategies"));
+  root.append(svg("title", { id: "chart-title" }, "Latency against accuracy of the strategies"));
   root.append(svg("desc", { id: "chart-text" }, inWords(placed, limits, best)));
   root.append(region(limits, scales, size), axes(scales, size, placed, answer), front(placed, scales));
   for (const each of [...placed].reverse()) root.append(point(each, scales, limits));
@@ -22,9 +22,10 @@ export function draw(strategies, answer, width) {
   return root;
 }
 
-export function legend() {
+export function legend(predicted) {
   const marks = Object.entries(KINDS).map(([kind, words]) => [svg("g", { class: kind }, shape(kind, 8, 8, "point in")), words]);
   marks.push([shape("mobile", 8, 8, "point split"), "hollow: misses a budget"]);
+  if (predicted) marks.push([svg("g", { class: "edge" }, svg("circle", { class: "foreseen", cx: 8, cy: 8, r: 7 }), shape("edge", 8, 8, "point in")), "ringed: predicted"]);
   marks.push([svg("path", { d: "M1 12H7V4H15", class: "front" }), "Pareto front"]);
   marks.push([svg("rect", { x: 1, y: 1, width: 14, height: 14, class: "region" }), "within the budgets"]);
   return marks.map(([mark, words]) => {
@@ -109,9 +110,10 @@ function front(placed, { x, y }) {
 function point(each, { x, y }, limits) {
   const inside = (limits.latency === null || each.percentile_s <= limits.latency)
     && (limits.accuracy === null || each.accuracy_pct >= limits.accuracy - 1e-9);
-  const words = `${strategyName(each)}: ${duration(each.percentile_s)}, ${percent(each.accuracy_pct)}`;
+  const words = `${strategyName(each)}: ${duration(each.percentile_s)}${each.predicted ? ", predicted" : ""}, ${percent(each.accuracy_pct)}`;
   const mark = shape(kind(each), x(each.percentile_s), y(each.accuracy_pct), `point ${inside ? "in" : ""}`);
-  return svg("g", { class: kind(each) }, svg("title", {}, words), mark);
+  const ring = each.predicted ? svg("circle", { class: "foreseen", cx: x(each.percentile_s), cy: y(each.accuracy_pct), r: 8.5 }) : null;
+  return svg("g", { class: kind(each) }, svg("title", {}, words), ring, mark);
 }
 
 function chosen(best, spread, { x, y }, size) {
@@ -136,7 +138,9 @@ function inWords(placed, limits, best) {
   const within = placed.filter((each) => (limits.latency === null || each.percentile_s <= limits.latency)
     && (limits.accuracy === null || each.accuracy_pct >= limits.accuracy - 1e-9)).length;
   const members = placed.filter((each) => each.pareto).map(strategyName).join(", ");
-  return `${within} of ${placed.length} strategies lie within the budgets. Pareto front: ${members}. `
+  const foreseen = placed.filter((each) => each.predicted).length;
+  const source = foreseen ? `${foreseen} of ${placed.length} latencies are predicted, the others measured. ` : "";
+  return source + `${within} of ${placed.length} strategies lie within the budgets. Pareto front: ${members}. `
     + (best ? `Recommended: ${strategyName(best)}.` : "None is recommended.") + " The table below has every number.";
 }
 

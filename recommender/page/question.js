@@ -1,5 +1,7 @@
 // The question: in the form, in the address, and as the service wants it.
 
+import * as links from "/page/links.js";
+
 const form = document.getElementById("question");
 export const field = (name) => document.getElementById(name);
 const FIELDS = ["subject", "slo", "latency", "percentile", "accuracy", "accuracy-kind", "objective", "environment"];
@@ -23,12 +25,14 @@ export function address() {
     if (slo && ["latency", "percentile", "accuracy", "accuracy-kind"].includes(name)) continue;
     if (value !== "" && value !== DEFAULTS[name]) shown.set(name, value);
   }
+  links.address(shown);
   return `${location.pathname}?${shown}`;
 }
 
 export function request() {
   const asked = { subject: field("subject").value, objective: field("objective").value };
   if (field("environment").value) asked.environment = field("environment").value;
+  if (Object.keys(links.asked()).length) asked.links = links.asked();
   if (field("slo").value) return { ...asked, slo: field("slo").value };
   asked.latency_percentile = Number(field("percentile").value);
   if (field("latency").value !== "") asked.max_latency_s = Number(field("latency").value) / 1e3;

@@ -20,6 +20,11 @@ export function bytes(value) {
   return value >= 1024 ? `${(value / 1024).toFixed(1)} KiB` : `${Math.round(value)} B`;
 }
 
+export function bitRate(value) {
+  for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]]) if (value >= size * 0.9995) return `${Number((value / size).toPrecision(3))} ${unit}bit/s`;
+  return `${Math.round(value)} bit/s`;
+}
+
 export function strategyName(each) {
   if (typeof each === "string") return each;
   if (each?.operator) return `${each.operator} on ${each.placement}`;
@@ -32,7 +37,7 @@ export function percentileName(percentile) {
 
 // Without an interval, because too little was measured, the spread over the rounds is described.
 export function interval(latency) {
-  if (latency.low_s !== null && latency.high_s !== null) return { low: latency.low_s, high: latency.high_s, kind: "95 % interval" };
+  if (latency.low_s !== null && latency.high_s !== null) return { low: latency.low_s, high: latency.high_s, kind: latency.predicted ? "95 % interval, the model's error included" : "95 % interval" };
   const rounds = latency.percentile_s_by_round;
   if (rounds.length < 2) return null;
   return { low: Math.min(...rounds), high: Math.max(...rounds), kind: `lowest to highest of ${rounds.length} rounds` };

@@ -29,6 +29,7 @@ from recommender.ranking.candidates import (
 from recommender.ranking.choosing import recommend
 from recommender.ranking.constraints import Breach, Constraints, Excluded, declared_breaches
 from recommender.ranking.pareto import pareto_front
+from recommender.ranking.predictions import Foresight
 from recommender.ranking.shortfalls import Shortfall, shortfalls
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Constraints",
     "Estimate",
     "Excluded",
+    "Foresight",
     "Gap",
     "LatencyBudget",
     "LatencyMiss",

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.statistics import AccuracyDrop, Feasibility, PercentileInterval, Samples, percentile_intervals
+from recommender.ranking.predictions import Foresight
 
 T = TypeVar("T")
 
@@ -51,7 +52,8 @@ class Candidate:
 
     Per tier: `memory_bytes` is the largest peak of any round, `model_bytes` the size of the files of the part there,
     `cpu_s` the CPU seconds per inference, after warm-up; what was not recorded is left out. `client` is the tier where
-    requests start, and the raw input with them.
+    requests start, and the raw input with them. `predicted` says that the latencies are those of other links than the
+    measured ones.
     """
 
     operator: str
@@ -68,6 +70,7 @@ class Candidate:
     judged: bool = True
     input_index: tuple[NDArray[np.int64], ...] | None = None
     round_numbers: tuple[int, ...] | None = None
+    predicted: Foresight | None = None
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     model_bytes: Mapping[str, int] = field(default_factory=dict)
     cpu_s: Mapping[str, float] = field(default_factory=dict)
@@ -134,9 +137,13 @@ def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
     PercentileInterval
         Without bounds, and with the refusal, where the evidence is too thin.
     """
-    return remembered(
-        candidate, percentile, lambda: percentile_intervals(samples_of(candidate), [percentile], rng=SEED)[0]
-    )
+    return remembered(candidate, percentile, lambda: _interval(candidate, percentile))
+
+
+def _interval(candidate: Candidate, percentile: float) -> PercentileInterval:
+    if candidate.predicted is not None:
+        return candidate.predicted.interval(percentile)
+    return percentile_intervals(samples_of(candidate), [percentile], rng=SEED)[0]
 
 
 def estimate(candidate: Candidate, percentile: float) -> Estimate:

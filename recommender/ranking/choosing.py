@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from catalog.statistics import Comparison, Question, Verdict, compare
 from recommender.ranking.answers import Alternative, Answer, Budgets, NearMiss, Objective, Undecided
-from recommender.ranking.candidates import SEED, Candidate, Estimate, estimate, remembered, samples_of
+from recommender.ranking.candidates import SEED, Candidate, Estimate, estimate, interval, remembered, samples_of
 from recommender.ranking.constraints import Constraints, Excluded, breaches
 from recommender.ranking.judging import judge_all
 from recommender.ranking.pareto import pareto_front
+from recommender.ranking.predictions import widened
 from recommender.ranking.relaxing import relaxations
 
 _FREE = Constraints()
@@ -153,11 +154,12 @@ def _compared(one: Estimate, other: Estimate, budgets: Budgets, feasible: int) -
     question = Question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
     pairs = max(1, feasible * (feasible - 1) // 2)
     first, second = one.candidate, other.candidate
-    return remembered(
-        first,
-        (second, question, pairs),
-        lambda: compare(samples_of(first), samples_of(second), question, comparisons=pairs, rng=SEED),
-    )
+    return remembered(first, (second, question, pairs), lambda: _compare(first, second, question, pairs))
+
+
+def _compare(first: Candidate, second: Candidate, question: Question, pairs: int) -> Comparison:
+    found = compare(samples_of(first), samples_of(second), question, comparisons=pairs, rng=SEED)
+    return widened(found, *(interval(each, question.percentile).estimate for each in (first, second)))
 
 
 def _tie_break(each: Estimate) -> tuple[float, int, float, float, float]:

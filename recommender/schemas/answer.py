@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from recommender.link_schemas import AskedLinkOut
 from recommender.ranking import Objective
 from recommender.schemas.base import Out
 from recommender.schemas.strategy import (
@@ -103,6 +104,7 @@ class RecommendResponse(Out):
 
     subject: str
     budgets: BudgetsOut
+    links: list[AskedLinkOut] = Field(default=[], description="The links that were asked about")
     constraints: ConstraintsOut | None = Field(description="Null when the question had none")
     summary: str = Field(description="Two sentences: what to use and why, and what that rests on or what to change")
     recommendation: RecommendationOut | None

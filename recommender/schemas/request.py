@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from recommender.link_schemas import Links
 from recommender.ranking import Objective
 from recommender.schemas.base import Bytes, BytesByTier, Name, Names, Percent, Seconds
 
@@ -15,6 +16,7 @@ _EXAMPLES: list[JsonValue] = [
     {"subject": "canvas-fcn", "min_accuracy_pct": 60, "objective": "accuracy"},
     {"subject": "fashion-resnet", "max_latency_s": 0.2, "keep_raw_input_on": "mobile", "forbid_tiers": ["cloud"]},
     {"subject": "fashion-resnet", "max_memory_bytes": {"edge": 67108864}, "max_sent_bytes": 100000, "objective": "cpu"},
+    {"subject": "fashion-resnet", "max_latency_s": 0.2, "links": {"edge-cloud": "50mbit"}},
 ]
 
 OneOrMore = Annotated[Names, Field(min_length=1)]
@@ -73,6 +75,11 @@ class RecommendRequest(BaseModel):
     )
     max_sent_bytes: Bytes | None = Field(
         default=None, description="Bytes per inference over all links of the route (the median)"
+    )
+    links: Links | None = Field(
+        default=None,
+        description="Bandwidths other than the measured ones, by link; latencies over these links are then predicted",
+        examples=[{"edge-cloud": "10mbit"}],
     )
     environment: Name | None = Field(
         default=None, description="Key of the environment to answer from; by default the newest with complete evidence"

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from recommender.link_schemas import PredictedFromOut
 from recommender.schemas.base import Out
 
 
@@ -20,6 +21,8 @@ class LatencyOut(Out):
     rounds: int
     inputs: int = Field(description="Distinct inputs in the round with the fewest: the unit a percentile rests on")
     samples: int
+    predicted: bool = Field(default=False, description="Not measured: for the asked links, from measured parts")
+    predicted_from: PredictedFromOut | None = None
 
 
 class AccuracyOut(Out):

@@ -2,10 +2,32 @@
 
 import typer
 
-from runner.commands import compare, doctor, exchange, init, operators, rank, report, schema, selftest, sql, whatif
+from runner.commands import (
+    bundle,
+    compare,
+    doctor,
+    exchange,
+    init,
+    operators,
+    rank,
+    recommend,
+    report,
+    schema,
+    selftest,
+    slo,
+    sql,
+    whatif,
+)
+
+_MODULES = (
+    *(init, doctor, schema),
+    *(rank, recommend, slo, bundle, whatif),
+    *(report, exchange, sql, compare),
+    *(operators, selftest),
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add all of them to the command line."""
-    for module in (init, doctor, schema, rank, report, exchange, sql, compare, operators, selftest, whatif):
+    for module in _MODULES:
         module.add_to(app)

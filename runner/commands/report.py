@@ -2,12 +2,12 @@
 
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from catalog.clock import utc_now
 from catalog.evidence import open_database
 from runner.analysing import declared_settings
 from runner.commands.terminal import DatabaseOption, err, example
@@ -43,7 +43,7 @@ def report(
         settings = replace(settings, percentile=percentile)
     with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
         found = gather_report(session, environment=environment, subject=subject, settings=settings)
-    page = render_report(found, made_at=datetime.now(UTC))
+    page = render_report(found, made_at=utc_now())
     if str(output) == "-":
         sys.stdout.write(page)
         return

@@ -1,6 +1,7 @@
 """`runner whatif`: latency against the bandwidth of a link, per strategy, and where the choice changes."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.declaration.units import parse_bit_rate
-from catalog.evidence import open_database
+from recommender.snapshot import Snapshots
 from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
 from recommender.whatif_curve import Curves, latency_curves
-from recommender.whatif_evidence import environment_of, strategy_parts
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import duration, rate
@@ -21,6 +21,8 @@ from runner.settings import RunnerSettings
 
 # So many rates fit beside the longest names of strategies, by the width of the terminal.
 _COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
+# The numbers; samples and intervals in full are for the code that decides.
+_TOLD = [each.name for each in fields(Prediction) if each.compare]
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study")]
 LinkOption = Annotated[
     str, typer.Option("--link", help="A link and its rate, or a range of rates, e.g. edge-cloud=1mbit..200mbit")
@@ -75,8 +77,12 @@ def _parsed(text: str) -> tuple[str, float, float]:
 
 
 def _parts(database: str, subject: str, environment: str | None) -> Sequence[StrategyParts]:
-    with open_database(database, readonly=True) as opened, opened.session() as session:
-        return strategy_parts(session, subject, environment_of(session, subject, environment))
+    snapshots = Snapshots(database)
+    try:
+        known = snapshots.current()
+        return known.parts(known.select(subject, environment))
+    finally:
+        snapshots.close()
 
 
 def _write(curves: Curves, output: Path, subject: str) -> None:
@@ -131,7 +137,7 @@ def _json(subject: str, curves: Curves, rates: Sequence[float], answers: Sequenc
         "curves": [vars(each) for each in curves.curves],
         "crossings": [vars(each) for each in curves.crossings],
         "predictions": [
-            {"bit_per_s": each, **vars(one)}
+            {"bit_per_s": each, **{name: getattr(one, name) for name in _TOLD}}
             for each, answer in zip(rates, answers, strict=True)
             for one in answer.predictions
         ],

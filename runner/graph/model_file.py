@@ -241,9 +241,13 @@ def _external(path: Path, tensor: TensorProto, declared: int | None) -> ByteRang
     """Where an external tensor's bytes are; never outside the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, folder = entries.get("location", ""), path.parent.resolve()
+    if "\0" in location:
+        raise ModelFileError(path, f"initializer {tensor.name!r} names data in no file: {location!r}")
     target = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
         raise ModelFileError(path, f"initializer {tensor.name!r} names data outside the model's folder: {location!r}")
+    if target.exists() and not target.is_file():
+        raise ModelFileError(path, f"initializer {tensor.name!r} names data in no file: {location!r}")
     try:
         offset = int(entries.get("offset", "0"))
         available = target.stat().st_size - offset

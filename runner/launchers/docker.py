@@ -164,10 +164,10 @@ class DockerLauncher:
         """Remove by label what dead runners left; with `volumes`, cached models and inputs too."""
         engine = self._engine
         containers = [item["Id"] for item in engine.list_containers(_LABEL) if _is_abandoned(item)]
-        _in_parallel(engine.remove_container, containers)
+        removed = sum(_in_parallel(_unless_refused(engine.remove_container), containers))
         networks = [item["Id"] for item in engine.list_networks(_LABEL) if _is_abandoned(item)]
-        _in_parallel(engine.remove_network, networks)
-        return len(containers) + len(networks) + remove_volumes(engine, all_of_them=volumes)
+        removed += sum(_in_parallel(_unless_refused(engine.remove_network), networks))
+        return removed + remove_volumes(engine, all_of_them=volumes)
 
     def image(self) -> TierImage:
         """What tiers run from; built if the engine does not have it."""
@@ -315,6 +315,22 @@ def _is_abandoned(item: Mapping[str, Any]) -> bool:
     if owner.is_elsewhere:
         return time.time() - float(labels.get(_CREATED_LABEL, 0)) > _ABANDONED_S
     return not owner.is_alive
+
+
+def _unless_refused(remove: Callable[[str], None]) -> Callable[[str], bool]:
+    """Whether it was removed: another runner may be removing it, and what is left is there for the next one."""
+
+    def attempt(name: str) -> bool:
+        try:
+            remove(name)
+        except EngineUnavailableError:
+            raise
+        except LaunchError as error:
+            logger.debug("left for the next runner: %s", error)
+            return False
+        return True
+
+    return attempt
 
 
 def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:

@@ -21,7 +21,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig
 from docker.utils import kwargs_from_env
 
-from runner.errors import EngineUnavailableError, LaunchError
+from runner.errors import EngineUnavailableError, LaunchError, NameTakenError
 from runner.launchers.memory import MemoryUse
 
 _FRAME_HEADER = struct.Struct(">BxxxL")
@@ -31,6 +31,7 @@ _REQUEST_S = 120
 _LOG_TAIL_LINES = 40
 _SHORT_OUTPUT = 2000
 _SIGKILLED = 137
+_CONFLICT = 409
 
 
 @contextmanager
@@ -42,6 +43,16 @@ def translated(doing: str) -> Iterator[None]:
         raise LaunchError(f"{doing}: the Docker engine refused: {error.explanation or error}") from error
     except (DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise EngineUnavailableError(f"{doing}: the Docker engine does not answer ({_innermost(error)})") from error
+
+
+@contextmanager
+def _names_are_unique(name: str) -> Iterator[None]:
+    try:
+        yield
+    except APIError as error:
+        if error.status_code != _CONFLICT:
+            raise
+        raise NameTakenError(f"there is a container {name} already") from error
 
 
 def _innermost(error: BaseException) -> str:
@@ -213,7 +224,7 @@ class Engine:
     # -- containers ---------------------------------------------------------------------------------------------
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """Create, not start; the container's id."""
+        """Create, not start; the container's id. Raises NameTakenError when there is one of that name."""
         api = self._api
         mode = "rw" if spec.writable_binds else "ro"
         limits: dict[str, Any] = {}
@@ -240,7 +251,7 @@ class Engine:
         if spec.aliases:
             endpoint = api.create_endpoint_config(aliases=list(spec.aliases))
             networking = api.create_networking_config({spec.network_mode: endpoint})
-        with translated(f"creating container {spec.name}"):
+        with translated(f"creating container {spec.name}"), _names_are_unique(spec.name):
             created = api.create_container(
                 image=spec.image,
                 command=list(spec.command),

@@ -1,13 +1,23 @@
 """Who started a tier: written on everything a launcher creates, so that cleaning spares what a live runner uses."""
 
+import functools
 import os
 import subprocess
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.host import this_host
 
 _HAS_PROC = Path("/proc/self/stat").exists()
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+@functools.cache
+def _here() -> str:
+    """Where process ids mean what they mean here: this machine, and in a container the container's own numbering."""
+    namespace = _PID_NAMESPACE.stat().st_ino if _PID_NAMESPACE.exists() else 0
+    return f"{this_host().fingerprint}.{namespace}"
 
 
 def start_of(pid: int) -> str | None:
@@ -38,7 +48,7 @@ def _ps(pid: int, field: str) -> str:
 
 @dataclass(frozen=True)
 class Owner:
-    """A process on a host; a process id alone may have been given to another process since."""
+    """A process of a host or container; a process id alone may have been given to another process since."""
 
     host: str
     pid: int
@@ -47,7 +57,7 @@ class Owner:
     @classmethod
     def current(cls) -> "Owner":
         """This process."""
-        return cls(this_host().fingerprint, os.getpid(), start_of(os.getpid()) or "")
+        return cls(_here(), os.getpid(), start_of(os.getpid()) or "")
 
     @classmethod
     def parse(cls, text: str) -> "Owner | None":
@@ -61,10 +71,26 @@ class Owner:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the owner ran on another machine, where nobody here can tell if it still lives."""
-        return self.host != this_host().fingerprint
+        """Whether the owner ran on another machine or in a container, where nobody here can tell if it still lives."""
+        return self.host != _here()
 
     @property
     def is_alive(self) -> bool:
         """Whether the very process still runs on this machine."""
         return not self.is_elsewhere and start_of(self.pid) == self.start
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is known not to run any more."""
+        return not self.is_elsewhere and not self.is_alive
+
+
+def owned_name(prefix: str) -> str:
+    """A name for something on disk that belongs to this process, from its first moment on."""
+    return f"{prefix}{Owner.current()}-{uuid.uuid4().hex[:8]}"
+
+
+def is_abandoned(name: str, prefix: str) -> bool:
+    """Whether the owner in such a name is known to be dead; what carries no owner is nobody's to remove."""
+    owner = Owner.parse(name.removeprefix(prefix).rpartition("-")[0])
+    return owner is not None and owner.is_dead

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from runner.launchers.base import (
     readable,
 )
 from runner.launchers.channel import ControlChannel, Obituary
-from runner.launchers.owner import Owner, command_line, start_of
+from runner.launchers.owner import command_line, is_abandoned, owned_name, start_of
 
 logger = logging.getLogger(__name__)
 
@@ -149,23 +148,19 @@ class ProcessLauncher:
             yield Deployment(dict(started), tuple(links), addresses)
 
     def clean(self, *, volumes: bool = False) -> int:
-        """Kill what a dead runner's directories list, and remove those directories."""
+        """Kill what the directories of dead runners list, and remove those directories."""
         removed = 0
         for run in sorted(self._root.glob(f"{_PREFIX}*")):
-            owner_file = run / "owner"
-            owner = Owner.parse(owner_file.read_text()) if owner_file.is_file() else None
-            if owner is None or owner.is_elsewhere or owner.is_alive:
-                continue
-            removed += 1 + sum(_kill_recorded(path) for path in run.glob("*.pid"))
-            shutil.rmtree(run, ignore_errors=True)
+            if is_abandoned(run.name, _PREFIX):
+                removed += 1 + sum(_kill_recorded(path) for path in run.glob("*.pid"))
+                shutil.rmtree(run, ignore_errors=True)
         return removed
 
 
 @contextmanager
 def _run_directory(root: Path) -> Iterator[Path]:
-    run = root / f"{_PREFIX}{uuid.uuid4().hex[:12]}"
+    run = root / owned_name(_PREFIX)
     run.mkdir(mode=0o700)
-    (run / "owner").write_text(str(Owner.current()))
     try:
         yield run
     finally:

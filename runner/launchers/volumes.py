@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from runner.errors import LaunchError
+from runner.errors import LaunchError, NameTakenError
 from runner.launchers.base import Mount, readable
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.owner import Owner
@@ -31,36 +31,42 @@ def volume_name(mount: Mount) -> str:
 
 
 def ensure_volume(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]) -> None:
-    """Make and fill the mount's volume unless it is there already."""
-    name = volume_name(mount)
-    if engine.volume_labels(name + COMPLETE) is not None:
-        if engine.volume_labels(name) is not None:
-            return
-        engine.remove_volume(name + COMPLETE)
-    if _filled_by_other(engine, name):
-        return
-    _fill(engine, mount, name, image=image, labels=labels)
+    """Make and fill the mount's volume unless it is there already; raises NameTakenError when another never ends."""
+    name, deadline = volume_name(mount), time.monotonic() + _OTHERS_FILL_S
+    while not _is_complete(engine, name):
+        try:
+            _fill(engine, mount, image=image, labels=labels)
+        except NameTakenError:
+            late = time.monotonic() > deadline
+            if not _remove_abandoned(engine, name, late=late) and late:
+                raise
+            time.sleep(_POLL_S)
 
 
-def _filled_by_other(engine: Engine, name: str) -> bool:
-    """Wait for another live runner that is filling it; an abandoned one is removed."""
-    deadline = time.monotonic() + _OTHERS_FILL_S
-    while (found := engine.volume_labels(name)) is not None:
-        if engine.volume_labels(name + COMPLETE) is not None:
-            return True
-        owner = Owner.parse(found.get(OWNER_LABEL, ""))
-        working = owner is not None and owner.is_alive and owner != Owner.current()
-        if not working or time.monotonic() > deadline:
-            for helper in engine.list_containers(f"{KEY_LABEL}={name}"):
-                engine.remove_container(helper["Id"])
-            engine.remove_volume(name)
-            return False
-        time.sleep(_POLL_S)
+def _is_complete(engine: Engine, name: str) -> bool:
+    if engine.volume_labels(name + COMPLETE) is None:
+        return False
+    if engine.volume_labels(name) is not None:
+        return True
+    engine.remove_volume(name + COMPLETE)
     return False
 
 
-def _fill(engine: Engine, mount: Mount, name: str, *, image: str, labels: Mapping[str, str]) -> None:
-    """Copy the files in through a container that is created and never started."""
+def _remove_abandoned(engine: Engine, name: str, *, late: bool) -> bool:
+    """Remove the helper of a runner that is dead, or that was given time and cannot be seen from here."""
+    abandoned = []
+    for helper in engine.list_containers(f"{KEY_LABEL}={name}"):
+        owner = Owner.parse(helper["Labels"].get(OWNER_LABEL, ""))
+        if owner is None or owner == Owner.current() or owner.is_dead or (late and owner.is_elsewhere):
+            abandoned.append(helper["Id"])
+    for container in abandoned:
+        engine.remove_container(container)
+    return bool(abandoned)
+
+
+def _fill(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]) -> None:
+    """Copy the files in through a container that is created and never started; its name is the lock."""
+    name = volume_name(mount)
     kept = {key: value for key, value in labels.items() if key != "tierwise.run"} | {KEY_LABEL: name}
     engine.create_volume(name, kept)
     helper = ContainerSpec(
@@ -73,15 +79,17 @@ def _fill(engine: Engine, mount: Mount, name: str, *, image: str, labels: Mappin
     )
     container = engine.create_container(helper)
     try:
+        if _is_complete(engine, name):
+            return
         with tempfile.TemporaryFile() as archive:
             with tarfile.open(fileobj=archive, mode="w") as tar:
                 for inside in mount.files:
                     _add(tar, inside, readable(mount, inside))
             archive.seek(0)
             engine.put_archive(container, f"{ROOT}/{mount.name}", archive)
+        engine.create_volume(name + COMPLETE, kept)
     finally:
         engine.remove_container(container)
-    engine.create_volume(name + COMPLETE, kept)
 
 
 def _add(tar: tarfile.TarFile, inside: str, path: Path) -> None:

@@ -105,9 +105,7 @@ class StaticPtq:
             results.append(self._quantize(prepared, feeds, directory, context))
             made = read_model(results[-1])
             details.append(self._details(prepared, made))
-            if made.size_bytes > _WORTHWHILE_SHARE * prepared.size_bytes:
-                share = 100 * made.size_bytes / prepared.size_bytes
-                warnings.append(f"{part.name} still has {share:.0f} % of its bytes: few are weights that are quantized")
+            warnings += _doubts(part.name, prepared.size_bytes, made.size_bytes)
         return Applied(tuple(results), {"reduce_range": self.reduce_range, "quantized": details, "warnings": warnings})
 
     def _quantize(self, prepared: Prepared, feeds: Feeds, directory: Path, context: Context) -> Path:
@@ -129,6 +127,16 @@ class StaticPtq:
             kinds = ", ".join(sorted({node.op_type for node in made.graph.node})[:8])
             raise Refusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
         return {"nodes": dict(nodes), "before_bytes": prepared.size_bytes, "after_bytes": made.size_bytes}
+
+
+def _doubts(name: str, before_bytes: int, after_bytes: int) -> list[str]:
+    """What to say of a result that is hardly smaller than the model, or larger."""
+    share = after_bytes / before_bytes
+    if share > 1:
+        return [f"{name} grew to {100 * share:.0f} % of its bytes: scales and nodes take more than int8 weights save"]
+    if share > _WORTHWHILE_SHARE:
+        return [f"{name} still has {100 * share:.0f} % of its bytes: few are weights that are quantized"]
+    return []
 
 
 def _first(prepared: Prepared, context: Context) -> Feeds:

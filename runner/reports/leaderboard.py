@@ -170,6 +170,8 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
     if any(row["letters"] for row in rows):
         level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
         lines.append(f"ranks, intervals ({level}) and letters by the median; a shared letter: not shown to differ")
+    if any(row["metric"] == "agreement" for row in rows):
+        lines.append("agreement: how often it answers as identity does; no accuracy")
     if left_out:
         lines.append(f"no room for {', '.join(left_out)}: use a wider terminal, --csv or --json")
     if any(_doubtful(row) for row in rows):
@@ -195,7 +197,8 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy,
     def column(heading: str, rarity: int, cell: Callable[[Mapping[str, Any]], str], left: bool = False) -> _Column:
         return _Column(heading, tuple(map(cell, rows)), rarity, "left" if left else "right")
 
-    return [
+    agreement = any(row["metric"] == "agreement" for row in rows)
+    found = [
         column("#", 0, _place),
         column("", 0, lambda row: row["letters"] or "", left=True),
         column("operator", 0, lambda row: row["operator"], left=True),
@@ -205,12 +208,19 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy,
         column("× best", 0, lambda row: f"{row['ratio_to_best']:.2f}" if row["ratio_to_best"] else "–"),
         column("spread", 2, lambda row: distributions.get(_strategy(row), ""), left=True),
         column("p90", 4, lambda row: duration(row["p90_latency_s"])),
-        column(f"{rows[0]['metric'] or 'accuracy'} %", 3, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
+        column(_metric(rows), 0 if agreement else 3, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
         column("drop pp", 0, lambda row: points(row["drop_pp"])),
         column("size", 5, lambda row: size(row["size_bytes"])),
         column("sent", 6, lambda row: size(row["sent_bytes"])),
         column("n", 7, lambda row: str(row["samples"])),
     ]
+    # Agreement stands alone: a drop is one of accuracy.
+    return [each for each in found if not (agreement and each.heading == "drop pp")]
+
+
+def _metric(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The heading of what the strategies are judged by, of the first that is judged."""
+    return f"{next((row['metric'] for row in rows if row['metric']), 'accuracy')} %"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """Write one of the study's ONNX files: DUC with what is installed, the others where torch is."""
 
 import importlib.util
-import tempfile
 from pathlib import Path
 from urllib.error import URLError
 
 from runner.errors import SubjectError
 from runner.study.architectures import RANDOM, StudyFile
 from runner.study.duc import write_duc
+from runner.workdir import scratch, settle
 
 EXTRA = "this needs torch and torchvision, which are not installed: pip install 'tierwise[torch]' (several GB)"
 
@@ -32,11 +32,10 @@ def build(file: StudyFile, weights: str, target: Path) -> None:
     if file.torchvision is None and weights != RANDOM:
         raise SubjectError("DUC is built with random weights only; download ResNet101-DUC-7.onnx for published ones")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as scratch:
-            made = Path(scratch) / target.name
+        with scratch(target.parent) as directory:
+            made = directory / target.name
             _write(file, weights, made)
-            made.replace(target)
+            settle(made, target)
     except URLError as error:
         raise SubjectError(
             f"the weights {weights} cannot be downloaded: {error.reason}; put them into torch's cache, or declare "

@@ -1,11 +1,13 @@
 """The other side of `trial`: a process that loads one model, runs it on one input, and prints what came of it.
 
-It imports nothing of the runner, to be quick, and may use no more memory than the machine has.
+It imports nothing of the runner, to be quick, may use no more memory than the machine has, and ends with the runner.
 """
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -28,5 +30,14 @@ def attempt(model: Path, file: Path) -> dict[str, object]:
     return {"name": name, "dtype": str(first.dtype), "shape": list(first.shape)}
 
 
+def end_with(parent: int) -> None:
+    """On Linux the kernel kills this process when its parent ends; where that has ended already, leave at once."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
 if __name__ == "__main__":
+    end_with(int(sys.argv[3]))
     print(json.dumps(attempt(Path(sys.argv[1]), Path(sys.argv[2]))))

@@ -84,4 +84,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SubjectError(f"the labels {path} cannot be read: {error.strerror}") from error
+        raise SubjectError(
+            f"the labels {path} cannot be read: {error.strerror}; expected a CSV file with lines such as cat.jpg,3"
+        ) from error

@@ -111,9 +111,9 @@ class TensorDataset:
     @cached_property
     def _arrays(self) -> Mapping[str, NDArray[np.generic]]:
         try:
+            if not zipfile.is_zipfile(self.file):  # numpy would take it for pickled data and tell how to trust it
+                raise ValueError("it is no archive of arrays, as numpy.savez writes")
             with np.load(self.file, allow_pickle=False) as content:
-                if not isinstance(content, np.lib.npyio.NpzFile):
-                    raise ValueError("it holds one array without a name")
                 arrays = {name: content[name] for name in content.files if name in (*self._names, LABELS)}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
             raise SubjectError(

@@ -6,14 +6,15 @@ of that may end the runner. The answer is kept beside the built models, by what 
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.artifacts import file_sha256
 from runner.errors import SubjectError
+from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
 
 _DEADLINE_S = 300.0
@@ -34,22 +35,24 @@ def try_out(model: Path, encoded: bytes, kept: Path) -> Given:
     key = hashlib.sha256(f"{VERSION} {file_sha256(model)} {hashlib.sha256(encoded).hexdigest()}".encode()).hexdigest()
     answer = kept / "tried" / f"{key}.json"
     if not answer.is_file():
-        found = _ask(model, encoded)
-        answer.parent.mkdir(parents=True, exist_ok=True)
-        answer.write_text(json.dumps(found))
+        with scratch(kept) as directory:
+            found = _ask(model, encoded, directory / "input")
+            (directory / "found.json").write_text(json.dumps(found))
+            settle(directory / "found.json", answer)
     found = json.loads(answer.read_text())
     return Given(found["name"], found["dtype"], tuple(found["shape"]))
 
 
-def _ask(model: Path, encoded: bytes) -> dict[str, object]:
-    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        file.write(encoded)
-        file.flush()
-        command = [sys.executable, "-P", str(_CHILD), str(model.absolute()), file.name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise SubjectError(f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s") from error
+def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
+    file.write_bytes(encoded)
+    command = [sys.executable, "-P", str(_CHILD), str(model.absolute()), str(file), str(os.getpid())]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SubjectError(
+            f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s; allowed: a model that gives one. "
+            "Look for a loop without end in it, and export it again"
+        ) from error
     try:
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:

@@ -242,7 +242,7 @@ class Client:
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
-            async with httpx.AsyncClient(transport=self._transport, base_url="http://recommender") as asking:
+            async with httpx.AsyncClient(transport=self._transport, base_url="http://localhost") as asking:
                 return await asking.request(method, path, **content)
 
         return asyncio.run(ask())

@@ -65,6 +65,30 @@ def test_uvicorn_factory_serves_and_stops_cleanly(path: Path, filled: object) ->
         stop(process)
 
 
+def test_the_factory_on_every_address_answers_this_machine_alone(path: Path, filled: object) -> None:
+    """What `recommender --host 0.0.0.0` refuses at its start shows here only when somebody asks."""
+    own = next(iter(_addresses()), None)
+    if own is None:
+        pytest.skip("this machine has no address beyond loopback")
+    port = free_port()
+    command = ["uvicorn", "--factory", "recommender.app:create_app", "--host", "0.0.0.0", "--port", str(port)]
+    with running(command, port, {"TIERWISE_DATABASE": str(path)}):
+        assert httpx.get(f"http://127.0.0.1:{port}/subjects").status_code == 200
+        refused = httpx.get(f"http://{own}:{port}/subjects")
+    assert refused.status_code == 403 and refused.json()["title"] == "No API key protects this service"
+
+
+def _addresses() -> list[str]:
+    """This machine's own addresses beyond loopback; a datagram socket that connects sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return []
+        found: str = probe.getsockname()[0]
+    return [] if found.startswith("127.") else [found]
+
+
 def test_command_announces_its_address_with_a_curl_example(path: Path, filled: object) -> None:
     port = free_port()
     with running(["recommender", "--port", str(port), "--database", str(path)], port, {}) as process:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.recommender.conftest import Writer
+from tests.recommender.test_whatif_evidence import measure
+
 CHROMIUM = shutil.which("chromium")
 PAGE = Path(__file__).parents[2] / "recommender" / "page"
 FLAGS = [
@@ -48,7 +51,7 @@ def loaded(url: str, tmp_path: Path) -> str:
 @in_browser
 def test_feasible_question_in_the_address_is_answered(live: Callable[..., str], tmp_path: Path) -> None:
     dom = loaded(f"{live()}/?subject=net&latency=150&accuracy=1&percentile=50&objective=accuracy", tmp_path)
-    assert '<div class="choice">identity on mobile</div>' in dom
+    assert '<div class="choice">identity on mobile<span class="badge known">measured</span></div>' in dom
     assert "<title>identity on mobile · net · Tierwise</title>" in dom
     assert "2 of 4 strategies lie within the budgets" in dom
     assert dom.count('class="point in"') == 2 + 4  # of the chart, and of its legend
@@ -71,6 +74,48 @@ def test_hostile_address_is_text_and_an_unknown_subject_falls_back(live: Callabl
     assert "is not in the evidence" in dom
 
 
+@pytest.fixture
+def linked(filled: Writer) -> Writer:
+    """Beside the others partition@edge-cloud, 60 ms with edge-cloud at 10 Mbit/s: 20 ms and 50 kB."""
+    filled.declare(1, "partition", "edge-cloud")
+    measure(filled, 1, "latency:1:net:partition:edge-cloud", 10)
+    filled.judge(1, "partition", 90.0)
+    return filled
+
+
+@in_browser
+def test_a_link_in_the_address_is_predicted_and_marked(
+    linked: Writer, live: Callable[..., str], tmp_path: Path
+) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=75&link.edge-cloud=100mbit", tmp_path)
+    assert '<div class="choice">partition on edge-cloud<span class="badge">predicted</span></div>' in dom
+    assert "predicted from one measured bandwidth" in dom
+    assert "1 of 5 latencies are predicted, the others measured." in dom
+    assert dom.count('class="foreseen"') == 1 + 1  # of the chart, and of its legend
+    assert re.search(r"2[2-5][0-9.]* ms predicted", dom) and "80 ms measured" in dom
+    assert 'aria-valuetext="100 megabits per second, predicted"' in dom
+    assert 'aria-valuetext="as measured"' in dom  # of the other link
+    assert not re.search(r'<figure id="curves-figure"[^>]* hidden', dom)
+    assert "If edge-cloud were faster or slower" in dom and "asked: 100 Mbit/s" in dom
+    assert "The fastest is partition on edge-cloud at every rate shown" not in dom
+    assert re.search(r"From 6\.\d+ Mbit/s on partition on edge-cloud is faster than quantized on mobile", dom)
+    for control in re.findall(r"<input[^>]*data-link[^>]*>", dom):
+        name = re.search(r'id="([^"]+)"', control)
+        assert "aria-label=" in control or (name and f'for="{name[1]}"' in dom), control
+
+
+@in_browser
+def test_links_that_nobody_asked_about_stay_as_measured(
+    linked: Writer, live: Callable[..., str], tmp_path: Path
+) -> None:
+    dom = loaded(f"{live()}/?subject=net&link.moon=1mbit&link.edge-cloud=%3Cb%3Equick", tmp_path)
+    assert '<span class="badge known">measured</span>' in dom
+    assert "measured at 10 Mbit/s" in dom and "What if a link were faster?" in dom
+    assert dom.count('aria-valuetext="as measured"') == 2
+    assert re.search(r'<figure id="curves-figure"[^>]* hidden', dom)
+    assert 'class="foreseen"' not in dom and "<b>quick" not in dom
+
+
 @in_browser
 def test_a_service_with_a_key_is_asked_for_it(live: Callable[..., str], tmp_path: Path) -> None:
     dom = loaded(live(api_key="0123456789abcdef"), tmp_path)
@@ -91,5 +136,5 @@ def test_every_control_is_labelled_and_nothing_comes_from_elsewhere(client: Any)
 
 def test_page_is_part_of_the_package() -> None:
     declared = (PAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
-    assert 'recommender = ["page/*"]' in declared
+    assert 'recommender = ["page/*", ' in declared
     assert {"index.html", "style.css", "app.js"} <= {each.name for each in PAGE.iterdir()}

@@ -30,6 +30,43 @@ def test_loopback_needs_no_key(host: str) -> None:
     RecommenderSettings(host=host).require_protection()
 
 
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "[::1]"])
+def test_without_a_key_this_machines_names_are_answered(serve: Serve, name: str) -> None:
+    assert serve().get("/subjects", headers={"host": name}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.example", "evil.example:8080", "localhost.evil.example", "192.0.2.1", "[::2]", ""]
+)
+def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(serve: Serve, name: str) -> None:
+    for path in ("/subjects", "/", "/healthz"):
+        refused = serve().get(path, headers={"host": name})
+        assert refused.status_code == 421 and refused.headers["content-type"] == "application/problem+json"
+    assert ascii(name) in refused.json()["detail"] and "localhost, 127.0.0.1, ::1" in refused.json()["detail"]
+
+
+def test_with_a_key_or_open_to_everybody_any_name_is_answered(serve: Serve) -> None:
+    named = {"host": "models.example.org"}
+    assert serve(api_key=KEY).get("/subjects", headers={**named, "x-api-key": KEY}).status_code == 200
+    assert serve(host="0.0.0.0", without_key=True).get("/subjects", headers=named).status_code == 200
+
+
+@pytest.mark.parametrize("field", ["server", "client"])
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7", "fe80::7%eth0"])
+def test_what_reaches_it_from_elsewhere_without_a_key_is_refused(serve: Serve, field: str, address: str) -> None:
+    """As when uvicorn is given the factory and --host 0.0.0.0, of which the application is not told."""
+    client = serve()
+    inner = client._transport.app
+
+    async def reached(scope: Any, receive: Any, send: Any) -> None:
+        await inner({**scope, field: (address, 8080)}, receive, send)
+
+    client._transport.app = reached
+    refused = client.get("/subjects")
+    assert refused.status_code == 403 and "TIERWISE_API_KEY" in refused.json()["detail"]
+    assert address in refused.json()["detail"]
+
+
 def test_without_the_key_nothing_of_the_evidence_is_told(serve: Serve) -> None:
     client = serve(api_key=KEY)
     for path in ("/subjects", "/strategies", "/metrics", "/evidence/x", "/nowhere", "/subjects/", "/page/../subjects"):

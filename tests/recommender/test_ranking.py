@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics import hit_drop
+from catalog.statistics import hit_drop, latency_within
 from recommender.ranking import (
     Accuracy,
+    Answer,
     Budgets,
     Candidate,
     Gap,
@@ -19,6 +20,7 @@ from recommender.ranking import (
     inputs_needed,
     recommend,
 )
+from recommender.ranking.judging import steadied
 from recommender.wording import to_do, undecided_reason, why
 
 
@@ -241,3 +243,74 @@ def test_recommendation_always_holds_every_budget(
         assert best.candidate.accuracy is not None and best.candidate.accuracy.accuracy_pct >= floor_pct - 1e-9
     placed = len(answer.alternatives) + len(answer.near_misses) + len(answer.undecided) + (best is not None)
     assert placed == len(candidates)
+
+
+def noisy(name: str, mean_s: float, *, seed: int, accuracy: Accuracy | None = None) -> Candidate:
+    """Three rounds of 30 inputs around a mean."""
+    rng = np.random.default_rng(seed)
+    log_s = np.log(mean_s) + 0.05 * rng.standard_normal((3, 1)) + 0.1 * rng.standard_normal((3, 30))
+    return Candidate(name, "mobile", ("mobile",), tuple(np.exp(log_s)), inputs=30, accuracy=accuracy)
+
+
+def asserted(answer: Answer) -> set[str]:
+    found = [
+        *([answer.recommendation] if answer.recommendation else []),
+        *(each.estimate for each in answer.alternatives),
+    ]
+    return {each.candidate.operator for each in found}
+
+
+TWELVE = [noisy(f"s{each}", 0.1 * 1.25**each, seed=each) for each in range(12)]
+
+
+@settings(deadline=None, max_examples=25)
+@given(low=st.floats(min_value=0.1, max_value=3.0), factor=st.floats(min_value=1.0, max_value=3.0))
+def test_a_wider_latency_budget_takes_nothing_back(low: float, factor: float) -> None:
+    narrow, wide = recommend(TWELVE, p90(low)), recommend(TWELVE, p90(low * factor))
+    assert asserted(narrow) <= asserted(wide)
+
+
+@settings(deadline=None, max_examples=25)
+@given(max_s=st.floats(min_value=0.1, max_value=3.0))
+def test_all_that_one_level_for_all_would_hold_is_held(max_s: float) -> None:
+    held = asserted(recommend(TWELVE, p90(max_s)))
+    one_level = {
+        each.operator
+        for each, found in zip(TWELVE, steadied(TWELVE, 90), strict=True)
+        if latency_within(found, max_s, confidence_level=0.95 ** (1 / 12)).holds
+    }
+    assert one_level <= held
+
+
+def test_each_joint_confidence_is_the_largest_that_would_still_hold() -> None:
+    budgets = p90(0.45)
+    answer = recommend(TWELVE, budgets)
+    for each in (answer.recommendation, *(other.estimate for other in answer.alternatives)):
+        assert each is not None and each.feasibility is not None
+        joint = each.feasibility.joint_confidence
+        assert joint >= 0.95
+        if joint < 1 - 1e-9:
+            assert each.candidate.operator in asserted(recommend(TWELVE, replace(budgets, confidence=joint - 1e-9)))
+            above = replace(budgets, confidence=joint + (1 - joint) / 100)
+            assert each.candidate.operator not in asserted(recommend(TWELVE, above))
+
+
+def test_candidates_that_are_long_certain_cost_a_close_one_nothing() -> None:
+    close, sure = TWELVE[-1], TWELVE[:-1]
+    alone, among = steadied([close], 90)[0], steadied(TWELVE, 90)[-1]
+    assert among.upper_s(0.95) is not None and alone.upper_s(0.95) != among.upper_s(0.95)
+    just_enough = (among.upper_s(0.951) or 0) * 1.0001
+    assert asserted(recommend([*sure, close], p90(just_enough))) == {each.operator for each in TWELVE}
+
+
+def test_an_accuracy_shared_by_all_is_one_test() -> None:
+    hits = np.arange(2000) >= 12
+    drop = hit_drop(np.ones(2000, dtype=np.bool_), hits)
+    accuracy = Accuracy("top1", 99.4, drop.drop_pp, 2000, hits=hits, drop=drop)
+    budgets = Budgets(max_accuracy_drop_pp=drop.upper_pp(0.96))
+    together = [replace(candidate(name), accuracy=accuracy) for name in "abcdefgh"]
+    assert asserted(recommend(together, budgets)) == set("abcdefgh")
+    apart = [replace(each, accuracy=replace(accuracy, drop=replace(drop))) for each in together]
+    assert recommend(apart, budgets).recommendation is None
+    strict = replace(budgets, max_accuracy_drop_pp=drop.upper_pp(0.94) - 1e-6)
+    assert recommend(together, strict).recommendation is None

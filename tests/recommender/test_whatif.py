@@ -111,7 +111,20 @@ def test_settings_that_contradict_the_model_widen_the_interval() -> None:
     odd = replace(setting(100), latency_s=setting(100).latency_s + 0.2)
     found = predicted(strategy(setting(1), odd), {"edge-cloud": both(10)})
     assert found.check is not None and found.check > 0.5
-    assert found.model_margin >= math.log1p(found.check)
+    alike = predicted(strategy(setting(1), setting(100)), {"edge-cloud": both(10)})
+    assert found.model_margin > 10 * alike.model_margin
+
+
+def test_the_bound_at_any_level_holds_the_models_error() -> None:
+    measured = predicted(strategy(setting(10)), {})
+    foreseen = predicted(strategy(setting(10)), {"edge-cloud": both(1)})
+    assert measured.interval.estimate is not None and foreseen.interval.estimate is not None
+    assert measured.interval.estimate.variance_model == 0
+    assert foreseen.interval.estimate.df_model == 5
+    for level in (0.9, 0.99, 0.9999):
+        wide = foreseen.interval.upper_s(level) or 0.0
+        assert wide / foreseen.estimate_s > (measured.interval.upper_s(level) or 0.0) / measured.estimate_s
+    assert np.percentile(foreseen.latency_s, 90) == pytest.approx(foreseen.estimate_s, rel=0.01)
 
 
 def test_links_of_one_hop_work_at_once_and_hops_in_turn() -> None:

@@ -6,12 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from catalog.declaration import load_catalog
 from catalog.evidence import open_database
+from runner import environment
+from runner.artifacts import ArtifactStore
+from runner.errors import EngineUnavailableError
+from runner.fill import Filler, StopRequest
+from runner.launchers import Deployment, LinkLimits, Mount, Selection, TierLimits
+from runner.launchers.process import ProcessLauncher
+from runner.plan import Plan, Session, make_plan
+from runner.setups import Setups
+from runner.tiers import Scale
 
 CATALOG = """\
 version: 1
@@ -114,6 +127,62 @@ def test_a_tier_out_of_memory_is_stored_as_failed_with_its_reason(tmp_path: Path
     missing = json.loads(plan.stdout)
     assert missing["missing_rounds"][0]["why"].startswith("last attempt failed: ")
     assert missing["missing_accuracies"][0]["why"].startswith("last attempt failed: ")
+
+
+class Vanishing(ProcessLauncher):
+    """A launcher whose engine is gone from a launch on, as Docker's can be."""
+
+    def __init__(self, root: Path, *, launches: int) -> None:
+        super().__init__(root=root)
+        self.left = launches
+
+    @contextmanager
+    def launch(
+        self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
+    ) -> Iterator[Deployment]:
+        self.left -= 1
+        if self.left < 0:
+            raise EngineUnavailableError("creating a container: the Docker engine does not answer (refused)")
+        with super().launch(tiers, links, mounts) as deployment:
+            yield deployment
+
+
+@dataclass
+class Notes:
+    """What a fill told."""
+
+    ended: list[str] = field(default_factory=list)
+
+    def begin(self, what: str, estimate_s: float) -> None:
+        """A task starts."""
+
+    def advance(self, fraction: float) -> None:
+        """It goes on."""
+
+    def end(self, outcome: str) -> None:
+        self.ended.append(outcome)
+
+
+def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(tmp_path: Path) -> None:
+    (tmp_path / "strategies.yaml").write_text(CATALOG.replace("repetitions: 20", "repetitions: 1"))
+    selection = Selection(Vanishing(tmp_path, launches=1), "for this test")
+    session = Session(load_catalog(tmp_path / "strategies.yaml"), tmp_path, "process", Scale.parse("1"), tmp_path)
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        with database.session() as writing:
+            environment_id = environment.store_environment(writing, session, selection)
+            plan = make_plan(session, database, environment.key(session))
+            environment.sync_strategies(writing, plan, environment_id, session)
+            writing.commit()
+        setups, notes = Setups(session, ArtifactStore(tmp_path / "artifacts"), tmp_path), Notes()
+        filler = Filler(setups, database, selection.launcher, environment_id, notes)
+        filler.build(plan, StopRequest(notes))
+        rounds = Plan(plan.declared, {}, (), plan.rounds)
+        with pytest.raises(EngineUnavailableError, match="everything measured so far is stored; continue when it"):
+            filler.measure(rounds, StopRequest(notes))
+        with database.session() as reading:
+            found = reading.execute(text("SELECT status, COUNT(*) FROM measurement GROUP BY 1 ORDER BY 1")).all()
+    assert [tuple(row) for row in found] == [("complete", 1), ("failed", 1)]
+    assert "the Docker engine does not answer" in notes.ended[-1]
 
 
 def test_a_runner_that_was_killed_leaves_nothing_running(tmp_path: Path) -> None:

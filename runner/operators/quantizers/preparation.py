@@ -1,4 +1,4 @@
-"""What a model needs before a tool may quantize it: a place of its own, a new enough opset, one input, and floats."""
+"""What a model needs before a tool may quantize it: a place of its own, a new enough format, one input, and floats."""
 
 import shutil
 from collections import Counter
@@ -14,6 +14,8 @@ from runner.operators.base import Refusal
 
 # Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are written invalid without a word.
 _MINIMUM_OPSET = 13
+# The IR version of opset 13. Before 4 every initializer is an input too, and those that a tool adds would have to be.
+_MINIMUM_IR = 7
 # A protobuf message, which the opset converter works on, holds no more.
 _PROTOBUF_BYTES = 2**31 - 1
 
@@ -40,7 +42,7 @@ class Prepared:
 
 
 def prepare(model: Path, directory: Path) -> Prepared:
-    """Copy a model into a directory, at opset 13 or newer, with its weights as initializers.
+    """Copy a model into a directory, at opset 13 and IR version 7 or newer, with its weights as initializers.
 
     Parameters
     ----------
@@ -58,14 +60,14 @@ def prepare(model: Path, directory: Path) -> Prepared:
     Refusal
         When the model holds quantized operators already.
     OperatorError
-        When the model is older than opset 13 and cannot be converted.
+        When the model is older than that and cannot be converted.
     """
     directory.mkdir(exist_ok=True)
     file = read_model(model)
     refuse_quantized(file.graph)
     target = directory / "model.onnx"
     lifted = file.size_bytes <= _PROTOBUF_BYTES and any(_is_weight(node) for node in file.graph.node)
-    if _opset(file.model) < _MINIMUM_OPSET or lifted:
+    if _is_old(file.model) or lifted:
         _rewrite(file, target)
     elif any(weight.external for weight in file.weights.values()):
         write_part(whole(read_structure(file)), target)
@@ -103,25 +105,41 @@ def input_names(graph: onnx.GraphProto) -> list[str]:
 
 
 def _rewrite(file: ModelFile, target: Path) -> None:
-    """Write the model at a new enough opset, its weights as initializers: the tools see no others."""
-    name, opset = file.path.name, _opset(file.model)
+    """Write the model in a new enough format, its weights as initializers: the tools see no others."""
+    name = file.path.name
     if file.size_bytes > _PROTOBUF_BYTES:
         raise OperatorError(
-            f"{name} has opset {opset} and {file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset "
-            f"{_MINIMUM_OPSET}, and the converter holds no more than 2 GiB; export the model again at a newer opset"
+            f"{name} has opset {_opset(file.model)}, IR version {file.model.ir_version} and "
+            f"{file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset {_MINIMUM_OPSET} and IR version {_MINIMUM_IR}, "
+            "and the converter holds no more than 2 GiB; export the model again at a newer opset"
         )
     model = onnx.load(file.path)
-    if opset < _MINIMUM_OPSET:
-        model = _converted(model, name, opset)
-    kept = [node for node in model.graph.node if not _is_weight(node)]
-    for node in model.graph.node:
+    if _opset(model) < _MINIMUM_OPSET:
+        model = _converted(model, name)
+    model.ir_version = max(model.ir_version, _MINIMUM_IR)
+    _lift(model.graph)
+    _close(model.graph)
+    onnx.save(model, target)
+
+
+def _lift(graph: onnx.GraphProto) -> None:
+    """Turn weights in nodes into initializers."""
+    kept = [node for node in graph.node if not _is_weight(node)]
+    for node in graph.node:
         if _is_weight(node):
-            weight = model.graph.initializer.add()
+            weight = graph.initializer.add()
             weight.CopyFrom(node.attribute[0].t)
             weight.name = node.output[0]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    onnx.save(model, target)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _close(graph: onnx.GraphProto) -> None:
+    """Leave only what is fed among the inputs: an initializer among them is a default, which nothing may fold."""
+    fed = set(input_names(graph))
+    kept = [value for value in graph.input if value.name in fed]
+    del graph.input[:]
+    graph.input.extend(kept)
 
 
 def _is_weight(node: onnx.NodeProto) -> bool:
@@ -129,14 +147,18 @@ def _is_weight(node: onnx.NodeProto) -> bool:
     return node.op_type == "Constant" and node.attribute[0].name == "value" and len(node.attribute[0].t.dims) > 1
 
 
-def _converted(model: onnx.ModelProto, name: str, opset: int) -> onnx.ModelProto:
+def _is_old(model: onnx.ModelProto) -> bool:
+    return _opset(model) < _MINIMUM_OPSET or model.ir_version < _MINIMUM_IR
+
+
+def _converted(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         return onnx.version_converter.convert_version(model, _MINIMUM_OPSET)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise OperatorError(
-            f"{name} has opset {opset}, static_ptq needs {_MINIMUM_OPSET}, and the conversion failed: {reason[0]}; "
-            "export the model again at a newer opset"
+            f"{name} has opset {_opset(model)}, static_ptq needs {_MINIMUM_OPSET}, and the conversion failed: "
+            f"{reason[0]}; export the model again at a newer opset"
         ) from error
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -189,3 +190,18 @@ def test_levels_out_of_range_are_refused(level: float) -> None:
         percentile_intervals(crossed(np.zeros((2, 30))), [50], confidence_level=level)
     with pytest.raises(ValueError, match="confidence level"):
         inputs_needed(50, confidence_level=level)
+
+
+def test_a_models_error_is_a_third_source() -> None:
+    measured = LogEstimate(0.3, variance_rounds=0.01, variance_inputs=0.02, df_rounds=2, df_inputs=5)
+    foreseen = dataclasses.replace(measured, variance_model=0.04, df_model=5)
+    assert foreseen.standard_error == pytest.approx(math.sqrt(0.07))
+    assert foreseen.df == pytest.approx(0.07**2 / (0.01**2 / 2 + 0.02**2 / 5 + 0.04**2 / 5))
+    model_alone = LogEstimate(0.3, 0.0, 0.0, df_rounds=2, df_inputs=5, variance_model=0.04, df_model=5)
+    assert model_alone.guarded_margin(0.95) == pytest.approx(2.5706 * 0.2, rel=1e-4)  # R: qt(0.975, 5) * 0.2
+    assert foreseen.guarded_margin(0.99) ** 2 == pytest.approx(
+        measured.guarded_margin(0.99) ** 2 + model_alone.guarded_margin(0.99) ** 2
+    )
+    for level in (0.6, 0.95, 0.9999):
+        assert foreseen.confidence_below(foreseen.upper(level)) == pytest.approx(level)
+        assert model_alone.confidence_below(model_alone.upper(level)) == pytest.approx(level)

@@ -75,3 +75,13 @@ def test_drops_are_held(simulation: ModuleType) -> None:
     drops = simulation.drop_coverage(500, lost=0.04, gained=0.02, repetitions=300, rng=np.random.default_rng(7))
     assert drops.interval > 0.90
     assert drops.upper > 0.89
+
+
+@pytest.mark.parametrize("spread", ["all alike", "drawn, up to tenfold", "one fivefold", "a third fivefold"])
+def test_bounds_steadied_by_other_strategies_hold_together_and_are_narrower(
+    simulation: ModuleType, spread: str
+) -> None:
+    rng = np.random.default_rng(8)
+    joint = simulation.joint_of_rounds(simulation.SPREADS[spread], strategies=18, rounds=3, repetitions=250, rng=rng)
+    assert joint.steadied > 0.90
+    assert joint.steadied_margin < joint.own_margin

@@ -1,17 +1,24 @@
 """`runner init`, `runner schema` and `runner doctor`: how one starts."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import yaml
 from jsonschema_rs import Draft202012Validator, ValidationError
+from PIL import Image
 
+from catalog.declaration import load_catalog
 from runner.cli import app, run
 from runner.commands.schema import EDITOR_LINE, catalog_schema
 
 REPOSITORY = Path(__file__).parents[3]
 CATALOGS = [REPOSITORY / "strategies.yaml", *sorted((REPOSITORY / "catalogs").glob("*.yaml"))]
+FAMILIES = REPOSITORY / "tests/data/families"
+_FEW = "strategies:\n  - {operators: [identity, early_exit], placements: [mobile]}\n"
 
 
 def test_init_writes_what_validates_and_spares_what_exists(
@@ -75,3 +82,107 @@ def test_doctor_looks_into_the_engine(capsys: pytest.CaptureFixture[str]) -> Non
     assert run(lambda: app(["doctor"])) == 0
     said = capsys.readouterr().out
     assert "tbf, in the kernel" in said and "tier image" in said
+
+
+def photos(folder: Path, count: int = 12) -> None:
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(count):
+        Image.fromarray(random.integers(0, 255, (24, 32, 3), np.uint8)).save(folder / f"{index:02d}.jpg")
+
+
+def test_init_for_a_model_of_ones_own_is_measured_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a model and a folder of pictures, without labels, to a leaderboard: nothing is edited but the effort."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my net.onnx").write_bytes((FAMILIES / "mobilenet_v2.onnx").read_bytes())
+    photos(tmp_path / "photos")
+    assert run(lambda: app(["init", "--model", "my net.onnx", "--data", "photos"])) == 0
+    assert "runner fill-catalog" in capsys.readouterr().err
+    written = (tmp_path / "strategies.yaml").read_text()
+    declared = yaml.safe_load(written)
+    assert declared["subjects"] == {
+        "my-net": {"model": "./my net.onnx", "task": "any", "dataset": {"images": "photos"}}
+    }
+    assert "# takes input: float32 [1, 3, 32, 32] (nchw, rgb, 32 x 32)" in written
+    assert "# gives output: float32 [1, 10]: scores of classes" in written
+    assert declared["experiment"]["inputs"] == 12
+    Draft202012Validator(json.loads((tmp_path / "strategies.schema.json").read_text())).validate(declared)
+    less = re.sub(r"(?s)strategies:  .*?experiment: {inputs: 12", _FEW + "experiment: {inputs: 3", written)
+    less = less.replace("rounds: 3", "rounds: 1")
+    (tmp_path / "strategies.yaml").write_text(less)
+    assert run(lambda: app(["fill-catalog", "--launcher", "process"])) == 0
+    capsys.readouterr()
+    assert run(lambda: app(["leaderboard", "--json"])) == 0
+    rows = {row["operator"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == {"identity", "early_exit"}
+    assert {row["metric"] for row in rows.values()} == {"agreement"}
+    assert rows["identity"]["accuracy_pct"] == 100
+    assert all(row["drop_pp"] is None and row["median_latency_s"] > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "says", "task"),
+    [
+        ("lraspp", "dataset: {images: images, masks: masks}", "segmentation"),
+        ("mobilenet_v3", "dataset: {images: images, labels: labels.csv}", "classification"),
+    ],
+)
+def test_what_init_suggests_for_data_with_a_truth_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, says: str, task: str
+) -> None:
+    """The commented lines are put in place of the others, and the file still validates."""
+    monkeypatch.chdir(tmp_path)
+    assert run(lambda: app(["init", "--model", str(FAMILIES / f"{model}.onnx"), "-o", "own.yaml"])) == 0
+    lines = (tmp_path / "own.yaml").read_text().splitlines()
+    assert f"    # {says}" in lines and f"    # task: {task}" in lines
+    without = [line for line in lines if not line.startswith(("    task:", "    dataset:"))]
+    judged = [
+        line.replace("# ", "", 1) if line in (f"    # {says}", f"    # task: {task}") else line for line in without
+    ]
+    (tmp_path / "own.yaml").write_text("\n".join(judged))
+    (declared,) = load_catalog(tmp_path / "own.yaml").subjects.values()
+    assert declared.task == task
+    assert run(lambda: app(["validate", "-c", "own.yaml"])) == 0
+    assert any("early_exit will not apply: " in line for line in lines) is (model == "lraspp")
+    assert any("size: [224, 224]" in line for line in lines) is (model == "mobilenet_v3")
+
+
+def test_init_for_a_model_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The onnxruntime package's own example takes three dimensions: no picture."""
+    monkeypatch.chdir(tmp_path)
+    source = Path(onnxruntime.__file__).parent / "datasets/sigmoid.onnx"
+    assert run(lambda: app(["init", "--model", str(source)])) == 0
+    written = (tmp_path / "strategies.yaml").read_text()
+    assert "dataset: {tensors: tensors.npz}" in written and "# takes x: float32 [3, 4, 5]" in written
+    assert "preprocess" not in written
+    np.savez(tmp_path / "tensors.npz", x=np.zeros((6, 3, 4, 5), np.float32))
+    assert run(lambda: app(["validate"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--model", "nowhere.onnx"], 1, "there is no model file nowhere.onnx"),
+        (["--model", "text.onnx"], 1, "not a readable ONNX model"),
+        (["--model", "net.onnx", "--data", "empty"], 1, "empty holds 0 picture(s); allowed"),
+        (["--data", "empty"], 2, "it goes with --model"),
+    ],
+)
+def test_init_says_what_it_cannot_use(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.onnx").write_text("<html>not found</html>")
+    (tmp_path / "net.onnx").write_bytes((FAMILIES / "regnet.onnx").read_bytes())
+    assert run(lambda: app(["init", *arguments])) == code
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert says in said and "Traceback" not in said
+    assert not (tmp_path / "strategies.yaml").exists()

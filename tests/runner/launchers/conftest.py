@@ -1,9 +1,10 @@
-"""The tiers that the launcher tests start, and a runner that is killed while its tiers run."""
+"""The tiers that the launcher tests start, and runners in processes of their own, killed or alive."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,17 @@ import pytest
 
 from runner.launchers import LinkLimits, TierLimits
 
-KILLED_RUNNER = """
-import json, sys, time
+RUNNER = """
+import json, sys
 from runner.launchers import LinkLimits, TierLimits, select_launcher
 tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1.0, 512 << 20, 1)]
 links = [LinkLimits("mobile-edge", "mobile", "edge", 10**8, 10**8)]
 with select_launcher(sys.argv[1]).launcher.launch(tiers, links, {}) as deployment:
     pids = [getattr(tier, "pid", None) for tier in deployment.tiers.values()]
     print(json.dumps(pids), flush=True)
-    time.sleep(600)
+    sys.stdin.read()
+    for tier in deployment.tiers.values():
+        assert tier.call({"cmd": "stats"}, deadline_s=20)["threads"] >= 1
 """
 
 
@@ -53,23 +56,42 @@ def probe() -> Callable[..., dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class KilledRunner:
-    """The process id it had, and those of its tiers where they are processes."""
+class OtherRunner:
+    """The process id it has or had, and those of its tiers where they are processes."""
 
     pid: int
     tier_pids: list[int | None]
 
 
 @pytest.fixture(scope="session")
-def kill_a_runner() -> Callable[[str], KilledRunner]:
+def kill_a_runner() -> Callable[[str], OtherRunner]:
     """Start a runner with two tiers, kill it with SIGKILL."""
 
-    def start_and_kill(launcher: str) -> KilledRunner:
-        command = [sys.executable, "-c", KILLED_RUNNER, launcher]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            pids: list[int | None] = json.loads(process.stdout.readline())
+    def start_and_kill(launcher: str) -> OtherRunner:
+        with _runner_with_tiers(launcher) as (process, runner):
             process.kill()
-        return KilledRunner(process.pid, pids)
+        return runner
 
     return start_and_kill
+
+
+@pytest.fixture(scope="session")
+def live_runner() -> Callable[[str], AbstractContextManager[OtherRunner]]:
+    """A runner in a process of its own; its tiers must still answer when the block ends."""
+
+    @contextmanager
+    def running(launcher: str) -> Iterator[OtherRunner]:
+        with _runner_with_tiers(launcher) as (process, runner):
+            yield runner
+        assert process.returncode == 0, "the other runner's tiers no longer answered"
+
+    return running
+
+
+@contextmanager
+def _runner_with_tiers(launcher: str) -> Iterator[tuple[subprocess.Popen[bytes], OtherRunner]]:
+    command = [sys.executable, "-c", RUNNER, launcher]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pids: list[int | None] = json.loads(process.stdout.readline())
+        yield process, OtherRunner(process.pid, pids)

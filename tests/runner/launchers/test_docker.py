@@ -3,10 +3,14 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from runner.errors import EngineUnavailableError, LaunchError, TierCallError
 from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.docker import DockerDeployment, DockerLauncher
 from runner.launchers.engine import Engine
+from runner.launchers.owner import Owner
 from runner.launchers.volumes import remove_volumes, volume_name
 
 pytestmark = pytest.mark.docker
@@ -246,14 +251,58 @@ def test_clean_removes_what_a_killed_runner_left_and_spares_the_living(
     launcher: DockerLauncher,
     deployment: Deployment,
     kill_a_runner: Callable[[str], Any],
+    live_runner: Callable[[str], AbstractContextManager[Any]],
 ) -> None:
     living = owned_by(client, os.getpid())
     killed = kill_a_runner("docker")
     assert len(owned_by(client, killed.pid)) == 3
-    launcher.clean()
-    assert not owned_by(client, killed.pid)
+    with live_runner("docker") as other:
+        others = owned_by(client, other.pid)
+        with ThreadPoolExecutor() as pool:  # two who clean at once find the same things
+            list(pool.map(lambda each: each.clean(), [launcher, DockerLauncher(Engine.connect())]))
+        assert not owned_by(client, killed.pid)
+        assert len(others) == 3 and owned_by(client, other.pid) == others
     assert living and owned_by(client, os.getpid()) == living
     assert deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
+
+
+SHARED_CONTENT = """
+import sys
+from pathlib import Path
+from runner.launchers import Mount, TierLimits, select_launcher
+mounts = {"mobile": [Mount("model", {"m.onnx": Path(sys.argv[1])}, sys.argv[2])]}
+with select_launcher("docker").launcher.launch([TierLimits("mobile", 0.5, 256 << 20, 1)], [], mounts) as deployment:
+    deployment.tiers["mobile"].call({"cmd": "stats"}, deadline_s=20)
+"""
+
+
+def test_runners_that_need_the_same_files_at_once_fill_one_volume(client: docker.DockerClient, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(bytes(20 << 20))
+    mount = Mount("model", {"m.onnx": model}, f"test-{time.time_ns()}")
+    command = [sys.executable, "-c", SHARED_CONTENT, str(model), mount.key]
+    runners = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [runner.communicate(timeout=120)[1] for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], said
+    assert remove_volumes(Engine.connect(), all_of_them=True, key=volume_name(mount)) == 1
+
+
+def test_a_filling_whose_runner_died_is_taken_over(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"bytes")
+    mount = Mount("model", {"m.onnx": model}, f"test-{time.time_ns()}")
+    name, dead = volume_name(mount), str(replace(Owner.current(), start="1"))
+    labels = {"tierwise": "1", "tierwise.key": name, "tierwise.owner": dead}
+    client.volumes.create(name, labels=labels)
+    client.containers.create(launcher._tier_image().tag, ["python"], name=f"{name}-fill", labels=labels)
+    with launcher.launch(tiers[:1], [], {"mobile": [mount]}) as running:
+        read = "import sys; print(open(sys.argv[1] + '/m.onnx').read())"
+        assert inside(client, running, "mobile", read, running.tiers["mobile"].path("model")) == "bytes"
+    assert not client.containers.list(all=True, filters={"name": f"{name}-fill"})
+    for each in (name, f"{name}-complete"):
+        client.volumes.get(each).remove()
 
 
 class Relay:

@@ -1,13 +1,14 @@
 """Telling a live owner from a dead one, and from a new process with its id."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
-from runner.launchers.owner import Owner, command_line, start_of
+from runner.launchers.owner import Owner, command_line, is_abandoned, owned_name, start_of
 
 
 def test_this_process_is_alive_and_survives_the_round_trip() -> None:
@@ -22,7 +23,7 @@ def test_another_start_time_is_another_process() -> None:
 
 def test_a_process_of_another_host_is_not_known_to_live() -> None:
     elsewhere = replace(Owner.current(), host="0123456789abcdef")
-    assert elsewhere.is_elsewhere and not elsewhere.is_alive
+    assert elsewhere.is_elsewhere and not elsewhere.is_alive and not elsewhere.is_dead
 
 
 def test_an_ended_process_has_no_start() -> None:
@@ -39,3 +40,25 @@ def test_an_ended_process_has_no_start() -> None:
 @pytest.mark.parametrize("text", ["", "host", "host:1", "host:x:1", ":1:2"])
 def test_other_texts_name_no_owner(text: str) -> None:
     assert Owner.parse(text) is None
+
+
+def test_a_name_on_disk_says_whose_it_is() -> None:
+    mine = owned_name("building-")
+    assert not is_abandoned(mine, "building-")
+    owner = replace(Owner.current(), start="1")
+    assert is_abandoned(f"building-{owner}-0123abcd", "building-")
+    elsewhere = replace(owner, host="0123456789abcdef")
+    assert not is_abandoned(f"building-{elsewhere}-0123abcd", "building-")
+    assert not is_abandoned("building-by-hand", "building-")
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_a_process_of_a_container_on_this_host_is_not_known_to_be_dead() -> None:
+    """Its process id counts in another namespace, where this host's process of that number says nothing about it."""
+    script = "from runner.launchers.owner import Owner; print(Owner.current())"
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", script]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode != 0:
+        pytest.skip(f"no namespaces here: {told.stderr.strip()}")
+    owner = Owner.parse(told.stdout.strip())
+    assert owner is not None and owner.is_elsewhere and not owner.is_dead

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +103,27 @@ def test_tiers_end_with_a_killed_runner_and_clean_removes_its_directory(
     root = Path(tempfile.gettempdir())
     killed = kill_a_runner("process")
     assert wait_until(lambda: all(start_of(pid) is None for pid in killed.tier_pids))
-    owners = {path.parent: path.read_text() for path in root.glob("tierwise-process-*/owner")}
-    left = [run for run, owner in owners.items() if f":{killed.pid}:" in owner]
+    left = [run for run in root.glob("tierwise-process-*") if f":{killed.pid}:" in run.name]
     assert len(left) == 1
     ProcessLauncher().clean()
     assert not any(path.exists() for path in left)
 
 
-def test_clean_spares_what_a_live_runner_uses(deployment: Deployment) -> None:
-    ProcessLauncher().clean()
+def test_clean_spares_what_a_live_runner_uses(
+    deployment: Deployment, live_runner: Callable[[str], AbstractContextManager[Any]]
+) -> None:
+    with live_runner("process") as other:
+        ProcessLauncher().clean()
+        assert all(start_of(pid) for pid in other.tier_pids)
     assert deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
 
 
 def test_clean_kills_a_recorded_tier_but_no_stranger(tmp_path: Path, tiers: list[TierLimits]) -> None:
     with ProcessLauncher(root=tmp_path).launch(tiers[:1], [], {}) as running:
         mobile: Any = running.tiers["mobile"]
-        (run,) = tmp_path.iterdir()
-        host, pid, _ = (run / "owner").read_text().split(":")
-        (run / "owner").write_text(f"{host}:{pid}:1")  # as if this very process were another one by now
+        (used,) = tmp_path.iterdir()
+        host, pid, _ = used.name.split(":")
+        run = used.rename(tmp_path / f"{host}:{pid}:1-left")  # as if this very process were another one by now
         (run / "stranger.pid").write_text(f'{{"pid": {os.getpid()}, "start": "{start_of(os.getpid())}"}}')
         assert ProcessLauncher(root=tmp_path).clean() == 2
         assert start_of(mobile.pid) is None and not run.exists()

@@ -187,8 +187,9 @@ def test_external_data_is_parted_and_stored_beside_the_parts(residual: Path, tmp
     source = tmp_path / "external" / "m.onnx"
     source.parent.mkdir()
     onnx.save(onnx.load(residual), source, save_as_external_data=True, location="m.bin", size_threshold=0)
-    for pipeline, parts in (([], ["model"]), ([EXIT], ["model"]), ([CUT], ["head", "tail"])):
-        artifact = artifact_of(source, pipeline, tmp_path / "store", None)
+    cases = {"whole": ([], ["model"]), "exit": ([EXIT], ["model"]), "cut": ([CUT], ["head", "tail"])}
+    for name, (pipeline, parts) in cases.items():
+        artifact = artifact_of(source, pipeline, tmp_path / name, None)
         assert [file.part for file in artifact.files] == [*parts, *(f"{part} data" for part in parts)]
         for index, part in enumerate(parts):
             onnx.checker.check_model(str(artifact.path(index)), full_check=True)

@@ -124,6 +124,54 @@ def test_an_old_opset_is_converted_first(tmp_path: Path) -> None:
     assert close(run([quantized], image), run([model], image))
 
 
+def old_squeezenet(path: Path) -> Path:
+    """SqueezeNet as the onnx package ships it (IR version 3, opset 9), its constant fills replaced by random weights.
+
+    As everything of that age, it names its initializers among its inputs.
+    """
+    model = onnx.load(Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx")
+    assert (model.ir_version, model.opset_import[0].version) == (3, 9)
+    shapes = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    fills = [node for node in model.graph.node if node.op_type == "ConstantOfShape"]
+    random = np.random.default_rng(5)
+    for node in fills:
+        size = tuple(map(int, shapes[node.input[0]]))
+        values = (random.normal(size=size) / np.sqrt(max(1, np.prod(size[1:])))).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        model.graph.input.append(tensor(node.output[0], *size))
+        model.graph.node.remove(node)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("format", ["qdq", "qoperator"])
+def test_a_network_of_the_first_onnx_release_is_quantized(tmp_path: Path, format: str) -> None:
+    model = old_squeezenet(tmp_path / "m.onnx")
+    taken = [np.random.default_rng(seed).random((1, 3, 224, 224), np.float32) for seed in range(3)]
+    (tmp_path / "work").mkdir()
+    applied = make_pass("static_ptq", {"format": format}).apply([model], Context(tmp_path / "work", taken[:2]))
+    (quantized,) = applied.parts
+    assert applied.details["warnings"] == [] and quantized.stat().st_size < 0.3 * model.stat().st_size
+    result = onnx.load(quantized)
+    onnx.checker.check_model(result, full_check=True)
+    assert [each.name for each in result.graph.input] == ["data_0"]
+    assert len(int8_weights(quantized)) == 26
+    one, other = run([quantized], taken[2]).ravel(), run([model], taken[2]).ravel()
+    assert one.argmax() == other.argmax() and close(one, other)
+
+
+def test_an_old_ir_version_at_a_new_opset_is_raised(tmp_path: Path) -> None:
+    path = whole(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    model.ir_version = 3
+    model.graph.input.extend(tensor(each.name, *each.dims) for each in model.graph.initializer)
+    onnx.save(model, path)
+    (quantized,) = quantize([path], tmp_path / "work")
+    assert onnx.load(quantized).ir_version >= 7
+    image = images(1, seed=9)[0]
+    assert close(run([quantized], image), run([path], image))
+
+
 def test_weights_in_constants_are_quantized_too(tmp_path: Path) -> None:
     constants = [helper.make_node("Constant", [], [w.name], value=w) for w in (weight("first", 64, 3, 3, 3),)]
     given = [tensor("scores", 1, 64, 12, 12)]
@@ -154,7 +202,7 @@ def test_a_model_that_stays_as_large_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     details = make_pass("static_ptq", {}).apply([model], Context(tmp_path / "work", images(4))).details
     (warning,) = details["warnings"]  # type: ignore[misc]
-    assert "of its bytes: few are weights that are quantized" in warning
+    assert "m.onnx grew to 10" in warning and "take more than int8 weights save" in warning
 
 
 def test_an_old_opset_above_2_gib_is_one_clear_error(tmp_path: Path) -> None:
@@ -165,7 +213,7 @@ def test_an_old_opset_above_2_gib_is_one_clear_error(tmp_path: Path) -> None:
     node = helper.make_node("Gather", ["table", "input"], ["out"])
     taken = helper.make_tensor_value_info("input", TensorProto.INT64, [1])
     model = save(tmp_path / "m.onnx", [node], [taken], [tensor("out", 1)], table, opset=11)
-    with pytest.raises(OperatorError, match=r"opset 11 and 2\.00 GiB: static_ptq needs opset 13"):
+    with pytest.raises(OperatorError, match=r"opset 11, IR version 8 and 2\.00 GiB: static_ptq needs opset 13"):
         quantize([model], tmp_path / "work")
 
 

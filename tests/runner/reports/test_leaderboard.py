@@ -84,3 +84,31 @@ def test_a_family_leaves_its_members(board: Board) -> None:
     assert [(row["operator"], row["placement"]) for row in kept] == [("identity", "mobile"), ("identity", "cloud")]
     with pytest.raises(RunnerError, match="no family 'tiers:cat'; there are "):
         of_family(board.rows, board.families, "tiers:cat")
+
+
+def test_agreement_is_never_shown_as_an_accuracy_or_a_drop_of_one(tmp_path: Path) -> None:
+    """Nowhere: neither in the table nor in the view, where a budget would take it for one."""
+    head = "subject,operator,placement,input_id,repetition,latency_s,round"
+    rows = [
+        f"net,{operator},mobile,{item}.jpg,0,{seconds},{number}"
+        for operator, seconds in (("identity", 0.2), ("quantized", 0.1))
+        for number in (1, 2)
+        for item in range(30)
+    ]
+    (tmp_path / "phone.csv").write_text("\n".join([head, *rows, ""]))
+    judged = [f"net,{name},mobile,agreement,{value}" for name, value in (("identity", 100), ("quantized", 86))]
+    (tmp_path / "judged.csv").write_text("\n".join(["subject,operator,placement,metric,value_pct", *judged, ""]))
+    with open_database(tmp_path / "lab.db", create=True) as opened:
+        import_files(opened, [tmp_path / "phone.csv", tmp_path / "judged.csv"])
+        with opened.session() as session:
+            found = store.leaderboard(session)
+            board = Board(with_analysis(found, {}), {}, {})
+            drops = {each.operator: each.drop_pp for each in store.strategy_evidence(session)}
+    assert [(row["metric"], row["accuracy_pct"], row["drop_pp"]) for row in found] == [
+        ("agreement", 86, None),
+        ("agreement", 100, None),
+    ]
+    assert drops == {"identity": None, "quantized": None}
+    text = board.printed(80)
+    assert "agreement %" in text and "86.00" in text and "no accuracy" in text
+    assert "drop" not in text

@@ -1,0 +1,296 @@
+"""Mutated catalogs and ONNX files through a user's door: `python -m benchmarks.fuzz_inputs`
+
+A catalog goes through `runner validate` in this process. A model goes the way of `model: ./my.onnx`: read without its
+weights, checked against its data, loaded and run once in a process of its own; what is accepted then goes through the
+operators. The trial's process is forked here instead of started (the same function on its other side), and so is
+the process around the operators, so that a crash is counted instead of ending the run.
+
+A crash is: an exception that is none of ours, a process of the runner that a signal ends, no answer in time. The
+trial's process may end as it likes: it is there for that. Prints counts by kind of outcome; exit code 1 for a crash.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import onnx
+from PIL import Image
+
+from benchmarks.mutations import model_seeds, mutate_catalog, mutate_model
+from catalog.declaration import SubjectSpec
+from runner.artifacts import ArtifactStore
+from runner.cli import app, run
+from runner.errors import OperatorError, SubjectError
+from runner.operators import make_pass
+from runner.subjects import resolve_declared, trial
+from runner.subjects.attempt import attempt
+from runner.subjects.signature import read_inputs
+
+_PATIENCE_S = 10
+_STARTED_EVERY = 500  # so often the trial's process is started as the product does, not forked
+_PIPELINES = ((), ("early_exit",), ("partition",))
+
+
+class Late(BaseException):
+    """No answer in time."""
+
+
+@contextlib.contextmanager
+def patience(seconds: int) -> Iterator[None]:
+    """Raise `Late` when the block takes longer."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise Late
+
+    previous = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+# -- catalogs -------------------------------------------------------------------------------------------------------
+
+
+def try_catalog(content: bytes, folder: Path) -> str:
+    """How `runner validate` takes a file."""
+    (folder / "strategies.yaml").write_bytes(content)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), patience(_PATIENCE_S):
+        code = run(lambda: app(["validate"]))
+    if code == 0:
+        return "valid"
+    said = err.getvalue()
+    if code != 1 or "error: " not in said or "Traceback" in said:
+        raise AssertionError(f"exit code {code}: {said}")
+    return "refused: " + _kind_of(said.partition("error: ")[2])
+
+
+_KINDS = (
+    "malformed YAML", "tab", "not UTF-8", "not allowed in YAML", "duplicate key", "is not a name", "aliases expand",
+    "contains itself", "nested too deeply", "tag", "as a date", "unknown key", "is missing here", "put it in quotes",
+    "is not declared", "unknown", "must not be empty", "has no unit", "remove the quotes", "expected", "allowed",
+)  # fmt: skip
+
+
+def _kind_of(message: str) -> str:
+    return next((kind for kind in _KINDS if kind in message), "other")
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def forked(work: Callable[[], dict[str, Any]], patience_s: int = _PATIENCE_S) -> tuple[dict[str, Any] | None, int]:
+    """What the work gives in a process of its own, and that process's status; None where it gave nothing."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        # The default action ends a loop inside the runtime too, which a handler in Python would wait for.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(patience_s)
+        try:
+            try:
+                found = work()
+            except BaseException:  # noqa: BLE001 - told to the parent, which judges
+                found = {"crash": traceback.format_exc()}
+            with os.fdopen(write, "w") as stream:
+                json.dump(found, stream)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        text = stream.read()
+    _, status = os.waitpid(pid, 0)
+    return (json.loads(text) if text else None), os.waitstatus_to_exitcode(status)
+
+
+class Trials:
+    """The other side of the product's trial run, forked."""
+
+    def __init__(self) -> None:
+        self.ended = Counter[str]()
+        self._asked = 0
+        self._started = trial._ask
+
+    def ask(self, model: Path, encoded: bytes) -> dict[str, object]:
+        """As `trial._ask`; a process that gave no answer is one that the model brought down."""
+        self._asked += 1
+        if self._asked % _STARTED_EVERY == 0:
+            self.ended["started as the product does"] += 1
+            return self._started(model, encoded)
+        file = model.with_suffix(".npy")
+        file.write_bytes(encoded)
+        found, code = forked(lambda: attempt(model, file))
+        if found is None:
+            self.ended["no answer in time" if code == -signal.SIGALRM else f"brought down (exit {code})"] += 1
+            raise SubjectError("brings ONNX Runtime down")
+        if "crash" in found:
+            raise AssertionError(found["crash"])
+        if "error" in found:
+            raise SubjectError(str(found["error"]))
+        return found
+
+
+def try_model(content: bytes, folder: Path, spec: SubjectSpec) -> str:
+    """How the door of `model: ./my.onnx` takes a file."""
+    (folder / "my.onnx").write_bytes(content)
+    kept = folder / "kept"
+    shutil.rmtree(kept, ignore_errors=True)
+    try:
+        with patience(4 * _PATIENCE_S):
+            subject = resolve_declared("mine", spec, base=folder, built=kept)
+            subject.prepare()
+    except SubjectError as error:
+        return "refused: " + _refusal_of(str(error))
+    found, code = forked(lambda: operate(folder / "my.onnx", subject, folder / "artifacts"), 3 * _PATIENCE_S)
+    if found is None:
+        raise AssertionError(f"the operators end the runner: exit {code}")
+    if "crash" in found:
+        raise AssertionError(found["crash"])
+    return f"accepted: {', '.join(found['operators'])}"
+
+
+def operate(model: Path, subject: Any, root: Path) -> dict[str, Any]:
+    """What comes of a model that was accepted, operator by operator."""
+    shutil.rmtree(root, ignore_errors=True)
+    outcomes = []
+    for names in _PIPELINES:
+        passes = tuple(make_pass(name, {}) for name in names)
+        store = ArtifactStore(root)
+
+        def inputs(count: int) -> list[Any]:
+            return [np.zeros([size or 1 for size in taken.shape], taken.dtype) for taken in read_inputs(model)[:1]]
+
+        try:
+            built = store.build("-".join(names) or "identity", model=model, passes=passes, calibration=inputs)
+            outcomes.append("inapplicable" if built.inapplicable else "built")
+        except OperatorError:
+            outcomes.append("refused")
+    return {"operators": outcomes}
+
+
+_REFUSALS = (
+    "is not a readable ONNX model", "is not a model this runtime", "cannot run on this input", "brings ONNX Runtime",
+    "allowed for images", "allowed: 1 channel", "height and width are free", "has no inputs",
+    "no declared tensor shape", "unknown type", "there is no array", "has the shape", "the model takes",
+    "allowed for classification", "pixels; allowed", "memory",
+)  # fmt: skip
+
+
+def _refusal_of(message: str) -> str:
+    return next((kind for kind in _REFUSALS if kind in message), f"other: {message[:100]}")
+
+
+# -- the run ----------------------------------------------------------------------------------------------------------
+
+
+def project(folder: Path, seed: onnx.ModelProto) -> SubjectSpec:
+    """A folder with data that fit a seed: pictures where it takes one, tensors otherwise."""
+    folder.mkdir()
+    onnx.save(seed, folder / "my.onnx")
+    taken = read_inputs(folder / "my.onnx")
+    if len(taken) == 1 and len(taken[0].shape) == 4 and taken[0].shape[1] == 3:
+        (folder / "images").mkdir()
+        for index in range(2):
+            Image.new("RGB", (8, 8), (index, 2, 3)).save(folder / f"images/{index}.png")
+        return SubjectSpec.model_validate({"model": "./my.onnx", "task": "any", "dataset": {"images": "images"}})
+    arrays = {each.name: np.ones([4, *(size or 1 for size in each.shape)], each.dtype) for each in taken}
+    for each in taken:
+        if each.shape and each.shape[0] in (None, 1):
+            arrays[each.name] = arrays[each.name][:, 0]
+    np.savez(folder / "data.npz", **arrays)
+    return SubjectSpec.model_validate({"model": "./my.onnx", "task": "any", "dataset": {"tensors": "data.npz"}})
+
+
+def fuzz_catalogs(count: int, first: int, crashes: list[str]) -> Counter[str]:
+    """Counts by kind of outcome."""
+    seeds = [Path(name).read_bytes() for name in ("strategies.yaml", "catalogs/paper.yaml", "catalogs/embedded.yaml")]
+    counts, before = Counter[str](), Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for index in range(first, first + count):
+            content = mutate_catalog(seeds, random.Random(index))
+            try:
+                counts[try_catalog(content, Path(folder))] += 1
+            except (Exception, Late):  # noqa: BLE001 - what is looked for
+                counts["CRASH"] += 1
+                crashes.append(f"catalog {index}: {traceback.format_exc(limit=-4)}")
+        os.chdir(before)
+    return counts
+
+
+def fuzz_models(count: int, first: int, crashes: list[str], keep: Path | None) -> tuple[Counter[str], Trials]:
+    """Counts by kind of outcome, and how the trial's processes ended."""
+    trials, counts = Trials(), Counter[str]()
+    trial._ask = trials.ask
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = model_seeds()
+        projects = [(Path(folder) / str(index), seed) for index, seed in enumerate(seeds)]
+        specs = [project(*each) for each in projects]
+        for index in range(first, first + count):
+            source = random.Random(index)
+            chosen = source.randrange(len(seeds))
+            content = mutate_model(seeds[chosen], seeds[source.randrange(len(seeds))], source)
+            try:
+                counts[try_model(content, projects[chosen][0], specs[chosen])] += 1
+            except (Exception, Late):  # noqa: BLE001 - what is looked for
+                counts["CRASH"] += 1
+                crashes.append(f"model {index}: {traceback.format_exc(limit=-4)}")
+                if keep is not None:
+                    (keep / f"{index}.onnx").write_bytes(content)
+    return counts, trials
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalogs", type=int, default=10_000)
+    parser.add_argument("--models", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--keep", type=Path, help="a folder for the models that crash something")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    crashes: list[str] = []
+    started = time.monotonic()
+    catalogs = fuzz_catalogs(options.catalogs, options.first, crashes)
+    models, trials = fuzz_models(options.models, options.first, crashes, options.keep)
+    print(
+        json.dumps(
+            {
+                "catalogs": dict(catalogs.most_common()),
+                "models": dict(models.most_common()),
+                "trials": dict(trials.ended.most_common()),
+                "crashes": len(crashes),
+                "took_s": round(time.monotonic() - started),
+            },
+            indent=2,
+        )
+    )
+    for crash in crashes[:50]:
+        print(crash, file=sys.stderr)
+    sys.exit(1 if crashes else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""The wall clock, which is read here alone: for stamps that people read.
+
+It may be set back at any moment. Durations are a monotonic clock's, and what came last is told by a row's number.
+"""
+
+import time
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    """This moment, as the machine's clock has it."""
+    return datetime.fromtimestamp(time.time(), UTC)

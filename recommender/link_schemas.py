@@ -1,0 +1,120 @@
+"""Links over HTTP: in the words of the catalog file in a question, in SI units in an answer."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from catalog.declaration.units import parse_bit_rate
+from catalog.errors import UnitError
+
+_NUMBER = r"(0\.[0-9]{0,2}[1-9]|[1-9][0-9]{0,%d}(\.[0-9]{1,3})?) ?"
+# What `parse_bit_rate` takes, as an expression that the published schema can hold.
+BANDWIDTH_PATTERN = f"^({_NUMBER % 6}[kKmM]|{_NUMBER % 3}[gG])bit(/s)?$"
+ALLOWED = "a bandwidth such as 500kbit, 10mbit or 1gbit"
+
+
+def _worded(value: Any) -> Any:
+    try:
+        parse_bit_rate(value)
+    except UnitError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+Bandwidth = Annotated[
+    str,
+    BeforeValidator(_worded),
+    Field(pattern=BANDWIDTH_PATTERN, max_length=40, description=ALLOWED.capitalize(), examples=["10mbit"]),
+]
+LinkName = Annotated[str, Field(min_length=1, max_length=200)]
+Links = Annotated[dict[LinkName, Bandwidth], Field(max_length=16)]
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AskedLinkOut(_Out):
+    """A link as the question asked for it, in both directions."""
+
+    link: str
+    bit_per_s: float
+
+
+class PredictedFromOut(_Out):
+    """What a latency that was not measured was predicted from."""
+
+    links: list[str] = Field(description="The asked links that are on the strategy's way")
+    bandwidths_measured: int = Field(description="Settings of its links with evidence: one, or several")
+    largest_check_error: float | None = Field(
+        description="Relative error of predicting one measured setting from the others; null with one, unchecked"
+    )
+    in_words: str
+
+
+class LinkOut(_Out):
+    """A link that questions can ask about."""
+
+    link: str
+    declared_bit_per_s: float | None = Field(description="As the newest declared evidence has it; null when unknown")
+    measured_bit_per_s: list[float] = Field(description="Declared rates that strategies over it were measured at")
+    strategies: int = Field(description="How many measured strategies have it on their way")
+
+
+class LinksResponse(_Out):
+    """The links of a subject in one environment."""
+
+    subject: str
+    environment: str
+    links: list[LinkOut]
+
+
+class PointOut(_Out):
+    """A strategy's latency at one bandwidth."""
+
+    bit_per_s: float
+    latency_s: float
+    low_s: float | None = Field(
+        description="95 % interval, the model's error included; null where too little was measured"
+    )
+    high_s: float | None
+
+
+class CurveOut(_Out):
+    """A strategy's latency against the bandwidth of the link."""
+
+    operator: str
+    placement: str
+    predicted: bool = Field(description="False where the link is not on its way: measured, and the same at every rate")
+    predicted_from: PredictedFromOut | None
+    points: list[PointOut]
+
+
+class CrossingOut(_Out):
+    """From this bandwidth on, upwards, the fastest strategy is another."""
+
+    bit_per_s: float
+    latency_s: float
+    below: str = Field(description="The fastest just below, as operator@placement")
+    above: str
+
+
+class UnpredictableOut(_Out):
+    """A strategy without a curve."""
+
+    operator: str
+    placement: str
+    reason: str
+
+
+class WhatIfResponse(_Out):
+    """Latency against the bandwidth of one link, predicted from the measured parts."""
+
+    subject: str
+    environment: str
+    link: str
+    percentile: float
+    curves: list[CurveOut] = Field(description="Fastest at the highest bandwidth first")
+    crossings: list[CrossingOut] = Field(description="Where the choice changes, by estimates; ascending")
+    unpredictable: list[UnpredictableOut]
+    conditions: str

@@ -1,0 +1,151 @@
+"""`runner bundle`: the files and settings of the strategy that a question is answered with, ready to deploy."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from catalog.declaration import load_catalog
+from catalog.evidence import open_database
+from recommender.schemas import RecommendRequest
+from runner.artifacts import ArtifactStore
+from runner.asking import ask
+from runner.bundles import Manifest, make_bundle, verify_bundle
+from runner.bundles.finding import measured_artifact, measured_strategy
+from runner.bundles.making import Answered
+from runner.commands.question import Asked, asking
+from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
+from runner.errors import BundleError
+from runner.reports.answer import AnswerReport
+from runner.reports.units import size
+from runner.settings import RunnerSettings
+from runner.staging import refuse_existing
+from runner.subjects import Subject, resolve_declared
+
+SubjectArgument = Annotated[str | None, typer.Argument(help="The model under study", show_default=False)]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="A new directory for the files", show_default=False)
+]
+CatalogOption = Annotated[
+    Path | None, typer.Option("--catalog", "-c", help="Where the subject is declared (default strategies.yaml)")
+]
+CheckOption = Annotated[
+    Path | None,
+    typer.Option("--check", help="Instead: verify the checksums of this bundle", show_default=False, metavar="DIR"),
+]
+
+
+@asking()
+def bundle(
+    asked: Asked,
+    subject: SubjectArgument = None,
+    output: OutputOption = None,
+    check: CheckOption = None,
+    database: DatabaseOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand over the recommended strategy: model files, settings, checksums, evidence, and a script that runs them.
+
+    The budgets are those of runner recommend. Before the directory appears, one real input has run through the copied
+    files and gave, bit by bit, what the measured ones give. Exit code 1 when no strategy holds the budgets.
+    """
+    if check is not None:
+        _verified(check, as_json=as_json)
+        return
+    if subject is None or output is None:
+        raise typer.BadParameter("name the subject and, with -o, a new directory", param_hint="runner bundle")
+    refuse_existing(output, error=BundleError)
+    request = asked.request(subject)
+    source = database or RunnerSettings().database
+    answered = _answered(source, request, as_json=as_json)
+    made = _made(answered, catalog or RunnerSettings().catalog, output)
+    if as_json:
+        print(made.to_json(), end="")
+        return
+    out.print(_table(made, output))
+    out.print(f"checked: {escape(_check_line(made))}", highlight=False)
+    for warning in made.warnings:
+        err.print(f"[yellow]to know:[/] {escape(warning)}")
+
+
+def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> Answered:
+    """The answer with its evidence; ends with the near misses and exit code 1 when nothing is feasible."""
+    answer = ask(database, request)
+    best = answer.recommendation
+    if best is None or answer.environment is None:
+        if as_json:
+            print(answer.model_dump_json())
+        else:
+            out.print(AnswerReport(answer))
+        err.print("nothing to bundle: no strategy is known to hold these budgets")
+        raise typer.Exit(1)
+    with open_database(database, readonly=True) as opened, opened.session() as session:
+        measured = measured_strategy(session, answer.subject, best.operator, best.placement, answer.environment.key)
+    return Answered(request, answer, best, measured)
+
+
+def _made(answered: Answered, catalog: Path, output: Path) -> Manifest:
+    workdir = RunnerSettings().workdir
+    subject = _subject(answered.answer.subject, catalog, workdir)
+    try:
+        artifact = measured_artifact(answered.measured, subject, ArtifactStore(workdir / "artifacts"), str(catalog))
+    except OSError as error:
+        raise BundleError(f"the files cannot be built in {workdir}: {error.strerror or error}") from error
+    return make_bundle(answered, subject, artifact, output)
+
+
+def _subject(name: str, catalog: Path, workdir: Path) -> Subject:
+    """The subject as the catalog declares it; raises BundleError when it does not."""
+    declared = load_catalog(catalog).subjects
+    if name not in declared:
+        raise BundleError(
+            f"{catalog} does not declare the subject {name!r} (it declares {', '.join(declared)}), and from there come "
+            "the model and its pre-processing; name the catalog it was measured with: -c FILE"
+        )
+    return resolve_declared(name, declared[name], base=catalog.resolve().parent, built=workdir / "models")
+
+
+def _verified(directory: Path, *, as_json: bool) -> None:
+    manifest = verify_bundle(directory)
+    if as_json:
+        print(manifest.to_json(), end="")
+        return
+    name = f"{manifest.subject}: {manifest.operator} on {manifest.placement}"
+    out.print(f"{directory}: {len(manifest.files)} files are as they were bundled ({name})", highlight=False)
+
+
+def _table(made: Manifest, output: Path) -> Table:
+    title = f"{output}: {made.subject}, {made.operator} on {made.placement}"
+    table = Table("part", "file", "tier", "provider", title=escape(title), title_justify="left", pad_edge=False)
+    for name in ("threads", "size"):
+        table.add_column(name, justify="right")
+    table.add_column("sha256")
+    for each in made.parts:
+        provider = each.provider.removesuffix("ExecutionProvider")
+        numbers = (str(each.threads), size(each.size_bytes))
+        table.add_row(each.part, each.file, each.tier, provider, *numbers, f"{each.sha256[:12]}…")
+    return table
+
+
+def _check_line(made: Manifest) -> str:
+    check = made.check
+    assert check is not None
+    parts = " and ".join(each.part for each in made.parts)
+    outputs = ", ".join(f"{name} {each.dtype} {each.shape}" for name, each in check.outputs.items())
+    return (
+        f"{check.input} through {parts} in onnxruntime {check.onnxruntime} gives {outputs}, bit-identical to the "
+        "measured files"
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(
+        epilog=example(
+            "runner bundle fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1 -o deploy",
+            "runner bundle --check deploy",
+        )
+    )(bundle)

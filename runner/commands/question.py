@@ -1,0 +1,219 @@
+"""The question that `recommend`, `bundle` and `slo` share: one option per field of the request, parsed in one place.
+
+An option is named for what a person types (`--max-latency 100ms`), its field for what is asked (`max_latency_s`), and
+the request's own rules judge it: the same as over HTTP.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+from pydantic import ValidationError
+from typer.models import OptionInfo
+
+from catalog.declaration.units import parse_duration, parse_share, parse_size
+from catalog.errors import UnitError
+from recommender.schemas import RecommendRequest
+
+_BUDGETS, _CONSTRAINTS, _EVIDENCE = "Budgets", "Constraints", "Which evidence"
+_SHOWN_CHARACTERS = 80
+
+
+def _unit(parse: Callable[[object], float]) -> Callable[[str], float]:
+    """A parser of units whose refusal is the option's."""
+
+    def parsed(text: str) -> float:
+        try:
+            return parse(text)
+        except UnitError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    parsed.__name__ = parse.__name__.removeprefix("parse_")
+    return parsed
+
+
+def _option(flag: str, text: str, panel: str, **more: Any) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel=panel, show_default=False, **more)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed, by the field of the request it is for; None was not asked."""
+
+    max_latency_s: Annotated[
+        float | None,
+        _option("--max-latency", "Latency budget, e.g. 100ms", _BUDGETS, parser=_unit(parse_duration), metavar="TIME"),
+    ] = None
+    latency_percentile: Annotated[
+        float | None,
+        _option("--percentile", "Percentile to bound, to rank by and to report (default 90)", _BUDGETS),
+    ] = None
+    min_accuracy_pct: Annotated[
+        float | None, _option("--min-accuracy", "Floor of the accuracy metric, in percent", _BUDGETS)
+    ] = None
+    max_accuracy_drop_pp: Annotated[
+        float | None, _option("--max-drop", "Largest drop against identity, in percentage points", _BUDGETS)
+    ] = None
+    slo: Annotated[str | None, _option("--slo", "A declared SLO instead of budgets", _BUDGETS)] = None
+    objective: Annotated[
+        str | None, _option("--objective", "Best by: latency (default), accuracy, size, sent, cpu", _BUDGETS)
+    ] = None
+    confidence: Annotated[
+        float | None, _option("--confidence", "Joint confidence that the budgets hold (default 0.95)", _BUDGETS)
+    ] = None
+    equivalent_within: Annotated[
+        float | None,
+        _option(
+            "--equivalent-within",
+            "Latency ratios this near to 1 do not matter (default 5%)",
+            _BUDGETS,
+            parser=_unit(parse_share),
+            metavar="SHARE",
+        ),
+    ] = None
+    allow_tiers: Annotated[
+        list[str] | None,
+        _option("--allow-tier", "Only these tiers; repeat, or separate by commas", _CONSTRAINTS, metavar="TIER"),
+    ] = None
+    forbid_tiers: Annotated[
+        list[str] | None, _option("--forbid-tier", "None of these tiers", _CONSTRAINTS, metavar="TIER")
+    ] = None
+    allow_operators: Annotated[
+        list[str] | None, _option("--allow-operator", "Only these operators", _CONSTRAINTS, metavar="NAME")
+    ] = None
+    forbid_operators: Annotated[
+        list[str] | None, _option("--forbid-operator", "None of these operators", _CONSTRAINTS, metavar="NAME")
+    ] = None
+    max_memory_bytes: Annotated[
+        list[str] | None,
+        _option("--max-memory", "Memory a tier may use, e.g. mobile=256m", _CONSTRAINTS, metavar="TIER=SIZE"),
+    ] = None
+    max_model_bytes: Annotated[
+        list[str] | None,
+        _option("--max-model", "Model files a tier may hold, e.g. mobile=2m", _CONSTRAINTS, metavar="TIER=SIZE"),
+    ] = None
+    keep_raw_input_on: Annotated[
+        str | None,
+        _option("--keep-raw-input-on", "Tier that the raw input may not leave, e.g. mobile", _CONSTRAINTS),
+    ] = None
+    max_sent_bytes: Annotated[
+        float | None,
+        _option(
+            "--max-sent",
+            "Data sent per inference over all links, e.g. 100k",
+            _CONSTRAINTS,
+            parser=_unit(parse_size),
+            metavar="SIZE",
+        ),
+    ] = None
+    links: Annotated[
+        list[str] | None,
+        _option(
+            "--link",
+            "A link other than the measured one, e.g. edge-cloud=10mbit: the answer is predicted",
+            _EVIDENCE,
+            metavar="LINK=RATE",
+        ),
+    ] = None
+    environment: Annotated[
+        str | None, _option("--environment", "Key of an environment (default: the newest complete one)", _EVIDENCE)
+    ] = None
+    host: Annotated[str | None, _option("--host", "Measured on this host", _EVIDENCE)] = None
+    scale: Annotated[str | None, _option("--scale", "Measured at this scale, e.g. 1/8", _EVIDENCE)] = None
+    launcher: Annotated[str | None, _option("--launcher", "Measured with docker or process", _EVIDENCE)] = None
+
+    def request(self, subject: str, **more: Any) -> RecommendRequest:
+        """The request as it would be sent; raises `typer.BadParameter` naming the option at fault."""
+        asked = {"subject": subject, **dict(self._values()), **more}
+        try:
+            return RecommendRequest.model_validate_json(json.dumps(asked))
+        except ValidationError as error:
+            raise _usage(error) from error
+
+    def _values(self) -> Iterator[tuple[str, Any]]:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is None or value == []:
+                continue
+            match each.name:
+                case "max_memory_bytes" | "max_model_bytes":
+                    yield each.name, dict(_pair(text, _flag(each.name), parse_size) for text in value)
+                case "links":
+                    yield each.name, dict(_pair(text, _flag(each.name), str) for text in value)
+                case "allow_tiers" | "forbid_tiers" | "allow_operators" | "forbid_operators":
+                    yield each.name, list(_names(value))
+                case "max_sent_bytes":
+                    yield each.name, int(value)
+                case _:
+                    yield each.name, value
+
+
+_HINTS: Mapping[str, Any] = get_type_hints(Asked, include_extras=True)
+
+
+def asking(*only: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `Asked` (or only those for some fields) in place of its parameter `asked`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        shared = [each.name for each in fields(Asked) if not only or each.name in only]
+
+        def asked(**given: Any) -> None:
+            chosen = Asked(**{name: given.pop(name) for name in shared})
+            command(**given, asked=chosen)
+
+        own = [each for each in inspect.signature(command).parameters.values() if each.name != "asked"]
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_HINTS[name])
+            for name in shared
+        ]
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + options
+        asked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        asked.__annotations__ = {each.name: each.annotation for each in parameters}
+        asked.__name__, asked.__doc__, asked.__module__ = command.__name__, command.__doc__, command.__module__
+        return asked
+
+    return decorate
+
+
+def _flag(name: str) -> str:
+    """The option of a field, as it is typed."""
+    options = [each for each in get_args(_HINTS.get(name)) if isinstance(each, OptionInfo)]
+    return str(options[0].default) if options else name
+
+
+def _pair(text: str, flag: str, parse: Callable[[str], Any]) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise typer.BadParameter(f"{text!r} is no NAME=VALUE", param_hint=flag)
+    try:
+        return name, parse(value)
+    except UnitError as error:
+        raise typer.BadParameter(f"{name}: {error}", param_hint=flag) from error
+
+
+def _names(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from (each.strip() for each in text.split(",") if each.strip())
+
+
+def _usage(error: ValidationError) -> typer.BadParameter:
+    """The first refusal of the request, by the option that it is about."""
+    first: Mapping[str, Any] = error.errors()[0]
+    field = str(first["loc"][0]) if first["loc"] else ""
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = "the recommender of this version takes no such constraint"
+    if not field:
+        names = "|".join(each.name for each in fields(Asked))
+        told = re.sub(rf"'?\b({names})\b'?", lambda found: _flag(found[1]), reason)
+        return typer.BadParameter(told, param_hint="the question")
+    return typer.BadParameter(f"{reason}, got {_shown(first.get('input'))}", param_hint=_flag(field))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -1,0 +1,49 @@
+"""`runner recommend`: which operator on which tier, the answer of `POST /recommend` in the terminal."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from runner.asking import ask
+from runner.commands.question import Asked, asking
+from runner.commands.terminal import DatabaseOption, JsonOption, example, out
+from runner.reports.answer import AnswerReport
+from runner.reports.evidence_ids import evidence_lines
+from runner.settings import RunnerSettings
+
+SubjectArgument = Annotated[str, typer.Argument(help="The model under study", show_default=False)]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also the ids of the evidence and the SHA-256")]
+
+
+@asking()
+def recommend(
+    subject: SubjectArgument,
+    asked: Asked,
+    database: DatabaseOption = None,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask which operator to use on which tier; exit code 1 when no strategy is known to hold the budgets.
+
+    --json prints the body that POST /recommend sends for the same question.
+    """
+    answer = ask(database or RunnerSettings().database, asked.request(subject))
+    if as_json:
+        sys.stdout.write(answer.model_dump_json() + "\n")
+    else:
+        out.print(AnswerReport(answer, verbose=verbose))
+        if verbose:
+            for line in evidence_lines(answer):
+                out.print(line, soft_wrap=True, highlight=False, markup=False)
+    raise typer.Exit(0 if answer.recommendation is not None else 1)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(
+        epilog=example(
+            "runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1",
+            "runner recommend fashion-resnet --slo interactive --forbid-tier cloud --json",
+        )
+    )(recommend)

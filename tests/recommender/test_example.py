@@ -1,0 +1,74 @@
+"""The published example is true; `python tests/recommender/test_example.py` writes it anew."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.evidence import open_database
+from catalog.exchange import import_files
+from recommender import examples
+from recommender.answering import respond
+from recommender.schemas import RecommendRequest, RecommendResponse
+from recommender.snapshot import Snapshots
+
+ROOT = Path(__file__).parents[2]
+EVIDENCE = ROOT / "docs" / "example-evidence.json.gz"
+ANSWER = ROOT / "recommender" / "examples" / "answer.json"
+GUIDE = ROOT / "docs" / "recommend.md"
+
+
+def true_answer(directory: Path) -> dict[str, Any]:
+    path = directory / "example.db"
+    with open_database(path, create=True) as database:
+        import_files(database, [EVIDENCE])
+    held = Snapshots(str(path))
+    found = respond(held.current(), RecommendRequest.model_validate(examples.QUESTION), on=date(2026, 12, 1))
+    held.close()
+    return found.model_dump(mode="json")
+
+
+def assert_alike(found: Any, said: Any) -> None:
+    """Equal but for the last digits of numbers."""
+    if isinstance(said, dict):
+        assert list(found) == list(said)
+        for key, value in said.items():
+            assert_alike(found[key], value)
+    elif isinstance(said, list):
+        assert len(found) == len(said)
+        for one, other in zip(found, said, strict=True):
+            assert_alike(one, other)
+    else:
+        assert found == (pytest.approx(said, rel=1e-6) if isinstance(said, float) else said)
+
+
+def test_the_published_answer_is_what_the_evidence_gives(tmp_path: Path) -> None:
+    said = examples.answer()
+    RecommendResponse.model_validate(said)
+    assert_alike(true_answer(tmp_path), said)
+
+
+def test_the_guide_shows_the_same_question_and_answer() -> None:
+    blocks = [block.removeprefix("json\n") for block in GUIDE.read_text(encoding="utf-8").split("```")[1::2]]
+    shown = [json.loads(block) for block in blocks if block.startswith("{")]
+    assert shown == [examples.QUESTION, examples.answer()]
+
+
+def test_the_guide_names_every_field_of_question_and_answer() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    missing = [
+        name
+        for model in (RecommendRequest, RecommendResponse)
+        for name in model.model_fields
+        if f"`{name}`" not in text
+    ]
+    assert not missing
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as made:
+        ANSWER.write_text(json.dumps(true_answer(Path(made)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,86 @@
+"""Commands as a user types them, and small pieces of the embedded evidence to ask."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cli import app, run
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """The messages as one line, without frames."""
+        return " ".join(self.err.replace("│", " ").split())
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Commands in a directory of their own with the embedded catalog; none leaves a stack trace."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "strategies.yaml").write_text((REPOSITORY / "catalogs/embedded.yaml").read_text())
+
+    def running(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = run(lambda: app(list(arguments)))
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Done(code, printed.out, printed.err)
+
+    return running
+
+
+@cache
+def _exported() -> dict[str, Any]:
+    with gzip.open(REPOSITORY / "catalogs/embedded-evidence.json.gz", "rt", encoding="utf-8") as stream:
+        document: dict[str, Any] = json.load(stream)
+    return document
+
+
+def piece(subject: str, strategies: Iterable[str]) -> dict[str, Any]:
+    """The committed evidence of a few strategies, named operator@placement."""
+    wanted, whole = set(strategies), _exported()
+    kept = [
+        each
+        for each in whole["strategies"]
+        if each["subject"] == subject and f"{each['operator']}@{each['placement']}" in wanted
+    ]
+    assert len(kept) == len(wanted)
+    latencies, accuracies = {each["latency_key"] for each in kept}, {each["accuracy_key"] for each in kept}
+    return whole | {
+        "strategies": kept,
+        "artifacts": [each for each in whole["artifacts"] if each["key"] in {one["artifact_key"] for one in kept}],
+        "measurements": [each for each in whole["measurements"] if each["latency_key"] in latencies],
+        "accuracies": [each for each in whole["accuracies"] if each["key"] in accuracies],
+    }
+
+
+@pytest.fixture
+def filled(command: Command, tmp_path: Path) -> Callable[..., Command]:
+    """Import a piece of the committed evidence into the default database."""
+
+    def filling(subject: str, *strategies: str) -> Command:
+        (tmp_path / "piece.json").write_text(json.dumps(piece(subject, strategies)))
+        done = command("import", "piece.json")
+        assert done.code == 0, done.err
+        return command
+
+    return filling

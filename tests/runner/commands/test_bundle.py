@@ -1,0 +1,208 @@
+"""`runner bundle` over the committed evidence: real models, rebuilt, copied, run, and every way it refuses."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runner.artifacts import Artifact, ArtifactFile, file_sha256
+from runner.bundles import read_manifest
+from runner.bundles.checking import check_runs
+from runner.bundles.run import Bundle
+from runner.errors import BundleError
+from runner.subjects.dataset import FashionDataset
+from runner.subjects.registry import BUILTIN
+from tests.runner.commands.conftest import Command, piece
+
+BUDGETS = ("--max-latency", "100ms", "--percentile", "90", "--max-drop", "1")
+Filled = Callable[..., Command]
+
+
+def picture(directory: Path) -> Path:
+    FashionDataset(BUILTIN).write_inputs(directory, ["0042.jpg"])
+    return directory / "0042.jpg"
+
+
+def standing_alone(script: Path, *arguments: str) -> dict[str, Any]:
+    """What run.py prints, in a process that must not have imported anything of ours."""
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as left: assert not left.code, left.code\n"
+        "ours = {'runner', 'catalog', 'tierserver', 'recommender'} & {each.split('.')[0] for each in sys.modules}\n"
+        "assert not ours, ours"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(script), *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_the_measured_files_are_handed_over_with_all_that_deploys_them(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    done = command("bundle", "fashion-resnet", *BUDGETS, "-o", "out/deploy")
+    assert done.code == 0, done.err
+    assert "bit-identical to the measured files" in " ".join(done.out.split())
+    target = tmp_path / "out/deploy"
+    assert sorted(each.name for each in target.iterdir()) == ["README.md", "manifest.json", "model.onnx", "run.py"]
+    manifest = json.loads((target / "manifest.json").read_text())
+    document = piece("fashion-resnet", ["quantized@edge"])
+    (strategy,), (artifact,) = document["strategies"], document["artifacts"]
+    (part,) = manifest["parts"]
+    assert part["sha256"] == artifact["files"][0]["sha256"] == file_sha256(target / "model.onnx")
+    assert (part["tier"], part["threads"], part["provider"]) == ("edge", 1, "CPUExecutionProvider")
+    assert manifest["evidence"]["latency"] == f"imported:{strategy['latency_key']}"
+    assert manifest["evidence"]["imported_from"] == "piece.json"
+    assert manifest["question"]["max_latency_s"] == 0.1
+    assert manifest["preprocess"]["mean"] == [0.286] and manifest["postprocess"]["kind"] == "top_k"
+    assert manifest["check"]["identical"] and manifest["check"]["onnxruntime"]
+    assert not any("not shown to be those" in each for each in manifest["warnings"])
+    assert list((tmp_path / "out").iterdir()) == [target]
+
+
+def test_the_script_runs_without_us_and_gives_what_the_manifest_says(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "identity@edge")
+    assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
+    check = json.loads((tmp_path / "deploy/manifest.json").read_text())["check"]
+    FashionDataset(BUILTIN).write_inputs(tmp_path, [check["input"]])
+    told = standing_alone(tmp_path / "deploy/run.py", str(tmp_path / check["input"]), "-o", str(tmp_path / "o.npz"))
+    assert len(told["classes"]) == 5
+    with np.load(tmp_path / "o.npz") as arrays:
+        for name, each in check["outputs"].items():
+            assert (str(arrays[name].dtype), list(arrays[name].shape)) == (each["dtype"], each["shape"])
+    assert (tmp_path / "deploy/README.md").read_text().startswith("# fashion-resnet: identity on edge")
+
+
+def test_a_partition_runs_part_by_part_as_on_its_tiers(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "partition@mobile-edge")
+    assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
+    manifest = read_manifest(tmp_path / "deploy")
+    assert [(each.part, each.tier) for each in manifest.parts] == [("head", "mobile"), ("tail", "edge")]
+    assert [each["name"] for each in manifest.links] == ["mobile-edge"]
+    script, given, cut = tmp_path / "deploy/run.py", picture(tmp_path), tmp_path / "cut.npz"
+    whole = standing_alone(script, str(given))
+    standing_alone(script, str(given), "--part", "head", "-o", str(cut))
+    assert standing_alone(script, str(cut), "--part", "tail") == whole
+    assert "--part tail    # on edge" in (tmp_path / "deploy/README.md").read_text()
+
+
+def test_a_damaged_cache_is_not_handed_over(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "partition@mobile-edge")
+    assert command("bundle", "fashion-resnet", "-o", "one").code == 0
+    (head,) = (tmp_path / ".tierwise/artifacts").glob("*/head.onnx")
+    head.write_bytes(head.read_bytes()[:-1] + b"x")
+    assert command("bundle", "fashion-resnet", "-o", "two").code == 0
+    assert file_sha256(tmp_path / "one/head.onnx") == file_sha256(tmp_path / "two/head.onnx") == file_sha256(head)
+
+
+def test_check_tells_damage_later(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "identity@edge")
+    assert command("bundle", "fashion-resnet", "-o", "deploy", "--json").code == 0
+    assert command("bundle", "--check", "deploy").code == 0
+    model = tmp_path / "deploy/model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    (tmp_path / "deploy/README.md").unlink()
+    done = command("bundle", "--check", "deploy")
+    assert done.code == 1
+    assert "README.md is missing; model.onnx is not the file that was bundled" in done.said
+    by_script = subprocess.run([sys.executable, "-I", "deploy/run.py", "--check"], capture_output=True, text=True)
+    assert (by_script.returncode, "README.md is missing" in by_script.stdout) == (1, True)
+
+
+def test_a_bundle_that_answers_otherwise_is_refused(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "identity@edge")
+    assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
+    directory = tmp_path / "deploy"
+    manifest = read_manifest(directory)
+    (part,) = manifest.parts
+    original = Artifact("key", directory, (ArtifactFile(part.part, part.file, part.sha256, part.size_bytes),))
+    encoded = picture(tmp_path).read_bytes()
+    check_runs(directory, manifest, original, name="it", encoded=encoded)
+    changed = manifest.model_copy(update={"preprocess": manifest.preprocess | {"mean": [0.5]}})
+    (directory / "manifest.json").write_text(changed.to_json())
+    with pytest.raises(BundleError, match=r"does not give what the measured files give on it: .*scores"):
+        check_runs(directory, manifest, original, name="it", encoded=encoded)
+
+
+def test_nothing_feasible_prints_the_near_misses(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    done = command("bundle", "fashion-resnet", "--max-latency", "1ms", "-o", "deploy")
+    assert done.code == 1
+    assert "no recommendation" in done.out and "quantized on edge" in done.out
+    assert "nothing to bundle" in done.said
+    told = json.loads(command("bundle", "fashion-resnet", "--max-latency", "1ms", "-o", "deploy", "--json").out)
+    assert told["recommendation"] is None and len(told["near_misses"]) == 2
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_a_full_disk_leaves_nothing(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "identity@edge")
+    assert command("bundle", "fashion-resnet", "-o", "first").code == 0
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    asked = [sys.executable, "-m", "runner", "bundle", "fashion-resnet", "-o", "some/where"]
+    done = subprocess.run(asked, capture_output=True, text=True, preexec_fn=small_files, timeout=120)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert said == "error: some/where cannot be written: File too large; nothing was left there"
+    assert not (tmp_path / "some").exists() and not list(tmp_path.glob(".where*"))
+
+
+def test_what_cannot_be_handed_over_is_one_error(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    catalog = (tmp_path / "strategies.yaml").read_text()
+    other = catalog.replace('"builtin:fashion-resnet"', '"builtin:fashion-resnext"')
+    (tmp_path / "other.yaml").write_text(other)
+    without = "\n".join(line for line in catalog.splitlines() if not line.startswith("  fashion-resnet:"))
+    (tmp_path / "without.yaml").write_text(without)
+    for arguments, message in (
+        (("-o", "full"), "full exists and is not an empty directory; name another one"),
+        (("-o", "strategies.yaml"), "strategies.yaml exists and is not an empty directory"),
+        (("-o", "x", "-c", "other.yaml"), "is another model than the one measured (imported from piece.json)"),
+        (("-o", "x", "-c", "without.yaml"), "without.yaml does not declare the subject 'fashion-resnet'"),
+        (("-o", "x", "-c", "none.yaml"), "none.yaml"),
+        (("-o", "x", "-d", "none.db"), "no evidence database at 'none.db'"),
+        (("-o", "/proc/x"), "/proc/x cannot be written"),
+    ):
+        done = command("bundle", "fashion-resnet", *arguments)
+        assert (done.code, done.out) == (1, ""), arguments
+        assert message in done.said, arguments
+    assert command("bundle", "fashion-resnet").code == 2
+    assert not (tmp_path / "x").exists()
+    for content in ("{}", "[", '{"format": "tierwise-bundle", "version": 2}'):
+        (tmp_path / "full/manifest.json").write_text(content)
+        done = command("bundle", "--check", "full")
+        assert done.code == 1 and "it is no manifest of a bundle" in done.said
+    assert "full/manifest.json" not in command("bundle", "--check", "nowhere").said
+
+
+def test_evidence_without_files_says_what_to_do(command: Command, tmp_path: Path) -> None:
+    rows = "".join(
+        f"fashion-resnet,identity,edge,{item}.jpg,0,0.01,{number}\n" for number in (1, 2, 3) for item in range(30)
+    )
+    header = "subject,operator,placement,input_id,repetition,latency_s,round\n"
+    (tmp_path / "phone.csv").write_text(header + rows)
+    assert command("import", "phone.csv").code == 0
+    done = command("bundle", "fashion-resnet", "-o", "x")
+    assert done.code == 1
+    assert "(imported from phone.csv) does not say which model files were measured" in done.said
+    assert "runner fill-catalog" in done.said
+
+
+def test_a_part_that_is_not_there_names_those_that_are(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "identity@edge")
+    assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
+    with pytest.raises(SystemExit, match="there is no part 'tail'; the parts are: model"):
+        Bundle(tmp_path / "deploy", part="tail")

@@ -1,0 +1,78 @@
+"""`runner slo`: what a pipeline sees, by exit code and by what is printed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from catalog.evidence import open_database
+from tests.runner.commands.conftest import Command
+
+Filled = Callable[..., Command]
+
+
+def declare(path: Path, name: str, latency: str, accuracy: str = "{}") -> None:
+    """An SLO as a fill stores it."""
+    with open_database(path) as opened, opened.session() as session:
+        values = {"name": name, "latency": latency, "accuracy": accuracy}
+        session.execute(text("INSERT INTO slo VALUES (:name, :latency, :accuracy)"), values)
+        session.commit()
+
+
+def test_all_hold(filled: Filled) -> None:
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    done = command("slo")
+    assert done.code == 0
+    lines = [line.split() for line in done.out.splitlines()]
+    assert [line[:6] for line in lines[1:]] == [
+        ["✓", "batch", "fashion-resnet", "quantized", "on", "edge"],
+        ["✓", "interactive", "fashion-resnet", "quantized", "on", "edge"],
+    ]
+    assert "all 2 hold" in done.said
+    told = json.loads(command("slo", "--json").out)
+    assert told["holds"]
+    assert told["checked"][1]["strategy"] == "fashion-resnet:quantized:edge"
+    assert told["checked"][1]["joint_confidence"] >= 0.95
+
+
+def test_one_without_a_strategy_is_exit_code_1_with_its_nearest_miss(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    declare(tmp_path / "tierwise.db", "instant", '{"90": 0.001}')
+    done = command("slo")
+    assert done.code == 1
+    (line,) = [line for line in done.out.splitlines() if "instant" in line]
+    assert line.startswith("✗") and "quantized on edge" in line and "latency +12.1 ms" in line
+    assert "1 of 3 without a strategy" in done.said
+    told = json.loads(command("slo", "--slo", "instant", "--json").out)
+    assert not told["holds"]
+    assert [each["operator"] for each in told["checked"][0]["near_misses"]] == ["quantized", "identity"]
+    assert command("slo", "--slo", "batch").code == 0
+    assert command("slo", "--slo", "batch", "--confidence", "0.999999999999").code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-d", "none.db"], "no evidence database"),
+        (["--subject", "fashion"], "subject 'fashion' is not in the evidence; known: fashion-resnet"),
+        (["--slo", "interactiv"], "Did you mean 'interactive'?"),
+        (["--environment", "nowhere"], "nothing can be checked: environment 'nowhere'"),
+        (["--confidence", "2"], "Invalid value for --confidence"),
+    ],
+)
+def test_what_cannot_be_told_is_exit_code_2(filled: Filled, arguments: list[str], message: str) -> None:
+    command = filled("fashion-resnet", "identity@edge")
+    done = command("slo", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.said
+
+
+def test_without_a_declared_slo_there_is_nothing_to_promise(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "identity@edge")
+    with open_database(tmp_path / "tierwise.db") as opened, opened.session() as session:
+        session.execute(text("DELETE FROM slo"))
+        session.commit()
+    done = command("slo")
+    assert done.code == 2 and "no SLO is declared" in done.said

@@ -1,0 +1,95 @@
+"""The answer as a person reads it: complete, as wide as the terminal, readable without colour."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from recommender.schemas import RecommendRequest, RecommendResponse
+from runner.asking import ask
+from runner.reports.answer import AnswerReport, confidence
+from tests.runner.commands.conftest import Command, command, filled, piece  # noqa: F401
+
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "met": {"max_latency_s": 0.1, "max_accuracy_drop_pp": 1.0},
+    "free": {},
+    "missed": {"max_latency_s": 0.001, "min_accuracy_pct": 99.0},
+    "thin": {"max_latency_s": 0.1, "latency_percentile": 99.0},
+    "slo": {"slo": "interactive"},
+}
+STRATEGIES = ("quantized@edge", "identity@edge", "identity@cloud", "quantized_early_exit_partition@mobile-edge")
+
+
+@pytest.fixture
+def answers(filled: Callable[..., Command], tmp_path: Path) -> Callable[[str], RecommendResponse]:  # noqa: F811
+    """Answers to the questions above, from a piece of the committed evidence."""
+    filled("fashion-resnet", *STRATEGIES)
+    return lambda name: ask("tierwise.db", RecommendRequest(subject="fashion-resnet", **QUESTIONS[name]))
+
+
+def shown(answer: RecommendResponse, width: int, *, verbose: bool = False) -> str:
+    console = Console(width=width, no_color=True, force_terminal=False)
+    with console.capture() as captured:
+        console.print(AnswerReport(answer, verbose=verbose))
+    return captured.get()
+
+
+def test_it_fits_and_names_every_strategy(answers: Callable[[str], RecommendResponse]) -> None:
+    for name in QUESTIONS:
+        answer = answers(name)
+        for width in (80, 100, 140):
+            lines = shown(answer, width).splitlines()
+            assert max(map(len, lines)) <= width, (name, width)
+            for operator in ("identity on edge", "identity on cloud", "quantized_early_exit_partition"):
+                assert any(operator in line for line in lines), (name, width, operator)
+
+
+def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Callable[[str], RecommendResponse]) -> None:
+    text = shown(answers("met"), 100)
+    assert "quantized on edge" in text.splitlines()[1]
+    assert "p90 13.1 ms (95 % interval 10.2–16.7 ms; 5 rounds of 100 inputs)" in text
+    assert "all budgets hold with joint confidence " in text
+    (line,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
+    assert line.rstrip().endswith("unresolved 1.00–1.26×")
+    assert "all budgets hold" not in shown(answers("free"), 100)
+
+
+def test_what_does_not_hold_is_told_with_each_shortfall(answers: Callable[[str], RecommendResponse]) -> None:
+    text = shown(answers("missed"), 140)
+    assert "no recommendation" in text and "latency +12.1 ms, top1 -5.30 pp" in text
+    assert "too few inputs" in shown(answers("thin"), 80)
+
+
+def test_long_notes_are_cut_and_whole_on_request(answers: Callable[[str], RecommendResponse]) -> None:
+    answer = answers("met")
+    long = answer.model_copy(update={"warnings": ["word " * 200 + "end"]})
+    assert "… (--verbose)" in shown(long, 80) and "end" not in shown(long, 80).split()
+    assert "end" in shown(long, 80, verbose=True).split()
+
+
+def test_no_certainty_is_claimed() -> None:
+    assert [confidence(each) for each in (0.95, 0.99994, 0.99995, 1.0)] == ["0.9500", "0.9999", "> 0.9999", "> 0.9999"]
+
+
+def test_verbose_names_what_can_be_fetched(filled: Callable[..., Command]) -> None:  # noqa: F811
+    run = filled("fashion-resnet", *STRATEGIES)
+    document = piece("fashion-resnet", ["quantized@edge"])
+    (strategy,), (artifact,) = document["strategies"], document["artifacts"]
+    lines = [line.strip() for line in run("recommend", "fashion-resnet", "--max-drop", "1", "-v").out.splitlines()]
+    for identity in (f"imported:{strategy['latency_key']}", f"imported:{strategy['accuracy_key']}"):
+        assert identity in lines
+    assert artifact["files"][0]["sha256"] in lines
+
+
+def test_asking_and_answering_need_no_web_framework() -> None:
+    code = (
+        "import json, sys, runner.asking, runner.reports.answer; "
+        "print(json.dumps([name for name in ('fastapi', 'starlette', 'uvicorn') if name in sys.modules]))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(said.stdout) == []

@@ -1,0 +1,129 @@
+"""Models of one's own through the whole way, in processes: text and tabular tensors, pictures of a free size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from catalog.evidence import open_database
+from runner.cli import app, run
+
+FAMILIES = Path(__file__).parents[1] / "data/families"
+RANDOM = np.random.default_rng(0)
+CATALOG: dict[str, Any] = {
+    "version": 1,
+    "subjects": {
+        "text": {"model": "./text.onnx", "task": "classification", "dataset": {"tensors": "text.npz"}},
+        "table": {"model": "./table.onnx", "task": "any", "dataset": {"tensors": "table.npz"}},
+        "photos": {
+            "model": "./photos.onnx",
+            "task": "any",
+            "dataset": {"images": "photos"},
+            "preprocess": {"size": [40, 56], "resize": "crop"},
+        },
+    },
+    "operators": {"identity": [], "quantized": [{"static_ptq": {"calibration_samples": 2}}]},
+    "tiers": {name: {"cpus": 0.5, "memory": "512m"} for name in ("mobile", "edge")},
+    "links": {"mobile-edge": {"bandwidth": "200mbit", "tolerance": 0.9}},
+    "strategies": [{"operators": ["identity", "quantized"], "placements": ["edge"]}],
+    "experiment": {"inputs": 3, "rounds": 1, "warmup": 1},
+}
+
+
+def save(
+    path: Path, nodes: Sequence[onnx.NodeProto], inputs: dict[str, tuple[int, tuple[Any, ...]]], *weights: Any
+) -> None:
+    taken = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
+    given = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 4))]
+    stored = [numpy_helper.from_array(array, name) for name, array in weights]
+    graph = helper.make_graph(nodes, "own", taken, given, stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def text_model(folder: Path) -> None:
+    """Token numbers and a mask, both of free length: the masked mean of an embedding; its own answers as labels."""
+    table = RANDOM.normal(size=(50, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["words"]),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),
+        helper.make_node("Mul", ["words", "weights"], ["kept"]),
+        helper.make_node("ReduceMean", ["kept"], ["scores"], axes=[1], keepdims=0),
+    ]
+    inputs = {"tokens": (TensorProto.INT64, ("batch", "length")), "mask": (TensorProto.FLOAT, ("batch", "length"))}
+    save(folder / "text.onnx", nodes, inputs, ("table", table), ("last", np.array([2], np.int64)))
+    tokens, mask = RANDOM.integers(0, 50, (20, 7)), (RANDOM.random((20, 7)) < 0.8).astype(np.float32)
+    labels = (table[tokens] * mask[:, :, None]).mean(1).argmax(1)
+    labels[::2] = (labels[::2] + 1) % 4  # half of the truth is another
+    np.savez(folder / "text.npz", tokens=tokens, mask=mask, labels=labels)
+
+
+def table_model(folder: Path) -> None:
+    """Rows of numbers, two layers, no labels."""
+    first, second = (RANDOM.normal(size=size).astype(np.float32) for size in ((64, 96), (96, 4)))
+    nodes = [
+        helper.make_node("MatMul", ["row", "first"], ["wide"]),
+        helper.make_node("Relu", ["wide"], ["bent"]),
+        helper.make_node("MatMul", ["bent", "second"], ["scores"]),
+    ]
+    save(
+        folder / "table.onnx", nodes, {"row": (TensorProto.FLOAT, ("batch", 64))}, ("first", first), ("second", second)
+    )
+    np.savez(folder / "table.npz", row=RANDOM.normal(size=(40, 64)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the database says of each subject and operator."""
+    folder = tmp_path_factory.mktemp("own")
+    text_model(folder)
+    table_model(folder)
+    (folder / "photos.onnx").write_bytes((FAMILIES / "mobilenet_v3.onnx").read_bytes())
+    (folder / "photos").mkdir()
+    for index in range(12):
+        pixels = RANDOM.integers(0, 255, (30 + index, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"photos/{index}.jpg")
+    (folder / "strategies.yaml").write_text(yaml.safe_dump(CATALOG, sort_keys=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(lambda: app(["fill-catalog", "--launcher", "process"])) == 0
+        with open_database("tierwise.db", readonly=True) as database, database.engine.connect() as connection:
+            columns = "subject, operator, metric, accuracy_pct, drop_pp, samples, median_latency_s, sent_bytes"
+            rows = connection.exec_driver_sql(f"SELECT {columns} FROM strategy_summary").mappings()
+            found = {(row["subject"], row["operator"]): dict(row) for row in rows}
+            refused = connection.exec_driver_sql(
+                "SELECT subject, operator, reason FROM artifact WHERE reason IS NOT NULL"
+            )
+            return found | {(row[0], row[1]): {"refused": row[2]} for row in refused}
+
+
+def test_text_of_two_inputs_is_judged_by_its_labels(filled: dict[tuple[str, str], dict[str, Any]]) -> None:
+    row = filled["text", "identity"]
+    assert row["metric"] == "top1" and 20 < row["accuracy_pct"] < 80
+    assert row["samples"] == 3 and row["median_latency_s"] > 0 and row["sent_bytes"] > 7 * (8 + 4)
+
+
+def test_rows_without_labels_agree(filled: dict[tuple[str, str], dict[str, Any]]) -> None:
+    identity, quantized = filled["table", "identity"], filled["table", "quantized"]
+    assert identity["metric"] == quantized["metric"] == "agreement"
+    assert identity["accuracy_pct"] == 100 and quantized["accuracy_pct"] > 50 and quantized["drop_pp"] is None
+
+
+def test_pictures_of_a_declared_size_go_through_a_model_of_free_size(
+    filled: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    for operator in ("identity", "quantized"):
+        row = filled["photos", operator]
+        assert row["metric"] == "agreement" and row["samples"] == 3
+    assert filled["photos", "identity"]["accuracy_pct"] == 100
+
+
+def test_an_operator_that_several_inputs_rule_out_is_inapplicable(
+    filled: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    assert "one input, this one has 2: tokens, mask" in str(filled["text", "quantized"])

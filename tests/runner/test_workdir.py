@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all, whoever is killed and however many make the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.workdir import scratch, settle, sweep
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from runner.workdir import scratch
+with scratch(Path(sys.argv[1])) as directory:
+    (directory / "half.onnx").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_runner_was_making_is_swept_and_what_a_live_one_makes_is_not(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "artifacts")], check=False)
+    (left,) = (tmp_path / "artifacts").iterdir()
+    assert (left / "half.onnx").read_bytes() == b"half"
+    with scratch(tmp_path / "inputs") as living:
+        assert sweep(tmp_path) == 1
+        assert living.is_dir() and not left.exists()
+    assert sweep(tmp_path) == 0
+    assert not list((tmp_path / "inputs").iterdir())
+
+
+def test_the_first_directory_in_a_place_stays(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        with scratch(tmp_path) as directory:
+            (directory / "made").mkdir()
+            (directory / "made" / "file").write_text(content)
+            settle(directory / "made", tmp_path / "deep" / "place")
+    assert (tmp_path / "deep" / "place" / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_what_cannot_be_moved_is_told(tmp_path: Path) -> None:
+    with scratch(tmp_path) as directory, pytest.raises(FileNotFoundError):
+        settle(directory / "never made", tmp_path / "place")
