@@ -72,7 +72,7 @@ class Tally:
     differing: int = 0
     left: int = 0
     traces: int = 0
-    lost_bridges: int = 0
+    forgotten: Counter[str] = field(default_factory=Counter)
 
     @property
     def wrong(self) -> int:
@@ -96,7 +96,8 @@ class Tally:
             "stack traces": self.traces,
         }
         if self.kills["engine"]:
-            rows["network bridges that killed engines forgot"] = self.lost_bridges
+            forgotten = ", ".join(f"{what} {count}" for what, count in self.forgotten.items())
+            rows["forgotten by killed engines themselves"] = forgotten or 0
         return "\n".join(f"{name:54} {value}" for name, value in rows.items())
 
 
@@ -262,7 +263,9 @@ class Crashes:
     def _check_leftovers(self, when: str) -> None:
         left = settled(self._traces.left_behind)
         if self._engine and self._engine_was_killed:
-            self.tally.lost_bridges += self._engine.remove_lost_bridges()
+            forgotten = self._engine.remove_forgotten()
+            self.tally.forgotten.update(each.split()[0] for each in forgotten)
+            print(f"         forgotten by the killed engine: {', '.join(forgotten) or 'nothing'}", flush=True)
         left += settled(self._engine.left_behind) if self._engine else []
         self._wrong("left", len(left), f"left behind by {when}: {left[:5]}")
 

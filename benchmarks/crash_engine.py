@@ -1,11 +1,13 @@
 """A Docker engine of the benchmark's own, beside the machine's: `benchmarks.crash` kills it and counts what it holds.
 
 It runs in a network and a mount namespace of its own, so that its bridges, packet filter rules and mounts are not those
-of the other engine, and its containers' control groups have a parent of their own. Needs Linux, root and `dockerd`.
+of the other engine, and its containers' control groups have a parent of their own. containerd is a service beside it,
+as distributions set it up. Needs Linux, root, `dockerd` and `containerd`.
 """
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +25,15 @@ _KEPT_NETWORKS = {"bridge", "host", "none"}
 _KEPT_DEVICES = {"lo", "docker0"}
 _CGROUPS = Path("/sys/fs/cgroup")
 _ENDS_S = 10.0
+_ID = re.compile(r"[0-9a-f]{64}")
+_CONTAINERD = """\
+version = 2
+root = "{directory}/containerd/root"
+state = "{directory}/containerd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{directory}/containerd.sock"
+"""
 # Holds the namespaces, and lets go of the other engine's mounts: kept, they would outlive that engine's containers.
 _HOLDER = "awk '$2 ~ /docker/ {print $2}' /proc/self/mounts | xargs -r umount -l 2>/dev/null; exec sleep infinity"
 
@@ -44,14 +55,16 @@ class PrivateEngine:
             if self._holder.poll() is not None:
                 raise SystemExit("no namespaces here: a private Docker engine needs Linux and root")
             time.sleep(0.01)
+        config = directory / "containerd.toml"
+        config.write_text(_CONTAINERD.format(directory=directory))
+        self._containerd = self._run(["containerd", "--config", str(config)])
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = ["dockerd", "--host", self.url, "--pidfile", str(self._directory / "engine.pid")]
         command += ["--data-root", str(self._directory / "data"), "--exec-root", str(self._directory / "exec")]
-        command += ["--cgroup-parent", f"/{self._parent}"]
-        with (self._directory / "log").open("ab") as log:
-            self._daemon = subprocess.Popen(self._inside(command), stdout=log, stderr=log, start_new_session=True)
+        command += ["--cgroup-parent", f"/{self._parent}", "--containerd", str(self._directory / "containerd.sock")]
+        self._daemon = self._run(command)
         deadline = time.monotonic() + _COMES_UP_S
         while not self._answers():
             if self._daemon.poll() is not None or time.monotonic() > deadline:
@@ -64,8 +77,6 @@ class PrivateEngine:
         assert self._daemon is not None
         self._daemon.kill()
         self._daemon.wait()
-        # containerd dies with it. Until the system has taken note, the next dockerd would believe that it still runs.
-        (self._directory / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it in order, then everything that still runs in its namespaces or comes from its directory."""
@@ -73,9 +84,10 @@ class PrivateEngine:
             self._daemon.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._daemon.wait(30)
-        for pid in (*self.processes(), self._holder.pid):
+        for pid in (*self._processes(), self._containerd.pid, self._holder.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._containerd.wait()
         self._holder.wait()
         self._remove_groups()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -117,38 +129,43 @@ class PrivateEngine:
         left += [f"half-filled volume {name}" for name in pairs if not {name, f"{name}-complete"} <= volumes]
         return left + self._held_by_the_kernel()
 
-    def remove_lost_bridges(self) -> int:
-        """Bridges without a network: an engine that is killed while it makes a network forgets the device.
+    def remove_forgotten(self) -> list[str]:
+        """What an engine forgets that is killed while it makes a network or starts a container; to be called when idle.
 
-        To be called when nobody makes networks. No client of the engine can see them, nor remove them.
+        Bridges of no network, and shims and processes of containers that it does not list. No client can see them.
         """
         with self._client() as client:
-            known = {f"br-{item['Id'][:12]}" for item in client.api.networks()}
-        lost = [name for name in self._devices() if name.startswith("br-") and name not in known]
-        for name in lost:
+            networks = {f"br-{item['Id'][:12]}" for item in client.api.networks()}
+            containers = {str(item["Id"]) for item in client.api.containers(all=True)}
+        bridges = [name for name in self._devices() if name.startswith("br-") and name not in networks]
+        for name in bridges:
             self._output(["ip", "link", "delete", name])
-        return len(lost)
+        found = {pid: told for pid, told in self._processes().items() if not containers & set(_ID.findall(told))}
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return [f"bridge {name}" for name in bridges] + [f"process {told.split()[0]}" for told in found.values()]
 
     def volumes(self) -> list[str]:
         """What is cached."""
         with self._client() as client:
             return [str(item["Name"]) for item in client.api.volumes()["Volumes"] or []]
 
-    def processes(self) -> list[int]:
-        """Shims and whatever runs in the containers, by command line and control group."""
-        mine = {self._holder.pid, *([self._daemon.pid] if self._daemon else [])}
-        found = []
+    def _processes(self) -> dict[int, str]:
+        """Shims and whatever runs in the containers: command line and control groups, which name the container."""
+        own = {self._holder.pid, self._containerd.pid, *([self._daemon.pid] if self._daemon else [])}
+        found = {}
         for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                shim = "containerd-shim" in words and str(self._directory) in words
-                if shim or f"/{self._parent}/" in (entry / "cgroup").read_text():
-                    found.append(int(entry.name))
-        return [pid for pid in found if pid not in mine]
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                groups = (entry / "cgroup").read_text()
+                if ("containerd-shim" in words and str(self._directory) in words) or f"/{self._parent}/" in groups:
+                    found[int(entry.name)] = f"{words} {groups}"
+        return {pid: told for pid, told in found.items() if pid not in own}
 
     def _held_by_the_kernel(self) -> list[str]:
         """Processes, control groups, network devices, shapers and mounts of containers."""
-        left = [f"process {pid}" for pid in self.processes()]
+        left = [f"process {pid} {told[:80]}" for pid, told in self._processes().items()]
         left += [f"control group {path}" for path in self._groups(f"{self._parent}/*")]
         left += [f"device {name}" for name in self._devices() if name not in _KEPT_DEVICES]
         left += [f"shaper {line}" for line in self._output(["tc", "qdisc"]).splitlines() if " tbf " in f"{line} "]
@@ -167,6 +184,10 @@ class PrivateEngine:
 
     def _output(self, command: list[str]) -> str:
         return subprocess.run(self._inside(command), capture_output=True, text=True, check=True).stdout
+
+    def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self._directory / "log").open("ab") as log:
+            return subprocess.Popen(self._inside(command), stdout=log, stderr=log, start_new_session=True)
 
     def _inside(self, command: list[str]) -> list[str]:
         return ["nsenter", "--target", str(self._holder.pid), "--net", "--mount", *command]
