@@ -146,7 +146,7 @@ def test_metrics_are_there_when_the_evidence_is_not(client: Any) -> None:
 def test_every_operation_is_documented(client: Any) -> None:
     document = client.get("/openapi.json").json()
     wanted = "/recommend /recommend/batch /subjects /strategies /strategies/{strategy_id} /evidence/{evidence_id}"
-    wanted += " /leaderboard /pareto /coverage /slos /healthz /readyz /metrics"
+    wanted += " /leaderboard /pareto /coverage /slos /links /whatif /healthz /readyz /metrics"
     assert set(document["paths"]) == set(wanted.split())
     for path in document["paths"].values():
         for operation in path.values():
