@@ -134,13 +134,12 @@ class Trials:
         self._asked = 0
         self._started = trial._ask
 
-    def ask(self, model: Path, encoded: bytes) -> dict[str, object]:
+    def ask(self, model: Path, encoded: bytes, file: Path) -> dict[str, object]:
         """As `trial._ask`; a process that gave no answer is one that the model brought down."""
         self._asked += 1
         if self._asked % _STARTED_EVERY == 0:
             self.ended["started as the product does"] += 1
-            return self._started(model, encoded)
-        file = model.with_suffix(".npy")
+            return self._started(model, encoded, file)
         file.write_bytes(encoded)
         found, code = forked(lambda: attempt(model, file))
         if found is None:
