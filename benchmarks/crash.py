@@ -129,6 +129,7 @@ class Crashes:
         self._launcher = str(arguments.launcher)
         self._engine = engine
         self._rng = random.Random(arguments.seed)
+        self._victim: str | None = arguments.victim
         self._deck: list[str] = []
         self._traces = Traces(cwd)
         self._evidence = Evidence(cwd / "tierwise.db", inputs=INPUTS)
@@ -285,7 +286,7 @@ class Crashes:
 
     def _next_victim(self) -> str:
         if not self._deck:
-            self._deck = list(DECKS[self._launcher])
+            self._deck = [self._victim] if self._victim else list(DECKS[self._launcher])
             self._rng.shuffle(self._deck)
         return self._deck.pop()
 
@@ -351,8 +352,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--launcher", choices=tuple(DECKS), default="process")
+    parser.add_argument("--victim", choices=("runner", "tier", "engine"), help="only this one (engine: with docker)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.victim == "engine" and arguments.launcher != "docker":
+        parser.error("--victim engine wants --launcher docker")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"stopped by signal {number}"))
     with tempfile.TemporaryDirectory(prefix="crash-") as directory, contextlib.ExitStack() as stack:
         engine = None

@@ -53,18 +53,18 @@ class Late(BaseException):
 
 @contextlib.contextmanager
 def patience(seconds: int) -> Iterator[None]:
-    """Raise `Late` when the block takes longer."""
+    """Raise `Late` when the block takes longer, in seconds of this process: a busy machine is no fault of the input."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise Late
 
-    previous = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    previous = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
 
 
 # -- catalogs -------------------------------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ def forked(work: Callable[[], dict[str, Any]], patience_s: int = _PATIENCE_S) ->
         os.dup2(null, 1)
         os.dup2(null, 2)
         # The default action ends a loop inside the runtime too, which a handler in Python would wait for.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(patience_s)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, patience_s)
         try:
             try:
                 found = work()
@@ -134,17 +134,16 @@ class Trials:
         self._asked = 0
         self._started = trial._ask
 
-    def ask(self, model: Path, encoded: bytes) -> dict[str, object]:
+    def ask(self, model: Path, encoded: bytes, file: Path) -> dict[str, object]:
         """As `trial._ask`; a process that gave no answer is one that the model brought down."""
         self._asked += 1
         if self._asked % _STARTED_EVERY == 0:
             self.ended["started as the product does"] += 1
-            return self._started(model, encoded)
-        file = model.with_suffix(".npy")
+            return self._started(model, encoded, file)
         file.write_bytes(encoded)
         found, code = forked(lambda: attempt(model, file))
         if found is None:
-            self.ended["no answer in time" if code == -signal.SIGALRM else f"brought down (exit {code})"] += 1
+            self.ended["no answer in time" if code == -signal.SIGPROF else f"brought down (exit {code})"] += 1
             raise SubjectError("brings ONNX Runtime down")
         if "crash" in found:
             raise AssertionError(found["crash"])

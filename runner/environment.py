@@ -65,7 +65,7 @@ def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, sessio
                 placement=strategy.placement.name,
                 passes=records.passes(keyed.passes),
                 tiers=strategy.placement.tiers,
-                task=session.catalog.subjects[strategy.subject].task,
+                task=session.subjects[strategy.subject].task,
                 rounds=session.catalog.experiment.rounds,
                 artifact_key=keyed.artifact_key,
                 latency_key=keyed.latency_key,

@@ -129,11 +129,13 @@ def accuracy(
         status="complete",
         started_at=started,
         finished_at=started + timedelta(seconds=took_s),
-        top1_pct=_share(item.top1 for item in items) if classified else None,
+        top1_pct=_answered_alike(items, classified=classified) if classified or metric == "agreement" else None,
         top5_pct=_share(item.top5 for item in items) if classified and metric == "accuracy" else None,
-        miou_pct=None if classified else mean_iou(items),
+        miou_pct=mean_iou(items) if not classified and metric == "accuracy" else None,
         item_hits=[ItemHits(item.item_id, bool(item.top1), bool(item.top5)) for item in items if classified],
-        class_pixels=[] if classified else [pixels for item in items for pixels in _class_pixels(item)],
+        class_pixels=[]
+        if classified or metric == "agreement"
+        else [pixels for item in items for pixels in _class_pixels(item)],
     )
 
 
@@ -186,6 +188,16 @@ def mean_iou(items: Sequence[ItemScore]) -> float:
     unions = [sum(column) for column in zip_longest(*(item.unions or () for item in items), fillvalue=0)]
     ratios = [inner / outer for inner, outer in zip(intersections, unions, strict=True) if outer]
     return 100 * sum(ratios) / len(ratios)
+
+
+def _answered_alike(items: Sequence[ItemScore], *, classified: bool) -> float:
+    """The share of items with the right class, or of pixels with the right label, in percent."""
+    if classified:
+        return _share(item.top1 for item in items)
+    # Each pixel is in one intersection, or in two unions.
+    alike = sum(sum(item.intersections or ()) for item in items)
+    pixels = (sum(sum(item.unions or ()) for item in items) + alike) / 2
+    return 100 * alike / pixels
 
 
 def _share(hits: Iterable[bool | None]) -> float:

@@ -1,6 +1,7 @@
 """Without labels: what identity answers stands for them, and how often an operator answers the same is `agreement`.
 
-It is no accuracy: an operator that puts a wrong answer of identity right is counted as disagreeing.
+For classes it is the share of items, for maps of labels the share of pixels. It is no accuracy: an operator that puts a
+wrong answer of identity right is counted as disagreeing.
 """
 
 import hashlib
@@ -8,8 +9,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runner.errors import SubjectError
 from runner.subjects.images import Images
@@ -36,23 +39,34 @@ class Predictor:
 
     def classes(self, encoded: Iterator[bytes]) -> Iterator[int]:
         """The first class for each item, by this machine's runtime."""
+        return (int(answers["classes"][0]) for answers in self._answers(encoded))
+
+    def label_maps(self, encoded: Iterator[bytes], shape: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+        """The map of labels for each item; `shape` is what every one of them must have."""
+        for answers in self._answers(encoded):
+            labels = answers["labels"]
+            if labels.shape != shape:
+                raise SubjectError(f"identity gives a map of labels {list(labels.shape)} and before {list(shape)}")
+            yield labels
+
+    def _answers(self, encoded: Iterator[bytes]) -> Iterator[Mapping[str, NDArray[Any]]]:
         settings = Preprocess.from_json(self.preprocess)
         after = Postprocess.from_json(self.postprocess)
         try:
             part = Part(PartSpec("identity", str(self.model), preprocess=settings, postprocess=after), "runner")
             for each in encoded:
-                outcome = part.run((Tensor("image", None, (memoryview(each),)),))
-                yield int(outcome.outputs["classes"][0])
+                yield part.run((Tensor("image", None, (memoryview(each),)),)).outputs
         except TierError as error:
             raise SubjectError(f"identity's answers cannot be had: {error}") from error
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A folder of images whose labels are identity's answers."""
+    """A folder of images whose labels, or masks of the given shape, are identity's answers."""
 
     images: Images
     predictor: Predictor
+    mask_shape: tuple[int, int] | None = None
     kind: str = "agreement"
 
     @property
@@ -73,7 +87,10 @@ class Predicted:
         return {"identity": self.predictor.fingerprint()}
 
     def truth(self, pictures: Sequence[Path]) -> Truth:
-        answers = self.predictor.classes(path.read_bytes() for path in pictures)
+        encoded = (path.read_bytes() for path in pictures)
+        if self.mask_shape is not None:
+            return Truth("mask", self.mask_shape, np.uint8, self.predictor.label_maps(encoded, self.mask_shape))
+        answers = self.predictor.classes(encoded)
         return Truth("label", (), np.int64, (np.asarray(answer, np.int64) for answer in answers))
 
 

@@ -100,7 +100,7 @@ def _of_images(
     layout, metric = _layout(spec, path, base, settings, classes, post, given)
     dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True)
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.to_json().items()}
-    task: Task = spec.task
+    task: Task = "any" if metric == "agreement" else spec.task
     source = Checked(layout, judged=metric == "accuracy", kept=kept)
     return Subject(name, task, path, classes, shown, post, dataset, source=source, metric=metric)
 
@@ -124,20 +124,23 @@ def _layout(
             )
         if post["kind"] != "top_k":
             return Images(images), None
-        shown = settings.to_json()
-        return Predicted(Images(images), Predictor(path, file_sha256(path), shown, post)), "agreement"
+        return Predicted(Images(images), _predictor(path, settings, post)), "agreement"
     if spec.task == "classification":
         if files.labels is None:
             raise SubjectError(
                 "the dataset has no labels; add `labels: FILE.csv`, or declare `task: any` (agreement with identity)"
             )
         return Images(images, base / Path(files.labels).expanduser(), classes), "accuracy"
-    if files.masks is None:
-        raise SubjectError("the dataset has no masks; add `masks: DIR`, or declare `task: any` (latency only)")
     height, width = given.shape[2:4] if post.get("layout", "nchw") == "nchw" else given.shape[1:3]
+    if files.masks is None:
+        return Predicted(Images(images), _predictor(path, settings, post), (height, width)), "agreement"
     masks = base / Path(files.masks).expanduser()
     if files.mask_values is not None and len(files.mask_values) != classes:
         raise SubjectError(
             f"mask_values has {len(files.mask_values)} gray levels; allowed: {classes}, one for each class"
         )
     return Masked(images, masks, classes, height, width, settings, files.mask_values), "accuracy"
+
+
+def _predictor(path: Path, settings: Preprocess, post: Mapping[str, object]) -> Predictor:
+    return Predictor(path, file_sha256(path), settings.to_json(), post)

@@ -16,6 +16,7 @@ from runner.cli import app, run
 # What differs from run to run or from machine to machine, and what stands for it in the table.
 _VARYING = (
     (re.compile(re.escape(onnxruntime_version)), "VERSION"),
+    (re.compile(r"(?<=knows up to )\d+"), "NUMBER"),
     (re.compile(r"process \d+"), "process PID"),
     (re.compile(r"\d+(?= of them; runner verify)"), "N"),
     (re.compile(r"/tmp/tmp\w+(\.\w+)?"), "FILE"),

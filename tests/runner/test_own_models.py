@@ -27,6 +27,7 @@ CATALOG: dict[str, Any] = {
             "dataset": {"images": "photos"},
             "preprocess": {"size": [40, 56], "resize": "crop"},
         },
+        "scenes": {"model": "./scenes.onnx", "task": "segmentation", "dataset": {"images": "photos"}},
     },
     "operators": {"identity": [], "quantized": [{"static_ptq": {"calibration_samples": 2}}]},
     "tiers": {name: {"cpus": 0.5, "memory": "512m"} for name in ("mobile", "edge")},
@@ -77,12 +78,29 @@ def table_model(folder: Path) -> None:
     np.savez(folder / "table.npz", row=RANDOM.normal(size=(40, 64)).astype(np.float32))
 
 
+def scene_model(folder: Path) -> None:
+    """Two convolutions that tell five classes apart in every pixel."""
+    first, second = (RANDOM.normal(size=size).astype(np.float32) for size in ((16, 3, 3, 3), (5, 16, 3, 3)))
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["wide"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["wide"], ["bent"]),
+        helper.make_node("Conv", ["bent", "second"], ["pixels"], pads=[1, 1, 1, 1]),
+    ]
+    taken = helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 24, 32))
+    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, (1, 5, 24, 32))
+    weights = [numpy_helper.from_array(array, name) for name, array in (("first", first), ("second", second))]
+    graph = helper.make_graph(nodes, "scenes", [taken], [given], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "scenes.onnx")
+
+
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
     """What the database says of each subject and operator."""
     folder = tmp_path_factory.mktemp("own")
     text_model(folder)
     table_model(folder)
+    scene_model(folder)
     (folder / "photos.onnx").write_bytes((FAMILIES / "mobilenet_v3.onnx").read_bytes())
     (folder / "photos").mkdir()
     for index in range(12):
@@ -121,6 +139,14 @@ def test_pictures_of_a_declared_size_go_through_a_model_of_free_size(
         row = filled["photos", operator]
         assert row["metric"] == "agreement" and row["samples"] == 3
     assert filled["photos", "identity"]["accuracy_pct"] == 100
+
+
+def test_maps_of_labels_agree_pixel_by_pixel_where_there_are_no_masks(
+    filled: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    identity, quantized = filled["scenes", "identity"], filled["scenes", "quantized"]
+    assert identity["metric"] == quantized["metric"] == "agreement"
+    assert identity["accuracy_pct"] == 100 and 50 < quantized["accuracy_pct"] < 100 and quantized["drop_pp"] is None
 
 
 def test_an_operator_that_several_inputs_rule_out_is_inapplicable(

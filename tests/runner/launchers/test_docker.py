@@ -296,7 +296,7 @@ def test_a_filling_whose_runner_died_is_taken_over(
     name, dead = volume_name(mount), str(replace(Owner.current(), start="1"))
     labels = {"tierwise": "1", "tierwise.key": name, "tierwise.owner": dead}
     client.volumes.create(name, labels=labels)
-    client.containers.create(launcher._tier_image().tag, ["python"], name=f"{name}-fill", labels=labels)
+    client.containers.create(launcher.image().tag, ["python"], name=f"{name}-fill", labels=labels)
     with launcher.launch(tiers[:1], [], {"mobile": [mount]}) as running:
         read = "import sys; print(open(sys.argv[1] + '/m.onnx').read())"
         assert inside(client, running, "mobile", read, running.tiers["mobile"].path("model")) == "bytes"

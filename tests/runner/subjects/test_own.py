@@ -174,6 +174,15 @@ def test_without_labels_identity_agrees_with_itself_and_another_model_does_not(t
     assert resolve(tmp_path, {"images": "images"}, "any").dataset.fingerprint() != before
 
 
+def test_without_masks_the_map_of_identity_is_agreed_with_pixel_by_pixel(tmp_path: Path) -> None:
+    segmenter(tmp_path / "my.onnx")
+    pictures(tmp_path / "images")
+    subject = resolve(tmp_path, {"images": "images"}, "segmentation")
+    assert subject.metric == "agreement" and subject.task == "any"
+    found = scores(subject, tmp_path)
+    assert found and all(each.top1 is None and each.intersections == each.unions for each in found)
+
+
 def test_an_output_that_is_no_scores_is_timed_only(tmp_path: Path) -> None:
     segmenter(tmp_path / "my.onnx")
     pictures(tmp_path / "images")
