@@ -57,12 +57,13 @@ class DatabaseVersionMismatch(EvidenceUnavailable):
 
 
 class NoEvidence(EvidenceUnavailable):
-    """A database in order, in which nothing is declared or measured yet."""
+    """A database in order, in which nothing is measured yet that an answer may rest on."""
 
     def __init__(self, database: str) -> None:
         self.database = database
         super().__init__(
-            f"the evidence database {database!r} holds no measurements yet; run `{FILL_COMMAND}`, then ask again"
+            f"the evidence database {database!r} holds no valid measurements yet; run `{FILL_COMMAND}`, then ask again "
+            "(`runner verify` says of INVALID ones why)"
         )
 
 

@@ -53,13 +53,4 @@ def resolve_constraints(evidence: Evidence, request: RecommendRequest) -> Constr
 
 def constraints_out(request: RecommendRequest) -> ConstraintsOut:
     """The constraints as they were asked."""
-    return ConstraintsOut(
-        allow_tiers=request.allow_tiers,
-        forbid_tiers=request.forbid_tiers,
-        allow_operators=request.allow_operators,
-        forbid_operators=request.forbid_operators,
-        max_memory_bytes=request.max_memory_bytes,
-        max_model_bytes=request.max_model_bytes,
-        keep_raw_input_on=request.keep_raw_input_on,
-        max_sent_bytes=request.max_sent_bytes,
-    )
+    return ConstraintsOut(**request.model_dump(include=set(ConstraintsOut.model_fields)))
