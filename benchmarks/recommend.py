@@ -49,7 +49,14 @@ class Enlarged(Snapshots):
 
     def current(self) -> Evidence:
         """As the original, the check for changes included."""
-        found = super().current()
+        return self._enlarged(super().current())
+
+    def unchanged(self) -> Evidence | None:
+        """As the original."""
+        found = super().unchanged()
+        return None if found is None else self._enlarged(found)
+
+    def _enlarged(self, found: Evidence) -> Evidence:
         if self._made is None or self._made[0] is not found:
             self._made = (found, self._enlarge(found))
         return self._made[1]

@@ -1,7 +1,6 @@
 """From a question and the evidence to a full answer; no web framework, so that the command line asks the same way."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import date
 
 from catalog.statistics import Comparison
@@ -22,6 +21,7 @@ from recommender.ranking import (
     recommend,
     shortfalls,
 )
+from recommender.ranking.candidates import remembered
 from recommender.rows import environment_out
 from recommender.schemas import (
     AlternativeOut,
@@ -32,6 +32,7 @@ from recommender.schemas import (
     ExcludedOut,
     LatencyBudgetOut,
     NearMissOut,
+    Outcome,
     RecommendationOut,
     RecommendRequest,
     RecommendResponse,
@@ -138,10 +139,7 @@ class _Parts:
 
     def _shortfalls(self, each: Estimate) -> list[ShortfallOut]:
         among = [it.candidate for it in self._answer.considered]
-        found = shortfalls(each.candidate, self._answer.budgets, among=among)
-        if each.feasibility is not None:  # it was judged: the bounds are those of its step
-            judged = [check.bound for check in each.feasibility.checks]
-            found = tuple(replace(it, bound=bound) for it, bound in zip(found, judged, strict=True))
+        found = shortfalls(each.candidate, self._answer.budgets, among=among, judged=each.feasibility)
         return [
             ShortfallOut(
                 budget=it.budget,
@@ -205,13 +203,16 @@ def _breach(it: Breach) -> BreachOut:
 
 
 def _considered(answer: Answer) -> list[ConsideredOut]:
-    outcomes = [(answer.recommendation, "recommended")] if answer.recommendation else []
+    best = answer.recommendation
+    outcomes: list[tuple[Estimate, Outcome]] = [(best, "recommended")] if best else []
     outcomes += [(each.estimate, "alternative") for each in answer.alternatives]
     outcomes += [(each.estimate, "near_miss") for each in answer.near_misses]
     outcomes += [(each.estimate, "undecided") for each in answer.undecided]
-    return [
-        ConsideredOut.model_validate(
-            {"operator": each.candidate.operator, "placement": each.candidate.placement, "outcome": outcome}
-        )
-        for each, outcome in outcomes
-    ]
+    return [_considered_one(each.candidate, outcome) for each, outcome in outcomes]
+
+
+def _considered_one(candidate: Candidate, outcome: Outcome) -> ConsideredOut:
+    def made() -> ConsideredOut:
+        return ConsideredOut(operator=candidate.operator, placement=candidate.placement, outcome=outcome)
+
+    return remembered(candidate, ("considered out", outcome), made)

@@ -116,12 +116,12 @@ class SubjectEvidence:
     last_measured_at: str
     first_measured_at: str | None = None
 
-    @property
+    @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """Those that can be ranked."""
         return tuple(each.candidate for each in self.strategies if each.candidate is not None)
 
-    @property
+    @cached_property
     def complete(self) -> bool:
         """Whether every declared strategy has all its evidence, and there is some."""
         return bool(self.candidates) and all(each.complete for each in self.strategies)

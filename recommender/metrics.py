@@ -30,11 +30,20 @@ class ServiceMetrics:
             registry=self.registry,
         )
         self.registry.register(_EvidenceCollector(held))
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def record(self, *, route: str, method: str, status: int, duration_s: float) -> None:
         """Count one request."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._duration.labels(route).observe(duration_s)
+        count, durations = self._children(route, method, status)
+        count.inc()
+        durations.observe(duration_s)
+
+    def _children(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        """Looked up by their labels once; routes, methods and statuses are few."""
+        key = route, method, status
+        if key not in self._known:
+            self._known[key] = self._requests.labels(route, method, str(status)), self._duration.labels(route)
+        return self._known[key]
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -4,8 +4,8 @@ import asyncio
 import hmac
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recommender.errors import Exposed, NotAuthorized, RecommenderError, TooSlow, WrongHost
@@ -113,15 +113,14 @@ class SafeHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                headers["referrer-policy"] = "no-referrer"
-                headers["content-security-policy"] = _policy(scope["path"])
+                policy = _INLINE_POLICY if scope["path"] == "/docs" else _POLICY
+                message["headers"] = [*message.get("headers", ()), *_SAFE, policy]
             await send(message)
 
         await self._app(scope, receive, with_headers)
 
 
+@lru_cache(maxsize=1024)
 def _is_elsewhere(address: str) -> bool:
     """Whether an address is one of a network; the path of a Unix socket is not."""
     try:
@@ -142,9 +141,13 @@ def _open(path: str) -> bool:
     return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
 
 
-def _policy(path: str) -> str:
-    inline = " 'unsafe-inline'" if path == "/docs" else ""
-    return (
+def _policy(inline: str = "") -> tuple[bytes, bytes]:
+    words = (
         f"default-src 'none'; script-src 'self'{inline}; style-src 'self'{inline}; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
+    return b"content-security-policy", words.encode()
+
+
+_SAFE = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+_POLICY, _INLINE_POLICY = _policy(), _policy(" 'unsafe-inline'")

@@ -1,5 +1,8 @@
-"""The questions. Synchronous work on purpose: ranking is arithmetic and a refresh reads a file, so it runs in the
-server's thread pool, once per request, and a slow disk never blocks the event loop."""
+"""The questions.
+
+Reading evidence and drawing for it takes up to seconds and runs in the server's thread pool; arithmetic over what is in
+memory already takes a millisecond or two and runs where the request arrives, since threads would only take turns at it.
+"""
 
 import json
 from typing import Annotated, Any
@@ -48,7 +51,8 @@ def answers(request: Request) -> AnswerCache:
 )
 async def recommend(question: RecommendRequest, request: Request) -> Response:
     """Which operator on which placement, within these budgets, and on what evidence."""
-    body = await run_in_threadpool(answers(request).json_for, question)
+    held = answers(request)
+    body = held.at_once(question) or await run_in_threadpool(held.json_for, question)
     return Response(body, media_type="application/json")
 
 

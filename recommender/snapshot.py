@@ -55,6 +55,21 @@ class Snapshots:
                 raise NoEvidence(self.database)
             return self._evidence
 
+    def unchanged(self) -> Evidence | None:
+        """What is in memory, if that is still the newest and can be told without waiting; else ask `current`."""
+        if self._evidence is None or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            with _translated(self.database):
+                known, opened = self._evidence, self._opened
+                if known is None or opened is None or _inode(self.database) != self._inode:
+                    return None
+                return known if known.measured and self._change(opened) == self._seen else None
+        except EvidenceUnavailable:
+            return None
+        finally:
+            self._lock.release()
+
     def close(self) -> None:
         """Let go of the database; the next question opens it again."""
         with self._lock:

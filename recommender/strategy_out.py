@@ -60,6 +60,10 @@ def strategy_fields(subject: str, known: Known, each: Estimate, *, pareto: bool)
 
 def latency_out(each: Estimate) -> LatencyOut:
     """A candidate's latency at the asked percentile."""
+    return remembered(each.candidate, ("latency out", each.percentile), lambda: _latency(each))
+
+
+def _latency(each: Estimate) -> LatencyOut:
     return LatencyOut(
         median_s=each.median_s,
         percentile=each.percentile,

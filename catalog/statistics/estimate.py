@@ -14,6 +14,7 @@ A latency that was predicted has a third source: the error of the model.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,13 +104,18 @@ class LogEstimate:
         tail = max(float(special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in parts)
         if len(parts) == 1:
             return tail
+        scales = [_density_scale(df) for df, _ in parts]
+        square_wanted = distance**2
         for _ in range(_STEPS):
             if not _SMALLEST_TAIL < tail < 0.5:
                 break
-            quantiles = [float(special.stdtrit(df, tail)) for df, _ in parts]
-            square = sum(q**2 * variance for q, (_, variance) in zip(quantiles, parts, strict=True))
-            slope = sum(2 * q * variance / _density(df, q) for q, (df, variance) in zip(quantiles, parts, strict=True))
-            step = math.log(square / distance**2) * square / (slope * tail)
+            square = slope = 0.0
+            for (df, variance), scale in zip(parts, scales, strict=True):
+                quantile = float(special.stdtrit(df, tail))
+                density = math.exp(scale - (df + 1) / 2 * math.log1p(quantile**2 / df))
+                square += quantile**2 * variance
+                slope += 2 * quantile * variance / density
+            step = math.log(square / square_wanted) * square / (slope * tail)
             tail = min(tail * math.exp(-step), (tail + 0.5) / 2)
             if abs(step) <= _CLOSE:
                 break
@@ -128,10 +134,10 @@ class LogEstimate:
         )
 
 
-def _density(df: float, quantile: float) -> float:
-    """Of Student's t."""
-    scale = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
-    return math.exp(scale - (df + 1) / 2 * math.log1p(quantile**2 / df))
+@lru_cache(maxsize=1024)
+def _density_scale(df: float) -> float:
+    """The logarithm of the density of Student's t at 0."""
+    return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
 
 
 # Below it a tail is none, and no step is needed.

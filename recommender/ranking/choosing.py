@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from catalog.statistics import Comparison, Question, Verdict, compare
 from recommender.ranking.answers import Alternative, Answer, Budgets, NearMiss, Objective, Undecided
@@ -151,10 +152,15 @@ def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
 
 def _compared(one: Estimate, other: Estimate, budgets: Budgets, feasible: int) -> Comparison:
     """Simultaneous over all pairs of the feasible, because which of them are compared was seen first."""
-    question = Question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
+    question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
     pairs = max(1, feasible * (feasible - 1) // 2)
     first, second = one.candidate, other.candidate
     return remembered(first, (second, question, pairs), lambda: _compare(first, second, question, pairs))
+
+
+@lru_cache(maxsize=64)
+def _question(percentile: float, equivalent_within: float, confidence: float) -> Question:
+    return Question(percentile, equivalent_within, confidence)
 
 
 def _compare(first: Candidate, second: Candidate, question: Question, pairs: int) -> Comparison:

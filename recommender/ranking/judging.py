@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from catalog.statistics import (
@@ -53,21 +53,12 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
     most as many shares as there are wrong candidates, all of whom remain at the first wrong one.
     """
     settled = [_near_miss(each, budgets) or _missing(each, budgets) for each in estimates]
-    bounds = {
-        budget.percentile: steadied([each.candidate for each in estimates], budget.percentile)
-        for budget in budgets.latency
-    }
-    sharing = Counter(_accuracy_evidence(each) for each in estimates)
+    candidates = [each.candidate for each in estimates]
+    bounds = [steadied(candidates, budget.percentile) for budget in budgets.latency]
+    shared = sharing(candidates)
     checks = [
-        _Checks((), (), 1)
-        if found
-        else _checks(
-            each,
-            budgets,
-            [bounds[budget.percentile][position] for budget in budgets.latency],
-            sharing[_accuracy_evidence(each)],
-        )
-        for position, (each, found) in enumerate(zip(estimates, settled, strict=True))
+        _Checks((), (), 1) if found else _checks(each, budgets, [of[each] for of in bounds], shared[each])
+        for each, found in zip(candidates, settled, strict=True)
     ]
     sure = [0.0 if found else own.confidence(budgets) for found, own in zip(settled, checks, strict=True)]
     steps = step_down(sure, confidence_level=budgets.confidence)
@@ -99,12 +90,6 @@ class _Checks:
         """Judged at the level of a step: once for all that share an accuracy, and never below what is asked."""
         of_accuracy = max(level**self.sharing, budgets.confidence)
         return (*(each.at(level) for each in self.latency), *(each.at(of_accuracy) for each in self.accuracy))
-
-
-def _accuracy_evidence(each: Estimate) -> int:
-    """The same for candidates whose accuracy was computed from the same items with the same outcomes."""
-    accuracy = each.candidate.accuracy
-    return id(each) if accuracy is None else id(accuracy.drop or accuracy.short or accuracy.hits)
 
 
 def _decided(each: Estimate, budgets: Budgets, own: _Checks, *, level: float, joint: float) -> Estimate | Undecided:
@@ -156,22 +141,45 @@ def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
     return None
 
 
-def steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
+def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
     """The percentile of each candidate as a promise takes it: its variance steadied by those of all the others."""
     if not candidates:
-        return ()
+        return {}
     key = "steadied", percentile, tuple(candidates)
-    return remembered(candidates[0], key, lambda: _steadied([interval(each, percentile) for each in candidates]))
+    return remembered(candidates[0], key, lambda: _steadied(candidates, percentile))
 
 
-def _steadied(intervals: Sequence[PercentileInterval]) -> tuple[PercentileInterval, ...]:
-    known = iter(moderated([each.estimate for each in intervals if each.estimate is not None]))
-    return tuple(replace(each, estimate=None if each.estimate is None else next(known)) for each in intervals)
+def sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
+    """How many of the candidates have the accuracy of each: computed from the same items with the same outcomes."""
+    if not candidates:
+        return {}
+    return remembered(candidates[0], ("sharing", tuple(candidates)), lambda: _sharing(candidates))
 
 
-def _checks(each: Estimate, budgets: Budgets, latency: Sequence[PercentileInterval], sharing: int) -> _Checks:
+def _sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
+    evidence = {each: _accuracy_evidence(each) for each in candidates}
+    count = Counter(evidence.values())
+    return {each: count[evidence[each]] for each in candidates}
+
+
+def _accuracy_evidence(candidate: Candidate) -> int:
+    accuracy = candidate.accuracy
+    found = (accuracy.drop, accuracy.short, accuracy.hits) if accuracy is not None else ()
+    return id(next((each for each in found if each is not None), candidate))
+
+
+def _steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
+    own = {each: interval(each, percentile) for each in candidates}
+    known = iter(moderated([each.estimate for each in own.values() if each.estimate is not None]))
+    return {
+        candidate: replace(each, estimate=None if each.estimate is None else next(known))
+        for candidate, each in own.items()
+    }
+
+
+def _checks(each: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int) -> _Checks:
     """Every budget; call it when nothing is missing."""
-    accuracy = each.candidate.accuracy
+    accuracy = each.accuracy
     checks = []
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
@@ -181,7 +189,7 @@ def _checks(each: Estimate, budgets: Budgets, latency: Sequence[PercentileInterv
     return _Checks(
         tuple(latency_within(found, budget.max_s) for found, budget in zip(latency, budgets.latency, strict=True)),
         tuple(checks),
-        sharing,
+        shared,
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from catalog.statistics import hits_at_least
+from catalog.statistics import Feasibility, hits_at_least
 from catalog.statistics.verdicts import sidak
-from recommender.ranking.answers import Budgets, LatencyBudget
+from recommender.ranking.answers import Budgets
 from recommender.ranking.candidates import Accuracy, Candidate, interval, remembered
-from recommender.ranking.judging import steadied
+from recommender.ranking.judging import sharing, steadied
 
 BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
 
@@ -52,7 +52,9 @@ class Shortfall:
         return self.limit - value if self.budget == "min_accuracy_pct" else value - self.limit
 
 
-def shortfalls(candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate]) -> tuple[Shortfall, ...]:
+def shortfalls(
+    candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate], judged: Feasibility | None = None
+) -> tuple[Shortfall, ...]:
     """Every budget of a question beside what is known of one candidate.
 
     Parameters
@@ -61,6 +63,8 @@ def shortfalls(candidate: Candidate, budgets: Budgets, *, among: Sequence[Candid
     budgets : Budgets
     among : sequence of Candidate
         All of the question, this one included.
+    judged : Feasibility, optional
+        Of the candidate, where `judge_all` came to judge it: its bounds are taken.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def shortfalls(candidate: Candidate, budgets: Budgets, *, among: Sequence[Candid
 
     Notes
     -----
-    The bounds are those of the first step of `judge_all`, what a candidate needs when no other holds.
+    Bounds that were not judged are those of the first step of `judge_all`, what a candidate needs when no other holds.
 
     Examples
     --------
@@ -80,35 +84,31 @@ def shortfalls(candidate: Candidate, budgets: Budgets, *, among: Sequence[Candid
     >>> round(found.over, 3), round(found.bound_over, 3)
     (0.05, 0.05)
     """
-    level = sidak(budgets.confidence, comparisons=len(among))
-    found = [_latency(candidate, each, among, level) for each in budgets.latency]
-    accuracy = candidate.accuracy if candidate.accuracy and candidate.accuracy.from_labels else None
-    if budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None:
-        sharing = sum(_evidence(each) is _evidence(candidate) for each in among)
-        level = max(level**sharing, budgets.confidence)
+    own = candidate.accuracy if candidate.accuracy and candidate.accuracy.from_labels else None
+    limits: list[tuple[BudgetField, float | None, float, float | None]] = [
+        ("max_latency_s", each.percentile, each.max_s, interval(candidate, each.percentile).estimate_s)
+        for each in budgets.latency
+    ]
     if budgets.min_accuracy_pct is not None:
-        floor = remembered(candidate, ("floor bound", level), lambda: _floor_bound(accuracy, level))
-        estimate = accuracy.accuracy_pct if accuracy else None
-        found.append(Shortfall("min_accuracy_pct", None, budgets.min_accuracy_pct, estimate, floor))
+        limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
     if budgets.max_accuracy_drop_pp is not None:
-        most = remembered(candidate, ("drop bound", level), lambda: _drop_bound(accuracy, level))
-        drop_pp = accuracy.drop_pp if accuracy else None
-        found.append(Shortfall("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp, most))
-    return tuple(found)
+        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, own.drop_pp if own else None))
+    bounds = [each.bound for each in judged.checks] if judged else _bounds(candidate, own, budgets, among)
+    return tuple(Shortfall(*limit, bound) for limit, bound in zip(limits, bounds, strict=True))
 
 
-def _latency(candidate: Candidate, budget: LatencyBudget, among: Sequence[Candidate], level: float) -> Shortfall:
-    promised = steadied(among, budget.percentile)[among.index(candidate)]
-    own = interval(candidate, budget.percentile).estimate_s
-    return Shortfall("max_latency_s", budget.percentile, budget.max_s, own, promised.upper_s(level))
-
-
-def _evidence(candidate: Candidate) -> object:
-    """The same object for candidates whose accuracy rests on the same items with the same outcomes."""
-    accuracy = candidate.accuracy
-    if accuracy is None:
-        return candidate
-    return next((it for it in (accuracy.drop, accuracy.short, accuracy.hits) if it is not None), candidate)
+def _bounds(
+    candidate: Candidate, accuracy: Accuracy | None, budgets: Budgets, among: Sequence[Candidate]
+) -> list[float | None]:
+    """In the order of the budgets, at the level of the only one to hold."""
+    level = sidak(budgets.confidence, comparisons=len(among))
+    found = [steadied(among, each.percentile)[candidate].upper_s(level) for each in budgets.latency]
+    level = max(level ** sharing(among)[candidate], budgets.confidence)
+    if budgets.min_accuracy_pct is not None:
+        found.append(remembered(candidate, ("floor bound", level), lambda: _floor_bound(accuracy, level)))
+    if budgets.max_accuracy_drop_pp is not None:
+        found.append(remembered(candidate, ("drop bound", level), lambda: _drop_bound(accuracy, level)))
+    return found
 
 
 def _floor_bound(accuracy: Accuracy | None, level: float) -> float | None:

@@ -117,12 +117,15 @@ class UndecidedOut(StrategyOut):
     shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")
 
 
+Outcome = Literal["recommended", "alternative", "near_miss", "undecided"]
+
+
 class ConsideredOut(Out):
     """One line per strategy that took part, and where in this answer it is."""
 
     operator: str
     placement: str
-    outcome: Literal["recommended", "alternative", "near_miss", "undecided"]
+    outcome: Outcome
 
 
 class BreachOut(Out):

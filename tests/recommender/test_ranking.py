@@ -276,7 +276,7 @@ def test_all_that_one_level_for_all_would_hold_is_held(max_s: float) -> None:
     held = asserted(recommend(TWELVE, p90(max_s)))
     one_level = {
         each.operator
-        for each, found in zip(TWELVE, steadied(TWELVE, 90), strict=True)
+        for each, found in steadied(TWELVE, 90).items()
         if latency_within(found, max_s, confidence_level=0.95 ** (1 / 12)).holds
     }
     assert one_level <= held
@@ -297,7 +297,7 @@ def test_each_joint_confidence_is_the_largest_that_would_still_hold() -> None:
 
 def test_candidates_that_are_long_certain_cost_a_close_one_nothing() -> None:
     close, sure = TWELVE[-1], TWELVE[:-1]
-    alone, among = steadied([close], 90)[0], steadied(TWELVE, 90)[-1]
+    alone, among = steadied([close], 90)[close], steadied(TWELVE, 90)[close]
     assert among.upper_s(0.95) is not None and alone.upper_s(0.95) != among.upper_s(0.95)
     just_enough = (among.upper_s(0.951) or 0) * 1.0001
     assert asserted(recommend([*sure, close], p90(just_enough))) == {each.operator for each in TWELVE}

@@ -1,0 +1,81 @@
+"""Which answers are given where the question arrives, and that they are the same ones."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recommender.answer_cache import AnswerCache
+from recommender.errors import UnknownSubject
+from recommender.schemas import RecommendRequest
+from recommender.snapshot import Snapshots
+
+
+@pytest.fixture
+def held(path: Path, filled: Any) -> Iterator[Snapshots]:
+    found = Snapshots(str(path))
+    yield found
+    found.close()
+
+
+def asked(max_latency_s: float, **more: Any) -> RecommendRequest:
+    return RecommendRequest(subject="net", max_latency_s=max_latency_s, **more)
+
+
+def test_what_was_never_asked_before_is_not_answered_at_once(held: Snapshots) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    assert answers.at_once(asked(0.2)) is None
+    first = answers.json_for(asked(0.2))
+    assert answers.at_once(asked(0.2)) is first
+    assert answers.at_once(asked(0.2, latency_percentile=50)) is None
+
+
+def test_other_figures_are_answered_at_once_with_the_same_answer(held: Snapshots) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    answers.json_for(asked(0.2))
+    assert answers.at_once(asked(0.3)) == AnswerCache(held).json_for(asked(0.3))
+
+
+def test_what_took_long_is_not_answered_at_once(held: Snapshots) -> None:
+    answers = AnswerCache(held, quick_s=0)
+    answers.json_for(asked(0.2))
+    assert answers.at_once(asked(0.3)) is None
+
+
+def test_new_evidence_is_read_elsewhere_and_then_answers(held: Snapshots, filled: Any) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    before = answers.json_for(asked(0.2))
+    filled.strategy(1, "early_exit", "mobile", 0.001)
+    assert answers.at_once(asked(0.2)) is None
+    after = answers.json_for(asked(0.2))
+    assert b"early_exit" in after and b"early_exit" not in before
+    assert answers.at_once(asked(0.2)) is after
+
+
+def test_nobody_waits_for_a_refresh_that_is_under_way(held: Snapshots) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    answers.json_for(asked(0.2))
+    with held._lock:
+        found: list[bytes | None] = []
+        asking = threading.Thread(target=lambda: found.append(answers.at_once(asked(0.2))))
+        asking.start()
+        asking.join(timeout=5)
+    assert found == [None]
+
+
+def test_a_database_that_went_away_is_told_by_the_slow_way(held: Snapshots, path: Path) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    answers.json_for(asked(0.2))
+    path.unlink()
+    assert answers.at_once(asked(0.2)) is None
+
+
+def test_a_question_without_an_answer_is_never_kept(held: Snapshots) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    for _ in range(2):
+        unknown = RecommendRequest(subject="nets")
+        assert answers.at_once(unknown) is None
+        with pytest.raises(UnknownSubject):
+            answers.json_for(unknown)
