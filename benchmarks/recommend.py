@@ -2,16 +2,21 @@
 
 One worker each, the same request and response models, 16 connections. The bare endpoint validates the question and
 serialises one ready answer. `repeated` asks one question, `distinct` never the same twice. The service holds the 72
-committed strategies, then the same under other names up to 10 000.
+committed strategies, then the same under other names up to 10 000. `--fill` shows one service instead, under load
+while a runner fills its database: what is answered then, and that the new evidence is in the answers.
 """
 
 import argparse
 import re
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +33,7 @@ from recommender.snapshot import Snapshots
 
 ROOT = Path(__file__).parents[1]
 SECONDS, CONNECTIONS = 6, 16
+FILL_SECONDS = 60
 QUESTION = RecommendRequest(subject="fashion-resnet", max_latency_s=0.05, max_accuracy_drop_pp=1.0)
 SCRIPT = """
 wrk.method = "POST"
@@ -96,25 +102,67 @@ def service(database: str, strategies: int) -> FastAPI:
     return app
 
 
-def measure(name: str, kind: str, database: str, *, distinct: bool) -> float:
-    """Requests per second of one server in a process of its own; prints them with p99, start-up and memory."""
+@contextmanager
+def served(kind: str, database: str) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own: its address and process id, after its first answer."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    started = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.recommend", "--serve", kind, "--port", str(port), "-d", database]
     server = subprocess.Popen(command, cwd=ROOT)
     try:
         url = f"http://127.0.0.1:{port}"
         _first_answer(url)
-        ready_s = time.perf_counter() - started
-        rate, p99 = _load(url, distinct=distinct)
-        status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
-        peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        yield url, server.pid
     finally:
         server.terminate()
         server.wait()
+
+
+def measure(name: str, kind: str, database: str, *, distinct: bool) -> float:
+    """Requests per second of one server in a process of its own; prints them with p99, start-up and memory."""
+    started = time.perf_counter()
+    with served(kind, database) as (url, pid):
+        ready_s = time.perf_counter() - started
+        rate, p99 = _load(url, distinct=distinct)
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(f"{name:<34} {rate:8.0f} requests/s   p99 {p99:>9}   first answer {ready_s:5.1f} s   peak {peak:5.0f} MiB")
     return rate
+
+
+def measure_during_a_fill(database: str) -> None:
+    """The service under distinct questions, alone and then while a runner measures into its database.
+
+    Both share the cores of one host, so what is measured meanwhile may be DOUBTFUL; the question here is whether
+    every request is answered and the new rounds are seen.
+    """
+    runner = [sys.executable, "-m", "runner", "fill-catalog", "-c", str(ROOT / "strategies.yaml"), "-d", database]
+    with served("72", database) as (url, _):
+        alone, alone_p99 = _load(url, distinct=True)
+        print(f"{'alone':<34} {alone:8.0f} requests/s   p99 {alone_p99:>9}   no request refused")
+        filling = subprocess.Popen([*runner, "--launcher", "process"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            during, during_p99 = _load(url, distinct=True, seconds=FILL_SECONDS)
+        finally:
+            filling.send_signal(signal.SIGINT)
+            filling.communicate()
+        print(f"{'while a runner fills':<34} {during:8.0f} requests/s   p99 {during_p99:>9}   no request refused")
+        question = QUESTION.model_dump(exclude_unset=True) | {"launcher": "process"}
+        seen = httpx.post(f"{url}/recommend", json=question, timeout=60).raise_for_status().json()["considered"]
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as opened:
+        rounds, strategies = opened.execute(_MEASURED).fetchone()
+    print(f"the runner stored {rounds} rounds meanwhile, of {strategies} strategies of {QUESTION.subject}")
+    print(f"asked afterwards, the same service considers {len(seen)} of them, without a restart")
+
+
+_MEASURED = f"""
+SELECT sum(rounds), count(*) FROM (
+  SELECT count(DISTINCT m.id) AS rounds FROM strategy s
+  JOIN environment e ON e.id = s.environment_id JOIN measurement m ON m.latency_key = s.latency_key
+  WHERE e.launcher = 'process' AND s.subject = '{QUESTION.subject}' AND m.status = 'complete'
+    AND coalesce(m.verdict, '') <> 'INVALID'
+  GROUP BY s.id)
+"""
 
 
 def _first_answer(url: str) -> None:
@@ -128,14 +176,14 @@ def _first_answer(url: str) -> None:
     raise SystemExit("the server did not answer within 120 s")
 
 
-def _load(url: str, *, distinct: bool) -> tuple[float, str]:
+def _load(url: str, *, distinct: bool, seconds: int = SECONDS) -> tuple[float, str]:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT.format(step="1e-6" if distinct else "0"))
         script.flush()
-        options = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency", "-s", script.name]
+        options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", script.name]
         said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said:
-        raise SystemExit(f"some requests were refused:\n{said}")
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(f"some requests were not answered:\n{said}")
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
     p99 = re.search(r"99%\s+(\S+)", said)
     assert rate is not None and p99 is not None, said
@@ -144,10 +192,11 @@ def _load(url: str, *, distinct: bool) -> tuple[float, str]:
 
 def main() -> None:
     """Serve for ourselves, or measure all."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", choices=["bare", "72", "10000"])
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("-d", "--database", default="")
+    parser.add_argument("--fill", action="store_true", help="one service, under load while a runner fills its database")
     given = parser.parse_args()
     if given.serve:
         strategies = 0 if given.serve in ("bare", "72") else int(given.serve)
@@ -159,6 +208,9 @@ def main() -> None:
         evidence = ROOT / "catalogs" / "embedded-evidence.json.gz"
         runner = Path(sys.executable).with_name("runner")
         subprocess.run([runner, "import", evidence, "-d", database], check=True, capture_output=True)
+        if given.fill:
+            measure_during_a_fill(database)
+            return
         ceiling = measure("bare FastAPI, same models", "bare", database, distinct=True)
         for distinct, words in ((False, "repeated"), (True, "distinct")):
             small = measure(f"72 strategies, {words}", "72", database, distinct=distinct)

@@ -25,7 +25,7 @@ _Moment = tuple[Evidence, date]
 
 
 class AnswerCache:
-    """Safe to share between threads; two that ask the same at once may both compute it."""
+    """Safe to share between threads."""
 
     def __init__(
         self, held: Snapshots, *, kept: int = _KEPT, quick_s: float = _QUICK_S, day: Callable[[], date] = today
@@ -34,7 +34,7 @@ class AnswerCache:
         self._day = day
         self._kept = kept
         self._quick_s = quick_s
-        self._lock = threading.Lock()
+        self._lock, self._computing = threading.Lock(), threading.Lock()
         self._of: _Moment | None = None
         self._quick: set[str] = set()
         self._answers: OrderedDict[str, bytes] = OrderedDict()
@@ -57,7 +57,8 @@ class AnswerCache:
     def json_for(self, question: RecommendRequest) -> bytes:
         """The answer as JSON."""
         of, asked = (self._held.current(), self._day()), question.model_dump_json()
-        return self._find(of, asked) or self._compute(of, question, asked)
+        with self._computing:  # many who ask the first question about new evidence would all draw the same
+            return self._find(of, asked) or self._compute(of, question, asked)
 
     def _find(self, of: _Moment, asked: str) -> bytes | None:
         with self._lock:

@@ -1,7 +1,7 @@
 """Measured strategies as arrays, and what is estimated of one of them alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -105,6 +105,28 @@ class Estimate:
     percentile_s_by_round: tuple[float, ...]
     interval: PercentileInterval
     feasibility: Feasibility | None = None
+
+
+def same_evidence(one: Candidate, other: Candidate) -> bool:
+    """Whether two candidates say the same in everything, so that what is remembered of one holds of the other.
+
+    Examples
+    --------
+    >>> first, second = (Candidate("identity", "mobile", ("mobile",), (np.ones(9),), inputs=9) for _ in range(2))
+    >>> same_evidence(first, second), same_evidence(first, replace(second, inputs=8))
+    (True, False)
+    """
+    return all(_same(getattr(one, each.name), getattr(other, each.name)) for each in fields(one) if each.name != "memo")
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.array_equal(one, other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, Accuracy) and isinstance(other, Accuracy):
+        return all(_same(getattr(one, each.name), getattr(other, each.name)) for each in fields(one))
+    return one == other
 
 
 def samples_of(candidate: Candidate) -> Samples:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from recommender import snapshot
 from recommender.answer_cache import AnswerCache
 from recommender.errors import UnknownSubject
+from recommender.evidence_loading import load
 from recommender.schemas import RecommendRequest
 from recommender.snapshot import Snapshots
 
@@ -54,15 +56,28 @@ def test_new_evidence_is_read_elsewhere_and_then_answers(held: Snapshots, filled
     assert answers.at_once(asked(0.2)) is after
 
 
-def test_nobody_waits_for_a_refresh_that_is_under_way(held: Snapshots) -> None:
+def test_who_asks_during_a_refresh_gets_what_was_known_before(
+    held: Snapshots, filled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = AnswerCache(held, quick_s=60)
-    answers.json_for(asked(0.2))
-    with held._lock:
-        found: list[bytes | None] = []
-        asking = threading.Thread(target=lambda: found.append(answers.at_once(asked(0.2))))
-        asking.start()
-        asking.join(timeout=5)
-    assert found == [None]
+    before = answers.json_for(asked(0.2))
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Any:
+        reading.set()
+        assert go_on.wait(timeout=30)
+        return load(*given)
+
+    monkeypatch.setattr(snapshot, "load", slow)
+    filled.strategy(1, "early_exit", "mobile", 0.001)
+    first: list[bytes] = []
+    refreshing = threading.Thread(target=lambda: first.append(answers.json_for(asked(0.2))))
+    refreshing.start()
+    assert reading.wait(timeout=30)
+    assert answers.at_once(asked(0.2)) is before and answers.json_for(asked(0.2)) is before
+    go_on.set()
+    refreshing.join(timeout=30)
+    assert b"early_exit" in first[0] and answers.at_once(asked(0.2)) is first[0]
 
 
 def test_a_database_that_went_away_is_told_by_the_slow_way(held: Snapshots, path: Path) -> None:
@@ -79,3 +94,19 @@ def test_a_question_without_an_answer_is_never_kept(held: Snapshots) -> None:
         assert answers.at_once(unknown) is None
         with pytest.raises(UnknownSubject):
             answers.json_for(unknown)
+
+
+def test_a_refresh_keeps_what_did_not_change(held: Snapshots, filled: Any) -> None:
+    before = {each.operator: each for each in held.current().select("net").candidates}
+    filled.strategy(1, "early_exit", "mobile", 0.001)
+    after = {each.operator: each for each in held.current().select("net").candidates}
+    assert set(after) - set(before) == {"early_exit"}
+    assert all(after[name] is each for name, each in before.items())
+
+
+def test_a_refresh_takes_what_changed(held: Snapshots, filled: Any) -> None:
+    before = {each.operator: each for each in held.current().select("net").candidates}
+    changed = next(iter(before))
+    filled.measure(1, changed, before[changed].placement, 0.001, number=before[changed].rounds)
+    after = {each.operator: each for each in held.current().select("net").candidates}
+    assert after[changed] is not before[changed] and after[changed].rounds == before[changed].rounds + 1
