@@ -10,6 +10,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.evidence.loading import ReadAccuracies
 from catalog.evidence.store import AccuracyEvidence, StrategyEvidence
 from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from recommender.ranking import Accuracy
@@ -19,11 +20,12 @@ _SEED = 1
 
 
 class AccuracyBounds:
-    """Accuracies with their bounds, remembered from one snapshot to the next."""
+    """Accuracies with their bounds, remembered from one snapshot to the next; `read` are the rows they come from."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, AccuracyDrop] = {}
         self._used: set[Hashable] = set()
+        self.read: ReadAccuracies = {}
 
     def accuracy(self, row: StrategyEvidence) -> Accuracy | None:
         """Of one strategy; None while it has not been measured."""

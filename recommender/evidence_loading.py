@@ -26,10 +26,10 @@ def load(database: Database, bounds: AccuracyBounds | None = None, before: Evide
     with database.session() as session:
         if database.engine.dialect.name != "sqlite":
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
-        for row in strategy_evidence(session):
-            groups.setdefault((row.subject, row.environment.id), []).append(row)
         drawn = bounds or AccuracyBounds()
+        groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
+        for row in strategy_evidence(session, read=drawn.read):
+            groups.setdefault((row.subject, row.environment.id), []).append(row)
         kept = _candidates(before)
         parts = [_subject(members, drawn, kept) for members in groups.values()]
         drawn.forget_unused()

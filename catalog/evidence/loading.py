@@ -50,7 +50,13 @@ _SAMPLES = "SELECT id, measurement_id, input_id, repetition, latency_s FROM samp
 _SENT = "SELECT sample_id, link, sent_bytes FROM sample_link"
 
 
-def strategy_evidence(session: Session, *, subject: str | None = None) -> tuple[StrategyEvidence, ...]:
+# Accuracies already read, by row. A complete one never changes.
+ReadAccuracies = dict[tuple[int | None, str, str], AccuracyEvidence]
+
+
+def strategy_evidence(
+    session: Session, *, subject: str | None = None, read: ReadAccuracies | None = None
+) -> tuple[StrategyEvidence, ...]:
     """Load every declared strategy with its evidence.
 
     Parameters
@@ -58,6 +64,9 @@ def strategy_evidence(session: Session, *, subject: str | None = None) -> tuple[
     session : Session
     subject : str, optional
         Only this subject.
+    read : dict, optional
+        What an earlier call filled: its accuracies, most of what there is to read, are not read again. Filled by this
+        call with those that it used, and with no others.
 
     Returns
     -------
@@ -74,7 +83,7 @@ def strategy_evidence(session: Session, *, subject: str | None = None) -> tuple[
     declared = session.execute(query.order_by(_sql(Strategy.environment_id), _sql(Strategy.id))).scalars().all()
     if not declared:
         return ()
-    loaded = _Loaded(session, declared, subject)
+    loaded = _Loaded(session, declared, subject, {} if read is None else read)
     return tuple(loaded.assemble(row) for row in declared)
 
 
@@ -108,12 +117,14 @@ class _Series:
 class _Loaded:
     """Everything fetched at once, and what assembles one strategy of it."""
 
-    def __init__(self, session: Session, declared: Sequence[Strategy], subject: str | None) -> None:
+    def __init__(
+        self, session: Session, declared: Sequence[Strategy], subject: str | None, read: ReadAccuracies
+    ) -> None:
         self._declared = declared
         self._series = _load_series(session, subject)
         self._conditions = _load_conditions(session, self._series.values())
         self._sent = _load_sent(session, self._series)
-        self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared})
+        self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared}, read)
         self._environments = _load_environments(session)
         self._artifacts = {row.key: row for row in session.execute(select(Artifact)).scalars()}
         self._inputs = self._shared_inputs()
@@ -262,21 +273,30 @@ def _load_sent(session: Session, found: Mapping[str, _Series]) -> dict[str, dict
     return sent
 
 
-def _load_accuracies(session: Session, keys: set[str]) -> dict[str, AccuracyEvidence]:
+def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> dict[str, AccuracyEvidence]:
     """Complete accuracies with their items."""
-    rows = session.execute(select(Accuracy).where(text(ACCURACY_COUNTS))).scalars()
-    wanted = {row.id: row for row in rows if row.key in keys}
-    hits = _grouped(session, "SELECT accuracy_id, item_id, top1, top5 FROM accuracy_item", wanted)
+    complete = session.execute(select(Accuracy).where(text(ACCURACY_COUNTS))).scalars()
+    rows = [row for row in complete if row.key in keys]
+    new = [row for row in rows if _place(row) not in read]
+    hits = _grouped(session, "SELECT accuracy_id, item_id, top1, top5 FROM accuracy_item", new)
     query = "SELECT accuracy_id, item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
-    pixels = _grouped(session, query, wanted)
-    return {row.key: _accuracy(row, sorted(hits[row.id]), sorted(pixels[row.id])) for row in wanted.values()}
+    pixels = _grouped(session, query, new)
+    read |= {_place(row): _accuracy(row, sorted(hits[row.id]), sorted(pixels[row.id])) for row in new}
+    for unused in read.keys() - {_place(row) for row in rows}:
+        del read[unused]
+    return {row.key: read[_place(row)] for row in rows}
 
 
-def _grouped(session: Session, query: str, wanted: Mapping[int | None, object]) -> dict[int | None, list[Any]]:
+def _place(row: Accuracy) -> tuple[int | None, str, str]:
+    """A row's number may be given again after it was deleted; its key at that moment is not."""
+    return row.id, row.key, row.finished_at
+
+
+def _grouped(session: Session, query: str, wanted: Sequence[Accuracy]) -> dict[int | None, list[Any]]:
     grouped: dict[int | None, list[Any]] = defaultdict(list)
-    for identity, *values in session.execute(text(query)):
-        if identity in wanted:
-            grouped[identity].append(tuple(values))
+    for row in wanted:
+        found = session.execute(text(f"{query} WHERE accuracy_id = :id"), {"id": row.id})
+        grouped[row.id] = [tuple(values) for _, *values in found]
     return grouped
 
 
