@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from catalog.statistics import BudgetCheck
 from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided
+from recommender.ranking.answers import Unit
 
 CONDITIONS = "unloaded, single stream, closed loop"
 _LEAST = {"size": "smallest", "sent": "least data sent", "cpu": "least CPU where the raw input arises"}
@@ -91,7 +92,7 @@ def undecided_reason(gap: Undecided) -> str:
     if gap.gap is Gap.ONE_ROUND:
         return "measured in one round alone: one round describes and does not decide, at least 2 are needed"
     if gap.gap is Gap.UNPROVEN and gap.check is not None:
-        return _unproven(gap.check, is_latency=gap.percentile is not None)
+        return _unproven(gap.check, gap.unit)
     if gap.gap is Gap.ITEMS_MISSING:
         return "its accuracy is known as a number only; without its items no bound can be given"
     if gap.gap is Gap.DROP_MISSING:
@@ -123,12 +124,16 @@ def to_do(gap: Undecided) -> str:
     return "run `runner fill-catalog` to measure the accuracy that is missing"
 
 
-def _unproven(check: BudgetCheck, *, is_latency: bool) -> str:
+def _unproven(check: BudgetCheck, unit: Unit) -> str:
     """The estimate is within the budget and its bound is not."""
-    show = duration if is_latency else "{:.2f}".format
+
+    def show(value: float) -> str:
+        return duration(value) if unit == "s" else f"{value:.2f} {unit}"
+
     bound = "unknown" if check.bound is None else show(check.bound)
+    what = {"s": "estimate", "%": "accuracy", "pp": "drop"}[unit]
     return (
-        f"the estimate {show(check.estimate)} is within the budget {show(check.limit)}, but its bound at the joint "
+        f"the {what} of {show(check.estimate)} is within the budget of {show(check.limit)}, but its bound at the joint "
         f"confidence, {bound}, is not (on its own the budget holds with confidence {check.confidence:.3f})"
     )
 

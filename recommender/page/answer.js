@@ -3,11 +3,11 @@
 import { html, list } from "/page/elements.js";
 import { bytes, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
 
-export function verdict(answer) {
+export function verdict(answer, relax) {
   const best = answer.recommendation;
   if (!best) {
-    return html("div", { class: "verdict none" },
-      html("div", { class: "choice" }, "No strategy is known to hold these budgets"), html("p", {}, answer.summary));
+    return html("div", { class: "verdict none" }, html("div", { class: "choice" }, "No strategy is known to hold these budgets"),
+      html("p", {}, answer.summary), ways(answer, relax));
   }
   return html("div", { class: best.latency.predicted ? "verdict foreseen" : "verdict" },
     html("div", { class: "choice" }, strategyName(best), source(best.latency)), html("p", {}, sentence(best.why)), numbers(best, answer));
@@ -18,13 +18,30 @@ export function details(answer, strategies) {
     section("Equivalent to the fastest", related(answer, "equivalent")),
     section("Not told apart from the fastest yet", related(answer, "unresolved")),
     section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
-    section("Undecided: the evidence cannot promise the budgets", answer.undecided.map((each) =>
-      `${strategyName(each)}: ${each.reason}; ${each.to_do}`)),
+    section("Undecided: the evidence cannot promise the budgets", together(answer.undecided, (each) => `${each.reason}; ${each.to_do}`)),
     section("Read before acting", answer.warnings),
-    section("Declared, without evidence", answer.not_considered.map((each) =>
-      `${strategyName(each)}: ${[each.reason, each.command].filter(Boolean).join("; ")}`)),
+    section("Declared, without evidence", together(answer.not_considered, (each) =>
+      `${[each.reason, each.command].filter(Boolean).join("; ")}; ${each.could_change_answer ? "could change this answer" : "cannot change this answer"}: ${each.because}`)),
     ...table(answer, strategies), provenance(answer),
   ].filter((each) => each !== null);
+}
+
+// What the service tried already: one budget changed, and the recommendation that this leads to.
+function ways(answer, relax) {
+  const changes = [answer.relaxation, ...answer.other_relaxations].filter((each) => each !== null && relax(each) !== null);
+  if (!changes.length) return null;
+  return html("ul", { class: "ways" }, ...changes.map((each) => {
+    const button = html("button", { type: "button" }, asking(each));
+    button.addEventListener("click", relax(each));
+    return html("li", {}, button, ` gives ${strategyName(each)}`);
+  }));
+}
+
+function asking(change) {
+  const shown = { max_latency_s: (value) => `at most ${duration(value)}`, max_accuracy_drop_pp: (value) => `a drop of at most ${points(value)}`,
+    min_accuracy_pct: (value) => `at least ${percent(value)}` }[change.field];
+  const names = { max_latency_s: "limit of latency", max_accuracy_drop_pp: "limit of accuracy lost", min_accuracy_pct: "floor of accuracy" };
+  return change.to_value === null ? `ask without a ${names[change.field]}` : `ask for ${shown(change.to_value)}`;
 }
 
 function source(latency) {
@@ -61,6 +78,13 @@ function misses(found) {
   return found.slice(0, 5).map((each) => `${strategyName(each)} ${(each.lacks ?? []).join("; ")}`);
 }
 
+// Those of which the same is to be said in one line.
+function together(found, words) {
+  const same = new Map();
+  for (const each of found) same.set(words(each), [...(same.get(words(each)) ?? []), strategyName(each)]);
+  return [...same].map(([text, names]) => `${names.join(", ")}: ${text}`);
+}
+
 function section(title, texts) {
   return texts.length ? html("div", {}, html("h3", {}, title), list(texts)) : null;
 }
@@ -73,11 +97,11 @@ function table(answer, strategies) {
   const heads = ["Strategy", percentile, "Median", strategies[0].metric ?? "Accuracy", "Drop", "Size", "Sent", "Outcome"];
   const rows = strategies.map((each) => {
     const name = strategyName(each);
-    const how = foreseen ? (each.predicted ? " predicted" : " measured") : "";
-    const cells = [duration(each.percentile_s) + how, duration(each.median_s), percent(each.accuracy_pct), points(each.drop_pp),
+    const cells = [duration(each.percentile_s), duration(each.median_s), percent(each.accuracy_pct), points(each.drop_pp),
       bytes(each.size_bytes), bytes(each.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (each.pareto ? " · on the front" : "")];
     return html("tr", { class: outcome.get(name) === "recommended" ? "chosen" : "" }, html("th", { scope: "row" }, name),
-      ...cells.map((text, index) => html("td", { class: index < 6 ? "n" : "", "data-label": heads[index + 1] }, text)));
+      ...cells.map((text, index) => html("td", { class: index < 6 ? "n" : "", "data-label": heads[index + 1] }, text,
+        index === 0 && each.predicted ? html("small", {}, " predicted") : null)));
   });
   const head = html("thead", {}, html("tr", {}, ...heads.map((text, index) =>
     html("th", { scope: "col", class: index > 0 && index < 7 ? "n" : "" }, text))));
@@ -89,8 +113,8 @@ function table(answer, strategies) {
 function provenance(answer) {
   const files = Object.entries(answer.recommendation?.artifact_sha256 ?? {}).map(([name, sum]) => `${name}: sha256 ${sum}`);
   const where = answer.environment;
-  const lines = where ? [`measured ${where.measured_at} on ${where.cpu_model}, ${where.cpu_count} CPUs, launcher ${where.launcher}, `
-    + `scale ${where.scale}, ONNX Runtime ${where.onnxruntime}`, `environment ${where.key}`] : [];
+  const lines = where ? [`${answer.age.words}: until ${where.measured_at} on ${where.cpu_model}, ${where.cpu_count} CPUs, launcher ${where.launcher}, `
+    + `scale ${where.scale}, ONNX Runtime ${where.onnxruntime}`, `environment ${where.key}: ${answer.environment_choice.why}`] : [];
   return html("details", {}, html("summary", {}, "Evidence and model files"), list([...lines, ...files]));
 }
 

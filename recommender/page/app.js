@@ -73,13 +73,23 @@ async function moved(body, percentile, signal) {
 
 function show() {
   const { told, strategies } = shown;
-  say(verdict(told));
+  say(verdict(told, relaxed));
   document.title = `${told.recommendation ? `${told.recommendation.operator} on ${told.recommendation.placement}` : "nothing holds"} · ${told.subject} · Tierwise`;
   sliders.fit(strategies);
   field("details").replaceChildren(...details(told, strategies));
   field("conditions").textContent = `All latencies are end to end: ${told.conditions ?? ""}.`
     + (told.inputs_select ? ` Inputs: ${told.inputs_select}.` : "");
   chart();
+}
+
+// What a proposed change does when it is taken up; null where the form has no field for it.
+function relaxed(change) {
+  const budgets = shown.told.budgets;
+  if (!question.canTake(change, budgets)) return null;
+  return () => {
+    question.take(change, budgets);
+    answer().then(() => field("answer").focus());
+  };
 }
 
 function whatif(width) {

@@ -41,6 +41,22 @@ export function request() {
   return asked;
 }
 
+// The form holds one budget of latency and one of accuracy: a change beyond those cannot be taken up here.
+export function canTake(change, budgets) {
+  const fits = budgets.latency.length < 2 && (budgets.min_accuracy_pct === null || budgets.max_accuracy_drop_pp === null);
+  return fits && ["max_latency_s", "max_accuracy_drop_pp", "min_accuracy_pct"].includes(change.field);
+}
+
+// The question's budgets as the form's own, also where an SLO gave them, with one of them changed.
+export function take(change, budgets) {
+  const limits = { max_latency_s: budgets.latency[0]?.max_s ?? null, max_accuracy_drop_pp: budgets.max_accuracy_drop_pp,
+    min_accuracy_pct: budgets.min_accuracy_pct, [change.field]: change.to_value };
+  field("slo").value = "";
+  field("latency").value = limits.max_latency_s === null ? "" : Number((limits.max_latency_s * 1e3).toPrecision(12));
+  field("accuracy-kind").value = limits.min_accuracy_pct === null ? "drop" : "floor";
+  field("accuracy").value = limits.min_accuracy_pct ?? limits.max_accuracy_drop_pp ?? "";
+}
+
 export function choices(select, values, words = (each) => each) {
   const before = select.value;
   for (const value of values) if (!has(select, value)) select.add(new Option(words(value), value));

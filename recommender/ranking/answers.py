@@ -88,15 +88,22 @@ class Gap(StrEnum):
     DROP_MISSING = "drop_missing"
 
 
+Unit = Literal["s", "%", "pp"]
+
+
 @dataclass(frozen=True, eq=False)
 class Undecided:
-    """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets."""
+    """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets.
+
+    `check` is the one that does not hold, in its `unit`, where there is one.
+    """
 
     estimate: Estimate
     gap: Gap
     percentile: float | None = None
     inputs_needed: int | None = None
     check: BudgetCheck | None = None
+    unit: Unit = "s"
 
 
 Value = float | str | tuple[str, ...] | None

@@ -17,7 +17,7 @@ from catalog.statistics import (
     moderated,
     step_down,
 )
-from recommender.ranking.answers import Budgets, Gap, LatencyMiss, NearMiss, Undecided
+from recommender.ranking.answers import Budgets, Gap, LatencyMiss, NearMiss, Undecided, Unit
 from recommender.ranking.candidates import Accuracy, Candidate, Estimate, interval, remembered
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
@@ -203,12 +203,14 @@ def _floor(accuracy: Accuracy, floor: float) -> BudgetCheck:
 def _unproven(each: Estimate, budgets: Budgets) -> Undecided | None:
     """The first budget whose bound does not keep within it; with its percentile when it is one of latency."""
     checks = each.feasibility.checks if each.feasibility else ()
-    for position, check in enumerate(checks):
+    percentiles: list[float | None] = [budget.percentile for budget in budgets.latency]
+    units: list[Unit] = ["s"] * len(budgets.latency)
+    units += ["%"] if budgets.min_accuracy_pct is not None else []
+    units += ["pp"] if budgets.max_accuracy_drop_pp is not None else []
+    percentiles += [None] * (len(units) - len(percentiles))
+    for check, percentile, unit in zip(checks, percentiles, units, strict=True):
         if not check.holds:
-            of_latency = position < len(budgets.latency)
-            return Undecided(
-                each, Gap.UNPROVEN, budgets.latency[position].percentile if of_latency else None, check=check
-            )
+            return Undecided(each, Gap.UNPROVEN, percentile, check=check, unit=unit)
     return None
 
 
