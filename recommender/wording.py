@@ -34,23 +34,23 @@ def why(answer: Answer) -> str:
         raise ValueError("an answer without a recommendation has nothing to explain")
     claim = _claim(answer, best)
     if not answer.alternatives:
-        return f"{claim}.{prediction_note(best.candidate)}"
+        return f"{claim}{prediction_note(best.candidate)}."
     following = answer.alternatives[0]
     other = following.estimate
     speed = _speed(best, other, following.latency_ratio)
     accuracy = _accuracy_against(following.accuracy_difference_pp, best.candidate)
     return (
-        f"{claim}; {speed} the next best, {strategy_name(other.candidate)}{accuracy}.{prediction_note(best.candidate)}"
+        f"{claim}; {speed} the next best, {strategy_name(other.candidate)}{accuracy}{prediction_note(best.candidate)}."
     )
 
 
 def prediction_note(candidate: Candidate) -> str:
-    """A sentence to follow why it was chosen; nothing for a measured one."""
+    """A clause to follow why it was chosen; nothing for a measured one."""
     it = candidate.predicted
     if it is None:
         return ""
     several = f"{it.settings} measured bandwidths" if it.settings > 1 else "one measured bandwidth"
-    return f" Its latency is predicted from {several} of {' and '.join(it.links)}, not measured."
+    return f"; its latency is predicted from {several} of {' and '.join(it.links)}, not measured"
 
 
 def lacks(miss: NearMiss) -> Iterator[str]:

@@ -31,9 +31,13 @@ _ANALYSED = {
 Strategy = tuple[str, str, str, str]
 
 
+# Of a strategy that takes two lines, what stands below what.
+_BELOW = {"placement", "", "p90", "× best", "n", "drop pp", "sent"}
+
+
 @dataclass(frozen=True)
 class _Column:
-    """A column that may be left out: the higher `rarity`, the sooner."""
+    """A column that may be left out: the higher `rarity`, the sooner; its texts may have two lines."""
 
     heading: str
     cells: tuple[str, ...]
@@ -43,13 +47,25 @@ class _Column:
     @property
     def width(self) -> int:
         """With the rule's gap after it."""
-        return max(cell_len(text) for text in (self.heading, *self.cells)) + 1
+        return max(cell_len(line) for text in (self.heading, *self.cells) for line in text.split("\n")) + 1
+
+    @property
+    def names_operators(self) -> bool:
+        """Whether its names may be folded."""
+        return self.heading.startswith("operator")
+
+    def above(self, other: "_Column") -> "_Column":
+        """One column of two lines."""
+        indent = "  " if self.names_operators else ""
+        cells = (f"{one}\n{indent}{two}" for one, two in zip(self.cells, other.cells, strict=True))
+        heading = f"{self.heading}\n{indent}{other.heading}"
+        return _Column(heading, tuple(cells), min(self.rarity, other.rarity), self.justify)
 
 
 def leaderboard_tables(
     rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str], *, width: int
 ) -> Iterator[Table]:
-    """One table per subject and environment, with the columns that `width` has room for."""
+    """One table per subject and environment; two lines a strategy, or fewer columns, where `width` is too small."""
 
     def group(row: Mapping[str, Any]) -> tuple[str, str]:
         return (row["subject"], row["environment"])
@@ -112,10 +128,12 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str], width: int) -> Table:
     every = _columns(rows, distributions)
+    if not _fit(every, width):
+        every = _stacked(every)
     shown = _fitting(every, width)
     table = Table(
         title=Text(_where(rows[0])),
-        caption=Text(_caption(rows, [each.heading for each in every if each not in shown])),
+        caption=Text(_caption(rows, [each.heading.replace("\n", ", ") for each in every if each not in shown])),
         title_justify="left",
         caption_justify="left",
         expand=False,
@@ -124,32 +142,44 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, s
         padding=0,
     )
     for column in shown:
-        table.add_column(column.heading, justify=column.justify, no_wrap=column.heading != "operator", overflow="fold")
-    others = sum(each.width for each in shown if each.heading != "operator")
+        table.add_column(column.heading, justify=column.justify, no_wrap=not column.names_operators, overflow="fold")
+    others = sum(each.width for each in shown if not each.names_operators)
     room = width - _EDGE - others - 1  # each column ends in a blank
-    folded = (_folded(each, room) if each.heading == "operator" else each.cells for each in shown)
+    folded = (_folded(each, room) if each.names_operators else each.cells for each in shown)
     for cells in zip(*folded, strict=True):
         table.add_row(*map(Text, cells))
     return table
 
 
+def _stacked(columns: Sequence[_Column]) -> list[_Column]:
+    """Two lines a strategy: each of those that stand below others goes under the one before it."""
+    found: list[_Column] = []
+    for each in columns:
+        if each.heading in _BELOW and found and "\n" not in found[-1].heading:
+            found[-1] = found[-1].above(each)
+        else:
+            found.append(each)
+    return found
+
+
 def _folded(operators: _Column, room: int) -> list[str]:
     """Names too long for their column go on after an underscore, rather than anywhere."""
     found = []
-    for name in operators.cells:
+    for text in operators.cells:
+        name, *below = text.split("\n")
         lines = [""]
         for piece in name.replace("_", "_\n").split("\n"):
             if lines[-1] and len(lines[-1]) + len(piece) > room:
                 lines.append("")
             lines[-1] += piece
-        found.append("\n".join(lines))
+        found.append("\n".join([*lines, *below]))
     return found
 
 
 def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
     """Leave out the rarest until the rest fits; an operator's name may be folded."""
     shown = list(columns)
-    while _EDGE + sum(_least(each) for each in shown) > width:
+    while not _fit(shown, width):
         rarest = max(shown, key=lambda each: each.rarity)
         if not rarest.rarity:
             break
@@ -157,8 +187,12 @@ def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
     return shown
 
 
+def _fit(columns: Sequence[_Column], width: int) -> bool:
+    return _EDGE + sum(_least(each) for each in columns) <= width
+
+
 def _least(column: _Column) -> int:
-    return min(column.width, _LEAST_OPERATOR) if column.heading == "operator" else column.width
+    return min(column.width, _LEAST_OPERATOR) if column.names_operators else column.width
 
 
 def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
@@ -204,15 +238,15 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy,
         column("operator", 0, lambda row: row["operator"], left=True),
         column("placement", 0, lambda row: row["placement"] + ("!" if _doubtful(row) else ""), left=True),
         column("median", 0, lambda row: duration(row["median_latency_s"])),
+        column("p90", 4, lambda row: duration(row["p90_latency_s"])),
         column("interval", 1, _interval),
         column("× best", 0, lambda row: f"{row['ratio_to_best']:.2f}" if row["ratio_to_best"] else "–"),
         column("spread", 2, lambda row: distributions.get(_strategy(row), ""), left=True),
-        column("p90", 4, lambda row: duration(row["p90_latency_s"])),
+        column("n", 7, lambda row: str(row["samples"])),
         column(_metric(rows), 0 if agreement else 3, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
         column("drop pp", 0, lambda row: points(row["drop_pp"])),
         column("size", 5, lambda row: size(row["size_bytes"])),
         column("sent", 6, lambda row: size(row["sent_bytes"])),
-        column("n", 7, lambda row: str(row["samples"])),
     ]
     # Agreement stands alone: a drop is one of accuracy.
     return [each for each in found if not (agreement and each.heading == "drop pp")]
