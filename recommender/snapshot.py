@@ -4,7 +4,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from recommender.evidence_loading import load
 
 # Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
 _BLIND_REFRESH_S = 2.0
+# So long a question waits for new evidence before it is answered from what was known.
+_PATIENCE_S = 2.0
 
 
 class Snapshots:
@@ -37,52 +40,71 @@ class Snapshots:
         self._seen: Hashable = None
         self._bounds = AccuracyBounds()
         self._evidence: Evidence | None = None
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evidence")
+        self._reading: Future[None] | None = None
 
     def current(self) -> Evidence:
         """The evidence as of now; raises `EvidenceUnavailable` when it cannot be read or nothing was measured.
 
-        The first to ask after a change reads; who asks meanwhile gets what was known before.
+        The first to ask after a change has it read, and gets what was known before if that takes long (new accuracies
+        of many images do), as does at once who asks meanwhile.
         """
-        known = self._known()
-        if not self._lock.acquire(blocking=known is None):
-            assert known is not None
+        with self._lock:
+            began = self._reading is None and self._began_reading()
+            known, reading = self._known(), self._reading
+        if known is not None and not began:
             return known
-        try:
-            with _translated(self.database):
-                opened = self._open()
-                change = self._change(opened)
-                if self._evidence is None or change != self._seen:
-                    self._evidence = load(opened, self._bounds, self._evidence)
-                    self._seen = change
-                if not self._evidence.measured:
-                    raise NoEvidence(self.database)
-                return self._evidence
-        finally:
-            self._lock.release()
+        if reading is not None:
+            with suppress(TimeoutError):
+                reading.result(timeout=None if known is None else _PATIENCE_S)
+        known = self._known()
+        if known is None:
+            raise NoEvidence(self.database)
+        return known
 
     def unchanged(self) -> Evidence | None:
-        """What `current` would give without reading anything; None where it would have to read or to fail."""
-        known = self._known()
-        if known is None or not self._lock.acquire(blocking=False):
-            return known
-        try:
-            with _translated(self.database):
-                opened = self._opened if _inode(self.database) == self._inode else None
-                return known if opened is not None and self._change(opened) == self._seen else None
-        except EvidenceUnavailable:
-            return None
-        finally:
-            self._lock.release()
+        """What `current` would give without waiting; None where something has to be read or cannot be."""
+        with self._lock:
+            known = self._known()
+            if known is None or self._reading is not None:
+                return known
+            try:
+                with _translated(self.database):
+                    opened = self._opened if _inode(self.database) == self._inode else None
+                    return known if opened is not None and self._change(opened) == self._seen else None
+            except EvidenceUnavailable:
+                return None
+
+    def close(self) -> None:
+        """Let go of the database; the next question opens it again."""
+        if (reading := self._reading) is not None:
+            wait([reading])
+        with self._lock:
+            self._close()
 
     def _known(self) -> Evidence | None:
         """What was read last, if it can answer anything."""
         known = self._evidence
         return known if known is not None and known.measured else None
 
-    def close(self) -> None:
-        """Let go of the database; the next question opens it again."""
-        with self._lock:
-            self._close()
+    def _began_reading(self) -> bool:
+        """Have the evidence read if it is not in memory as it is now."""
+        with _translated(self.database):
+            opened = self._open()
+            change = self._change(opened)
+        if self._evidence is not None and change == self._seen:
+            return False
+        self._reading = self._reader.submit(self._read, opened, change)
+        return True
+
+    def _read(self, opened: Database, change: Hashable) -> None:
+        try:
+            with _translated(self.database):
+                found = load(opened, self._bounds, self._evidence)
+            self._evidence, self._seen = found, change
+        finally:
+            with self._lock:  # after `current` has noted that this is under way
+                self._reading = None
 
     def _open(self) -> Database:
         inode = _inode(self.database)

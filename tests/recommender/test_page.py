@@ -64,6 +64,7 @@ def test_infeasible_question_gets_the_nearest_misses(live: Callable[..., str], t
     dom = loaded(f"{live()}/?subject=net&latency=10", tmp_path)
     assert "No strategy is known to hold these budgets" in dom
     assert "Nearest misses" in dom and "quantized on mobile" in dom
+    assert re.search(r'<li><button type="button">ask for at most [0-9.]+ ms</button> gives \w+ on \w+</li>', dom)
 
 
 @in_browser
@@ -92,7 +93,7 @@ def test_a_link_in_the_address_is_predicted_and_marked(
     assert "predicted from one measured bandwidth" in dom
     assert "1 of 5 latencies are predicted, the others measured." in dom
     assert dom.count('class="foreseen"') == 1 + 1  # of the chart, and of its legend
-    assert re.search(r"2[2-5][0-9.]* ms predicted", dom) and "80 ms measured" in dom
+    assert re.search(r"2[2-5][0-9.]* ms<small> predicted", dom) and ">80 ms</td>" in dom
     assert 'aria-valuetext="100 megabits per second, predicted"' in dom
     assert 'aria-valuetext="as measured"' in dom  # of the other link
     assert not re.search(r'<figure id="curves-figure"[^>]* hidden', dom)
