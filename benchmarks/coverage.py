@@ -1,6 +1,6 @@
 """How often the deciding analysis is right, where the truth is known.
 
-    python benchmarks/coverage.py --repetitions 1000
+    python -m benchmarks.coverage --repetitions 1000
 
 Log latency = drift of the round, shared by all strategies + effect of (strategy, round) + effect of the input, shared
 by all rounds and strategies + rest. The input effect is skewed (a centred exponential), so that the percentiles of

@@ -1,4 +1,4 @@
-"""Throw hostile requests at a tier and, through it, at the tier behind it: `python benchmarks/fuzz_tier.py`
+"""Throw hostile requests at a tier and, through it, at the tier behind it: `python -m benchmarks.fuzz_tier`
 
 Two real tiers run as processes with small limits. Each request is made by one of the families below from a seed and
 sent on a connection of its own, and whatever comes back is judged. A status of 500 or more, a trace in an answer or

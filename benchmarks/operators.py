@@ -1,6 +1,6 @@
 """How fast partition and early exit are, file to files, beside ONNX's own tools and beside a plain copy.
 
-    python benchmarks/operators.py [MODEL.onnx]
+    python -m benchmarks.operators [MODEL.onnx]
 
 Without a model it builds one with the layers of `wide_resnet101_2` (484 MiB, random weights). Each job runs in a
 process of its own: the times are those of the job without the imports (on a busy machine the CPU time is the fairer of
@@ -10,7 +10,6 @@ study typed in by hand.
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -92,7 +91,7 @@ def measure(job: str, model: Path, *, repeats: int = 1) -> Cost:
     costs = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(dir=model.parent) as target:
-            command = [sys.executable, __file__, "--job", job, "--target", target, str(model)]
+            command = [sys.executable, "-m", "benchmarks.operators", "--job", job, "--target", target, str(model)]
             result = subprocess.run(command, check=True, capture_output=True, text=True)
         costs.append(Cost(**json.loads(result.stdout)))
     return Cost(
@@ -106,7 +105,13 @@ def run_job(job: str, model: Path, target: Path) -> Cost:
     started, busy = time.perf_counter(), time.process_time()
     JOBS[job](model, target)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - busy
-    return Cost(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return Cost(seconds, cpu_seconds, _peak_mib())
+
+
+def _peak_mib() -> float:
+    """Of this program; what `getrusage` tells includes the parent's, which may have built the model."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def residual_network(stages: list[tuple[int, int, int]], *, side: int) -> onnx.ModelProto:

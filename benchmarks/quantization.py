@@ -1,6 +1,6 @@
 """Compare the quantizing tools on the embedded subjects: size, accuracy on all validation items, and latency.
 
-    .venv/bin/python benchmarks/quantization.py [--rounds 15] [--no-accuracy] [--markdown]
+    .venv/bin/python -m benchmarks.quantization [--rounds 15] [--no-accuracy] [--markdown]
 
 Latency is one ONNX Runtime session with one thread; the variants of a subject take turns in every round, in shuffled
 order, so that drift of the machine hits all of them alike. CPU time is that of the calling thread, which computes:

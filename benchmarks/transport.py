@@ -1,4 +1,4 @@
-"""Transport at the limit of the link: `python benchmarks/transport.py` (needs a Docker engine, about three minutes).
+"""Transport at the limit of the link: `python -m benchmarks.transport` (needs a Docker engine, about three minutes).
 
 In containers as the product starts and shapes them: the slope of time over payload bytes against the declared rate,
 directly (mobile-edge) and through the relay (mobile-edge-cloud), at 1, 10 and 200 Mbit/s; the fixed cost of an empty
