@@ -1,7 +1,8 @@
 """The leaderboard: per subject, every strategy with evidence, fastest first."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from runner.reports.ranking import interval_text, sparkline
 from runner.reports.units import duration, percent, points, size
 
 _LEAST_OPERATOR = 16
+_LETTERS = 9
 _EDGE = 1
 # Ours, and what the view `ranking` calls it, where `rank` is a row's place by the median alone.
 _ANALYSED = {
@@ -154,12 +156,18 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, s
 def _stacked(columns: Sequence[_Column]) -> list[_Column]:
     """Two lines a strategy: each of those that stand below others goes under the one before it."""
     found: list[_Column] = []
-    for each in columns:
+    for column in columns:
+        each = replace(column, cells=tuple(map(_letters_folded, column.cells))) if column.heading == "" else column
         if each.heading in _BELOW and found and "\n" not in found[-1].heading:
             found[-1] = found[-1].above(each)
         else:
             found.append(each)
     return found
+
+
+def _letters_folded(letters: str) -> str:
+    """Where hardly anything can be told apart, a strategy has many."""
+    return "\n".join(textwrap.wrap(letters, _LETTERS))
 
 
 def _folded(operators: _Column, room: int) -> list[str]:
