@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Hashable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ class Snapshots:
         self._seen: Hashable = None
         self._bounds = AccuracyBounds()
         self._evidence: Evidence | None = None
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evidence")
         self._reading: Future[None] | None = None
 
     def current(self) -> Evidence:
@@ -50,11 +49,12 @@ class Snapshots:
         of many images do), as does at once who asks meanwhile.
         """
         with self._lock:
-            began = self._reading is None and self._began_reading()
-            known, reading = self._known(), self._reading
-        if known is not None and not began:
+            under_way = self._reading
+            begun = self._begin_reading() if under_way is None else None
+            known = self._known()
+        if known is not None and begun is None:
             return known
-        if reading is not None:
+        if (reading := begun or under_way) is not None:
             with suppress(TimeoutError):
                 reading.result(timeout=None if known is None else _PATIENCE_S)
         known = self._known()
@@ -87,24 +87,33 @@ class Snapshots:
         known = self._evidence
         return known if known is not None and known.measured else None
 
-    def _began_reading(self) -> bool:
-        """Have the evidence read if it is not in memory as it is now."""
+    def _begin_reading(self) -> Future[None] | None:
+        """Have the evidence read, unless it is in memory as it is now."""
         with _translated(self.database):
             opened = self._open()
             change = self._change(opened)
         if self._evidence is not None and change == self._seen:
-            return False
-        self._reading = self._reader.submit(self._read, opened, change)
-        return True
+            return None
+        reading: Future[None] = Future()
+        self._reading = reading
+        # A daemon: whoever stops the program does not wait for it.
+        reader = threading.Thread(target=self._read, args=(opened, change, reading), name="evidence", daemon=True)
+        reader.start()
+        return reading
 
-    def _read(self, opened: Database, change: Hashable) -> None:
+    def _read(self, opened: Database, change: Hashable, reading: Future[None]) -> None:
+        failure: BaseException | None = None
         try:
             with _translated(self.database):
-                found = load(opened, self._bounds, self._evidence)
-            self._evidence, self._seen = found, change
-        finally:
-            with self._lock:  # after `current` has noted that this is under way
-                self._reading = None
+                self._evidence = load(opened, self._bounds, self._evidence)
+            self._seen = change
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            failure = error
+        self._reading = None
+        if failure is None:
+            reading.set_result(None)
+        else:
+            reading.set_exception(failure)
 
     def _open(self) -> Database:
         inode = _inode(self.database)

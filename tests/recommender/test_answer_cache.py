@@ -56,11 +56,9 @@ def test_new_evidence_is_read_elsewhere_and_then_answers(held: Snapshots, filled
     assert answers.at_once(asked(0.2)) is after
 
 
-def test_who_asks_during_a_refresh_gets_what_was_known_before(
-    held: Snapshots, filled: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = AnswerCache(held, quick_s=60)
-    before = answers.json_for(asked(0.2))
+@pytest.fixture
+def slow_load(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Reading says that it began, and goes on when it is told."""
     reading, go_on = threading.Event(), threading.Event()
 
     def slow(*given: Any) -> Any:
@@ -69,6 +67,15 @@ def test_who_asks_during_a_refresh_gets_what_was_known_before(
         return load(*given)
 
     monkeypatch.setattr(snapshot, "load", slow)
+    return reading, go_on
+
+
+def test_who_asks_during_a_refresh_gets_what_was_known_before(
+    held: Snapshots, filled: Any, request: pytest.FixtureRequest
+) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    before = answers.json_for(asked(0.2))
+    reading, go_on = request.getfixturevalue("slow_load")
     filled.strategy(1, "early_exit", "mobile", 0.001)
     first: list[bytes] = []
     refreshing = threading.Thread(target=lambda: first.append(answers.json_for(asked(0.2))))
@@ -78,6 +85,20 @@ def test_who_asks_during_a_refresh_gets_what_was_known_before(
     go_on.set()
     refreshing.join(timeout=30)
     assert b"early_exit" in first[0] and answers.at_once(asked(0.2)) is first[0]
+
+
+def test_nobody_waits_longer_for_new_evidence_than_is_bearable(
+    held: Snapshots, filled: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = AnswerCache(held, quick_s=60)
+    before = answers.json_for(asked(0.2))
+    _, go_on = request.getfixturevalue("slow_load")
+    monkeypatch.setattr(snapshot, "_PATIENCE_S", 0.01)
+    filled.strategy(1, "early_exit", "mobile", 0.001)
+    assert answers.json_for(asked(0.2)) is before
+    go_on.set()
+    held.close()
+    assert b"early_exit" in answers.json_for(asked(0.2))
 
 
 def test_a_database_that_went_away_is_told_by_the_slow_way(held: Snapshots, path: Path) -> None:

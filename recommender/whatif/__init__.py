@@ -1,0 +1,27 @@
+"""Latency on links other than the measured ones: a model on the measured parts, pure functions over arrays.
+
+What a tier computes does not depend on the link, and what a link carries does not depend on its rate. So only the time
+on the wire is exchanged, sample by sample: out goes what the bytes took at the probed rate, in comes what they would
+take at the asked one. Everything else, the waiting included, stays as it was measured.
+"""
+
+from recommender.whatif.parts import LinkedSamples, LinkRate, StrategyParts
+from recommender.whatif.predicting import estimate_s, predict, refusal, what_if
+from recommender.whatif.prediction import Prediction, Unpredictable, WhatIf
+from recommender.whatif.wire import burst_bytes, grain_bytes, wire_s
+
+__all__ = [
+    "LinkRate",
+    "LinkedSamples",
+    "Prediction",
+    "StrategyParts",
+    "Unpredictable",
+    "WhatIf",
+    "burst_bytes",
+    "estimate_s",
+    "grain_bytes",
+    "predict",
+    "refusal",
+    "what_if",
+    "wire_s",
+]
