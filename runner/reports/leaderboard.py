@@ -149,8 +149,14 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, s
     room = width - _EDGE - others - 1  # each column ends in a blank
     folded = (_folded(each, room) if each.names_operators else each.cells for each in shown)
     for cells in zip(*folded, strict=True):
-        table.add_row(*map(Text, cells))
+        table.add_row(*(_dimmed(text, name=each.names_operators) for text, each in zip(cells, shown, strict=True)))
     return table
+
+
+def _dimmed(text: str, *, name: bool) -> Text:
+    """What stands below is dim; a name that goes on there is not."""
+    first, *below = text.split("\n")
+    return Text.assemble(first, *((f"\n{line}", "" if name and not line.startswith(" ") else "dim") for line in below))
 
 
 def _stacked(columns: Sequence[_Column]) -> list[_Column]:
