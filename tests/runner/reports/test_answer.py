@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from recommender.schemas import RecommendRequest, RecommendResponse
+from recommender.wording import duration
 from runner.asking import ask
 from runner.reports.answer import AnswerReport, confidence
 from tests.runner.commands.conftest import Command, command, filled, piece  # noqa: F401
@@ -51,18 +52,26 @@ def test_it_fits_and_names_every_strategy(answers: Callable[[str], RecommendResp
 
 
 def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Callable[[str], RecommendResponse]) -> None:
-    text = shown(answers("met"), 100)
+    answer = answers("met")
+    text, best = shown(answer, 100), answer.recommendation
+    assert best is not None and best.latency.low_s is not None and best.latency.high_s is not None
     assert "quantized on edge" in text.splitlines()[1]
-    assert "p90 13.1 ms (95 % interval 10.2–16.7 ms; 5 rounds of 100 inputs)" in text
+    low, high = (f"{1e3 * each:.1f}" for each in (best.latency.low_s, best.latency.high_s))
+    told = f"p90 {duration(best.latency.percentile_s)} (95 % interval {low}–{high} ms; 5 rounds of 100 inputs)"
+    assert told in text
     assert "all budgets hold with joint confidence " in text
     (line,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
-    assert line.rstrip().endswith("unresolved 1.00–1.26×")
+    (other,) = [each for each in answer.alternatives if (each.operator, each.placement) == ("identity", "edge")]
+    assert line.rstrip().endswith(f"{other.relation} {other.ratio_low:.2f}–{other.ratio_high:.2f}×")
     assert "all budgets hold" not in shown(answers("free"), 100)
 
 
 def test_what_does_not_hold_is_told_with_each_shortfall(answers: Callable[[str], RecommendResponse]) -> None:
-    text = shown(answers("missed"), 140)
-    assert "no recommendation" in text and "latency +12.1 ms, top1 -5.30 pp" in text
+    answer = answers("missed")
+    text, nearest = shown(answer, 140), answer.near_misses[0]
+    assert nearest.latency_over_s is not None
+    assert "no recommendation" in text
+    assert f"latency +{duration(nearest.latency_over_s)}, top1 -{nearest.accuracy_short_pp:.2f} pp" in text
     assert "too few inputs" in shown(answers("thin"), 80)
 
 
