@@ -5,7 +5,8 @@ import { html } from "/page/elements.js";
 import { field } from "/page/question.js";
 import { bitRate } from "/page/words.js";
 
-const STEPS = 400;
+// A step is more than what its number is rounded by, so that an arrow key always moves both.
+const STEPS = 200;
 const [LOWEST, HIGHEST] = [0.5, 1000];
 const PREFIX = "link.";
 let shownFor = null;
@@ -48,7 +49,7 @@ export function lead(control) {
   last = control.dataset.link;
   if (control.type === "range") {
     const value = LOWEST * (HIGHEST / LOWEST) ** (Number(control.value) / STEPS);
-    number(last).value = Number(value.toPrecision(2));
+    number(last).value = Number(value.toPrecision(3));
   }
   follow();
 }

@@ -2,7 +2,9 @@
 
 import { field } from "/page/question.js";
 
-const STEPS = 1000;
+// A step is more than what its number is rounded by, so that an arrow key always moves both.
+const LATENCY_STEPS = 200;
+const ACCURACY_STEPS = 100;
 let latencySpan = [1, 1000];
 let accuracySpan = [0, 5];
 
@@ -21,18 +23,21 @@ export function fit(strategies) {
 export function follow() {
   const latency = field("latency").value === "" ? latencySpan[1] : Number(field("latency").value);
   const place = Math.log(latency / latencySpan[0]) / Math.log(latencySpan[1] / latencySpan[0]);
-  field("latency-slider").value = Math.round(STEPS * place);
+  field("latency-slider").value = Math.round(LATENCY_STEPS * place);
   field("latency-slider").setAttribute("aria-valuetext", field("latency").value ? `${field("latency").value} ms` : "no limit");
   const loosest = field("accuracy-kind").value === "floor" ? accuracySpan[0] : accuracySpan[1];
   const accuracy = field("accuracy").value === "" ? loosest : Number(field("accuracy").value);
-  field("accuracy-slider").value = Math.round((STEPS * (accuracy - accuracySpan[0])) / (accuracySpan[1] - accuracySpan[0]));
+  field("accuracy-slider").value = Math.round((ACCURACY_STEPS * (accuracy - accuracySpan[0])) / (accuracySpan[1] - accuracySpan[0]));
   field("accuracy-slider").setAttribute("aria-valuetext", field("accuracy").value || "no limit");
 }
 
 export function lead(slider) {
-  const share = Number(slider.value) / STEPS;
   if (slider.id === "latency-slider") {
-    field("latency").value = Number((latencySpan[0] * (latencySpan[1] / latencySpan[0]) ** share).toPrecision(3));
-  } else field("accuracy").value = Number((accuracySpan[0] + share * (accuracySpan[1] - accuracySpan[0])).toFixed(2));
+    const share = Number(slider.value) / LATENCY_STEPS;
+    field("latency").value = Number((latencySpan[0] * (latencySpan[1] / latencySpan[0]) ** share).toPrecision(4));
+  } else {
+    const share = Number(slider.value) / ACCURACY_STEPS;
+    field("accuracy").value = Number((accuracySpan[0] + share * (accuracySpan[1] - accuracySpan[0])).toFixed(2));
+  }
   follow();
 }

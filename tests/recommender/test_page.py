@@ -139,3 +139,12 @@ def test_page_is_part_of_the_package() -> None:
     declared = (PAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert 'recommender = ["page/*", ' in declared
     assert {"index.html", "style.css", "app.js"} <= {each.name for each in PAGE.iterdir()}
+
+
+def test_sliders_have_the_steps_that_their_script_counts_with() -> None:
+    """With more, an arrow key would move one by less than its number is rounded to, and it would spring back."""
+    script = (PAGE / "sliders.js").read_text(encoding="utf-8")
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    for name in ("latency", "accuracy"):
+        (steps,) = re.findall(rf"const {name.upper()}_STEPS = (\d+);", script)
+        assert f'<input id="{name}-slider" type="range" min="0" max="{steps}" step="1"' in page
