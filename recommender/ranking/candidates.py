@@ -112,6 +112,7 @@ def same_evidence(one: Candidate, other: Candidate) -> bool:
 
     Examples
     --------
+    >>> from dataclasses import replace
     >>> first, second = (Candidate("identity", "mobile", ("mobile",), (np.ones(9),), inputs=9) for _ in range(2))
     >>> same_evidence(first, second), same_evidence(first, replace(second, inputs=8))
     (True, False)
