@@ -1,0 +1,94 @@
+"""How far an artifact's outputs are from identity's on the same inputs: known without labels, measured at every build.
+
+It is no accuracy: a small distance says that the operator changed little, a large one that it changed much, and neither
+says which of the two models is right.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+DETAIL = "distance"
+# Rounding of int8 costs a few percent of the outputs' root mean square; beyond a quarter the outputs are other outputs.
+LARGE_RELATIVE_ERROR = 0.25
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """On how many items the first class is identity's, with the exact 95 % interval of the share."""
+
+    agreeing: int
+    items: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OutputDistance:
+    """The distance of an artifact's outputs to those of the model it was made from, worst output first.
+
+    Attributes
+    ----------
+    inputs
+        How many inputs both models ran on.
+    source
+        `calibration` (inputs of the subject's dataset) or `random` (seeded inputs of the declared shapes).
+    relative_error
+        Root mean square of the difference over that of identity's output; None where a number is not finite.
+    cosine
+        Cosine of the angle between both outputs as vectors, in [-1, 1]; None where it is undefined.
+    finite
+        Whether every output is finite wherever identity's is.
+    agreement
+        For outputs with a class axis; None for the others.
+    """
+
+    inputs: int
+    source: str
+    relative_error: float | None
+    cosine: float | None
+    finite: bool
+    agreement: Agreement | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """Return what a user must know before deploying the artifact; None where the distance is small."""
+        if not self.finite or self.relative_error is None:
+            return f"outputs are not finite where identity's are ({self.basis})"
+        if self.relative_error > LARGE_RELATIVE_ERROR:
+            return f"outputs differ from identity's by {self.relative_error:.0%} ({self.basis})"
+        return None
+
+    @property
+    def basis(self) -> str:
+        """Return what the figure rests on."""
+        kind = "random " if self.source == "random" else ""
+        return f"relative error over {self.inputs} {kind}input{'' if self.inputs == 1 else 's'}"
+
+    def as_details(self) -> dict[str, Any]:
+        """Return what JSON holds of it, under `DETAIL` in an artifact's details."""
+        return asdict(self)
+
+
+def output_distance(details: Mapping[str, Any]) -> OutputDistance | None:
+    """Return the distance that an artifact's details hold; None where they hold none or no sound one.
+
+    Examples
+    --------
+    >>> distance = OutputDistance(32, "calibration", 0.8, 0.6, True)
+    >>> output_distance({DETAIL: distance.as_details()}) == distance
+    True
+    >>> distance.warning
+    "outputs differ from identity's by 80% (relative error over 32 inputs)"
+    >>> output_distance({}) is None
+    True
+    """
+    stored = details.get(DETAIL)
+    try:
+        agreement = stored["agreement"]
+        fields = {**stored, "agreement": None if agreement is None else Agreement(**agreement)}
+        distance = OutputDistance(**fields)
+        return distance if math.isfinite(distance.relative_error or 0.0) else None
+    except (TypeError, KeyError):
+        return None
