@@ -57,6 +57,11 @@ class Artifact:
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def parts(self) -> tuple[ArtifactFile, ...]:
+        """The model files alone, in the order they run; their external data are files of their own."""
+        return tuple(file for file in self.files if file.file.endswith(".onnx"))
+
     def path(self, index: int) -> Path:
         return self.directory / self.files[index].file
 

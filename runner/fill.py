@@ -141,16 +141,26 @@ class Filler:
             if stop.requested:
                 break
             if self._usable(accuracy.keyed.judged.artifact_key):
-                self._judge(accuracy)
+                with self._reporting(accuracy.keyed):
+                    self._judge(accuracy)
         for number, seed, task in _rounds(plan, self.setups.session.catalog.experiment.seed):
             if stop.requested:
                 break
             if task.round > self.setups.session.catalog.experiment.rounds and late():
                 continue
             if self._usable(task.keyed.artifact_key):
-                self._measure(task, number, seed)
+                with self._reporting(task.keyed):
+                    self._measure(task, number, seed)
         self.outcome.stopped = stop.requested
         return self.outcome
+
+    @contextmanager
+    def _reporting(self, keyed: Keyed) -> Iterator[None]:
+        """Report a strategy whose artifact cannot run on its tiers as failed; the others go on."""
+        try:
+            yield
+        except OperatorError as error:
+            self._fail(f"{keyed.strategy.name}: {error}")
 
     def _usable(self, key: str) -> bool:
         artifact = self.setups.artifacts.find(key)

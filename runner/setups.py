@@ -7,7 +7,7 @@ from pathlib import Path
 
 from catalog.keys import content_key
 from runner.artifacts import Artifact, ArtifactStore
-from runner.errors import RunnerError
+from runner.errors import OperatorError, RunnerError
 from runner.experiment import Protocol, Setup
 from runner.launchers import LinkLimits
 from runner.plan import Keyed, Session
@@ -33,7 +33,7 @@ class Setups:
         strategy, catalog = keyed.strategy, self.session.catalog
         return Setup(
             subject=strategy.subject,
-            artifact=self._artifact(keyed, keyed.artifact_key),
+            artifact=self._artifact(keyed, keyed.artifact_key, strategy.placement.tiers),
             providers=self._providers(strategy.placement.tiers),
             placement=strategy.placement.tiers,
             tiers=route_tiers(catalog, strategy, self.session.scale, self.session.host),
@@ -50,7 +50,7 @@ class Setups:
         placement = judged.tiers if judged.composed else (self._widest(judged.tiers[0]),)
         return Setup(
             subject=keyed.strategy.subject,
-            artifact=self._artifact(keyed, judged.artifact_key),
+            artifact=self._artifact(keyed, judged.artifact_key, placement),
             providers=self._providers(placement),
             placement=placement,
             tiers=tuple(tier_limits(catalog, name, self.session.scale, self.session.host) for name in placement),
@@ -94,10 +94,16 @@ class Setups:
     def _subject(self, keyed: Keyed) -> Subject:
         return self.session.subjects[keyed.strategy.subject]
 
-    def _artifact(self, keyed: Keyed, key: str) -> Artifact:
+    def _artifact(self, keyed: Keyed, key: str, tiers: Sequence[str]) -> Artifact:
+        """Find the artifact; raises OperatorError where its parts are not as many as the tiers that run them."""
         artifact = self.artifacts.find(key)
         if artifact is None or artifact.inapplicable:
             raise RunnerError(f"no artifact for {keyed.strategy.subject}/{keyed.strategy.operator}")
+        if len(artifact.parts) != len(tiers):
+            raise OperatorError(
+                f"{keyed.strategy.operator} makes {len(artifact.parts)} part(s) and {'-'.join(tiers)} has {len(tiers)} "
+                "tier(s); each part runs on a tier of its own, so declare a placement of as many tiers"
+            )
         return artifact
 
     def _providers(self, tiers: Sequence[str]) -> Mapping[str, Sequence[str]]:

@@ -18,6 +18,7 @@ from catalog.declaration.schema import (
     StrategySpec,
     SubjectSpec,
     TierSpec,
+    parts_made,
 )
 from catalog.declaration.topology import Topology, TopologyError
 from catalog.declaration.yaml_source import Path_, YamlDocument
@@ -204,7 +205,40 @@ def _strategy_problems(declared: CatalogFile, topology: Topology, document: Yaml
             message = _placement_problem(placement, topology)
             if message:
                 yield _problem(document, (*at, "placements", number), message)
+        yield from _part_problems(declared, topology, document, index)
         yield from _duplicates(document, at, entry, seen)
+
+
+def _part_problems(declared: CatalogFile, topology: Topology, document: YamlDocument, index: int) -> Iterator[Problem]:
+    """Compare the parts that an entry's operators make with the tiers of its placements: one part runs on one tier."""
+    entry = declared.strategies[index]
+    for number, placement in enumerate(entry.placements):
+        try:
+            tiers = topology.placement(placement)
+        except TopologyError:  # reported with the placement
+            continue
+        for operator in dict.fromkeys(entry.operators):
+            parts = parts_made(declared.operators[operator]) if operator in declared.operators else None
+            if parts is not None and parts != len(tiers):
+                message = (
+                    f"operator {operator!r} makes {_counted(parts, 'part')} and placement {placement!r} has "
+                    f"{_counted(len(tiers), 'tier')}; each part runs on a tier of its own: {_fitting(parts, topology)}"
+                )
+                yield _problem(document, ("strategies", index, "placements", number), message)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _fitting(parts: int, topology: Topology) -> str:
+    """Say which placements fit an operator that makes so many parts."""
+    if parts == 1:
+        return f"name single tiers ({', '.join(topology.tiers)}), in a separate entry"
+    if parts > len(topology.tiers):
+        return f"{parts} tiers are needed and {len(topology.tiers)} declared"
+    example = "-".join(topology.tiers[:parts])
+    return f"name placements of {parts} tiers (such as {example}), in a separate entry"
 
 
 def _placement_problem(placement: str, topology: Topology) -> str:

@@ -4,8 +4,9 @@ Names in the file carry human spellings (`memory: 512m`); attributes carry SI un
 What a pass or a data set means is the runner's business: here they are kept as declared.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -152,6 +153,22 @@ class PassSpec(Declared):
                 {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "object"}},
             ]
         }
+
+
+# How many parts each pass makes of a model; nothing is known of a pass that is missing here.
+PARTS_MADE: Mapping[str, int] = {"static_ptq": 1, "early_exit": 1, "partition": 2}
+
+
+def parts_made(passes: Iterable[PassSpec]) -> int | None:
+    """Return how many parts the passes make of one model, None where a pass is unknown.
+
+    Examples
+    --------
+    >>> parts_made([]), parts_made([PassSpec(name="partition")]), parts_made([PassSpec(name="of_another_version")])
+    (1, 2, None)
+    """
+    names = [step.name for step in passes]
+    return math.prod(PARTS_MADE[name] for name in names) if PARTS_MADE.keys() >= set(names) else None
 
 
 def _as_sequence(value: object) -> object:

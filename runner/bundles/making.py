@@ -112,7 +112,7 @@ def _parts(measured: Measured, artifact: Artifact, staging: Path) -> Iterator[Pa
     row = measured.row
     recorded = {each.file: each.sha256 for each in row.files}
     limits = {each["name"]: each for each in row.conditions.get("tiers", ())}
-    models = [each for each in artifact.files if each.file.endswith(".onnx")]
+    models = artifact.parts
     if len(models) != len(row.tiers) or not all(tier in limits for tier in row.tiers):
         raise BundleError(
             f"the evidence of {measured.name} ({measured.came_from}) does not say how its tiers ran: needed are "

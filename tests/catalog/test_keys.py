@@ -13,10 +13,12 @@ from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
 CATALOG = """\
 version: 1
 subjects: {net: {model: builtin:net, task: classification, dataset: builtin:net}}
-operators: {identity: [], quantized: [static_ptq]}
+operators: {identity: [], quantized: [static_ptq], halves: [static_ptq, partition]}
 tiers: {mobile: {cpus: 1, memory: 1g}, edge: {cpus: 1, memory: 1g}, cloud: {cpus: 2, memory: 1g}}
 links: {mobile-edge: {bandwidth: 200mbit}, edge-cloud: {bandwidth: 10mbit}}
-strategies: [{operators: [identity, quantized], placements: [mobile, edge, cloud, mobile-edge]}]
+strategies:
+  - {operators: [identity, quantized], placements: [mobile, edge, cloud]}
+  - {operators: [halves], placements: [mobile-edge]}
 """
 
 
@@ -89,8 +91,8 @@ def test_rounds_and_inputs_not_in_use_change_nothing() -> None:
 
 def test_strategies_differ_and_accuracies_belong_to_operators() -> None:
     latency, accuracy = keys(CATALOG)
-    assert len(set(latency.values())) == 8
-    assert len(set(accuracy.values())) == 2
+    assert len(set(latency.values())) == 7
+    assert len(set(accuracy.values())) == 3
 
 
 def test_a_key_is_the_digest_of_canonical_json() -> None:

@@ -61,6 +61,11 @@ CASES = (
     Case("has a date for a name", _instead("./my.onnx", "2026-11-24"), "put it in quotes"),
     Case("has a list for a mapping", _instead("{identity: []}", "[identity]"), "expected a mapping"),
     Case("names a tier that is not declared", _instead("[mobile]}", "[mobil]}"), "did you mean 'mobile'?"),
+    Case(
+        "places two parts on one tier",
+        _instead("{identity: []}", "{identity: [partition]}"),
+        "operator 'identity' makes 2 parts and placement 'mobile' has 1 tier",
+    ),
     Case("names a pass that is none", _instead("{identity: []}", "{identity: [prune]}"), "unknown pass"),
     Case("names a model that is none", _instead("./my.onnx", "builtin:nothing"), "unknown model"),
 )

@@ -15,10 +15,12 @@ from catalog.errors import CatalogFileError
 WHOLE = """\
 version: 1
 subjects: {net: {model: ./net.onnx, task: classification, dataset: {images: a, labels: b.csv}}}
-operators: {identity: [], quantized: [static_ptq: {calibration_samples: 8}]}
+operators: {identity: [], quantized: [static_ptq: {calibration_samples: 8}], halves: [partition]}
 tiers: {mobile: {cpus: 0.5, memory: 512m, provider: cpu}, edge: {cpus: 1, memory: 1g, provider: [cuda, cpu]}}
 links: {mobile-edge: {bandwidth: 200mbit, delay: 5ms}}
-strategies: [{operators: [identity, quantized], placements: [mobile, edge, mobile-edge]}]
+strategies:
+- {operators: [identity, quantized], placements: [mobile, edge]}
+- {operators: [halves], placements: [mobile-edge]}
 experiment: {inputs: 10, rounds: 2}
 slos: {fast: {latency: {p90: 100ms}, accuracy: {max_drop: 1.0}}}
 """

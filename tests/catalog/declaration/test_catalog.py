@@ -15,7 +15,7 @@ subjects:
 operators:
   identity: []
   quantized: [static_ptq]
-  shorter: [static_ptq, {early_exit: {blocks: 2}}]
+  shorter: [static_ptq, {early_exit: {blocks: 2}}, partition]
 tiers:
   mobile: {cpus: 0.5, memory: 512m, provider: cpu}
   edge: {cpus: 1, memory: 1g}
@@ -61,6 +61,7 @@ def test_spellings_become_si_units() -> None:
     assert catalog.operators["shorter"] == (
         PassSpec.model_validate("static_ptq"),
         PassSpec.model_validate({"early_exit": {"blocks": 2}}),
+        PassSpec.model_validate("partition"),
     )
     assert catalog.experiment.repetitions == 1
     assert catalog.slos["fast"].latency_s == {90.0: 0.1, 99.9: 1.0}
@@ -79,7 +80,7 @@ def test_strategies_expand_in_declared_order_with_their_routes() -> None:
     assert (at_cloud.route, at_cloud.links) == (("mobile", "edge", "cloud"), ("mobile-edge", "edge-cloud"))
     assert split.placement.tiers == ("edge", "cloud")
     assert (split.route, split.links) == (at_cloud.route, at_cloud.links)
-    assert [step.name for step in split.passes] == ["static_ptq", "early_exit"]
+    assert [step.name for step in split.passes] == ["static_ptq", "early_exit", "partition"]
     assert len(set(strategies)) == len(strategies)
 
 
@@ -141,9 +142,14 @@ WRONG = [
     ("[edge-cloud]", "[edge-clud]", "edge-clud", "did you mean 'edge-cloud'?"),
     ("[edge-cloud]", "[cloud-edge]", "cloud-edge", "no route from tier 'cloud' to tier 'edge' over the declared links"),
     ("[edge-cloud]", "[edge-edge]", "edge-edge", "names a tier twice"),
-    ("[edge-cloud]", "[cloud, cloud]", "cloud]", "duplicated strategy: 'shorter' on 'cloud'"),
+    ("[mobile, cloud]", "[mobile, mobile]", "mobile]", "duplicated strategy: 'identity' on 'mobile'"),
     ("[identity, quantized]", "[identity, identity]", "identity]", "duplicated strategy"),
     ("[shorter], placements: [edge-", "[identity], placements: [", "cloud]", "already declared on line 17"),
+    ("[edge-cloud]", "[edge]", "edge]", "operator 'shorter' makes 2 parts and placement 'edge' has 1 tier; each part"),
+    ("[edge-cloud]", "[edge]", "edge]", "name placements of 2 tiers (such as mobile-edge), in a separate entry"),
+    ("[edge-cloud]", "[edge-cloud, mobile-edge-cloud]", "mobile-edge-cloud", "makes 2 parts and placement "),
+    ("[mobile, cloud]", "[mobile, edge-cloud]", "edge-cloud", "'identity' makes 1 part and placement 'edge-cloud' has"),
+    ("[mobile, cloud]", "[mobile, edge-cloud]", "edge-cloud", "name single tiers (mobile, edge, cloud), in a separate"),
     ("  edge-cloud: {", "  edge-clod: {", "edge-clod", "does not join two declared tiers (mobile, edge, cloud)"),
     ("  edge-cloud: {", "  edge-clod: {", "edge-clod", "did you mean 'edge-cloud'?"),
     ("  edge-cloud: {", "  edge-edge: {", "edge-edge", "joins a tier with itself"),
@@ -161,6 +167,20 @@ def test_every_error_names_its_place_what_is_allowed_and_the_nearest_spelling(
     column = text.splitlines()[line - 1].index(at) + 1
     assert (error.line, error.column) == (line, column)
     assert str(error).startswith(f"strategies.yaml:{line}:{column}: ")
+
+
+def test_a_pass_of_another_version_is_not_compared_with_tiers() -> None:
+    """How many parts it makes is not known here; the runner refuses the pass by its name."""
+    catalog = parse_catalog(WHOLE.replace("[static_ptq]", "[of_another_version]").replace("[mobile, cloud]", "[edge]"))
+    assert "net/quantized@edge" in {strategy.name for strategy in catalog.strategies()}
+    parse_catalog(WHOLE.replace("early_exit: {blocks: 2}", "of_another_version: {}"))
+
+
+def test_more_parts_than_declared_tiers_say_so() -> None:
+    twice = "[partition, partition, static_ptq]"
+    error, _ = refused("[static_ptq, {early_exit: {blocks: 2}}, partition]", twice)
+    assert "makes 4 parts and placement 'edge-cloud' has 2 tiers" in str(error)
+    assert "4 tiers are needed and 3 declared" in str(error)
 
 
 def test_a_reversed_link_leaves_no_route_and_says_what_to_declare() -> None:
