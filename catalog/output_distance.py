@@ -84,7 +84,7 @@ def output_distance(details: Mapping[str, Any]) -> OutputDistance | None:
     >>> output_distance({}) is None
     True
     """
-    stored = details.get(DETAIL)
+    stored: Any = details.get(DETAIL)
     try:
         agreement = stored["agreement"]
         fields = {**stored, "agreement": None if agreement is None else Agreement(**agreement)}
