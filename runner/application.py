@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from catalog.declaration import Catalog, PassSpec
 from catalog.keys import artifact_key
-from runner.artifacts import Artifact, ArtifactStore, file_sha256
+from catalog.output_distance import DETAIL
+from runner.artifacts import NOT_VERIFIED, Artifact, ArtifactStore, file_sha256
 from runner.calibration import Calibration
 from runner.errors import OperatorError
 from runner.host import versions
@@ -153,6 +154,7 @@ def _manifest(
         "size_bytes": artifact.size_bytes,
         "did": artifact.details.get("passes", []),
         "proof": artifact.details.get("proof", {}),
+        **{name: artifact.details[name] for name in (DETAIL, NOT_VERIFIED) if name in artifact.details},
         "tools": versions(),
     }
 

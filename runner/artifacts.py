@@ -17,13 +17,20 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from runner.errors import OperatorError
+from catalog.output_distance import DETAIL
+from runner.distance import measure_distance
+from runner.errors import OperatorError, SubjectError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
+from runner.model_runs import PROOF_INPUTS, TRIAL_INPUTS, NotRunnable, Signature, Trial, run_chain, try_model
 from runner.operators import Context, Pass, Refusal
-from runner.proof import PROOF_INPUTS, Signature, check, check_chain, prove_equal
+from runner.proof import check, check_chain, prove_equal
 from runner.workdir import scratch, settle
+from tierserver.errors import TierError
 
-_MANIFEST_VERSION = 2
+_MANIFEST_VERSION = 3
+# Under this name the details say why nothing was run.
+NOT_VERIFIED = "not_verified"
+Calibrate = Callable[[int], Sequence[NDArray[np.generic]]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class ArtifactFile:
 class Artifact:
     """A complete artifact on disk, or the reason why there can be none.
 
-    `details` are what JSON holds: `passes`, what each pass says it did, and `proof`, what was shown of the result.
+    `details` are what JSON holds: `passes`, what each pass says it did, `proof`, what was shown of the result, and
+    the `OutputDistance` to the model's outputs, absent where the model runs on no input that could be made up.
     """
 
     key: str
@@ -109,7 +117,7 @@ class ArtifactStore:
         *,
         model: Path,
         passes: Sequence[Pass],
-        calibration: Callable[[int], Sequence[NDArray[np.generic]]],
+        calibration: Calibrate,
     ) -> Artifact:
         """Run the passes over the model and verify what they made; raises OperatorError where one fails."""
         with scratch(self._root) as directory:
@@ -120,8 +128,10 @@ class ArtifactStore:
             details: Mapping[str, Any] = {}
             try:
                 signature = check(model)
+                trial = _tried(model, calibration)
                 made = _apply(model, passes, calibration, directory, self._root.parent / "envs")
-                details = _as_stored({"passes": made.details, "proof": _prove(signature, made, calibration)})
+                proof = _prove(signature, made, calibration)
+                details = _as_stored({"passes": made.details, "proof": proof, **_run_beside(trial, made)})
                 files = _collect(made.parts, target)
             except Refusal as refusal:
                 reason = str(refusal)
@@ -151,7 +161,7 @@ class _Made:
 def _apply(
     model: Path,
     passes: Sequence[Pass],
-    calibration: Callable[[int], Sequence[NDArray[np.generic]]],
+    calibration: Calibrate,
     directory: Path,
     environments: Path,
 ) -> _Made:
@@ -170,15 +180,42 @@ def _apply(
     return _Made(parts, tuple(details), uncut)
 
 
-def _prove(
-    model: Signature, made: _Made, calibration: Callable[[int], Sequence[NDArray[np.generic]]]
-) -> Mapping[str, Any]:
+def _tried(model: Path, calibration: Calibrate) -> Trial:
+    """Run the model itself, before anything is made of it."""
+    try:
+        return try_model(model, _up_to(TRIAL_INPUTS, calibration))
+    except NotRunnable as error:
+        raise Refusal(f"the model does not run on the inputs it is to be measured with: {error}") from error
+
+
+def _up_to(count: int, calibration: Calibrate) -> Sequence[NDArray[np.generic]]:
+    """Return as many inputs as there are: a dataset refuses to give more than it has."""
+    while count:
+        try:
+            return calibration(count)
+        except (SubjectError, TierError):
+            count //= 2
+    return ()
+
+
+def _prove(model: Signature, made: _Made, calibration: Calibrate) -> Mapping[str, Any]:
     """Check the parts; for several, compare them with the model they were cut from."""
     check_chain(model, [check(part) for part in made.parts])
     proof: dict[str, Any] = {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
     if len(made.parts) > 1:
-        proof["composition"] = prove_equal(made.uncut, made.parts, calibration(PROOF_INPUTS))
+        proof["composition"] = prove_equal(made.uncut, made.parts, _up_to(PROOF_INPUTS, calibration))
     return proof
+
+
+def _run_beside(trial: Trial, made: _Made) -> Mapping[str, Any]:
+    """Run what was made on the inputs the model ran on; refused where it fails, else the distance of its outputs."""
+    if not trial.feeds:
+        return {NOT_VERIFIED: f"the model runs on no input that could be made up ({trial.obstacle})"}
+    try:
+        outputs = run_chain(made.parts, trial.feeds) if made.details else trial.outputs
+    except NotRunnable as error:
+        raise Refusal(f"what was made of the model fails where the model runs: {error}") from error
+    return {DETAIL: measure_distance(trial, outputs).as_details()}
 
 
 def _collect(parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from catalog.clock import utc_now
 from catalog.declaration import Catalog
 from catalog.evidence import Database, store
+from catalog.output_distance import output_distance
 from runner import records
-from runner.artifacts import Artifact
+from runner.artifacts import NOT_VERIFIED, Artifact
 from runner.errors import EngineUnavailableError, LaunchError, OperatorError, TierCallError
 from runner.experiment import evaluate, measure
 from runner.launchers import Launcher
@@ -187,7 +188,7 @@ class Filler:
             self._fail(f"{wanted.subject}/{wanted.operator}: {error}")
             return None
         self.outcome.inapplicable += built.inapplicable
-        self.watcher.end(f"inapplicable: {built.reason}" if built.inapplicable else "ok")
+        self.watcher.end(_ending(built))
         return built
 
     def _store_artifact(self, wanted: _Wanted, artifact: Artifact | None, reason: str | None) -> None:
@@ -275,6 +276,16 @@ class Filler:
     def _fail(self, message: str) -> None:
         self.outcome.failures.append(message)
         self.watcher.end(f"failed: {message}")
+
+
+def _ending(built: Artifact) -> str:
+    """Return how a build ended: `ok`, or what there is to say of it."""
+    distance = output_distance(built.details)
+    if built.inapplicable:
+        return f"inapplicable: {built.reason}"
+    if NOT_VERIFIED in built.details:
+        return f"not verified: {built.details[NOT_VERIFIED]}"
+    return f"warning: {distance.warning}" if distance is not None and distance.warning else "ok"
 
 
 def _stop_without_engine(error: Exception) -> None:

@@ -51,7 +51,9 @@ class Progress:
         self._bar.update(self._task, completed=self._base_s + self._estimate_s * min(fraction, 1.0))
 
     def end(self, outcome: str) -> None:
-        if outcome == "ok" or outcome.startswith(("failed", "INVALID", "DOUBTFUL", "inapplicable")):
+        if outcome == "ok" or outcome.startswith(
+            ("failed", "INVALID", "DOUBTFUL", "inapplicable", "warning", "not verified")
+        ):
             self._base_s += self._estimate_s
             self._estimate_s = 0.0
             self._bar.update(self._task, completed=self._base_s)

@@ -5,8 +5,7 @@ bit by bit with the model they were cut from: only then may they inherit its acc
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,58 +14,19 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from runner.errors import OperatorError
-
-PROOF_INPUTS = 4
-_SEED = 20
-# For a free dimension of a random input: an image side that survives five halvings.
-_FREE_SIZE = 128
-_DTYPES: Mapping[str, type[np.generic]] = {
-    "tensor(bool)": np.bool_,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(float16)": np.float16,
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-}
-_ENGINE_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    *(each for each in vars(engine_state).values() if isinstance(each, type) and issubclass(each, Exception)),
-)
-Feeds = Mapping[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True)
-class Value:
-    """An input or output of a model as ONNX Runtime declares it: free dimensions are names or None."""
-
-    name: str
-    type: str
-    shape: tuple[int | str | None, ...]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a model takes and gives."""
-
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
+from runner.model_runs import PROOF_INPUTS, Outputs, Signature, Value, brief, open_session, run, signature_of, try_model
 
 
 def check(path: Path) -> Signature:
     """ONNX checker, then a load in the real engine; raises OperatorError in one line."""
     try:
         onnx.checker.check_model(str(path), full_check=True)
-        session = _session(path)
+        session = open_session(path)
     except Exception as error:
-        raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {_brief(error)}") from error
-    return Signature(*(tuple(map(_value, values)) for values in (session.get_inputs(), session.get_outputs())))
+        raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {brief(error)}") from error
+    return signature_of(session)
 
 
 def check_chain(model: Signature, parts: Sequence[Signature]) -> None:
@@ -99,33 +59,27 @@ def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[NDArray[np.
         `crossing_bytes` (largest of the inputs), `inputs` and `source` (`calibration` or `random`), `optimization`,
         `onnxruntime`, `warnings`.
     """
-    signature = _signature(_session(whole))
-    feeds: list[Feeds] = []
-    if len(signature.inputs) == 1:
-        feeds += [{signature.inputs[0].name: array} for array in inputs]
+    trial = try_model(whole, inputs[:PROOF_INPUTS])
     proof: dict[str, Any] = {
-        "source": "calibration" if feeds else "random",
+        "source": trial.source,
+        "inputs": len(trial.feeds),
         "optimization": "ORT_ENABLE_ALL",
         "onnxruntime": onnxruntime.__version__,
         "warnings": [],
     }
-    try:
-        feeds = feeds or _random_feeds(signature)
-        expected = _run(whole, feeds)
-    except OperatorError as error:
-        proof |= {"bit_identical": None, "inputs": 0}
-        proof["warnings"].append(f"not compared: the model runs on no input that could be made up ({_brief(error)})")
-        return proof
+    if not trial.feeds:
+        proof["warnings"].append(f"not compared: the model runs on no input that could be made up ({trial.obstacle})")
+        return proof | {"bit_identical": None}
     crossing = 0
-    results: Sequence[Feeds] = feeds
+    results: Sequence[Outputs] = trial.feeds
     for part in parts:
-        results = _run(part, results)
+        results = run(part, results)
         if part != parts[-1]:
-            crossing = max(crossing, *(sum(array.nbytes for array in each.values()) for each in results))
-    return proof | {"inputs": len(feeds), "crossing_bytes": crossing} | _compare(expected, results, proof["warnings"])
+            crossing = max(crossing, *(sum(array.nbytes for array in feed.values()) for feed in results))
+    return proof | {"crossing_bytes": crossing} | _compare(trial.outputs, results, proof["warnings"])
 
 
-def _compare(expected: Sequence[Feeds], got: Sequence[Feeds], warnings: list[str]) -> dict[str, Any]:
+def _compare(expected: Sequence[Outputs], got: Sequence[Outputs], warnings: list[str]) -> dict[str, Any]:
     identical, largest = True, 0.0
     for one, other in zip(expected, got, strict=True):
         for name, array in one.items():
@@ -149,32 +103,6 @@ def _relative_difference(one: NDArray[np.generic], other: NDArray[np.generic]) -
     return difference if math.isfinite(difference) else math.inf
 
 
-def _run(path: Path, feeds: Sequence[Feeds]) -> list[Feeds]:
-    """Outputs by name for each set of inputs; the session is gone afterwards, for models fill the memory."""
-    try:
-        session = _session(path)
-        names = [value.name for value in session.get_outputs()]
-        return [dict(zip(names, session.run(names, dict(each)), strict=True)) for each in feeds]
-    except _ENGINE_ERRORS as error:
-        raise OperatorError(f"{path.name} cannot be run: {_brief(error)}") from error
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    """A session as the tiers make it (`tierserver.engine`): everything optimised."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _signature(session: onnxruntime.InferenceSession) -> Signature:
-    return Signature(*(tuple(map(_value, values)) for values in (session.get_inputs(), session.get_outputs())))
-
-
-def _value(value: onnxruntime.NodeArg) -> Value:
-    return Value(value.name, value.type, tuple(value.shape))
-
-
 def _check_same(what: str, expected: Sequence[Value], got: Sequence[Value]) -> None:
     """Names and types always, shapes where the model declares them."""
     same = len(expected) == len(got) and all(
@@ -186,27 +114,3 @@ def _check_same(what: str, expected: Sequence[Value], got: Sequence[Value]) -> N
     if not same:
         before, after = (", ".join(f"{v.name}: {v.type} {list(v.shape)}" for v in side) for side in (expected, got))
         raise OperatorError(f"the operator changed the model's {what} from {before} to {after}")
-
-
-def _random_feeds(signature: Signature) -> list[Feeds]:
-    """Seeded inputs of the declared shapes: normal floats, small integers."""
-    random = np.random.default_rng(_SEED)
-    feeds: list[Feeds] = []
-    for _ in range(PROOF_INPUTS):
-        each: dict[str, NDArray[np.generic]] = {}
-        for value in signature.inputs:
-            if value.type not in _DTYPES:
-                raise OperatorError(f"input {value.name!r} is a {value.type}")
-            shape = [
-                size if isinstance(size, int) else 1 if axis == 0 else _FREE_SIZE
-                for axis, size in enumerate(value.shape)
-            ]
-            dtype = np.dtype(_DTYPES[value.type])
-            array = random.normal(size=shape) if dtype.kind == "f" else random.integers(0, 2, size=shape)
-            each[value.name] = array.astype(dtype)
-        feeds.append(each)
-    return feeds
-
-
-def _brief(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

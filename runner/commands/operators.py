@@ -13,13 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
+from catalog.output_distance import OutputDistance, output_distance
 from runner.application import apply_operator, parse_pipeline
-from runner.artifacts import ArtifactStore
+from runner.artifacts import NOT_VERIFIED, ArtifactStore
 from runner.calibration import Calibration, read_calibration
 from runner.errors import OperatorError, SubjectError
 from runner.graph import Analysis, analyse
+from runner.model_runs import TRIAL_INPUTS
 from runner.operators.prospects import Prospects, look_ahead
-from runner.proof import PROOF_INPUTS
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
 from runner.reports.units import size
@@ -112,6 +113,9 @@ def apply(
     for did in manifest["did"]:
         for warning in did.get("warnings", ()):
             err.print(f"[yellow]{did['pass']}:[/] {escape(warning)}")
+    distance = output_distance(manifest)
+    if distance is not None and distance.warning:
+        err.print(f"[yellow]{escape(pipeline.name)}:[/] {escape(distance.warning)}")
     if as_json:
         print(json.dumps(manifest, indent=2))
         return
@@ -126,13 +130,13 @@ class _Model:
     subject: Subject | None = None
 
     def calibration(self, given: Path | None, samples: int) -> Calibration:
-        """What was given, or the embedded subject's own; four inputs where only the proof wants some."""
+        """Return what was given, or the embedded subject's own: at least those that the proof wants."""
         if given is not None:
             return read_calibration(given, self.path)
         if self.subject is None:
             return Calibration()
         settings = Preprocess.from_json(self.subject.preprocess)
-        images = self.subject.dataset.calibration(max(samples, PROOF_INPUTS))
+        images = self.subject.dataset.calibration(max(samples, TRIAL_INPUTS))
         return Calibration([preprocess(image, settings) for image in images], str(self.subject.name))
 
 
@@ -187,20 +191,29 @@ def _analysis_json(analysis: Analysis, prospects: Prospects) -> dict[str, Any]:
 
 def _files_table(manifest: Mapping[str, Any], output: Path) -> Table:
     whole = manifest["model"]["size_bytes"]
-    title = f"{output}: {size(manifest['size_bytes'])} of {size(whole)}; {_proof(manifest['proof'])}"
+    title = f"{output}: {size(manifest['size_bytes'])} of {size(whole)}; {_shown(manifest)}"
     table = Table("part", "file", "size", "sha256", title=escape(title), title_justify="left", pad_edge=False)
     for file in manifest["files"]:
         table.add_row(file["part"], file["file"], size(file["size_bytes"]), file["sha256"])
     return table
 
 
-def _proof(proof: Mapping[str, Any]) -> str:
-    """What was shown, in one phrase."""
-    shown = "valid, loads, same signature"
-    composition = proof.get("composition")
-    if composition is None:
-        return shown
-    kind = {True: "bit-identical to the whole", False: "NOT bit-identical to the whole", None: "not compared"}
-    return (
-        f"{shown}; parts {kind[composition['bit_identical']]} ({composition['inputs']} {composition['source']} inputs)"
-    )
+def _shown(manifest: Mapping[str, Any]) -> str:
+    """Return what was shown of the files, in one phrase."""
+    composition, distance = manifest["proof"].get("composition"), output_distance(manifest)
+    if NOT_VERIFIED in manifest:
+        return f"not verified: {manifest[NOT_VERIFIED]}"
+    shown = ["valid, loads, same signature"]
+    if composition is not None:
+        kind = "bit-identical to the whole" if composition["bit_identical"] else "NOT bit-identical to the whole"
+        shown.append(f"parts {kind} on these inputs ({composition['inputs']}, {composition['source']})")
+    if distance is not None:
+        shown.append(_difference(distance))
+    return "; ".join(shown)
+
+
+def _difference(distance: OutputDistance) -> str:
+    """Return how far the outputs are from the model's."""
+    if distance.relative_error is None:
+        return f"{distance.warning}"
+    return f"outputs differ from the model's by {distance.relative_error:.2%} ({distance.basis})"

@@ -1,0 +1,190 @@
+"""Runs of model files in ONNX Runtime, at the optimisation level the tiers use, on real inputs or made-up ones."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
+
+from runner.errors import OperatorError
+
+TRIAL_INPUTS = 32
+PROOF_INPUTS = 4
+_TRIAL_TIME_S = 10.0
+_TRIAL_BYTES = 2**28
+_SEED = 20
+# For free dimensions of random inputs. First an image side that survives five halvings, then other usual ones: a model
+# may declare a side free and take one size alone.
+_FREE_SIZES = (128, 224, 64, 32, 256, 28, 16, 8, 4, 2, 1)
+_DTYPES: Mapping[str, type[np.generic]] = {
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
+_ENGINE_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    *(kind for kind in vars(engine_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+Array = NDArray[np.generic]
+Feeds = Mapping[str, Array]
+# Mostly arrays by name; a model may also give sequences and maps.
+Outputs = Mapping[str, Any]
+
+
+class NotRunnable(OperatorError):
+    """ONNX Runtime does not run a model on these inputs."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a model as ONNX Runtime declares it: free dimensions are names or None."""
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Inputs that a model ran on, and what it gave.
+
+    Attributes
+    ----------
+    source
+        `calibration` (inputs of the subject's dataset) or `random` (seeded inputs of the declared shapes).
+    obstacle
+        Why there are no inputs: the model runs on none that could be made up.
+    """
+
+    feeds: tuple[Feeds, ...]
+    outputs: tuple[Outputs, ...]
+    source: str
+    obstacle: str | None = None
+
+
+def try_model(model: Path, inputs: Sequence[Array]) -> Trial:
+    """Run a model on its own inputs, or on random ones where there are none or it has several inputs.
+
+    Stops early, but not before four inputs, when runs take long or outputs fill the memory.
+
+    Raises
+    ------
+    NotRunnable
+        When the model fails on one of its own inputs.
+    """
+    session = open_session(model)
+    signature = signature_of(session)
+    if inputs and len(signature.inputs) == 1:
+        feeds: list[Feeds] = [{signature.inputs[0].name: array} for array in inputs]
+        return _bounded(session, model, feeds, "calibration")
+    obstacle = "it takes no input"
+    for size in _sizes_to_try(signature):
+        try:
+            return _bounded(session, model, list(_random_feeds(signature, size)), "random")
+        except OperatorError as error:
+            obstacle = str(error)
+    return Trial((), (), "random", obstacle)
+
+
+def run_chain(parts: Sequence[Path], feeds: Sequence[Feeds]) -> list[Outputs]:
+    """Return what the last part gives for each input, every part taking what the one before it gives."""
+    results: Sequence[Outputs] = feeds
+    for part in parts:
+        results = run(part, results)
+    return list(results)
+
+
+def run(path: Path, feeds: Sequence[Feeds]) -> list[Outputs]:
+    """Return outputs by name for each input; the session is gone afterwards, for models fill the memory."""
+    try:
+        session = open_session(path)
+    except _ENGINE_ERRORS as error:
+        raise NotRunnable(f"{path.name} cannot be loaded: {brief(error)}") from error
+    return [_run_once(session, path, feed) for feed in feeds]
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Open a session as the tiers do (`tierserver.engine`): everything optimised."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def signature_of(session: onnxruntime.InferenceSession) -> Signature:
+    """Return what a session takes and gives."""
+    return Signature(*(tuple(map(_value, values)) for values in (session.get_inputs(), session.get_outputs())))
+
+
+def brief(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _bounded(session: onnxruntime.InferenceSession, path: Path, feeds: Sequence[Feeds], source: str) -> Trial:
+    """Run the inputs until there are enough for the time or the memory they take."""
+    outputs: list[Outputs] = []
+    kept_bytes, started = 0, time.monotonic()
+    for feed in feeds:
+        full = kept_bytes > _TRIAL_BYTES or time.monotonic() - started > _TRIAL_TIME_S
+        if full and len(outputs) >= PROOF_INPUTS:
+            break
+        outputs.append(_run_once(session, path, feed))
+        kept_bytes += sum(array.nbytes for array in outputs[-1].values() if isinstance(array, np.ndarray))
+    return Trial(tuple(feeds[: len(outputs)]), tuple(outputs), source)
+
+
+def _run_once(session: onnxruntime.InferenceSession, path: Path, feed: Feeds) -> Outputs:
+    names = [value.name for value in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(feed)), strict=True))
+    except _ENGINE_ERRORS as error:
+        raise NotRunnable(f"{path.name} cannot be run: {brief(error)}") from error
+
+
+def _sizes_to_try(signature: Signature) -> Sequence[int]:
+    """Return sizes for the free dimensions; one where there are none, for it would not matter."""
+    free = any(not isinstance(size, int) for value in signature.inputs for size in value.shape[1:])
+    return _FREE_SIZES if free else _FREE_SIZES[:1]
+
+
+def _random_feeds(signature: Signature, free_size: int) -> Iterator[Feeds]:
+    """Yield seeded inputs of the declared shapes: normal floats, small integers."""
+    random = np.random.default_rng(_SEED)
+    for _ in range(PROOF_INPUTS):
+        feed: dict[str, Array] = {}
+        for value in signature.inputs:
+            if value.type not in _DTYPES:
+                raise OperatorError(f"input {value.name!r} is a {value.type}")
+            shape = [
+                size if isinstance(size, int) else 1 if axis == 0 else free_size
+                for axis, size in enumerate(value.shape)
+            ]
+            dtype = np.dtype(_DTYPES[value.type])
+            array = random.normal(size=shape) if dtype.kind == "f" else random.integers(0, 2, size=shape)
+            feed[value.name] = array.astype(dtype)
+        yield feed
+
+
+def _value(value: onnxruntime.NodeArg) -> Value:
+    return Value(value.name, value.type, tuple(value.shape))
