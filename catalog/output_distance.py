@@ -54,11 +54,25 @@ class OutputDistance:
     @property
     def warning(self) -> str | None:
         """Return what a user must know before deploying the artifact; None where the distance is small."""
+        return self.in_words if self.is_large else None
+
+    @property
+    def is_large(self) -> bool:
+        """Return whether the outputs are other outputs than identity's."""
+        return not self.finite or self.relative_error is None or self.relative_error > LARGE_RELATIVE_ERROR
+
+    @property
+    def in_words(self) -> str:
+        """Return the figure with what it rests on, as a clause."""
+        return f"{self._figure} ({self.basis})"
+
+    @property
+    def _figure(self) -> str:
         if not self.finite or self.relative_error is None:
-            return f"outputs are not finite where identity's are ({self.basis})"
-        if self.relative_error > LARGE_RELATIVE_ERROR:
-            return f"outputs differ from identity's by {self.relative_error:.0%} ({self.basis})"
-        return None
+            return "outputs are not finite where identity's are"
+        if self.relative_error == 0:
+            return "outputs equal identity's"
+        return f"outputs differ from identity's by {percentage(self.relative_error)}"
 
     @property
     def basis(self) -> str:
@@ -89,6 +103,41 @@ def output_distance(details: Mapping[str, Any]) -> OutputDistance | None:
         agreement = stored["agreement"]
         fields = {**stored, "agreement": None if agreement is None else Agreement(**agreement)}
         distance = OutputDistance(**fields)
-        return distance if math.isfinite(distance.relative_error or 0.0) else None
     except (TypeError, KeyError):
         return None
+    return distance if _sound(distance) else None
+
+
+def percentage(share: float) -> str:
+    """Return a share in percent: whole ones from ten on, two figures below.
+
+    Examples
+    --------
+    >>> percentage(0.8), percentage(0.0213), percentage(3e-7)
+    ('80%', '2.1%', '3e-05%')
+    """
+    return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:.2g}%"
+
+
+def _sound(distance: OutputDistance) -> bool:
+    """Return whether every figure is a number in its range; the database may have been written by anybody."""
+    agreement, error, cosine = distance.agreement, distance.relative_error, distance.cosine
+    counted = agreement is None or (
+        _number(agreement.agreeing, 0, agreement.items)
+        and _number(agreement.items, 1, math.inf)
+        and _number(agreement.low, 0, 1)
+        and _number(agreement.high, 0, 1)
+    )
+    return (
+        counted
+        and _number(distance.inputs, 0, math.inf)
+        and isinstance(distance.source, str)
+        and isinstance(distance.finite, bool)
+        and (error is None or (_number(error, 0, math.inf) and math.isfinite(error)))
+        and (cosine is None or _number(cosine, -1.000001, 1.000001))
+    )
+
+
+def _number(value: object, low: float, high: object) -> bool:
+    """Return whether a value is a number, and within the limits where the upper one is a number too."""
+    return isinstance(value, int | float) and isinstance(high, int | float) and low <= value <= high

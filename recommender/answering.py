@@ -9,6 +9,7 @@ from recommender.age import age_out, today
 from recommender.cautions import cautions
 from recommender.constraint_words import reasons, relaxation_words
 from recommender.evidence import EnvironmentFilter, Evidence, Known
+from recommender.quality import quality_note
 from recommender.question import constraints_out, resolve_budgets, resolve_constraints
 from recommender.ranking import (
     Answer,
@@ -94,6 +95,7 @@ class _Parts:
             **self._fields(best),
             joint_confidence=best.feasibility.joint_confidence if best.feasibility else 1.0,
             why=wording.why(self._answer),
+            quality=quality_note(self._answer),
         )
 
     def alternatives(self) -> Iterator[AlternativeOut]:

@@ -142,6 +142,8 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
         model_bytes=_model_bytes(row),
         cpu_s={tier: it.cpu_s for tier, it in row.tier_use.items() if it.cpu_s is not None},
         client=_client(row),
+        changed=row.changes_outputs,
+        distance=row.output_distance,
     )
 
 

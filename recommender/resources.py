@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from recommender.schemas import (
+    DistanceOut,
     EnvironmentOut,
     LatencyBudgetOut,
     Problem,
@@ -46,6 +47,7 @@ class StandingOut(Resource):
     metric: str | None
     accuracy_pct: float | None
     drop_pp: float | None
+    distance: DistanceOut | None = None
     size_bytes: int | None
     sent_bytes: float | None
     rounds: int

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from recommender.evidence import Evidence, Known, SubjectEvidence
 from recommender.ranking import estimate
 from recommender.schemas import EnvironmentOut, StrategyRow, SubjectRow
-from recommender.strategy_out import accuracy_of, latency_out
+from recommender.strategy_out import accuracy_of, distance_of, latency_out
 
 DEFAULT_PERCENTILE = 90.0
 
@@ -23,6 +23,7 @@ def strategy_rows(part: SubjectEvidence) -> Iterator[StrategyRow]:
             reason=known.reason,
             latency=latency_out(found) if found else None,
             accuracy=accuracy_of(found.candidate) if found else None,
+            distance=distance_of(found.candidate) if found else None,
             size_bytes=found.candidate.size_bytes if found else None,
             sent_bytes=found.candidate.sent_bytes if found else None,
         )

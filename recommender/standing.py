@@ -8,7 +8,7 @@ from recommender.ranking import Estimate, estimate, pareto_front
 from recommender.resources import CoverageRow, SloOut, StandingOut, StandingsResponse
 from recommender.rows import environment_out
 from recommender.schemas import LatencyBudgetOut
-from recommender.strategy_out import SEPARATOR, strategy_id
+from recommender.strategy_out import SEPARATOR, distance_of, strategy_id
 
 
 def find(evidence: Evidence, identity: str, environment: str | None = None) -> tuple[SubjectEvidence, Known]:
@@ -89,6 +89,7 @@ def _standing(subject: str, each: Estimate, rank: int, pareto: bool) -> Standing
         metric=accuracy.metric if accuracy else None,
         accuracy_pct=accuracy.accuracy_pct if accuracy else None,
         drop_pp=accuracy.drop_pp if accuracy else None,
+        distance=distance_of(candidate),
         size_bytes=candidate.size_bytes,
         sent_bytes=candidate.sent_bytes,
         rounds=candidate.rounds,

@@ -9,7 +9,7 @@ from recommender.evidence import Known
 from recommender.predicted import source_out
 from recommender.ranking import Accuracy, Candidate, Estimate
 from recommender.ranking.candidates import remembered
-from recommender.schemas import AccuracyOut, LatencyOut, ResourcesOut
+from recommender.schemas import AccuracyOut, AgreementOut, DistanceOut, LatencyOut, ResourcesOut
 
 _TAIL = 0.025
 SEPARATOR = ":"
@@ -23,6 +23,7 @@ class StrategyFields(TypedDict):
     placement: str
     latency: LatencyOut
     accuracy: AccuracyOut | None
+    distance: DistanceOut | None
     size_bytes: int | None
     sent_bytes: float | None
     resources: ResourcesOut
@@ -47,6 +48,7 @@ def strategy_fields(subject: str, known: Known, each: Estimate, *, pareto: bool)
         "placement": candidate.placement,
         "latency": latency_out(each),
         "accuracy": accuracy_of(candidate),
+        "distance": distance_of(candidate),
         "size_bytes": candidate.size_bytes,
         "sent_bytes": candidate.sent_bytes,
         "resources": remembered(candidate, "resources out", lambda: _resources(candidate)),
@@ -83,6 +85,25 @@ def accuracy_of(candidate: Candidate) -> AccuracyOut | None:
     """A candidate's accuracy with its 95 % intervals."""
     it = candidate.accuracy
     return None if it is None else remembered(candidate, "accuracy out", lambda: _accuracy(it))
+
+
+def distance_of(candidate: Candidate) -> DistanceOut | None:
+    """Return how far a candidate's outputs are from identity's; None for identity, and where it was not measured."""
+    distance = candidate.distance
+    if distance is None or not candidate.changed:
+        return None
+    alike = distance.agreement
+    return DistanceOut(
+        inputs=distance.inputs,
+        source=distance.source,
+        relative_error=distance.relative_error,
+        cosine=distance.cosine,
+        finite=distance.finite,
+        agreement=None
+        if alike is None
+        else AgreementOut(agreeing=alike.agreeing, items=alike.items, low=alike.low, high=alike.high),
+        warning=distance.warning,
+    )
 
 
 def _accuracy(it: Accuracy) -> AccuracyOut:

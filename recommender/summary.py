@@ -2,6 +2,7 @@
 
 from recommender.constraint_words import relaxation_words
 from recommender.errors import FILL_COMMAND
+from recommender.quality import quality_note
 from recommender.ranking import Answer, Estimate
 from recommender.wording import CONDITIONS, bounded, join, lacks, strategy_name, to_do, why
 
@@ -13,9 +14,14 @@ def summary(answer: Answer) -> str:
         it = best.candidate
         return (
             f"Use {strategy_name(it)}: {why(answer)} This rests on {_many(it.rounds, 'round')} of "
-            f"{_many(it.inputs, 'input')} each, {CONDITIONS}{_promise(answer, best)}."
+            f"{_many(it.inputs, 'input')} each, {CONDITIONS}{_promise(answer, best)}{_quality(answer)}."
         )
     return f"{_nothing(answer)}. {_way_out(answer)}."
+
+
+def _quality(answer: Answer) -> str:
+    note = quality_note(answer)
+    return "" if note is None else f"; {note}"
 
 
 def _promise(answer: Answer, best: Estimate) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from catalog.statistics import BudgetCheck
+from recommender.quality import distance_words, passed_over
 from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided
 from recommender.ranking.answers import Unit
 
@@ -33,6 +34,9 @@ def why(answer: Answer) -> str:
     if best is None:
         raise ValueError("an answer without a recommendation has nothing to explain")
     claim = _claim(answer, best)
+    quicker = passed_over(answer)
+    if quicker is not None:
+        return f"{_instead_of(answer, quicker)}{prediction_note(best.candidate)}."
     if not answer.alternatives:
         return f"{claim}{prediction_note(best.candidate)}."
     following = answer.alternatives[0]
@@ -41,6 +45,19 @@ def why(answer: Answer) -> str:
     accuracy = _accuracy_against(following.accuracy_difference_pp, best.candidate)
     return (
         f"{claim}; {speed} the next best, {strategy_name(other.candidate)}{accuracy}{prediction_note(best.candidate)}."
+    )
+
+
+def _instead_of(answer: Answer, quicker: Estimate) -> str:
+    """The claim of one that was chosen although another is faster, whose answers may be anything."""
+    best = answer.recommendation
+    assert best is not None
+    name = percentile_name(best.percentile)
+    return (
+        f"chosen for answers that are known to be identity's, near them or judged ({name} "
+        f"{duration(best.percentile_s)}); faster is {strategy_name(quicker.candidate)} "
+        f"({duration(quicker.percentile_s)}), but nothing was measured of the quality of its answers: "
+        f"{distance_words(quicker.candidate.distance)}"
     )
 
 

@@ -32,7 +32,7 @@ from runner.launchers import Selection, select_launcher
 from runner.lock import FillLock
 from runner.plan import Plan, Session, make_plan
 from runner.progress import Progress
-from runner.reports import leaderboard_tables, with_analysis
+from runner.reports import leaderboard_tables, with_analysis, with_distances
 from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.reports.leaderboard import of_family, sparklines
 from runner.reports.links import links_table
@@ -368,6 +368,7 @@ def leaderboard(
     costs = chosen_costs(columns) if columns is not None else ()
     with _database(database).session() as session:
         rows = with_analysis(store.leaderboard(session, subject=subject), store.rankings(session))
+        rows = with_distances(rows, store.output_distances(session))
         if family is not None:
             rows = of_family(rows, store.family_members(session), family)
         plain = as_json or as_csv

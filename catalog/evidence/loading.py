@@ -168,6 +168,7 @@ class _Loaded:
             files=tuple(ArtifactFile(**each) for each in artifact.files) if artifact else (),
             tier_use=self._tier_use.get(row.latency_key, {}),
             verdicts=self._verdicts.get(row.latency_key, {}),
+            artifact_details=artifact.details if artifact and artifact.details else {},
         )
 
     def _shared_inputs(self) -> dict[tuple[str, int], tuple[str, ...]]:

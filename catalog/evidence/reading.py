@@ -8,7 +8,15 @@ from sqlalchemy import select, text
 from sqlmodel import Session
 
 from catalog.evidence.records import LastMeasurement
-from catalog.evidence.tables import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Artifact, Measurement
+from catalog.evidence.tables import (
+    ACCURACY_COUNTS,
+    MEASUREMENT_COUNTS,
+    Artifact,
+    Environment,
+    Measurement,
+    Strategy,
+)
+from catalog.output_distance import OutputDistance, output_distance
 
 
 def rounds_done(session: Session, latency_key: str) -> set[int]:
@@ -186,6 +194,19 @@ def rankings(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str
     """
     rows = _rows(session, "SELECT * FROM ranking WHERE percentile = 50")
     return {(row["subject"], row["environment"], row["operator"], row["placement"]): row for row in rows}
+
+
+def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], OutputDistance]:
+    """Return by subject, environment, operator and placement how far the outputs are from identity's, where known."""
+    query = (
+        select(_sql(Strategy.subject), _sql(Environment.key), _sql(Strategy.operator), _sql(Strategy.placement))
+        .add_columns(_sql(Artifact.details))
+        .join(Environment, _sql(Environment.id) == Strategy.environment_id)
+        .join(Artifact, _sql(Artifact.key) == Strategy.artifact_key)
+        .where(_sql(Strategy.declared))
+    )
+    distances = {tuple(name): output_distance(details or {}) for *name, details in session.execute(query)}
+    return {name: distance for name, distance in distances.items() if distance is not None}
 
 
 def family_members(session: Session) -> Mapping[str, frozenset[tuple[str, str, str]]]:

@@ -1,6 +1,6 @@
 """The evidence as arrays, per declared strategy: what ranking and statistics start from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from catalog.evidence.records import ArtifactFile
 from catalog.evidence.tier_use import TierUse
+from catalog.output_distance import OutputDistance, output_distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +140,8 @@ class StrategyEvidence:
         Of every tier of the route, relays included; empty where nothing was recorded.
     verdicts : mapping of verdict to int
         Completed rounds under the key, INVALID and repeated ones included.
+    artifact_details : mapping
+        What its passes say they did, what was shown of the files, how far their outputs are from identity's.
     """
 
     subject: str
@@ -170,6 +173,17 @@ class StrategyEvidence:
     files: tuple[ArtifactFile, ...]
     tier_use: Mapping[str, TierUse] = field(default_factory=dict)
     verdicts: Mapping[str, int] = field(default_factory=dict)
+    artifact_details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_distance(self) -> OutputDistance | None:
+        """Return how far its outputs are from identity's; None where that was not measured."""
+        return output_distance(self.artifact_details)
+
+    @property
+    def changes_outputs(self) -> bool:
+        """Return whether it may answer otherwise than identity: all but identity and cuts shown to be bit-identical."""
+        return changes_outputs(self.passes, self.artifact_details)
 
     @property
     def measured(self) -> bool:
@@ -200,3 +214,23 @@ class StrategyEvidence:
         if not self.rounds:
             return None
         return "DOUBTFUL" if any(each.verdict == "DOUBTFUL" for each in self.rounds) else "VALID"
+
+
+def changes_outputs(passes: Sequence[Mapping[str, Any]], details: Mapping[str, Any]) -> bool:
+    """Return whether an artifact may answer otherwise than the model it was made from.
+
+    Examples
+    --------
+    >>> cut = [{"name": "partition"}]
+    >>> changes_outputs([], {}), changes_outputs(cut, {}), changes_outputs([{"name": "static_ptq"}], {})
+    (False, True, True)
+    >>> changes_outputs(cut, {"proof": {"composition": {"bit_identical": True}}})
+    False
+    """
+    if not passes:
+        return False
+    if any(step.get("name") != "partition" for step in passes):
+        return True
+    proof = details.get("proof")
+    composition = proof.get("composition") if isinstance(proof, Mapping) else None
+    return not (isinstance(composition, Mapping) and composition.get("bit_identical") is True)

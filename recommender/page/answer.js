@@ -1,7 +1,7 @@
 // The answer in words and tables.
 
 import { html, list } from "/page/elements.js";
-import { bytes, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
+import { bytes, difference, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
 
 export function verdict(answer, relax) {
   const best = answer.recommendation;
@@ -10,7 +10,8 @@ export function verdict(answer, relax) {
       html("p", {}, answer.summary), ways(answer, relax));
   }
   return html("div", { class: best.latency.predicted ? "verdict foreseen" : "verdict" },
-    html("div", { class: "choice" }, strategyName(best), source(best.latency)), html("p", {}, sentence(best.why)), numbers(best, answer));
+    html("div", { class: "choice" }, strategyName(best), source(best.latency)), html("p", {}, sentence(best.why)),
+    best.quality ? html("p", { class: "quality" }, sentence(best.quality)) : null, numbers(best, answer));
 }
 
 export function details(answer, strategies) {
@@ -71,11 +72,15 @@ function numbers(best, answer) {
 
 function related(answer, relation) {
   return answer.alternatives.filter((each) => each.relation === relation).map((each) =>
-    `${strategyName(each)}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation${each.latency.predicted ? ", predicted" : ""}`);
+    `${strategyName(each)}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation${each.latency.predicted ? ", predicted" : ""}${farOutputs(each)}`);
 }
 
 function misses(found) {
-  return found.slice(0, 5).map((each) => `${strategyName(each)} ${(each.lacks ?? []).join("; ")}`);
+  return found.slice(0, 5).map((each) => `${strategyName(each)} ${(each.lacks ?? []).join("; ")}${farOutputs(each)}`);
+}
+
+function farOutputs(each) {
+  return each.distance?.warning ? `; ${each.distance.warning}` : "";
 }
 
 // Those of which the same is to be said in one line.
@@ -94,17 +99,19 @@ function table(answer, strategies) {
   const outcome = new Map((answer.considered ?? []).map((each) => [strategyName(each), each.outcome]));
   const percentile = percentileName(answer.shown_percentile);
   const foreseen = strategies.some((each) => each.predicted);
-  const heads = ["Strategy", percentile, "Median", strategies[0].metric ?? "Accuracy", "Drop", "Size", "Sent", "Outcome"];
+  const compared = strategies.some((each) => each.distance !== null);
+  const heads = ["Strategy", percentile, "Median", strategies[0].metric ?? "Accuracy", "Drop", ...(compared ? ["Outputs differ"] : []),
+    "Size", "Sent", "Outcome"];
   const rows = strategies.map((each) => {
     const name = strategyName(each);
     const cells = [duration(each.percentile_s), duration(each.median_s), percent(each.accuracy_pct), points(each.drop_pp),
-      bytes(each.size_bytes), bytes(each.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (each.pareto ? " · on the front" : "")];
+      ...(compared ? [difference(each.distance)] : []), bytes(each.size_bytes), bytes(each.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (each.pareto ? " · on the front" : "")];
     return html("tr", { class: outcome.get(name) === "recommended" ? "chosen" : "" }, html("th", { scope: "row" }, name),
-      ...cells.map((text, index) => html("td", { class: index < 6 ? "n" : "", "data-label": heads[index + 1] }, text,
+      ...cells.map((text, index) => html("td", { class: index < heads.length - 2 ? "n" : "", "data-label": heads[index + 1] }, text,
         index === 0 && each.predicted ? html("small", {}, " predicted") : null)));
   });
   const head = html("thead", {}, html("tr", {}, ...heads.map((text, index) =>
-    html("th", { scope: "col", class: index > 0 && index < 7 ? "n" : "" }, text))));
+    html("th", { scope: "col", class: index > 0 && index < heads.length - 1 ? "n" : "" }, text))));
   return [html("h3", { id: "all-title" }, foreseen ? "Every strategy, measured or predicted, fastest first" : "Every measured strategy, fastest first"),
     html("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "all-title" },
       html("table", { class: "stack" }, head, html("tbody", {}, ...rows)))];

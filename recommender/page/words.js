@@ -14,6 +14,14 @@ export function points(value) {
   return value === null || value === undefined ? "–" : `${(Math.abs(value) < 0.005 ? 0 : value).toFixed(2)} pp`;
 }
 
+// Of the outputs against identity's, as a relative error; the mark is a warning.
+export function difference(distance) {
+  if (distance === null) return "–";
+  const error = distance.relative_error;
+  const share = error === null ? "not finite" : `${error >= 0.0995 ? (100 * error).toFixed(0) : Number((100 * error).toPrecision(2))} %`;
+  return distance.warning ? `${share} !` : share;
+}
+
 export function bytes(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 2 ** 20) return `${(value / 2 ** 20).toFixed(2)} MiB`;

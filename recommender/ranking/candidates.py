@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.output_distance import OutputDistance
 from catalog.statistics import AccuracyDrop, Feasibility, PercentileInterval, Samples, percentile_intervals
 from recommender.ranking.predictions import Foresight
 
@@ -53,7 +54,8 @@ class Candidate:
     Per tier: `memory_bytes` is the largest peak of any round, `model_bytes` the size of the files of the part there,
     `cpu_s` the CPU seconds per inference, after warm-up; what was not recorded is left out. `client` is the tier where
     requests start, and the raw input with them. `predicted` says that the latencies are those of other links than the
-    measured ones.
+    measured ones. `changed` says that the operator may answer otherwise than identity does, `distance` how far its
+    outputs are from identity's; None where that was not measured.
     """
 
     operator: str
@@ -75,6 +77,8 @@ class Candidate:
     model_bytes: Mapping[str, int] = field(default_factory=dict)
     cpu_s: Mapping[str, float] = field(default_factory=dict)
     client: str = "mobile"
+    changed: bool = False
+    distance: OutputDistance | None = None
     # Intervals and comparisons, computed once: the evidence behind a candidate never changes.
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -87,6 +91,13 @@ class Candidate:
     def samples(self) -> int:
         """How many single latencies there are."""
         return sum(values.size for values in self.latency_s)
+
+    @property
+    def quality_open(self) -> bool:
+        """Return whether nothing says that its answers are of use: neither judged nor known to be near identity's."""
+        if not self.changed or self.accuracy is not None:
+            return False
+        return self.distance is None or self.distance.is_large
 
     @property
     def client_cpu_s(self) -> float | None:

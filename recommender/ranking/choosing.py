@@ -40,8 +40,10 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     excluded by what is known before. A candidate whose *estimate* misses a budget is a near miss; one whose estimate
     is within and whose bound is not, or whose evidence supports no bound, is undecided. By latency, the feasible
     strategies that are equivalent to the fastest are tied with it, and ties are broken by accuracy, fewer tiers,
-    smaller models and fewer bytes sent, in this order. Comparisons with the fastest are simultaneous over all pairs of
-    feasible strategies, because which one is the fastest was seen first.
+    smaller models and fewer bytes sent, in this order. A changed model whose answers nobody judged, and whose outputs
+    are far from identity's or not compared with them, is chosen only where no other is feasible. Comparisons
+    with the fastest are simultaneous over all pairs of feasible strategies, because which one is the fastest was seen
+    first.
 
     Examples
     --------
@@ -108,13 +110,17 @@ def _divided(measured: Sequence[Candidate], constraints: Constraints) -> tuple[l
 
 
 def _best(feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
-    """By the objective; among those equivalent to the fastest, by the declared rules."""
+    """By the objective; among those equivalent to the fastest, by the declared rules.
+
+    What may answer anything is last: how fast or small it is says nothing of its use.
+    """
+    eligible = [each for each in feasible if not each.candidate.quality_open] or feasible
     if budgets.objective != "latency":
-        return min(feasible, key=lambda each: _preference(each, budgets.objective))
-    fastest = _fastest(feasible)
+        return min(eligible, key=lambda each: _preference(each, budgets.objective))
+    fastest = _fastest(eligible)
     tied = [
         each
-        for each in feasible
+        for each in eligible
         if each is fastest or _compared(each, fastest, budgets, len(feasible)).verdict is Verdict.EQUIVALENT
     ]
     return min(tied, key=_tie_break)

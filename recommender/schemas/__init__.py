@@ -24,9 +24,11 @@ from recommender.schemas.service import (
 )
 from recommender.schemas.strategy import (
     AccuracyOut,
+    AgreementOut,
     AlternativeOut,
     BreachOut,
     ConsideredOut,
+    DistanceOut,
     ExcludedOut,
     LatencyOut,
     NearMissOut,
@@ -42,12 +44,14 @@ from recommender.schemas.strategy import (
 __all__ = [
     "AccuracyOut",
     "AgeOut",
+    "AgreementOut",
     "AlternativeOut",
     "BreachOut",
     "BudgetsOut",
     "ChoiceOut",
     "ConsideredOut",
     "ConstraintsOut",
+    "DistanceOut",
     "EnvironmentOut",
     "ExcludedOut",
     "FieldProblem",

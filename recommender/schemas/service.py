@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recommender.schemas.answer import EnvironmentOut
 from recommender.schemas.base import Out
-from recommender.schemas.strategy import AccuracyOut, LatencyOut
+from recommender.schemas.strategy import AccuracyOut, DistanceOut, LatencyOut
 from recommender.wording import CONDITIONS
 
 
@@ -21,6 +21,7 @@ class StrategyRow(Out):
     reason: str | None
     latency: LatencyOut | None
     accuracy: AccuracyOut | None
+    distance: DistanceOut | None = None
     size_bytes: int | None
     sent_bytes: float | None
 

@@ -38,6 +38,30 @@ class AccuracyOut(Out):
     items: int
 
 
+class AgreementOut(Out):
+    """On how many inputs the first class is identity's."""
+
+    agreeing: int
+    items: int
+    low: float = Field(description="Exact 95 % interval of the share")
+    high: float
+
+
+class DistanceOut(Out):
+    """How far the outputs are from identity's on the same inputs: known without labels, and no accuracy."""
+
+    inputs: int
+    source: str = Field(description="calibration, or random: seeded inputs of the declared shapes")
+    relative_error: float | None = Field(
+        description="Root mean square of the difference over that of identity's output, of the worst output; null "
+        "where a number is not finite"
+    )
+    cosine: float | None = Field(description="Of the angle between both outputs, of the worst output")
+    finite: bool = Field(description="Every output is finite wherever identity's is")
+    agreement: AgreementOut | None = Field(description="For outputs with a class axis")
+    warning: str | None = Field(description="In words, where the outputs are other outputs than identity's")
+
+
 class ResourcesOut(Out):
     """What a strategy takes, per tier; a tier without a figure was not recorded."""
 
@@ -54,6 +78,9 @@ class StrategyOut(Out):
     placement: str
     latency: LatencyOut
     accuracy: AccuracyOut | None
+    distance: DistanceOut | None = Field(
+        default=None, description="Of the outputs to identity's; null for identity, and where it was not measured"
+    )
     size_bytes: int | None = Field(description="All model files of the strategy together")
     sent_bytes: float | None = Field(description="Median per inference, over all links of the route")
     resources: ResourcesOut
@@ -71,6 +98,11 @@ class RecommendationOut(StrategyOut):
 
     joint_confidence: float = Field(description="Largest joint confidence at which all its budgets hold")
     why: str
+    quality: str | None = Field(
+        default=None,
+        description="What must be known of its answers: that nothing was measured of them, how far its outputs are "
+        "from identity's, what it loses; null where they are identity's, or within an accuracy budget",
+    )
 
 
 class AlternativeOut(StrategyOut):

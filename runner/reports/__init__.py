@@ -1,5 +1,5 @@
 """What people read: terminal tables and pages made from the evidence."""
 
-from runner.reports.leaderboard import leaderboard_tables, with_analysis
+from runner.reports.leaderboard import leaderboard_tables, with_analysis, with_distances
 
-__all__ = ["leaderboard_tables", "with_analysis"]
+__all__ = ["leaderboard_tables", "with_analysis", "with_distances"]

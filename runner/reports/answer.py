@@ -41,6 +41,8 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
     if best is not None:
         body.append(f"{best.operator} on {best.placement}", style="bold green")
         body.append(f"\n{_sentence(best.why)}\n")
+        if best.quality is not None:
+            body.append(f"{_sentence(best.quality)}\n", style="yellow")
         body.append("\n".join(_facts(best, answer.budgets)), style="dim")
     else:
         body.append("no recommendation", style="bold yellow")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from catalog.output_distance import percentage
 from recommender.schemas import (
     AlternativeOut,
     NearMissOut,
@@ -59,7 +60,8 @@ def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) 
     for group in groups:
         for row in group if whole else group[:_SHOWN]:
             figures = _figures(row.strategy, headings, metric)
-            table.add_row(Text(row.mark, row.style), Text(_name(row.strategy), row.style), *figures, Text(row.remark))
+            remark = Text("; ".join(filter(None, (row.remark, far_outputs(row.strategy)))))
+            table.add_row(Text(row.mark, row.style), Text(_name(row.strategy), row.style), *figures, remark)
         if not whole and len(group) > _SHOWN:
             table.add_row("", Text(f"and {len(group) - _SHOWN} more such (--verbose)", "dim"))
     return table
@@ -73,6 +75,16 @@ def shortfall(miss: NearMissOut, *, between: str = ", ") -> str:
     parts += [] if short is None else [f"{metric} -{short:.2f} pp"]
     parts += [] if over is None else [f"drop +{over:.2f} pp"]
     return between.join(parts)
+
+
+def far_outputs(strategy: StrategyOut) -> str:
+    """Return how far the outputs are from identity's where that is a warning, in few words; else nothing."""
+    distance = strategy.distance
+    if distance is None or distance.warning is None:
+        return ""
+    if not distance.finite or distance.relative_error is None:
+        return "outputs not finite"
+    return f"outputs differ by {percentage(distance.relative_error)}"
 
 
 def _headings(percentile: str, metric: str, width: int) -> list[str]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.evidence.store import StrategyEvidence
+from catalog.output_distance import OutputDistance, percentage
 from runner.errors import RunnerError
 from runner.reports.ranking import interval_text, sparkline
 from runner.reports.units import duration, percent, points, size
@@ -34,7 +35,7 @@ Strategy = tuple[str, str, str, str]
 
 
 # Of a strategy that takes two lines, what stands below what.
-_BELOW = {"placement", "", "p90", "× best", "n", "drop pp", "sent"}
+_BELOW = {"placement", "", "p90", "× best", "n", "drop pp", "sent", "differs"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,22 @@ def with_analysis(
         ranked = rankings.get(_strategy(row), {})
         found.append({**row, **{name: ranked.get(column) for name, column in _ANALYSED.items()}})
     return found
+
+
+def with_distances(
+    rows: Sequence[Mapping[str, Any]], distances: Mapping[Strategy, OutputDistance]
+) -> list[Mapping[str, Any]]:
+    """Return rows with the distance of the outputs to identity's, and the warning in words; None where unknown."""
+    compared: list[Mapping[str, Any]] = []
+    for row in rows:
+        distance = distances.get(_strategy(row)) if row["operator"] != "identity" else None
+        fields = {
+            "output_relative_error": distance.relative_error if distance else None,
+            "output_cosine": distance.cosine if distance else None,
+            "output_warning": distance.warning if distance else None,
+        }
+        compared.append({**row, **fields})
+    return compared
 
 
 def of_family(
@@ -222,6 +239,10 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
         lines.append("agreement: how often it answers as identity does; no accuracy")
     if left_out:
         lines.append(f"no room for {', '.join(left_out)}: use a wider terminal, --csv or --json")
+    if any(_compared(row) for row in rows):
+        lines.append("differs: relative error of the outputs against identity's on the same inputs; no accuracy")
+    warned = {row["operator"]: row["output_warning"] for row in rows if row.get("output_warning")}
+    lines += [f"! {operator}: {warning}" for operator, warning in warned.items()]
     if any(_doubtful(row) for row in rows):
         lines.append("! DOUBTFUL: runner verify says why")
     return "\n".join(lines)
@@ -259,11 +280,33 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy,
         column("n", 7, lambda row: str(row["samples"])),
         column(_metric(rows), 0 if agreement else 3, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
         column("drop pp", 0, lambda row: points(row["drop_pp"])),
+        column("differs", 0 if _differences_matter(rows) else 8, _difference),
         column("size", 5, lambda row: size(row["size_bytes"])),
         column("sent", 6, lambda row: size(row["sent_bytes"])),
     ]
     # Agreement stands alone: a drop is one of accuracy.
-    return [each for each in found if not (agreement and each.heading == "drop pp")]
+    found = [each for each in found if not (agreement and each.heading == "drop pp")]
+    # Where nothing was judged, the distance of the outputs stands in the place of an accuracy.
+    unjudged = not any(row["metric"] for row in rows) and any(_compared(row) for row in rows)
+    return [each for each in found if not (unjudged and each.heading in ("accuracy %", "drop pp"))]
+
+
+def _compared(row: Mapping[str, Any]) -> bool:
+    return row.get("output_relative_error") is not None or row.get("output_warning") is not None
+
+
+def _differences_matter(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether any outputs are far from identity's, or nothing else says what the answers are worth."""
+    return any(row.get("output_warning") or (_compared(row) and row["accuracy_pct"] is None) for row in rows)
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    """Return `80%!` with the mark of a warning; a dash for identity and for what was not compared."""
+    if not _compared(row):
+        return "–"
+    error = row["output_relative_error"]
+    figure = "not finite" if error is None else percentage(error)
+    return f"{figure}!" if row["output_warning"] else figure
 
 
 def _metric(rows: Sequence[Mapping[str, Any]]) -> str:

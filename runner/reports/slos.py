@@ -8,7 +8,7 @@ from rich.text import Text
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from recommender.wording import duration, percentile_name
 from runner.reports.answer import confidence
-from runner.reports.answer_table import PREDICTED, shortfall
+from runner.reports.answer_table import PREDICTED, far_outputs, shortfall
 
 
 def slo_table(rows: Sequence[tuple[str, str, RecommendResponse | None, str | None]]) -> Table:
@@ -32,14 +32,22 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
     best = answer.recommendation
     if best is not None:
         name = Text(f"{best.operator} on {best.placement}", "green")
-        return (Text("✓", "green"), Text(slo), Text(subject), name, _latency(best), _confidence(best), Text(""))
+        remark = Text(_quality(best), "yellow")
+        return (Text("✓", "green"), Text(slo), Text(subject), name, _latency(best), _confidence(best), remark)
     undecided = answer.undecided[:1]
     nearest: StrategyOut | None = next(iter((*undecided, *answer.near_misses)), None)
     if nearest is None:
         return (Text("✗", "red"), Text(slo), Text(subject), Text("–"), Text("–"), Text("–"), Text("not measured"))
     lacks = shortfall(nearest) if isinstance(nearest, NearMissOut) else undecided[0].kind.replace("_", " ")
+    lacks = "; ".join(filter(None, (lacks, far_outputs(nearest))))
     name = Text(f"{nearest.operator} on {nearest.placement}")
     return (Text("✗", "red"), Text(slo), Text(subject), name, _latency(nearest), Text("–"), Text(lacks))
+
+
+def _quality(best: RecommendationOut) -> str:
+    """Return what is open about the answers: that nobody judged them, that the outputs are far from identity's."""
+    open_ = ["quality not measured"] if best.quality is not None and best.accuracy is None else []
+    return "; ".join(filter(None, (*open_, far_outputs(best))))
 
 
 def _latency(each: StrategyOut) -> Text:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from catalog.declaration import SloSpec
 from catalog.evidence import Database, open_database, store
+from catalog.output_distance import DETAIL, OutputDistance
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
 
@@ -184,6 +185,27 @@ class Writer:
         )
         with self.database.session() as session:
             store.record_accuracy(session, record)
+            session.commit()
+
+    def compare_outputs(self, operator: str, distance: OutputDistance) -> None:
+        """What the build of the artifact measured of its outputs."""
+        self.artifact_details(operator, {DETAIL: distance.as_details()})
+
+    def prove_equal(self, operator: str) -> None:
+        """What the build shows of a cut that computes the same, bit for bit."""
+        self.artifact_details(operator, {"proof": {"composition": {"bit_identical": True}}})
+
+    def artifact_details(self, operator: str, details: Mapping[str, object], *, subject: str = "net") -> None:
+        """What else the artifact's row holds."""
+        files = [store.ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
+        key = f"artifact:{subject}:{operator}"
+        with self.database.session() as session:
+            store.upsert_artifact(
+                session,
+                store.ArtifactRecord(
+                    key, subject, operator, passes=[], status="ready", files=files, size_bytes=2048, details=details
+                ),
+            )
             session.commit()
 
     def slo(self, name: str, spec: dict[str, object]) -> None:

@@ -261,6 +261,7 @@ def test_a_tier_that_only_relays_is_allowed_and_told(client: Any, filled: Any) -
     for number in range(3):
         used = {"mobile": (1, 0.1), "edge": (1, 0.1), "cloud": (1, 0.1)}
         filled.measure(1, "early_exit", "cloud", 0.001, number=number, used=used)
+    filled.judge(1, "early_exit", 85.0)
     answer = ask(client, forbid_tiers=["edge"])
     assert chosen(answer) == ("early_exit", "cloud")
     assert any("reached through edge" in each for each in answer["warnings"])

@@ -187,6 +187,7 @@ def test_environments_are_never_mixed(client: Any, filled: Any) -> None:
 def test_new_evidence_is_seen_by_the_next_question(client: Any, filled: Any) -> None:
     assert chosen(ask(client)) == ("quantized", "mobile")
     filled.strategy(1, "early_exit", "mobile", 0.01)
+    filled.judge(1, "early_exit", 85.0)
     assert chosen(ask(client)) == ("early_exit", "mobile")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 from catalog.evidence.breakdown import Breakdown
+from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
 from runner.reports.costs import COSTS
 from runner.reports.html.breakdown_bars import segments
@@ -31,11 +32,32 @@ def ranking_table(result: SubjectResult) -> Html:
             f"{each.ratio_to_best:.2f}",
             _accuracy(each),
             points(each.evidence.drop_pp) if each.evidence.passes else "–",
+            _difference(each),
         ]
         for each in fastest_first(result)
     )
     caption = f"Ranked by p{asked:g}; strategies that share a letter are not told apart"
-    return table(caption, [*heads, "accuracy", "drop, points"], rows)
+    shown_table = table(caption, [*heads, "accuracy", "drop, points", "outputs differ"], rows)
+    return joined(shown_table, far_outputs(result))
+
+
+def far_outputs(result: SubjectResult) -> Html | None:
+    """List each operator whose outputs are far from identity's, and those of which nothing was measured."""
+    changed = [each.evidence for each in result.strategies if each.evidence.changes_outputs]
+    warnings = {
+        evidence.operator: distance.warning
+        for evidence in changed
+        if (distance := evidence.output_distance) is not None and distance.warning is not None
+    }
+    unknown = dict.fromkeys(
+        evidence.operator for evidence in changed if evidence.accuracy is None and evidence.output_distance is None
+    )
+    items = [tag("li", tag("b", operator), f": {warning}.") for operator, warning in warnings.items()]
+    items += [
+        tag("li", tag("b", operator), ": neither an accuracy nor the distance of its outputs to identity's is known.")
+        for operator in unknown
+    ]
+    return tag("ul", items) if items else None
 
 
 def interval_cell(interval: PercentileInterval) -> str:
@@ -43,6 +65,14 @@ def interval_cell(interval: PercentileInterval) -> str:
     if interval.low_s is None or interval.high_s is None:
         return f"{duration(interval.estimate_s)} [–]"
     return f"{duration(interval.estimate_s)} [{duration(interval.low_s)}, {duration(interval.high_s)}]"
+
+
+def _difference(each: StrategyResult) -> str:
+    """Return the relative error of the outputs against identity's."""
+    distance = each.evidence.output_distance
+    if distance is None or not each.evidence.passes:
+        return "–"
+    return "not finite" if distance.relative_error is None else percentage(distance.relative_error)
 
 
 def _accuracy(each: StrategyResult) -> str:

@@ -12,9 +12,17 @@ from rich.console import Console
 from catalog.analysis import AnalysisSettings
 from catalog.evidence import open_database, store
 from catalog.exchange import import_files
+from catalog.output_distance import OutputDistance
 from runner.analysing import store_missing
 from runner.errors import RunnerError
-from runner.reports.leaderboard import Strategy, leaderboard_tables, of_family, sparklines, with_analysis
+from runner.reports.leaderboard import (
+    Strategy,
+    leaderboard_tables,
+    of_family,
+    sparklines,
+    with_analysis,
+    with_distances,
+)
 
 LONGEST = "quantized_early_exit_partition"
 MEASURED = (("identity", "mobile", 0.2), ("identity", "cloud", 0.2001), (LONGEST, "mobile-cloud", 0.1))
@@ -120,3 +128,33 @@ def test_agreement_is_never_shown_as_an_accuracy_or_a_drop_of_one(tmp_path: Path
     text = board.printed(80)
     assert "agreement %" in text and "86.00" in text and "no accuracy" in " ".join(text.split())
     assert "drop" not in text
+
+
+def _compared(board: Board, *, accuracy_pct: float | None) -> Board:
+    """The same board with the distance of the fastest operator's outputs, and without or with an accuracy."""
+    names = {(row["subject"], row["environment"], row["operator"], row["placement"]): row for row in board.rows}
+    far = OutputDistance(32, "calibration", 0.8, 0.6, True)
+    distances = {name: far for name, row in names.items() if row["operator"] == LONGEST}
+    metric = None if accuracy_pct is None else "top1"
+    judged = [{**row, "metric": metric, "accuracy_pct": accuracy_pct} for row in board.rows]
+    return Board(with_distances(judged, distances), board.distributions, board.families)
+
+
+@pytest.mark.parametrize("width", [80, 100, 170])
+@pytest.mark.parametrize("accuracy_pct", [None, 90.0])
+def test_outputs_far_from_identitys_are_a_warning_with_its_figure(
+    board: Board, width: int, accuracy_pct: float | None
+) -> None:
+    text = _compared(board, accuracy_pct=accuracy_pct).printed(width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "80%!" in text and "differs" in text
+    assert f"! {LONGEST}: outputs differ from identity's by 80% (relative error over 32 inputs)" in " ".join(
+        text.split()
+    )
+    assert "accuracy %" not in text
+
+
+def test_json_rows_name_the_distance(board: Board) -> None:
+    rows = {row["operator"]: row for row in _compared(board, accuracy_pct=None).rows}
+    assert rows[LONGEST]["output_relative_error"] == 0.8 and rows[LONGEST]["output_cosine"] == 0.6
+    assert "80%" in rows[LONGEST]["output_warning"] and rows["identity"]["output_warning"] is None

@@ -1,0 +1,64 @@
+"""What is known of the quality of a strategy's answers, in words: to stand beside its name, not below the fold."""
+
+from catalog.output_distance import OutputDistance
+from recommender.ranking import Answer, Candidate, Estimate
+
+_LEAST_DROP_PP = 0.005
+
+
+def quality_note(answer: Answer) -> str | None:
+    """Return what must be known of the recommended strategy's answers; None for those that are identity's.
+
+    A drop is told where no accuracy budget was asked: with one, it is within what was allowed.
+    """
+    if answer.recommendation is None or not answer.recommendation.candidate.changed:
+        return None
+    chosen = answer.recommendation.candidate
+    if chosen.accuracy is None:
+        return f"nothing was measured of the quality of its answers: {distance_words(chosen.distance)}"
+    notes = [] if chosen.distance is None or not chosen.distance.is_large else [distance_words(chosen.distance)]
+    if not chosen.accuracy.from_labels:
+        alike = f"{chosen.accuracy.accuracy_pct:.2f} % of {chosen.accuracy.items} items"
+        notes.insert(0, f"it answers as identity does in {alike}; how many answers are right was not measured")
+    elif _no_accuracy_budget(answer):
+        notes = [*_drop(chosen), *notes]
+    return "; ".join(notes) or None
+
+
+def passed_over(answer: Answer) -> Estimate | None:
+    """Return the feasible strategy that was not chosen only because nothing says that its answers are of any use."""
+    best = answer.recommendation
+    if best is None or best.candidate.quality_open or answer.budgets.objective != "latency":
+        return None
+    quicker = [
+        alternative.estimate
+        for alternative in answer.alternatives
+        if alternative.estimate.candidate.quality_open and alternative.latency_ratio < 1
+    ]
+    return min(quicker, key=lambda estimate: estimate.percentile_s, default=None)
+
+
+def distance_words(distance: OutputDistance | None) -> str:
+    """Return how far outputs are from identity's, as a clause."""
+    if distance is None:
+        return "how far its outputs are from identity's is not known"
+    alike = distance.agreement
+    if alike is None:
+        return distance.in_words
+    low, high = f"{100 * alike.low:.0f}", f"{100 * alike.high:.0f}"
+    return f"{distance.in_words}, the same first class in {alike.agreeing} of {alike.items} ({low} to {high} %)"
+
+
+def _no_accuracy_budget(answer: Answer) -> bool:
+    return answer.budgets.min_accuracy_pct is None and answer.budgets.max_accuracy_drop_pp is None
+
+
+def _drop(chosen: Candidate) -> list[str]:
+    accuracy = chosen.accuracy
+    if accuracy is None:
+        return []
+    if accuracy.drop_pp is None:
+        return ["its drop of accuracy against identity is not known"]
+    if accuracy.drop_pp < _LEAST_DROP_PP:
+        return []
+    return [f"it loses {accuracy.drop_pp:.2f} pp of {accuracy.metric} against identity; no accuracy budget was asked"]
