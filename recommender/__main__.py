@@ -1,10 +1,12 @@
 """The console command `recommender`: check, bind, say where, serve."""
 
+import functools
 import json
 import os
 import socket
 import sys
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any, cast
 
 import typer
 import uvicorn
@@ -13,12 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from recommender.app import create_app
+from recommender.connections import GuardedProtocol
 from recommender.errors import NoEvidence, RecommenderError
 from recommender.settings import RecommenderSettings
 from recommender.snapshot import Snapshots
 
 err = Console(stderr=True, soft_wrap=True, highlight=False)
-_MOST_CONNECTIONS = 1000
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
@@ -43,15 +45,7 @@ def serve(
     subject = _check(settings.database)
     listener = _listen(settings.host, settings.port)
     _announce(settings, listener.getsockname()[1], subject)
-    config = uvicorn.Config(
-        create_app(settings),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-        limit_concurrency=_MOST_CONNECTIONS,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(_config(settings)).run(sockets=[listener])
 
 
 def main() -> None:
@@ -64,6 +58,23 @@ def main() -> None:
         named = ((".".join(map(str, each["loc"])).upper(), each["msg"]) for each in error.errors())
         details = "; ".join(f"TIERWISE_{name}: {message}" for name, message in named)
         _fail(f"a setting is not valid: {details}", code=2)
+
+
+def _config(settings: RecommenderSettings) -> uvicorn.Config:
+    """Return uvicorn's settings, with every connection under the limits of `recommender.connections`."""
+    running: Counter[str] = Counter()
+    proxies = [str(network) for network in settings.trusted_proxies]
+    return uvicorn.Config(
+        create_app(settings),
+        http=cast(Any, functools.partial(GuardedProtocol, settings=settings, running=running)),
+        ws="none",  # no route speaks it, and its connections would be under no limit
+        log_level="error",  # a warning for every malformed request would let strangers fill the log
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=cast(int, settings.max_idle_s),
+        timeout_graceful_shutdown=5,
+        forwarded_allow_ips=proxies or None,
+    )
 
 
 def _check(database: str) -> str:

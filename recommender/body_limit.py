@@ -1,6 +1,6 @@
 """ASGI middleware that refuses large request bodies before anything parses them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,7 +20,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared(scope) > self._limit_bytes:
+        if declared_bytes(scope["headers"]) > self._limit_bytes:
             await self._refuse(scope, receive, send)
             return
         body = bytearray()
@@ -42,8 +42,9 @@ class BodyLimit:
         await response(dict(scope), receive, send)
 
 
-def _declared(scope: Scope) -> int:
-    for name, value in scope["headers"]:
+def declared_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Return the length of a body as its head declares it; 0 where it does not."""
+    for name, value in headers:
         if name == b"content-length" and value.isdigit():
             return int(value[:20])
     return 0

@@ -178,6 +178,46 @@ class TooSlow(RecommenderError):
         )
 
 
+class HeadTooLarge(RecommenderError):
+    """A request head beyond the limits."""
+
+    def __init__(self, limit_bytes: int, limit_lines: int) -> None:
+        super().__init__(
+            f"the head of the request is too large; allowed: {limit_bytes} bytes and {limit_lines} header lines, "
+            "trailers included. Send fewer or shorter headers"
+        )
+
+
+class RequestTimeout(RecommenderError):
+    """A request whose head or body does not arrive."""
+
+    def __init__(self, part: str, limit_s: float) -> None:
+        super().__init__(
+            f"the {part} of the request did not arrive within {limit_s:g} s, the limit of this service; send it again"
+        )
+
+
+class TooManyRequests(RecommenderError):
+    """A client that has as much open or under way as one client may."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; wait for an answer, then ask again")
+
+
+class NoRoom(RecommenderError):
+    """More connections than the service takes, and every one of them has a request under way."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} connections have a request under way, the most for this service; ask again later")
+
+
+class MalformedRequest(RecommenderError):
+    """Bytes that are not HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__("this is not a well-formed HTTP/1.1 request; allowed: a request as RFC 9112 has it")
+
+
 class NotAuthorized(RecommenderError):
     """No API key, or another one."""
 

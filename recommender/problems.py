@@ -18,9 +18,14 @@ from recommender.errors import (
     EmptyRange,
     EvidenceUnavailable,
     Exposed,
+    HeadTooLarge,
+    MalformedRequest,
     NoEvidence,
+    NoRoom,
     NotAuthorized,
     NotDeclared,
+    RequestTimeout,
+    TooManyRequests,
     TooSlow,
     UnknownEnvironment,
     UnknownEvidence,
@@ -69,6 +74,11 @@ TABLE: Mapping[type[Exception], Kind] = {
     WrongHost: Kind(421, "wrong-host", "The request is meant for another host"),
     RequestValidationError: Kind(422, "invalid-request", "The request is not valid"),
     EmptyRange: Kind(422, "empty-range", "The range of bandwidths is empty"),
+    MalformedRequest: Kind(400, "malformed-request", "The request is not well-formed HTTP"),
+    RequestTimeout: Kind(408, "request-timeout", "The request did not arrive in time"),
+    HeadTooLarge: Kind(431, "head-too-large", "The head of the request is too large"),
+    TooManyRequests: Kind(429, "too-many-requests", "One client asks too much at once"),
+    NoRoom: Kind(503, "no-room", "The service has no room for another connection"),
     BodyTooLarge: Kind(413, "body-too-large", "The request body is too large"),
     TooSlow: Kind(503, "too-slow", "The request took too long"),
     DatabaseMissing: Kind(503, "database-missing", "There is no evidence database"),
@@ -138,7 +148,7 @@ def field_problem(error: Mapping[str, Any]) -> FieldProblem:
 
 def _headers(error: Exception) -> dict[str, str]:
     status = next(TABLE[each].status for each in type(error).__mro__ if each in TABLE)
-    return {503: {"retry-after": "5"}, 401: {"www-authenticate": "Bearer"}}.get(status, {})
+    return {503: {"retry-after": "5"}, 429: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(status, {})
 
 
 def _http_problem(error: HTTPException, instance: str) -> Problem:

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recommender.errors import Unprotected
@@ -38,6 +38,27 @@ class RecommenderSettings(BaseSettings):
     max_body_bytes: int = Field(default=64 * 1024, ge=1024, description="Largest request body")
     max_request_s: float = Field(
         default=30.0, gt=0, allow_inf_nan=False, description="Longest time from a request's head to its response"
+    )
+
+    max_head_bytes: int = Field(default=32 * 1024, ge=1024, description="Largest request head, trailers included")
+    max_header_lines: int = Field(default=100, ge=10, description="Most header lines of one request")
+    max_head_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Longest time from a connection's start to its last header"
+    )
+    max_body_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Longest time from a request's head to its body's end"
+    )
+    max_idle_s: float = Field(
+        default=5.0, gt=0, allow_inf_nan=False, description="How long a connection is kept between two requests"
+    )
+    max_write_s: float = Field(
+        default=20.0, gt=0, allow_inf_nan=False, description="How long a client may take nothing of its answer"
+    )
+    max_connections: int = Field(default=500, ge=10, description="Most connections of all clients together")
+    max_client_connections: int = Field(default=100, ge=1, description="Most connections of one client address")
+    max_client_requests: int = Field(default=20, ge=1, description="Most requests of one client at the same time")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(), description='Proxies whose X-Forwarded-For names the client, as JSON: ["10.0.0.0/24"]; none'
     )
 
     @property
