@@ -225,7 +225,7 @@ def _drawn(rng: np.random.Generator, rounds: int, inputs: int, items: int) -> tu
 
 
 def _accuracy(reference: NDArray[np.bool_], hits: NDArray[np.bool_]) -> Accuracy:
-    drop = hit_drop(reference, hits)
+    drop = hit_drop(reference, hits, bit_identical=hits is reference)
     return Accuracy("top1", 100 * float(hits.mean()), drop.drop_pp, hits.size, hits=hits, drop=drop)
 
 

@@ -39,7 +39,7 @@ class AccuracyBounds:
             items=found.items,
             hits=found.top1 if found.top1.size else None,
             short=self._short(found) if found.intersection_px.size else None,
-            drop=self._drop(found, row.reference) if row.reference is not None else None,
+            drop=self._drop(row, found, row.reference) if row.reference is not None else None,
         )
 
     def forget_unused(self) -> None:
@@ -52,22 +52,27 @@ class AccuracyBounds:
         flawless, own = (found.union_px, found.union_px), (found.intersection_px, found.union_px)
         return self._once((*flawless, *own), lambda: mean_iou_drop(flawless, own, rng=_SEED))
 
-    def _drop(self, found: AccuracyEvidence, reference: AccuracyEvidence) -> AccuracyDrop | None:
+    def _drop(self, row: StrategyEvidence, found: AccuracyEvidence, reference: AccuracyEvidence) -> AccuracyDrop | None:
         """Paired by item; None where either has no items."""
         items = pair_items(reference.item_ids, found.item_ids)
         if not items.reference.size:
             return None
+        same = row.bit_identical
         if found.top1.size and reference.top1.size:
             hits = reference.top1[items.reference], found.top1[items.candidate]
-            return self._once(hits, lambda: hit_drop(*hits))
+            return self._once(hits, lambda: hit_drop(*hits, bit_identical=same), same)
         if found.intersection_px.size and np.array_equal(found.class_ids, reference.class_ids):
             first = reference.intersection_px[items.reference], reference.union_px[items.reference]
             second = found.intersection_px[items.candidate], found.union_px[items.candidate]
-            return self._once((*first, *second), lambda: mean_iou_drop(first, second, rng=_SEED))
+            return self._once(
+                (*first, *second), lambda: mean_iou_drop(first, second, bit_identical=same, rng=_SEED), same
+            )
         return None
 
-    def _once(self, arrays: tuple[NDArray[np.generic], ...], compute: Callable[[], AccuracyDrop]) -> AccuracyDrop:
-        key = tuple((each.shape, each.dtype.str, _digest(each)) for each in arrays)
+    def _once(
+        self, arrays: tuple[NDArray[np.generic], ...], compute: Callable[[], AccuracyDrop], same: bool = False
+    ) -> AccuracyDrop:
+        key = (same, *((each.shape, each.dtype.str, _digest(each)) for each in arrays))
         self._used.add(key)
         if key not in self._known:
             self._known[key] = compute()

@@ -151,6 +151,9 @@ class _Parts:
                 over=it.over,
                 bound=it.bound,
                 bound_over=it.bound_over,
+                items=it.items,
+                best_bound=it.best_bound,
+                items_needed=it.items_needed,
             )
             for it in found
         ]

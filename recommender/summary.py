@@ -4,7 +4,7 @@ from recommender.constraint_words import relaxation_words
 from recommender.errors import FILL_COMMAND
 from recommender.quality import quality_note
 from recommender.ranking import Answer, Estimate
-from recommender.wording import CONDITIONS, bounded, join, lacks, strategy_name, to_do, why
+from recommender.wording import CONDITIONS, bounded, join, lacks, strategy_name, to_do, undecided_reason, why
 
 
 def summary(answer: Answer) -> str:
@@ -40,12 +40,18 @@ def _nothing(answer: Answer) -> str:
         return "Nothing has been measured for this subject in this environment yet"
     parts = [f"None of the {len(answer.considered)} considered strategies is known to meet every budget"]
     if answer.undecided:
-        parts.append(f"{len(answer.undecided)} could not be decided")
+        parts.append(f"{len(answer.undecided)} could not be decided{_too_few(answer)}")
     if answer.near_misses:
         nearest = answer.near_misses[0]
         name = strategy_name(nearest.estimate.candidate)
         parts.append(f"of those that miss a budget the nearest, {name}, {join(list(lacks(nearest)))}")
     return "; ".join(parts)
+
+
+def _too_few(answer: Answer) -> str:
+    """What the items cannot show of any strategy, where that is what the first undecided one lacks."""
+    first = answer.undecided[0]
+    return f" ({undecided_reason(first)})" if first.check is not None and first.check.out_of_reach else ""
 
 
 def _way_out(answer: Answer) -> str:

@@ -6,7 +6,9 @@ from recommender.constraint_words import breach_words
 from recommender.errors import FILL_COMMAND
 from recommender.evidence import Known, SubjectEvidence
 from recommender.ranking import Accuracy, Answer, Budgets, Candidate, Constraints, declared_breaches, shortfalls
+from recommender.ranking.answers import Unit
 from recommender.schemas import NotConsideredOut
+from recommender.wording import cannot_show
 
 _NO_BOUND = "nothing known rules it out: its latency is open"
 
@@ -71,7 +73,11 @@ def _too_inaccurate(known: Known, accuracy: Accuracy, budgets: Budgets) -> str |
             what = f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %"
             if each.over is not None and each.over > 1e-9:
                 return f"its accuracy is known ({what}) and misses {each.budget}"
-            return f"its accuracy is known ({what}) and cannot promise {each.budget}"
+            reason = f"its accuracy is known ({what}) and cannot promise {each.budget}"
+            if each.out_of_reach and each.items is not None and each.best_bound is not None:
+                unit: Unit = "%" if each.budget == "min_accuracy_pct" else "pp"
+                return f"{reason}: {cannot_show(each.items, each.best_bound, unit)}"
+            return reason
     return None
 
 

@@ -110,6 +110,8 @@ def undecided_reason(gap: Undecided) -> str:
         return "measured in one round alone: one round describes and does not decide, at least 2 are needed"
     if gap.gap is Gap.UNPROVEN and gap.check is not None:
         return _unproven(gap.check, gap.unit)
+    if gap.gap is Gap.TOO_FEW_IMAGES and gap.refusal is not None:
+        return f"too few images to bound its mean intersection over union: {gap.refusal.reason}"
     if gap.gap is Gap.ITEMS_MISSING:
         return "its accuracy is known as a number only; without its items no bound can be given"
     if gap.gap is Gap.DROP_MISSING:
@@ -131,6 +133,13 @@ def to_do(gap: Undecided) -> str:
     if gap.gap is Gap.UNPROVEN and gap.percentile is not None and gap.estimate.candidate.predicted is not None:
         links = " and ".join(gap.estimate.candidate.predicted.links)
         return f"declare {links} as asked and measure it there (`runner fill-catalog`), or ask at a lower `confidence`"
+    if gap.gap is Gap.TOO_FEW_IMAGES:
+        return "judge it on more validation images (`runner fill-catalog`), or ask without an accuracy budget"
+    if gap.check is not None and (needed := gap.check.items_needed) is not None:
+        return (
+            f"judge it on at least {needed} validation items (`runner fill-catalog`), or ask at a lower `confidence` "
+            "or for a wider budget of accuracy"
+        )
     if gap.gap is Gap.UNPROVEN:
         what = "rounds or inputs" if gap.percentile is not None else "validation items"
         return f"measure more {what} (`runner fill-catalog`), or ask at a lower `confidence`"
@@ -143,6 +152,8 @@ def to_do(gap: Undecided) -> str:
 
 def _unproven(check: BudgetCheck, unit: Unit) -> str:
     """The estimate is within the budget and its bound is not."""
+    if check.out_of_reach and check.items is not None and check.best_bound is not None:
+        return f"{cannot_show(check.items, check.best_bound, unit)}, whatever the strategy"
 
     def show(value: float) -> str:
         return duration(value) if unit == "s" else f"{value:.2f} {unit}"
@@ -153,6 +164,19 @@ def _unproven(check: BudgetCheck, unit: Unit) -> str:
         f"the {what} of {show(check.estimate)} is within the budget of {show(check.limit)}, but its bound at the joint "
         f"confidence, {bound}, is not (on its own the budget holds with confidence {check.confidence:.3f})"
     )
+
+
+def cannot_show(items: int, best_bound: float, unit: Unit) -> str:
+    """What so few items leave open at the level in use, even where none is lost.
+
+    Examples
+    --------
+    >>> cannot_show(83, 3.54, "pp")
+    '83 items cannot show a drop below 3.5 pp at the joint confidence'
+    """
+    what = "an accuracy above" if unit == "%" else "a drop below"
+    figure = f"{best_bound:.2f}" if unit == "%" else f"{best_bound:.1f}" if best_bound >= 1 else f"{best_bound:.2g}"
+    return f"{items} items cannot show {what} {figure} {unit} at the joint confidence"
 
 
 def _claim(answer: Answer, best: Estimate) -> str:

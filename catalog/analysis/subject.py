@@ -30,7 +30,7 @@ from catalog.statistics.ranking import Ranking, rank_strategies
 from catalog.statistics.samples import Samples
 
 # Raised when the analysis itself changes, so that stored results are computed anew.
-VERSION = 1
+VERSION = 2
 INTERVAL_PERCENTILES = (50.0, 90.0)
 
 
@@ -227,14 +227,19 @@ def _drops(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> 
     results = []
     for each in judged.values():
         assert each.accuracy is not None and each.reference is not None
-        drop = _drop(each.reference, each.accuracy, comparisons=len(judged), settings=settings)
+        drop = _drop(each.reference, each.accuracy, comparisons=len(judged), same=each.bit_identical, settings=settings)
         if drop is not None:
             results.append(DropResult(each.operator, each.accuracy.metric, each.accuracy, each.reference, drop))
     return tuple(results)
 
 
 def _drop(
-    reference: AccuracyEvidence, candidate: AccuracyEvidence, *, comparisons: int, settings: AnalysisSettings
+    reference: AccuracyEvidence,
+    candidate: AccuracyEvidence,
+    *,
+    comparisons: int,
+    same: bool,
+    settings: AnalysisSettings,
 ) -> AccuracyDrop | None:
     """None where the accuracies have no items, as imported ones may not."""
     if not reference.item_ids or not candidate.item_ids:
@@ -243,13 +248,14 @@ def _drop(
     level = settings.confidence_level
     if candidate.top1.size:
         hits = reference.top1[pairs.reference], candidate.top1[pairs.candidate]
-        return hit_drop(*hits, confidence_level=level, comparisons=comparisons)
+        return hit_drop(*hits, confidence_level=level, comparisons=comparisons, bit_identical=same)
     return mean_iou_drop(
         _pixels(reference, candidate, pairs.reference),
         _pixels(candidate, reference, pairs.candidate),
         confidence_level=level,
         comparisons=comparisons,
         n_resamples=settings.n_resamples,
+        bit_identical=same,
         rng=settings.seed,
     )
 

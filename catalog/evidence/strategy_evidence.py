@@ -191,6 +191,11 @@ class StrategyEvidence:
         return self.latency_s.size > 0
 
     @property
+    def bit_identical(self) -> bool:
+        """Whether the accuracy is identity's own: of itself, and of parts shown to compute the same bit by bit."""
+        return self.accuracy is not None and self.accuracy is self.reference
+
+    @property
     def drop_pp(self) -> float | None:
         """Accuracy lost against identity, in percentage points; negative is a gain, None is unknown.
 

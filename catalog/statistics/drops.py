@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from catalog.statistics.drop_bounds import DropBound, NoDrop, PairedCounts
+from catalog.statistics.refusal import Refusal
 from catalog.statistics.verdicts import Verdict, judge, sidak
 
 
@@ -26,8 +28,10 @@ class AccuracyDrop:
         Exact McNemar, two-sided, of this comparison alone; None for mIoU.
     note : str or None
         What is degenerate about it.
-    support_pp, cumulative : float array
-        The bootstrap distribution of the drop: values ascending, and the probability of at most each.
+    bound : DropBound
+        One-sided, at any level.
+    refusal : Refusal or None
+        Why the bound is none to promise; the interval then describes alone.
     """
 
     drop_pp: float
@@ -40,26 +44,24 @@ class AccuracyDrop:
     gained: int | None
     pvalue: float | None
     note: str | None
-    support_pp: NDArray[np.float64]
-    cumulative: NDArray[np.float64]
+    bound: DropBound
+    refusal: Refusal | None = None
 
     def upper_pp(self, confidence_level: float) -> float:
         """The one-sided upper bound."""
-        return _quantile(self.support_pp, self.cumulative, confidence_level)
+        return self.bound.upper_pp(confidence_level)
 
     def confidence_at_most(self, limit_pp: float) -> float:
-        """The largest confidence level whose one-sided upper bound is at or below the limit."""
-        held = int(np.searchsorted(self.support_pp, limit_pp + _ROUNDING_PP, side="right"))
-        return float(self.cumulative[held - 1]) if held else 0.0
+        """The largest confidence level whose one-sided upper bound is at or below the limit; 0 with a refusal."""
+        return 0.0 if self.refusal else self.bound.confidence_at_most(limit_pp)
 
     def verdict(self, *, margin_pp: float) -> Verdict:
         """Judge the interval against a margin in percentage points."""
         return judge(self.low_pp, self.high_pp, margin=margin_pp)
 
 
-# Drops are counts over items: a limit of 1.0 must not miss a drop of "exactly 1.0" by a last bit.
-_ROUNDING_PP = 1e-9
-_IDENTICAL = "all items agree: the drop is 0 on these items, and the interval cannot speak of rarer disagreements"
+_IDENTICAL = "all items agree: the drop is 0 on these items, and the interval says how rare disagreements may be"
+_SAME_MODEL = "the outputs are those of the reference, bit by bit: there is nothing to lose"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,12 @@ def pair_items(reference_ids: Sequence[str], candidate_ids: Sequence[str]) -> Pa
 
 
 def hit_drop(
-    reference: ArrayLike, candidate: ArrayLike, *, confidence_level: float = 0.95, comparisons: int = 1
+    reference: ArrayLike,
+    candidate: ArrayLike,
+    *,
+    confidence_level: float = 0.95,
+    comparisons: int = 1,
+    bit_identical: bool = False,
 ) -> AccuracyDrop:
     """Compare hits (top-1, top-5) item by item.
 
@@ -123,6 +130,8 @@ def hit_drop(
         Of all comparisons together.
     comparisons : int
         How many there are: the interval takes Sidak's level.
+    bit_identical : bool
+        The candidate is the reference, or is shown to compute the same bit by bit: the drop is 0, certainly.
 
     Returns
     -------
@@ -131,15 +140,14 @@ def hit_drop(
     Raises
     ------
     ValueError
-        For shapes that differ, values that are not boolean, no items.
+        For shapes that differ, values that are not boolean, no items, or hits that differ and should be identical.
 
     Notes
     -----
-    Percentile interval of the paired bootstrap over items. A draw of items gives a sum of independent -1, 0 and +1
-    with the observed shares, so the distribution is not sampled: it is the inverse Fourier transform of the n-th power
-    of one item's characteristic function. Deterministic; O(items log items). McNemar's exact test is the binomial test
-    of the items on which the two disagree. Where they never disagree both are degenerate: interval [0, 0], p-value 1
-    and a note.
+    Bounds are those of `PairedCounts`: they hold with at least the stated probability whatever the true shares are.
+    The interval has one of each side, each with half of the error. McNemar's exact test is the binomial test of the
+    items on which the two disagree. Where they never disagree its p-value is 1, and the interval still has the width
+    that so many items leave.
 
     References
     ----------
@@ -158,18 +166,72 @@ def hit_drop(
     if first.ndim != 1 or first.shape != second.shape or not first.size:
         raise ValueError(f"hits are one-dimensional, of the same items and not none, got {first.shape}, {second.shape}")
     lost, gained = int((first & ~second).sum()), int((~first & second).sum())
-    counts, mass = _sum_of_signs(first.size, lost=lost, gained=gained)
-    return drop_from_distribution(
-        100 * (lost - gained) / first.size,
-        counts * (100 / first.size),
-        np.cumsum(mass),
+    if bit_identical:
+        if lost + gained:
+            raise ValueError(f"what is bit-identical has the same hits, got {lost} lost and {gained} gained")
+        return no_drop(first.size, confidence_level=confidence_level, comparisons=comparisons, counted=True)
+    bound = PairedCounts(lost, gained, first.size)
+    level = two_sided(confidence_level, comparisons=comparisons)
+    drop_pp = bound.drop_pp
+    return AccuracyDrop(
+        drop_pp=drop_pp,
+        low_pp=min(drop_pp, -PairedCounts(gained, lost, first.size).upper_pp(level)),
+        high_pp=max(drop_pp, bound.upper_pp(level)),
         confidence_level=confidence_level,
         comparisons=comparisons,
         items=first.size,
         lost=lost,
         gained=gained,
         pvalue=mcnemar_exact(lost, gained),
-        identical=lost + gained == 0,
+        note=_IDENTICAL if lost + gained == 0 else None,
+        bound=bound,
+    )
+
+
+def two_sided(confidence_level: float, *, comparisons: int) -> float:
+    """Return the one-sided level of each end of an interval, so that all intervals hold together.
+
+    Examples
+    --------
+    >>> two_sided(0.95, comparisons=1)
+    0.975
+    """
+    return (1 + sidak(confidence_level, comparisons=comparisons)) / 2
+
+
+def no_drop(items: int, *, confidence_level: float, comparisons: int, counted: bool) -> AccuracyDrop:
+    """Return the drop of a model that is the reference, or is shown to compute the same bit by bit.
+
+    Parameters
+    ----------
+    items : int
+        How many were compared.
+    confidence_level, comparisons
+        As in `hit_drop`.
+    counted : bool
+        Whether items are lost or gained, as hits are.
+
+    Returns
+    -------
+    AccuracyDrop
+
+    Examples
+    --------
+    >>> no_drop(83, confidence_level=0.95, comparisons=1, counted=True).upper_pp(0.9999)
+    0.0
+    """
+    return AccuracyDrop(
+        drop_pp=0.0,
+        low_pp=0.0,
+        high_pp=0.0,
+        confidence_level=confidence_level,
+        comparisons=comparisons,
+        items=items,
+        lost=0 if counted else None,
+        gained=0 if counted else None,
+        pvalue=1.0 if counted else None,
+        note=_SAME_MODEL,
+        bound=NoDrop(),
     )
 
 
@@ -199,54 +261,3 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     if lost < 0 or gained < 0:
         raise ValueError(f"counts are at or above 0, got {lost} and {gained}")
     return float(min(1.0, 2 * special.bdtr(min(lost, gained), lost + gained, 0.5)))
-
-
-def _sum_of_signs(items: int, *, lost: int, gained: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Values from -items to items and their probabilities, when each item is +1, -1 or 0 with the observed shares."""
-    size = 2 * items + 1
-    angle = 2 * np.pi * np.fft.fftfreq(size)
-    one = 1 + lost / items * (np.exp(-1j * angle) - 1) + gained / items * (np.exp(1j * angle) - 1)
-    mass = np.fft.ifft(one**items).real
-    mass[np.abs(mass) < 1e-13] = 0.0
-    values = np.arange(-items, items + 1)
-    mass = mass[values]  # a negative index is a negative sum
-    return values, mass / mass.sum()
-
-
-def drop_from_distribution(
-    drop_pp: float,
-    support_pp: NDArray[np.floating],
-    cumulative: NDArray[np.floating],
-    *,
-    confidence_level: float,
-    comparisons: int,
-    items: int,
-    lost: int | None,
-    gained: int | None,
-    pvalue: float | None,
-    identical: bool,
-) -> AccuracyDrop:
-    """Read the interval off a bootstrap distribution: `cumulative` is the probability of at most each `support_pp`."""
-    level = sidak(confidence_level, comparisons=comparisons)
-    tails = ((1 - level) / 2, (1 + level) / 2)
-    low, high = (_quantile(support_pp, cumulative, each) for each in tails)
-    return AccuracyDrop(
-        drop_pp=drop_pp,
-        low_pp=min(low, drop_pp),
-        high_pp=max(high, drop_pp),
-        confidence_level=confidence_level,
-        comparisons=comparisons,
-        items=items,
-        lost=lost,
-        gained=gained,
-        pvalue=pvalue,
-        note=_IDENTICAL if identical else None,
-        support_pp=support_pp.astype(np.float64),
-        cumulative=cumulative.astype(np.float64),
-    )
-
-
-def _quantile(support: NDArray[np.floating], cumulative: NDArray[np.floating], probability: float) -> float:
-    """The smallest value with at least this probability at or below it."""
-    position = int(np.searchsorted(cumulative, probability - 1e-12))
-    return float(support[min(position, support.size - 1)])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from catalog.statistics.drop_bounds import lower_share
 from catalog.statistics.drops import AccuracyDrop
 from catalog.statistics.estimate import exponential
 from catalog.statistics.intervals import N_RESAMPLES, PercentileInterval, check_level
@@ -36,6 +37,14 @@ class BudgetCheck:
     refusal : Refusal or None
     bound_at : callable or None
         From a level to the one-sided bound at it; None with a `refusal`.
+    items : int or None
+        Validation items that a budget of accuracy rests on.
+    best_confidence : float
+        The largest level at which as many items could show the limit to hold, if none were lost (wrong, for a floor).
+    best_bound_at : callable or None
+        From a level to the bound that as many items would then give.
+    needed_at : callable or None
+        From a level to the fewest items that could show the limit to hold, or None where no number could.
 
     Examples
     --------
@@ -50,6 +59,10 @@ class BudgetCheck:
     level: float
     refusal: Refusal | None = None
     bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
+    items: int | None = None
+    best_confidence: float = 1.0
+    best_bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
+    needed_at: Callable[[float], int | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def holds(self) -> bool:
@@ -60,6 +73,21 @@ class BudgetCheck:
     def bound(self) -> float | None:
         """One-sided, at the level."""
         return None if self.bound_at is None else self.bound_at(self.level)
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether so few items cannot show the limit to hold, at the level, whatever they say."""
+        return self.best_confidence < self.level - _ROUNDING
+
+    @property
+    def best_bound(self) -> float | None:
+        """What so many items can show at best, at the level; None of a latency."""
+        return None if self.best_bound_at is None else self.best_bound_at(self.level)
+
+    @property
+    def items_needed(self) -> int | None:
+        """The fewest items that could show the limit to hold; None where there are as many, or no number could."""
+        return self.needed_at(self.level) if self.needed_at is not None and self.out_of_reach else None
 
     def at(self, level: float) -> Self:
         """Judge the same budget at another level."""
@@ -157,7 +185,19 @@ def drop_within(drop: AccuracyDrop, max_pp: float, *, confidence_level: float = 
     False
     """
     check_level(confidence_level)
-    return BudgetCheck(max_pp, drop.drop_pp, drop.confidence_at_most(max_pp), confidence_level, None, drop.upper_pp)
+    best = drop.bound.without_loss()
+    return BudgetCheck(
+        max_pp,
+        drop.drop_pp,
+        drop.confidence_at_most(max_pp),
+        confidence_level,
+        drop.refusal,
+        None if drop.refusal else drop.upper_pp,
+        drop.items,
+        best.confidence_at_most(max_pp),
+        best.upper_pp,
+        lambda level: best.items_needed(max_pp, level),
+    )
 
 
 def floor_from_drop(short: AccuracyDrop, min_pct: float, *, confidence_level: float = 0.95) -> BudgetCheck:
@@ -179,13 +219,21 @@ def floor_from_drop(short: AccuracyDrop, min_pct: float, *, confidence_level: fl
     Examples
     --------
     >>> from catalog.statistics.drops import hit_drop
-    >>> floor_from_drop(hit_drop([True] * 4, [True] * 4), 90.0).bound
-    100.0
+    >>> round(floor_from_drop(hit_drop([True] * 83, [True] * 83), 90.0).bound, 1)
+    96.2
     """
     check = drop_within(short, 100 - min_pct, confidence_level=confidence_level)
     return replace(
-        check, limit=min_pct, estimate=100 - check.estimate, bound_at=lambda level: 100 - short.upper_pp(level)
+        check,
+        limit=min_pct,
+        estimate=100 - check.estimate,
+        bound_at=_from_hundred(check.bound_at),
+        best_bound_at=_from_hundred(check.best_bound_at),
     )
+
+
+def _from_hundred(bound_at: Callable[[float], float] | None) -> Callable[[float], float] | None:
+    return None if bound_at is None else lambda level: 100 - bound_at(level)
 
 
 def hits_at_least(hits: ArrayLike, min_pct: float, *, confidence_level: float = 0.95) -> BudgetCheck:
@@ -225,15 +273,33 @@ def hits_at_least(hits: ArrayLike, min_pct: float, *, confidence_level: float = 
     if given.dtype != np.bool_ or given.ndim != 1 or not given.size:
         raise ValueError(f"hits are boolean, one-dimensional and not none, got {given.dtype} of shape {given.shape}")
     check_level(confidence_level)
-    right = int(given.sum())
-    # P(at least so many right) at the floor: the level at which the bound would be the floor itself.
-    share = min(max(min_pct / 100, 0.0), 1.0)
-    chance = float(special.betainc(right, given.size - right + 1, share)) if right else 1.0
+    right, items = int(given.sum()), given.size
 
     def bound_at(level: float) -> float:
-        return 100 * float(special.betaincinv(right, given.size - right + 1, 1 - level)) if right else 0.0
+        return 100 * lower_share(right, items, chance=1 - level)
 
-    return BudgetCheck(min_pct, 100 * right / given.size, 1 - chance, confidence_level, None, bound_at)
+    def best_bound_at(level: float) -> float:
+        return 100 * lower_share(items, items, chance=1 - level)
+
+    share = min(max(min_pct / 100, 0.0), 1.0)
+    return BudgetCheck(
+        min_pct,
+        100 * right / items,
+        _confidence_above(share, right, items),
+        confidence_level,
+        None,
+        bound_at,
+        items,
+        _confidence_above(share, items, items),
+        best_bound_at,
+        # All right of n: the bound is a^(1 / n), with a the chance of an error.
+        lambda level: None if share >= 1 else math.ceil(math.log(1 - level) / math.log(share)) if share > 0 else 1,
+    )
+
+
+def _confidence_above(share: float, right: int, items: int) -> float:
+    """Return the level at which Clopper and Pearson's lower bound is the share: 1 - P(at least so many are right)."""
+    return 1 - (float(special.betainc(right, items - right + 1, share)) if right else 1.0)
 
 
 def mean_iou_at_least(
@@ -262,7 +328,7 @@ def mean_iou_at_least(
     Returns
     -------
     BudgetCheck
-        `bound` is the lower bound of the bootstrap over images.
+        `bound` is the lower bound of `mean_iou_drop` over the images.
 
     Raises
     ------
@@ -275,9 +341,9 @@ def mean_iou_at_least(
 
     Examples
     --------
-    >>> check = mean_iou_at_least(np.full((4, 2), 8), np.full((4, 2), 10), 75, rng=1)
-    >>> check.holds, round(check.bound, 6)
-    (True, 80.0)
+    >>> check = mean_iou_at_least(np.full((83, 2), 8), np.full((83, 2), 10), 75, rng=1)
+    >>> check.holds, round(check.bound, 1)
+    (True, 76.5)
     """
     short = mean_iou_drop((union_px, union_px), (intersection_px, union_px), n_resamples=n_resamples, rng=rng)
     return floor_from_drop(short, min_pct, confidence_level=confidence_level)

@@ -4,11 +4,25 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from catalog.statistics.drops import AccuracyDrop, drop_from_distribution
+from catalog.statistics.drop_bounds import AlikeImages, DropBound, InfluentialImages
+from catalog.statistics.drops import AccuracyDrop, no_drop, two_sided
+from catalog.statistics.refusal import Refusal, RefusalKind
 
 # Counts held at once: 32 MB.
 _CHUNK = 4_000_000
+# What a promise takes: fewer images that make a difference say too little of how large it may be, and a class of fewer
+# images has a ratio of its own that as few images decide.
+IMAGES_NEEDED = 30
+IMAGES_PER_CLASS = 10
+# Where the bootstrap-t is held against Student's t: further out, 2000 draws have too few beyond.
+_CHANCES = np.array([0.1, 0.05, 0.025, 0.01])
+# A standard error in percentage points below which images are alike but for rounding.
+_ALIKE_PP = 1e-9
+_IDENTICAL = (
+    "the masks of all images agree: the drop is 0 on these images, and the interval says how rare others may be"
+)
 
 
 def mean_iou_drop(
@@ -18,6 +32,7 @@ def mean_iou_drop(
     confidence_level: float = 0.95,
     comparisons: int = 1,
     n_resamples: int = 2000,
+    bit_identical: bool = False,
     rng: np.random.Generator | int | None = None,
 ) -> AccuracyDrop:
     """Compare mean intersection over union, image by image.
@@ -32,49 +47,91 @@ def mean_iou_drop(
         How many there are: the interval takes Sidak's level.
     n_resamples : int
         Draws of images, at least 2.
+    bit_identical : bool
+        As in `hit_drop`.
     rng : numpy.random.Generator, int or None
         As scipy takes it.
 
     Returns
     -------
     AccuracyDrop
-        With `pvalue` None.
+        With `pvalue` None, and a `refusal` where the images can promise nothing.
 
     Raises
     ------
     ValueError
-        For shapes that differ or no images.
+        For shapes that differ, no images, or pixels that differ and should be identical.
 
     Notes
     -----
-    Percentile interval of the paired bootstrap over images: each draw, the same for both, sums intersections and unions
-    of the drawn images per class and averages their ratios over the classes that occur (union above zero).
+    Intersections and unions are summed over the images per class, and their ratios averaged over the classes that occur
+    (union above zero). The influence of an image is its share of the drop's deviation, to first order:
+
+        d_i = 100 mean_c[(I_ic - R_c U_ic) / U_c] of the reference, less the same of the candidate
+        standard error^2 = n / (n - 1) sum d_i^2,  degrees of freedom = (sum d_i^2)^2 / sum d_i^4 - 1
+
+    with I_ic and U_ic the pixels of the image, U_c the summed union and R_c the ratio of class c. The degrees of
+    freedom are those that the concentration of the influences leaves: few images that make all the difference count as
+    few. The bound is Student's, widened where the bootstrap-t (the same draw of images for both) is wider, at the level
+    at which it is most so. Identical masks have no influence: at most a share 1 - a^(1/n) of all images may then
+    differ, with a the chance of an error (the exact rule of three), each by 100 points at most.
+
+    A bound is a promise only from 30 images on whose pixels differ (or from none that do) and with every class in at
+    least 10 images; else the interval describes, and `refusal` says what is missing.
+
+    References
+    ----------
+    B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapters 12.5 and 21.
 
     Examples
     --------
-    >>> union = np.full((4, 2), 10)
-    >>> drop = mean_iou_drop((np.full((4, 2), 8), union), (np.full((4, 2), 7), union), rng=1)
-    >>> [round(each, 6) for each in (drop.drop_pp, drop.low_pp, drop.high_pp)]
-    [10.0, 10.0, 10.0]
+    >>> union = np.full((40, 2), 10)
+    >>> drop = mean_iou_drop((np.full((40, 2), 8), union), (np.full((40, 2), 7), union), rng=1)
+    >>> round(drop.drop_pp, 6), round(drop.upper_pp(0.95), 2)  # all alike: 10 + 100 * (1 - 0.05 ** (1 / 40))
+    (10.0, 17.22)
     """
     tables = _pixel_tables(reference, candidate)
     if n_resamples < 2:
         raise ValueError(f"n_resamples is at least 2, got {n_resamples}")
     images = tables[0].shape[0]
-    drawn = _drawn_drops(tables, n_resamples=n_resamples, rng=np.random.default_rng(rng))
-    identical = all(np.array_equal(tables[which], tables[which + 2]) for which in (0, 1))
-    return drop_from_distribution(
-        float(_mean_iou_difference(np.stack(tables).sum(axis=1)[None])[0]),
-        drawn,
-        np.arange(1, drawn.size + 1) / drawn.size,
+    differing = _differing(tables)
+    if bit_identical:
+        if differing:
+            raise ValueError(f"what is bit-identical has the same pixels, got {differing} images that differ")
+        return no_drop(images, confidence_level=confidence_level, comparisons=comparisons, counted=False)
+    loss, gain = _bounds(tables, n_resamples=n_resamples, rng=np.random.default_rng(rng))
+    level = two_sided(confidence_level, comparisons=comparisons)
+    return AccuracyDrop(
+        drop_pp=loss.drop_pp,
+        low_pp=-gain.upper_pp(level),
+        high_pp=loss.upper_pp(level),
         confidence_level=confidence_level,
         comparisons=comparisons,
         items=images,
         lost=None,
         gained=None,
         pvalue=None,
-        identical=identical,
+        note=None if differing else _IDENTICAL,
+        bound=loss,
+        refusal=_refusal(tables, differing),
     )
+
+
+def _differing(tables: list[NDArray[np.float64]]) -> int:
+    """Count the images of which any pixel counts otherwise."""
+    return int(((tables[0] != tables[2]) | (tables[1] != tables[3])).any(axis=1).sum())
+
+
+def _refusal(tables: list[NDArray[np.float64]], differing: int) -> Refusal | None:
+    if 0 < differing < IMAGES_NEEDED:
+        reason = f"{differing} of {len(tables[0])} images make a difference, and a bound takes {IMAGES_NEEDED}"
+        return Refusal(RefusalKind.TOO_FEW_IMAGES, reason, rounds_needed=1, inputs_needed=IMAGES_NEEDED)
+    present = ((tables[1] > 0) | (tables[3] > 0)).sum(axis=0)
+    rarest = int(present[present > 0].min())
+    if rarest < IMAGES_PER_CLASS:
+        reason = f"a class is in {rarest} of {len(tables[0])} images, and a bound takes {IMAGES_PER_CLASS}"
+        return Refusal(RefusalKind.TOO_FEW_IMAGES, reason, rounds_needed=1, inputs_needed=IMAGES_PER_CLASS)
+    return None
 
 
 def _pixel_tables(
@@ -95,19 +152,67 @@ def _pixel_tables(
     return tables
 
 
-def _drawn_drops(
+def _bounds(
     tables: list[NDArray[np.float64]], *, n_resamples: int, rng: np.random.Generator
+) -> tuple[DropBound, DropBound]:
+    """Bound the drop and, of the opposite sign, the gain."""
+    images = len(tables[0])
+    pixels = np.concatenate(tables, axis=1)
+    drop, influences = _linearised(pixels, np.ones((1, images)))
+    drop_pp, squares = float(drop[0]), influences[0] ** 2
+    error = _standard_error(squares.sum(), images)
+    if error < _ALIKE_PP:
+        return AlikeImages(drop_pp, images), AlikeImages(-drop_pp, images)
+    freedom = squares.sum() ** 2 / (squares**2).sum() - 1
+    drawn = _studentised(pixels, drop_pp, n_resamples=n_resamples, rng=rng)
+    return (
+        InfluentialImages(drop_pp, error * _widening(-drawn, freedom), freedom, images),
+        InfluentialImages(-drop_pp, error * _widening(drawn, freedom), freedom, images),
+    )
+
+
+def _linearised(
+    pixels: NDArray[np.float64], counts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The drop of each draw of images, shape (draws,), and each image's influence on it, shape (draws, images)."""
+    images = pixels.shape[0]
+    sums = (counts @ pixels).reshape(counts.shape[0], 4, -1)
+    weights = np.zeros_like(sums)
+    for sign, first in ((1, 0), (-1, 2)):
+        intersection, union = sums[:, first], sums[:, first + 1]
+        occurs = union > 0
+        share = np.divide(100 * sign, union * occurs.sum(axis=1, keepdims=True), out=np.zeros_like(union), where=occurs)
+        ratio = np.divide(intersection, union, out=np.zeros_like(union), where=occurs)
+        weights[:, first], weights[:, first + 1] = share, -ratio * share
+    return _mean_iou_difference(sums), weights.reshape(counts.shape[0], -1) @ pixels.T.reshape(-1, images)
+
+
+def _standard_error(squares: float, images: int) -> float:
+    return float(np.sqrt(squares * images / max(images - 1, 1)))
+
+
+def _studentised(
+    pixels: NDArray[np.float64], drop_pp: float, *, n_resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """The drop for each draw of images, ascending; a draw in which no class occurs is left out."""
-    images, classes = tables[0].shape
-    side_by_side = np.concatenate(tables, axis=1)
-    drops = []
+    """How many of its own standard errors the drop of each draw of images deviates; draws without any are left out."""
+    images = pixels.shape[0]
+    deviations = []
     for start in range(0, n_resamples, step := max(1, _CHUNK // images)):
         size = min(step, n_resamples - start)
         counts = rng.multinomial(images, np.full(images, 1 / images), size=size).astype(np.float64)
-        drops.append(_mean_iou_difference((counts @ side_by_side).reshape(size, 4, classes)))
-    drawn = np.sort(np.concatenate(drops))
-    return drawn[np.isfinite(drawn)]
+        drops, influences = _linearised(pixels, counts)
+        errors = np.sqrt((counts * influences**2).sum(axis=1) * images / max(images - 1, 1))
+        usable = np.isfinite(drops) & (errors > _ALIKE_PP)
+        deviations.append((drops[usable] - drop_pp) / errors[usable])
+    return np.concatenate(deviations)
+
+
+def _widening(deviations: NDArray[np.float64], freedom: float) -> float:
+    """By which factor the bootstrap-t is wider than Student's t, where it is most so; at least 1."""
+    if not deviations.size:
+        return 1.0
+    student = stats.t.isf(_CHANCES, freedom)
+    return float(max(1.0, (np.quantile(deviations, 1 - _CHANCES) / student).max()))
 
 
 def _mean_iou_difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ class RefusalKind(StrEnum):
     ONE_ROUND = "one_round"
     TOO_THIN = "too_thin"
     NOTHING_IN_COMMON = "nothing_in_common"
+    TOO_FEW_IMAGES = "too_few_images"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Refusal:
     kind : RefusalKind
     reason : str
     rounds_needed, inputs_needed : int
-        In total, not in addition.
+        In total, not in addition; of `TOO_FEW_IMAGES`, how many images have to be of the kind that `reason` names.
     """
 
     kind: RefusalKind

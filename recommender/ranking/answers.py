@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from catalog.statistics import BudgetCheck, Comparison, Verdict
+from catalog.statistics import BudgetCheck, Comparison, Refusal, Verdict
 from recommender.ranking.candidates import Candidate, Estimate
 from recommender.ranking.constraints import Constraints, Excluded
 
@@ -81,6 +81,7 @@ class Gap(StrEnum):
     """Why the evidence cannot decide about a candidate."""
 
     TOO_THIN = "too_thin"
+    TOO_FEW_IMAGES = "too_few_images"
     ONE_ROUND = "one_round"
     UNPROVEN = "unproven"
     ITEMS_MISSING = "items_missing"
@@ -95,7 +96,7 @@ Unit = Literal["s", "%", "pp"]
 class Undecided:
     """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets.
 
-    `check` is the one that does not hold, in its `unit`, where there is one.
+    `check` is the one that does not hold, in its `unit`, where there is one; `refusal` says why images bound nothing.
     """
 
     estimate: Estimate
@@ -104,6 +105,7 @@ class Undecided:
     inputs_needed: int | None = None
     check: BudgetCheck | None = None
     unit: Unit = "s"
+    refusal: Refusal | None = None
 
 
 Value = float | str | tuple[str, ...] | None

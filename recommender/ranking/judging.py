@@ -9,6 +9,7 @@ from catalog.statistics import (
     BudgetCheck,
     Feasibility,
     PercentileInterval,
+    Refusal,
     RefusalKind,
     drop_within,
     floor_from_drop,
@@ -133,12 +134,23 @@ def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
         return Undecided(each, Gap.DROP_MISSING if accuracy.drop_pp is None else Gap.ITEMS_MISSING)
     if accuracy is not None and floor is not None and accuracy.hits is None and accuracy.short is None:
         return Undecided(each, Gap.ITEMS_MISSING)
+    if accuracy is not None and (refused := _refusal(accuracy, budgets)) is not None:
+        return Undecided(each, Gap.TOO_FEW_IMAGES, refusal=refused)
     for budget in sorted(budgets.latency, key=lambda each: -each.percentile):
         refusal = interval(each.candidate, budget.percentile).refusal
         if refusal is not None:
             kind = Gap.ONE_ROUND if refusal.kind is RefusalKind.ONE_ROUND else Gap.TOO_THIN
             return Undecided(each, kind, budget.percentile, refusal.inputs_needed)
     return None
+
+
+def _refusal(accuracy: Accuracy, budgets: Budgets) -> Refusal | None:
+    """Why the images bound an asked budget of accuracy by nothing."""
+    asked = (
+        accuracy.short if budgets.min_accuracy_pct is not None and accuracy.hits is None else None,
+        accuracy.drop if budgets.max_accuracy_drop_pp is not None else None,
+    )
+    return next((drop.refusal for drop in asked if drop is not None and drop.refusal is not None), None)
 
 
 def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
@@ -183,7 +195,7 @@ def _checks(each: Candidate, budgets: Budgets, latency: Sequence[PercentileInter
     checks = []
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
-        checks.append(_floor(accuracy, floor))
+        checks.append(floor_within(accuracy, floor))
     if most is not None and accuracy is not None and accuracy.drop is not None:
         checks.append(drop_within(accuracy.drop, most))
     return _Checks(
@@ -193,7 +205,8 @@ def _checks(each: Candidate, budgets: Budgets, latency: Sequence[PercentileInter
     )
 
 
-def _floor(accuracy: Accuracy, floor: float) -> BudgetCheck:
+def floor_within(accuracy: Accuracy, floor: float) -> BudgetCheck:
+    """Check a floor by what is known of the accuracy: hits, or the drop against a flawless reference."""
     if accuracy.hits is not None:
         return hits_at_least(accuracy.hits, floor)
     assert accuracy.short is not None

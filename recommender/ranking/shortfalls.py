@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from catalog.statistics import Feasibility, hits_at_least
+from catalog.statistics import BudgetCheck, Feasibility, drop_within, latency_within
 from catalog.statistics.verdicts import sidak
 from recommender.ranking.answers import Budgets
-from recommender.ranking.candidates import Accuracy, Candidate, interval, remembered
-from recommender.ranking.judging import sharing, steadied
+from recommender.ranking.candidates import Accuracy, Candidate, interval
+from recommender.ranking.judging import floor_within, sharing, steadied
 
 BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
 
@@ -28,6 +28,12 @@ class Shortfall:
     estimate, bound : float or None
         In the same unit; None where nothing was measured, or no bound can be given. The bound is one-sided, at the
         level that a candidate needs which is the only one to hold.
+    items : int or None
+        Validation items that a budget of accuracy rests on.
+    best_bound : float or None
+        What so many items could show at best, at the same level: the bound if none were lost.
+    items_needed : int or None
+        Fewest items that could show the limit to hold; None where there are as many.
     """
 
     budget: BudgetField
@@ -35,6 +41,9 @@ class Shortfall:
     limit: float
     estimate: float | None
     bound: float | None
+    items: int | None = None
+    best_bound: float | None = None
+    items_needed: int | None = None
 
     @property
     def over(self) -> float | None:
@@ -45,6 +54,12 @@ class Shortfall:
     def bound_over(self) -> float | None:
         """How far the bound is beyond the limit; below 0 it is within."""
         return self._beyond(self.bound)
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether so few items cannot show the limit to hold, whatever they say."""
+        best_over = self._beyond(self.best_bound)
+        return best_over is not None and best_over > 1e-9
 
     def _beyond(self, value: float | None) -> float | None:
         if value is None:
@@ -93,31 +108,33 @@ def shortfalls(
         limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
     if budgets.max_accuracy_drop_pp is not None:
         limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, own.drop_pp if own else None))
-    bounds = [each.bound for each in judged.checks] if judged else _bounds(candidate, own, budgets, among)
-    return tuple(Shortfall(*limit, bound) for limit, bound in zip(limits, bounds, strict=True))
+    checks = judged.checks if judged else _checks(candidate, own, budgets, among)
+    return tuple(_against(*limit, check) for limit, check in zip(limits, checks, strict=True))
 
 
-def _bounds(
+def _against(
+    budget: BudgetField, percentile: float | None, limit: float, estimate: float | None, check: BudgetCheck | None
+) -> Shortfall:
+    if check is None:
+        return Shortfall(budget, percentile, limit, estimate, None)
+    best = check.best_bound
+    return Shortfall(budget, percentile, limit, estimate, check.bound, check.items, best, check.items_needed)
+
+
+def _checks(
     candidate: Candidate, accuracy: Accuracy | None, budgets: Budgets, among: Sequence[Candidate]
-) -> list[float | None]:
-    """In the order of the budgets, at the level of the only one to hold."""
+) -> list[BudgetCheck | None]:
+    """In the order of the budgets, at the level of the only one to hold; None where nothing is known."""
     level = sidak(budgets.confidence, comparisons=len(among))
-    found = [steadied(among, each.percentile)[candidate].upper_s(level) for each in budgets.latency]
+    found: list[BudgetCheck | None] = [
+        latency_within(steadied(among, each.percentile)[candidate], each.max_s).at(level) for each in budgets.latency
+    ]
     level = max(level ** sharing(among)[candidate], budgets.confidence)
-    if budgets.min_accuracy_pct is not None:
-        found.append(remembered(candidate, ("floor bound", level), lambda: _floor_bound(accuracy, level)))
-    if budgets.max_accuracy_drop_pp is not None:
-        found.append(remembered(candidate, ("drop bound", level), lambda: _drop_bound(accuracy, level)))
+    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+    if floor is not None:
+        known = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
+        found.append(floor_within(accuracy, floor).at(level) if accuracy is not None and known else None)
+    if most is not None:
+        drop = None if accuracy is None else accuracy.drop
+        found.append(None if drop is None else drop_within(drop, most).at(level))
     return found
-
-
-def _floor_bound(accuracy: Accuracy | None, level: float) -> float | None:
-    if accuracy is None:
-        return None
-    if accuracy.hits is not None:
-        return hits_at_least(accuracy.hits, 0.0, confidence_level=level).bound
-    return None if accuracy.short is None else 100 - accuracy.short.upper_pp(level)
-
-
-def _drop_bound(accuracy: Accuracy | None, level: float) -> float | None:
-    return None if accuracy is None or accuracy.drop is None else accuracy.drop.upper_pp(level)

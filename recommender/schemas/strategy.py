@@ -128,6 +128,13 @@ class ShortfallOut(Out):
     over: float | None = Field(description="How far the estimate is beyond the limit")
     bound: float | None = Field(description="At the joint confidence asked; null where the evidence gives none")
     bound_over: float | None = Field(description="How far the bound is beyond the limit: what a promise lacks")
+    items: int | None = Field(default=None, description="Validation items that a budget of accuracy rests on")
+    best_bound: float | None = Field(
+        default=None, description="What so many items could show at best, with none lost; null for a latency"
+    )
+    items_needed: int | None = Field(
+        default=None, description="Fewest items that could show the limit to hold; null where there are as many"
+    )
 
 
 class NearMissOut(StrategyOut):
@@ -143,7 +150,9 @@ class NearMissOut(StrategyOut):
 class UndecidedOut(StrategyOut):
     """Nothing measured speaks against it, but the evidence cannot promise the budgets."""
 
-    kind: Literal["too_thin", "one_round", "unproven", "items_missing", "accuracy_missing", "drop_missing"]
+    kind: Literal[
+        "too_thin", "one_round", "unproven", "too_few_images", "items_missing", "accuracy_missing", "drop_missing"
+    ]
     reason: str
     to_do: str = Field(description="What to measure so that it can be decided")
     shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")

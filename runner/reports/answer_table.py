@@ -10,13 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.output_distance import percentage
+from recommender.ranking.answers import Unit
 from recommender.schemas import (
     AlternativeOut,
     NearMissOut,
     RecommendResponse,
     StrategyOut,
+    UndecidedOut,
 )
-from recommender.wording import duration, percentile_name
+from recommender.wording import cannot_show, duration, percentile_name
 from runner.reports.units import size
 
 # From these widths on there is room for one more kind of figure.
@@ -30,6 +32,7 @@ _GAPS = {
     "too_thin": "too few inputs",
     "one_round": "one round only",
     "unproven": "within, unproven",
+    "too_few_images": "too few images",
     "items_missing": "accuracy without items",
     "accuracy_missing": "accuracy not known",
     "drop_missing": "drop not known",
@@ -87,6 +90,18 @@ def far_outputs(strategy: StrategyOut) -> str:
     return f"outputs differ by {percentage(distance.relative_error)}"
 
 
+def undecided_lacks(each: UndecidedOut) -> str:
+    """What keeps a strategy undecided; where its items are too few for any strategy, what they can show."""
+    for found in each.shortfalls:
+        floor = found.budget == "min_accuracy_pct"
+        unit: Unit = "%" if floor else "pp"
+        if found.items is None or found.best_bound is None:
+            continue
+        if found.best_bound < found.limit if floor else found.best_bound > found.limit:
+            return cannot_show(found.items, found.best_bound, unit)
+    return _GAPS.get(each.kind, each.kind)
+
+
 def _headings(percentile: str, metric: str, width: int) -> list[str]:
     chosen = [percentile, "95 % interval"]
     chosen += [metric, "drop pp"] if width >= _ACCURACY_FROM else []
@@ -115,7 +130,7 @@ def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_Row]]
     if best is not None:
         yield iter([_Row("✓", best, _best_remark(answer), "green")])
     yield (_Row(" ", each, _relation(each)) for each in answer.alternatives)
-    yield (_Row("?", each, _GAPS.get(each.kind, each.kind), "yellow") for each in answer.undecided)
+    yield (_Row("?", each, undecided_lacks(each), "yellow") for each in answer.undecided)
     yield (_Row("✗", each, shortfall(each, between=between), "red") for each in answer.near_misses)
 
 

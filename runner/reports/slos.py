@@ -8,7 +8,7 @@ from rich.text import Text
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from recommender.wording import duration, percentile_name
 from runner.reports.answer import confidence
-from runner.reports.answer_table import PREDICTED, far_outputs, shortfall
+from runner.reports.answer_table import PREDICTED, far_outputs, shortfall, undecided_lacks
 
 
 def slo_table(rows: Sequence[tuple[str, str, RecommendResponse | None, str | None]]) -> Table:
@@ -38,7 +38,7 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
     nearest: StrategyOut | None = next(iter((*undecided, *answer.near_misses)), None)
     if nearest is None:
         return (Text("✗", "red"), Text(slo), Text(subject), Text("–"), Text("–"), Text("–"), Text("not measured"))
-    lacks = shortfall(nearest) if isinstance(nearest, NearMissOut) else undecided[0].kind.replace("_", " ")
+    lacks = shortfall(nearest) if isinstance(nearest, NearMissOut) else undecided_lacks(undecided[0])
     lacks = "; ".join(filter(None, (lacks, far_outputs(nearest))))
     name = Text(f"{nearest.operator} on {nearest.placement}")
     return (Text("✗", "red"), Text(slo), Text(subject), name, _latency(nearest), Text("–"), Text(lacks))

@@ -166,9 +166,11 @@ class Writer:
             store.record_measurement(session, record)
             session.commit()
 
-    def judge(self, environment: int, operator: str, accuracy_pct: float, *, subject: str = "net") -> None:
+    def judge(
+        self, environment: int, operator: str, accuracy_pct: float, *, subject: str = "net", items: int = 2000
+    ) -> None:
         """An accuracy with its items: the first ones are right."""
-        right = round(accuracy_pct * 20)
+        right = round(accuracy_pct * items / 100)
         record = store.AccuracyRecord(
             key=f"accuracy:{environment}:{subject}:{operator}",
             environment_id=environment,
@@ -176,12 +178,12 @@ class Writer:
             operator=operator,
             provider="CPUExecutionProvider",
             metric_primary="top1",
-            items=2000,
+            items=items,
             status="complete",
             started_at=on(2),
             finished_at=on(2),
             top1_pct=accuracy_pct,
-            item_hits=[store.ItemHits(f"{item:04d}", item < right, True) for item in range(2000)],
+            item_hits=[store.ItemHits(f"{item:04d}", item < right, True) for item in range(items)],
         )
         with self.database.session() as session:
             store.record_accuracy(session, record)

@@ -166,6 +166,30 @@ def test_near_and_undecided_say_how_far_each_budget_is(client: Any, writer: Any)
     assert missed["shortfalls"][0]["over"] == pytest.approx(missed["latency_over_s"])
 
 
+def test_few_items_promise_no_drop_that_they_cannot_show(client: Any, writer: Any) -> None:
+    environment = writer.environment()
+    for operator, latency_s in (("identity", 0.1), ("quantized", 0.05)):
+        writer.declare(environment, operator, "mobile")
+        for number in range(3):
+            writer.measure(environment, operator, "mobile", latency_s, number=number)
+        writer.judge(environment, operator, 100.0, items=83)
+    answer = ask(client, max_accuracy_drop_pp=0.01)
+    best, (unproven,) = answer["recommendation"], answer["undecided"]
+    assert best["operator"] == "identity" and best["joint_confidence"] == 1.0  # nothing to lose against itself
+    assert (best["accuracy"]["drop_low_pp"], best["accuracy"]["drop_high_pp"]) == (0.0, 0.0)
+    assert (unproven["operator"], unproven["kind"]) == ("quantized", "unproven")
+    (drop,) = unproven["shortfalls"]
+    assert (drop["estimate"], drop["items"]) == (0.0, 83) and 3.5 < drop["best_bound"] == drop["bound"] < 5
+    assert f"83 items cannot show a drop below {drop['best_bound']:.1f} pp" in unproven["reason"]
+    assert f"at least {drop['items_needed']} validation items" in unproven["to_do"]
+    alone = ask(client, max_accuracy_drop_pp=0.01, forbid_operators=["identity"])
+    assert alone["recommendation"] is None and "83 items cannot show a drop below 3." in alone["summary"]
+    assert 3.5 < alone["relaxation"]["to_value"] < 4
+    assert ask(client, max_accuracy_drop_pp=4, forbid_operators=["identity"])["recommendation"] is not None
+    floor = ask(client, min_accuracy_pct=99)["undecided"][0]
+    assert "83 items cannot show an accuracy above 95.67 %" in floor["reason"]
+
+
 _INFEASIBLE: list[Any] = [
     {"max_latency_s": 0.05},
     {"max_latency_s": 0.05, "min_accuracy_pct": 80},

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
+from catalog.statistics.drop_bounds import PairedCounts
 from catalog.statistics.drops import hit_drop, mcnemar_exact, pair_items
+from catalog.statistics.feasibility import drop_within
 from catalog.statistics.verdicts import Verdict
 
 
@@ -28,26 +30,27 @@ def test_mcnemar_in_r(lost: int, gained: int, pvalue: float) -> None:
     assert mcnemar_exact(lost, gained) == pytest.approx(pvalue, rel=1e-6)
 
 
-@given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 6))
-@settings(deadline=None)
-def test_the_bootstrap_distribution_is_exact(same: int, lost: int, gained: int) -> None:
-    items = same + lost + gained
-    drop = hit_drop(*hits(same, lost, gained, 0))
-    one = np.array([gained, same, lost]) / items
-    mass = np.array([1.0])
-    for _ in range(items):
-        mass = np.convolve(mass, one)
-    np.testing.assert_allclose(drop.cumulative, np.cumsum(mass), atol=1e-10)
-    np.testing.assert_allclose(drop.support_pp, np.arange(-items, items + 1) * 100 / items)
+def limits_by_scipy(lost: int, gained: int, items: int, chance: float) -> float:
+    """The bound from scipy's own Clopper-Pearson limits, each at twice its one-sided chance."""
+    most = stats.binomtest(lost, items).proportion_ci(1 - 2 * 0.8 * chance, method="exact").high
+    least = stats.binomtest(gained, items).proportion_ci(1 - 2 * 0.2 * chance, method="exact").low
+    return 100 * (most - least)
 
 
-def test_the_interval_is_scipys_bootstrap() -> None:
+@pytest.mark.parametrize(("lost", "gained", "items"), [(0, 0, 83), (2, 2, 2000), (60, 30, 1000), (7, 0, 7), (0, 5, 5)])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.9997])
+def test_the_bound_is_the_difference_of_two_exact_limits(lost: int, gained: int, items: int, level: float) -> None:
+    drop = hit_drop(*hits(items - lost - gained, lost, gained, 0))
+    assert drop.upper_pp(level) == pytest.approx(limits_by_scipy(lost, gained, items, 1 - level))
+
+
+def test_the_interval_has_one_bound_of_each_side() -> None:
     reference, candidate = hits(800, 60, 30, 110)
     drop = hit_drop(reference, candidate)
-    difference = 100 * (reference.astype(float) - candidate)
-    independent = stats.bootstrap((difference,), np.mean, method="percentile", n_resamples=20_000, rng=1)
     assert drop.drop_pp == pytest.approx(3.0)
-    assert (drop.low_pp, drop.high_pp) == pytest.approx(tuple(independent.confidence_interval), abs=0.11)
+    assert (drop.low_pp, drop.high_pp) == pytest.approx(
+        (-limits_by_scipy(30, 60, 1000, 0.025), limits_by_scipy(60, 30, 1000, 0.025))
+    )
     assert (drop.lost, drop.gained, drop.items) == (60, 30, 1000)
     simultaneous = hit_drop(reference, candidate, comparisons=10)
     assert simultaneous.low_pp < drop.low_pp < drop.high_pp < simultaneous.high_pp
@@ -61,40 +64,75 @@ def test_intervals_hold_the_drop_and_turn_round(both: int, lost: int, gained: in
     assert drop.low_pp <= drop.drop_pp <= drop.high_pp
     assert drop.drop_pp == -back.drop_pp
     assert drop.pvalue == back.pvalue
-    step = 100 / reference.size
-    assert (drop.low_pp, drop.high_pp) == pytest.approx((-back.high_pp, -back.low_pp), abs=step + 1e-9)
+    assert (drop.low_pp, drop.high_pp) == pytest.approx((-back.high_pp, -back.low_pp))
 
 
-def test_identical_predictions_drop_nothing_and_say_so() -> None:
-    drop = hit_drop(*hits(70, 0, 0, 30))
-    assert (drop.drop_pp, drop.low_pp, drop.high_pp, drop.pvalue) == (0.0, 0.0, 0.0, 1.0)
+def test_identical_predictions_drop_nothing_that_so_few_items_can_show() -> None:
+    drop = hit_drop(*hits(70, 0, 0, 13))
+    assert (drop.drop_pp, drop.pvalue) == (0.0, 1.0)
+    assert drop.low_pp == -drop.high_pp < -3.5
     assert drop.note is not None and "all items agree" in drop.note
-    assert drop.upper_pp(0.9999) == 0
-    assert drop.verdict(margin_pp=0.5) is Verdict.EQUIVALENT
+    assert drop.upper_pp(0.95) > 100 * (1 - 0.05 ** (1 / 83))  # about 3.5: what one share alone would have
+    assert drop.confidence_at_most(0.01) < 0.05 and not drop_within(drop, 3.0).holds
+    assert drop.verdict(margin_pp=0.5) is Verdict.UNRESOLVED
     assert hit_drop(*hits(70, 1, 1, 30)).note is None
+
+
+def test_the_reference_itself_drops_nothing() -> None:
+    same = hit_drop(*hits(70, 0, 0, 13), bit_identical=True)
+    assert (same.drop_pp, same.low_pp, same.high_pp, same.pvalue) == (0.0, 0.0, 0.0, 1.0)
+    assert same.upper_pp(0.9999) == 0 and same.confidence_at_most(0.0) == 1 and same.confidence_at_most(-0.1) == 0
+    with pytest.raises(ValueError, match="2 lost and 1 gained"):
+        hit_drop(*hits(70, 2, 1, 10), bit_identical=True)
 
 
 def test_one_item_and_total_loss() -> None:
     assert hit_drop([True], [False]).drop_pp == 100
     lost = hit_drop(*hits(0, 50, 0, 0))
-    assert (lost.low_pp, lost.high_pp) == (100.0, 100.0)
+    assert lost.high_pp == 100.0 and lost.low_pp > 80
     assert lost.verdict(margin_pp=1.0) is Verdict.DIFFERENT
 
 
 def test_many_items_lose_no_precision() -> None:
     drop = hit_drop(*hits(48_000, 1_000, 500, 500))
     error = 100 * np.sqrt((1500 - 500**2 / 50_000) / 50_000**2)
-    assert (drop.low_pp, drop.high_pp) == pytest.approx((1 - 1.96 * error, 1 + 1.96 * error), abs=0.003)
-    assert drop.upper_pp(1 - 1e-6) == pytest.approx(1 + 4.753 * error, abs=0.01)
+    assert 1 + 1.96 * error < drop.high_pp < 1 + 1.7 * 1.96 * error
+    assert drop.upper_pp(1 - 1e-6) == pytest.approx(limits_by_scipy(1000, 500, 50_000, 1e-6))
 
 
-def test_confidence_of_a_limit_agrees_with_the_bound() -> None:
-    drop = hit_drop(*hits(900, 30, 20, 50))
+@given(st.integers(0, 90), st.integers(0, 30), st.integers(0, 30), st.floats(-20, 30))
+@settings(deadline=None)
+def test_confidence_of_a_limit_turns_the_bound_round(same: int, lost: int, gained: int, limit_pp: float) -> None:
+    drop = hit_drop(*hits(same + 1, lost, gained, 0))
+    confidence = drop.confidence_at_most(limit_pp)
+    if 0 < confidence < 1 - 1e-9:
+        assert drop.upper_pp(confidence) <= limit_pp + 1e-6
+        assert drop.upper_pp(min(confidence + 1e-4, 1 - 1e-12)) > limit_pp - 1e-6
     for level in (0.5, 0.9, 0.99):
         bound = drop.upper_pp(level)
-        assert drop.confidence_at_most(bound) >= level
-        assert drop.confidence_at_most(bound - 0.11) < level
-    assert drop.confidence_at_most(-100.1) == 0
+        assert drop.confidence_at_most(bound) >= level - 1e-9
+        assert drop.confidence_at_most(bound - 0.1) < level
+
+
+# Of all (lost, gained, neither) with so many items; levels from what is asked to those of the surest of many.
+@pytest.mark.parametrize("items", [1, 2, 5, 12, 31, 83])
+@pytest.mark.parametrize("level", [0.8, 0.9, 0.95, 0.99, 0.9972])
+def test_the_bound_covers_every_drop_by_enumeration(items: int, level: float) -> None:
+    counts = [(lost, gained) for lost in range(items + 1) for gained in range(items + 1 - lost)]
+    bounds = np.array([PairedCounts(lost, gained, items).upper_pp(level) for lost, gained in counts])
+    lost, gained = np.array(counts).T
+    ways = special.gammaln(items + 1) - sum(special.gammaln(each + 1) for each in (lost, gained, items - lost - gained))
+    shares = np.unique([*np.linspace(0, 1, 21), *np.geomspace(1e-4, 0.1, 15), *(bounds.clip(0, 100) / 100)[:10]])
+    for chance_lost in shares:
+        for chance_gained in shares[shares <= 1 - chance_lost]:
+            mass = np.exp(
+                ways
+                + special.xlogy(lost, chance_lost)
+                + special.xlogy(gained, chance_gained)
+                + special.xlogy(items - lost - gained, max(1 - chance_lost - chance_gained, 0.0))
+            )
+            covered = mass[bounds >= 100 * (chance_lost - chance_gained) - 1e-9].sum()
+            assert covered >= level - 1e-9, (chance_lost, chance_gained)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,14 @@ def test_a_drop_budget_is_judged_by_its_upper_bound() -> None:
     check = drop_within(drop, drop.upper_pp(0.95))
     assert check.holds and check.confidence >= 0.95
     same = hit_drop([True] * 10, [True] * 10)
-    assert drop_within(same, 0.0, confidence_level=0.9999).holds
+    few = drop_within(same, 0.01)
+    assert not few.holds and few.out_of_reach and few.confidence == 0
+    assert few.best_bound == few.bound == same.upper_pp(0.95)
+    assert few.items_needed is not None
+    assert drop_within(hit_drop([True] * few.items_needed, [True] * few.items_needed), 0.01).holds
+    assert not drop_within(hit_drop([True] * (few.items_needed - 1), [True] * (few.items_needed - 1)), 0.01).holds
+    itself = hit_drop([True] * 10, [True] * 10, bit_identical=True)
+    assert drop_within(itself, 0.0, confidence_level=0.9999).holds
 
 
 def test_exactly_the_budget_is_within() -> None:
@@ -73,10 +80,23 @@ def test_a_floor_takes_clopper_and_pearsons_bound(right: int, items: int) -> Non
 
 def test_a_floor_is_a_drop_from_flawless() -> None:
     short = hit_drop([True] * 100, [True] * 90 + [False] * 10)
-    check = floor_from_drop(short, 84.0)
-    assert (check.limit, check.estimate) == pytest.approx((84.0, 90.0))
+    check = floor_from_drop(short, 83.0)
+    assert (check.limit, check.estimate) == pytest.approx((83.0, 90.0))
     assert check.bound == pytest.approx(100 - short.upper_pp(0.95))
+    assert check.best_bound is not None and 96 < check.best_bound < 97.1
     assert check.holds and not floor_from_drop(short, 86.0).holds
+
+
+@pytest.mark.parametrize(("floor", "items"), [(99.0, 83), (99.0, 298), (96.5, 83), (50.0, 4)])
+def test_a_floor_that_so_few_items_cannot_show_says_how_many_could(floor: float, items: int) -> None:
+    check = hits_at_least([True] * items, floor)
+    assert check.out_of_reach and not check.holds
+    assert check.best_bound == check.bound == pytest.approx(100 * 0.05 ** (1 / items))
+    assert check.items_needed is not None and check.items_needed > items
+    assert hits_at_least([True] * check.items_needed, floor).holds
+    assert not hits_at_least([True] * (check.items_needed - 1), floor).holds
+    assert hits_at_least([True] * check.items_needed, floor).items_needed is None
+    assert hits_at_least([True] * items, 100.0).items_needed is None
 
 
 def test_impossible_questions_are_refused() -> None:

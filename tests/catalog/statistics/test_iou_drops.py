@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from catalog.statistics import iou_drops
-from catalog.statistics.feasibility import mean_iou_at_least
+from catalog.statistics.drop_bounds import InfluentialImages
+from catalog.statistics.feasibility import drop_within, mean_iou_at_least
 from catalog.statistics.iou_drops import mean_iou_drop
 
 
@@ -17,36 +19,88 @@ def naive_mean_iou(intersection: np.ndarray, union: np.ndarray) -> float:
     return 100 * float(np.mean(ratios))
 
 
-def test_mean_iou_redraws_images_for_both_at_once() -> None:
+def test_the_influences_are_the_derivative_and_their_squares_the_variance() -> None:
     rng = np.random.default_rng(1)
-    reference = pixels(rng, 40, 5)
+    reference = pixels(rng, 200, 5)
     candidate = (reference[0] * 9 // 10, reference[1])
     reference[1][:, 4] = candidate[1][:, 4] = 0  # a class that never occurs
     reference[0][:, 4] = candidate[0][:, 4] = 0
     drop = mean_iou_drop(reference, candidate, n_resamples=3000, rng=2)
     assert drop.drop_pp == pytest.approx(naive_mean_iou(*reference) - naive_mean_iou(*candidate))
-    naive = []
-    for _ in range(3000):
-        drawn = rng.integers(40, size=40)
-        naive.append(naive_mean_iou(*(t[drawn] for t in reference)) - naive_mean_iou(*(t[drawn] for t in candidate)))
-    low, high = np.quantile(naive, [0.025, 0.975])
-    width = high - low
-    assert (drop.low_pp, drop.high_pp) == pytest.approx((low, high), abs=0.1 * width)
-    assert drop.pvalue is None
-    assert drop.items == 40
+    left_out = [
+        naive_mean_iou(*(np.delete(table, image, axis=0) for table in reference))
+        - naive_mean_iou(*(np.delete(table, image, axis=0) for table in candidate))
+        for image in range(200)
+    ]
+    influences = np.array(left_out) - drop.drop_pp  # the jackknife, as an independent computation
+    error = np.sqrt((influences**2).sum())
+    freedom = (influences**2).sum() ** 2 / (influences**4).sum() - 1
+    assert isinstance(drop.bound, InfluentialImages)
+    assert drop.bound.freedom == pytest.approx(freedom, rel=0.1)
+    assert error * 0.97 < drop.bound.error_pp < error * 1.3
+    for level in (0.95, 0.99):
+        assert drop.upper_pp(level) >= drop.drop_pp + 0.97 * error * stats.t.ppf(level, drop.bound.freedom)
+        assert drop.confidence_at_most(drop.upper_pp(level)) == pytest.approx(level)
+    assert drop.low_pp < drop.drop_pp < drop.high_pp
+    assert drop.pvalue is None and drop.refusal is None
+    assert drop.items == 200
 
 
-def test_mean_iou_in_chunks_and_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concentrated_influence_leaves_few_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(5)
+    union = rng.integers(20, 40, size=(100, 3))
+    union[0] *= 30
+    reference = union - 2
+    spread = reference - rng.integers(0, 3, size=union.shape)
+    one = spread.copy()
+    one[0] = 0
+    even = mean_iou_drop((reference[1:], union[1:]), (spread[1:], union[1:]), rng=1).bound
+    uneven = mean_iou_drop((reference, union), (one, union), rng=1)
+    assert isinstance(even, InfluentialImages) and isinstance(uneven.bound, InfluentialImages)
+    assert uneven.bound.freedom < 2 < 15 < even.freedom
+    assert not drop_within(uneven, uneven.drop_pp + 10).holds
+
+
+def test_identical_masks_are_a_rule_of_three_in_images() -> None:
+    union = np.full((300, 4), 50)
+    same = mean_iou_drop((union - 5, union), (union - 5, union), rng=1)
+    assert (same.drop_pp, same.refusal) == (0.0, None) and same.note is not None
+    assert same.upper_pp(0.95) == pytest.approx(100 * (1 - 0.05 ** (1 / 300)))  # about 3 / 300
+    assert (same.low_pp, same.high_pp) == pytest.approx((-1.2221, 1.2221), abs=1e-4)
+    assert same.confidence_at_most(0.5) == pytest.approx(1 - 0.995**300)
+    assert not drop_within(same, 0.5).holds and drop_within(same, 0.5).out_of_reach and drop_within(same, 1.0).holds
+    itself = mean_iou_drop((union - 5, union), (union - 5, union), bit_identical=True)
+    assert (itself.low_pp, itself.high_pp, itself.upper_pp(0.9999)) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="300 images that differ"):
+        mean_iou_drop((union - 5, union), (union - 6, union), bit_identical=True)
+
+
+def test_few_images_with_influence_and_rare_classes_promise_nothing() -> None:
+    rng = np.random.default_rng(2)
+    union = rng.integers(20, 40, size=(60, 3))
+    reference = union - rng.integers(0, 5, size=union.shape)
+    for differing, refused in ((1, True), (29, True), (30, False), (60, False)):
+        candidate = reference.copy()
+        candidate[:differing] -= 2
+        drop = mean_iou_drop((reference, union), (candidate, union), rng=1)
+        assert (drop.refusal is not None) is refused
+        assert drop_within(drop, 90.0).holds is not refused
+        assert drop.low_pp < drop.high_pp
+    rare = union.copy()
+    rare[9:, 2] = 0
+    drop = mean_iou_drop((np.minimum(reference, rare), rare), (np.minimum(reference - 2, rare), rare), rng=1)
+    assert drop.refusal is not None and "9 of 60 images" in drop.refusal.reason
+    check = mean_iou_at_least(np.minimum(reference, rare), rare, 10.0, rng=1)
+    assert (check.holds, check.bound) == (False, None) and check.refusal is not None
+
+
+def test_mean_iou_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     reference, candidate = pixels(rng, 30, 4), pixels(rng, 30, 4)
-    same = mean_iou_drop(reference, reference, n_resamples=100, rng=1)
-    assert (same.drop_pp, same.low_pp, same.high_pp) == (0, 0, 0)
-    assert same.note is not None
     at_once = mean_iou_drop(reference, candidate, n_resamples=100, rng=1)
     monkeypatch.setattr(iou_drops, "_CHUNK", 30 * 7)
-    np.testing.assert_allclose(
-        mean_iou_drop(reference, candidate, n_resamples=100, rng=1).support_pp, at_once.support_pp
-    )
+    in_chunks = mean_iou_drop(reference, candidate, n_resamples=100, rng=1)
+    assert in_chunks.upper_pp(0.95) == pytest.approx(at_once.upper_pp(0.95))
 
 
 def test_mean_iou_refuses_what_is_no_table_of_pixels() -> None:
@@ -61,11 +115,11 @@ def test_mean_iou_refuses_what_is_no_table_of_pixels() -> None:
         mean_iou_drop((intersection, union), (intersection, union), n_resamples=1)
 
 
-def test_a_floor_of_mean_iou_is_the_lower_bound_of_the_redrawn_images() -> None:
+def test_a_floor_of_mean_iou_is_near_the_lower_bound_of_redrawn_images() -> None:
     rng = np.random.default_rng(3)
-    intersection, union = pixels(rng, 50, 4)
+    intersection, union = pixels(rng, 200, 4)
     check = mean_iou_at_least(intersection, union, 30.0, n_resamples=3000, rng=4)
-    redrawn = [naive_mean_iou(intersection[d], union[d]) for d in rng.integers(50, size=(3000, 50))]
+    redrawn = [naive_mean_iou(intersection[d], union[d]) for d in rng.integers(200, size=(3000, 200))]
     assert check.estimate == pytest.approx(naive_mean_iou(intersection, union))
     assert check.bound == pytest.approx(np.quantile(redrawn, 0.05), abs=0.5)
     assert check.holds

@@ -1,0 +1,262 @@
+"""Upper bounds of a drop of accuracy at any level, and the confidence of a limit, which is the same turned round."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+from scipy import optimize, special, stats
+
+# How the chance of an error is divided between the two limits. It stands beforehand, whatever the counts are.
+SHARE_OF_LOST = 0.8
+# Drops are counts over items: a limit of 1.0 must not miss a drop of "exactly 1.0" by a last bit.
+ROUNDING_PP = 1e-9
+# No smaller chance of an error is told apart from none.
+_LEAST_CHANCE = 1e-15
+# Of the logarithm of such a chance.
+_TOLERANCE = 1e-9
+
+
+class DropBound(Protocol):
+    """What bounds a drop of accuracy."""
+
+    @property
+    def drop_pp(self) -> float:
+        """Return the drop on the items there are."""
+
+    def upper_pp(self, confidence_level: float) -> float:
+        """Return the one-sided upper bound."""
+
+    def confidence_at_most(self, limit_pp: float) -> float:
+        """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
+
+    def without_loss(self) -> "DropBound":
+        """Return the bound that as many items would give if nothing differed on any: the least they can show."""
+
+    def items_needed(self, limit_pp: float, confidence_level: float) -> int | None:
+        """Return the fewest items that could show a drop to be at most the limit; None where no number could."""
+
+
+@dataclass(frozen=True)
+class NoDrop:
+    """The bound of a model that computes bit by bit what the reference computes, on any item."""
+
+    drop_pp: float = 0.0
+
+    def upper_pp(self, confidence_level: float) -> float:
+        """Return 0."""
+        return 0.0
+
+    def confidence_at_most(self, limit_pp: float) -> float:
+        """Return 1 for a limit from 0 on, 0 below."""
+        return float(limit_pp + ROUNDING_PP >= 0)
+
+    def without_loss(self) -> DropBound:
+        """Return itself."""
+        return self
+
+    def items_needed(self, limit_pp: float, confidence_level: float) -> int | None:
+        """Return 0: nothing has to be shown by items."""
+        return 0
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """The bound of a drop of which each item is lost, gained or neither.
+
+    Attributes
+    ----------
+    lost, gained, items : int
+        Items that only the reference gets right, those that only the candidate does, and all.
+
+    Notes
+    -----
+    With error chance a = 1 - level: U(lost; 0.8 a) - L(gained; 0.2 a), where U and L are Clopper and Pearson's
+    one-sided limits of the two shares. The bound is below the true drop only if one of the limits errs, which happens
+    with a chance of at most 0.8 a + 0.2 a whatever the shares are (Bonferroni), for any number of items. The split is
+    fixed: chosen by the counts it would not hold. It favours what is lost, because a candidate that is worth a question
+    gains little.
+
+    References
+    ----------
+    C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial,
+    Biometrika 26 (1934).
+    """
+
+    lost: int
+    gained: int
+    items: int
+
+    @property
+    def drop_pp(self) -> float:
+        """Return the drop on the items there are."""
+        return 100 * (self.lost - self.gained) / self.items
+
+    def upper_pp(self, confidence_level: float) -> float:
+        """Return the one-sided upper bound in percentage points.
+
+        Examples
+        --------
+        >>> round(PairedCounts(0, 0, 83).upper_pp(0.95), 2)  # 100 * (1 - 0.04 ** (1 / 83))
+        3.8
+        """
+        return self.bound_pp(1 - confidence_level)
+
+    def confidence_at_most(self, limit_pp: float) -> float:
+        """Return the largest confidence level whose one-sided upper bound is at or below the limit.
+
+        Examples
+        --------
+        >>> round(PairedCounts(0, 0, 83).confidence_at_most(1.0), 3)  # 1 - 0.99 ** 83 / 0.8
+        0.457
+        """
+        return _confidence_at_most(self, limit_pp + ROUNDING_PP)
+
+    def without_loss(self) -> DropBound:
+        """Return the bound that as many items would give if nothing differed on any."""
+        return PairedCounts(0, 0, self.items)
+
+    def items_needed(self, limit_pp: float, confidence_level: float) -> int | None:
+        """Return the fewest items that could show a drop to be at most the limit; None where no number could."""
+        return _items_needed(limit_pp, SHARE_OF_LOST * (1 - confidence_level))
+
+    def bound_pp(self, chance: float) -> float:
+        """Return the upper bound that errs with at most this chance."""
+        lost = upper_share(self.lost, self.items, chance=SHARE_OF_LOST * chance)
+        return 100 * (lost - lower_share(self.gained, self.items, chance=(1 - SHARE_OF_LOST) * chance))
+
+
+# A question asks the same of all strategies that share an accuracy, and the next question often the same limit.
+@lru_cache(maxsize=4096)
+def _confidence_at_most(counts: PairedCounts, limit_pp: float) -> float:
+    """The bound falls with the chance of an error: where it meets the limit, from the side that keeps within."""
+
+    def excess(logarithm: float) -> float:
+        return counts.bound_pp(math.exp(logarithm)) - limit_pp
+
+    least = math.log(_LEAST_CHANCE)
+    if excess(0.0) > 0:
+        return 0.0
+    if excess(least) <= 0:
+        return 1.0
+    logarithm = float(optimize.brentq(excess, least, 0.0, xtol=_TOLERANCE))
+    while excess(logarithm) > 0:
+        logarithm = min(0.0, logarithm + _TOLERANCE)
+    return -math.expm1(logarithm)
+
+
+@dataclass(frozen=True)
+class AlikeImages:
+    """The bound where no image deviates: how many others there may be, each by 100 points at most.
+
+    Attributes
+    ----------
+    drop_pp : float
+        Of every image.
+    images : int
+    """
+
+    drop_pp: float
+    images: int
+
+    def upper_pp(self, confidence_level: float) -> float:
+        """Return the one-sided upper bound.
+
+        Examples
+        --------
+        >>> round(AlikeImages(0.0, 300).upper_pp(0.95), 2)  # the rule of three: 3 / 300
+        0.99
+        """
+        return min(100.0, self.drop_pp + 100 * upper_share(0, self.images, chance=1 - confidence_level))
+
+    def confidence_at_most(self, limit_pp: float) -> float:
+        """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
+        share = (limit_pp + ROUNDING_PP - self.drop_pp) / 100
+        return 1 - (1 - min(share, 1.0)) ** self.images if share > 0 and limit_pp < 100 else float(limit_pp >= 100)
+
+    def without_loss(self) -> DropBound:
+        """Return the bound that as many images would give if nothing differed on any."""
+        return AlikeImages(0.0, self.images)
+
+    def items_needed(self, limit_pp: float, confidence_level: float) -> int | None:
+        """Return the fewest images that could show a drop to be at most the limit; None where no number could."""
+        return _items_needed(limit_pp, 1 - confidence_level)
+
+
+@dataclass(frozen=True)
+class InfluentialImages:
+    """The bound of a drop of mean intersection over union, by the influence of the images on it.
+
+    Attributes
+    ----------
+    drop_pp, error_pp : float
+        The drop and its standard error, widened where the bootstrap-t is.
+    freedom : float
+        Degrees of freedom that the concentration of the influences leaves.
+    images : int
+    """
+
+    drop_pp: float
+    error_pp: float
+    freedom: float
+    images: int
+
+    def upper_pp(self, confidence_level: float) -> float:
+        """Return the one-sided upper bound, by Student's t."""
+        return min(100.0, self.drop_pp + self.error_pp * float(stats.t.isf(1 - confidence_level, self.freedom)))
+
+    def confidence_at_most(self, limit_pp: float) -> float:
+        """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
+        if limit_pp >= 100:
+            return 1.0
+        return float(stats.t.cdf((limit_pp + ROUNDING_PP - self.drop_pp) / self.error_pp, self.freedom))
+
+    def without_loss(self) -> DropBound:
+        """Return the bound that as many images would give if nothing differed on any."""
+        return AlikeImages(0.0, self.images)
+
+    def items_needed(self, limit_pp: float, confidence_level: float) -> int | None:
+        """Return the fewest images that could show a drop to be at most the limit; None where no number could."""
+        return _items_needed(limit_pp, 1 - confidence_level)
+
+
+def _items_needed(limit_pp: float, chance: float) -> int | None:
+    """The smallest n with (1 - limit)^n at most the chance: so many, all unharmed, keep the bound within the limit."""
+    limit = (limit_pp + ROUNDING_PP) / 100
+    if limit <= 2 * ROUNDING_PP / 100:
+        return None
+    return 1 if limit >= 1 else max(1, math.ceil(math.log(chance) / math.log1p(-limit)))
+
+
+def upper_share(count: int, items: int, *, chance: float) -> float:
+    """Bound a share from above, exactly.
+
+    Parameters
+    ----------
+    count, items : int
+        Of `items`, `count` are of the kind whose share is bounded.
+    chance : float
+        Of the bound to be below the true share, at most; above 0 and at most 1.
+
+    Returns
+    -------
+    float
+        Clopper and Pearson's one-sided limit.
+
+    Examples
+    --------
+    >>> round(upper_share(0, 83, chance=0.05), 6)  # 1 - 0.05 ** (1 / 83)
+    0.03545
+    """
+    return float(special.betainccinv(count + 1, items - count, chance)) if count < items else 1.0
+
+
+def lower_share(count: int, items: int, *, chance: float) -> float:
+    """Bound a share from below, exactly; as `upper_share`.
+
+    Examples
+    --------
+    >>> round(lower_share(90, 100, chance=0.05), 6)  # R: binom.test(90, 100, alternative = "greater")$conf.int[1]
+    0.836282
+    """
+    return float(special.betaincinv(count, items - count + 1, chance)) if count else 0.0
