@@ -116,7 +116,8 @@ def plan(
     declared, base = _catalog(catalog)
     selection = select_launcher(launcher, base_image=_settings().base_image)
     session = _session(declared, base, selection, scale)
-    made = make_plan(session, _database(database, create=True), environment.key(session))
+    with _database(database, create=True) as opened:
+        made = make_plan(session, opened, environment.key(session))
     if as_json:
         print_json(_plan_json(made, session, selection))
         return
@@ -201,8 +202,7 @@ def fill_catalog(
     session = _session(declared, base, selection, scale)
     target = database or _settings().database
     workdir = _settings().workdir
-    with FillLock(workdir, target):
-        opened = open_database(target, create=True)
+    with FillLock(workdir, target), open_database(target, create=True) as opened:
         try:
             outcome = _fill(session, opened, selection, workdir)
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
@@ -284,7 +284,7 @@ def _report(outcome: Outcome) -> None:
 @app.command(epilog=example("runner status"))
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Count what is known per subject and environment, and list failed or invalid measurements."""
-    with _database(database).session() as session:
+    with _database(database) as opened, opened.session() as session:
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
         links = [dict(row) for row in store.link_summary(session)]
@@ -322,7 +322,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Judge every stored measurement by every rule (docs/verdicts.md); exit code 1 when one is INVALID."""
-    with _database(database).session() as session:
+    with _database(database) as opened, opened.session() as session:
         everything = judge_stored(session, subject=subject)
         changed = store_verdicts(session, everything) if rejudge else 0
         session.commit()
@@ -366,7 +366,7 @@ def leaderboard(
     to differ (see runner rank). A narrow terminal shows fewer columns; --csv and --json have all.
     """
     costs = chosen_costs(columns) if columns is not None else ()
-    with _database(database).session() as session:
+    with _database(database) as opened, opened.session() as session:
         rows = with_analysis(store.leaderboard(session, subject=subject), store.rankings(session))
         rows = with_distances(rows, store.output_distances(session))
         if family is not None:

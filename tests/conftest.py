@@ -1,12 +1,22 @@
-"""Docker tests: skipped on a machine without an engine, never in CI."""
+"""Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI."""
 
 import os
-from collections.abc import Generator
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
+from psycopg import sql
+from sqlalchemy.engine import make_url
 
+from catalog.evidence import open_database
 from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
+
+_MARKS = ("docker", "postgres")
+_NO_POSTGRES = 'no PostgreSQL server; start one with: eval "$(.ci/postgres start)"'
 
 
 def engine_answers() -> bool:
@@ -17,12 +27,26 @@ def engine_answers() -> bool:
     return True
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked `both_databases` runs on SQLite and on PostgreSQL, where it uses a database at all."""
+    if "backend" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
+        server = pytest.param("postgresql", marks=pytest.mark.postgres)
+        metafunc.parametrize("backend", ["sqlite", server], indirect=True)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    marked = [item for item in items if item.get_closest_marker("docker")]
-    if not marked or os.environ.get("CI") == "true" or engine_answers():
+    if os.environ.get("CI") == "true":
         return
-    for item in marked:
-        item.add_marker(pytest.mark.skip(reason="no Docker engine answers"))
+    if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
+        _skip(items, "docker", "no Docker engine answers")
+    if "TIERWISE_TEST_POSTGRES" not in os.environ:
+        _skip(items, "postgres", _NO_POSTGRES)
+
+
+def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(mark):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,7 +54,89 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and item.get_closest_marker("docker") and os.environ.get("CI") == "true":
+    if report.skipped and os.environ.get("CI") == "true" and any(map(item.get_closest_marker, _MARKS)):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} skipped: in CI every Docker test runs"
+        report.longrepr = f"{item.nodeid} skipped: in CI every test of Docker and PostgreSQL runs"
     return report
+
+
+class PostgresServer:
+    """The server of `.ci/postgres`; a database made from the migrated template costs less than a migration."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.template = self._name()
+        self.create(self.template)
+        open_database(self.url_of(self.template), create=True).close()
+
+    @staticmethod
+    def _name() -> str:
+        return f"tierwise_{uuid4().hex}"
+
+    def url_of(self, name: str) -> str:
+        return make_url(self.url).set(database=name).render_as_string(hide_password=False)
+
+    def execute(self, statement: str, *names: str) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    def create(self, name: str) -> None:
+        self.execute("CREATE DATABASE {}", name)
+
+    def migrated(self) -> str:
+        """The name of a new database, at the newest schema."""
+        name = self._name()
+        self.execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, self.template)
+        return name
+
+    def drop(self, name: str) -> None:
+        self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    if "TIERWISE_TEST_POSTGRES" not in os.environ:
+        pytest.fail(_NO_POSTGRES)
+    server = PostgresServer(os.environ["TIERWISE_TEST_POSTGRES"])
+    yield server
+    server.drop(server.template)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> str:
+    """Where the test's databases are: SQLite, unless it is marked to run on both."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty database; a copy costs less than a migration."""
+    made = tmp_path_factory.mktemp("template") / "evidence.db"
+    open_database(made, create=True).close()
+    return made
+
+
+@pytest.fixture
+def new_database(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path
+) -> Iterator[Callable[[str], str]]:
+    """Make an empty, migrated database and return its path or URL; `name` is that of its file in SQLite."""
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        if backend == "sqlite":
+            shutil.copy(sqlite_template, tmp_path / name)
+            return str(tmp_path / name)
+        server: PostgresServer = request.getfixturevalue("postgres")
+        made.append(server.migrated())
+        return server.url_of(made[-1])
+
+    yield make
+    for name in made:
+        request.getfixturevalue("postgres").drop(name)
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[str], str]) -> str:
+    """An empty, migrated database."""
+    return new_database("evidence.db")

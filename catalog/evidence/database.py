@@ -199,10 +199,20 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:
     options: dict[str, Any] = {"execution_options": {"postgresql_readonly": True}} if readonly else {}
     try:
-        return create_engine(url, pool_pre_ping=True, **options)
+        engine = create_engine(url, pool_pre_ping=True, **options)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         message = f"no driver for it ({error}); for PostgreSQL: pip install 'tierwise[postgres]'"
         raise DatabaseError(location, message) from error
+    if url.drivername == "postgresql+psycopg":
+        event.listen(engine, "connect", _read_decimals_as_floats)
+    return engine
+
+
+def _read_decimals_as_floats(connection: Any, record: object) -> None:
+    """PostgreSQL gives sums and averages of integers as decimals, which do not mix with floats."""
+    from psycopg.types.numeric import FloatLoader
+
+    connection.adapters.register_loader("numeric", FloatLoader)
 
 
 def _check_once(engine: Engine, location: str, *, create: bool, readonly: bool) -> None:

@@ -2,7 +2,6 @@
 
 import sqlite3
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import inspect
@@ -53,7 +52,7 @@ def read_query(database: Database, statement: str) -> QueryResult:
             cursor = run(driver, statement)
             if cursor.description is None:
                 raise QueryError(f"this statement gives no rows; allowed: {_ALLOWED}")
-            rows = tuple(tuple(map(_plain, row)) for row in cursor.fetchall())
+            rows = tuple(map(tuple, cursor.fetchall()))
         except (connection.dialect.loaded_dbapi.Error, sqlite3.Warning) as error:
             raise QueryError(_explained(database, str(error).strip())) from error
         finally:
@@ -75,11 +74,6 @@ def _run_server(driver: Any, statement: str) -> Any:
     """A prepared statement is one statement, so that none can end the read-only transaction and go on behind it."""
     driver.read_only = True
     return driver.execute(statement.encode(), prepare=True)
-
-
-def _plain(value: Any) -> Any:
-    """Servers give averages of integers as decimals."""
-    return float(value) if isinstance(value, Decimal) else value
 
 
 def _explained(database: Database, said: str) -> str:

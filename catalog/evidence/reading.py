@@ -84,7 +84,7 @@ def last_measurement(
 _COVERAGE = f"""
 SELECT s.subject, e.launcher, e.scale, COUNT(DISTINCT s.id) AS strategies,
        COUNT(DISTINCT CASE WHEN m.id IS NOT NULL THEN s.id END) AS with_evidence,
-       COUNT(m.id) AS rounds, COALESCE(SUM(m.samples), 0) AS samples
+       COUNT(m.id) AS rounds, CAST(COALESCE(SUM(m.samples), 0) AS BIGINT) AS samples
 FROM strategy s
 JOIN environment e ON e.id = s.environment_id
 LEFT JOIN (

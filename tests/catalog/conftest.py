@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,8 +120,8 @@ def make() -> Any:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(tmp_path / "evidence.db", create=True) as opened:
+def database(database_url: str) -> Iterator[Database]:
+    with open_database(database_url) as opened:
         yield opened
 
 

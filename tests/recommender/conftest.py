@@ -229,18 +229,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "evidence.db"
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database; a copy costs less than a migration."""
-    made = tmp_path_factory.mktemp("template") / "evidence.db"
-    open_database(made, create=True).close()
-    return made
+@pytest.fixture
+def location(backend: str, path: Path, request: pytest.FixtureRequest) -> str:
+    """Where the writer writes and the application reads; a file is made by the writer, a test may do without."""
+    return str(path) if backend == "sqlite" else str(request.getfixturevalue("database_url"))
 
 
 @pytest.fixture
-def writer(path: Path, template: Path) -> Iterator[Writer]:
-    shutil.copy(template, path)
-    database = open_database(path)
+def writer(backend: str, location: str, sqlite_template: Path) -> Iterator[Writer]:
+    if backend == "sqlite":
+        shutil.copy(sqlite_template, location)
+    database = open_database(location)
     yield Writer(database, {})
     database.close()
 
@@ -279,19 +278,19 @@ class Client:
 
 
 @pytest.fixture
-def client(path: Path) -> Iterator[Client]:
-    app = create_app(RecommenderSettings(database=str(path)))
+def client(location: str) -> Iterator[Client]:
+    app = create_app(RecommenderSettings(database=location))
     yield Client(app)
     app.state.snapshots.close()
 
 
 @pytest.fixture
-def serve(path: Path, filled: object) -> Iterator[Callable[..., Client]]:
+def serve(location: str, filled: object) -> Iterator[Callable[..., Client]]:
     """The application over the filled database with settings of one's choice."""
     apps = []
 
     def make(**settings: Any) -> Client:
-        app = create_app(RecommenderSettings(database=str(path), **settings))
+        app = create_app(RecommenderSettings(database=location, **settings))
         apps.append(app)
         return Client(app)
 
@@ -301,12 +300,12 @@ def serve(path: Path, filled: object) -> Iterator[Callable[..., Client]]:
 
 
 @pytest.fixture
-def live(path: Path, filled: object) -> Iterator[Callable[..., str]]:
+def live(location: str, filled: object) -> Iterator[Callable[..., str]]:
     """The application behind a real server on a free port; settings in, address out."""
     servers: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(**settings: Any) -> str:
-        app = create_app(RecommenderSettings(database=str(path), **settings))
+        app = create_app(RecommenderSettings(database=location, **settings))
         listener = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

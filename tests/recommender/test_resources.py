@@ -7,6 +7,8 @@ import pytest
 from recommender.errors import FILL_COMMAND
 from recommender.ranking import pareto_front
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_leaderboard_is_in_order_with_the_front_marked(client: Any, filled: object) -> None:
     body = client.get("/leaderboard", params={"subject": "net"}).json()

@@ -20,6 +20,8 @@ from catalog.analysis import (
 from catalog.evidence import Database, store
 from catalog.statistics.verdicts import Verdict
 
+pytestmark = pytest.mark.both_databases
+
 SETTINGS = AnalysisSettings(n_resamples=200)
 PASSES = {"identity": [], "quantized": [{"name": "static_ptq", "options": {}}]}
 # Quantized is half as fast on mobile and as fast as identity on edge, for every input and round.

@@ -12,19 +12,21 @@ from catalog.evidence.querying import read_query
 
 
 @pytest.fixture
-def reading(database: Database, fill: Callable[[], Any]) -> Iterator[Database]:
+def reading(database: Database, database_url: str, fill: Callable[[], Any]) -> Iterator[Database]:
     fill()
-    with open_database(database.location, readonly=True) as opened:
+    with open_database(database_url, readonly=True) as opened:
         yield opened
 
 
+@pytest.mark.both_databases
 def test_rows_with_their_names(reading: Database) -> None:
     statement = "SELECT operator, COUNT(*) AS n, 100 % 7 AS rest, ':a' AS colon FROM leaderboard GROUP BY 1 ORDER BY 1"
     result = read_query(reading, statement)
     assert result.columns == ("operator", "n", "rest", "colon")
     assert result.rows == (("identity", 3, 2, ":a"), ("quantized", 3, 2, ":a"))
     assert read_query(reading, "WITH x AS (SELECT 1 AS one) SELECT * FROM x WHERE one > 1").rows == ()
-    assert read_query(reading, "EXPLAIN QUERY PLAN SELECT * FROM sample").rows
+    plan = "EXPLAIN QUERY PLAN" if reading.engine.dialect.name == "sqlite" else "EXPLAIN"
+    assert read_query(reading, f"{plan} SELECT * FROM sample").rows
 
 
 @pytest.mark.parametrize(
@@ -75,3 +77,23 @@ def test_what_does_not_run_says_why(reading: Database, statement: str, message: 
 def test_a_database_that_may_be_written_is_not_asked(database: Database) -> None:
     with pytest.raises(ValueError, match="read-only"):
         read_query(database, "SELECT 1")
+
+
+_SERVER_REFUSES = {
+    "DELETE FROM sample": "only reading",
+    "CREATE TABLE t (x int)": "only reading",
+    "SELECT 1; DELETE FROM sample": "several statements",
+    "SELEC 1": 'syntax error at or near "SELEC"',
+    "SELECT * FROM leaderbord": 'relation "leaderbord" does not exist.*; there are .*leaderboard, link_check',
+    "": "gives no rows",
+}
+
+
+@pytest.mark.both_databases
+def test_a_server_refuses_the_same(reading: Database) -> None:
+    if reading.engine.dialect.name == "sqlite":
+        return  # above, one by one
+    for statement, message in _SERVER_REFUSES.items():
+        with pytest.raises(QueryError, match=f"(?s){message}"):
+            read_query(reading, statement)
+    assert read_query(reading, "SELECT COUNT(*) FROM sample").rows == ((306,),)

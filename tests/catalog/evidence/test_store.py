@@ -11,6 +11,8 @@ from catalog.declaration import parse_catalog
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence import Database, store
 
+pytestmark = pytest.mark.both_databases
+
 CHILDREN = ("measurement", "tier_run", "link_probe", "sample", "sample_part", "sample_link")
 
 

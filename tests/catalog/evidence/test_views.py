@@ -8,6 +8,8 @@ from sqlalchemy import text
 from catalog.evidence import Database, store
 from catalog.statistics import percentile_over_rounds
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_views_equal_numpy(database: Database, fill: Callable[[], Any]) -> None:
     latencies = fill()

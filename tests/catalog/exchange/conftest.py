@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from catalog.evidence import Database, open_database, store
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[Database]:
+def other(new_database: Callable[[str], str]) -> Iterator[Database]:
     """A second, empty database."""
-    with open_database(tmp_path / "other.db", create=True) as opened:
+    with open_database(new_database("other.db")) as opened:
         yield opened
 
 

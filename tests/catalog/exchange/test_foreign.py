@@ -16,6 +16,8 @@ from catalog.exchange import collect, import_files, rows_csv
 from catalog.exchange.tables import read_rows
 from catalog.statistics import percentile_over_rounds
 
+pytestmark = pytest.mark.both_databases
+
 HEADER = "subject,operator,placement,input_id,repetition,latency_s"
 ROW = "net,identity,edge,1.jpg,0,0.1"
 

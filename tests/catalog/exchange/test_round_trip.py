@@ -16,6 +16,8 @@ from catalog.evidence import Database, store
 from catalog.exchange import Document, collect, document_bytes, import_files, parse_document
 from catalog.exchange.storing import imported_key
 
+pytestmark = pytest.mark.both_databases
+
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 TABLES = ("environment", "strategy", "artifact", "measurement", "tier_run", "link_probe", "sample", "sample_part")
 TABLES += ("sample_link", "accuracy", "accuracy_item", "accuracy_class_item", "slo", "imported_file")
@@ -181,7 +183,7 @@ def test_a_later_export_adds_only_what_is_new(
     assert (imported.stored.rounds, imported.stored.samples, imported.stored.environments) == (1, 20, 0)
     assert known(other) == known(database)
     with other.session() as session:
-        files = session.execute(text("SELECT imported_file_id, COUNT(*) FROM measurement GROUP BY 1")).all()
+        files = session.execute(text("SELECT imported_file_id, COUNT(*) FROM measurement GROUP BY 1 ORDER BY 1")).all()
     assert files == [(1, 18), (2, 1)]
 
 
