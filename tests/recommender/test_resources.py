@@ -78,8 +78,11 @@ def test_unknown_evidence_says_where_ids_are(client: Any, filled: object) -> Non
     assert "GET /strategies/{id}" in response.json()["detail"]
 
 
-def test_coverage_says_what_is_missing_and_the_command(client: Any, filled: Any) -> None:
+def test_coverage_without_anything_missing_has_no_command(client: Any, filled: Any) -> None:
     assert client.get("/coverage").json()["coverage"][0]["command"] is None
+
+
+def test_coverage_says_what_is_missing_and_the_command(client: Any, filled: Any) -> None:
     filled.declare(1, "early_exit", "cloud")
     filled.declare(1, "early_exit", "mobile", rounds=3)
     filled.measure(1, "early_exit", "mobile", 0.1)
