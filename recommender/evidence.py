@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import NoReturn
 
+from catalog.evidence.strategy_evidence import claims_another
 from recommender.errors import (
     NotDeclared,
     UnknownEnvironment,
@@ -22,8 +23,19 @@ from recommender.whatif import StrategyParts
 
 
 @dataclass(frozen=True)
+class ImportedFile:
+    """A file that evidence came from; its name tells it apart from other imported files."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Environment:
-    """Where something was measured; `imported_from` names the file that brought it, None for what was measured here."""
+    """Where something was measured; `imported_from` names the file that brought it, None for what was measured here.
+
+    `imported_files` names every file that the evidence of the subject rests on.
+    """
 
     id: int
     key: str
@@ -35,6 +47,7 @@ class Environment:
     onnxruntime: str
     created_at: str
     imported_from: str | None = None
+    imported_files: tuple[ImportedFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,8 +200,9 @@ class Evidence:
             raise UnknownSubject(subject, self.subjects)
         parts = self.subjects[subject]
         matching = [part for part in parts if _matches(part.environment, asked)] or _no_environment(parts, asked)
-        complete = next((part for part in matching if part.complete), None)
-        part = complete or next((part for part in matching if part.candidates), None) or matching[0]
+        first = _without_second_claims(matching, parts)
+        complete = next((part for part in first if part.complete), None)
+        part = complete or next((part for part in first if part.candidates), None) or first[0]
         return Chosen(
             part, _why(part, matching, asked), sum(bool(each.candidates) for each in parts if each is not part)
         )
@@ -221,6 +235,15 @@ class Evidence:
         if name not in self.slos:
             raise UnknownSlo(name, self.slos)
         return self.slos[name]
+
+
+def _without_second_claims(
+    matching: Sequence[SubjectEvidence], parts: Sequence[SubjectEvidence]
+) -> Sequence[SubjectEvidence]:
+    """Leave out environments of files that claim the key of another environment, unless nothing else matches."""
+    keys = {part.environment.key.removeprefix("imported:") for part in parts}
+    first = [part for part in matching if not claims_another(part.environment.key, keys)]
+    return first or matching
 
 
 def _matches(it: Environment, asked: EnvironmentFilter) -> bool:

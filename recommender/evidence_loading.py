@@ -8,7 +8,7 @@ import numpy as np
 from catalog.evidence import Database
 from catalog.evidence.store import SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
 from recommender.accuracy_bounds import AccuracyBounds
-from recommender.evidence import Environment, Evidence, Known, Slo, SubjectEvidence
+from recommender.evidence import Environment, Evidence, ImportedFile, Known, Slo, SubjectEvidence
 from recommender.link_parts import LinkParts
 from recommender.ranking import Candidate, LatencyBudget
 from recommender.ranking.candidates import same_evidence
@@ -69,12 +69,19 @@ def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds, kept: _Kep
             onnxruntime=it.onnxruntime,
             created_at=it.created_at,
             imported_from=None if it.origin is None else it.origin.name,
+            imported_files=tuple(ImportedFile(name, sha256) for name, sha256 in _files(members)),
         ),
         strategies=tuple(_known(row, bounds, floats, kept) for row in members),
         inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),
         last_measured_at=max(finished, default=it.created_at),
         first_measured_at=min(started, default=None),
     )
+
+
+def _files(members: list[StrategyEvidence]) -> list[tuple[str, str]]:
+    """Every file that evidence of these strategies came from, in the order they were imported."""
+    origins = {(origin.imported_at, origin.name, origin.sha256) for row in members for origin in row.origins}
+    return [(name, sha256) for _, name, sha256 in sorted(origins)]
 
 
 def _known(row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[str, str], str], kept: _Kept) -> Known:

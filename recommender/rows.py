@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from recommender.evidence import Evidence, Known, SubjectEvidence
 from recommender.ranking import estimate
-from recommender.schemas import EnvironmentOut, StrategyRow, SubjectRow
+from recommender.schemas import EnvironmentOut, ImportedFileOut, StrategyRow, SubjectRow
 from recommender.strategy_out import accuracy_of, distance_of, latency_out
 
 DEFAULT_PERCENTILE = 90.0
@@ -54,6 +54,7 @@ def environment_out(part: SubjectEvidence) -> EnvironmentOut:
         onnxruntime=it.onnxruntime,
         measured_at=part.last_measured_at,
         imported_from=it.imported_from,
+        imported_files=[ImportedFileOut(name=file.name, sha256=file.sha256) for file in it.imported_files],
         complete=part.complete,
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select, text
 from sqlmodel import Session
 
+from catalog.evidence.imported_files import file_labels
 from catalog.evidence.records import ArtifactFile
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
@@ -41,7 +42,7 @@ _DECLARED_KEYS = (
     "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"
 )
 _MEASUREMENTS = f"""
-SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select
+SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select, imported_file_id
 FROM measurement
 WHERE {MEASUREMENT_COUNTS} AND latency_key IN ({_DECLARED_KEYS.format(column="latency_key")})
 ORDER BY latency_key, round
@@ -112,6 +113,7 @@ class _Series:
     rounds: list[RoundEvidence] = field(default_factory=list)
     inputs_select: str | None = None
     first_measurement: int | None = None
+    files: set[int] = field(default_factory=set)
 
 
 class _Loaded:
@@ -125,7 +127,9 @@ class _Loaded:
         self._conditions = _load_conditions(session, self._series.values())
         self._sent = _load_sent(session, self._series)
         self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared}, read)
-        self._environments = _load_environments(session)
+        self._origins = _load_origins(session)
+        self._environments = _load_environments(session, self._origins)
+        self._accuracy_files = _load_accuracy_files(session)
         self._artifacts = {row.key: row for row in session.execute(select(Artifact)).scalars()}
         self._inputs = self._shared_inputs()
         self._tier_use = tier_use(session)
@@ -169,6 +173,9 @@ class _Loaded:
             tier_use=self._tier_use.get(row.latency_key, {}),
             verdicts=self._verdicts.get(row.latency_key, {}),
             artifact_details=artifact.details if artifact and artifact.details else {},
+            origins=tuple(
+                self._origins[file] for file in sorted(series.files | self._accuracy_files.get(row.accuracy_key, set()))
+            ),
         )
 
     def _shared_inputs(self) -> dict[tuple[str, int], tuple[str, ...]]:
@@ -198,12 +205,27 @@ class _Loaded:
         return min(usable, key=lambda each: (each.placement != row.placement, each.placement), default=None)
 
 
-def _load_environments(session: Session) -> dict[int, EnvironmentEvidence]:
-    files = {row.id: row for row in session.execute(select(ImportedFile)).scalars()}
+def _load_origins(session: Session) -> dict[int, Origin]:
+    labels = file_labels(session)
+    return {
+        row.id: Origin(labels[row.id], row.sha256, row.format, row.imported_at, row.details)
+        for row in session.execute(select(ImportedFile)).scalars()
+    }
+
+
+def _load_accuracy_files(session: Session) -> dict[str, set[int]]:
+    """By accuracy key: the files that brought it."""
+    query = select(_sql(Accuracy.key), _sql(Accuracy.imported_file_id)).where(text(ACCURACY_COUNTS))
+    found: dict[str, set[int]] = defaultdict(set)
+    for key, file_id in session.execute(query):
+        found[key] |= set() if file_id is None else {file_id}
+    return found
+
+
+def _load_environments(session: Session, origins: Mapping[int, Origin]) -> dict[int, EnvironmentEvidence]:
     found = {}
     for row in session.execute(select(Environment)).scalars():
-        file = files.get(row.imported_file_id)
-        origin = Origin(file.name, file.sha256, file.format, file.imported_at, file.details) if file else None
+        origin = origins.get(row.imported_file_id)
         evidence = EnvironmentEvidence(**row.model_dump(exclude={"imported_file_id"}), origin=origin)
         found[evidence.id] = evidence
     return found
@@ -236,6 +258,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
         )
         series.inputs_select = series.inputs_select or measurement.inputs_select
         series.first_measurement = series.first_measurement or measurement.id
+        series.files |= set() if measurement.imported_file_id is None else {measurement.imported_file_id}
     return dict(found)
 
 

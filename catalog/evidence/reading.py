@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlmodel import Session
 
+from catalog.evidence.imported_files import files_by_subject
 from catalog.evidence.records import LastMeasurement
 from catalog.evidence.tables import (
     ACCURACY_COUNTS,
@@ -160,10 +161,15 @@ def troubles(session: Session) -> Sequence[Mapping[str, Any]]:
 
 
 def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
-    """Rows of the view `leaderboard` by subject, environment and rank."""
+    """Rows of the view `leaderboard` by subject, environment and rank; `source` names every imported file."""
     where = "" if subject is None else "WHERE subject = :subject"
     query = f"SELECT * FROM leaderboard {where} ORDER BY subject, environment, rank, operator, placement"
-    return _rows(session, query, **({} if subject is None else {"subject": subject}))
+    rows = _rows(session, query, **({} if subject is None else {"subject": subject}))
+    files = files_by_subject(session)
+    return [
+        {**row, "source": ", ".join(files.get((row["environment"], row["subject"]), ())) or row["source"]}
+        for row in rows
+    ]
 
 
 def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:

@@ -1,6 +1,6 @@
 """The evidence as arrays, per declared strategy: what ranking and statistics start from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,10 @@ class AccuracyEvidence:
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that foreign evidence came from."""
+    """The file that foreign evidence came from.
+
+    `name` goes with the start of the SHA-256 where another imported file has the same one.
+    """
 
     name: str
     sha256: str
@@ -85,6 +88,25 @@ class EnvironmentEvidence:
     def provenance(self) -> str:
         """`measured` or `imported`."""
         return "measured" if self.origin is None else "imported"
+
+
+def claims_another(key: str, keys: Collection[str]) -> bool:
+    """Tell whether an environment's file claims the key of another environment, and was kept apart from it.
+
+    Parameters
+    ----------
+    key : str
+        As stored.
+    keys : collection of str
+        Of all environments in question, without the prefix of imported ones.
+
+    Examples
+    --------
+    >>> claims_another("imported:ab12.3fa9c1d2e4b5", {"ab12", "ab12.3fa9c1d2e4b5"})
+    True
+    """
+    claimed, _, suffix = key.removeprefix("imported:").rpartition(".")
+    return bool(suffix) and claimed in keys
 
 
 @dataclass(frozen=True)
@@ -142,6 +164,8 @@ class StrategyEvidence:
         Completed rounds under the key, INVALID and repeated ones included.
     artifact_details : mapping
         What its passes say they did, what was shown of the files, how far their outputs are from identity's.
+    origins : tuple of Origin
+        Every file that brought its rounds or its accuracy; empty for what was measured here.
     """
 
     subject: str
@@ -174,6 +198,7 @@ class StrategyEvidence:
     tier_use: Mapping[str, TierUse] = field(default_factory=dict)
     verdicts: Mapping[str, int] = field(default_factory=dict)
     artifact_details: Mapping[str, Any] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
 
     @property
     def output_distance(self) -> OutputDistance | None:

@@ -2,19 +2,23 @@
 
 from catalog.exchange.collecting import collect
 from catalog.exchange.document import Document
+from catalog.exchange.forget import Forgotten, forget_file
 from catalog.exchange.importing import Imported, import_files
+from catalog.exchange.lineage import imported_key
 from catalog.exchange.rows_out import rows_csv
-from catalog.exchange.storing import FileRecord, Stored, imported_key, store_document
+from catalog.exchange.storing import FileRecord, Stored, store_document
 from catalog.exchange.text import decompressed, document_bytes, parse_document
 
 __all__ = [
     "Document",
     "FileRecord",
+    "Forgotten",
     "Imported",
     "Stored",
     "collect",
     "decompressed",
     "document_bytes",
+    "forget_file",
     "import_files",
     "imported_key",
     "parse_document",

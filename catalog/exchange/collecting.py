@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 from sqlmodel import Session, SQLModel
 
 from catalog.errors import ExchangeError
+from catalog.evidence.imported_files import HERE
 from catalog.evidence.tables import (
     Accuracy,
     Artifact,
@@ -110,9 +111,9 @@ class _Collecting:
         used = {each.environment for each in strategies} | {each.environment for each in measurements}
         used |= {each.environment for each in accuracies}
         environments = [row for row in self._environments.values() if self._subjects is None or row.key in used]
-        files = {row.imported_file_id for row in environments}
+        files = {row.imported_file_id for row in environments} | self._contributing({row.id for row in environments})
         return Document(
-            files=[_entry(FileEntry, row) for row in self._files.values() if row.id in files],
+            files=[_file(row) for row in self._files.values() if row.id in files],
             environments=[self._environment(row) for row in environments],
             artifacts=sorted(
                 (_entry(ArtifactEntry, row) for row in self._of_subjects(Artifact)),
@@ -124,6 +125,11 @@ class _Collecting:
             measurements=measurements,
             accuracies=accuracies,
         )
+
+    def _contributing(self, environments: Collection[int | None]) -> set[int | None]:
+        """Files that brought evidence of environments, be it added to what an earlier one brought."""
+        rows = [*self._of_subjects(Measurement), *self._of_subjects(Accuracy)]
+        return {row.imported_file_id for row in rows if row.environment_id in environments}
 
     def _rows(self, table: type[SQLModel]) -> list[Any]:
         order = getattr(table, "id", None) or table.name  # type: ignore[attr-defined]
@@ -235,6 +241,11 @@ def _columns(kind: type[ColumnsT], rows: Sequence[Any], at: Mapping[int, int]) -
         everywhere = None if len(positions) == len(at) else positions
         found[name] = kind(at=everywhere, **dict(zip(fields, columns, strict=True)))
     return found
+
+
+def _file(row: ImportedFile) -> FileEntry:
+    details = {name: value for name, value in row.details.items() if name != HERE}
+    return _entry(FileEntry, row, details=details)
 
 
 def _entry(kind: type[EntryT], row: SQLModel, **more: object) -> EntryT:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, StrategyEvidence
-from catalog.exchange.storing import imported_key
+from catalog.exchange.lineage import imported_key
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
 from catalog.statistics.percentiles import percentile_over_rounds
 from catalog.statistics.samples import Samples

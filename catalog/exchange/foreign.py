@@ -6,7 +6,7 @@ are compared with it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from catalog.errors import ExchangeError
@@ -30,12 +30,16 @@ _TASKS = {"top1": "classification", "miou": "segmentation", "agreement": "any"}
 
 @dataclass(frozen=True)
 class Foreign:
-    """Rows and what is not in them: the file's hash, where they are from by default, when they are imported."""
+    """Rows and what is not in them: the file's hash, where they are from by default, when they are imported.
+
+    `names` has what environments are called here, by what the rows call them, where that is another name.
+    """
 
     rows: Rows
     sha256: str
     environment: str
     at: str
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ def foreign_document(
         With the line of each bad row; or when another file brought latencies (accuracies) for the same strategy.
     """
     gathering = Gathering(foreign.rows, foreign.environment)
-    gathered = gathering.gather()
+    gathered = {
+        replace(strategy, environment=foreign.names.get(strategy.environment, strategy.environment)): members
+        for strategy, members in gathering.gather().items()
+    }
     problems = gathering.problems or list(_contradictions(gathered, foreign, known))
     if problems:
         raise ExchangeError(file, problems)

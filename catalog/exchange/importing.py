@@ -2,22 +2,24 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
 from catalog.clock import utc_now
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
-from catalog.evidence.tables import Environment, Strategy
+from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
-from catalog.exchange.foreign import Foreign, KnownStrategy, foreign_document
+from catalog.exchange.foreign import Foreign, KnownStrategy, environment_key, foreign_document
 from catalog.exchange.gathering import NAME_RULE, is_name
+from catalog.exchange.lineage import imported_key
 from catalog.exchange.storing import FileRecord, Stored, store_document
 from catalog.exchange.tables import read_rows
 from catalog.exchange.text import MAX_BYTES, decompressed, parse_document
@@ -60,12 +62,14 @@ def import_files(
         When any of them cannot be read or contradicts what was imported before; nothing of any is stored then.
     """
     at = utc_text(now or utc_now())
+    names = {} if environment is None else {environment: environment}
     if environment is not None and not is_name(environment):
         raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
     with database.session() as session:
-        found = [_import(session, file, environment=environment, default=_stem(files[0]), at=at) for file in files]
+        command = _Command(session, environment, _stem(files[0]), at, names)
+        imported = tuple(command.import_file(file) for file in files)
         session.commit()
-    return tuple(found)
+    return imported
 
 
 def _stem(file: Path) -> str:
@@ -73,25 +77,78 @@ def _stem(file: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", file.name.split(".")[0]).strip("-_.")[:63] or "imported"
 
 
-def _import(session: Session, file: Path, *, environment: str | None, default: str, at: str) -> Imported:
-    raw = read_bytes(file)
-    content = decompressed(raw, file=str(file))
-    name = str(file)
-    if content.lstrip()[:1] == b"{":
-        if environment is not None:
-            raise ExchangeError(name, ["names its environments itself; leave out --environment"])
-        document, kind = parse_document(content, file=name), f"{FORMAT} {VERSION}"
+@dataclass(frozen=True)
+class _Command:
+    """One command's files; `names` maps environments that rows claim to those that the user put them in.
+
+    Rows join what stands under a name when the user named it, or when a file of the same command brought it.
+    """
+
+    session: Session
+    environment: str | None
+    default: str
+    at: str
+    names: dict[str, str]
+
+    def import_file(self, file: Path) -> Imported:
+        """Import one file into the command's transaction."""
+        raw = read_bytes(file)
+        content = decompressed(raw, file=str(file))
+        if content.lstrip()[:1] == b"{":
+            return self._import_document(file, raw, content)
+        return self._import_rows(file, raw, content)
+
+    def _import_document(self, file: Path, raw: bytes, content: bytes) -> Imported:
+        if self.environment is not None:
+            raise ExchangeError(str(file), ["names its environments itself; leave out --environment"])
+        document = parse_document(content, file=str(file))
         key = content_key({"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest()})
-        details = _chain(document)
-    else:
-        rows = read_rows(content, file=name)
-        foreign = Foreign(rows, hashlib.sha256(content).hexdigest(), environment or default, at)
-        document, kind = foreign_document(foreign, _known_strategies(session), file=name), rows.kind
-        places = sorted(each.host for each in document.environments)
-        details = {"environments": places}
-        key = content_key({"kind": "imported file", "sha256": foreign.sha256, "environments": places})
-    record = FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, at, details)
-    return Imported(file, kind, record.sha256, store_document(session, document, record))
+        record = self._record(file, key, raw, f"{FORMAT} {VERSION}", _chain(document))
+        return Imported(file, record.format, record.sha256, store_document(self.session, document, record))
+
+    def _import_rows(self, file: Path, raw: bytes, content: bytes) -> Imported:
+        rows = read_rows(content, file=str(file))
+        sha256 = hashlib.sha256(content).hexdigest()
+        default = self.environment or self.default
+        claimed = sorted({row.cells.get("environment") or default for row in rows.rows})
+        key = content_key({"kind": "imported file", "sha256": sha256, "environments": claimed})
+        present = self.session.execute(select(ImportedFile).filter_by(key=key)).scalar_one_or_none()
+        if present is not None:
+            self.names.update(present.details.get("named", {name: name for name in claimed}))
+            return Imported(file, rows.kind, present.sha256, Stored(known_before=True))
+        apart = self._named_apart(claimed, sha256)
+        foreign = Foreign(rows, sha256, default, self.at, names=dict(self.names))
+        document = foreign_document(foreign, _known_strategies(self.session), file=str(file))
+        details: dict[str, object] = {"environments": sorted(entry.host for entry in document.environments)}
+        if apart:
+            details["named"] = {name: self.names[name] for name in claimed}
+        record = self._record(file, key, raw, rows.kind, details)
+        stored = store_document(self.session, document, record, named_by_user=True)
+        return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
+
+    def _record(self, file: Path, key: str, raw: bytes, kind: str, details: Mapping[str, object]) -> FileRecord:
+        return FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, self.at, details)
+
+    def _named_apart(self, claimed: Sequence[str], sha256: str) -> tuple[str, ...]:
+        """Find a name for every claimed one; says which are not the claimed ones because these are taken."""
+        taken = set(self.session.execute(select(_column(Environment, "key"))).scalars())
+        said = []
+        for name in claimed:
+            if name in self.names:
+                continue
+            self.names[name] = name
+            if imported_key(environment_key(name)) in taken:
+                others = (f"{name[: 62 - length]}-{sha256[:length]}" for length in range(8, len(sha256)))
+                self.names[name] = next(
+                    other
+                    for other in others
+                    if imported_key(environment_key(other)) not in taken and other not in claimed
+                )
+                said.append(
+                    f"an earlier file brought an environment {name!r}; this one is kept apart as {self.names[name]!r}. "
+                    f"To join them, import both files in one command or with --environment {name}"
+                )
+        return tuple(said)
 
 
 def read_bytes(file: Path) -> bytes:
@@ -125,3 +182,8 @@ def _known_strategies(session: Session) -> dict[tuple[str, str, str, str], Known
         for row in session.execute(select(Strategy)).scalars()
         if row.environment_id in keys
     }
+
+
+def _column(table: type[SQLModel], name: str) -> Any:
+    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    return getattr(table, name)

@@ -1,10 +1,12 @@
 """From a document to a database, in the caller's transaction: what is new is stored, what is known is left alone.
 
 Imported keys get the prefix `imported:`. Keys of measurements made here are plain SHA-256, so the two can never meet:
-imported evidence neither answers for a measurement that is missing here nor is pooled with one.
+imported evidence neither answers for a measurement that is missing here nor is pooled with one. Nor do two files meet
+unless one contains the other's evidence (`lineage.py`), or the user named one environment for both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -12,16 +14,20 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlmodel import Session, SQLModel
 
-from catalog.errors import ExchangeError
+from catalog.evidence.imported_files import HERE, file_labels
 from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy
 from catalog.evidence.writing import record_accuracy, record_measurement
-from catalog.exchange.collecting import collect
-from catalog.exchange.document import AccuracyEntry, Document, Entry, MeasurementEntry, StrategyEntry
+from catalog.exchange.document import AccuracyEntry, Document, MeasurementEntry, StrategyEntry
+from catalog.exchange.lineage import (
+    Place,
+    accuracy_digest,
+    contributing_files,
+    evidence_places,
+    imported_key,
+    measurement_digest,
+)
 from catalog.exchange.neutral import neutral
 from catalog.exchange.unpacking import accuracy_record, measurement_record
-
-PREFIX = "imported:"
-_KEYS = ("environment", "artifact_key", "latency_key", "accuracy_key", "key")
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,11 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Stored:
-    """What an import changed: counts of what is new, `known_before` when the whole file was imported before.
+    """What an import changed: counts of what is new, `known_before` when nothing in the file was.
 
-    `slos_kept` names the targets that are declared otherwise here and were left so.
+    `slos_kept` names the targets that are declared otherwise here and were left so; `extended` the files whose
+    evidence this one contains and adds to, `apart` the environments that are stored apart from one of the same key,
+    each with the reason.
     """
 
     environments: int = 0
@@ -50,20 +58,11 @@ class Stored:
     accuracies: int = 0
     slos_kept: tuple[str, ...] = ()
     known_before: bool = False
+    extended: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
 
-def imported_key(key: str) -> str:
-    """A key as it is stored for imported evidence; one that came imported already stays.
-
-    Examples
-    --------
-    >>> imported_key(imported_key("ab12"))
-    'imported:ab12'
-    """
-    return key if key.startswith(PREFIX) else PREFIX + key
-
-
-def store_document(session: Session, document: Document, file: FileRecord) -> Stored:
+def store_document(session: Session, document: Document, file: FileRecord, *, named_by_user: bool = False) -> Stored:
     """Store a document; the caller commits.
 
     Parameters
@@ -72,123 +71,189 @@ def store_document(session: Session, document: Document, file: FileRecord) -> St
     document : Document
         Validated; its keys are those of where it was measured.
     file : FileRecord
+    named_by_user : bool
+        Whether the user chose the environments' names, so that evidence joins what stands under them.
 
     Returns
     -------
     Stored
-        All zero, with `known_before`, when the same file was imported before.
-
-    Raises
-    ------
-    ExchangeError
-        When it contradicts what was imported before: other samples for the same key and round, another accuracy for
-        the same key. Roll back then.
+        All zero, with `known_before`, when everything in the file is there already.
     """
-    if _one(session, ImportedFile, key=file.key) is not None:
+    if session.execute(select(ImportedFile).filter_by(key=file.key)).first() is not None:
         return Stored(known_before=True)
-    return _Storing(session, _as_imported(document), file).store()
+    imported = document.model_copy(update={"measurements": list(map(neutral, document.measurements))})
+    places = _named_places(session, imported) if named_by_user else evidence_places(session, imported, file.sha256)
+    return _Storing(session, imported, file, places).store()
 
 
-def _as_imported(document: Document) -> Document:
-    def renamed(entries: Sequence[Entry]) -> list[Any]:
-        return [
-            each.model_copy(update={name: imported_key(getattr(each, name)) for name in _KEYS if hasattr(each, name)})
-            for each in entries
-        ]
-
-    sections = ("environments", "artifacts", "strategies", "measurements", "accuracies")
-    imported = document.model_copy(update={name: renamed(getattr(document, name)) for name in sections})
-    return imported.model_copy(update={"measurements": list(map(neutral, imported.measurements))})
+def _named_places(session: Session, document: Document) -> Mapping[str, Place]:
+    ids = {row.key: row.id for row in session.execute(select(Environment)).scalars()}
+    keys = {environment.key: imported_key(environment.key) for environment in document.environments}
+    return {claimed: Place(key, "", ids.get(key)) for claimed, key in keys.items()}
 
 
 class _Storing:
     """One import: the rows that are there already, and those that come."""
 
-    def __init__(self, session: Session, document: Document, file: FileRecord) -> None:
+    def __init__(self, session: Session, document: Document, file: FileRecord, places: Mapping[str, Place]) -> None:
         self._session = session
         self._document = document
         self._file = file
-        self._environments = {row.key: row.id for row in session.execute(select(Environment)).scalars()}
+        self._places = places
+        self._accuracy_suffixes = _accuracy_suffixes(document, places)
+        # What `runner forget` needs to give back the former state.
+        self._extends: dict[str, list[str]] = {}
+        self._replaced: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def store(self) -> Stored:
-        """All of it, parents first."""
-        measurements, accuracies = self._new()
+        """Store everything that is new, parents first."""
+        if self._places and all(place.contained for place in self._places.values()):
+            return Stored(known_before=True, slos_kept=tuple(self._store_slos()))
+        labels = file_labels(self._session)
+        apart = tuple(self._apart(labels))
+        extended = self._extended()
         file_id = self._insert(ImportedFile, {**asdict(self._file), "details": dict(self._file.details)})
         environments = self._store_environments(file_id)
-        self._store_artifacts()
+        artifacts = self._store_artifacts()
         strategies = self._store_strategies()
-        for measurement in measurements:
-            environment_id = self._environments[measurement.environment]
-            record_measurement(
-                self._session, measurement_record(measurement, self._document.ids, environment_id, file_id)
-            )
-        for accuracy in accuracies:
-            environment_id = self._environments[accuracy.environment]
-            record_accuracy(self._session, accuracy_record(accuracy, self._document.ids, environment_id, file_id))
+        measurements, accuracies = self._store_measurements(file_id), self._store_accuracies(file_id)
+        here = {"extends": self._extends, "replaced": self._replaced, "artifacts": artifacts}
+        row = self._session.get_one(ImportedFile, file_id)
+        row.details = {**self._file.details, HERE: {name: value for name, value in here.items() if value}}
+        self._session.flush()
         return Stored(
             environments=environments,
             strategies=strategies,
-            rounds=sum(each.counts for each in measurements),
-            samples=sum(len(each.samples.latency_s) for each in measurements if each.samples is not None),
-            accuracies=sum(each.status == "complete" for each in accuracies),
+            rounds=sum(entry.counts for entry in measurements),
+            samples=sum(len(entry.samples.latency_s) for entry in measurements if entry.samples is not None),
+            accuracies=sum(entry.status == "complete" for entry in accuracies),
             slos_kept=tuple(self._store_slos()),
+            extended=tuple(labels[identity] for identity in extended),
+            apart=apart,
         )
 
-    def _new(self) -> tuple[list[MeasurementEntry], list[AccuracyEntry]]:
-        """What is not known yet; raises ExchangeError where the document says otherwise than what is known."""
-        imports_before = self._session.execute(select(_column(ImportedFile, "id")).limit(1)).first()
-        known = collect(self._session) if imports_before else Document()
-        rounds = {(each.latency_key, each.round): each for each in known.measurements if each.counts}
-        complete = {each.key: each for each in known.accuracies if each.status == "complete"}
-        attempts = {*map(_attempt, known.measurements), *map(_attempt, known.accuracies)}
-        measurements = [each for each in self._document.measurements if _attempt(each) not in attempts]
-        accuracies = [each for each in self._document.accuracies if _attempt(each) not in attempts]
-        problems = [
-            f"round {each.round} of {_name(each)} was imported before with other samples"
-            for each in self._document.measurements
-            if each.counts and rounds.get((each.latency_key, each.round), each) != each
-        ]
-        problems += [
-            f"the accuracy of {each.subject}/{each.operator} was imported before with another result"
-            for each in self._document.accuracies
-            if each.status == "complete" and _result(complete.get(each.key, each)) != _result(each)
-        ]
-        if problems:
-            raise ExchangeError(self._file.name, [f"{each}; import it into a database of its own" for each in problems])
-        return measurements, [each for each in accuracies if each.status != "complete" or each.key not in complete]
+    def _extended(self) -> list[int]:
+        """The files that this one adds to; remembers them by environment."""
+        extended: set[int] = set()
+        keys = {row.id: row.key for row in self._session.execute(select(ImportedFile)).scalars()}
+        for place in self._places.values():
+            if place.joined is not None and place.digests and not place.contained:
+                files = contributing_files(self._session, place.joined)
+                self._extends[place.key] = [keys[identity] for identity in files]
+                extended |= set(files)
+        return sorted(extended)
+
+    def _apart(self, labels: Mapping[int, str]) -> list[str]:
+        """A sentence for every environment whose key is claimed by other evidence, too."""
+        rows = {row.key: row for row in self._session.execute(select(Environment)).scalars()}
+        said = []
+        for environment in self._document.environments:
+            place = self._places[environment.key]
+            if place.joined is not None:
+                continue
+            here = rows.get(environment.key)
+            claimed = imported_key(environment.key)
+            other = rows.get(claimed)
+            what = f"claims the environment {environment.key[:16]} ({environment.host})"
+            if here is not None:
+                said.append(f"{what}, which was measured here; it is kept apart as {place.key}")
+            elif other is not None and place.key != claimed:
+                label = labels.get(other.imported_file_id or 0, "another file")
+                said.append(
+                    f"{what} that {label} brought, and does not contain that evidence unchanged; it is kept apart as "
+                    f"{place.key}"
+                )
+        return said
+
+    def _store_measurements(self, file_id: int) -> list[MeasurementEntry]:
+        stored = []
+        for entry in self._document.measurements:
+            place = self._places[entry.environment]
+            if place.contained or (place.digests and measurement_digest(entry, self._document.ids) in place.digests):
+                continue
+            named = entry.model_copy(update={"latency_key": place.stored_key(entry.latency_key)})
+            environment_id = self._environment_ids[place.key]
+            record_measurement(self._session, measurement_record(named, self._document.ids, environment_id, file_id))
+            stored.append(entry)
+        return stored
+
+    def _store_accuracies(self, file_id: int) -> list[AccuracyEntry]:
+        stored = []
+        for entry in self._document.accuracies:
+            place = self._places[entry.environment]
+            if place.contained or (place.digests and accuracy_digest(entry, self._document.ids) in place.digests):
+                continue
+            named = entry.model_copy(update={"key": self._accuracy_key(entry.key, place)})
+            environment_id = self._environment_ids[place.key]
+            record_accuracy(self._session, accuracy_record(named, self._document.ids, environment_id, file_id))
+            stored.append(entry)
+        return stored
+
+    def _accuracy_key(self, key: str, place: Place) -> str:
+        return imported_key(key) + self._accuracy_suffixes.get(key, place.suffix)
 
     def _store_environments(self, file_id: int) -> int:
-        new = [each for each in self._document.environments if each.key not in self._environments]
-        for each in new:
-            values = each.model_dump(exclude={"imported_from"}) | {"imported_file_id": file_id}
-            self._environments[each.key] = self._insert(Environment, values)
+        ids = {row.key: row.id for row in self._session.execute(select(Environment)).scalars()}
+        new = [entry for entry in self._document.environments if self._places[entry.key].key not in ids]
+        for entry in new:
+            key = self._places[entry.key].key
+            values = entry.model_dump(exclude={"imported_from"}) | {"key": key, "imported_file_id": file_id}
+            ids[key] = self._insert(Environment, values)
+        self._environment_ids: Mapping[str, Any] = ids
         return len(new)
 
-    def _store_artifacts(self) -> None:
-        known = set(self._session.execute(select(_column(Artifact, "key"))).scalars())
-        for each in self._document.artifacts:
-            if each.key not in known:
-                self._insert(Artifact, each.model_dump())
+    def _store_artifacts(self) -> list[str]:
+        """Those that are not there; returns the keys of those that no strategy of the document has."""
+        present = set(self._session.execute(select(_column(Artifact, "key"))).scalars())
+        suffixes: dict[str, set[str]] = defaultdict(set)
+        for strategy in self._document.strategies:
+            place = self._places[strategy.environment]
+            suffixes[strategy.artifact_key] |= set() if place.contained else {place.suffix}
+        unused = []
+        for entry in self._document.artifacts:
+            for suffix in sorted(suffixes.get(entry.key, {""})):
+                key = imported_key(entry.key) + suffix
+                if key not in present:
+                    self._insert(Artifact, entry.model_dump() | {"key": key})
+                    unused += [key] if entry.key not in suffixes else []
+        return unused
 
     def _store_strategies(self) -> int:
         """New strategies, and those of which the document knows a later state."""
-        known = {
+        present = {
             (row.environment_id, row.subject, row.operator, row.placement): row
             for row in self._session.execute(select(Strategy)).scalars()
         }
         changed = 0
-        for each in self._document.strategies:
-            environment_id = self._environments[each.environment]
-            values = each.model_dump(exclude={"environment"}) | {"environment_id": environment_id}
-            row = known.get((environment_id, each.subject, each.operator, each.placement))
+        for entry in self._document.strategies:
+            place = self._places[entry.environment]
+            if place.contained:
+                continue
+            values = self._strategy_values(entry, place)
+            name = {"subject": entry.subject, "operator": entry.operator, "placement": entry.placement}
+            row = present.get((values["environment_id"], *name.values()))
+            if row is not None and (
+                not _is_later(entry, row) or all(getattr(row, field) == value for field, value in values.items())
+            ):
+                continue
+            if place.joined is not None:
+                former = None if row is None else row.model_dump(exclude={"id", "environment_id", *name})
+                self._replaced[place.key].append({**name, "former": former})
             if row is None:
                 self._insert(Strategy, values)
-                changed += 1
-            elif _is_later(each, row) and any(getattr(row, name) != value for name, value in values.items()):
+            else:
                 row.sqlmodel_update(values)
-                changed += 1
+            changed += 1
         self._session.flush()
         return changed
+
+    def _strategy_values(self, entry: StrategyEntry, place: Place) -> dict[str, Any]:
+        return entry.model_dump(exclude={"environment"}) | {
+            "environment_id": self._environment_ids[place.key],
+            "latency_key": place.stored_key(entry.latency_key),
+            "artifact_key": place.stored_key(entry.artifact_key),
+            "accuracy_key": self._accuracy_key(entry.accuracy_key, place),
+        }
 
     def _store_slos(self) -> list[str]:
         """Targets that are not declared here; returns the names of those that are, and otherwise."""
@@ -206,28 +271,14 @@ class _Storing:
         return int(self._session.execute(insert(table).returning(_column(table, "id")), [dict(values)]).scalar_one())
 
 
-def _attempt(entry: MeasurementEntry | AccuracyEntry) -> tuple[object, ...]:
-    """What makes an attempt the same one when it comes again."""
-    if isinstance(entry, MeasurementEntry):
-        return (entry.latency_key, entry.round, entry.started_at, entry.status, entry.verdict)
-    return (entry.key, entry.started_at, entry.status)
-
-
 def _is_later(entry: StrategyEntry, row: Strategy) -> bool:
     return datetime.fromisoformat(entry.updated_at) >= datetime.fromisoformat(row.updated_at)
 
 
-def _result(entry: AccuracyEntry) -> AccuracyEntry:
-    """An accuracy without where and when: the same artifact on the same kind of CPU gives the same anywhere."""
-    return entry.model_copy(update={"environment": "", "started_at": "", "finished_at": "", "operator": ""})
-
-
-def _name(entry: MeasurementEntry | StrategyEntry) -> str:
-    return f"{entry.subject}/{entry.operator}@{entry.placement}"
-
-
-def _one(session: Session, table: type[SQLModel], **values: object) -> Any:
-    return session.execute(select(table).filter_by(**values)).scalar_one_or_none()
+def _accuracy_suffixes(document: Document, places: Mapping[str, Place]) -> Mapping[str, str]:
+    """By accuracy key: the suffix of the environment that it was measured in, which others may refer to."""
+    complete_last = sorted(document.accuracies, key=lambda entry: entry.status == "complete")
+    return {entry.key: places[entry.environment].suffix for entry in complete_last}
 
 
 def _column(table: type[SQLModel], name: str) -> Any:

@@ -121,7 +121,8 @@ function provenance(answer) {
   const files = Object.entries(answer.recommendation?.artifact_sha256 ?? {}).map(([name, sum]) => `${name}: sha256 ${sum}`);
   const where = answer.environment;
   const lines = where ? [`${answer.age.words}: until ${where.measured_at} on ${where.cpu_model}, ${where.cpu_count} CPUs, launcher ${where.launcher}, `
-    + `scale ${where.scale}, ONNX Runtime ${where.onnxruntime}`, `environment ${where.key}: ${answer.environment_choice.why}`] : [];
+    + `scale ${where.scale}, ONNX Runtime ${where.onnxruntime}`, `environment ${where.key}: ${answer.environment_choice.why}`,
+    ...where.imported_files.map((file) => `imported from ${file.name}: sha256 ${file.sha256}`)] : [];
   return html("details", {}, html("summary", {}, "Evidence and model files"), list([...lines, ...files]));
 }
 

@@ -120,7 +120,8 @@ function environments() {
   const select = field("environment");
   const words = (key) => {
     const it = places.find((each) => each.key === key);
-    return it ? `${it.host}, ${it.launcher}${it.scale === "1" ? "" : `, scale ${it.scale}`}, ${it.measured_at.slice(0, 10)}` : key;
+    const from = it?.imported_files.length ? `, from ${it.imported_files.map((file) => file.name).join(", ")}` : "";
+    return it ? `${it.host}, ${it.launcher}${it.scale === "1" ? "" : `, scale ${it.scale}`}, ${it.measured_at.slice(0, 10)}${from}` : key;
   };
   question.choices(select, places.map((each) => each.key), words);
   for (const each of [...select.options]) {

@@ -17,6 +17,13 @@ from recommender.schemas.strategy import (
 from recommender.wording import CONDITIONS
 
 
+class ImportedFileOut(Out):
+    """A file that evidence was imported from."""
+
+    name: str = Field(description="With the start of its SHA-256 where several imported files have this name")
+    sha256: str
+
+
 class EnvironmentOut(Out):
     """Where the evidence was measured; an answer never mixes two environments."""
 
@@ -29,6 +36,9 @@ class EnvironmentOut(Out):
     onnxruntime: str
     measured_at: str
     imported_from: str | None = Field(description="The file that brought it; null for what was measured here")
+    imported_files: list[ImportedFileOut] = Field(
+        description="Every file that the evidence of this subject rests on; empty for what was measured here"
+    )
     complete: bool = Field(description="Whether every declared strategy of the subject has all its evidence here")
 
 

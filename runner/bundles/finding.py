@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from catalog.evidence import store
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.tables import Measurement
-from catalog.exchange.storing import PREFIX
+from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
 from runner.artifacts import Artifact, ArtifactStore, file_sha256
 from runner.errors import BundleError
@@ -64,7 +64,7 @@ def measured_artifact(measured: Measured, subject: Subject, artifacts: ArtifactS
             f"the evidence of {measured.name} ({measured.came_from}) does not say which model files were measured, so "
             f"none can be handed over; measure it here (`runner fill-catalog`), or make files with `runner apply`"
         )
-    found = artifacts.find(measured.row.artifact_key.removeprefix(PREFIX))
+    found = artifacts.find(original_key(measured.row.artifact_key))
     if found is not None and _sha256(found) == recorded:
         return found
     if found is not None:
@@ -86,9 +86,9 @@ def settings_are_those_measured(measured: Measured, subject: Subject) -> bool:
     """Whether pre- and post-processing are shown to be those of the measurement: they are in its content key."""
     row = measured.row
     return any(
-        row.latency_key.removeprefix(PREFIX)
+        original_key(row.latency_key)
         == latency_key(
-            artifact_key=row.artifact_key.removeprefix(PREFIX),
+            artifact_key=original_key(row.artifact_key),
             inputs_fingerprint=subject.dataset.inputs_fingerprint(),
             input_ids=list(inputs),
             preprocess=subject.preprocess,
@@ -102,7 +102,7 @@ def settings_are_those_measured(measured: Measured, subject: Subject) -> bool:
 def _check_model(measured: Measured, subject: Subject, catalog: str) -> None:
     """Refuse early, before anything is built, where the declared model is another one."""
     own = file_sha256(subject.model)
-    same_key = artifact_key_of(subject, _passes(measured)) == measured.row.artifact_key.removeprefix(PREFIX)
+    same_key = artifact_key_of(subject, _passes(measured)) == original_key(measured.row.artifact_key)
     if same_key or measured.identity_sha256 in (None, own):
         return
     raise BundleError(

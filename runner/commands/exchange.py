@@ -1,4 +1,4 @@
-"""`runner export` and `runner import`: evidence leaves as a file and comes in from one."""
+"""`runner export`, `runner import`, `runner forget`: evidence leaves as a file, comes in from one, is taken back."""
 
 import gzip
 import sys
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from catalog.evidence import open_database
-from catalog.exchange import Document, Imported, collect, document_bytes, import_files, rows_csv
+from catalog.exchange import Document, Imported, Stored, collect, document_bytes, forget_file, import_files, rows_csv
 from runner.analysing import declared_settings, store_missing
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
@@ -37,6 +37,9 @@ FormatOption = Annotated[
 ]
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Exports, or CSV or JSON rows of latencies or accuracies")
+]
+FileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="An imported file: its name, its id, or the start of its SHA-256")
 ]
 CatalogOption = Annotated[
     Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` the results are stored for")
@@ -127,18 +130,48 @@ def _report(imported: Imported) -> None:
     stored, name = imported.stored, escape(str(imported.file))
     if stored.known_before:
         out.print(f"{name}: imported before, nothing changed", soft_wrap=True)
-        return
+    else:
+        _report_new(name, stored)
+    for text in stored.apart:
+        err.print(f"{name}: {escape(text)}", soft_wrap=True)
+    if stored.extended:
+        files = ", ".join(map(escape, stored.extended))
+        err.print(f"{name}: contains the evidence of {files} and adds to it", soft_wrap=True)
+    if stored.slos_kept:
+        err.print(f"{name}: declared otherwise here and kept so: {', '.join(stored.slos_kept)}")
+
+
+def _report_new(name: str, stored: Stored) -> None:
     out.print(
         f"{name}: {stored.environments} new environment(s), {stored.strategies} strategies, {stored.rounds} rounds "
         f"with {stored.samples} samples, {stored.accuracies} accuracies",
         soft_wrap=True,
     )
-    if stored.slos_kept:
-        err.print(f"{name}: declared otherwise here and kept so: {', '.join(stored.slos_kept)}")
+
+
+def forget(
+    file: FileArgument, database: DatabaseOption = None, catalog: CatalogOption = None, as_json: JsonOption = False
+) -> None:
+    """Take an imported file's evidence back, all of it or nothing; what other files contain as well stays."""
+    settings = declared_settings(catalog or RunnerSettings().catalog)
+    with open_database(database or RunnerSettings().database) as opened:
+        forgotten = forget_file(opened, file)
+        store_missing(opened, settings)
+    if as_json:
+        print_json(asdict(forgotten))
+        return
+    out.print(
+        f"{escape(forgotten.name)} (SHA-256 {forgotten.sha256[:12]}…) is forgotten: removed "
+        f"{forgotten.environments} environment(s), {forgotten.strategies} strategies, {forgotten.measurements} "
+        f"measurements, {forgotten.accuracies} accuracies. SLOs stay as they are",
+        soft_wrap=True,
+    )
+    for name in forgotten.kept_with:
+        out.print(f"what {escape(name)} contains as well stays, and rests on that file now", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register both."""
+    """Register all three."""
     app.command(epilog=example("runner export -o evidence.json.gz", "runner export --format csv > latencies.csv"))(
         export
     )
@@ -146,3 +179,4 @@ def add_to(app: typer.Typer) -> None:
         "import",
         epilog=example("runner import evidence.json.gz", "runner import phone.csv phone-accuracy.csv -d lab.db"),
     )(import_)
+    app.command(epilog=example("runner forget phone.csv", "runner forget 3fa9c1d2 -d lab.db"))(forget)

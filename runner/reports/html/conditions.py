@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from catalog.evidence.store import EnvironmentEvidence, SloEvidence
+from catalog.evidence.store import EnvironmentEvidence, Origin, SloEvidence
 from runner.reports.html.gathering import EnvironmentReport
 from runner.reports.html.markup import Html, joined, tag
 
@@ -70,7 +70,8 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
         )
         yield "Software", f"ONNX Runtime {where.onnxruntime}, Tierwise {where.tierwise}"
     else:
-        yield "File", f"{where.origin.name}, SHA-256 {where.origin.sha256[:16]}…, imported {where.origin.imported_at}"
+        for origin in _origins(report) or [where.origin]:
+            yield "File", f"{origin.name}, SHA-256 {origin.sha256[:16]}…, imported {origin.imported_at}"
     for tier in report.tiers:
         limits = f"{tier['cpus']:g} CPUs, {_gib(tier['memory_bytes'])}, {tier['threads']} thread(s), {tier['provider']}"
         yield f"Tier {tier['tier']}", limits
@@ -86,6 +87,13 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
     )
     for slo in report.slos:
         yield f"SLO {slo.name}", _slo(slo)
+
+
+def _origins(report: EnvironmentReport) -> list[Origin]:
+    """Every file that the page's evidence came from, in the order they were imported."""
+    strategies = [each.evidence for result in report.results for each in result.strategies]
+    origins = {origin.sha256: origin for row in (*strategies, *report.unmeasured) for origin in row.origins}
+    return sorted(origins.values(), key=lambda origin: (origin.imported_at, origin.name))
 
 
 def _slo(slo: SloEvidence) -> str:

@@ -11,6 +11,7 @@ from sqlmodel import Session
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence import store
 from catalog.evidence.breakdown import Breakdown, mean_breakdowns
+from catalog.evidence.strategy_evidence import claims_another
 from catalog.validity import without_names_in
 from runner.errors import RunnerError
 
@@ -100,7 +101,9 @@ def gather_report(
 
 def _chosen(measured: Sequence[list[store.StrategyEvidence]], wanted: str | None) -> list[list[store.StrategyEvidence]]:
     if wanted is None:
-        return [max(measured, key=lambda members: (_complete(members), _newest(members)))]
+        keys = {members[0].environment.key.removeprefix("imported:") for members in measured}
+        first = [members for members in measured if not claims_another(members[0].environment.key, keys)]
+        return [max(first or measured, key=lambda members: (_complete(members), _newest(members)))]
     found = [members for members in measured if wanted == "all" or _matches(members[0].environment, wanted)]
     if not found:
         known = ", ".join(

@@ -83,7 +83,7 @@ def declared(make: Any) -> list[store.StrategyRecord]:
 
 
 def plain(evidence: Any) -> Any:
-    """Evidence without what an import changes: the prefix of keys, ids, the file it came from."""
+    """Evidence without what an import changes: the prefix of keys, ids, the files it came from."""
     if isinstance(evidence, np.ndarray):
         return evidence.tolist()
     if isinstance(evidence, str):
@@ -93,7 +93,7 @@ def plain(evidence: Any) -> Any:
     if isinstance(evidence, dict):
         return {key: plain(value) for key, value in evidence.items()}
     if hasattr(evidence, "__dataclass_fields__"):
-        return {name: plain(value) for name, value in vars(evidence).items() if name not in ("id", "origin")}
+        return {name: plain(value) for name, value in vars(evidence).items() if name not in ("id", "origin", "origins")}
     return evidence
 
 

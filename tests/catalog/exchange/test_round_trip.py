@@ -14,7 +14,7 @@ from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
 from catalog.evidence import Database, store
 from catalog.exchange import Document, collect, document_bytes, import_files, parse_document
-from catalog.exchange.storing import imported_key
+from catalog.exchange.lineage import imported_key
 
 pytestmark = pytest.mark.both_databases
 
@@ -187,23 +187,22 @@ def test_a_later_export_adds_only_what_is_new(
     assert files == [(1, 18), (2, 1)]
 
 
-def test_what_contradicts_an_earlier_import_is_refused_whole(
-    database: Database, other: Database, fill: Callable[[], Any], make: Any, tmp_path: Path
+def test_what_contradicts_an_earlier_import_is_kept_apart_from_it(
+    database: Database, other: Database, fill: Callable[[], Any], known: Any, make: Any, tmp_path: Path
 ) -> None:
     fill()
     import_files(other, [written(database, tmp_path / "first.json")])
-    before = counts(other)
+    before, earlier = counts(other), known(other)
     with database.session() as session:
         session.execute(text("UPDATE sample SET latency_s = 2 * latency_s WHERE measurement_id = 1"))
         session.execute(text("UPDATE accuracy SET top1_pct = 1 WHERE operator = 'quantized'"))
         store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
         session.commit()
-    with pytest.raises(ExchangeError) as caught:
-        import_files(other, [written(database, tmp_path / "second.json")])
-    assert len(caught.value.problems) == 2
-    assert "round 1 of net/identity@mobile was imported before with other samples" in str(caught.value)
-    assert "accuracy of net/quantized" in str(caught.value)
-    assert counts(other) == before
+    (imported,) = import_files(other, [written(database, tmp_path / "second.json")])
+    assert "does not contain that evidence unchanged" in imported.stored.apart[0]
+    assert known(other)[: len(earlier)] == earlier
+    after = counts(other)
+    assert (after["environment"], after["measurement"]) == (2, 2 * before["measurement"] + 1)
 
 
 def test_one_bad_file_of_two_stores_nothing(rich: Database, other: Database, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Imported files as they are called in answers, and what they brought."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from sqlalchemy import select, text
+from sqlmodel import Session
+
+from catalog.evidence.tables import ImportedFile
+
+# Of a file's details: what was noted while importing it, which says nothing to anyone elsewhere.
+HERE = "here"
+
+_BY_SUBJECT = """
+SELECT e.key, b.subject, b.imported_file_id
+FROM (SELECT environment_id, subject, imported_file_id FROM measurement
+      UNION SELECT environment_id, subject, imported_file_id FROM accuracy) b
+JOIN environment e ON e.id = b.environment_id
+WHERE b.imported_file_id IS NOT NULL ORDER BY 1, 2, 3
+"""
+
+
+def file_labels(session: Session) -> dict[int, str]:
+    """Name imported files so that no two are called alike.
+
+    Parameters
+    ----------
+    session : Session
+
+    Returns
+    -------
+    dict of int to str
+        By the file's id: its name, with the start of its SHA-256 where another imported file has the same name.
+    """
+    rows = [row for row in session.execute(select(ImportedFile)).scalars() if row.id is not None]
+    names = Counter(row.name for row in rows)
+    return {
+        row.id: row.name if names[row.name] == 1 else f"{row.name} (SHA-256 {row.sha256[:12]}…)"
+        for row in rows
+        if row.id is not None
+    }
+
+
+def files_by_subject(session: Session) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """Return the labels of all files that brought evidence, by key of the environment and subject."""
+    labels = file_labels(session)
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for environment, subject, file_id in session.execute(text(_BY_SUBJECT)) if labels else ():
+        found[environment, subject].append(labels[file_id])
+    return {place: tuple(files) for place, files in found.items()}

@@ -1,0 +1,232 @@
+"""Taking an imported file back: afterwards the database is as if the file had never been imported.
+
+What a later file contains as well stays and rests on that file from then on.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlmodel import Session, SQLModel
+
+from catalog.errors import ExchangeError
+from catalog.evidence.database import Database
+from catalog.evidence.imported_files import HERE
+from catalog.evidence.tables import Accuracy, Analysis, Artifact, Environment, ImportedFile, Measurement, Strategy
+from catalog.exchange.lineage import PREFIX, contributing_files
+
+_FEWEST_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was removed with a file; `kept_with` names files that contain its evidence as well, which then stays."""
+
+    name: str
+    sha256: str
+    environments: int
+    strategies: int
+    measurements: int
+    accuracies: int
+    kept_with: tuple[str, ...] = ()
+
+
+def forget_file(database: Database, wanted: str) -> Forgotten:
+    """Remove an imported file and the evidence that only it brought, in one transaction.
+
+    Parameters
+    ----------
+    database : Database
+    wanted : str
+        Its name, its id in the table `imported_file`, or the start of its SHA-256 (four digits or more).
+
+    Returns
+    -------
+    Forgotten
+
+    Raises
+    ------
+    ExchangeError
+        When no imported file is called so, or several are; nothing is changed then.
+    """
+    with database.session() as session:
+        forgotten = _Forgetting(session, _file(session, wanted)).forget()
+        session.commit()
+    return forgotten
+
+
+def _file(session: Session, wanted: str) -> ImportedFile:
+    rows: list[ImportedFile] = list(
+        session.execute(select(ImportedFile).order_by(_column(ImportedFile, "id"))).scalars()
+    )
+    digits = wanted.lower()
+    ways = (
+        [row for row in rows if row.name == wanted],
+        [row for row in rows if str(row.id) == wanted],
+        [row for row in rows if len(digits) >= _FEWEST_DIGITS and row.sha256.startswith(digits)],
+    )
+    found: list[ImportedFile] = next((matching for matching in ways if matching), [])
+    if len(found) == 1:
+        return found[0]
+    known = "; ".join(f"id {row.id}: {row.name}, SHA-256 {row.sha256[:12]}…" for row in found or rows)
+    if found:
+        raise ExchangeError(
+            "forget", [f"{len(found)} imported files are called {wanted!r}; say the id of one: {known}"]
+        )
+    raise ExchangeError("forget", [f"no imported file {wanted!r}; there are: {known or 'none'}"])
+
+
+class _Forgetting:
+    """One file that goes, and the environments that it is part of."""
+
+    def __init__(self, session: Session, file: ImportedFile) -> None:
+        self._session = session
+        self._file = file
+        self._later = (
+            session.execute(
+                select(ImportedFile).where(_column(ImportedFile, "id") > file.id).order_by(_column(ImportedFile, "id"))
+            )
+            .scalars()
+            .all()
+        )
+        self._kept_with: dict[str, None] = {}
+
+    def forget(self) -> Forgotten:
+        """Remove it."""
+        before = {table: self._count(table) for table in (Environment, Strategy, Measurement, Accuracy)}
+        artifacts = set(_noted(self._file, "artifacts", []))
+        for environment in self._environments():
+            artifacts |= self._strategy_artifacts(environment)
+            heir = self._heir(environment)
+            if heir is None:
+                self._take_back(environment)
+            else:
+                self._hand_over(environment, heir)
+        self._session.flush()
+        self._remove_artifacts(artifacts)
+        name, sha256 = self._file.name, self._file.sha256
+        self._session.execute(delete(ImportedFile).where(_column(ImportedFile, "id") == self._file.id))
+        removed = {table: count - self._count(table) for table, count in before.items()}
+        return Forgotten(
+            name,
+            sha256,
+            environments=removed[Environment],
+            strategies=removed[Strategy],
+            measurements=removed[Measurement],
+            accuracies=removed[Accuracy],
+            kept_with=tuple(self._kept_with),
+        )
+
+    def _count(self, table: type[SQLModel]) -> int:
+        return int(self._session.execute(select(func.count()).select_from(table)).scalar_one())
+
+    def _environments(self) -> list[Environment]:
+        rows = list(self._session.execute(select(Environment).order_by(_column(Environment, "id"))).scalars())
+        return [row for row in rows if self._file.id in contributing_files(self._session, _identity(row))]
+
+    def _strategy_artifacts(self, environment: Environment) -> set[str]:
+        query = select(_column(Strategy, "artifact_key")).where(_column(Strategy, "environment_id") == environment.id)
+        return set(self._session.execute(query).scalars())
+
+    def _heir(self, environment: Environment) -> ImportedFile | None:
+        """The first later file that contains this one's evidence of the environment."""
+        return next(
+            (row for row in self._later if self._file.key in _noted(row, "extends", {}).get(environment.key, ())), None
+        )
+
+    def _hand_over(self, environment: Environment, heir: ImportedFile) -> None:
+        self._kept_with[heir.name] = None
+        for table in (Measurement, Accuracy):
+            self._session.execute(
+                update(table)
+                .where(_column(table, "environment_id") == environment.id)
+                .where(_column(table, "imported_file_id") == self._file.id)
+                .values(imported_file_id=heir.id)
+            )
+        if environment.imported_file_id == self._file.id:
+            environment.imported_file_id = heir.id
+        self._pass_on_replaced(environment.key, heir)
+
+    def _pass_on_replaced(self, key: str, heir: ImportedFile) -> None:
+        """What was there before this file is what was there before its heir, now."""
+        own = _noted(self._file, "replaced", {}).get(key, [])
+        if not own:
+            return
+        noted = dict(_noted(heir, "replaced", {}))
+        earlier = {_name(entry) for entry in own}
+        noted[key] = [*own, *(entry for entry in noted.get(key, []) if _name(entry) not in earlier)]
+        heir.details = {**heir.details, HERE: {**heir.details.get(HERE, {}), "replaced": noted}}
+
+    def _take_back(self, environment: Environment) -> None:
+        for table in (Measurement, Accuracy):
+            self._session.execute(
+                delete(table)
+                .where(_column(table, "environment_id") == environment.id)
+                .where(_column(table, "imported_file_id") == self._file.id)
+            )
+        self._session.execute(delete(Analysis).where(_column(Analysis, "environment_id") == environment.id))
+        if environment.imported_file_id == self._file.id:
+            environment.imported_file_id = None
+            self._session.flush()
+            others = contributing_files(self._session, _identity(environment))
+            if not others:
+                self._session.execute(delete(Strategy).where(_column(Strategy, "environment_id") == environment.id))
+                self._session.delete(environment)
+                return
+            environment.imported_file_id = others[0]
+            self._drop_unsupported(environment)
+        else:
+            self._restore_strategies(environment)
+
+    def _strategies(self, environment: Environment) -> list[Strategy]:
+        query = select(Strategy).where(_column(Strategy, "environment_id") == environment.id)
+        return list(self._session.execute(query).scalars())
+
+    def _restore_strategies(self, environment: Environment) -> None:
+        """Give strategies that this file changed their former state; those that it brought go."""
+        rows = {(row.subject, row.operator, row.placement): row for row in self._strategies(environment)}
+        for entry in _noted(self._file, "replaced", {}).get(environment.key, []):
+            row = rows.get(_name(entry))
+            if row is not None and entry["former"] is None:
+                self._session.delete(row)
+            elif row is not None:
+                row.sqlmodel_update(entry["former"])
+        self._session.flush()
+
+    def _drop_unsupported(self, environment: Environment) -> None:
+        """Remove strategies of an environment that other files joined by its name and have no evidence of."""
+        for row in self._strategies(environment):
+            if not self._has(Measurement, "latency_key", row.latency_key):
+                row.rounds = 0
+                if not self._has(Accuracy, "key", row.accuracy_key):
+                    self._session.delete(row)
+
+    def _has(self, table: type[SQLModel], column: str, key: str) -> bool:
+        query = select(_column(table, "id")).where(_column(table, column) == key)
+        return self._session.execute(query).first() is not None
+
+    def _remove_artifacts(self, keys: Collection[str]) -> None:
+        """Those that no strategy has any more; one of an imported file never is one of the artifacts made here."""
+        used = set(self._session.execute(select(_column(Strategy, "artifact_key"))).scalars())
+        unused = [key for key in keys if key not in used and key.startswith(PREFIX)]
+        for key in unused:
+            self._session.execute(delete(Artifact).where(_column(Artifact, "key") == key))
+
+
+def _noted(file: ImportedFile, name: str, default: Any) -> Any:
+    return file.details.get(HERE, {}).get(name, default)
+
+
+def _name(entry: Any) -> tuple[str, str, str]:
+    return entry["subject"], entry["operator"], entry["placement"]
+
+
+def _identity(environment: Environment) -> int:
+    assert environment.id is not None
+    return environment.id
+
+
+def _column(table: type[SQLModel], name: str) -> Any:
+    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    return getattr(table, name)

@@ -1,0 +1,56 @@
+"""`runner import` of files that claim the same key, what answers say of them, and `runner forget`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runner.commands.conftest import Command, piece
+
+STRATEGIES = ("identity@mobile", "identity@edge", "quantized@edge")
+
+
+def forged(document: dict[str, Any]) -> dict[str, Any]:
+    """Rounds that look newer, under the slowest strategy's key, at a tenth of a millisecond."""
+    content: dict[str, Any] = json.loads(json.dumps(document))
+    (slow,) = (each["latency_key"] for each in content["strategies"] if each["placement"] == "mobile")
+    content["measurements"] = [each for each in content["measurements"] if each["latency_key"] == slow]
+    for entry in content["measurements"]:
+        entry["round"] += 10
+        entry["samples"]["latency_s"] = [0.000103] * len(entry["samples"]["latency_s"])
+        entry["started_at"] = entry["finished_at"] = "2099-01-01T00:00:00.000+00:00"
+    return content
+
+
+@pytest.fixture
+def claimed(filled: Callable[..., Command], tmp_path: Path) -> Command:
+    """Two files of one environment key, of which the second is forged."""
+    command = filled("fashion-resnet", *STRATEGIES)
+    (tmp_path / "forged.json").write_text(json.dumps(forged(piece("fashion-resnet", STRATEGIES))))
+    done = command("import", "forged.json")
+    assert "does not contain that evidence unchanged; it is kept apart as imported:" in done.said
+    return command
+
+
+def test_a_forged_file_is_not_recommended_under_the_first_ones_key(claimed: Command) -> None:
+    answer = json.loads(claimed("recommend", "fashion-resnet", "--json").out)
+    assert [file["name"] for file in answer["environment"]["imported_files"]] == ["piece.json"]
+    assert answer["recommendation"]["latency"]["percentile_s"] > 0.0002
+    assert "imported from piece.json, not measured here" in answer["warnings"]
+    rows = json.loads(claimed("leaderboard", "--json").out)
+    assert {row["source"] for row in rows} == {"piece.json", "forged.json"}
+
+
+def test_forgetting_says_what_was_removed(claimed: Command) -> None:
+    done = claimed("forget", "forged.json")
+    assert "is forgotten: removed 1 environment(s), 3 strategies, 5 measurements" in " ".join(done.out.split())
+    assert {row["source"] for row in json.loads(claimed("leaderboard", "--json").out)} == {"piece.json"}
+    assert claimed("forget", "forged.json").code == 1
+
+
+def test_a_file_that_is_not_there_is_named_with_those_that_are(claimed: Command) -> None:
+    done = claimed("forget", "other.json")
+    assert done.code == 1
+    assert "no imported file 'other.json'; there are: id 1: piece.json" in done.said
