@@ -78,9 +78,10 @@ def _database(url: str | None, *, create: bool = False) -> Database:
 
 def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
     parsed = Scale.parse(scale)
-    check_host(catalog, this_host(), parsed)
+    host = selection.launcher.host()
+    check_host(catalog, host, parsed)
     check_delays(catalog, selection.launcher)
-    return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir)
+    return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir, host=host)
 
 
 @app.command(epilog=example("runner validate -c strategies.yaml"))
@@ -88,7 +89,7 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
     declared, base = _catalog(catalog)
     strategies = declared.strategies()
-    session = Session(declared, base, "process", Scale.parse("1"), _settings().workdir)
+    session = Session(declared, base, "process", Scale.parse("1"), _settings().workdir, host=this_host())
     subjects = session.subjects
     unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     for strategy in strategies:

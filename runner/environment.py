@@ -20,7 +20,7 @@ def key(session: Session) -> str:
             "launcher": session.launcher,
             "scale": str(session.scale),
             "host": session.host.fingerprint,
-            "runtime": versions()["onnxruntime"],
+            "runtime": session.host.onnxruntime,
         }
     )
 
@@ -40,7 +40,7 @@ def store_environment(writing: SqlSession, session: Session, selection: Selectio
             memory_bytes=host.memory_bytes,
             kernel=host.kernel,
             engine=f"{engine.name} {engine.version}",
-            onnxruntime=versions()["onnxruntime"],
+            onnxruntime=host.onnxruntime,
             tierwise=version("tierwise"),
             details={
                 "host": host.to_json(),

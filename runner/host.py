@@ -1,15 +1,21 @@
-"""What this machine is: the facts that evidence measured here depends on."""
+"""What the machine under the tiers is: the facts that evidence measured there depends on."""
 
 import functools
 import hashlib
 import os
 import platform
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-_CPUINFO = Path("/proc/cpuinfo")
+import onnxruntime
+
+from tierserver.hardware import boot_id, cpu_model, has_vnni
+from tierserver.messages import TierFacts
+
 _MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -23,26 +29,17 @@ class Host:
     memory_bytes: int
     kernel: str
     vnni: bool
+    onnxruntime: str
+    providers: tuple[str, ...]
+    remote: bool = False
+
+    @property
+    def label(self) -> str:
+        """The machine in a message."""
+        return "the Docker engine's host" if self.remote else "this host"
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
-
-
-def _cpuinfo(field: str) -> str:
-    if not _CPUINFO.exists():
-        return ""
-    for line in _CPUINFO.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return ""
-
-
-@functools.cache
-def has_vnni() -> bool:
-    """Whether the CPU multiplies int8 with 32-bit accumulation (AVX-VNNI, AVX512-VNNI, or Arm's dot product)."""
-    flags = f"{_cpuinfo('flags')} {_cpuinfo('Features')}".split()
-    return any(flag in flags for flag in ("avx_vnni", "avx512_vnni", "asimddp"))
 
 
 def usable_cpus() -> int:
@@ -54,17 +51,56 @@ def usable_cpus() -> int:
 def this_host() -> Host:
     """Read the facts once per process."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cpu_model = _cpuinfo("model name") or platform.processor() or platform.machine()
     machine = _MACHINE_ID.read_text().strip() if _MACHINE_ID.exists() else ""
-    identity = f"{machine or uuid.getnode()}|{cpu_model}|{usable_cpus()}"
+    model = cpu_model()
     return Host(
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest()[:16],
-        cpu_model=cpu_model,
+        fingerprint=_fingerprint(machine or str(uuid.getnode()), model, usable_cpus()),
+        cpu_model=model,
         cpu_count=usable_cpus(),
         memory_bytes=memory,
         kernel=platform.release(),
         vnni=has_vnni(),
+        onnxruntime=versions()["onnxruntime"],
+        providers=tuple(onnxruntime.get_available_providers()),
     )
+
+
+def host_of_engine(info: Mapping[str, Any], facts: TierFacts) -> Host:
+    """Return the machine under a container engine, from the engine's description and a tier's report.
+
+    An engine of this machine gives `this_host()` with the tier image's ONNX Runtime, so that evidence has one key
+    whether its tiers were processes or containers. The boot id decides that: two machines may have the same name,
+    hardware and machine id (clones of one disk), and a local socket may lead to another machine.
+    """
+    here = this_host()
+    there = Host(
+        fingerprint=_fingerprint(str(info.get("ID") or info.get("Name", "")), facts.cpu_model, _cpus(info)),
+        cpu_model=facts.cpu_model,
+        cpu_count=_cpus(info),
+        memory_bytes=int(info.get("MemTotal", 0)),
+        kernel=str(info.get("KernelVersion", "")),
+        vnni=facts.vnni,
+        onnxruntime=facts.onnxruntime,
+        providers=facts.providers,
+        remote=True,
+    )
+    # This process may be limited to some CPUs of its machine, which the engine is not.
+    same_cpus = there.cpu_count in (here.cpu_count, os.cpu_count())
+    if facts.boot_id and facts.boot_id == boot_id() and same_cpus and _hardware(there) == _hardware(here):
+        return replace(here, onnxruntime=facts.onnxruntime, providers=facts.providers)
+    return there
+
+
+def _cpus(info: Mapping[str, Any]) -> int:
+    return max(1, int(info.get("NCPU", 1)))
+
+
+def _hardware(host: Host) -> tuple[object, ...]:
+    return host.cpu_model, host.memory_bytes, host.kernel, host.vnni
+
+
+def _fingerprint(machine: str, model: str, cpus: int) -> str:
+    return hashlib.sha256(f"{machine}|{model}|{cpus}".encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

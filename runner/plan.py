@@ -13,9 +13,9 @@ from catalog.declaration import Catalog, Strategy
 from catalog.evidence import Database, store
 from catalog.evidence.measured import latencies
 from catalog.keys import accuracy_key, artifact_key, latency_key
-from runner import host as host_facts
 from runner.artifacts import file_sha256
 from runner.experiment import PROTOCOL_VERSION
+from runner.host import Host, versions
 from runner.looks import assess, planned_looks, samples_of
 from runner.operators import Partition, Pass, make_pass
 from runner.subjects import Subject, resolve_declared
@@ -31,17 +31,14 @@ _ARTIFACT_S = 5.0
 
 @dataclass(frozen=True)
 class Session:
-    """What a run is about: the declaration, the host under it, and how it is emulated."""
+    """What a run is about: the declaration, the host of the tiers, and how it is emulated."""
 
     catalog: Catalog
     base: Path
     launcher: str
     scale: Scale
     workdir: Path = Path(".tierwise")
-
-    @cached_property
-    def host(self) -> host_facts.Host:
-        return host_facts.this_host()
+    host: Host = field(kw_only=True)
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
@@ -122,15 +119,15 @@ class Plan:
 
 
 def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[str] = ()) -> Keyed:
-    """Compute the three content keys of a declared strategy on this host.
+    """Compute the three content keys of a declared strategy on the host of the tiers.
 
     `unequal` are the artifacts whose parts are known not to be bit-identical to the model they were cut from; of all
     others equality is expected, and shown when they are built.
     """
     catalog, subject = session.catalog, session.subjects[strategy.subject]
-    passes = tuple(make_pass(spec.name, spec.options) for spec in strategy.passes)
+    passes = tuple(make_pass(spec.name, spec.options, host=session.host) for spec in strategy.passes)
     artifact = artifact_key_of(subject, passes)
-    provider = {name: resolve_provider(catalog.tiers[name].provider) for name in strategy.route}
+    provider = {name: resolve_provider(catalog.tiers[name].provider, session.host) for name in strategy.route}
     judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
     providers = [provider[name] for name in judged.tiers]
     accuracy = accuracy_key(
@@ -139,7 +136,7 @@ def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[st
         preprocess=subject.preprocess,
         postprocess=subject.postprocess,
         provider=providers if judged.composed else providers[0],
-        runtime=host_facts.versions()["onnxruntime"],
+        runtime=session.host.onnxruntime,
         cpu_model=session.host.cpu_model,
     )
     input_ids = select_inputs(catalog, subject)
@@ -158,14 +155,14 @@ def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[st
 
 def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
     """The key of what these passes make of the subject's model, with this machine's tools."""
-    versions = host_facts.versions()
+    tools = versions()
     calibrated = any(step.calibration_samples for step in passes)
     return artifact_key(
         model_sha256=_model_sha256(subject.model),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
         pass_versions={step.name: step.version for step in passes},
         calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
-        tools={name: versions[name] for name in ("onnx", "onnxruntime")} if passes else {},
+        tools={name: tools[name] for name in ("onnx", "onnxruntime")} if passes else {},
     )
 
 
@@ -217,7 +214,7 @@ def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str
         "protocol_version": PROTOCOL_VERSION,
         "launcher": session.launcher,
         "scale": str(session.scale),
-        "runtime": host_facts.versions()["onnxruntime"],
+        "runtime": session.host.onnxruntime,
         "host": session.host.fingerprint,
     }
 

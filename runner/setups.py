@@ -87,8 +87,9 @@ class Setups:
     def _widest(self, tier: str) -> str:
         """Of the tiers with the same provider, the one with the most CPUs: accuracy is the same, and sooner there."""
         declared = self.session.catalog.tiers
-        provider = resolve_provider(declared[tier].provider)
-        alike = [name for name in declared if resolve_provider(declared[name].provider) == provider]
+        host = self.session.host
+        provider = resolve_provider(declared[tier].provider, host)
+        alike = [name for name in declared if resolve_provider(declared[name].provider, host) == provider]
         return max(alike, key=lambda name: declared[name].cpus)
 
     def _subject(self, keyed: Keyed) -> Subject:
@@ -108,7 +109,8 @@ class Setups:
 
     def _providers(self, tiers: Sequence[str]) -> Mapping[str, Sequence[str]]:
         declared = self.session.catalog.tiers
-        return {name: (onnxruntime_provider(resolve_provider(declared[name].provider)),) for name in tiers}
+        resolved = {name: resolve_provider(declared[name].provider, self.session.host) for name in tiers}
+        return {name: (onnxruntime_provider(provider),) for name, provider in resolved.items()}
 
 
 def _unhurried(first: str, second: str) -> LinkLimits:

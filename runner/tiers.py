@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import onnxruntime
-
 from catalog.declaration import Catalog, Strategy
 from runner.errors import HostTooSmallError, RunnerError
 from runner.host import Host
@@ -41,13 +39,12 @@ def threads_for(cpus: float) -> int:
     return max(1, math.ceil(cpus))
 
 
-def resolve_provider(declared: Sequence[str]) -> str:
-    """The first declared execution provider this host has; the CPU is always there."""
-    available = onnxruntime.get_available_providers()
+def resolve_provider(declared: Sequence[str], host: Host) -> str:
+    """Return the first declared execution provider that the tiers' host has; the CPU is always there."""
     for name in declared:
-        if _PROVIDERS.get(name) in available:
+        if _PROVIDERS.get(name) in host.providers:
             return name
-    raise RunnerError(f"this host has none of the declared providers {', '.join(declared)}; add `cpu` to the list")
+    raise RunnerError(f"{host.label} has none of the declared providers {', '.join(declared)}; add `cpu` to the list")
 
 
 def onnxruntime_provider(name: str) -> str:
@@ -70,14 +67,14 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
         while wanted / denominator > host.cpu_count:
             denominator *= 2
         raise HostTooSmallError(
-            f"tier {widest!r} declares {wanted:g} CPUs (× scale {scale}), this host has {host.cpu_count}. "
+            f"tier {widest!r} declares {wanted:g} CPUs (× scale {scale}), {host.label} has {host.cpu_count}. "
             f"Try `--scale 1/{denominator}`: all CPUs and all links at that factor, results marked as emulated."
         )
     largest = max(catalog.tiers, key=lambda name: catalog.tiers[name].memory_bytes)
     memory = catalog.tiers[largest].memory_bytes
     if memory > host.memory_bytes and scale.factor == 1:
         raise HostTooSmallError(
-            f"tier {largest!r} declares {memory / 2**30:.1f} GiB of memory, this host has "
+            f"tier {largest!r} declares {memory / 2**30:.1f} GiB of memory, {host.label} has "
             f"{host.memory_bytes / 2**30:.1f} GiB. Declare less, or emulate with `--scale 1/2`, which caps memory."
         )
 

@@ -207,6 +207,17 @@ class Ready(Message):
 
 
 @dataclass(frozen=True)
+class TierFacts(Message):
+    """What `python -m tierserver.facts` prints: the CPU and the kernel under a tier, and the engine inside it."""
+
+    cpu_model: str
+    vnni: bool
+    boot_id: str
+    onnxruntime: str
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SamplePart(Message):
     """What one tier reports of itself for one request, by its own clock.
 

@@ -1,19 +1,18 @@
-"""`runner doctor`: what this host can do, and for each lack what to do about it."""
+"""`runner doctor`: what the tiers' machine and this one can do, and for each lack what to do about it."""
 
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import onnxruntime
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError
-from runner.host import this_host
-from runner.launchers import Selection, select_launcher
+from runner.host import Host, this_host
+from runner.launchers import select_launcher
 from runner.settings import RunnerSettings
 
 # What the demo's three tiers want (strategies.yaml).
@@ -31,22 +30,33 @@ class Finding:
     advice: str = ""
 
 
+@dataclass(frozen=True)
+class _Engine:
+    """What there is to say of the container engine, and the machine on which tiers would run."""
+
+    findings: tuple[Finding, ...]
+    host: Host
+    place: str = "this machine"
+
+
 def examine() -> Iterator[Finding]:
-    """Look at everything that a fill may need, cheapest first; nothing is changed but the tier image being built."""
-    host = this_host()
+    """Look at everything that a fill may need; nothing is changed but the tier image being built."""
+    engine = _engine()
+    host = engine.host
+    yield Finding("machine of the tiers", engine.place, _REMOTE if host.remote else "")
     few = "" if host.cpu_count >= _CPUS else f"tiers of up to {_CPUS} CPUs need --scale, e.g. --scale 1/2"
     yield Finding("CPUs", f"{host.cpu_count} × {host.cpu_model}", few)
     low = "" if host.memory_bytes >= _MEMORY_BYTES else "declare tiers of less memory"
     yield Finding("memory", f"{host.memory_bytes / 2**30:.1f} GiB", low)
-    slow = "" if host.vnni else "int8 may be slower than float here; read quantized latencies as this host's alone"
+    slow = "" if host.vnni else "int8 may be slower than float there; read quantized latencies as that machine's alone"
     yield Finding("int8 (VNNI)", "yes" if host.vnni else "no", slow)
-    providers = onnxruntime.get_available_providers()
-    gpu = "CUDAExecutionProvider" in providers
+    gpu = "CUDAExecutionProvider" in host.providers
     yield Finding("GPU (CUDA)", "yes" if gpu else "no", "" if gpu else _NO_GPU)
     yield _disk()
-    yield from _engine()
+    yield from engine.findings
 
 
+_REMOTE = "CPUs, memory, int8 and GPU are that machine's; disk, models and artifacts are this one's"
 _NO_GPU = "tiers with `provider: [cuda, cpu]` run on the CPU; with a GPU, replace onnxruntime by onnxruntime-gpu"
 
 
@@ -56,24 +66,25 @@ def _disk() -> Finding:
     return Finding("disk", f"{free / 2**30:.1f} GiB free here", advice)
 
 
-def _engine() -> Iterator[Finding]:
+def _engine() -> _Engine:
+    """Look at the engine and, through a container of the tier image, at its machine."""
     try:
         selection = select_launcher("docker", base_image=RunnerSettings().base_image)
     except EngineUnavailableError as error:
-        yield Finding("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
-        yield Finding("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
-        return
-    yield Finding("Docker engine", selection.reason.removeprefix("asked for: "))
-    yield from _shaping(selection)
-
-
-def _shaping(selection: Selection) -> Iterator[Finding]:
+        none = Finding("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
+        shaping = Finding("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
+        return _Engine((none, shaping), this_host())
+    described = selection.reason.removeprefix("asked for: ")
+    answers = Finding("Docker engine", described)
     try:
-        selection.launcher.prepare()
-        refusal = selection.launcher.delay_refusal()
+        host, refusal = selection.launcher.host(), selection.launcher.delay_refusal()
     except (LaunchError, RunnerError) as error:
-        yield Finding("tier image", "none", str(error))
-        return
+        return _Engine((answers, Finding("tier image", "none", str(error))), this_host())
+    place = f"the host of {described}" if host.remote else "this machine"
+    return _Engine((answers, *_shaping(refusal)), host, place)
+
+
+def _shaping(refusal: str | None) -> Iterator[Finding]:
     yield Finding("tier image", "there")
     yield Finding("shaping of links", "tbf, in the kernel")
     advice = f"{refusal}; use --launcher process for links with a delay" if refusal else ""
@@ -81,7 +92,7 @@ def _shaping(selection: Selection) -> Iterator[Finding]:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what this host can do (engine, CPUs, memory, shaping, int8, GPU, disk) and what to do about each lack."""
+    """Say what the machine of the tiers can do (CPUs, memory, int8, GPU, engine, links) and what to do about a lack."""
     findings = tuple(examine())
     if as_json:
         print_json([asdict(each) for each in findings])

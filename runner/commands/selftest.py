@@ -17,7 +17,6 @@ from runner.artifacts import ArtifactStore
 from runner.commands.terminal import JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.fill import Filler, StopRequest
-from runner.host import this_host
 from runner.launchers import Selection, select_launcher
 from runner.plan import Session
 from runner.progress import Progress
@@ -58,9 +57,11 @@ def selftest(
     selection = select_launcher(launcher, base_image=settings.base_image)
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     declared = load_catalog(chosen)
-    check_host(declared, this_host(), Scale.parse("1"))
+    host, whole = selection.launcher.host(), Scale.parse("1")
+    check_host(declared, host, whole)
     check_delays(declared, selection.launcher)
-    session = Session(declared, chosen.resolve().parent, selection.launcher.name, Scale.parse("1"), settings.workdir)
+    base, name = chosen.resolve().parent, selection.launcher.name
+    session = Session(declared, base, name, whole, settings.workdir, host=host)
     with _file(keep) as path:
         result = _run(session, selection, path, strategy=strategy, names=names, percentile=percentile)
     if as_json:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runner.errors import LaunchError
+from runner.host import Host
 
 EventCallback = Callable[[Mapping[str, Any]], None]
 
@@ -130,6 +131,10 @@ class Launcher(Protocol):
 
     def describe(self) -> EngineDescription:
         """What the tiers run on."""
+        ...
+
+    def host(self) -> Host:
+        """Return the machine under the tiers: what keys, limits and checks speak of, wherever the runner itself is."""
         ...
 
     def prepare(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from runner.errors import EngineUnavailableError, LaunchError, TierCallError
+from runner.host import Host
 from runner.image import ImageBuilder, TierImage
 from runner.launchers.base import (
     Deployment,
@@ -25,6 +26,7 @@ from runner.launchers.base import (
 )
 from runner.launchers.channel import ControlChannel, Obituary
 from runner.launchers.engine import ContainerSpec, Engine
+from runner.launchers.engine_host import read_host
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
 from runner.launchers.shaping import ShapedDevice, Shaping, netem_refusal, shape, shaping_of
@@ -112,6 +114,7 @@ class DockerLauncher:
         self._engine = engine
         self._builder = ImageBuilder(engine, base_image=base_image)
         self._image: TierImage | None = None
+        self._host: Host | None = None
 
     def describe(self) -> EngineDescription:
         info = self._engine.info
@@ -128,6 +131,12 @@ class DockerLauncher:
         return EngineDescription(
             "docker", self._engine.version, int(info.get("NCPU", 0)), int(info.get("MemTotal", 0)), details
         )
+
+    def host(self) -> Host:
+        """Return the engine's machine, read once from inside a container of the tier image."""
+        if self._host is None:
+            self._host = read_host(self._engine, image=self.image().tag, labels=launch_labels())
+        return self._host
 
     def refusal(self) -> str | None:
         """Why this engine cannot run tiers (no way to an image); None when it can."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import LaunchError
-from runner.host import this_host
+from runner.host import Host, this_host
 from runner.launchers.base import (
     Deployment,
     EngineDescription,
@@ -123,6 +123,10 @@ class ProcessLauncher:
         return EngineDescription(
             "process", platform.python_version(), host.cpu_count, host.memory_bytes, {"limits": limits}
         )
+
+    def host(self) -> Host:
+        """Return this machine."""
+        return this_host()
 
     def prepare(self) -> None:
         """Nothing to build."""

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from pydantic import ValidationError
 
 from runner.errors import OperatorError
+from runner.host import Host, this_host
 from runner.operators.base import Pass
 from runner.operators.early_exit import EarlyExit
 from runner.operators.partition import Partition
 from runner.operators.static_ptq import StaticPtq
 
-_FACTORIES: Mapping[str, Callable[[Mapping[str, object]], Pass]] = {
+_FACTORIES: Mapping[str, Callable[[Mapping[str, object], Host], Pass]] = {
     StaticPtq.name: StaticPtq.from_options,
-    EarlyExit.name: EarlyExit.from_options,
-    Partition.name: Partition.from_options,
+    EarlyExit.name: lambda options, _: EarlyExit.from_options(options),
+    Partition.name: lambda options, _: Partition.from_options(options),
 }
 
 
@@ -23,8 +24,8 @@ def known_passes() -> tuple[str, ...]:
     return tuple(_FACTORIES)
 
 
-def make_pass(name: str, options: Mapping[str, object]) -> Pass:
-    """Build a pass from its declaration.
+def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = None) -> Pass:
+    """Build a pass from its declaration, for the CPU that will run what it makes (without `host`: this machine's).
 
     Raises
     ------
@@ -37,7 +38,7 @@ def make_pass(name: str, options: Mapping[str, object]) -> Pass:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise OperatorError(f"unknown pass {name!r}; this version has: {', '.join(_FACTORIES)}.{hint}")
     try:
-        return factory(options)
+        return factory(options, host or this_host())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

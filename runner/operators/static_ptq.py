@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runner.errors import OperatorError
 from runner.graph import ModelFile, read_model
-from runner.host import has_vnni
+from runner.host import Host
 from runner.operators.base import Applied, Context, Refusal
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
@@ -42,7 +42,7 @@ class StaticPtq:
     declared : StaticPtqOptions
         As the catalog has them.
     reduce_range : bool
-        The option, resolved for this host.
+        The option, resolved for the CPU of the tiers.
 
     Notes
     -----
@@ -58,7 +58,8 @@ class StaticPtq:
 
     Examples
     --------
-    >>> StaticPtq.from_options({"reduce_range": False}).options()["format"]
+    >>> from runner.host import this_host
+    >>> StaticPtq.from_options({"reduce_range": False}, this_host()).options()["format"]
     'qdq'
     """
 
@@ -68,11 +69,11 @@ class StaticPtq:
     version: ClassVar[int] = 2
 
     @classmethod
-    def from_options(cls, options: Mapping[str, object]) -> "StaticPtq":
-        """Resolve declared options for this host."""
+    def from_options(cls, options: Mapping[str, object], host: Host) -> "StaticPtq":
+        """Resolve declared options for the host that will run the result."""
         declared = StaticPtqOptions.model_validate(options)
         auto = declared.reduce_range == "auto"
-        return cls(declared, reduce_range=not has_vnni() if auto else bool(declared.reduce_range))
+        return cls(declared, reduce_range=not host.vnni if auto else bool(declared.reduce_range))
 
     @property
     def calibration_samples(self) -> int:

@@ -80,7 +80,8 @@ class Bench:
         file.write_text(CATALOG.replace("TOLERANCE", str(tolerance)))
         selection = select_launcher(launcher)
         selection.launcher.prepare()
-        session = Session(load_catalog(file), self.directory, launcher, Scale.parse("1"), self.directory)
+        catalog, host = load_catalog(file), selection.launcher.host()
+        session = Session(catalog, self.directory, launcher, Scale.parse("1"), self.directory, host=host)
         with open_database(self.directory / "evidence.db", create=True) as database:
             self._fill(session, selection, database, Meddler(act))
             with database.session() as reading:

@@ -166,7 +166,8 @@ class Notes:
 def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(tmp_path: Path) -> None:
     (tmp_path / "strategies.yaml").write_text(CATALOG.replace("repetitions: 20", "repetitions: 1"))
     selection = Selection(Vanishing(tmp_path, launches=1), "for this test")
-    session = Session(load_catalog(tmp_path / "strategies.yaml"), tmp_path, "process", Scale.parse("1"), tmp_path)
+    catalog, host = load_catalog(tmp_path / "strategies.yaml"), selection.launcher.host()
+    session = Session(catalog, tmp_path, "process", Scale.parse("1"), tmp_path, host=host)
     with open_database(tmp_path / "evidence.db", create=True) as database:
         with database.session() as writing:
             environment_id = environment.store_environment(writing, session, selection)

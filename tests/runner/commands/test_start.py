@@ -73,7 +73,17 @@ def test_doctor_names_each_lack_with_what_to_do(
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     assert run(lambda: app(["doctor", "--json"])) == 0
     findings = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
-    assert {"CPUs", "memory", "disk", "int8 (VNNI)", "GPU (CUDA)", "Docker engine", "shaping of links"} == set(findings)
+    assert set(findings) == {
+        "machine of the tiers",
+        "CPUs",
+        "memory",
+        "disk",
+        "int8 (VNNI)",
+        "GPU (CUDA)",
+        "Docker engine",
+        "shaping of links",
+    }
+    assert findings["machine of the tiers"]["found"] == "this machine"
     assert findings["Docker engine"]["found"] == "none" and findings["Docker engine"]["advice"]
 
 
