@@ -199,8 +199,11 @@ def _up_to(count: int, calibration: Calibrate) -> Sequence[NDArray[np.generic]]:
 
 
 def _prove(model: Signature, made: _Made, calibration: Calibrate) -> Mapping[str, Any]:
-    """Check the parts; for several, compare them with the model they were cut from."""
-    check_chain(model, [check(part) for part in made.parts])
+    """Check the parts, and compare several with the model they were cut from; refused where they are not valid."""
+    try:
+        check_chain(model, [check(part) for part in made.parts])
+    except OperatorError as error:
+        raise Refusal(f"what was made of the model is not valid: {error}") from error
     proof: dict[str, Any] = {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
     if len(made.parts) > 1:
         proof["composition"] = prove_equal(made.uncut, made.parts, _up_to(PROOF_INPUTS, calibration))

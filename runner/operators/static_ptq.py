@@ -14,6 +14,7 @@ from runner.operators.base import Applied, Context, Refusal
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
 from runner.operators.quantizers.preparation import Prepared, prepare, quantized_nodes, refuse_several_inputs
+from runner.operators.quantizers.ranges import unusable_scale
 
 # int8 weights are a quarter of the floats, so a result can pass protobuf's 2 GiB only above this.
 _EXTERNAL_DATA_BYTES = 2**32
@@ -99,35 +100,44 @@ class StaticPtq:
         details: list[Mapping[str, object]] = []
         warnings: list[str] = []
         feeds: Feeds | None = None
+        settings = Settings(self.declared.format, self.declared.per_channel, self.reduce_range)
         for index, part in enumerate(parts):
             directory = context.workdir / f"part{index}"
-            prepared = prepare(part, directory)
+            prepared = prepare(part, directory, settings)
             feeds = _first(prepared, context) if feeds is None else NextPart(parts[index - 1], feeds)
-            results.append(self._quantize(prepared, feeds, directory, context))
-            made = read_model(results[-1])
-            details.append(self._details(prepared, made))
+            result, left = self._quantize(prepared, feeds, settings, context)
+            results.append(result)
+            made = read_model(result)
+            details.append(self._details(prepared, made, left))
             warnings += _doubts(part.name, prepared.size_bytes, made.size_bytes)
         return Applied(tuple(results), {"reduce_range": self.reduce_range, "quantized": details, "warnings": warnings})
 
-    def _quantize(self, prepared: Prepared, feeds: Feeds, directory: Path, context: Context) -> Path:
-        target = directory / "quantized.onnx"
-        settings = Settings(self.declared.format, self.declared.per_channel, self.reduce_range)
+    def _quantize(
+        self, prepared: Prepared, feeds: Feeds, settings: Settings, context: Context
+    ) -> tuple[Path, Sequence[str]]:
+        """Return the quantized file, and the nodes that were left in floats because of their numbers."""
+        directory = prepared.path.parent
+        target, left = directory / "quantized.onnx", list[str]()
         if self.declared.tool == "neural-compressor":
             own = neural_compressor.own_environment(context.environments)
             neural_compressor.quantize(prepared.path, target, feeds, settings, workdir=directory, environment=own)
         else:
             large = prepared.size_bytes > _EXTERNAL_DATA_BYTES
-            onnx_runtime.quantize(prepared.path, target, feeds, settings, external_data=large)
+            left = onnx_runtime.quantize(prepared.path, target, feeds, settings, external_data=large)
         prepared.path.unlink()
-        return target
+        return target, left
 
-    def _details(self, prepared: Prepared, made: ModelFile) -> Mapping[str, object]:
-        """What was quantized; refused when nothing was."""
+    def _details(self, prepared: Prepared, made: ModelFile, left: Sequence[str]) -> Mapping[str, object]:
+        """Return what was quantized; refused when nothing was, or when a scale is no number."""
         nodes = quantized_nodes(made.graph)
         if not nodes:
             kinds = ", ".join(sorted({node.op_type for node in made.graph.node})[:8])
             raise Refusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
-        return {"nodes": dict(nodes), "before_bytes": prepared.size_bytes, "after_bytes": made.size_bytes}
+        wrong = unusable_scale(made)
+        if wrong is not None:
+            raise Refusal(f"static_ptq: the scale {wrong}; the numbers it stands for are not finite on these inputs")
+        sizes = {"before_bytes": prepared.size_bytes, "after_bytes": made.size_bytes}
+        return {"nodes": dict(nodes), **sizes, **({"left_in_float": list(left)} if left else {})}
 
 
 def _doubts(name: str, before_bytes: int, after_bytes: int) -> list[str]:

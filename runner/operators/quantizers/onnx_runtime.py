@@ -5,14 +5,19 @@ model in memory until the end of a run, because ONNX Runtime leaves nodes that c
 activation is, for last; a session that runs them as soon as it can needs a tenth of the memory.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import onnxruntime
 
 from runner.errors import OperatorError
+from runner.graph import read_model
 from runner.operators.quantizers.base import Feed, Feeds, Settings
+from runner.operators.quantizers.ranges import Ranges, float_nodes
 
 
 class _Reader:
@@ -25,10 +30,11 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def quantize(source: Path, target: Path, feeds: Feeds, settings: Settings, *, external_data: bool = False) -> None:
+def quantize(source: Path, target: Path, feeds: Feeds, settings: Settings, *, external_data: bool = False) -> list[str]:
     """Write the quantized model; `source` lies in a directory that may be written to.
 
-    `external_data` puts the weights beside the model, for results above protobuf's 2 GiB.
+    `external_data` puts the weights beside the model, for results above protobuf's 2 GiB. Returns the names of the
+    nodes that were left in floats (`float_nodes`).
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
@@ -36,28 +42,33 @@ def quantize(source: Path, target: Path, feeds: Feeds, settings: Settings, *, ex
     op_types = sorted({*QDQRegistry, *QLinearOpsRegistry})
     ranges = source.with_name("ranges.json")
     try:
-        _measure_ranges(source, ranges, feeds, op_types, external_data=external_data)
-        quantize_static(
-            str(source),
-            str(target),
-            None,
-            quant_format=QuantFormat.QDQ if settings.format == "qdq" else QuantFormat.QOperator,
-            op_types_to_quantize=op_types,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=settings.per_channel,
-            reduce_range=settings.reduce_range,
-            calibrate_method=CalibrationMethod.MinMax,
-            calibration_cache_path=ranges,
-            use_external_data_format=external_data,
-        )
+        measured = _measure_ranges(source, ranges, feeds, op_types, external_data=external_data)
+        left = _named(source, float_nodes(read_model(source), measured))
+        # Ranges of nodes that stay in floats need not be finite; the tool computes a scale for them all the same.
+        with np.errstate(all="ignore"):
+            quantize_static(
+                str(source),
+                str(target),
+                None,
+                quant_format=QuantFormat.QDQ if settings.format == "qdq" else QuantFormat.QOperator,
+                op_types_to_quantize=op_types,
+                nodes_to_exclude=left,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=settings.per_channel,
+                reduce_range=settings.reduce_range,
+                calibrate_method=CalibrationMethod.MinMax,
+                calibration_cache_path=ranges,
+                use_external_data_format=external_data,
+            )
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise OperatorError(f"onnxruntime.quantization could not quantize the model: {reason[0]}") from error
+    return left
 
 
-def _measure_ranges(source: Path, target: Path, feeds: Feeds, op_types: list[str], *, external_data: bool) -> None:
-    """Write the least and the greatest value of every activation over all inputs."""
+def _measure_ranges(source: Path, target: Path, feeds: Feeds, op_types: list[str], *, external_data: bool) -> Ranges:
+    """Write and return the least and the greatest value of every activation over all inputs."""
     from onnxruntime.quantization.calibrate import MinMaxCalibrater, save_tensors_data
 
     augmented = source.with_name("augmented.onnx")
@@ -71,5 +82,23 @@ def _measure_ranges(source: Path, target: Path, feeds: Feeds, op_types: list[str
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     calibrater.infer_session = onnxruntime.InferenceSession(str(augmented), options, providers=["CPUExecutionProvider"])
     calibrater.collect_data(_Reader(feeds))
-    save_tensors_data(calibrater.compute_data(), target)
+    data = calibrater.compute_data()
+    save_tensors_data(data, target)
     augmented.unlink()
+    bounds = {name: entry.range_value for name, entry in data.items()}
+    return {name: (float(np.min(low)), float(np.max(high))) for name, (low, high) in bounds.items()}
+
+
+def _named(source: Path, indices: list[int]) -> list[str]:
+    """Return the names of these nodes; the tool knows nodes by name, so those without one of their own get one."""
+    if not indices:
+        return []
+    model = onnx.load(source, load_external_data=False)
+    counts = Counter(node.name for node in model.graph.node)
+    nodes = [model.graph.node[index] for index in indices]
+    nameless = [node for node in nodes if not node.name or counts[node.name] > 1]
+    for node in nameless:
+        node.name = f"{node.name or node.op_type}/{node.output[0]}"
+    if nameless:
+        onnx.save(model, source)
+    return [node.name for node in nodes]

@@ -11,6 +11,7 @@ import onnx
 from runner.errors import OperatorError
 from runner.graph import ModelFile, read_model, read_structure, whole, write_part
 from runner.operators.base import Refusal
+from runner.operators.quantizers.base import Settings
 
 # Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are written invalid without a word.
 _MINIMUM_OPSET = 13
@@ -19,6 +20,7 @@ _MINIMUM_IR = 7
 # A protobuf message, which the opset converter works on, holds no more.
 _PROTOBUF_BYTES = 2**31 - 1
 
+_FACTORED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -41,8 +43,11 @@ class Prepared:
     size_bytes: int
 
 
-def prepare(model: Path, directory: Path) -> Prepared:
+def prepare(model: Path, directory: Path, settings: Settings) -> Prepared:
     """Copy a model into a directory, at opset 13 and IR version 7 or newer, with its weights as initializers.
+
+    A weight whose readers need it quantized in different ways is there once for each way: the tools quantize a tensor
+    once, as the first node wants it that they meet, and what the others make of it is wrong, fails, or never ends.
 
     Parameters
     ----------
@@ -50,6 +55,8 @@ def prepare(model: Path, directory: Path) -> Prepared:
         An ONNX file, with or without external data.
     directory
         Where the copy goes; made if needed.
+    settings
+        How the copy is to be quantized.
 
     Returns
     -------
@@ -66,9 +73,9 @@ def prepare(model: Path, directory: Path) -> Prepared:
     file = read_model(model)
     refuse_quantized(file.graph)
     target = directory / "model.onnx"
-    lifted = file.size_bytes <= _PROTOBUF_BYTES and any(_is_weight(node) for node in file.graph.node)
-    if _is_old(file.model) or lifted:
-        _rewrite(file, target)
+    changed = any(_is_weight(node) for node in file.graph.node) or bool(_tied(file.graph, settings))
+    if _is_old(file.model) or (changed and file.size_bytes <= _PROTOBUF_BYTES):
+        _rewrite(file, target, settings)
     elif any(weight.external for weight in file.weights.values()):
         write_part(whole(read_structure(file)), target)
     else:
@@ -104,7 +111,7 @@ def input_names(graph: onnx.GraphProto) -> list[str]:
     return [value.name for value in graph.input if value.name not in initializers]
 
 
-def _rewrite(file: ModelFile, target: Path) -> None:
+def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
     """Write the model in a new enough format, its weights as initializers: the tools see no others."""
     name = file.path.name
     if file.size_bytes > _PROTOBUF_BYTES:
@@ -119,6 +126,7 @@ def _rewrite(file: ModelFile, target: Path) -> None:
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
     _lift(model.graph)
     _close(model.graph)
+    _separate(model.graph, settings)
     onnx.save(model, target)
 
 
@@ -140,6 +148,48 @@ def _close(graph: onnx.GraphProto) -> None:
     kept = [value for value in graph.input if value.name in fed]
     del graph.input[:]
     graph.input.extend(kept)
+
+
+def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
+    """Give every way in which a weight is quantized a copy of its own, but for the first."""
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    for name, places in _tied(graph, settings).items():
+        _, *others = dict.fromkeys(places.values())
+        for way in others:
+            copy = graph.initializer.add()
+            copy.CopyFrom(initializers[name])
+            copy.name = f"{name}/{way}"
+            while copy.name in initializers:
+                copy.name += "_"
+            initializers[copy.name] = copy
+            for index, place in (key for key, value in places.items() if value == way):
+                graph.node[index].input[place] = copy.name
+
+
+def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[int, int], str]]:
+    """Return the weights that are quantized in several ways: for every place (node, input), in which one."""
+    weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    weights |= {node.output[0] for node in graph.node if _is_weight(node)}
+    places: dict[str, dict[tuple[int, int], str]] = {}
+    for index, node in enumerate(graph.node):
+        for place, name in enumerate(node.input):
+            if name in weights:
+                places.setdefault(name, {})[index, place] = _way(node, place, settings)
+    return {name: ways for name, ways in places.items() if len(set(ways.values())) > 1}
+
+
+def _way(node: onnx.NodeProto, place: int, settings: Settings) -> str:
+    """Return how the tools quantize this input, should it be a weight.
+
+    A bias has the scale of the sums it is added to; a factor has a scale per channel along one of its axes, or, without
+    `per_channel`, as anything else has, one scale. QOperator nodes that only add or multiply take other integers.
+    """
+    if place == 2 and node.op_type in _FACTORED:
+        return "bias"
+    if place == 1 and node.op_type in _FACTORED and settings.per_channel:
+        transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
+        return "rows" if node.op_type == "Conv" or transposed else "columns"
+    return "activation" if settings.format == "qoperator" and node.op_type in ("Add", "Mul") else "one scale"
 
 
 def _is_weight(node: onnx.NodeProto) -> bool:
