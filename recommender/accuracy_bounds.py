@@ -40,6 +40,7 @@ class AccuracyBounds:
             hits=found.top1 if found.top1.size else None,
             short=self._short(found) if found.intersection_px.size else None,
             drop=self._drop(row, found, row.reference) if row.reference is not None else None,
+            remark=found.remark,
         )
 
     def forget_unused(self) -> None:

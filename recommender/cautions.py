@@ -14,7 +14,9 @@ from recommender.wording import duration, join, percentile_name, strategy_name
 def cautions(
     answer: Answer, chosen: Chosen, constraints: Constraints, known: Mapping[Candidate, Known]
 ) -> Iterator[str]:
-    """Of the evidence, of the recommendation, of the environment."""
+    """Of the answers, of the evidence, of the recommendation, of the environment."""
+    yield from _far_outputs(answer)
+    yield from _remarks(answer)
     yield from _rounds(answer)
     yield from _doubtful([known[each.candidate] for each in answer.considered])
     yield from _thin_ranking(answer)
@@ -25,7 +27,6 @@ def cautions(
         if answer.budgets.objective == "cpu" and answer.recommendation.candidate.client_cpu_s is None:
             yield "the CPU that strategies take was not recorded here, so they are ranked by latency"
     yield from _slow_int8(answer, known)
-    yield from _far_outputs(answer)
     yield from _environment(chosen)
 
 
@@ -126,6 +127,17 @@ def _far_outputs(answer: Answer) -> Iterator[str]:
             f"nothing was measured of the answers of {join(list(unknown))}: neither an accuracy nor how far the "
             "outputs are from identity's, which is measured when an artifact is built"
         )
+
+
+def _remarks(answer: Answer) -> Iterator[str]:
+    """Say which accuracies say nothing, all of whom the same is to be said together."""
+    operators: dict[str, dict[str, None]] = {}
+    for estimate in answer.considered:
+        accuracy = estimate.candidate.accuracy
+        if accuracy is not None and accuracy.remark is not None:
+            operators.setdefault(accuracy.remark, {})[estimate.candidate.operator] = None
+    for remark, names in operators.items():
+        yield f"{join(list(names))}: {remark}"
 
 
 def _environment(chosen: Chosen) -> Iterator[str]:

@@ -126,6 +126,7 @@ def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
         metric=row.metric_primary,
         top1_pct=row.top1_pct,
         top5_pct=row.top5_pct,
+        class_counts=row.class_counts,
         miou_pct=row.miou_pct,
         items=row.items,
         status=row.status,

@@ -9,20 +9,23 @@ _LEAST_DROP_PP = 0.005
 def quality_note(answer: Answer) -> str | None:
     """Return what must be known of the recommended strategy's answers; None for those that are identity's.
 
-    A drop is told where no accuracy budget was asked: with one, it is within what was allowed.
+    A drop is told where no accuracy budget was asked: with one, it is within what was allowed. That an accuracy says
+    nothing is told of identity's too.
     """
-    if answer.recommendation is None or not answer.recommendation.candidate.changed:
+    if answer.recommendation is None:
         return None
     chosen = answer.recommendation.candidate
-    if chosen.accuracy is None:
-        return f"nothing was measured of the quality of its answers: {distance_words(chosen.distance)}"
+    if not chosen.changed:
+        return None if chosen.accuracy is None else chosen.accuracy.remark
+    if chosen.accuracy is None or chosen.quality_open:
+        return doubt(chosen)
     notes = [] if chosen.distance is None or not chosen.distance.is_large else [distance_words(chosen.distance)]
     if not chosen.accuracy.from_labels:
         alike = f"{chosen.accuracy.accuracy_pct:.2f} % of {chosen.accuracy.items} items"
         notes.insert(0, f"it answers as identity does in {alike}; how many answers are right was not measured")
     elif _no_accuracy_budget(answer):
         notes = [*_drop(chosen), *notes]
-    return "; ".join(notes) or None
+    return "; ".join(filter(None, (*notes, chosen.accuracy.remark))) or None
 
 
 def passed_over(answer: Answer) -> Estimate | None:
@@ -36,6 +39,14 @@ def passed_over(answer: Answer) -> Estimate | None:
         if alternative.estimate.candidate.quality_open and alternative.latency_ratio < 1
     ]
     return min(quicker, key=lambda estimate: estimate.percentile_s, default=None)
+
+
+def doubt(candidate: Candidate) -> str:
+    """Return why nothing says that the answers of a changed model are of any use."""
+    distance, accuracy = distance_words(candidate.distance), candidate.accuracy
+    if accuracy is not None and accuracy.remark is not None:
+        return f"{accuracy.remark}, and {distance}"
+    return f"nothing was measured of the quality of its answers: {distance}"
 
 
 def distance_words(distance: OutputDistance | None) -> str:

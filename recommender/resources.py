@@ -150,6 +150,9 @@ class AccuracyEvidenceOut(Resource):
     metric: str
     top1_pct: float | None
     top5_pct: float | None
+    class_counts: dict[str, int] | None = Field(
+        default=None, description="Of how many items (of masks: pixels) each class is the truth"
+    )
     miou_pct: float | None
     items: int
     status: str

@@ -117,6 +117,7 @@ def _accuracy(it: Accuracy) -> AccuracyOut:
         drop_low_pp=it.drop.low_pp if it.drop else None,
         drop_high_pp=it.drop.high_pp if it.drop else None,
         items=it.items,
+        remark=it.remark,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from catalog.statistics import BudgetCheck
-from recommender.quality import distance_words, passed_over
+from recommender.quality import doubt, passed_over
 from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided
 from recommender.ranking.answers import Unit
 
@@ -56,8 +56,7 @@ def _instead_of(answer: Answer, quicker: Estimate) -> str:
     return (
         f"chosen for answers that are known to be identity's, near them or judged ({name} "
         f"{duration(best.percentile_s)}); faster is {strategy_name(quicker.candidate)} "
-        f"({duration(quicker.percentile_s)}), but nothing was measured of the quality of its answers: "
-        f"{distance_words(quicker.candidate.distance)}"
+        f"({duration(quicker.percentile_s)}), but {doubt(quicker.candidate)}"
     )
 
 

@@ -369,7 +369,7 @@ def leaderboard(
     costs = chosen_costs(columns) if columns is not None else ()
     with _database(database) as opened, opened.session() as session:
         rows = with_analysis(store.leaderboard(session, subject=subject), store.rankings(session))
-        rows = with_distances(rows, store.output_distances(session))
+        rows = with_distances(rows, store.output_distances(session), store.accuracy_remarks(session))
         if family is not None:
             rows = of_family(rows, store.family_members(session), family)
         plain = as_json or as_csv

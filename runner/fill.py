@@ -12,6 +12,7 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.chance import chance_remark
 from catalog.clock import utc_now
 from catalog.declaration import Catalog
 from catalog.evidence import Database, store
@@ -24,6 +25,7 @@ from runner.launchers import Launcher
 from runner.operators import Pass
 from runner.plan import Keyed, MissingAccuracy, MissingRound, Plan
 from runner.setups import Setups
+from runner.subjects.items import class_counts
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
 from tierserver.tensors import read_tensors
@@ -223,10 +225,19 @@ class Filler:
             _stop_without_engine(error)
             return
         took_s = time.monotonic() - clock
-        record = records.accuracy(task.keyed, self.environment_id, setup, result, started, took_s=took_s, metric=metric)
+        record = records.accuracy(
+            task.keyed,
+            self.environment_id,
+            setup,
+            result,
+            started,
+            took_s=took_s,
+            metric=metric,
+            class_counts=class_counts(items),
+        )
         self._store_accuracy(record)
         self.outcome.accuracies += 1
-        self.watcher.end("ok")
+        self.watcher.end(_judged(record))
 
     def _measure(self, task: MissingRound, position: int, seed: int) -> None:
         """Measure one strategy in one round and store it as one transaction."""
@@ -286,6 +297,13 @@ def _ending(built: Artifact) -> str:
     if NOT_VERIFIED in built.details:
         return f"not verified: {built.details[NOT_VERIFIED]}"
     return f"warning: {distance.warning}" if distance is not None and distance.warning else "ok"
+
+
+def _judged(record: store.AccuracyRecord) -> str:
+    """Return how judging ended: `ok`, or what keeps the accuracy from saying anything."""
+    primary = record.miou_pct if record.metric_primary == "miou" else record.top1_pct
+    remark = chance_remark(record.metric_primary, primary or 0.0, record.items, record.class_counts)
+    return "ok" if remark is None else f"warning: {remark}"
 
 
 def _stop_without_engine(error: Exception) -> None:

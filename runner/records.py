@@ -1,6 +1,6 @@
 """From what was measured to records of the evidence, verdict included."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import zip_longest
@@ -114,6 +114,7 @@ def accuracy(
     *,
     took_s: float,
     metric: Metric,
+    class_counts: Mapping[str, int] | None = None,
 ) -> AccuracyRecord:
     """An accuracy and its items."""
     items = result.items
@@ -136,6 +137,7 @@ def accuracy(
         class_pixels=[]
         if classified or metric == "agreement"
         else [pixels for item in items for pixels in _class_pixels(item)],
+        class_counts=class_counts,
     )
 
 

@@ -347,6 +347,7 @@ def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> Accu
         class_ids=np.array(class_ids, dtype=np.int64),
         intersection_px=counts[0],
         union_px=counts[1],
+        class_counts=row.class_counts,
     )
 
 

@@ -7,11 +7,13 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlmodel import Session
 
+from catalog.chance import chance_remark
 from catalog.evidence.imported_files import files_by_subject
 from catalog.evidence.records import LastMeasurement
 from catalog.evidence.tables import (
     ACCURACY_COUNTS,
     MEASUREMENT_COUNTS,
+    Accuracy,
     Artifact,
     Environment,
     Measurement,
@@ -213,6 +215,23 @@ def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], Out
     )
     distances = {tuple(name): output_distance(details or {}) for *name, details in session.execute(query)}
     return {name: distance for name, distance in distances.items() if distance is not None}
+
+
+def accuracy_remarks(session: Session) -> Mapping[tuple[str, str, str, str], str]:
+    """Return by subject, environment, operator and placement what keeps an accuracy from saying anything."""
+    query = (
+        select(_sql(Strategy.subject), _sql(Environment.key), _sql(Strategy.operator), _sql(Strategy.placement))
+        .add_columns(_sql(Accuracy))
+        .join(Environment, _sql(Environment.id) == Strategy.environment_id)
+        .join(Accuracy, _sql(Accuracy.key) == Strategy.accuracy_key)
+        .where(_sql(Strategy.declared), _sql(Accuracy.status) == "complete", _sql(Accuracy.class_counts).is_not(None))
+    )
+    remarks = {}
+    for *name, row in session.execute(query):
+        primary = row.miou_pct if row.metric_primary == "miou" else row.top1_pct
+        if primary is not None and (remark := chance_remark(row.metric_primary, primary, row.items, row.class_counts)):
+            remarks[tuple(name)] = remark
+    return remarks
 
 
 def family_members(session: Session) -> Mapping[str, frozenset[tuple[str, str, str]]]:

@@ -205,7 +205,10 @@ class ClassPixels:
 
 @dataclass(frozen=True)
 class AccuracyRecord:
-    """An accuracy over all validation items, with the items; `items` counts them, 0 where they were not told."""
+    """An accuracy over all validation items, with the items; `items` counts them, 0 where they were not told.
+
+    `class_counts` says, by class, of how many items (of masks: pixels) it is the truth; None where that is not known.
+    """
 
     key: str
     environment_id: int
@@ -223,6 +226,7 @@ class AccuracyRecord:
     reason: str | None = None
     item_hits: Sequence[ItemHits] = ()
     class_pixels: Sequence[ClassPixels] = ()
+    class_counts: Mapping[str, int] | None = None
     imported_file_id: int | None = None
 
 

@@ -5,6 +5,7 @@ from sqlmodel import Session as SqlSession
 from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.reading import (
     accuracy_done,
+    accuracy_remarks,
     coverage,
     failed_accuracies,
     family_members,
@@ -82,6 +83,7 @@ __all__ = [
     "TierUse",
     "Verdict",
     "accuracy_done",
+    "accuracy_remarks",
     "coverage",
     "failed_accuracies",
     "family_members",

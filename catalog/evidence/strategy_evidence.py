@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.chance import chance_remark
 from catalog.evidence.records import ArtifactFile
 from catalog.evidence.tier_use import TierUse
 from catalog.output_distance import OutputDistance, output_distance
@@ -33,6 +34,8 @@ class AccuracyEvidence:
     class_ids : int array, shape (classes,)
     intersection_px, union_px : int array, shape (items, classes)
         Segmentation only; zero where a class occurs in neither prediction nor truth.
+    class_counts : mapping of class to int, or None
+        Of how many items, or pixels, a class is the truth; None where that was not stored.
     """
 
     metric: str
@@ -48,6 +51,15 @@ class AccuracyEvidence:
     class_ids: NDArray[np.int64]
     intersection_px: NDArray[np.int64]
     union_px: NDArray[np.int64]
+    class_counts: Mapping[str, int] | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """Return what keeps it from saying anything, such as an accuracy at chance; None where nothing is known to."""
+        counts = self.class_counts
+        if counts is None and self.class_ids.size == 1:  # no other class is in the truth or in the answers
+            counts = {str(self.class_ids[0]): int(self.union_px.sum())}
+        return chance_remark(self.metric, self.accuracy_pct, self.items, counts)
 
 
 @dataclass(frozen=True)

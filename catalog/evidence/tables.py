@@ -283,7 +283,10 @@ class LinkProbe(EvidenceTable, table=True):
 
 
 class Accuracy(EvidenceTable, table=True):
-    """How well an artifact predicts with one provider, in percent over all validation items."""
+    """How well an artifact predicts with one provider, in percent over all validation items.
+
+    `class_counts` says, by class, of how many items (of masks: pixels) it is the truth.
+    """
 
     __tablename__ = "accuracy"
     __table_args__ = (
@@ -312,6 +315,7 @@ class Accuracy(EvidenceTable, table=True):
     started_at: str
     finished_at: str
     imported_file_id: int | None = _imported_file()
+    class_counts: dict[str, int] | None = _optional_json()
 
 
 class AccuracyItem(EvidenceTable, table=True):

@@ -167,7 +167,11 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
 def record_accuracy(session: Session, record: AccuracyRecord) -> int:
     """Store an accuracy with its items, all or nothing; raises and returns as `record_measurement` does."""
     values = {name: value for name, value in vars(record).items() if name not in ("item_hits", "class_pixels")}
-    values |= {"started_at": utc_text(record.started_at), "finished_at": utc_text(record.finished_at)}
+    values |= {
+        "started_at": utc_text(record.started_at),
+        "finished_at": utc_text(record.finished_at),
+        "class_counts": None if record.class_counts is None else dict(record.class_counts),
+    }
     try:
         with session.begin_nested():
             accuracy_id = _insert_parent(session, Accuracy, values)

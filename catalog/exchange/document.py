@@ -40,6 +40,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500)]
 Text = Annotated[str, AfterValidator(_without_nul)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=200)]
+ClassNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 Moment = Annotated[str, AfterValidator(_moment)]
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Big = Annotated[int, Field(ge=0, le=_MAX_BIG)]
@@ -284,7 +285,10 @@ class PixelColumns(Entry):
 
 
 class AccuracyEntry(Entry):
-    """An accuracy in percent; `items` is 0 where it was told without them."""
+    """An accuracy in percent; `items` is 0 where it was told without them.
+
+    `class_counts` says of how many items (of masks: pixels) each class is the truth.
+    """
 
     environment: Key
     key: Key
@@ -300,6 +304,7 @@ class AccuracyEntry(Entry):
     reason: Text | None = None
     started_at: Moment
     finished_at: Moment
+    class_counts: dict[ClassNumber, Big] | None = None
     hits: HitColumns | None = None
     pixels: PixelColumns | None = None
 

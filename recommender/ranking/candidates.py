@@ -24,7 +24,8 @@ class Accuracy:
     """How well a strategy predicts; `drop_pp` is against identity on the same validation items, None when unknown.
 
     What a promise needs beside the point estimates: `hits` (or, for mIoU, `short`: the drop against a flawless
-    reference) for a floor, and the paired `drop` for a budget of accuracy lost.
+    reference) for a floor, and the paired `drop` for a budget of accuracy lost. `remark` is what keeps the figure from
+    saying anything, such as one at chance.
     """
 
     metric: str
@@ -34,6 +35,7 @@ class Accuracy:
     hits: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     short: AccuracyDrop | None = field(default=None, repr=False, compare=False)
     drop: AccuracyDrop | None = field(default=None, repr=False, compare=False)
+    remark: str | None = None
 
     @property
     def from_labels(self) -> bool:
@@ -95,7 +97,8 @@ class Candidate:
     @property
     def quality_open(self) -> bool:
         """Return whether nothing says that its answers are of use: neither judged nor known to be near identity's."""
-        if not self.changed or self.accuracy is not None:
+        accuracy = self.accuracy
+        if not self.changed or (accuracy is not None and (accuracy.from_labels or accuracy.remark is None)):
             return False
         return self.distance is None or self.distance.is_large
 

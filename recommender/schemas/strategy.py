@@ -36,6 +36,11 @@ class AccuracyOut(Out):
     drop_low_pp: float | None = Field(description="95 % interval of the drop, paired by item")
     drop_high_pp: float | None
     items: int
+    remark: str | None = Field(
+        default=None,
+        description="What keeps it from saying anything: it is not told from always giving the same answer, or all "
+        "items are of one class; null also where classes were not counted",
+    )
 
 
 class AgreementOut(Out):

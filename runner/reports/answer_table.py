@@ -3,7 +3,7 @@
 A narrow terminal shows fewer figures; the strategy, its interval and the remark are always there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -24,6 +24,8 @@ from runner.reports.units import size
 # From these widths on there is room for one more kind of figure.
 _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 116, 126
 _NAME_WIDTH = 30
+# Where nothing was judged: the relative error of the outputs against identity's.
+_DIFFERENCE = "outputs differ"
 # Before a latency that was not measured.
 PREDICTED = "~"
 # So many of each kind; --verbose has all.
@@ -53,7 +55,7 @@ def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) 
     groups = [list(each) for each in _groups(answer, between)]
     rows = [row for group in groups for row in group]
     metric = next((each.strategy.accuracy.metric for each in rows if each.strategy.accuracy), "accuracy")
-    headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width)
+    headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width, rows)
     table = Table(width=width, pad_edge=False, box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", width=1)
     table.add_column("strategy", overflow="fold", min_width=_NAME_WIDTH)
@@ -102,9 +104,11 @@ def undecided_lacks(each: UndecidedOut) -> str:
     return _GAPS.get(each.kind, each.kind)
 
 
-def _headings(percentile: str, metric: str, width: int) -> list[str]:
+def _headings(percentile: str, metric: str, width: int, rows: Sequence[_Row]) -> list[str]:
     chosen = [percentile, "95 % interval"]
-    chosen += [metric, "drop pp"] if width >= _ACCURACY_FROM else []
+    unjudged = not any(row.strategy.accuracy for row in rows) and any(row.strategy.distance for row in rows)
+    quality = [_DIFFERENCE] if unjudged else [metric, "drop pp"]
+    chosen += quality if width >= _ACCURACY_FROM else []
     chosen += ["size", "sent"] if width >= _SIZES_FROM else []
     return chosen + (["median"] if width >= _MEDIAN_FROM else [])
 
@@ -149,11 +153,13 @@ def _relation(each: AlternativeOut) -> str:
 
 def _figures(each: StrategyOut, headings: list[str], metric: str) -> Iterator[str]:
     known = each.accuracy
+    error = None if each.distance is None else each.distance.relative_error
     drop = "–" if known is None or known.drop_pp is None else f"{known.drop_pp:.2f}"
     figures = {
         headings[0]: f"{PREDICTED if each.latency.predicted else ''}{duration(each.latency.percentile_s)}",
         "95 % interval": interval(each),
         "drop pp": drop,
+        _DIFFERENCE: "–" if error is None else percentage(error),
         "size": "–" if each.size_bytes is None else size(each.size_bytes),
         "sent": "–" if each.sent_bytes is None else size(round(each.sent_bytes)),
         "median": f"{PREDICTED if each.latency.predicted else ''}{duration(each.latency.median_s)}",

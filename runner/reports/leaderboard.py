@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -89,9 +90,11 @@ def with_analysis(
 
 
 def with_distances(
-    rows: Sequence[Mapping[str, Any]], distances: Mapping[Strategy, OutputDistance]
+    rows: Sequence[Mapping[str, Any]],
+    distances: Mapping[Strategy, OutputDistance],
+    remarks: Mapping[Strategy, str] = MappingProxyType({}),
 ) -> list[Mapping[str, Any]]:
-    """Return rows with the distance of the outputs to identity's, and the warning in words; None where unknown."""
+    """Return rows with the distance of the outputs to identity's and what keeps an accuracy from saying anything."""
     compared: list[Mapping[str, Any]] = []
     for row in rows:
         distance = distances.get(_strategy(row)) if row["operator"] != "identity" else None
@@ -99,6 +102,7 @@ def with_distances(
             "output_relative_error": distance.relative_error if distance else None,
             "output_cosine": distance.cosine if distance else None,
             "output_warning": distance.warning if distance else None,
+            "accuracy_remark": remarks.get(_strategy(row)),
         }
         compared.append({**row, **fields})
     return compared
@@ -241,6 +245,8 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
         lines.append(f"no room for {', '.join(left_out)}: use a wider terminal, --csv or --json")
     if any(_compared(row) for row in rows):
         lines.append("differs: relative error of the outputs against identity's on the same inputs; no accuracy")
+    remarks = {row["accuracy_remark"]: row["operator"] for row in reversed(rows) if row.get("accuracy_remark")}
+    lines += [f"! {operator}: {remark}" for remark, operator in reversed(remarks.items())]
     warned = {row["operator"]: row["output_warning"] for row in rows if row.get("output_warning")}
     lines += [f"! {operator}: {warning}" for operator, warning in warned.items()]
     if any(_doubtful(row) for row in rows):

@@ -47,7 +47,8 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
 def _quality(best: RecommendationOut) -> str:
     """Return what is open about the answers: that nobody judged them, that the outputs are far from identity's."""
     open_ = ["quality not measured"] if best.quality is not None and best.accuracy is None else []
-    return "; ".join(filter(None, (*open_, far_outputs(best))))
+    remark = None if best.accuracy is None else best.accuracy.remark
+    return "; ".join(filter(None, (*open_, far_outputs(best), remark)))
 
 
 def _latency(each: StrategyOut) -> Text:

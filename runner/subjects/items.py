@@ -1,9 +1,11 @@
 """Writing an items file piece by piece: a validation set may be larger than memory."""
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Literal
 
@@ -12,6 +14,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from runner.errors import SubjectError
+
+# A whole number of values of any kind at a time: masks may be larger than memory.
+_COUNTED_BYTES = 2**24
+# Pixels of this value in a mask do not count.
+_IGNORED = 255
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,27 @@ def write_items(path: Path, pictures: Sequence[Picture], truth: Truth) -> None:
         with _member(archive, truth.name, shape, np.dtype(truth.dtype)) as stream:
             for value in truth.values:
                 stream.write(np.ascontiguousarray(value, truth.dtype).tobytes())
+
+
+@cache
+def class_counts(path: Path) -> dict[str, int] | None:
+    """Count of how many items each class is the truth, or of masks: of how many pixels; None where nothing is judged.
+
+    An items file never changes, and all operators of a subject are judged on the same.
+    """
+    with zipfile.ZipFile(path) as archive:
+        member = next((name for name in ("label.npy", "mask.npy") if name in archive.namelist()), None)
+        if member is None:
+            return None
+        counts: Counter[int] = Counter()
+        with archive.open(member) as stream:
+            npy.read_magic(stream)
+            _, _, dtype = npy.read_array_header_1_0(stream)
+            while content := stream.read(_COUNTED_BYTES):
+                classes, numbers = np.unique(np.frombuffer(content, dtype), return_counts=True)
+                counts.update(dict(zip(classes.tolist(), numbers.tolist(), strict=True)))
+    uncounted = {_IGNORED} if member == "mask.npy" else set()
+    return {str(label): counts[label] for label in sorted(set(counts) - uncounted)}
 
 
 def _array(archive: zipfile.ZipFile, name: str, values: NDArray[np.generic]) -> None:

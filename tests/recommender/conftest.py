@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -167,7 +167,15 @@ class Writer:
             session.commit()
 
     def judge(
-        self, environment: int, operator: str, accuracy_pct: float, *, subject: str = "net", items: int = 2000
+        self,
+        environment: int,
+        operator: str,
+        accuracy_pct: float,
+        *,
+        subject: str = "net",
+        items: int = 2000,
+        metric: Literal["top1", "agreement"] = "top1",
+        class_counts: Mapping[str, int] | None = None,
     ) -> None:
         """An accuracy with its items: the first ones are right."""
         right = round(accuracy_pct * items / 100)
@@ -177,7 +185,8 @@ class Writer:
             subject=subject,
             operator=operator,
             provider="CPUExecutionProvider",
-            metric_primary="top1",
+            metric_primary=metric,
+            class_counts=class_counts,
             items=items,
             status="complete",
             started_at=on(2),

@@ -106,3 +106,38 @@ def test_every_resource_that_lists_strategies_has_the_distance(client: Any, time
 def test_a_distance_that_another_wrote_unsoundly_is_unknown(client: Any, timed: Any, distance: object) -> None:
     timed.artifact_details("early_exit", {"distance": distance, "proof": distance})
     assert "is not known" in ask(client)["recommendation"]["why"]
+
+
+TWO_CLASSES = {"0": 1091, "1": 909}
+
+
+def test_an_agreement_at_chance_is_remarked_and_not_the_head_line(client: Any, timed: Any) -> None:
+    for operator, agreement in (("identity", 100.0), ("quantized", 98.0), ("early_exit", 54.55)):
+        timed.judge(1, operator, agreement, metric="agreement", class_counts=TWO_CLASSES)
+    answer = ask(client, max_latency_s=1.0)
+    assert chosen(answer) == ("quantized", "mobile")
+    assert answer["recommendation"]["quality"].startswith("it answers as identity does in 98.00 % of 2000 items")
+    remark = "agreement 54.55 % is not told from always answering class 0, which gives 54.55 % of these 2000 items"
+    assert f"early_exit: {remark}" in answer["warnings"] and remark in answer["recommendation"]["why"]
+    early_exit = next(each for each in answer["alternatives"] if each["operator"] == "early_exit")
+    assert early_exit["accuracy"]["remark"] == remark
+
+
+def test_an_accuracy_at_chance_is_remarked_even_of_identity(client: Any, timed: Any) -> None:
+    timed.judge(1, "identity", 95.0, class_counts={"0": 1900, "1": 100})
+    answer = ask(client, max_latency_s=1.0)
+    assert chosen(answer) == ("identity", "mobile")
+    assert "top-1 accuracy 95.00 % is not told from always" in answer["recommendation"]["quality"]
+    assert any(each.startswith("identity: top-1 accuracy 95.00 %") for each in answer["warnings"])
+
+
+def test_data_of_one_class_is_remarked_once_for_all_operators(client: Any, filled: Any) -> None:
+    environment = filled.environment(key="env-b")
+    for operator in ("identity", "quantized"):
+        filled.strategy(environment, operator, "mobile", 0.1, day=3)
+        filled.judge(environment, operator, 100.0, class_counts={"7": 2000})
+    answer = ask(client, environment="env-b")
+    said = "identity and quantized: all 2000 items are of class 7: an accuracy on one class says nothing"
+    assert answer["warnings"].count(said) == 1
+    identity = f"/evidence/{answer['recommendation']['accuracy_evidence_id']}"
+    assert client.get(identity).json()["class_counts"] == {"7": 2000}

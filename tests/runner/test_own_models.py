@@ -1,5 +1,6 @@
 """Models of one's own through the whole way, in processes: text and tabular tensors, pictures of a free size."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], di
             columns = "subject, operator, metric, accuracy_pct, drop_pp, samples, median_latency_s, sent_bytes"
             rows = connection.exec_driver_sql(f"SELECT {columns} FROM strategy_summary").mappings()
             found = {(row["subject"], row["operator"]): dict(row) for row in rows}
+            counted = "SELECT subject, operator, class_counts FROM accuracy WHERE status = 'complete'"
+            for subject, operator, class_counts in connection.exec_driver_sql(counted):
+                found[subject, operator]["class_counts"] = class_counts
             refused = connection.exec_driver_sql(
                 "SELECT subject, operator, reason FROM artifact WHERE reason IS NOT NULL"
             )
@@ -124,6 +128,13 @@ def test_text_of_two_inputs_is_judged_by_its_labels(filled: dict[tuple[str, str]
     row = filled["text", "identity"]
     assert row["metric"] == "top1" and 20 < row["accuracy_pct"] < 80
     assert row["samples"] == 3 and row["median_latency_s"] > 0 and row["sent_bytes"] > 7 * (8 + 4)
+
+
+def test_classes_of_what_was_judged_are_counted(filled: dict[tuple[str, str], dict[str, Any]]) -> None:
+    rows = {name: json.loads(row["class_counts"]) for name, row in filled.items() if row.get("class_counts")}
+    assert sum(rows["text", "identity"].values()) == 18
+    assert rows["table", "identity"] == rows["table", "quantized"] and sum(rows["table", "identity"].values()) == 36
+    assert sum(rows["scenes", "identity"].values()) % (24 * 32) == 0
 
 
 def test_rows_without_labels_agree(filled: dict[tuple[str, str], dict[str, Any]]) -> None:

@@ -38,11 +38,11 @@ def ranking_table(result: SubjectResult) -> Html:
     )
     caption = f"Ranked by p{asked:g}; strategies that share a letter are not told apart"
     shown_table = table(caption, [*heads, "accuracy", "drop, points", "outputs differ"], rows)
-    return joined(shown_table, far_outputs(result))
+    return joined(shown_table, doubts(result))
 
 
-def far_outputs(result: SubjectResult) -> Html | None:
-    """List each operator whose outputs are far from identity's, and those of which nothing was measured."""
+def doubts(result: SubjectResult) -> Html | None:
+    """List each operator whose outputs are far from identity's or unknown, and accuracies that say nothing."""
     changed = [each.evidence for each in result.strategies if each.evidence.changes_outputs]
     warnings = {
         evidence.operator: distance.warning
@@ -57,6 +57,12 @@ def far_outputs(result: SubjectResult) -> Html | None:
         tag("li", tag("b", operator), ": neither an accuracy nor the distance of its outputs to identity's is known.")
         for operator in unknown
     ]
+    remarks = {
+        accuracy.remark: each.evidence.operator
+        for each in reversed(result.strategies)
+        if (accuracy := each.evidence.accuracy) is not None and accuracy.remark is not None
+    }
+    items += [tag("li", tag("b", operator), f": {remark}.") for remark, operator in remarks.items()]
     return tag("ul", items) if items else None
 
 

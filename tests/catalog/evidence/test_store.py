@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import select
 
 from catalog.declaration import parse_catalog
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence import Database, store
+from catalog.evidence.tables import Accuracy
+from catalog.output_distance import OutputDistance
 
 pytestmark = pytest.mark.both_databases
 
@@ -249,3 +252,30 @@ def test_segmentation_items_become_matrices(database: Database, make: Any) -> No
 def test_the_namespace_exports_what_it_says() -> None:
     assert all(hasattr(store, name) for name in store.__all__)
     assert store.__all__ == sorted(store.__all__)
+
+
+def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: Any, make: Any) -> None:
+    """What is unsound in a row costs that row's remark or distance, and nothing else."""
+    fill()
+    far = OutputDistance(32, "calibration", 0.8, 0.6, True)
+    with database.session() as session:
+        details = {"identity": {}, "quantized": {"distance": far.as_details()}}
+        for operator, value in details.items():
+            record = store.ArtifactRecord(f"artifact-{operator}", "net", operator, [], "ready", details=value)
+            store.upsert_artifact(session, record)
+        counts = {"identity": {"3": 10}, "quantized": {"3": "ten"}}
+        for row in session.exec(select(Accuracy)).all():
+            row.class_counts = counts.get(row.operator)
+            session.add(row)
+        session.commit()
+        distances, remarks = store.output_distances(session), store.accuracy_remarks(session)
+        evidence = {(each.operator, each.placement): each for each in store.strategy_evidence(session)}
+    assert {(operator, placement) for _, _, operator, placement in distances} == {
+        ("quantized", placement) for operator, placement in evidence if operator == "quantized"
+    }
+    assert set(distances.values()) == {far}
+    assert set(remarks.values()) == {"all 10 items are of class 3: an accuracy on one class says nothing"}
+    assert {operator for _, _, operator, _ in remarks} == {"identity"}
+    for (operator, _), each in evidence.items():
+        assert each.changes_outputs == (operator != "identity")
+        assert (each.output_distance, each.accuracy is not None) == (far if operator == "quantized" else None, True)

@@ -1,5 +1,6 @@
 """Export, import, and nothing is lost, pooled or stored twice."""
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from sqlalchemy import text
 
 from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
-from catalog.evidence import Database, store
+from catalog.evidence import Database, open_database, store
 from catalog.exchange import Document, collect, document_bytes, import_files, parse_document
 from catalog.exchange.lineage import imported_key
 
@@ -120,6 +121,27 @@ def test_the_same_file_again_changes_nothing_compressed_or_not(rich: Database, o
         assert imported.stored.known_before
         assert imported.stored.samples == imported.stored.strategies == 0
     assert counts(other) == before
+
+
+def test_classes_that_were_counted_come_along(rich: Database, other: Database, tmp_path: Path) -> None:
+    with rich.session() as session:
+        session.execute(text('UPDATE accuracy SET class_counts = \'{"0": 6, "1": 4}\''))
+        session.commit()
+    import_files(other, [written(rich, tmp_path / "counted.json")])
+    for database in (rich, other):
+        assert {str(each.class_counts) for each in exported(database).accuracies} == {"{'0': 6, '1': 4}"}
+
+
+def test_the_committed_evidence_is_exported_as_it_was_imported(tmp_path: Path) -> None:
+    """New columns and fields leave the bytes of older evidence alone."""
+    committed = Path(__file__).parents[3] / "catalogs/embedded-evidence.json.gz"
+    before = parse_document(gzip.decompress(committed.read_bytes()), file=committed.name)
+    with open_database(tmp_path / "other.db", create=True) as opened:
+        import_files(opened, [committed], now=NOW)
+        after = exported(opened)
+    for name in ("artifacts", "strategies", "measurements", "accuracies"):
+        said, sent = (document_bytes(Document(**{name: getattr(each, name)})) for each in (before, after))
+        assert sent.replace(b'"imported:', b'"') == said
 
 
 def test_exports_are_the_same_bytes(rich: Database, tmp_path: Path) -> None:

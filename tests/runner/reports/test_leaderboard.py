@@ -158,3 +158,12 @@ def test_json_rows_name_the_distance(board: Board) -> None:
     rows = {row["operator"]: row for row in _compared(board, accuracy_pct=None).rows}
     assert rows[LONGEST]["output_relative_error"] == 0.8 and rows[LONGEST]["output_cosine"] == 0.6
     assert "80%" in rows[LONGEST]["output_warning"] and rows["identity"]["output_warning"] is None
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_an_accuracy_that_says_nothing_is_remarked_below_the_table(board: Board, width: int) -> None:
+    remark = "all 30 items are of class 7: an accuracy on one class says nothing"
+    name = next((r["subject"], r["environment"], r["operator"], r["placement"]) for r in board.rows)
+    judged = [{**row, "metric": "top1", "accuracy_pct": 100.0} for row in board.rows]
+    text = Board(with_distances(judged, {}, {name: remark}), board.distributions, board.families).printed(width)
+    assert f"! {name[2]}: {remark}" in " ".join(text.split()) and max(map(len, text.splitlines())) <= width
