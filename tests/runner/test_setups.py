@@ -14,6 +14,7 @@ from runner.errors import OperatorError
 from runner.fill import Filler, StopRequest
 from runner.launchers.process import ProcessLauncher
 from runner.operators import Context, known_passes, make_pass
+from runner.host import this_host
 from runner.plan import Keyed, MissingRound, Plan, Session, key_strategy
 from runner.setups import Setups
 from runner.subjects.registry import BUILTIN
@@ -49,7 +50,7 @@ class Notes(list[str]):
 
 @pytest.fixture
 def setups(tmp_path: Path) -> Setups:
-    session = Session(parse_catalog(CATALOG), tmp_path, "process", Scale.parse("1"), tmp_path)
+    session = Session(parse_catalog(CATALOG), tmp_path, "process", Scale.parse("1"), tmp_path, host=this_host())
     return Setups(session, ArtifactStore(tmp_path / "artifacts"), tmp_path)
 
 
