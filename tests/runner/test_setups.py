@@ -12,9 +12,9 @@ from catalog.evidence import open_database
 from runner.artifacts import ArtifactStore
 from runner.errors import OperatorError
 from runner.fill import Filler, StopRequest
+from runner.host import this_host
 from runner.launchers.process import ProcessLauncher
 from runner.operators import Context, known_passes, make_pass
-from runner.host import this_host
 from runner.plan import Keyed, MissingRound, Plan, Session, key_strategy
 from runner.setups import Setups
 from runner.subjects.registry import BUILTIN
