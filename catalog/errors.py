@@ -7,6 +7,7 @@ CatalogError
 ├── DuplicateEvidenceError       a round or an accuracy that is already known
 ├── ExchangeError                a file of evidence that cannot be imported, with each problem
 ├── QueryError                   SQL that does not run or does more than read
+├── SettingsFileError            the file that TIERWISE_SETTINGS names cannot be read
 └── DatabaseError                the evidence, with `kind` and `location`
     ├── DatabaseMissingError     kind "missing"
     ├── DatabaseTooNewError      kind "too new"
@@ -61,6 +62,17 @@ class ExchangeError(CatalogError):
 
 class QueryError(CatalogError):
     """SQL that does not run or does more than read."""
+
+
+class SettingsFileError(CatalogError):
+    """A settings file that cannot be read; `file` is its path."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        self.file = file
+        super().__init__(
+            f"the settings file {file} cannot be read ({reason}); allowed: a text file with lines such as "
+            "TIERWISE_DATABASE=postgresql://host/name. Name it with TIERWISE_SETTINGS or --settings"
+        )
 
 
 @dataclass(frozen=True, order=True)

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from catalog.errors import CatalogError
+from catalog.settings_file import VARIABLE
 from recommender.app import create_app
 from recommender.connections import GuardedProtocol
 from recommender.errors import NoEvidence, RecommenderError
@@ -31,6 +34,9 @@ def serve(
     database: Annotated[
         str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
     ] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="File of TIERWISE_<NAME>=value lines, kept from others")
+    ] = None,
     without_key: Annotated[
         bool | None, typer.Option("--without-key", help="Listen beyond loopback without TIERWISE_API_KEY")
     ] = None,
@@ -39,6 +45,8 @@ def serve(
 
     Beyond loopback it wants an API key, from the environment: TIERWISE_API_KEY.
     """
+    if settings_file is not None:
+        os.environ[VARIABLE] = str(settings_file)
     given = {"host": host, "port": port, "database": database, "without_key": without_key}
     settings = RecommenderSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     settings.require_protection()
@@ -52,7 +60,7 @@ def main() -> None:
     """Entry point; every expected failure is one line on stderr and exit code 1."""
     try:
         cli()
-    except (RecommenderError, OSError) as error:
+    except (RecommenderError, CatalogError, OSError) as error:
         _fail(str(error))
     except ValidationError as error:
         named = ((".".join(map(str, each["loc"])).upper(), each["msg"]) for each in error.errors())

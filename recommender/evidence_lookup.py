@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from catalog.errors import CatalogError
-from catalog.evidence import open_database
+from catalog.evidence import open_database, shown_location
 from catalog.evidence.tables import Accuracy, Environment, LinkProbe, Measurement, Sample, Strategy, TierRun
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
 from recommender.resources import AccuracyEvidenceOut, LatencyEvidence, RoundOut
@@ -36,7 +36,7 @@ class EvidenceLookup:
             with open_database(self.database, readonly=True) as opened, opened.session() as session:
                 found = _latency(session, identity) or _accuracy(session, identity)
         except (CatalogError, SQLAlchemyError) as error:
-            raise EvidenceUnavailable(f"the evidence database {self.database!r} cannot be read: {error}") from error
+            raise self._unavailable(error) from None
         if found is None:
             raise UnknownEvidence(identity)
         return found
@@ -62,7 +62,12 @@ class EvidenceLookup:
                     row.latency_key if measured is not None else None, row.accuracy_key if judged is not None else None
                 )
         except (CatalogError, SQLAlchemyError) as error:
-            raise EvidenceUnavailable(f"the evidence database {self.database!r} cannot be read: {error}") from error
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: Exception) -> EvidenceUnavailable:
+        """Say why without what a driver says, which may hold the password."""
+        reason = str(error) if isinstance(error, CatalogError) else type(error).__name__
+        return EvidenceUnavailable(f"the evidence database {shown_location(self.database)!r} cannot be read: {reason}")
 
 
 def _latency(session: Session, identity: str) -> LatencyEvidence | None:

@@ -3,8 +3,8 @@
 import ipaddress
 
 from pydantic import Field, IPvAnyNetwork, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from catalog.settings_file import FileSettings
 from recommender.errors import Unprotected
 
 
@@ -20,10 +20,8 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-class RecommenderSettings(BaseSettings):
+class RecommenderSettings(FileSettings):
     """Loopback unless told otherwise; elsewhere only with an API key, or when told that none is wanted."""
-
-    model_config = SettingsConfigDict(env_prefix="TIERWISE_", frozen=True, extra="ignore")
 
     database: str = Field(default="tierwise.db", description="SQLite file or database URL with the evidence")
     host: str = Field(default="127.0.0.1", description="Address to listen on")

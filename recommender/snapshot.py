@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
-from catalog.evidence import Database, open_database
+from catalog.evidence import Database, open_database, shown_location
 from recommender.accuracy_bounds import AccuracyBounds
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence import Evidence
@@ -59,7 +59,7 @@ class Snapshots:
                 reading.result(timeout=None if known is None else _PATIENCE_S)
         known = self._known()
         if known is None:
-            raise NoEvidence(self.database)
+            raise NoEvidence(shown_location(self.database))
         return known
 
     def unchanged(self) -> Evidence | None:
@@ -149,14 +149,15 @@ def _translated(database: str) -> Iterator[None]:
     try:
         yield
     except DatabaseMissingError as error:
-        raise DatabaseMissing(database, "it holds no tables of this version") from error
+        raise DatabaseMissing(shown_location(database), "it holds no tables of this version") from error
     except (DatabaseTooNewError, DatabaseTooOldError) as error:
         raise DatabaseVersionMismatch(str(error)) from error
     except CatalogError as error:
         raise EvidenceUnavailable(str(error)) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
-        reason = getattr(error, "orig", None) or type(error).__name__
-        raise EvidenceUnavailable(f"the evidence database {database!r} cannot be read: {reason}") from error
+        # What the driver says is not repeated: it may hold the password, and who asks may be a stranger.
+        shown = shown_location(database)
+        raise EvidenceUnavailable(f"the evidence database {shown!r} cannot be read: {type(error).__name__}") from None
 
 
 def _inode(database: str) -> tuple[int, int] | None:
@@ -166,5 +167,5 @@ def _inode(database: str) -> tuple[int, int] | None:
     try:
         stat = Path(database.removeprefix("sqlite:///")).expanduser().stat()
     except OSError as error:
-        raise DatabaseMissing(database) from error
+        raise DatabaseMissing(shown_location(database)) from error
     return stat.st_dev, stat.st_ino

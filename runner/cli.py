@@ -4,6 +4,7 @@ Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1
 """
 
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from rich.text import Text
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, store
+from catalog.settings_file import VARIABLE
 from recommender.errors import RecommenderError
 from runner import commands, environment
 from runner.analysing import settings_of, store_missing
@@ -61,6 +63,17 @@ _STOPPED = "stopped; everything measured so far is stored. Continue with: runner
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]
+
+
+@app.callback()
+def settings(
+    file: Annotated[
+        Path | None, typer.Option("--settings", help="File of TIERWISE_<NAME>=value lines, kept from others")
+    ] = None,
+) -> None:
+    """Take the settings from a file, so that no password stands on the command line."""
+    if file is not None:
+        os.environ[VARIABLE] = str(file)
 
 
 def _settings() -> RunnerSettings:

@@ -1,6 +1,7 @@
 """`make demo`: the main job from nothing - fill, rank, ask - and what to do next."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from catalog.evidence import shown_location
 from recommender.schemas import RecommendResponse
 from runner.cli import app, run
 from runner.commands.terminal import out
@@ -42,7 +44,7 @@ def main() -> int:
     for line in (
         "  make serve               the recommender; API page at http://127.0.0.1:8080/docs",
         "  .venv/bin/runner plan    what a change in strategies.yaml would measure, and why",
-        f"  sqlite3 {database} '{sql}'",
+        f"  sqlite3 {shown_location(database)} '{sql}'",
     ):
         out.print(line, soft_wrap=True, highlight=False)
     return filled
@@ -81,11 +83,13 @@ def _recommender(database: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "recommender", "--port", str(port), "--database", database]
+    command = [sys.executable, "-m", "recommender", "--port", str(port)]
     log = Path(RunnerSettings().workdir) / "recommender.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
-        service = subprocess.Popen(command, stdout=stream, stderr=stream)
+        # In the environment others do not see it, as they see a command line.
+        environment = {**os.environ, "TIERWISE_DATABASE": database}
+        service = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
         _await_ready(url, service, log)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from catalog.errors import DatabaseReadOnlyError
+from catalog.evidence import shown_location
 from runner.errors import RunnerError
 
 
@@ -20,7 +21,7 @@ class FillLock:
 
     def __init__(self, workdir: Path, database: str) -> None:
         self._path = _lock_file(workdir, database)
-        self._database = database
+        self._database = shown_location(database)
         self._descriptor = -1
 
     def __enter__(self) -> "FillLock":
@@ -63,6 +64,6 @@ def _read_only(database: str, error: OSError) -> DatabaseReadOnlyError:
 def _lock_file(workdir: Path, database: str) -> Path:
     path = Path(database.removeprefix("sqlite:///"))
     if "://" in str(database) and path == Path(database):
-        return workdir / f"fill-{hashlib.sha256(database.encode()).hexdigest()[:16]}.lock"
+        return workdir / f"fill-{hashlib.sha256(shown_location(database).encode()).hexdigest()[:16]}.lock"
     beside = path.expanduser().resolve()
     return beside.with_name(f".{beside.name}.fill-lock")

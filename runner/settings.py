@@ -1,14 +1,12 @@
-"""Where the runner keeps things; the only place that reads the environment (prefix `TIERWISE_`)."""
+"""Where the runner keeps things: options, the environment (prefix `TIERWISE_`), a settings file."""
 
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from catalog.settings_file import FileSettings
 
 
-class RunnerSettings(BaseSettings):
+class RunnerSettings(FileSettings):
     """Defaults of the command line; every one can be set as `TIERWISE_<NAME>` or by an option."""
-
-    model_config = SettingsConfigDict(env_prefix="TIERWISE_", frozen=True, extra="ignore")
 
     catalog: Path = Path("strategies.yaml")
     database: str = "tierwise.db"

@@ -1,6 +1,6 @@
 """What is known: the empirical catalog in a database, its tables, and what one asks of it."""
 
 from catalog.evidence import store
-from catalog.evidence.database import Database, open_database
+from catalog.evidence.database import Database, open_database, shown_location
 
-__all__ = ["Database", "open_database", "store"]
+__all__ = ["Database", "open_database", "shown_location", "store"]

@@ -1,21 +1,23 @@
 """Opening the evidence: SQLite by path, anything else by URL; created, upgraded or refused with what to do."""
 
 import importlib.resources
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlmodel import Session
 
 from catalog.errors import (
@@ -30,12 +32,17 @@ from catalog.errors import (
 
 _BUSY_TIMEOUT_S = 10.0
 _RETRY_EVERY_S = 0.02
+# A host that swallows packets would hold a question for minutes; in whole seconds, as libpq takes it.
+_CONNECT_TIMEOUT_S = 10
 _FILL = "`runner fill-catalog` creates and fills one, --database names another"
 
 _NOT_OPENED = (
     "cannot be opened; check the permissions of the file and of its directory, and copy it first from a disk that may "
     "only be read"
 )
+
+# Options of a URL whose values are secrets: password, sslpassword, and what other drivers call theirs.
+_SECRET_OPTION = re.compile("^([^=]*(?:pass(?:word|wd|phrase)|pwd|secret|token)[^=]*=?).*$", re.IGNORECASE | re.DOTALL)
 
 # What SQLite says, by a part of its message.
 _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
@@ -67,8 +74,12 @@ class Database:
         DatabaseError
             When the database is locked for longer than the busy timeout, read-only, damaged or full.
         """
-        with _translated(self.location), Session(self.engine, expire_on_commit=False) as session:
+        with self.translated(), Session(self.engine, expire_on_commit=False) as session:
             yield session
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn what the driver says within the block into DatabaseError."""
+        return _translated(self.location, self.engine.url)
 
     def close(self) -> None:
         """Give back all connections."""
@@ -112,7 +123,7 @@ def open_database(url_or_path: str | Path, *, create: bool = False, readonly: bo
     out to be something else.
     """
     url = _parse_url(url_or_path)
-    location = url.render_as_string(hide_password=True)
+    location = shown_location(url_or_path)
     if url.get_backend_name() == "sqlite":
         path = Path(url.database or "").expanduser().resolve()
         location = str(path)
@@ -137,10 +148,45 @@ def _parse_url(url_or_path: str | Path) -> URL:
         return URL.create("sqlite", database=str(url_or_path))
     try:
         url = make_url(url_or_path)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         message = "this is neither a path nor a database URL such as sqlite:///tierwise.db or postgresql://host/name"
-        raise DatabaseError(str(url_or_path), message) from error
+        # Not chained: the error repeats the URL with its password.
+        raise DatabaseError(shown_location(url_or_path), message) from None
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def shown_location(url_or_path: str | Path) -> str:
+    """Return a database's path or URL as messages may show it: without a password, wherever the URL has one.
+
+    Examples
+    --------
+    >>> shown_location("postgresql://me:secret@host/tierwise?sslpassword=other")
+    'postgresql://me:***@host/tierwise?sslpassword=***'
+    >>> shown_location("tierwise.db")
+    'tierwise.db'
+    """
+    scheme, mark, rest = str(url_or_path).partition("://")
+    if not mark:
+        return str(url_or_path)
+    # By the text, because a URL that cannot be parsed is shown too. The last @ ends a password that holds others.
+    user, at, place = rest.rpartition("@")
+    name, colon, _ = user.partition(":")
+    place, *options = re.split("([?&])", place)
+    hidden = (_SECRET_OPTION.sub(r"\1***", option) for option in options)
+    return f"{scheme}://{name}{colon and ':***'}{at}{place}{''.join(hidden)}"
+
+
+def _secrets(url: URL) -> set[str]:
+    """What must not appear in a message, as it is and as URLs spell it."""
+    values = [url.password, *(value for name, value in url.query.items() if _SECRET_OPTION.search(name))]
+    plain = {str(value) for value in values if value}
+    return plain | {quote(value, safe="") for value in plain} | {quote_plus(value) for value in plain}
+
+
+def _hidden(message: str, url: URL | None) -> str:
+    for secret in sorted(_secrets(url) if url is not None else (), key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message.strip()
 
 
 def _check_file(path: Path, *, create: bool) -> bool:
@@ -198,11 +244,15 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:
     options: dict[str, Any] = {"execution_options": {"postgresql_readonly": True}} if readonly else {}
+    if url.drivername == "postgresql+psycopg" and "connect_timeout" not in url.query:
+        options["connect_args"] = {"connect_timeout": _CONNECT_TIMEOUT_S}
     try:
         engine = create_engine(url, pool_pre_ping=True, **options)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         message = f"no driver for it ({error}); for PostgreSQL: pip install 'tierwise[postgres]'"
         raise DatabaseError(location, message) from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise DatabaseError(location, f"an option of its URL is wrong: {_hidden(str(error), url)}") from None
     if url.drivername == "postgresql+psycopg":
         event.listen(engine, "connect", _read_decimals_as_floats)
     return engine
@@ -224,7 +274,7 @@ def _check_once(engine: Engine, location: str, *, create: bool, readonly: bool) 
 
 def _check(engine: Engine, location: str, *, create: bool, readonly: bool) -> None:
     """Refuse what cannot be used, before anything is written."""
-    with _translated(location), engine.connect() as connection:
+    with _translated(location, engine.url), engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
         revision = _revision(connection) if "alembic_version" in tables else None
     if not tables:
@@ -251,7 +301,7 @@ def _check(engine: Engine, location: str, *, create: bool, readonly: bool) -> No
 def _upgrade(engine: Engine, location: str) -> None:
     """Bring the schema to the newest revision in one transaction; two processes at once wait for each other."""
     head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    with _translated(location):
+    with _translated(location, engine.url):
         with engine.connect() as connection:
             if inspect(connection).has_table("alembic_version") and _revision(connection) == head:
                 return
@@ -273,19 +323,20 @@ def _alembic() -> Config:
 
 
 @contextmanager
-def _translated(location: str) -> Iterator[None]:
-    """Turn what the driver says into our errors; what we do not know passes."""
+def _translated(location: str, url: URL | None = None) -> Iterator[None]:
+    """Turn what the driver says into our errors, without the secrets of `url` that it may repeat."""
     try:
         yield
     except IntegrityError:
         raise
     except (DBAPIError, sqlite3.Error) as error:
-        said = str(error.orig if isinstance(error, DBAPIError) else error)
+        said = _hidden(str(error.orig if isinstance(error, DBAPIError) else error), url)
+        # Chained, the driver's error would bring its own text back into a log.
+        cause = error if url is None or not _secrets(url) else None
         for part, (kind, message) in _TRANSLATIONS.items():
             if part in said:
-                raise kind(location, message) from error
-        if "connect" in said:
-            raise DatabaseError(location, f"cannot be reached: {said}") from error
-        raise
+                raise kind(location, message) from cause
+        unreachable = isinstance(error, OperationalError) and url is not None
+        raise DatabaseError(location, f"{'cannot be reached' if unreachable else 'refuses'}: {said}") from cause
     except PermissionError as error:
         raise DatabaseReadOnlyError(location, f"its directory cannot be made: {error.strerror}") from error

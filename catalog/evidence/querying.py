@@ -45,7 +45,7 @@ def read_query(database: Database, statement: str) -> QueryResult:
     """
     if not database.readonly:
         raise ValueError("open the database read-only to run statements that people type")
-    with database.engine.connect() as connection:
+    with database.translated(), database.engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         run = _run_sqlite if connection.dialect.name == "sqlite" else _run_server
         try:

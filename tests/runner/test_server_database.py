@@ -4,26 +4,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-import yaml
-from onnx import TensorProto, helper, numpy_helper
 
 from runner.cli import app, run
+from tests.catalog_of_one import declare
 
-CATALOG: dict[str, Any] = {
-    "version": 1,
-    "subjects": {"table": {"model": "./table.onnx", "task": "any", "dataset": {"tensors": "table.npz"}}},
-    "operators": {"identity": []},
-    "tiers": {name: {"cpus": 0.5, "memory": "512m"} for name in ("mobile", "edge")},
-    "links": {"mobile-edge": {"bandwidth": "200mbit", "tolerance": 0.9}},
-    "strategies": [{"operators": ["identity"], "placements": ["mobile", "edge"]}],
-    "slos": {"fast": {"latency": {"p50": "10s"}}},
-    "experiment": {"inputs": 12, "rounds": 2, "warmup": 1},
-}
 COMMANDS = [
     ["status"],
     ["verify"],
@@ -35,19 +21,6 @@ COMMANDS = [
     ["sql", "SELECT * FROM leaderboard"],
     ["plan", "--launcher", "process"],
 ]
-
-
-def declare(folder: Path) -> None:
-    """A catalog of one small model on two tiers."""
-    weights = numpy_helper.from_array(np.ones((8, 4), np.float32), "weights")
-    row = helper.make_tensor_value_info("row", TensorProto.FLOAT, ("batch", 8))
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 4))
-    nodes = [helper.make_node("MatMul", ["row", "weights"], ["scores"])]
-    graph = helper.make_graph(nodes, "table", [row], [scores], [weights])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "table.onnx")
-    np.savez(folder / "table.npz", row=np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
-    (folder / "strategies.yaml").write_text(yaml.safe_dump(CATALOG, sort_keys=False))
 
 
 @pytest.mark.postgres
