@@ -43,6 +43,7 @@ COMMANDS: Sequence[Sequence[str]] = (
     ["bundle", "table", "--output", "deploy"],
     ["sql", "SELECT 1"],
     ["sql", "SELECT nonsense"],
+    ["forget", "absent.json"],
     ["export"],
     ["export", "--format", "csv"],
 )
