@@ -229,7 +229,8 @@ def _collect(parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:
         destination = target / f"{name}.onnx"
         if has_external_data(part):
             write_part(whole(read_structure(read_model(part))), destination)
-            data.append(_file(f"{name} data", data_file(destination)))
+            if data_file(destination).exists():  # small tensors moved into the model
+                data.append(_file(f"{name} data", data_file(destination)))
         else:
             shutil.copyfile(part, destination)
         files.append(_file(name, destination))

@@ -1,7 +1,7 @@
 """ONNX graphs read, understood and rewritten without touching the weights."""
 
 from runner.graph.analysis import Analysis, Block, Cut, Exit, Run, Segment, Tensor, analyse, analyse_structure
-from runner.graph.model_file import ModelFile, has_external_data, read_model
+from runner.graph.model_file import ModelFile, complete_model, has_external_data, read_model
 from runner.graph.rewriting import NotRewirable, skip, split, whole
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import Part, data_file, stored_bytes, write_part
@@ -20,6 +20,7 @@ __all__ = [
     "Tensor",
     "analyse",
     "analyse_structure",
+    "complete_model",
     "data_file",
     "has_external_data",
     "read_model",

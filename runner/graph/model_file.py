@@ -7,12 +7,12 @@ Message and field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.prot
 
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
 from runner.errors import ModelFileError
@@ -31,6 +31,15 @@ _SCHEMAS: Mapping[str, Schema] = {
     "tensor": Schema(bulk=frozenset({4, 5, 6, 7, 9, 10, 11})),
 }
 _RAW_DATA, _EXTERNAL_DATA = 9, 13
+# The messages that may hold tensors, at any depth: bodies of If, Loop and Scan, attributes, functions.
+_TENSOR_HOLDERS = (
+    onnx.GraphProto,
+    onnx.NodeProto,
+    onnx.AttributeProto,
+    onnx.SparseTensorProto,
+    onnx.FunctionProto,
+    onnx.TrainingInfoProto,
+)
 _HALF_BYTES = frozenset({TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
 
 
@@ -63,8 +72,9 @@ class Weight:
 class ModelFile:
     """A model file, read without its weights.
 
-    `model` is complete but for the data of the `weights` and of the nodes in `stored_nodes` (by index in the graph).
-    `external_data` says that some initializer, however small, was stored outside the file.
+    `model` is complete but for the data of the `weights` and of the nodes in `stored_nodes` (by index in the graph);
+    larger tensors inside nodes and functions that are stored in other files name location, offset and length there.
+    `external_data` says that some tensor, however small, was stored outside the file.
     """
 
     path: Path
@@ -102,14 +112,56 @@ def read_model(path: Path) -> ModelFile:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     if len(tensors) != len(model.graph.initializer):
         raise ModelFileError(path, "two initializers have the same name")
-    if any(
-        attribute.t.data_location == TensorProto.EXTERNAL for node in model.graph.node for attribute in node.attribute
-    ):
-        raise ModelFileError(path, "a node keeps a tensor in another file; only initializers may")
-    external_data = any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    outside = _settle_nested(path, model, stored)
+    external_data = outside is not None or any(map(is_external, model.graph.initializer))
     kept = _settle(path, model, weights)
-    external = sum(weight.size_bytes for weight in kept.values() if weight.external)
+    external = (outside or 0) + sum(weight.size_bytes for weight in kept.values() if weight.external)
     return ModelFile(path, model, path.stat().st_size + external, external_data, kept, stored)
+
+
+def complete_model(file: ModelFile) -> onnx.ModelProto:
+    """Read the model with all its tensors in memory, wherever they are stored."""
+    model = onnx.load(file.path, load_external_data=False)
+    for tensor in tensors_in(model):
+        if is_external(tensor):
+            _take_in(tensor, _external(file.path, tensor, "tensor", tensor_bytes(tensor)))
+    return model
+
+
+def tensors_in(message: Message) -> Iterator[TensorProto]:
+    """Iterate over every tensor of a model, a graph, a node or a function, at any depth."""
+    for field_, value in message.ListFields():
+        if field_.message_type is None:
+            continue
+        for child in [value] if isinstance(value, Message) else value:
+            if isinstance(child, TensorProto):
+                yield child
+            elif isinstance(child, _TENSOR_HOLDERS):
+                yield from tensors_in(child)
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Return whether a tensor's data are in another file."""
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def external_place(tensor: TensorProto, folder: Path) -> ByteRange:
+    """Return where the data of a tensor inside a node are, as `read_model` left it; `folder` is the model's."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    return ByteRange((folder / entries["location"]).resolve(), int(entries["offset"]), int(entries["length"]))
+
+
+def external_bytes(message: Message) -> int:
+    """Return how many bytes of the tensors in a message are in other files."""
+    return sum(external_place(tensor, Path()).length for tensor in filter(is_external, tensors_in(message)))
+
+
+def declare_external(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Make a tensor name the file and the range that hold its data."""
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": str(offset), "length": str(length)}.items():
+        tensor.external_data.add(key=key, value=value)
 
 
 def has_external_data(path: Path) -> bool:
@@ -217,18 +269,18 @@ def _settle(path: Path, model: onnx.ModelProto, inline: Mapping[int, ByteRange])
         declared = tensor_bytes(tensor)
         if index in inline:
             place = inline[index]
-            if declared is not None and declared > place.length and tensor.data_location != TensorProto.EXTERNAL:
+            if declared is not None and declared > place.length and not is_external(tensor):
                 raise ModelFileError(
                     path, f"initializer {tensor.name!r} declares {declared} bytes and the file holds {place.length}"
                 )
             kept[tensor.name] = Weight(tensor.name, place, external=False)
-        elif tensor.data_location == TensorProto.EXTERNAL:
-            place = _external(path, tensor, declared)
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
+        elif is_external(tensor):
+            place = _external(path, tensor, f"initializer {tensor.name!r}", declared)
             if place.length <= KEEP_BYTES:
-                tensor.raw_data = _bytes_of(place)
+                _take_in(tensor, place)
             else:
+                tensor.ClearField("external_data")
+                tensor.ClearField("data_location")
                 kept[tensor.name] = Weight(tensor.name, place, external=True)
         elif tensor.HasField("raw_data") and declared is not None and declared != len(tensor.raw_data):
             raise ModelFileError(
@@ -237,17 +289,64 @@ def _settle(path: Path, model: onnx.ModelProto, inline: Mapping[int, ByteRange])
     return kept
 
 
-def _external(path: Path, tensor: TensorProto, declared: int | None) -> ByteRange:
+def _settle_nested(path: Path, model: onnx.ModelProto, stored: dict[int, ByteRange]) -> int | None:
+    """Find the external tensors that are no initializers of the graph, and read the small ones.
+
+    A node that holds such a tensor beside a large one in the file is read whole, for it is written from memory.
+
+    Returns
+    -------
+    int or None
+        Bytes that stay in other files; None where no tensor is external.
+    """
+    for index in [index for index in stored if _holds_external(model.graph.node[index])]:
+        model.graph.node[index].CopyFrom(onnx.GraphProto.FromString(_bytes_of(stored.pop(index))).node[0])
+    holders: Sequence[tuple[str, Message]] = [
+        *((f"node {node.name or node.op_type!r}", node) for node in model.graph.node),
+        *((f"function {function.name!r}", function) for function in model.functions),
+        *(("sparse initializer", sparse) for sparse in model.graph.sparse_initializer),
+        *(("training", training) for training in model.training_info),
+    ]
+    lengths = []
+    for holder, message in holders:
+        for tensor in filter(is_external, tensors_in(message)):
+            place = _external(path, tensor, f"tensor {tensor.name!r} in {holder}", tensor_bytes(tensor))
+            lengths.append(_settle_tensor(tensor, place))
+    return sum(lengths) if lengths else None
+
+
+def _holds_external(message: Message) -> bool:
+    return any(map(is_external, tensors_in(message)))
+
+
+def _settle_tensor(tensor: TensorProto, place: ByteRange) -> int:
+    """Take a small tensor into memory, or write out in full where a larger one is; returns the bytes left outside."""
+    if place.length <= KEEP_BYTES:
+        _take_in(tensor, place)
+        return 0
+    location = next(entry.value for entry in tensor.external_data if entry.key == "location")
+    declare_external(tensor, location, place.offset, place.length)
+    return place.length
+
+
+def _take_in(tensor: TensorProto, place: ByteRange) -> None:
+    """Read a tensor's external data into it."""
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = _bytes_of(place)
+
+
+def _external(path: Path, tensor: TensorProto, label: str, declared: int | None) -> ByteRange:
     """Where an external tensor's bytes are; never outside the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, folder = entries.get("location", ""), path.parent.resolve()
     if "\0" in location:
-        raise ModelFileError(path, f"initializer {tensor.name!r} names data in no file: {location!r}")
+        raise ModelFileError(path, f"{label} names data in no file: {location!r}")
     target = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
-        raise ModelFileError(path, f"initializer {tensor.name!r} names data outside the model's folder: {location!r}")
+        raise ModelFileError(path, f"{label} names data outside the model's folder: {location!r}")
     if target.exists() and not target.is_file():
-        raise ModelFileError(path, f"initializer {tensor.name!r} names data in no file: {location!r}")
+        raise ModelFileError(path, f"{label} names data in no file: {location!r}")
     try:
         offset = int(entries.get("offset", "0"))
         available = target.stat().st_size - offset
@@ -255,11 +354,11 @@ def _external(path: Path, tensor: TensorProto, declared: int | None) -> ByteRang
     except FileNotFoundError as error:
         raise ModelFileError(path, f"its data file {location!r} is missing; keep it beside the model") from error
     except (ValueError, OSError) as error:
-        raise ModelFileError(path, f"initializer {tensor.name!r}: its external data cannot be read: {error}") from error
+        raise ModelFileError(path, f"{label}: its external data cannot be read: {error}") from error
     if offset < 0 or not 0 <= length <= available or (declared is not None and length != declared):
         raise ModelFileError(
             path,
-            f"initializer {tensor.name!r} declares {declared} bytes and is given {length} at {offset} of "
+            f"{label} declares {declared} bytes and is given {length} at {offset} of "
             f"{location!r}, which holds {available + offset}",
         )
     return ByteRange(target, offset, length)

@@ -1,6 +1,7 @@
 """New graphs out of old ones: a stretch skipped, or a graph in two. What nothing needs any more falls away."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import onnx
 from onnx import TensorProto, helper
@@ -70,7 +71,7 @@ def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) 
         helper.make_node("MaxPool", [name], [anchor], name=anchor, kernel_shape=[1, 1], strides=[1, 1])
         for name, anchor in anchors.items()
     ]
-    return head, Part(tail.header, tail.graph, [*pools, *tail.nodes], tail.weights, tail.declarations)
+    return head, replace(tail, nodes=[*pools, *tail.nodes])
 
 
 def whole(structure: Structure) -> Part:
@@ -157,7 +158,7 @@ def _part(file: ModelFile, nodes: Sequence[onnx.NodeProto | ByteRange], used: se
     part.quantization_annotation.extend(each for each in graph.quantization_annotation if each.tensor_name in used)
     part.metadata_props.extend(graph.metadata_props)
     header.ClearField("graph")
-    return Part(header, part, nodes, weights, declarations)
+    return Part(header, part, nodes, weights, declarations, file.path.parent)
 
 
 def _declare(

@@ -14,6 +14,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
+from runner.graph.model_file import is_external, tensors_in
+
 Dimension = int | str
 
 _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
@@ -78,6 +80,9 @@ def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPro
     """A copy that shape inference understands whole."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    for tensor in filter(is_external, tensors_in(copy)):  # shape inference would look for their values in memory
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
     for value in copy.graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:

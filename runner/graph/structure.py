@@ -14,7 +14,7 @@ from functools import cached_property
 import onnx
 
 from runner.errors import ModelFileError
-from runner.graph.model_file import ModelFile
+from runner.graph.model_file import ModelFile, external_bytes, is_external
 from runner.graph.shapes import TensorType, infer_types
 
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -60,9 +60,12 @@ class Structure:
 
     @cached_property
     def node_bytes(self) -> tuple[int, ...]:
-        """Bytes of each node in the file, its inline tensors included."""
+        """Bytes of each node, its tensors included, wherever they are stored."""
         stored = self.file.stored_nodes
-        return tuple(stored[i].length if i in stored else node.ByteSize() + 2 for i, node in enumerate(self.nodes))
+        return tuple(
+            stored[i].length if i in stored else node.ByteSize() + 2 + external_bytes(node)
+            for i, node in enumerate(self.nodes)
+        )
 
     def role_of(self, tensor: str) -> Role:
         """What a tensor depends on."""
@@ -92,7 +95,7 @@ class Structure:
         for index, node in enumerate(self.nodes):
             if node.op_type == "Constant" and index not in self.file.stored_nodes:
                 value = next((each.t for each in node.attribute if each.name == "value"), None)
-                found |= {node.output[0]: value} if value is not None else {}
+                found |= {node.output[0]: value} if value is not None and not is_external(value) else {}
         return found
 
     @cached_property

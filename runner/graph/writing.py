@@ -2,17 +2,29 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
+from google.protobuf.message import Message
 
 from runner.errors import OperatorError
 from runner.graph import wire
-from runner.graph.model_file import ByteRange, Weight
+from runner.graph.model_file import (
+    ByteRange,
+    Weight,
+    declare_external,
+    external_place,
+    is_external,
+    tensors_in,
+)
 
 _GRAPH, _NODE = 7, 1
+_Message = TypeVar("_Message", bound=Message)
 _CHUNK_BYTES = 1 << 20
 # Runtimes map external data into memory; a cache line is all the alignment that CPU kernels ask for.
 _ALIGNMENT = 64
@@ -23,14 +35,16 @@ class Part:
     """A model to be written.
 
     `header` is the model without its graph, `graph` has neither nodes nor the initializers in `weights`;
-    `declarations` describes the external ones among them.
+    `declarations` describes the external ones among them. `folder` is where the external data of tensors inside nodes
+    and functions are.
     """
 
     header: onnx.ModelProto
     graph: onnx.GraphProto
     nodes: Sequence[onnx.NodeProto | ByteRange]
     weights: Sequence[Weight]
-    declarations: Sequence[onnx.TensorProto] = ()
+    declarations: Sequence[onnx.TensorProto]
+    folder: Path
 
 
 def data_file(path: Path) -> Path:
@@ -45,47 +59,68 @@ def stored_bytes(path: Path) -> int:
 
 
 def write_part(part: Part, path: Path) -> None:
-    """Write a part; external weights stay external, in one file of their own beside it."""
-    external = [weight for weight in part.weights if weight.external]
+    """Write a part; what was external stays external, in one file of its own beside it."""
     try:
-        pieces = _graph_pieces(part, _write_data(external, part.declarations, data_file(path)) if external else ())
+        with ExitStack() as closing:
+            data = _DataFile(data_file(path), part.folder, closing)
+            pieces = _graph_pieces(part, data)
+            header = data.moved(part.header).SerializeToString()
         size = sum(piece.length if isinstance(piece, ByteRange) else len(piece) for piece in pieces)
-        start = part.header.SerializeToString() + wire.varint(_GRAPH << 3 | wire.LENGTH_DELIMITED) + wire.varint(size)
+        start = header + wire.varint(_GRAPH << 3 | wire.LENGTH_DELIMITED) + wire.varint(size)
         with path.open("wb", buffering=0) as stream:
             _write([start, *pieces], stream)
     except OSError as error:
         raise OperatorError(f"{path} cannot be written: {error}") from error
 
 
-def _graph_pieces(part: Part, declared: Iterable[onnx.TensorProto]) -> list[bytes | ByteRange]:
-    pieces: list[bytes | ByteRange] = [part.graph.SerializeToString()]
+def _graph_pieces(part: Part, data: "_DataFile") -> list[bytes | ByteRange]:
+    declared = {tensor.name: tensor for tensor in part.declarations}
+    extra = onnx.GraphProto(
+        initializer=[data.holding(declared[weight.name], weight.content) for weight in part.weights if weight.external]
+    )
+    pieces: list[bytes | ByteRange] = [data.moved(part.graph).SerializeToString()]
     pieces += [
-        node if isinstance(node, ByteRange) else wire.tagged(_NODE, node.SerializeToString()) for node in part.nodes
+        node if isinstance(node, ByteRange) else wire.tagged(_NODE, data.moved(node).SerializeToString())
+        for node in part.nodes
     ]
-    extra = onnx.GraphProto(initializer=declared)
     pieces.append(extra.SerializeToString())
     pieces += [weight.content for weight in part.weights if not weight.external]
     return pieces
 
 
-def _write_data(
-    weights: Sequence[Weight], declarations: Sequence[onnx.TensorProto], path: Path
-) -> list[onnx.TensorProto]:
-    """Copy external weights into one file and declare where each begins."""
-    named = {tensor.name: tensor for tensor in declarations}
-    declared: list[onnx.TensorProto] = []
-    with path.open("wb", buffering=0) as stream:
-        for weight in weights:
-            _write_bytes(bytes(-stream.tell() % _ALIGNMENT), stream)
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(named[weight.name])
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            place = {"location": path.name, "offset": str(stream.tell()), "length": str(weight.size_bytes)}
-            for key, value in place.items():
-                tensor.external_data.add(key=key, value=value)
-            declared.append(tensor)
-            _write([weight.content], stream)
-    return declared
+class _DataFile:
+    """The external data of a part, in one file that is made with the first tensor.
+
+    `source_folder` has the data that tensors inside nodes and functions name.
+    """
+
+    def __init__(self, path: Path, source_folder: Path, closing: ExitStack) -> None:
+        self._path = path
+        self._source_folder = source_folder
+        self._closing = closing
+        self._stream: FileIO | None = None
+
+    def holding(self, tensor: onnx.TensorProto, content: ByteRange) -> onnx.TensorProto:
+        """Copy a tensor's bytes into the file; returns the tensor that names them there."""
+        copy = deepcopy(tensor)
+        self._take(copy, content)
+        return copy
+
+    def moved(self, message: _Message) -> _Message:
+        """Copy the data of every external tensor in a message; returns the message that names them here."""
+        if not any(map(is_external, tensors_in(message))):
+            return message
+        copy = deepcopy(message)
+        for tensor in filter(is_external, tensors_in(copy)):
+            self._take(tensor, external_place(tensor, self._source_folder))
+        return copy
+
+    def _take(self, tensor: onnx.TensorProto, content: ByteRange) -> None:
+        if self._stream is None:
+            self._stream = self._closing.enter_context(self._path.open("wb", buffering=0))
+        _write_bytes(bytes(-self._stream.tell() % _ALIGNMENT), self._stream)
+        declare_external(tensor, self._path.name, self._stream.tell(), content.length)
+        _write([content], self._stream)
 
 
 def _write(pieces: Sequence[bytes | ByteRange], stream: FileIO) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from runner.errors import OperatorError
-from runner.graph import ModelFile, read_model, read_structure, whole, write_part
+from runner.graph import ModelFile, complete_model, read_model, read_structure, whole, write_part
 from runner.operators.base import Refusal
 from runner.operators.quantizers.base import Settings
 
@@ -76,7 +76,7 @@ def prepare(model: Path, directory: Path, settings: Settings) -> Prepared:
     changed = any(_is_weight(node) for node in file.graph.node) or bool(_tied(file.graph, settings))
     if _is_old(file.model) or (changed and file.size_bytes <= _PROTOBUF_BYTES):
         _rewrite(file, target, settings)
-    elif any(weight.external for weight in file.weights.values()):
+    elif file.external_data:
         write_part(whole(read_structure(file)), target)
     else:
         shutil.copyfile(model, target)
@@ -120,7 +120,7 @@ def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
             f"{file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset {_MINIMUM_OPSET} and IR version {_MINIMUM_IR}, "
             "and the converter holds no more than 2 GiB; export the model again at a newer opset"
         )
-    model = onnx.load(file.path)
+    model = complete_model(file)
     if _opset(model) < _MINIMUM_OPSET:
         model = _converted(model, name)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
