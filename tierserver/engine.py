@@ -80,7 +80,9 @@ class Session:
             raise EngineError(f"no model file at {path}; check the mount and the part's path")
         started = time.perf_counter()
         try:
-            self._session = ort.InferenceSession(str(path), _options(threads), providers=list(providers))
+            # A launcher may link files into the tier; the runtime takes no external data of a body through a link.
+            real = str(path.resolve())
+            self._session = ort.InferenceSession(real, _options(threads), providers=list(providers))
         except _ORT_ERRORS as error:
             raise EngineError(f"{path.name} is not a model this runtime ({VERSION}) loads: {_brief(error)}") from error
         self.cold_start_s = time.perf_counter() - started

@@ -18,6 +18,7 @@ from runner.calibration import Calibration
 from runner.errors import ModelFileError
 from runner.graph import analyse, data_file, read_model, read_structure, whole, write_part
 from runner.graph.model_file import tensors_in
+from tierserver.engine import Session
 
 SIZE = 20
 RANDOM = np.random.default_rng(5)
@@ -212,6 +213,17 @@ def test_a_node_with_tensors_inside_and_outside_the_file(tmp_path: Path) -> None
     write_part(whole(read_structure(read_model(source))), target)
     (written,) = moved([target], source.parent)
     assert all(np.array_equal(*pair) for pair in zip(outputs(tmp_path / "inline.onnx"), outputs(written), strict=True))
+
+
+def test_a_tier_loads_external_data_of_a_body_through_links(tmp_path: Path) -> None:
+    """As the process launcher mounts files."""
+    source = stored_outside(in_if(), tmp_path / "source" / "m.onnx")
+    (tmp_path / "mount").mkdir()
+    for file in source.parent.iterdir():
+        (tmp_path / "mount" / file.name).symlink_to(file)
+    session = Session(tmp_path / "mount" / "m.onnx", threads=1, providers=["CPUExecutionProvider"])
+    result = session.run({"x": INPUTS[0]})
+    assert np.array_equal(result["y"], outputs(source)[0])
 
 
 def test_small_external_tensors_of_a_body_move_into_the_file(tmp_path: Path) -> None:
