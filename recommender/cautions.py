@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from catalog.statistics import inputs_needed
 from recommender.errors import FILL_COMMAND
 from recommender.evidence import Chosen, Known
-from recommender.quality import distance_words
+from recommender.quality import output_warnings
 from recommender.ranking import Answer, Candidate, Constraints, Estimate
 from recommender.wording import duration, join, percentile_name, strategy_name
 
@@ -15,7 +15,7 @@ def cautions(
     answer: Answer, chosen: Chosen, constraints: Constraints, known: Mapping[Candidate, Known]
 ) -> Iterator[str]:
     """Of the answers, of the evidence, of the recommendation, of the environment."""
-    yield from _far_outputs(answer)
+    yield from output_warnings([estimate.candidate for estimate in answer.considered])
     yield from _remarks(answer)
     yield from _rounds(answer)
     yield from _doubtful([known[each.candidate] for each in answer.considered])
@@ -110,23 +110,6 @@ def _slow_int8(answer: Answer, known: Mapping[Candidate, Known]) -> Iterator[str
 def _slower(each: Estimate, other: Estimate, margin: float) -> bool:
     rounds = zip(each.percentile_s_by_round, other.percentile_s_by_round, strict=False)
     return each.percentile_s > other.percentile_s * (1 + margin) and all(mine > its for mine, its in rounds)
-
-
-def _far_outputs(answer: Answer) -> Iterator[str]:
-    """Name each operator whose outputs are far from identity's, whatever its accuracy; then those not compared."""
-    changed = [estimate.candidate for estimate in answer.considered if estimate.candidate.changed]
-    distances = {candidate.operator: candidate.distance for candidate in changed}
-    for operator, distance in distances.items():
-        if distance is not None and distance.is_large:
-            yield f"{operator}: {distance_words(distance)}"
-    unknown = dict.fromkeys(
-        candidate.operator for candidate in changed if candidate.accuracy is None and candidate.distance is None
-    )
-    if unknown:
-        yield (
-            f"nothing was measured of the answers of {join(list(unknown))}: neither an accuracy nor how far the "
-            "outputs are from identity's, which is measured when an artifact is built"
-        )
 
 
 def _remarks(answer: Answer) -> Iterator[str]:

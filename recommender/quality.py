@@ -1,5 +1,7 @@
 """What is known of the quality of a strategy's answers, in words: to stand beside its name, not below the fold."""
 
+from collections.abc import Iterable, Iterator
+
 from catalog.output_distance import OutputDistance
 from recommender.ranking import Answer, Candidate, Estimate
 
@@ -39,6 +41,23 @@ def passed_over(answer: Answer) -> Estimate | None:
         if alternative.estimate.candidate.quality_open and alternative.latency_ratio < 1
     ]
     return min(quicker, key=lambda estimate: estimate.percentile_s, default=None)
+
+
+def output_warnings(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Name each operator whose outputs are far from identity's, whatever its accuracy; then those not compared."""
+    changed = [candidate for candidate in candidates if candidate.changed]
+    distances = {candidate.operator: candidate.distance for candidate in changed}
+    for operator, distance in distances.items():
+        if distance is not None and distance.is_large:
+            yield f"{operator}: {distance_words(distance)}"
+    unknown = dict.fromkeys(
+        candidate.operator for candidate in changed if candidate.accuracy is None and candidate.distance is None
+    )
+    if unknown:
+        yield (
+            f"nothing was measured of the answers of {', '.join(unknown)}: neither an accuracy nor how far the outputs "
+            "are from identity's, which is measured when an artifact is built"
+        )
 
 
 def doubt(candidate: Candidate) -> str:

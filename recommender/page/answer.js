@@ -72,7 +72,7 @@ function numbers(best, answer) {
 
 function related(answer, relation) {
   return answer.alternatives.filter((each) => each.relation === relation).map((each) =>
-    `${strategyName(each)}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation${each.latency.predicted ? ", predicted" : ""}${farOutputs(each)}`);
+    `${strategyName(each)}${each.relation === "equivalent" && each.ratio_low === null ? ", the fastest" : ""}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation${each.latency.predicted ? ", predicted" : ""}${farOutputs(each)}`);
 }
 
 function misses(found) {
@@ -100,11 +100,12 @@ function table(answer, strategies) {
   const percentile = percentileName(answer.shown_percentile);
   const foreseen = strategies.some((each) => each.predicted);
   const compared = strategies.some((each) => each.distance !== null);
-  const heads = ["Strategy", percentile, "Median", strategies[0].metric ?? "Accuracy", "Drop", ...(compared ? ["Outputs differ"] : []),
-    "Size", "Sent", "Outcome"];
+  const judged = strategies.some((each) => each.accuracy_pct !== null) || !compared;
+  const heads = ["Strategy", percentile, "Median", ...(judged ? [strategies[0].metric ?? "Accuracy", "Drop"] : []),
+    ...(compared ? ["Outputs differ"] : []), "Size", "Sent", "Outcome"];
   const rows = strategies.map((each) => {
     const name = strategyName(each);
-    const cells = [duration(each.percentile_s), duration(each.median_s), percent(each.accuracy_pct), points(each.drop_pp),
+    const cells = [duration(each.percentile_s), duration(each.median_s), ...(judged ? [percent(each.accuracy_pct), points(each.drop_pp)] : []),
       ...(compared ? [difference(each.distance)] : []), bytes(each.size_bytes), bytes(each.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (each.pareto ? " · on the front" : "")];
     return html("tr", { class: outcome.get(name) === "recommended" ? "chosen" : "" }, html("th", { scope: "row" }, name),
       ...cells.map((text, index) => html("td", { class: index < heads.length - 2 ? "n" : "", "data-label": heads[index + 1] }, text,

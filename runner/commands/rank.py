@@ -14,7 +14,7 @@ from catalog.statistics import ADJUSTMENTS
 from runner.analysing import analyse, declared_settings
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError
-from runner.reports.ranking import family_table, notes, paired_rows, ranked_rows, ranking_table
+from runner.reports.ranking import family_table, notes, output_warnings, paired_rows, ranked_rows, ranking_table
 from runner.settings import RunnerSettings
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]
@@ -86,6 +86,8 @@ def _families(result: SubjectResult, name: str) -> Any:
 def _print(result: SubjectResult, family: str | None) -> None:
     if family is None:
         out.print(ranking_table(result))
+        for warning in output_warnings(result):
+            out.print(f"! {warning}", highlight=False, markup=False)
         for each in result.unmeasured:
             if each.status != "inapplicable":
                 name = f"{each.subject}/{each.operator}@{each.placement}"

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.declaration.units import parse_bit_rate
+from recommender.quality import output_warnings
 from recommender.snapshot import Snapshots
 from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
 from recommender.whatif_curve import Curves, latency_curves
@@ -46,7 +47,7 @@ def whatif(
     Columns are rates of the link; predictions carry their interval, and what the link does not touch is as measured.
     """
     name, low, high = _parsed(link)
-    parts = _parts(database or RunnerSettings().database, subject, environment)
+    parts, warnings = _parts(database or RunnerSettings().database, subject, environment)
     columns = _WIDE_COLUMNS if out.width >= _WIDE or as_json else _COLUMNS
     try:
         curves = latency_curves(parts, name, low_bit_per_s=low, high_bit_per_s=high, percentile=percentile)
@@ -60,6 +61,8 @@ def whatif(
         print_json(_json(subject, curves, rates, answers))
     else:
         _print(subject, curves, rates, answers)
+        for warning in warnings:
+            out.print(f"! {warning}", highlight=False, markup=False)
 
 
 def _parsed(text: str) -> tuple[str, float, float]:
@@ -76,11 +79,13 @@ def _parsed(text: str) -> tuple[str, float, float]:
     return name, low, high
 
 
-def _parts(database: str, subject: str, environment: str | None) -> Sequence[StrategyParts]:
+def _parts(database: str, subject: str, environment: str | None) -> tuple[Sequence[StrategyParts], Sequence[str]]:
+    """Return what predictions start from, and which operators' outputs are far from identity's or not compared."""
     snapshots = Snapshots(database)
     try:
         known = snapshots.current()
-        return known.parts(known.select(subject, environment))
+        part = known.select(subject, environment)
+        return known.parts(part), list(output_warnings(part.candidates))
     finally:
         snapshots.close()
 

@@ -47,6 +47,16 @@ def ranking_table(result: SubjectResult) -> Table:
     return table
 
 
+def output_warnings(result: SubjectResult) -> list[str]:
+    """Return, of each operator whose outputs are far from identity's, the warning with its figure."""
+    distances = {each.evidence.operator: each.evidence.output_distance for each in result.strategies}
+    return [
+        f"{operator}: {distance.warning}"
+        for operator, distance in distances.items()
+        if distance is not None and distance.is_large
+    ]
+
+
 def family_table(result: SubjectResult, family: FamilyResult) -> Table:
     """Every pair of a family: as in the paper, and decided."""
     test, settings = family.paper.kruskal_wallis, result.settings

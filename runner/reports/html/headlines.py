@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from catalog.analysis import DropResult, FamilyResult, SubjectResult
+from catalog.output_distance import percentage
 from catalog.statistics.verdicts import Verdict
 from runner.reports.html.codes import split
 from runner.reports.html.pair_sentences import Outcome, PairOfSubject
@@ -75,6 +76,22 @@ def accuracy_sentences(operator: str, results: Sequence[SubjectResult]) -> Itera
     for metric in dict.fromkeys(drop.metric for _, drop in found):
         drops = {subject: drop for subject, drop in reversed(found) if drop.metric == metric}
         yield _drop_sentence(operator, metric, dict(reversed(drops.items())))
+
+
+def outputs_sentence(operator: str, results: Sequence[SubjectResult]) -> str | None:
+    """In which subjects the operator's outputs are far from identity's; None where they are in none."""
+    far: dict[str, str] = {}
+    for result in results:
+        for strategy in result.strategies:
+            distance = strategy.evidence.output_distance
+            if strategy.evidence.operator != operator or distance is None or not distance.is_large:
+                continue
+            error = distance.relative_error
+            far[result.subject] = "in what is finite" if error is None else f"by {percentage(error)}"
+    if not far:
+        return None
+    told = listed([f"{figure} in {subject}" for subject, figure in far.items()])
+    return sentence(f"{spoken(operator)} gives other outputs than identity: they differ {told}")
 
 
 def _drop_sentence(operator: str, metric: str, drops: dict[str, DropResult]) -> str:

@@ -10,7 +10,13 @@ from catalog.statistics import Family
 from catalog.statistics.families import research_questions
 from runner.reports.html.accuracy_pairs import StudyAccuracies, study_accuracies, wilcoxon_sentence
 from runner.reports.html.codes import split
-from runner.reports.html.headlines import accuracy_sentences, against_whole, fastest_sentence, tally_sentence
+from runner.reports.html.headlines import (
+    accuracy_sentences,
+    against_whole,
+    fastest_sentence,
+    outputs_sentence,
+    tally_sentence,
+)
 from runner.reports.html.pair_sentences import PairOfSubject, pair_sentence
 from runner.reports.html.words import spoken
 
@@ -180,6 +186,7 @@ def _of_partition(operator: str, told: _Told) -> Iterator[str | None]:
 
 
 def _of_whole(operator: str, told: _Told) -> Iterator[str | None]:
+    yield outputs_sentence(operator, told.results)
     identity = next((name for name, steps in told.passes.items() if not steps), "")
     yield tally_sentence(operator, identity, "on the same tier", _same_tier(operator, identity, told.pairs))
     yield fastest_sentence(operator, told.results, f"tiers:{operator}")

@@ -35,6 +35,7 @@ def test_a_table_and_a_figure(database: str, tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "partition@edge-cloud" in said
     assert "no prediction for identity@cloud: nothing was measured yet" in said
+    assert "! nothing was measured of the answers of partition" in said
     root = ElementTree.parse(svg).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     lines = [each for each in root.iter() if each.tag.endswith("polyline")]

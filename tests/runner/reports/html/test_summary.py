@@ -6,11 +6,14 @@ import pytest
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence import store
+from catalog.output_distance import DETAIL, OutputDistance
 from runner.reports.html.accuracy_pairs import study_accuracies
 from runner.reports.html.codes import codes_of
 from runner.reports.html.effect_tables import effect_tables
+from runner.reports.html.subject_tables import ranking_table
 from runner.reports.html.summary import QuestionSummary, summarise
 from runner.reports.html.words import listed, scope
+from runner.reports.ranking import output_warnings
 
 TIERS = ("mobile", "edge", "cloud")
 ACROSS = ("mobile-edge", "edge-cloud", "mobile-cloud")
@@ -179,3 +182,20 @@ def test_scopes() -> None:
     assert scope(["a", "b"], ["a", "b"], note="2x") == "across two subjects (2x)"
     assert scope(["a"], ["a", "b", "c"], note="2x") == "in one of three subjects (a; 2x)"
     assert scope(["b"], ["a", "b", "c"], again=True) == "in one (b)"
+
+
+def test_outputs_far_from_identitys_are_told_with_the_operators_speed(filling: Any, made: Any) -> None:
+    subject, environment = made.Subject("a"), filling.environment()
+    medians = {("identity", "edge"): 0.02, ("early_exit", "edge"): 0.01}
+    filling.declare(environment, [subject], list(medians), 3)
+    filling.exact(environment, subject, medians, rounds=3)
+    far = OutputDistance(32, "calibration", 0.8, 0.6, True)
+    key, details = "artifact:a:early_exit", {DETAIL: far.as_details()}
+    with filling.database.session() as session:
+        store.upsert_artifact(session, store.ArtifactRecord(key, "a", "early_exit", [], "ready", details=details))
+        evidence = store.strategy_evidence(session)
+    result = analyse_subject(evidence, AnalysisSettings())
+    answers = by_question([result])["RQ3"].answers
+    assert "Early exit gives other outputs than identity: they differ by 80% in a." in answers
+    assert "early_exit</b>: outputs differ from identity" in str(ranking_table(result))
+    assert output_warnings(result) == [f"early_exit: {far.warning}"]
