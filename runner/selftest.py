@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from catalog.declaration import Strategy
 from catalog.evidence import Database
@@ -56,7 +56,7 @@ class AaResult:
     @property
     def allowed(self) -> int:
         """The most pairs that chance calls different, 99 times in 100, if the level holds."""
-        return int(stats.binom.ppf(1 - _UNLIKELY, self.pairs, self.nominal))
+        return int(scipy.stats.binom.ppf(1 - _UNLIKELY, self.pairs, self.nominal))
 
     @property
     def holds(self) -> bool:
@@ -130,7 +130,7 @@ def compare_aliases(database: Database, keyed: Sequence[Keyed], *, percentile: f
         if found.refusal is not None:
             raise RunnerError(f"the deciding analysis refuses: {found.refusal.reason}")
         different += found.verdict is Verdict.DIFFERENT
-        test = stats.mannwhitneyu(samples[first].log_latency, samples[second].log_latency)
+        test = scipy.stats.mannwhitneyu(samples[first].log_latency, samples[second].log_latency)
         pooled += bool(test.pvalue < _LEVEL)
     one = next(iter(samples.values()))
     return AaResult(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
-from scipy import optimize, special, stats
+import scipy
+from scipy import special
 
 # How the chance of an error is divided between the two limits. It stands beforehand, whatever the counts are.
 SHARE_OF_LOST = 0.8
@@ -139,7 +140,7 @@ def _confidence_at_most(counts: PairedCounts, limit_pp: float) -> float:
         return 0.0
     if excess(least) <= 0:
         return 1.0
-    logarithm = float(optimize.brentq(excess, least, 0.0, xtol=_TOLERANCE))
+    logarithm = float(scipy.optimize.brentq(excess, least, 0.0, xtol=_TOLERANCE))
     while excess(logarithm) > 0:
         logarithm = min(0.0, logarithm + _TOLERANCE)
     return -math.expm1(logarithm)
@@ -203,13 +204,13 @@ class InfluentialImages:
 
     def upper_pp(self, confidence_level: float) -> float:
         """Return the one-sided upper bound, by Student's t."""
-        return min(100.0, self.drop_pp + self.error_pp * float(stats.t.isf(1 - confidence_level, self.freedom)))
+        return min(100.0, self.drop_pp - self.error_pp * float(special.stdtrit(self.freedom, 1 - confidence_level)))
 
     def confidence_at_most(self, limit_pp: float) -> float:
         """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
         if limit_pp >= 100:
             return 1.0
-        return float(stats.t.cdf((limit_pp + ROUNDING_PP - self.drop_pp) / self.error_pp, self.freedom))
+        return float(special.stdtr(self.freedom, (limit_pp + ROUNDING_PP - self.drop_pp) / self.error_pp))
 
     def without_loss(self) -> DropBound:
         """Return the bound that as many images would give if nothing differed on any."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, InfluentialImages
 from catalog.statistics.drops import AccuracyDrop, no_drop, two_sided
@@ -211,7 +211,7 @@ def _widening(deviations: NDArray[np.float64], freedom: float) -> float:
     """By which factor the bootstrap-t is wider than Student's t, where it is most so; at least 1."""
     if not deviations.size:
         return 1.0
-    student = stats.t.isf(_CHANCES, freedom)
+    student = -special.stdtrit(freedom, _CHANCES)
     return float(max(1.0, (np.quantile(deviations, 1 - _CHANCES) / student).max()))
 
 

@@ -106,10 +106,11 @@ def test_verbose_names_what_can_be_fetched(filled: Callable[..., Command]) -> No
     assert artifact["files"][0]["sha256"] in lines
 
 
-def test_asking_and_answering_need_no_web_framework() -> None:
+def test_commands_start_without_a_web_framework_and_without_distributions() -> None:
+    """`scipy.stats` and `scipy.optimize` take longer to import than all that most commands do."""
     code = (
-        "import json, sys, runner.asking, runner.reports.answer; "
-        "print(json.dumps([name for name in ('fastapi', 'starlette', 'uvicorn') if name in sys.modules]))"
+        "import json, sys, runner.cli; heavy = ('fastapi', 'starlette', 'uvicorn', 'scipy.stats', 'scipy.optimize'); "
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(said.stdout) == []
