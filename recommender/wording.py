@@ -152,7 +152,8 @@ def to_do(gap: Undecided) -> str:
 def _unproven(check: BudgetCheck, unit: Unit) -> str:
     """The estimate is within the budget and its bound is not."""
     if check.out_of_reach and check.items is not None and check.best_bound is not None:
-        return f"{cannot_show(check.items, check.best_bound, unit)}, whatever the strategy"
+        best = "all are right" if unit == "%" else "none is lost"
+        return f"{cannot_show(check.items, check.best_bound, unit)}, even if {best}"
 
     def show(value: float) -> str:
         return duration(value) if unit == "s" else f"{value:.2f} {unit}"
