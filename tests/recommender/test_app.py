@@ -58,6 +58,7 @@ def test_feasible_question_names_strategy_evidence_and_next_best(client: Any, fi
         "drop_pp": 0.5,
         "drop_low_pp": pytest.approx(-0.0093, abs=5e-4),  # R: 100 * (qbeta(0.005, 10, 1991) - qbeta(0.98, 1, 2000))
         "drop_high_pp": pytest.approx(0.9394, abs=5e-4),  # R: 100 * qbeta(0.98, 11, 1990)
+        "remark": None,
         "items": 2000,
     }
     assert best["verdicts"] == {"VALID": 3} and best["pareto"]
