@@ -1,5 +1,6 @@
 """Analyses of a whole database: computed per subject and environment, stored where they are not stored yet."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from catalog.analysis import (
 from catalog.declaration import AnalysisSpec, load_catalog
 from catalog.evidence import Database, store
 from catalog.evidence.store import StrategyEvidence
+
+logger = logging.getLogger(__name__)
 
 
 def declared_settings(catalog: Path) -> AnalysisSettings:
@@ -45,9 +48,14 @@ def store_missing(database: Database, settings: AnalysisSettings) -> int:
     for members in _groups(database, None):
         with database.session() as reading:
             known = analysis_stored(reading, evidence_key(members, settings))
-        if not known:
+        if known:
+            continue
+        try:
             _store(database, analyse_subject(members, settings))
-            computed += 1
+        except Exception as error:  # noqa: BLE001 - the evidence itself is stored; that must not end in a trace
+            logger.warning("no analysis of %s: %s: %s", members[0].subject, type(error).__name__, error)
+            continue
+        computed += 1
     return computed
 
 

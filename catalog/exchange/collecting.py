@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 from sqlmodel import Session, SQLModel
 
 from catalog.errors import ExchangeError
+from catalog.evidence.allowed import printable
 from catalog.evidence.imported_files import HERE
 from catalog.evidence.tables import (
     Accuracy,
@@ -251,4 +252,6 @@ def _file(row: ImportedFile) -> FileEntry:
 def _entry(kind: type[EntryT], row: SQLModel, **more: object) -> EntryT:
     """A row as an entry; `more` has what is not a column of the table."""
     values = {name: getattr(row, name) for name in kind.model_fields if hasattr(row, name)}
+    # What a tier printed last, and reasons that quote it, may hold a terminal's escape sequences.
+    values |= {name: printable(values[name]) for name in ("reason", "log_tail") if isinstance(values.get(name), str)}
     return kind.model_validate(values | more)

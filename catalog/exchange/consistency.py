@@ -3,8 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from catalog.exchange.document import Document, duplicates
+from catalog.exchange.document import AccuracyEntry, Document, duplicates
 from catalog.exchange.packing import unpack_bits
+
+# Exporters may round a percentage to two decimals.
+_TOLERANCE_PP = 0.01
 
 
 def inconsistencies(document: Document) -> Iterator[str]:
@@ -77,6 +80,7 @@ def _accuracies(document: Document) -> Iterator[str]:
         primary = each.miou_pct if each.metric_primary == "miou" else each.top1_pct
         if each.status == "complete" and primary is None:
             yield f"{where}: is complete and its {each.metric_primary} is missing"
+        yield from _counted(document, where, each)
         if each.pixels is not None:
             yield from _indices(document, f"{where}.pixels", each.pixels.ids, each.pixels.item)
         if each.hits is not None and (ids := document.ids.get(each.hits.ids)) is None:
@@ -90,6 +94,27 @@ def _accuracies(document: Document) -> Iterator[str]:
     for name, ids in document.ids.items():
         if len(set(ids)) != len(ids):
             yield f"ids.{name}: {duplicates(ids)[0]!r} is there twice; keep one"
+
+
+def _counted(document: Document, where: str, entry: AccuracyEntry) -> Iterator[str]:
+    """What is told item by item is what is told in all."""
+    if entry.status != "complete":
+        return
+    if entry.hits is not None and entry.pixels is not None:
+        yield f"{where}: has hits and pixels; keep those of its {entry.metric_primary}"
+    columns = entry.hits if entry.hits is not None else entry.pixels
+    ids = document.ids.get(columns.ids) if columns is not None else None
+    if ids is not None and len(ids) != entry.items:
+        yield f"{where}.items: is {entry.items}, and the list of its items has {len(ids)}"
+    if entry.hits is None or ids is None or not ids:
+        return
+    for name, bits, told in (("top1", entry.hits.top1, entry.top1_pct), ("top5", entry.hits.top5, entry.top5_pct)):
+        try:
+            share = 100 * sum(unpack_bits(bits, len(ids))) / len(ids)
+        except ValueError:
+            continue  # told where the bits are read
+        if told is not None and abs(share - told) > _TOLERANCE_PP:
+            yield f"{where}.{name}_pct: is {told:g}, and the hits give {share:g}"
 
 
 def _indices(document: Document, where: str, name: str, indices: Sequence[int]) -> Iterator[str]:

@@ -5,51 +5,50 @@ Lists of input and item ids are said once and referred to by their hash; hits ar
 here, so that what is stored can be read.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from catalog.evidence.allowed import (
+    ArtifactDetails,
+    ArtifactFiles,
+    BitRate,
+    Bytes,
+    ClassId,
+    ClassNumber,
+    ClockSeconds,
+    Conditions,
+    Count,
+    Cpus,
+    EnvironmentDetails,
+    Id,
+    Json,
+    Key,
+    Label,
+    LatencySeconds,
+    MeasuredBitRate,
+    Moment,
+    Name,
+    Passes,
+    Percent,
+    Protocol,
+    Round,
+    Rounds,
+    Seconds,
+    Seed,
+    Share,
+    SloAccuracy,
+    SloLatency,
+    Summed,
+    Text,
+    Tiers,
+)
 
 FORMAT = "tierwise-evidence"
 VERSION = 1
-_MAX_COUNT = 2**31 - 1
-_MAX_BIG = 2**63 - 1
-
-
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds a NUL character; remove it")
-    return text
-
-
-def _finite(value: dict[str, Any]) -> dict[str, Any]:
-    json.dumps(value, allow_nan=False)
-    return value
-
-
-def _moment(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("has no time zone; write UTC as 2026-11-24T06:00:00.000+00:00")
-    return text
-
-
-# Names are printed in tables and typed on command lines: no blanks, no control characters, no markup.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255)]
-Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500)]
-Text = Annotated[str, AfterValidator(_without_nul)]
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=200)]
-ClassNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
-Moment = Annotated[str, AfterValidator(_moment)]
-Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
-Big = Annotated[int, Field(ge=0, le=_MAX_BIG)]
-Seed = Annotated[int, Field(ge=-_MAX_BIG - 1, le=_MAX_BIG)]
-Quantity = Annotated[float, Field(ge=0)]
-Percent = Annotated[float, Field(ge=0, le=100)]
-Json = Annotated[dict[str, Any], AfterValidator(_finite)]
-
-
+_MAX_CELLS = 100_000_000
 class Entry(BaseModel):
     """Root of everything in the document: no unknown fields, no conversions, no NaN."""
 
@@ -76,12 +75,12 @@ class EnvironmentEntry(Entry):
     host: Label
     cpu_model: Label
     cpu_count: Count
-    memory_bytes: Big
+    memory_bytes: Bytes
     kernel: Label
     engine: Label
     onnxruntime: Label
     tierwise: Label
-    details: Json = {}
+    details: EnvironmentDetails = {}
     created_at: Moment
     imported_from: Key | None = None
 
@@ -92,12 +91,12 @@ class ArtifactEntry(Entry):
     key: Key
     subject: Name
     operator: Name
-    passes: list[Json]
+    passes: Passes
     status: Literal["ready", "inapplicable", "failed"]
     reason: Text | None = None
-    files: list[Json] = []
-    size_bytes: Big | None = None
-    details: Json = {}
+    files: ArtifactFiles = []
+    size_bytes: Summed | None = None
+    details: ArtifactDetails = {}
     created_at: Moment
 
 
@@ -108,13 +107,13 @@ class StrategyEntry(Entry):
     subject: Name
     operator: Name
     placement: Name
-    tiers: list[Name]
-    passes: list[Json]
+    tiers: Tiers
+    passes: Passes
     artifact_key: Key
     latency_key: Key
     accuracy_key: Key
     task: Label
-    rounds: Count
+    rounds: Rounds
     declared: bool
     status: Literal["applicable", "inapplicable"]
     reason: Text | None = None
@@ -125,28 +124,28 @@ class TierRunEntry(Entry):
     """A tier during one measurement."""
 
     tier: Name
-    cpus: Quantity
-    memory_bytes: Big
+    cpus: Cpus
+    memory_bytes: Bytes
     threads: Count
     provider: Label
-    cold_start_s: Quantity | None = None
-    peak_rss_bytes: Big | None = None
-    cpu_seconds: Quantity | None = None
+    cold_start_s: Seconds | None = None
+    peak_rss_bytes: Bytes | None = None
+    cpu_seconds: Seconds | None = None
     throttled_periods: Count | None = None
     periods: Count | None = None
-    throttled_s: Quantity | None = None
-    first_inference_s: Quantity | None = None
-    waited_s: Quantity | None = None
+    throttled_s: Seconds | None = None
+    first_inference_s: Seconds | None = None
+    waited_s: Seconds | None = None
     major_faults: Count | None = None
     memory_limit_events: Count | None = None
     oom_kills: Count | None = None
-    memory_peak_bytes: Big | None = None
+    memory_peak_bytes: Bytes | None = None
     restarted: bool | None = None
-    window_cpu_seconds: Quantity | None = None
+    window_cpu_seconds: Seconds | None = None
     window_periods: Count | None = None
     window_throttled_periods: Count | None = None
-    window_throttled_s: Quantity | None = None
-    window_waited_s: Quantity | None = None
+    window_throttled_s: Seconds | None = None
+    window_waited_s: Seconds | None = None
     window_major_faults: Count | None = None
     window_memory_limit_events: Count | None = None
 
@@ -156,26 +155,26 @@ class LinkProbeEntry(Entry):
 
     link: Name
     direction: Literal["up", "down"]
-    declared_bit_per_s: Annotated[float, Field(gt=0)]
-    measured_bit_per_s: Quantity
-    rtt_s: Quantity
+    declared_bit_per_s: BitRate
+    measured_bit_per_s: MeasuredBitRate
+    rtt_s: Seconds
     moment: Label | None = None
-    tolerance: Quantity | None = None
-    small_bytes: Big | None = None
-    large_bytes: Big | None = None
-    small_s: Quantity | None = None
-    large_s: Quantity | None = None
-    discarded_bit_per_s: list[Quantity] | None = None
+    tolerance: Share | None = None
+    small_bytes: Bytes | None = None
+    large_bytes: Bytes | None = None
+    small_s: Seconds | None = None
+    large_s: Seconds | None = None
+    discarded_bit_per_s: list[MeasuredBitRate] | None = None
 
 
 class PartColumns(Entry):
     """A tier's own durations; `at` has the positions of the samples that have them, none where all do."""
 
     at: list[Count] | None = None
-    preprocess_s: list[Quantity]
-    compute_s: list[Quantity]
-    postprocess_s: list[Quantity]
-    serialise_s: list[Quantity]
+    preprocess_s: list[Seconds]
+    compute_s: list[Seconds]
+    postprocess_s: list[Seconds]
+    serialise_s: list[Seconds]
 
     @property
     def columns(self) -> Sequence[Sequence[float]]:
@@ -187,8 +186,8 @@ class LinkColumns(Entry):
     """Bytes over one link; `at` as for parts."""
 
     at: list[Count] | None = None
-    sent_bytes: list[Big]
-    received_bytes: list[Big]
+    sent_bytes: list[Summed]
+    received_bytes: list[Summed]
 
     @property
     def columns(self) -> Sequence[Sequence[float]]:
@@ -201,9 +200,9 @@ class SampleColumns(Entry):
 
     ids: Key
     input: list[Count]
-    repetition: list[Count]
-    latency_s: list[Annotated[float, Field(gt=0)]]
-    transmission_s: list[Quantity]
+    repetition: list[Round]
+    latency_s: Annotated[list[LatencySeconds], Field(min_length=1)]
+    transmission_s: list[Seconds]
     parts: dict[Name, PartColumns] = {}
     links: dict[Name, LinkColumns] = {}
 
@@ -230,27 +229,32 @@ class MeasurementEntry(Entry):
     subject: Name
     operator: Name
     placement: Name
-    round: Count
-    position: Count
+    round: Round
+    position: Round
     seed: Seed
     status: Literal["complete", "failed"]
     verdict: Literal["VALID", "DOUBTFUL", "INVALID"]
     reason: Text | None = None
     log_tail: Text | None = None
     inputs_select: Label
-    protocol: Json = {}
-    conditions: Json = {}
+    protocol: Protocol = {}
+    conditions: Conditions = {}
     started_at: Moment
     finished_at: Moment
-    warmup_latency_s: list[Quantity] | None = None
-    window_s: Quantity | None = None
-    clock_jump_s: float | None = None
+    warmup_latency_s: list[Seconds] | None = None
+    window_s: Seconds | None = None
+    clock_jump_s: ClockSeconds | None = None
     host_load: Json | None = None
     findings: list[Json] | None = None
-    probing_s: Quantity | None = None
+    probing_s: Seconds | None = None
     tier_runs: list[TierRunEntry] = []
     link_probes: list[LinkProbeEntry] = []
     samples: SampleColumns | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _check_order(self.started_at, self.finished_at)
+        return self
 
     @property
     def counts(self) -> bool:
@@ -271,9 +275,9 @@ class PixelColumns(Entry):
 
     ids: Key
     item: list[Count]
-    class_id: list[Count]
-    intersection_px: list[Big]
-    union_px: list[Big]
+    class_id: list[ClassId]
+    intersection_px: list[Summed]
+    union_px: list[Summed]
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
@@ -281,6 +285,11 @@ class PixelColumns(Entry):
             raise ValueError("item, class_id, intersection_px and union_px differ in length")
         if len(set(zip(self.item, self.class_id, strict=True))) != len(self.item):
             raise ValueError("a class of an item is told twice")
+        if any(inter > union for inter, union in zip(self.intersection_px, self.union_px, strict=True)):
+            raise ValueError("an intersection is larger than its union")
+        # Evidence is loaded as a matrix of items by classes.
+        if len(set(self.item)) * len(set(self.class_id)) > _MAX_CELLS:
+            raise ValueError(f"items times classes are more than {_MAX_CELLS}")
         return self
 
 
@@ -304,17 +313,22 @@ class AccuracyEntry(Entry):
     reason: Text | None = None
     started_at: Moment
     finished_at: Moment
-    class_counts: dict[ClassNumber, Big] | None = None
+    class_counts: dict[ClassNumber, Summed] | None = None
     hits: HitColumns | None = None
     pixels: PixelColumns | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _check_order(self.started_at, self.finished_at)
+        return self
 
 
 class SloEntry(Entry):
     """A named target: seconds by percentile, percent."""
 
     name: Name
-    latency: dict[str, Quantity]
-    accuracy: dict[str, float]
+    latency: SloLatency
+    accuracy: SloAccuracy
 
 
 class Document(Entry):
@@ -327,9 +341,14 @@ class Document(Entry):
     artifacts: list[ArtifactEntry] = []
     strategies: list[StrategyEntry] = []
     slos: list[SloEntry] = []
-    ids: dict[Key, list[Text]] = {}
+    ids: dict[Key, list[Id]] = {}
     measurements: list[MeasurementEntry] = []
     accuracies: list[AccuracyEntry] = []
+
+
+def _check_order(started_at: str, finished_at: str) -> None:
+    if datetime.fromisoformat(finished_at) < datetime.fromisoformat(started_at):
+        raise ValueError(f"finished at {finished_at}, before it started at {started_at}")
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:

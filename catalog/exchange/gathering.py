@@ -69,9 +69,9 @@ class Gathering:
             self._problem(row, "input_id", "1 to 255 printable characters")
         repetition = self._whole(row, "repetition", minimum=0)
         number = self._whole(row, "round", minimum=1) if row.cells.get("round") else 1
-        latency_s = self._number(row, "latency_s", "seconds above 0", lambda value: 0 < value < 1e9)
+        latency_s = self._number(row, "latency_s", "seconds above 0", lambda value: 1e-9 <= value <= 1e9)
         links = {
-            name.removesuffix("_bit_per_s"): self._number(row, name, "bit/s above 0", lambda value: 0 < value < 1e18)
+            name.removesuffix("_bit_per_s"): self._number(row, name, "bit/s above 0", lambda value: 1 <= value <= 1e15)
             for name in self._links
             if row.cells.get(name)
         }

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlmodel import Session, SQLModel
 
@@ -22,7 +23,7 @@ from catalog.exchange.gathering import NAME_RULE, is_name
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.storing import FileRecord, Stored, store_document
 from catalog.exchange.tables import read_rows
-from catalog.exchange.text import MAX_BYTES, decompressed, parse_document
+from catalog.exchange.text import MAX_BYTES, decompressed, parse_document, problems_of
 from catalog.keys import content_key
 
 
@@ -118,7 +119,10 @@ class _Command:
             return Imported(file, rows.kind, present.sha256, Stored(known_before=True))
         apart = self._named_apart(claimed, sha256)
         foreign = Foreign(rows, sha256, default, self.at, names=dict(self.names))
-        document = foreign_document(foreign, _known_strategies(self.session), file=str(file))
+        try:
+            document = foreign_document(foreign, _known_strategies(self.session), file=str(file))
+        except ValidationError as error:  # what rows may hold by themselves and evidence may not
+            raise ExchangeError(str(file), problems_of(error)) from error
         details: dict[str, object] = {"environments": sorted(entry.host for entry in document.environments)}
         if apart:
             details["named"] = {name: self.names[name] for name in claimed}

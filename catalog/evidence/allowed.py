@@ -1,0 +1,208 @@
+"""What a value of evidence may be: closed ranges and forms, the same for a file that comes and for a row that stands.
+
+Bounds are far beyond anything that is measured, and near enough that sums, squares and ratios stay finite.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+_MAX_COUNT = 2**31 - 1
+_MAX_BIG = 2**63 - 1
+# What is summed over samples, images and classes stays far below 64 bits.
+_MAX_SUMMED = 2**46
+_MAX_S = 1e9
+_MAX_BIT_PER_S = 1e15
+_JSON_DEPTH, _JSON_CHARACTERS = 16, 1_000_000
+_PERCENTILE = re.compile(r"\d{1,2}(\.\d{1,9})?")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+# Escape sequences move a terminal's cursor and colour what follows; tabs and line ends are text.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text with a mark in place of each control character.
+
+    Examples
+    --------
+    >>> printable("red: \x1b[31m") == "red: \N{REPLACEMENT CHARACTER}[31m"
+    True
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _printable(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("holds a control character; remove it")
+    return text
+
+
+def _moment(text: str) -> str:
+    if not _MOMENT.fullmatch(text):
+        raise ValueError("has no time zone or another form; write UTC as 2026-11-24T06:00:00.000+00:00")
+    year = datetime.fromisoformat(text).year
+    if not 1970 <= year < 3000:
+        raise ValueError(f"is of the year {year}; allowed: 1970 to 2999")
+    return text
+
+
+def _bounded(value: Any) -> Any:
+    """JSON that can be stored, read and printed: finite, not too deep, not too large."""
+    _check_json(value, _JSON_DEPTH)
+    length = len(json.dumps(value, allow_nan=False))
+    if length > _JSON_CHARACTERS:
+        raise ValueError(f"is {length} characters long as JSON; allowed: {_JSON_CHARACTERS}")
+    return value
+
+
+def _check_json(value: Any, depth: int) -> None:
+    if depth < 0:
+        raise ValueError(f"is nested more than {_JSON_DEPTH} deep")
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _printable(name)
+            _check_json(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_json(item, depth - 1)
+    elif isinstance(value, str):
+        _printable(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("holds a number that is not finite")
+    elif isinstance(value, int) and not -_MAX_BIG - 1 <= value <= _MAX_BIG:
+        raise ValueError("holds an integer of more than 64 bits")
+
+
+# Names are printed in tables and typed on command lines: no blanks, no control characters, no markup.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255)]
+Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500)]
+Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_printable)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable)]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=200)]
+Moment = Annotated[str, AfterValidator(_moment)]
+Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+Round = Annotated[int, Field(ge=0, le=1_000_000)]
+Rounds = Annotated[int, Field(ge=0, le=100_000)]
+ClassId = Annotated[int, Field(ge=0, le=999_999_999)]
+# A class as JSON names it: the members of an object have text for names.
+ClassNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+Bytes = Annotated[int, Field(ge=0, le=_MAX_BIG)]
+Summed = Annotated[int, Field(ge=0, le=_MAX_SUMMED)]
+Seed = Annotated[int, Field(ge=-_MAX_BIG - 1, le=_MAX_BIG)]
+Seconds = Annotated[float, Field(ge=0, le=_MAX_S, allow_inf_nan=False)]
+LatencySeconds = Annotated[float, Field(ge=1e-9, le=_MAX_S, allow_inf_nan=False)]
+ClockSeconds = Annotated[float, Field(ge=-_MAX_S * 10, le=_MAX_S * 10, allow_inf_nan=False)]
+Cpus = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+BitRate = Annotated[float, Field(ge=1, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
+MeasuredBitRate = Annotated[float, Field(ge=0, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Json = Annotated[dict[str, Any], AfterValidator(_bounded)]
+
+
+class _Form(BaseModel):
+    """The members of a JSON object that are read somewhere; others may be there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Pass(_Form):
+    name: Label
+    options: dict[str, Any] = {}
+
+
+class _ArtifactFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    part: Annotated[int, Field(ge=0, le=1000)]
+    file: Label
+    sha256: Label
+    size_bytes: Summed
+
+
+class _Composition(_Form):
+    bit_identical: bool
+
+
+class _Proof(_Form):
+    composition: _Composition | None = None
+
+
+class _ArtifactDetails(_Form):
+    proof: _Proof | None = None
+    passes: list[dict[str, Any]] = []
+
+
+class _EnvironmentDetails(_Form):
+    versions: dict[str, str] = {}
+
+
+class _Tier(_Form):
+    name: Name
+    cpus: Cpus | None = None
+    memory_bytes: Bytes | None = None
+    threads: Count | None = None
+    provider: Label | None = None
+
+
+class _Link(_Form):
+    name: Name
+    up_bit_per_s: BitRate | None = None
+    down_bit_per_s: BitRate | None = None
+
+
+class _Conditions(_Form):
+    tiers: list[_Tier] = []
+    links: list[_Link] = []
+    placement: list[Name] = []
+    codec: Label = "raw"
+
+
+class _Protocol(_Form):
+    input_ids: list[str] = []
+
+
+class _SloAccuracy(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    min_pct: Percent | None = None
+    max_drop_pp: Percent | None = None
+
+
+def _formed(form: type[BaseModel]) -> AfterValidator:
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        form.model_validate(value)
+        return value
+
+    return AfterValidator(check)
+
+
+def _percentiles(value: dict[str, float]) -> dict[str, float]:
+    for name in value:
+        if not _PERCENTILE.fullmatch(name) or not 0 < float(name) < 100:
+            raise ValueError(f"{name[:50]!r} is not a percentile; write 50, 90, 95, 99 or 99.9")
+    if len({float(name) for name in value}) < len(value):
+        raise ValueError("names a percentile twice")
+    return value
+
+
+def _different(values: Sequence[str]) -> Sequence[str]:
+    if len(set(values)) < len(values):
+        raise ValueError("names one twice")
+    return values
+
+
+Passes = list[Annotated[Json, _formed(_Pass)]]
+ArtifactFiles = list[Annotated[Json, _formed(_ArtifactFile)]]
+ArtifactDetails = Annotated[Json, _formed(_ArtifactDetails)]
+EnvironmentDetails = Annotated[Json, _formed(_EnvironmentDetails)]
+Conditions = Annotated[Json, _formed(_Conditions)]
+Protocol = Annotated[Json, _formed(_Protocol)]
+Tiers = Annotated[list[Name], Field(min_length=1, max_length=64), AfterValidator(_different)]
+SloLatency = Annotated[dict[str, Annotated[float, Field(gt=0, le=_MAX_S)]], AfterValidator(_percentiles)]
+SloAccuracy = Annotated[dict[str, float], _formed(_SloAccuracy)]
