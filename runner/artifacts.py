@@ -23,7 +23,7 @@ from runner.errors import OperatorError, SubjectError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
 from runner.model_runs import PROOF_INPUTS, TRIAL_INPUTS, NotRunnable, Signature, Trial, run_chain, try_model
 from runner.operators import Context, Pass, Refusal
-from runner.proof import check, check_chain, prove_equal
+from runner.proof import check, check_chain, prove_close, prove_equal
 from runner.workdir import scratch, settle
 from tierserver.errors import TierError
 
@@ -130,8 +130,10 @@ class ArtifactStore:
                 signature = check(model)
                 trial = _tried(model, calibration)
                 made = _apply(model, passes, calibration, directory, self._root.parent / "envs")
-                proof = _prove(signature, made, calibration)
-                details = _as_stored({"passes": made.details, "proof": proof, **_run_beside(trial, made)})
+                checked = _check(signature, made)
+                distance = _run_beside(trial, made)
+                proof = {**checked, **_prove(trial, made, calibration)}
+                details = _as_stored({"passes": made.details, "proof": proof, **distance})
                 files = _collect(made.parts, target)
             except Refusal as refusal:
                 reason = str(refusal)
@@ -151,11 +153,15 @@ class ArtifactStore:
 
 @dataclass(frozen=True)
 class _Made:
-    """What the passes made: the last files, what each pass says it did, and the model before it was cut."""
+    """What the passes made: the last files, what each pass says it did, and the model before it was cut.
+
+    `references` are, by pass, a file that computes the same in another way and the file to be compared with it.
+    """
 
     parts: tuple[Path, ...]
     details: tuple[Mapping[str, Any], ...]
     uncut: Path
+    references: Mapping[str, tuple[Path, Path]]
 
 
 def _apply(
@@ -169,6 +175,7 @@ def _apply(
     parts: tuple[Path, ...] = (model,)
     uncut = model
     details: list[Mapping[str, Any]] = []
+    references: dict[str, tuple[Path, Path]] = {}
     for number, step in enumerate(passes):
         workdir = directory / f"{number}-{step.name}"
         workdir.mkdir()
@@ -177,7 +184,9 @@ def _apply(
         parts = applied.parts
         details.append({"pass": step.name, **applied.details})
         uncut = parts[0] if len(parts) == 1 else uncut
-    return _Made(parts, tuple(details), uncut)
+        if applied.reference is not None:
+            references[step.name] = (applied.reference, parts[0])
+    return _Made(parts, tuple(details), uncut, references)
 
 
 def _tried(model: Path, calibration: Calibrate) -> Trial:
@@ -198,13 +207,23 @@ def _up_to(count: int, calibration: Calibrate) -> Sequence[NDArray[np.generic]]:
     return ()
 
 
-def _prove(model: Signature, made: _Made, calibration: Calibrate) -> Mapping[str, Any]:
-    """Check the parts, and compare several with the model they were cut from; refused where they are not valid."""
+def _check(model: Signature, made: _Made) -> Mapping[str, Any]:
+    """Check every part and what they take and give; refused where they are not valid."""
     try:
         check_chain(model, [check(part) for part in made.parts])
     except OperatorError as error:
         raise Refusal(f"what was made of the model is not valid: {error}") from error
-    proof: dict[str, Any] = {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
+    return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
+
+
+def _prove(trial: Trial, made: _Made, calibration: Calibrate) -> Mapping[str, Any]:
+    """Compare results with what computes the same in another way, and parts with the model they were cut from."""
+    proof: dict[str, Any] = {}
+    for name, (reference, result) in made.references.items() if trial.feeds else ():
+        try:
+            proof[name] = prove_close(reference, result, trial.feeds[:PROOF_INPUTS])
+        except OperatorError as error:
+            raise Refusal(f"{name}: {error}") from error
     if len(made.parts) > 1:
         proof["composition"] = prove_equal(made.uncut, made.parts, _up_to(PROOF_INPUTS, calibration))
     return proof

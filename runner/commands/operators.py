@@ -206,7 +206,8 @@ def _shown(manifest: Mapping[str, Any]) -> str:
     shown = ["valid, loads, same signature"]
     if composition is not None:
         kind = "bit-identical to the whole" if composition["bit_identical"] else "NOT bit-identical to the whole"
-        shown.append(f"parts {kind} on these inputs ({composition['inputs']}, {composition['source']})")
+        tried = f"{composition['inputs']} {composition['source']}, {composition['extremes']} extreme"
+        shown.append(f"parts {kind} on these inputs ({tried})")
     if distance is not None:
         shown.append(_difference(distance))
     return "; ".join(shown)

@@ -2,7 +2,7 @@
 
 from runner.graph.analysis import Analysis, Block, Cut, Exit, Run, Segment, Tensor, analyse, analyse_structure
 from runner.graph.model_file import ModelFile, complete_model, has_external_data, read_model
-from runner.graph.rewriting import NotRewirable, skip, split, whole
+from runner.graph.rewriting import NotRewirable, skip, split, whole, with_identity
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import Part, data_file, stored_bytes, write_part
 
@@ -29,5 +29,6 @@ __all__ = [
     "split",
     "stored_bytes",
     "whole",
+    "with_identity",
     "write_part",
 ]

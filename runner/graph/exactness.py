@@ -4,6 +4,9 @@ Its blocked layout (NCHWc) fuses a residual addition into the first convolution 
 both summands have one shape. A cut keeps that up when the tail can still do the same: with an identity pooling on each
 feature map (`rewriting.split`), whose channels fill whole blocks, and with the fused convolution beside its addition.
 Found by comparing outputs of ONNX Runtime 1.32; the proof beside each artifact checks it again.
+
+The pooling is no identity for what is not finite (-inf becomes the least float), so only feature maps that stay finite
+for finite inputs get one.
 """
 
 from collections.abc import Sequence
@@ -24,6 +27,8 @@ def is_exact(structure: Structure, cut: Sequence[str]) -> bool:
     if any(_is_fused_away(structure, name) for name in floats):
         return False
     maps = [dims for name in floats if (dims := structure.types[name].dims) is not None and len(dims) == 4]
+    if maps and not structure.possibly_infinite.isdisjoint(floats):
+        return False  # without an identity pooling nothing tells what the optimiser makes of the tail
     if len(maps) > 1 and any(isinstance(size, str) for dims in maps for size in dims):
         return False  # two inputs of the tail, and nothing tells it that they match
     return all(isinstance(dims[1], int) and dims[1] % _BLOCK_CHANNELS == 0 for dims in maps)

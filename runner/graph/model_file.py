@@ -88,6 +88,20 @@ class ModelFile:
     def graph(self) -> onnx.GraphProto:
         return self.model.graph
 
+    def whole_tensor(self, tensor: TensorProto) -> TensorProto:
+        """Return an initializer with its data, read where they were left on disk."""
+        weight = self.weights.get(tensor.name)
+        if weight is None:
+            return tensor
+        with weight.content.path.open("rb") as stream:
+            stream.seek(weight.content.offset)
+            content = stream.read(weight.content.length)
+        if weight.external:
+            return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
+        graph: onnx.GraphProto = onnx.GraphProto.FromString(content)
+        initializer: TensorProto = graph.initializer[0]
+        return initializer
+
 
 def read_model(path: Path) -> ModelFile:
     """Read a model and leave its weights where they are.

@@ -76,9 +76,14 @@ def _run(
 
 
 def same_type(structure: Structure, one: str, other: str) -> bool:
-    """Whether two tensors are known to have the same element type and shape."""
+    """Return whether two tensors have one element type and shape, by expression or for every size that is tried."""
     first, second = structure.types.get(one), structure.types.get(other)
-    return first is not None and first.dims is not None and first == second
+    if first is None or first.dims is None or second is None or first.elem_type != second.elem_type:
+        return False
+    if first == second:
+        return True
+    pairs = [(types.get(one), types.get(other)) for types in structure.pinned_types]
+    return bool(pairs) and all(pin is not None and pin.size_bytes and pin == other_pin for pin, other_pin in pairs)
 
 
 def _region_digest(structure: Structure, layout: Layout, region: Region) -> bytes:

@@ -49,18 +49,40 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
     return _extract(structure, nodes, reads, outputs=structure.outputs, stop=frozenset())
 
 
+def with_identity(structure: Structure, *, entry: str, result: str) -> Part | None:
+    """The model whose nodes between `entry` and `result` give way to an Identity, everything else as it is.
+
+    Another way to what `skip` makes, to compare it with. None where the tensors are quantized: their numbers mean
+    something else on both sides, and only rewriting the readers can tell.
+    """
+    index = structure.producer[result]
+    if is_quantized(structure, result) or index in structure.file.stored_nodes:
+        return None
+    skipped = onnx.NodeProto()
+    skipped.CopyFrom(structure.nodes[index])
+    for place, name in enumerate(skipped.output):
+        if name == result:
+            skipped.output[place] = f"{result}/skipped"
+    part = whole(structure)
+    nodes: list[onnx.NodeProto | ByteRange] = []
+    for node in part.nodes:
+        is_last = isinstance(node, onnx.NodeProto) and result in node.output
+        nodes += [skipped, helper.make_node("Identity", [entry], [result])] if is_last else [node]
+    return Part(part.header, part.graph, nodes, part.weights, part.declarations, part.folder)
+
+
 def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) -> tuple[Part, Part]:
     """Head and tail: the head gives `tensors` and `side`, the tail takes them.
 
-    The tail starts with an identity MaxPool on each 4-D float tensor. Without it ONNX Runtime's blocked layout (NCHWc)
-    leaves residual additions of the tail unfused that it fuses in the whole model, and the results differ in the last
-    bits; with it they are the same, bit for bit.
+    The tail starts with an identity MaxPool on each 4-D float tensor that stays finite (it would turn -inf into the
+    least float). Without it ONNX Runtime's blocked layout (NCHWc) leaves residual additions of the tail unfused that it
+    fuses in the whole model, and the results differ in the last bits; with it they are the same, bit for bit.
     """
     crossing = (*tensors, *side)
     plain = {index: structure.file.stored_nodes.get(index, node) for index, node in enumerate(structure.nodes)}
     head = _extract(structure, plain, {}, outputs=crossing, stop=frozenset())
     _declare(head.graph, structure, outputs=crossing)
-    anchors = {name: _anchor_name(structure, name) for name in tensors if _is_feature_map(structure, name)}
+    anchors = {name: _anchor_name(structure, name) for name in tensors if _has_anchor(structure, name)}
     renamed = {index: _renamed(structure, index, anchors) for index in plain}
     reads = {i: tuple(n for n in node.input if n) for i, node in renamed.items() if isinstance(node, onnx.NodeProto)}
     tail = _extract(
@@ -184,9 +206,10 @@ def _value_info(structure: Structure, name: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, found.elem_type, found.dims)
 
 
-def _is_feature_map(structure: Structure, name: str) -> bool:
+def _has_anchor(structure: Structure, name: str) -> bool:
     found = structure.types[name]
-    return found.elem_type == TensorProto.FLOAT and found.dims is not None and len(found.dims) == 4
+    is_map = found.elem_type == TensorProto.FLOAT and found.dims is not None and len(found.dims) == 4
+    return is_map and name not in structure.possibly_infinite
 
 
 def _anchor_name(structure: Structure, name: str) -> str:

@@ -7,6 +7,7 @@ expressions are equal sizes.
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +59,9 @@ class TensorType:
 
 def infer_types(model: onnx.ModelProto, *, sizes: Mapping[str, int] | None = None) -> dict[str, TensorType]:
     """Type of every tensor that shape inference can tell; `sizes` pins free dimensions of the inputs by name."""
-    known = _inferred(_prepared(model, sizes or {}))
-    declared = {dim for value in model.graph.input for dim in _dims(value) or ()}
+    prepared = _prepared(model, sizes or {})
+    known = _inferred(prepared)
+    declared = {dim for value in prepared.graph.input for dim in _dims(value) or ()}
     resolved = {name: known[name] for name in known}
     meaning: dict[str, Dimension] = {}
     for node in model.graph.node:
@@ -77,16 +79,28 @@ def infer_types(model: onnx.ModelProto, *, sizes: Mapping[str, int] | None = Non
 
 
 def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
-    """A copy that shape inference understands whole."""
+    """Return a copy that shape inference understands whole, and whose free dimensions have names that mean something.
+
+    What a file calls an inner dimension says nothing: exporters write `?` or `unk` for all of them, and equal names
+    would be taken for equal sizes. So only the inputs name dimensions, and no name stands for several axes of one
+    input; sizes inside are computed from these.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for tensor in filter(is_external, tensors_in(copy)):  # shape inference would look for their values in memory
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
     for value in copy.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
+        names = Counter(dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
+            elif dim.dim_param and names[dim.dim_param] > 1:
+                dim.dim_param = f"{value.name}.{axis}"
+    for value in (*copy.graph.value_info, *copy.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.ClearField("value")
     if sizes:
         # What was inferred for free dimensions would contradict the pinned ones.
         del copy.graph.value_info[:]

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from runner.errors import ModelFileError
+from runner.graph.finiteness import infinite_tensors
 from runner.graph.model_file import ModelFile, external_bytes, is_external
 from runner.graph.shapes import TensorType, infer_types
 
@@ -97,6 +101,25 @@ class Structure:
                 value = next((each.t for each in node.attribute if each.name == "value"), None)
                 found |= {node.output[0]: value} if value is not None and not is_external(value) else {}
         return found
+
+    @cached_property
+    def pinned_types(self) -> tuple[Mapping[str, TensorType], ...]:
+        """Types for two choices of sizes for the free dimensions of the inputs: a computed shape is then a number."""
+        names = {dim.dim_param: 0 for value in self.file.graph.input for dim in value.type.tensor_type.shape.dim}
+        choices = ({name: first + index for index, name in enumerate(names) if name} for first in (128, 192))
+        return tuple(infer_types(self.file.model, sizes=choice) for choice in choices if choice)
+
+    @cached_property
+    def possibly_infinite(self) -> frozenset[str]:
+        """Tensors that may hold infinities or NaN for ordinary inputs."""
+        constants = {tensor.name: tensor for tensor in self.file.graph.initializer} | dict(self.small_constants)
+
+        def value(name: str) -> NDArray[np.generic] | None:
+            # Large values inside nodes stay on disk: weights that an exporter wrote so.
+            tensor = constants.get(name)
+            return None if tensor is None else numpy_helper.to_array(self.file.whole_tensor(tensor))
+
+        return infinite_tensors((self.nodes[index] for index in self.live), value)
 
     @cached_property
     def control_flow(self) -> tuple[str, ...]:

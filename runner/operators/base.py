@@ -36,10 +36,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Applied:
-    """What a pass made: the files in the order they run, and what it did in words and numbers JSON can hold."""
+    """What a pass made: the files in the order they run, and what it did in words and numbers JSON can hold.
+
+    `reference` is a model that computes the same in another way, for what was made to be compared with.
+    """
 
     parts: tuple[Path, ...]
     details: Mapping[str, object] = field(default_factory=dict)
+    reference: Path | None = None
 
 
 class Pass(Protocol):

@@ -19,6 +19,7 @@ from runner.graph import (
     read_structure,
     skip,
     stored_bytes,
+    with_identity,
     write_part,
 )
 from runner.operators.base import Applied, Context, Refusal
@@ -66,7 +67,8 @@ class EarlyExit:
         part = _shortened(structure, chosen)
         target = context.workdir / "model.onnx"
         write_part(part, target)
-        return Applied((target,), _details(analysis, chosen, part, stored_bytes(target)))
+        details = _details(analysis, chosen, part, stored_bytes(target))
+        return Applied((target,), details, _reference(structure, chosen, context.workdir / "reference.onnx"))
 
 
 def choose_exit(analysis: Analysis, blocks: int) -> Exit:
@@ -145,6 +147,15 @@ def _shortened(structure: Structure, chosen: Exit) -> Part:
     if kept == len(structure.file.graph.initializer):
         raise Refusal(f"skipping {names} would save nothing: the rest of the model uses the same weights")
     return part
+
+
+def _reference(structure: Structure, chosen: Exit, path: Path) -> Path | None:
+    """Write the whole model with an Identity in the place of the blocks."""
+    part = with_identity(structure, entry=chosen.entry.name, result=chosen.result.name)
+    if part is None:
+        return None
+    write_part(part, path)
+    return path
 
 
 def _details(analysis: Analysis, chosen: Exit, part: Part, size_bytes: int) -> Mapping[str, object]:

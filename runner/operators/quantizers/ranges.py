@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from runner.graph import ModelFile
-from runner.graph.model_file import Weight
+from runner.graph.model_file import is_external
 
 # Masks are -inf, the least float, the least half (-65504), -1e9 or -1e4; weights and activations are far smaller.
 _MASKING = 1e4
@@ -39,7 +39,7 @@ class _Constants:
     """Values of a graph's constants, read where they are needed."""
 
     tensors: Mapping[str, TensorProto]
-    weights: Mapping[str, Weight]
+    file: ModelFile
 
     @classmethod
     def of(cls, file: ModelFile) -> "_Constants":
@@ -47,18 +47,21 @@ class _Constants:
         tensors = {tensor.name: tensor for tensor in file.graph.initializer}
         for node in file.graph.node:
             value = next((entry.t for entry in node.attribute if entry.name in ("value", "value_float")), None)
-            if node.op_type in ("Constant", "ConstantOfShape") and value is not None and value.data_type:
+            if (
+                node.op_type in ("Constant", "ConstantOfShape")
+                and value is not None
+                and value.data_type
+                and not is_external(value)
+            ):
                 tensors[node.output[0]] = value
-        return cls(tensors, file.weights)
+        return cls(tensors, file)
 
     def value(self, name: str) -> NDArray[np.float64] | None:
         """Return a constant's numbers; None where it is none, or no float."""
         tensor = self.tensors.get(name)
         if tensor is None or tensor.data_type not in _FLOATS:
             return None
-        weight = self.weights.get(name)
-        complete = tensor if weight is None else _read(tensor, weight)
-        return numpy_helper.to_array(complete).astype(np.float64)
+        return numpy_helper.to_array(self.file.whole_tensor(tensor)).astype(np.float64)
 
     def masks(self, name: str) -> bool:
         """Whether a constant holds numbers of a mask's size."""
@@ -127,15 +130,3 @@ def _clips_at_zero(node: onnx.NodeProto, constants: _Constants) -> bool:
         if bound is None or bound.size != 1 or sign * float(bound.ravel()[0]) > 0:
             return False
     return True
-
-
-def _read(tensor: TensorProto, weight: Weight) -> TensorProto:
-    """Return an initializer with its data, which were left on disk."""
-    with weight.content.path.open("rb") as stream:
-        stream.seek(weight.content.offset)
-        content = stream.read(weight.content.length)
-    if not weight.external:
-        graph: onnx.GraphProto = onnx.GraphProto.FromString(content)
-        initializer: TensorProto = graph.initializer[0]
-        return initializer
-    return TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=content)

@@ -39,7 +39,7 @@ def test_the_analysis_as_tables_and_a_picture(workdir: Path, capsys: pytest.Capt
 def test_apply_writes_files_and_tells_the_proof(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert runner("apply", "partition", "builtin:fashion-resnet", "-o", "parts") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "bit-identical to the whole on these inputs (4, calibration)" in said
+    assert "bit-identical to the whole on these inputs (4 calibration, 5 extreme)" in said
     assert (workdir / "parts" / "tail.onnx").is_file()
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
+from runner.artifacts import ArtifactStore
 from runner.errors import OperatorError
 from runner.graph import analyse
-from runner.operators import Context, Refusal, make_pass
+from runner.operators import Applied, Context, Refusal, make_pass
 from runner.subjects.registry import BUILTIN
 
 IMAGES = [np.random.default_rng(seed).normal(size=(1, 16, 16, 16)).astype(np.float32) for seed in range(3)]
@@ -177,3 +178,87 @@ def test_several_parts_and_wrong_options_are_errors(residual: Path, tmp_path: Pa
         make_pass("early_exit", {"blocks": 0})
     with pytest.raises(OperatorError, match="cut"):
         make_pass("partition", {"cut": "best"})
+
+
+def halving_blocks(path: Path, sides: list[str], inner: list[str]) -> Path:
+    """Four blocks that each halve the sides, whatever the file says of the tensors between them."""
+    random = np.random.default_rng(0)
+    nodes, weights, declared, current = [], [], [], "input"
+    for number in range(4):
+        name = f"block{number}"
+        weights.append(numpy_helper.from_array(random.normal(size=(4, 4, 3, 3)).astype(np.float32) / 6, f"{name}/w"))
+        nodes += [
+            helper.make_node("Conv", [current, f"{name}/w"], [f"{name}/a"], strides=[2, 2], pads=[1] * 4),
+            helper.make_node("MaxPool", [current], [f"{name}/b"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+            helper.make_node("Add", [f"{name}/a", f"{name}/b"], [name]),
+        ]
+        declared.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, *inner]))
+        current = name
+    nodes.append(helper.make_node("GlobalAveragePool", [current], ["scores"]))
+    taken = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 4, *sides])]
+    given = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 4, 1, 1])]
+    graph = helper.make_graph(nodes, "halving", taken, given, weights, value_info=declared)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sides", "inner"), [(["?", "?"], ["?", "?"]), (["h", "w"], ["h", "w"]), (["h", "w"], ["?", "?"])]
+)
+def test_free_dimensions_of_one_name_are_not_of_one_size(sides: list[str], inner: list[str], tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="each unlike the one before it"):
+        shorten(halving_blocks(tmp_path / "m.onnx", sides, inner), tmp_path / "out")
+
+
+def test_shapes_that_only_numbers_tell_are_compared_by_numbers(tmp_path: Path, run: Any) -> None:
+    """A Reshape to computed sizes: no expression says that a block keeps the shape, two choices of sizes do."""
+    random = np.random.default_rng(0)
+    nodes, weights, current = [], [numpy_helper.from_array(np.array([-1]), "rest")], "input"
+    for number in range(3):
+        name = f"block{number}"
+        weights.append(numpy_helper.from_array(random.normal(size=(8, 8)).astype(np.float32) / 3, f"{name}/w"))
+        nodes += [
+            helper.make_node("Shape", [current], [f"{name}/shape"]),
+            helper.make_node("Reshape", [current, "rest"], [f"{name}/flat"]),
+            helper.make_node("Reshape", [f"{name}/flat", f"{name}/shape"], [f"{name}/again"]),
+            helper.make_node("MatMul", [f"{name}/again", f"{name}/w"], [f"{name}/product"]),
+            helper.make_node("Add", [f"{name}/product", current], [name]),
+        ]
+        current = name
+    nodes.append(helper.make_node("Softmax", [current], ["scores"]))
+    dims = ["batch", "length", 8]
+    taken, given = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)] for name in ("input", "scores"))
+    graph = helper.make_graph(nodes, "computed", taken, given, weights)
+    model = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    path, details = shorten(model, tmp_path / "out", blocks=1)
+    assert len(details["skipped"]) == 1
+    image = random.normal(size=(2, 5, 8)).astype(np.float32)
+    assert run(path, {"input": image})["scores"].shape == (2, 5, 8)
+
+
+def test_the_artifact_is_compared_with_the_model_whose_blocks_are_identities(residual: Path, tmp_path: Path) -> None:
+    artifact = ArtifactStore(tmp_path / "store").build(
+        "key", model=residual, passes=[make_pass("early_exit", {})], calibration=lambda count: IMAGES[:count]
+    )
+    proof = artifact.details["proof"]["early_exit"]
+    assert proof["inputs"] == 3
+    assert proof["max_relative_difference"] < 1e-5
+
+
+def test_an_exit_that_computes_something_else_is_inapplicable(residual: Path, tmp_path: Path) -> None:
+    class Wrong:
+        name, version, calibration_samples = "early_exit", 1, 0
+
+        def options(self) -> dict[str, object]:
+            return {}
+
+        def apply(self, parts: Any, context: Context) -> Applied:
+            right = make_pass("early_exit", {}).apply(parts, context)
+            return Applied(tuple(parts), right.details, right.reference)
+
+    artifact = ArtifactStore(tmp_path / "store").build(
+        "key", model=residual, passes=[Wrong()], calibration=lambda count: IMAGES[:count]
+    )
+    assert artifact.reason is not None
+    assert "it differs by up to" in artifact.reason

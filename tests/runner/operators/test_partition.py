@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from runner.artifacts import Artifact, ArtifactStore
 from runner.graph import analyse, data_file, read_model, read_structure, split, write_part
@@ -232,3 +232,58 @@ def test_a_model_of_more_than_two_gibibytes(tmp_path: Path) -> None:
     assert {round(details[part] / (1 << 28)) for part in ("head_bytes", "tail_bytes")} == {4, 5}
     for part in (head, tail):
         onnx.checker.check_model(str(part))
+
+
+def unbounded(path: Path) -> Path:
+    """Logarithms of what may be zero cross in the middle, and the tail tells -inf from the least float."""
+    random = np.random.default_rng(0)
+    kernels = [
+        numpy_helper.from_array(random.normal(size=(16, 16, 3, 3)).astype(np.float32) / 12, name)
+        for name in ("first", "second")
+    ]
+    bias = numpy_helper.from_array(np.full(16, 6, np.float32), "bias")
+    nodes = [
+        helper.make_node("Conv", ["input", "first", "bias"], ["a"], pads=[1] * 4),
+        helper.make_node("Max", ["a", "nothing"], ["b"]),
+        helper.make_node("Log", ["b"], ["logits"]),
+        helper.make_node("IsInf", ["logits"], ["infinite"]),
+        helper.make_node("Cast", ["infinite"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["c", "second"], ["scores"], pads=[1] * 4),
+    ]
+    taken, given = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, 8, 8])] for name in ("input", "scores")
+    )
+    nothing = numpy_helper.from_array(np.float32(0), "nothing")
+    graph = helper.make_graph(nodes, "unbounded", taken, given, [*kernels, bias, nothing])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("tensor", ["b", "logits"])
+def test_infinities_cross_as_they_are(tensor: str, tmp_path: Path, run: Any) -> None:
+    model = unbounded(tmp_path / "m.onnx")
+    parts = (tmp_path / "head.onnx", tmp_path / "tail.onnx")
+    for half, path in zip(split(read_structure(read_model(model)), tensors=[tensor], side=[]), parts, strict=True):
+        write_part(half, path)
+    kinds = [node.op_type for node in onnx.load(parts[1]).graph.node]
+    assert ("MaxPool" in kinds) is (tensor == "b")
+    for scale in (0, 1, -1, 100, 10_000):
+        image = scale * images((1, 16, 8, 8), 1)[0]
+        whole = run(model, {"input": image})["scores"]
+        assert np.array_equal(whole, run(parts[1], run(parts[0], {"input": image}))["scores"])
+    assert prove_equal(model, parts, images((1, 16, 8, 8), 4))["bit_identical"] is True
+
+
+def test_extremes_show_what_ordinary_inputs_do_not(tmp_path: Path) -> None:
+    model = unbounded(tmp_path / "m.onnx")
+    head, tail = tmp_path / "head.onnx", tmp_path / "tail.onnx"
+    halves = split(read_structure(read_model(model)), tensors=["logits"], side=[])
+    for half, path in zip(halves, (head, tail), strict=True):
+        write_part(half, path)
+    clipping = onnx.load(tail)
+    clipping.graph.node[0].input[0] = "bounded"
+    clipping.graph.node.insert(0, helper.make_node("Clip", ["logits"], ["bounded"]))
+    onnx.save(clipping, tail)
+    ordinary = [image / 10 for image in images((1, 16, 8, 8), 4)]
+    proof = prove_equal(model, (head, tail), ordinary)
+    assert (proof["inputs"], proof["extremes"], proof["bit_identical"]) == (4, 5, False)

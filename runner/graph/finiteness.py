@@ -1,0 +1,61 @@
+"""Which tensors of a graph may hold infinities or NaN though the model's inputs are ordinary numbers."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+# What gives finite numbers for finite numbers, short of an overflow. Not so: Log, Exp, Pow, Reciprocal, Div.
+_FINITE = frozenset(
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "BatchNormalization", "InstanceNormalization", "LayerNormalization"}
+    | {"GroupNormalization", "Add", "Sub", "Mul", "Sum", "Mean", "Max", "Min", "Neg", "Abs", "Where"}
+    | {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"}
+    | {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Softmax"}
+    | {"Erf", "Gelu", "Mish", "Softsign", "ThresholdedRelu"}
+    | {"Concat", "Split", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity"}
+    | {"Resize", "Upsample", "Pad", "Dropout", "DepthToSpace", "SpaceToDepth", "Expand", "Tile"}
+    | {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul"}
+    | {"QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"}
+    | {"QLinearConcat", "FusedConv", "FusedMatMul"}
+)
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "BatchNormalization", "FusedConv", "FusedMatMul"})
+# A constant divisor below this makes infinities of ordinary numbers.
+_LEAST_DIVISOR = 1e-9
+
+Constants = Callable[[str], NDArray[np.generic] | None]
+
+
+def infinite_tensors(nodes: Iterable[onnx.NodeProto], constants: Constants) -> frozenset[str]:
+    """Return what may not be finite, an overflow aside: everything behind an operator that is not known to be harmless.
+
+    Parameters
+    ----------
+    nodes
+        In the order they run.
+    constants
+        The value of a constant; None for other tensors.
+    """
+    infinite: set[str] = set()
+    for node in nodes:
+        if not infinite.isdisjoint(node.input) or not _is_harmless(node, constants):
+            infinite.update(node.output)
+    return frozenset(infinite)
+
+
+def _is_harmless(node: onnx.NodeProto, constants: Constants) -> bool:
+    """Return whether a node gives finite numbers for finite numbers."""
+    if node.op_type in ("Shape", "Size", "Constant"):  # a constant counts where it is read
+        return True
+    if node.op_type == "Div":
+        divisor = constants(node.input[1])
+        return divisor is not None and _is_finite(divisor) and bool((np.abs(divisor) > _LEAST_DIVISOR).all())
+    if node.op_type not in _FINITE:
+        return False
+    # The weights are many bytes, and a model whose weights are not finite computes nothing anyway.
+    summands = () if node.op_type in _WEIGHTED else node.input
+    return all(_is_finite(value) for name in summands if (value := constants(name)) is not None)
+
+
+def _is_finite(value: NDArray[np.generic] | None) -> bool:
+    return value is not None and (value.dtype.kind != "f" or bool(np.isfinite(value).all()))
