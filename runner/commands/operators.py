@@ -113,6 +113,8 @@ def apply(
     for did in manifest["did"]:
         for warning in did.get("warnings", ()):
             err.print(f"[yellow]{did['pass']}:[/] {escape(warning)}")
+    for warning in manifest["proof"].get("composition", {}).get("warnings", ()):
+        err.print(f"[yellow]partition:[/] {escape(warning)}")
     distance = output_distance(manifest)
     if distance is not None and distance.warning:
         err.print(f"[yellow]{escape(pipeline.name)}:[/] {escape(distance.warning)}")
