@@ -80,8 +80,8 @@ def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds, kept: _Kep
 
 def _files(members: list[StrategyEvidence]) -> list[tuple[str, str]]:
     """Every file that evidence of these strategies came from, in the order they were imported."""
-    origins = {(origin.imported_at, origin.name, origin.sha256) for row in members for origin in row.origins}
-    return [(name, sha256) for _, name, sha256 in sorted(origins)]
+    origins = {origin.id: origin for row in members for origin in row.origins}
+    return [(origin.name, origin.sha256) for _, origin in sorted(origins.items())]
 
 
 def _known(row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[str, str], str], kept: _Kept) -> Known:

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from catalog.analysis.disagreement import disagreement
 from catalog.analysis.settings import AnalysisSettings
-from catalog.evidence.strategy_evidence import AccuracyEvidence, EnvironmentEvidence, StrategyEvidence
+from catalog.evidence.strategy_evidence import (
+    AccuracyEvidence,
+    EnvironmentEvidence,
+    StrategyEvidence,
+    common_tier_order,
+    in_canonical_order,
+)
 from catalog.keys import content_key
 from catalog.statistics import (
     Description,
@@ -122,15 +128,16 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
 
     Notes
     -----
-    Deterministic: the draws depend on `settings.seed` alone.
+    Deterministic: the draws depend on `settings.seed` alone, and nothing on the order of `evidence`.
     """
     groups = {(each.subject, each.environment.id) for each in evidence}
+    evidence = in_canonical_order(evidence)
     measured = [each for each in evidence if each.measured]
     if len(groups) != 1 or not measured:
         raise ValueError(f"expected measured strategies of one subject in one environment, got {len(groups)} groups")
     samples = [Samples.from_arrays(each.latency_s, each.round, each.input_index) for each in measured]
     ranking = rank_strategies(samples, settings.question(), rng=settings.seed)
-    families = study_families(_studied(evidence), _tiers(evidence))
+    families = study_families(_studied(evidence), common_tier_order(evidence))
     pooled = {_name(each): each.latency_s for each in measured}
     paper = analyse_families(pooled, families, adjustment=settings.adjustment)
     by_name = dict(zip(pooled, samples, strict=True))
@@ -163,11 +170,6 @@ def evidence_key(evidence: Sequence[StrategyEvidence], settings: AnalysisSetting
 
 def _name(each: StrategyEvidence) -> str:
     return strategy_name(each.operator, each.tiers)
-
-
-def _tiers(evidence: Iterable[StrategyEvidence]) -> list[str]:
-    """In the order in which the placements name them."""
-    return list(dict.fromkeys(tier for each in evidence for tier in each.tiers))
 
 
 def _studied(evidence: Iterable[StrategyEvidence]) -> list[StudiedOperator]:

@@ -23,6 +23,7 @@ from catalog.evidence.strategy_evidence import (
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
+    in_canonical_order,
 )
 from catalog.evidence.tables import (
     ACCURACY_COUNTS,
@@ -36,6 +37,7 @@ from catalog.evidence.tables import (
     Strategy,
 )
 from catalog.evidence.tier_use import tier_use, verdict_counts
+from catalog.statistics.canonical_order import condition_chains, tier_order
 from catalog.statistics.wide_rounds import wide_rounds
 
 _DECLARED_KEYS = (
@@ -72,7 +74,8 @@ def strategy_evidence(
     Returns
     -------
     tuple of StrategyEvidence
-        By environment, in the order they were first declared; also those without evidence yet (`measured` is False).
+        By environment and subject in the order they were first declared, then in canonical order (of
+        `catalog.statistics.canonical_order`); also those without evidence yet (`measured` is False).
 
     Notes
     -----
@@ -85,7 +88,10 @@ def strategy_evidence(
     if not declared:
         return ()
     loaded = _Loaded(session, declared, subject, {} if read is None else read)
-    return tuple(loaded.assemble(row) for row in declared)
+    groups: dict[tuple[int, str], list[StrategyEvidence]] = {}
+    for row in declared:
+        groups.setdefault((row.environment_id, row.subject), []).append(loaded.assemble(row))
+    return tuple(strategy for members in groups.values() for strategy in in_canonical_order(members))
 
 
 def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
@@ -127,6 +133,7 @@ class _Loaded:
         self._conditions = _load_conditions(session, self._series.values())
         self._sent = _load_sent(session, self._series)
         self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared}, read)
+        self._tier_orders = _load_tier_orders(session)
         self._origins = _load_origins(session)
         self._environments = _load_environments(session, self._origins)
         self._accuracy_files = _load_accuracy_files(session)
@@ -172,6 +179,7 @@ class _Loaded:
             files=tuple(ArtifactFile(**each) for each in artifact.files) if artifact else (),
             tier_use=self._tier_use.get(row.latency_key, {}),
             verdicts=self._verdicts.get(row.latency_key, {}),
+            tier_order=self._tier_orders.get(row.environment_id, ()),
             artifact_details=artifact.details if artifact and artifact.details else {},
             origins=tuple(
                 self._origins[file] for file in sorted(series.files | self._accuracy_files.get(row.accuracy_key, set()))
@@ -205,10 +213,22 @@ class _Loaded:
         return min(usable, key=lambda each: (each.placement != row.placement, each.placement), default=None)
 
 
+def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
+    """By environment, of all subjects: what is shown of one of them must not depend on which are asked for."""
+    placements: dict[int, list[Sequence[str]]] = defaultdict(list)
+    chains: dict[int, list[Sequence[str]]] = defaultdict(list)
+    for environment_id, tiers in session.execute(select(_sql(Strategy.environment_id), _sql(Strategy.tiers))):
+        placements[environment_id].append(tuple(tiers))
+    rows = select(_sql(Measurement.environment_id), _sql(Measurement.conditions))
+    for environment_id, conditions in session.execute(rows):
+        chains[environment_id] += condition_chains(conditions)
+    return {key: tier_order(set(found), set(chains[key])) for key, found in placements.items()}
+
+
 def _load_origins(session: Session) -> dict[int, Origin]:
     labels = file_labels(session)
     return {
-        row.id: Origin(labels[row.id], row.sha256, row.format, row.imported_at, row.details)
+        row.id: Origin(labels[row.id], row.sha256, row.format, row.imported_at, row.details, row.id)
         for row in session.execute(select(ImportedFile)).scalars()
     }
 

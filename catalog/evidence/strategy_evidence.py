@@ -1,6 +1,6 @@
 """The evidence as arrays, per declared strategy: what ranking and statistics start from."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from catalog.chance import chance_remark
 from catalog.evidence.records import ArtifactFile
 from catalog.evidence.tier_use import TierUse
 from catalog.output_distance import OutputDistance, output_distance
+from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class AccuracyEvidence:
 class Origin:
     """The file that foreign evidence came from.
 
-    `name` goes with the start of the SHA-256 where another imported file has the same one.
+    `name` goes with the start of the SHA-256 where another imported file has the same one; ids grow with every import.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Origin:
     format: str
     imported_at: str
     details: Mapping[str, Any]
+    id: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ class StrategyEvidence:
         What its passes say they did, what was shown of the files, how far their outputs are from identity's.
     origins : tuple of Origin
         Every file that brought its rounds or its accuracy; empty for what was measured here.
+    tier_order : tuple of str
+        The tiers of its environment from the client on; empty where it was not read from a database.
     """
 
     subject: str
@@ -211,6 +215,7 @@ class StrategyEvidence:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     artifact_details: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
+    tier_order: tuple[str, ...] = ()
 
     @property
     def output_distance(self) -> OutputDistance | None:
@@ -256,6 +261,22 @@ class StrategyEvidence:
         if not self.rounds:
             return None
         return "DOUBTFUL" if any(each.verdict == "DOUBTFUL" for each in self.rounds) else "VALID"
+
+
+def in_canonical_order(evidence: Iterable[StrategyEvidence]) -> list[StrategyEvidence]:
+    """Sort strategies of one environment by operator and placement, whatever order they were declared in."""
+    listed = list(evidence)
+    order = common_tier_order(listed)
+    return sorted(listed, key=lambda row: (operator_rank(row.operator, row.passes), placement_rank(row.tiers, order)))
+
+
+def common_tier_order(evidence: Sequence[StrategyEvidence]) -> tuple[str, ...]:
+    """Return the tiers of an environment from the client on."""
+    return tier_order(
+        [row.tiers for row in evidence],
+        [row.tier_order for row in evidence]
+        + [chain for row in evidence for chain in condition_chains(row.conditions)],
+    )
 
 
 def changes_outputs(passes: Sequence[Mapping[str, Any]], details: Mapping[str, Any]) -> bool:

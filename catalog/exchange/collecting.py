@@ -39,6 +39,7 @@ from catalog.exchange.document import (
     SloEntry,
     StrategyEntry,
     TierRunEntry,
+    ordered_strategies,
 )
 from catalog.exchange.neutral import neutral
 from catalog.exchange.packing import ids_name, pack_bits
@@ -72,7 +73,7 @@ def collect(session: Session, *, subjects: Collection[str] | None = None) -> Doc
     Returns
     -------
     Document
-        Environments and strategies in the order they were first declared, the rest sorted.
+        Environments in the order they were first filled, everything else sorted.
 
     Raises
     ------
@@ -112,9 +113,10 @@ class _Collecting:
         used = {each.environment for each in strategies} | {each.environment for each in measurements}
         used |= {each.environment for each in accuracies}
         environments = [row for row in self._environments.values() if self._subjects is None or row.key in used]
+        environments.sort(key=lambda row: (row.created_at, row.key))
         files = {row.imported_file_id for row in environments} | self._contributing({row.id for row in environments})
-        return Document(
-            files=[_file(row) for row in self._files.values() if row.id in files],
+        document = Document(
+            files=sorted((_file(row) for row in self._files.values() if row.id in files), key=_import_order),
             environments=[self._environment(row) for row in environments],
             artifacts=sorted(
                 (_entry(ArtifactEntry, row) for row in self._of_subjects(Artifact)),
@@ -126,6 +128,7 @@ class _Collecting:
             measurements=measurements,
             accuracies=accuracies,
         )
+        return document.model_copy(update={"strategies": ordered_strategies(document)})
 
     def _contributing(self, environments: Collection[int | None]) -> set[int | None]:
         """Files that brought evidence of environments, be it added to what an earlier one brought."""
@@ -242,6 +245,10 @@ def _columns(kind: type[ColumnsT], rows: Sequence[Any], at: Mapping[int, int]) -
         everywhere = None if len(positions) == len(at) else positions
         found[name] = kind(at=everywhere, **dict(zip(fields, columns, strict=True)))
     return found
+
+
+def _import_order(entry: FileEntry) -> tuple[str, str]:
+    return entry.imported_at, entry.key
 
 
 def _file(row: ImportedFile) -> FileEntry:

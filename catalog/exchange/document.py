@@ -45,10 +45,13 @@ from catalog.evidence.allowed import (
     Text,
     Tiers,
 )
+from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
 
 FORMAT = "tierwise-evidence"
 VERSION = 1
 _MAX_CELLS = 100_000_000
+
+
 class Entry(BaseModel):
     """Root of everything in the document: no unknown fields, no conversions, no NaN."""
 
@@ -349,6 +352,31 @@ class Document(Entry):
 def _check_order(started_at: str, finished_at: str) -> None:
     if datetime.fromisoformat(finished_at) < datetime.fromisoformat(started_at):
         raise ValueError(f"finished at {finished_at}, before it started at {started_at}")
+
+
+def ordered_strategies(document: Document) -> list[StrategyEntry]:
+    """Return the strategies by environment and subject in the order of the document, then in canonical order."""
+    places = {entry.key: position for position, entry in enumerate(document.environments)}
+    subjects: dict[tuple[str, str], int] = {}
+    for position, strategy in enumerate(document.strategies):
+        subjects.setdefault((strategy.environment, strategy.subject), position)
+    placements: dict[str, set[tuple[str, ...]]] = {key: set() for key in places}
+    chains: dict[str, set[tuple[str, ...]]] = {key: set() for key in places}
+    for strategy in document.strategies:
+        placements[strategy.environment].add(tuple(strategy.tiers))
+    for measurement in document.measurements:
+        chains[measurement.environment].update(condition_chains(measurement.conditions))
+    orders = {key: tier_order(placements[key], chains[key]) for key in places}
+    return sorted(
+        document.strategies,
+        key=lambda entry: (
+            places[entry.environment],
+            subjects[entry.environment, entry.subject],
+            operator_rank(entry.operator, entry.passes),
+            placement_rank(entry.tiers, orders[entry.environment]),
+            entry.placement,
+        ),
+    )
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:

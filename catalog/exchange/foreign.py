@@ -6,7 +6,7 @@ are compared with it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.errors import ExchangeError
@@ -30,16 +30,11 @@ _TASKS = {"top1": "classification", "miou": "segmentation", "agreement": "any"}
 
 @dataclass(frozen=True)
 class Foreign:
-    """Rows and what is not in them: the file's hash, where they are from by default, when they are imported.
+    """Rows by strategy and what is not in them: their digest, and when they are imported."""
 
-    `names` has what environments are called here, by what the rows call them, where that is another name.
-    """
-
-    rows: Rows
-    sha256: str
-    environment: str
+    gathered: Mapping[Named, Gathered]
+    digest: str
     at: str
-    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class KnownStrategy:
 def foreign_document(
     foreign: Foreign, known: Mapping[tuple[str, str, str, str], KnownStrategy], *, file: str
 ) -> Document:
-    """Check every row and make a document of them.
+    """Make a document of rows.
 
     Parameters
     ----------
@@ -72,17 +67,29 @@ def foreign_document(
     Raises
     ------
     ExchangeError
-        With the line of each bad row; or when another file brought latencies (accuracies) for the same strategy.
+        When another file brought latencies (accuracies) for the same strategy.
     """
-    gathering = Gathering(foreign.rows, foreign.environment)
-    gathered = {
-        replace(strategy, environment=foreign.names.get(strategy.environment, strategy.environment)): members
-        for strategy, members in gathering.gather().items()
-    }
-    problems = gathering.problems or list(_contradictions(gathered, foreign, known))
+    problems = list(_contradictions(foreign.gathered, foreign, known))
     if problems:
         raise ExchangeError(file, problems)
-    return _Building(foreign, gathered, known).document()
+    return _Building(foreign, foreign.gathered, known).document()
+
+
+def gather_rows(rows: Rows, environment: str, *, file: str) -> Mapping[Named, Gathered]:
+    """Check every row; raises ExchangeError with the line of each bad one."""
+    gathering = Gathering(rows, environment)
+    gathered = gathering.gather()
+    if gathering.problems:
+        raise ExchangeError(file, gathering.problems)
+    return gathered
+
+
+def renamed(gathered: Mapping[Named, Gathered], names: Mapping[str, str]) -> Mapping[Named, Gathered]:
+    """Return the rows with environments called as they are called here."""
+    return {
+        replace(strategy, environment=names.get(strategy.environment, strategy.environment)): members
+        for strategy, members in gathered.items()
+    }
 
 
 def _contradictions(
@@ -116,7 +123,7 @@ def _stored(key: str) -> str:
 
 
 def _key(kind: str, foreign: Foreign, strategy: Named) -> str:
-    return content_key({"kind": f"foreign {kind}", "file": foreign.sha256, **vars(strategy)})
+    return content_key({"kind": f"foreign {kind}", "file": foreign.digest, **vars(strategy)})
 
 
 class _Building:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from catalog.exchange.tables import LINK_COLUMN, Row, Rows
+from catalog.keys import content_key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9][A-Za-z0-9_.]*){0,7}")
@@ -53,7 +54,7 @@ class Gathering:
         self._seen: dict[tuple[object, ...], str] = {}
 
     def gather(self) -> dict[Named, Gathered]:
-        """All rows by strategy, in the order of the file."""
+        """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
         take = self._take_latency if self._rows.kind == "latencies" else self._take_accuracy
         for row in self._rows.rows:
             before = len(self.problems)
@@ -61,7 +62,7 @@ class Gathering:
             take(row, strategy, before)
         if not self.problems:
             self.problems += _metric_problems(self._gathered)
-        return self._gathered
+        return {strategy: _sorted(self._gathered[strategy]) for strategy in sorted(self._gathered)}
 
     def _take_latency(self, row: Row, strategy: Named, before: int) -> None:
         input_id = row.cells["input_id"]
@@ -128,6 +129,29 @@ class Gathering:
         got = row.cells[column]
         shown = repr(got if len(got) <= 40 else f"{got[:37]}…")
         self.problems.append(f"{row.place}: {column} is {shown}; expected {allowed}")
+
+
+def _sorted(members: Gathered) -> Gathered:
+    """By round, repetition and input, links and metrics by name."""
+    return Gathered(
+        {number: sorted(rows, key=lambda row: (row[1], row[0])) for number, rows in sorted(members.rounds.items())},
+        None if members.links is None else dict(sorted(members.links.items())),
+        dict(sorted(members.metrics.items())),
+    )
+
+
+def rows_digest(gathered: Mapping[Named, Gathered]) -> str:
+    """Return the content key of rows: the same for the same rows in any order and spelling of their numbers."""
+    rows = [
+        {
+            "strategy": vars(strategy),
+            "links": members.links,
+            "rounds": {str(number): rows for number, rows in members.rounds.items()},
+            "metrics": members.metrics,
+        }
+        for strategy, members in gathered.items()
+    ]
+    return content_key({"kind": "rows", "rows": rows})
 
 
 def _metric_problems(gathered: Mapping[Named, Gathered]) -> Iterator[str]:

@@ -18,8 +18,15 @@ from catalog.evidence.database import Database
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
-from catalog.exchange.foreign import Foreign, KnownStrategy, environment_key, foreign_document
-from catalog.exchange.gathering import NAME_RULE, is_name
+from catalog.exchange.foreign import (
+    Foreign,
+    KnownStrategy,
+    environment_key,
+    foreign_document,
+    gather_rows,
+    renamed,
+)
+from catalog.exchange.gathering import NAME_RULE, is_name, rows_digest
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.storing import FileRecord, Stored, store_document
 from catalog.exchange.tables import read_rows
@@ -109,16 +116,18 @@ class _Command:
 
     def _import_rows(self, file: Path, raw: bytes, content: bytes) -> Imported:
         rows = read_rows(content, file=str(file))
-        sha256 = hashlib.sha256(content).hexdigest()
-        default = self.environment or self.default
-        claimed = sorted({row.cells.get("environment") or default for row in rows.rows})
-        key = content_key({"kind": "imported file", "sha256": sha256, "environments": claimed})
-        present = self.session.execute(select(ImportedFile).filter_by(key=key)).scalar_one_or_none()
+        gathered = gather_rows(rows, self.environment or self.default, file=str(file))
+        digest = rows_digest(gathered)
+        claimed = sorted({strategy.environment for strategy in gathered})
+        key = content_key({"kind": "imported rows", "digest": digest})
+        # Before, the order of the rows was in the key.
+        former = {"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest(), "environments": claimed}
+        present = self._imported_file(key) or self._imported_file(content_key(former))
         if present is not None:
             self.names.update(present.details.get("named", {name: name for name in claimed}))
             return Imported(file, rows.kind, present.sha256, Stored(known_before=True))
-        apart = self._named_apart(claimed, sha256)
-        foreign = Foreign(rows, sha256, default, self.at, names=dict(self.names))
+        apart = self._named_apart(claimed, digest)
+        foreign = Foreign(renamed(gathered, self.names), digest, self.at)
         try:
             document = foreign_document(foreign, _known_strategies(self.session), file=str(file))
         except ValidationError as error:  # what rows may hold by themselves and evidence may not
@@ -130,10 +139,13 @@ class _Command:
         stored = store_document(self.session, document, record, named_by_user=True)
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
 
+    def _imported_file(self, key: str) -> ImportedFile | None:
+        return self.session.execute(select(ImportedFile).filter_by(key=key)).scalar_one_or_none()
+
     def _record(self, file: Path, key: str, raw: bytes, kind: str, details: Mapping[str, object]) -> FileRecord:
         return FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, self.at, details)
 
-    def _named_apart(self, claimed: Sequence[str], sha256: str) -> tuple[str, ...]:
+    def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:
         """Find a name for every claimed one; says which are not the claimed ones because these are taken."""
         taken = set(self.session.execute(select(_column(Environment, "key"))).scalars())
         said = []
@@ -142,7 +154,7 @@ class _Command:
                 continue
             self.names[name] = name
             if imported_key(environment_key(name)) in taken:
-                others = (f"{name[: 62 - length]}-{sha256[:length]}" for length in range(8, len(sha256)))
+                others = (f"{name[: 62 - length]}-{digest[:length]}" for length in range(8, len(digest)))
                 self.names[name] = next(
                     other
                     for other in others

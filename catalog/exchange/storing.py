@@ -17,7 +17,7 @@ from sqlmodel import Session, SQLModel
 from catalog.evidence.imported_files import HERE, file_labels
 from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy
 from catalog.evidence.writing import record_accuracy, record_measurement
-from catalog.exchange.document import AccuracyEntry, Document, MeasurementEntry, StrategyEntry
+from catalog.exchange.document import AccuracyEntry, Document, MeasurementEntry, StrategyEntry, ordered_strategies
 from catalog.exchange.lineage import (
     Place,
     accuracy_digest,
@@ -167,7 +167,7 @@ class _Storing:
 
     def _store_measurements(self, file_id: int) -> list[MeasurementEntry]:
         stored = []
-        for entry in self._document.measurements:
+        for entry in sorted(self._document.measurements, key=_measurement_order):
             place = self._places[entry.environment]
             if place.contained or (place.digests and measurement_digest(entry, self._document.ids) in place.digests):
                 continue
@@ -179,7 +179,7 @@ class _Storing:
 
     def _store_accuracies(self, file_id: int) -> list[AccuracyEntry]:
         stored = []
-        for entry in self._document.accuracies:
+        for entry in sorted(self._document.accuracies, key=_accuracy_order):
             place = self._places[entry.environment]
             if place.contained or (place.digests and accuracy_digest(entry, self._document.ids) in place.digests):
                 continue
@@ -195,6 +195,7 @@ class _Storing:
     def _store_environments(self, file_id: int) -> int:
         ids = {row.key: row.id for row in self._session.execute(select(Environment)).scalars()}
         new = [entry for entry in self._document.environments if self._places[entry.key].key not in ids]
+        new.sort(key=lambda entry: (entry.created_at, entry.key))
         for entry in new:
             key = self._places[entry.key].key
             values = entry.model_dump(exclude={"imported_from"}) | {"key": key, "imported_file_id": file_id}
@@ -210,7 +211,7 @@ class _Storing:
             place = self._places[strategy.environment]
             suffixes[strategy.artifact_key] |= set() if place.contained else {place.suffix}
         unused = []
-        for entry in self._document.artifacts:
+        for entry in sorted(self._document.artifacts, key=lambda entry: entry.key):
             for suffix in sorted(suffixes.get(entry.key, {""})):
                 key = imported_key(entry.key) + suffix
                 if key not in present:
@@ -225,7 +226,8 @@ class _Storing:
             for row in self._session.execute(select(Strategy)).scalars()
         }
         changed = 0
-        for entry in self._document.strategies:
+        environments = sorted(self._document.environments, key=lambda entry: (entry.created_at, entry.key))
+        for entry in ordered_strategies(self._document.model_copy(update={"environments": environments})):
             place = self._places[entry.environment]
             if place.contained:
                 continue
@@ -273,6 +275,15 @@ class _Storing:
 
 def _is_later(entry: StrategyEntry, row: Strategy) -> bool:
     return datetime.fromisoformat(entry.updated_at) >= datetime.fromisoformat(row.updated_at)
+
+
+def _measurement_order(entry: MeasurementEntry) -> tuple[object, ...]:
+    names = (entry.environment, entry.subject, entry.operator, entry.placement, entry.latency_key)
+    return (*names, entry.round, entry.started_at, entry.status, entry.verdict)
+
+
+def _accuracy_order(entry: AccuracyEntry) -> tuple[object, ...]:
+    return (entry.environment, entry.subject, entry.operator, entry.key, entry.started_at, entry.status)
 
 
 def _accuracy_suffixes(document: Document, places: Mapping[str, Place]) -> Mapping[str, str]:

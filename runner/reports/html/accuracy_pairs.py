@@ -7,7 +7,7 @@ from catalog.analysis import SubjectResult
 from catalog.evidence.store import StrategyEvidence
 from catalog.statistics import AccuracyAnalysis, AccuracyComparison, StudiedOperator, accuracy_pairs, compare_accuracies
 from runner.reports.html.quantile_plots import pvalue
-from runner.reports.html.words import sentence, spoken
+from runner.reports.html.words import listed, sentence, spoken
 
 # Agreement with identity is not accuracy and takes no part.
 METRICS = ("top1", "top5", "miou")
@@ -15,10 +15,14 @@ METRICS = ("top1", "top5", "miou")
 
 @dataclass(frozen=True)
 class StudyAccuracies:
-    """Both ways of counting, pair by pair in the same order."""
+    """Both ways of counting, pair by pair in the same order.
+
+    `missing` names subjects that take no part: some operator has no accuracy of theirs.
+    """
 
     pooled: AccuracyAnalysis
     once: AccuracyAnalysis
+    missing: tuple[str, ...] = ()
 
     def both(self) -> Iterator[tuple[AccuracyComparison, AccuracyComparison]]:
         """Each pair of operators, compared both ways."""
@@ -54,6 +58,7 @@ def study_accuracies(results: Sequence[SubjectResult]) -> StudyAccuracies | None
     return StudyAccuracies(
         compare_accuracies(_columns(values, slots), pairs),
         compare_accuracies(_columns(values, _once(evidence, slots)), pairs),
+        tuple(result.subject for result in results if result.subject not in {slot.subject for slot in slots}),
     )
 
 
@@ -98,6 +103,8 @@ def wilcoxon_sentence(pooled: AccuracyComparison, once: AccuracyComparison, accu
             f"; tiers that share a provider share a measurement, and with each counted once {once.test.count} remain: "
             f"p {pvalue(once.test.pvalue)}, {_significant(once)}"
         )
+    if accuracies.missing:
+        told += f"; without {listed(accuracies.missing)} (not every operator has an accuracy there)"
     return sentence(told)
 
 

@@ -92,8 +92,8 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
 def _origins(report: EnvironmentReport) -> list[Origin]:
     """Every file that the page's evidence came from, in the order they were imported."""
     strategies = [each.evidence for result in report.results for each in result.strategies]
-    origins = {origin.sha256: origin for row in (*strategies, *report.unmeasured) for origin in row.origins}
-    return sorted(origins.values(), key=lambda origin: (origin.imported_at, origin.name))
+    origins = {origin.id: origin for row in (*strategies, *report.unmeasured) for origin in row.origins}
+    return [origins[identity] for identity in sorted(origins)]
 
 
 def _slo(slo: SloEvidence) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from catalog.analysis import FamilyResult, PairResult, SubjectResult
 from catalog.statistics import Family
 from runner.reports.html.codes import Codes, split
+from runner.reports.html.grouping import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag
 
 FOOTNOTE = (
@@ -40,9 +41,8 @@ class _Matrix:
 
 def effect_tables(results: Sequence[SubjectResult], codes: Codes) -> Iterator[Html]:
     """All matrices, family by family, two subjects to a triangle."""
-    families = {each.paper.family.name: each.paper.family for result in results for each in result.families}
     passes = _passes(results)
-    for family in families.values():
+    for family in families_of_all(results):
         found = {
             result.subject: each
             for result in results

@@ -6,21 +6,22 @@ from catalog.analysis import DropResult, FamilyResult, SubjectResult
 from catalog.output_distance import percentage
 from catalog.statistics.verdicts import Verdict
 from runner.reports.html.codes import split
-from runner.reports.html.pair_sentences import Outcome, PairOfSubject
+from runner.reports.html.pair_sentences import MissingSubject, Outcome, PairOfSubject, without
 from runner.reports.html.words import METRIC_NAMES, count, extent, listed, scope, sentence, spoken
 
 
 def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: str) -> str | None:
     """On which of its placements an operator is fastest: those that none of the others is shown to beat."""
     fronts: dict[tuple[str, ...], list[str]] = {}
+    missing: list[MissingSubject] = []
     decided = True
     everyone = []
     for result in results:
         found = next((each for each in result.families if each.paper.family.name == family), None)
-        if found is None:
-            continue
-        members = [name for name in found.paper.members if split(name)[0] == operator]
-        if len(members) > 1:
+        members = [] if found is None else [name for name in found.paper.members if split(name)[0] == operator]
+        if found is None or len(members) < 2:
+            missing.append(MissingSubject(result.subject, "fewer than two placements measured"))
+        else:
             front = _unbeaten(found, members)
             decided &= all(pair.decided.refusal is None for pair in found.pairs)
             everyone.append(result.subject)
@@ -33,7 +34,7 @@ def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: st
     ]
     if not decided:
         return sentence(f"what was measured does not decide where {spoken(operator)} is fastest everywhere")
-    return sentence(f"{spoken(operator)} is fastest {listed(parts)}")
+    return sentence(f"{spoken(operator)} is fastest {listed(parts)}{without(missing)}")
 
 
 def _placed(front: Sequence[str]) -> str:
@@ -53,7 +54,14 @@ def _unbeaten(family: FamilyResult, members: Sequence[str]) -> list[str]:
     return sorted((name for name in members if name not in beaten), key=lambda name: float(medians[name]))
 
 
-def tally_sentence(operator: str, reference: str, where: str, compared: Sequence[PairOfSubject]) -> str | None:
+def tally_sentence(
+    operator: str,
+    reference: str,
+    where: str,
+    compared: Sequence[PairOfSubject],
+    *,
+    missing: Sequence[MissingSubject] = (),
+) -> str | None:
     """How often the operator is faster or slower, over subjects and tiers."""
     if not compared:
         return None
@@ -67,7 +75,7 @@ def tally_sentence(operator: str, reference: str, where: str, compared: Sequence
     }
     said = ", ".join(f"{word} in {count(number)}" for word, number in words.items() if number)
     total = f"{count(len(outcomes))} comparison{'s' if len(outcomes) > 1 else ''}"
-    return sentence(f"{spoken(operator)} against {spoken(reference)} {where}: {said} of {total}")
+    return sentence(f"{spoken(operator)} against {spoken(reference)} {where}: {said} of {total}{without(missing)}")
 
 
 def accuracy_sentences(operator: str, results: Sequence[SubjectResult]) -> Iterator[str]:

@@ -42,12 +42,38 @@ class PairOfSubject:
         return Outcome.EQUIVALENT if decided.verdict is Verdict.EQUIVALENT else Outcome.UNRESOLVED
 
 
-def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubject], *, where: str = "") -> str:
+@dataclass(frozen=True)
+class MissingSubject:
+    """A subject that has no such pair, and why."""
+
+    subject: str
+    why: str
+
+
+def without(missing: Sequence[MissingSubject]) -> str:
+    """`; without b and c (edge not measured)`: who is not in an average, nothing where all are."""
+    subjects: dict[str, list[str]] = {}
+    for entry in missing:
+        subjects.setdefault(entry.why, []).append(entry.subject)
+    named = listed([f"{listed(names)} ({why})" for why, names in subjects.items()])
+    return f"; without {named}" if named else ""
+
+
+def pair_sentence(
+    spoken_of: str,
+    reference: str,
+    members: Sequence[PairOfSubject],
+    *,
+    where: str = "",
+    missing: Sequence[MissingSubject] = (),
+) -> str:
     """`Edge shows 1.83x lower average median latency than mobile across four subjects (...); different in all.`
 
     Speed-ups are of medians, averaged as the study does; whether there is a difference is the deciding analysis's to
-    say; the study's effect sizes follow. `where` is what both have in common, such as `on mobile, `.
+    say; the study's effect sizes follow. `where` is what both have in common, such as `on mobile, `. Subjects that are
+    not in the average are named with the reason.
     """
+    left_out = without(missing)
     everyone = [each.subject for each in members]
     groups = {outcome: [each for each in members if each.outcome is outcome] for outcome in Outcome}
     shown = groups[Outcome.LOWER] + groups[Outcome.HIGHER]
@@ -55,10 +81,12 @@ def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubjec
         refusal = members[0].pair.decided.refusal
         why = f": {refusal.reason}" if refusal else ""
         shows = f"{where}{spoken_of} shows {_factor(members)} than {reference}"
-        return sentence(f"{shows} {scope(everyone, everyone)}; not decided{why}")
+        return sentence(f"{shows} {scope(everyone, everyone)}; not decided{why}{left_out}")
     rest = ", ".join(_not_different(groups, everyone))
     if not shown:
-        return sentence(f"{where}no difference between {spoken_of} and {reference} is shown: {rest}{_effects(members)}")
+        return sentence(
+            f"{where}no difference between {spoken_of} and {reference} is shown: {rest}{left_out}{_effects(members)}"
+        )
     parts: list[str] = []
     for outcome in (Outcome.LOWER, Outcome.HIGHER):
         if groups[outcome]:
@@ -68,7 +96,7 @@ def pair_sentence(spoken_of: str, reference: str, members: Sequence[PairOfSubjec
             parts.append(f"{_factor(groups[outcome])}{than} {whom}")
     different = _different(len(shown), len(members))
     others = f", {rest}" if rest else ""
-    return sentence(f"{where}{spoken_of} shows {' and '.join(parts)}; {different}{others}{_effects(members)}")
+    return sentence(f"{where}{spoken_of} shows {' and '.join(parts)}; {different}{others}{left_out}{_effects(members)}")
 
 
 def _different(shown: int, everyone: int) -> str:

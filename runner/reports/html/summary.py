@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from catalog.analysis import SubjectResult
-from catalog.statistics import Family
+from catalog.analysis import FamilyResult, PairResult, SubjectResult
+from catalog.evidence.strategy_evidence import in_canonical_order
+from catalog.statistics import Family, strategy_name
 from catalog.statistics.families import research_questions
 from runner.reports.html.accuracy_pairs import StudyAccuracies, study_accuracies, wilcoxon_sentence
 from runner.reports.html.codes import split
+from runner.reports.html.grouping import families_of_all
 from runner.reports.html.headlines import (
     accuracy_sentences,
     against_whole,
@@ -17,7 +19,7 @@ from runner.reports.html.headlines import (
     outputs_sentence,
     tally_sentence,
 )
-from runner.reports.html.pair_sentences import PairOfSubject, pair_sentence
+from runner.reports.html.pair_sentences import MissingSubject, PairOfSubject, pair_sentence
 from runner.reports.html.words import spoken
 
 QUESTIONS = {
@@ -49,6 +51,7 @@ class _Pair:
     spoken_of: str
     reference: str
     members: tuple[PairOfSubject, ...]
+    missing: tuple[MissingSubject, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,7 @@ def summarise(results: Sequence[SubjectResult]) -> tuple[QuestionSummary, ...]:
 
 def _passes(results: Sequence[SubjectResult]) -> Mapping[str, Sequence[str]]:
     evidence = [each for result in results for each in (*(s.evidence for s in result.strategies), *result.unmeasured)]
-    return {each.operator: tuple(str(step["name"]) for step in each.passes) for each in evidence}
+    return {each.operator: tuple(str(step["name"]) for step in each.passes) for each in in_canonical_order(evidence)}
 
 
 def _question(steps: Sequence[str]) -> str:
@@ -100,9 +103,8 @@ def _question_of(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> str:
 
 def _pairs(results: Sequence[SubjectResult]) -> Iterator[_Pair]:
     """Every pair of every family once, whichever families hold it."""
-    families = {each.paper.family.name: each.paper.family for result in results for each in result.families}
     seen: set[frozenset[str]] = set()
-    for family in families.values():
+    for family in families_of_all(results):
         for left, right in combinations(family.members, 2):
             if frozenset((left, right)) in seen or _two_singles(family, left, right):
                 continue
@@ -110,11 +112,15 @@ def _pairs(results: Sequence[SubjectResult]) -> Iterator[_Pair]:
             if not members:
                 continue
             seen.add(frozenset((left, right)))
+            missing = tuple(_missing(results, left, right, members))
             if _left_is_spoken_of(left, right, members):
-                yield _Pair(family, left, right, tuple(members))
+                yield _Pair(family, left, right, tuple(members), missing)
             else:
-                turned = (PairOfSubject(m.subject, m.reference_s, m.median_s, m.pair, turned=True) for m in members)
-                yield _Pair(family, right, left, tuple(turned))
+                yield _Pair(family, right, left, tuple(map(_turned, members)), missing)
+
+
+def _turned(member: PairOfSubject) -> PairOfSubject:
+    return PairOfSubject(member.subject, member.reference_s, member.median_s, member.pair, turned=not member.turned)
 
 
 def _two_singles(family: Family, left: str, right: str) -> bool:
@@ -124,14 +130,51 @@ def _two_singles(family: Family, left: str, right: str) -> bool:
 
 
 def _members(results: Sequence[SubjectResult], family: str, left: str, right: str) -> Iterator[PairOfSubject]:
+    """The pair of every subject that compares it, in this family or, where it is in none of that name, in another."""
     for result in results:
-        for found in result.families:
-            if found.paper.family.name != family:
-                continue
-            medians = dict(zip(found.paper.members, found.paper.median.tolist(), strict=True))
-            for pair in found.pairs:
-                if (pair.paper.left, pair.paper.right) == (left, right):
-                    yield PairOfSubject(result.subject, medians[left], medians[right], pair, turned=False)
+        ordered = sorted(result.families, key=lambda found: found.paper.family.name != family)
+        member = next(
+            (
+                _member(result.subject, found, pair, left)
+                for found in ordered
+                for pair in found.pairs
+                if {pair.paper.left, pair.paper.right} == {left, right}
+            ),
+            None,
+        )
+        if member is not None:
+            yield member
+
+
+def _member(subject: str, family: FamilyResult, pair: PairResult, left: str) -> PairOfSubject:
+    medians = dict(zip(family.paper.members, family.paper.median.tolist(), strict=True))
+    own, other = medians[pair.paper.left], medians[pair.paper.right]
+    if pair.paper.left == left:
+        return PairOfSubject(subject, own, other, pair, turned=False)
+    return PairOfSubject(subject, other, own, pair, turned=True)
+
+
+def _missing(
+    results: Sequence[SubjectResult], left: str, right: str, members: Sequence[PairOfSubject]
+) -> Iterator[MissingSubject]:
+    """Subjects without the pair: they are not in its average, and nobody may have to count to notice."""
+    compared = {member.subject for member in members}
+    for result in results:
+        if result.subject not in compared:
+            yield MissingSubject(result.subject, _why_missing(result, (left, right)))
+
+
+def _why_missing(result: SubjectResult, names: Sequence[str]) -> str:
+    measured = {strategy.name for strategy in result.strategies}
+    unmeasured = {strategy_name(row.operator, row.tiers): row for row in result.unmeasured}
+    reasons = []
+    for name in names:
+        if name in unmeasured:
+            row = unmeasured[name]
+            reasons.append(f"{name} {'inapplicable' if row.status == 'inapplicable' else 'not measured'}")
+        elif name not in measured:
+            reasons.append(f"{name} not declared")
+    return " and ".join(reasons) or "not compared there"
 
 
 def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) -> bool:
@@ -155,12 +198,16 @@ def _is_key(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> bool:
 def _sentence(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> str:
     (operator, placement), (other, where) = split(pair.spoken_of), split(pair.reference)
     if operator == other and not passes[operator]:
-        return pair_sentence(placement, where, pair.members)
+        return pair_sentence(placement, where, pair.members, missing=pair.missing)
     if operator == other:
-        return pair_sentence(f"{spoken(operator)} on {placement}", f"on {where}", pair.members)
+        return pair_sentence(f"{spoken(operator)} on {placement}", f"on {where}", pair.members, missing=pair.missing)
     if placement == where:
-        return pair_sentence(spoken(operator), spoken(other), pair.members, where=f"on {placement}, ")
-    return pair_sentence(f"{spoken(operator)} on {placement}", f"{spoken(other)} on {where}", pair.members)
+        return pair_sentence(
+            spoken(operator), spoken(other), pair.members, where=f"on {placement}, ", missing=pair.missing
+        )
+    return pair_sentence(
+        f"{spoken(operator)} on {placement}", f"{spoken(other)} on {where}", pair.members, missing=pair.missing
+    )
 
 
 def _answers(question: str, told: _Told) -> Iterator[str]:
@@ -188,16 +235,18 @@ def _of_partition(operator: str, told: _Told) -> Iterator[str | None]:
 def _of_whole(operator: str, told: _Told) -> Iterator[str | None]:
     yield outputs_sentence(operator, told.results)
     identity = next((name for name, steps in told.passes.items() if not steps), "")
-    yield tally_sentence(operator, identity, "on the same tier", _same_tier(operator, identity, told.pairs))
+    same = _same_tier(operator, identity, told.pairs)
+    compared = [member for pair in same for member in pair.members]
+    missing = {entry: None for pair in same for entry in pair.missing}
+    yield tally_sentence(operator, identity, "on the same tier", compared, missing=list(missing))
     yield fastest_sentence(operator, told.results, f"tiers:{operator}")
     yield from accuracy_sentences(operator, told.results)
 
 
-def _same_tier(operator: str, identity: str, pairs: Sequence[_Pair]) -> list[PairOfSubject]:
+def _same_tier(operator: str, identity: str, pairs: Sequence[_Pair]) -> list[_Pair]:
     return [
-        member
+        pair
         for pair in pairs
         if split(pair.spoken_of)[0] == operator != split(pair.reference)[0] == identity
         and split(pair.spoken_of)[1] == split(pair.reference)[1]
-        for member in pair.members
     ]

@@ -73,7 +73,7 @@ def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     told = json.loads(answer.out)
     assert told["recommendation"]["placement"] == "mobile"
     assert told["environment"]["imported_from"] == "phone.csv"
-    assert "imported from phone.csv, not measured here" in told["warnings"]
+    assert "imported from phone.csv and accuracies.csv, not measured here" in told["warnings"]
     assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
 
 

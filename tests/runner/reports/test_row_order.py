@@ -1,0 +1,141 @@
+"""The order of rows and of lists leaves no trace: every table, report, answer and export is the same, byte for byte."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from catalog.evidence import open_database
+from catalog.exchange import collect, document_bytes, import_files, rows_csv
+from runner.cli import app, run
+from runner.reports.html import gather_report, render_report
+from tests.catalog.exchange.study_rows import HEADER, SUBJECTS, accuracy_rows, latency_rows
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+ACCURACY_HEADER = "subject,operator,placement,metric,value_pct"
+LACKING = ("a-net/partition@mobile-edge", "d-net/quantized@edge", "d-net/identity@cloud")
+# What names the file itself: its bytes do differ.
+SHA256 = re.compile(r"(?<=sha256\": \")[0-9a-f]{64}|(?<=sha256\":\")[0-9a-f]{64}|(?<=SHA-256 )[0-9a-f]{16}")
+COMMANDS = (
+    ("rank",),
+    ("rank", "--json"),
+    *(("rank", "--family", "all", "--subject", subject) for subject in SUBJECTS),
+    ("rank", "--family", "tiers:identity", "--csv"),
+    ("leaderboard",),
+    ("leaderboard", "--json"),
+    *(("recommend", subject, "--json") for subject in SUBJECTS),
+    ("recommend", "a-net"),
+    ("status",),
+    ("sql", "SELECT * FROM pairwise ORDER BY subject, family, left_strategy, right_strategy", "--csv"),
+)
+
+
+def outputs(folder: Path, files: list[Path], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Everything that is shown of the files, by what shows it."""
+    database = folder / "evidence.db"
+    database.unlink(missing_ok=True)
+    with open_database(database, create=True) as opened:
+        import_files(opened, files, now=NOW)
+        with opened.session() as session:
+            document = collect(session)
+            page = render_report(gather_report(session), made_at=NOW)
+    export = document_bytes(document).decode()
+    for file in document.files:  # their keys are made of the SHA-256 of the bytes
+        export = export.replace(file.key, f"key-of-{file.name}")
+    shown = {"page": page, "export": export, "csv": rows_csv(document, "latencies")}
+    shown["accuracy-csv"] = rows_csv(document, "accuracies")
+    for arguments in COMMANDS:
+        capsys.readouterr()
+        assert run(lambda arguments=arguments: app([*arguments, "-d", str(database)])) == 0  # type: ignore[misc]
+        shown[" ".join(arguments)] = capsys.readouterr().out
+    return {name: SHA256.sub("SHA", content) for name, content in shown.items()}
+
+
+def written(folder: Path, latencies: list[str], accuracies: list[str]) -> list[Path]:
+    files = [folder / "phone.csv", folder / "phone-accuracy.csv"]
+    files[0].write_text("\n".join([HEADER, *latencies]) + "\n")
+    files[1].write_text("\n".join([ACCURACY_HEADER, *accuracies]) + "\n")
+    return files
+
+
+def by_name(rows: list[str], _: random.Random) -> list[str]:
+    return sorted(rows)
+
+
+def backwards(rows: list[str], _: random.Random) -> list[str]:
+    return rows[::-1]
+
+
+def shuffled(rows: list[str], rng: random.Random) -> list[str]:
+    return rng.sample(rows, len(rows))
+
+
+@pytest.fixture
+def expected(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+    return outputs(tmp_path, written(tmp_path, latency_rows(lacking=LACKING), accuracy_rows()), capsys)
+
+
+@pytest.mark.parametrize("arrange", [by_name, backwards, shuffled])
+def test_the_order_of_rows_leaves_no_trace(
+    expected: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arrange: Callable[[list[str], random.Random], list[str]],
+) -> None:
+    rng = random.Random(3)
+    files = written(tmp_path, arrange(latency_rows(lacking=LACKING), rng), arrange(accuracy_rows(), rng))
+    found = outputs(tmp_path, files, capsys)
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_the_order_of_lists_in_a_document_leaves_no_trace(
+    expected: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document: dict[str, Any] = json.loads(expected["export"].replace('"SHA"', f'"{"0" * 64}"'))
+    ways = []
+    for seed in (None, 4, 5):
+        rng = random.Random(seed)
+        lists = {
+            name: value if seed is None else rng.sample(value, len(value))
+            for name, value in document.items()
+            if isinstance(value, list)
+        }
+        # Subjects are shown in the order of their declaration.
+        lists["strategies"].sort(key=lambda entry: entry["subject"])
+        file = tmp_path / "document.json"
+        file.write_text(json.dumps(document | lists))
+        ways.append(outputs(tmp_path, [file], capsys))
+    for found in ways[1:]:
+        assert [name for name in found if found[name] != ways[0][name]] == []
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False))
+def test_any_permutation_stores_the_same(tmp_path: Path, rng: random.Random) -> None:
+    stored = []
+    for arrange in (by_name, shuffled):
+        rows = arrange(latency_rows(rounds=1, inputs=2), rng)
+        with open_database(tmp_path / "any.db", create=True) as opened:
+            import_files(opened, written(tmp_path, rows, arrange(accuracy_rows(), rng)), now=NOW)
+            with opened.session() as session:
+                tables = ("environment", "strategy", "measurement", "sample", "accuracy")
+                stored.append([session.execute(text(f"SELECT * FROM {table}")).all() for table in tables])
+        (tmp_path / "any.db").unlink()
+    assert stored[0] == stored[1]
+
+
+def test_a_subject_that_is_not_in_an_average_is_named(expected: dict[str, str]) -> None:
+    page = re.sub(r"\s+", " ", expected["page"])
+    assert "without d-net (quantized@edge not measured)" in page
+    assert "without d-net (identity@cloud not measured)" in page
+    assert "without a-net (partition@mobile-edge not declared)" in page
