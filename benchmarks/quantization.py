@@ -25,10 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog.keys import artifact_key
-from runner.artifacts import ArtifactStore, file_sha256
+from runner.artifacts import ArtifactStore
 from runner.host import this_host, versions
 from runner.operators import make_pass
 from runner.operators.quantizers import neural_compressor
+from runner.sealed import file_sha256
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.registry import BUILTIN, SUBJECTS
 from runner.subjects.scoring import score

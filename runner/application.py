@@ -15,11 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 from catalog.declaration import Catalog, PassSpec
 from catalog.keys import artifact_key
 from catalog.output_distance import DETAIL
-from runner.artifacts import NOT_VERIFIED, Artifact, ArtifactStore, file_sha256
+from runner.artifacts import NOT_VERIFIED, Artifact, ArtifactStore
 from runner.calibration import Calibration
 from runner.errors import OperatorError
 from runner.host import versions
 from runner.operators import Pass, Refusal, known_passes, make_pass
+from runner.sealed import file_sha256
 from runner.staging import new_directory, refuse_existing
 
 MANIFEST = "manifest.json"

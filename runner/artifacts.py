@@ -1,14 +1,13 @@
 """The content-addressed cache of artifacts: what an operator made of a model, with its proof.
 
-`<root>/<artifact key>/manifest.json` names the files; a directory exists only once it is complete, because it is built
-beside its place and renamed into it.
+`<root>/<artifact key>/manifest.json` seals the files (`runner.sealed`); a directory exists only once it is complete,
+because it is built beside its place and renamed into it.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from runner.graph import data_file, has_external_data, read_model, read_structur
 from runner.model_runs import PROOF_INPUTS, TRIAL_INPUTS, NotRunnable, Signature, Trial, run_chain, try_model
 from runner.operators import Context, Pass, Refusal
 from runner.proof import check, check_chain, prove_close, prove_equal
+from runner.sealed import file_sha256, remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.errors import TierError
 
@@ -74,12 +74,6 @@ class Artifact:
         return self.directory / self.files[index].file
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 class ArtifactStore:
     """Builds each artifact once and verifies it before anything may use it."""
 
@@ -87,29 +81,24 @@ class ArtifactStore:
         self._root = root
 
     def find(self, key: str) -> Artifact | None:
-        """The artifact with this key, if it was built; a damaged one is removed and counts as absent."""
+        """Find the artifact with this key; one that is not what was built counts as absent, is removed and said."""
         directory = self._root / key
-        manifest = directory / "manifest.json"
-        try:
-            content = json.loads(manifest.read_text())
-            files = tuple(ArtifactFile(**entry) for entry in content["files"])
-            intact = (
-                content["version"] == _MANIFEST_VERSION
-                and "details" in content
-                and all((directory / file.file).stat().st_size == file.size_bytes for file in files)
-            )
-        except FileNotFoundError:
-            intact = False
-        except (ValueError, KeyError, TypeError):
-            intact = False
-        if not intact:
-            shutil.rmtree(directory, ignore_errors=True)
+        sealed = unseal(directory, key)
+        if sealed is None:
             return None
+        content = sealed.content
+        if content["version"] != _MANIFEST_VERSION:
+            remove(directory)
+            return None
+        files = tuple(
+            ArtifactFile(part, file.file, file.sha256, file.size_bytes)
+            for part, file in zip(content["parts"], sealed.files, strict=True)
+        )
         return Artifact(key, directory, files, content["reason"], content["details"])
 
     def discard(self, key: str) -> None:
         """Forget an artifact whose bytes are not what they should be, so that it is built anew."""
-        shutil.rmtree(self._root / key, ignore_errors=True)
+        remove(self._root / key)
 
     def build(
         self,
@@ -137,13 +126,9 @@ class ArtifactStore:
                 files = _collect(made.parts, target)
             except Refusal as refusal:
                 reason = str(refusal)
-            manifest = {
-                "version": _MANIFEST_VERSION,
-                "reason": reason,
-                "files": [asdict(file) for file in files],
-                "details": details,
-            }
-            (target / "manifest.json").write_text(json.dumps(manifest, indent=2))
+            parts = [file.part for file in files]
+            content = {"version": _MANIFEST_VERSION, "reason": reason, "parts": parts, "details": details}
+            seal(target, key, [file.file for file in files], content)
             settle(target, self._root / key)
         built = self.find(key)
         if built is None:

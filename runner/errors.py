@@ -8,6 +8,7 @@
     ├── HostTooSmallError           the declared tiers do not fit this machine
     ├── LaunchError                 tiers do not come up (tier, log_tail)
     │   ├── EngineUnavailableError  no container engine answers, or it went away
+    │   ├── ChangedFilesError       a tier reads other bytes than were made for it (mount)
     │   └── NameTakenError          another container has the name: another runner does the same at this moment
     └── TierCallError               a command to a tier failed, or the tier died (tier, type, message, log_tail)
 
@@ -77,6 +78,14 @@ class LaunchError(RunnerError):
 
 class EngineUnavailableError(LaunchError):
     """No container engine answers, or it stopped answering."""
+
+
+class ChangedFilesError(LaunchError):
+    """A tier reads other bytes of a mount than were made for it: something changed them on the way or on disk."""
+
+    def __init__(self, message: str, mount: str) -> None:
+        super().__init__(message)
+        self.mount = mount
 
 
 class NameTakenError(LaunchError):

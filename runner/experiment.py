@@ -6,16 +6,19 @@ lies between the last two belongs to the measured samples alone.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runner.artifacts import Artifact
+from runner.errors import ChangedFilesError
 from runner.host_load import Snapshot, processes
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from runner.probing import Moment, ProbedLink, probe_link
 from tierserver.messages import (
     Codec,
+    Digest,
+    DigestResult,
     Evaluate,
     EvaluateResult,
     Load,
@@ -56,13 +59,23 @@ class Setup:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the inputs are sent."""
+    """How the inputs are sent; `sha256` are the digests of their files."""
 
     inputs: Mapping[str, Path]
     inputs_key: str
     input_ids: Sequence[str]
     repetitions: int
     warmup: int
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Items:
+    """The file of validation items, its content key and the SHA-256 of its bytes."""
+
+    path: Path
+    key: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -99,10 +112,13 @@ def measure(
     Raises
     ------
     LaunchError, TierCallError, EngineUnavailableError
-        When a tier does not come up, dies, or the engine goes away; nothing of the round is kept then.
+        When a tier does not come up, dies, reads other bytes than it should (ChangedFilesError), or the engine goes
+        away; nothing of the round is kept then.
     """
     client = setup.tiers[0].name
-    with launcher.launch(setup.tiers, setup.links, _mounts(setup, client, protocol)) as deployment:
+    mounts = _mounts(setup, client, protocol)
+    with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
+        _check_mounts(deployment, mounts)
         parts = _load_parts(deployment, setup)
         loaded = _snapshot(deployment)
         before = _probe_links(deployment, setup, "before")
@@ -170,38 +186,60 @@ def evaluate(
     launcher: Launcher,
     setup: Setup,
     *,
-    items: Path,
-    items_key: str,
+    items: Items,
     on_items: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluateResult:
     """Judge an artifact on every validation item, from inside the tier of its first part."""
     first = setup.placement[0]
-    mounts = {name: _model_mounts(setup, setup.artifact.files) for name in setup.placement}
-    mounts[first].append(Mount("items", {items.name: items}, items_key))
+    mounts = {name: [_model_mount(setup)] for name in setup.placement}
+    name = items.path.name
+    mounts[first].append(Mount("items", {name: items.path}, items.key, {name: items.sha256}))
 
     def progress(event: Mapping[str, Any]) -> None:
         if event.get("event") == "items":
             on_items(int(event["done"]), int(event["total"]))
 
     with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
+        _check_mounts(deployment, mounts)
         _load_parts(deployment, setup)
         tier = deployment.tiers[first]
-        path = f"{tier.path('items')}/{items.name}"
+        path = f"{tier.path('items')}/{name}"
         command = Evaluate(model=setup.subject, items_file=path, k=setup.postprocess.k)
         return EvaluateResult.from_json(tier.call(command.to_json(), on_event=progress, deadline_s=3600.0))
 
 
-def _model_mounts(setup: Setup, files: Sequence[Any]) -> list[Mount]:
-    return [Mount("model", {file.file: setup.artifact.directory / file.file for file in files}, setup.artifact.key)]
+def _model_mount(setup: Setup) -> Mount:
+    files = setup.artifact.files
+    paths = {file.file: setup.artifact.directory / file.file for file in files}
+    return Mount("model", paths, setup.artifact.key, {file.file: file.sha256 for file in files})
 
 
 def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mount]]:
     """Each tier sees the parts it runs; the client's also the inputs."""
     mounts: dict[str, list[Mount]] = {tier.name: [] for tier in setup.tiers}
     for name in dict.fromkeys(setup.placement):
-        mounts[name] += _model_mounts(setup, setup.artifact.files)
-    mounts[client].append(Mount("inputs", protocol.inputs, protocol.inputs_key))
+        mounts[name].append(_model_mount(setup))
+    mounts[client].append(Mount("inputs", protocol.inputs, protocol.inputs_key, protocol.sha256))
     return mounts
+
+
+def _check_mounts(deployment: Deployment, mounts: Mapping[str, Sequence[Mount]]) -> None:
+    """Let every tier hash the files it is going to read; raises ChangedFilesError where one is not what it was."""
+    for name, several in mounts.items():
+        tier = deployment.tiers[name]
+        for mount in several:
+            expected = {f"{tier.path(mount.name)}/{file}": digest for file, digest in mount.sha256.items()}
+            answer = tier.call(Digest(tuple(expected)).to_json(), deadline_s=_LOAD_DEADLINE_S)
+            read = DigestResult.from_json(answer).sha256
+            _refuse_changed(name, mount, [path for path, digest in expected.items() if read.get(path) != digest])
+
+
+def _refuse_changed(tier: str, mount: Mount, paths: Sequence[str]) -> None:
+    if paths:
+        files = ", ".join(Path(path).name for path in paths[:3])
+        raise ChangedFilesError(
+            f"tier {tier!r} reads other bytes than were made for {mount.name} {mount.key[:12]}…: {files}", mount.name
+        )
 
 
 def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
@@ -211,6 +249,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
     cold_start_s: dict[str, float] = {}
     provider_nodes: dict[str, dict[str, int]] = {}
     parts: dict[str, list[PartSpec]] = {tier.name: [] for tier in setup.tiers}
+    mount = _model_mount(setup)
     for index, name in enumerate(setup.placement):
         following = None if index == last else deployment.url(name, setup.placement[index + 1])
         parts[name].append(
@@ -229,6 +268,12 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
         command = Load(parts=tuple(parts[name]), routes=deployment.routes(name))
         result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
         if parts[name]:
+            _refuse_changed(name, mount, [part.path for part in parts[name] if not _is_loaded(part, mount, result)])
             cold_start_s[name] = sum(result.cold_start_s.values())
             provider_nodes[name] = dict(sum(map(Counter, result.provider_nodes.values()), Counter()))
     return _Loaded(cold_start_s, provider_nodes)
+
+
+def _is_loaded(part: PartSpec, mount: Mount, result: LoadResult) -> bool:
+    """Whether the file that a tier loaded is the artifact's."""
+    return result.model_sha256.get(part.name) == mount.sha256[Path(part.path).name]

@@ -19,7 +19,7 @@ from catalog.evidence import Database, store
 from catalog.output_distance import output_distance
 from runner import records
 from runner.artifacts import NOT_VERIFIED, Artifact
-from runner.errors import EngineUnavailableError, LaunchError, OperatorError, TierCallError
+from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, OperatorError, TierCallError
 from runner.experiment import evaluate, measure
 from runner.launchers import Launcher
 from runner.operators import Pass
@@ -107,7 +107,10 @@ def _wanted(keyed: Keyed) -> Iterator[_Wanted]:
 
 @dataclass(frozen=True)
 class Filler:
-    """Executes a plan and stores each result as soon as it is there: `build`, then `measure` what is planned anew."""
+    """Executes a plan and stores each result as soon as it is there: `build`, then `measure` what is planned anew.
+
+    `unbuilt` are the keys of the artifacts whose building failed: nothing is tried twice.
+    """
 
     setups: Setups
     database: Database
@@ -115,6 +118,7 @@ class Filler:
     environment_id: int
     watcher: Watcher
     outcome: Outcome = field(default_factory=Outcome)
+    unbuilt: set[str] = field(default_factory=set)
 
     def build(self, plan: Plan, stop: StopRequest) -> None:
         """Build what the missing evidence needs, each artifact once, and store what was found.
@@ -143,7 +147,7 @@ class Filler:
         for accuracy in plan.accuracies:
             if stop.requested:
                 break
-            if self._usable(accuracy.keyed.judged.artifact_key):
+            if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
                 with self._reporting(accuracy.keyed):
                     self._judge(accuracy)
         for number, seed, task in _rounds(plan, self.setups.session.catalog.experiment.seed):
@@ -151,7 +155,7 @@ class Filler:
                 break
             if task.round > self.setups.session.catalog.experiment.rounds and late():
                 continue
-            if self._usable(task.keyed.artifact_key):
+            if self._usable(task.keyed, task.keyed.artifact_key):
                 with self._reporting(task.keyed):
                     self._measure(task, number, seed)
         self.outcome.stopped = stop.requested
@@ -165,8 +169,14 @@ class Filler:
         except OperatorError as error:
             self._fail(f"{keyed.strategy.name}: {error}")
 
-    def _usable(self, key: str) -> bool:
+    def _usable(self, keyed: Keyed, key: str) -> bool:
+        """Whether a strategy's artifact is there; one that was changed since it was built is built again."""
         artifact = self.setups.artifacts.find(key)
+        if artifact is None and key not in self.unbuilt:
+            wanted = next(wanted for wanted in _wanted(keyed) if wanted.key == key)
+            artifact = self._build(wanted)
+            if artifact is not None:
+                self._store_artifact(wanted, artifact, artifact.reason)
         return artifact is not None and not artifact.inapplicable
 
     def _build(self, wanted: _Wanted) -> Artifact | None:
@@ -186,6 +196,7 @@ class Filler:
                 wanted.key, model=subject.model, passes=wanted.passes, calibration=calibration
             )
         except OperatorError as error:
+            self.unbuilt.add(wanted.key)
             self._store_artifact(wanted, None, str(error))
             self._fail(f"{wanted.subject}/{wanted.operator}: {error}")
             return None
@@ -199,23 +210,27 @@ class Filler:
             store.upsert_artifact(writing, record)
             writing.commit()
 
-    def _judge(self, task: MissingAccuracy) -> None:
-        """Measure one accuracy and store it, or why it could not be measured."""
+    def _judge(self, task: MissingAccuracy, *, again: bool = False) -> None:
+        """Measure one accuracy and store it, or why it could not be measured; `again` after files were changed."""
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started, clock = utc_now(), time.monotonic()
         metric = self.setups.session.subjects[strategy.subject].metric
         setup = self.setups.accuracy(task.keyed)
-        items, key = self.setups.items(task.keyed)
+        items = self.setups.items(task.keyed)
         try:
             result = evaluate(
                 self.launcher,
                 setup,
                 items=items,
-                items_key=key,
                 on_items=lambda done, total: self.watcher.advance(done / total),
             )
         except (LaunchError, TierCallError) as error:
+            if isinstance(error, ChangedFilesError) and not again:
+                self.watcher.end(f"{error}; they are made again")
+                if self._usable(task.keyed, task.keyed.judged.artifact_key):
+                    self._judge(task, again=True)
+                return
             took_s = time.monotonic() - clock
             failed = records.failed_accuracy(
                 task.keyed, self.environment_id, setup, error, started, took_s=took_s, metric=metric
@@ -233,14 +248,14 @@ class Filler:
             started,
             took_s=took_s,
             metric=metric,
-            class_counts=class_counts(items),
+            class_counts=class_counts(items.path),
         )
         self._store_accuracy(record)
         self.outcome.accuracies += 1
         self.watcher.end(_judged(record))
 
-    def _measure(self, task: MissingRound, position: int, seed: int) -> None:
-        """Measure one strategy in one round and store it as one transaction."""
+    def _measure(self, task: MissingRound, position: int, seed: int, *, again: bool = False) -> None:
+        """Measure one strategy in one round and store it as one transaction; `again` after files were changed."""
         strategy, keyed = task.keyed.strategy, task.keyed
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
@@ -258,6 +273,11 @@ class Filler:
         try:
             measured = measure(self.launcher, setup, protocol, on_sample=tick)
         except (LaunchError, TierCallError) as error:
+            if isinstance(error, ChangedFilesError) and not again:
+                self.watcher.end(f"{error}; they are made again")
+                if self._usable(keyed, keyed.artifact_key):
+                    self._measure(task, position, seed, again=True)
+                return
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
             self._fail(f"{label}: {error}")
             _stop_without_engine(error)

@@ -13,11 +13,11 @@ from catalog.declaration import Catalog, Strategy
 from catalog.evidence import Database, store
 from catalog.evidence.measured import latencies
 from catalog.keys import accuracy_key, artifact_key, latency_key
-from runner.artifacts import file_sha256
 from runner.experiment import PROTOCOL_VERSION
 from runner.host import Host, versions
 from runner.looks import assess, planned_looks, samples_of
 from runner.operators import Partition, Pass, make_pass
+from runner.sealed import file_sha256
 from runner.subjects import Subject, resolve_declared
 from runner.tiers import Scale, resolve_provider, route_links, route_tiers
 

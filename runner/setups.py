@@ -1,16 +1,18 @@
 """From a keyed strategy to everything its measurement needs, resolved: artifact, tiers, links, inputs, items."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from catalog.keys import content_key
 from runner.artifacts import Artifact, ArtifactStore
 from runner.errors import OperatorError, RunnerError
-from runner.experiment import Protocol, Setup
+from runner.experiment import Items, Protocol, Setup
 from runner.launchers import LinkLimits
 from runner.plan import Keyed, Session
+from runner.sealed import seal, unseal
 from runner.subjects import Subject
 from runner.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
 from runner.workdir import scratch, settle
@@ -18,6 +20,14 @@ from tierserver.messages import Postprocess, Preprocess
 
 # Parts that are judged together need a way between them, and its speed is none of an accuracy's business.
 _UNHURRIED_BIT_PER_S = 10_000_000_000
+
+
+@dataclass(frozen=True)
+class _KeptFile:
+    """A cached file and the SHA-256 that it was made with."""
+
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -64,25 +74,43 @@ class Setups:
         """The inputs as files, written once per selection."""
         subject, experiment = self._subject(keyed), self.session.catalog.experiment
         key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
-        directory = self.workdir / "inputs" / key
-        if not directory.exists():
-            with scratch(directory.parent) as staging:
-                (staging / key).mkdir()
-                subject.dataset.write_inputs(staging / key, keyed.input_ids)
-                settle(staging / key, directory)
-        files = {name: directory / name for name in keyed.input_ids}
-        return Protocol(files, key, keyed.input_ids, experiment.repetitions, experiment.warmup)
+        inputs = self._kept("inputs", key, keyed.input_ids, partial(subject.dataset.write_inputs, ids=keyed.input_ids))
+        return Protocol(
+            {name: file.path for name, file in inputs.items()},
+            key,
+            keyed.input_ids,
+            experiment.repetitions,
+            experiment.warmup,
+            {name: file.sha256 for name, file in inputs.items()},
+        )
 
-    def items(self, keyed: Keyed) -> tuple[Path, str]:
-        """The validation items as one file, written once, and the key of their content."""
+    def items(self, keyed: Keyed) -> Items:
+        """The validation items as one file, written once."""
         dataset = self._subject(keyed).dataset
         key = dataset.fingerprint()
-        path = self.workdir / "items" / key / "items.npz"
-        if not path.exists():
-            with scratch(path.parent.parent) as staging:
-                dataset.write_items(staging / path.name)
-                settle(staging / path.name, path)
-        return path, key
+        (file,) = self._kept(
+            "items", key, ["items.npz"], lambda place: dataset.write_items(place / "items.npz")
+        ).values()
+        return Items(file.path, key, file.sha256)
+
+    def _kept(
+        self, kind: str, key: str, names: Sequence[str], write: Callable[[Path], object]
+    ) -> Mapping[str, "_KeptFile"]:
+        """Files of this content: those that were written before where they are still the same, else written now."""
+        directory = self.workdir / kind / key
+        sealed = unseal(directory, key)
+        if sealed is None:
+            with scratch(directory.parent) as staging:
+                (staging / key).mkdir()
+                write(staging / key)
+                seal(staging / key, key, names, {})
+                settle(staging / key, directory)
+            sealed = unseal(directory, key)
+        if sealed is None:
+            raise RunnerError(
+                f"{kind} {key[:12]}… were removed from {directory.parent} while they were made; try again"
+            )
+        return {file.file: _KeptFile(directory / file.file, file.sha256) for file in sealed.files}
 
     def _widest(self, tier: str) -> str:
         """Of the tiers with the same provider, the one with the most CPUs: accuracy is the same, and sooner there."""

@@ -19,6 +19,7 @@ from tierserver.errors import CommandError, TierError
 from tierserver.machine import read_stats
 from tierserver.messages import (
     Command,
+    Digest,
     ErrorInfo,
     Evaluate,
     ItemsEvent,
@@ -35,7 +36,7 @@ from tierserver.messages import (
 )
 from tierserver.probe import probe_link
 from tierserver.scoring import evaluate
-from tierserver.tier import Tier
+from tierserver.tier import Tier, digest
 
 logger = logging.getLogger(__name__)
 _Emit = Callable[[Message], None]
@@ -115,6 +116,8 @@ class Control:
         match command:
             case Load():
                 return self._tier.load(command)
+            case Digest():
+                return digest(command)
             case Unload():
                 self._tier.unload()
                 return UnloadResult()

@@ -126,6 +126,14 @@ class Load(Command):
 
 
 @dataclass(frozen=True)
+class Digest(Command):
+    """Hash these files as the tier reads them; its result is a `DigestResult`."""
+
+    cmd: ClassVar[str] = "digest"
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Unload(Command):
     cmd: ClassVar[str] = "unload"
 
@@ -179,7 +187,9 @@ class Stats(Command):
     cmd: ClassVar[str] = "stats"
 
 
-COMMANDS: Mapping[str, type[Command]] = {each.cmd: each for each in (Load, Unload, Probe, Measure, Evaluate, Stats)}
+COMMANDS: Mapping[str, type[Command]] = {
+    command.cmd: command for command in (Load, Digest, Unload, Probe, Measure, Evaluate, Stats)
+}
 
 
 def parse_command(raw: Mapping[str, Any]) -> Command:
@@ -280,6 +290,13 @@ class LoadResult(Message):
     cold_start_s: Mapping[str, float]
     model_sha256: Mapping[str, str]
     provider_nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DigestResult(Message):
+    """SHA-256 by path, without the files that cannot be read."""
+
+    sha256: Mapping[str, str]
 
 
 @dataclass(frozen=True)

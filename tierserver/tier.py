@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tierserver.engine import file_sha256
-from tierserver.errors import CommandError, NotFound
-from tierserver.messages import Load, LoadResult
+from tierserver.errors import CommandError, EngineError, NotFound
+from tierserver.messages import Digest, DigestResult, Load, LoadResult
 from tierserver.pipeline import Part
 
 GRAPH_SUFFIX = ".graph"
@@ -28,6 +29,15 @@ class Target:
 
     part: Part
     bare: bool
+
+
+def digest(command: Digest) -> DigestResult:
+    """Hash the files that can be read."""
+    digests: dict[str, str] = {}
+    for path in command.paths:
+        with suppress(EngineError):
+            digests[path] = file_sha256(Path(path))
+    return DigestResult(digests)
 
 
 class Tier:

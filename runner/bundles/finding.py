@@ -12,10 +12,11 @@ from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.tables import Measurement
 from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
-from runner.artifacts import Artifact, ArtifactStore, file_sha256
+from runner.artifacts import Artifact, ArtifactStore
 from runner.errors import BundleError
 from runner.operators import Pass, make_pass
 from runner.plan import artifact_key_of
+from runner.sealed import file_sha256
 from runner.subjects import Subject
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess

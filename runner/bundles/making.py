@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from recommender.schemas import RecommendationOut, RecommendRequest, RecommendResponse
-from runner.artifacts import Artifact, file_sha256
+from runner.artifacts import Artifact
 from runner.bundles import run
 from runner.bundles.checking import check_runs
 from runner.bundles.finding import Measured, settings_are_those_measured
@@ -18,6 +18,7 @@ from runner.bundles.readme import readme
 from runner.errors import BundleError
 from runner.graph import data_file
 from runner.host import versions
+from runner.sealed import file_sha256
 from runner.staging import new_directory
 from runner.subjects import Subject
 from runner.tiers import onnxruntime_provider

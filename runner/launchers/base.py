@@ -43,11 +43,15 @@ class LinkLimits:
 
 @dataclass(frozen=True)
 class Mount:
-    """Read-only files for a tier, visible there under `Tier.path(name)`; `key` stands for their content."""
+    """Read-only files for a tier, visible there under `Tier.path(name)`; `key` stands for their content.
+
+    `sha256` are the digests that the files must have when the tier reads them.
+    """
 
     name: str
     files: Mapping[str, Path]
     key: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def readable(mount: Mount, inside: str) -> Path:

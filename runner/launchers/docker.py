@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from runner.errors import EngineUnavailableError, LaunchError, TierCallError
+from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
 from runner.host import Host
 from runner.image import ImageBuilder, TierImage
 from runner.launchers.base import (
@@ -30,7 +30,7 @@ from runner.launchers.engine_host import read_host
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
 from runner.launchers.shaping import ShapedDevice, Shaping, netem_refusal, shape, shaping_of
-from runner.launchers.volumes import OWNER_LABEL, ROOT, ensure_volume, remove_volumes, volume_name
+from runner.launchers.volumes import OWNER_LABEL, ROOT, discard_volume, ensure_volume, remove_volumes, volume_name
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,7 @@ class DockerLauncher:
         check_links(tiers, links)
         self._check_engine(tiers)
         run = _Run(self._engine, self.image().tag, links)
+        changed: list[Mount] = []
         try:
             run.make_volumes(mounts)
             run.make_networks()
@@ -166,8 +167,13 @@ class DockerLauncher:
             yield DockerDeployment(started, tuple(links), base_urls, describe_shaping=run.describe_shaping)
         except TierCallError as error:
             raise _explained(error, run.full_tiers()) from error
+        except ChangedFilesError as error:
+            changed += [mount for several in mounts.values() for mount in several if mount.name == error.mount]
+            raise
         finally:
             run.remove()
+            for mount in changed:
+                discard_volume(self._engine, mount)
 
     def clean(self, *, volumes: bool = False) -> int:
         """Remove by label what dead runners left; with `volumes`, cached models and inputs too."""

@@ -25,8 +25,8 @@ _POLL_S = 0.2
 
 
 def volume_name(mount: Mount) -> str:
-    """The same for the same files."""
-    text = "\n".join([mount.key, *sorted(mount.files)])
+    """The same for the same files with the same bytes."""
+    text = "\n".join([mount.key, *sorted(mount.files), *(mount.sha256[file] for file in sorted(mount.sha256))])
     return f"tierwise-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
@@ -98,6 +98,13 @@ def _add(tar: tarfile.TarFile, inside: str, path: Path) -> None:
     entry.type, entry.size, entry.mode = tarfile.REGTYPE, path.stat().st_size, 0o444
     with path.open("rb") as content:
         tar.addfile(entry, content)
+
+
+def discard_volume(engine: Engine, mount: Mount) -> None:
+    """Remove a volume that holds other bytes than it should, so that the next launch fills it again."""
+    with suppress(LaunchError):  # in use by another runner's tier
+        engine.remove_volume(volume_name(mount))
+        engine.remove_volume(volume_name(mount) + COMPLETE)
 
 
 def remove_volumes(engine: Engine, *, all_of_them: bool, key: str | None = None) -> int:

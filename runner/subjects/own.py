@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.declaration import PreprocessSpec, SubjectSpec
-from runner.artifacts import file_sha256
 from runner.errors import SubjectError
+from runner.sealed import file_sha256
 from runner.subjects.agreement import AgreeingTensors, Predicted, Predictor
 from runner.subjects.checking import Checked
 from runner.subjects.dataset import Dataset, Metric, Subject, Task

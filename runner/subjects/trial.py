@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.artifacts import file_sha256
 from runner.errors import SubjectError
+from runner.sealed import file_sha256
 from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
 

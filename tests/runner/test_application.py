@@ -9,10 +9,11 @@ import pytest
 
 from catalog.declaration import parse_catalog
 from runner.application import apply_operator, parse_pipeline
-from runner.artifacts import ArtifactStore, file_sha256
+from runner.artifacts import ArtifactStore
 from runner.calibration import Calibration
 from runner.errors import OperatorError
 from runner.operators import Refusal
+from runner.sealed import file_sha256
 from runner.subjects.registry import BUILTIN
 
 _MODEL = BUILTIN / "fashion-resnet.onnx"

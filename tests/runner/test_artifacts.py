@@ -9,9 +9,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from catalog.output_distance import output_distance
-from runner.artifacts import Artifact, ArtifactStore, file_sha256
+from runner.artifacts import Artifact, ArtifactStore
 from runner.errors import OperatorError
 from runner.operators import Applied, Context, Pass, Refusal, make_pass
+from runner.sealed import file_sha256
 
 
 def small_model(path: Path, *, channels: int = 8) -> Path:

@@ -39,4 +39,4 @@ def test_a_wrong_command_says_what_is_wrong(raw, says):
 
 
 def test_every_command_is_known_by_its_name():
-    assert set(COMMANDS) == {"load", "unload", "probe", "measure", "evaluate", "stats"}
+    assert set(COMMANDS) == {"load", "digest", "unload", "probe", "measure", "evaluate", "stats"}

@@ -22,6 +22,8 @@ from tierserver.engine import Session
 
 SIZE = 20
 RANDOM = np.random.default_rng(5)
+# Shapes and indices, which no checker and no runtime reads from another file.
+INLINE = {"places", "size"}
 # The first takes the one branch of an If, the second the other.
 INPUTS = [np.linspace(low, low + 1, SIZE, dtype=np.float32)[None] for low in (0.0, -1.0)]
 
@@ -106,6 +108,13 @@ def in_attribute() -> onnx.ModelProto:
     return model_of([constant, helper.make_node("MatMul", ["x", "c"], ["z"])])
 
 
+def in_vector_attribute() -> onnx.ModelProto:
+    constant = helper.make_node("Constant", [], ["flat"], value=numpy_helper.from_array(array(SIZE * SIZE), "flat"))
+    shape = helper.make_node("Constant", [], ["size"], value=numpy_helper.from_array(np.array([SIZE, SIZE]), "size"))
+    reshape = helper.make_node("Reshape", ["flat", "size"], ["c"])
+    return model_of([constant, shape, reshape, helper.make_node("MatMul", ["x", "c"], ["z"])])
+
+
 def in_attribute_of_a_body() -> onnx.ModelProto:
     branch = body("a", "x", array(SIZE, SIZE))
     constant = helper.make_node("Constant", [], ["a.weight"], value=branch.initializer[0])
@@ -131,17 +140,25 @@ def in_function() -> onnx.ModelProto:
 
 
 KINDS: list[Callable[[], onnx.ModelProto]] = [
-    in_if, in_nested_if, in_loop, in_scan, in_attribute, in_attribute_of_a_body, in_sparse_attribute, in_function,
-]  # fmt: skip
+    in_if,
+    in_nested_if,
+    in_loop,
+    in_scan,
+    in_attribute,
+    in_vector_attribute,
+    in_attribute_of_a_body,
+    in_sparse_attribute,
+    in_function,
+]
 
 
 def stored_outside(
     model: onnx.ModelProto,
     path: Path,
     *,
-    chosen: Callable[[onnx.TensorProto], bool] = lambda tensor: tensor.name != "places",
+    chosen: Callable[[onnx.TensorProto], bool] = lambda tensor: tensor.name not in INLINE,
 ) -> Path:
-    """Write the model with the chosen tensors in a file of their own; a checker reads no indices from there."""
+    """Write the model with the chosen tensors in a file of their own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -1,0 +1,141 @@
+"""Directories of cached files that are believed only while they are what they were made to be.
+
+`manifest.json` holds the key, the SHA-256 of every file and a hash of itself, so a file that changed, a manifest that
+was edited and a directory that was moved to another key are noticed. What is not believed is removed and said.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import shutil
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_SEAL = 1
+# A file that changed so shortly ago may change again without a new time stamp.
+_SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class SealedFile:
+    """A file of a sealed directory."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What a directory was sealed with; its files are what they were then."""
+
+    files: tuple[SealedFile, ...]
+    content: Mapping[str, Any]
+
+
+class _NotBelieved(ValueError):
+    """A directory is not what its key promises; says why."""
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _current_sha256(path: Path) -> str:
+    """Return a file's SHA-256, hashed once as long as the file does not change."""
+    status = path.stat()
+    if time.time_ns() - max(status.st_ctime_ns, status.st_mtime_ns) < _SETTLED_NS:
+        return file_sha256(path)
+    # The time of the last change cannot be set back, as that of the last modification can.
+    return _remembered(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _remembered(path: Path, *identity: int) -> str:
+    return file_sha256(path)
+
+
+def seal(directory: Path, key: str, files: Sequence[str], content: Mapping[str, Any]) -> None:
+    """Write the manifest of a directory whose files are complete."""
+    sealed = [SealedFile(file, file_sha256(directory / file), (directory / file).stat().st_size) for file in files]
+    manifest = {"seal": _SEAL, "key": key, "files": [asdict(file) for file in sealed], "content": content}
+    text = json.dumps({**manifest, "sha256": _digest(manifest)}, indent=2)
+    (directory / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def unseal(directory: Path, key: str) -> Sealed | None:
+    """Return what a directory holds for a key; None where nothing is there, or it was not believed and is removed."""
+    try:
+        manifest = _manifest(directory, key)
+        if manifest is None:
+            return None
+        if manifest.get("seal") != _SEAL:
+            logger.info("cached files in %s are of another version; they are made again", directory)
+            remove(directory)
+            return None
+        return _checked(directory, key, manifest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, OSError | _NotBelieved) else "its manifest cannot be read"
+        logger.warning("cached files in %s are not used: %s; they are removed and made again", directory, reason)
+        remove(directory)
+        return None
+
+
+def remove(directory: Path) -> None:
+    """Remove a cached directory, or whatever stands in its place."""
+    if directory.is_symlink() or directory.is_file():
+        directory.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _manifest(directory: Path, key: str) -> Mapping[str, Any] | None:
+    if directory.is_symlink():
+        raise _NotBelieved("it is a link to another place")
+    if not directory.exists():
+        return None
+    if not _is_plain(directory / MANIFEST):
+        raise _NotBelieved(f"it has no {MANIFEST}")
+    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict):
+        raise _NotBelieved("its manifest is no mapping")
+    return manifest
+
+
+def _checked(directory: Path, key: str, manifest: Mapping[str, Any]) -> Sealed:
+    if manifest["key"] != key:
+        raise _NotBelieved(f"it was made for the key {str(manifest['key'])[:12]}…")
+    if manifest["sha256"] != _digest({name: value for name, value in manifest.items() if name != "sha256"}):
+        raise _NotBelieved("its manifest was changed")
+    files = tuple(SealedFile(**entry) for entry in manifest["files"])
+    for file in files:
+        if file.file in ("", ".", "..") or Path(file.file).name != file.file:
+            raise _NotBelieved(f"its manifest names a file elsewhere: {file.file!r}")
+        path = directory / file.file
+        if not _is_plain(path):
+            raise _NotBelieved(f"{file.file} is not there as a file")
+        if path.stat().st_size != file.size_bytes or _current_sha256(path) != file.sha256:
+            raise _NotBelieved(f"{file.file} was changed since it was made")
+    return Sealed(files, manifest["content"])
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a path is a regular file itself, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
