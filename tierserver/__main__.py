@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+# The process hides before it imports what takes long: its standard input is to carry a token.
+from tierserver.memory import MEMORY, hide_process
+
+if __name__ == "__main__":
+    hide_process()
+
 import argparse
 import logging
 import os
@@ -20,6 +26,7 @@ from tierserver.tier import Tier
 
 def main() -> None:
     options = _parse()
+    MEMORY.limit(options.memory_bytes)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # stdout belongs to the control channel: whatever else prints, prints to stderr.
     sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -46,9 +53,10 @@ def _ready(control: Control, name: str, listener: socket.socket) -> None:
 
 
 def _limits(options: argparse.Namespace) -> Limits:
+    body_bytes = options.max_body_bytes or body_limit(options.memory_bytes)
     return Limits(
-        max_body_bytes=options.max_body_bytes,
-        max_held_bytes=options.max_held_bytes or 2 * options.max_body_bytes,
+        max_body_bytes=body_bytes,
+        max_held_bytes=options.max_held_bytes or 2 * body_bytes,
         max_connections=options.max_connections,
         head_timeout_s=min(Limits.head_timeout_s, options.timeout_s),
         read_timeout_s=options.timeout_s,
@@ -62,8 +70,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (a container wants 0.0.0.0)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, told in the ready line")
     parser.add_argument("--token", action="store_true", help="the first line on stdin is a token for every command")
-    body_bytes = body_limit(memory_limit_bytes())
-    parser.add_argument("--max-body-bytes", type=int, default=body_bytes, help="of one request; default %(default)s")
+    memory_bytes = memory_limit_bytes()
+    parser.add_argument("--memory-bytes", type=int, default=memory_bytes, help="of the tier; default %(default)s")
+    parser.add_argument("--max-body-bytes", type=int, help="of one request; default an eighth of the memory")
     parser.add_argument("--max-held-bytes", type=int, help="of all requests under way; default two bodies")
     parser.add_argument("--max-connections", type=int, default=Limits.max_connections, help="default %(default)s")
     parser.add_argument(

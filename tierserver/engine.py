@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserver.errors import EngineError, RequestError
+from tierserver.errors import EngineError, RequestError, TooLarge
 
 # Since 1.29 the Linux builds report each session to a server of their maker and keep an identifier on disk. Both
 # disturb a measurement and neither is ours to allow; the switch is read when the library is loaded.
@@ -37,6 +37,7 @@ _NUMPY_TYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
 }
+_LARGE_BYTES = 16 * 2**20
 _ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
@@ -91,6 +92,9 @@ class Session:
             raise EngineError(f"{path.name}: asked for {providers[0]}, the runtime fell back to {self.providers[0]}")
         self.inputs = tuple(_info(each, path) for each in self._session.get_inputs())
         self.outputs = tuple(_info(each, path) for each in self._session.get_outputs())
+        # Only then does what a run takes depend on more than the model.
+        self.has_free_sizes = any(-1 in each.shape for each in (*self.inputs, *self.outputs))
+        self._has_grown = False
         self._output_names = [each.name for each in self.outputs]
         self.provider_nodes = _provider_nodes(self._session)
 
@@ -103,11 +107,23 @@ class Session:
         if len(feeds) != len(self.inputs):
             known = [each.name for each in self.inputs]
             raise RequestError(f"unknown inputs {sorted(set(feeds) - set(known))}; the model takes {known}")
+        # The runtime keeps what a run took for the next one, until a run is told to give it back.
+        options = _giving_back() if self._has_grown else None
+        self._has_grown = self.has_free_sizes
         try:
-            results = self._session.run(self._output_names, dict(feeds))
+            results = self._session.run(self._output_names, dict(feeds), options)
+        except MemoryError as error:
+            raise TooLarge("the model's outputs on this input take more memory than this tier has left") from error
         except _ORT_ERRORS as error:
             raise RequestError(f"the model cannot run on this input: {_brief(error)}") from error
+        self._has_grown = self.has_free_sizes and sum(result.nbytes for result in results) > _LARGE_BYTES
         return dict(zip(self._output_names, results, strict=True))
+
+
+def _giving_back() -> Any:
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def available_providers() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tierserver.errors import RequestError, TooLarge
+from tierserver.image_memory import check_before_load, check_before_open, check_before_resize, check_before_transpose
 from tierserver.messages import Preprocess
 
 MAX_PIXELS = 64_000_000
@@ -63,14 +64,20 @@ def check(spec: Preprocess) -> None:
 def decode(encoded: bytes | memoryview, color: str) -> Image.Image:
     """The first picture in an image file, upright, with one channel (gray) or three; refuses what is too large."""
     try:
+        check_before_open(encoded)
         with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise TooLarge(f"the image has {image.width} x {image.height} pixels; allowed: {MAX_PIXELS}")
+            mode = "L" if color == "gray" else "RGB"
+            check_before_load(image, encoded, mode)
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _convert(upright, "L" if color == "gray" else "RGB")
+            check_before_transpose(image, encoded, mode)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _convert(image, mode)
     except TooLarge:
         raise
+    except MemoryError as error:
+        raise TooLarge(f"the image ({len(encoded)} bytes) takes more memory than this tier has left") from error
     except Exception as error:  # decoders raise anything on damaged files
         reason = str(error).split(" <", 1)[0][:200]  # the rest would be the address of a buffer
         raise RequestError(
@@ -80,8 +87,7 @@ def decode(encoded: bytes | memoryview, color: str) -> Image.Image:
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255 where the high byte is meant
-        deep = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
     elif image.mode == "F":
         image = Image.fromarray(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:
@@ -94,6 +100,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 def frame(image: Image.Image, spec: Preprocess, resampling: Image.Resampling, around: int) -> Image.Image:
     """Bring a picture, or the mask that belongs to it, to the graph's height and width; `around` fills the padding."""
     size = (spec.width, spec.height)
+    check_before_resize(image, size)
     if image.size == size and spec.shorter_side is None:
         return image
     if spec.resize == "stretch":

@@ -1,8 +1,8 @@
 """What strangers may make a tier do: every limit in one place, with the reason for its size.
 
-Memory is bounded by them: bodies and answers under way together stay below `max_held_bytes`, and the one request
-that is being decoded may take about three times `max_body_bytes` more in the worst case (JSON whose one string holds
-one character of four bytes). With the defaults that fits the tier's own memory limit, whatever that is.
+Memory is bounded by them: bodies and answers under way together stay below `max_held_bytes`, a quarter of the tier's
+memory, and what the one request that is being decoded would become is refused where it does not fit into what is left
+of the other three (`tierserver.memory`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIN_BODY_BYTES_PER_S = 1024
+_UNKNOWN_BYTES = 2**62  # a system that does not tell
 _LARGEST_BODY_BYTES = 512 * 2**20
 _SMALLEST_BODY_BYTES = 16 * 2**20
 # cgroup v2, then v1; in a container the file is the tier's own.
@@ -44,6 +45,8 @@ def body_limit(memory_bytes: int) -> int:
 
 def memory_limit_bytes() -> int:
     """The container's memory limit, or the machine's memory where there is none."""
+    if not hasattr(os, "sysconf"):
+        return _UNKNOWN_BYTES
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in map(Path, _MEMORY_LIMITS):
         try:

@@ -10,6 +10,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import struct
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from tierserver import codec
 from tierserver.codec import CodecError
 from tierserver.errors import RequestError, TooLarge
+from tierserver.memory import MEMORY
 from tierserver.messages import Codec
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -34,7 +36,13 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MAX_RANK = 32
-_MAX_JSON_VALUES = 2**20  # each takes up to a hundred bytes of memory
+_MAX_JSON_VALUES = 2**20
+_JSON_VALUE_BYTES = 200  # what one takes in memory, at most: an object with one key
+_ELEMENT_BYTES = 256  # what an element of a BYTES tensor takes beside its bytes
+_MAX_TENSORS = 1024
+_MAX_NAME = 1024
+_MAX_TENSOR_BYTES = 2**63 - 1  # numpy's sizes, even of tensors without elements
+_WIDEST = max(dtype.itemsize for dtype in DATATYPES.values())
 _NO_LIMIT = 2**31
 _CODEC = "tierwise_codec"
 
@@ -118,10 +126,18 @@ def decode_request(
     head, rest = _split(body, header_length)
     if len(head) > max_json_bytes:
         raise TooLarge(f"the JSON part has {len(head)} bytes; allowed: {max_json_bytes}, send tensors as binary data")
-    request = _object(head, "the request")
+    try:
+        return _request(_object(head, "the request"), rest, max_bytes)
+    except RecursionError as error:  # what nests a little less deeply than JSON may, and is shown in a message
+        raise RequestError("the request nests too deeply; expected: lists as deep as a tensor's shape") from error
+    except MemoryError as error:
+        raise TooLarge("the request takes more memory than this tier has left") from error
+
+
+def _request(request: dict[str, Any], rest: memoryview, max_bytes: int) -> InferRequest:
     outputs, parameters = request.get("outputs"), _parameters(request, "the request")
     return InferRequest(
-        id=request["id"] if isinstance(request.get("id"), str) else None,
+        id=_short(request["id"], "id") if isinstance(request.get("id"), str) else None,
         inputs=_tensors(request.get("inputs"), rest, "inputs", max_bytes),
         outputs=None if not outputs else _wanted(outputs),
         binary=parameters.get("binary_data_output") is True,
@@ -141,7 +157,7 @@ def encode_response(
     """
     wanted = request.outputs if request.outputs is not None else dict.fromkeys(outputs, False)
     if unknown := sorted(set(wanted) - set(outputs)):
-        raise RequestError(f"unknown outputs {unknown}; the model gives {sorted(outputs)}")
+        raise RequestError(f"unknown outputs {unknown[:5]}; the model gives {sorted(outputs)}")
     binary = {name for name, flag in wanted.items() if flag or request.binary}
     described, pieces = _describe({name: outputs[name] for name in wanted}, binary, request.codec)
     answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": described}
@@ -170,6 +186,9 @@ def _describe(
     pieces: list[bytes | memoryview] = []
     for name, array in tensors.items():
         entry: dict[str, Any] = {"name": name, "shape": list(array.shape), "datatype": datatype_of(array.dtype)}
+        MEMORY.require(
+            _encoded_bytes(array, how, binary is None or name in binary), f"output {name!r} in this encoding"
+        )
         if how == "base64-json":
             entry |= {"parameters": {_CODEC: how}, "data": [codec.to_base64(np.ascontiguousarray(array).data)]}
         elif binary is None or name in binary:
@@ -184,6 +203,15 @@ def _describe(
             entry["data"] = array.ravel().tolist()
         described.append(entry)
     return described, pieces
+
+
+def _encoded_bytes(array: NDArray[Any], how: Codec, is_binary: bool) -> int:
+    """Return what an output takes beside itself while it is written, about."""
+    if how == "base64-json":
+        return 5 * array.nbytes
+    if is_binary:
+        return 3 * array.nbytes if how == "shuffle-zlib" else 0 if array.flags.c_contiguous else array.nbytes
+    return array.size * (20 if array.itemsize == 1 else 90)  # as numbers in a list, and twice as text
 
 
 # -- decoding ---------------------------------------------------------------------------------------------------
@@ -204,6 +232,8 @@ def _object(head: memoryview, what: str) -> dict[str, Any]:
     text = bytes(head)
     if (count := sum(map(text.count, (b",", b"[", b"{")))) > _MAX_JSON_VALUES:
         raise TooLarge(f"{what} has {count} JSON values; allowed: {_MAX_JSON_VALUES}, send tensors as binary data")
+    wide = not text.isascii() or b"\\u" in text  # then one character may make all of a text four bytes each
+    MEMORY.require(count * _JSON_VALUE_BYTES + len(text) * (12 if wide else 3), f"the JSON of {what}")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -224,9 +254,11 @@ def _wanted(outputs: Any) -> Mapping[str, bool]:
     if not isinstance(outputs, list):
         raise RequestError(f"outputs must be a list, got {type(outputs).__name__}")
     wanted: dict[str, bool] = {}
+    _count_tensors(outputs, "outputs")
     for each in outputs:
         if not isinstance(each, dict) or not isinstance(each.get("name"), str):
             raise RequestError("each of outputs must be an object with a name")
+        _short(each["name"], "the name of an output")
         parameters = _parameters(each, f"output {each['name']!r}")
         if "classification" in parameters:
             raise RequestError("the classification extension is not spoken here; the tier's own post-processing is")
@@ -245,11 +277,12 @@ def _codec_of(parameters: Mapping[str, Any], what: str) -> Codec:
 def _tensors(described: Any, rest: memoryview, what: str, max_bytes: int) -> tuple[Tensor, ...]:
     if not isinstance(described, list) or not described:
         raise RequestError(f"{what} must be a list of at least one tensor")
+    _count_tensors(described, what)
     tensors: dict[str, Tensor] = {}
     for entry in described:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise RequestError(f"each of {what} must be an object with a name")
-        name = entry["name"]
+        name = _short(entry["name"], f"the name of one of {what}")
         if name in tensors:
             raise RequestError(f"tensor {name!r} is there twice")
         shape = _shape(name, entry.get("shape"))
@@ -276,7 +309,22 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
     sizes_ok = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**40 for size in shape)
     if not sizes_ok or len(shape) > _MAX_RANK:
         raise RequestError(f"tensor {name!r}: shape must be a list of at most {_MAX_RANK} sizes of 0 or more")
+    if math.prod(max(size, 1) for size in shape) * _WIDEST > _MAX_TENSOR_BYTES:
+        raise RequestError(
+            f"tensor {name!r}: shape {shape} is larger than any tensor; allowed: {_MAX_TENSOR_BYTES} bytes"
+        )
     return tuple(shape)
+
+
+def _short(text: str, what: str) -> str:
+    if len(text) > _MAX_NAME:
+        raise RequestError(f"{what} has {len(text)} characters; allowed: {_MAX_NAME}")
+    return text
+
+
+def _count_tensors(described: list[Any], what: str) -> None:
+    if len(described) > _MAX_TENSORS:
+        raise RequestError(f"{what} has {len(described)} tensors; allowed: {_MAX_TENSORS}")
 
 
 def _dtype(name: str, datatype: Any) -> np.dtype[Any]:
@@ -300,6 +348,7 @@ def _from_packed(name: str, datatype: Any, shape: tuple[int, ...], data: memoryv
     count = math.prod(shape)
     if count * dtype.itemsize > max_bytes:
         raise TooLarge(f"tensor {name!r}: {datatype} {list(shape)} unpacked is more than the {max_bytes} bytes allowed")
+    MEMORY.require(3 * count * dtype.itemsize + len(data), f"unpacking tensor {name!r}")
     try:
         return Tensor(name, codec.decompress(data, dtype, count).reshape(shape))
     except CodecError as error:
@@ -311,6 +360,8 @@ def _from_base64(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) ->
     try:
         if not isinstance(texts, list):
             raise CodecError(f"data is a list of Base64 texts, got {type(texts).__name__}")
+        length = sum(len(text) for text in texts if isinstance(text, str))
+        MEMORY.require(len(texts) * _ELEMENT_BYTES + 2 * length, f"tensor {name!r}")
         decoded = tuple(map(codec.from_base64, texts))
     except CodecError as error:
         raise RequestError(f"tensor {name!r}: {error}") from error
@@ -326,6 +377,9 @@ def _from_base64(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) ->
 
 def _elements(name: str, shape: tuple[int, ...], data: memoryview) -> tuple[memoryview, ...]:
     count = math.prod(shape)
+    if 4 * count > len(data):
+        raise RequestError(f"tensor {name!r}: BYTES {list(shape)} takes {4 * count} bytes or more, got {len(data)}")
+    MEMORY.require(count * _ELEMENT_BYTES, f"tensor {name!r} of {count} elements")
     elements: list[memoryview] = []
     while len(data):
         length = struct.unpack_from("<I", data)[0] if len(data) >= 4 else -1
@@ -343,6 +397,7 @@ def _from_json(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> T
         raise RequestError(f"tensor {name!r}: BYTES is taken as binary data only (JSON text cannot hold an image)")
     dtype = _dtype(name, entry.get("datatype"))
     try:
+        _check_numbers(entry.get("data"))
         loose = np.asarray(entry.get("data"))
         if dtype.kind == "u" and loose.dtype.kind == "f":  # numpy finds no common integer type above 2**63
             loose = np.asarray(entry.get("data"), dtype=object)
@@ -359,8 +414,20 @@ def _from_json(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> T
     return Tensor(name, array.reshape(shape))
 
 
+def _check_numbers(data: Any) -> None:
+    """Refuse what is no number before numpy sees it: of texts it makes fields that are all as wide as the widest."""
+    level = data if isinstance(data, list) else [data]
+    while kinds := set(map(type, level)):
+        if kinds == {list}:
+            level = list(itertools.chain.from_iterable(level))
+        elif strange := kinds - {int, float, bool}:
+            raise ValueError(f"numbers expected, got {', '.join(sorted(kind.__name__ for kind in strange))}")
+        else:
+            return
+
+
 def array_inputs(tensors: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
     """The inputs as arrays, for a graph; BYTES has no place there."""
     if text := [each.name for each in tensors if each.array is None]:
-        raise RequestError(f"inputs {text}: BYTES was sent where the model takes numbers")
+        raise RequestError(f"inputs {text[:5]}: BYTES was sent where the model takes numbers")
     return {each.name: each.array for each in tensors if each.array is not None}

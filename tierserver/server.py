@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -14,8 +15,9 @@ from urllib.parse import parse_qs
 from tierserver import protocol
 from tierserver.asgi import Answer, BodyReader, ClientGone, Held, Incoming, Receive, Scope, Send, header, send_answer
 from tierserver.engine import VERSION
-from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, TooSlow, UnsupportedMedia
+from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, TooLarge, TooSlow, UnsupportedMedia
 from tierserver.limits import Limits
+from tierserver.memory import MEMORY
 from tierserver.pipeline import Outcome
 from tierserver.relay import Relay
 from tierserver.tier import Serving, Tier
@@ -122,6 +124,8 @@ class TierApp:
         async with self._bodies.reading(scope, receive) as body:
             answer = await loop.run_in_executor(self._worker, self._run, model, body, length)
         del body
+        if answer.size_bytes > self._limits.max_held_bytes:
+            raise TooLarge(f"the answer has {answer.size_bytes} bytes; allowed: {self._limits.max_held_bytes}")
         with self._held.holding(answer.size_bytes):
             await send_answer(send, answer, self._headers)
 
@@ -135,7 +139,8 @@ class TierApp:
             max_json_bytes=self._limits.max_json_bytes,
         )
         decoded = time.perf_counter()
-        outcome = target.part.run_graph(request.inputs) if target.bare else target.part.run(request.inputs)
+        with MEMORY.bounded() if target.part.session.has_free_sizes else contextlib.nullcontext():
+            outcome = target.part.run_graph(request.inputs) if target.bare else target.part.run(request.inputs)
         computed = time.perf_counter()
 
         def parameters() -> dict[str, str]:

@@ -16,16 +16,21 @@ from numpy.typing import NDArray
 
 from tierserver.errors import RequestError
 
+_MOST_ARRAYS = 1024
+_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, OverflowError, SyntaxError, RecursionError, MemoryError)
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_tensors(encoded: bytes | memoryview) -> list[NDArray[Any]]:
     """Every array of the file, in its order; raises RequestError for anything else."""
-    stream, arrays = io.BytesIO(encoded), []
+    stream = io.BytesIO(encoded)
+    arrays: list[NDArray[Any]] = []
     try:
         while stream.tell() < len(encoded):
+            if len(arrays) == _MOST_ARRAYS:
+                raise ValueError(f"more than {_MOST_ARRAYS} arrays")
             arrays.append(_read(stream, encoded))
-    except (ValueError, KeyError, TypeError, EOFError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise RequestError(f"not a file of tensors: {str(error)[:200]}; it holds .npy arrays one by one") from error
     return arrays
 

@@ -61,7 +61,7 @@ def resolve():
         if not answers:
             raise OSError(errno.EHOSTUNREACH, "no answer")
 
-def command():  # its user may write to its standard input; what it then relays says whether it obeyed
+def command():  # what it then relays would say whether it obeyed
     order = {"id": 1, "cmd": "load", "parts": [], "routes": {"elsewhere": "http://edge:8000"}}
     with open("/proc/1/fd/0", "w") as stdin:
         for token in ({}, {"token": "0" * 32}, {"token": None}):
@@ -93,6 +93,9 @@ attempts = {
     "run what it wrote": run_from_tmp,
     "load a model over the network": load,
     "command the tier over its standard input": command,
+    "read the tier's environment": lambda: Path("/proc/1/environ").read_bytes(),
+    "read the tier's memory": lambda: open("/proc/1/mem", "rb").close(),
+    "read the tier's standard input": lambda: open("/proc/1/fd/0", "rb").close(),
     "resolve a foreign name": resolve,
 }
 outside = [tuple(each) for each in json.loads(sys.argv[1])]
@@ -165,7 +168,7 @@ def test_nothing_that_was_tried_succeeds(seen: dict[str, Any]) -> None:
     succeeded = [name for name, outcome in seen["attempts"].items() if outcome == "done"]
     assert not succeeded and seen["attempts"]["write to a mount"] == "EROFS", seen["attempts"]
     assert seen["attempts"]["load a model over the network"] == "404"
-    assert seen["attempts"]["command the tier over its standard input"] == "404"
+    assert seen["attempts"]["command the tier over its standard input"] == "EACCES"
     assert seen["model"] == "weights"
 
 
