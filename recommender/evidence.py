@@ -158,12 +158,14 @@ class Evidence:
     """Everything known at one moment; `subjects` maps each to its environments, imported ones last, newest first.
 
     `parts` gives what predictions on other links start from: read when it is first asked for, since few questions do.
+    `left_out` names the rows of the database that nothing can be made of.
     """
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
     slos: Mapping[str, Slo]
     loaded_at: datetime
     parts: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = field(default=lambda _: (), repr=False)
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -171,6 +173,7 @@ class Evidence:
         parts: Iterable[SubjectEvidence],
         slos: Iterable[Slo],
         linked: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = lambda _: (),
+        left_out: tuple[str, ...] = (),
     ) -> "Evidence":
         """Group by subject: what was measured here before what was imported, the most recent first."""
         grouped: dict[str, list[SubjectEvidence]] = {}
@@ -179,7 +182,7 @@ class Evidence:
         for members in grouped.values():
             members.sort(key=_preference, reverse=True)
         subjects = {name: tuple(members) for name, members in sorted(grouped.items())}
-        return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC), linked)
+        return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC), linked, left_out)
 
     @property
     def measured(self) -> bool:

@@ -1,6 +1,7 @@
 """From the database to the evidence that questions are answered from."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -13,6 +14,7 @@ from recommender.link_parts import LinkParts
 from recommender.ranking import Candidate, LatencyBudget
 from recommender.ranking.candidates import same_evidence
 
+logger = logging.getLogger(__name__)
 # The pass that makes int8 of a float model.
 _QUANTIZING = "static_ptq"
 
@@ -31,9 +33,15 @@ def load(database: Database, bounds: AccuracyBounds | None = None, before: Evide
         for row in strategy_evidence(session, read=drawn.read):
             groups.setdefault((row.subject, row.environment.id), []).append(row)
         kept = _candidates(before)
-        parts = [_subject(members, drawn, kept) for members in groups.values()]
+        parts, left_out = [], list(database.left_out)
+        for members in groups.values():
+            try:
+                parts.append(_subject(members, drawn, kept))
+            except Exception as error:
+                logger.exception("left out: subject %s", members[0].subject)
+                left_out.append(f"subject {members[0].subject}: {type(error).__name__}; the log has more")
         drawn.forget_unused()
-        return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)], LinkParts(database))
+        return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)], LinkParts(database), tuple(left_out))
 
 
 _Kept = Mapping[tuple[str, int, str, str], Candidate]

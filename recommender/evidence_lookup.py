@@ -1,19 +1,21 @@
 """Single measurements by their content key, read from the database: too many to hold in memory, seldom asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from catalog.errors import CatalogError
-from catalog.evidence import open_database, shown_location
+from catalog.evidence import open_database, shown_location, sound_database
 from catalog.evidence.tables import Accuracy, Environment, LinkProbe, Measurement, Sample, Strategy, TierRun
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
 from recommender.resources import AccuracyEvidenceOut, LatencyEvidence, RoundOut
 
 _NOT_TOLD = {"id", "measurement_id"}
+_AnswerT = TypeVar("_AnswerT")
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,25 @@ class EvidenceLookup:
 
     def find(self, identity: str) -> LatencyEvidence | AccuracyEvidenceOut:
         """The measurement or accuracy of that key; raises `UnknownEvidence`."""
-        try:
-            with open_database(self.database, readonly=True) as opened, opened.session() as session:
-                found = _latency(session, identity) or _accuracy(session, identity)
-        except (CatalogError, SQLAlchemyError) as error:
-            raise self._unavailable(error) from None
+        found = self._answer(lambda session: _found(session, identity))
         if found is None:
             raise UnknownEvidence(identity)
         return found
 
     def ids(self, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
         """The evidence ids of a strategy in an environment."""
-        chosen = (
-            select(Strategy)
-            .join(Environment, col(Environment.id) == Strategy.environment_id)
-            .where(Strategy.subject == subject, Strategy.operator == operator)
-            .where(Strategy.placement == placement, Environment.key == environment)
-        )
+        return self._answer(lambda session: _ids(session, subject, operator, placement, environment))
+
+    def _answer(self, question: Callable[[Session], _AnswerT]) -> _AnswerT:
+        """Ask the database as it is, and where that fails for what a row holds, ask without such rows."""
         try:
-            with open_database(self.database, readonly=True) as opened, opened.session() as session:
-                row = session.exec(chosen).first()
-                if row is None:
-                    return EvidenceIds(None, None)
-                measured = session.exec(
-                    select(Measurement.id).where(Measurement.latency_key == row.latency_key)
-                ).first()
-                judged = session.exec(select(Accuracy.id).where(Accuracy.key == row.accuracy_key)).first()
-                return EvidenceIds(
-                    row.latency_key if measured is not None else None, row.accuracy_key if judged is not None else None
-                )
+            with open_database(self.database, readonly=True) as opened:
+                try:
+                    with opened.session() as session:
+                        return question(session)
+                except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+                    with sound_database(opened).session() as session:
+                        return question(session)
         except (CatalogError, SQLAlchemyError) as error:
             raise self._unavailable(error) from None
 
@@ -68,6 +60,31 @@ class EvidenceLookup:
         """Say why without what a driver says, which may hold the password."""
         reason = str(error) if isinstance(error, CatalogError) else type(error).__name__
         return EvidenceUnavailable(f"the evidence database {shown_location(self.database)!r} cannot be read: {reason}")
+
+
+def _found(session: Session, identity: str) -> LatencyEvidence | AccuracyEvidenceOut | None:
+    """What can be sent as JSON too: a cell may hold what no answer can."""
+    found = _latency(session, identity) or _accuracy(session, identity)
+    if found is not None:
+        found.model_dump_json()
+    return found
+
+
+def _ids(session: Session, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
+    chosen = (
+        select(Strategy)
+        .join(Environment, col(Environment.id) == Strategy.environment_id)
+        .where(Strategy.subject == subject, Strategy.operator == operator)
+        .where(Strategy.placement == placement, Environment.key == environment)
+    )
+    row = session.exec(chosen).first()
+    if row is None:
+        return EvidenceIds(None, None)
+    measured = session.exec(select(Measurement.id).where(Measurement.latency_key == row.latency_key)).first()
+    judged = session.exec(select(Accuracy.id).where(Accuracy.key == row.accuracy_key)).first()
+    return EvidenceIds(
+        row.latency_key if measured is not None else None, row.accuracy_key if judged is not None else None
+    )
 
 
 def _latency(session: Session, identity: str) -> LatencyEvidence | None:

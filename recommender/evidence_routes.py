@@ -124,7 +124,7 @@ def pareto(
 @router.get("/coverage", responses=_PLAIN)
 def coverage(known: EvidenceNow) -> CoverageResponse:
     """What is measured, what is missing, and the command that would measure it."""
-    return CoverageResponse(coverage=list(standing.coverage(known)))
+    return CoverageResponse(coverage=list(standing.coverage(known)), left_out=list(known.left_out))
 
 
 @router.get("/slos", responses=_PLAIN)

@@ -88,6 +88,7 @@ class CoverageResponse(Resource):
     """Every subject in every environment."""
 
     coverage: list[CoverageRow]
+    left_out: list[str] = []
 
 
 class SloOut(Resource):

@@ -24,7 +24,10 @@ def healthz() -> LivenessResponse:
 def readyz(known: EvidenceNow) -> HealthResponse:
     """200 when a question can be answered now; otherwise a problem that says what is missing."""
     return HealthResponse(
-        version=version("tierwise"), subjects=len(known.subjects), loaded_at=known.loaded_at.isoformat()
+        version=version("tierwise"),
+        subjects=len(known.subjects),
+        loaded_at=known.loaded_at.isoformat(),
+        left_out=len(known.left_out),
     )
 
 

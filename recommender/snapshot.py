@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
-from catalog.evidence import Database, open_database, shown_location
+from catalog.evidence import Database, open_database, shown_location, sound_database
 from recommender.accuracy_bounds import AccuracyBounds
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence import Evidence
@@ -105,7 +105,7 @@ class Snapshots:
         failure: BaseException | None = None
         try:
             with _translated(self.database):
-                self._evidence = load(opened, self._bounds, self._evidence)
+                self._evidence = load(sound_database(opened), self._bounds, self._evidence)
             self._seen = change
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             failure = error

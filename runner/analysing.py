@@ -13,7 +13,7 @@ from catalog.analysis import (
     store_analysis,
 )
 from catalog.declaration import AnalysisSpec, load_catalog
-from catalog.evidence import Database, store
+from catalog.evidence import Database, sound_database, store
 from catalog.evidence.store import StrategyEvidence
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def store_missing(database: Database, settings: AnalysisSettings) -> int:
 
 
 def _groups(database: Database, subject: str | None) -> list[list[StrategyEvidence]]:
-    with database.session() as reading:
+    with sound_database(database).session() as reading:
         evidence = store.strategy_evidence(reading, subject=subject)
     groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
     for each in evidence:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import Database, open_database, sound_database, store
 from catalog.settings_file import VARIABLE
 from recommender.errors import RecommenderError
 from runner import commands, environment
@@ -131,7 +131,7 @@ def plan(
     selection = select_launcher(launcher, base_image=_settings().base_image)
     session = _session(declared, base, selection, scale)
     with _database(database, create=True) as opened:
-        made = make_plan(session, opened, environment.key(session))
+        made = make_plan(session, sound_database(opened), environment.key(session))
     if as_json:
         print_json(_plan_json(made, session, selection))
         return
@@ -258,7 +258,7 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
         store.sync_slos(writing, session.catalog.slos)
         writing.commit()
     session.prepare()
-    made = make_plan(session, database, environment.key(session))
+    made = make_plan(session, sound_database(database), environment.key(session))
     if not (made.rounds or made.accuracies):
         err.print(_NOTHING_MISSING)
     else:
@@ -267,16 +267,20 @@ def _fill(session: Session, database: Database, selection: Selection, workdir: P
     with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
         filler = Filler(setups, database, selection.launcher, environment_id, progress)
         filler.build(made, stop)
-        made = make_plan(session, database, environment.key(session))
+        made = make_plan(session, sound_database(database), environment.key(session))
         with database.session() as writing:
             environment.sync_strategies(writing, made, environment_id, session)
             writing.commit()
         progress.expect(made.estimate_s)
-        replan = partial(make_plan, session, database, environment.key(session))
+        replan = partial(_replan, session, database)
         outcome = measure_and_extend(filler, replan, made, stop)
     if not outcome.stopped:
         store_missing(database, settings_of(session.catalog.analysis))
     return outcome
+
+
+def _replan(session: Session, database: Database) -> Plan:
+    return make_plan(session, sound_database(database), environment.key(session))
 
 
 def _report(outcome: Outcome) -> None:
@@ -298,7 +302,7 @@ def _report(outcome: Outcome) -> None:
 @app.command(epilog=example("runner status"))
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Count what is known per subject and environment, and list failed or invalid measurements."""
-    with _database(database) as opened, opened.session() as session:
+    with _database(database) as opened, (sound := sound_database(opened)).session() as session:
         rows = [dict(row) for row in store.coverage(session)]
         troubles = [dict(row) for row in store.troubles(session)]
         links = [dict(row) for row in store.link_summary(session)]
@@ -307,8 +311,10 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
         found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
-        print_json({**found, "links": links, "probing_share": probing})
+        print_json({**found, "left_out": list(sound.left_out), "links": links, "probing_share": probing})
         return
+    for text in sound.left_out:
+        out.print(f"left out: {escape(text)}", soft_wrap=True)
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
@@ -323,7 +329,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
             f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
         )
     for each in inapplicable:
-        out.print(f"{each['subject']}/{each['operator']}@{each['placement']}: inapplicable: {escape(each['reason'])}")
+        name = f"{each['subject']}/{each['operator']}@{each['placement']}"
+        out.print(f"{name}: inapplicable: {escape(str(each['reason']))}")
     for each in failed:
         out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
 
@@ -337,7 +344,8 @@ def verify(
 ) -> None:
     """Judge every stored measurement by every rule (docs/verdicts.md); exit code 1 when one is INVALID."""
     with _database(database) as opened, opened.session() as session:
-        everything = judge_stored(session, subject=subject)
+        with sound_database(opened).session() as reading:
+            everything = judge_stored(reading, subject=subject)
         changed = store_verdicts(session, everything) if rejudge else 0
         session.commit()
     present = [each for each in everything if not each.replaced]
@@ -380,7 +388,7 @@ def leaderboard(
     to differ (see runner rank). A narrow terminal shows fewer columns; --csv and --json have all.
     """
     costs = chosen_costs(columns) if columns is not None else ()
-    with _database(database) as opened, opened.session() as session:
+    with _database(database) as opened, sound_database(opened).session() as session:
         rows = with_analysis(store.leaderboard(session, subject=subject), store.rankings(session))
         rows = with_distances(rows, store.output_distances(session), store.accuracy_remarks(session))
         if family is not None:
@@ -402,7 +410,8 @@ def leaderboard(
         out.print(table)
         out.print()
     for each in inapplicable:
-        out.print(f"{each['subject']}/{each['operator']}@{each['placement']} is inapplicable: {escape(each['reason'])}")
+        name = f"{each['subject']}/{each['operator']}@{each['placement']}"
+        out.print(f"{name} is inapplicable: {escape(str(each['reason']))}")
 
 
 @app.command(epilog=example("runner clean"))

@@ -2,5 +2,6 @@
 
 from catalog.evidence import store
 from catalog.evidence.database import Database, open_database, shown_location
+from catalog.evidence.soundness import sound_database
 
-__all__ = ["Database", "open_database", "shown_location", "store"]
+__all__ = ["Database", "open_database", "shown_location", "sound_database", "store"]

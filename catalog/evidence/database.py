@@ -1,12 +1,13 @@
 """Opening the evidence: SQLite by path, anything else by URL; created, upgraded or refused with what to do."""
 
 import importlib.resources
+import json
 import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,6 +65,14 @@ class Database:
     engine: Engine
     location: str
     readonly: bool
+    left_out: tuple[str, ...] = ()
+    _sound: list["Database"] = field(default_factory=list, repr=False, compare=False)
+
+    def replace_sound(self, sound: "Database") -> None:
+        """Keep the database that leaves unsound rows out, to be closed with this one; the former is closed."""
+        while self._sound:
+            self._sound.pop().engine.dispose()
+        self._sound.append(sound)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -83,6 +92,8 @@ class Database:
 
     def close(self) -> None:
         """Give back all connections."""
+        for sound in self._sound:
+            sound.engine.dispose()
         self.engine.dispose()
 
     def __enter__(self) -> "Database":
@@ -209,7 +220,7 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
         uri = f"{path.as_uri()}?mode={mode}"
         return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, json_deserializer=_json_or_text)
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, record: object) -> None:
@@ -229,6 +240,14 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
     return engine
 
 
+def _json_or_text(text: Any) -> Any:
+    """What a JSON column holds; the text itself where it is none, so that one bad cell does not end a query."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return text
+
+
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     """Switch to WAL; SQLite does not wait for its busy timeout here, so that two who create a file at once must."""
     deadline = time.monotonic() + _BUSY_TIMEOUT_S
@@ -240,6 +259,16 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_EVERY_S)
+
+
+def sqlite_engine(location: str) -> Engine:
+    """Another engine over a file that is only read."""
+    return _sqlite_engine(Path(location), "ro")
+
+
+def server_engine(url: URL, location: str) -> Engine:
+    """Another engine over a server's database that is only read."""
+    return _server_engine(url, location, readonly=True)
 
 
 def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:

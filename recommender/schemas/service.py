@@ -57,6 +57,7 @@ class HealthResponse(Out):
     version: str
     subjects: int
     loaded_at: str
+    left_out: int = Field(0, description="Rows of the database that nothing can be made of; GET /coverage names them")
 
 
 class FieldProblem(Out):

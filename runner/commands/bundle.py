@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.declaration import load_catalog
-from catalog.evidence import open_database
+from catalog.evidence import open_database, sound_database
 from recommender.schemas import RecommendRequest
 from runner.artifacts import ArtifactStore
 from runner.asking import ask
@@ -82,7 +82,7 @@ def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> Ans
             out.print(AnswerReport(answer))
         err.print("nothing to bundle: no strategy is known to hold these budgets")
         raise typer.Exit(1)
-    with open_database(database, readonly=True) as opened, opened.session() as session:
+    with open_database(database, readonly=True) as opened, sound_database(opened).session() as session:
         measured = measured_strategy(session, answer.subject, best.operator, best.placement, answer.environment.key)
     return Answered(request, answer, best, measured)
 

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence import open_database, store
+from catalog.evidence import open_database, sound_database, store
 from catalog.exchange.comparing import LatencyChange, Pairing, StrategyChange, compare_evidence
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
@@ -34,7 +34,7 @@ def compare(a: FirstArgument, b: SecondArgument, subject: SubjectOption = None, 
 
 
 def _evidence(database: str, subject: str | None) -> tuple[store.StrategyEvidence, ...]:
-    with open_database(database) as opened, opened.session() as session:
+    with open_database(database) as opened, sound_database(opened).session() as session:
         return store.strategy_evidence(session, subject=subject)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from catalog.evidence import open_database
+from catalog.evidence import open_database, sound_database
 from catalog.exchange import Document, Imported, Stored, collect, document_bytes, forget_file, import_files, rows_csv
 from runner.analysing import declared_settings, store_missing
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
@@ -57,7 +57,7 @@ def export(
     database: DatabaseOption = None,
 ) -> None:
     """Write all evidence as one file that `runner import` reads: the same evidence gives the same bytes."""
-    with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
+    with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
         document = collect(session, subjects=subject or None)
     if not document.strategies:
         raise RunnerError("there is no evidence to export yet; measure some with: runner fill-catalog")

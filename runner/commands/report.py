@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from catalog.clock import utc_now
-from catalog.evidence import open_database
+from catalog.evidence import open_database, sound_database
 from runner.analysing import declared_settings
 from runner.commands.terminal import DatabaseOption, err, example
 from runner.errors import RunnerError
@@ -41,7 +41,7 @@ def report(
     settings = declared_settings(catalog or RunnerSettings().catalog)
     if percentile is not None:
         settings = replace(settings, percentile=percentile)
-    with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
+    with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
         found = gather_report(session, environment=environment, subject=subject, settings=settings)
     page = render_report(found, made_at=utc_now())
     if str(output) == "-":

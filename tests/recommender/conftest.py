@@ -238,6 +238,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "evidence.db"
 
 
+@pytest.fixture(scope="session")
+def template(sqlite_template: Path) -> Path:
+    """A migrated, empty database; a copy costs less than a migration."""
+    return sqlite_template
+
+
 @pytest.fixture
 def location(backend: str, path: Path, request: pytest.FixtureRequest) -> str:
     """Where the writer writes and the application reads; a file is made by the writer, a test may do without."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from recommender.errors import FILL_COMMAND
+from recommender.evidence_routes import snapshots
 from recommender.snapshot import Snapshots
 
 
@@ -328,8 +329,10 @@ def test_database_from_the_future_is_told(client: Any, filled: Any) -> None:
 
 
 def test_unexpected_errors_tell_nothing_of_the_inside(client: Any, filled: Any) -> None:
-    with filled.database.engine.begin() as connection:
-        connection.exec_driver_sql("""UPDATE artifact SET files = '[1]'""")
+    def fail() -> None:
+        raise ZeroDivisionError("an Error of the inside")
+
+    client._transport.app.dependency_overrides[snapshots] = fail
     body = problem(client.get("/subjects"), 500, "internal-error")
     assert "Error" not in str(body)
 

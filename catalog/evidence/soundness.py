@@ -1,0 +1,319 @@
+"""Rows that another program wrote and nothing can be made of: each is named, and costs itself alone.
+
+Every row is checked as a file's entries are (`allowed.py`). Where one does not hold, the database is read through
+temporary views that have the names of its tables and lack that row and what belongs to it; every query, and every view
+of the schema, then sees only sound rows. A database in order is read as it is.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from sqlalchemy import Connection, event, select
+from sqlalchemy.engine import make_url
+
+from catalog.evidence import allowed, tables
+from catalog.evidence.database import Database, server_engine, sqlite_engine
+from migrations.views import VIEWS
+
+logger = logging.getLogger(__name__)
+_LOGGED = 20
+
+_STATUS = Literal["complete", "failed"]
+_VERDICT = Literal["VALID", "DOUBTFUL", "INVALID"]
+_COLUMNS: Mapping[str, Any] = {
+    "key": allowed.Key,
+    "latency_key": allowed.Key,
+    "accuracy_key": allowed.Key,
+    "artifact_key": allowed.Key,
+    "subject": allowed.Name,
+    "placement": allowed.Name,
+    "tiers": allowed.Tiers,
+    "passes": allowed.Passes,
+    "rounds": allowed.Rounds,
+    "round": allowed.Round,
+    "position": allowed.Round,
+    "created_at": allowed.Moment,
+    "updated_at": allowed.Moment,
+    "started_at": allowed.Moment,
+    "finished_at": allowed.Moment,
+    "imported_at": allowed.Moment,
+    "conditions": allowed.Conditions,
+    "protocol": allowed.Protocol,
+    "details": allowed.Json,
+    "cpus": allowed.Cpus,
+    "declared_bit_per_s": allowed.BitRate,
+    "measured_bit_per_s": allowed.MeasuredBitRate,
+    "discarded_bit_per_s": list[allowed.MeasuredBitRate],
+    "tolerance": allowed.Share,
+    "clock_jump_s": allowed.ClockSeconds,
+    "warmup_latency_s": list[allowed.Seconds],
+    "top1_pct": allowed.Percent,
+    "top5_pct": allowed.Percent,
+    "miou_pct": allowed.Percent,
+    "host_load": allowed.Json,
+    "findings": list[allowed.Json],
+    "class_counts": dict[allowed.ClassNumber, allowed.Summed],
+    "size_bytes": allowed.Summed,
+}
+_SPECIAL: Mapping[tuple[str, str], Any] = {
+    ("environment", "details"): allowed.EnvironmentDetails,
+    ("artifact", "details"): allowed.ArtifactDetails,
+    ("artifact", "files"): allowed.ArtifactFiles,
+    ("artifact", "status"): Literal["ready", "inapplicable", "failed"],
+    ("strategy", "status"): Literal["applicable", "inapplicable"],
+    ("measurement", "status"): _STATUS,
+    ("measurement", "verdict"): _VERDICT,
+    ("measurement", "seed"): allowed.Seed,
+    ("accuracy", "status"): _STATUS,
+    ("accuracy", "metric_primary"): Literal["top1", "miou", "agreement"],
+    ("link_probe", "direction"): Literal["up", "down"],
+    ("link_probe", "link"): allowed.Name,
+    ("tier_run", "tier"): allowed.Name,
+    ("slo", "name"): allowed.Name,
+    ("slo", "latency"): allowed.SloLatency,
+    ("slo", "accuracy"): allowed.SloAccuracy,
+    ("analysis", "seed"): allowed.Seed,
+    ("analysis_pair", "verdict"): Literal["equivalent", "different", "unresolved"],
+}
+_ANALYSES = ("analysis_strategy", "analysis_family", "analysis_pair", "analysis_drop")
+# Parents before children; each with the table that a column refers to.
+_PARENTS: Mapping[str, Mapping[str, str]] = {
+    "imported_file": {},
+    "environment": {"imported_file_id": "imported_file"},
+    "artifact": {},
+    "strategy": {"environment_id": "environment"},
+    "measurement": {"environment_id": "environment", "imported_file_id": "imported_file"},
+    "tier_run": {"measurement_id": "measurement"},
+    "link_probe": {"measurement_id": "measurement"},
+    "sample": {"measurement_id": "measurement"},
+    "sample_part": {"sample_id": "sample"},
+    "sample_link": {"sample_id": "sample"},
+    "accuracy": {"environment_id": "environment", "imported_file_id": "imported_file"},
+    "accuracy_item": {"accuracy_id": "accuracy"},
+    "accuracy_class_item": {"accuracy_id": "accuracy"},
+    "slo": {},
+    "analysis": {"environment_id": "environment"},
+    **{name: {"analysis_id": "analysis"} for name in _ANALYSES},
+}
+_ROWS: Mapping[str, Any] = {
+    str(mapped.__tablename__): mapped
+    for mapped in vars(tables).values()
+    if isinstance(mapped, type) and issubclass(mapped, tables.EvidenceTable) and mapped is not tables.EvidenceTable
+}
+# Tables of many small rows are checked by the database itself: (column, kind, least, most).
+_Bounds = tuple[tuple[str, str, float, float], ...]
+_DURATIONS = tuple((f"{name}_s", "number", 0, 1e9) for name in ("preprocess", "compute", "postprocess", "serialise"))
+_BULK: Mapping[str, _Bounds] = {
+    "sample": (
+        ("seq", "integer", 0, 2**31),
+        ("input_id", "text", 1, 1000),
+        ("repetition", "integer", 0, 10**6),
+        ("latency_s", "number", 1e-9, 1e9),
+        ("transmission_s", "number", 0, 1e9),
+    ),
+    "sample_part": (("tier", "text", 1, 255), *_DURATIONS),
+    "sample_link": (
+        ("link", "text", 1, 255),
+        ("sent_bytes", "integer", 0, 2**46),
+        ("received_bytes", "integer", 0, 2**46),
+    ),
+    "accuracy_item": (("item_id", "text", 1, 1000), ("top1", "boolean", 0, 1), ("top5", "boolean", 0, 1)),
+    "accuracy_class_item": (
+        ("item_id", "text", 1, 1000),
+        ("class_id", "integer", 0, 10**9),
+        ("intersection_px", "integer", 0, 2**46),
+        ("union_px", "integer", 0, 2**46),
+    ),
+}
+
+Unsound = Mapping[str, Mapping[Any, str]]
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """How a database says that a value is of a kind."""
+
+    sqlite: bool
+
+    def sound(self, table: str) -> str:
+        """The condition that a row of a bulk table meets."""
+        terms = [self._holds(*bounds) for bounds in _BULK[table]]
+        if table == "accuracy_class_item":
+            terms.append("intersection_px <= union_px")
+        return " AND ".join(terms)
+
+    def _holds(self, column: str, kind: str, least: float, most: float) -> str:
+        if kind == "text":
+            typed = f"typeof({column}) = 'text' AND " if self.sqlite else ""
+            return f"{typed}length({column}) BETWEEN {least} AND {most}"
+        if kind == "boolean":
+            return f"{column} IN (0, 1)" if self.sqlite else f"{column} IS NOT NULL"
+        types = "'integer'" if kind == "integer" else "'integer', 'real'"
+        typed = f"typeof({column}) IN ({types}) AND " if self.sqlite else ""
+        return f"{typed}{column} BETWEEN {least!r} AND {most!r}"
+
+
+def sound_database(database: Database) -> Database:
+    """Return the database as it can be read: itself, or one that leaves out the rows that nothing can be made of.
+
+    Parameters
+    ----------
+    database : Database
+        It closes what is returned.
+
+    Returns
+    -------
+    Database
+        `left_out` names what is left out.
+    """
+    with database.translated(), database.engine.connect() as connection:
+        dialect = _Dialect(connection.dialect.name == "sqlite")
+        unsound = _unsound(connection, dialect)
+    if not any(unsound.values()):
+        return database
+    left_out = tuple(f"{table} {row}: {reason}" for table, rows in unsound.items() for row, reason in rows.items())
+    for text in left_out[:_LOGGED]:
+        logger.warning("left out: %s", text)
+    if len(left_out) > _LOGGED:
+        logger.warning("left out: and %d more", len(left_out) - _LOGGED)
+    sound = replace(database, engine=_shadowed(database, dialect, unsound), readonly=True, left_out=left_out)
+    database.replace_sound(sound)
+    return sound
+
+
+def _unsound(connection: Connection, dialect: _Dialect) -> dict[str, dict[Any, str]]:
+    """By table: the rows that do not hold, with the reason; what belongs to such a row goes with it, unnamed."""
+    found: dict[str, dict[Any, str]] = defaultdict(dict)
+    present: dict[str, set[Any]] = {}
+    gone: dict[str, set[Any]] = {}
+    for table, parents in _PARENTS.items():
+        if table in _BULK:
+            found[table] |= _bulk(connection, dialect, table, next(iter(parents)))
+            continue
+        present[table], gone[table] = set(), set()
+        for row in map(dict, connection.execute(select(_ROWS[table].__table__)).mappings()):
+            name = row["name"] if table == "slo" else row["id"]
+            owners = {parent: row[column] for column, parent in parents.items() if row[column] is not None}
+            if any(owner in gone[parent] for parent, owner in owners.items()):
+                gone[table].add(name)
+                continue
+            orphan = next((parent for parent, owner in owners.items() if owner not in present[parent]), None)
+            reason = _reason(table, row) if orphan is None else f"its {orphan} {owners[orphan]} is not there"
+            if reason is not None:
+                found[table][name] = reason
+            (present if reason is None else gone)[table].add(name)
+        if table == "measurement":
+            empty = _without_samples(connection, dialect) & present[table]
+            found[table] |= dict.fromkeys(empty, "complete, and without a sample that can be used")
+            present[table] -= empty
+            gone[table] |= empty
+    return found
+
+
+def _reason(table: str, row: Mapping[str, Any]) -> str | None:
+    """The first thing that is wrong with a row."""
+    try:
+        _checker(table).model_validate({f"v_{name}": value for name, value in row.items()})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])).removeprefix("v_")
+        return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    started_at, finished_at = row.get("started_at"), row.get("finished_at")
+    if started_at and finished_at and datetime.fromisoformat(finished_at) < datetime.fromisoformat(started_at):
+        return "finished_at: before it started"
+    if table == "accuracy" and row["status"] == "complete":
+        primary = "miou_pct" if row["metric_primary"] == "miou" else "top1_pct"
+        return f"{primary}: is missing" if row[primary] is None else None
+    return None
+
+
+def _bulk(connection: Connection, dialect: _Dialect, table: str, parent: str) -> dict[Any, str]:
+    """How many rows of a table of many do not hold, by their parent."""
+    unsound = f"NOT COALESCE({dialect.sound(table)}, FALSE)"
+    query = f"SELECT {parent}, COUNT(*) FROM {table} WHERE {unsound} GROUP BY {parent}"
+    words = ", ".join(column for column, *_ in _BULK[table])
+    return {
+        f"of {parent.removesuffix('_id')} {owner}": f"{count} row(s) with values out of range ({words})"
+        for owner, count in connection.exec_driver_sql(query)
+    }
+
+
+def _without_samples(connection: Connection, dialect: _Dialect) -> set[Any]:
+    """Complete measurements of which no sample is left."""
+    query = (
+        "SELECT id FROM measurement WHERE status = 'complete' AND NOT EXISTS "
+        f"(SELECT 1 FROM sample WHERE measurement_id = measurement.id AND {dialect.sound('sample')})"
+    )
+    return {row[0] for row in connection.exec_driver_sql(query)}
+
+
+@cache
+def _checker(table: str) -> type[BaseModel]:
+    """A model of one row; its fields are prefixed because a column may be called as a method of a model is."""
+    fields: dict[str, Any] = {}
+    for name, column in _ROWS[table].model_fields.items():
+        kind = _SPECIAL.get((table, name)) or _COLUMNS.get(name) or _plain(name, column.annotation)
+        optional = NoneType in get_args(column.annotation) and name != "id"
+        fields[f"v_{name}"] = (kind | None if optional else kind, ...)
+    config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    return create_model(f"{table}_row", __config__=config, **fields)
+
+
+def _plain(name: str, annotation: Any) -> Any:
+    """A column's type where nothing more is known: its own, in bounds."""
+    if get_origin(annotation) is list:
+        return allowed.JsonList
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
+    if bool in kinds:
+        return bool
+    if int in kinds:
+        return allowed.Bytes
+    if float in kinds:
+        return allowed.Seconds if name.endswith("_s") and not name.startswith(("low", "high")) else allowed.Number
+    return allowed.Text if str in kinds else allowed.Json
+
+
+def _shadowed(database: Database, dialect: _Dialect, unsound: Unsound) -> Any:
+    """An engine whose connections see views in place of the tables, and the schema's views over those."""
+    statements = list(_shadows(dialect, unsound))
+    if dialect.sqlite:
+        engine = sqlite_engine(database.location)
+    else:
+        engine = server_engine(make_url(database.engine.url), database.location)
+
+    @event.listens_for(engine, "connect")
+    def shadow(connection: Any, record: object) -> None:
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+def _shadows(dialect: _Dialect, unsound: Unsound) -> Iterator[str]:
+    schema = "main" if dialect.sqlite else "public"
+    for table, parents in _PARENTS.items():
+        terms = [dialect.sound(table)] if table in _BULK else []
+        rows = [] if table in _BULK else [_quoted(row) for row in unsound.get(table, {})]
+        if rows:
+            terms.append(f"{'name' if table == 'slo' else 'id'} NOT IN ({', '.join(rows)})")
+        for column, parent in parents.items():
+            none = f"{column} IS NULL OR " if column == "imported_file_id" else ""
+            terms.append(f"({none}{column} IN (SELECT id FROM {parent}))")
+        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        yield f"CREATE TEMP VIEW {table} AS SELECT * FROM {schema}.{table}{where}"
+    for name, query in VIEWS.items():
+        yield f"CREATE TEMP VIEW {name} AS {query}"
+
+
+def _quoted(value: Any) -> str:
+    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"

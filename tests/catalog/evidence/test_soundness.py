@@ -1,0 +1,71 @@
+"""Rows that nothing can be made of are left out of what is read, with what belongs to them, on both databases."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from catalog.evidence import Database, sound_database, store
+
+pytestmark = pytest.mark.both_databases
+
+
+def spoil(database: Database, *statements: str) -> None:
+    with database.session() as session:
+        for statement in statements:
+            session.execute(text(statement))
+        session.commit()
+
+
+def test_a_database_in_order_is_read_as_it_is(database: Database, fill: Callable[[], Any]) -> None:
+    fill()
+    assert sound_database(database) is database
+
+
+def test_what_is_not_in_order_is_left_out_and_named(
+    database: Database, fill: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    fill()
+    spoil(
+        database,
+        """INSERT INTO slo VALUES ('odd', '{"abc": 1.0}', '{}'), ('good', '{"90": 1.0}', '{"min_pct": 50.0}')""",
+        "UPDATE sample SET latency_s = 1e300 WHERE id = 1",
+        "UPDATE sample SET latency_s = -1 WHERE id = 2",
+        "UPDATE measurement SET verdict = 'FINE' WHERE id = 2",
+        "UPDATE strategy SET passes = '[1]' WHERE id = 1",
+        "UPDATE accuracy SET top1_pct = 1e308 WHERE id = 1",
+        "UPDATE tier_run SET cpus = -1 WHERE id = 3",
+    )
+    caplog.set_level(logging.WARNING)
+    sound = sound_database(database)
+    assert [name.partition(":")[0] for name in sound.left_out] == [
+        "strategy 1",
+        "measurement 2",
+        "tier_run 3",
+        "sample of measurement 1",
+        "accuracy 1",
+        "slo odd",
+    ]
+    assert "left out: slo odd: latency: 'abc' is not a percentile" in caplog.text
+    with sound.session() as session:
+        assert [row.name for row in store.slo_evidence(session)] == ["good"]
+        evidence = store.strategy_evidence(session)
+        assert len(evidence) == 5
+        samples = session.execute(text("SELECT COUNT(*) FROM sample")).scalar_one()
+        inside = session.execute(text("SELECT COUNT(*) FROM sample WHERE measurement_id = 2")).scalar_one()
+        assert inside == 0 and samples == sum(each.latency_s.size for each in evidence) + 49 - 1
+        assert len(store.leaderboard(session)) == 5
+    with database.session() as session:
+        assert session.execute(text("SELECT COUNT(*) FROM slo")).scalar_one() == 2
+
+
+def test_not_a_number_on_a_server(database: Database, fill: Callable[[], Any]) -> None:
+    fill()
+    value = "'NaN'" if database.engine.dialect.name == "postgresql" else "9e999"
+    spoil(database, f"UPDATE sample SET latency_s = {value}, transmission_s = {value} WHERE id = 1")
+    sound = sound_database(database)
+    assert [name.partition(":")[0] for name in sound.left_out] == ["sample of measurement 1"]
+    with sound.session() as session:
+        assert session.execute(text("SELECT COUNT(*) FROM sample WHERE id < 3")).scalar_one() == 1
