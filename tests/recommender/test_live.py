@@ -22,6 +22,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from typer.testing import CliRunner
+
+from recommender.__main__ import cli
 
 
 def free_port() -> int:
@@ -113,9 +116,10 @@ def test_taken_port_and_missing_database_are_one_clear_line(path: Path, filled: 
 
 
 def test_help_has_an_example_and_wrong_usage_is_exit_2() -> None:
-    assert "recommender --port 8080" in command(["--help"]).stdout
-    assert command(["--port", "99999999"]).returncode == 2
-    assert command(["--nonsense"]).returncode == 2
+    terminal = CliRunner()
+    assert "recommender --port 8080" in terminal.invoke(cli, ["--help"]).output
+    assert terminal.invoke(cli, ["--port", "99999999"]).exit_code == 2
+    assert terminal.invoke(cli, ["--nonsense"]).exit_code == 2
 
 
 def command(arguments: list[str]) -> subprocess.CompletedProcess[str]:

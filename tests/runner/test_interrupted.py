@@ -1,7 +1,10 @@
 """A fill that is told to stop, and one whose tiers die: nothing is lost, nothing is left behind, one clear error."""
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -18,6 +22,7 @@ from catalog.declaration import load_catalog
 from catalog.evidence import open_database
 from runner import environment
 from runner.artifacts import ArtifactStore
+from runner.cli import app, run
 from runner.errors import EngineUnavailableError
 from runner.fill import Filler, StopRequest
 from runner.launchers import Deployment, LinkLimits, Mount, Selection, TierLimits
@@ -37,9 +42,37 @@ experiment: {inputs: 20, rounds: 200, repetitions: 20, warmup: 1}
 """
 
 
+# The round of `prepared` is the first.
+_MEASURED = "FROM measurement WHERE id > 1"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which the accuracy is known already: judging it takes longer than all that is tested here."""
+    cwd = tmp_path_factory.mktemp("prepared")
+    (cwd / "strategies.yaml").write_text(CATALOG.replace("rounds: 200, repetitions: 20", "rounds: 1, repetitions: 1"))
+    assert printed("fill-catalog", "--launcher", "process", "--json", cwd=cwd)["accuracies"] == 1
+    return cwd
+
+
+@pytest.fixture
+def directory(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of `prepared`, to be filled for long."""
+    copied = shutil.copytree(prepared, tmp_path / "project")
+    (copied / "strategies.yaml").write_text(CATALOG)
+    return copied
+
+
+def printed(*arguments: str, cwd: Path, expect: int = 0) -> dict[str, Any]:
+    """What a command prints, run inside this process."""
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as said:
+        assert run(lambda: app(list(arguments))) == expect
+    told: dict[str, Any] = json.loads(said.getvalue())
+    return told
+
+
 def _start(cwd: Path) -> subprocess.Popen[str]:
     """A long fill of single-tier rounds, once it has measured something."""
-    (cwd / "strategies.yaml").write_text(CATALOG)
     command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", "process"]
     running = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
@@ -50,13 +83,8 @@ def _start(cwd: Path) -> subprocess.Popen[str]:
 
 
 def _measured(cwd: Path) -> int:
-    if not (cwd / "tierwise.db").exists():
-        return 0
-    try:
-        with open_database(cwd / "tierwise.db", readonly=True) as database, database.session() as session:
-            return int(session.execute(text("SELECT COUNT(*) FROM measurement")).scalar_one())
-    except Exception:  # noqa: BLE001 - the runner is just creating the database
-        return 0
+    with open_database(cwd / "tierwise.db", readonly=True) as database, database.session() as session:
+        return int(session.execute(text(f"SELECT COUNT(*) {_MEASURED}")).scalar_one())
 
 
 def _children(pid: int) -> set[int]:
@@ -73,24 +101,25 @@ def _alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def test_one_ctrl_c_finishes_the_measurement_in_flight(tmp_path: Path) -> None:
-    running = _start(tmp_path)
+def test_one_ctrl_c_finishes_the_measurement_in_flight(directory: Path) -> None:
+    running = _start(directory)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 1
     assert "press Ctrl-C again to stop now" in said
     assert "stopped; everything measured so far is stored. Continue with: runner fill-catalog" in said
     assert "Traceback" not in said
-    done = _measured(tmp_path)
+    done = _measured(directory)
     assert 1 <= done < 200
-    with open_database(tmp_path / "tierwise.db", readonly=True) as database, database.session() as session:
-        counts = session.execute(text("SELECT COUNT(*) FROM sample GROUP BY measurement_id")).scalars().all()
+    with open_database(directory / "tierwise.db", readonly=True) as database, database.session() as session:
+        query = f"SELECT COUNT(*) FROM sample WHERE measurement_id IN (SELECT id {_MEASURED}) GROUP BY measurement_id"
+        counts = session.execute(text(query)).scalars().all()
     assert counts == [400] * done
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)], ids=["ctrl-c twice", "term"])
-def test_stopping_now_leaves_no_process_behind(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
-    running = _start(tmp_path)
+def test_stopping_now_leaves_no_process_behind(directory: Path, signals: tuple[signal.Signals, ...]) -> None:
+    running = _start(directory)
     children: set[int] = set()
     while not children:
         children = _children(running.pid)
@@ -102,29 +131,21 @@ def test_stopping_now_leaves_no_process_behind(tmp_path: Path, signals: tuple[si
     assert "stopped; everything measured so far is stored" in said
     assert "Traceback" not in said
     assert not [pid for pid in children if _alive(pid)]
-    assert _measured(tmp_path) >= 1
+    assert _measured(directory) >= 1
 
 
 @pytest.mark.docker
 def test_a_tier_out_of_memory_is_stored_as_failed_with_its_reason(tmp_path: Path) -> None:
     catalog = CATALOG.replace("memory: 512m", "memory: 16m").replace("rounds: 200, repetitions: 20", "rounds: 1")
     (tmp_path / "strategies.yaml").write_text(catalog)
-    command = [sys.executable, "-m", "runner"]
-    fill = subprocess.run(
-        [*command, "fill-catalog", "--launcher", "docker"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert fill.returncode == 1
-    assert "Traceback" not in fill.stderr
-    status = subprocess.run([*command, "status", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    told = json.loads(status.stdout)
+    filled = printed("fill-catalog", "--launcher", "docker", "--json", cwd=tmp_path, expect=1)
+    assert len(filled["failures"]) == 2
+    told = printed("status", "--json", cwd=tmp_path)
     (trouble,), (accuracy,) = told["troubles"], told["failed_accuracies"]
     assert trouble["status"] == accuracy["status"] == "failed"
     assert "out of memory: killed at its limit of 16 MiB" in trouble["reason"]
     assert "out of memory: killed at its limit of 16 MiB" in accuracy["reason"]
-    plan = subprocess.run(
-        [*command, "plan", "--launcher", "docker", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    missing = json.loads(plan.stdout)
+    missing = printed("plan", "--launcher", "docker", "--json", cwd=tmp_path)
     assert missing["missing_rounds"][0]["why"].startswith("last attempt failed: ")
     assert missing["missing_accuracies"][0]["why"].startswith("last attempt failed: ")
 
@@ -186,8 +207,8 @@ def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(t
     assert "the Docker engine does not answer" in notes.ended[-1]
 
 
-def test_a_runner_that_was_killed_leaves_nothing_running(tmp_path: Path) -> None:
-    running = _start(tmp_path)
+def test_a_runner_that_was_killed_leaves_nothing_running(directory: Path) -> None:
+    running = _start(directory)
     children: set[int] = set()
     while not children:
         children = _children(running.pid)

@@ -1,8 +1,8 @@
 """`runner verify` and the costs per tier, over evidence stored by hand: no tier runs here."""
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from catalog.evidence import Database, open_database, store
 from catalog.evidence.measured import stored_measurements
+from runner.cli import app, run
 from runner.errors import RunnerError
 from runner.reports.costs import chosen_costs
 from runner.verify import judge_stored, store_verdicts, summarise
@@ -85,9 +86,11 @@ def add(database: Database, number: int, **changes: Any) -> None:
         writing.commit()
 
 
-def verify(path: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "runner", "verify", "-d", str(path), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def verify(path: Path, *more: str) -> tuple[int, str]:
+    """The exit code, and what the command prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = run(lambda: app(["verify", "-d", str(path), *more]))
+    return code, said.getvalue()
 
 
 def test_what_is_stored_comes_back_as_it_was(database: Database) -> None:
@@ -134,16 +137,16 @@ def test_a_wider_tolerance_cannot_bring_back_what_was_measured_again(database: D
 
 
 def test_the_command_prints_each_rule_and_fails_on_invalid(path: Path, database: Database) -> None:
-    sound = verify(path)
-    assert sound.returncode == 0 and "3 VALID, 0 DOUBTFUL, 0 INVALID" in sound.stdout
-    assert "link rate" in sound.stdout and "not valid" not in sound.stdout
+    code, sound = verify(path)
+    assert code == 0 and "3 VALID, 0 DOUBTFUL, 0 INVALID" in sound
+    assert "link rate" in sound and "not valid" not in sound
     probe = store.LinkProbeRecord("mobile-edge", "up", 1e6, 9e6, 0.001, "after", 0.05)
     add(database, 4, link_probes=[probe])
-    spoiled = verify(path, "--rejudge")
-    assert spoiled.returncode == 1 and "1 stored verdict(s) changed" in spoiled.stdout
-    assert "+" in spoiled.stdout or "800.0 %" in spoiled.stdout
-    assert max(map(len, spoiled.stdout.splitlines())) <= 100
-    found = json.loads(verify(path, "--json").stdout)
+    code, spoiled = verify(path, "--rejudge")
+    assert code == 1 and "1 stored verdict(s) changed" in spoiled
+    assert "+" in spoiled or "800.0 %" in spoiled
+    assert max(map(len, spoiled.splitlines())) <= 100
+    found = json.loads(verify(path, "--json")[1])
     assert found["measurements"][3]["stored_verdict"] == "INVALID"
     assert {each["rule"] for each in found["measurements"][3]["findings"]} >= {"link rate", "warm-up"}
 
