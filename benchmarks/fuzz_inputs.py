@@ -34,13 +34,13 @@ from PIL import Image
 
 from benchmarks.mutations import model_seeds, mutate_catalog, mutate_model
 from catalog.declaration import SubjectSpec
-from runner.artifacts import ArtifactStore
+from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
 from runner.errors import OperatorError, SubjectError
 from runner.operators import make_pass
 from runner.subjects import resolve_declared, trial
-from runner.subjects.attempt import attempt
-from runner.subjects.signature import read_inputs
+from runner.subjects.model_interface import read_inputs
+from runner.subjects.trial_process import attempt
 
 _PATIENCE_S = 10
 _STARTED_EVERY = 500  # so often the trial's process is started as the product does, not forked

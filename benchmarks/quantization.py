@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog.keys import artifact_key
-from runner.artifacts import ArtifactStore
+from runner.artifacts.store import ArtifactStore
 from runner.host import this_host, versions
 from runner.operators import make_pass
 from runner.operators.quantizers import neural_compressor
 from runner.sealed import file_sha256
 from runner.subjects import Subject, resolve_subject
-from runner.subjects.registry import BUILTIN, SUBJECTS
+from runner.subjects.embedded.registry import BUILTIN, SUBJECTS
 from runner.subjects.scoring import score
-from runner.subjects.shipping import shipped_items
+from runner.subjects.training.ship import shipped_items
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
 

@@ -24,12 +24,12 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from recommender import answering
+from recommender.answer import respond
 from recommender.app import create_app
-from recommender.evidence import Evidence
+from recommender.evidence.model import Evidence
+from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
 from recommender.settings import RecommenderSettings
-from recommender.snapshot import Snapshots
 
 ROOT = Path(__file__).parents[1]
 SECONDS, CONNECTIONS = 6, 16
@@ -81,7 +81,7 @@ class Enlarged(Snapshots):
 def bare(database: str) -> FastAPI:
     """The ceiling: FastAPI with our models and nothing behind them."""
     held = Snapshots(database)
-    ready = answering.respond(held.current(), QUESTION)
+    ready = respond.respond(held.current(), QUESTION)
     held.close()
     app = FastAPI()
 

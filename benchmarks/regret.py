@@ -26,9 +26,9 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.strategy_evidence import AccuracyEvidence, StrategyEvidence
 from catalog.statistics import hit_drop
 from recommender.accuracy_bounds import AccuracyBounds
-from recommender.evidence_loading import candidate_of
+from recommender.evidence.loading import candidate_of
 from recommender.ranking import Accuracy, Budgets, Candidate, LatencyBudget, estimate, recommend
-from recommender.ranking.judging import judge_all
+from recommender.ranking.feasibility import judge_all
 
 CONFIDENCE = 0.95
 LATENCY_FACTORS = (0.8, 0.95, 1.05, 1.2, 1.5, 2.0, 4.0, 10.0)

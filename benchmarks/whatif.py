@@ -28,8 +28,8 @@ import numpy as np
 from scipy import special
 
 from catalog.evidence import open_database
+from catalog.evidence.link_samples import strategy_parts
 from recommender.whatif import LinkedSamples, LinkRate, Prediction, StrategyParts, predict
-from recommender.whatif_evidence import strategy_parts
 
 RATES_MBIT = (1, 2, 5, 10, 50, 200)
 FAST_MBIT = 50

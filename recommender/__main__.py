@@ -18,10 +18,10 @@ from rich.markup import escape
 from catalog.errors import CatalogError
 from catalog.settings_file import VARIABLE
 from recommender.app import create_app
-from recommender.connections import GuardedProtocol
 from recommender.errors import NoEvidence, RecommenderError
+from recommender.evidence.snapshots import Snapshots
+from recommender.http.connections import GuardedProtocol
 from recommender.settings import RecommenderSettings
-from recommender.snapshot import Snapshots
 
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _config(settings: RecommenderSettings) -> uvicorn.Config:
-    """Return uvicorn's settings, with every connection under the limits of `recommender.connections`."""
+    """Return uvicorn's settings, with every connection under the limits of `recommender.http.connections`."""
     running: Counter[str] = Counter()
     proxies = [str(network) for network in settings.trusted_proxies]
     return uvicorn.Config(

@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime
 
-from recommender.evidence import SubjectEvidence
+from recommender.evidence.model import SubjectEvidence
 from recommender.schemas import AgeOut
 
 

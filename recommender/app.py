@@ -8,14 +8,15 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from recommender import api_page, evidence_routes, problems, question_page, routes, service_routes, whatif_routes
-from recommender.answer_cache import AnswerCache
+from recommender import api_page, question_page
 from recommender.body_limit import BodyLimit
-from recommender.evidence_lookup import EvidenceLookup
-from recommender.metrics import MetricsMiddleware, ServiceMetrics
-from recommender.protection import ApiKey, LocalOnly, SafeHeaders, TimeLimit
+from recommender.evidence.snapshots import Snapshots
+from recommender.http import evidence, problems, questions, service, whatif
+from recommender.http.answer_cache import AnswerCache
+from recommender.http.evidence_lookup import EvidenceLookup
+from recommender.http.metrics import MetricsMiddleware, ServiceMetrics
+from recommender.http.middleware import ApiKey, LocalOnly, SafeHeaders, TimeLimit
 from recommender.settings import RecommenderSettings
-from recommender.snapshot import Snapshots
 
 _DESCRIPTION = """\
 Which operator on which tier: budgets in, a strategy with its measured evidence out.
@@ -51,7 +52,7 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
     app.state.answers = AnswerCache(held)
     app.state.lookup = EvidenceLookup(chosen.database)
     app.state.metrics = ServiceMetrics(held)
-    for resources in (routes, evidence_routes, whatif_routes, service_routes):
+    for resources in (questions, evidence, whatif, service):
         app.include_router(resources.router)
     api_page.install(app)
     question_page.install(app)

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recommender.errors import BodyTooLarge
-from recommender.problems import problem_response
+from recommender.http.problems import problem_response
 
 
 class BodyLimit:

@@ -13,7 +13,6 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from recommender.errors import RecommenderError
-from recommender.link_schemas import LinksResponse, WhatIfResponse
 from recommender.resources import (
     AccuracyEvidenceOut,
     BatchItem,
@@ -33,6 +32,7 @@ from recommender.schemas import (
     StrategiesResponse,
     SubjectsResponse,
 )
+from recommender.schemas.links import LinksResponse, WhatIfResponse
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _EVIDENCE: TypeAdapter[LatencyEvidence | AccuracyEvidenceOut] = TypeAdapter(LatencyEvidence | AccuracyEvidenceOut)

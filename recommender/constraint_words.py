@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from recommender.answer.wording import duration, percentile_name, strategy_name
 from recommender.ranking import Breach, Change, Relaxation
-from recommender.wording import duration, percentile_name, strategy_name
 
 _MIB = 1024 * 1024
 

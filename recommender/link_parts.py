@@ -8,10 +8,10 @@ import threading
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.evidence import Database
+from catalog.evidence.link_samples import strategy_parts
 from recommender.errors import EvidenceUnavailable
-from recommender.evidence import SubjectEvidence
+from recommender.evidence.model import SubjectEvidence
 from recommender.whatif import StrategyParts
-from recommender.whatif_evidence import strategy_parts
 
 
 class LinkParts:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recommender.answer.wording import CONDITIONS
 from recommender.schemas import (
     DistanceOut,
     EnvironmentOut,
@@ -13,7 +14,6 @@ from recommender.schemas import (
     RecommendResponse,
     StrategyRow,
 )
-from recommender.wording import CONDITIONS
 
 MAX_QUESTIONS = 100
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from recommender.evidence import Evidence, Known, SubjectEvidence
+from recommender.answer.strategy_fields import accuracy_of, distance_of, latency_out
+from recommender.evidence.model import Evidence, Known, SubjectEvidence
 from recommender.ranking import estimate
 from recommender.schemas import EnvironmentOut, ImportedFileOut, StrategyRow, SubjectRow
-from recommender.strategy_out import accuracy_of, distance_of, latency_out
 
 DEFAULT_PERCENTILE = 90.0
 

@@ -1,10 +1,10 @@
 """The answer in two sentences."""
 
+from recommender.answer.quality import quality_note
+from recommender.answer.wording import CONDITIONS, bounded, join, lacks, strategy_name, to_do, undecided_reason, why
 from recommender.constraint_words import relaxation_words
 from recommender.errors import FILL_COMMAND
-from recommender.quality import quality_note
 from recommender.ranking import Answer, Estimate
-from recommender.wording import CONDITIONS, bounded, join, lacks, strategy_name, to_do, undecided_reason, why
 
 
 def summary(answer: Answer) -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from recommender.answering import respond
-from recommender.evidence import Evidence
+from recommender.answer.respond import respond
+from recommender.evidence.model import Evidence
+from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
-from recommender.snapshot import Snapshots
 
 
 @contextmanager

@@ -22,28 +22,29 @@ from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, sound_database, store
 from catalog.settings_file import VARIABLE
 from recommender.errors import RecommenderError
-from runner import commands, environment
+from runner import commands
 from runner.analysing import settings_of, store_missing
-from runner.artifacts import ArtifactStore
+from runner.artifacts.store import ArtifactStore
+from runner.commands.progress import Progress
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError, explain
 from runner.extending import measure_and_extend
-from runner.fill import Filler, Outcome, StopRequest
 from runner.host import this_host
 from runner.launchers import Selection, select_launcher
-from runner.lock import FillLock
-from runner.plan import Plan, Session, make_plan
-from runner.progress import Progress
+from runner.measuring import environment
+from runner.measuring.fill import Filler, Outcome, StopRequest
+from runner.measuring.lock import FillLock
+from runner.measuring.plan import Plan, Session, make_plan
+from runner.measuring.rejudge import Judged, judge_stored, store_verdicts, summarise
+from runner.measuring.setups import Setups
+from runner.measuring.tiers import Scale, check_delays, check_host
 from runner.reports import leaderboard_tables, with_analysis, with_distances
-from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.reports.leaderboard import of_family, sparklines
 from runner.reports.links import links_table
+from runner.reports.tables import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.reports.units import duration
 from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
-from runner.setups import Setups
-from runner.tiers import Scale, check_delays, check_host
-from runner.verify import Judged, judge_stored, store_verdicts, summarise
 from runner.workdir import sweep
 
 app = typer.Typer(

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from catalog.evidence.records import LinkProbeRecord, TierRunRecord
-from runner.experiment import Measured, Setup
 from runner.launchers import TierLimits
+from runner.measuring.experiment import Measured, Setup
 from runner.probing import ProbedLink
 from tierserver.messages import StatsResult
 

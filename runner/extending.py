@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from catalog.evidence.measured import latencies
-from runner.fill import Filler, Outcome, StopRequest
-from runner.looks import Narrowness, assess, planned_looks, samples_of
-from runner.plan import Keyed, Plan
+from runner.measuring.fill import Filler, Outcome, StopRequest
+from runner.measuring.plan import Keyed, Plan
+from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 
 
 def measure_and_extend(filler: Filler, plan: Callable[[], Plan], made: Plan, stop: StopRequest) -> Outcome:

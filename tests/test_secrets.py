@@ -20,7 +20,7 @@ from catalog.settings_file import VARIABLE
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
 from runner.cli import app, run
-from runner.lock import FillLock
+from runner.measuring.lock import FillLock
 from tests.catalog_of_one import declare
 from tests.recommender.conftest import Client
 

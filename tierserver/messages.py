@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Self
 
-# How tensors travel from tier to tier: see `tierserver.codec`.
+# How tensors travel from tier to tier: see `tierserver.encoding`.
 Codec = Literal["raw", "base64-json", "shuffle-zlib"]
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserver import codec
-from tierserver.codec import CodecError
+from tierserver import encoding
+from tierserver.encoding import CodecError
 from tierserver.errors import RequestError, TooLarge
 from tierserver.memory import MEMORY
 from tierserver.messages import Codec
@@ -97,7 +97,7 @@ def encode_image_request(encoded: bytes, how: Codec = "raw") -> Body:
     """A request that sends one encoded image as the BYTES input `image`; an image is compressed already."""
     tensor: dict[str, Any] = {"name": "image", "shape": [1], "datatype": "BYTES"}
     if how == "base64-json":
-        tensor |= {"parameters": {_CODEC: how}, "data": [codec.to_base64(encoded)]}
+        tensor |= {"parameters": {_CODEC: how}, "data": [encoding.to_base64(encoded)]}
         return Body(None, (_request_head([tensor], how),))
     tensor["parameters"] = {"binary_data_size": len(encoded) + 4}
     head = _request_head([tensor], how)
@@ -190,9 +190,9 @@ def _describe(
             _encoded_bytes(array, how, binary is None or name in binary), f"output {name!r} in this encoding"
         )
         if how == "base64-json":
-            entry |= {"parameters": {_CODEC: how}, "data": [codec.to_base64(np.ascontiguousarray(array).data)]}
+            entry |= {"parameters": {_CODEC: how}, "data": [encoding.to_base64(np.ascontiguousarray(array).data)]}
         elif binary is None or name in binary:
-            packed = codec.compress(array) if how == "shuffle-zlib" else None
+            packed = encoding.compress(array) if how == "shuffle-zlib" else None
             piece = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if packed is None else packed
             entry["parameters"] = {"binary_data_size": len(piece)} | ({} if packed is None else {_CODEC: how})
             if len(piece):
@@ -268,10 +268,10 @@ def _wanted(outputs: Any) -> Mapping[str, bool]:
 
 def _codec_of(parameters: Mapping[str, Any], what: str) -> Codec:
     value = parameters.get(_CODEC, "raw")
-    for known in codec.CODECS:
+    for known in encoding.CODECS:
         if value == known:
             return known
-    raise RequestError(f"{what}: {_CODEC} is {str(value)[:40]!r}; known: {', '.join(codec.CODECS)}")
+    raise RequestError(f"{what}: {_CODEC} is {str(value)[:40]!r}; known: {', '.join(encoding.CODECS)}")
 
 
 def _tensors(described: Any, rest: memoryview, what: str, max_bytes: int) -> tuple[Tensor, ...]:
@@ -350,7 +350,7 @@ def _from_packed(name: str, datatype: Any, shape: tuple[int, ...], data: memoryv
         raise TooLarge(f"tensor {name!r}: {datatype} {list(shape)} unpacked is more than the {max_bytes} bytes allowed")
     MEMORY.require(3 * count * dtype.itemsize + len(data), f"unpacking tensor {name!r}")
     try:
-        return Tensor(name, codec.decompress(data, dtype, count).reshape(shape))
+        return Tensor(name, encoding.decompress(data, dtype, count).reshape(shape))
     except CodecError as error:
         raise RequestError(f"tensor {name!r}: {error}") from error
 
@@ -362,7 +362,7 @@ def _from_base64(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) ->
             raise CodecError(f"data is a list of Base64 texts, got {type(texts).__name__}")
         length = sum(len(text) for text in texts if isinstance(text, str))
         MEMORY.require(len(texts) * _ELEMENT_BYTES + 2 * length, f"tensor {name!r}")
-        decoded = tuple(map(codec.from_base64, texts))
+        decoded = tuple(map(encoding.from_base64, texts))
     except CodecError as error:
         raise RequestError(f"tensor {name!r}: {error}") from error
     if entry.get("datatype") == "BYTES":

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from tierserver.guard import GuardedProtocol
+from tierserver.connection import GuardedProtocol
 from tierserver.limits import Limits
 from tierserver.server import TierApp
 

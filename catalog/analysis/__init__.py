@@ -2,7 +2,7 @@
 
 from catalog.analysis.disagreement import disagreement
 from catalog.analysis.settings import AnalysisSettings
-from catalog.analysis.storing import analysis_stored, store_analysis
+from catalog.analysis.store import analysis_stored, store_analysis
 from catalog.analysis.subject import (
     DropResult,
     FamilyResult,

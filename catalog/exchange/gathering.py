@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from catalog.exchange.tables import LINK_COLUMN, Row, Rows
+from catalog.exchange.rows import LINK_COLUMN, Row, Rows
 from catalog.keys import content_key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from catalog.exchange.document import Document, EnvironmentEntry
-from catalog.exchange.foreign import LAUNCHER
-from catalog.exchange.tables import REQUIRED, Kind
+from catalog.exchange.rows import REQUIRED, Kind
+from catalog.exchange.rows_to_document import LAUNCHER
 
 
 def rows_csv(document: Document, kind: Kind) -> str:

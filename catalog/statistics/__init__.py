@@ -32,7 +32,7 @@ from catalog.statistics.letters import Rank, rank_with_ties
 from catalog.statistics.moderation import moderated
 from catalog.statistics.normality import NormalQuantiles, ShapiroWilk, normal_quantiles, shapiro_wilk
 from catalog.statistics.percentiles import percentile_by_round, percentile_over_rounds
-from catalog.statistics.pooled_ranks import PooledRanks, pool_ranks
+from catalog.statistics.rank_tests import PooledRanks, pool_ranks
 from catalog.statistics.ranking import Ranking, rank_strategies
 from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed
 from catalog.statistics.samples import Samples

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from catalog.statistics.effect_size import Magnitude, cliffs_delta, magnitude
 from catalog.statistics.families import OperatorPair
-from catalog.statistics.pooled_ranks import finite_samples, pool_ranks
+from catalog.statistics.rank_tests import finite_samples, pool_ranks
 from catalog.statistics.wilcoxon import SignedRank, signed_rank
 
 

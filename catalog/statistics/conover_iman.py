@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from catalog.statistics.adjustment import adjust_pvalues
-from catalog.statistics.pooled_ranks import PooledRanks
+from catalog.statistics.rank_tests import PooledRanks
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.normality import NormalQuantiles, ShapiroWilk, normal_quantiles, shapiro_wilk
-from catalog.statistics.pooled_ranks import finite_samples
+from catalog.statistics.rank_tests import finite_samples
 
 PERCENTILES = (5.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0)
 

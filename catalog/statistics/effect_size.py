@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.pooled_ranks import PooledRanks
+from catalog.statistics.rank_tests import PooledRanks
 
 Magnitude = Literal["negligible", "small", "medium", "large"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from scipy.special import chdtrc
 
-from catalog.statistics.pooled_ranks import PooledRanks
+from catalog.statistics.rank_tests import PooledRanks
 
 
 @dataclass(frozen=True)

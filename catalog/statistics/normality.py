@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from catalog.statistics.pooled_ranks import finite_samples
+from catalog.statistics.rank_tests import finite_samples
 
 # Royston's approximation of the p-value was fitted up to here; scipy warns above.
 _SHAPIRO_LIMIT = 5000

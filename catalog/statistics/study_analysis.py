@@ -11,7 +11,7 @@ from catalog.statistics.description import Description, describe
 from catalog.statistics.effect_size import Magnitude, cliffs_delta, delta_symbol, magnitude
 from catalog.statistics.families import Family
 from catalog.statistics.kruskal import KruskalWallis, kruskal_wallis
-from catalog.statistics.pooled_ranks import pool_ranks
+from catalog.statistics.rank_tests import pool_ranks
 from catalog.statistics.speedups import Speedup, speedup
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from catalog.evidence.records import MeasurementRecord, Verdict
-from catalog.validity.finding import Finding
+from catalog.validity.findings import Finding
 from catalog.validity.thresholds import DEFAULTS, Thresholds
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, TierRunRecord, Verdict
 from catalog.statistics.refusal import inputs_needed
-from catalog.validity.finding import Finding
+from catalog.validity.findings import Finding
+from catalog.validity.other_processes import strangers
 from catalog.validity.passes import outliers_pct, warmup_slowdown
-from catalog.validity.strangers import strangers
 from catalog.validity.thresholds import DEFAULTS, Thresholds
 
 _AGAIN = "measure again (`runner fill-catalog`)"

@@ -1,11 +1,20 @@
 """Evidence and budgets in, a ranked answer out: pure functions over arrays, numbers only.
 
-The words for these numbers are in `recommender.wording`; where the evidence comes from is `recommender.snapshot`'s
+The words for these numbers are in `recommender.answer.wording`; where the evidence comes from is `recommender.evidence.snapshots`'s
 business.
 """
 
 from catalog.statistics import inputs_needed
-from recommender.ranking.answers import (
+from recommender.ranking.candidates import (
+    Accuracy,
+    Candidate,
+    Estimate,
+    estimate,
+    interval,
+    samples_of,
+)
+from recommender.ranking.constraints import Breach, Constraints, Excluded, declared_breaches
+from recommender.ranking.model import (
     Alternative,
     Answer,
     Budgets,
@@ -18,18 +27,9 @@ from recommender.ranking.answers import (
     Relaxation,
     Undecided,
 )
-from recommender.ranking.candidates import (
-    Accuracy,
-    Candidate,
-    Estimate,
-    estimate,
-    interval,
-    samples_of,
-)
-from recommender.ranking.choosing import recommend
-from recommender.ranking.constraints import Breach, Constraints, Excluded, declared_breaches
 from recommender.ranking.pareto import pareto_front
 from recommender.ranking.predictions import Foresight
+from recommender.ranking.recommend import recommend
 from recommender.ranking.shortfalls import Shortfall, shortfalls
 
 __all__ = [

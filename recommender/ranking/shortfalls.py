@@ -6,9 +6,9 @@ from typing import Literal
 
 from catalog.statistics import BudgetCheck, Feasibility, drop_within, latency_within
 from catalog.statistics.verdicts import sidak
-from recommender.ranking.answers import Budgets
 from recommender.ranking.candidates import Accuracy, Candidate, interval
-from recommender.ranking.judging import floor_within, sharing, steadied
+from recommender.ranking.feasibility import floor_within, sharing, steadied
+from recommender.ranking.model import Budgets
 
 BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
 
@@ -93,7 +93,7 @@ def shortfalls(
     Examples
     --------
     >>> import numpy as np
-    >>> from recommender.ranking.answers import LatencyBudget
+    >>> from recommender.ranking.model import LatencyBudget
     >>> slow = Candidate("identity", "mobile", ("mobile",), (np.full(30, 0.2),) * 3, inputs=30)
     >>> [found] = shortfalls(slow, Budgets(latency=(LatencyBudget(90, 0.15),)), among=[slow])
     >>> round(found.over, 3), round(found.bound_over, 3)

@@ -14,7 +14,7 @@ from recommender.schemas.answer import (
 from recommender.schemas.request import (
     RecommendRequest,
 )
-from recommender.schemas.service import (
+from recommender.schemas.resources import (
     FieldProblem,
     HealthResponse,
     Problem,

@@ -2,9 +2,10 @@
 
 from pydantic import Field
 
-from recommender.link_schemas import AskedLinkOut
+from recommender.answer.wording import CONDITIONS
 from recommender.ranking import Objective
 from recommender.schemas.base import Out
+from recommender.schemas.links import AskedLinkOut
 from recommender.schemas.strategy import (
     AlternativeOut,
     ConsideredOut,
@@ -14,7 +15,6 @@ from recommender.schemas.strategy import (
     RecommendationOut,
     UndecidedOut,
 )
-from recommender.wording import CONDITIONS
 
 
 class ImportedFileOut(Out):

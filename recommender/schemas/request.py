@@ -4,9 +4,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from recommender.link_schemas import Links
 from recommender.ranking import Objective
 from recommender.schemas.base import Bytes, BytesByTier, Name, Names, Percent, Seconds
+from recommender.schemas.links import Links
 
 _SLO_EXCLUDES = ("max_latency_s", "latency_percentile", "min_accuracy_pct", "max_accuracy_drop_pp")
 _KEY_EXCLUDES = ("host", "scale", "launcher")

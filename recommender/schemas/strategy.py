@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from recommender.link_schemas import PredictedFromOut
 from recommender.schemas.base import Out
+from recommender.schemas.links import PredictedFromOut
 
 
 class LatencyOut(Out):

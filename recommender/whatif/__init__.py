@@ -6,7 +6,7 @@ take at the asked one. Everything else, the waiting included, stays as it was me
 """
 
 from recommender.whatif.parts import LinkedSamples, LinkRate, StrategyParts
-from recommender.whatif.predicting import estimate_s, predict, refusal, what_if
+from recommender.whatif.predict import estimate_s, predict, refusal, what_if
 from recommender.whatif.prediction import Prediction, Unpredictable, WhatIf
 from recommender.whatif.wire import burst_bytes, grain_bytes, wire_s
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.artifacts import Artifact
+from runner.artifacts.store import Artifact
 from runner.bundles.manifest import SCRIPT, CheckEntry, Manifest, OutputEntry, read_manifest
 from runner.bundles.run import damaged
 from runner.errors import BundleError

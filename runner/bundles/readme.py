@@ -1,6 +1,6 @@
 """The bundle's README: what it is, what it promises, and how to run it."""
 
-from recommender.wording import duration, percentile_name
+from recommender.answer.wording import duration, percentile_name
 from runner.bundles.manifest import MANIFEST, SCRIPT, Manifest, PartEntry
 from runner.reports.units import size
 

@@ -10,11 +10,11 @@ from rich.table import Table
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database, sound_database
 from recommender.schemas import RecommendRequest
-from runner.artifacts import ArtifactStore
+from runner.artifacts.store import ArtifactStore
 from runner.asking import ask
 from runner.bundles import Manifest, make_bundle, verify_bundle
-from runner.bundles.finding import measured_artifact, measured_strategy
-from runner.bundles.making import Answered
+from runner.bundles.bundle import Answered
+from runner.bundles.measured_files import measured_artifact, measured_strategy
 from runner.commands.question import Asked, asking
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
 from runner.errors import BundleError

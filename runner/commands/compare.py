@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.evidence import open_database, sound_database, store
-from catalog.exchange.comparing import LatencyChange, Pairing, StrategyChange, compare_evidence
+from catalog.exchange.compare import LatencyChange, Pairing, StrategyChange, compare_evidence
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import duration, points

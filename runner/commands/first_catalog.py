@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from runner.commands.schema import EDITOR_LINE
-from runner.subjects.guessing import Guess
+from runner.subjects.first_guess import Guess
 
 _CATALOG = """\
 {editor_line}

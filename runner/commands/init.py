@@ -15,8 +15,8 @@ from runner.errors import OperatorError, RunnerError, SubjectError
 from runner.graph import analyse
 from runner.operators.prospects import look_ahead
 from runner.settings import RunnerSettings
+from runner.subjects.first_guess import guess_subject
 from runner.subjects.folders import images_in
-from runner.subjects.guessing import guess_subject
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Where to write the catalog")]
 ModelOption = Annotated[

@@ -14,19 +14,19 @@ from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
-from runner.application import apply_operator, parse_pipeline
-from runner.artifacts import NOT_VERIFIED, ArtifactStore
-from runner.calibration import Calibration, read_calibration
+from runner.artifacts.apply_operator import apply_operator, parse_pipeline
+from runner.artifacts.calibration import Calibration, read_calibration
+from runner.artifacts.model_runs import TRIAL_INPUTS
+from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.errors import OperatorError, SubjectError
 from runner.graph import Analysis, analyse
-from runner.model_runs import TRIAL_INPUTS
 from runner.operators.prospects import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
 from runner.reports.units import size
 from runner.settings import RunnerSettings
 from runner.subjects import Subject, resolve_subject
-from runner.subjects.registry import SUBJECTS
+from runner.subjects.embedded.registry import SUBJECTS
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
 

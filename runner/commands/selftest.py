@@ -12,19 +12,19 @@ from rich.text import Text
 
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database
-from runner import environment
-from runner.artifacts import ArtifactStore
+from runner.artifacts.store import ArtifactStore
+from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.fill import Filler, StopRequest
 from runner.launchers import Selection, select_launcher
-from runner.plan import Session
-from runner.progress import Progress
+from runner.measuring import environment
+from runner.measuring.fill import Filler, StopRequest
+from runner.measuring.plan import Session
+from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
+from runner.measuring.setups import Setups
+from runner.measuring.tiers import Scale, check_delays, check_host
 from runner.reports.units import duration
-from runner.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
 from runner.settings import RunnerSettings
-from runner.setups import Setups
-from runner.tiers import Scale, check_delays, check_host
 
 AaOption = Annotated[bool, typer.Option("--aa", help="Measure one strategy as if it were several")]
 StrategyOption = Annotated[str | None, typer.Option("--strategy", help="operator@placement (default the first)")]

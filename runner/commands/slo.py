@@ -9,9 +9,9 @@ import typer
 from rich.markup import escape
 
 from catalog.errors import CatalogError
-from recommender.answering import respond
+from recommender.answer.respond import respond
 from recommender.errors import NotDeclared, RecommenderError, UnknownSubject
-from recommender.evidence import Evidence
+from recommender.evidence.model import Evidence
 from recommender.schemas import RecommendResponse
 from runner.asking import known_evidence
 from runner.commands.question import Asked, asking

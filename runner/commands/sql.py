@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.evidence import open_database
-from catalog.evidence.querying import QueryResult, read_query
+from catalog.evidence.user_sql import QueryResult, read_query
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.settings import RunnerSettings
 

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.declaration.units import parse_bit_rate
-from recommender.quality import output_warnings
-from recommender.snapshot import Snapshots
+from recommender.answer.quality import output_warnings
+from recommender.evidence.snapshots import Snapshots
 from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
-from recommender.whatif_curve import Curves, latency_curves
+from recommender.whatif.curves import Curves, latency_curves
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import duration, rate

@@ -13,7 +13,7 @@ from runner.graph.exactness import is_exact
 from runner.graph.model_file import read_model
 from runner.graph.naming import segment_name
 from runner.graph.regions import Layout, lay_out
-from runner.graph.repeats import RepeatedRun, Unit, find_runs
+from runner.graph.repeated_blocks import RepeatedRun, Unit, find_runs
 from runner.graph.shapes import Dimension
 from runner.graph.sides import Sides
 from runner.graph.structure import Structure, read_structure
@@ -201,7 +201,7 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
 
     Examples
     --------
-    >>> from runner.subjects.registry import BUILTIN
+    >>> from runner.subjects.embedded.registry import BUILTIN
     >>> found = analyse(BUILTIN / "fashion-resnet.onnx")
     >>> len(found.sub_graphs), [len(run.blocks) for run in found.runs]
     (14, [4, 4, 4])

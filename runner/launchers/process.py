@@ -190,7 +190,7 @@ def _tier(run: Path, limits: TierLimits, mounts: Sequence[Mount]) -> Iterator[Pr
 
 @contextmanager
 def _link(run: Path, link: LinkLimits, port: int) -> Iterator[_Child]:
-    arguments = ["-m", "tierserver.link", "--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{port}"]
+    arguments = ["-m", "tierserver.paced_link", "--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{port}"]
     arguments += ["--up-bit-per-s", str(link.up_bit_per_s), "--down-bit-per-s", str(link.down_bit_per_s)]
     arguments += ["--delay-s", str(link.delay_s)] if link.delay_s else []
     with _child(run, f"link-{link.name}", arguments, {}) as child:

@@ -101,7 +101,7 @@ def choose_exit(analysis: Analysis, blocks: int) -> Exit:
     Examples
     --------
     >>> from runner.graph import analyse
-    >>> from runner.subjects.registry import BUILTIN
+    >>> from runner.subjects.embedded.registry import BUILTIN
     >>> [block.name for block in choose_exit(analyse(BUILTIN / "fashion-resnet.onnx"), 2).blocks]
     ['backbone.3.3', 'backbone.3.4']
     """

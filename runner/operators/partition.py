@@ -124,7 +124,7 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
     Examples
     --------
     >>> from runner.graph import analyse
-    >>> from runner.subjects.registry import BUILTIN
+    >>> from runner.subjects.embedded.registry import BUILTIN
     >>> cut = choose_cut(analyse(BUILTIN / "fashion-resnet.onnx"))
     >>> len(cut.tensors), cut.crossing_bytes
     (2, 100352)

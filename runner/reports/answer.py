@@ -7,8 +7,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from recommender.answer.wording import duration, percentile_name
 from recommender.schemas import BudgetsOut, RecommendationOut, RecommendResponse
-from recommender.wording import duration, percentile_name
 from runner.reports.answer_table import PREDICTED, answer_table, interval
 from runner.reports.units import rate, size
 

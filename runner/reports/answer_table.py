@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.output_distance import percentage
-from recommender.ranking.answers import Unit
+from recommender.answer.wording import cannot_show, duration, percentile_name
+from recommender.ranking.model import Unit
 from recommender.schemas import (
     AlternativeOut,
     NearMissOut,
@@ -18,7 +19,6 @@ from recommender.schemas import (
     StrategyOut,
     UndecidedOut,
 )
-from recommender.wording import cannot_show, duration, percentile_name
 from runner.reports.units import size
 
 # From these widths on there is room for one more kind of figure.

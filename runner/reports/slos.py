@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from recommender.answer.wording import duration, percentile_name
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
-from recommender.wording import duration, percentile_name
 from runner.reports.answer import confidence
 from runner.reports.answer_table import PREDICTED, far_outputs, shortfall, undecided_lacks
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from catalog.validity.finding import Finding, amount
-from runner.verify import Judged, RuleSummary
+from catalog.validity.findings import Finding, amount
+from runner.measuring.rejudge import Judged, RuleSummary
 
 _STYLES = {"VALID": "", "DOUBTFUL": "yellow", "INVALID": "red"}
 

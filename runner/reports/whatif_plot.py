@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from recommender.whatif_curve import Curve, Curves
+from recommender.whatif.curves import Curve, Curves
 from runner.reports.html.drawing import Axis, Figure, fitted, line, padded, seconds_tick, svg, text
 from runner.reports.html.markup import Html, number, tag
 from runner.reports.units import duration, rate

@@ -2,6 +2,6 @@
 
 from runner.subjects.dataset import Dataset, Metric, Subject
 from runner.subjects.declared import resolve_declared
-from runner.subjects.registry import resolve_subject
+from runner.subjects.embedded.registry import resolve_subject
 
 __all__ = ["Dataset", "Metric", "Subject", "resolve_declared", "resolve_subject"]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import SubjectError
-from runner.subjects.images import Images
 from runner.subjects.items import Truth
+from runner.subjects.layouts.own import Images
 from runner.subjects.tensors import TensorDataset
 from tierserver.errors import TierError
 from tierserver.messages import PartSpec, Postprocess, Preprocess

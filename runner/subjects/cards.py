@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runner.subjects.canvas import CLASSES, SIZE, TRAINING_CANVASES
+from runner.subjects.embedded.images import CLASSES, SIZE, TRAINING_CANVASES
 from runner.subjects.pictures import CANVAS_SIDES_PX, PIXELS, POOL, QUALITY
 
 
@@ -120,7 +120,7 @@ copyright 2017 Zalando SE; see NOTICE. {text.items} Training and test garments a
 
 ## Training
 
-`python -m runner.subjects.training {name}`: {manifest["epochs"]} epochs, cross-entropy, SGD with Nesterov momentum on
+`python -m runner.subjects.training.train {name}`: {manifest["epochs"]} epochs, cross-entropy, SGD with Nesterov momentum on
 one cycle, bfloat16 arithmetic, horizontal flips, seed {manifest["seed"]}; {_minutes(manifest)}.
 No stochastic depth, and nothing chosen by what an operator later does to the model. Versions and hashes are in
 `{name}.json`. The seed fixes the data's order and the first weights; another CPU rounds differently and ends elsewhere.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.canvas import Bytes, Canvas, compose_canvases
+from runner.subjects.embedded.images import Bytes, Canvas, compose_canvases
 from runner.subjects.pictures import POOL, canvas_pictures, fashion_pictures, generator
 
 Task = Literal["classification", "segmentation", "any"]

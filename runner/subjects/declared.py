@@ -4,15 +4,15 @@ from pathlib import Path
 
 from catalog.declaration import DatasetFiles, SubjectSpec
 from runner.errors import SubjectError
-from runner.subjects.cityscapes import Cityscapes
-from runner.subjects.coco import Coco
 from runner.subjects.dataset import Dataset, Subject, Task
+from runner.subjects.embedded.registry import SUBJECTS, builtin_dataset, resolve_subject
 from runner.subjects.folders import FolderDataset, Layout
-from runner.subjects.imagenet import ImageNet
-from runner.subjects.images import Images
+from runner.subjects.layouts.cityscapes import Cityscapes
+from runner.subjects.layouts.coco import Coco
+from runner.subjects.layouts.imagenet import ImageNet
+from runner.subjects.layouts.own import Images
 from runner.subjects.models import KNOWN, Architecture, ModelFile, find_model
-from runner.subjects.own import SUFFIX, own_subject
-from runner.subjects.registry import SUBJECTS, builtin_dataset, resolve_subject
+from runner.subjects.own_model import SUFFIX, own_subject
 
 _FOLDERS = ("imagenet:DIR", "coco:DIR", "cityscapes:DIR")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from catalog.declaration import PreprocessSpec
 from runner.errors import SubjectError
-from runner.subjects.signature import Taken
+from runner.subjects.model_interface import Taken
 from tierserver.errors import RequestError
 from tierserver.imaging import MAX_PIXELS, check
 from tierserver.messages import Preprocess

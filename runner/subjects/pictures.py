@@ -14,7 +14,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from PIL import Image
 
-from runner.subjects.canvas import MOST_GARMENTS, VISIBLE, Bytes, compose_canvas
+from runner.subjects.embedded.images import MOST_GARMENTS, VISIBLE, Bytes, compose_canvas
 
 VERSION = 1  # part of the inputs' fingerprint: raise it with any change to what is generated
 POOL = 200

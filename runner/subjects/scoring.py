@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from runner.subjects.registry import Family
+from runner.subjects.embedded.registry import Family
 from runner.subjects.sources import Data
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from recommender.answer_cache import AnswerCache
-from recommender.answering import respond
+from recommender.answer.respond import respond
+from recommender.evidence.snapshots import Snapshots
+from recommender.http.answer_cache import AnswerCache
 from recommender.schemas import RecommendRequest
-from recommender.snapshot import Snapshots
 
 
 def ask(client: Any, **question: Any) -> dict[str, Any]:

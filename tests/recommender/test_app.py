@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from recommender.errors import FILL_COMMAND
-from recommender.evidence_routes import snapshots
-from recommender.snapshot import Snapshots
+from recommender.evidence.snapshots import Snapshots
+from recommender.http.evidence import snapshots
 
 
 def ask(client: Any, **question: Any) -> dict[str, Any]:

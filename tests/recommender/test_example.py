@@ -10,9 +10,9 @@ import pytest
 from catalog.evidence import open_database
 from catalog.exchange import import_files
 from recommender import examples
-from recommender.answering import respond
+from recommender.answer.respond import respond
+from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
-from recommender.snapshot import Snapshots
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "docs" / "example-evidence.json.gz"

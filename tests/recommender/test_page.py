@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.recommender.conftest import Writer
-from tests.recommender.test_whatif_evidence import measure
+from tests.recommender.test_link_samples import measure
 
 CHROMIUM = shutil.which("chromium")
 PAGE = Path(__file__).parents[2] / "recommender" / "page"

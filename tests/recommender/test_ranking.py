@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.statistics import hit_drop, latency_within
+from recommender.answer.wording import to_do, undecided_reason, why
 from recommender.ranking import (
     Accuracy,
     Answer,
@@ -20,8 +21,7 @@ from recommender.ranking import (
     inputs_needed,
     recommend,
 )
-from recommender.ranking.judging import steadied
-from recommender.wording import to_do, undecided_reason, why
+from recommender.ranking.feasibility import steadied
 
 
 def candidate(

@@ -21,7 +21,7 @@ from recommender.whatif import (
     what_if,
     wire_s,
 )
-from recommender.whatif_curve import latency_curves
+from recommender.whatif.curves import latency_curves
 from runner.launchers.shaping import token_bucket
 
 ROUNDS, INPUTS = 3, 30

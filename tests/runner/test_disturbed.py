@@ -15,16 +15,16 @@ import pytest
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database
 from catalog.evidence.measured import StoredMeasurement, stored_measurements
-from runner import environment
-from runner.artifacts import ArtifactStore
-from runner.fill import Filler, StopRequest
+from runner.artifacts.store import ArtifactStore
 from runner.launchers import Selection, select_launcher
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
-from runner.plan import Session, make_plan
-from runner.setups import Setups
-from runner.tiers import Scale
-from runner.verify import judge_stored
+from runner.measuring import environment
+from runner.measuring.fill import Filler, StopRequest
+from runner.measuring.plan import Session, make_plan
+from runner.measuring.rejudge import judge_stored
+from runner.measuring.setups import Setups
+from runner.measuring.tiers import Scale
 
 CATALOG = """\
 version: 1

@@ -10,15 +10,15 @@ import pytest
 
 from catalog.declaration import load_catalog, parse_catalog
 from catalog.keys import content_key
-from runner import environment
 from runner.errors import HostTooSmallError, LaunchError, RunnerError
 from runner.host import Host, host_of_engine, this_host, versions
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.engine_host import read_host
 from runner.launchers.process import ProcessLauncher
-from runner.plan import Keyed, Session, key_strategy
-from runner.tiers import Scale, check_host, resolve_provider
+from runner.measuring import environment
+from runner.measuring.plan import Keyed, Session, key_strategy
+from runner.measuring.tiers import Scale, check_host, resolve_provider
 from tierserver.facts import read_facts
 from tierserver.messages import TierFacts
 

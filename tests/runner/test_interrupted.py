@@ -20,16 +20,16 @@ from sqlalchemy import text
 
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database
-from runner import environment
-from runner.artifacts import ArtifactStore
+from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
 from runner.errors import EngineUnavailableError
-from runner.fill import Filler, StopRequest
 from runner.launchers import Deployment, LinkLimits, Mount, Selection, TierLimits
 from runner.launchers.process import ProcessLauncher
-from runner.plan import Plan, Session, make_plan
-from runner.setups import Setups
-from runner.tiers import Scale
+from runner.measuring import environment
+from runner.measuring.fill import Filler, StopRequest
+from runner.measuring.plan import Plan, Session, make_plan
+from runner.measuring.setups import Setups
+from runner.measuring.tiers import Scale
 
 CATALOG = """\
 version: 1

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from catalog.evidence.store import EnvironmentEvidence, Origin, SloEvidence
-from runner.reports.html.gathering import EnvironmentReport
 from runner.reports.html.markup import Html, joined, tag
+from runner.reports.html.report_data import EnvironmentReport
 
 
 def title(environment: EnvironmentEvidence) -> str:

@@ -51,7 +51,9 @@ def effect_tables(results: Sequence[SubjectResult], codes: Codes) -> Iterator[Ht
         }
         matrix = _Matrix(family, found, codes)
         if family.kind == "partitions":
-            yield from _partition_tables(matrix, _PARTITIONS.get(passes.get(family.name.partition(":")[2], ()), ("", "")))
+            yield from _partition_tables(
+                matrix, _PARTITIONS.get(passes.get(family.name.partition(":")[2], ()), ("", ""))
+            )
         elif family.kind == "tiers":
             known = _TIERS.get(passes.get(family.name.partition(":")[2], ()), "")
             yield from _triangles(matrix, family.members, known, lambda name: codes.placements[split(name)[1]])

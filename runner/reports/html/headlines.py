@@ -6,7 +6,7 @@ from catalog.analysis import DropResult, FamilyResult, SubjectResult
 from catalog.output_distance import percentage
 from catalog.statistics.verdicts import Verdict
 from runner.reports.html.codes import split
-from runner.reports.html.pair_sentences import MissingSubject, Outcome, PairOfSubject, without
+from runner.reports.html.sentences import MissingSubject, Outcome, PairOfSubject, without
 from runner.reports.html.words import METRIC_NAMES, count, extent, listed, scope, sentence, spoken
 
 

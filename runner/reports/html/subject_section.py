@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from catalog.analysis import SubjectResult
-from runner.reports.html.box_plots import box_plots
 from runner.reports.html.breakdown_bars import breakdown_bars
 from runner.reports.html.drawing import Figure, svg
-from runner.reports.html.gathering import EnvironmentReport
+from runner.reports.html.figures import box_plots
 from runner.reports.html.markup import Child, Html, Ids, details, joined, tag
 from runner.reports.html.quantile_plots import quantile_plot
 from runner.reports.html.rank_diagram import rank_diagram
+from runner.reports.html.report_data import EnvironmentReport
 from runner.reports.html.subject_tables import (
     breakdown_table,
     costs_table,

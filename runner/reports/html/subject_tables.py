@@ -7,13 +7,13 @@ from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectRe
 from catalog.evidence.breakdown import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
-from runner.reports.costs import COSTS
 from runner.reports.html.breakdown_bars import segments
 from runner.reports.html.grouping import fastest_first
 from runner.reports.html.markup import Html, details, joined, table, tag
 from runner.reports.html.quantile_plots import pvalue
 from runner.reports.html.rank_diagram import ranks
 from runner.reports.html.words import METRIC_NAMES
+from runner.reports.tables import COSTS
 from runner.reports.units import duration, percent, points, size
 
 

@@ -19,7 +19,7 @@ from runner.reports.html.headlines import (
     outputs_sentence,
     tally_sentence,
 )
-from runner.reports.html.pair_sentences import MissingSubject, PairOfSubject, pair_sentence
+from runner.reports.html.sentences import MissingSubject, PairOfSubject, pair_sentence
 from runner.reports.html.words import spoken
 
 QUESTIONS = {

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runner.artifacts import Artifact, ArtifactFile
+from runner.artifacts.store import Artifact, ArtifactFile
 from runner.bundles import read_manifest
 from runner.bundles.checking import check_runs
 from runner.bundles.run import Bundle
 from runner.errors import BundleError
 from runner.sealed import file_sha256
 from runner.subjects.dataset import FashionDataset
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 from tests.runner.commands.conftest import Command, piece
 
 BUDGETS = ("--max-latency", "100ms", "--percentile", "90", "--max-drop", "1")

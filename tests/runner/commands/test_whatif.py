@@ -9,7 +9,7 @@ import pytest
 from catalog.evidence import open_database
 from runner.cli import app, run
 from tests.recommender.conftest import Writer
-from tests.recommender.test_whatif_evidence import measure
+from tests.recommender.test_link_samples import measure
 
 
 @pytest.fixture(scope="module")

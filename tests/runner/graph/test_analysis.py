@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from runner.graph import Analysis, analyse
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 
 
 def names_of(found: Analysis, run: int = 0) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-from runner.application import apply_operator, parse_pipeline
-from runner.artifacts import ArtifactStore
-from runner.calibration import Calibration
+from runner.artifacts.apply_operator import apply_operator, parse_pipeline
+from runner.artifacts.calibration import Calibration
+from runner.artifacts.store import ArtifactStore
 from runner.errors import ModelFileError
 from runner.graph import analyse, data_file, read_model, read_structure, whole, write_part
 from runner.graph.model_file import tensors_in

@@ -10,7 +10,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from runner.errors import ModelFileError, OperatorError
 from runner.graph import analyse, data_file, read_model, read_structure, whole, write_part
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 
 
 def external(source: Path, target: Path, *, threshold: int = 0) -> Path:

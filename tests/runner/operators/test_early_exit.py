@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.artifacts import ArtifactStore
+from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
 from runner.graph import analyse
 from runner.operators import Applied, Context, Refusal, make_pass
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 
 IMAGES = [np.random.default_rng(seed).normal(size=(1, 16, 16, 16)).astype(np.float32) for seed in range(3)]
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from catalog.declaration import load_catalog
-from runner.application import apply_operator, parse_pipeline
-from runner.artifacts import ArtifactStore
-from runner.calibration import Calibration
+from runner.artifacts.apply_operator import apply_operator, parse_pipeline
+from runner.artifacts.calibration import Calibration
+from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
 from runner.graph import read_model
 

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.artifacts import Artifact, ArtifactStore
+from runner.artifacts.store import Artifact, ArtifactStore
+from runner.artifacts.verification import prove_equal
 from runner.graph import analyse, data_file, read_model, read_structure, split, write_part
 from runner.operators import Context, Refusal, make_pass
-from runner.proof import prove_equal
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 
 Pipeline = list[tuple[str, dict[str, Any]]]
 QDQ = ("static_ptq", {"format": "qdq", "calibration_samples": 3})

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from catalog.output_distance import output_distance
-from runner.artifacts import Artifact, ArtifactStore
+from runner.artifacts.store import Artifact, ArtifactStore
 from runner.graph import read_model
 from runner.operators import make_pass
 from runner.operators.quantizers.ranges import unusable_scale

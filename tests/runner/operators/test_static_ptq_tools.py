@@ -22,7 +22,7 @@ from runner.operators import Context, make_pass
 from runner.operators.quantizers import Settings, neural_compressor
 from runner.operators.quantizers.base import FirstPart
 from runner.operators.quantizers.environment import Environment
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 
 _SETTINGS = Settings("qdq", per_channel=True, reduce_range=False)
 _REPOSITORY = Path(__file__).parents[3]

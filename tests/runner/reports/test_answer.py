@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from recommender.answer.wording import duration
 from recommender.schemas import RecommendRequest, RecommendResponse
-from recommender.wording import duration
 from runner.asking import ask
 from runner.reports.answer import AnswerReport, confidence
 from tests.runner.commands.conftest import Command, command, filled, piece  # noqa: F401

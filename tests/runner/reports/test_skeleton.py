@@ -10,7 +10,7 @@ import pytest
 from runner.graph import Analysis, Segment, analyse
 from runner.operators.prospects import look_ahead
 from runner.reports.skeleton import skeleton_svg
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _CHARACTER_PX = {"title": 8.5, "small": 5.5}

@@ -13,10 +13,10 @@ from runner.errors import SubjectError
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.cards import card
 from runner.subjects.dataset import CanvasDataset, FashionDataset, canvases_sha256, png, validation_canvases
-from runner.subjects.registry import BUILTIN, CANVAS, FASHION, SUBJECTS, Family, manifest
+from runner.subjects.embedded.registry import BUILTIN, CANVAS, FASHION, SUBJECTS, Family, manifest
 from runner.subjects.scoring import miou_pct, normalise, score
-from runner.subjects.shipping import shipped_items
 from runner.subjects.sources import sha256
+from runner.subjects.training.ship import shipped_items
 from tierserver.imaging import preprocess
 from tierserver.messages import Postprocess, Preprocess
 
@@ -122,5 +122,5 @@ def test_miou_of_half_a_class() -> None:
 
 
 def test_the_product_does_not_import_torch() -> None:
-    code = "import sys, runner.subjects, runner.subjects.shipping; assert 'torch' not in sys.modules"
+    code = "import sys, runner.subjects, runner.subjects.training.ship; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

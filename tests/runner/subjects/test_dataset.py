@@ -9,7 +9,7 @@ from PIL import Image
 
 from runner.errors import SubjectError
 from runner.subjects.dataset import CanvasDataset, FashionDataset, canvases_sha256, validation_canvases
-from runner.subjects.registry import BUILTIN
+from runner.subjects.embedded.registry import BUILTIN
 
 
 def test_fashion_items_are_the_shipped_images_losslessly(tmp_path: Path) -> None:

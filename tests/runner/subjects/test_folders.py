@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.cityscapes import EVALUATED_IDS, Cityscapes
-from runner.subjects.coco import VOC_CLASSES, Coco
 from runner.subjects.folders import FolderDataset, Layout
-from runner.subjects.imagenet import ImageNet
-from runner.subjects.images import Images
+from runner.subjects.layouts.cityscapes import EVALUATED_IDS, Cityscapes
+from runner.subjects.layouts.coco import VOC_CLASSES, Coco
+from runner.subjects.layouts.imagenet import ImageNet
+from runner.subjects.layouts.own import Images
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence import open_database, store
 from catalog.evidence.breakdown import Breakdown, LinkTime, TierTimes, mean_breakdowns
-from runner.reports.html.box_plots import box_plots
 from runner.reports.html.breakdown_bars import breakdown_bars
 from runner.reports.html.drawing import WIDTH, Axis, Figure, fitted, svg
+from runner.reports.html.figures import box_plots
 from runner.reports.html.markup import Html, Ids, tag
 from runner.reports.html.quantile_plots import pvalue, quantile_plot
 from runner.reports.html.rank_diagram import rank_diagram

@@ -1,0 +1,264 @@
+"""From the database to a document: everything that is known, or what is known of some subjects."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import select, text
+from sqlmodel import Session, SQLModel
+
+from catalog.errors import ExchangeError
+from catalog.evidence.allowed import printable
+from catalog.evidence.imported_files import HERE
+from catalog.evidence.tables import (
+    Accuracy,
+    Artifact,
+    Environment,
+    ImportedFile,
+    LinkProbe,
+    Measurement,
+    Slo,
+    Strategy,
+    TierRun,
+)
+from catalog.exchange.document import (
+    AccuracyEntry,
+    ArtifactEntry,
+    Document,
+    Entry,
+    EnvironmentEntry,
+    FileEntry,
+    HitColumns,
+    LinkColumns,
+    LinkProbeEntry,
+    MeasurementEntry,
+    PartColumns,
+    PixelColumns,
+    SampleColumns,
+    SloEntry,
+    StrategyEntry,
+    TierRunEntry,
+    ordered_strategies,
+)
+from catalog.exchange.neutral import neutral
+from catalog.exchange.packing import ids_name, pack_bits
+from catalog.exchange.serialization import problems_of
+
+_SAMPLES = "SELECT measurement_id, id, input_id, repetition, latency_s, transmission_s FROM sample ORDER BY 1, seq"
+_PARTS = (
+    "SELECT s.measurement_id, p.sample_id, p.tier, p.preprocess_s, p.compute_s, p.postprocess_s, p.serialise_s "
+    "FROM sample_part p JOIN sample s ON s.id = p.sample_id ORDER BY 1, p.tier, s.seq"
+)
+_LINKS = (
+    "SELECT s.measurement_id, l.sample_id, l.link, l.sent_bytes, l.received_bytes "
+    "FROM sample_link l JOIN sample s ON s.id = l.sample_id ORDER BY 1, l.link, s.seq"
+)
+_HITS = "SELECT accuracy_id, item_id, top1, top5 FROM accuracy_item"
+_PIXELS = "SELECT accuracy_id, item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
+
+EntryT = TypeVar("EntryT", bound=Entry)
+Rows = Mapping[int, Sequence[Any]]
+
+
+def collect(session: Session, *, subjects: Collection[str] | None = None) -> Document:
+    """Gather all evidence, failed and invalid attempts included.
+
+    Parameters
+    ----------
+    session : Session
+    subjects : collection of str, optional
+        Only these; environments without any of them are left out.
+
+    Returns
+    -------
+    Document
+        Environments in the order they were first filled, everything else sorted.
+
+    Raises
+    ------
+    ExchangeError
+        When a subject is unknown, or the database holds what the form has no place for.
+    """
+    if subjects is not None:
+        _check_subjects(session, subjects)
+    try:
+        return _Collecting(session, subjects).document()
+    except ValidationError as error:
+        raise ExchangeError("export", problems_of(error)) from error
+
+
+def _check_subjects(session: Session, subjects: Collection[str]) -> None:
+    known = sorted(session.execute(text("SELECT DISTINCT subject FROM strategy")).scalars())
+    unknown = [f"there is no subject {name!r}; known: {', '.join(known)}" for name in subjects if name not in known]
+    if unknown:
+        raise ExchangeError("export", unknown)
+
+
+class _Collecting:
+    """The rows of all tables, and what makes entries of them."""
+
+    def __init__(self, session: Session, subjects: Collection[str] | None) -> None:
+        self._session = session
+        self._subjects = subjects
+        self._ids: dict[str, list[str]] = {}
+        self._environments = {row.id: row for row in self._rows(Environment)}
+        self._files = {row.id: row for row in self._rows(ImportedFile)}
+
+    def document(self) -> Document:
+        """Everything, in the order of the form."""
+        strategies = [self._placed(StrategyEntry, row) for row in self._of_subjects(Strategy)]
+        measurements = self._measurements()
+        accuracies = self._accuracies()
+        used = {each.environment for each in strategies} | {each.environment for each in measurements}
+        used |= {each.environment for each in accuracies}
+        environments = [row for row in self._environments.values() if self._subjects is None or row.key in used]
+        environments.sort(key=lambda row: (row.created_at, row.key))
+        files = {row.imported_file_id for row in environments} | self._contributing({row.id for row in environments})
+        document = Document(
+            files=sorted((_file(row) for row in self._files.values() if row.id in files), key=_import_order),
+            environments=[self._environment(row) for row in environments],
+            artifacts=sorted(
+                (_entry(ArtifactEntry, row) for row in self._of_subjects(Artifact)),
+                key=lambda each: (each.subject, each.operator, each.key),
+            ),
+            strategies=strategies,
+            slos=sorted((_entry(SloEntry, row) for row in self._rows(Slo)), key=lambda each: each.name),
+            ids=self._ids,
+            measurements=measurements,
+            accuracies=accuracies,
+        )
+        return document.model_copy(update={"strategies": ordered_strategies(document)})
+
+    def _contributing(self, environments: Collection[int | None]) -> set[int | None]:
+        """Files that brought evidence of environments, be it added to what an earlier one brought."""
+        rows = [*self._of_subjects(Measurement), *self._of_subjects(Accuracy)]
+        return {row.imported_file_id for row in rows if row.environment_id in environments}
+
+    def _rows(self, table: type[SQLModel]) -> list[Any]:
+        order = getattr(table, "id", None) or table.name  # type: ignore[attr-defined]
+        return list(self._session.execute(select(table).order_by(order)).scalars())
+
+    def _of_subjects(self, table: type[SQLModel]) -> list[Any]:
+        return [row for row in self._rows(table) if self._subjects is None or row.subject in self._subjects]
+
+    def _environment(self, row: Environment) -> EnvironmentEntry:
+        file = self._files.get(row.imported_file_id)
+        return _entry(EnvironmentEntry, row, imported_from=file.key if file else None)
+
+    def _placed(self, kind: type[EntryT], row: Any, **more: object) -> EntryT:
+        return _entry(kind, row, environment=self._environments[row.environment_id].key, **more)
+
+    def _named(self, ids: Sequence[str]) -> str:
+        name = ids_name(ids)
+        self._ids[name] = list(ids)
+        return name
+
+    def _grouped(self, query: str) -> Rows:
+        grouped: dict[int, list[Any]] = defaultdict(list)
+        for parent, *values in self._session.execute(text(query)):
+            grouped[parent].append(values)
+        return grouped
+
+    def _measurements(self) -> list[MeasurementEntry]:
+        samples, parts, links = (self._grouped(query) for query in (_SAMPLES, _PARTS, _LINKS))
+        runs, probes = self._children(TierRun, TierRunEntry), self._children(LinkProbe, LinkProbeEntry)
+        entries = [
+            self._placed(
+                MeasurementEntry,
+                row,
+                tier_runs=runs.get(row.id, []),
+                link_probes=probes.get(row.id, []),
+                samples=self._samples(samples[row.id], parts.get(row.id, ()), links.get(row.id, ()))
+                if row.id in samples
+                else None,
+            )
+            for row in self._of_subjects(Measurement)
+        ]
+        names = ("environment", "subject", "operator", "placement", "latency_key", "round", "started_at")
+        return sorted(map(neutral, entries), key=lambda each: [getattr(each, name) for name in names])
+
+    def _children(self, table: type[SQLModel], kind: type[EntryT]) -> dict[int, list[EntryT]]:
+        grouped: dict[int, list[EntryT]] = defaultdict(list)
+        for row in self._rows(table):
+            grouped[row.measurement_id].append(_entry(kind, row))
+        return grouped
+
+    def _samples(self, rows: Sequence[Any], parts: Sequence[Any], links: Sequence[Any]) -> SampleColumns:
+        sample_ids, input_ids, repetition, latency_s, transmission_s = map(list, zip(*rows, strict=True))
+        ids = sorted(set(input_ids))
+        index = {name: position for position, name in enumerate(ids)}
+        at = {sample_id: position for position, sample_id in enumerate(sample_ids)}
+        return SampleColumns(
+            ids=self._named(ids),
+            input=[index[name] for name in input_ids],
+            repetition=repetition,
+            latency_s=latency_s,
+            transmission_s=transmission_s,
+            parts=_columns(PartColumns, parts, at),
+            links=_columns(LinkColumns, links, at),
+        )
+
+    def _accuracies(self) -> list[AccuracyEntry]:
+        hits, pixels = self._grouped(_HITS), self._grouped(_PIXELS)
+        entries = [
+            self._placed(
+                AccuracyEntry,
+                row,
+                hits=self._hits(sorted(hits[row.id])) if row.id in hits else None,
+                pixels=self._pixels(sorted(pixels[row.id])) if row.id in pixels else None,
+            )
+            for row in self._of_subjects(Accuracy)
+        ]
+        names = ("environment", "subject", "operator", "key", "started_at", "status")
+        return sorted(entries, key=lambda each: [getattr(each, name) for name in names])
+
+    def _hits(self, rows: Sequence[Any]) -> HitColumns:
+        ids, top1, top5 = map(list, zip(*rows, strict=True))
+        return HitColumns(ids=self._named(ids), top1=pack_bits(top1), top5=pack_bits(top5))
+
+    def _pixels(self, rows: Sequence[Any]) -> PixelColumns:
+        ids = sorted({row[0] for row in rows})
+        index = {name: position for position, name in enumerate(ids)}
+        items, class_id, intersection_px, union_px = map(list, zip(*rows, strict=True))
+        return PixelColumns(
+            ids=self._named(ids),
+            item=[index[name] for name in items],
+            class_id=class_id,
+            intersection_px=intersection_px,
+            union_px=union_px,
+        )
+
+
+ColumnsT = TypeVar("ColumnsT", PartColumns, LinkColumns)
+
+
+def _columns(kind: type[ColumnsT], rows: Sequence[Any], at: Mapping[int, int]) -> dict[str, ColumnsT]:
+    """Rows of (sample, name, values...) as columns by name; `at` only where some samples have no such row."""
+    grouped: dict[str, list[Any]] = defaultdict(list)
+    for sample_id, name, *values in rows:
+        grouped[name].append((at[sample_id], *values))
+    found = {}
+    fields = [name for name in kind.model_fields if name != "at"]
+    for name, members in grouped.items():
+        positions, *columns = map(list, zip(*members, strict=True))
+        everywhere = None if len(positions) == len(at) else positions
+        found[name] = kind(at=everywhere, **dict(zip(fields, columns, strict=True)))
+    return found
+
+
+def _import_order(entry: FileEntry) -> tuple[str, str]:
+    return entry.imported_at, entry.key
+
+
+def _file(row: ImportedFile) -> FileEntry:
+    details = {name: value for name, value in row.details.items() if name != HERE}
+    return _entry(FileEntry, row, details=details)
+
+
+def _entry(kind: type[EntryT], row: SQLModel, **more: object) -> EntryT:
+    """A row as an entry; `more` has what is not a column of the table."""
+    values = {name: getattr(row, name) for name in kind.model_fields if hasattr(row, name)}
+    # What a tier printed last, and reasons that quote it, may hold a terminal's escape sequences.
+    values |= {name: printable(values[name]) for name in ("reason", "log_tail") if isinstance(values.get(name), str)}
+    return kind.model_validate(values | more)

@@ -1,0 +1,205 @@
+"""Importing files: which kind each is, and all of them in one transaction or none."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlmodel import Session, SQLModel
+
+from catalog.clock import utc_now
+from catalog.errors import ExchangeError
+from catalog.evidence.database import Database
+from catalog.evidence.tables import Environment, ImportedFile, Strategy
+from catalog.evidence.writing import utc_text
+from catalog.exchange.document import FORMAT, VERSION, Document
+from catalog.exchange.gathering import NAME_RULE, is_name, rows_digest
+from catalog.exchange.import_document import FileRecord, Stored, store_document
+from catalog.exchange.lineage import imported_key
+from catalog.exchange.rows import read_rows
+from catalog.exchange.rows_to_document import (
+    Foreign,
+    KnownStrategy,
+    environment_key,
+    foreign_document,
+    gather_rows,
+    renamed,
+)
+from catalog.exchange.serialization import MAX_BYTES, decompressed, parse_document, problems_of
+from catalog.keys import content_key
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A file and what importing it changed."""
+
+    file: Path
+    format: str
+    sha256: str
+    stored: Stored
+
+
+def import_files(
+    database: Database, files: Sequence[Path], *, environment: str | None = None, now: datetime | None = None
+) -> tuple[Imported, ...]:
+    """Import files of evidence, all or nothing.
+
+    Parameters
+    ----------
+    database : Database
+    files : sequence of Path
+        Documents of `runner export` (JSON, also gzip), CSV or JSON rows of latencies or accuracies, in this order.
+    environment : str, optional
+        Where CSV or JSON rows without a column `environment` were measured; by default the first file's name without
+        its suffixes.
+    now : datetime, optional
+        When they are imported; the present by default.
+
+    Returns
+    -------
+    tuple of Imported
+
+    Raises
+    ------
+    ExchangeError
+        When any of them cannot be read or contradicts what was imported before; nothing of any is stored then.
+    """
+    at = utc_text(now or utc_now())
+    names = {} if environment is None else {environment: environment}
+    if environment is not None and not is_name(environment):
+        raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
+    with database.session() as session:
+        command = _Command(session, environment, _stem(files[0]), at, names)
+        imported = tuple(command.import_file(file) for file in files)
+        session.commit()
+    return imported
+
+
+def _stem(file: Path) -> str:
+    """A file's name as a name of an environment: without suffixes, other characters replaced."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", file.name.split(".")[0]).strip("-_.")[:63] or "imported"
+
+
+@dataclass(frozen=True)
+class _Command:
+    """One command's files; `names` maps environments that rows claim to those that the user put them in.
+
+    Rows join what stands under a name when the user named it, or when a file of the same command brought it.
+    """
+
+    session: Session
+    environment: str | None
+    default: str
+    at: str
+    names: dict[str, str]
+
+    def import_file(self, file: Path) -> Imported:
+        """Import one file into the command's transaction."""
+        raw = read_bytes(file)
+        content = decompressed(raw, file=str(file))
+        if content.lstrip()[:1] == b"{":
+            return self._import_document(file, raw, content)
+        return self._import_rows(file, raw, content)
+
+    def _import_document(self, file: Path, raw: bytes, content: bytes) -> Imported:
+        if self.environment is not None:
+            raise ExchangeError(str(file), ["names its environments itself; leave out --environment"])
+        document = parse_document(content, file=str(file))
+        key = content_key({"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest()})
+        record = self._record(file, key, raw, f"{FORMAT} {VERSION}", _chain(document))
+        return Imported(file, record.format, record.sha256, store_document(self.session, document, record))
+
+    def _import_rows(self, file: Path, raw: bytes, content: bytes) -> Imported:
+        rows = read_rows(content, file=str(file))
+        gathered = gather_rows(rows, self.environment or self.default, file=str(file))
+        digest = rows_digest(gathered)
+        claimed = sorted({strategy.environment for strategy in gathered})
+        key = content_key({"kind": "imported rows", "digest": digest})
+        # Before, the order of the rows was in the key.
+        former = {"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest(), "environments": claimed}
+        present = self._imported_file(key) or self._imported_file(content_key(former))
+        if present is not None:
+            self.names.update(present.details.get("named", {name: name for name in claimed}))
+            return Imported(file, rows.kind, present.sha256, Stored(known_before=True))
+        apart = self._named_apart(claimed, digest)
+        foreign = Foreign(renamed(gathered, self.names), digest, self.at)
+        try:
+            document = foreign_document(foreign, _known_strategies(self.session), file=str(file))
+        except ValidationError as error:  # what rows may hold by themselves and evidence may not
+            raise ExchangeError(str(file), problems_of(error)) from error
+        details: dict[str, object] = {"environments": sorted(entry.host for entry in document.environments)}
+        if apart:
+            details["named"] = {name: self.names[name] for name in claimed}
+        record = self._record(file, key, raw, rows.kind, details)
+        stored = store_document(self.session, document, record, named_by_user=True)
+        return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
+
+    def _imported_file(self, key: str) -> ImportedFile | None:
+        return self.session.execute(select(ImportedFile).filter_by(key=key)).scalar_one_or_none()
+
+    def _record(self, file: Path, key: str, raw: bytes, kind: str, details: Mapping[str, object]) -> FileRecord:
+        return FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, self.at, details)
+
+    def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:
+        """Find a name for every claimed one; says which are not the claimed ones because these are taken."""
+        taken = set(self.session.execute(select(_column(Environment, "key"))).scalars())
+        said = []
+        for name in claimed:
+            if name in self.names:
+                continue
+            self.names[name] = name
+            if imported_key(environment_key(name)) in taken:
+                others = (f"{name[: 62 - length]}-{digest[:length]}" for length in range(8, len(digest)))
+                self.names[name] = next(
+                    other
+                    for other in others
+                    if imported_key(environment_key(other)) not in taken and other not in claimed
+                )
+                said.append(
+                    f"an earlier file brought an environment {name!r}; this one is kept apart as {self.names[name]!r}. "
+                    f"To join them, import both files in one command or with --environment {name}"
+                )
+        return tuple(said)
+
+
+def read_bytes(file: Path) -> bytes:
+    """The file's bytes, no more than may be imported; raises ExchangeError for a directory or an unreadable file."""
+    try:
+        with file.open("rb") as reading:
+            return reading.read(MAX_BYTES + 1)
+    except IsADirectoryError as error:
+        raise ExchangeError(str(file), ["is a directory; name a file in it"]) from error
+    except OSError as error:
+        raise ExchangeError(str(file), [f"cannot be read: {error.strerror}"]) from error
+
+
+def _chain(document: Document) -> dict[str, object]:
+    """Where the exporting database had its evidence from, by the keys of the environments."""
+    files = {each.key: each.model_dump() for each in document.files}
+    return {
+        "environments": {
+            each.key: files[each.imported_from] if each.imported_from else "measured" for each in document.environments
+        }
+    }
+
+
+def _known_strategies(session: Session) -> dict[tuple[str, str, str, str], KnownStrategy]:
+    """Imported strategies by environment key, subject, operator and placement."""
+    keys = {row.id: row.key for row in session.execute(select(Environment)).scalars() if row.imported_file_id}
+    return {
+        (keys[row.environment_id], row.subject, row.operator, row.placement): KnownStrategy(
+            row.latency_key, row.accuracy_key, row.task, row.rounds
+        )
+        for row in session.execute(select(Strategy)).scalars()
+        if row.environment_id in keys
+    }
+
+
+def _column(table: type[SQLModel], name: str) -> Any:
+    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    return getattr(table, name)

@@ -1,0 +1,247 @@
+"""The words for an answer's numbers: one sentence each, the same over HTTP and in the terminal."""
+
+from collections.abc import Iterator
+
+from catalog.statistics import BudgetCheck
+from recommender.answer.quality import doubt, passed_over
+from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided
+from recommender.ranking.model import Unit
+
+CONDITIONS = "unloaded, single stream, closed loop"
+_LEAST = {"size": "smallest", "sent": "least data sent", "cpu": "least CPU where the raw input arises"}
+
+
+def duration(seconds: float) -> str:
+    """`0.42 ms`, `41.2 ms`, `1.46 s`: three figures, the unit that fits."""
+    if abs(seconds) < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.2f} s" if abs(seconds) < 99.995 else f"{seconds:.0f} s"
+
+
+def percentile_name(percentile: float) -> str:
+    """`p90`, `p99.9`."""
+    return f"p{percentile:g}"
+
+
+def strategy_name(candidate: Candidate) -> str:
+    """`quantized on edge`."""
+    return f"{candidate.operator} on {candidate.placement}"
+
+
+def why(answer: Answer) -> str:
+    """Why the recommendation was chosen over the next best, in numbers."""
+    best = answer.recommendation
+    if best is None:
+        raise ValueError("an answer without a recommendation has nothing to explain")
+    claim = _claim(answer, best)
+    quicker = passed_over(answer)
+    if quicker is not None:
+        return f"{_instead_of(answer, quicker)}{prediction_note(best.candidate)}."
+    if not answer.alternatives:
+        return f"{claim}{prediction_note(best.candidate)}."
+    following = answer.alternatives[0]
+    other = following.estimate
+    speed = _speed(best, other, following.latency_ratio)
+    accuracy = _accuracy_against(following.accuracy_difference_pp, best.candidate)
+    return (
+        f"{claim}; {speed} the next best, {strategy_name(other.candidate)}{accuracy}{prediction_note(best.candidate)}."
+    )
+
+
+def _instead_of(answer: Answer, quicker: Estimate) -> str:
+    """The claim of one that was chosen although another is faster, whose answers may be anything."""
+    best = answer.recommendation
+    assert best is not None
+    name = percentile_name(best.percentile)
+    return (
+        f"chosen for answers that are known to be identity's, near them or judged ({name} "
+        f"{duration(best.percentile_s)}); faster is {strategy_name(quicker.candidate)} "
+        f"({duration(quicker.percentile_s)}), but {doubt(quicker.candidate)}"
+    )
+
+
+def prediction_note(candidate: Candidate) -> str:
+    """A clause to follow why it was chosen; nothing for a measured one."""
+    it = candidate.predicted
+    if it is None:
+        return ""
+    several = f"{it.settings} measured bandwidths" if it.settings > 1 else "one measured bandwidth"
+    return f"; its latency is predicted from {several} of {' and '.join(it.links)}, not measured"
+
+
+def lacks(miss: NearMiss) -> Iterator[str]:
+    """One phrase per budget that the strategy misses, ready to follow its name."""
+    for late in miss.latency:
+        share = late.got_s / late.budget.max_s - 1
+        excess = f"{100 * share:.1f} % too much" if share < 10 else f"{share + 1:.3g} times the budget"
+        yield (
+            f"is {duration(late.over_s)} over {percentile_name(late.budget.percentile)} <= "
+            f"{duration(late.budget.max_s)} ({_source(miss.estimate)} {duration(late.got_s)}, {excess})"
+        )
+    accuracy = miss.estimate.candidate.accuracy
+    if accuracy is not None and miss.accuracy_short_pp is not None:
+        floor = accuracy.accuracy_pct + miss.accuracy_short_pp
+        yield (
+            f"is {_pp(miss.accuracy_short_pp)} short of {accuracy.metric} >= {floor:.2f} % "
+            f"(measured {accuracy.accuracy_pct:.2f} %)"
+        )
+    if accuracy is not None and accuracy.drop_pp is not None and miss.drop_over_pp is not None:
+        allowed = accuracy.drop_pp - miss.drop_over_pp
+        yield (
+            f"drops {_pp(accuracy.drop_pp)} of {accuracy.metric} against identity, "
+            f"{_pp(miss.drop_over_pp)} more than the {_pp(allowed)} allowed"
+        )
+
+
+def _source(each: Estimate) -> str:
+    return "measured" if each.candidate.predicted is None else "predicted"
+
+
+def undecided_reason(gap: Undecided) -> str:
+    """Why nothing can be promised about this candidate."""
+    candidate = gap.estimate.candidate
+    if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
+        return (
+            f"too thin: a bound on {percentile_name(gap.percentile)} needs at least {gap.inputs_needed} inputs, "
+            f"measured were {candidate.inputs}"
+        )
+    if gap.gap is Gap.ONE_ROUND:
+        return "measured in one round alone: one round describes and does not decide, at least 2 are needed"
+    if gap.gap is Gap.UNPROVEN and gap.check is not None:
+        return _unproven(gap.check, gap.unit)
+    if gap.gap is Gap.TOO_FEW_IMAGES and gap.refusal is not None:
+        return f"too few images to bound its mean intersection over union: {gap.refusal.reason}"
+    if gap.gap is Gap.ITEMS_MISSING:
+        return "its accuracy is known as a number only; without its items no bound can be given"
+    if gap.gap is Gap.DROP_MISSING:
+        return "its accuracy is known, but identity's is not, so its drop cannot be told"
+    if candidate.accuracy is not None and not candidate.accuracy.from_labels:
+        return "it has no accuracy: agreement with identity, measured without labels, holds no accuracy budget"
+    return candidate.accuracy_missing or "its accuracy has not been measured"
+
+
+def to_do(gap: Undecided) -> str:
+    """What to measure so that the candidate can be decided."""
+    if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
+        return (
+            f"set `experiment.inputs` to {gap.inputs_needed} or more and run `runner fill-catalog`, "
+            f"or ask for a lower percentile than {percentile_name(gap.percentile)}"
+        )
+    if gap.gap is Gap.ONE_ROUND:
+        return "set `experiment.rounds` to 3 or more and run `runner fill-catalog`"
+    if gap.gap is Gap.UNPROVEN and gap.percentile is not None and gap.estimate.candidate.predicted is not None:
+        links = " and ".join(gap.estimate.candidate.predicted.links)
+        return f"declare {links} as asked and measure it there (`runner fill-catalog`), or ask at a lower `confidence`"
+    if gap.gap is Gap.TOO_FEW_IMAGES:
+        return "judge it on more validation images (`runner fill-catalog`), or ask without an accuracy budget"
+    if gap.check is not None and (needed := gap.check.items_needed) is not None:
+        return (
+            f"judge it on at least {needed} validation items (`runner fill-catalog`), or ask at a lower `confidence` "
+            "or for a wider budget of accuracy"
+        )
+    if gap.gap is Gap.UNPROVEN:
+        what = "rounds or inputs" if gap.percentile is not None else "validation items"
+        return f"measure more {what} (`runner fill-catalog`), or ask at a lower `confidence`"
+    if gap.gap is Gap.ITEMS_MISSING:
+        return "ask without an accuracy budget, or measure it here: `runner fill-catalog` keeps the items"
+    if not gap.estimate.candidate.judged:
+        return "ask without an accuracy budget, or give the subject labels (`task: any` has none)"
+    return "run `runner fill-catalog` to measure the accuracy that is missing"
+
+
+def _unproven(check: BudgetCheck, unit: Unit) -> str:
+    """The estimate is within the budget and its bound is not."""
+    if check.out_of_reach and check.items is not None and check.best_bound is not None:
+        best = "all are right" if unit == "%" else "none is lost"
+        return f"{cannot_show(check.items, check.best_bound, unit)}, even if {best}"
+
+    def show(value: float) -> str:
+        return duration(value) if unit == "s" else f"{value:.2f} {unit}"
+
+    bound = "unknown" if check.bound is None else show(check.bound)
+    what = {"s": "estimate", "%": "accuracy", "pp": "drop"}[unit]
+    return (
+        f"the {what} of {show(check.estimate)} is within the budget of {show(check.limit)}, but its bound at the joint "
+        f"confidence, {bound}, is not (on its own the budget holds with confidence {check.confidence:.3f})"
+    )
+
+
+def cannot_show(items: int, best_bound: float, unit: Unit) -> str:
+    """What so few items leave open at the level in use, even where none is lost.
+
+    Examples
+    --------
+    >>> cannot_show(83, 3.54, "pp")
+    '83 items cannot show a drop below 3.5 pp at the joint confidence'
+    """
+    what = "an accuracy above" if unit == "%" else "a drop below"
+    figure = f"{best_bound:.2f}" if unit == "%" else f"{best_bound:.1f}" if best_bound >= 1 else f"{best_bound:.2g}"
+    return f"{items} items cannot show {what} {figure} {unit} at the joint confidence"
+
+
+def _claim(answer: Answer, best: Estimate) -> str:
+    number = f"{percentile_name(best.percentile)} {duration(best.percentile_s)}"
+    feasible = 1 + len(answer.alternatives)
+    if feasible == 1:
+        only = (
+            "the only strategy measured"
+            if len(answer.considered) == 1
+            else (f"the only one of {len(answer.considered)} measured strategies known to meet every budget")
+        )
+        return f"{only}, with {number}"
+    meeting = f"the {feasible} that meet every budget" if bounded(answer.budgets) else f"{feasible} strategies"
+    accuracy = best.candidate.accuracy
+    objective = answer.budgets.objective
+    if objective == "accuracy" and accuracy is not None:
+        return f"most accurate of {meeting} ({accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number})"
+    if objective in _LEAST:
+        return f"{_LEAST[objective]} of {meeting} ({number})"
+    fastest = next((each.estimate for each in answer.alternatives if each.comparison is None), None)
+    if fastest is not None:
+        return (
+            f"equivalent to the fastest of {meeting}, {strategy_name(fastest.candidate)} "
+            f"({duration(fastest.percentile_s)}; this one {number}), and preferred for {_preferred(best, fastest)}"
+        )
+    return f"fastest of {meeting} ({number})"
+
+
+def _preferred(best: Estimate, fastest: Estimate) -> str:
+    """Which of the declared rules broke the tie: accuracy, fewer tiers, smaller, less data sent."""
+    one, other = best.candidate, fastest.candidate
+    if one.accuracy and (other.accuracy is None or one.accuracy.accuracy_pct > other.accuracy.accuracy_pct):
+        return "its accuracy"
+    if len(one.tiers) != len(other.tiers):
+        return "needing fewer tiers"
+    return "its smaller models" if one.size_bytes != other.size_bytes else "sending less data"
+
+
+def _speed(best: Estimate, other: Estimate, ratio: float) -> str:
+    name = percentile_name(best.percentile)
+    if ratio >= 1.005:
+        return f"{ratio:.2f} times faster at {name} ({duration(other.percentile_s)}) than"
+    if ratio <= 1 / 1.005:
+        return f"{1 / ratio:.2f} times slower at {name} ({duration(other.percentile_s)}) than"
+    return f"within 0.5 % at {name} ({duration(other.percentile_s)}) of"
+
+
+def _accuracy_against(difference_pp: float | None, best: Candidate) -> str:
+    if difference_pp is None or best.accuracy is None:
+        return ", whose accuracy cannot be compared"
+    if abs(difference_pp) < 0.005:
+        return f", at the same {best.accuracy.metric}"
+    word = "less" if difference_pp > 0 else "more"
+    return f", and {_pp(abs(difference_pp))} {word} accurate ({best.accuracy.metric})"
+
+
+def bounded(budgets: Budgets) -> bool:
+    """Whether any budget was asked."""
+    return bool(budgets.latency) or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
+
+
+def _pp(points: float) -> str:
+    return f"{points:.2f} pp"
+
+
+def join(phrases: list[str]) -> str:
+    """`a, b and c`."""
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"

@@ -1,0 +1,171 @@
+"""The database as one immutable picture in memory, taken anew when another process has written."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Hashable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
+from catalog.evidence import Database, open_database, shown_location, sound_database
+from recommender.accuracy_bounds import AccuracyBounds
+from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
+from recommender.evidence.loading import load
+from recommender.evidence.model import Evidence
+
+# Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
+_BLIND_REFRESH_S = 2.0
+# So long a question waits for new evidence before it is answered from what was known.
+_PATIENCE_S = 2.0
+
+
+class Snapshots:
+    """The newest evidence on demand; safe to share between threads.
+
+    SQLite tells of other processes' commits through `PRAGMA data_version` on a connection that stays open: some
+    microseconds, against reading everything. The file's inode catches a database that was replaced.
+    """
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self._lock = threading.Lock()
+        self._opened: Database | None = None
+        self._watch: Any = None
+        self._inode: tuple[int, int] | None = None
+        self._seen: Hashable = None
+        self._bounds = AccuracyBounds()
+        self._evidence: Evidence | None = None
+        self._reading: Future[None] | None = None
+
+    def current(self) -> Evidence:
+        """The evidence as of now; raises `EvidenceUnavailable` when it cannot be read or nothing was measured.
+
+        The first to ask after a change has it read, and gets what was known before if that takes long (new accuracies
+        of many images do), as does at once who asks meanwhile.
+        """
+        with self._lock:
+            under_way = self._reading
+            begun = self._begin_reading() if under_way is None else None
+            known = self._known()
+        if known is not None and begun is None:
+            return known
+        if (reading := begun or under_way) is not None:
+            with suppress(TimeoutError):
+                reading.result(timeout=None if known is None else _PATIENCE_S)
+        known = self._known()
+        if known is None:
+            raise NoEvidence(shown_location(self.database))
+        return known
+
+    def unchanged(self) -> Evidence | None:
+        """What `current` would give without waiting; None where something has to be read or cannot be."""
+        with self._lock:
+            known = self._known()
+            if known is None or self._reading is not None:
+                return known
+            try:
+                with _translated(self.database):
+                    opened = self._opened if _inode(self.database) == self._inode else None
+                    return known if opened is not None and self._change(opened) == self._seen else None
+            except EvidenceUnavailable:
+                return None
+
+    def close(self) -> None:
+        """Let go of the database; the next question opens it again."""
+        if (reading := self._reading) is not None:
+            wait([reading])
+        with self._lock:
+            self._close()
+
+    def _known(self) -> Evidence | None:
+        """What was read last, if it can answer anything."""
+        known = self._evidence
+        return known if known is not None and known.measured else None
+
+    def _begin_reading(self) -> Future[None] | None:
+        """Have the evidence read, unless it is in memory as it is now."""
+        with _translated(self.database):
+            opened = self._open()
+            change = self._change(opened)
+        if self._evidence is not None and change == self._seen:
+            return None
+        reading: Future[None] = Future()
+        self._reading = reading
+        # A daemon: whoever stops the program does not wait for it.
+        reader = threading.Thread(target=self._read, args=(opened, change, reading), name="evidence", daemon=True)
+        reader.start()
+        return reading
+
+    def _read(self, opened: Database, change: Hashable, reading: Future[None]) -> None:
+        failure: BaseException | None = None
+        try:
+            with _translated(self.database):
+                self._evidence = load(sound_database(opened), self._bounds, self._evidence)
+            self._seen = change
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            failure = error
+        self._reading = None
+        if failure is None:
+            reading.set_result(None)
+        else:
+            reading.set_exception(failure)
+
+    def _open(self) -> Database:
+        inode = _inode(self.database)
+        if self._opened is not None and inode == self._inode:
+            return self._opened
+        self._close()
+        self._opened = open_database(self.database, readonly=True)
+        self._inode = inode
+        return self._opened
+
+    def _change(self, opened: Database) -> Hashable:
+        if opened.engine.dialect.name != "sqlite":
+            return time.monotonic() // _BLIND_REFRESH_S
+        if self._watch is None:
+            self._watch = opened.engine.raw_connection()
+        cursor = self._watch.cursor()
+        try:
+            version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
+        finally:
+            cursor.close()
+        return version
+
+    def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        if self._opened is not None:
+            self._opened.close()
+        self._watch = self._opened = self._evidence = None
+
+
+@contextmanager
+def _translated(database: str) -> Iterator[None]:
+    try:
+        yield
+    except DatabaseMissingError as error:
+        raise DatabaseMissing(shown_location(database), "it holds no tables of this version") from error
+    except (DatabaseTooNewError, DatabaseTooOldError) as error:
+        raise DatabaseVersionMismatch(str(error)) from error
+    except CatalogError as error:
+        raise EvidenceUnavailable(str(error)) from error
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        # What the driver says is not repeated: it may hold the password, and who asks may be a stranger.
+        shown = shown_location(database)
+        raise EvidenceUnavailable(f"the evidence database {shown!r} cannot be read: {type(error).__name__}") from None
+
+
+def _inode(database: str) -> tuple[int, int] | None:
+    """Which file this is; None for a database that is no file."""
+    if "://" in database and not database.startswith("sqlite:///"):
+        return None
+    try:
+        stat = Path(database.removeprefix("sqlite:///")).expanduser().stat()
+    except OSError as error:
+        raise DatabaseMissing(shown_location(database)) from error
+    return stat.st_dev, stat.st_ino

@@ -1,0 +1,309 @@
+"""The connection under the application: what uvicorn leaves unlimited is limited here, before any key is checked.
+
+uvicorn's protocol collects heads of any size, waits for heads and bodies without end, and treats 1000 connections of
+one client like those of 1000 clients. Sizes, times and shares are settings (`recommender.settings`).
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from recommender.body_limit import declared_bytes
+from recommender.errors import (
+    BodyTooLarge,
+    HeadTooLarge,
+    MalformedRequest,
+    NoRoom,
+    RecommenderError,
+    RequestTimeout,
+    TooManyRequests,
+)
+from recommender.http.problems import problem_response
+from recommender.settings import RecommenderSettings
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_MOST_PIPELINED = 16
+_FRAMING_FACTOR = 8  # a chunk of one byte takes six bytes on the wire
+_LINGER_S = 2.0
+_LINGER_BYTES = 2**20
+
+
+class _Refused(Exception):
+    """Stops the parser from inside one of its callbacks."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection; `running` counts the requests under way per client, over all connections."""
+
+    def __init__(self, *arguments: Any, settings: RecommenderSettings, running: Counter[str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._settings = settings
+        self._running = running
+        self._peer = ""
+        self._waits_since = time.monotonic()  # for the client: for its next request, or for the rest of one
+        self._awaits_head = True
+        self._read_bytes = 0  # raw, of the present head or of the present body
+        self._head_bytes = 0
+        self._header_lines = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
+        self._error: RecommenderError | None = None
+        self._refused = False
+        self._unanswered: deque[RequestResponseCycle] = deque()
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        self._peer = client_name(address)
+        self.app = _Share(self.app, address, self._settings, self._running)
+        everybody = [each for each in self.connections if isinstance(each, GuardedProtocol)]
+        is_proxy = _is_within(address, self._settings.trusted_proxies)
+        own = [] if is_proxy else [each for each in everybody if each._peer == self._peer]
+        allowed = self._settings.max_client_connections
+        if len(own) > allowed and not self._make_room(own):
+            self._refuse(TooManyRequests(f"{allowed} connections are open from {self._peer}, the most for one client"))
+        elif len(everybody) > self._settings.max_connections and not self._make_room(everybody):
+            self._refuse(NoRoom(self._settings.max_connections))
+        else:
+            self._expire_after(self._settings.max_head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._deadline, self._writing):
+            if timer is not None:
+                timer.cancel()
+        self._abandon()
+        super().connection_lost(exc)
+
+    def _make_room(self, crowd: Sequence["GuardedProtocol"]) -> bool:
+        """Close the connection that has waited longest for its client, of the client with the most connections."""
+        sizes = Counter(each._peer for each in crowd)
+        waiting = [each for each in crowd if each is not self and each._awaits_client()]
+        if not waiting:
+            return False
+        victim = min(waiting, key=lambda each: (-sizes[each._peer], each._waits_since))
+        victim.transport.abort()
+        self.connections.discard(victim)  # it is lost only in the loop's next turn, when others may have come
+        return True
+
+    def _awaits_client(self) -> bool:
+        """Whether nothing is computed for it: no request, or one whose head or body is still incomplete."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return self._refused or answered or (not self._awaits_head and len(self._unanswered) == 1)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._read_bytes += len(data)
+        if self._refused:
+            if self._read_bytes > _LINGER_BYTES:
+                self.transport.abort()
+            return
+        if self._awaits_head and self._deadline is None:
+            self._expire_after(self._settings.max_head_s)
+        super().data_received(data)
+        if self._refused or self.transport.is_closing():
+            return
+        if self._awaits_head and self._read_bytes > self._settings.max_head_bytes:
+            self._refuse(self._head_error())
+        elif not self._awaits_head and self._read_bytes > _FRAMING_FACTOR * self._settings.max_body_bytes:
+            self._refuse(BodyTooLarge(self._settings.max_body_bytes))
+
+    def eof_received(self) -> None:
+        """Let the transport close; a client that stops in the middle of a request gets no answer."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = self._header_lines = 0
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._stop(TooManyRequests(f"{_MOST_PIPELINED} requests of this connection wait for an earlier answer"))
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count headers, and the trailers of a chunked body, which come the same way."""
+        self._header_lines += 1
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def _count(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > self._settings.max_head_bytes or self._header_lines > self._settings.max_header_lines:
+            self._stop(self._head_error())
+
+    def _head_error(self) -> HeadTooLarge:
+        return HeadTooLarge(self._settings.max_head_bytes, self._settings.max_header_lines)
+
+    def on_headers_complete(self) -> None:
+        if declared_bytes(self.headers) > self._settings.max_body_bytes:
+            self._stop(BodyTooLarge(self._settings.max_body_bytes))
+        self._awaits_head = False
+        self._read_bytes = 0
+        self._expire_after(self._settings.max_body_s)
+        super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+
+    def on_message_complete(self) -> None:
+        self._awaits_head = True
+        self._read_bytes = 0
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._expire_after(self._settings.max_idle_s)  # it was answered before its body had come
+        else:
+            self._cancel_deadline()
+
+    def on_response_complete(self) -> None:
+        self._waits_since = time.monotonic()
+        if self._unanswered:
+            self._unanswered.popleft()
+        super().on_response_complete()
+
+    # -- refusing ------------------------------------------------------------------------------------------------
+
+    def _stop(self, error: RecommenderError) -> None:
+        self._error = error
+        raise _Refused
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser, or a callback of it, does not take."""
+        self._refuse(self._error or MalformedRequest())
+
+    def _refuse(self, error: RecommenderError) -> None:
+        """Answer and close; only close where another answer is due or has begun."""
+        self._refused = True
+        due = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        if not due or (len(due) == 1 and not self._awaits_head and not due[0].response_started):
+            self.transport.write(_encoded(error, due[0].scope["path"] if due else "/"))
+        self._abandon()
+        # Closing at once would reset the connection under a client that still sends, before it reads the answer.
+        self._read_bytes = 0
+        self._expire_after(_LINGER_S)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _abandon(self) -> None:
+        """Tell every request that nobody waits for its answer; uvicorn tells only the last one that it has read."""
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._unanswered.clear()
+        self.pipeline.clear()
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _expire_after(self, delay_s: float) -> None:
+        self._cancel_deadline()
+        self._deadline = self.loop.call_later(delay_s, self._expire, delay_s)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expire(self, delay_s: float) -> None:
+        self._deadline = None
+        if self._refused or (self._awaits_head and not self._read_bytes):
+            self.transport.abort()  # silent: there is no request that an answer could belong to
+        elif self.flow.read_paused and self.pipeline:
+            self._expire_after(delay_s)  # the rest may lie in the socket until an earlier request is answered
+        elif not self.transport.is_closing():
+            self._refuse(RequestTimeout("head" if self._awaits_head else "body", delay_s))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing(-1)
+
+    def resume_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        super().resume_writing()
+
+    def _watch_writing(self, before_bytes: int) -> None:
+        """Close the connection of a client that takes nothing of its answer for a while."""
+        left_bytes = self.transport.get_write_buffer_size()
+        if left_bytes == before_bytes:
+            self.transport.abort()
+            return
+        self._writing = self.loop.call_later(self._settings.max_write_s, self._watch_writing, left_bytes)
+
+
+class _Share:
+    """Run the application for one connection, within what its client may have under way at once."""
+
+    def __init__(self, app: ASGIApp, address: str, settings: RecommenderSettings, running: Counter[str]) -> None:
+        self._app = app
+        self._address = address
+        self._settings = settings
+        self._running = running
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = requesting_client(self._address, scope["headers"], self._settings.trusted_proxies)
+        allowed = self._settings.max_client_requests
+        if self._running[client] >= allowed:
+            error = TooManyRequests(f"{allowed} requests of {client} are under way, the most for one client")
+            await problem_response(error, scope["path"])(scope, receive, send)
+            return
+        self._running[client] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running[client] -= 1
+            if not self._running[client]:
+                del self._running[client]
+
+
+def client_name(address: str) -> str:
+    """Return whom an address counts for: IPv4 addresses singly, IPv6 by the /64 that one client commonly has."""
+    parsed = _parsed(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+    return str(parsed or address[:64])
+
+
+def requesting_client(address: str, headers: Iterable[tuple[bytes, bytes]], proxies: Sequence[_Network]) -> str:
+    """Return the client behind a trusted proxy: the last address in X-Forwarded-For that is no trusted proxy."""
+    if _is_within(address, proxies):
+        hops = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1").split(",")
+        for hop in map(_without_port, reversed(hops)):
+            if hop and not _is_within(hop, proxies):
+                return client_name(hop)
+    return client_name(address)
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address, IPv4 where IPv6 only wraps it; None for what is none, such as a Unix socket's path."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def _is_within(address: str, networks: Iterable[_Network]) -> bool:
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
+def _without_port(hop: str) -> str:
+    hop = hop.strip()
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
+def _encoded(error: RecommenderError, path: str) -> bytes:
+    """Return a whole response, for a request that never reaches the application."""
+    response = problem_response(error, path)
+    response.headers["connection"] = "close"
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    return STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)

@@ -1,0 +1,134 @@
+"""What the answers rest on, to be read: subjects, strategies, their standing, coverage, single measurements."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from recommender import rows
+from recommender.answer import standings
+from recommender.evidence.model import Evidence
+from recommender.evidence.snapshots import Snapshots
+from recommender.http.evidence_lookup import EvidenceLookup
+from recommender.http.problems import documented
+from recommender.resources import (
+    AccuracyEvidenceOut,
+    CoverageResponse,
+    LatencyEvidence,
+    SlosResponse,
+    StandingsResponse,
+    StrategyResource,
+)
+from recommender.schemas import StrategiesResponse, SubjectsResponse
+
+router = APIRouter(tags=["evidence"])
+
+_NAMED = documented(401, 404, 413, 422, 500, 503)
+_PLAIN = documented(401, 413, 500, 503)
+
+
+def snapshots(request: Request) -> Snapshots:
+    """The application's one view of the database."""
+    found: Snapshots = request.app.state.snapshots
+    return found
+
+
+def evidence(held: Annotated[Snapshots, Depends(snapshots)]) -> Evidence:
+    """The newest evidence; a problem when there is none."""
+    return held.current()
+
+
+def lookup(request: Request) -> EvidenceLookup:
+    """Single measurements, from the database."""
+    found: EvidenceLookup = request.app.state.lookup
+    return found
+
+
+EvidenceNow = Annotated[Evidence, Depends(evidence)]
+Lookup = Annotated[EvidenceLookup, Depends(lookup)]
+OneSubject = Annotated[str, Query(description="The subject", max_length=200, examples=["fashion-resnet"])]
+Percentile = Annotated[float, Query(description="Of the latency", gt=0, lt=100, allow_inf_nan=False, examples=[90])]
+EnvironmentQuery = Annotated[
+    str | None,
+    Query(description="Key of the environment; by default the newest with complete evidence", max_length=200),
+]
+
+
+@router.get("/subjects", responses=_PLAIN)
+def subjects(known: EvidenceNow) -> SubjectsResponse:
+    """The subjects that a question can name, how far their evidence goes, and the declared SLOs."""
+    found = [rows.subject_row(known, name) for name in known.subjects]
+    return SubjectsResponse(subjects=found, slos=sorted(known.slos))
+
+
+@router.get("/strategies", responses=_NAMED)
+def strategies(
+    known: EvidenceNow,
+    subject: Annotated[str | None, Query(description="Only this subject", max_length=200)] = None,
+) -> StrategiesResponse:
+    """Every declared strategy with its measurements, from each subject's default environment."""
+    chosen = list(known.subjects) if subject is None else [subject]
+    found = [row for name in chosen for row in rows.strategy_rows(known.select(name))]
+    return StrategiesResponse(strategies=found)
+
+
+@router.get("/strategies/{strategy_id}", responses=_NAMED)
+def strategy(
+    known: EvidenceNow,
+    stored: Lookup,
+    strategy_id: Annotated[
+        str, Path(description="subject:operator:placement", max_length=400, examples=["fashion-resnet:quantized:edge"])
+    ],
+    environment: EnvironmentQuery = None,
+) -> StrategyResource:
+    """One strategy, with the ids of its evidence."""
+    part, found = standings.find(known, strategy_id, environment)
+    listed = rows.strategy_rows(part)
+    ids = stored.ids(part.subject, found.operator, found.placement, part.environment.key)
+    return StrategyResource(
+        id=strategy_id,
+        strategy=next(row for row in listed if (row.operator, row.placement) == (found.operator, found.placement)),
+        environment=rows.environment_out(part),
+        artifact_sha256=dict(found.artifact_sha256),
+        latency_evidence_id=ids.latency,
+        accuracy_evidence_id=ids.accuracy,
+    )
+
+
+@router.get("/evidence/{evidence_id}", responses=_NAMED)
+def one_measurement(
+    stored: Lookup,
+    evidence_id: Annotated[
+        str, Path(description="A latency's or an accuracy's key, as answers and strategies name it", max_length=400)
+    ],
+) -> LatencyEvidence | AccuracyEvidenceOut:
+    """What was recorded under a key: every round of a latency, or an accuracy."""
+    return stored.find(evidence_id)
+
+
+@router.get("/leaderboard", responses=_NAMED)
+def leaderboard(
+    known: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
+) -> StandingsResponse:
+    """The measured strategies of a subject, fastest first."""
+    return standings.standings(known.select(subject, environment), percentile)
+
+
+@router.get("/pareto", responses=_NAMED)
+def pareto(
+    known: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
+) -> StandingsResponse:
+    """Only those that no other strategy beats in latency and accuracy at once, fastest first."""
+    everything = standings.standings(known.select(subject, environment), percentile)
+    return everything.model_copy(update={"strategies": [row for row in everything.strategies if row.pareto]})
+
+
+@router.get("/coverage", responses=_PLAIN)
+def coverage(known: EvidenceNow) -> CoverageResponse:
+    """What is measured, what is missing, and the command that would measure it."""
+    return CoverageResponse(coverage=list(standings.coverage(known)), left_out=list(known.left_out))
+
+
+@router.get("/slos", responses=_PLAIN)
+def slos(known: EvidenceNow) -> SlosResponse:
+    """The targets declared at the last fill."""
+    return SlosResponse(slos=standings.slos(known))

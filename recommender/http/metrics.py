@@ -1,0 +1,117 @@
+"""What a Prometheus server scrapes: requests by route, and how much evidence the answers rest on."""
+
+import time
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recommender.errors import RecommenderError
+from recommender.evidence.snapshots import Snapshots
+
+_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class ServiceMetrics:
+    """One registry per application, so that two in one process never share a count."""
+
+    def __init__(self, held: Snapshots) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "tierwise_requests", "Requests answered", ["route", "method", "status"], registry=self.registry
+        )
+        self._duration = Histogram(
+            "tierwise_request_duration_seconds",
+            "From the first byte of a request to the last of its response",
+            ["route"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.registry.register(_EvidenceCollector(held))
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def record(self, *, route: str, method: str, status: int, duration_s: float) -> None:
+        """Count one request."""
+        count, durations = self._children(route, method, status)
+        count.inc()
+        durations.observe(duration_s)
+
+    def _children(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        """Looked up by their labels once; routes, methods and statuses are few."""
+        key = route, method, status
+        if key not in self._known:
+            self._known[key] = self._requests.labels(route, method, str(status)), self._duration.labels(route)
+        return self._known[key]
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)
+
+
+class MetricsMiddleware:
+    """Times whatever it wraps. Routes are labelled by their template, strangers as one: labels stay few."""
+
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        started = time.perf_counter()
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            route = getattr(scope.get("route"), "path", None) or "(other)"
+            method = scope["method"] if scope["method"] in _METHODS else "(other)"
+            self._metrics.record(route=route, method=method, status=status, duration_s=time.perf_counter() - started)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _EvidenceCollector(Collector):
+    """Asks for the evidence at each scrape."""
+
+    def __init__(self, held: Snapshots) -> None:
+        self._held = held
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing, so that registering does not open the database."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """How much there is, or that it cannot be read."""
+        ready = GaugeMetricFamily("tierwise_ready", "1 when a question can be answered now")
+        try:
+            known = self._held.current()
+        except RecommenderError:
+            ready.add_metric([], 0)
+            yield ready
+            return
+        ready.add_metric([], 1)
+        yield ready
+        yield GaugeMetricFamily(
+            "tierwise_evidence_loaded_timestamp_seconds",
+            "When the evidence in memory was read",
+            value=known.loaded_at.timestamp(),
+        )
+        strategies = GaugeMetricFamily(
+            "tierwise_strategies", "Strategies of the default environment", labels=["subject", "state"]
+        )
+        for subject in known.subjects:
+            part = known.select(subject)
+            strategies.add_metric([subject, "declared"], len(part.strategies))
+            strategies.add_metric([subject, "measured"], len(part.candidates))
+        yield strategies

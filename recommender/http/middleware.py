@@ -1,0 +1,153 @@
+"""ASGI middleware around every resource: who may ask, the time limit, and headers that keep a page harmless."""
+
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recommender.errors import Exposed, NotAuthorized, RecommenderError, TooSlow, WrongHost
+from recommender.http.problems import problem_response
+from recommender.settings import is_loopback
+
+# Without evidence in them: the page and the documentation can be loaded, probes need no secret.
+_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+_OPEN_PREFIXES = ("/page/", "/docs/static/")
+
+
+class ApiKey:
+    """Refuses a request that does not bring the key, in `Authorization: Bearer` or `X-API-Key`."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _open(scope["path"]) or self._brings_it(scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        await problem_response(NotAuthorized(), scope["path"])(scope, receive, send)
+
+    def _brings_it(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        for name, value in headers:
+            if name == b"x-api-key" and hmac.compare_digest(value, self._key):
+                return True
+            scheme, _, given = value.partition(b" ")
+            if name == b"authorization" and scheme.lower() == b"bearer" and hmac.compare_digest(given, self._key):
+                return True
+        return False
+
+
+class LocalOnly:
+    """Without a key: refuses what comes from elsewhere, and what a page of another site has a browser ask.
+
+    Listening on loopback keeps neither out by itself: a server of ASGI applications may be told any address, and a
+    site may have its own name resolve to 127.0.0.1 (DNS rebinding), which only the Host header gives away.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app = app
+        self._names = tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", host)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._why_not(scope) if scope["type"] == "http" else None
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        await problem_response(refused, scope["path"])(scope, receive, send)
+
+    def _why_not(self, scope: Scope) -> RecommenderError | None:
+        for address in (scope.get("server"), scope.get("client")):
+            if address and _is_elsewhere(str(address[0])):
+                return Exposed(str(address[0]))
+        for name, value in scope["headers"]:
+            if name == b"host" and not self._is_ours(_without_port(value.decode("latin-1"))):
+                return WrongHost(value.decode("latin-1"), self._names)
+        return None
+
+    def _is_ours(self, name: str) -> bool:
+        return name.lower() in self._names or is_loopback(name)
+
+
+class TimeLimit:
+    """Answers for a request that takes too long, be it the client that dawdles or we."""
+
+    def __init__(self, app: ASGIApp, limit_s: float) -> None:
+        self._app = app
+        self._limit_s = limit_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._limit_s) as limit:
+                await self._app(scope, receive, noted)
+        except TimeoutError:
+            if begun or not limit.expired():
+                raise
+            response = problem_response(TooSlow(self._limit_s), scope["path"])
+            response.headers["connection"] = "close"
+            await response(scope, receive, send)
+
+
+class SafeHeaders:
+    """Nothing is loaded from elsewhere, framed, sniffed or kept; the API page alone brings inline script."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = _INLINE_POLICY if scope["path"] == "/docs" else _POLICY
+                message["headers"] = [*message.get("headers", ()), *_SAFE, policy]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+@lru_cache(maxsize=1024)
+def _is_elsewhere(address: str) -> bool:
+    """Whether an address is one of a network; the path of a Unix socket is not."""
+    try:
+        ipaddress.ip_address(address.split("%")[0])
+    except ValueError:
+        return False
+    return not is_loopback(address)
+
+
+def _without_port(host: str) -> str:
+    """The name in a Host header: `localhost:8080` and `[::1]:8080` without port and brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _open(path: str) -> bool:
+    return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
+
+
+def _policy(inline: str = "") -> tuple[bytes, bytes]:
+    words = (
+        f"default-src 'none'; script-src 'self'{inline}; style-src 'self'{inline}; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    return b"content-security-policy", words.encode()
+
+
+_SAFE = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+_POLICY, _INLINE_POLICY = _policy(), _policy(" 'unsafe-inline'")

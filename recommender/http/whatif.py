@@ -1,0 +1,120 @@
+"""Links over HTTP: which a subject has, and latency against the bandwidth of one of them."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from catalog.declaration.units import parse_bit_rate
+from recommender.answer.wording import CONDITIONS
+from recommender.errors import EmptyRange, UnknownLink
+from recommender.evidence.model import SubjectEvidence
+from recommender.http.evidence import EnvironmentQuery, EvidenceNow, OneSubject, Percentile
+from recommender.http.problems import documented
+from recommender.schemas.links import (
+    Bandwidth,
+    CrossingOut,
+    CurveOut,
+    LinkOut,
+    LinksResponse,
+    PointOut,
+    UnpredictableOut,
+    WhatIfResponse,
+)
+from recommender.whatif import LinkRate, Prediction, StrategyParts, predict
+from recommender.whatif.curves import Curve, Curves, latency_curves
+from recommender.whatif.on_links import prediction_out
+
+router = APIRouter(tags=["links"], responses=documented(401, 404, 413, 422, 500, 503))
+
+OneLink = Annotated[str, Query(description="A link, as GET /links names it", max_length=200, examples=["edge-cloud"])]
+From = Annotated[Bandwidth, Query(alias="from", description="The lowest bandwidth", examples=["1mbit"])]
+To = Annotated[Bandwidth, Query(alias="to", description="The highest bandwidth, above `from`", examples=["200mbit"])]
+Points = Annotated[int, Query(description="Per curve, evenly on a logarithmic scale", ge=2, le=17, examples=[9])]
+
+
+@router.get("/links")
+def links(known: EvidenceNow, subject: OneSubject, environment: EnvironmentQuery = None) -> LinksResponse:
+    """The links that questions about a subject can name, and the bandwidths they were measured at."""
+    part = known.select(subject, environment)
+    strategies = known.parts(part)
+    names = sorted({link for each in strategies for link in each.links})
+    return LinksResponse(
+        subject=part.subject, environment=part.environment.key, links=[_link(name, strategies) for name in names]
+    )
+
+
+@router.get("/whatif")
+def whatif(
+    known: EvidenceNow,
+    subject: OneSubject,
+    link: OneLink,
+    low: From = "1mbit",
+    high: To = "200mbit",
+    percentile: Percentile = 90.0,
+    points: Points = 9,
+    environment: EnvironmentQuery = None,
+) -> WhatIfResponse:
+    """Every strategy's latency against the bandwidth of a link, with intervals, and where the choice changes.
+
+    Both directions of the link get the bandwidth; the other links stay as they are declared. Estimates decide where
+    the choice changes: `POST /recommend` with `links` judges one bandwidth with all its uncertainty.
+    """
+    part = known.select(subject, environment)
+    rates = float(parse_bit_rate(low)), float(parse_bit_rate(high))
+    if rates[0] >= rates[1]:
+        raise EmptyRange(low, high)
+    strategies = known.parts(part)
+    names = {each for parts in strategies for each in parts.links}
+    if link not in names:
+        raise UnknownLink(link, names)
+    found = latency_curves(
+        strategies, link, low_bit_per_s=rates[0], high_bit_per_s=rates[1], percentile=percentile, points=2 * points - 1
+    )
+    return _answer(part, found, strategies)
+
+
+def _link(name: str, strategies: tuple[StrategyParts, ...]) -> LinkOut:
+    over = [each for each in strategies if name in each.links]
+    declared = [each.evidence[0].declared.get(name) for each in over if each.evidence]
+    measured = {rate.up_bit_per_s for each in over for one in each.evidence if (rate := one.declared.get(name))}
+    return LinkOut(
+        link=name,
+        declared_bit_per_s=next((rate.up_bit_per_s for rate in declared if rate is not None), None),
+        measured_bit_per_s=sorted(measured),
+        strategies=len(over),
+    )
+
+
+def _answer(part: SubjectEvidence, found: Curves, strategies: tuple[StrategyParts, ...]) -> WhatIfResponse:
+    parts = {(each.operator, each.placement): each for each in strategies}
+    ordered = sorted(found.curves, key=lambda each: (each.latency_s[-1], each.name))
+    return WhatIfResponse(
+        subject=part.subject,
+        environment=part.environment.key,
+        link=found.link,
+        percentile=found.percentile,
+        curves=[_curve(each, found, parts[each.operator, each.placement]) for each in ordered],
+        crossings=[CrossingOut.model_validate(vars(each)) for each in found.crossings],
+        unpredictable=[UnpredictableOut.model_validate(vars(each)) for each in found.unpredictable],
+        conditions=CONDITIONS,
+    )
+
+
+def _curve(curve: Curve, found: Curves, parts: StrategyParts) -> CurveOut:
+    """With intervals at every second rate: those between were for the crossings."""
+    rates = found.bit_per_s[::2]
+    if curve.crosses:
+        predictions = [predict(parts, {found.link: LinkRate(each, each)}, found.percentile) for each in rates]
+    else:
+        predictions = [predict(parts, {}, found.percentile)] * len(rates)
+    known = [each for each in predictions if isinstance(each, Prediction)]
+    return CurveOut(
+        operator=curve.operator,
+        placement=curve.placement,
+        predicted=curve.crosses,
+        predicted_from=prediction_out(known[0], (found.link,)) if curve.crosses else None,
+        points=[
+            PointOut(bit_per_s=rate, latency_s=each.estimate_s, low_s=each.low_s, high_s=each.high_s)
+            for rate, each in zip(rates, known, strict=True)
+        ],
+    )

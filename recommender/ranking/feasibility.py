@@ -1,0 +1,237 @@
+"""Which budgets a candidate misses, which it holds, and which nothing can be said about."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from catalog.statistics import (
+    BudgetCheck,
+    Feasibility,
+    PercentileInterval,
+    Refusal,
+    RefusalKind,
+    drop_within,
+    floor_from_drop,
+    hits_at_least,
+    latency_within,
+    moderated,
+    step_down,
+)
+from recommender.ranking.candidates import Accuracy, Candidate, Estimate, interval, remembered
+from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Undecided, Unit
+
+# What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
+_LATENCY_SHARE_PER_POINT = 0.1
+# Accuracies are counts over some thousand items: a drop of "exactly 1.0" must not miss a budget of 1.0 by 1e-14.
+_ACCURACY_SLACK_PP = 1e-9
+# Nor must the mean of three rounds of 0.1 s, which is 0.10000000000000002 s, miss a budget of 0.1 s.
+_LATENCY_SLACK = 1e-12
+
+
+def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | Undecided]:
+    """Where each candidate belongs: an estimate with its checks is feasible.
+
+    Parameters
+    ----------
+    estimates : sequence of Estimate
+        All candidates of the question: what is promised of them holds together.
+    budgets : Budgets
+
+    Returns
+    -------
+    list of Estimate, NearMiss or Undecided
+        In the order given.
+
+    Notes
+    -----
+    Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
+    intervals shown with an estimate are the candidate's own. The surest first (`step_down`). Near misses and candidates
+    that nothing can be said about count as candidates, but are none of the surest.
+
+    Candidates that share one accuracy (an operator on several tiers) are wrong about it together or not at all: of n
+    that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
+    most as many shares as there are wrong candidates, all of whom remain at the first wrong one.
+    """
+    settled = [_near_miss(each, budgets) or _missing(each, budgets) for each in estimates]
+    candidates = [each.candidate for each in estimates]
+    bounds = [steadied(candidates, budget.percentile) for budget in budgets.latency]
+    shared = sharing(candidates)
+    checks = [
+        _Checks((), (), 1) if found else _checks(each, budgets, [of[each] for of in bounds], shared[each])
+        for each, found in zip(candidates, settled, strict=True)
+    ]
+    sure = [0.0 if found else own.confidence(budgets) for found, own in zip(settled, checks, strict=True)]
+    steps = step_down(sure, confidence_level=budgets.confidence)
+    return [
+        found or _decided(each, budgets, own, level=level, joint=joint)
+        for each, found, own, level, joint in zip(
+            estimates, settled, checks, steps.levels.tolist(), steps.joint.tolist(), strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy."""
+
+    latency: tuple[BudgetCheck, ...]
+    accuracy: tuple[BudgetCheck, ...]
+    sharing: int
+
+    def confidence(self, budgets: Budgets) -> float:
+        """As one of the tests that step down; what its accuracy alone does not hold is below any of their levels."""
+        of_latency = min((each.confidence for each in self.latency), default=1.0)
+        of_accuracy = min((each.confidence for each in self.accuracy), default=1.0)
+        if of_accuracy >= budgets.confidence:
+            of_accuracy **= 1 / self.sharing
+        return min(of_latency, of_accuracy)
+
+    def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
+        """Judged at the level of a step: once for all that share an accuracy, and never below what is asked."""
+        of_accuracy = max(level**self.sharing, budgets.confidence)
+        return (*(each.at(level) for each in self.latency), *(each.at(of_accuracy) for each in self.accuracy))
+
+
+def _decided(each: Estimate, budgets: Budgets, own: _Checks, *, level: float, joint: float) -> Estimate | Undecided:
+    checks = own.at(level, budgets)
+    held = all(check.holds for check in checks)
+    joint = min([joint, *(check.confidence for check in own.accuracy)])
+    judged = replace(each, feasibility=Feasibility(feasible=held, joint_confidence=joint, checks=checks))
+    return _unproven(judged, budgets) or judged
+
+
+def _near_miss(each: Estimate, budgets: Budgets) -> NearMiss | None:
+    late = tuple(
+        LatencyMiss(budget, got_s)
+        for budget in budgets.latency
+        if (got_s := _at(each, budget.percentile)) > budget.max_s * (1 + _LATENCY_SLACK)
+    )
+    accuracy = _accuracy(each)
+    short_pp = _over(budgets.min_accuracy_pct, accuracy.accuracy_pct if accuracy else None)
+    drop_pp = _over(accuracy.drop_pp if accuracy else None, budgets.max_accuracy_drop_pp)
+    if not late and short_pp is None and drop_pp is None:
+        return None
+    shares = [math.log(miss.got_s) - math.log(miss.budget.max_s) for miss in late]
+    shares += [points * _LATENCY_SHARE_PER_POINT for points in (short_pp, drop_pp) if points is not None]
+    return NearMiss(each, late, short_pp, drop_pp, distance=sum(shares))
+
+
+def _over(value: float | None, limit: float | None) -> float | None:
+    """By how much a value exceeds a limit; None when it does not, or when either is unknown."""
+    if value is None or limit is None or value - limit <= _ACCURACY_SLACK_PP:
+        return None
+    return value - limit
+
+
+def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
+    """What has to be measured before any bound can be given."""
+    accuracy = _accuracy(each)
+    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+    if accuracy is None and (floor is not None or most is not None):
+        return Undecided(each, Gap.ACCURACY_MISSING)
+    if accuracy is not None and most is not None and accuracy.drop is None:
+        return Undecided(each, Gap.DROP_MISSING if accuracy.drop_pp is None else Gap.ITEMS_MISSING)
+    if accuracy is not None and floor is not None and accuracy.hits is None and accuracy.short is None:
+        return Undecided(each, Gap.ITEMS_MISSING)
+    if accuracy is not None and (refused := _refusal(accuracy, budgets)) is not None:
+        return Undecided(each, Gap.TOO_FEW_IMAGES, refusal=refused)
+    for budget in sorted(budgets.latency, key=lambda each: -each.percentile):
+        refusal = interval(each.candidate, budget.percentile).refusal
+        if refusal is not None:
+            kind = Gap.ONE_ROUND if refusal.kind is RefusalKind.ONE_ROUND else Gap.TOO_THIN
+            return Undecided(each, kind, budget.percentile, refusal.inputs_needed)
+    return None
+
+
+def _refusal(accuracy: Accuracy, budgets: Budgets) -> Refusal | None:
+    """Why the images bound an asked budget of accuracy by nothing."""
+    asked = (
+        accuracy.short if budgets.min_accuracy_pct is not None and accuracy.hits is None else None,
+        accuracy.drop if budgets.max_accuracy_drop_pp is not None else None,
+    )
+    return next((drop.refusal for drop in asked if drop is not None and drop.refusal is not None), None)
+
+
+def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
+    """The percentile of each candidate as a promise takes it: its variance steadied by those of all the others."""
+    if not candidates:
+        return {}
+    key = "steadied", percentile, tuple(candidates)
+    return remembered(candidates[0], key, lambda: _steadied(candidates, percentile))
+
+
+def sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
+    """How many of the candidates have the accuracy of each: computed from the same items with the same outcomes."""
+    if not candidates:
+        return {}
+    return remembered(candidates[0], ("sharing", tuple(candidates)), lambda: _sharing(candidates))
+
+
+def _sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
+    evidence = {each: _accuracy_evidence(each) for each in candidates}
+    count = Counter(evidence.values())
+    return {each: count[evidence[each]] for each in candidates}
+
+
+def _accuracy_evidence(candidate: Candidate) -> int:
+    accuracy = candidate.accuracy
+    found = (accuracy.drop, accuracy.short, accuracy.hits) if accuracy is not None else ()
+    return id(next((each for each in found if each is not None), candidate))
+
+
+def _steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
+    own = {each: interval(each, percentile) for each in candidates}
+    known = iter(moderated([each.estimate for each in own.values() if each.estimate is not None]))
+    return {
+        candidate: replace(each, estimate=None if each.estimate is None else next(known))
+        for candidate, each in own.items()
+    }
+
+
+def _checks(each: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int) -> _Checks:
+    """Every budget; call it when nothing is missing."""
+    accuracy = each.accuracy
+    checks = []
+    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+    if floor is not None and accuracy is not None:
+        checks.append(floor_within(accuracy, floor))
+    if most is not None and accuracy is not None and accuracy.drop is not None:
+        checks.append(drop_within(accuracy.drop, most))
+    return _Checks(
+        tuple(latency_within(found, budget.max_s) for found, budget in zip(latency, budgets.latency, strict=True)),
+        tuple(checks),
+        shared,
+    )
+
+
+def floor_within(accuracy: Accuracy, floor: float) -> BudgetCheck:
+    """Check a floor by what is known of the accuracy: hits, or the drop against a flawless reference."""
+    if accuracy.hits is not None:
+        return hits_at_least(accuracy.hits, floor)
+    assert accuracy.short is not None
+    return floor_from_drop(accuracy.short, floor)
+
+
+def _unproven(each: Estimate, budgets: Budgets) -> Undecided | None:
+    """The first budget whose bound does not keep within it; with its percentile when it is one of latency."""
+    checks = each.feasibility.checks if each.feasibility else ()
+    percentiles: list[float | None] = [budget.percentile for budget in budgets.latency]
+    units: list[Unit] = ["s"] * len(budgets.latency)
+    units += ["%"] if budgets.min_accuracy_pct is not None else []
+    units += ["pp"] if budgets.max_accuracy_drop_pp is not None else []
+    percentiles += [None] * (len(units) - len(percentiles))
+    for check, percentile, unit in zip(checks, percentiles, units, strict=True):
+        if not check.holds:
+            return Undecided(each, Gap.UNPROVEN, percentile, check=check, unit=unit)
+    return None
+
+
+def _at(each: Estimate, percentile: float) -> float:
+    return interval(each.candidate, percentile).estimate_s
+
+
+def _accuracy(each: Estimate) -> Accuracy | None:
+    """What an accuracy budget can be held against."""
+    found = each.candidate.accuracy
+    return found if found is not None and found.from_labels else None

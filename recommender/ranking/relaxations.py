@@ -1,0 +1,223 @@
+"""When nothing is feasible: which single budget or constraint to relax, and to what, so that something is.
+
+Every proposal is tried: the same question with the relaxed value, decided by the same rules, has feasible strategies.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from recommender.ranking.candidates import Candidate, Estimate
+from recommender.ranking.constraints import Breach, Constraints, breaches
+from recommender.ranking.model import Budgets, Change, Relaxation, Value
+from recommender.ranking.rounding import next_up, points_down, points_up, up
+from recommender.ranking.shortfalls import BudgetField, shortfalls
+
+# What makes a relaxation cheap: the relative increase of a limit. A percentage point of accuracy weighs as much as
+# 10 % of latency (as it does among near misses); to give a limit up, or one name of a list, as much as doubling one.
+COST_PER_POINT = 0.1
+COST_OF_GIVING_UP = 1.0
+# The deciding procedure's bounds may be wider than those that a proposal starts from, by a figure or two.
+_ATTEMPTS = 4
+
+
+class Deciding(Protocol):
+    """The question's rules, as `recommend` applies them."""
+
+    def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
+        """The candidates that the constraints let through."""
+
+    def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Estimate]:
+        """Those that hold every budget and break no constraint."""
+
+    def chosen(self, feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
+        """The one of them to recommend."""
+
+
+def relaxations(
+    candidates: Sequence[Candidate], budgets: Budgets, constraints: Constraints, deciding: Deciding
+) -> tuple[Relaxation, ...]:
+    """The least change of each field that makes something feasible, the cheapest first.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        All of the question, those that a constraint excludes included.
+    budgets : Budgets
+    constraints : Constraints
+    deciding : Deciding
+
+    Returns
+    -------
+    tuple of Relaxation
+        Empty where no change of one field makes anything feasible.
+
+    Notes
+    -----
+    A budget is relaxed to the least bound among the candidates that hold every other budget, rounded to the lenient
+    side; the limit of a constraint to the least known value that lets a feasible candidate in. Where no value helps,
+    because no bound is known, giving the limit up is proposed. Cost: a few decisions per field.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recommender.ranking import LatencyBudget, recommend
+    >>> slow = Candidate("identity", "mobile", ("mobile",), (np.full(30, 0.2),) * 3, inputs=30)
+    >>> change = recommend([slow], Budgets(latency=(LatencyBudget(90, 0.15),))).relaxations[0].change
+    >>> change.field, change.before, change.after, round(change.cost, 2)
+    ('max_latency_s', 0.15, 0.201, 0.34)
+    """
+    found = [
+        relaxed
+        for limit in _limits(budgets)
+        if (relaxed := _budget_relaxed(limit, budgets, constraints, deciding)) is not None
+    ]
+    for changes in _loosenings(candidates, budgets, constraints):
+        for change in changes:
+            if feasible := deciding.feasible(budgets, change.constraints):
+                found.append(Relaxation(change, deciding.chosen(feasible, budgets)))
+                break
+    return tuple(sorted(found, key=lambda each: each.change.cost))
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """One budget of the question."""
+
+    field: BudgetField
+    percentile: float | None
+    value: float
+
+    def to(self, value: float | None, budgets: Budgets) -> Budgets:
+        """The budgets with this one changed, or without it."""
+        if self.field == "min_accuracy_pct":
+            return replace(budgets, min_accuracy_pct=value)
+        if self.field == "max_accuracy_drop_pp":
+            return replace(budgets, max_accuracy_drop_pp=value)
+        changed = [
+            each if each.percentile != self.percentile else None if value is None else replace(each, max_s=value)
+            for each in budgets.latency
+        ]
+        return replace(budgets, latency=tuple(each for each in changed if each is not None))
+
+    def cost(self, value: float) -> float:
+        """Of a value instead of the one asked."""
+        if self.field == "max_latency_s":
+            return value / self.value - 1
+        return COST_PER_POINT * abs(value - self.value)
+
+    def lenient(self, bound: float) -> float:
+        """The value to ask so that a bound keeps within it, in few figures."""
+        if self.field == "max_latency_s":
+            return up(bound)
+        return points_up(bound) if self.field == "max_accuracy_drop_pp" else points_down(bound)
+
+    def further(self, value: float) -> float:
+        """The next more lenient value of few figures."""
+        if self.field == "max_latency_s":
+            return next_up(value)
+        return points_up(value + 0.01) if self.field == "max_accuracy_drop_pp" else points_down(value - 0.01)
+
+
+def _limits(budgets: Budgets) -> Iterator[_Limit]:
+    for each in budgets.latency:
+        yield _Limit("max_latency_s", each.percentile, each.max_s)
+    if budgets.min_accuracy_pct is not None:
+        yield _Limit("min_accuracy_pct", None, budgets.min_accuracy_pct)
+    if budgets.max_accuracy_drop_pp is not None:
+        yield _Limit("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp)
+
+
+def _budget_relaxed(limit: _Limit, budgets: Budgets, constraints: Constraints, deciding: Deciding) -> Relaxation | None:
+    """To the least bound of those that hold all other budgets; where none is known, given up."""
+    without = limit.to(None, budgets)
+    holding = deciding.feasible(without, constraints)
+    if not holding:
+        return None
+    bounds = [
+        bound
+        for each in holding
+        if (bound := _bound(each.candidate, limit, budgets, deciding.admitted(constraints))) is not None
+    ]
+    if bounds:
+        least = max(bounds) if limit.field == "min_accuracy_pct" else min(bounds)
+        value = limit.lenient(least)
+        for _ in range(_ATTEMPTS):
+            asked = limit.to(value, budgets)
+            if feasible := deciding.feasible(asked, constraints):
+                return _relaxation(
+                    limit, value, limit.cost(value), asked, constraints, deciding.chosen(feasible, asked)
+                )
+            value = limit.further(value)
+    return _relaxation(limit, None, COST_OF_GIVING_UP, without, constraints, deciding.chosen(holding, without))
+
+
+def _relaxation(
+    limit: _Limit, value: float | None, cost: float, budgets: Budgets, constraints: Constraints, gives: Estimate
+) -> Relaxation:
+    change = Change(limit.field, None, limit.percentile, limit.value, value, cost, budgets, constraints)
+    return Relaxation(change, gives)
+
+
+def _bound(candidate: Candidate, limit: _Limit, budgets: Budgets, among: Sequence[Candidate]) -> float | None:
+    """What the limit would have to be for this candidate."""
+    return next(
+        each.bound
+        for each in shortfalls(candidate, budgets, among=among)
+        if (each.budget, each.percentile) == (limit.field, limit.percentile)
+    )
+
+
+def _loosenings(
+    candidates: Sequence[Candidate], budgets: Budgets, constraints: Constraints
+) -> Iterator[Sequence[Change]]:
+    """For each constraint that alone excludes something: its changes, the cheapest first."""
+    alone: dict[tuple[str, str], list[tuple[Breach, ...]]] = {}
+    for each in candidates:
+        broken = breaches(each, constraints)
+        places = {(it.constraint, it.name if it.limit is not None else "") for it in broken}
+        if len(places) == 1:
+            alone.setdefault(places.pop(), []).append(broken)
+    for (constraint, tier), kept_out in sorted(alone.items()):
+        if kept_out[0][0].limit is None:
+            options = _named(constraint, kept_out, constraints)
+        else:
+            options = _limited(constraint, tier, [each[0].got for each in kept_out], constraints)
+        yield [
+            Change(constraint, tier or None, None, before, after, cost, budgets, changed)
+            for before, after, cost, changed in sorted(options, key=lambda each: each[2])
+        ]
+
+
+_Option = tuple[Value, Value, float, Constraints]
+
+
+def _limited(field: str, tier: str, known: Sequence[float | None], constraints: Constraints) -> Iterator[_Option]:
+    """A limit in bytes, raised to what is known; given up for what is not."""
+    limits = getattr(constraints, field)
+    before = limits[tier] if tier else limits
+    for got in sorted({each for each in known if each is not None}):
+        after = math.ceil(up(got))
+        yield before, after, after / before - 1, _with(constraints, field, {**limits, tier: after} if tier else after)
+    if None in known:
+        rest = {name: value for name, value in limits.items() if name != tier} if tier else None
+        yield before, None, COST_OF_GIVING_UP, _with(constraints, field, rest)
+
+
+def _named(field: str, broken: Sequence[Sequence[Breach]], constraints: Constraints) -> Iterator[_Option]:
+    """Names let in, as few as possible."""
+    before = getattr(constraints, field)
+    if field == "keep_raw_input_on":
+        yield before, None, COST_OF_GIVING_UP, _with(constraints, field, None)
+        return
+    needed = {tuple(sorted({it.name for it in each})) for each in broken}
+    for names in sorted(needed, key=lambda each: (len(each), each)):
+        after = before | set(names) if field.startswith("allow") else before - set(names)
+        changed = _with(constraints, field, frozenset(after))
+        yield tuple(sorted(before)), tuple(sorted(after)), COST_OF_GIVING_UP * len(names), changed
+
+
+def _with(constraints: Constraints, field: str, value: Any) -> Constraints:
+    changed: dict[str, Any] = {field: value}
+    return replace(constraints, **changed)

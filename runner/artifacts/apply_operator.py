@@ -1,0 +1,167 @@
+"""Operators applied to a model file, without tiers and evidence: files in, files and a manifest out."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from catalog.declaration import Catalog, PassSpec
+from catalog.keys import artifact_key
+from catalog.output_distance import DETAIL
+from runner.artifacts.calibration import Calibration
+from runner.artifacts.store import NOT_VERIFIED, Artifact, ArtifactStore
+from runner.errors import OperatorError
+from runner.host import versions
+from runner.operators import Pass, Refusal, known_passes, make_pass
+from runner.sealed import file_sha256
+from runner.staging import new_directory, refuse_existing
+
+MANIFEST = "manifest.json"
+_MANIFEST_VERSION = 1
+_PIPELINE = TypeAdapter(tuple[PassSpec, ...])
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An operator as it was named, its passes, and where they are declared."""
+
+    name: str
+    specs: tuple[PassSpec, ...]
+    declared_in: str | None
+
+    def passes(self) -> tuple[Pass, ...]:
+        """Build the passes; raises OperatorError for unknown ones and wrong options."""
+        return tuple(make_pass(spec.name, spec.options) for spec in self.specs)
+
+
+def parse_pipeline(text: str, catalog: Catalog | None) -> Pipeline:
+    """Understand an operator's name, or passes as the catalog spells them.
+
+    Parameters
+    ----------
+    text
+        `quantized`, or passes between commas: `static_ptq, early_exit: {blocks: 3}`.
+    catalog
+        Where names are declared; a declared name comes before a pass of the same name.
+
+    Returns
+    -------
+    Pipeline
+
+    Raises
+    ------
+    OperatorError
+        When it is neither, with the names that there are.
+
+    Examples
+    --------
+    >>> [spec.name for spec in parse_pipeline("static_ptq, early_exit: {blocks: 3}", None).specs]
+    ['static_ptq', 'early_exit']
+    """
+    if catalog is not None and text in catalog.operators:
+        return Pipeline(text, catalog.operators[text], catalog.file.name)
+    try:
+        specs = _PIPELINE.validate_python(yaml.safe_load(f"[{text}]"))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise OperatorError(f"{text!r} is no operator's name and no list of passes; {_allowed(catalog)}") from error
+    unknown = [spec.name for spec in specs if spec.name not in known_passes()]
+    if unknown or not specs:
+        raise OperatorError(f"unknown operator or pass {', '.join(unknown) or text!r}; {_allowed(catalog)}")
+    return Pipeline(text, specs, None)
+
+
+def _allowed(catalog: Catalog | None) -> str:
+    declared = f"operators in {catalog.file.name}: {', '.join(catalog.operators)}; " if catalog else ""
+    return f"{declared}passes: {', '.join(known_passes())}; with options: 'static_ptq, early_exit: {{blocks: 3}}'"
+
+
+def apply_operator(
+    pipeline: Pipeline, model: Path, target: Path, *, calibration: Calibration, store: ArtifactStore
+) -> Mapping[str, Any]:
+    """Build and verify what an operator makes of a model, and write it to a new directory.
+
+    Parameters
+    ----------
+    pipeline
+        What to apply.
+    model
+        An ONNX file.
+    target
+        A directory that is absent or empty; it appears only when everything in it is complete.
+    calibration
+        Inputs for passes and proofs.
+    store
+        The cache that builds and keeps artifacts.
+
+    Returns
+    -------
+    mapping
+        The manifest, as written to `manifest.json`.
+
+    Raises
+    ------
+    Refusal
+        When the model does not allow the operator.
+    OperatorError
+        When the model or the target is not what it should be, or a pass fails.
+    """
+    refuse_existing(target, error=OperatorError)
+    passes = pipeline.passes()
+    artifact = _artifact(passes, model, calibration, store)
+    if artifact.reason is not None:
+        raise Refusal(artifact.reason)
+    manifest = _manifest(pipeline, passes, model, calibration, artifact)
+    with new_directory(target, error=OperatorError) as staging:
+        for file in artifact.files:
+            shutil.copyfile(artifact.directory / file.file, staging / file.file)
+        (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, store: ArtifactStore) -> Artifact:
+    key = artifact_key(
+        model_sha256=_sha256(model),
+        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
+        pass_versions={step.name: step.version for step in passes},
+        calibration_fingerprint=f"files:{calibration.sha256}",
+        tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
+    )
+
+    def inputs(count: int) -> Sequence[NDArray[np.generic]]:
+        return calibration.arrays[:count]
+
+    return store.find(key) or store.build(key, model=model, passes=passes, calibration=inputs)
+
+
+def _manifest(
+    pipeline: Pipeline, passes: Sequence[Pass], model: Path, calibration: Calibration, artifact: Artifact
+) -> Mapping[str, Any]:
+    used = max((step.calibration_samples for step in passes), default=0)
+    return {
+        "version": _MANIFEST_VERSION,
+        "operator": pipeline.name,
+        "declared_in": pipeline.declared_in,
+        "passes": [{"name": step.name, "version": step.version, "options": dict(step.options())} for step in passes],
+        "model": {"file": model.name, "sha256": _sha256(model), "size_bytes": model.stat().st_size},
+        "calibration": {"source": calibration.source, "samples": min(used, len(calibration.arrays))},
+        "files": [asdict(file) for file in artifact.files],
+        "size_bytes": artifact.size_bytes,
+        "did": artifact.details.get("passes", []),
+        "proof": artifact.details.get("proof", {}),
+        **{name: artifact.details[name] for name in (DETAIL, NOT_VERIFIED) if name in artifact.details},
+        "tools": versions(),
+    }
+
+
+def _sha256(model: Path) -> str:
+    try:
+        return file_sha256(model)
+    except OSError as error:
+        raise OperatorError(f"{model} cannot be read: {error.strerror}") from error

@@ -1,0 +1,251 @@
+"""The content-addressed cache of artifacts: what an operator made of a model, with its proof.
+
+`<root>/<artifact key>/manifest.json` seals the files (`runner.sealed`); a directory exists only once it is complete,
+because it is built beside its place and renamed into it.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from catalog.output_distance import DETAIL
+from runner.artifacts.distance import measure_distance
+from runner.artifacts.model_runs import PROOF_INPUTS, TRIAL_INPUTS, NotRunnable, Signature, Trial, run_chain, try_model
+from runner.artifacts.verification import check, check_chain, prove_close, prove_equal
+from runner.errors import OperatorError, SubjectError
+from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
+from runner.operators import Context, Pass, Refusal
+from runner.sealed import file_sha256, remove, seal, unseal
+from runner.workdir import scratch, settle
+from tierserver.errors import TierError
+
+_MANIFEST_VERSION = 3
+# Under this name the details say why nothing was run.
+NOT_VERIFIED = "not_verified"
+Calibrate = Callable[[int], Sequence[NDArray[np.generic]]]
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """One part of an artifact, in the order the parts run."""
+
+    part: str
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact on disk, or the reason why there can be none.
+
+    `details` are what JSON holds: `passes`, what each pass says it did, `proof`, what was shown of the result, and
+    the `OutputDistance` to the model's outputs, absent where the model runs on no input that could be made up.
+    """
+
+    key: str
+    directory: Path
+    files: tuple[ArtifactFile, ...]
+    reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inapplicable(self) -> bool:
+        return self.reason is not None
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def parts(self) -> tuple[ArtifactFile, ...]:
+        """The model files alone, in the order they run; their external data are files of their own."""
+        return tuple(file for file in self.files if file.file.endswith(".onnx"))
+
+    def path(self, index: int) -> Path:
+        return self.directory / self.files[index].file
+
+
+class ArtifactStore:
+    """Builds each artifact once and verifies it before anything may use it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def find(self, key: str) -> Artifact | None:
+        """Find the artifact with this key; one that is not what was built counts as absent, is removed and said."""
+        directory = self._root / key
+        sealed = unseal(directory, key)
+        if sealed is None:
+            return None
+        content = sealed.content
+        if content["version"] != _MANIFEST_VERSION:
+            remove(directory)
+            return None
+        files = tuple(
+            ArtifactFile(part, file.file, file.sha256, file.size_bytes)
+            for part, file in zip(content["parts"], sealed.files, strict=True)
+        )
+        return Artifact(key, directory, files, content["reason"], content["details"])
+
+    def discard(self, key: str) -> None:
+        """Forget an artifact whose bytes are not what they should be, so that it is built anew."""
+        remove(self._root / key)
+
+    def build(
+        self,
+        key: str,
+        *,
+        model: Path,
+        passes: Sequence[Pass],
+        calibration: Calibrate,
+    ) -> Artifact:
+        """Run the passes over the model and verify what they made; raises OperatorError where one fails."""
+        with scratch(self._root) as directory:
+            target = directory / "artifact"
+            target.mkdir()
+            files: tuple[ArtifactFile, ...] = ()
+            reason: str | None = None
+            details: Mapping[str, Any] = {}
+            try:
+                signature = check(model)
+                trial = _tried(model, calibration)
+                made = _apply(model, passes, calibration, directory, self._root.parent / "envs")
+                checked = _check(signature, made)
+                distance = _run_beside(trial, made)
+                proof = {**checked, **_prove(trial, made, calibration)}
+                details = _as_stored({"passes": made.details, "proof": proof, **distance})
+                files = _collect(made.parts, target)
+            except Refusal as refusal:
+                reason = str(refusal)
+            parts = [file.part for file in files]
+            content = {"version": _MANIFEST_VERSION, "reason": reason, "parts": parts, "details": details}
+            seal(target, key, [file.file for file in files], content)
+            settle(target, self._root / key)
+        built = self.find(key)
+        if built is None:
+            raise OperatorError(f"artifact {key[:12]}… was removed from {self._root} while it was built; try again")
+        return built
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the passes made: the last files, what each pass says it did, and the model before it was cut.
+
+    `references` are, by pass, a file that computes the same in another way and the file to be compared with it.
+    """
+
+    parts: tuple[Path, ...]
+    details: tuple[Mapping[str, Any], ...]
+    uncut: Path
+    references: Mapping[str, tuple[Path, Path]]
+
+
+def _apply(
+    model: Path,
+    passes: Sequence[Pass],
+    calibration: Calibrate,
+    directory: Path,
+    environments: Path,
+) -> _Made:
+    """Run the passes one after the other."""
+    parts: tuple[Path, ...] = (model,)
+    uncut = model
+    details: list[Mapping[str, Any]] = []
+    references: dict[str, tuple[Path, Path]] = {}
+    for number, step in enumerate(passes):
+        workdir = directory / f"{number}-{step.name}"
+        workdir.mkdir()
+        arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
+        applied = step.apply(parts, Context(workdir, arrays, environments))
+        parts = applied.parts
+        details.append({"pass": step.name, **applied.details})
+        uncut = parts[0] if len(parts) == 1 else uncut
+        if applied.reference is not None:
+            references[step.name] = (applied.reference, parts[0])
+    return _Made(parts, tuple(details), uncut, references)
+
+
+def _tried(model: Path, calibration: Calibrate) -> Trial:
+    """Run the model itself, before anything is made of it."""
+    try:
+        return try_model(model, _up_to(TRIAL_INPUTS, calibration))
+    except NotRunnable as error:
+        raise Refusal(f"the model does not run on the inputs it is to be measured with: {error}") from error
+
+
+def _up_to(count: int, calibration: Calibrate) -> Sequence[NDArray[np.generic]]:
+    """Return as many inputs as there are: a dataset refuses to give more than it has."""
+    while count:
+        try:
+            return calibration(count)
+        except (SubjectError, TierError):
+            count //= 2
+    return ()
+
+
+def _check(model: Signature, made: _Made) -> Mapping[str, Any]:
+    """Check every part and what they take and give; refused where they are not valid."""
+    try:
+        check_chain(model, [check(part) for part in made.parts])
+    except OperatorError as error:
+        raise Refusal(f"what was made of the model is not valid: {error}") from error
+    return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
+
+
+def _prove(trial: Trial, made: _Made, calibration: Calibrate) -> Mapping[str, Any]:
+    """Compare results with what computes the same in another way, and parts with the model they were cut from."""
+    proof: dict[str, Any] = {}
+    for name, (reference, result) in made.references.items() if trial.feeds else ():
+        try:
+            proof[name] = prove_close(reference, result, trial.feeds[:PROOF_INPUTS])
+        except OperatorError as error:
+            raise Refusal(f"{name}: {error}") from error
+    if len(made.parts) > 1:
+        proof["composition"] = prove_equal(made.uncut, made.parts, _up_to(PROOF_INPUTS, calibration))
+    return proof
+
+
+def _run_beside(trial: Trial, made: _Made) -> Mapping[str, Any]:
+    """Run what was made on the inputs the model ran on; refused where it fails, else the distance of its outputs."""
+    if not trial.feeds:
+        return {NOT_VERIFIED: f"the model runs on no input that could be made up ({trial.obstacle})"}
+    try:
+        outputs = run_chain(made.parts, trial.feeds) if made.details else trial.outputs
+    except NotRunnable as error:
+        raise Refusal(f"what was made of the model fails where the model runs: {error}") from error
+    return {DETAIL: measure_distance(trial, outputs).as_details()}
+
+
+def _collect(parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:
+    """Copy the parts into the artifact's directory; their external data follows after the last part."""
+    names = {1: ["model"], 2: ["head", "tail"]}.get(len(parts)) or [f"part{index}" for index in range(len(parts))]
+    files, data = [], []
+    for name, part in zip(names, parts, strict=True):
+        destination = target / f"{name}.onnx"
+        if has_external_data(part):
+            write_part(whole(read_structure(read_model(part))), destination)
+            if data_file(destination).exists():  # small tensors moved into the model
+                data.append(_file(f"{name} data", data_file(destination)))
+        else:
+            shutil.copyfile(part, destination)
+        files.append(_file(name, destination))
+    return (*files, *data)
+
+
+def _as_stored(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The details as a reader of the manifest gets them, tuples as lists."""
+    stored: Mapping[str, Any] = json.loads(json.dumps(details))
+    return stored
+
+
+def _file(part: str, path: Path) -> ArtifactFile:
+    return ArtifactFile(part, path.name, file_sha256(path), path.stat().st_size)

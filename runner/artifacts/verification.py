@@ -1,0 +1,189 @@
+"""What is shown of every artifact before anything may use it: valid, loadable, and of the same meaning.
+
+A partition's parts are run one after the other in ONNX Runtime, at the optimisation level the tiers use, and compared
+bit by bit with the model they were cut from: only then may they inherit its accuracy (DESIGN sections 4 and 6).
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from runner.artifacts.model_runs import (
+    PROOF_INPUTS,
+    Array,
+    Feeds,
+    NotRunnable,
+    Outputs,
+    Signature,
+    Trial,
+    Value,
+    brief,
+    open_session,
+    run,
+    signature_of,
+    try_model,
+)
+from runner.errors import OperatorError
+
+_EXTREMES = (10.0, 1e3, 1e6, -1.0, 0.0)
+# What the order of a sum's terms may change in half precision.
+_ROUNDING = 0.01
+
+
+def check(path: Path) -> Signature:
+    """ONNX checker, then a load in the real engine; raises OperatorError in one line."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        session = open_session(path)
+    except Exception as error:
+        raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {brief(error)}") from error
+    return signature_of(session)
+
+
+def check_chain(model: Signature, parts: Sequence[Signature]) -> None:
+    """The first part takes what the model takes, the last gives what it gives, and between them nothing is missing."""
+    _check_same("inputs", model.inputs, parts[0].inputs)
+    _check_same("outputs", model.outputs, parts[-1].outputs)
+    for before, after in pairwise(parts):
+        given, taken = ({(each.name, each.type) for each in side} for side in (before.outputs, after.inputs))
+        if given != taken:
+            raise OperatorError(f"a part gives {sorted(given)} and the next takes {sorted(taken)}")
+
+
+def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[NDArray[np.generic]]) -> dict[str, Any]:
+    """Run the whole and its parts on the same inputs and compare, bit by bit.
+
+    Besides the inputs themselves, extremes of the first of them are tried: ten, a thousand and a million times as
+    large, of the opposite sign, and zeros.
+
+    Parameters
+    ----------
+    whole
+        The model the parts were cut from.
+    parts
+        Two or more models, each taking what the one before it gives.
+    inputs
+        Inputs of a model with one input; without any, seeded random ones of the declared shape are used.
+
+    Returns
+    -------
+    dict
+        `bit_identical` (on these inputs; None where the whole model runs on none that could be made up),
+        `max_relative_difference` (largest absolute difference over the largest absolute value, of all outputs; None
+        where that is no number), `crossing_bytes` (largest of the inputs), `inputs` and `source` (`calibration` or
+        `random`), `extremes` (how many besides), `optimization`, `onnxruntime`, `warnings`.
+    """
+    trial = try_model(whole, inputs[:PROOF_INPUTS])
+    extremes = _run_extremes(whole, trial)
+    proof: dict[str, Any] = {
+        "source": trial.source,
+        "inputs": len(trial.feeds),
+        "extremes": len(extremes),
+        "optimization": "ORT_ENABLE_ALL",
+        "onnxruntime": onnxruntime.__version__,
+        "warnings": [],
+    }
+    if not trial.feeds:
+        proof["warnings"].append(f"not compared: the model runs on no input that could be made up ({trial.obstacle})")
+        return proof | {"bit_identical": None}
+    crossing = 0
+    results: Sequence[Outputs] = [*trial.feeds, *(feed for feed, _ in extremes)]
+    for part in parts:
+        results = run(part, results)
+        if part != parts[-1]:
+            crossing = max(crossing, *(sum(array.nbytes for array in feed.values()) for feed in results))
+    expected = [*trial.outputs, *(outputs for _, outputs in extremes)]
+    identical, largest = compare_bits(expected, results)
+    if largest is None:
+        proof["warnings"].append("head and tail differ from the whole in shape, or where numbers are not finite")
+    elif not identical:
+        proof["warnings"].append(
+            f"head and tail differ from the whole by up to {largest:.2g}; their own accuracy counts"
+        )
+    return proof | {"crossing_bytes": crossing, "bit_identical": identical, "max_relative_difference": largest}
+
+
+def prove_close(reference: Path, made: Path, feeds: Sequence[Feeds]) -> dict[str, Any]:
+    """Run a model beside another one that is to compute the same, and compare; raises OperatorError where they differ.
+
+    Returns
+    -------
+    dict
+        `bit_identical` and `max_relative_difference` on these inputs, and how many `inputs` there were.
+    """
+    identical, largest = compare_bits(run(reference, feeds), run(made, feeds))
+    if largest is None or largest > _ROUNDING:
+        figure = "in shape, or where numbers are not finite" if largest is None else f"by up to {largest:.2g}"
+        raise OperatorError(f"it differs {figure} from the model whose skipped nodes hand their input on")
+    return {"bit_identical": identical, "max_relative_difference": largest, "inputs": len(feeds)}
+
+
+def compare_bits(expected: Sequence[Outputs], got: Sequence[Outputs]) -> tuple[bool, float | None]:
+    """Return whether outputs are equal bit by bit, and the largest relative difference; None where it is no number."""
+    identical, largest = True, 0.0
+    for one, other in zip(expected, got, strict=True):
+        for name, output in one.items():
+            if not _is_same(output, other[name]):
+                identical = False
+                largest = max(largest, _relative_difference(output, other[name]))
+    return identical, largest if math.isfinite(largest) else None
+
+
+def _run_extremes(whole: Path, trial: Trial) -> list[tuple[Feeds, Outputs]]:
+    """Return extreme inputs that the whole model runs on, with what it gives."""
+    pairs: list[tuple[Feeds, Outputs]] = []
+    for factor in _EXTREMES if trial.feeds else ():
+        feed = {name: _scaled(array, factor) for name, array in trial.feeds[0].items()}
+        with contextlib.suppress(NotRunnable):
+            pairs += [(feed, outputs) for outputs in run(whole, [feed])]
+    return pairs
+
+
+def _scaled(array: Array, factor: float) -> Array:
+    """Return the array times a factor, within what its type holds; integers stay as they are."""
+    if array.dtype.kind != "f":
+        return array
+    limits = np.finfo(array.dtype.name)
+    return np.clip(array.astype(np.float64) * factor, limits.min, limits.max).astype(array.dtype)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two outputs are equal bit by bit, every NaN being like another."""
+    if not (isinstance(one, np.ndarray) and one.dtype.kind in "fiub"):
+        return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)
+    if one.shape != other.shape or one.dtype.kind != "f":
+        return bool(one.tobytes() == other.tobytes() and one.shape == other.shape)
+    first, second = (np.where(np.isnan(array), np.nan, array) for array in (one, other))
+    return bool(first.tobytes() == second.tobytes())
+
+
+def _relative_difference(one: Any, other: Any) -> float:
+    if not (isinstance(one, np.ndarray) and one.dtype.kind in "fiub") or one.shape != other.shape:
+        return math.inf
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(first) & np.isfinite(second)
+    if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
+        return math.inf
+    scale = float(np.abs(first[finite]).max(initial=0.0))
+    return float(np.abs(first[finite] - second[finite]).max(initial=0.0)) / (scale or 1.0)
+
+
+def _check_same(what: str, expected: Sequence[Value], got: Sequence[Value]) -> None:
+    """Names and types always, shapes where the model declares them."""
+    same = len(expected) == len(got) and all(
+        (one.name, one.type) == (other.name, other.type)
+        and (not other.shape or len(one.shape) == len(other.shape))
+        and all(size == found for size, found in zip(one.shape, other.shape, strict=False) if isinstance(size, int))
+        for one, other in zip(expected, got, strict=False)
+    )
+    if not same:
+        before, after = (", ".join(f"{v.name}: {v.type} {list(v.shape)}" for v in side) for side in (expected, got))
+        raise OperatorError(f"the operator changed the model's {what} from {before} to {after}")

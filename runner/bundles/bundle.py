@@ -1,0 +1,171 @@
+"""A bundle from an answer: the measured files, how to run them, what they promise, and a check that they do run."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from recommender.schemas import RecommendationOut, RecommendRequest, RecommendResponse
+from runner.artifacts.store import Artifact
+from runner.bundles import run
+from runner.bundles.checking import check_runs
+from runner.bundles.manifest import MANIFEST, README, SCRIPT, EvidenceEntry, FileEntry, Manifest, PartEntry
+from runner.bundles.measured_files import Measured, settings_are_those_measured
+from runner.bundles.readme import readme
+from runner.errors import BundleError
+from runner.graph import data_file
+from runner.host import versions
+from runner.measuring.tiers import onnxruntime_provider
+from runner.sealed import file_sha256
+from runner.staging import new_directory
+from runner.subjects import Subject
+from tierserver.messages import Postprocess, Preprocess
+
+_UNPROVEN = (
+    "pre- and post-processing are the catalog's; they are not shown to be those of the measurement (other inputs, "
+    "settings or library versions)"
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question, its answer with a recommendation, and what the recommendation rests on."""
+
+    request: RecommendRequest
+    answer: RecommendResponse
+    best: RecommendationOut
+    measured: Measured
+
+
+def make_bundle(answered: Answered, subject: Subject, artifact: Artifact, target: Path) -> Manifest:
+    """Write a bundle into a new directory; it appears only when it is complete and was run.
+
+    Parameters
+    ----------
+    answered
+        What was asked and recommended.
+    subject
+        The model under study, for pre- and post-processing and one real input.
+    artifact
+        The measured files.
+    target
+        A directory that is absent or empty.
+
+    Returns
+    -------
+    Manifest
+        As written to `manifest.json`.
+
+    Raises
+    ------
+    BundleError
+        When something cannot be written, or the copied files do not give what the measured ones give.
+    """
+    with new_directory(target, error=BundleError) as staging:
+        for each in artifact.files:
+            shutil.copyfile(artifact.directory / each.file, staging / each.file)
+        shutil.copyfile(run.__file__, staging / SCRIPT)
+        draft = _manifest(answered, subject, artifact, staging)
+        (staging / MANIFEST).write_text(draft.to_json(), encoding="utf-8")
+        name, encoded = _real_input(answered.measured, subject)
+        check = check_runs(staging, draft, artifact, name=name, encoded=encoded)
+        checked = draft.model_copy(update={"check": check})
+        (staging / README).write_text(readme(checked), encoding="utf-8")
+        final = checked.model_copy(update={"files": list(_files(staging))})
+        (staging / MANIFEST).write_text(final.to_json(), encoding="utf-8")
+    return final
+
+
+def _manifest(answered: Answered, subject: Subject, artifact: Artifact, staging: Path) -> Manifest:
+    row, answer = answered.measured.row, answered.answer
+    proven = settings_are_those_measured(answered.measured, subject)
+    return Manifest(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        subject=row.subject,
+        task=row.task,
+        operator=row.operator,
+        passes=[dict(each) for each in row.passes],
+        placement=row.placement,
+        parts=list(_parts(answered.measured, artifact, staging)),
+        links=[dict(each) for each in row.conditions.get("links", ())],
+        codec=row.conditions.get("codec", "raw"),
+        preprocess=asdict(Preprocess.from_json(subject.preprocess)),
+        postprocess=asdict(Postprocess.from_json(subject.postprocess)),
+        question=answered.request.model_dump(mode="json", exclude_unset=True),
+        answer=answered.best.model_dump(mode="json"),
+        summary=answer.summary,
+        warnings=[*answer.warnings, *(() if proven else (_UNPROVEN,))],
+        conditions=answer.conditions,
+        evidence=_evidence(answered),
+        versions={
+            "measured": {"tierwise": row.environment.tierwise, **row.environment.details.get("versions", {})},
+            "bundled": {"tierwise": version("tierwise"), **versions()},
+        },
+        files=list(_files(staging)),
+    )
+
+
+def _parts(measured: Measured, artifact: Artifact, staging: Path) -> Iterator[PartEntry]:
+    """The model files in order, each with the tier it is for and that tier's settings."""
+    row = measured.row
+    recorded = {each.file: each.sha256 for each in row.files}
+    limits = {each["name"]: each for each in row.conditions.get("tiers", ())}
+    models = artifact.parts
+    if len(models) != len(row.tiers) or not all(tier in limits for tier in row.tiers):
+        raise BundleError(
+            f"the evidence of {measured.name} ({measured.came_from}) does not say how its tiers ran: needed are "
+            "threads and provider of each; measure it here: `runner fill-catalog`"
+        )
+    for each, tier in zip(models, row.tiers, strict=True):
+        copied = staging / each.file
+        if (digest := file_sha256(copied)) != recorded[each.file]:
+            raise BundleError(f"{each.file} was changed while it was copied; run it again")
+        data = data_file(copied)
+        yield PartEntry(
+            part=each.part,
+            file=each.file,
+            data=data.name if data.exists() else None,
+            sha256=digest,
+            size_bytes=each.size_bytes,
+            tier=tier,
+            provider=onnxruntime_provider(limits[tier]["provider"]),
+            threads=limits[tier]["threads"],
+            cpus=limits[tier]["cpus"],
+            memory_bytes=limits[tier]["memory_bytes"],
+        )
+
+
+def _evidence(answered: Answered) -> EvidenceEntry:
+    row, it = answered.measured.row, answered.measured.row.environment
+    return EvidenceEntry(
+        strategy=f"{row.subject}:{row.operator}:{row.placement}",
+        environment=it.key,
+        artifact=row.artifact_key,
+        latency=row.latency_key,
+        accuracy=row.accuracy_key if row.accuracy is not None else None,
+        launcher=it.launcher,
+        scale=it.scale,
+        host=it.host,
+        cpu_model=it.cpu_model,
+        measured_at=max((each.finished_at for each in row.rounds), default=it.created_at),
+        imported_from=it.origin.name if it.origin is not None else None,
+    )
+
+
+def _files(staging: Path) -> Iterator[FileEntry]:
+    for path in sorted(staging.iterdir()):
+        if path.name != MANIFEST:
+            yield FileEntry(file=path.name, sha256=file_sha256(path), size_bytes=path.stat().st_size)
+
+
+def _real_input(measured: Measured, subject: Subject) -> tuple[str, bytes]:
+    """One of the inputs it was measured with, where the subject still has it."""
+    pool = subject.dataset.input_ids()
+    known = set(pool)
+    name = next((each for inputs in measured.inputs for each in inputs if each in known), pool[0])
+    with tempfile.TemporaryDirectory(prefix="tierwise-input-") as scratch:
+        subject.dataset.write_inputs(Path(scratch), [name])
+        return name, (Path(scratch) / name).read_bytes()

@@ -1,0 +1,143 @@
+"""The files that were measured: from the cache of artifacts, or built again and shown to be the same bytes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlmodel import Session, col, select
+
+from catalog.evidence import store
+from catalog.evidence.strategy_evidence import StrategyEvidence
+from catalog.evidence.tables import Measurement
+from catalog.exchange.lineage import original_key
+from catalog.keys import latency_key
+from runner.artifacts.store import Artifact, ArtifactStore
+from runner.errors import BundleError
+from runner.measuring.plan import artifact_key_of
+from runner.operators import Pass, make_pass
+from runner.sealed import file_sha256
+from runner.subjects import Subject
+from tierserver.imaging import preprocess
+from tierserver.messages import Preprocess
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A strategy's evidence, what identity's file was, and which inputs were sent, in their order."""
+
+    row: StrategyEvidence
+    identity_sha256: str | None
+    inputs: tuple[tuple[str, ...], ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.operator} on {self.row.placement}"
+
+    @property
+    def came_from(self) -> str:
+        """Where its evidence is from, for a message."""
+        origin = self.row.environment.origin
+        return "measured here" if origin is None else f"imported from {origin.name}"
+
+
+def measured_strategy(session: Session, subject: str, operator: str, placement: str, environment: str) -> Measured:
+    """Read what an answer's recommendation rests on."""
+    rows = [each for each in store.strategy_evidence(session, subject=subject) if each.environment.key == environment]
+    row = next(each for each in rows if (each.operator, each.placement) == (operator, placement))
+    identity = next((each.files for each in rows if not each.passes and len(each.files) == 1), ())
+    protocols = session.exec(select(Measurement.protocol).where(col(Measurement.latency_key) == row.latency_key)).all()
+    inputs = dict.fromkeys(tuple(each.get("input_ids", ())) for each in protocols)
+    return Measured(row, identity[0].sha256 if identity else None, tuple(inputs))
+
+
+def measured_artifact(measured: Measured, subject: Subject, artifacts: ArtifactStore, catalog: str) -> Artifact:
+    """The artifact whose files have the SHA-256 of those measured.
+
+    Raises
+    ------
+    BundleError
+        When the evidence does not say which files were measured, or they can neither be found nor built again.
+    """
+    recorded = {each.file: each.sha256 for each in measured.row.files}
+    if not recorded:
+        raise BundleError(
+            f"the evidence of {measured.name} ({measured.came_from}) does not say which model files were measured, so "
+            f"none can be handed over; measure it here (`runner fill-catalog`), or make files with `runner apply`"
+        )
+    found = artifacts.find(original_key(measured.row.artifact_key))
+    if found is not None and _sha256(found) == recorded:
+        return found
+    if found is not None:
+        artifacts.discard(found.key)
+    subject.prepare()
+    _check_model(measured, subject, catalog)
+    built = _rebuilt(measured, subject, artifacts)
+    different = [name for name, digest in recorded.items() if _sha256(built).get(name) != digest]
+    if different:
+        raise BundleError(
+            f"{', '.join(different)} of {measured.name} ({measured.came_from}) cannot be built again bit by bit from "
+            f"subject {subject.name} in {catalog}: it was measured with {_versions(measured)}. Use these versions, or "
+            "measure what this machine builds: `runner fill-catalog`"
+        )
+    return built
+
+
+def settings_are_those_measured(measured: Measured, subject: Subject) -> bool:
+    """Whether pre- and post-processing are shown to be those of the measurement: they are in its content key."""
+    row = measured.row
+    return any(
+        original_key(row.latency_key)
+        == latency_key(
+            artifact_key=original_key(row.artifact_key),
+            inputs_fingerprint=subject.dataset.inputs_fingerprint(),
+            input_ids=list(inputs),
+            preprocess=subject.preprocess,
+            postprocess=subject.postprocess,
+            **dict(row.conditions),
+        )
+        for inputs in measured.inputs
+    )
+
+
+def _check_model(measured: Measured, subject: Subject, catalog: str) -> None:
+    """Refuse early, before anything is built, where the declared model is another one."""
+    own = file_sha256(subject.model)
+    same_key = artifact_key_of(subject, _passes(measured)) == original_key(measured.row.artifact_key)
+    if same_key or measured.identity_sha256 in (None, own):
+        return
+    raise BundleError(
+        f"subject {subject.name} in {catalog} is another model than the one measured ({measured.came_from}): "
+        f"SHA-256 {own[:12]}…, measured {str(measured.identity_sha256)[:12]}…. Name the catalog it was measured with "
+        "(-c FILE), or measure this model: `runner fill-catalog`"
+    )
+
+
+def _passes(measured: Measured) -> tuple[Pass, ...]:
+    return tuple(make_pass(each["name"], each["options"]) for each in measured.row.passes)
+
+
+def _rebuilt(measured: Measured, subject: Subject, artifacts: ArtifactStore) -> Artifact:
+    passes = _passes(measured)
+
+    def calibration(count: int) -> Sequence[NDArray[np.generic]]:
+        settings = Preprocess.from_json(subject.preprocess)
+        return [preprocess(image, settings) for image in subject.dataset.calibration(count)]
+
+    built = artifacts.build(
+        artifact_key_of(subject, passes), model=subject.model, passes=passes, calibration=calibration
+    )
+    if built.inapplicable:
+        raise BundleError(f"{measured.name} cannot be built again from {subject.name}: {built.reason}")
+    return built
+
+
+def _sha256(artifact: Artifact) -> Mapping[str, str]:
+    """Of the files as they are on disk now, whatever the cache remembers."""
+    return {each.file: file_sha256(artifact.directory / each.file) for each in artifact.files}
+
+
+def _versions(measured: Measured) -> str:
+    versions = measured.row.environment.details.get("versions", {})
+    told = [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join(told) or f"onnxruntime {measured.row.environment.onnxruntime}"

@@ -1,0 +1,279 @@
+"""One strategy in one round: fresh tiers, probes, warm-up, samples, counters, tear-down (DESIGN section 4).
+
+Counters are read at three moments: when the parts are loaded, when the warm-up is over, and after the last sample. What
+lies between the last two belongs to the measured samples alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.artifacts.store import Artifact
+from runner.errors import ChangedFilesError
+from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
+from runner.measuring.host_load import Snapshot, processes
+from runner.probing import Moment, ProbedLink, probe_link
+from tierserver.messages import (
+    Codec,
+    Digest,
+    DigestResult,
+    Evaluate,
+    EvaluateResult,
+    Load,
+    LoadResult,
+    Measure,
+    MeasureResult,
+    PartSpec,
+    Postprocess,
+    Preprocess,
+    Sample,
+    Stats,
+    StatsResult,
+)
+
+# What a sample means: raised whenever the clock, the parts or the transport change, so that old latencies are missing.
+PROTOCOL_VERSION = 1
+
+_LOAD_DEADLINE_S = 120.0
+_STATS_DEADLINE_S = 10.0
+_SAMPLE_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything one measurement needs, resolved: nothing in here is looked up while it runs."""
+
+    subject: str
+    artifact: Artifact
+    providers: Mapping[str, Sequence[str]]
+    placement: Sequence[str]
+    tiers: Sequence[TierLimits]
+    links: Sequence[LinkLimits]
+    tolerances: Mapping[str, float]
+    preprocess: Preprocess
+    postprocess: Postprocess
+    codec: Codec = "raw"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the inputs are sent; `sha256` are the digests of their files."""
+
+    inputs: Mapping[str, Path]
+    inputs_key: str
+    input_ids: Sequence[str]
+    repetitions: int
+    warmup: int
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Items:
+    """The file of validation items, its content key and the SHA-256 of its bytes."""
+
+    path: Path
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one round of one strategy gave; `probed` holds each link twice, before and after the samples."""
+
+    warmup: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
+    probed: tuple[ProbedLink, ...]
+    loaded: Snapshot
+    warmed: Snapshot
+    ended: Snapshot
+    cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Per tier that runs a part: seconds to create its sessions, and graph nodes per execution provider."""
+
+    cold_start_s: Mapping[str, float]
+    provider_nodes: Mapping[str, Mapping[str, int]]
+
+
+def measure(
+    launcher: Launcher,
+    setup: Setup,
+    protocol: Protocol,
+    *,
+    on_sample: Callable[[Sample], None] = lambda sample: None,
+) -> Measured:
+    """Measure one strategy once, on tiers of its own.
+
+    Raises
+    ------
+    LaunchError, TierCallError, EngineUnavailableError
+        When a tier does not come up, dies, reads other bytes than it should (ChangedFilesError), or the engine goes
+        away; nothing of the round is kept then.
+    """
+    client = setup.tiers[0].name
+    mounts = _mounts(setup, client, protocol)
+    with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
+        _check_mounts(deployment, mounts)
+        parts = _load_parts(deployment, setup)
+        loaded = _snapshot(deployment)
+        before = _probe_links(deployment, setup, "before")
+        warmup = _send(deployment, setup, protocol, repetitions=0, warmup=protocol.warmup, on_sample=on_sample)
+        warmed = _snapshot(deployment)
+        measured = _send(deployment, setup, protocol, repetitions=protocol.repetitions, warmup=0, on_sample=on_sample)
+        ended = _snapshot(deployment)
+        after = _probe_links(deployment, setup, "after")
+    probed = (*before, *after)
+    return Measured(warmup, measured, probed, loaded, warmed, ended, parts.cold_start_s, parts.provider_nodes)
+
+
+def _send(
+    deployment: Deployment,
+    setup: Setup,
+    protocol: Protocol,
+    *,
+    repetitions: int,
+    warmup: int,
+    on_sample: Callable[[Sample], None],
+) -> tuple[Sample, ...]:
+    """All inputs so many times, through the client's tier; what is only warm-up comes back in one piece."""
+    if not repetitions + warmup:
+        return ()
+    client, first = setup.tiers[0].name, setup.placement[0]
+    command = Measure(
+        model=setup.subject,
+        url=None if first == client else deployment.url(client, first),
+        inputs_dir=deployment.tiers[client].path("inputs"),
+        input_ids=tuple(protocol.input_ids),
+        repetitions=repetitions,
+        warmup=warmup,
+        codec=setup.codec,
+    )
+    samples: list[Sample] = []
+
+    def collect(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "sample":
+            samples.append(Sample.from_json(event["sample"]))
+            on_sample(samples[-1])
+
+    deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * (repetitions + warmup) * len(protocol.input_ids)
+    result = deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
+    warm = MeasureResult.from_json(result).warmup
+    for sample in warm:
+        on_sample(sample)
+    return (*warm, *samples)
+
+
+def _snapshot(deployment: Deployment) -> Snapshot:
+    tiers = {
+        name: StatsResult.from_json(tier.call(Stats().to_json(), deadline_s=_STATS_DEADLINE_S))
+        for name, tier in deployment.tiers.items()
+    }
+    return Snapshot(tiers, processes())
+
+
+def _probe_links(deployment: Deployment, setup: Setup, moment: Moment) -> tuple[ProbedLink, ...]:
+    return tuple(
+        probe_link(deployment, link, tolerance=setup.tolerances[link.name], moment=moment) for link in setup.links
+    )
+
+
+def evaluate(
+    launcher: Launcher,
+    setup: Setup,
+    *,
+    items: Items,
+    on_items: Callable[[int, int], None] = lambda done, total: None,
+) -> EvaluateResult:
+    """Judge an artifact on every validation item, from inside the tier of its first part."""
+    first = setup.placement[0]
+    mounts = {name: [_model_mount(setup)] for name in setup.placement}
+    name = items.path.name
+    mounts[first].append(Mount("items", {name: items.path}, items.key, {name: items.sha256}))
+
+    def progress(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "items":
+            on_items(int(event["done"]), int(event["total"]))
+
+    with launcher.launch(setup.tiers, setup.links, mounts) as deployment:
+        _check_mounts(deployment, mounts)
+        _load_parts(deployment, setup)
+        tier = deployment.tiers[first]
+        path = f"{tier.path('items')}/{name}"
+        command = Evaluate(model=setup.subject, items_file=path, k=setup.postprocess.k)
+        return EvaluateResult.from_json(tier.call(command.to_json(), on_event=progress, deadline_s=3600.0))
+
+
+def _model_mount(setup: Setup) -> Mount:
+    files = setup.artifact.files
+    paths = {file.file: setup.artifact.directory / file.file for file in files}
+    return Mount("model", paths, setup.artifact.key, {file.file: file.sha256 for file in files})
+
+
+def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mount]]:
+    """Each tier sees the parts it runs; the client's also the inputs."""
+    mounts: dict[str, list[Mount]] = {tier.name: [] for tier in setup.tiers}
+    for name in dict.fromkeys(setup.placement):
+        mounts[name].append(_model_mount(setup))
+    mounts[client].append(Mount("inputs", protocol.inputs, protocol.inputs_key, protocol.sha256))
+    return mounts
+
+
+def _check_mounts(deployment: Deployment, mounts: Mapping[str, Sequence[Mount]]) -> None:
+    """Let every tier hash the files it is going to read; raises ChangedFilesError where one is not what it was."""
+    for name, several in mounts.items():
+        tier = deployment.tiers[name]
+        for mount in several:
+            expected = {f"{tier.path(mount.name)}/{file}": digest for file, digest in mount.sha256.items()}
+            answer = tier.call(Digest(tuple(expected)).to_json(), deadline_s=_LOAD_DEADLINE_S)
+            read = DigestResult.from_json(answer).sha256
+            _refuse_changed(name, mount, [path for path, digest in expected.items() if read.get(path) != digest])
+
+
+def _refuse_changed(tier: str, mount: Mount, paths: Sequence[str]) -> None:
+    if paths:
+        files = ", ".join(Path(path).name for path in paths[:3])
+        raise ChangedFilesError(
+            f"tier {tier!r} reads other bytes than were made for {mount.name} {mount.key[:12]}…: {files}", mount.name
+        )
+
+
+def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
+    """Create the ONNX Runtime sessions on their tiers, last part first, and give every relay its route."""
+    threads = {tier.name: tier.threads for tier in setup.tiers}
+    last = len(setup.placement) - 1
+    cold_start_s: dict[str, float] = {}
+    provider_nodes: dict[str, dict[str, int]] = {}
+    parts: dict[str, list[PartSpec]] = {tier.name: [] for tier in setup.tiers}
+    mount = _model_mount(setup)
+    for index, name in enumerate(setup.placement):
+        following = None if index == last else deployment.url(name, setup.placement[index + 1])
+        parts[name].append(
+            PartSpec(
+                name=setup.subject,
+                path=f"{deployment.tiers[name].path('model')}/{setup.artifact.files[index].file}",
+                threads=threads[name],
+                providers=tuple(setup.providers[name]),
+                preprocess=setup.preprocess if index == 0 else None,
+                postprocess=setup.postprocess if index == last else None,
+                next=following,
+                codec=setup.codec,
+            )
+        )
+    for name, tier in deployment.tiers.items():
+        command = Load(parts=tuple(parts[name]), routes=deployment.routes(name))
+        result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
+        if parts[name]:
+            _refuse_changed(name, mount, [part.path for part in parts[name] if not _is_loaded(part, mount, result)])
+            cold_start_s[name] = sum(result.cold_start_s.values())
+            provider_nodes[name] = dict(sum(map(Counter, result.provider_nodes.values()), Counter()))
+    return _Loaded(cold_start_s, provider_nodes)
+
+
+def _is_loaded(part: PartSpec, mount: Mount, result: LoadResult) -> bool:
+    """Whether the file that a tier loaded is the artifact's."""
+    return result.model_sha256.get(part.name) == mount.sha256[Path(part.path).name]

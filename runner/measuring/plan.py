@@ -1,0 +1,347 @@
+"""What is missing, why, and how long it would take: declared strategies minus valid evidence."""
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session as SqlSession
+
+from catalog.declaration import Catalog, Strategy
+from catalog.evidence import Database, store
+from catalog.evidence.measured import latencies
+from catalog.keys import accuracy_key, artifact_key, latency_key
+from runner.host import Host, versions
+from runner.measuring.experiment import PROTOCOL_VERSION
+from runner.measuring.stopping import assess, planned_looks, samples_of
+from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
+from runner.operators import Partition, Pass, make_pass
+from runner.sealed import file_sha256
+from runner.subjects import Subject, resolve_declared
+
+# Guesses for strategies never measured here; the progress bar corrects them as it goes.
+_ROUND_OVERHEAD_S = 4.0
+_GUESSED_LATENCY_S = 0.06
+_GUESSED_INPUT_BYTES = 60_000
+_ACCURACY_S = 15.0
+_ARTIFACT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run is about: the declaration, the host of the tiers, and how it is emulated."""
+
+    catalog: Catalog
+    base: Path
+    launcher: str
+    scale: Scale
+    workdir: Path = Path(".tierwise")
+    host: Host = field(kw_only=True)
+
+    @cached_property
+    def subjects(self) -> Mapping[str, Subject]:
+        built = self.workdir / "models"
+        declared = self.catalog.subjects.items()
+        return {name: resolve_declared(name, spec, base=self.base, built=built) for name, spec in declared}
+
+    def prepare(self) -> None:
+        """Build the models that are built here; raises SubjectError for what a subject still lacks."""
+        for subject in self.subjects.values():
+            subject.prepare()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an accuracy is measured on, and on which tiers' providers.
+
+    A partition whose parts are shown to be bit-identical to the uncut model inherits that model's accuracy; otherwise
+    `composed` parts are judged together, each with its own tier's provider.
+    """
+
+    artifact_key: str
+    passes: tuple[Pass, ...]
+    tiers: tuple[str, ...]
+
+    @property
+    def composed(self) -> bool:
+        return len(self.tiers) > 1
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A declared strategy with the content keys its evidence belongs to."""
+
+    strategy: Strategy
+    passes: tuple[Pass, ...]
+    artifact_key: str
+    accuracy_key: str
+    judged: Judged
+    latency_key: str
+    conditions: Mapping[str, object]
+    input_ids: tuple[str, ...]
+    inputs_select: str
+
+
+@dataclass(frozen=True)
+class MissingRound:
+    """One round of one strategy that has no valid evidence."""
+
+    keyed: Keyed
+    round: int
+    reason: str
+    estimate_s: float
+
+
+@dataclass(frozen=True)
+class MissingAccuracy:
+    """An accuracy that has no evidence; `keyed` is one of the strategies that need it."""
+
+    keyed: Keyed
+    reason: str
+    estimate_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a fill would do, in the order it would do it; `unready` says which subjects lack what."""
+
+    declared: tuple[Keyed, ...]
+    inapplicable: Mapping[str, str]
+    accuracies: tuple[MissingAccuracy, ...]
+    rounds: tuple[MissingRound, ...]
+    unready: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def estimate_s(self) -> float:
+        return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
+
+
+def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[str] = ()) -> Keyed:
+    """Compute the three content keys of a declared strategy on the host of the tiers.
+
+    `unequal` are the artifacts whose parts are known not to be bit-identical to the model they were cut from; of all
+    others equality is expected, and shown when they are built.
+    """
+    catalog, subject = session.catalog, session.subjects[strategy.subject]
+    passes = tuple(make_pass(spec.name, spec.options, host=session.host) for spec in strategy.passes)
+    artifact = artifact_key_of(subject, passes)
+    provider = {name: resolve_provider(catalog.tiers[name].provider, session.host) for name in strategy.route}
+    judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
+    providers = [provider[name] for name in judged.tiers]
+    accuracy = accuracy_key(
+        artifact_key=judged.artifact_key,
+        dataset_fingerprint=subject.dataset.fingerprint(),
+        preprocess=subject.preprocess,
+        postprocess=subject.postprocess,
+        provider=providers if judged.composed else providers[0],
+        runtime=session.host.onnxruntime,
+        cpu_model=session.host.cpu_model,
+    )
+    input_ids = select_inputs(catalog, subject)
+    conditions = _conditions(session, strategy, provider)
+    latency = latency_key(
+        artifact_key=artifact,
+        inputs_fingerprint=subject.dataset.inputs_fingerprint(),
+        input_ids=list(input_ids),
+        preprocess=subject.preprocess,
+        postprocess=subject.postprocess,
+        **conditions,
+    )
+    select = catalog.experiment.select
+    return Keyed(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
+
+
+def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
+    """The key of what these passes make of the subject's model, with this machine's tools."""
+    tools = versions()
+    calibrated = any(step.calibration_samples for step in passes)
+    return artifact_key(
+        model_sha256=_model_sha256(subject.model),
+        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
+        pass_versions={step.name: step.version for step in passes},
+        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
+        tools={name: tools[name] for name in ("onnx", "onnxruntime")} if passes else {},
+    )
+
+
+def _judged(
+    subject: Subject, passes: tuple[Pass, ...], tiers: tuple[str, ...], provider: Mapping[str, str], *, unequal: bool
+) -> Judged:
+    cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
+    mixed = len({provider[name] for name in tiers}) > 1
+    if cut is None or unequal or mixed:
+        return Judged(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)
+    return Judged(artifact_key_of(subject, passes[:cut]), passes[:cut], tiers[-1:])
+
+
+def _model_sha256(path: Path) -> str:
+    """Hash a model once per process: there are many strategies for one file of hundreds of megabytes."""
+    stat = path.stat()
+    return _hashed(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    return file_sha256(path)
+
+
+def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
+    """What a latency depends on besides the artifact and the inputs; a default that came later leaves no trace."""
+    experiment = session.catalog.experiment
+    links = route_links(session.catalog, strategy, session.scale)
+    return {
+        "placement": list(strategy.placement.tiers),
+        "tiers": [
+            {
+                "name": tier.name,
+                "cpus": tier.cpus,
+                "memory_bytes": tier.memory_bytes,
+                "threads": tier.threads,
+                "provider": provider[tier.name],
+            }
+            for tier in route_tiers(session.catalog, strategy, session.scale, session.host)
+        ],
+        "links": [
+            {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
+            | ({"delay_s": link.delay_s} if link.delay_s else {})
+            for link in links
+        ],
+        **({"codec": experiment.codec} if links and experiment.codec != "raw" else {}),
+        "warmup": experiment.warmup,
+        "repetitions": experiment.repetitions,
+        "protocol_version": PROTOCOL_VERSION,
+        "launcher": session.launcher,
+        "scale": str(session.scale),
+        "runtime": session.host.onnxruntime,
+        "host": session.host.fingerprint,
+    }
+
+
+def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
+    """The latency inputs of the declared protocol: seeded random, or the largest as in the paper."""
+    experiment = catalog.experiment
+    if experiment.select == "largest":
+        return tuple(subject.dataset.largest(experiment.inputs))
+    pool = sorted(subject.dataset.input_ids())
+    return tuple(random.Random(experiment.seed).sample(pool, min(experiment.inputs, len(pool))))
+
+
+def make_plan(session: Session, database: Database, environment_key: str) -> Plan:
+    """Compare what is declared with what is known."""
+    unready = {name: lacks for name, subject in session.subjects.items() if (lacks := subject.absent())}
+    with database.session() as reading:
+        unequal = store.unequal_compositions(reading)
+        strategies = [strategy for strategy in session.catalog.strategies() if strategy.subject not in unready]
+        declared = tuple(key_strategy(session, strategy, unequal=unequal) for strategy in strategies)
+        inapplicable = store.inapplicable_artifacts(reading)
+        known = _Known(reading, environment_key)
+        usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
+        judged = [keyed for keyed in usable if session.subjects[keyed.strategy.subject].metric is not None]
+        accuracies = _missing_accuracies(judged, known)
+        rounds = _missing_rounds(session, usable, known)
+    return Plan(declared, inapplicable, accuracies, rounds, unready)
+
+
+class _Known:
+    """Evidence looked up for the plan."""
+
+    def __init__(self, reading: SqlSession, environment_key: str) -> None:
+        self._reading = reading
+        self._environment_key = environment_key
+
+    def rounds(self, key: str) -> set[int]:
+        return store.rounds_done(self._reading, key)
+
+    def latencies(self, key: str) -> list[tuple[int, str, float]]:
+        return latencies(self._reading, key)
+
+    def accuracy(self, key: str) -> bool:
+        return store.accuracy_done(self._reading, key)
+
+    def accuracy_failure(self, key: str) -> str | None:
+        return store.last_accuracy_failure(self._reading, key)
+
+    def last(self, strategy: Strategy) -> store.LastMeasurement | None:
+        return store.last_measurement(
+            self._reading, strategy.subject, strategy.operator, strategy.placement.name, self._environment_key
+        )
+
+
+def _missing_accuracies(declared: Sequence[Keyed], known: _Known) -> tuple[MissingAccuracy, ...]:
+    missing: dict[str, MissingAccuracy] = {}
+    for keyed in declared:
+        if keyed.accuracy_key not in missing and not known.accuracy(keyed.accuracy_key):
+            failure = known.accuracy_failure(keyed.accuracy_key)
+            reason = f"last attempt failed: {failure.splitlines()[0]}" if failure else "no accuracy with this key"
+            missing[keyed.accuracy_key] = MissingAccuracy(keyed, reason, _ACCURACY_S)
+    return tuple(missing.values())
+
+
+def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) -> tuple[MissingRound, ...]:
+    missing = []
+    for keyed in declared:
+        done = known.rounds(keyed.latency_key)
+        wanted = set(range(1, session.catalog.experiment.rounds + 1)) - done
+        if not wanted and session.catalog.experiment.precision is not None:
+            missing += _further_rounds(session, keyed, known)
+        if not wanted:
+            continue
+        last = known.last(keyed.strategy)
+        reason = _why(keyed, last, done)
+        estimate_s = _estimate_s(session, keyed, last)
+        missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(wanted)]
+    return tuple(missing)
+
+
+def _further_rounds(session: Session, keyed: Keyed, known: _Known) -> list[MissingRound]:
+    """The rounds of the next look, where the interval is not narrow enough yet."""
+    experiment, subject = session.catalog.experiment, session.subjects[keyed.strategy.subject]
+    rows = known.latencies(keyed.latency_key)
+    done = {row[0] for row in rows}
+    looks = planned_looks(experiment, len(subject.dataset.input_ids()))
+    found = assess(samples_of(rows), experiment, looks=looks, done=done)
+    if found.next is None:
+        return []
+    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, session.catalog, subject, found.next.inputs))
+    reason = f"{found}, {100 * found.wanted:g} % wanted"
+    estimate_s = _estimate_s(session, longer, known.last(keyed.strategy))
+    return [MissingRound(longer, number, reason, estimate_s) for number in found.next.rounds if number not in done]
+
+
+def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, count: int) -> tuple[str, ...]:
+    """The chosen inputs and, behind them, the next ones of the same choice."""
+    if count <= len(chosen):
+        return chosen
+    if catalog.experiment.select == "largest":
+        return tuple(subject.dataset.largest(count))
+    rest = sorted(set(subject.dataset.input_ids()) - set(chosen))
+    random.Random(catalog.experiment.seed).shuffle(rest)
+    return (*chosen, *rest[: count - len(chosen)])
+
+
+def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> str:
+    """One phrase a person can check."""
+    if last is None:
+        return "never measured in this environment"
+    if last.latency_key == keyed.latency_key:
+        if last.status == "failed":
+            return f"last attempt failed: {last.reason}"
+        if last.verdict == "INVALID":
+            return f"last attempt invalid: {last.reason}"
+        return f"{len(done)} round(s) known, more declared"
+    named = dict.fromkeys((*keyed.conditions, *last.conditions))
+    changed = [name for name in named if keyed.conditions.get(name) != last.conditions.get(name)]
+    return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
+
+
+def _estimate_s(session: Session, keyed: Keyed, last: store.LastMeasurement | None) -> float:
+    if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
+        return last.duration_s
+    experiment = session.catalog.experiment
+    rates = [link.up_bit_per_s for link in route_links(session.catalog, keyed.strategy, session.scale)]
+    slowest = min(rates, default=0)
+    transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
+    count = len(keyed.input_ids) * (experiment.warmup + experiment.repetitions)
+    return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(session.scale.factor) + transmission_s)

@@ -1,0 +1,145 @@
+"""From a keyed strategy to everything its measurement needs, resolved: artifact, tiers, links, inputs, items."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from catalog.keys import content_key
+from runner.artifacts.store import Artifact, ArtifactStore
+from runner.errors import OperatorError, RunnerError
+from runner.launchers import LinkLimits
+from runner.measuring.experiment import Items, Protocol, Setup
+from runner.measuring.plan import Keyed, Session
+from runner.measuring.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
+from runner.sealed import seal, unseal
+from runner.subjects import Subject
+from runner.workdir import scratch, settle
+from tierserver.messages import Postprocess, Preprocess
+
+# Parts that are judged together need a way between them, and its speed is none of an accuracy's business.
+_UNHURRIED_BIT_PER_S = 10_000_000_000
+
+
+@dataclass(frozen=True)
+class _KeptFile:
+    """A cached file and the SHA-256 that it was made with."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Setups:
+    """Resolves what a session declares; files are written into `workdir` once per content."""
+
+    session: Session
+    artifacts: ArtifactStore
+    workdir: Path
+
+    def latency(self, keyed: Keyed) -> Setup:
+        """A strategy's tiers and links along its route."""
+        strategy, catalog = keyed.strategy, self.session.catalog
+        return Setup(
+            subject=strategy.subject,
+            artifact=self._artifact(keyed, keyed.artifact_key, strategy.placement.tiers),
+            providers=self._providers(strategy.placement.tiers),
+            placement=strategy.placement.tiers,
+            tiers=route_tiers(catalog, strategy, self.session.scale, self.session.host),
+            links=route_links(catalog, strategy, self.session.scale),
+            tolerances={name: catalog.links[name].tolerance for name in strategy.links},
+            preprocess=Preprocess.from_json(self._subject(keyed).preprocess),
+            postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
+            codec=catalog.experiment.codec,
+        )
+
+    def accuracy(self, keyed: Keyed) -> Setup:
+        """The judged artifact in one tier, or its parts in the placement's tiers side by side."""
+        catalog, judged = self.session.catalog, keyed.judged
+        placement = judged.tiers if judged.composed else (self._widest(judged.tiers[0]),)
+        return Setup(
+            subject=keyed.strategy.subject,
+            artifact=self._artifact(keyed, judged.artifact_key, placement),
+            providers=self._providers(placement),
+            placement=placement,
+            tiers=tuple(tier_limits(catalog, name, self.session.scale, self.session.host) for name in placement),
+            links=tuple(_unhurried(first, second) for first, second in itertools.pairwise(placement)),
+            tolerances={},
+            preprocess=Preprocess.from_json(self._subject(keyed).preprocess),
+            postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
+        )
+
+    def protocol(self, keyed: Keyed) -> Protocol:
+        """The inputs as files, written once per selection."""
+        subject, experiment = self._subject(keyed), self.session.catalog.experiment
+        key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
+        inputs = self._kept("inputs", key, keyed.input_ids, partial(subject.dataset.write_inputs, ids=keyed.input_ids))
+        return Protocol(
+            {name: file.path for name, file in inputs.items()},
+            key,
+            keyed.input_ids,
+            experiment.repetitions,
+            experiment.warmup,
+            {name: file.sha256 for name, file in inputs.items()},
+        )
+
+    def items(self, keyed: Keyed) -> Items:
+        """The validation items as one file, written once."""
+        dataset = self._subject(keyed).dataset
+        key = dataset.fingerprint()
+        (file,) = self._kept(
+            "items", key, ["items.npz"], lambda place: dataset.write_items(place / "items.npz")
+        ).values()
+        return Items(file.path, key, file.sha256)
+
+    def _kept(
+        self, kind: str, key: str, names: Sequence[str], write: Callable[[Path], object]
+    ) -> Mapping[str, "_KeptFile"]:
+        """Files of this content: those that were written before where they are still the same, else written now."""
+        directory = self.workdir / kind / key
+        sealed = unseal(directory, key)
+        if sealed is None:
+            with scratch(directory.parent) as staging:
+                (staging / key).mkdir()
+                write(staging / key)
+                seal(staging / key, key, names, {})
+                settle(staging / key, directory)
+            sealed = unseal(directory, key)
+        if sealed is None:
+            raise RunnerError(
+                f"{kind} {key[:12]}… were removed from {directory.parent} while they were made; try again"
+            )
+        return {file.file: _KeptFile(directory / file.file, file.sha256) for file in sealed.files}
+
+    def _widest(self, tier: str) -> str:
+        """Of the tiers with the same provider, the one with the most CPUs: accuracy is the same, and sooner there."""
+        declared = self.session.catalog.tiers
+        host = self.session.host
+        provider = resolve_provider(declared[tier].provider, host)
+        alike = [name for name in declared if resolve_provider(declared[name].provider, host) == provider]
+        return max(alike, key=lambda name: declared[name].cpus)
+
+    def _subject(self, keyed: Keyed) -> Subject:
+        return self.session.subjects[keyed.strategy.subject]
+
+    def _artifact(self, keyed: Keyed, key: str, tiers: Sequence[str]) -> Artifact:
+        """Find the artifact; raises OperatorError where its parts are not as many as the tiers that run them."""
+        artifact = self.artifacts.find(key)
+        if artifact is None or artifact.inapplicable:
+            raise RunnerError(f"no artifact for {keyed.strategy.subject}/{keyed.strategy.operator}")
+        if len(artifact.parts) != len(tiers):
+            raise OperatorError(
+                f"{keyed.strategy.operator} makes {len(artifact.parts)} part(s) and {'-'.join(tiers)} has {len(tiers)} "
+                "tier(s); each part runs on a tier of its own, so declare a placement of as many tiers"
+            )
+        return artifact
+
+    def _providers(self, tiers: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        declared = self.session.catalog.tiers
+        resolved = {name: resolve_provider(declared[name].provider, self.session.host) for name in tiers}
+        return {name: (onnxruntime_provider(provider),) for name, provider in resolved.items()}
+
+
+def _unhurried(first: str, second: str) -> LinkLimits:
+    return LinkLimits(f"{first}-{second}", first, second, _UNHURRIED_BIT_PER_S, _UNHURRIED_BIT_PER_S)

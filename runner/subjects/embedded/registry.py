@@ -1,0 +1,102 @@
+"""The embedded subjects by name: the one place that says what `builtin:...` means."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import SubjectError
+from runner.subjects.dataset import CanvasDataset, Dataset, FashionDataset, Subject, Task
+from runner.subjects.embedded.images import CLASSES, SIZE
+
+BUILTIN = Path(__file__).parent / "builtin"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the subjects of one task and dataset have in common."""
+
+    task: Task
+    dataset: str
+    classes: int
+    size: int
+    mean: float
+    std: float
+    resize: str
+    postprocess: Mapping[str, object]
+
+    @property
+    def preprocess(self) -> dict[str, object]:
+        """The tier server's `Preprocess`."""
+        return {
+            "color": "gray",
+            "height": self.size,
+            "width": self.size,
+            "resize": self.resize,
+            "scale": 1 / 255,
+            "mean": [self.mean],
+            "std": [self.std],
+            "layout": "nchw",
+            "dtype": "float32",
+        }
+
+
+FASHION = Family(
+    task="classification",
+    dataset="builtin:fashion",
+    classes=10,
+    size=28,
+    mean=0.2860,  # of the training images
+    std=0.3530,
+    resize="shorter_side_crop",
+    postprocess={"kind": "top_k", "k": 5, "softmax": True},
+)
+CANVAS = Family(
+    task="segmentation",
+    dataset="builtin:canvas",
+    classes=CLASSES,
+    size=SIZE,
+    mean=0.35,
+    std=0.25,
+    resize="stretch",
+    postprocess={"kind": "label_map"},
+)
+SUBJECTS: Mapping[str, Family] = {
+    "builtin:fashion-resnet": FASHION,
+    "builtin:fashion-resnext": FASHION,
+    "builtin:canvas-fcn": CANVAS,
+    "builtin:canvas-duc": CANVAS,
+}
+
+
+def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) -> Subject:
+    """Turn a declared subject into what runs; `base` is the catalog file's directory (unused by embedded models)."""
+    family = SUBJECTS.get(model)
+    if family is None:
+        raise SubjectError(f"subject {name}: unknown model {model!r}; allowed: {', '.join(SUBJECTS)}")
+    for what, got, allowed in (("dataset", dataset, family.dataset), ("task", task, family.task)):
+        if got != allowed:
+            raise SubjectError(f"subject {name}: {what} {got!r} does not go with {model}; allowed: {allowed}")
+    path = BUILTIN / f"{model.removeprefix('builtin:')}.onnx"
+    if not path.is_file():
+        raise SubjectError(f"subject {name}: {path.name} is not in this installation; reinstall the package")
+    return Subject(name, family.task, path, family.classes, family.preprocess, family.postprocess, _dataset(family))
+
+
+def builtin_dataset(name: str) -> Dataset | None:
+    """The embedded dataset with this name, for whoever wants its pictures alone; None where there is none."""
+    family = next((each for each in SUBJECTS.values() if each.dataset == name), None)
+    return None if family is None else _dataset(family)
+
+
+def manifest(name: str) -> dict[str, object]:
+    """Read an embedded subject's manifest."""
+    content: dict[str, object] = json.loads((BUILTIN / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _dataset(family: Family) -> Dataset:
+    if family is FASHION:
+        return FashionDataset(BUILTIN)
+    pinned = manifest("canvas-fcn")["validation_canvases_sha256"]
+    return CanvasDataset(BUILTIN, str(pinned))

@@ -1,0 +1,146 @@
+"""`model: ./my.onnx`: what a model of one's own is fed and judged by, read from the file where nothing is declared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalog.declaration import PreprocessSpec, SubjectSpec
+from runner.errors import SubjectError
+from runner.sealed import file_sha256
+from runner.subjects.agreement import AgreeingTensors, Predicted, Predictor
+from runner.subjects.checking import Checked
+from runner.subjects.dataset import Dataset, Metric, Subject, Task
+from runner.subjects.folders import FolderDataset, Layout
+from runner.subjects.inputs import blank_image, image_settings
+from runner.subjects.layouts.own import Images
+from runner.subjects.masks import Masked
+from runner.subjects.model_interface import Taken, read_inputs
+from runner.subjects.outputs import AS_THEY_ARE, judging, needed_classes, scored_classes, top_scores
+from runner.subjects.tensors import TensorDataset
+from runner.subjects.trial import Given, try_out
+from tierserver.messages import Preprocess
+
+SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True)
+class NotThere:
+    """The source of a model whose file is missing."""
+
+    path: Path
+
+    def absent(self) -> str | None:
+        return f"there is no model file {self.path}; a relative path starts at the catalog file"
+
+    def prepare(self) -> None:
+        """Nothing can be done about it; the reason is `absent`."""
+
+
+def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path) -> Subject:
+    """A subject from a model file; `kept` is where the answer of its trial run stays.
+
+    Raises
+    ------
+    SubjectError
+        For a file that is no model this machine runs, or that does not fit the declared data or pre-processing.
+    """
+    path = base / Path(spec.model).expanduser()
+    if isinstance(spec.dataset, str):
+        raise SubjectError(
+            f"dataset {spec.dataset!r} does not go with a model of your own; allowed: {{images: DIR, labels: "
+            "FILE.csv}}, "
+            "{images: DIR, masks: DIR}, {images: DIR}, {tensors: FILE.npz}"
+        )
+    if not path.is_file():
+        nothing = FolderDataset(Images(base), judged=False)
+        return Subject(name, spec.task, path, 0, {}, {}, nothing, source=NotThere(path))
+    inputs = read_inputs(path)
+    if spec.dataset.tensors is not None:
+        return _of_tensors(name, spec, path, inputs, base=base, kept=kept)
+    return _of_images(name, spec, path, inputs, base=base, kept=kept)
+
+
+def _of_tensors(
+    name: str, spec: SubjectSpec, path: Path, inputs: tuple[Taken, ...], *, base: Path, kept: Path
+) -> Subject:
+    assert not isinstance(spec.dataset, str)
+    if spec.task == "segmentation":
+        raise SubjectError("task `segmentation` needs images with masks; allowed for tensors: classification, any")
+    if spec.preprocess is not None:
+        raise SubjectError("tensors go into the model as they are; remove `preprocess`, or give images")
+    dataset = TensorDataset(base / Path(spec.dataset.tensors or "").expanduser(), inputs)
+    if dataset.absent():
+        return Subject(name, spec.task, path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset)
+    given = try_out(path, dataset.sample(0), kept)
+    classes = scored_classes(given)
+    if spec.task == "classification":
+        classes = needed_classes(given, path)
+        labels = dataset.labels
+        if labels is None:
+            raise SubjectError(f"{dataset.file} has no array `labels`; add it, or declare `task: any`")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise SubjectError(
+                f"{dataset.file}: labels go from {labels.min()} to {labels.max()}; allowed: 0 to {classes - 1}, the "
+                "classes of the model's output"
+            )
+        return Subject(name, spec.task, path, classes, AS_THEY_ARE, top_scores(classes), dataset)
+    if classes is None:
+        return Subject(name, "any", path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset, metric=None)
+    post = top_scores(classes)
+    agreeing = AgreeingTensors(dataset, Predictor(path, file_sha256(path), AS_THEY_ARE, post))
+    return Subject(name, "any", path, classes, AS_THEY_ARE, post, agreeing, metric="agreement")
+
+
+def _of_images(
+    name: str, spec: SubjectSpec, path: Path, inputs: tuple[Taken, ...], *, base: Path, kept: Path
+) -> Subject:
+    settings = image_settings(path, inputs, spec.preprocess or PreprocessSpec())
+    given = try_out(path, blank_image(settings, inputs[0].dtype), kept)
+    classes, post = judging(spec.task, given, path)
+    layout, metric = _layout(spec, path, base, settings, classes, post, given)
+    dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True)
+    shown = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.to_json().items()}
+    task: Task = "any" if metric == "agreement" else spec.task
+    source = Checked(layout, judged=metric == "accuracy", kept=kept)
+    return Subject(name, task, path, classes, shown, post, dataset, source=source, metric=metric)
+
+
+def _layout(
+    spec: SubjectSpec,
+    path: Path,
+    base: Path,
+    settings: Preprocess,
+    classes: int,
+    post: Mapping[str, object],
+    given: Given,
+) -> tuple[Layout, Metric]:
+    files = spec.dataset
+    assert not isinstance(files, str) and files.images is not None
+    images = base / Path(files.images).expanduser()
+    if spec.task == "any":
+        if files.labels or files.masks:
+            raise SubjectError(
+                "task `any` has no accuracy, so its dataset has neither `labels` nor `masks`; remove them"
+            )
+        if post["kind"] != "top_k":
+            return Images(images), None
+        return Predicted(Images(images), _predictor(path, settings, post)), "agreement"
+    if spec.task == "classification":
+        if files.labels is None:
+            raise SubjectError(
+                "the dataset has no labels; add `labels: FILE.csv`, or declare `task: any` (agreement with identity)"
+            )
+        return Images(images, base / Path(files.labels).expanduser(), classes), "accuracy"
+    height, width = given.shape[2:4] if post.get("layout", "nchw") == "nchw" else given.shape[1:3]
+    if files.masks is None:
+        return Predicted(Images(images), _predictor(path, settings, post), (height, width)), "agreement"
+    masks = base / Path(files.masks).expanduser()
+    if files.mask_values is not None and len(files.mask_values) != classes:
+        raise SubjectError(
+            f"mask_values has {len(files.mask_values)} gray levels; allowed: {classes}, one for each class"
+        )
+    return Masked(images, masks, classes, height, width, settings, files.mask_values), "accuracy"
+
+
+def _predictor(path: Path, settings: Preprocess, post: Mapping[str, object]) -> Predictor:
+    return Predictor(path, file_sha256(path), settings.to_json(), post)

@@ -1,0 +1,152 @@
+"""What changed between two databases, and what did not."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy import text
+
+from catalog.evidence import Database, store
+from catalog.exchange import collect, document_bytes, import_files
+from catalog.exchange.compare import Pairing, compare_evidence
+
+
+def evidence(database: Database) -> tuple[store.StrategyEvidence, ...]:
+    with database.session() as session:
+        return store.strategy_evidence(session)
+
+
+def copied(database: Database, other: Database, tmp_path: Path) -> None:
+    with database.session() as session:
+        (tmp_path / "copy.json").write_bytes(document_bytes(collect(session)))
+    import_files(other, [tmp_path / "copy.json"])
+
+
+def changed(other: Database, statement: str) -> None:
+    with other.session() as session:
+        session.execute(text(statement))
+        session.commit()
+
+
+def changes(pairing: Pairing) -> dict[tuple[str, str], str]:
+    return {(each.operator, each.placement): each.change for each in pairing.strategies}
+
+
+def test_what_is_the_same_is_the_same_also_when_imported(
+    database: Database, other: Database, fill: Callable[[], Any], tmp_path: Path
+) -> None:
+    fill()
+    copied(database, other, tmp_path)
+    (pairing,) = compare_evidence(evidence(database), evidence(other))
+    assert set(changes(pairing).values()) == {"same"}
+    assert pairing.differs == {}
+    for each in pairing.strategies:
+        assert [change.ratio for change in each.latency] == [1.0, 1.0]
+        assert each.accuracy is not None
+        assert (each.accuracy.difference_pp, each.accuracy.flipped) == (0.0, 0)
+
+
+@pytest.fixture
+def twins(database: Database, other: Database, make: Any) -> Callable[..., Pairing]:
+    """One strategy in two databases, with given latencies: arrays of shape (rounds, inputs)."""
+
+    def comparing(before: NDArray[np.float64], after: NDArray[np.float64], **options: Any) -> Pairing:
+        for target, latencies in ((database, before), (other, after)):
+            with target.session() as session:
+                where = store.upsert_environment(session, make.environment())
+                store.sync_strategies(session, where, [make.strategy("identity", "edge")])
+                for number, values in enumerate(latencies, 1):
+                    taken = [replace(each, input_id=f"{each.seq:03d}") for each in make.samples(values, "edge")]
+                    record = make.measurement(where, "identity", "edge", number, samples=taken)
+                    store.record_measurement(session, record)
+                session.commit()
+        (pairing,) = compare_evidence(evidence(database), evidence(other), **options)
+        return pairing
+
+    return comparing
+
+
+def latencies(rounds: int, inputs: int, seed: int) -> NDArray[np.float64]:
+    """The same inputs in every round, nearly the same rounds."""
+    rng = np.random.default_rng(seed)
+    by_input = np.random.default_rng(7).normal(0, 0.3, inputs)
+    log: NDArray[np.float64] = rng.normal(0, 0.01, (rounds, 1)) + by_input + rng.normal(0, 0.01, (rounds, inputs))
+    return 0.05 * np.exp(log)
+
+
+@pytest.mark.parametrize(("factor", "change"), [(1.5, "slower"), (0.5, "faster"), (1.0, "equivalent")])
+def test_an_interval_says_what_moved(twins: Callable[..., Pairing], factor: float, change: str) -> None:
+    before, after = latencies(4, 60, seed=1), factor * latencies(4, 60, seed=2)
+    (found,) = twins(before, after).strategies
+    assert found.change == change
+    assert [each.percentile for each in found.latency] == [50.0, 90.0]
+    for each in found.latency:
+        assert each.comparison.low is not None
+        assert each.comparison.high is not None
+        assert each.comparison.low < each.ratio < each.comparison.high
+        assert each.ratio == pytest.approx(factor, rel=0.03)
+        assert each.a_s == pytest.approx(np.percentile(before, each.percentile, axis=1).mean(), rel=1e-12)
+        assert each.b_s == pytest.approx(np.percentile(after, each.percentile, axis=1).mean(), rel=1e-12)
+
+
+def test_one_round_settles_nothing_and_says_why(twins: Callable[..., Pairing]) -> None:
+    (found,) = twins(latencies(1, 60, seed=1), 3 * latencies(1, 60, seed=2)).strategies
+    assert found.change == "unresolved"
+    assert found.latency[1].ratio == pytest.approx(3, rel=0.05)
+    assert found.latency[1].comparison.refusal is not None
+    assert "round" in found.latency[1].comparison.refusal.reason
+
+
+def test_the_margin_is_the_callers(twins: Callable[..., Pairing]) -> None:
+    (found,) = twins(latencies(4, 60, seed=1), 1.1 * latencies(4, 60, seed=2), equivalent_within=0.2).strategies
+    assert found.change == "equivalent"
+
+
+def test_what_only_one_has_and_what_flipped(
+    database: Database, other: Database, fill: Callable[[], Any], tmp_path: Path
+) -> None:
+    fill()
+    copied(database, other, tmp_path)
+    changed(other, "DELETE FROM measurement WHERE operator = 'quantized' AND placement = 'edge'")
+    quantized = "accuracy_id IN (SELECT id FROM accuracy WHERE operator = 'quantized')"
+    changed(other, f"UPDATE accuracy_item SET top1 = NOT top1 WHERE {quantized} AND item_id IN ('00000', '00009')")
+    before, after = evidence(database), evidence(other)
+    (pairing,) = compare_evidence(before, after)
+    assert changes(pairing)["quantized", "edge"] == "only in A"
+    assert Counter(changes(pairing).values()) == {"same": 5, "only in A": 1}
+    flips = {each.operator: each.accuracy.flipped for each in pairing.strategies if each.accuracy}
+    assert flips == {"identity": 0, "quantized": 2}
+    (reverse,) = compare_evidence(after, before)
+    assert changes(reverse)["quantized", "edge"] == "only in B"
+
+
+def test_other_environments_are_compared_and_said_to_be_so(
+    database: Database, other: Database, fill: Callable[[], Any], make: Any
+) -> None:
+    fill()
+    with other.session() as session:
+        old = store.upsert_environment(session, replace(make.environment("old"), onnxruntime="0"))
+        new = store.upsert_environment(session, replace(make.environment("new"), onnxruntime="2"))
+        for where, started in ((old, 0), (new, 1)):
+            declared = make.strategy("identity", "edge", latency_key=f"key-{where}")
+            store.sync_strategies(session, where, [declared])
+            record = make.measurement(where, "identity", "edge", 1, latency_key=f"key-{where}")
+            moment = record.started_at.replace(year=2027 + started)
+            store.record_measurement(session, replace(record, started_at=moment, finished_at=moment))
+        session.commit()
+    (pairing,) = compare_evidence(evidence(database), evidence(other))
+    assert pairing.differs == {"onnxruntime": ("1", "2")}
+    assert changes(pairing)["identity", "edge"] == "unresolved"
+    assert [change for change in changes(pairing).values() if change == "only in A"] == ["only in A"] * 5
+
+
+def test_a_subject_in_one_database_only(database: Database, other: Database, fill: Callable[[], Any]) -> None:
+    fill()
+    (pairing,) = compare_evidence(evidence(database), evidence(other))
+    assert (pairing.subject, pairing.b, set(changes(pairing).values())) == ("net", None, {"only in A"})
+    assert compare_evidence((), ()) == ()

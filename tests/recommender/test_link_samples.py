@@ -1,0 +1,107 @@
+"""Settings of the links found in a real database."""
+
+from typing import Any
+
+import pytest
+
+from catalog.evidence import store
+from catalog.evidence.link_samples import strategy_parts
+from recommender.whatif import LinkRate, StrategyParts, what_if
+from tests.recommender.conftest import Writer, on
+
+TIERS = ("mobile", "edge", "cloud")
+
+
+def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: int = 50_000, **changed: Any) -> None:
+    """Three rounds of partition@edge-cloud with this rate of edge-cloud: 20 ms and the wire."""
+    rates = {"mobile-edge": 200e6, "edge-cloud": mbit * 1e6}
+    links = [{"name": name, "up_bit_per_s": rate, "down_bit_per_s": rate} for name, rate in rates.items()]
+    conditions = {
+        "links": links,
+        "tiers": [{"name": name} for name in TIERS],
+        "placement": ["edge", "cloud"],
+        **changed,
+    }
+    for number in range(3):
+        samples = [
+            store.SampleRecord(
+                seq,
+                f"{seq:04d}",
+                0,
+                0.02 + 8 * sent / rates["edge-cloud"],
+                0.0,
+                links=[store.LinkBytes(name, sent, 0) for name in rates],
+            )
+            for seq in range(30)
+        ]
+        probes = [
+            store.LinkProbeRecord(name, way, rate, rate * 0.99, 0.001)
+            for name, rate in rates.items()
+            for way in ("up", "down")
+        ]
+        record = store.MeasurementRecord(
+            latency_key=key,
+            environment_id=environment,
+            subject="net",
+            operator="partition",
+            placement="edge-cloud",
+            round=number,
+            position=0,
+            seed=1,
+            status="complete",
+            verdict="VALID",
+            inputs_select="random",
+            started_at=on(2),
+            finished_at=on(2),
+            conditions=conditions,
+            link_probes=probes,
+            samples=samples,
+        )
+        with writer.database.session() as session:
+            store.record_measurement(session, record)
+            session.commit()
+
+
+def found(writer: Writer, environment: int) -> tuple[StrategyParts, ...]:
+    with writer.database.session() as session:
+        return strategy_parts(session, "net", environment)
+
+
+@pytest.fixture
+def declared(writer: Writer) -> tuple[Writer, int]:
+    environment = writer.environment()
+    writer.declare(environment, "partition", "edge-cloud")
+    measure(writer, environment, f"latency:{environment}:net:partition:edge-cloud", 10)
+    return writer, environment
+
+
+def test_one_setting_with_its_hops_and_rates(declared: tuple[Writer, int]) -> None:
+    [parts] = found(*declared)
+    assert parts.hops == (("mobile-edge",), ("edge-cloud",))
+    [samples] = parts.evidence
+    assert samples.latency_s.shape == (90,)
+    assert samples.declared["edge-cloud"] == LinkRate(10e6, 10e6)
+    assert samples.probed["edge-cloud"].up_bit_per_s == pytest.approx(9.9e6)
+    assert samples.launcher == "docker"
+
+
+def test_measurements_on_other_links_count_where_all_else_is_the_same(declared: tuple[Writer, int]) -> None:
+    writer, environment = declared
+    measure(writer, environment, "once-1mbit", 1)
+    measure(writer, environment, "other-bytes", 2, sent=60_000)
+    measure(writer, environment, "other-runtime", 5, runtime="0.1")
+    [parts] = found(writer, environment)
+    assert [each.declared["edge-cloud"].up_bit_per_s for each in parts.evidence] == [10e6, 1e6]
+    answer = what_if([parts], {"edge-cloud": LinkRate(2e6, 2e6)})
+    assert answer.predictions[0].settings == 2
+
+
+def test_what_is_not_known_is_said(writer: Writer) -> None:
+    environment = writer.environment()
+    writer.declare(environment, "identity", "edge")
+    writer.declare(environment, "quantized", "edge", refused="no")
+    writer.strategy(environment, "identity", "cloud", 0.1)
+    unmeasured, unprobed = found(writer, environment)
+    assert "nothing was measured yet" in str(unmeasured.missing)
+    answer = what_if([unprobed], {"mobile-edge": LinkRate(1e6, 1e6)})
+    assert "neither probed nor declared" in answer.unpredictable[0].reason

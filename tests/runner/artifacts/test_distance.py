@@ -1,0 +1,64 @@
+"""The distance of outputs to the model's own, against figures worked out by hand and the exact interval of scipy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from runner.artifacts.distance import measure_distance
+from runner.artifacts.model_runs import Outputs, Trial
+
+
+def trial(outputs: list[Outputs]) -> Trial:
+    return Trial(tuple({} for _ in outputs), tuple(outputs), "calibration")
+
+
+def scores(*rows: list[float]) -> list[Outputs]:
+    return [{"scores": np.array([row], np.float32)} for row in rows]
+
+
+def test_error_and_cosine_over_all_inputs() -> None:
+    distance = measure_distance(trial(scores([3, 4], [0, 5])), scores([3, 4], [5, 0]))
+    assert distance.relative_error == pytest.approx(1.0)  # sqrt(50 / 50)
+    assert distance.cosine == pytest.approx(0.5)  # 25 / 50
+    assert (distance.inputs, distance.finite) == (2, True)
+    assert distance.warning == "outputs differ from identity's by 100% (relative error over 2 inputs)"
+
+
+def test_agreement_has_the_exact_interval() -> None:
+    given = scores(*([0.0, 1.0] for _ in range(20)))
+    made = scores(*([0.0, 1.0] for _ in range(17)), *([1.0, 0.0] for _ in range(3)))
+    agreement = measure_distance(trial(given), made).agreement
+    exact = stats.binomtest(17, 20).proportion_ci(0.95, method="exact")
+    assert agreement is not None
+    assert (agreement.agreeing, agreement.items) == (17, 20)
+    assert (agreement.low, agreement.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_the_worst_output_is_the_figure() -> None:
+    given: list[Outputs] = [{"a": np.ones(4, np.float32), "b": np.ones(4, np.float32)}]
+    made: list[Outputs] = [{"a": np.ones(4, np.float32), "b": np.full(4, 3, np.float32)}]
+    assert measure_distance(trial(given), made).relative_error == pytest.approx(2.0)
+    made = [{"a": np.full(4, np.nan, np.float32), "b": np.full(4, 30, np.float32)}]
+    distance = measure_distance(trial(given), made)
+    assert (distance.relative_error, distance.finite) == (None, False)
+
+
+def test_what_is_infinite_in_the_model_counts_nowhere() -> None:
+    given: list[Outputs] = [{"a": np.array([-np.inf, 1.0])}]
+    assert measure_distance(trial(given), [{"a": np.array([0.0, 1.0])}]).relative_error == 0.0
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "error"),
+    [
+        (np.zeros(3), np.zeros(3), 0.0),
+        (np.zeros(3), np.ones(3), 1.0),
+        (np.ones(3), np.ones(4), 1.0),
+        (np.array(["cat"]), np.array(["cat"]), 0.0),
+        (np.array(["cat"]), np.array(["dog"]), 1.0),
+        ([{1: 0.5}], [{1: 0.5}], 0.0),
+        ([{1: 0.5}], [{1: 0.25}], 1.0),
+    ],
+)  # fmt: skip
+def test_zeros_other_shapes_and_outputs_without_numbers(given: object, made: object, error: float) -> None:
+    assert measure_distance(trial([{"out": given}]), [{"out": made}]).relative_error == error

@@ -1,0 +1,194 @@
+"""The artifact cache: built once, verified, damaged ones rebuilt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from catalog.output_distance import output_distance
+from runner.artifacts.store import Artifact, ArtifactStore
+from runner.errors import OperatorError
+from runner.operators import Applied, Context, Pass, Refusal, make_pass
+from runner.sealed import file_sha256
+
+
+def small_model(path: Path, *, channels: int = 8) -> Path:
+    """conv → relu → global mean: enough for the quantizer to have something to do."""
+    random = np.random.default_rng(0)
+    weights = numpy_helper.from_array(random.normal(size=(channels, 1, 3, 3)).astype(np.float32), "weights")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["input", "weights"], ["features"], kernel_shape=[3, 3]),
+            helper.make_node("Relu", ["features"], ["active"]),
+            helper.make_node("GlobalAveragePool", ["active"], ["scores"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, 12, 12])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, channels, 1, 1])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def build(store: ArtifactStore, model: Path, *passes: Pass) -> Artifact:
+    random = np.random.default_rng(1)
+    return store.build(
+        "key",
+        model=model,
+        passes=passes,
+        calibration=lambda count: [random.normal(size=(1, 1, 12, 12)).astype(np.float32) for _ in range(count)],
+    )
+
+
+def test_identity_is_the_model_byte_for_byte(tmp_path: Path) -> None:
+    model = small_model(tmp_path / "m.onnx")
+    artifact = build(ArtifactStore(tmp_path / "store"), model)
+    assert [file.part for file in artifact.files] == ["model"]
+    assert file_sha256(artifact.path(0)) == file_sha256(model) == artifact.files[0].sha256
+
+
+def test_quantized_keeps_the_signature_and_the_meaning(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = small_model(tmp_path / "m.onnx")
+    artifact = build(ArtifactStore(tmp_path / "store"), model, make_pass("static_ptq", {"calibration_samples": 16}))
+    op_types = {node.op_type for node in onnx.load(artifact.path(0)).graph.node}
+    assert "QuantizeLinear" in op_types
+    image = np.random.default_rng(2).normal(size=(1, 1, 12, 12)).astype(np.float32)
+    results = [
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"input": image})[0]
+        for path in (model, artifact.path(0))
+    ]
+    assert np.abs(results[0] - results[1]).max() < 0.1 * np.abs(results[0]).max()
+
+
+def test_found_again_without_building(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    built = build(store, small_model(tmp_path / "m.onnx"))
+    assert store.find("key") == built
+    assert store.find("another") is None
+
+
+def test_a_damaged_artifact_counts_as_absent(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    artifact = build(store, small_model(tmp_path / "m.onnx"))
+    artifact.path(0).write_bytes(b"cut short")
+    assert store.find("key") is None
+    assert not artifact.directory.exists()
+
+
+def test_a_file_that_is_not_onnx_is_refused_in_one_line(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(OperatorError, match=r"broken\.onnx is not a valid ONNX model") as caught:
+        build(ArtifactStore(tmp_path / "store"), broken)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_a_refusal_is_stored_with_its_reason(tmp_path: Path) -> None:
+    class Refusing:
+        name, version, calibration_samples = "refusing", 1, 0
+
+        def options(self) -> dict[str, object]:
+            return {}
+
+        def apply(self, parts: object, context: object) -> Applied:
+            raise Refusal("no repeated blocks")
+
+    store = ArtifactStore(tmp_path / "store")
+    artifact = build(store, small_model(tmp_path / "m.onnx"), Refusing())
+    assert artifact.inapplicable
+    found = store.find("key")
+    assert found is not None
+    assert found.reason == "no repeated blocks"
+
+
+def test_unknown_pass_and_option_say_what_is_allowed() -> None:
+    with pytest.raises(OperatorError, match="Did you mean 'static_ptq'"):
+        make_pass("static_pqt", {})
+    with pytest.raises(OperatorError, match="calibration_samples"):
+        make_pass("static_ptq", {"calibration_samples": 0})
+
+
+def test_the_distance_to_the_model_is_measured_on_its_inputs(tmp_path: Path) -> None:
+    store, model = ArtifactStore(tmp_path / "store"), small_model(tmp_path / "m.onnx")
+    identity = output_distance(build(store, model).details)
+    store.discard("key")
+    quantized = output_distance(build(store, model, make_pass("static_ptq", {"calibration_samples": 16})).details)
+    assert identity is not None and quantized is not None
+    assert (identity.relative_error, identity.inputs, identity.source) == (0.0, 32, "calibration")
+    assert quantized.relative_error is not None
+    assert 0 < quantized.relative_error < 0.1
+
+
+def test_inputs_are_made_up_where_there_are_none(tmp_path: Path) -> None:
+    artifact = ArtifactStore(tmp_path / "store").build(
+        "key", model=small_model(tmp_path / "m.onnx"), passes=(), calibration=lambda count: ()
+    )
+    distance = output_distance(artifact.details)
+    assert distance is not None
+    assert (distance.inputs, distance.source) == (4, "random")
+
+
+def matching_model(path: Path, *, side: int | str, accepted: int) -> Path:
+    """flatten → matrix: runs where the side has one size alone, whatever the model declares."""
+    weights = numpy_helper.from_array(np.ones((accepted * accepted, 3), np.float32), "weights")
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["scores"])],
+        "matching",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, side, side])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])],
+        [weights],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_free_side_takes_the_size_that_the_model_runs_on(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    model = matching_model(tmp_path / "m.onnx", side="side", accepted=28)
+    made = store.build("key", model=model, passes=(), calibration=lambda count: ())
+    assert output_distance(made.details) is not None
+
+
+def test_a_model_that_runs_on_nothing_made_up_is_not_verified(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    model = matching_model(tmp_path / "m.onnx", side="side", accepted=27)
+    made = store.build("key", model=model, passes=(), calibration=lambda count: ())
+    assert not made.inapplicable
+    assert "runs on no input that could be made up" in made.details["not_verified"]
+    assert output_distance(made.details) is None
+
+
+def test_a_model_that_fails_on_its_own_inputs_is_inapplicable(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    model = matching_model(tmp_path / "m.onnx", side="side", accepted=28)
+    made = store.build(
+        "key", model=model, passes=(), calibration=lambda count: [np.ones((1, 1, 9, 9), np.float32)] * count
+    )
+    assert made.reason is not None
+    assert "does not run on the inputs it is to be measured with" in made.reason
+
+
+def test_what_fails_to_run_is_inapplicable(tmp_path: Path) -> None:
+    class Breaking:
+        name, version, calibration_samples = "breaking", 1, 0
+
+        def options(self) -> dict[str, object]:
+            return {}
+
+        def apply(self, parts: Sequence[Path], context: Context) -> Applied:
+            return Applied((matching_model(context.workdir / "m.onnx", side="side", accepted=9),))
+
+    model = matching_model(tmp_path / "m.onnx", side="side", accepted=28)
+    made = ArtifactStore(tmp_path / "store").build(
+        "key", model=model, passes=(Breaking(),), calibration=lambda count: ()
+    )
+    assert made.reason is not None
+    assert "fails where the model runs" in made.reason
