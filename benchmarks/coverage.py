@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
-from catalog.statistics.drops import hit_drop
-from catalog.statistics.estimate import LogEstimate
-from catalog.statistics.intervals import intervals_from
-from catalog.statistics.iou_drops import mean_iou_drop
+from catalog.statistics.drops import hit_drop, mean_iou_drop
+from catalog.statistics.intervals import LogEstimate, intervals_from
 from catalog.statistics.moderation import moderated
 from catalog.statistics.resampling import draw_inputs, resampled_log_percentiles
 from catalog.statistics.samples import Samples

@@ -15,7 +15,25 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import (
+    AccuracyRecord,
+    ClassPixels,
+    Database,
+    EnvironmentRecord,
+    ItemHits,
+    LinkBytes,
+    LinkProbeRecord,
+    MeasurementRecord,
+    PartTimes,
+    SampleRecord,
+    StrategyRecord,
+    TierRunRecord,
+    open_database,
+    record_accuracy,
+    record_measurement,
+    sync_strategies,
+    upsert_environment,
+)
 from catalog.exchange import collect, document_bytes, import_files, parse_document, rows_csv
 
 SUBJECTS = ("resnet", "resnext", "fcn", "duc")
@@ -41,8 +59,8 @@ def fill(database: Database, rng: np.random.Generator) -> None:
     """Everything the evidence of four subjects has."""
     with database.session() as session:
         names = dict.fromkeys(("host", "cpu_model", "kernel", "engine", "onnxruntime", "tierwise"), "benchmark")
-        record = store.EnvironmentRecord("env", "docker", "1", cpu_count=2, memory_bytes=2**34, **names)
-        where = store.upsert_environment(session, record)
+        record = EnvironmentRecord("env", "docker", "1", cpu_count=2, memory_bytes=2**34, **names)
+        where = upsert_environment(session, record)
         declared = [
             strategy(subject, operator, placement)
             for subject in SUBJECTS
@@ -50,46 +68,44 @@ def fill(database: Database, rng: np.random.Generator) -> None:
             for operator in operators
             for placement in placements
         ]
-        store.sync_strategies(session, where, declared)
+        sync_strategies(session, where, declared)
         for each in declared:
             for number in range(1, ROUNDS + 1):
-                store.record_measurement(session, measurement(each, where, number, rng))
+                record_measurement(session, measurement(each, where, number, rng))
         for subject in SUBJECTS:
             for operator in (*WHOLE, *PARTED):
-                store.record_accuracy(session, accuracy(subject, operator, where, rng))
+                record_accuracy(session, accuracy(subject, operator, where, rng))
         session.commit()
 
 
-def strategy(subject: str, operator: str, placement: str) -> store.StrategyRecord:
+def strategy(subject: str, operator: str, placement: str) -> StrategyRecord:
     """Declared, with readable keys."""
     passes = [] if operator == "identity" else [{"name": operator, "options": {}}]
     keys = [f"{kind}.{subject}.{operator}" for kind in ("artifact", "latency", "accuracy")]
     keys[1] += f".{placement}"
     tiers = placement.split("-")
-    return store.StrategyRecord(subject, operator, placement, tiers, passes, *keys, "classification", ROUNDS)
+    return StrategyRecord(subject, operator, placement, tiers, passes, *keys, "classification", ROUNDS)
 
 
-def measurement(
-    each: store.StrategyRecord, where: int, number: int, rng: np.random.Generator
-) -> store.MeasurementRecord:
+def measurement(each: StrategyRecord, where: int, number: int, rng: np.random.Generator) -> MeasurementRecord:
     """One round: a sample for each input, with every tier's durations and every link's bytes."""
     inputs = [f"{index:04d}.jpg" for index in range(INPUTS)]
     sent = np.random.default_rng(0).integers(10_000, 200_000, INPUTS)
     samples = []
     for seq, input_id in enumerate(inputs):
-        parts = [store.PartTimes(tier, *map(float, rng.lognormal(-6, 0.3, 4))) for tier in each.tiers]
-        links = [store.LinkBytes(link, int(sent[seq]), int(rng.integers(690, 710))) for link in LINKS]
+        parts = [PartTimes(tier, *map(float, rng.lognormal(-6, 0.3, 4))) for tier in each.tiers]
+        links = [LinkBytes(link, int(sent[seq]), int(rng.integers(690, 710))) for link in LINKS]
         busy_s = sum(part.preprocess_s + part.compute_s + part.postprocess_s + part.serialise_s for part in parts)
         transmission_s = float(rng.lognormal(-4, 0.3))
         samples.append(
-            store.SampleRecord(seq, input_id, 0, busy_s + transmission_s, transmission_s, parts=parts, links=links)
+            SampleRecord(seq, input_id, 0, busy_s + transmission_s, transmission_s, parts=parts, links=links)
         )
     probes = [
-        store.LinkProbeRecord(link, way, 2e8, float(rng.normal(2e8, 1e5)), float(rng.random()))
+        LinkProbeRecord(link, way, 2e8, float(rng.normal(2e8, 1e5)), float(rng.random()))
         for link in LINKS
         for way in ("up", "down")
     ]
-    return store.MeasurementRecord(
+    return MeasurementRecord(
         latency_key=each.latency_key,
         environment_id=where,
         subject=each.subject,
@@ -105,13 +121,13 @@ def measurement(
         finished_at=NOW,
         protocol={"version": 1, "input_ids": inputs},
         conditions={"placement": list(each.tiers)},
-        tier_runs=[store.TierRunRecord(tier, 0.5, 2**29, 1, "cpu", float(rng.random())) for tier in SINGLE],
+        tier_runs=[TierRunRecord(tier, 0.5, 2**29, 1, "cpu", float(rng.random())) for tier in SINGLE],
         link_probes=probes,
         samples=samples,
     )
 
 
-def accuracy(subject: str, operator: str, where: int, rng: np.random.Generator) -> store.AccuracyRecord:
+def accuracy(subject: str, operator: str, where: int, rng: np.random.Generator) -> AccuracyRecord:
     """Hits for two subjects, pixels of the classes that occur for the others."""
     values: dict[str, Any] = {"environment_id": where, "subject": subject, "operator": operator, "provider": "cpu"}
     values |= {"key": f"accuracy.{subject}.{operator}", "items": ITEMS, "status": "complete"}
@@ -119,16 +135,16 @@ def accuracy(subject: str, operator: str, where: int, rng: np.random.Generator) 
     names = [f"{index:05d}" for index in range(ITEMS)]
     if subject in ("resnet", "resnext"):
         hits = rng.random((ITEMS, 2)) < (0.9, 0.99)
-        rows = [store.ItemHits(name, bool(top1), bool(top5)) for name, (top1, top5) in zip(names, hits, strict=True)]
-        return store.AccuracyRecord(metric_primary="top1", top1_pct=90.0, top5_pct=99.0, item_hits=rows, **values)
+        rows = [ItemHits(name, bool(top1), bool(top5)) for name, (top1, top5) in zip(names, hits, strict=True)]
+        return AccuracyRecord(metric_primary="top1", top1_pct=90.0, top5_pct=99.0, item_hits=rows, **values)
     unions = rng.integers(50, 1500, (ITEMS, CLASSES))
     inner = (unions * rng.beta(8, 2, unions.shape)).astype(int)
     pixels = [
-        store.ClassPixels(name, label, int(inner[item, label]), int(unions[item, label]))
+        ClassPixels(name, label, int(inner[item, label]), int(unions[item, label]))
         for item, name in enumerate(names)
         for label in range(CLASSES)
     ]
-    return store.AccuracyRecord(metric_primary="miou", miou_pct=80.0, class_pixels=pixels, **values)
+    return AccuracyRecord(metric_primary="miou", miou_pct=80.0, class_pixels=pixels, **values)
 
 
 def main() -> None:

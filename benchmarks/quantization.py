@@ -32,8 +32,7 @@ from runner.operators.quantizers import neural_compressor
 from runner.sealed import file_sha256
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.embedded.registry import BUILTIN, SUBJECTS
-from runner.subjects.scoring import score
-from runner.subjects.training.ship import shipped_items
+from runner.subjects.training.ship import score, shipped_items
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
 

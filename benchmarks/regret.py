@@ -25,8 +25,7 @@ from catalog.evidence import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.strategy_evidence import AccuracyEvidence, StrategyEvidence
 from catalog.statistics import hit_drop
-from recommender.accuracy_bounds import AccuracyBounds
-from recommender.evidence.loading import candidate_of
+from recommender.evidence.loading import AccuracyBounds, candidate_of
 from recommender.ranking import Accuracy, Budgets, Candidate, LatencyBudget, estimate, recommend
 from recommender.ranking.feasibility import judge_all
 

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from benchmarks.growth_figure import Growth, growth_svg
 from catalog.analysis import AnalysisSettings
+from catalog.analysis.store import store_missing
 from catalog.evidence import Database, open_database
 from catalog.exchange import import_files
 from catalog.statistics import Family, StudiedOperator, SubjectAnalysis, analyse_families, study_families
-from runner.analysing import store_missing
 from runner.reports.html import gather_report, render_report
 
 Latencies = Mapping[str, NDArray[np.float64]]

@@ -91,7 +91,7 @@ def tier_upload(url: str, codec: str) -> Callable[[int], None]:
     import numpy as np
 
     from tierserver import protocol
-    from tierserver.peer import Peer
+    from tierserver.transport import Peer
 
     peer = Peer("mobile", url)
     activations = np.maximum(np.random.default_rng(1).normal(size=2**18), 0).astype(np.float32)

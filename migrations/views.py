@@ -3,7 +3,7 @@
 `env.py` drops them before a migration touches a table and creates them once the schema is the newest, so a migration
 never mentions them. A change here alone needs an (empty) revision, because only a new revision reaches old databases.
 
-Percentiles are taken within each round and averaged over the rounds, as `catalog.statistics.percentiles` does. Ranks
+Percentiles are taken within each round and averaged over the rounds, as `catalog.statistics.samples` does. Ranks
 are found with integers (`90 * (n - 1) / 100` is the lower neighbour of numpy's p90), which SQLite and PostgreSQL do
 alike.
 """

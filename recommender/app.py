@@ -8,14 +8,13 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from recommender import api_page, question_page
-from recommender.body_limit import BodyLimit
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.answer_cache import AnswerCache
 from recommender.http.evidence_lookup import EvidenceLookup
 from recommender.http.metrics import MetricsMiddleware, ServiceMetrics
-from recommender.http.middleware import ApiKey, LocalOnly, SafeHeaders, TimeLimit
+from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, SafeHeaders, TimeLimit
+from recommender.http.service import install_api_page, install_question_page
 from recommender.settings import RecommenderSettings
 
 _DESCRIPTION = """\
@@ -54,8 +53,8 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
     app.state.metrics = ServiceMetrics(held)
     for resources in (questions, evidence, whatif, service):
         app.include_router(resources.router)
-    api_page.install(app)
-    question_page.install(app)
+    install_api_page(app)
+    install_question_page(app)
     problems.install(app)
     _wrap(app, chosen)
     return app

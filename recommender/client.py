@@ -13,7 +13,16 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from recommender.errors import RecommenderError
-from recommender.resources import (
+from recommender.schemas import (
+    HealthResponse,
+    Problem,
+    RecommendRequest,
+    RecommendResponse,
+    StrategiesResponse,
+    SubjectsResponse,
+)
+from recommender.schemas.links import LinksResponse, WhatIfResponse
+from recommender.schemas.resources import (
     AccuracyEvidenceOut,
     BatchItem,
     BatchRequest,
@@ -24,15 +33,6 @@ from recommender.resources import (
     StandingsResponse,
     StrategyResource,
 )
-from recommender.schemas import (
-    HealthResponse,
-    Problem,
-    RecommendRequest,
-    RecommendResponse,
-    StrategiesResponse,
-    SubjectsResponse,
-)
-from recommender.schemas.links import LinksResponse, WhatIfResponse
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _EVIDENCE: TypeAdapter[LatencyEvidence | AccuracyEvidenceOut] = TypeAdapter(LatencyEvidence | AccuracyEvidenceOut)

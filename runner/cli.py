@@ -17,22 +17,22 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from catalog import evidence as store
+from catalog.analysis.store import settings_of, store_missing
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
-from catalog.evidence import Database, open_database, sound_database, store
+from catalog.evidence import Database, open_database, sound_database
 from catalog.settings_file import VARIABLE
 from recommender.errors import RecommenderError
 from runner import commands
-from runner.analysing import settings_of, store_missing
 from runner.artifacts.store import ArtifactStore
 from runner.commands.progress import Progress
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError, explain
-from runner.extending import measure_and_extend
 from runner.host import this_host
 from runner.launchers import Selection, select_launcher
 from runner.measuring import environment
-from runner.measuring.fill import Filler, Outcome, StopRequest
+from runner.measuring.fill import Filler, Outcome, StopRequest, measure_and_extend
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import Plan, Session, make_plan
 from runner.measuring.rejudge import Judged, judge_stored, store_verdicts, summarise
@@ -40,10 +40,17 @@ from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale, check_delays, check_host
 from runner.reports import leaderboard_tables, with_analysis, with_distances
 from runner.reports.leaderboard import of_family, sparklines
-from runner.reports.links import links_table
-from runner.reports.tables import COSTS, chosen_costs, cost_tables, paid_by_tier
+from runner.reports.tables import (
+    COSTS,
+    advice,
+    broken_table,
+    chosen_costs,
+    cost_tables,
+    links_table,
+    paid_by_tier,
+    rules_table,
+)
 from runner.reports.units import duration
-from runner.reports.verdicts import advice, broken_table, rules_table
 from runner.settings import RunnerSettings
 from runner.workdir import sweep
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnxruntime
 
-from tierserver.hardware import boot_id, cpu_model, has_vnni
+from tierserver.machine import boot_id, cpu_model, has_vnni
 from tierserver.messages import TierFacts
 
 _MACHINE_ID = Path("/etc/machine-id")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # The process hides before it imports what takes long: its standard input is to carry a token.
-from tierserver.memory import MEMORY, hide_process
+from tierserver.limits import MEMORY, hide_process
 
 if __name__ == "__main__":
     hide_process()
@@ -19,9 +19,9 @@ from tierserver.control import Control
 from tierserver.engine import VERSION, available_providers
 from tierserver.limits import Limits, body_limit, memory_limit_bytes
 from tierserver.messages import Ready
+from tierserver.pipeline import Tier
 from tierserver.server import TierApp
 from tierserver.service import TierService, listen
-from tierserver.tier import Tier
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tierserver.connection import EXTENSION, Intake
 from tierserver.errors import TooBusy, TooLarge, TooSlow
-from tierserver.intake import EXTENSION, Intake
 from tierserver.limits import MIN_BODY_BYTES_PER_S, Limits
 
 Scope = MutableMapping[str, Any]

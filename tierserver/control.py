@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from tierserver.client import Client
+from tierserver.client import Client, probe_link
 from tierserver.errors import CommandError, TierError
 from tierserver.machine import read_stats
 from tierserver.messages import (
@@ -34,9 +34,8 @@ from tierserver.messages import (
     UnloadResult,
     parse_command,
 )
-from tierserver.probe import probe_link
+from tierserver.pipeline import Tier, digest
 from tierserver.scoring import evaluate
-from tierserver.tier import Tier, digest
 
 logger = logging.getLogger(__name__)
 _Emit = Callable[[Message], None]

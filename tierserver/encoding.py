@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import zlib
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from tierserver.errors import RequestError
 from tierserver.messages import Codec
 
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -73,3 +77,40 @@ def from_base64(text: object) -> memoryview:
 def _deflated(octets: NDArray[np.uint8]) -> bytes:
     deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
     return deflater.compress(np.ascontiguousarray(octets.T).data) + deflater.flush()
+
+
+_MOST_ARRAYS = 1024
+_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, OverflowError, SyntaxError, RecursionError, MemoryError)
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_tensors(encoded: bytes | memoryview) -> list[NDArray[Any]]:
+    """Every array of the file, in its order; raises RequestError for anything else."""
+    stream = io.BytesIO(encoded)
+    arrays: list[NDArray[Any]] = []
+    try:
+        while stream.tell() < len(encoded):
+            if len(arrays) == _MOST_ARRAYS:
+                raise ValueError(f"more than {_MOST_ARRAYS} arrays")
+            arrays.append(_read(stream, encoded))
+    except _UNREADABLE as error:
+        raise RequestError(f"not a file of tensors: {str(error)[:200]}; it holds .npy arrays one by one") from error
+    return arrays
+
+
+def write_tensors(arrays: Sequence[NDArray[Any]]) -> bytes:
+    """The file of these arrays."""
+    stream = io.BytesIO()
+    for array in arrays:
+        npy.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _read(stream: io.BytesIO, encoded: bytes | memoryview) -> NDArray[Any]:
+    shape, fortran, dtype = _HEADERS[npy.read_magic(stream)](stream)
+    if dtype.hasobject or dtype.kind not in "biuf" or fortran or any(size < 0 for size in shape):
+        raise ValueError(f"an array of {dtype} {list(shape)}; served are numbers in C order")
+    count = int(np.prod(shape, dtype=object))
+    array = np.frombuffer(encoded, dtype, count, stream.tell()) if count else np.empty(0, dtype)
+    stream.seek(array.nbytes, io.SEEK_CUR)
+    return array.reshape(shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tierserver.engine import VERSION, available_providers
-from tierserver.hardware import boot_id, cpu_model, has_vnni
+from tierserver.machine import boot_id, cpu_model, has_vnni
 from tierserver.messages import TierFacts
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from tierserver.errors import RequestError
-from tierserver.memory import MEMORY
+from tierserver.limits import MEMORY
 
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # everything else: 4
 _ROW_BYTES = 36  # of up to three pictures: a row's address, and that it is whole words

@@ -50,7 +50,7 @@ class Command(Message):
 class Preprocess(Message):
     """From an encoded image to the graph's one input: value = (pixel * scale - mean) / std, per channel.
 
-    With kind `tensors` what comes is no image but the graph's inputs themselves (`tierserver.tensors`), and nothing
+    With kind `tensors` what comes is no image but the graph's inputs themselves (`tierserver.encoding`), and nothing
     else here matters.
     `shorter_side_crop` resizes until the picture covers height x width and keeps the centre; with `shorter_side` its
     shorter side becomes that many pixels first (ImageNet's 232, then the central 224).

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tierserver import encoding
 from tierserver.encoding import CodecError
 from tierserver.errors import RequestError, TooLarge
-from tierserver.memory import MEMORY
+from tierserver.limits import MEMORY
 from tierserver.messages import Codec
 
 HEADER_LENGTH = "inference-header-content-length"

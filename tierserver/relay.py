@@ -18,8 +18,7 @@ import httptools
 from tierserver.asgi import Chunk, ClientGone, Incoming, Scope, Send, header
 from tierserver.errors import PeerError
 from tierserver.messages import SampleLink
-from tierserver.peer import format_link
-from tierserver.transport import LINK_HEADER, TIER_HEADER
+from tierserver.transport import LINK_HEADER, TIER_HEADER, format_link
 
 logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 262144

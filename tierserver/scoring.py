@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from tierserver.errors import CommandError, TierError
 from tierserver.messages import Evaluate, EvaluateResult, ItemScore
-from tierserver.pipeline import Arrays, Part
+from tierserver.pipeline import Arrays, Part, Tier
 from tierserver.protocol import Tensor
-from tierserver.tier import Tier
 
 IGNORED_LABEL = 255
 _PROGRESS_S = 1.0

@@ -16,11 +16,9 @@ from tierserver import protocol
 from tierserver.asgi import Answer, BodyReader, ClientGone, Held, Incoming, Receive, Scope, Send, header, send_answer
 from tierserver.engine import VERSION
 from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, TooLarge, TooSlow, UnsupportedMedia
-from tierserver.limits import Limits
-from tierserver.memory import MEMORY
-from tierserver.pipeline import Outcome
+from tierserver.limits import MEMORY, Limits
+from tierserver.pipeline import Outcome, Serving, Tier
 from tierserver.relay import Relay
-from tierserver.tier import Serving, Tier
 from tierserver.transport import TIER_HEADER
 
 logger = logging.getLogger(__name__)

@@ -1,15 +1,15 @@
 """Evidence analysed: the study's tests and the analysis that decides, side by side, and stored for answers to cite."""
 
-from catalog.analysis.disagreement import disagreement
-from catalog.analysis.settings import AnalysisSettings
 from catalog.analysis.store import analysis_stored, store_analysis
 from catalog.analysis.subject import (
+    AnalysisSettings,
     DropResult,
     FamilyResult,
     PairResult,
     StrategyResult,
     SubjectResult,
     analyse_subject,
+    disagreement,
     evidence_key,
 )
 

@@ -1,15 +1,28 @@
 """Results of an analysis as rows. The caller commits; older results on the same question are replaced."""
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, insert, select
 from sqlmodel import Session, SQLModel
 
-from catalog.analysis.subject import DropResult, FamilyResult, PairResult, StrategyResult, SubjectResult
+from catalog.analysis.subject import (
+    AnalysisSettings,
+    DropResult,
+    FamilyResult,
+    PairResult,
+    StrategyResult,
+    SubjectResult,
+    analyse_subject,
+    evidence_key,
+)
 from catalog.clock import utc_now
+from catalog.declaration import AnalysisSpec, load_catalog
+from catalog.evidence import Database, StrategyEvidence, sound_database, strategy_evidence
 from catalog.evidence.tables import Analysis, AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
 from catalog.evidence.writing import utc_text
 
@@ -144,3 +157,64 @@ def _known(value: float) -> float | None:
 def _sql(attribute: Any) -> Any:
     """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
     return attribute
+
+
+logger = logging.getLogger(__name__)
+
+
+def declared_settings(catalog: Path) -> AnalysisSettings:
+    """Those of the catalog file; the defaults where there is no file."""
+    return settings_of(load_catalog(catalog).analysis if catalog.exists() else AnalysisSpec())
+
+
+def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
+    """A declaration as the analysis takes it."""
+    return AnalysisSettings(
+        percentile=declared.percentile,
+        equivalent_within=declared.equivalent_within,
+        confidence_level=declared.confidence,
+        adjustment=declared.adjustment,
+    )
+
+
+def analyse(database: Database, settings: AnalysisSettings, *, subject: str | None = None) -> Iterator[SubjectResult]:
+    """Every subject in every environment that has evidence, stored when it is new."""
+    for members in _groups(database, subject):
+        result = analyse_subject(members, settings)
+        _store(database, result)
+        yield result
+
+
+def store_missing(database: Database, settings: AnalysisSettings) -> int:
+    """Compute and store what is not stored for the evidence as it is; how many that were."""
+    computed = 0
+    for members in _groups(database, None):
+        with database.session() as reading:
+            known = analysis_stored(reading, evidence_key(members, settings))
+        if known:
+            continue
+        try:
+            _store(database, analyse_subject(members, settings))
+        except Exception as error:  # noqa: BLE001 - the evidence itself is stored; that must not end in a trace
+            logger.warning("no analysis of %s: %s: %s", members[0].subject, type(error).__name__, error)
+            continue
+        computed += 1
+    return computed
+
+
+def _groups(database: Database, subject: str | None) -> list[list[StrategyEvidence]]:
+    with sound_database(database).session() as reading:
+        evidence = strategy_evidence(reading, subject=subject)
+    groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
+    for each in evidence:
+        groups.setdefault((each.subject, each.environment.id), []).append(each)
+    return [members for members in groups.values() if any(each.measured for each in members)]
+
+
+def _store(database: Database, result: SubjectResult) -> None:
+    if database.readonly:
+        return
+    with database.session() as writing:
+        if not analysis_stored(writing, result.evidence_key):
+            store_analysis(writing, result)
+            writing.commit()

@@ -7,8 +7,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.analysis.disagreement import disagreement
-from catalog.analysis.settings import AnalysisSettings
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
@@ -18,22 +16,110 @@ from catalog.evidence.strategy_evidence import (
 )
 from catalog.keys import content_key
 from catalog.statistics import (
+    ADJUSTMENTS,
     Description,
     FamilyAnalysis,
-    PairComparison,
     StudiedOperator,
     analyse_families,
     strategy_name,
     study_families,
 )
-from catalog.statistics.comparison import Comparison, compare_pairs
+from catalog.statistics.comparison import Comparison, Question, compare_pairs
 from catalog.statistics.components import VarianceShares, variance_shares
-from catalog.statistics.drops import AccuracyDrop, hit_drop, pair_items
+from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
-from catalog.statistics.iou_drops import mean_iou_drop
-from catalog.statistics.letters import Rank
-from catalog.statistics.ranking import Ranking, rank_strategies
+from catalog.statistics.ranking import Rank, Ranking, rank_strategies
 from catalog.statistics.samples import Samples
+from catalog.statistics.study_analysis import PairComparison
+from catalog.statistics.verdicts import Verdict
+
+
+def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) -> str | None:
+    """Explain a pair on which the two analyses disagree.
+
+    Parameters
+    ----------
+    paper : PairComparison
+        Kruskal-Wallis, then Conover, over pooled samples.
+    decided : Comparison
+        Of the same pair, the same way round.
+    samples : int
+        Pooled samples of the two together.
+
+    Returns
+    -------
+    str or None
+        None where they agree, or where the evidence supports no decision at all (one round, too few inputs).
+
+    Notes
+    -----
+    They agree when both call a pair different in the same direction, or when the study's test is not significant and
+    the deciding analysis does not call the pair different either.
+    """
+    if decided.refusal is not None or decided.low is None or decided.high is None:
+        return None
+    interval = f"[{decided.low:.3g}, {decided.high:.3g}]"
+    units = f"{decided.inputs} inputs in {decided.rounds} rounds"
+    if paper.significant and decided.verdict is Verdict.EQUIVALENT:
+        return (
+            f"Conover calls them different (p = {paper.pvalue:.2g}), yet the ratio {interval} stays within "
+            f"{100 * decided.question.equivalent_within:g} %: a difference can be certain and too small to matter"
+        )
+    if paper.significant and decided.verdict is Verdict.UNRESOLVED:
+        return (
+            f"Conover calls them different (p = {paper.pvalue:.2g}) because it takes {samples} samples as independent; "
+            f"they are {units}, and with these as units the ratio {interval} is not settled"
+        )
+    if not paper.significant and decided.verdict is Verdict.DIFFERENT:
+        return (
+            f"Conover finds nothing (p = {paper.pvalue:.2g}) because the spread between inputs hides it; paired by "
+            f"input the ratio {interval} excludes equality"
+        )
+    if paper.significant and decided.verdict is Verdict.DIFFERENT and (paper.delta < 0) != (decided.high < 1):
+        return (
+            f"the two point opposite ways: Cliff's delta {paper.delta:+.2f} speaks of all pooled samples, the ratio "
+            f"{interval} of percentile {decided.question.percentile:g} of the same inputs"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """The question of the deciding analysis and the adjustment of the study's.
+
+    Attributes
+    ----------
+    percentile : float
+        That strategies are compared and ranked by.
+    equivalent_within : float
+        Share within which two latencies are equivalent.
+    confidence_level : float
+        Of all comparisons of one question together.
+    adjustment : str
+        Of the p-values of Conover's test within a family.
+    n_resamples : int
+        Draws of inputs.
+    seed : int
+        Of the draws, so that the same evidence gives the same result.
+    """
+
+    percentile: float = 50.0
+    equivalent_within: float = 0.05
+    confidence_level: float = 0.95
+    adjustment: str = "holm"
+    n_resamples: int = 2000
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        if self.adjustment not in ADJUSTMENTS:
+            raise ValueError(f"unknown adjustment {self.adjustment!r}; allowed: {', '.join(ADJUSTMENTS)}")
+        self.question()
+
+    def question(self) -> Question:
+        """The same for `catalog.statistics`."""
+        return Question(self.percentile, self.equivalent_within, self.confidence_level, self.n_resamples)
+
 
 # Raised when the analysis itself changes, so that stored results are computed anew.
 VERSION = 2

@@ -24,6 +24,8 @@ from catalog.evidence.strategy_evidence import (
     SloEvidence,
     StrategyEvidence,
     in_canonical_order,
+    tier_use,
+    verdict_counts,
 )
 from catalog.evidence.tables import (
     ACCURACY_COUNTS,
@@ -36,9 +38,8 @@ from catalog.evidence.tables import (
     Slo,
     Strategy,
 )
-from catalog.evidence.tier_use import tier_use, verdict_counts
 from catalog.statistics.canonical_order import condition_chains, tier_order
-from catalog.statistics.wide_rounds import wide_rounds
+from catalog.statistics.samples import wide_rounds
 
 _DECLARED_KEYS = (
     "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"

@@ -1,12 +1,11 @@
 """Evidence that comes and goes as files: documents (`runner export`, `runner import`) and rows from elsewhere."""
 
 from catalog.exchange.document import Document
-from catalog.exchange.export_document import collect
+from catalog.exchange.export_document import collect, rows_csv
 from catalog.exchange.forget import Forgotten, forget_file
 from catalog.exchange.import_document import FileRecord, Stored, store_document
 from catalog.exchange.import_files import Imported, import_files
 from catalog.exchange.lineage import imported_key
-from catalog.exchange.rows_out import rows_csv
 from catalog.exchange.serialization import decompressed, document_bytes, parse_document
 
 __all__ = [

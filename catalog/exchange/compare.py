@@ -13,8 +13,7 @@ import numpy as np
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, StrategyEvidence
 from catalog.exchange.lineage import imported_key
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
-from catalog.statistics.percentiles import percentile_over_rounds
-from catalog.statistics.samples import Samples
+from catalog.statistics.samples import Samples, percentile_over_rounds
 from catalog.statistics.verdicts import Verdict
 
 Change = Literal["same", "equivalent", "faster", "slower", "unresolved", "only in A", "only in B", "unmeasured"]

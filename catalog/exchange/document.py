@@ -5,7 +5,7 @@ Lists of input and item ids are said once and referred to by their hash; hits ar
 here, so that what is stored can be read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -46,6 +46,7 @@ from catalog.evidence.allowed import (
     Tiers,
 )
 from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
+from catalog.validity import without_names, without_names_in
 
 FORMAT = "tierwise-evidence"
 VERSION = 1
@@ -388,3 +389,32 @@ def duplicates(values: Iterable[Any]) -> list[Any]:
             found[value] = None
         seen.add(value)
     return list(found)
+
+
+def neutral(entry: MeasurementEntry) -> MeasurementEntry:
+    """The same measurement, with a number in place of the names.
+
+    Parameters
+    ----------
+    entry : MeasurementEntry
+
+    Returns
+    -------
+    MeasurementEntry
+        The entry itself where it names nobody. Verdict and figures stay; the findings' notes and the reason are what
+        the rules would say of it.
+    """
+    load = entry.host_load
+    if not load or not load.get("others"):
+        return entry
+    changes = {
+        "host_load": without_names(load),
+        "findings": entry.findings and [_neutral_finding(each, load) for each in entry.findings],
+        "reason": entry.reason and without_names_in(entry.reason, load),
+    }
+    return entry.model_copy(update=changes)
+
+
+def _neutral_finding(finding: Mapping[str, Any], load: Mapping[str, Any]) -> dict[str, Any]:
+    note = finding.get("note")
+    return {**finding, "note": without_names_in(note, load)} if isinstance(note, str) else dict(finding)

@@ -1,7 +1,9 @@
 """From the database to a document: everything that is known, or what is known of some subjects."""
 
+import csv
+import io
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -39,11 +41,12 @@ from catalog.exchange.document import (
     SloEntry,
     StrategyEntry,
     TierRunEntry,
+    neutral,
     ordered_strategies,
 )
-from catalog.exchange.neutral import neutral
-from catalog.exchange.packing import ids_name, pack_bits
-from catalog.exchange.serialization import problems_of
+from catalog.exchange.rows import REQUIRED, Kind
+from catalog.exchange.rows_to_document import LAUNCHER
+from catalog.exchange.serialization import ids_name, pack_bits, problems_of
 
 _SAMPLES = "SELECT measurement_id, id, input_id, repetition, latency_s, transmission_s FROM sample ORDER BY 1, seq"
 _PARTS = (
@@ -262,3 +265,73 @@ def _entry(kind: type[EntryT], row: SQLModel, **more: object) -> EntryT:
     # What a tier printed last, and reasons that quote it, may hold a terminal's escape sequences.
     values |= {name: printable(values[name]) for name in ("reason", "log_tail") if isinstance(values.get(name), str)}
     return kind.model_validate(values | more)
+
+
+def rows_csv(document: Document, kind: Kind) -> str:
+    """Write latencies or accuracies as CSV: what is declared and counts.
+
+    Parameters
+    ----------
+    document : Document
+    kind : {"latencies", "accuracies"}
+
+    Returns
+    -------
+    str
+        With a header; for latencies a column per link with the declared upward rate. Parts, bytes, items and provenance
+        have no place in rows: the document has them.
+    """
+    names = {each.key: _place(each) for each in document.environments}
+    rows = list(_latencies(document, names) if kind == "latencies" else _accuracies(document, names))
+    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment"]
+    links = sorted({name for row in rows for name in row} - set(fixed))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*fixed, *links], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _place(environment: EnvironmentEntry) -> str:
+    """A short name: that of a foreign environment, else the start of the key."""
+    return environment.host if environment.launcher == LAUNCHER else environment.key.rpartition(":")[2][:16]
+
+
+def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+    declared = {each.latency_key for each in document.strategies if each.declared}
+    for each in document.measurements:
+        if not each.counts or each.samples is None or each.latency_key not in declared:
+            continue
+        links = {f"{link['name']}_bit_per_s": link["up_bit_per_s"] for link in each.conditions.get("links", ())}
+        ids, samples = document.ids[each.samples.ids], each.samples
+        for position, repetition, latency_s in zip(samples.input, samples.repetition, samples.latency_s, strict=True):
+            yield {
+                "subject": each.subject,
+                "operator": each.operator,
+                "placement": each.placement,
+                "input_id": ids[position],
+                "repetition": repetition,
+                "latency_s": latency_s,
+                "round": each.round,
+                "environment": names[each.environment],
+                **links,
+            }
+
+
+def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+    known = {each.key: each for each in document.accuracies if each.status == "complete"}
+    for strategy in document.strategies:
+        each = known.get(strategy.accuracy_key)
+        if each is None or not strategy.declared:
+            continue
+        primary = each.miou_pct if each.metric_primary == "miou" else each.top1_pct
+        for metric, value in ((each.metric_primary, primary), ("top5", each.top5_pct)):
+            if value is not None and not (metric == "top5" and each.metric_primary != "top1"):
+                yield {
+                    "subject": strategy.subject,
+                    "operator": strategy.operator,
+                    "placement": strategy.placement,
+                    "metric": metric,
+                    "value_pct": value,
+                    "environment": names[strategy.environment],
+                }

@@ -18,17 +18,19 @@ from catalog.evidence.database import Database
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
-from catalog.exchange.gathering import NAME_RULE, is_name, rows_digest
 from catalog.exchange.import_document import FileRecord, Stored, store_document
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.rows import read_rows
 from catalog.exchange.rows_to_document import (
+    NAME_RULE,
     Foreign,
     KnownStrategy,
     environment_key,
     foreign_document,
     gather_rows,
+    is_name,
     renamed,
+    rows_digest,
 )
 from catalog.exchange.serialization import MAX_BYTES, decompressed, parse_document, problems_of
 from catalog.keys import content_key

@@ -15,10 +15,17 @@ from sqlmodel import Session
 
 from catalog.evidence.tables import Accuracy, Artifact, Environment, Measurement, Strategy
 from catalog.evidence.writing import utc_text
-from catalog.exchange.document import AccuracyEntry, Document, LinkColumns, MeasurementEntry, PartColumns, SampleColumns
+from catalog.exchange.document import (
+    AccuracyEntry,
+    Document,
+    LinkColumns,
+    MeasurementEntry,
+    PartColumns,
+    SampleColumns,
+    neutral,
+)
 from catalog.exchange.export_document import collect
-from catalog.exchange.neutral import neutral
-from catalog.exchange.packing import unpack_bits
+from catalog.exchange.serialization import unpack_bits
 from catalog.keys import content_key
 
 PREFIX = "imported:"

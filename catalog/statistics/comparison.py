@@ -8,13 +8,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.estimate import LogEstimate, estimate_over_rounds, exponential
-from catalog.statistics.intervals import N_RESAMPLES, check_level
+from catalog.statistics.intervals import N_RESAMPLES, LogEstimate, check_level, estimate_over_rounds, exponential
 from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed, refuse
 from catalog.statistics.resampling import check_percentiles, draw_inputs, log_percentiles, resampled_log_percentiles
 from catalog.statistics.samples import Samples
-from catalog.statistics.settling import StillNeeded, still_needed
-from catalog.statistics.verdicts import Verdict, judge, sidak
+from catalog.statistics.verdicts import StillNeeded, Verdict, judge, sidak, still_needed
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def compare_pairs(
     drift, so they are paired and the drift cancels; where fewer than two numbers are common, rounds are paired in
     order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds: variance
     across rounds by Student's t, variance from the inputs by drawing them anew, the same draw for both strategies and
-    all rounds; the guarded interval of `catalog.statistics.estimate`, at Sidak's level for simultaneity.
+    all rounds; the guarded interval of `catalog.statistics.intervals`, at Sidak's level for simultaneity.
 
     Examples
     --------

@@ -4,9 +4,163 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
-from catalog.statistics.normality import NormalQuantiles, ShapiroWilk, normal_quantiles, shapiro_wilk
 from catalog.statistics.rank_tests import finite_samples
+
+# Royston's approximation of the p-value was fitted up to here; scipy warns above.
+_SHAPIRO_LIMIT = 5000
+
+
+@dataclass(frozen=True)
+class ShapiroWilk:
+    """The result of `shapiro_wilk`.
+
+    Attributes
+    ----------
+    statistic : float
+        W, at most 1; NaN where the test does not apply.
+    pvalue : float
+        NaN where the test does not apply.
+    not_applicable : str
+        Why the test does not apply to these samples; empty where it does.
+    """
+
+    statistic: float
+    pvalue: float
+    not_applicable: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class NormalQuantiles:
+    """The points of a Q-Q plot against the standard normal distribution, and the straight line through them.
+
+    Attributes
+    ----------
+    theoretical : ndarray, shape (samples,)
+        Standard normal quantiles of the medians of the order statistics.
+    ordered : ndarray, shape (samples,)
+        The samples in ascending order, in their unit.
+    slope, intercept : float
+        Least squares of `ordered` on `theoretical`; the slope is NaN for one sample.
+    correlation : float
+        Of the two; NaN for one sample or constant ones.
+    """
+
+    theoretical: NDArray[np.float64]
+    ordered: NDArray[np.float64]
+    slope: float
+    intercept: float
+    correlation: float
+
+
+def shapiro_wilk(samples: ArrayLike, *, name: str = "the strategy") -> ShapiroWilk:
+    """Test whether samples could come from a normal distribution.
+
+    Parameters
+    ----------
+    samples : array_like, shape (samples,)
+    name : str
+        For error messages.
+
+    Returns
+    -------
+    ShapiroWilk
+        With `not_applicable` set, instead of an exception or a warning, for fewer than 3 samples, constant samples,
+        and more than 5000 samples, for which the p-value's approximation was not made.
+
+    Raises
+    ------
+    ValueError
+        For no samples, a NaN or infinity, or more than one dimension.
+
+    References
+    ----------
+    S. S. Shapiro and M. B. Wilk, An analysis of variance test for normality, Biometrika 52 (1965).
+    P. Royston, Remark AS R94, Applied Statistics 44 (1995).
+
+    Examples
+    --------
+    >>> shapiro_wilk([1.0, 1.0, 1.0]).not_applicable
+    'all samples are equal'
+    >>> round(shapiro_wilk([148, 154, 158, 160, 161, 162, 166, 170, 182, 195, 236]).statistic, 2)
+    0.79
+    """
+    values = finite_samples(name, samples)
+    reason = _why_not(values)
+    if reason:
+        return ShapiroWilk(float("nan"), float("nan"), reason)
+    from scipy.stats import shapiro  # here, because importing scipy.stats takes longer than all else of this package
+
+    # W does not depend on the unit, but scipy takes a range below 1e-19 for none.
+    statistic, pvalue = shapiro((values - values.min()) / np.ptp(values))
+    return ShapiroWilk(float(statistic), float(pvalue))
+
+
+def _why_not(values: NDArray[np.float64]) -> str:
+    if values.size < 3:
+        return f"{values.size} samples; the test needs 3"
+    if np.ptp(values) == 0:
+        return "all samples are equal"
+    if values.size > _SHAPIRO_LIMIT:
+        return f"{values.size} samples; the p-value is known up to {_SHAPIRO_LIMIT}"
+    return ""
+
+
+def normal_quantiles(samples: ArrayLike, *, name: str = "the strategy") -> NormalQuantiles:
+    """Set samples against normal quantiles, for a Q-Q plot.
+
+    Parameters
+    ----------
+    samples : array_like, shape (samples,)
+    name : str
+        For error messages.
+
+    Returns
+    -------
+    NormalQuantiles
+
+    Raises
+    ------
+    ValueError
+        As `shapiro_wilk`.
+
+    Notes
+    -----
+    The i-th of n order statistics is put at Filliben's estimate of its median, (i − 0.3175) / (n + 0.365), with
+    2^(−1/n) at the upper end and its complement at the lower.
+
+    References
+    ----------
+    J. J. Filliben, The probability plot correlation coefficient test for normality, Technometrics 17 (1975).
+
+    Examples
+    --------
+    >>> plot = normal_quantiles([3.0, 1.0, 2.0])
+    >>> plot.ordered, plot.theoretical.round(2)
+    (array([1., 2., 3.]), array([-0.82,  0.  ,  0.82]))
+    """
+    ordered = np.sort(finite_samples(name, samples))
+    theoretical = _standard_quantiles(ordered.size)
+    centred = ordered - ordered.mean()
+    scatter, spread = float(theoretical @ theoretical), float(centred @ centred)
+    shared = float(theoretical @ centred)
+    slope = shared / scatter if scatter else float("nan")
+    constant = np.ptp(ordered) == 0
+    correlation = float("nan") if constant or not spread else shared / float(np.sqrt(scatter * spread))
+    return NormalQuantiles(
+        theoretical, ordered, 0.0 if constant and scatter else slope, float(ordered.mean()), correlation
+    )
+
+
+def _standard_quantiles(count: int) -> NDArray[np.float64]:
+    """Symmetric about 0, so that their mean is 0."""
+    medians = (np.arange(1, count + 1) - 0.3175) / (count + 0.365)
+    medians[-1] = 0.5 ** (1 / count)
+    medians[0] = 1 - medians[-1]
+    quantiles: NDArray[np.float64] = ndtri(medians)
+    return quantiles
+
 
 PERCENTILES = (5.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from catalog.statistics.estimate import LogEstimate
+from catalog.statistics.intervals import LogEstimate
 
 # So few strategies say nothing of how variances scatter; from there on they are trusted little by little.
 _FEWEST = 6

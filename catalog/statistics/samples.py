@@ -4,6 +4,7 @@ Repetitions stay: a percentile is taken over all repetitions of all inputs withi
 repetition and not a mean of five. They are nested in (round, input) and therefore never resampled on their own.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -115,3 +116,112 @@ def _whole(values: ArrayLike, *, name: str) -> NDArray[np.int64]:
     if given.size and not np.issubdtype(given.dtype, np.integer):
         raise ValueError(f"{name} holds whole numbers, got {given.dtype}")
     return given.astype(np.int64)
+
+
+# With fewer rounds than this there is hardly an interval, so narrow rounds are better than none.
+_FEWEST = 3
+
+
+def wide_rounds(inputs: Mapping[int, int]) -> frozenset[int]:
+    """Leave out the rounds over fewer than half as many inputs as the widest, where enough others remain.
+
+    Parameters
+    ----------
+    inputs : mapping of int to int
+        Number of distinct inputs by round.
+
+    Returns
+    -------
+    frozenset of int
+        All rounds where fewer than three would remain.
+
+    Notes
+    -----
+    Every round weighs alike in the deciding analysis. Rounds over n inputs beside rounds over many more would keep the
+    variance that comes from the choice of inputs above a quarter of what n inputs leave, however many are added.
+
+    Examples
+    --------
+    >>> sorted(wide_rounds({1: 30, 2: 30, 3: 60, 4: 120, 5: 120}))
+    [3, 4, 5]
+    >>> sorted(wide_rounds({1: 30, 2: 120}))
+    [1, 2]
+    """
+    widest = max(inputs.values(), default=0)
+    wide = frozenset(number for number, count in inputs.items() if 2 * count >= widest)
+    return wide if len(wide) >= _FEWEST else frozenset(inputs)
+
+
+def percentile_by_round(values: ArrayLike, rounds: ArrayLike, percentile: float) -> NDArray[np.float64]:
+    """Take a percentile within each round.
+
+    Parameters
+    ----------
+    values : array_like, shape (samples,)
+        In any unit, for example seconds.
+    rounds : array_like of int, shape (samples,)
+        The round of each value.
+    percentile : float
+        From 0 to 100.
+
+    Returns
+    -------
+    ndarray, shape (distinct rounds,)
+        In ascending order of the round; empty without samples.
+
+    Raises
+    ------
+    ValueError
+        For shapes that differ or a percentile outside 0 to 100.
+
+    Notes
+    -----
+    Linear interpolation between order statistics (numpy's default, Hyndman and Fan's type 7). A NaN makes its round
+    NaN. One sort; O(n log n).
+
+    References
+    ----------
+    R. J. Hyndman and Y. Fan, Sample quantiles in statistical packages, The American Statistician 50 (1996).
+
+    Examples
+    --------
+    >>> percentile_by_round([1.0, 3.0, 10.0, 30.0], [1, 1, 2, 2], 50)
+    array([ 2., 20.])
+    """
+    value, number = np.asarray(values, dtype=np.float64), np.asarray(rounds)
+    if value.ndim != 1 or value.shape != number.shape:
+        raise ValueError(f"values and rounds are one-dimensional and of one length, got {value.shape}, {number.shape}")
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"a percentile is from 0 to 100, got {percentile!r}")
+    return np.array([np.percentile(value[number == each], percentile) for each in np.unique(number)], dtype=np.float64)
+
+
+def percentile_over_rounds(values: ArrayLike, rounds: ArrayLike, percentile: float) -> float:
+    """Average the percentile of each round over the rounds.
+
+    Parameters
+    ----------
+    values, rounds, percentile
+        As in `percentile_by_round`.
+
+    Returns
+    -------
+    float
+        In the unit of `values`; NaN without samples.
+
+    Raises
+    ------
+    ValueError
+        As `percentile_by_round`.
+
+    Notes
+    -----
+    Rounds weigh alike, whatever their number of samples: the round, not the sample, is the unit (DESIGN section 4).
+
+    Examples
+    --------
+    >>> percentile_over_rounds([1.0, 3.0, 10.0, 30.0], [1, 1, 2, 2], 50)
+    11.0
+    """
+    each = percentile_by_round(values, rounds, percentile)
+    return float(each.mean()) if each.size else float("nan")

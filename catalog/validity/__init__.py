@@ -1,10 +1,8 @@
 """Whether a measurement may be believed: named rules over its stored figures, and what to do where one is broken."""
 
-from catalog.validity.findings import Finding, reason, worst
+from catalog.validity.findings import DEFAULTS, Finding, Thresholds, reason, worst
 from catalog.validity.other_processes import strangers, without_names, without_names_in
-from catalog.validity.rounds import judge_rounds
-from catalog.validity.rules import judge_measurement
-from catalog.validity.thresholds import DEFAULTS, Thresholds
+from catalog.validity.rules import judge_measurement, judge_rounds
 
 __all__ = [
     "DEFAULTS",

@@ -1,14 +1,115 @@
 """The rules over one measurement: stored figures in, findings out. A figure that was not recorded gives no finding."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, TierRunRecord, Verdict
+import numpy as np
+from scipy import special
+
+from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, SampleRecord, TierRunRecord, Verdict
 from catalog.statistics.refusal import inputs_needed
-from catalog.validity.findings import Finding
+from catalog.validity.findings import DEFAULTS, Finding, Thresholds
 from catalog.validity.other_processes import strangers
-from catalog.validity.passes import outliers_pct, warmup_slowdown
-from catalog.validity.thresholds import DEFAULTS, Thresholds
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How the end of the warm-up compares with the same inputs afterwards.
+
+    Attributes
+    ----------
+    slowdown_pct : float
+        Median over the inputs of warm-up over first repetition, minus one; negative if the warm-up was faster.
+    pvalue : float
+        Of a sign test, one-sided: that as many inputs were slower by chance.
+    pairs : int
+        Inputs compared.
+    """
+
+    slowdown_pct: float
+    pvalue: float
+    pairs: int
+
+
+def warmup_slowdown(warmup_latency_s: Sequence[float], samples: Sequence[SampleRecord]) -> WarmUp | None:
+    """Compare the last third of the last warm-up pass with the first repetition.
+
+    Parameters
+    ----------
+    warmup_latency_s : sequence of float
+        In the order they were taken: whole passes.
+    samples : sequence of SampleRecord
+        In the order they were taken.
+
+    Returns
+    -------
+    WarmUp or None
+        None where there is no whole pass of either kind.
+
+    Notes
+    -----
+    A warm-up that was long enough ends as fast as the samples go on. The sign test asks for no distribution.
+
+    Examples
+    --------
+    >>> taken = [SampleRecord(i, f"{i}", 0, 0.1, 0.0) for i in range(9)]
+    >>> found = warmup_slowdown([0.3] * 6 + [0.12, 0.11, 0.1], taken)
+    >>> round(found.slowdown_pct, 1), found.pairs
+    (10.0, 3)
+    """
+    first = [sample.latency_s for sample in samples if sample.repetition == 0]
+    count = len(first)
+    if not count or len(warmup_latency_s) < count:
+        return None
+    tail = count - max(1, count // 3)
+    ratio = np.array(warmup_latency_s[-count:])[tail:] / np.array(first)[tail:]
+    slower, decided = int((ratio > 1).sum()), int((ratio != 1).sum())
+    pvalue = float(special.bdtrc(slower - 1, decided, 0.5)) if decided else 1.0
+    return WarmUp(100 * (float(np.median(ratio)) - 1), float(pvalue), int(ratio.size))
+
+
+def outliers_pct(
+    warmup_latency_s: Sequence[float], samples: Sequence[SampleRecord], *, factor: float, least_s: float
+) -> float | None:
+    """How many samples took much longer than the same input in another pass.
+
+    Parameters
+    ----------
+    warmup_latency_s, samples
+        As `warmup_slowdown`.
+    factor : float
+        Above 1.
+    least_s : float
+        Seconds that a sample must be slower by, at least.
+
+    Returns
+    -------
+    float or None
+        Percent of the samples; None where no input was sent twice.
+
+    Examples
+    --------
+    >>> taken = [SampleRecord(i, f"{i}", 0, latency_s, 0.0) for i, latency_s in enumerate([0.1, 0.3])]
+    >>> outliers_pct([0.1, 0.1], taken, factor=2, least_s=0.02)
+    50.0
+    """
+    passes: dict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        passes[sample.input_id].append(sample.latency_s)
+    count = len(passes)
+    if count and len(warmup_latency_s) >= count:
+        for input_id, latency_s in zip(passes, warmup_latency_s[-count:], strict=True):
+            passes[input_id].append(latency_s)
+    if not any(len(each) > 1 for each in passes.values()):
+        return None
+    fastest = {input_id: min(each) for input_id, each in passes.items()}
+    slow = [
+        sample.latency_s > max(factor * fastest[sample.input_id], fastest[sample.input_id] + least_s)
+        for sample in samples
+    ]
+    return 100 * sum(slow) / len(slow)
+
 
 _AGAIN = "measure again (`runner fill-catalog`)"
 
@@ -196,3 +297,64 @@ def _link(probe: LinkProbeRecord) -> str:
 
 def _rate(bit_per_s: float) -> str:
     return f"{bit_per_s / 1e6:.4g} Mbit/s" if bit_per_s < 1e9 else f"{bit_per_s / 1e9:.4g} Gbit/s"
+
+
+def judge_rounds(
+    records: Sequence[MeasurementRecord], *, thresholds: Thresholds = DEFAULTS
+) -> tuple[tuple[Finding, ...], ...]:
+    """Compare each round of a strategy with its other rounds.
+
+    Parameters
+    ----------
+    records : sequence of MeasurementRecord
+        Of one latency key: complete and not INVALID, one per round.
+    thresholds : Thresholds, optional
+
+    Returns
+    -------
+    tuple of tuple of Finding
+        Aligned with `records`; empty ones where there is no other round, or no input in common with one.
+
+    Notes
+    -----
+    The figure is the median over the inputs of this round's latency against the median over all rounds of the same
+    input, so that of three rounds the one that is off does not accuse the others. Doubtful at most: a strategy whose
+    rounds really differ must keep the rounds that show it.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> from catalog.evidence.records import SampleRecord
+    >>> def taken(number, latency_s):
+    ...     return MeasurementRecord(
+    ...         "key", 1, "net", "identity", "edge", round=number, position=0, seed=0, status="complete",
+    ...         verdict="VALID", inputs_select="random", started_at=datetime.now(UTC), finished_at=datetime.now(UTC),
+    ...         samples=[SampleRecord(0, "a.png", 0, latency_s, 0.0)],
+    ...     )
+    >>> [f"{each[0].figure:+.0f} % {each[0].verdict}" for each in judge_rounds([taken(1, 0.1), taken(2, 0.2)])]
+    ['-33 % DOUBTFUL', '+33 % DOUBTFUL']
+    """
+    medians = [_by_input(record) for record in records]
+    return tuple(_drift(own, medians, thresholds) for own in medians)
+
+
+def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
+    """Median latency of each input over its repetitions."""
+    series: dict[str, list[float]] = {}
+    for sample in record.samples:
+        series.setdefault(sample.input_id, []).append(sample.latency_s)
+    return {input_id: float(np.median(values)) for input_id, values in series.items()}
+
+
+def _drift(own: Mapping[str, float], rounds: Sequence[Mapping[str, float]], limits: Thresholds) -> tuple[Finding, ...]:
+    ratios = []
+    for input_id, latency_s in own.items():
+        known = [each[input_id] for each in rounds if input_id in each]
+        if len(known) > 1:
+            ratios.append(latency_s / float(np.median(known)))
+    if not ratios:
+        return ()
+    drift = 100 * (float(np.median(ratios)) - 1)
+    verdict: Verdict = "DOUBTFUL" if abs(drift) > limits.drift_pct else "VALID"
+    advice = "the host changed between the rounds, or a start was lucky: add rounds, or measure on a quieter host"
+    return (Finding("drift", "", drift, limits.drift_pct, "%", verdict, advice),)

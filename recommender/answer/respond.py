@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 
 from catalog.statistics import Comparison
-from recommender.age import age_out, today
 from recommender.answer import wording
 from recommender.answer.caveats import cautions
 from recommender.answer.quality import quality_note
-from recommender.answer.resolve import constraints_out, resolve_budgets, resolve_constraints
-from recommender.answer.strategy_fields import StrategyFields, strategy_fields
+from recommender.answer.resolve import age_out, constraints_out, resolve_budgets, resolve_constraints, today
+from recommender.answer.strategy_fields import StrategyFields, environment_out, strategy_fields
 from recommender.answer.unmeasured import not_considered
-from recommender.constraint_words import reasons, relaxation_words
+from recommender.answer.wording import reasons, relaxation_words, summary
 from recommender.evidence.model import EnvironmentFilter, Evidence, Known
 from recommender.ranking import (
     Answer,
@@ -25,7 +24,6 @@ from recommender.ranking import (
     shortfalls,
 )
 from recommender.ranking.candidates import remembered
-from recommender.rows import environment_out
 from recommender.schemas import (
     AlternativeOut,
     BreachOut,
@@ -43,7 +41,6 @@ from recommender.schemas import (
     ShortfallOut,
     UndecidedOut,
 )
-from recommender.summary import summary
 from recommender.whatif import on_links
 
 

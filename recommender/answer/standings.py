@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 
-from recommender.answer.strategy_fields import SEPARATOR, distance_of, strategy_id
+from recommender.answer.strategy_fields import SEPARATOR, distance_of, environment_out, strategy_id
 from recommender.errors import FILL_COMMAND, UnknownStrategy
 from recommender.evidence.model import Evidence, Known, SubjectEvidence
 from recommender.ranking import Estimate, estimate, pareto_front
-from recommender.resources import CoverageRow, SloOut, StandingOut, StandingsResponse
-from recommender.rows import environment_out
 from recommender.schemas import LatencyBudgetOut
+from recommender.schemas.resources import CoverageRow, SloOut, StandingOut, StandingsResponse
 
 
 def find(evidence: Evidence, identity: str, environment: str | None = None) -> tuple[SubjectEvidence, Known]:

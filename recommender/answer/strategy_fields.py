@@ -1,14 +1,24 @@
 """A measured strategy as it is sent; what does not depend on the question is made once per candidate."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
 from scipy import special
 
-from recommender.evidence.model import Known
-from recommender.ranking import Accuracy, Candidate, Estimate
+from recommender.evidence.model import Evidence, Known, SubjectEvidence
+from recommender.ranking import Accuracy, Candidate, Estimate, estimate
 from recommender.ranking.candidates import remembered
-from recommender.schemas import AccuracyOut, AgreementOut, DistanceOut, LatencyOut, ResourcesOut
+from recommender.schemas import (
+    AccuracyOut,
+    AgreementOut,
+    DistanceOut,
+    EnvironmentOut,
+    ImportedFileOut,
+    LatencyOut,
+    ResourcesOut,
+    StrategyRow,
+    SubjectRow,
+)
 from recommender.whatif.on_links import source_out
 
 _TAIL = 0.025
@@ -139,3 +149,63 @@ def _resources(candidate: Candidate) -> ResourcesOut:
         model_bytes=dict(candidate.model_bytes),
         cpu_s=dict(candidate.cpu_s),
     )
+
+
+DEFAULT_PERCENTILE = 90.0
+
+
+def strategy_rows(part: SubjectEvidence) -> Iterator[StrategyRow]:
+    """Every declared strategy of a subject in one environment, measured or not."""
+    for known in part.strategies:
+        found = estimate(known.candidate, DEFAULT_PERCENTILE) if known.candidate is not None else None
+        yield StrategyRow(
+            subject=part.subject,
+            operator=known.operator,
+            placement=known.placement,
+            environment=part.environment.key,
+            status=_status(known),
+            reason=known.reason,
+            latency=latency_out(found) if found else None,
+            accuracy=accuracy_of(found.candidate) if found else None,
+            distance=distance_of(found.candidate) if found else None,
+            size_bytes=found.candidate.size_bytes if found else None,
+            sent_bytes=found.candidate.sent_bytes if found else None,
+        )
+
+
+def subject_row(evidence: Evidence, subject: str) -> SubjectRow:
+    """How far the evidence of a subject goes, in its default environment and the others."""
+    part = evidence.select(subject)
+    return SubjectRow(
+        subject=subject,
+        task=part.task,
+        strategies=len(part.strategies),
+        measured=len(part.candidates),
+        environments=[environment_out(each) for each in evidence.subjects[subject]],
+    )
+
+
+def environment_out(part: SubjectEvidence) -> EnvironmentOut:
+    """The environment of an answer, as told to clients."""
+    it = part.environment
+    return EnvironmentOut(
+        key=it.key,
+        launcher=it.launcher,
+        scale=it.scale,
+        host=it.host,
+        cpu_model=it.cpu_model,
+        cpu_count=it.cpu_count,
+        onnxruntime=it.onnxruntime,
+        measured_at=part.last_measured_at,
+        imported_from=it.imported_from,
+        imported_files=[ImportedFileOut(name=file.name, sha256=file.sha256) for file in it.imported_files],
+        complete=part.complete,
+    )
+
+
+def _status(known: Known) -> str:
+    if not known.applicable:
+        return "inapplicable"
+    if known.candidate is None:
+        return "missing"
+    return "complete" if known.complete else "partial"

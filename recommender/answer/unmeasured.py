@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from recommender.answer.wording import cannot_show
-from recommender.constraint_words import breach_words
+from recommender.answer.wording import breach_words, cannot_show
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import Known, SubjectEvidence
 from recommender.ranking import Accuracy, Answer, Budgets, Candidate, Constraints, declared_breaches, shortfalls

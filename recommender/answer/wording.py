@@ -1,10 +1,22 @@
 """The words for an answer's numbers: one sentence each, the same over HTTP and in the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from catalog.statistics import BudgetCheck
-from recommender.answer.quality import doubt, passed_over
-from recommender.ranking import Answer, Budgets, Candidate, Estimate, Gap, NearMiss, Undecided
+from recommender.answer.quality import doubt, passed_over, quality_note
+from recommender.errors import FILL_COMMAND
+from recommender.ranking import (
+    Answer,
+    Breach,
+    Budgets,
+    Candidate,
+    Change,
+    Estimate,
+    Gap,
+    NearMiss,
+    Relaxation,
+    Undecided,
+)
 from recommender.ranking.model import Unit
 
 CONDITIONS = "unloaded, single stream, closed loop"
@@ -245,3 +257,130 @@ def _pp(points: float) -> str:
 def join(phrases: list[str]) -> str:
     """`a, b and c`."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+_MIB = 1024 * 1024
+
+
+def size(count: float) -> str:
+    """`62.1 MiB`, `12.3 KiB`, `512 bytes`."""
+    if count >= _MIB:
+        return f"{count / _MIB:.4g} MiB"
+    return f"{count / 1024:.4g} KiB" if count >= 1024 else f"{count:.4g} bytes"
+
+
+def breach_words(breach: Breach) -> str:
+    """Why one constraint excludes a strategy."""
+    name = breach.name
+    match breach.constraint:
+        case "allow_tiers":
+            return f"it computes on {name}, which allow_tiers does not name"
+        case "forbid_tiers":
+            return f"it computes on {name}, which forbid_tiers names"
+        case "allow_operators":
+            return f"allow_operators does not name {name}"
+        case "forbid_operators":
+            return f"forbid_operators names {name}"
+        case "keep_raw_input_on":
+            return f"its first part computes on {name}, so the raw input would leave the tier it must stay on"
+    what = {
+        "max_memory_bytes": f"its peak memory on {name}",
+        "max_model_bytes": f"the size of its model files on {name}",
+        "max_sent_bytes": "what it sends per inference",
+    }[breach.constraint]
+    limit = size(breach.limit or 0)
+    if breach.got is None:
+        return f"{what} is not known, and a limit of {limit} is set"
+    return f"{what}, {size(breach.got)}, is over the limit of {limit}"
+
+
+def reasons(breaches: Sequence[Breach]) -> str:
+    """All of them in one phrase."""
+    return "; ".join(breach_words(each) for each in breaches)
+
+
+def relaxation_words(relaxation: Relaxation) -> str:
+    """`max_latency_s (p90) from 5 ms to 21.3 ms gives quantized on edge`."""
+    it = relaxation.change
+    name = strategy_name(relaxation.gives.candidate)
+    if it.after is None:
+        return f"without {_field(it)} (asked: {_value(it, it.before)}) it is {name}"
+    return f"{_field(it)} from {_value(it, it.before)} to {_value(it, it.after)} gives {name}"
+
+
+def _field(it: Change) -> str:
+    where = it.key or (percentile_name(it.percentile) if it.percentile is not None else None)
+    return f"{it.field} ({where})" if where else it.field
+
+
+def _value(it: Change, value: float | str | tuple[str, ...] | None) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    if value is None or isinstance(value, str):
+        return str(value)
+    if it.field.endswith("_bytes"):
+        return f"{value:.0f} bytes"
+    if it.field == "max_latency_s":
+        return duration(value)
+    return f"{value:g} {'pp' if it.field == 'max_accuracy_drop_pp' else '%'}"
+
+
+def summary(answer: Answer) -> str:
+    """The answer in two sentences, whatever it is: what to use and why, then what that rests on or what to change."""
+    best = answer.recommendation
+    if best is not None:
+        it = best.candidate
+        return (
+            f"Use {strategy_name(it)}: {why(answer)} This rests on {_many(it.rounds, 'round')} of "
+            f"{_many(it.inputs, 'input')} each, {CONDITIONS}{_promise(answer, best)}{_quality(answer)}."
+        )
+    return f"{_nothing(answer)}. {_way_out(answer)}."
+
+
+def _quality(answer: Answer) -> str:
+    note = quality_note(answer)
+    return "" if note is None else f"; {note}"
+
+
+def _promise(answer: Answer, best: Estimate) -> str:
+    if best.feasibility is None or not bounded(answer.budgets):
+        return "; no budget was asked, so nothing is promised"
+    level = best.feasibility.joint_confidence
+    confidence = "above 0.9999" if level > 0.9999 else f"{level:.4f}"
+    return f"; all budgets hold with joint confidence {confidence}, over {_many(len(answer.considered), 'candidate')}"
+
+
+def _nothing(answer: Answer) -> str:
+    """What became of the candidates when none of them is recommended."""
+    if not answer.considered:
+        if answer.excluded:
+            return f"All of the {len(answer.excluded)} measured strategies are excluded by a constraint"
+        return "Nothing has been measured for this subject in this environment yet"
+    parts = [f"None of the {len(answer.considered)} considered strategies is known to meet every budget"]
+    if answer.undecided:
+        parts.append(f"{len(answer.undecided)} could not be decided{_too_few(answer)}")
+    if answer.near_misses:
+        nearest = answer.near_misses[0]
+        name = strategy_name(nearest.estimate.candidate)
+        parts.append(f"of those that miss a budget the nearest, {name}, {join(list(lacks(nearest)))}")
+    return "; ".join(parts)
+
+
+def _too_few(answer: Answer) -> str:
+    """What the items cannot show of any strategy, where that is what the first undecided one lacks."""
+    first = answer.undecided[0]
+    return f" ({undecided_reason(first)})" if first.check is not None and first.check.out_of_reach else ""
+
+
+def _way_out(answer: Answer) -> str:
+    if answer.relaxations:
+        return f"The cheapest single change: {relaxation_words(answer.relaxations[0])}"
+    if answer.undecided:
+        return f"To decide more, {to_do(answer.undecided[0])}"
+    if not answer.considered and not answer.excluded:
+        return f"Run `{FILL_COMMAND}`, then ask again"
+    return "No single change of one budget or constraint makes a strategy feasible"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

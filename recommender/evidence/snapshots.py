@@ -13,9 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
 from catalog.evidence import Database, open_database, shown_location, sound_database
-from recommender.accuracy_bounds import AccuracyBounds
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
-from recommender.evidence.loading import load
+from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import Evidence
 
 # Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.

@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import date
 
-from recommender.age import today
 from recommender.answer import respond
+from recommender.answer.resolve import today
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest

@@ -14,7 +14,6 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from recommender.body_limit import declared_bytes
 from recommender.errors import (
     BodyTooLarge,
     HeadTooLarge,
@@ -24,6 +23,7 @@ from recommender.errors import (
     RequestTimeout,
     TooManyRequests,
 )
+from recommender.http.middleware import declared_bytes
 from recommender.http.problems import problem_response
 from recommender.settings import RecommenderSettings
 

@@ -4,13 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from recommender import rows
 from recommender.answer import standings
+from recommender.answer.strategy_fields import environment_out, strategy_rows, subject_row
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.http.evidence_lookup import EvidenceLookup
 from recommender.http.problems import documented
-from recommender.resources import (
+from recommender.schemas import StrategiesResponse, SubjectsResponse
+from recommender.schemas.resources import (
     AccuracyEvidenceOut,
     CoverageResponse,
     LatencyEvidence,
@@ -18,7 +19,6 @@ from recommender.resources import (
     StandingsResponse,
     StrategyResource,
 )
-from recommender.schemas import StrategiesResponse, SubjectsResponse
 
 router = APIRouter(tags=["evidence"])
 
@@ -56,7 +56,7 @@ EnvironmentQuery = Annotated[
 @router.get("/subjects", responses=_PLAIN)
 def subjects(known: EvidenceNow) -> SubjectsResponse:
     """The subjects that a question can name, how far their evidence goes, and the declared SLOs."""
-    found = [rows.subject_row(known, name) for name in known.subjects]
+    found = [subject_row(known, name) for name in known.subjects]
     return SubjectsResponse(subjects=found, slos=sorted(known.slos))
 
 
@@ -67,7 +67,7 @@ def strategies(
 ) -> StrategiesResponse:
     """Every declared strategy with its measurements, from each subject's default environment."""
     chosen = list(known.subjects) if subject is None else [subject]
-    found = [row for name in chosen for row in rows.strategy_rows(known.select(name))]
+    found = [row for name in chosen for row in strategy_rows(known.select(name))]
     return StrategiesResponse(strategies=found)
 
 
@@ -82,12 +82,12 @@ def strategy(
 ) -> StrategyResource:
     """One strategy, with the ids of its evidence."""
     part, found = standings.find(known, strategy_id, environment)
-    listed = rows.strategy_rows(part)
+    listed = strategy_rows(part)
     ids = stored.ids(part.subject, found.operator, found.placement, part.environment.key)
     return StrategyResource(
         id=strategy_id,
         strategy=next(row for row in listed if (row.operator, row.placement) == (found.operator, found.placement)),
-        environment=rows.environment_out(part),
+        environment=environment_out(part),
         artifact_sha256=dict(found.artifact_sha256),
         latency_evidence_id=ids.latency,
         accuracy_evidence_id=ids.accuracy,

@@ -12,7 +12,7 @@ from catalog.errors import CatalogError
 from catalog.evidence import open_database, shown_location, sound_database
 from catalog.evidence.tables import Accuracy, Environment, LinkProbe, Measurement, Sample, Strategy, TierRun
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
-from recommender.resources import AccuracyEvidenceOut, LatencyEvidence, RoundOut
+from recommender.schemas.resources import AccuracyEvidenceOut, LatencyEvidence, RoundOut
 
 _NOT_TOLD = {"id", "measurement_id"}
 _AnswerT = TypeVar("_AnswerT")

@@ -16,8 +16,8 @@ from recommender.errors import NotDeclared
 from recommender.evidence.model import Evidence
 from recommender.http.answer_cache import AnswerCache
 from recommender.http.problems import documented, problem_for
-from recommender.resources import BatchItem, BatchRequest, BatchResponse
 from recommender.schemas import RecommendRequest, RecommendResponse
+from recommender.schemas.resources import BatchItem, BatchRequest, BatchResponse
 
 router = APIRouter()
 

@@ -1,15 +1,19 @@
 """For whoever operates the service: alive, ready, counted."""
 
 from importlib.metadata import version
+from importlib.resources import files
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from recommender.http.evidence import EvidenceNow
 from recommender.http.metrics import ServiceMetrics
 from recommender.http.problems import documented
-from recommender.resources import LivenessResponse
 from recommender.schemas import HealthResponse
+from recommender.schemas.resources import LivenessResponse
 
 router = APIRouter(tags=["service"])
 
@@ -41,3 +45,31 @@ def metrics(request: Request) -> Response:
     """Requests by route, and how much evidence the answers rest on."""
     counted: ServiceMetrics = request.app.state.metrics
     return Response(counted.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+_STATIC = "/docs/static"
+
+
+def install_api_page(app: FastAPI) -> None:
+    """Serve the page and its script, style and icon; nothing is loaded from elsewhere."""
+    app.mount(_STATIC, StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-static")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url=app.openapi_url or "",
+            title=app.title,
+            swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_STATIC}/swagger-ui.css",
+            swagger_favicon_url=f"{_STATIC}/favicon.png",
+        )
+
+
+def install_question_page(app: FastAPI) -> None:
+    """Serve the page and its script and style."""
+    directory = str(files("recommender") / "page")
+    app.mount("/page", StaticFiles(directory=directory), name="page")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(f"{directory}/index.html", media_type="text/html", headers={"cache-control": "no-cache"})

@@ -1,7 +1,7 @@
 """Evidence and budgets in, a ranked answer out: pure functions over arrays, numbers only.
 
-The words for these numbers are in `recommender.answer.wording`; where the evidence comes from is `recommender.evidence.snapshots`'s
-business.
+The words for these numbers are in `recommender.answer.wording`; where the evidence comes from is the business of
+`recommender.evidence.snapshots`.
 """
 
 from catalog.statistics import inputs_needed
@@ -9,16 +9,20 @@ from recommender.ranking.candidates import (
     Accuracy,
     Candidate,
     Estimate,
+    Foresight,
     estimate,
     interval,
     samples_of,
 )
-from recommender.ranking.constraints import Breach, Constraints, Excluded, declared_breaches
+from recommender.ranking.feasibility import Shortfall, shortfalls
 from recommender.ranking.model import (
     Alternative,
     Answer,
+    Breach,
     Budgets,
     Change,
+    Constraints,
+    Excluded,
     Gap,
     LatencyBudget,
     LatencyMiss,
@@ -26,11 +30,9 @@ from recommender.ranking.model import (
     Objective,
     Relaxation,
     Undecided,
+    declared_breaches,
 )
-from recommender.ranking.pareto import pareto_front
-from recommender.ranking.predictions import Foresight
-from recommender.ranking.recommend import recommend
-from recommender.ranking.shortfalls import Shortfall, shortfalls
+from recommender.ranking.recommend import pareto_front, recommend
 
 __all__ = [
     "Accuracy",

@@ -1,12 +1,162 @@
 """A question's budgets, and an answer's parts."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
 from catalog.statistics import BudgetCheck, Comparison, Refusal, Verdict
 from recommender.ranking.candidates import Candidate, Estimate
-from recommender.ranking.constraints import Constraints, Excluded
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """The caller's constraints; each is optional.
+
+    Attributes
+    ----------
+    allow_tiers, allow_operators : frozenset of str or None
+        The only ones that may be used; None allows all. A tier is used where a part computes: one that only passes
+        bytes on is not.
+    forbid_tiers, forbid_operators : frozenset of str
+    max_memory_bytes, max_model_bytes : mapping of tier to bytes
+        Peak memory of the tier's server, and all model files on it; only for tiers where a part computes.
+    keep_raw_input_on : str or None
+        The first part must compute on that tier, so that only cut tensors leave it.
+    max_sent_bytes : float or None
+        Median per inference, over all links of the route.
+    """
+
+    allow_tiers: frozenset[str] | None = None
+    forbid_tiers: frozenset[str] = frozenset()
+    allow_operators: frozenset[str] | None = None
+    forbid_operators: frozenset[str] = frozenset()
+    max_memory_bytes: Mapping[str, float] = field(default_factory=dict)
+    max_model_bytes: Mapping[str, float] = field(default_factory=dict)
+    keep_raw_input_on: str | None = None
+    max_sent_bytes: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any constraint."""
+        return self != Constraints()
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One constraint that a strategy breaks.
+
+    Attributes
+    ----------
+    constraint : str
+        The field of `Constraints`.
+    name : str
+        The tier or operator concerned; empty for the bytes sent.
+    limit : float or None
+        Bytes; None where the constraint is a name.
+    got : float or None
+        Bytes; None where it is not known, or the constraint is a name.
+    """
+
+    constraint: str
+    name: str = ""
+    limit: float | None = None
+    got: float | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """The limit may hold, but nothing was recorded that says so."""
+        return self.limit is not None and self.got is None
+
+
+@dataclass(frozen=True, eq=False)
+class Excluded:
+    """A measured candidate that may not be chosen, and every reason."""
+
+    candidate: Candidate
+    breaches: tuple[Breach, ...]
+
+
+def breaches(candidate: Candidate, constraints: Constraints) -> tuple[Breach, ...]:
+    """Every constraint that a candidate breaks.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    constraints : Constraints
+
+    Returns
+    -------
+    tuple of Breach
+        Empty when it may be chosen. What is limited and not known counts as broken: a limit is never passed unseen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = Candidate("identity", "edge", ("edge",), (np.full(30, 0.2),), inputs=30, memory_bytes={"edge": 70e6})
+    >>> [each.constraint for each in breaches(one, Constraints(max_memory_bytes={"edge": 64e6, "mobile": 1.0}))]
+    ['max_memory_bytes']
+    """
+    return (
+        *declared_breaches(candidate.operator, candidate.tiers, candidate.model_bytes, constraints),
+        *_over("max_memory_bytes", constraints.max_memory_bytes, candidate.tiers, candidate.memory_bytes),
+        *_sent(candidate.sent_bytes, constraints.max_sent_bytes),
+    )
+
+
+def declared_breaches(
+    operator: str, tiers: Sequence[str], model_bytes: Mapping[str, float] | None, constraints: Constraints
+) -> tuple[Breach, ...]:
+    """The constraints that a strategy breaks whatever a measurement would say.
+
+    Parameters
+    ----------
+    operator : str
+    tiers : sequence of str
+        Those where a part computes, in order.
+    model_bytes : mapping of tier to bytes or None
+        None leaves model sizes out: the artifact is not built yet.
+    constraints : Constraints
+
+    Returns
+    -------
+    tuple of Breach
+
+    Examples
+    --------
+    >>> declared_breaches("identity", ("cloud",), None, Constraints(forbid_tiers=frozenset({"cloud"})))
+    (Breach(constraint='forbid_tiers', name='cloud', limit=None, got=None),)
+    """
+    sizes = _over("max_model_bytes", constraints.max_model_bytes, tiers, model_bytes) if model_bytes is not None else ()
+    return (*_named(operator, tiers, constraints), *sizes)
+
+
+def _named(operator: str, tiers: Sequence[str], constraints: Constraints) -> Iterator[Breach]:
+    for tier in tiers:
+        if constraints.allow_tiers is not None and tier not in constraints.allow_tiers:
+            yield Breach("allow_tiers", tier)
+        if tier in constraints.forbid_tiers:
+            yield Breach("forbid_tiers", tier)
+    if constraints.allow_operators is not None and operator not in constraints.allow_operators:
+        yield Breach("allow_operators", operator)
+    if operator in constraints.forbid_operators:
+        yield Breach("forbid_operators", operator)
+    if constraints.keep_raw_input_on is not None and tiers[0] != constraints.keep_raw_input_on:
+        yield Breach("keep_raw_input_on", tiers[0])
+
+
+def _over(
+    constraint: str, limits: Mapping[str, float], tiers: Sequence[str], known: Mapping[str, float]
+) -> Iterator[Breach]:
+    for tier in tiers:
+        if tier in limits and not known.get(tier, float("inf")) <= limits[tier]:
+            yield Breach(constraint, tier, limits[tier], known.get(tier))
+
+
+def _sent(sent_bytes: float | None, limit: float | None) -> Iterator[Breach]:
+    if limit is not None and (sent_bytes is None or sent_bytes > limit):
+        yield Breach("max_sent_bytes", "", limit, sent_bytes)
+
 
 Objective = Literal["latency", "accuracy", "size", "sent", "cpu"]
 

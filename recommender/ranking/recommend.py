@@ -5,13 +5,58 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from catalog.statistics import Comparison, Question, Verdict, compare
-from recommender.ranking.candidates import SEED, Candidate, Estimate, estimate, interval, remembered, samples_of
-from recommender.ranking.constraints import Constraints, Excluded, breaches
+from recommender.ranking.candidates import (
+    SEED,
+    Candidate,
+    Estimate,
+    estimate,
+    interval,
+    remembered,
+    samples_of,
+    widened,
+)
 from recommender.ranking.feasibility import judge_all
-from recommender.ranking.model import Alternative, Answer, Budgets, NearMiss, Objective, Undecided
-from recommender.ranking.pareto import pareto_front
-from recommender.ranking.predictions import widened
+from recommender.ranking.model import (
+    Alternative,
+    Answer,
+    Budgets,
+    Constraints,
+    Excluded,
+    NearMiss,
+    Objective,
+    Undecided,
+    breaches,
+)
 from recommender.ranking.relaxations import relaxations
+
+
+def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]:
+    """Indices of the points that no other dominates.
+
+    Parameters
+    ----------
+    points : sequence of (float, float or None)
+        A cost, smaller is better, and a gain, larger is better; without a gain a point is never on the front.
+
+    Returns
+    -------
+    frozenset of int
+        Points that are equal in both are on the front together.
+
+    Examples
+    --------
+    >>> sorted(pareto_front([(1.0, 80.0), (2.0, 90.0), (3.0, 85.0), (2.0, 90.0), (0.5, None)]))
+    [0, 1, 3]
+    """
+    placed = sorted((cost, -gain, index) for index, (cost, gain) in enumerate(points) if gain is not None)
+    front: list[int] = []
+    best: tuple[float, float] | None = None
+    for cost, loss, index in placed:
+        if best is None or loss < best[1] or (cost, loss) == best:
+            best = (cost, loss)
+            front.append(index)
+    return frozenset(front)
+
 
 _FREE = Constraints()
 

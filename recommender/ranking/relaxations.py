@@ -6,13 +6,75 @@ Every proposal is tried: the same question with the relaxed value, decided by th
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Protocol
 
 from recommender.ranking.candidates import Candidate, Estimate
-from recommender.ranking.constraints import Breach, Constraints, breaches
-from recommender.ranking.model import Budgets, Change, Relaxation, Value
-from recommender.ranking.rounding import next_up, points_down, points_up, up
-from recommender.ranking.shortfalls import BudgetField, shortfalls
+from recommender.ranking.feasibility import BudgetField, shortfalls
+from recommender.ranking.model import Breach, Budgets, Change, Constraints, Relaxation, Value, breaches
+
+_FIGURES = 3
+# 100 times 1.23 is not quite 123: what a last bit does must not cost a hundredth of a point.
+_ROUNDING = 1e-8
+
+
+def up(value: float) -> float:
+    """Round a limit up to three figures.
+
+    Parameters
+    ----------
+    value : float
+        Above 0, finite.
+
+    Returns
+    -------
+    float
+        At or above `value`, at most 1 % above it.
+
+    Examples
+    --------
+    >>> up(0.031234), up(66193817)
+    (0.0313, 66200000.0)
+    """
+    exact = Decimal(value)
+    step = Decimal(1).scaleb(exact.adjusted() - _FIGURES + 1)
+    rounded = float(exact.quantize(step, rounding=ROUND_CEILING))
+    # The decimal may lie between two floats, and the nearer one below the value.
+    return rounded if rounded >= value else math.nextafter(rounded, math.inf)
+
+
+def next_up(value: float) -> float:
+    """The next limit of three figures above one.
+
+    Examples
+    --------
+    >>> next_up(0.0313), next_up(9.99)
+    (0.0314, 10.0)
+    """
+    return up(math.nextafter(value, math.inf))
+
+
+def points_up(value: float) -> float:
+    """Percent or percentage points rounded up to hundredths.
+
+    Examples
+    --------
+    >>> points_up(1.2301), points_up(1.23)
+    (1.24, 1.23)
+    """
+    return math.ceil(value * 100 - _ROUNDING) / 100
+
+
+def points_down(value: float) -> float:
+    """Percent rounded down to hundredths.
+
+    Examples
+    --------
+    >>> points_down(88.2399), points_down(88.24)
+    (88.23, 88.24)
+    """
+    return math.floor(value * 100 + _ROUNDING) / 100
+
 
 # What makes a relaxation cheap: the relative increase of a limit. A percentage point of accuracy weighs as much as
 # 10 % of latency (as it does among near misses); to give a limit up, or one name of a list, as much as doubling one.

@@ -5,10 +5,10 @@ on the wire is exchanged, sample by sample: out goes what the bytes took at the 
 take at the asked one. Everything else, the waiting included, stays as it was measured.
 """
 
-from recommender.whatif.parts import LinkedSamples, LinkRate, StrategyParts
+from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
+from recommender.whatif.model import burst_bytes, grain_bytes, wire_s
 from recommender.whatif.predict import estimate_s, predict, refusal, what_if
 from recommender.whatif.prediction import Prediction, Unpredictable, WhatIf
-from recommender.whatif.wire import burst_bytes, grain_bytes, wire_s
 
 __all__ = [
     "LinkRate",

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recommender.whatif import LinkRate, StrategyParts, Unpredictable, estimate_s, refusal
+from catalog.evidence.link_samples import LinkRate, StrategyParts
+from recommender.whatif.predict import estimate_s, refusal
+from recommender.whatif.prediction import Unpredictable
 
 _HALVINGS = 30
 

@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.declaration.units import parse_bit_rate
+from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
 from catalog.statistics import PercentileInterval
 from recommender.errors import FILL_COMMAND, UnknownLink
 from recommender.evidence.model import Evidence, Known, SubjectEvidence
 from recommender.ranking import Answer, Candidate, Foresight
 from recommender.schemas.links import AskedLinkOut, PredictedFromOut
-from recommender.whatif import LinkedSamples, LinkRate, Prediction, StrategyParts, Unpredictable, predict
+from recommender.whatif.predict import predict
+from recommender.whatif.prediction import Prediction, Unpredictable
 
 
 def on_links(

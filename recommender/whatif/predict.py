@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from scipy import special
 
+from catalog.evidence.link_samples import LinkRate, StrategyParts
 from catalog.statistics import PercentileInterval, Samples, percentile_intervals
-from catalog.statistics.estimate import exponential
+from catalog.statistics.intervals import exponential
 from recommender.whatif.model import TRUST_DF, TRUST_QUANTILE, Shifted, checked, fitted_slope, merged
-from recommender.whatif.parts import LinkRate, StrategyParts
 from recommender.whatif.prediction import Prediction, Unpredictable, WhatIf
 
 _RESAMPLES = 500

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.evidence.link_samples import LinkedSamples
 from catalog.statistics import PercentileInterval
-from recommender.whatif.parts import LinkedSamples
 
 
 @dataclass(frozen=True)

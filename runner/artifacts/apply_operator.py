@@ -21,7 +21,7 @@ from runner.errors import OperatorError
 from runner.host import versions
 from runner.operators import Pass, Refusal, known_passes, make_pass
 from runner.sealed import file_sha256
-from runner.staging import new_directory, refuse_existing
+from runner.workdir import new_directory, refuse_existing
 
 MANIFEST = "manifest.json"
 _MANIFEST_VERSION = 1

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session, col, select
 
-from catalog.evidence import store
+from catalog.evidence import strategy_evidence
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.tables import Measurement
 from catalog.exchange.lineage import original_key
@@ -43,7 +43,7 @@ class Measured:
 
 def measured_strategy(session: Session, subject: str, operator: str, placement: str, environment: str) -> Measured:
     """Read what an answer's recommendation rests on."""
-    rows = [each for each in store.strategy_evidence(session, subject=subject) if each.environment.key == environment]
+    rows = [each for each in strategy_evidence(session, subject=subject) if each.environment.key == environment]
     row = next(each for each in rows if (each.operator, each.placement) == (operator, placement))
     identity = next((each.files for each in rows if not each.passes and len(each.files) == 1), ())
     protocols = session.exec(select(Measurement.protocol).where(col(Measurement.latency_key) == row.latency_key)).all()

@@ -11,18 +11,17 @@ from catalog.declaration import load_catalog
 from catalog.evidence import open_database, sound_database
 from recommender.schemas import RecommendRequest
 from runner.artifacts.store import ArtifactStore
-from runner.asking import ask
 from runner.bundles import Manifest, make_bundle, verify_bundle
 from runner.bundles.bundle import Answered
 from runner.bundles.measured_files import measured_artifact, measured_strategy
-from runner.commands.question import Asked, asking
+from runner.commands.question import Asked, ask, asking
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
 from runner.errors import BundleError
 from runner.reports.answer import AnswerReport
 from runner.reports.units import size
 from runner.settings import RunnerSettings
-from runner.staging import refuse_existing
 from runner.subjects import Subject, resolve_declared
+from runner.workdir import refuse_existing
 
 SubjectArgument = Annotated[str | None, typer.Argument(help="The model under study", show_default=False)]
 OutputOption = Annotated[

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence import open_database, sound_database, store
+from catalog.evidence import StrategyEvidence, open_database, sound_database, strategy_evidence
 from catalog.exchange.compare import LatencyChange, Pairing, StrategyChange, compare_evidence
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
@@ -33,9 +33,9 @@ def compare(a: FirstArgument, b: SecondArgument, subject: SubjectOption = None, 
         _print(each)
 
 
-def _evidence(database: str, subject: str | None) -> tuple[store.StrategyEvidence, ...]:
+def _evidence(database: str, subject: str | None) -> tuple[StrategyEvidence, ...]:
     with open_database(database) as opened, sound_database(opened).session() as session:
-        return store.strategy_evidence(session, subject=subject)
+        return strategy_evidence(session, subject=subject)
 
 
 def _print(pairing: Pairing) -> None:

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from catalog.analysis.store import declared_settings, store_missing
 from catalog.evidence import open_database, sound_database
 from catalog.exchange import Document, Imported, Stored, collect, document_bytes, forget_file, import_files, rows_csv
-from runner.analysing import declared_settings, store_missing
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import size

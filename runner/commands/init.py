@@ -1,22 +1,172 @@
 """`runner init`: a commented catalog to start from, written without a question."""
 
+import json
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from catalog.declaration import parse_catalog
-from runner.commands.first_catalog import INPUTS, OwnModel, embedded_catalog, own_catalog
-from runner.commands.schema import SCHEMA_NAME, write_schema
+from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
 from runner.commands.terminal import err, example
 from runner.errors import OperatorError, RunnerError, SubjectError
 from runner.graph import analyse
 from runner.operators.prospects import look_ahead
 from runner.settings import RunnerSettings
-from runner.subjects.first_guess import guess_subject
+from runner.subjects.first_guess import Guess, guess_subject
 from runner.subjects.folders import images_in
+
+_CATALOG = """\
+{editor_line}
+# What to compare, where, and within which budgets. `runner validate` checks this file, `runner plan` shows what
+# would be measured and how long it takes, `runner fill-catalog` measures it.
+version: 1
+
+subjects:                       # a trained model, its task, and the data it is judged on
+{subject}
+
+operators:                      # a pipeline of passes, in order; add your own by name
+{remarks}\
+  identity: []
+  quantized: [static_ptq]       # int8 weights and activations, ranges from calibration data
+  early_exit: [{{early_exit: {{blocks: 2}}}}]     # without the last two of a run of identical blocks
+  partition: [{{partition: {{balance: size}}}}]   # head and tail of nearly equal size
+  quantized_early_exit: [static_ptq, early_exit]
+  quantized_early_exit_partition: [static_ptq, early_exit, partition]
+
+tiers:                          # the first is the client's: latency is measured from there
+  mobile: {{cpus: 0.5, memory: 512m, provider: cpu}}
+  edge:   {{cpus: 1,   memory: 1g,   provider: cpu}}
+  cloud:  {{cpus: 2,   memory: 4g,   provider: [cuda, cpu]}}
+
+links:                          # bandwidth for both directions, or up and down; delay where the host can emulate it
+  mobile-edge: {{bandwidth: 200mbit}}
+  edge-cloud:  {{bandwidth: 10mbit}}
+
+strategies:                     # every listed operator on every listed placement
+  - {{operators: [identity, quantized, early_exit, quantized_early_exit], placements: [mobile, edge, cloud]}}
+  - {{operators: [partition, quantized_early_exit_partition], placements: [mobile-edge, edge-cloud, mobile-cloud]}}
+
+experiment: {{inputs: {inputs}, select: random, seed: 1, rounds: 3, repetitions: 1, warmup: 1}}
+
+slos:                           # budgets by name
+{slos}
+"""
+_EMBEDDED = """\
+  fashion-resnet:
+    model: builtin:fashion-resnet
+    task: classification
+    dataset: builtin:fashion"""
+_SLOS = """\
+  interactive: {latency: {p90: 100ms}, accuracy: {max_drop: 1.0}}
+  batch: {latency: {p90: 1s}, accuracy: {max_drop: 0.5}}"""
+_OWN_SLOS = """\
+  interactive: {latency: {p90: 100ms}}          # with labels or masks also: accuracy: {max_drop: 1.0}
+  batch: {latency: {p90: 1s}}"""
+# By what the model takes and what its output is fit for: how data with a truth would be declared instead.
+_JUDGED: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("images", "classification"): (
+        "Labels make it an accuracy (top-1, top-5). A line of the file for each picture: cat.jpg,3",
+        "task: classification",
+        "dataset: {{images: {data}, labels: labels.csv}}",
+    ),
+    ("images", "segmentation"): (
+        "Masks make it an accuracy (mIoU). A mask NAME.png of class numbers for each picture",
+        "task: segmentation",
+        "dataset: {{images: {data}, masks: masks}}",
+    ),
+    ("tensors", "classification"): (
+        "An array `labels` of class numbers in that file makes it an accuracy (top-1, top-5):",
+        "task: classification",
+    ),
+}
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
+INPUTS = 30
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model of one's own as the catalog names it.
+
+    `remarks` are refusals by pass; `inputs` is how many inputs there are to time with, at most those of the default.
+    """
+
+    name: str
+    path: str
+    data: str
+    guess: Guess
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    inputs: int = INPUTS
+
+
+def embedded_catalog() -> str:
+    """The catalog of an embedded subject."""
+    return _filled(_EMBEDDED, "", _SLOS, INPUTS)
+
+
+def own_catalog(model: OwnModel) -> str:
+    """The catalog of a model of one's own; it is measured without labels, and says how to add them."""
+    remarks = "".join(f"  # {name} will not apply: {_one_line(text)}\n" for name, text in model.remarks.items())
+    return _filled("\n".join(_subject(model)), remarks, _OWN_SLOS, model.inputs)
+
+
+def _filled(subject: str, remarks: str, slos: str, inputs: int) -> str:
+    return _CATALOG.format(editor_line=EDITOR_LINE, subject=subject, remarks=remarks, slos=slos, inputs=inputs)
+
+
+def _subject(model: OwnModel) -> list[str]:
+    guess, data = model.guess, _quoted(model.data)
+    lines = [f"  {model.name}:", f"    model: {_quoted(model.path)}"]
+    lines += [f"    # takes {_one_line(each)}" for each in guess.takes]
+    lines += [f"    # gives {_one_line(guess.gives)}: {_FIT[guess.task]}"] if guess.gives else []
+    lines += [f"    task: any                   # {_WITHOUT_TRUTH[guess.task == 'classification']}"]
+    if guess.feeds == "images":
+        lines += [f"    dataset: {{images: {data}}}   # a folder of pictures as the model will see them"]
+    else:
+        lines += [f"    dataset: {{tensors: {data}}}   # an array for each input, named like it, samples along axis 0"]
+    title, *judged = _JUDGED.get((guess.feeds, guess.task), ("",))
+    lines += [f"    # {title}"] if title else []
+    lines += [f"    # {line.format(data=data)}" for line in judged]
+    return lines + (list(_preprocess(guess)) if guess.feeds == "images" else [])
+
+
+_FIT = {
+    "classification": "scores of classes",
+    "segmentation": "scores for every pixel",
+    "any": "neither scores of classes nor a map",
+}
+_WITHOUT_TRUTH = {
+    True: "judged by its agreement with identity, which is no accuracy",
+    False: "timed only: there is no truth to judge by",
+}
+
+
+def _preprocess(guess: Guess) -> list[str]:
+    """What is declared where the defaults do not fit; a free size has to be."""
+    if guess.size is not None:
+        height, width = guess.size
+        return [
+            "    # Pixels / 255, stretched to a size that the model leaves free; mean, std, resize: docs/own-model.md",
+            f"    preprocess: {{size: [{height}, {width}]}}",
+        ]
+    return [
+        "    # Pixels / 255, stretched to size, unless declared. Most of torchvision's networks were trained with",
+        "    # preprocess: {resize: crop, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
+    ]
+
+
+def _quoted(text: str) -> str:
+    """A YAML scalar: JSON's strings are YAML's."""
+    return text if _PLAIN_NAME.fullmatch(text) else json.dumps(text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Where to write the catalog")]
 ModelOption = Annotated[

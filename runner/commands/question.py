@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -17,7 +18,10 @@ from typer.models import OptionInfo
 
 from catalog.declaration.units import parse_duration, parse_share, parse_size
 from catalog.errors import UnitError
-from recommender.schemas import RecommendRequest
+from recommender.answer.respond import respond
+from recommender.evidence.model import Evidence
+from recommender.evidence.snapshots import Snapshots
+from recommender.schemas import RecommendRequest, RecommendResponse
 
 _BUDGETS, _CONSTRAINTS, _EVIDENCE = "Budgets", "Constraints", "Which evidence"
 _SHOWN_CHARACTERS = 80
@@ -217,3 +221,19 @@ def _usage(error: ValidationError) -> typer.BadParameter:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+@contextmanager
+def known_evidence(database: str) -> Iterator[Evidence]:
+    """All evidence of a database as of now; raises `EvidenceUnavailable`."""
+    snapshots = Snapshots(database)
+    try:
+        yield snapshots.current()
+    finally:
+        snapshots.close()
+
+
+def ask(database: str, request: RecommendRequest) -> RecommendResponse:
+    """Answer from the evidence in a database."""
+    with known_evidence(database) as evidence:
+        return respond(evidence, request)

@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
-from runner.asking import ask
-from runner.commands.question import Asked, asking
+from runner.commands.question import Asked, ask, asking
 from runner.commands.terminal import DatabaseOption, JsonOption, example, out
-from runner.reports.answer import AnswerReport
-from runner.reports.evidence_ids import evidence_lines
+from runner.reports.answer import AnswerReport, evidence_lines
 from runner.settings import RunnerSettings
 
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study", show_default=False)]

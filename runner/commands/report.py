@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from catalog.analysis.store import declared_settings
 from catalog.clock import utc_now
 from catalog.evidence import open_database, sound_database
-from runner.analysing import declared_settings
 from runner.commands.terminal import DatabaseOption, err, example
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report

@@ -13,11 +13,10 @@ from recommender.answer.respond import respond
 from recommender.errors import NotDeclared, RecommenderError, UnknownSubject
 from recommender.evidence.model import Evidence
 from recommender.schemas import RecommendResponse
-from runner.asking import known_evidence
-from runner.commands.question import Asked, asking
+from runner.commands.question import Asked, asking, known_evidence
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.reports.slos import slo_table
+from runner.reports.tables import slo_table
 from runner.settings import RunnerSettings
 
 _BUDGETS = {"max_latency_s", "latency_percentile", "min_accuracy_pct", "max_accuracy_drop_pp"}

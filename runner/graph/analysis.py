@@ -1,22 +1,37 @@
 """What can be skipped and where it can be cut: one analysis of a model file, for passes and for people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 from onnx import helper
 
-from runner.graph.cuts import CutPlace, find_cuts
-from runner.graph.exactness import is_exact
+from runner.graph.cuts import CutPlace, Sides, find_cuts, is_exact
 from runner.graph.model_file import read_model
-from runner.graph.naming import segment_name
-from runner.graph.regions import Layout, lay_out
 from runner.graph.repeated_blocks import RepeatedRun, Unit, find_runs
 from runner.graph.shapes import Dimension
-from runner.graph.sides import Sides
-from runner.graph.structure import Structure, read_structure
+from runner.graph.structure import Layout, Structure, lay_out, read_structure
+
+
+def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
+    """What the nodes have in common (`/layer4/layer4.1/Add` → `layer4.1`), else their weights, else the first node."""
+    scope = _scope(nodes, "/")
+    if scope:
+        *_, parent, own = ["", *scope.split("/")]
+        return own if "." in own or not parent else f"{parent}/{own}"
+    return _scope([name for name in initializers if "." in name and ":" not in name], ".") or nodes[0]
+
+
+def _scope(names: Sequence[str], separator: str) -> str:
+    """The longest common prefix that ends at a separator; one name alone gives its own scope."""
+    paths = [name.split(separator)[:-1] for name in names if name]
+    if not paths:
+        return ""
+    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return separator.join(parts[0] for parts in common).strip(separator)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ each of its tensors lies on a branch of its own: none of them is computed from a
 residual block is cut (paper, section 4.5.4). Sets of three and more are those the order of the nodes passes through.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnx import TensorProto
 
-from runner.graph.regions import Layout, Region
-from runner.graph.structure import Role, Structure
+from runner.graph.structure import Layout, Region, Role, Structure
 
 # Pairs cost the square of a region; beyond this only what the order of the nodes passes through is tried.
 _LARGEST_REGION = 256
@@ -212,3 +212,130 @@ def _bits(mask: int) -> Iterator[int]:
         low = mask & -mask
         yield low.bit_length() - 1
         mask ^= low
+
+
+class Sides:
+    """The shape nodes of a graph, by where their values come from and where data nodes read them."""
+
+    def __init__(self, structure: Structure) -> None:
+        self._structure = structure
+        self._position = {index: position for position, index in enumerate(structure.data)}
+        self._uses = [
+            (position, name)
+            for position, index in enumerate(structure.data)
+            for name in structure.reads[index]
+            if structure.role_of(name) is Role.SHAPE
+        ]
+        self._known_sources: dict[str, dict[str, str]] = {}
+
+    def crossing(self, place: CutPlace) -> tuple[str, ...]:
+        """Shape values the tail needs and cannot compute: late ones or the Shape nodes' own, whichever are fewer."""
+        wanted = [name for position, name in self._uses if not place.in_head(position)]
+        late: dict[str, None] = {}
+        early: dict[str, None] = {}
+        visited: set[str] = set()
+        while wanted:
+            name = wanted.pop()
+            if name in visited:
+                continue
+            visited.add(name)
+            sources = self._sources(name)
+            if all(self._in_tail(place, tensor) for tensor in sources.values()):
+                continue
+            if all(not self._in_tail(place, tensor) for tensor in sources.values()):
+                late[name] = None
+                early |= dict.fromkeys(sources)
+            else:
+                wanted += [read for read in self._reads(name) if self._structure.role_of(read) is Role.SHAPE]
+        return tuple(late if len(late) <= len(early) else early)
+
+    def read_from(self, span: range, *, beyond: int) -> bool:
+        """Whether a shape inside these data nodes is used from position `beyond` on.
+
+        That of the last result before `beyond` does not count: what reads it will read the shape of its replacement.
+        """
+        results = self._structure.writes[self._structure.data[beyond - 1]]
+        return any(
+            used >= beyond and tensor not in results
+            for position in span
+            for used, tensor in self._shapes_used.get(position, ())
+        )
+
+    @cached_property
+    def _shapes_used(self) -> dict[int, list[tuple[int, str]]]:
+        """By position of the node whose output's shape is read: where a data node uses that, and the output."""
+        found: dict[int, list[tuple[int, str]]] = {}
+        for used, name in self._uses:
+            for tensor in self._sources(name).values():
+                source = self._position.get(self._structure.producer.get(tensor, -1))
+                if source is not None:
+                    found.setdefault(source, []).append((used, tensor))
+        return found
+
+    def _in_tail(self, place: CutPlace, tensor: str) -> bool:
+        """Whether the tail has this tensor: it computes it, or it is handed over."""
+        if tensor in place.tensors:
+            return True
+        source = self._position.get(self._structure.producer.get(tensor, -1))
+        return source is not None and not place.in_head(source)
+
+    def _sources(self, name: str) -> dict[str, str]:
+        """The Shape nodes behind a shape value: their output, and the tensor whose shape they read."""
+        if name in self._known_sources:
+            return self._known_sources[name]
+        structure = self._structure
+        found: dict[str, str] = {}
+        waiting, seen = [name], {name}
+        while waiting:
+            current = waiting.pop()
+            index = structure.producer[current]
+            if structure.nodes[index].op_type in ("Shape", "Size"):
+                found[current] = structure.nodes[index].input[0]
+                continue
+            for read in structure.reads[index]:
+                if structure.role_of(read) is Role.SHAPE and read not in seen:
+                    seen.add(read)
+                    waiting.append(read)
+        self._known_sources[name] = found
+        return found
+
+    def _reads(self, name: str) -> tuple[str, ...]:
+        return self._structure.reads[self._structure.producer[name]]
+
+
+# Blocks hold 8 channels on AVX2 and 16 on AVX-512; whole blocks of 16 are whole blocks of 8.
+_BLOCK_CHANNELS = 16
+_ADDITIONS = frozenset({"Add", "Sum"})
+_FUSED_WITH_ADDITION = frozenset({"Conv", "MatMul", "Gemm"})
+
+
+def is_exact(structure: Structure, cut: Sequence[str]) -> bool:
+    """Whether head and tail are expected to compute the same bits as the whole."""
+    floats = [name for name in cut if structure.types[name].elem_type == TensorProto.FLOAT]
+    if any(_is_fused_away(structure, name) for name in floats):
+        return False
+    maps = [dims for name in floats if (dims := structure.types[name].dims) is not None and len(dims) == 4]
+    if maps and not structure.possibly_infinite.isdisjoint(floats):
+        return False  # without an identity pooling nothing tells what the optimiser makes of the tail
+    if len(maps) > 1 and any(isinstance(size, str) for dims in maps for size in dims):
+        return False  # two inputs of the tail, and nothing tells it that they match
+    return all(isinstance(dims[1], int) and dims[1] % _BLOCK_CHANNELS == 0 for dims in maps)
+
+
+def _is_fused_away(structure: Structure, name: str) -> bool:
+    """Whether the whole model computes this tensor only within the addition that follows."""
+    if not _is_weighted(structure, name):
+        return False
+    for user in structure.consumers.get(name, ()):
+        node = structure.nodes[user]
+        if node.op_type in _ADDITIONS and name == next(each for each in node.input if _is_weighted(structure, each)):
+            return True
+    return False
+
+
+def _is_weighted(structure: Structure, name: str) -> bool:
+    """Whether a convolution or matrix product makes this tensor, a BatchNorm folded into it or not."""
+    index = structure.producer.get(name)
+    if index is not None and structure.nodes[index].op_type == "BatchNormalization":
+        index = structure.producer.get(structure.nodes[index].input[0])
+    return index is not None and structure.nodes[index].op_type in _FUSED_WITH_ADDITION

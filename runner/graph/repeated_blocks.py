@@ -13,8 +13,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.graph.regions import Layout, Region
-from runner.graph.structure import Role, Structure
+from runner.graph.structure import Layout, Region, Role, Structure
 
 _COMMUTATIVE = frozenset({"Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Equal"})
 # A longer unit than this is not "a block" any more, and looking for it would cost the square of the graph.

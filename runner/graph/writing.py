@@ -13,14 +13,16 @@ import onnx
 from google.protobuf.message import Message
 
 from runner.errors import OperatorError
-from runner.graph import wire
 from runner.graph.model_file import (
+    LENGTH_DELIMITED,
     ByteRange,
     Weight,
     declare_external,
     external_place,
     is_external,
+    tagged,
     tensors_in,
+    varint,
 )
 
 _GRAPH, _NODE = 7, 1
@@ -66,7 +68,7 @@ def write_part(part: Part, path: Path) -> None:
             pieces = _graph_pieces(part, data)
             header = data.moved(part.header).SerializeToString()
         size = sum(piece.length if isinstance(piece, ByteRange) else len(piece) for piece in pieces)
-        start = header + wire.varint(_GRAPH << 3 | wire.LENGTH_DELIMITED) + wire.varint(size)
+        start = header + varint(_GRAPH << 3 | LENGTH_DELIMITED) + varint(size)
         with path.open("wb", buffering=0) as stream:
             _write([start, *pieces], stream)
     except OSError as error:
@@ -80,7 +82,7 @@ def _graph_pieces(part: Part, data: "_DataFile") -> list[bytes | ByteRange]:
     )
     pieces: list[bytes | ByteRange] = [data.moved(part.graph).SerializeToString()]
     pieces += [
-        node if isinstance(node, ByteRange) else wire.tagged(_NODE, data.moved(node).SerializeToString())
+        node if isinstance(node, ByteRange) else tagged(_NODE, data.moved(node).SerializeToString())
         for node in part.nodes
     ]
     pieces.append(extra.SerializeToString())

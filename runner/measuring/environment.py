@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from sqlmodel import Session as SqlSession
 
-from catalog.evidence import store
+from catalog import evidence as store
 from catalog.keys import content_key
 from runner.host import versions
 from runner.launchers import Selection

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from catalog.chance import chance_remark
 from catalog.clock import utc_now
 from catalog.declaration import Catalog
-from catalog.evidence import Database, store
+from catalog.evidence import (
+    AccuracyRecord,
+    Database,
+    MeasurementRecord,
+    record_accuracy,
+    record_measurement,
+    upsert_artifact,
+)
+from catalog.evidence.reading import latencies
 from catalog.output_distance import output_distance
 from runner.artifacts.store import NOT_VERIFIED, Artifact
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, OperatorError, TierCallError
@@ -24,11 +32,12 @@ from runner.measuring import records
 from runner.measuring.experiment import evaluate, measure
 from runner.measuring.plan import Keyed, MissingAccuracy, MissingRound, Plan
 from runner.measuring.setups import Setups
+from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 from runner.operators import Pass
 from runner.subjects.items import class_counts
+from tierserver.encoding import read_tensors
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
-from tierserver.tensors import read_tensors
 
 
 class Watcher(Interface):
@@ -207,7 +216,7 @@ class Filler:
     def _store_artifact(self, wanted: _Wanted, artifact: Artifact | None, reason: str | None) -> None:
         record = records.artifact(wanted.key, wanted.subject, wanted.operator, wanted.passes, artifact, reason)
         with self.database.session() as writing:
-            store.upsert_artifact(writing, record)
+            upsert_artifact(writing, record)
             writing.commit()
 
     def _judge(self, task: MissingAccuracy, *, again: bool = False) -> None:
@@ -294,14 +303,14 @@ class Filler:
             self.outcome.doubtful.append(f"{label}: {record.reason}")
         self.watcher.end(f"DOUBTFUL: {record.reason}" if record.verdict == "DOUBTFUL" else "ok")
 
-    def _store_measurement(self, record: store.MeasurementRecord) -> None:
+    def _store_measurement(self, record: MeasurementRecord) -> None:
         with self.database.session() as writing:
-            store.record_measurement(writing, record)
+            record_measurement(writing, record)
             writing.commit()
 
-    def _store_accuracy(self, record: store.AccuracyRecord) -> None:
+    def _store_accuracy(self, record: AccuracyRecord) -> None:
         with self.database.session() as writing:
-            store.record_accuracy(writing, record)
+            record_accuracy(writing, record)
             writing.commit()
 
     def _fail(self, message: str) -> None:
@@ -319,7 +328,7 @@ def _ending(built: Artifact) -> str:
     return f"warning: {distance.warning}" if distance is not None and distance.warning else "ok"
 
 
-def _judged(record: store.AccuracyRecord) -> str:
+def _judged(record: AccuracyRecord) -> str:
     """Return how judging ended: `ok`, or what keeps the accuracy from saying anything."""
     primary = record.miou_pct if record.metric_primary == "miou" else record.top1_pct
     remark = chance_remark(record.metric_primary, primary or 0.0, record.items, record.class_counts)
@@ -348,3 +357,69 @@ def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
             random.Random(shuffle_seed).shuffle(tasks)
             for position, task in enumerate(tasks):
                 yield position, shuffle_seed, task
+
+
+def measure_and_extend(filler: Filler, plan: Callable[[], Plan], made: Plan, stop: StopRequest) -> Outcome:
+    """Do what `made` lists and, where a precision is declared, what `plan` finds missing after that."""
+    experiment = filler.setups.session.catalog.experiment
+    if experiment.precision is None:
+        return filler.measure(made, stop)
+    deadline = None if experiment.max_time_s is None else time.monotonic() + experiment.max_time_s
+    return _Extension(filler, plan, deadline).run(made, stop)
+
+
+@dataclass(frozen=True)
+class _Extension:
+    """A fill that goes on until `deadline`; `plan` says what is missing now."""
+
+    filler: Filler
+    plan: Callable[[], Plan]
+    deadline: float | None
+
+    def run(self, made: Plan, stop: StopRequest) -> Outcome:
+        """Measure look after look; a pass that measures nothing is the last, so that what always fails ends too."""
+        outcome = self.filler.measure(made, stop, late=self._late)
+        known = -1
+        while known < outcome.measured + outcome.accuracies and not (stop.requested or self._late()):
+            known = outcome.measured + outcome.accuracies
+            missing = self.plan()
+            if not (missing.rounds or missing.accuracies):
+                break
+            # What failed before is tried again now.
+            outcome.failures.clear()
+            outcome.invalid.clear()
+            self.filler.measure(missing, stop, late=self._late)
+        outcome.precision += [self._report(keyed, stop) for keyed in self._applicable()]
+        return outcome
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _applicable(self) -> list[Keyed]:
+        plan = self.plan()
+        return [keyed for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable]
+
+    def _report(self, keyed: Keyed, stop: StopRequest) -> str:
+        strategy = keyed.strategy
+        name = f"{strategy.subject}/{strategy.operator}@{strategy.placement.name}"
+        found = narrowness(self.filler, keyed)
+        if found is None:
+            return f"{name}: nothing measured"
+        if found.reached:
+            return f"{name}: {found}: narrow enough"
+        limit = "all looks are used" if found.next is None else "stopped" if stop.requested else None
+        limit = limit or ("max_time is over" if self._late() else "the last look failed or is INVALID")
+        return f"{name}: {found}: {100 * found.wanted:g} % wanted, but {limit}"
+
+
+def narrowness(filler: Filler, keyed: Keyed) -> Narrowness | None:
+    """How narrow a strategy is now; None where nothing is measured."""
+    session = filler.setups.session
+    with filler.database.session() as reading:
+        rows = latencies(reading, keyed.latency_key)
+    if not rows:
+        return None
+    pool = len(session.subjects[keyed.strategy.subject].dataset.input_ids())
+    experiment = session.catalog.experiment
+    looks = planned_looks(experiment, pool)
+    return assess(samples_of(rows), experiment, looks=looks, done={row[0] for row in rows})

@@ -10,8 +10,17 @@ from typing import Any
 from sqlmodel import Session as SqlSession
 
 from catalog.declaration import Catalog, Strategy
-from catalog.evidence import Database, store
-from catalog.evidence.measured import latencies
+from catalog.evidence import (
+    Database,
+    LastMeasurement,
+    accuracy_done,
+    inapplicable_artifacts,
+    last_accuracy_failure,
+    last_measurement,
+    rounds_done,
+    unequal_compositions,
+)
+from catalog.evidence.reading import latencies
 from catalog.keys import accuracy_key, artifact_key, latency_key
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
@@ -232,10 +241,10 @@ def make_plan(session: Session, database: Database, environment_key: str) -> Pla
     """Compare what is declared with what is known."""
     unready = {name: lacks for name, subject in session.subjects.items() if (lacks := subject.absent())}
     with database.session() as reading:
-        unequal = store.unequal_compositions(reading)
+        unequal = unequal_compositions(reading)
         strategies = [strategy for strategy in session.catalog.strategies() if strategy.subject not in unready]
         declared = tuple(key_strategy(session, strategy, unequal=unequal) for strategy in strategies)
-        inapplicable = store.inapplicable_artifacts(reading)
+        inapplicable = inapplicable_artifacts(reading)
         known = _Known(reading, environment_key)
         usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
         judged = [keyed for keyed in usable if session.subjects[keyed.strategy.subject].metric is not None]
@@ -252,19 +261,19 @@ class _Known:
         self._environment_key = environment_key
 
     def rounds(self, key: str) -> set[int]:
-        return store.rounds_done(self._reading, key)
+        return rounds_done(self._reading, key)
 
     def latencies(self, key: str) -> list[tuple[int, str, float]]:
         return latencies(self._reading, key)
 
     def accuracy(self, key: str) -> bool:
-        return store.accuracy_done(self._reading, key)
+        return accuracy_done(self._reading, key)
 
     def accuracy_failure(self, key: str) -> str | None:
-        return store.last_accuracy_failure(self._reading, key)
+        return last_accuracy_failure(self._reading, key)
 
-    def last(self, strategy: Strategy) -> store.LastMeasurement | None:
-        return store.last_measurement(
+    def last(self, strategy: Strategy) -> LastMeasurement | None:
+        return last_measurement(
             self._reading, strategy.subject, strategy.operator, strategy.placement.name, self._environment_key
         )
 
@@ -321,7 +330,7 @@ def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, co
     return (*chosen, *rest[: count - len(chosen)])
 
 
-def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> str:
+def _why(keyed: Keyed, last: LastMeasurement | None, done: set[int]) -> str:
     """One phrase a person can check."""
     if last is None:
         return "never measured in this environment"
@@ -336,7 +345,7 @@ def _why(keyed: Keyed, last: store.LastMeasurement | None, done: set[int]) -> st
     return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
 
 
-def _estimate_s(session: Session, keyed: Keyed, last: store.LastMeasurement | None) -> float:
+def _estimate_s(session: Session, keyed: Keyed, last: LastMeasurement | None) -> float:
     if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
         return last.duration_s
     experiment = session.catalog.experiment

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlmodel import Session as SqlSession
 
-from catalog.evidence import store
-from catalog.evidence.measured import StoredMeasurement, judge_again, stored_measurements
+from catalog.evidence import slo_evidence
+from catalog.evidence.reading import StoredMeasurement, judge_again, stored_measurements
 from catalog.evidence.records import Verdict
 from catalog.validity import DEFAULTS, Finding, Thresholds, judge_measurement, judge_rounds, reason, worst
 
@@ -62,7 +62,7 @@ def judge_stored(
 ) -> tuple[Judged, ...]:
     """Apply all rules to all measurements of the strategies declared now."""
     measurements = stored_measurements(session, subject=subject)
-    percentiles = {percentile for slo in store.slo_evidence(session) for percentile in slo.latency_s}
+    percentiles = {percentile for slo in slo_evidence(session) for percentile in slo.latency_s}
     alone = {
         each.id: judge_measurement(each.record, percentiles=percentiles, thresholds=thresholds) for each in measurements
     }

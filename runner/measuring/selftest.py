@@ -14,7 +14,7 @@ import scipy
 
 from catalog.declaration import Strategy
 from catalog.evidence import Database
-from catalog.evidence.measured import latencies
+from catalog.evidence.reading import latencies
 from catalog.keys import content_key
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.verdicts import Verdict

@@ -13,8 +13,7 @@ import numpy as np
 
 from catalog.declaration.schema import ExperimentSpec
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
-from catalog.statistics.samples import Samples
-from catalog.statistics.wide_rounds import wide_rounds
+from catalog.statistics.samples import Samples, wide_rounds
 
 # Rounds come first: they cost least per answer, and how rounds differ is known worst. Then the inputs double.
 _MORE_ROUNDS = (2, 3, 4)

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence.store import StrategyEvidence
+from catalog.evidence import StrategyEvidence
 from catalog.output_distance import OutputDistance, percentage
 from runner.errors import RunnerError
 from runner.reports.ranking import interval_text, sparkline

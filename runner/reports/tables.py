@@ -9,8 +9,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from catalog.validity.findings import Finding, amount
+from recommender.answer.wording import duration as duration_in_words
+from recommender.answer.wording import percentile_name
+from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from runner.errors import RunnerError
-from runner.reports.units import duration, size
+from runner.measuring.rejudge import Judged, RuleSummary
+from runner.reports.answer import PREDICTED, confidence, far_outputs, shortfall, undecided_lacks
+from runner.reports.units import duration, rate, size
 
 
 @dataclass(frozen=True)
@@ -94,3 +100,121 @@ def paid_by_tier(row: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> 
     left_out = ("subject", "environment", "operator", "placement", "provenance")
     mine = [cost for cost in costs if _strategy(cost) == _strategy(row)]
     return [{name: value for name, value in cost.items() if name not in left_out} for cost in mine]
+
+
+def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per link, direction and environment."""
+    table = Table(title="links of the evidence that counts", title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD)
+    for heading in ("link", "direction", "launcher"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("declared", "measured", "least", "most", "RTT", "probes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in links:
+        deviations = (row[f"{name}_bit_per_s"] / row["declared_bit_per_s"] - 1 for name in ("least", "most"))
+        table.add_row(
+            row["link"],
+            row["direction"],
+            row["launcher"] if row["scale"] == "1" else f"{row['launcher']} at {row['scale']}",
+            rate(row["declared_bit_per_s"]),
+            rate(row["mean_bit_per_s"]),
+            *(f"{100 * deviation:+.1f} %" for deviation in deviations),
+            duration(row["mean_rtt_s"]),
+            str(row["probes"]),
+        )
+    return table
+
+
+def slo_table(rows: Sequence[tuple[str, str, RecommendResponse | None, str | None]]) -> Table:
+    """A row for each SLO and subject: the strategy with its joint confidence, or the nearest miss and its shortfall."""
+    table = Table(pad_edge=False, box=None, header_style="bold")
+    table.add_column("", width=1)
+    table.add_column("SLO", overflow="fold")
+    table.add_column("subject", overflow="fold")
+    table.add_column("strategy, or nearest miss", overflow="fold", ratio=3)
+    table.add_column("latency", justify="right", no_wrap=True)
+    table.add_column("confidence", justify="right", no_wrap=True)
+    table.add_column("lacks", overflow="fold", ratio=2)
+    for slo, subject, answer, why_not in rows:
+        table.add_row(*_cells(slo, subject, answer, why_not))
+    return table
+
+
+def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: str | None) -> tuple[Text, ...]:
+    if answer is None:
+        return (Text("✗", "red"), Text(slo), Text(subject), Text("–"), Text("–"), Text("–"), Text(why_not or ""))
+    best = answer.recommendation
+    if best is not None:
+        name = Text(f"{best.operator} on {best.placement}", "green")
+        remark = Text(_quality(best), "yellow")
+        return (Text("✓", "green"), Text(slo), Text(subject), name, _latency(best), _confidence(best), remark)
+    undecided = answer.undecided[:1]
+    nearest: StrategyOut | None = next(iter((*undecided, *answer.near_misses)), None)
+    if nearest is None:
+        return (Text("✗", "red"), Text(slo), Text(subject), Text("–"), Text("–"), Text("–"), Text("not measured"))
+    lacks = shortfall(nearest) if isinstance(nearest, NearMissOut) else undecided_lacks(undecided[0])
+    lacks = "; ".join(filter(None, (lacks, far_outputs(nearest))))
+    name = Text(f"{nearest.operator} on {nearest.placement}")
+    return (Text("✗", "red"), Text(slo), Text(subject), name, _latency(nearest), Text("–"), Text(lacks))
+
+
+def _quality(best: RecommendationOut) -> str:
+    """Return what is open about the answers: that nobody judged them, that the outputs are far from identity's."""
+    open_ = ["quality not measured"] if best.quality is not None and best.accuracy is None else []
+    remark = None if best.accuracy is None else best.accuracy.remark
+    return "; ".join(filter(None, (*open_, far_outputs(best), remark)))
+
+
+def _latency(each: StrategyOut) -> Text:
+    known_by = PREDICTED if each.latency.predicted else ""
+    return Text(f"{percentile_name(each.latency.percentile)} {known_by}{duration_in_words(each.latency.percentile_s)}")
+
+
+def _confidence(best: RecommendationOut) -> Text:
+    return Text(confidence(best.joint_confidence))
+
+
+_STYLES = {"VALID": "", "DOUBTFUL": "yellow", "INVALID": "red"}
+
+
+def rules_table(summaries: Sequence[RuleSummary]) -> Table:
+    """One row per rule: how many measurements it calls what, and its worst figure."""
+    table = Table(title="rules", title_justify="left", pad_edge=False)
+    table.add_column("rule", no_wrap=True)
+    for heading in ("valid", "doubtful", "invalid", "limit", "worst"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("where", overflow="fold")
+    for each in summaries:
+        place = f"{each.measurement}, {each.worst.where}" if each.worst.where else each.measurement
+        table.add_row(
+            Text(each.rule),
+            *(str(each.counts[name]) for name in ("VALID", "DOUBTFUL", "INVALID")),
+            amount(each.worst.threshold, each.worst.unit),
+            Text(amount(each.worst.figure, each.worst.unit), style=_STYLES[each.worst.verdict]),
+            Text(place),
+        )
+    return table
+
+
+def broken_table(judged: Sequence[Judged]) -> Table:
+    """One row per measurement that is not valid, with every rule it breaks."""
+    table = Table(title="not valid", title_justify="left", pad_edge=False)
+    table.add_column("measurement", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("why: figure, limit")
+    for each in judged:
+        if each.verdict != "VALID":
+            why = each.reason or "" if each.failed else "\n".join(str(finding) for finding in _broken(each))
+            verdict = "failed" if each.failed else each.verdict
+            table.add_row(Text(each.name), Text(verdict, style=_STYLES[each.verdict]), Text(why))
+    return table
+
+
+def advice(judged: Sequence[Judged]) -> Iterator[str]:
+    """What to do, once per broken rule."""
+    found = {finding.rule: finding.advice for each in judged for finding in _broken(each)}
+    for rule, what in found.items():
+        yield f"{rule}: {what}"
+
+
+def _broken(judged: Judged) -> list[Finding]:
+    return [finding for finding in judged.findings if finding.verdict != "VALID"]

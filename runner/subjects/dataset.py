@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.embedded.images import Bytes, Canvas, compose_canvases
-from runner.subjects.pictures import POOL, canvas_pictures, fashion_pictures, generator
+from runner.subjects.embedded.images import (
+    POOL,
+    Bytes,
+    Canvas,
+    canvas_pictures,
+    compose_canvases,
+    fashion_pictures,
+    generator,
+)
 
 Task = Literal["classification", "segmentation", "any"]
 Metric = Literal["accuracy", "agreement"] | None

@@ -9,11 +9,9 @@ import numpy as np
 from catalog.declaration import PreprocessSpec
 from runner.errors import SubjectError
 from runner.subjects.dataset import Task
-from runner.subjects.inputs import blank_image, image_settings
-from runner.subjects.model_interface import Taken, read_inputs
-from runner.subjects.outputs import scored_classes
+from runner.subjects.model_interface import Taken, blank_image, image_settings, read_inputs, scored_classes
 from runner.subjects.trial import Given, try_out
-from tierserver.tensors import write_tensors
+from tierserver.encoding import write_tensors
 
 # What a side that the model leaves free becomes: the catalog declares it, for the reader to change.
 _USUAL_SIDE = 224

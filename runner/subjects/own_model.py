@@ -1,5 +1,7 @@
 """`model: ./my.onnx`: what a model of one's own is fed and judged by, read from the file where nothing is declared."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +10,55 @@ from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
 from runner.sealed import file_sha256
 from runner.subjects.agreement import AgreeingTensors, Predicted, Predictor
-from runner.subjects.checking import Checked
 from runner.subjects.dataset import Dataset, Metric, Subject, Task
 from runner.subjects.folders import FolderDataset, Layout
-from runner.subjects.inputs import blank_image, image_settings
-from runner.subjects.layouts.own import Images
-from runner.subjects.masks import Masked
-from runner.subjects.model_interface import Taken, read_inputs
-from runner.subjects.outputs import AS_THEY_ARE, judging, needed_classes, scored_classes, top_scores
+from runner.subjects.layouts.own import Images, Masked, check_picture
+from runner.subjects.model_interface import (
+    AS_THEY_ARE,
+    Taken,
+    blank_image,
+    image_settings,
+    judging,
+    needed_classes,
+    read_inputs,
+    scored_classes,
+    top_scores,
+)
 from runner.subjects.tensors import TensorDataset
 from runner.subjects.trial import Given, try_out
 from tierserver.messages import Preprocess
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A subject's source that has nothing to build, only to look at; what was sound is remembered in `kept`."""
+
+    layout: Layout
+    judged: bool
+    kept: Path
+
+    def absent(self) -> str | None:
+        return None
+
+    def prepare(self) -> None:
+        """Decode everything; raises SubjectError for the first file that cannot be used."""
+        pictures = self.layout.validation()
+        if not pictures:
+            raise SubjectError(f"{self.layout.root} holds no picture that is used; expected {self.layout.expected}")
+        labels = self.layout.labels() if self.judged else {}
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in pictures]
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in labels.items()}
+        key = hashlib.sha256(json.dumps([self.layout.kind, stats, digests], sort_keys=True).encode()).hexdigest()
+        marker = self.kept / "looked-at" / key
+        if marker.is_file():
+            return
+        for path in pictures:
+            check_picture(path)
+        for _ in self.layout.truth(pictures).values if self.judged else ():
+            pass
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
 
 SUFFIX = ".onnx"
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runner.errors import SubjectError
 from runner.subjects.dataset import write_encoded
 from runner.subjects.model_interface import Taken
-from tierserver.tensors import write_tensors
+from tierserver.encoding import write_tensors
 
 LABELS = "labels"
 _SEED = 20261129

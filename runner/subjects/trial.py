@@ -18,7 +18,7 @@ from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
 
 _DEADLINE_S = 300.0
-_CHILD = Path(__file__).with_name("attempt.py")
+_CHILD = Path(__file__).with_name("trial_process.py")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
+from tierserver.encoding import read_tensors
 from tierserver.engine import Session
 from tierserver.errors import TierError
-from tierserver.tensors import read_tensors
 
 
 def attempt(model: Path, file: Path) -> dict[str, object]:

@@ -7,15 +7,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import (
+    AccuracyRecord,
+    ArtifactFile,
+    ArtifactRecord,
+    Database,
+    EnvironmentRecord,
+    ItemHits,
+    LinkBytes,
+    LinkProbeRecord,
+    MeasurementRecord,
+    PartTimes,
+    SampleRecord,
+    StrategyRecord,
+    TierRunRecord,
+    open_database,
+    record_accuracy,
+    record_measurement,
+    sync_strategies,
+    upsert_artifact,
+    upsert_environment,
+)
 
 STARTED = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 PASSES: dict[str, list[dict[str, Any]]] = {"identity": [], "quantized": [{"name": "static_ptq", "options": {}}]}
 LINKS = {"mobile": [], "edge": ["mobile-edge"], "cloud": ["mobile-edge", "edge-cloud"]}
 
 
-def environment(key: str = "env") -> store.EnvironmentRecord:
-    return store.EnvironmentRecord(
+def environment(key: str = "env") -> EnvironmentRecord:
+    return EnvironmentRecord(
         key=key,
         launcher="process",
         scale="1",
@@ -31,7 +51,7 @@ def environment(key: str = "env") -> store.EnvironmentRecord:
     )
 
 
-def strategy(operator: str, placement: str, **changes: Any) -> store.StrategyRecord:
+def strategy(operator: str, placement: str, **changes: Any) -> StrategyRecord:
     values: dict[str, Any] = {
         "subject": "net",
         "operator": operator,
@@ -44,27 +64,25 @@ def strategy(operator: str, placement: str, **changes: Any) -> store.StrategyRec
         "task": "classification",
         "rounds": 3,
     }
-    return store.StrategyRecord(**(values | changes))
+    return StrategyRecord(**(values | changes))
 
 
-def samples(latency_s: Any, placement: str) -> list[store.SampleRecord]:
+def samples(latency_s: Any, placement: str) -> list[SampleRecord]:
     return [
-        store.SampleRecord(
+        SampleRecord(
             seq=seq,
             input_id=f"{seq % 10:04d}.jpg",
             repetition=seq // 10,
             latency_s=float(value),
             transmission_s=0.001,
-            parts=[store.PartTimes(placement, 0.001, 0.002, 0.0, 0.0)],
-            links=[store.LinkBytes(link, 1000 * (seq % 10) + len(link), 50) for link in LINKS[placement]],
+            parts=[PartTimes(placement, 0.001, 0.002, 0.0, 0.0)],
+            links=[LinkBytes(link, 1000 * (seq % 10) + len(link), 50) for link in LINKS[placement]],
         )
         for seq, value in enumerate(latency_s)
     ]
 
 
-def measurement(
-    environment_id: int, operator: str, placement: str, number: int, **changes: Any
-) -> store.MeasurementRecord:
+def measurement(environment_id: int, operator: str, placement: str, number: int, **changes: Any) -> MeasurementRecord:
     values: dict[str, Any] = {
         "latency_key": f"latency-{operator}-{placement}",
         "environment_id": environment_id,
@@ -81,14 +99,14 @@ def measurement(
         "finished_at": STARTED + timedelta(minutes=number, seconds=7.5),
         "protocol": {"version": 1},
         "conditions": {"placement": [placement]},
-        "tier_runs": [store.TierRunRecord("mobile", 0.5, 2**29, 1, "cpu", cold_start_s=0.1)],
-        "link_probes": [store.LinkProbeRecord(link, "up", 1e6, 1.1e6, 0.001) for link in LINKS[placement]],
+        "tier_runs": [TierRunRecord("mobile", 0.5, 2**29, 1, "cpu", cold_start_s=0.1)],
+        "link_probes": [LinkProbeRecord(link, "up", 1e6, 1.1e6, 0.001) for link in LINKS[placement]],
         "samples": samples(np.linspace(0.01, 0.02, 20), placement),
     }
-    return store.MeasurementRecord(**(values | changes))
+    return MeasurementRecord(**(values | changes))
 
 
-def accuracy(environment_id: int, operator: str, hits: Any, **changes: Any) -> store.AccuracyRecord:
+def accuracy(environment_id: int, operator: str, hits: Any, **changes: Any) -> AccuracyRecord:
     values: dict[str, Any] = {
         "key": f"accuracy-{operator}",
         "environment_id": environment_id,
@@ -102,9 +120,9 @@ def accuracy(environment_id: int, operator: str, hits: Any, **changes: Any) -> s
         "finished_at": STARTED,
         "top1_pct": 100 * float(np.mean(hits)),
         "top5_pct": 100.0,
-        "item_hits": [store.ItemHits(f"{index:05d}", bool(hit), True) for index, hit in enumerate(hits)],
+        "item_hits": [ItemHits(f"{index:05d}", bool(hit), True) for index, hit in enumerate(hits)],
     }
-    return store.AccuracyRecord(**(values | changes))
+    return AccuracyRecord(**(values | changes))
 
 
 @pytest.fixture
@@ -136,26 +154,24 @@ def fill(database: Database) -> Callable[[], Latencies]:
         rng = np.random.default_rng(7)
         latencies: Latencies = {}
         with database.session() as session:
-            where = store.upsert_environment(session, environment())
-            store.sync_strategies(session, where, [strategy(o, p) for o in PASSES for p in LINKS])
+            where = upsert_environment(session, environment())
+            sync_strategies(session, where, [strategy(o, p) for o in PASSES for p in LINKS])
             for index, operator in enumerate(PASSES):
-                files = [store.ArtifactFile(0, "model.onnx", "ab", 100 + index)]
-                record = store.ArtifactRecord(f"artifact-{operator}", "net", operator, PASSES[operator], "ready")
-                store.upsert_artifact(session, vars_replace(record, files=files, size_bytes=100 + index))
-                store.record_accuracy(session, accuracy(where, operator, [True] * (9 - index) + [False] * (1 + index)))
+                files = [ArtifactFile(0, "model.onnx", "ab", 100 + index)]
+                record = ArtifactRecord(f"artifact-{operator}", "net", operator, PASSES[operator], "ready")
+                upsert_artifact(session, vars_replace(record, files=files, size_bytes=100 + index))
+                record_accuracy(session, accuracy(where, operator, [True] * (9 - index) + [False] * (1 + index)))
                 for placement in LINKS:
                     rounds = [rng.lognormal(-3, 0.5, size) for size in (30, 1, 20)]
                     latencies[operator, placement] = rounds
                     for number, values in enumerate(rounds, 1):
                         taken = samples(values, placement)
-                        store.record_measurement(
-                            session, measurement(where, operator, placement, number, samples=taken)
-                        )
+                        record_measurement(session, measurement(where, operator, placement, number, samples=taken))
             session.commit()
         return latencies
 
     return filling
 
 
-def vars_replace(record: store.ArtifactRecord, **changes: Any) -> store.ArtifactRecord:
-    return store.ArtifactRecord(**(vars(record) | changes))
+def vars_replace(record: ArtifactRecord, **changes: Any) -> ArtifactRecord:
+    return ArtifactRecord(**(vars(record) | changes))

@@ -16,7 +16,27 @@ import uvicorn
 from fastapi import FastAPI
 
 from catalog.declaration import SloSpec
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import (
+    AccuracyRecord,
+    ArtifactFile,
+    ArtifactRecord,
+    Database,
+    EnvironmentRecord,
+    ItemHits,
+    LinkBytes,
+    MeasurementRecord,
+    SampleRecord,
+    StrategyRecord,
+    TierRunRecord,
+    Verdict,
+    open_database,
+    record_accuracy,
+    record_measurement,
+    sync_slos,
+    sync_strategies,
+    upsert_artifact,
+    upsert_environment,
+)
 from catalog.output_distance import DETAIL, OutputDistance
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
@@ -35,11 +55,11 @@ class Writer:
     """What a fill would write, with chosen numbers; every method is one transaction."""
 
     database: Database
-    rows: dict[int, list[store.StrategyRecord]]
+    rows: dict[int, list[StrategyRecord]]
 
     def environment(self, key: str = "env-a", launcher: str = "docker", scale: str = "1", host: str = "h") -> int:
         with self.database.session() as session:
-            row = store.EnvironmentRecord(
+            row = EnvironmentRecord(
                 key=key,
                 launcher=launcher,
                 scale=scale,
@@ -52,7 +72,7 @@ class Writer:
                 onnxruntime="1.32.0",
                 tierwise="0",
             )
-            found = store.upsert_environment(session, row)
+            found = upsert_environment(session, row)
             session.commit()
         return found
 
@@ -71,7 +91,7 @@ class Writer:
         artifact = f"artifact:{subject}:{operator}"
         declared = self.rows.setdefault(environment, [])
         declared.append(
-            store.StrategyRecord(
+            StrategyRecord(
                 subject=subject,
                 operator=operator,
                 placement=placement,
@@ -86,14 +106,12 @@ class Writer:
                 reason=refused,
             )
         )
-        files = [store.ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
+        files = [ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
         with self.database.session() as session:
-            store.sync_strategies(session, environment, declared)
-            store.upsert_artifact(
+            sync_strategies(session, environment, declared)
+            upsert_artifact(
                 session,
-                store.ArtifactRecord(
-                    artifact, subject, operator, passes=[], status="ready", files=files, size_bytes=2048
-                ),
+                ArtifactRecord(artifact, subject, operator, passes=[], status="ready", files=files, size_bytes=2048),
             )
             session.commit()
 
@@ -109,7 +127,7 @@ class Writer:
             for row in self.rows[environment]
         ]
         with self.database.session() as session:
-            store.sync_strategies(session, other, self.rows[other])
+            sync_strategies(session, other, self.rows[other])
             session.commit()
 
     def measure(
@@ -122,7 +140,7 @@ class Writer:
         subject: str = "net",
         number: int = 0,
         inputs: int = 30,
-        verdict: store.Verdict = "VALID",
+        verdict: Verdict = "VALID",
         day: int = 2,
         reason: str | None = None,
         inputs_select: str = "random",
@@ -130,7 +148,7 @@ class Writer:
     ) -> None:
         """One round; a single latency stands for all inputs. `used` is per tier: peak memory, CPU of the window."""
         values = [latency_s] * inputs if isinstance(latency_s, float) else list(latency_s)
-        record = store.MeasurementRecord(
+        record = MeasurementRecord(
             latency_key=f"latency:{environment}:{subject}:{operator}:{placement}",
             environment_id=environment,
             subject=subject,
@@ -144,7 +162,7 @@ class Writer:
             inputs_select=inputs_select,
             reason=reason,
             tier_runs=[
-                store.TierRunRecord(
+                TierRunRecord(
                     tier,
                     cpus=1.0,
                     memory_bytes=2**30,
@@ -158,12 +176,12 @@ class Writer:
             started_at=on(day),
             finished_at=on(day),
             samples=[
-                store.SampleRecord(seq, f"{seq:04d}", 0, value, 0.0, links=[store.LinkBytes("mobile-edge", 500, 50)])
+                SampleRecord(seq, f"{seq:04d}", 0, value, 0.0, links=[LinkBytes("mobile-edge", 500, 50)])
                 for seq, value in enumerate(values)
             ],
         )
         with self.database.session() as session:
-            store.record_measurement(session, record)
+            record_measurement(session, record)
             session.commit()
 
     def judge(
@@ -179,7 +197,7 @@ class Writer:
     ) -> None:
         """An accuracy with its items: the first ones are right."""
         right = round(accuracy_pct * items / 100)
-        record = store.AccuracyRecord(
+        record = AccuracyRecord(
             key=f"accuracy:{environment}:{subject}:{operator}",
             environment_id=environment,
             subject=subject,
@@ -192,10 +210,10 @@ class Writer:
             started_at=on(2),
             finished_at=on(2),
             top1_pct=accuracy_pct,
-            item_hits=[store.ItemHits(f"{item:04d}", item < right, True) for item in range(items)],
+            item_hits=[ItemHits(f"{item:04d}", item < right, True) for item in range(items)],
         )
         with self.database.session() as session:
-            store.record_accuracy(session, record)
+            record_accuracy(session, record)
             session.commit()
 
     def compare_outputs(self, operator: str, distance: OutputDistance) -> None:
@@ -208,12 +226,12 @@ class Writer:
 
     def artifact_details(self, operator: str, details: Mapping[str, object], *, subject: str = "net") -> None:
         """What else the artifact's row holds."""
-        files = [store.ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
+        files = [ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
         key = f"artifact:{subject}:{operator}"
         with self.database.session() as session:
-            store.upsert_artifact(
+            upsert_artifact(
                 session,
-                store.ArtifactRecord(
+                ArtifactRecord(
                     key, subject, operator, passes=[], status="ready", files=files, size_bytes=2048, details=details
                 ),
             )
@@ -221,7 +239,7 @@ class Writer:
 
     def slo(self, name: str, spec: dict[str, object]) -> None:
         with self.database.session() as session:
-            store.sync_slos(session, {name: SloSpec.model_validate(spec)})
+            sync_slos(session, {name: SloSpec.model_validate(spec)})
             session.commit()
 
     def strategy(

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recommender.constraint_words import reasons
+from recommender.answer.wording import reasons
 from recommender.ranking import Budgets, Candidate, Constraints, LatencyBudget, recommend
-from recommender.ranking.constraints import breaches
+from recommender.ranking.model import breaches
 
 
 def candidate(operator: str = "identity", placement: str = "mobile", latency_s: float = 0.1) -> Candidate:

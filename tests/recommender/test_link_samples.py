@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import store
+from catalog.evidence import LinkBytes, LinkProbeRecord, MeasurementRecord, SampleRecord, record_measurement
 from catalog.evidence.link_samples import strategy_parts
 from recommender.whatif import LinkRate, StrategyParts, what_if
 from tests.recommender.conftest import Writer, on
@@ -24,22 +24,22 @@ def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: in
     }
     for number in range(3):
         samples = [
-            store.SampleRecord(
+            SampleRecord(
                 seq,
                 f"{seq:04d}",
                 0,
                 0.02 + 8 * sent / rates["edge-cloud"],
                 0.0,
-                links=[store.LinkBytes(name, sent, 0) for name in rates],
+                links=[LinkBytes(name, sent, 0) for name in rates],
             )
             for seq in range(30)
         ]
         probes = [
-            store.LinkProbeRecord(name, way, rate, rate * 0.99, 0.001)
+            LinkProbeRecord(name, way, rate, rate * 0.99, 0.001)
             for name, rate in rates.items()
             for way in ("up", "down")
         ]
-        record = store.MeasurementRecord(
+        record = MeasurementRecord(
             latency_key=key,
             environment_id=environment,
             subject="net",
@@ -58,7 +58,7 @@ def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: in
             samples=samples,
         )
         with writer.database.session() as session:
-            store.record_measurement(session, record)
+            record_measurement(session, record)
             session.commit()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from catalog.statistics import hit_drop
 from recommender.ranking import Accuracy, Budgets, Candidate, Constraints, LatencyBudget, recommend
-from recommender.ranking.rounding import next_up, points_down, points_up, up
+from recommender.ranking.relaxations import next_up, points_down, points_up, up
 
 ITEMS = 400
 

@@ -14,7 +14,7 @@ import pytest
 
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database
-from catalog.evidence.measured import StoredMeasurement, stored_measurements
+from catalog.evidence.reading import StoredMeasurement, stored_measurements
 from runner.artifacts.store import ArtifactStore
 from runner.launchers import Selection, select_launcher
 from runner.launchers.docker import DockerLauncher

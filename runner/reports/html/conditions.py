@@ -1,10 +1,13 @@
 """Under which conditions the numbers hold, in one paragraph and a list: nothing is read without them."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from catalog.evidence.store import EnvironmentEvidence, Origin, SloEvidence
-from runner.reports.html.markup import Html, joined, tag
+from catalog.evidence import EnvironmentEvidence, Origin, SloEvidence
+from runner.reports.html.markup import Html, details, joined, table, tag
 from runner.reports.html.report_data import EnvironmentReport
+from runner.reports.units import duration, rate
 
 
 def title(environment: EnvironmentEvidence) -> str:
@@ -101,3 +104,60 @@ def _slo(slo: SloEvidence) -> str:
     limits += [f"drop at most {slo.max_drop_pp:g} points"] if slo.max_drop_pp is not None else []
     limits += [f"accuracy at least {slo.min_pct:g} %"] if slo.min_pct is not None else []
     return ", ".join(limits) or "no limits"
+
+
+VERDICTS = ("VALID", "DOUBTFUL", "INVALID", "failed")
+
+
+def links_table(rows: Sequence[Mapping[str, Any]]) -> Html:
+    """Declared beside measured payload rates, by link and direction."""
+    heads = ("link", "direction", "declared", "measured, mean", "deviation", "tolerance", "RTT", "probes")
+    cells = (
+        [
+            row["link"],
+            row["direction"],
+            rate(row["declared_bit_per_s"]),
+            rate(row["mean_bit_per_s"]),
+            f"{row['least_pct']:+.1f} to {row['most_pct']:+.1f} %",
+            "–" if row["tolerance_pct"] is None else f"{row['tolerance_pct']:g} %",
+            duration(row["rtt_s"]),
+            str(row["probes"]),
+        ]
+        for row in rows
+    )
+    return table("Links of the evidence that counts, probed before and after each measurement", heads, cells, left=2)
+
+
+def verdict_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
+    """How many measurements have which verdict, by subject, and every one that is not valid with its reason."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        counts.setdefault(row["subject"], Counter())[_verdict(row)] += 1
+    cells = ([subject, *(str(found[name]) for name in VERDICTS)] for subject, found in counts.items())
+    yield table("Measurements by verdict", ("subject", *VERDICTS), cells)
+    doubted = [row for row in rows if _verdict(row) != "VALID"]
+    if doubted:
+        listed = (
+            [
+                f"{row['subject']}/{row['operator']}@{row['placement']} round {row['round']}",
+                _verdict(row),
+                row["reason"] or "–",
+            ]
+            for row in doubted
+        )
+        yield details(
+            f"{len(doubted)} measurements that are not valid, and why",
+            table("Not valid", ("measurement", "verdict", "reason"), listed, left=3),
+        )
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    return "failed" if row["status"] != "complete" else str(row["verdict"])
+
+
+def unmeasured_list(rows: Sequence[tuple[str, str]]) -> Html | None:
+    """Declared strategies without evidence here, each with the reason."""
+    if not rows:
+        return None
+    items = (tag("li", f"{name}: {reason}") for name, reason in rows)
+    return details(f"{len(rows)} declared strategies without evidence here", tag("ul", items))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from catalog.analysis import FamilyResult, PairResult, SubjectResult
 from catalog.statistics import Family
-from runner.reports.html.codes import Codes, split
-from runner.reports.html.grouping import families_of_all
+from runner.reports.html.figures import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag
+from runner.reports.html.sentences import Codes, split
 
 FOOTNOTE = (
     "Row against column above the diagonal, column against row below it, as in the study: the member listed first "

@@ -1,25 +1,70 @@
 """Box plots of one subject's latencies on a log scale: Figures 4 to 7 of the study in one, grouped by placement."""
 
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.analysis import StrategyResult, SubjectResult
-from runner.reports.html.drawing import (
+from catalog.evidence.breakdown import Breakdown
+from catalog.evidence.strategy_evidence import in_canonical_order
+from catalog.statistics import Family, strategy_name
+from catalog.statistics.ranking import Rank
+from runner.reports.html.markup import (
     WIDTH,
     Axis,
     Figure,
+    Html,
     bottom_axis,
     dots,
     fitted,
     line,
     padded,
     rect,
+    tag,
     text,
     text_width,
 )
-from runner.reports.html.grouping import by_placement
-from runner.reports.html.markup import Html, tag
 from runner.reports.units import duration
+
+
+def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[StrategyResult]]]:
+    """Grouped by placement: single tiers first, then those across tiers."""
+    groups: dict[str, list[StrategyResult]] = {}
+    for each in strategies:
+        groups.setdefault(each.evidence.placement, []).append(each)
+    return sorted(groups.items(), key=lambda group: len(group[1][0].evidence.tiers))
+
+
+def fastest_first(result: SubjectResult) -> list[StrategyResult]:
+    """By the estimate of the asked percentile."""
+    asked = result.settings.percentile
+    return sorted(result.strategies, key=lambda each: each.interval(asked).estimate_s)
+
+
+def families_of_all(results: Sequence[SubjectResult]) -> list[Family]:
+    """Every family once, with the members of all subjects: one that lacks a strategy must not hide it in the others."""
+    evidence = {
+        strategy_name(row.operator, row.tiers): row
+        for result in results
+        for row in (*(strategy.evidence for strategy in result.strategies), *result.unmeasured)
+    }
+    positions = {
+        strategy_name(row.operator, row.tiers): number
+        for number, row in enumerate(in_canonical_order(evidence.values()))
+    }
+    families: dict[str, Family] = {}
+    for result in results:
+        for found in result.families:
+            family = found.paper.family
+            known = families.get(family.name, family)
+            members = sorted({*known.members, *family.members}, key=positions.__getitem__)
+            questions = tuple(sorted({*known.questions, *family.questions}))
+            families[family.name] = replace(family, members=tuple(members), questions=questions)
+    return list(families.values())
+
 
 _ROW, _HEADING, _BOX = 34.0, 22.0, 11.0
 
@@ -87,4 +132,210 @@ def _description(result: SubjectResult) -> str:
     return (
         f"Box plots of {len(ordered)} strategies by placement. Smallest median: {first.name}, "
         f"{duration(first.description.median)}; largest: {last.name}, {duration(last.description.median)}."
+    )
+
+
+_WIDTH, _HEIGHT, _POINTS = 110.0, 92.0, 60
+
+
+def quantile_plot(each: StrategyResult) -> Figure:
+    """Order statistics over normal quantiles, with the line of least squares through them."""
+    found = each.description.quantiles
+    count = found.ordered.size
+    shown = np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
+    across = Axis(*padded(float(found.theoretical[0]), float(found.theoretical[-1]), logarithmic=False), 4, _WIDTH - 4)
+    up = Axis(*padded(float(found.ordered[0]), float(found.ordered[-1]), logarithmic=False), _HEIGHT - 14, 4)
+    points = [(across.at(float(found.theoretical[i])), up.at(float(found.ordered[i]))) for i in shown]
+    normality = each.description.normality
+    said = normality.not_applicable or f"Shapiro-Wilk W {normality.statistic:.3f}, p {pvalue(normality.pvalue)}"
+    shapes = [dots(points, "sample")]
+    if math.isfinite(found.slope):
+        shapes.insert(0, _fit(across, up, found.slope, found.intercept))
+    ends = f"{duration(float(found.ordered[0]))} – {duration(float(found.ordered[-1]))}"
+    return Figure(
+        title=f"Q-Q plot of {each.name}",
+        description=f"{len(points)} of {count} order statistics, from {ends}. {said}.",
+        height=_HEIGHT,
+        width=_WIDTH,
+        shapes=[*shapes, text(_WIDTH / 2, _HEIGHT - 2, ends, class_="tiny", anchor="middle")],
+    )
+
+
+def _fit(across: Axis, up: Axis, slope: float, intercept: float) -> Html:
+    """The part of the line that lies within the plot."""
+    left, right = across.low, across.high
+    if slope > 0:
+        left = max(left, (up.low - intercept) / slope)
+        right = min(right, (up.high - intercept) / slope)
+    places = [(across.at(end), up.at(intercept + slope * end)) for end in (left, right)]
+    return line(*places[0], *places[1], "fit")
+
+
+def pvalue(value: float) -> str:
+    """`0.031`, `2.0e-16`; never zero."""
+    if value < 1e-300:
+        return "< 1e-300"
+    return f"{value:.2g}" if value >= 1e-3 else f"{value:.1e}"
+
+
+_RANK_ROW, _BARS_AT_MOST, _RANK_BAR = 32.0, 80.0, 6.0
+
+
+def rank_diagram(result: SubjectResult) -> Figure:
+    """Fastest first; a bar beside the rows has a dot for each strategy that shares its letter."""
+    ordered = fastest_first(result)
+    letters = _shared_letters(ordered)
+    room = min(len(letters) * _RANK_BAR, _BARS_AT_MOST)
+    right = WIDTH - room - (6 if letters else 0)
+    axis = _axis(ordered, result.settings.percentile, right)
+    shapes: list[Html] = []
+    for position, each in enumerate(ordered):
+        shapes += _rank_row(each, axis, result.settings.percentile, position * _RANK_ROW, right)
+    bottom = len(ordered) * _RANK_ROW + 4
+    for number, letter in enumerate(letters):
+        x = WIDTH - room + (number + 0.5) * room / len(letters)
+        shapes += _bar(letter, [letter in each.rank.letters for each in ordered], x)
+    asked = f"p{result.settings.percentile:g}"
+    return Figure(
+        title=f"Ranks of the strategies of {result.subject} by {asked}",
+        description=_rank_description(ordered, asked),
+        height=bottom + 32,
+        shapes=[*bottom_axis(axis, 4.0, bottom, title=f"{asked} latency with its interval, log scale"), *shapes],
+    )
+
+
+def _axis(ordered: Sequence[StrategyResult], percentile: float, right: float) -> Axis:
+    intervals = [each.interval(percentile) for each in ordered]
+    lowest = min(each.low_s or each.estimate_s for each in intervals)
+    highest = max(each.high_s or each.estimate_s for each in intervals)
+    return Axis(*padded(lowest, highest, logarithmic=True), 4.0, right - 4, logarithmic=True)
+
+
+def _rank_row(each: StrategyResult, axis: Axis, percentile: float, y: float, right: float) -> list[Html]:
+    interval = each.interval(percentile)
+    x, middle, label = axis.at(interval.estimate_s), y + 21, duration(interval.estimate_s)
+    shapes = [text(0.0, y + 11, fitted(f"{ranks(each.rank)} {each.name}", right, size=10.5), class_="row")]
+    ends = (x, x)
+    if interval.low_s is not None and interval.high_s is not None:
+        ends = axis.at(interval.low_s), axis.at(interval.high_s)
+        shapes.append(line(ends[0], middle, ends[1], middle, "whisker"))
+        shapes += [line(end, middle - 3, end, middle + 3, "whisker") for end in ends]
+    shapes.append(dots([(x, middle)], "estimate"))
+    after = ends[1] + 7 + text_width(label, size=11) <= right
+    place = (ends[1] + 7, "start") if after else (ends[0] - 7, "end")
+    shapes.append(text(place[0], middle + 4, label, class_="value", anchor=place[1]))
+    return [tag("g", tag("title", f"{each.name}: rank {ranks(each.rank)}, {label}"), shapes)]
+
+
+def _bar(letter: str, members: Sequence[bool], x: float) -> list[Html]:
+    places = [position * _RANK_ROW + 21 for position, member in enumerate(members) if member]
+    joined = tag("title", f"letter {letter}: not told apart")
+    bar = line(x, places[0], x, places[-1], "tie")
+    return [tag("g", joined, bar, dots(((x, y) for y in places), "tied"))]
+
+
+def _shared_letters(ordered: Sequence[StrategyResult]) -> list[str]:
+    """Letters of more than one strategy, in the order of their first one."""
+    found = [letter for each in ordered for letter in each.rank.letters]
+    return [letter for letter in dict.fromkeys(found) if found.count(letter) > 1]
+
+
+def ranks(rank: Rank) -> str:
+    """`3`, or `3–5` where ties leave it open."""
+    return str(rank.rank) if rank.rank == rank.worst_rank else f"{rank.rank}–{rank.worst_rank}"
+
+
+def _rank_description(ordered: Sequence[StrategyResult], asked: str) -> str:
+    best = [each.name for each in ordered if each.rank.rank == 1]
+    shown = "; ".join(
+        f"{each.name}, rank {ranks(each.rank)}, letters {' '.join(each.rank.letters)}" for each in ordered
+    )
+    return f"By {asked}. Nothing is shown to be faster than {', '.join(best)}. {shown}."
+
+
+PARTS = ("preprocess", "compute", "postprocess", "serialise", "transmission")
+_BREAKDOWN_ROW, _BREAKDOWN_HEADING, _BREAKDOWN_BAR = 32.0, 22.0, 13.0
+# Parts that carry the name of their tier or link, and the class of that name: a hatch needs a halo.
+_NAMED = {"compute": "on-part", "transmission": "name"}
+
+
+def segments(found: Breakdown) -> Iterator[tuple[str, str, float]]:
+    """Part, tier or link, and mean seconds; transmission comes last: by link, then what no link's bytes explain."""
+    for tier in found.tiers:
+        yield "preprocess", tier.tier, tier.preprocess_s
+        yield "compute", tier.tier, tier.compute_s
+        yield "postprocess", tier.tier, tier.postprocess_s
+        yield "serialise", tier.tier, tier.serialise_s
+    for link in found.links:
+        yield "transmission", link.link, link.wire_s
+    yield "transmission", "", found.other_transmission_s
+
+
+def breakdown_bars(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -> Figure | None:
+    """One bar per strategy; None where no parts are known, as of imported latencies."""
+    known = [
+        (placement, [each for each in members if _known(each, breakdowns)])
+        for placement, members in by_placement(result.strategies)
+    ]
+    if not any(members for _, members in known):
+        return None
+    shapes: list[Html] = list(_legend())
+    y = 40.0
+    for placement, members in known:
+        if members:
+            shapes.append(text(0.0, y + 15, placement, class_="group"))
+            y += _BREAKDOWN_HEADING
+        for each in members:
+            shapes += _breakdown_row(each, breakdowns[each.evidence.latency_key], y)
+            y += _BREAKDOWN_ROW
+    return Figure(
+        title=f"Where the time of {result.subject} goes",
+        description=_breakdown_description([each for _, members in known for each in members], breakdowns),
+        height=y + 2,
+        shapes=shapes,
+    )
+
+
+def _known(each: StrategyResult, breakdowns: Mapping[str, Breakdown]) -> bool:
+    found = breakdowns.get(each.evidence.latency_key)
+    return found is not None and bool(found.tiers)
+
+
+def _breakdown_row(each: StrategyResult, found: Breakdown, y: float) -> Iterator[Html]:
+    label = duration(found.latency_s)
+    name = fitted(each.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
+    yield text(0.0, y + 11, name)
+    yield text(WIDTH, y + 11, label, class_="value", anchor="end")
+    drawn = [(part, tier, max(seconds, 0.0)) for part, tier, seconds in segments(found)]
+    whole = sum(seconds for _, _, seconds in drawn) or 1.0
+    x, before = 0.0, drawn[0][1]
+    for part, tier, seconds in drawn:
+        width = WIDTH * seconds / whole
+        said = f"{each.name}: {part}{f' on {tier}' if tier else ''} {duration(seconds)}, {seconds / whole:.0%}"
+        if tier != before:
+            yield line(x, y + 13, x, y + 17 + _BREAKDOWN_BAR, "boundary")
+            before = tier
+        if width > 0:
+            yield rect(x, y + 15, width, _BREAKDOWN_BAR, f"part {part}", tag("title", said))
+        if part in _NAMED and text_width(tier, size=10) + 6 < width:
+            yield text(x + width / 2, y + 25, tier, class_=f"small {_NAMED[part]}", anchor="middle")
+        x += width
+
+
+def _legend() -> Iterator[Html]:
+    for position, part in enumerate(PARTS):
+        x, y = (position % 3) * 114.0, 4.0 + 17 * (position // 3)
+        yield rect(x, y, 14.0, 11.0, f"part {part}")
+        yield text(x + 19, y + 9, part, class_="small")
+
+
+def _breakdown_description(strategies: Sequence[StrategyResult], breakdowns: Mapping[str, Breakdown]) -> str:
+    return "Shares of the mean latency. " + " ".join(
+        f"{each.name}: "
+        + ", ".join(
+            f"{part}{f' on {tier}' if tier else ''} {duration(seconds)}"
+            for part, tier, seconds in segments(breakdowns[each.evidence.latency_key])
+        )
+        + "."
+        for each in strategies
     )

@@ -9,7 +9,14 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
-from catalog.evidence import store
+from catalog.evidence import (
+    EnvironmentEvidence,
+    SloEvidence,
+    StrategyEvidence,
+    slo_evidence,
+    strategy_evidence,
+    tier_costs,
+)
 from catalog.evidence.breakdown import Breakdown, mean_breakdowns
 from catalog.evidence.strategy_evidence import claims_another
 from catalog.validity import without_names_in
@@ -37,10 +44,10 @@ WHERE m.environment_id = :environment AND m.status = 'complete' AND t.provider <
 class EnvironmentReport:
     """All subjects measured in one environment, analysed, with what surrounds them."""
 
-    environment: store.EnvironmentEvidence
+    environment: EnvironmentEvidence
     results: tuple[SubjectResult, ...]
-    unmeasured: tuple[store.StrategyEvidence, ...]
-    slos: tuple[store.SloEvidence, ...]
+    unmeasured: tuple[StrategyEvidence, ...]
+    slos: tuple[SloEvidence, ...]
     breakdowns: Mapping[str, Breakdown]
     costs: tuple[Mapping[str, Any], ...]
     links: tuple[Mapping[str, Any], ...]
@@ -53,7 +60,7 @@ class Report:
     """What one page shows, and which environments have evidence that it does not show."""
 
     environments: tuple[EnvironmentReport, ...]
-    left_out: tuple[store.EnvironmentEvidence, ...]
+    left_out: tuple[EnvironmentEvidence, ...]
 
 
 def gather_report(
@@ -80,8 +87,8 @@ def gather_report(
     RunnerError
         Without evidence, or for an environment that is not there.
     """
-    evidence = store.strategy_evidence(session, subject=subject)
-    groups: dict[str, list[store.StrategyEvidence]] = {}
+    evidence = strategy_evidence(session, subject=subject)
+    groups: dict[str, list[StrategyEvidence]] = {}
     for each in evidence:
         groups.setdefault(each.environment.key, []).append(each)
     measured = [members for members in groups.values() if any(each.measured for each in members)]
@@ -91,15 +98,15 @@ def gather_report(
             f"no evidence {what}to report yet; `runner status` lists what there is, fill it with: runner fill-catalog"
         )
     chosen = _chosen(measured, environment)
-    costs = store.tier_costs(session, subject=subject)
-    slos = store.slo_evidence(session)
+    costs = tier_costs(session, subject=subject)
+    slos = slo_evidence(session)
     return Report(
         tuple(_report(session, members, costs, slos, settings or AnalysisSettings()) for members in chosen),
         tuple(members[0].environment for members in measured if members not in chosen),
     )
 
 
-def _chosen(measured: Sequence[list[store.StrategyEvidence]], wanted: str | None) -> list[list[store.StrategyEvidence]]:
+def _chosen(measured: Sequence[list[StrategyEvidence]], wanted: str | None) -> list[list[StrategyEvidence]]:
     if wanted is None:
         keys = {members[0].environment.key.removeprefix("imported:") for members in measured}
         first = [members for members in measured if not claims_another(members[0].environment.key, keys)]
@@ -113,27 +120,27 @@ def _chosen(measured: Sequence[list[store.StrategyEvidence]], wanted: str | None
     return found
 
 
-def _matches(environment: store.EnvironmentEvidence, wanted: str) -> bool:
+def _matches(environment: EnvironmentEvidence, wanted: str) -> bool:
     return environment.key.startswith(wanted) or environment.launcher == wanted
 
 
-def _complete(members: Sequence[store.StrategyEvidence]) -> bool:
+def _complete(members: Sequence[StrategyEvidence]) -> bool:
     return all(len(each.rounds) >= each.rounds_declared for each in members if each.status == "applicable")
 
 
-def _newest(members: Sequence[store.StrategyEvidence]) -> str:
+def _newest(members: Sequence[StrategyEvidence]) -> str:
     return max(row.finished_at for each in members for row in each.rounds)
 
 
 def _report(
     session: Session,
-    members: Sequence[store.StrategyEvidence],
+    members: Sequence[StrategyEvidence],
     costs: Sequence[Mapping[str, Any]],
-    slos: Sequence[store.SloEvidence],
+    slos: Sequence[SloEvidence],
     settings: AnalysisSettings,
 ) -> EnvironmentReport:
     environment = members[0].environment
-    subjects: dict[str, list[store.StrategyEvidence]] = {}
+    subjects: dict[str, list[StrategyEvidence]] = {}
     for each in members:
         subjects.setdefault(each.subject, []).append(each)
     return EnvironmentReport(

@@ -1,14 +1,59 @@
 """One pair of strategies over all subjects in one sentence, from the numbers: also where nothing was found."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from catalog.analysis import PairResult
+from catalog.evidence import StrategyEvidence
 from catalog.statistics import Speedup, magnitude, speedup
 from catalog.statistics.verdicts import Verdict
-from runner.reports.html.words import count, extent, listed, scope, sentence
+from runner.reports.html.markup import Html, joined, tag
+
+METRIC_NAMES = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "agreement": "agreement with identity"}
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def count(value: int) -> str:
+    """`three`, `13`."""
+    return _NUMBERS[value] if value < len(_NUMBERS) else str(value)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def spoken(operator: str) -> str:
+    """An operator within a sentence."""
+    return operator.replace("_", " ")
+
+
+def sentence(said: str) -> str:
+    """With a capital letter and a full stop."""
+    return said[:1].upper() + said[1:] + ("" if said.endswith(".") else ".")
+
+
+def extent(values: Sequence[float], unit: str = "") -> str:
+    """`1.20x`, or `1.20x to 2.40x` where they differ as printed."""
+    low, high = f"{min(values):.2f}{unit}", f"{max(values):.2f}{unit}"
+    return low if low == high else f"{low} to {high}"
+
+
+def scope(members: Sequence[str], everyone: Sequence[str], *, note: str = "", again: bool = False) -> str:
+    """Whom a statement is about: `in net`, `across four subjects`, `in two of four subjects (a and b)`.
+
+    `note` joins the names in brackets; `again` leaves out of how many, which was said before.
+    """
+    if len(everyone) == 1:
+        return f"in {everyone[0]}"
+    if len(members) == len(everyone):
+        return f"across {count(len(everyone))} subjects{f' ({note})' if note else ''}"
+    total = "" if again else f" of {count(len(everyone))} subjects"
+    return f"in {count(len(members))}{total} ({listed(members)}{f'; {note}' if note else ''})"
 
 
 class Outcome(StrEnum):
@@ -151,3 +196,51 @@ def _effects(members: Sequence[PairOfSubject]) -> str:
     disagreeing = [each.subject for each in members if each.pair.disagreement]
     tail = f"; the two analyses disagree in {listed(disagreeing)}" if disagreeing else ""
     return f". As in the paper: Cliff's delta {said}{tail}"
+
+
+_LETTERS = {"static_ptq": "Q", "early_exit": "E", "partition": "P"}
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Short names by operator and by placement; the full ones where short ones would be ambiguous."""
+
+    operators: Mapping[str, str]
+    placements: Mapping[str, str]
+
+    def head(self, strategy: str) -> Html:
+        """`I` with its placement as a subscript."""
+        operator, placement = split(strategy)
+        return joined(self.operators[operator], tag("sub", self.placements[placement]))
+
+    def legend(self, strategies: Iterable[str]) -> str:
+        """What the short names of these strategies stand for; empty where none is shortened."""
+        pairs = [split(each) for each in strategies]
+        said = {self.operators[operator]: operator for operator, _ in pairs}
+        placed = {self.placements[placement]: placement for _, placement in pairs}
+        return "; ".join(
+            ", ".join(f"{code} {name}" for code, name in group.items() if code != name) for group in (said, placed)
+        ).strip("; ")
+
+
+def split(strategy: str) -> tuple[str, str]:
+    """Operator and placement of `operator@placement`."""
+    operator, _, placement = strategy.rpartition("@")
+    return operator, placement
+
+
+def codes_of(evidence: Iterable[StrategyEvidence]) -> Codes:
+    """Short names for all strategies of a report."""
+    listed = list(evidence)
+    operators = {each.operator: _operator(each) for each in listed}
+    placements = {each.placement: "".join(tier[0].upper() for tier in each.tiers) for each in listed}
+    return Codes(_unambiguous(operators), _unambiguous(placements))
+
+
+def _operator(each: StrategyEvidence) -> str:
+    passes = [str(step["name"]) for step in each.passes]
+    return "".join(_LETTERS.get(name, name[0].upper()) for name in passes) or "I"
+
+
+def _unambiguous(codes: Mapping[str, str]) -> Mapping[str, str]:
+    return codes if len(set(codes.values())) == len(codes) else {name: name for name in codes}

@@ -1,27 +1,221 @@
 """Everything about one subject in one environment: figures first, numbers below them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from catalog.analysis import SubjectResult
-from runner.reports.html.breakdown_bars import breakdown_bars
-from runner.reports.html.drawing import Figure, svg
-from runner.reports.html.figures import box_plots
-from runner.reports.html.markup import Child, Html, Ids, details, joined, tag
-from runner.reports.html.quantile_plots import quantile_plot
-from runner.reports.html.rank_diagram import rank_diagram
-from runner.reports.html.report_data import EnvironmentReport
-from runner.reports.html.subject_tables import (
-    breakdown_table,
-    costs_table,
-    disagreements,
-    pair_tables,
-    ranking_table,
-    spread_table,
+from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
+from catalog.evidence.breakdown import Breakdown
+from catalog.output_distance import percentage
+from catalog.statistics.intervals import PercentileInterval
+from runner.reports.html.figures import (
+    box_plots,
+    breakdown_bars,
+    fastest_first,
+    pvalue,
+    quantile_plot,
+    rank_diagram,
+    ranks,
+    segments,
 )
-from runner.reports.html.tradeoff import Tradeoff, tradeoffs
-from runner.reports.html.tradeoff_plot import tradeoff_plot
-from runner.reports.html.words import METRIC_NAMES
-from runner.reports.units import duration, percent
+from runner.reports.html.markup import Child, Figure, Html, Ids, details, joined, svg, table, tag
+from runner.reports.html.report_data import EnvironmentReport
+from runner.reports.html.sentences import METRIC_NAMES
+from runner.reports.html.tradeoff import Tradeoff, tradeoff_plot, tradeoffs
+from runner.reports.tables import COSTS
+from runner.reports.units import duration, percent, points, size
+
+
+def ranking_table(result: SubjectResult) -> Html:
+    """Every strategy, fastest first, with what decides."""
+    asked = result.settings.percentile
+    shown = [each.percentile for each in result.strategies[0].intervals]
+    level = f"{100 * result.settings.confidence_level:g} %"
+    heads = ["strategy", "rank", "letters", *(f"p{each:g} [{level} interval]" for each in shown), "× best"]
+    rows = (
+        [
+            each.name,
+            ranks(each.rank),
+            " ".join(each.rank.letters),
+            *(interval_cell(interval) for interval in each.intervals),
+            f"{each.ratio_to_best:.2f}",
+            _accuracy(each),
+            points(each.evidence.drop_pp) if each.evidence.passes else "–",
+            _difference(each),
+        ]
+        for each in fastest_first(result)
+    )
+    caption = f"Ranked by p{asked:g}; strategies that share a letter are not told apart"
+    shown_table = table(caption, [*heads, "accuracy", "drop, points", "outputs differ"], rows)
+    return joined(shown_table, doubts(result))
+
+
+def doubts(result: SubjectResult) -> Html | None:
+    """List each operator whose outputs are far from identity's or unknown, and accuracies that say nothing."""
+    changed = [each.evidence for each in result.strategies if each.evidence.changes_outputs]
+    warnings = {
+        evidence.operator: distance.warning
+        for evidence in changed
+        if (distance := evidence.output_distance) is not None and distance.warning is not None
+    }
+    unknown = dict.fromkeys(
+        evidence.operator for evidence in changed if evidence.accuracy is None and evidence.output_distance is None
+    )
+    items = [tag("li", tag("b", operator), f": {warning}.") for operator, warning in warnings.items()]
+    items += [
+        tag("li", tag("b", operator), ": neither an accuracy nor the distance of its outputs to identity's is known.")
+        for operator in unknown
+    ]
+    remarks = {
+        accuracy.remark: each.evidence.operator
+        for each in reversed(result.strategies)
+        if (accuracy := each.evidence.accuracy) is not None and accuracy.remark is not None
+    }
+    items += [tag("li", tag("b", operator), f": {remark}.") for remark, operator in remarks.items()]
+    return tag("ul", items) if items else None
+
+
+def interval_cell(interval: PercentileInterval) -> str:
+    """`12.1 ms [11.9, 12.4]`, or the estimate alone where the evidence refuses an interval."""
+    if interval.low_s is None or interval.high_s is None:
+        return f"{duration(interval.estimate_s)} [–]"
+    return f"{duration(interval.estimate_s)} [{duration(interval.low_s)}, {duration(interval.high_s)}]"
+
+
+def _difference(each: StrategyResult) -> str:
+    """Return the relative error of the outputs against identity's."""
+    distance = each.evidence.output_distance
+    if distance is None or not each.evidence.passes:
+        return "–"
+    return "not finite" if distance.relative_error is None else percentage(distance.relative_error)
+
+
+def _accuracy(each: StrategyResult) -> str:
+    found = each.evidence.accuracy
+    return f"{percent(found.accuracy_pct)} {METRIC_NAMES.get(found.metric, found.metric)}" if found else "–"
+
+
+def spread_table(result: SubjectResult) -> Html:
+    """Description, normality, and where the variance comes from."""
+    heads = (
+        "strategy",
+        "n",
+        "mean",
+        "median",
+        "IQR",
+        "outliers",
+        "Shapiro W",
+        "p",
+        "inputs",
+        "rounds",
+        "rest",
+        "effective n",
+    )
+    caption = "All samples pooled; shares of the variance of log latency; how many independent samples they are worth"
+    return table(caption, heads, map(_spread, result.strategies))
+
+
+def _spread(each: StrategyResult) -> Iterator[str]:
+    found, shares = each.description, each.shares
+    yield each.name
+    yield str(found.count)
+    yield from (duration(value) for value in (found.mean, found.median, found.interquartile_range))
+    yield str(found.outlier_count)
+    if found.normality.not_applicable:
+        yield from ("–", found.normality.not_applicable)
+    else:
+        yield from (f"{found.normality.statistic:.3f}", pvalue(found.normality.pvalue))
+    for share in (shares.inputs_share, shares.rounds_share, shares.rest_share):
+        yield "–" if share is None else f"{share:.0%}"
+    yield "–" if shares.effective_samples is None else f"{shares.effective_samples:.0f}"
+
+
+def breakdown_table(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -> Html:
+    """Mean durations by part and tier, and bytes over each link."""
+    rows = []
+    for each in result.strategies:
+        found = breakdowns.get(each.evidence.latency_key)
+        if found is not None and found.tiers:
+            parts = [f"{part} {tier} {duration(seconds)}".replace("  ", " ") for part, tier, seconds in segments(found)]
+            rows.append([each.name, duration(found.latency_s), ", ".join(parts), _sent(each)])
+    return table("Mean latency by part, and mean bytes sent by link", ("strategy", "latency", "parts", "sent"), rows)
+
+
+def _sent(each: StrategyResult) -> str:
+    links = each.evidence.sent_bytes_by_link
+    return ", ".join(f"{link} {size(float(sent.mean()))}" for link, sent in links.items()) or "–"
+
+
+def costs_table(costs: Sequence[Mapping[str, Any]]) -> Html:
+    """What each tier pays for a strategy."""
+    heads = ["strategy", "tier", *(each.heading for each in COSTS.values())]
+    rows = (
+        [
+            f"{row['operator']}@{row['placement']}",
+            row["tier"],
+            *(each.shown(row[each.field]) for each in COSTS.values()),
+        ]
+        for row in costs
+    )
+    return table("Mean over rounds; peak memory is the highest", heads, rows, left=2)
+
+
+def disagreements(result: SubjectResult) -> Html:
+    """Where the study's tests and the analysis that decides part, each with its sentence."""
+    pairs = {(p.paper.left, p.paper.right): p for family in result.families for p in family.pairs}
+    found = [each for each in pairs.values() if each.disagreement]
+    decided = sum(each.decided.refusal is None for each in pairs.values())
+    if not decided:
+        reasons = sorted({each.decided.refusal.reason for each in pairs.values() if each.decided.refusal})
+        return tag("p", f"The deciding analysis decides none of the {len(pairs)} pairs ({'; '.join(reasons)}).")
+    said = f"The study's tests and the analysis that decides disagree on {len(found)} of {decided} pairs."
+    if not found:
+        return tag("p", said)
+    items = (
+        tag("li", tag("b", f"{each.paper.left} and {each.paper.right}"), f": {each.disagreement}.") for each in found
+    )
+    return tag("div", tag("p", said), tag("ul", items))
+
+
+def pair_tables(result: SubjectResult) -> Iterator[Html]:
+    """One folded table per family: the paper's test beside the one that decides."""
+    for family in result.families:
+        yield details(f"{family.paper.family.name}: {len(family.pairs)} pairs", _pair_table(family, result))
+
+
+def _pair_table(family: FamilyResult, result: SubjectResult) -> Html:
+    test = family.paper.kruskal_wallis
+    rejected = "finds a difference" if family.paper.rejected else "finds no difference, so no pair is looked at"
+    caption = joined(
+        f"{family.paper.family.name}. Kruskal-Wallis H {test.statistic:.4g}, {test.degrees_of_freedom} degrees of "
+        f"freedom, p {pvalue(test.pvalue)}: {rejected}",
+        f"; not measured: {', '.join(family.paper.left_out)}" if family.paper.left_out else "",
+    )
+    adjusted = f"Conover p ({result.settings.adjustment})"
+    heads = ("pair", adjusted, "Cliff's delta", "ratio", "verdict", "")
+    return table(caption, heads, map(_pair, family.pairs))
+
+
+def _pair(each: PairResult) -> Iterator[str]:
+    paper, decided = each.paper, each.decided
+    yield f"{paper.left} : {paper.right}"
+    yield pvalue(paper.pvalue)
+    yield f"{paper.delta:+.2f} {paper.magnitude}" if paper.significant else f"{paper.delta:+.2f} not significant"
+    if decided.low is None or decided.high is None or decided.ratio is None:
+        yield "–" if decided.ratio is None else f"{decided.ratio:.3f} [–]"
+        yield decided.refusal.reason if decided.refusal else "not decided"
+    else:
+        yield f"{decided.ratio:.3f} [{decided.low:.3f}, {decided.high:.3f}]"
+        yield decided.verdict + (_needed(each) if decided.needed else "")
+    yield "†" if each.disagreement else ""
+
+
+def _needed(each: PairResult) -> str:
+    needed = each.decided.needed
+    if needed is None or (needed.rounds is None and needed.inputs is None):
+        return ""
+    ways = [f"{needed.rounds} rounds"] if needed.rounds is not None else []
+    ways += [f"{needed.inputs} inputs"] if needed.inputs is not None else []
+    return f", settled by {' or '.join(ways)}"
 
 
 def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: str, ids: Ids) -> Html:

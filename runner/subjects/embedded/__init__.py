@@ -1,1 +1,1 @@
-"""PACKAGE DOC."""
+"""The embedded subjects: their registry, datasets and images."""

@@ -9,7 +9,7 @@ from runner.errors import SubjectError
 from runner.subjects.dataset import CanvasDataset, Dataset, FashionDataset, Subject, Task
 from runner.subjects.embedded.images import CLASSES, SIZE
 
-BUILTIN = Path(__file__).parent / "builtin"
+BUILTIN = Path(__file__).parents[1] / "builtin"
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""PACKAGE DOC."""
+"""Layouts of datasets on disk: folders of images with labels or masks, ImageNet, COCO and Cityscapes."""

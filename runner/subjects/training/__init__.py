@@ -1,1 +1,1 @@
-"""PACKAGE DOC."""
+"""Training of the embedded subjects: run once; the models that it made are shipped."""

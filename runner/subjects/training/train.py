@@ -25,9 +25,8 @@ from torch import nn
 
 from runner.subjects.embedded.images import TEST_CANVASES, TRAINING_CANVASES, compose_canvases
 from runner.subjects.embedded.registry import CANVAS, FASHION, Family
-from runner.subjects.scoring import normalise, score
-from runner.subjects.sources import FILES, Data, load_data, sha256
 from runner.subjects.training import networks
+from runner.subjects.training.ship import FILES, Data, load_data, normalise, score, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subject", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="directory of the four idx.gz files")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "builtin")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "builtin")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

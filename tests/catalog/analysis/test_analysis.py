@@ -17,7 +17,16 @@ from catalog.analysis import (
     evidence_key,
     store_analysis,
 )
-from catalog.evidence import Database, store
+from catalog.evidence import (
+    Database,
+    SampleRecord,
+    StrategyEvidence,
+    record_accuracy,
+    record_measurement,
+    strategy_evidence,
+    sync_strategies,
+    upsert_environment,
+)
 from catalog.statistics.verdicts import Verdict
 
 pytestmark = pytest.mark.both_databases
@@ -34,30 +43,28 @@ FACTOR = {
 
 
 @pytest.fixture
-def evidence(database: Database, make: Any) -> Callable[..., tuple[store.StrategyEvidence, ...]]:
+def evidence(database: Database, make: Any) -> Callable[..., tuple[StrategyEvidence, ...]]:
     """Four strategies with known ratios."""
 
-    def build(*, rounds: int = 4, inputs: int = 30, skip: int = 0) -> tuple[store.StrategyEvidence, ...]:
+    def build(*, rounds: int = 4, inputs: int = 30, skip: int = 0) -> tuple[StrategyEvidence, ...]:
         rng = np.random.default_rng(3)
         shape = np.exp(rng.normal(scale=0.3, size=inputs)) * 0.01
         drift = np.exp(rng.normal(scale=0.01, size=rounds))
         hits = np.arange(200) % 10 > 0
         with database.session() as session:
-            where = store.upsert_environment(session, make.environment())
+            where = upsert_environment(session, make.environment())
             rows = [make.strategy(*name, passes=PASSES[name[0]], rounds=rounds) for name in FACTOR]
-            store.sync_strategies(session, where, rows)
+            sync_strategies(session, where, rows)
             for name, factor in FACTOR.items():
                 for number in range(1, rounds + 1):
                     noise = np.exp(rng.normal(scale=0.002, size=inputs))
                     latency = factor * shape * drift[number - 1] * noise
-                    taken = [
-                        store.SampleRecord(seq, f"{seq:04d}", 0, float(value), 0.0) for seq, value in enumerate(latency)
-                    ]
-                    store.record_measurement(session, make.measurement(where, *name, number, samples=taken))
-            store.record_accuracy(session, make.accuracy(where, "identity", hits))
-            store.record_accuracy(session, make.accuracy(where, "quantized", hits & (np.arange(200) % 40 != 5)))
+                    taken = [SampleRecord(seq, f"{seq:04d}", 0, float(value), 0.0) for seq, value in enumerate(latency)]
+                    record_measurement(session, make.measurement(where, *name, number, samples=taken))
+            record_accuracy(session, make.accuracy(where, "identity", hits))
+            record_accuracy(session, make.accuracy(where, "quantized", hits & (np.arange(200) % 40 != 5)))
             session.commit()
-            return store.strategy_evidence(session)
+            return strategy_evidence(session)
 
     return build
 

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 from catalog import errors
 from catalog.evidence import database as module
-from catalog.evidence import open_database, store
+from catalog.evidence import open_database, strategy_evidence, upsert_environment
 from catalog.evidence.tables import EvidenceTable
 
 HEAD = ScriptDirectory(str(files("migrations"))).get_current_head()
@@ -85,23 +85,23 @@ def test_the_migrations_yield_exactly_the_tables(database: module.Database) -> N
 def test_opened_again_by_path_text_and_url(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "e.db"
     with open_database(path, create=True) as database, database.session() as session:
-        store.upsert_environment(session, make.environment())
+        upsert_environment(session, make.environment())
         session.commit()
     for target in (path, str(path), f"sqlite:///{path}"):
         with open_database(target) as database, database.session() as session:
-            assert store.upsert_environment(session, make.environment()) == 1
+            assert upsert_environment(session, make.environment()) == 1
 
 
 def test_an_older_one_is_upgraded_and_keeps_its_evidence(tmp_path: Path, make: Any, later: Later) -> None:
     path = tmp_path / "e.db"
     with open_database(path, create=True) as database, database.session() as session:
-        store.upsert_environment(session, make.environment())
+        upsert_environment(session, make.environment())
         session.commit()
     later.known()
     with pytest.raises(errors.DatabaseTooOldError, match="runner plan"):
         open_database(path, readonly=True)
     with open_database(path) as database, database.session() as session:
-        assert store.upsert_environment(session, make.environment()) == 1
+        assert upsert_environment(session, make.environment()) == 1
     assert "later" in tables(path)
 
 
@@ -174,16 +174,16 @@ def test_readonly_reads_and_refuses_to_write(tmp_path: Path, make: Any) -> None:
     open_database(path, create=True).close()
     with open_database(path, readonly=True) as database:
         with database.session() as session:
-            assert store.strategy_evidence(session) == ()
+            assert strategy_evidence(session) == ()
         with pytest.raises(errors.DatabaseReadOnlyError), database.session() as session:
-            store.upsert_environment(session, make.environment())
+            upsert_environment(session, make.environment())
 
 
 def test_a_reader_sees_what_a_writer_commits_and_nothing_else(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "e.db"
     with open_database(path, create=True) as writer, open_database(path, readonly=True) as reader:
         with writer.session() as writing:
-            store.upsert_environment(writing, make.environment())
+            upsert_environment(writing, make.environment())
             with reader.session() as reading:
                 assert reading.connection().exec_driver_sql("SELECT COUNT(*) FROM environment").scalar() == 0
             writing.commit()
@@ -198,7 +198,7 @@ def test_a_locked_one_says_so(tmp_path: Path, make: Any, monkeypatch: pytest.Mon
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(errors.DatabaseLockedError, match="another process"), database.session() as session:
-            store.upsert_environment(session, make.environment())
+            upsert_environment(session, make.environment())
         other.close()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from catalog.evidence import Database, sound_database, store
+from catalog.evidence import Database, leaderboard, slo_evidence, sound_database, strategy_evidence
 
 pytestmark = pytest.mark.both_databases
 
@@ -50,13 +50,13 @@ def test_what_is_not_in_order_is_left_out_and_named(
     ]
     assert "left out: slo odd: latency: 'abc' is not a percentile" in caplog.text
     with sound.session() as session:
-        assert [row.name for row in store.slo_evidence(session)] == ["good"]
-        evidence = store.strategy_evidence(session)
+        assert [row.name for row in slo_evidence(session)] == ["good"]
+        evidence = strategy_evidence(session)
         assert len(evidence) == 5
         samples = session.execute(text("SELECT COUNT(*) FROM sample")).scalar_one()
         inside = session.execute(text("SELECT COUNT(*) FROM sample WHERE measurement_id = 2")).scalar_one()
         assert inside == 0 and samples == sum(each.latency_s.size for each in evidence) + 49 - 1
-        assert len(store.leaderboard(session)) == 5
+        assert len(leaderboard(session)) == 5
     with database.session() as session:
         assert session.execute(text("SELECT COUNT(*) FROM slo")).scalar_one() == 2
 

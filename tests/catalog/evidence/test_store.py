@@ -8,9 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
+from catalog import evidence as store
 from catalog.declaration import parse_catalog
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence import Database, store
+from catalog.evidence import Database
 from catalog.evidence.tables import Accuracy
 from catalog.output_distance import OutputDistance
 

@@ -10,7 +10,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from catalog.errors import DatabaseTooOldError
-from catalog.evidence import open_database, store
+from catalog.evidence import leaderboard, open_database, strategy_evidence
 
 AT = "2026-11-24T06:00:00.000+00:00"
 ROWS = {
@@ -84,8 +84,8 @@ def test_everything_is_kept_and_counts_as_measured_here(tmp_path: Path, monkeypa
     with pytest.raises(DatabaseTooOldError, match=r"schema 0001.*`runner plan` upgrades it, evidence is kept"):
         open_database(path, readonly=True)
     with open_database(path) as database, database.session() as session:
-        (evidence,) = store.strategy_evidence(session)
-        (row,) = store.leaderboard(session)
+        (evidence,) = strategy_evidence(session)
+        (row,) = leaderboard(session)
     assert all(len(rows) > 0 for rows in before.values())
     assert contents(path, names) == before
     assert evidence.latency_s.tolist() == [0.5, 0.25]

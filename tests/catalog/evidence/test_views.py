@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from catalog.evidence import Database, store
+from catalog.evidence import (
+    Database,
+    LinkProbeRecord,
+    leaderboard,
+    record_accuracy,
+    record_measurement,
+    sync_strategies,
+    upsert_environment,
+)
 from catalog.statistics import percentile_over_rounds
 
 pytestmark = pytest.mark.both_databases
@@ -14,7 +22,7 @@ pytestmark = pytest.mark.both_databases
 def test_views_equal_numpy(database: Database, fill: Callable[[], Any]) -> None:
     latencies = fill()
     with database.session() as session:
-        rows = {(row["operator"], row["placement"]): row for row in store.leaderboard(session)}
+        rows = {(row["operator"], row["placement"]): row for row in leaderboard(session)}
     assert set(rows) == set(latencies)
     for name, rounds in latencies.items():
         row, values = rows[name], np.concatenate(rounds)
@@ -36,37 +44,37 @@ def test_percentiles_of_any_number_of_samples_and_of_ties(database: Database, ma
     rng = np.random.default_rng(size)
     values = np.round(rng.lognormal(-3, 1, size), 2)
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
-        store.sync_strategies(session, where, [make.strategy("identity", "edge")])
+        where = upsert_environment(session, make.environment())
+        sync_strategies(session, where, [make.strategy("identity", "edge")])
         record = make.measurement(where, "identity", "edge", 1, samples=make.samples(values, "edge"))
-        store.record_measurement(session, record)
-        (row,) = store.leaderboard(session)
+        record_measurement(session, record)
+        (row,) = leaderboard(session)
     assert row["median_latency_s"] == pytest.approx(np.percentile(values, 50), rel=1e-12)
     assert row["p90_latency_s"] == pytest.approx(np.percentile(values, 90), rel=1e-12)
 
 
 def test_only_declared_valid_evidence_shows_ranked_by_the_median(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = upsert_environment(session, make.environment())
         placements = ("mobile", "edge", "cloud")
-        store.sync_strategies(session, where, [make.strategy("identity", each) for each in placements])
+        sync_strategies(session, where, [make.strategy("identity", each) for each in placements])
         for place, placement in enumerate(placements):
             values = np.full(4, 0.3 - 0.1 * place)
             taken = make.samples(values, placement)
             verdict = "DOUBTFUL" if placement == "edge" else "VALID"
             record = make.measurement(where, "identity", placement, 1, samples=taken, verdict=verdict)
-            store.record_measurement(session, record)
-            store.record_measurement(session, make.measurement(where, "identity", placement, 2, verdict="INVALID"))
-        rows = store.leaderboard(session)
+            record_measurement(session, record)
+            record_measurement(session, make.measurement(where, "identity", placement, 2, verdict="INVALID"))
+        rows = leaderboard(session)
         assert [(row["rank"], row["placement"], row["verdict"]) for row in rows] == [
             (1, "cloud", "VALID"),
             (2, "edge", "DOUBTFUL"),
             (3, "mobile", "VALID"),
         ]
         assert [row["accuracy_pct"] for row in rows] == [None] * 3
-        store.sync_strategies(session, where, [make.strategy("identity", "edge")])
-        assert [row["placement"] for row in store.leaderboard(session, subject="net")] == ["edge"]
-        assert store.leaderboard(session, subject="other") == []
+        sync_strategies(session, where, [make.strategy("identity", "edge")])
+        assert [row["placement"] for row in leaderboard(session, subject="net")] == ["edge"]
+        assert leaderboard(session, subject="other") == []
 
 
 def rows(database: Database, query: str) -> list[dict[str, Any]]:
@@ -95,9 +103,9 @@ def test_links_are_checked_for_every_measurement_invalid_ones_too(
 ) -> None:
     fill()
     with database.session() as session:
-        probes = [store.LinkProbeRecord("mobile-edge", "down", 2e6, 1e6, 0.25)]
+        probes = [LinkProbeRecord("mobile-edge", "down", 2e6, 1e6, 0.25)]
         record = make.measurement(1, "identity", "edge", 4, verdict="INVALID", reason="link", link_probes=probes)
-        store.record_measurement(session, record)
+        record_measurement(session, record)
         session.commit()
     found = rows(database, "SELECT * FROM link_check ORDER BY measurement_id, link")
     assert len(found) == 2 * 3 * (1 + 2) + 1
@@ -111,14 +119,14 @@ def test_links_are_checked_for_every_measurement_invalid_ones_too(
 def test_accuracy_drops_count_the_items_that_flipped(database: Database, make: Any) -> None:
     hits = {"identity": [1, 1, 1, 0, 0, 1], "quantized": [1, 0, 0, 1, 0, 1]}
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = upsert_environment(session, make.environment())
         declared = [make.strategy(operator, "edge") for operator in hits]
         other = make.strategy("quantized", "cloud", accuracy_key="without-items")
-        store.sync_strategies(session, where, [*declared, other])
+        sync_strategies(session, where, [*declared, other])
         for operator, values in hits.items():
-            store.record_accuracy(session, make.accuracy(where, operator, values))
+            record_accuracy(session, make.accuracy(where, operator, values))
         told = make.accuracy(where, "quantized", [1], key="without-items", items=0, item_hits=(), top1_pct=55.0)
-        store.record_accuracy(session, told)
+        record_accuracy(session, told)
         session.commit()
     found = {(row["operator"], row["placement"]): row for row in rows(database, "SELECT * FROM accuracy_drop")}
     identity, quantized = found["identity", "edge"], found["quantized", "edge"]

@@ -9,7 +9,23 @@ import numpy as np
 import pytest
 
 from catalog.declaration.schema import SloSpec
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import (
+    ArtifactRecord,
+    ClassPixels,
+    Database,
+    LinkProbeRecord,
+    SampleRecord,
+    StrategyRecord,
+    TierRunRecord,
+    open_database,
+    record_accuracy,
+    record_measurement,
+    strategy_evidence,
+    sync_slos,
+    sync_strategies,
+    upsert_artifact,
+    upsert_environment,
+)
 
 
 @pytest.fixture
@@ -24,29 +40,29 @@ def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
     """The estate of `fill`, and: failed and invalid attempts, a segmentation, an undeclared strategy, a target."""
     fill()
     with database.session() as session:
-        where = store.upsert_environment(session, replace(make.environment(), details={"why": "ünï"}))
+        where = upsert_environment(session, replace(make.environment(), details={"why": "ünï"}))
         failed = make.measurement(where, "identity", "edge", 4, status="failed", verdict="INVALID", samples=())
-        store.record_measurement(session, replace(failed, reason="the tier died", log_tail="line\nline", tier_runs=()))
+        record_measurement(session, replace(failed, reason="the tier died", log_tail="line\nline", tier_runs=()))
         some = [replace(each, parts=[], links=[]) if each.seq % 3 else each for each in failed_samples(make)]
         invalid = make.measurement(where, "identity", "edge", 5, verdict="INVALID", reason="link", samples=some)
-        store.record_measurement(session, replace(invalid, **counters()))
+        record_measurement(session, replace(invalid, **counters()))
         segmenting(session, where, make)
-        elsewhere = store.upsert_environment(session, replace(make.environment("docker"), launcher="docker"))
-        store.sync_strategies(session, elsewhere, declared(make))
+        elsewhere = upsert_environment(session, replace(make.environment("docker"), launcher="docker"))
+        sync_strategies(session, elsewhere, declared(make))
         record = make.measurement(elsewhere, "identity", "cloud", 1, latency_key="docker-latency", verdict="DOUBTFUL")
-        store.record_measurement(session, replace(record, reason="load"))
+        record_measurement(session, replace(record, reason="load"))
         target = {"latency": {"p90": "100ms"}, "accuracy": {"max_drop": 1.0}}
-        store.sync_slos(session, {"fast": SloSpec.model_validate(target)})
-        refused = store.ArtifactRecord("refused", "net", "partition", [{"name": "partition"}], "inapplicable", "no cut")
-        store.upsert_artifact(session, refused)
+        sync_slos(session, {"fast": SloSpec.model_validate(target)})
+        refused = ArtifactRecord("refused", "net", "partition", [{"name": "partition"}], "inapplicable", "no cut")
+        upsert_artifact(session, refused)
         session.commit()
     return database
 
 
 def counters() -> dict[str, Any]:
     """What tells whether a measurement is valid: every optional field of a measurement, a tier and a link."""
-    probe = store.LinkProbeRecord("mobile-edge", "up", 1e6, 5e5, 0.1, "after", 0.05, 100, 1000, 0.01, 0.1, [4e5, 4.5e5])
-    run = store.TierRunRecord("edge", 1.0, 2**30, 1, "cpu", 0.1, 2**27, 3.5, 4, 50, 0.25)
+    probe = LinkProbeRecord("mobile-edge", "up", 1e6, 5e5, 0.1, "after", 0.05, 100, 1000, 0.01, 0.1, [4e5, 4.5e5])
+    run = TierRunRecord("edge", 1.0, 2**30, 1, "cpu", 0.1, 2**27, 3.5, 4, 50, 0.25)
     window = {f"window_{name}": 2 for name in ("periods", "throttled_periods", "major_faults", "memory_limit_events")}
     window |= {f"window_{name}": 0.5 for name in ("cpu_seconds", "throttled_s", "waited_s")}
     totals = {"first_inference_s": 0.2, "waited_s": 0.3, "major_faults": 1, "memory_limit_events": 0, "oom_kills": 0}
@@ -56,22 +72,22 @@ def counters() -> dict[str, Any]:
     return {**measured, "probing_s": 0.75, "findings": findings, "tier_runs": [tier], "link_probes": [probe]}
 
 
-def failed_samples(make: Any) -> list[store.SampleRecord]:
-    found: list[store.SampleRecord] = make.samples(np.linspace(0.01, 0.02, 7), "edge")
+def failed_samples(make: Any) -> list[SampleRecord]:
+    found: list[SampleRecord] = make.samples(np.linspace(0.01, 0.02, 7), "edge")
     return found
 
 
 def segmenting(session: Any, where: int, make: Any) -> None:
     occurring = [(item, label) for item in range(3) for label in (0, 2 + item)]
-    pixels = [store.ClassPixels(f"{item}", label, 10 + item, 20 + label) for item, label in occurring]
+    pixels = [ClassPixels(f"{item}", label, 10 + item, 20 + label) for item, label in occurring]
     changes = {"metric_primary": "miou", "miou_pct": 61.5, "top1_pct": None, "top5_pct": None, "key": "pixels"}
     record = make.accuracy(where, "identity", [1, 1, 1], item_hits=(), class_pixels=pixels, subject="canvas", **changes)
-    store.record_accuracy(session, record)
+    record_accuracy(session, record)
     failed = replace(record, status="failed", miou_pct=None, class_pixels=(), reason="died", items=0)
-    store.record_accuracy(session, replace(failed, finished_at=record.finished_at + timedelta(seconds=1)))
+    record_accuracy(session, replace(failed, finished_at=record.finished_at + timedelta(seconds=1)))
 
 
-def declared(make: Any) -> list[store.StrategyRecord]:
+def declared(make: Any) -> list[StrategyRecord]:
     """What the last fill declares: one of the estate's strategies is gone, a segmentation is new."""
     canvas = {"subject": "canvas", "task": "segmentation", "accuracy_key": "pixels", "latency_key": "canvas-latency"}
     names = [(operator, place) for operator in ("identity", "quantized") for place in ("mobile", "edge", "cloud")]
@@ -103,6 +119,6 @@ def known() -> Callable[[Database], Any]:
 
     def knowing(database: Database) -> Any:
         with database.session() as session:
-            return plain(store.strategy_evidence(session))
+            return plain(strategy_evidence(session))
 
     return knowing

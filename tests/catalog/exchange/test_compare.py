@@ -11,14 +11,21 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import text
 
-from catalog.evidence import Database, store
+from catalog.evidence import (
+    Database,
+    StrategyEvidence,
+    record_measurement,
+    strategy_evidence,
+    sync_strategies,
+    upsert_environment,
+)
 from catalog.exchange import collect, document_bytes, import_files
 from catalog.exchange.compare import Pairing, compare_evidence
 
 
-def evidence(database: Database) -> tuple[store.StrategyEvidence, ...]:
+def evidence(database: Database) -> tuple[StrategyEvidence, ...]:
     with database.session() as session:
-        return store.strategy_evidence(session)
+        return strategy_evidence(session)
 
 
 def copied(database: Database, other: Database, tmp_path: Path) -> None:
@@ -58,12 +65,12 @@ def twins(database: Database, other: Database, make: Any) -> Callable[..., Pairi
     def comparing(before: NDArray[np.float64], after: NDArray[np.float64], **options: Any) -> Pairing:
         for target, latencies in ((database, before), (other, after)):
             with target.session() as session:
-                where = store.upsert_environment(session, make.environment())
-                store.sync_strategies(session, where, [make.strategy("identity", "edge")])
+                where = upsert_environment(session, make.environment())
+                sync_strategies(session, where, [make.strategy("identity", "edge")])
                 for number, values in enumerate(latencies, 1):
                     taken = [replace(each, input_id=f"{each.seq:03d}") for each in make.samples(values, "edge")]
                     record = make.measurement(where, "identity", "edge", number, samples=taken)
-                    store.record_measurement(session, record)
+                    record_measurement(session, record)
                 session.commit()
         (pairing,) = compare_evidence(evidence(database), evidence(other), **options)
         return pairing
@@ -130,14 +137,14 @@ def test_other_environments_are_compared_and_said_to_be_so(
 ) -> None:
     fill()
     with other.session() as session:
-        old = store.upsert_environment(session, replace(make.environment("old"), onnxruntime="0"))
-        new = store.upsert_environment(session, replace(make.environment("new"), onnxruntime="2"))
+        old = upsert_environment(session, replace(make.environment("old"), onnxruntime="0"))
+        new = upsert_environment(session, replace(make.environment("new"), onnxruntime="2"))
         for where, started in ((old, 0), (new, 1)):
             declared = make.strategy("identity", "edge", latency_key=f"key-{where}")
-            store.sync_strategies(session, where, [declared])
+            sync_strategies(session, where, [declared])
             record = make.measurement(where, "identity", "edge", 1, latency_key=f"key-{where}")
             moment = record.started_at.replace(year=2027 + started)
-            store.record_measurement(session, replace(record, started_at=moment, finished_at=moment))
+            record_measurement(session, replace(record, started_at=moment, finished_at=moment))
         session.commit()
     (pairing,) = compare_evidence(evidence(database), evidence(other))
     assert pairing.differs == {"onnxruntime": ("1", "2")}

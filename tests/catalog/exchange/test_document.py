@@ -13,8 +13,7 @@ from catalog.evidence import tables
 from catalog.evidence.allowed import printable
 from catalog.evidence.records import AccuracyRecord, LinkProbeRecord, MeasurementRecord, TierRunRecord
 from catalog.exchange import Document, document, document_bytes, parse_document
-from catalog.exchange.packing import ids_name, pack_bits, unpack_bits
-from catalog.exchange.serialization import decompressed
+from catalog.exchange.serialization import decompressed, ids_name, pack_bits, unpack_bits
 
 AT = "2026-11-24T06:00:00.000+00:00"
 PLACE = {

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from catalog.errors import ExchangeError
-from catalog.evidence import Database, store
+from catalog.evidence import Database, leaderboard, record_measurement, strategy_evidence, sync_strategies
 from catalog.exchange import collect, document_bytes, forget_file, import_files
 
 pytestmark = pytest.mark.both_databases
@@ -44,7 +44,7 @@ def shown(database: Database) -> dict[tuple[str, str, str], Any]:
                 row.size_bytes,
                 [origin.name for origin in row.origins],
             )
-            for row in store.strategy_evidence(session)
+            for row in strategy_evidence(session)
         }
 
 
@@ -98,7 +98,7 @@ def test_a_claimed_key_changes_nothing_of_another_files_evidence(
     assert {place[1:] for place in added} == {place[1:] for place in before}
     assert all(set(values[0]) == {FORGED_S} and values[3] == ["forged.json"] for values in added.values())
     with other.session() as session:
-        assert {row["source"] for row in store.leaderboard(session)} == {"first.json", "forged.json"}
+        assert {row["source"] for row in leaderboard(session)} == {"first.json", "forged.json"}
 
 
 def test_strategies_that_wait_for_evidence_do_not_get_another_files(
@@ -127,7 +127,7 @@ def test_a_file_that_contains_the_other_one_adds_to_it_in_either_order(
     database: Database, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
 ) -> None:
     with database.session() as session:
-        store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
+        record_measurement(session, make.measurement(1, "identity", "edge", 4))
         session.commit()
     later = written(exported(database), tmp_path / "later.json")
     (imported,) = import_files(other, [later])
@@ -198,8 +198,8 @@ def test_forgetting_a_file_gives_what_was_there_before(
 ) -> None:
     before = rows(other)
     with database.session() as session:
-        store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
-        store.sync_strategies(session, 1, [make.strategy("identity", "edge", latency_key="changed")])
+        record_measurement(session, make.measurement(1, "identity", "edge", 4))
+        sync_strategies(session, 1, [make.strategy("identity", "edge", latency_key="changed")])
         session.commit()
     import_files(other, [written(exported(database), tmp_path / "later.json")])
     import_files(other, [written(other_rounds(first, 0.2), tmp_path / "second.json")])
@@ -214,7 +214,7 @@ def test_what_a_later_file_contains_as_well_stays_with_it(
     database: Database, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
 ) -> None:
     with database.session() as session:
-        store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
+        record_measurement(session, make.measurement(1, "identity", "edge", 4))
         session.commit()
     later = written(exported(database), tmp_path / "later.json")
     import_files(other, [later])
@@ -261,14 +261,14 @@ def test_rows_that_claim_an_environment_are_kept_apart_unless_the_user_joins_the
     assert {place: shown(other)[place] for place in before} == before
     assert "kept apart as 'phone-" in imported.stored.apart[0]
     with other.session() as session:
-        hosts = sorted(row["host"] for row in store.leaderboard(session))
+        hosts = sorted(row["host"] for row in leaderboard(session))
     assert hosts[0] == "phone"
     assert hosts[1].startswith("phone-")
     (again,) = import_files(other, [tmp_path / "b.csv"])
     assert again.stored.known_before
     import_files(other, [tmp_path / "c.csv"], environment="phone")
     with other.session() as session:
-        sources = {row["host"]: row["source"] for row in store.leaderboard(session)}
+        sources = {row["host"]: row["source"] for row in leaderboard(session)}
     assert sources["phone"] == "a.csv, c.csv"
     forget_file(other, "c.csv")
     forget_file(other, "b.csv")
@@ -281,6 +281,6 @@ def test_rows_of_one_command_meet(other: Database, tmp_path: Path) -> None:
     import_files(other, [tmp_path / "a.csv"])
     import_files(other, [tmp_path / "a.csv", tmp_path / "b.csv"])
     with other.session() as session:
-        assert {row["host"]: row["source"] for row in store.leaderboard(session)} == {"phone": "a.csv, b.csv"}
+        assert {row["host"]: row["source"] for row in leaderboard(session)} == {"phone": "a.csv, b.csv"}
     forget_file(other, "a.csv")
     assert [place[1] for place in shown(other)] == ["quantized"]

@@ -13,7 +13,23 @@ from sqlalchemy import text
 
 from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import (
+    Database,
+    LinkBytes,
+    PartTimes,
+    accuracy_done,
+    inapplicable_artifacts,
+    last_measurement,
+    leaderboard,
+    open_database,
+    record_measurement,
+    rounds_done,
+    slo_evidence,
+    strategy_evidence,
+    sync_slos,
+    sync_strategies,
+    upsert_environment,
+)
 from catalog.exchange import Document, collect, document_bytes, import_files, parse_document
 from catalog.exchange.lineage import imported_key
 
@@ -50,10 +66,10 @@ def test_evidence_is_the_same_after_a_round_trip(
     assert (imported.stored.environments, imported.stored.strategies) == (2, before["strategy"])
     assert imported.stored.accuracies == 3
     with other.session() as session:
-        origins = [each.environment.origin for each in store.strategy_evidence(session) if each.environment.origin]
-        assert {each.environment.provenance for each in store.strategy_evidence(session)} == {"imported"}
-        assert {row["provenance"] for row in store.leaderboard(session)} == {"imported"}
-        assert {row["source"] for row in store.leaderboard(session)} == {name}
+        origins = [each.environment.origin for each in strategy_evidence(session) if each.environment.origin]
+        assert {each.environment.provenance for each in strategy_evidence(session)} == {"imported"}
+        assert {row["provenance"] for row in leaderboard(session)} == {"imported"}
+        assert {row["source"] for row in leaderboard(session)} == {name}
     assert {(each.name, each.sha256, each.imported_at) for each in origins} == {
         (name, imported.sha256, "2026-11-25T00:00:00.000+00:00")
     }
@@ -76,11 +92,11 @@ def test_an_export_names_no_process_of_the_host_and_the_database_goes_on_to(
     load = {"cpus": 2, "other_cpus": 1.25, "others": [{"name": "payroll", "pid": 7, "cpus": 1.25}], "steal_cpus": 0.0}
     doubted = {"rule": "host load", "note": "payroll 7: 1.25 CPUs", "verdict": "DOUBTFUL"}
     with rich.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = upsert_environment(session, make.environment())
         record = make.measurement(
             where, "identity", "edge", 9, verdict="DOUBTFUL", reason="62.5 % (payroll 7: 1.25 CPUs)"
         )
-        store.record_measurement(session, replace(record, host_load=load, findings=[doubted]))
+        record_measurement(session, replace(record, host_load=load, findings=[doubted]))
         session.commit()
     file = written(rich, tmp_path / "all.json")
     assert "payroll" not in file.read_text()
@@ -155,15 +171,15 @@ def test_imported_evidence_is_never_pooled_with_what_was_measured_here(
     """A database's own export comes back: everything is there twice, side by side."""
     before = known(rich)
     with rich.session() as session:
-        rounds = store.rounds_done(session, "latency-identity-edge")
-        refused = store.inapplicable_artifacts(session)
+        rounds = rounds_done(session, "latency-identity-edge")
+        refused = inapplicable_artifacts(session)
     import_files(rich, [written(rich, tmp_path / "own.json")])
     assert known(rich) == [*before, *before]
     with rich.session() as session:
-        assert store.rounds_done(session, "latency-identity-edge") == rounds
-        assert store.rounds_done(session, "imported:latency-identity-edge") == rounds
-        assert store.inapplicable_artifacts(session) == refused | {"imported:refused": "no cut"}
-        ranks = [(row["provenance"], row["rank"]) for row in store.leaderboard(session) if row["launcher"] == "process"]
+        assert rounds_done(session, "latency-identity-edge") == rounds
+        assert rounds_done(session, "imported:latency-identity-edge") == rounds
+        assert inapplicable_artifacts(session) == refused | {"imported:refused": "no cut"}
+        ranks = [(row["provenance"], row["rank"]) for row in leaderboard(session) if row["launcher"] == "process"]
     assert sorted(rank for kind, rank in ranks if kind == "measured") == sorted(
         rank for kind, rank in ranks if kind == "imported"
     )
@@ -174,11 +190,11 @@ def test_imported_evidence_does_not_answer_for_missing_measurements(
 ) -> None:
     import_files(other, [written(rich, tmp_path / "all.json")])
     with other.session() as session:
-        assert store.rounds_done(session, "latency-identity-edge") == set()
-        assert not store.accuracy_done(session, "accuracy-identity")
-        assert store.last_measurement(session, "net", "identity", "edge", "env") is None
-        where = store.upsert_environment(session, make.environment())
-        assert store.record_measurement(session, make.measurement(where, "identity", "edge", 1)) > 0
+        assert rounds_done(session, "latency-identity-edge") == set()
+        assert not accuracy_done(session, "accuracy-identity")
+        assert last_measurement(session, "net", "identity", "edge", "env") is None
+        where = upsert_environment(session, make.environment())
+        assert record_measurement(session, make.measurement(where, "identity", "edge", 1)) > 0
 
 
 def test_the_next_fill_leaves_imported_strategies_declared(
@@ -186,11 +202,11 @@ def test_the_next_fill_leaves_imported_strategies_declared(
 ) -> None:
     import_files(other, [written(rich, tmp_path / "all.json")])
     with other.session() as session:
-        before = len(store.strategy_evidence(session))
-        where = store.upsert_environment(session, make.environment("here"))
-        store.sync_strategies(session, where, [make.strategy("identity", "edge")])
-        store.sync_strategies(session, where, [])
-        assert len(store.strategy_evidence(session)) == before
+        before = len(strategy_evidence(session))
+        where = upsert_environment(session, make.environment("here"))
+        sync_strategies(session, where, [make.strategy("identity", "edge")])
+        sync_strategies(session, where, [])
+        assert len(strategy_evidence(session)) == before
 
 
 def test_a_later_export_adds_only_what_is_new(
@@ -199,7 +215,7 @@ def test_a_later_export_adds_only_what_is_new(
     fill()
     import_files(other, [written(database, tmp_path / "monday.json")])
     with database.session() as session:
-        store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
+        record_measurement(session, make.measurement(1, "identity", "edge", 4))
         session.commit()
     (imported,) = import_files(other, [written(database, tmp_path / "tuesday.json")])
     assert (imported.stored.rounds, imported.stored.samples, imported.stored.environments) == (1, 20, 0)
@@ -218,7 +234,7 @@ def test_what_contradicts_an_earlier_import_is_kept_apart_from_it(
     with database.session() as session:
         session.execute(text("UPDATE sample SET latency_s = 2 * latency_s WHERE measurement_id = 1"))
         session.execute(text("UPDATE accuracy SET top5_pct = NULL WHERE operator = 'quantized'"))
-        store.record_measurement(session, make.measurement(1, "identity", "edge", 4))
+        record_measurement(session, make.measurement(1, "identity", "edge", 4))
         session.commit()
     (imported,) = import_files(other, [written(database, tmp_path / "second.json")])
     assert "does not contain that evidence unchanged" in imported.stored.apart[0]
@@ -241,12 +257,12 @@ def slo(p50: str) -> SloSpec:
 
 def test_declared_targets_are_kept(rich: Database, other: Database, tmp_path: Path) -> None:
     with other.session() as session:
-        store.sync_slos(session, {"fast": slo("1ms"), "mine": slo("2ms")})
+        sync_slos(session, {"fast": slo("1ms"), "mine": slo("2ms")})
         session.commit()
     (imported,) = import_files(other, [written(rich, tmp_path / "all.json")])
     assert imported.stored.slos_kept == ("fast",)
     with other.session() as session:
-        assert [each.latency_s for each in store.slo_evidence(session)] == [{50.0: 0.001}, {50.0: 0.002}]
+        assert [each.latency_s for each in slo_evidence(session)] == [{50.0: 0.001}, {50.0: 0.002}]
 
 
 def test_only_some_subjects(rich: Database, other: Database, tmp_path: Path) -> None:
@@ -288,15 +304,15 @@ def test_any_samples_survive(database: Database, other: Database, make: Any, kno
             transmission_s=float(values[-each.seq - 1]),
             repetition=int(rng.integers(0, 9)),
             input_id=f"ä {rng.integers(0, 50)}.jpg",
-            parts=[store.PartTimes(tier, *map(float, rng.random(4))) for tier in some("mobile", "edge")],
-            links=[store.LinkBytes(link, int(rng.integers(0, 2**46)), 0) for link in some("x", "y")],
+            parts=[PartTimes(tier, *map(float, rng.random(4))) for tier in some("mobile", "edge")],
+            links=[LinkBytes(link, int(rng.integers(0, 2**46)), 0) for link in some("x", "y")],
         )
         for each in make.samples(values, "cloud")
     ]
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
-        store.sync_strategies(session, where, [make.strategy("identity", "cloud")])
-        store.record_measurement(session, make.measurement(where, "identity", "cloud", 1, samples=samples))
+        where = upsert_environment(session, make.environment())
+        sync_strategies(session, where, [make.strategy("identity", "cloud")])
+        record_measurement(session, make.measurement(where, "identity", "cloud", 1, samples=samples))
         session.commit()
     import_files(other, [written(database, tmp_path / "any.json.gz")])
     assert known(other) == known(database)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from catalog.errors import CatalogError, ExchangeError
-from catalog.evidence import Database, store
+from catalog.evidence import Database, StrategyEvidence, leaderboard, strategy_evidence
 from catalog.exchange import collect, import_files, rows_csv
 from catalog.exchange.rows import read_rows
 from catalog.statistics import percentile_over_rounds
@@ -46,10 +46,10 @@ ACCURACIES = (
 )
 
 
-def stored(database: Database, *files: Path, **options: Any) -> list[store.StrategyEvidence]:
+def stored(database: Database, *files: Path, **options: Any) -> list[StrategyEvidence]:
     import_files(database, files, **options)
     with database.session() as session:
-        return list(store.strategy_evidence(session))
+        return list(strategy_evidence(session))
 
 
 def file(tmp_path: Path, content: str | bytes, name: str = "phone.csv") -> Path:
@@ -124,7 +124,7 @@ def test_the_same_rows_again_change_nothing_and_others_are_not_pooled(database: 
     (elsewhere,) = import_files(database, [more], environment="monday")
     assert elsewhere.stored.rounds == 16
     with database.session() as session:
-        assert {row["host"]: row["samples"] for row in store.leaderboard(session)} == {"phone": 15, "monday": 20}
+        assert {row["host"]: row["samples"] for row in leaderboard(session)} == {"phone": 15, "monday": 20}
 
 
 def test_accuracies_join_the_latencies_of_another_import(database: Database, tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from catalog.statistics.comparison import Question, compare, compare_pairs
-from catalog.statistics.estimate import LogEstimate
+from catalog.statistics.intervals import LogEstimate
 from catalog.statistics.ranking import rank_strategies
 from catalog.statistics.refusal import RefusalKind
 from catalog.statistics.samples import Samples
-from catalog.statistics.settling import StillNeeded, still_needed
-from catalog.statistics.verdicts import Verdict, judge, sidak
+from catalog.statistics.verdicts import StillNeeded, Verdict, judge, sidak, still_needed
 
 QUICK = Question(50, n_resamples=200)
 

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from catalog.statistics.estimate import LogEstimate
-from catalog.statistics.intervals import percentile_intervals
+from catalog.statistics.intervals import LogEstimate, percentile_intervals
 from catalog.statistics.refusal import RefusalKind, inputs_needed
 from catalog.statistics.resampling import log_percentiles
 from catalog.statistics.samples import Samples

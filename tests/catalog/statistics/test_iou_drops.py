@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from catalog.statistics import iou_drops
+from catalog.statistics import drops as iou_drops
 from catalog.statistics.drop_bounds import InfluentialImages
+from catalog.statistics.drops import mean_iou_drop
 from catalog.statistics.feasibility import drop_within, mean_iou_at_least
-from catalog.statistics.iou_drops import mean_iou_drop
 
 
 def pixels(rng: np.random.Generator, images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

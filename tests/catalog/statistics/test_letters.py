@@ -7,7 +7,7 @@ import scikit_posthocs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics.letters import rank_with_ties
+from catalog.statistics.ranking import rank_with_ties
 
 
 @st.composite

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.statistics.estimate import LogEstimate
+from catalog.statistics.intervals import LogEstimate
 from catalog.statistics.moderation import moderated, variance_prior
 
 LOG_LATENCY = [-4.2, -4.0, -3.7, -3.5, -3.1, -2.8, -2.2, -2.0, -1.5, -1.1]

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from catalog.evidence.records import MeasurementRecord
-from catalog.statistics.wide_rounds import wide_rounds
+from catalog.statistics.samples import wide_rounds
 from catalog.validity import judge_rounds
 
 Make = Callable[..., MeasurementRecord]

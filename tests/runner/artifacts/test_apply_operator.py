@@ -17,7 +17,7 @@ from runner.sealed import file_sha256
 from runner.subjects.embedded.registry import BUILTIN
 
 _MODEL = BUILTIN / "fashion-resnet.onnx"
-_REPOSITORY = Path(__file__).parents[2]
+_REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture

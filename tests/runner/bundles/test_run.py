@@ -14,9 +14,9 @@ from PIL import Image
 from runner.bundles import run
 from runner.bundles.manifest import SessionEntry
 from tierserver import imaging, pipeline
+from tierserver.encoding import read_tensors, write_tensors
 from tierserver.engine import _options
 from tierserver.messages import Postprocess, Preprocess
-from tierserver.tensors import read_tensors, write_tensors
 
 
 def encoded(mode: str, size: tuple[int, int], seed: int, form: str = "PNG") -> bytes:

@@ -13,7 +13,7 @@ import pytest
 
 from runner.artifacts.store import Artifact, ArtifactFile
 from runner.bundles import read_manifest
-from runner.bundles.checking import check_runs
+from runner.bundles.manifest import check_runs
 from runner.bundles.run import Bundle
 from runner.errors import BundleError
 from runner.sealed import file_sha256

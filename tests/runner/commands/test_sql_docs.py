@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import inspect
 
 from catalog.analysis import AnalysisSettings
+from catalog.analysis.store import store_missing
 from catalog.evidence import open_database
 from catalog.exchange import import_files
 from migrations.views import VIEWS
-from runner.analysing import store_missing
 from runner.cli import app, run
 
 DOCS = Path(__file__).parents[3] / "docs"

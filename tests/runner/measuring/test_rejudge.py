@@ -11,8 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog.evidence import Database, open_database, store
-from catalog.evidence.measured import stored_measurements
+from catalog.evidence import (
+    Database,
+    EnvironmentRecord,
+    LinkBytes,
+    LinkProbeRecord,
+    MeasurementRecord,
+    SampleRecord,
+    StrategyRecord,
+    TierRunRecord,
+    open_database,
+    record_measurement,
+    rounds_done,
+    sync_strategies,
+    tier_costs,
+    upsert_environment,
+)
+from catalog.evidence.reading import stored_measurements
 from runner.cli import app, run
 from runner.errors import RunnerError
 from runner.measuring.rejudge import judge_stored, store_verdicts, summarise
@@ -21,14 +36,14 @@ from runner.reports.tables import chosen_costs
 KEY = "latency-identity-edge"
 
 
-def environment() -> store.EnvironmentRecord:
-    return store.EnvironmentRecord("env", "docker", "1", "host", "cpu", 2, 2**33, "6", "none", "1", "0")
+def environment() -> EnvironmentRecord:
+    return EnvironmentRecord("env", "docker", "1", "host", "cpu", 2, 2**33, "6", "none", "1", "0")
 
 
-def record(environment_id: int, number: int, factor: float = 1.0, **changes: Any) -> store.MeasurementRecord:
+def record(environment_id: int, number: int, factor: float = 1.0, **changes: Any) -> MeasurementRecord:
     started = datetime(2026, 11, 24, 6, number, tzinfo=UTC)
     latency_s = factor * np.linspace(0.05, 0.1, 30)
-    run = store.TierRunRecord("mobile", 0.5, 2**29, 1, "none", peak_rss_bytes=60 * 2**20, window_cpu_seconds=0.03)
+    run = TierRunRecord("mobile", 0.5, 2**29, 1, "none", peak_rss_bytes=60 * 2**20, window_cpu_seconds=0.03)
     edge = replace(
         run, tier="edge", provider="cpu", cold_start_s=0.2, first_inference_s=0.01 * number, window_cpu_seconds=0.6
     )
@@ -49,13 +64,13 @@ def record(environment_id: int, number: int, factor: float = 1.0, **changes: Any
         "warmup_latency_s": latency_s.tolist(),
         "window_s": 3.0,
         "tier_runs": [run, edge],
-        "link_probes": [store.LinkProbeRecord("mobile-edge", "up", 1e6, 1.01e6, 0.001, "before", 0.05)],
+        "link_probes": [LinkProbeRecord("mobile-edge", "up", 1e6, 1.01e6, 0.001, "before", 0.05)],
         "samples": [
-            store.SampleRecord(i, f"{i:04d}", 0, float(value), 0.0, links=[store.LinkBytes("mobile-edge", 1000, 50)])
+            SampleRecord(i, f"{i:04d}", 0, float(value), 0.0, links=[LinkBytes("mobile-edge", 1000, 50)])
             for i, value in enumerate(latency_s)
         ],
     }
-    return store.MeasurementRecord(**(values | changes))
+    return MeasurementRecord(**(values | changes))
 
 
 @pytest.fixture
@@ -63,13 +78,13 @@ def path(tmp_path: Path) -> Path:
     """Three sound rounds of one strategy."""
     file = tmp_path / "evidence.db"
     with open_database(file, create=True) as database, database.session() as writing:
-        where = store.upsert_environment(writing, environment())
-        strategy = store.StrategyRecord(
+        where = upsert_environment(writing, environment())
+        strategy = StrategyRecord(
             "net", "identity", "edge", ["edge"], [], "artifact", KEY, "accuracy", "classification", 3
         )
-        store.sync_strategies(writing, where, [strategy])
+        sync_strategies(writing, where, [strategy])
         for number in (1, 2, 3):
-            store.record_measurement(writing, record(where, number))
+            record_measurement(writing, record(where, number))
         writing.commit()
     return file
 
@@ -82,7 +97,7 @@ def database(path: Path) -> Any:
 
 def add(database: Database, number: int, **changes: Any) -> None:
     with database.session() as writing:
-        store.record_measurement(writing, record(1, number, **changes))
+        record_measurement(writing, record(1, number, **changes))
         writing.commit()
 
 
@@ -110,11 +125,11 @@ def test_a_round_that_is_off_becomes_doubtful_and_stays_evidence(database: Datab
         assert "drift: 60.0 %, limit 20.0 %" in (judged[3].reason or "")
         assert store_verdicts(session, judged) == 1
         assert store_verdicts(session, judge_stored(session)) == 0
-        assert store.rounds_done(session, KEY) == {1, 2, 3, 4}
+        assert rounds_done(session, KEY) == {1, 2, 3, 4}
 
 
 def test_an_invalid_round_does_not_accuse_the_others_and_is_replaced_once(database: Database) -> None:
-    probe = store.LinkProbeRecord("mobile-edge", "up", 1e6, 9e6, 0.001, "after", 0.05)
+    probe = LinkProbeRecord("mobile-edge", "up", 1e6, 9e6, 0.001, "after", 0.05)
     add(database, 4, factor=9.0, link_probes=[probe], verdict="INVALID", reason="as stored")
     with database.session() as session:
         judged = judge_stored(session)
@@ -140,7 +155,7 @@ def test_the_command_prints_each_rule_and_fails_on_invalid(path: Path, database:
     code, sound = verify(path)
     assert code == 0 and "3 VALID, 0 DOUBTFUL, 0 INVALID" in sound
     assert "link rate" in sound and "not valid" not in sound
-    probe = store.LinkProbeRecord("mobile-edge", "up", 1e6, 9e6, 0.001, "after", 0.05)
+    probe = LinkProbeRecord("mobile-edge", "up", 1e6, 9e6, 0.001, "after", 0.05)
     add(database, 4, link_probes=[probe])
     code, spoiled = verify(path, "--rejudge")
     assert code == 1 and "1 stored verdict(s) changed" in spoiled
@@ -153,7 +168,7 @@ def test_the_command_prints_each_rule_and_fails_on_invalid(path: Path, database:
 
 def test_each_tier_has_its_costs(database: Database) -> None:
     with database.session() as reading:
-        edge, mobile = store.tier_costs(reading)
+        edge, mobile = tier_costs(reading)
     assert (edge["tier"], mobile["tier"]) == ("edge", "mobile")
     assert edge["cold_start_s"] == pytest.approx(0.2) and mobile["cold_start_s"] is None
     assert edge["first_inference_s"] == pytest.approx(0.02)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from recommender.answer.wording import duration
 from recommender.schemas import RecommendRequest, RecommendResponse
-from runner.asking import ask
+from runner.commands.question import ask
 from runner.reports.answer import AnswerReport, confidence
 from tests.runner.commands.conftest import Command, command, filled, piece  # noqa: F401
 

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from catalog.analysis import AnalysisSettings
-from catalog.evidence import open_database, store
+from catalog.analysis.store import store_missing
+from catalog.evidence import family_members, leaderboard, open_database, rankings, strategy_evidence
 from catalog.exchange import import_files
 from catalog.output_distance import OutputDistance
-from runner.analysing import store_missing
 from runner.errors import RunnerError
 from runner.reports.leaderboard import (
     Strategy,
@@ -61,9 +61,9 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
         store_missing(opened, AnalysisSettings())
         with opened.session() as session:
             return Board(
-                with_analysis(store.leaderboard(session), store.rankings(session)),
-                sparklines(store.strategy_evidence(session)),
-                store.family_members(session),
+                with_analysis(leaderboard(session), rankings(session)),
+                sparklines(strategy_evidence(session)),
+                family_members(session),
             )
 
 
@@ -117,9 +117,9 @@ def test_agreement_is_never_shown_as_an_accuracy_or_a_drop_of_one(tmp_path: Path
     with open_database(tmp_path / "lab.db", create=True) as opened:
         import_files(opened, [tmp_path / "phone.csv", tmp_path / "judged.csv"])
         with opened.session() as session:
-            found = store.leaderboard(session)
+            found = leaderboard(session)
             board = Board(with_analysis(found, {}), {}, {})
-            drops = {each.operator: each.drop_pp for each in store.strategy_evidence(session)}
+            drops = {each.operator: each.drop_pp for each in strategy_evidence(session)}
     assert [(row["metric"], row["accuracy_pct"], row["drop_pp"]) for row in found] == [
         ("agreement", 86, None),
         ("agreement", 100, None),

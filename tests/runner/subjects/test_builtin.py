@@ -11,12 +11,9 @@ import pytest
 
 from runner.errors import SubjectError
 from runner.subjects import Subject, resolve_subject
-from runner.subjects.cards import card
 from runner.subjects.dataset import CanvasDataset, FashionDataset, canvases_sha256, png, validation_canvases
 from runner.subjects.embedded.registry import BUILTIN, CANVAS, FASHION, SUBJECTS, Family, manifest
-from runner.subjects.scoring import miou_pct, normalise, score
-from runner.subjects.sources import sha256
-from runner.subjects.training.ship import shipped_items
+from runner.subjects.training.ship import card, miou_pct, normalise, score, sha256, shipped_items
 from tierserver.imaging import preprocess
 from tierserver.messages import Postprocess, Preprocess
 

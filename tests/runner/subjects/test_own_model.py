@@ -15,8 +15,8 @@ from catalog.declaration import SubjectSpec
 from runner.errors import SubjectError
 from runner.subjects import Subject, resolve_declared
 from tierserver.messages import Evaluate, Load, PartSpec, Postprocess, Preprocess
+from tierserver.pipeline import Tier
 from tierserver.scoring import evaluate
-from tierserver.tier import Tier
 
 RANDOM = np.random.default_rng(0)
 

@@ -11,7 +11,29 @@ import numpy as np
 import pytest
 
 from catalog.declaration import SloSpec
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import (
+    AccuracyRecord,
+    ArtifactRecord,
+    ClassPixels,
+    Database,
+    EnvironmentRecord,
+    ItemHits,
+    LinkBytes,
+    LinkProbeRecord,
+    MeasurementRecord,
+    PartTimes,
+    SampleRecord,
+    StrategyRecord,
+    TierRunRecord,
+    Verdict,
+    open_database,
+    record_accuracy,
+    record_measurement,
+    sync_slos,
+    sync_strategies,
+    upsert_artifact,
+    upsert_environment,
+)
 
 STARTED = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 PASSES = {
@@ -71,7 +93,7 @@ class Filling:
             "onnxruntime": "1.32.0", "tierwise": "0.1.0",
         }  # fmt: skip
         with self.database.session() as session:
-            found = store.upsert_environment(session, store.EnvironmentRecord(**(values | changes)))
+            found = upsert_environment(session, EnvironmentRecord(**(values | changes)))
             session.commit()
         return found
 
@@ -79,7 +101,7 @@ class Filling:
         self, environment: int, subjects: Sequence[Subject], strategies: Sequence[tuple[str, str]], rounds: int
     ) -> None:
         records = [
-            store.StrategyRecord(
+            StrategyRecord(
                 subject=each.name,
                 operator=operator,
                 placement=placement,
@@ -95,12 +117,12 @@ class Filling:
             for operator, placement in strategies
         ]
         with self.database.session() as session:
-            store.sync_strategies(session, environment, records)
+            sync_strategies(session, environment, records)
             for each in records:
-                record = store.ArtifactRecord(
+                record = ArtifactRecord(
                     each.artifact_key, each.subject, each.operator, each.passes, "ready", size_bytes=2 * 2**20
                 )
-                store.upsert_artifact(session, record)
+                upsert_artifact(session, record)
             session.commit()
 
     def measure(
@@ -123,12 +145,12 @@ class Filling:
                         noise = np.exp(rng.normal(0, 0.02, inputs)) * np.where(rng.random(inputs) < 0.02, 1.5, 1.0)
                         scale = of_inputs * of_round * noise * self.effects.get((operator, placement), 1.0)
                         record = self._record(environment, subject, operator, placement, number, scale, detailed)
-                        store.record_measurement(session, record)
+                        record_measurement(session, record)
             session.commit()
 
     def _record(
         self, environment: int, subject: Subject, operator: str, placement: str, number: int, scale: Any, detailed: bool
-    ) -> store.MeasurementRecord:
+    ) -> MeasurementRecord:
         tiers = placement.split("-")
         links = {"mobile": [], "edge": ["mobile-edge"], "cloud": list(LINK_S)}[tiers[-1]]
         compute = {
@@ -139,28 +161,28 @@ class Filling:
         samples = []
         for seq, factor in enumerate(scale.tolist()):
             parts = [
-                store.PartTimes(tier, overhead * factor, seconds * factor, overhead / 2, overhead / 4)
+                PartTimes(tier, overhead * factor, seconds * factor, overhead / 2, overhead / 4)
                 for tier, seconds in compute.items()
             ]
             spent = sum(each.preprocess_s + each.compute_s + each.postprocess_s + each.serialise_s for each in parts)
             samples.append(
-                store.SampleRecord(
+                SampleRecord(
                     seq=seq,
                     input_id=f"{seq:04d}.png",
                     repetition=0,
                     latency_s=spent + carried * factor,
                     transmission_s=carried * factor if detailed else 0.0,
                     parts=parts if detailed else (),
-                    links=[store.LinkBytes(link, 4000 + seq, 50) for link in links] if detailed else (),
+                    links=[LinkBytes(link, 4000 + seq, 50) for link in links] if detailed else (),
                 )
             )
         at = STARTED + timedelta(minutes=number)
         probes = [
-            store.LinkProbeRecord(link, way, 1e7, 1.004e7, 0.001, moment="before", tolerance=0.05)
+            LinkProbeRecord(link, way, 1e7, 1.004e7, 0.001, moment="before", tolerance=0.05)
             for link in links
             for way in ("up", "down")
         ]
-        return store.MeasurementRecord(
+        return MeasurementRecord(
             latency_key=f"latency:{environment}:{subject.name}:{operator}:{placement}",
             environment_id=environment,
             subject=subject.name,
@@ -176,9 +198,7 @@ class Filling:
             finished_at=at,
             samples=samples,
             link_probes=probes if detailed else (),
-            tier_runs=[store.TierRunRecord(t, 0.5, 2**29, 1, "cpu", cold_start_s=0.2) for t in tiers]
-            if detailed
-            else (),
+            tier_runs=[TierRunRecord(t, 0.5, 2**29, 1, "cpu", cold_start_s=0.2) for t in tiers] if detailed else (),
         )
 
     def judge(
@@ -191,27 +211,25 @@ class Filling:
                 luck = np.random.default_rng(5).random((items, 5))
                 for operator in operators:
                     level = 0.86 - sum(lost.get(name, 0.0) for name in PASSES[operator])
-                    store.record_accuracy(session, self._accuracy(environment, subject, operator, luck, level))
+                    record_accuracy(session, self._accuracy(environment, subject, operator, luck, level))
             session.commit()
 
-    def _accuracy(
-        self, environment: int, subject: Subject, operator: str, luck: Any, level: float
-    ) -> store.AccuracyRecord:
+    def _accuracy(self, environment: int, subject: Subject, operator: str, luck: Any, level: float) -> AccuracyRecord:
         values: dict[str, Any] = {"metric_primary": "top1", "items": len(luck)}
         hits = luck[:, 0] < level
         if subject.task == "classification":
             values["top1_pct"], values["top5_pct"] = 100 * float(hits.mean()), 100 * float((luck[:, 1] < 0.97).mean())
             values["item_hits"] = [
-                store.ItemHits(f"{i:04d}", bool(hit), bool(other < 0.97))
+                ItemHits(f"{i:04d}", bool(hit), bool(other < 0.97))
                 for i, (hit, other) in enumerate(zip(hits, luck[:, 1], strict=True))
             ]
         else:
             shared = (100 * level * (0.9 + 0.2 * luck[:60])).clip(0, 100).astype(int)
             values |= {"metric_primary": "miou", "items": 60, "miou_pct": float((shared.sum(0) / 6000 * 100).mean())}
             values["class_pixels"] = [
-                store.ClassPixels(f"{i:04d}", k, int(shared[i, k]), 100) for i in range(60) for k in range(5)
+                ClassPixels(f"{i:04d}", k, int(shared[i, k]), 100) for i in range(60) for k in range(5)
             ]
-        return store.AccuracyRecord(
+        return AccuracyRecord(
             key=f"accuracy:{environment}:{subject.name}:{operator}",
             environment_id=environment,
             subject=subject.name,
@@ -231,7 +249,7 @@ class Filling:
         *,
         rounds: int = 3,
         inputs: int = 31,
-        verdict: store.Verdict = "VALID",
+        verdict: Verdict = "VALID",
     ) -> None:
         """Latencies in known ratios: all strategies share the factors of inputs (median 1) and of rounds."""
         factors = np.linspace(0.99, 1.01, inputs)
@@ -241,10 +259,10 @@ class Filling:
                 for (operator, placement), median_s in medians_s.items():
                     record = self._record(environment, subject, operator, placement, number, factors, detailed=False)
                     samples = [
-                        store.SampleRecord(seq, f"{seq:04d}.png", 0, median_s * float(factor) * drift, 0.0)
+                        SampleRecord(seq, f"{seq:04d}.png", 0, median_s * float(factor) * drift, 0.0)
                         for seq, factor in enumerate(factors)
                     ]
-                    store.record_measurement(
+                    record_measurement(
                         session,
                         replace(
                             record, samples=samples, verdict=verdict, reason=None if verdict == "VALID" else "noise"
@@ -263,7 +281,7 @@ class Filling:
                 "interactive": {"latency": {"p90": "40ms"}, "accuracy": {"max_drop": 1.0}},
                 "batch": {"latency": {"p90": "200ms"}, "accuracy": {"max_drop": 6.0}},
             }
-            store.sync_slos(session, {name: SloSpec.model_validate(spec) for name, spec in targets.items()})
+            sync_slos(session, {name: SloSpec.model_validate(spec) for name, spec in targets.items()})
             session.commit()
         return environment
 

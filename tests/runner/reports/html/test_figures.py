@@ -10,16 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
-from catalog.evidence import open_database, store
+from catalog.evidence import open_database, slo_evidence, strategy_evidence
 from catalog.evidence.breakdown import Breakdown, LinkTime, TierTimes, mean_breakdowns
-from runner.reports.html.breakdown_bars import breakdown_bars
-from runner.reports.html.drawing import WIDTH, Axis, Figure, fitted, svg
-from runner.reports.html.figures import box_plots
-from runner.reports.html.markup import Html, Ids, tag
-from runner.reports.html.quantile_plots import pvalue, quantile_plot
-from runner.reports.html.rank_diagram import rank_diagram
-from runner.reports.html.tradeoff import tradeoffs
-from runner.reports.html.tradeoff_plot import tradeoff_plot
+from runner.reports.html.figures import box_plots, breakdown_bars, pvalue, quantile_plot, rank_diagram
+from runner.reports.html.markup import WIDTH, Axis, Figure, Html, Ids, fitted, svg, tag
+from runner.reports.html.tradeoff import tradeoff_plot, tradeoffs
 
 
 def drawn(figure: Figure | None) -> ElementTree.Element:
@@ -38,7 +33,7 @@ def at(element: ElementTree.Element, name: str) -> float:
 @pytest.fixture(scope="module")
 def result(studied: Path) -> SubjectResult:
     with open_database(studied) as database, database.session() as session:
-        return analyse_subject(store.strategy_evidence(session, subject="fashion-resnet"), AnalysisSettings())
+        return analyse_subject(strategy_evidence(session, subject="fashion-resnet"), AnalysisSettings())
 
 
 def test_markup_escapes_data_and_keeps_markup() -> None:
@@ -99,7 +94,7 @@ def test_boxes_show_quartiles_whiskers_and_outliers(result: SubjectResult) -> No
 
 def test_everything_is_drawn_within_the_figure(result: SubjectResult, studied: Path) -> None:
     with open_database(studied) as database, database.session() as session:
-        slos = store.slo_evidence(session)
+        slos = slo_evidence(session)
     figures = [box_plots(result), rank_diagram(result), *(tradeoff_plot(each) for each in tradeoffs(result, slos))]
     for figure in figures:
         for each in drawn(figure).iter():
@@ -132,7 +127,7 @@ def test_a_constant_strategy_can_be_drawn(filling: Any, made: Any) -> None:
     filling.declare(environment, [net], [("identity", "mobile")], 1)
     filling.exact(environment, net, {("identity", "mobile"): 0.01}, rounds=1, inputs=1)
     with filling.database.session() as session:
-        alone = analyse_subject(store.strategy_evidence(session), AnalysisSettings())
+        alone = analyse_subject(strategy_evidence(session), AnalysisSettings())
     for figure in (box_plots(alone), rank_diagram(alone), quantile_plot(alone.strategies[0])):
         assert "nan" not in svg(figure, id_="figure")
     assert breakdown_bars(alone, {}) is None
@@ -141,7 +136,7 @@ def test_a_constant_strategy_can_be_drawn(filling: Any, made: Any) -> None:
 
 def test_the_front_is_what_nothing_dominates(result: SubjectResult, studied: Path) -> None:
     with open_database(studied) as database, database.session() as session:
-        slos = store.slo_evidence(session)
+        slos = slo_evidence(session)
     (found,) = tradeoffs(result, slos)
     assert found.percentile == 90
     places = {each.strategy.name: (each.latency_s, each.accuracy_pct) for each in found.points}
@@ -182,7 +177,7 @@ def test_segments_are_shares_of_the_mean(result: SubjectResult) -> None:
 
 def test_means_by_part_come_from_the_rounds_that_count(studied: Path) -> None:
     with open_database(studied) as database, database.session() as session:
-        evidence = store.strategy_evidence(session)
+        evidence = strategy_evidence(session)
         found = mean_breakdowns(session, evidence)
     assert len(found) == 36
     for each in evidence:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import Database, open_database, store
+from catalog.evidence import Database, MeasurementRecord, open_database, record_measurement
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
 
@@ -144,7 +144,7 @@ def test_what_is_not_measured_and_what_is_not_valid_is_told(filling: Any, made: 
     filling.declare(environment, [subject], strategies, rounds=2)
     filling.exact(environment, subject, {("identity", "mobile"): 0.02, ("identity", "edge"): 0.01}, rounds=2)
     with filling.database.session() as session:
-        failed = store.MeasurementRecord(
+        failed = MeasurementRecord(
             latency_key=f"latency:{environment}:net:identity:cloud",
             environment_id=environment,
             subject="net",
@@ -160,7 +160,7 @@ def test_what_is_not_measured_and_what_is_not_valid_is_told(filling: Any, made: 
             started_at=datetime(2026, 11, 24, tzinfo=UTC),
             finished_at=datetime(2026, 11, 24, tzinfo=UTC),
         )
-        store.record_measurement(session, failed)
+        record_measurement(session, failed)
         session.commit()
     said = read_page(page_of(filling.database)).text
     assert "net/identity@cloud round 1 failed the tier ran out of memory" in said

@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
-from catalog.evidence import store
+from catalog.evidence import ArtifactRecord, strategy_evidence, upsert_artifact
 from catalog.output_distance import DETAIL, OutputDistance
-from runner.reports.html.accuracy_pairs import study_accuracies
-from runner.reports.html.codes import codes_of
+from runner.reports.html.accuracy import study_accuracies
 from runner.reports.html.effect_tables import effect_tables
-from runner.reports.html.subject_tables import ranking_table
+from runner.reports.html.sentences import codes_of, listed, scope
+from runner.reports.html.subject_section import ranking_table
 from runner.reports.html.summary import QuestionSummary, summarise
-from runner.reports.html.words import listed, scope
 from runner.reports.ranking import output_warnings
 
 TIERS = ("mobile", "edge", "cloud")
@@ -29,7 +28,7 @@ def analysed(
     for subject, medians in subjects.items():
         filling.exact(environment, subject, medians, rounds=rounds)
     with filling.database.session() as session:
-        evidence = store.strategy_evidence(session)
+        evidence = strategy_evidence(session)
     return [analyse_subject([e for e in evidence if e.subject == s.name], AnalysisSettings()) for s in subjects]
 
 
@@ -143,7 +142,7 @@ def test_accuracies_are_told_with_both_ways_of_counting(filling: Any, made: Any)
     filling.exact(environment, net, medians, rounds=2)
     filling.judge(environment, [net], ["identity", "early_exit"])
     with filling.database.session() as session:
-        result = analyse_subject(store.strategy_evidence(session), AnalysisSettings())
+        result = analyse_subject(strategy_evidence(session), AnalysisSettings())
     (drop,) = result.drops
     accuracies = study_accuracies([result])
     assert accuracies is not None
@@ -192,8 +191,8 @@ def test_outputs_far_from_identitys_are_told_with_the_operators_speed(filling: A
     far = OutputDistance(32, "calibration", 0.8, 0.6, True)
     key, details = "artifact:a:early_exit", {DETAIL: far.as_details()}
     with filling.database.session() as session:
-        store.upsert_artifact(session, store.ArtifactRecord(key, "a", "early_exit", [], "ready", details=details))
-        evidence = store.strategy_evidence(session)
+        upsert_artifact(session, ArtifactRecord(key, "a", "early_exit", [], "ready", details=details))
+        evidence = strategy_evidence(session)
     result = analyse_subject(evidence, AnalysisSettings())
     answers = by_question([result])["RQ3"].answers
     assert "Early exit gives other outputs than identity: they differ by 80% in a." in answers

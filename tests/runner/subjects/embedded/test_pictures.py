@@ -8,8 +8,8 @@ from PIL import Image
 
 from runner.errors import SubjectError
 from runner.subjects.dataset import CanvasDataset, FashionDataset
+from runner.subjects.embedded.images import CANVAS_SIDES_PX, PIXELS, POOL
 from runner.subjects.embedded.registry import BUILTIN
-from runner.subjects.pictures import CANVAS_SIDES_PX, PIXELS, POOL
 
 
 @pytest.fixture(scope="module", params=["fashion", "canvas"])
