@@ -18,8 +18,8 @@ from recommender.ranking import (
     Undecided,
 )
 from recommender.ranking.model import Unit
+from recommender.schemas.base import CONDITIONS
 
-CONDITIONS = "unloaded, single stream, closed loop"
 _LEAST = {"size": "smallest", "sent": "least data sent", "cpu": "least CPU where the raw input arises"}
 
 

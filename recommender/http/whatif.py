@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from catalog.declaration.units import parse_bit_rate
-from recommender.answer.wording import CONDITIONS
 from recommender.errors import EmptyRange, UnknownLink
 from recommender.evidence.model import SubjectEvidence
 from recommender.http.evidence import EnvironmentQuery, EvidenceNow, OneSubject, Percentile
 from recommender.http.problems import documented
+from recommender.schemas.base import CONDITIONS
 from recommender.schemas.links import (
     Bandwidth,
     CrossingOut,

@@ -2,9 +2,8 @@
 
 from pydantic import Field
 
-from recommender.answer.wording import CONDITIONS
 from recommender.ranking import Objective
-from recommender.schemas.base import Out
+from recommender.schemas.base import CONDITIONS, Out
 from recommender.schemas.links import AskedLinkOut
 from recommender.schemas.strategy import (
     AlternativeOut,

@@ -4,6 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+CONDITIONS = "unloaded, single stream, closed loop"
+
+
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=100)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -4,9 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from recommender.answer.wording import CONDITIONS
 from recommender.schemas.answer import EnvironmentOut, LatencyBudgetOut, RecommendResponse
-from recommender.schemas.base import Out
+from recommender.schemas.base import CONDITIONS, Out
 from recommender.schemas.request import RecommendRequest
 from recommender.schemas.strategy import AccuracyOut, DistanceOut, LatencyOut
 

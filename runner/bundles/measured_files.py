@@ -14,7 +14,7 @@ from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
 from runner.artifacts.store import Artifact, ArtifactStore
 from runner.errors import BundleError
-from runner.measuring.plan import artifact_key_of
+from runner.measuring.keyed_strategy import artifact_key_of
 from runner.operators import Pass, make_pass
 from runner.sealed import file_sha256
 from runner.subjects import Subject

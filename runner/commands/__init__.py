@@ -6,9 +6,12 @@ from runner.commands import (
     bundle,
     compare,
     doctor,
+    evidence,
     exchange,
+    fill_catalog,
     init,
     operators,
+    plan,
     rank,
     recommend,
     report,
@@ -20,6 +23,7 @@ from runner.commands import (
 )
 
 _MODULES = (
+    *(plan, fill_catalog, evidence),
     *(init, doctor, schema),
     *(rank, recommend, slo, bundle, whatif),
     *(report, exchange, sql, compare),

@@ -19,7 +19,7 @@ from runner.errors import RunnerError
 from runner.launchers import Selection, select_launcher
 from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.plan import Session
+from runner.measuring.keyed_strategy import Session
 from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
 from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale, check_delays, check_host

@@ -4,10 +4,48 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from catalog.declaration import Catalog, load_catalog
+from catalog.evidence import Database, open_database
+from runner.launchers import Selection
+from runner.measuring.keyed_strategy import Session
+from runner.measuring.tiers import Scale, check_delays, check_host
+from runner.settings import RunnerSettings
+
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
+
+
+LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
+
+
+ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]
+
+
+def _settings() -> RunnerSettings:
+    return RunnerSettings()
+
+
+def _catalog(path: Path | None) -> tuple[Catalog, Path]:
+    chosen = path or _settings().catalog
+    return load_catalog(chosen), chosen.resolve().parent
+
+
+def _database(url: str | None, *, create: bool = False) -> Database:
+    return open_database(url or _settings().database, create=create)
+
+
+def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
+    parsed = Scale.parse(scale)
+    host = selection.launcher.host()
+    check_host(catalog, host, parsed)
+    check_delays(catalog, selection.launcher)
+    return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir, host=host)
+
 
 # A pipe has no width of its own; our tables fit 100 columns.
 out = Console(width=None if sys.stdout.isatty() else 100)

@@ -10,7 +10,8 @@ from catalog.keys import content_key
 from runner.host import versions
 from runner.launchers import Selection
 from runner.measuring import records
-from runner.measuring.plan import Plan, Session
+from runner.measuring.keyed_strategy import Session
+from runner.measuring.plan import Plan
 
 
 def key(session: Session) -> str:

@@ -30,7 +30,8 @@ from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError
 from runner.launchers import Launcher
 from runner.measuring import records
 from runner.measuring.experiment import evaluate, measure
-from runner.measuring.plan import Keyed, MissingAccuracy, MissingRound, Plan
+from runner.measuring.keyed_strategy import Keyed
+from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
 from runner.measuring.setups import Setups
 from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 from runner.operators import Pass

@@ -25,7 +25,7 @@ from runner.errors import LaunchError, TierCallError
 from runner.launchers import TierLimits
 from runner.measuring.experiment import PROTOCOL_VERSION, Measured, ProbedLink, Setup
 from runner.measuring.host_load import host_load
-from runner.measuring.plan import Keyed
+from runner.measuring.keyed_strategy import Keyed
 from runner.operators import Pass
 from runner.subjects import Metric
 from tierserver.messages import EvaluateResult, ItemScore, Sample, StatsResult

@@ -20,7 +20,8 @@ from catalog.statistics.comparison import Question, compare
 from catalog.statistics.verdicts import Verdict
 from runner.errors import RunnerError
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.plan import Keyed, MissingRound, Plan, Session, key_strategy
+from runner.measuring.keyed_strategy import Keyed, Session, key_strategy
+from runner.measuring.plan import MissingRound, Plan
 from runner.measuring.stopping import samples_of
 
 _LEVEL = 0.05

@@ -11,7 +11,7 @@ from runner.artifacts.store import Artifact, ArtifactStore
 from runner.errors import OperatorError, RunnerError
 from runner.launchers import LinkLimits
 from runner.measuring.experiment import Items, Protocol, Setup
-from runner.measuring.plan import Keyed, Session
+from runner.measuring.keyed_strategy import Keyed, Session
 from runner.measuring.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
 from runner.sealed import seal, unseal
 from runner.subjects import Subject

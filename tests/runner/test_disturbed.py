@@ -21,7 +21,8 @@ from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.plan import Session, make_plan
+from runner.measuring.keyed_strategy import Session
+from runner.measuring.plan import make_plan
 from runner.measuring.rejudge import judge_stored
 from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale

@@ -17,7 +17,7 @@ from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.engine_host import read_host
 from runner.launchers.process import ProcessLauncher
 from runner.measuring import environment
-from runner.measuring.plan import Keyed, Session, key_strategy
+from runner.measuring.keyed_strategy import Keyed, Session, key_strategy
 from runner.measuring.tiers import Scale, check_host, resolve_provider
 from tierserver.facts import read_facts
 from tierserver.messages import TierFacts

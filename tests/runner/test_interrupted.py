@@ -27,7 +27,8 @@ from runner.launchers import Deployment, LinkLimits, Mount, Selection, TierLimit
 from runner.launchers.process import ProcessLauncher
 from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.plan import Plan, Session, make_plan
+from runner.measuring.keyed_strategy import Session
+from runner.measuring.plan import Plan, make_plan
 from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale
 

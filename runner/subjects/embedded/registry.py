@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import SubjectError
-from runner.subjects.dataset import CanvasDataset, Dataset, FashionDataset, Subject, Task
+from runner.subjects.dataset import Dataset, Subject, Task
+from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset
 from runner.subjects.embedded.images import CLASSES, SIZE
 
 BUILTIN = Path(__file__).parents[1] / "builtin"

@@ -19,7 +19,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from runner.subjects.dataset import Garments, canvases_sha256, validation_canvases
+from runner.subjects.embedded.datasets import Garments, canvases_sha256, validation_canvases
 from runner.subjects.embedded.images import CANVAS_SIDES_PX, CLASSES, PIXELS, POOL, QUALITY, SIZE, TRAINING_CANVASES
 from runner.subjects.embedded.registry import BUILTIN, CANVAS, SUBJECTS, Family
 

@@ -17,7 +17,7 @@ from runner.bundles.manifest import check_runs
 from runner.bundles.run import Bundle
 from runner.errors import BundleError
 from runner.sealed import file_sha256
-from runner.subjects.dataset import FashionDataset
+from runner.subjects.embedded.datasets import FashionDataset
 from runner.subjects.embedded.registry import BUILTIN
 from tests.runner.commands.conftest import Command, piece
 

@@ -24,7 +24,8 @@ from runner.launchers.volumes import volume_name
 from runner.measuring import environment
 from runner.measuring.experiment import measure
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.plan import Keyed, MissingRound, Plan, Session, key_strategy
+from runner.measuring.keyed_strategy import Keyed, Session, key_strategy
+from runner.measuring.plan import MissingRound, Plan
 from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale
 from runner.operators import Context, known_passes, make_pass

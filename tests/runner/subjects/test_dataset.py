@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.dataset import CanvasDataset, FashionDataset, canvases_sha256, validation_canvases
+from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset, canvases_sha256, validation_canvases
 from runner.subjects.embedded.registry import BUILTIN
 
 

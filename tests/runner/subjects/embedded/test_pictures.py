@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.dataset import CanvasDataset, FashionDataset
+from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset
 from runner.subjects.embedded.images import CANVAS_SIDES_PX, PIXELS, POOL
 from runner.subjects.embedded.registry import BUILTIN
 

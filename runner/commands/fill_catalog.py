@@ -1,0 +1,161 @@
+"""The commands `fill-catalog`, which measures what is missing, and `clean`, which removes what a killed run left."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from catalog import evidence as store
+from catalog.analysis.store import settings_of, store_missing
+from catalog.declaration import Catalog, load_catalog
+from catalog.errors import CatalogError
+from catalog.evidence import Database, open_database, sound_database
+from runner.artifacts.store import ArtifactStore
+from runner.commands.progress import Progress
+from runner.commands.terminal import (
+    CatalogOption,
+    DatabaseOption,
+    JsonOption,
+    LauncherOption,
+    ScaleOption,
+    _catalog,
+    _session,
+    _settings,
+    err,
+    example,
+    out,
+    print_json,
+)
+from runner.launchers import Selection, select_launcher
+from runner.measuring import environment
+from runner.measuring.fill import Filler, Outcome, StopRequest, measure_and_extend
+from runner.measuring.keyed_strategy import Session
+from runner.measuring.lock import FillLock
+from runner.measuring.plan import Plan, make_plan
+from runner.measuring.setups import Setups
+from runner.workdir import sweep
+
+_NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
+
+
+_EDITED = (
+    "was edited while this ran; measured is what it said at the start. See what its new text lacks with: runner plan"
+)
+
+
+_STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
+
+
+def fill_catalog(
+    catalog: CatalogOption = None,
+    database: DatabaseOption = None,
+    launcher: LauncherOption = "auto",
+    scale: ScaleOption = "1",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what is missing and store it. Ctrl-C once finishes the measurement in flight, twice stops now."""
+    declared, base = _catalog(catalog)
+    selection = select_launcher(launcher, base_image=_settings().base_image)
+    err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
+    session = _session(declared, base, selection, scale)
+    target = database or _settings().database
+    workdir = _settings().workdir
+    with FillLock(workdir, target), open_database(target, create=True) as opened:
+        try:
+            outcome = _fill(session, opened, selection, workdir)
+        except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
+            err.print(_STOPPED)
+            raise typer.Exit(1) from None
+    if _edited(declared):
+        err.print(f"{escape(str(declared.file))} {_EDITED}", soft_wrap=True)
+    if as_json:
+        print_json(
+            {
+                "measured": outcome.measured,
+                "accuracies": outcome.accuracies,
+                "failures": outcome.failures,
+                "doubtful": outcome.doubtful,
+                "precision": outcome.precision,
+                "invalid": outcome.invalid,
+                "stopped": outcome.stopped,
+            }
+        )
+    _report(outcome)
+    raise typer.Exit(0 if outcome.complete else 1)
+
+
+def _edited(declared: Catalog) -> bool:
+    """Whether the file says something else now than what was read of it."""
+    try:
+        return load_catalog(declared.file).declared != declared.declared
+    except CatalogError:
+        return True
+
+
+def _fill(session: Session, database: Database, selection: Selection, workdir: Path) -> Outcome:
+    """Clean what a killed run left, plan, measure."""
+    leftovers = selection.launcher.clean() + sweep(workdir)
+    if leftovers:
+        err.print(f"removed {leftovers} leftover(s) of a run that was killed")
+    with database.session() as writing:
+        environment_id = environment.store_environment(writing, session, selection)
+        store.sync_slos(writing, session.catalog.slos)
+        writing.commit()
+    session.prepare()
+    made = make_plan(session, sound_database(database), environment.key(session))
+    if not (made.rounds or made.accuracies):
+        err.print(_NOTHING_MISSING)
+    else:
+        selection.launcher.prepare()
+    setups = Setups(session, ArtifactStore(workdir / "artifacts"), workdir)
+    with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
+        filler = Filler(setups, database, selection.launcher, environment_id, progress)
+        filler.build(made, stop)
+        made = make_plan(session, sound_database(database), environment.key(session))
+        with database.session() as writing:
+            environment.sync_strategies(writing, made, environment_id, session)
+            writing.commit()
+        progress.expect(made.estimate_s)
+        replan = partial(_replan, session, database)
+        outcome = measure_and_extend(filler, replan, made, stop)
+    if not outcome.stopped:
+        store_missing(database, settings_of(session.catalog.analysis))
+    return outcome
+
+
+def _replan(session: Session, database: Database) -> Plan:
+    return make_plan(session, sound_database(database), environment.key(session))
+
+
+def _report(outcome: Outcome) -> None:
+    err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
+    for line in outcome.failures:
+        err.print(f"[red]failed[/] {escape(line)}")
+    for line in outcome.precision:
+        err.print(escape(line))
+    if outcome.doubtful:
+        err.print(f"[yellow]doubtful[/] {len(outcome.doubtful)} of them; runner verify says why and what to do")
+    for line in outcome.invalid:
+        err.print(f"[yellow]invalid[/] {escape(line)}")
+    if outcome.stopped:
+        err.print(_STOPPED)
+    elif not outcome.complete:
+        err.print("try the missing ones again with: runner fill-catalog")
+
+
+def clean(
+    launcher: LauncherOption = "auto",
+    volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
+) -> None:
+    """Remove containers, networks, processes and half-made files that a killed run left behind."""
+    selection = select_launcher(launcher, base_image=_settings().base_image)
+    removed = selection.launcher.clean(volumes=volumes) + sweep(_settings().workdir)
+    out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command("fill-catalog", epilog=example("runner fill-catalog --launcher docker"))(fill_catalog)
+    app.command(epilog=example("runner clean"))(clean)

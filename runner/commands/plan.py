@@ -1,0 +1,142 @@
+"""The commands before measuring: `validate` and `plan`."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from catalog.evidence import sound_database
+from runner.commands.fill_catalog import _NOTHING_MISSING
+from runner.commands.terminal import (
+    CatalogOption,
+    DatabaseOption,
+    JsonOption,
+    LauncherOption,
+    ScaleOption,
+    _catalog,
+    _database,
+    _session,
+    _settings,
+    err,
+    example,
+    out,
+    print_json,
+)
+from runner.host import this_host
+from runner.launchers import Selection, select_launcher
+from runner.measuring import environment
+from runner.measuring.keyed_strategy import Session
+from runner.measuring.plan import Plan, make_plan
+from runner.measuring.tiers import Scale
+from runner.reports.units import duration
+
+
+def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
+    """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
+    declared, base = _catalog(catalog)
+    strategies = declared.strategies()
+    session = Session(declared, base, "process", Scale.parse("1"), _settings().workdir, host=this_host())
+    subjects = session.subjects
+    unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
+    for strategy in strategies:
+        from runner.operators import make_pass
+
+        for spec in strategy.passes:
+            make_pass(spec.name, spec.options)
+    if as_json:
+        names = [strategy.name for strategy in strategies]
+        print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
+        return
+    out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
+    _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
+
+
+def plan(
+    catalog: CatalogOption = None,
+    database: DatabaseOption = None,
+    launcher: LauncherOption = "auto",
+    scale: ScaleOption = "1",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what has no valid evidence, why, and how long measuring it would take."""
+    declared, base = _catalog(catalog)
+    selection = select_launcher(launcher, base_image=_settings().base_image)
+    session = _session(declared, base, selection, scale)
+    with _database(database, create=True) as opened:
+        made = make_plan(session, sound_database(opened), environment.key(session))
+    if as_json:
+        print_json(_plan_json(made, session, selection))
+        return
+    err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
+    counts = Counter(strategy.subject for strategy in declared.strategies())
+    _print_lacks(
+        {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
+    )
+    if made.rounds or made.accuracies:
+        out.print(_plan_table(made))
+        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+    elif not made.unready:
+        out.print(_NOTHING_MISSING)
+
+
+def _print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
+    for title, reasons in lacks.items():
+        out.print(title, highlight=False)
+        for reason in reasons:
+            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
+
+
+def _plan_table(made: Plan) -> Table:
+    table = Table("subject", "operator", "placement", "missing", "why", "time", pad_edge=False)
+    for task in made.accuracies:
+        strategy = task.keyed.strategy
+        table.add_row(strategy.subject, strategy.operator, "", "accuracy", task.reason, duration(task.estimate_s))
+    for keyed in made.declared:
+        tasks = [task for task in made.rounds if task.keyed.strategy == keyed.strategy]
+        if tasks:
+            strategy = keyed.strategy
+            rounds = "rounds " + ", ".join(str(task.round) for task in tasks)
+            seconds = sum(task.estimate_s for task in tasks)
+            table.add_row(
+                strategy.subject, strategy.operator, strategy.placement.name, rounds, tasks[0].reason, duration(seconds)
+            )
+    return table
+
+
+def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, Any]:
+    def name(task: Any) -> dict[str, Any]:
+        strategy = task.keyed.strategy
+        return {
+            "subject": strategy.subject,
+            "operator": strategy.operator,
+            "placement": strategy.placement.name,
+            "why": task.reason,
+            "estimate_s": task.estimate_s,
+        }
+
+    return {
+        "launcher": {"name": selection.launcher.name, "why": selection.reason},
+        "scale": str(session.scale),
+        "catalog": session.catalog.declared.model_dump(mode="json"),
+        "missing_rounds": [
+            {
+                **name(task),
+                "round": task.round,
+                "latency_key": task.keyed.latency_key,
+                "conditions": task.keyed.conditions,
+            }
+            for task in made.rounds
+        ],
+        "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
+        "unready": made.unready,
+        "estimate_s": made.estimate_s,
+    }
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register it."""
+    app.command(epilog=example("runner validate -c strategies.yaml"))(validate)
+    app.command(epilog=example("runner plan --json"))(plan)

@@ -1,0 +1,182 @@
+"""A declared strategy with the content keys of its evidence, and the run context that computes them."""
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from catalog.declaration import Catalog, Strategy
+from catalog.keys import accuracy_key, artifact_key, latency_key
+from runner.host import Host, versions
+from runner.measuring.experiment import PROTOCOL_VERSION
+from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
+from runner.operators import Partition, Pass, make_pass
+from runner.sealed import file_sha256
+from runner.subjects import Subject, resolve_declared
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run is about: the declaration, the host of the tiers, and how it is emulated."""
+
+    catalog: Catalog
+    base: Path
+    launcher: str
+    scale: Scale
+    workdir: Path = Path(".tierwise")
+    host: Host = field(kw_only=True)
+
+    @cached_property
+    def subjects(self) -> Mapping[str, Subject]:
+        built = self.workdir / "models"
+        declared = self.catalog.subjects.items()
+        return {name: resolve_declared(name, spec, base=self.base, built=built) for name, spec in declared}
+
+    def prepare(self) -> None:
+        """Build the models that are built here; raises SubjectError for what a subject still lacks."""
+        for subject in self.subjects.values():
+            subject.prepare()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an accuracy is measured on, and on which tiers' providers.
+
+    A partition whose parts are shown to be bit-identical to the uncut model inherits that model's accuracy; otherwise
+    `composed` parts are judged together, each with its own tier's provider.
+    """
+
+    artifact_key: str
+    passes: tuple[Pass, ...]
+    tiers: tuple[str, ...]
+
+    @property
+    def composed(self) -> bool:
+        return len(self.tiers) > 1
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A declared strategy with the content keys its evidence belongs to."""
+
+    strategy: Strategy
+    passes: tuple[Pass, ...]
+    artifact_key: str
+    accuracy_key: str
+    judged: Judged
+    latency_key: str
+    conditions: Mapping[str, object]
+    input_ids: tuple[str, ...]
+    inputs_select: str
+
+
+def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[str] = ()) -> Keyed:
+    """Compute the three content keys of a declared strategy on the host of the tiers.
+
+    `unequal` are the artifacts whose parts are known not to be bit-identical to the model they were cut from; of all
+    others equality is expected, and shown when they are built.
+    """
+    catalog, subject = session.catalog, session.subjects[strategy.subject]
+    passes = tuple(make_pass(spec.name, spec.options, host=session.host) for spec in strategy.passes)
+    artifact = artifact_key_of(subject, passes)
+    provider = {name: resolve_provider(catalog.tiers[name].provider, session.host) for name in strategy.route}
+    judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
+    providers = [provider[name] for name in judged.tiers]
+    accuracy = accuracy_key(
+        artifact_key=judged.artifact_key,
+        dataset_fingerprint=subject.dataset.fingerprint(),
+        preprocess=subject.preprocess,
+        postprocess=subject.postprocess,
+        provider=providers if judged.composed else providers[0],
+        runtime=session.host.onnxruntime,
+        cpu_model=session.host.cpu_model,
+    )
+    input_ids = select_inputs(catalog, subject)
+    conditions = _conditions(session, strategy, provider)
+    latency = latency_key(
+        artifact_key=artifact,
+        inputs_fingerprint=subject.dataset.inputs_fingerprint(),
+        input_ids=list(input_ids),
+        preprocess=subject.preprocess,
+        postprocess=subject.postprocess,
+        **conditions,
+    )
+    select = catalog.experiment.select
+    return Keyed(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
+
+
+def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
+    """The key of what these passes make of the subject's model, with this machine's tools."""
+    tools = versions()
+    calibrated = any(step.calibration_samples for step in passes)
+    return artifact_key(
+        model_sha256=_model_sha256(subject.model),
+        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
+        pass_versions={step.name: step.version for step in passes},
+        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
+        tools={name: tools[name] for name in ("onnx", "onnxruntime")} if passes else {},
+    )
+
+
+def _judged(
+    subject: Subject, passes: tuple[Pass, ...], tiers: tuple[str, ...], provider: Mapping[str, str], *, unequal: bool
+) -> Judged:
+    cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
+    mixed = len({provider[name] for name in tiers}) > 1
+    if cut is None or unequal or mixed:
+        return Judged(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)
+    return Judged(artifact_key_of(subject, passes[:cut]), passes[:cut], tiers[-1:])
+
+
+def _model_sha256(path: Path) -> str:
+    """Hash a model once per process: there are many strategies for one file of hundreds of megabytes."""
+    stat = path.stat()
+    return _hashed(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    return file_sha256(path)
+
+
+def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
+    """What a latency depends on besides the artifact and the inputs; a default that came later leaves no trace."""
+    experiment = session.catalog.experiment
+    links = route_links(session.catalog, strategy, session.scale)
+    return {
+        "placement": list(strategy.placement.tiers),
+        "tiers": [
+            {
+                "name": tier.name,
+                "cpus": tier.cpus,
+                "memory_bytes": tier.memory_bytes,
+                "threads": tier.threads,
+                "provider": provider[tier.name],
+            }
+            for tier in route_tiers(session.catalog, strategy, session.scale, session.host)
+        ],
+        "links": [
+            {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
+            | ({"delay_s": link.delay_s} if link.delay_s else {})
+            for link in links
+        ],
+        **({"codec": experiment.codec} if links and experiment.codec != "raw" else {}),
+        "warmup": experiment.warmup,
+        "repetitions": experiment.repetitions,
+        "protocol_version": PROTOCOL_VERSION,
+        "launcher": session.launcher,
+        "scale": str(session.scale),
+        "runtime": session.host.onnxruntime,
+        "host": session.host.fingerprint,
+    }
+
+
+def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
+    """The latency inputs of the declared protocol: seeded random, or the largest as in the paper."""
+    experiment = catalog.experiment
+    if experiment.select == "largest":
+        return tuple(subject.dataset.largest(experiment.inputs))
+    pool = sorted(subject.dataset.input_ids())
+    return tuple(random.Random(experiment.seed).sample(pool, min(experiment.inputs, len(pool))))

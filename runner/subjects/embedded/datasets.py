@@ -1,0 +1,168 @@
+"""The datasets of the embedded subjects: Fashion-MNIST garments, and canvases composed of them."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.errors import SubjectError
+from runner.subjects.dataset import png, write_encoded
+from runner.subjects.embedded.images import (
+    POOL,
+    Bytes,
+    Canvas,
+    canvas_pictures,
+    compose_canvases,
+    fashion_pictures,
+    generator,
+)
+
+VALIDATION_CANVASES = 2_000
+
+
+VALIDATION_SEED, CALIBRATION_SEED = 20261127, 20261128
+
+
+@dataclass(frozen=True)
+class Garments:
+    """Fashion-MNIST images uint8 [n, 28, 28] and labels int64 [n]."""
+
+    images: Bytes
+    labels: NDArray[np.int64]
+
+
+class _Embedded:
+    """What the embedded datasets share: shipped garments, and a pool generated once per process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._validation_file = directory / "fashion_validation.npz"
+        self._calibration_file = directory / "fashion_calibration.npz"
+
+    def absent(self) -> str | None:
+        return None
+
+    @cached_property
+    def validation_garments(self) -> Garments:
+        return _read_garments(self._validation_file)
+
+    @cached_property
+    def calibration_garments(self) -> Garments:
+        return _read_garments(self._calibration_file)
+
+    @cached_property
+    def _pool(self) -> tuple[bytes, ...]:
+        return tuple(self.pictures(range(POOL)))
+
+    def pictures(self, indices: range) -> Iterable[bytes]:
+        raise NotImplementedError
+
+    def inputs_fingerprint(self) -> str:
+        parts = (type(self).__name__, _sha256_of(self._validation_file), generator())
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def input_ids(self) -> list[str]:
+        return [f"{index:04d}.jpg" for index in range(POOL)]
+
+    def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
+        for name in ids:
+            index = self._index(name)
+            (picture,) = self.pictures(range(index, index + 1))
+            (directory / name).write_bytes(picture)
+
+    def largest(self, count: int) -> list[str]:
+        self._check(count, POOL, "inputs")
+        ids = self.input_ids()
+        order = sorted(range(POOL), key=lambda index: (-len(self._pool[index]), index))
+        return [ids[index] for index in order[:count]]
+
+    def _index(self, name: str) -> int:
+        try:
+            return self.input_ids().index(name)
+        except ValueError:
+            raise SubjectError(f"no latency input {name!r}; allowed: 0000.jpg to {POOL - 1:04d}.jpg") from None
+
+    def _check(self, count: int, available: int, what: str) -> None:
+        if not 0 < count <= available:
+            raise SubjectError(f"asked for {count} {what} of an embedded dataset; allowed: 1 to {available}")
+
+
+class FashionDataset(_Embedded):
+    """`builtin:fashion`: the first 2 000 test images of Fashion-MNIST."""
+
+    def pictures(self, indices: range) -> Iterable[bytes]:
+        return fashion_pictures(self.validation_garments.images, indices)
+
+    def fingerprint(self) -> str:
+        return _sha256_of(self._validation_file)
+
+    def write_items(self, path: Path) -> int:
+        garments = self.validation_garments
+        write_encoded(path, map(png, garments.images), {"label": garments.labels})
+        return len(garments.labels)
+
+    def calibration(self, count: int) -> list[bytes]:
+        images = self.calibration_garments.images
+        self._check(count, len(images), "calibration images")
+        return [png(image) for image in images[:count]]
+
+
+class CanvasDataset(_Embedded):
+    """`builtin:canvas`: scenes composed at run time from the shipped garments; `pinned` is their SHA-256."""
+
+    def __init__(self, directory: Path, pinned: str) -> None:
+        super().__init__(directory)
+        self._pinned = pinned
+
+    def pictures(self, indices: range) -> Iterable[bytes]:
+        garments = self.validation_garments
+        return canvas_pictures(garments.images, garments.labels, indices)
+
+    def fingerprint(self) -> str:
+        return self._pinned
+
+    def write_items(self, path: Path) -> int:
+        canvases = validation_canvases(self.validation_garments)
+        found = canvases_sha256(canvases)
+        if found != self._pinned:
+            raise SubjectError(
+                f"the composed validation canvases hash to {found}, pinned is {self._pinned}: this NumPy composes "
+                "other canvases than the model card's; use the versions of requirements.lock"
+            )
+        masks = np.stack([canvas.mask for canvas in canvases])
+        write_encoded(path, (png(canvas.image) for canvas in canvases), {"mask": masks})
+        return len(canvases)
+
+    def calibration(self, count: int) -> list[bytes]:
+        self._check(count, VALIDATION_CANVASES, "calibration canvases")
+        garments = self.calibration_garments
+        canvases = compose_canvases(garments.images, garments.labels, count=count, seed=CALIBRATION_SEED)
+        return [png(canvas.image) for canvas in canvases]
+
+
+def validation_canvases(garments: Garments) -> list[Canvas]:
+    """Compose the validation items of `builtin:canvas`."""
+    return list(compose_canvases(garments.images, garments.labels, count=VALIDATION_CANVASES, seed=VALIDATION_SEED))
+
+
+def canvases_sha256(canvases: Iterable[Canvas]) -> str:
+    """Hash pixels and labels, not their PNG bytes, which change with the zlib in use."""
+    digest = hashlib.sha256()
+    for canvas in canvases:
+        digest.update(canvas.image.tobytes())
+        digest.update(canvas.mask.tobytes())
+    return digest.hexdigest()
+
+
+def _read_garments(path: Path) -> Garments:
+    with np.load(path, allow_pickle=False) as content:
+        return Garments(content["images"], content["labels"].astype(np.int64))
+
+
+@cache
+def _sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
