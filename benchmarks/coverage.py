@@ -56,7 +56,7 @@ class Design:
         shape = (self.rounds, self.inputs, self.repetitions)
         drift = self.sd_drift * rng.standard_normal(self.rounds)
         effects = self.sd_input * (rng.exponential(size=self.inputs) - 1)
-        number, index, _ = (each.ravel() for each in np.indices(shape))
+        number, index, _ = (index.ravel() for index in np.indices(shape))
         study = []
         for offset, factor in zip(log_offsets, round_factors or [1.0] * len(log_offsets), strict=True):
             of_round = drift + factor * self.sd_round * rng.standard_normal(self.rounds)
@@ -363,7 +363,7 @@ def joint_bounds(studies: Iterable[Sequence[LogEstimate]], truths: Iterable[NDAr
     held, margins = [], []
     for own, truth in zip(studies, truths, strict=True):
         level = sidak(0.95, comparisons=len(own))
-        both = [[each.upper(level) for each in estimates] for estimates in (own, moderated(own))]
+        both = [[estimate.upper(level) for estimate in estimates] for estimates in (own, moderated(own))]
         held.append([bool(np.all(np.array(bounds) >= truth)) for bounds in both])
         margins.append(np.median(np.array(both) - [each.value for each in own], axis=1))
     return Joint(*np.mean(held, axis=0).tolist(), *np.median(margins, axis=0).tolist())

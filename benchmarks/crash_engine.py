@@ -171,7 +171,7 @@ class PrivateEngine:
         left += [f"shaper {line}" for line in self._output(["tc", "qdisc"]).splitlines() if " tbf " in f"{line} "]
         mounts = Path(f"/proc/{self._holder.pid}/mounts").read_text().splitlines()
         points = [line.split()[1] for line in mounts]
-        mine = [each for each in points if each.startswith(str(self._directory))]
+        mine = [point for point in points if point.startswith(str(self._directory))]
         return left + [f"mount {each}" for each in mine if each.endswith("/merged") or "/netns/" in each]
 
     def _devices(self) -> list[str]:

@@ -384,14 +384,14 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self._tiers = tiers
         self._ended = threading.Event()
-        self.before = {each.name: each.rss_bytes() for each in tiers}
+        self.before = {tier.name: tier.rss_bytes() for tier in tiers}
         self.most = dict(self.before)
 
     def run(self) -> None:
         while not self._ended.wait(0.02):
-            for each in self._tiers:
+            for tier in self._tiers:
                 with contextlib.suppress(OSError, IndexError):
-                    self.most[each.name] = max(self.most[each.name], each.rss_bytes())
+                    self.most[tier.name] = max(self.most[tier.name], tier.rss_bytes())
 
     def end(self) -> dict[str, int]:
         self._ended.set()
@@ -413,8 +413,8 @@ def fuzz(requests: int, seed: int) -> dict[str, Any]:
             asked = raw if name != "healthy" else raw.replace(b"Host: tier\r\n", b"Host: tier\r\nConnection: close\r\n")
             answer = throw(edge.port, asked, patience_s=30 if name == "healthy" else PATIENCE_S)
             statuses = [int(each) for each in STATUS.findall(answer)]
-            outcomes[name].update([str(each) for each in statuses] or ["closed or waiting"])
-            if any(each >= 500 for each in statuses) or b"Traceback" in answer:
+            outcomes[name].update([str(status) for status in statuses] or ["closed or waiting"])
+            if any(status >= 500 for status in statuses) or b"Traceback" in answer:
                 faults.append(f"request {number} ({name}): {answer[:300]!r} to {raw[:200]!r}")
             if name == "healthy" and statuses not in ([200], [429]):
                 faults.append(f"request {number}: a healthy request got {statuses}")

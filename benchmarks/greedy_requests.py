@@ -219,7 +219,7 @@ def _identity() -> onnx.NodeProto:
 
 
 def _model(node: onnx.NodeProto, inputs: list[tuple[str, int, list[int | None]]], shape: Any) -> onnx.ModelProto:
-    taken = [helper.make_tensor_value_info(*each) for each in inputs]
+    taken = [helper.make_tensor_value_info(*model_input) for model_input in inputs]
     gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
     graph = helper.make_graph([node], "greedy", taken, [gives])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -38,9 +38,9 @@ def growth_svg(series: Mapping[str, Sequence[Growth]]) -> str:
 
 
 def _panel(title: str, series: Mapping[str, Sequence[Growth]], field: str) -> str:
-    points = [each for growths in series.values() for each in growths]
-    most_x = max(each.strategies for each in points) * 1.05
-    most_y = max(getattr(each, field) for each in points) * 1.1
+    points = [growth for growths in series.values() for growth in growths]
+    most_x = max(point.strategies for point in points) * 1.05
+    most_y = max(getattr(point, field) for point in points) * 1.1
     span, height = _WIDTH - _LEFT - 20, _BOTTOM - _TOP
 
     def place(strategies: float, value: float) -> tuple[float, float]:
@@ -56,6 +56,6 @@ def _panel(title: str, series: Mapping[str, Sequence[Growth]], field: str) -> st
         drawn.append(f'<text x="{x}" y="{_BOTTOM + 18}" text-anchor="middle">{count}</text>')
     drawn.append(f'<text x="{_LEFT + span / 2}" y="{_BOTTOM + 34}" text-anchor="middle">strategies × 500</text>')
     for dash, growths in zip(_DASHES, series.values(), strict=True):
-        path = "L".join("{} {}".format(*place(each.strategies, getattr(each, field))) for each in growths)
+        path = "L".join("{} {}".format(*place(growth.strategies, getattr(growth, field))) for growth in growths)
         drawn.append(f'<path d="M{path}" stroke-dasharray="{dash}"/>')
     return "".join(drawn)

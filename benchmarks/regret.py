@@ -68,7 +68,7 @@ class Outcome:
 
 def questions(candidates: Sequence[Candidate]) -> Iterator[Budgets]:
     """Latency budgets around the fastest and the identity on mobile, with each budget of accuracy."""
-    fastest = min(estimate(each, PERCENTILE).percentile_s for each in candidates)
+    fastest = min(estimate(candidate, PERCENTILE).percentile_s for candidate in candidates)
     for factor, drop in itertools.product(LATENCY_FACTORS, MAX_DROPS_PP):
         yield Budgets(
             (LatencyBudget(PERCENTILE, fastest * factor),),
@@ -143,7 +143,7 @@ def measured(rows: Sequence[StrategyEvidence]) -> dict[str, list[Outcome]]:
     found: dict[str, list[Outcome]] = defaultdict(list)
     numbers = sorted({each.round for row in rows for each in row.rounds})
     for split, asked in enumerate(itertools.combinations(numbers, ASKED_ROUNDS)):
-        others = [each for each in numbers if each not in asked]
+        others = [number for number in numbers if number not in asked]
         half = split % 2
         bounds = AccuracyBounds()
         candidates = [candidate_of(_halved(row, asked, half), bounds) for row in rows]
@@ -246,9 +246,9 @@ def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
     print("| rule | " + " | ".join(columns) + " |")
     print("|---|" + "--:|" * len(columns))
     for name, rows in outcomes.items():
-        chose = [each for each in rows if each.chose]
+        chose = [row for row in rows if row.chose]
         regrets = np.array([each.regret for each in chose if each.regret is not None])
-        feasible = [each for each in rows if each.feasible]
+        feasible = [row for row in rows if row.feasible]
         wrong = float(np.mean([each.called_infeasible for each in feasible])) if feasible else 0.0
         silent = float(np.mean([not each.chose for each in feasible])) if feasible else 0.0
         held = float(np.mean([each.held for each in chose])) if chose else float("nan")
@@ -257,7 +257,7 @@ def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
         unproven = float(np.mean([each.unproven for each in kept])) if kept else float("nan")
         provable = [each.regret for each in kept if not each.unproven and each.regret is not None]
         others = float(np.mean(provable)) if provable else float("nan")
-        right = float(np.mean([each.all_held for each in rows]))
+        right = float(np.mean([row.all_held for row in rows]))
         numbers = " | ".join(
             "–" if np.isnan(each) else f"{each:.1%}" for each in (held, right, *shown, unproven, others, wrong, silent)
         )
@@ -268,7 +268,7 @@ def milliseconds_per_question(rows: Sequence[StrategyEvidence], *, asked: int = 
     """Of questions that nobody has asked before, about candidates that somebody has asked about."""
     bounds = AccuracyBounds()
     candidates = [candidate_of(row, bounds) for row in rows]
-    fastest = min(estimate(each, PERCENTILE).percentile_s for each in candidates)
+    fastest = min(estimate(candidate, PERCENTILE).percentile_s for candidate in candidates)
     ladder = [
         Budgets((LatencyBudget(PERCENTILE, fastest * factor),), max_accuracy_drop_pp=5.0, percentile=PERCENTILE)
         for factor in np.geomspace(1.5, 12, asked)
@@ -276,7 +276,7 @@ def milliseconds_per_question(rows: Sequence[StrategyEvidence], *, asked: int = 
     recommend(candidates, ladder[0])
     started = time.process_time()
     for budgets in ladder:
-        judge_all([estimate(each, PERCENTILE) for each in candidates], budgets)
+        judge_all([estimate(candidate, PERCENTILE) for candidate in candidates], budgets)
     return 1000 * (time.process_time() - started) / asked
 
 

@@ -45,7 +45,7 @@ def _recommended(candidates: tuple[Candidate, ...], budgets: Budgets) -> Choice:
 def without_ties(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """The fastest estimate instead of the most accurate of those equivalent to it."""
     choice = recommender(candidates, budgets)
-    asserted = [each for each in candidates if _name(each) in choice.asserted]
+    asserted = [candidate for candidate in candidates if _name(candidate) in choice.asserted]
     return replace(choice, candidate=_fastest(asserted))
 
 
@@ -53,7 +53,7 @@ def _choice(answer: Answer) -> Choice:
     undecided = frozenset(_name(each.estimate.candidate) for each in answer.undecided)
     if answer.recommendation is None:
         return Choice(None, infeasible=not undecided, undecided=undecided)
-    asserted = [answer.recommendation, *(each.estimate for each in answer.alternatives)]
+    asserted = [answer.recommendation, *(alternative.estimate for alternative in answer.alternatives)]
     return Choice(
         answer.recommendation.candidate,
         asserted=frozenset(_name(each.candidate) for each in asserted),
@@ -64,19 +64,19 @@ def _choice(answer: Answer) -> Choice:
 def own_rounds_one_level(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """Each variance from its own rounds, one level (Sidak's) for all candidates."""
     level = sidak(budgets.confidence, comparisons=len(candidates))
-    return _holding(candidates, budgets, [_alone(each, budgets) >= level for each in candidates])
+    return _holding(candidates, budgets, [_alone(candidate, budgets) >= level for candidate in candidates])
 
 
 def own_rounds_step_down(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """Each variance from its own rounds, step-down over the candidates."""
-    sure = [_alone(each, budgets) for each in candidates]
+    sure = [_alone(candidate, budgets) for candidate in candidates]
     levels = step_down(sure, confidence_level=budgets.confidence).levels
     return _holding(candidates, budgets, [one >= level for one, level in zip(sure, levels, strict=True)])
 
 
 def uncorrected(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """Each candidate at the asked confidence as if it were the only one: promises less than asked."""
-    return _holding(candidates, budgets, [_alone(each, budgets) >= budgets.confidence for each in candidates])
+    return _holding(candidates, budgets, [_alone(candidate, budgets) >= budgets.confidence for candidate in candidates])
 
 
 def knowing(error_of_latency: float, error_of_drop_pp: Sequence[float]) -> Rule:
@@ -102,15 +102,15 @@ def knowing(error_of_latency: float, error_of_drop_pp: Sequence[float]) -> Rule:
 
 def point_estimates(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """Whatever is within the budgets by its estimates, with no caution at all: what is left is the judge's noise."""
-    return _holding(candidates, budgets, [_within(each, budgets) for each in candidates])
+    return _holding(candidates, budgets, [_within(candidate, budgets) for candidate in candidates])
 
 
 def smallest_median(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """The smallest median of those whose medians and estimated drops keep within the budgets."""
     fitting = [
-        each
-        for each in candidates
-        if estimate(each, PERCENTILE).median_s <= budgets.latency[0].max_s and _drops_within(each, budgets)
+        candidate
+        for candidate in candidates
+        if estimate(candidate, PERCENTILE).median_s <= budgets.latency[0].max_s and _drops_within(candidate, budgets)
     ]
     if not fitting:
         return Choice(None, infeasible=True)
@@ -130,7 +130,7 @@ def quantized_on_edge(candidates: Sequence[Candidate], budgets: Budgets) -> Choi
 
 
 def _named(candidates: Sequence[Candidate], operator: str) -> Choice:
-    found = next((each for each in candidates if _name(each) == (operator, "edge")), None)
+    found = next((candidate for candidate in candidates if _name(candidate) == (operator, "edge")), None)
     return Choice(found, asserted=frozenset() if found is None else frozenset([_name(found)]))
 
 
@@ -151,7 +151,7 @@ def _holding(candidates: Sequence[Candidate], budgets: Budgets, holds: Sequence[
 
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate | None:
-    return min(candidates, key=lambda each: estimate(each, PERCENTILE).percentile_s, default=None)
+    return min(candidates, key=lambda candidate: estimate(candidate, PERCENTILE).percentile_s, default=None)
 
 
 def _within(each: Candidate, budgets: Budgets) -> bool:

@@ -270,7 +270,7 @@ def main() -> None:
         "bulk": [asdict(each) for each in bulk],
     }
     print(json.dumps(result, indent=2) if options.json else markdown(result))
-    missed = [each for each in slopes if each.kind in ("raw", "down") and abs(each.deviation) > TOLERANCE]
+    missed = [slope for slope in slopes if slope.kind in ("raw", "down") and abs(slope.deviation) > TOLERANCE]
     for each in missed:
         _tell(f"off by {each.deviation:+.1%}: {each.kind} {each.route} at {each.declared_bit_per_s / 1e6:g} Mbit/s")
     sys.exit(1 if missed else 0)

@@ -123,7 +123,7 @@ def cases_of(parts: StrategyParts) -> list[Case]:
     for target in parts.evidence:
         rate = LinkRate(mbit(target) * 1e6, mbit(target) * 1e6)
         others = tuple(each for each in parts.evidence if each is not target)
-        sources = [("from one alone", (each,)) for each in others] + [("from the others", others)]
+        sources = [("from one alone", (other,)) for other in others] + [("from the others", others)]
         for kind, evidence in sources:
             found = predict(replace(parts, evidence=evidence), {LINK: rate}, PERCENTILE)
             assert isinstance(found, Prediction)
@@ -182,7 +182,7 @@ def noise_of_a_difference(cells: Sequence[LinkedSamples]) -> float:
     The spread between rounds is pooled over the strategies at this rate: two or three rounds of one alone say next to
     nothing about it. Bonferroni over all comparisons with the best, which was seen first.
     """
-    rounds = [np.array(by_round(each)) for each in cells]
+    rounds = [np.array(by_round(cell)) for cell in cells]
     freedom = sum(each.size - 1 for each in rounds)
     if freedom == 0:
         return math.inf
@@ -197,13 +197,13 @@ def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts], linked: Seq
     print("|---|--:|--:|--:|--:|--:|")
     met = True
     for kind, target in TARGETS.items():
-        of_kind = [each for each in cases if each.kind == kind]
+        of_kind = [case for case in cases if case.kind == kind]
         for rate in (*RATES_MBIT, None):
             rows = [each for each in of_kind if rate in (None, each.to_mbit)]
             if not rows:
                 continue
-            errors = np.abs([each.error for each in rows])
-            held = [each.covered for each in rows if each.covered is not None]
+            errors = np.abs([row.error for row in rows])
+            held = [row.covered for row in rows if row.covered is not None]
             share = f"{np.mean(held):.0%}" if held else "none"
             to = "all" if rate is None else str(rate)
             print(f"| {kind} | {to} | {len(rows)} | {np.median(errors):.1%} | {errors.max():.1%} | {share} |")
@@ -213,7 +213,7 @@ def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts], linked: Seq
     print("| choices among | from | to, Mbit/s | choices | within 5 % as measured | not refuted | noise | worst |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     for kind in TARGETS:
-        of_kind = [each for each in cases if each.kind == kind]
+        of_kind = [case for case in cases if case.kind == kind]
         met = print_choices("all", kind, choices(unlinked, linked, of_kind)) and met
         print_choices("over the link", kind, choices([], linked, of_kind), by_rate=True)
     return met
@@ -226,8 +226,8 @@ def print_choices(among: str, kind: str, found: Sequence[Choice], *, by_rate: bo
         near, not_refuted = (
             float(np.mean(each)) for each in zip(*((r.near, r.not_refuted) for r in rows), strict=True)
         )
-        noise = math.expm1(float(np.median([each.noise for each in rows])))
-        to, worst = "all" if rate is None else str(rate), max(each.excess for each in rows)
+        noise = math.expm1(float(np.median([row.noise for row in rows])))
+        to, worst = "all" if rate is None else str(rate), max(row.excess for row in rows)
         shares = f"{near:.1%} | {not_refuted:.1%}"
         print(f"| {among} | {kind} | {to} | {len(rows)} | {shares} | ±{noise:.1%} | {worst:+.1%} |")
     return near >= CHOICE_TARGET
@@ -256,13 +256,13 @@ def main() -> int:
             )
         with open_database(str(database)) as opened, opened.session() as session:
             strategies = strategy_parts(session, "fashion-resnet", 1)
-    linked = [each for each in strategies if LINK in each.links and len(each.evidence) > 1]
+    linked = [strategy for strategy in strategies if LINK in strategy.links and len(strategy.evidence) > 1]
     cases = [case for each in linked for case in cases_of(each)]
     if options.json:
         rows = [{"kind": c.kind, "strategy": c.strategy, "from": c.from_mbit, "to": c.to_mbit} for c in cases]
         values = [{"measured_s": c.measured_s, "predicted_s": c.prediction.estimate_s, "error": c.error} for c in cases]
         print(json.dumps([row | value for row, value in zip(rows, values, strict=True)], indent=1))
-    unlinked = [each for each in strategies if LINK not in each.links and each.evidence]
+    unlinked = [strategy for strategy in strategies if LINK not in strategy.links and strategy.evidence]
     return 0 if report(cases, unlinked, linked) else 1
 
 

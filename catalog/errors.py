@@ -99,7 +99,9 @@ class CatalogFileError(CatalogError):
         self.problems = tuple(sorted(problems))
         self.line = self.problems[0].line
         self.column = self.problems[0].column
-        super().__init__("\n".join(f"{file}:{each.line}:{each.column}: {each.message}" for each in self.problems))
+        super().__init__(
+            "\n".join(f"{file}:{problem.line}:{problem.column}: {problem.message}" for problem in self.problems)
+        )
 
 
 class DatabaseError(CatalogError):

@@ -57,7 +57,7 @@ def new_directory(target: Path, *, error: type[RunnerError] = RunnerError) -> It
     """
     refuse_existing(target, error=error)
     try:
-        beside = next(each for each in target.absolute().parents if each.is_dir())
+        beside = next(parent for parent in target.absolute().parents if parent.is_dir())
         with tempfile.TemporaryDirectory(dir=beside, prefix=f".{target.name}-") as scratch:
             staging = Path(scratch) / "files"
             staging.mkdir()

@@ -160,7 +160,7 @@ def mutate_database(path: Path, seed: int) -> str:
     connection.execute("PRAGMA foreign_keys = OFF")
     done = []
     for _ in range(rng.choice((1, 1, 2, 3))):
-        table = rng.choice([each.name for each in EvidenceTable.metadata.sorted_tables])
+        table = rng.choice([table.name for table in EvidenceTable.metadata.sorted_tables])
         rows = [row[0] for row in connection.execute(f"SELECT rowid FROM {table} LIMIT 400")]
         if not rows:
             continue

@@ -132,7 +132,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Close the connection that waits longest for its client to say something."""
-        waiting = [each for each in self.connections if isinstance(each, GuardedProtocol) and each._is_waiting()]
+        waiting = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, GuardedProtocol) and connection._is_waiting()
+        ]
         if not (waiting := [each for each in waiting if each is not self]):
             return False
         min(waiting, key=lambda each: each._since).transport.abort()

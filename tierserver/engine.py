@@ -90,22 +90,24 @@ class Session:
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         if self.providers[0] != providers[0]:
             raise EngineError(f"{path.name}: asked for {providers[0]}, the runtime fell back to {self.providers[0]}")
-        self.inputs = tuple(_info(each, path) for each in self._session.get_inputs())
-        self.outputs = tuple(_info(each, path) for each in self._session.get_outputs())
+        self.inputs = tuple(_info(model_input, path) for model_input in self._session.get_inputs())
+        self.outputs = tuple(_info(output, path) for output in self._session.get_outputs())
         # Only then does what a run takes depend on more than the model.
-        self.has_free_sizes = any(-1 in each.shape for each in (*self.inputs, *self.outputs))
+        self.has_free_sizes = any(-1 in model_input.shape for model_input in (*self.inputs, *self.outputs))
         self._has_grown = False
-        self._output_names = [each.name for each in self.outputs]
+        self._output_names = [output.name for output in self.outputs]
         self.provider_nodes = _provider_nodes(self._session)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph; what it cannot digest is the request's fault."""
         for info in self.inputs:
             if info.name not in feeds:
-                raise RequestError(f"input {info.name!r} is missing; needed: {[each.name for each in self.inputs]}")
+                raise RequestError(
+                    f"input {info.name!r} is missing; needed: {[model_input.name for model_input in self.inputs]}"
+                )
             info.check(feeds[info.name])
         if len(feeds) != len(self.inputs):
-            known = [each.name for each in self.inputs]
+            known = [model_input.name for model_input in self.inputs]
             raise RequestError(f"unknown inputs {sorted(set(feeds) - set(known))}; the model takes {known}")
         # The runtime keeps what a run took for the next one, until a run is told to give it back.
         options = _giving_back() if self._has_grown else None
@@ -161,7 +163,7 @@ def _provider_nodes(session: Any) -> dict[str, int]:
 
 def _check_providers(providers: Sequence[str]) -> None:
     available = ort.get_available_providers()
-    if not providers or (unknown := [each for each in providers if each not in available]):
+    if not providers or (unknown := [provider for provider in providers if provider not in available]):
         got = list(providers) if not providers else unknown
         raise EngineError(f"execution providers {got} are not in this tier; available: {available}")
 

@@ -441,7 +441,7 @@ def _decode_message(cls: type[Message], raw: Any) -> Message:
 def _decode(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        inner = next(each for each in arguments if each is not type(None))
+        inner = next(argument for argument in arguments if argument is not type(None))
         return None if value is None else _decode(inner, value, where)
     if origin is Literal:
         if value not in arguments:

@@ -80,8 +80,10 @@ class Part:
 
     def metadata(self, *, bare: bool) -> dict[str, Any]:
         """Inputs and outputs as the protocol describes them."""
-        inputs = [_described(each.name, each.dtype, each.shape) for each in self.session.inputs]
-        outputs = [_described(each.name, each.dtype, each.shape) for each in self.session.outputs]
+        inputs = [
+            _described(model_input.name, model_input.dtype, model_input.shape) for model_input in self.session.inputs
+        ]
+        outputs = [_described(output.name, output.dtype, output.shape) for output in self.session.outputs]
         if bare:
             return {"inputs": inputs, "outputs": outputs}
         if self.spec.preprocess is not None:
@@ -96,7 +98,7 @@ class Part:
         if self.spec.preprocess is None:
             return protocol.array_inputs(tensors)
         if len(tensors) != 1 or tensors[0].name != "image" or len(tensors[0].elements) != 1:
-            got = [each.name for each in tensors]
+            got = [tensor.name for tensor in tensors]
             raise RequestError(f"{self.spec.name} takes one input `image` BYTES [1] as binary data, got {got}")
         if self.spec.preprocess.kind == "tensors":
             return _named(read_tensors(tensors[0].elements[0]), self.session)
@@ -164,7 +166,7 @@ def _check(spec: PartSpec, session: Session) -> None:
 
 def _named(arrays: Sequence[NDArray[Any]], session: Session) -> dict[str, NDArray[Any]]:
     """Arrays by the graph's inputs, in whose order they came."""
-    names = [each.name for each in session.inputs]
+    names = [model_input.name for model_input in session.inputs]
     if len(arrays) != len(names):
         raise RequestError(f"got {len(arrays)} tensors; the model takes {len(names)}: {', '.join(names)}")
     return dict(zip(names, arrays, strict=True))

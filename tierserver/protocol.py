@@ -172,7 +172,7 @@ def decode_response(body: memoryview, header_length: str | None) -> InferRespons
     head, rest = _split(body, header_length)
     answer = _object(head, "the response")
     tensors = _tensors(answer.get("outputs"), rest, "outputs", _NO_LIMIT)
-    arrays = {each.name: each.array for each in tensors if each.array is not None}
+    arrays = {tensor.name: tensor.array for tensor in tensors if tensor.array is not None}
     return InferResponse(outputs=arrays, parameters=_parameters(answer, "the response"))
 
 
@@ -255,14 +255,14 @@ def _wanted(outputs: Any) -> Mapping[str, bool]:
         raise RequestError(f"outputs must be a list, got {type(outputs).__name__}")
     wanted: dict[str, bool] = {}
     _count_tensors(outputs, "outputs")
-    for each in outputs:
-        if not isinstance(each, dict) or not isinstance(each.get("name"), str):
+    for output in outputs:
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
             raise RequestError("each of outputs must be an object with a name")
-        _short(each["name"], "the name of an output")
-        parameters = _parameters(each, f"output {each['name']!r}")
+        _short(output["name"], "the name of an output")
+        parameters = _parameters(output, f"output {output['name']!r}")
         if "classification" in parameters:
             raise RequestError("the classification extension is not spoken here; the tier's own post-processing is")
-        wanted[each["name"]] = parameters.get("binary_data") is True
+        wanted[output["name"]] = parameters.get("binary_data") is True
     return wanted
 
 
@@ -428,6 +428,6 @@ def _check_numbers(data: Any) -> None:
 
 def array_inputs(tensors: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
     """The inputs as arrays, for a graph; BYTES has no place there."""
-    if text := [each.name for each in tensors if each.array is None]:
+    if text := [tensor.name for tensor in tensors if tensor.array is None]:
         raise RequestError(f"inputs {text[:5]}: BYTES was sent where the model takes numbers")
-    return {each.name: each.array for each in tensors if each.array is not None}
+    return {tensor.name: tensor.array for tensor in tensors if tensor.array is not None}

@@ -122,11 +122,11 @@ def _ints(counts: NDArray[np.int64]) -> tuple[int, ...]:
 
 def _trimmed(scores: list[ItemScore]) -> tuple[ItemScore, ...]:
     """Drop the classes above the highest that any item has, in truth or prediction."""
-    unions = [each.unions for each in scores if each.unions is not None]
+    unions = [score.unions for score in scores if score.unions is not None]
     if not unions:
         return tuple(scores)
-    size = 1 + max(index for each in unions for index, count in enumerate(each) if count or index == 0)
+    size = 1 + max(index for union in unions for index, count in enumerate(union) if count or index == 0)
     return tuple(
-        ItemScore(each.item_id, intersections=(each.intersections or ())[:size], unions=(each.unions or ())[:size])
-        for each in scores
+        ItemScore(score.item_id, intersections=(score.intersections or ())[:size], unions=(score.unions or ())[:size])
+        for score in scores
     )

@@ -53,9 +53,9 @@ def store_analysis(session: Session, result: SubjectResult) -> int:
     session.flush()
     assert row.id is not None
     percentile = result.settings.percentile
-    _insert(session, AnalysisStrategy, row.id, (_strategy(each, percentile) for each in result.strategies))
+    _insert(session, AnalysisStrategy, row.id, (_strategy(strategy, percentile) for strategy in result.strategies))
     _insert(session, AnalysisFamily, row.id, map(_family, result.families))
-    _insert(session, AnalysisPair, row.id, (_pair(each, pair) for each in result.families for pair in each.pairs))
+    _insert(session, AnalysisPair, row.id, (_pair(family, pair) for family in result.families for pair in family.pairs))
     _insert(session, AnalysisDrop, row.id, map(_drop, result.drops))
     return row.id
 
@@ -208,7 +208,7 @@ def _groups(database: Database, subject: str | None) -> list[list[StrategyEviden
     groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
     for each in evidence:
         groups.setdefault((each.subject, each.environment.id), []).append(each)
-    return [members for members in groups.values() if any(each.measured for each in members)]
+    return [members for members in groups.values() if any(member.measured for member in members)]
 
 
 def _store(database: Database, result: SubjectResult) -> None:

@@ -145,9 +145,9 @@ class StrategyResult:
 
     def interval(self, percentile: float) -> PercentileInterval:
         """The one of this percentile; raises KeyError for another than those computed."""
-        for each in self.intervals:
-            if each.percentile == percentile:
-                return each
+        for interval in self.intervals:
+            if interval.percentile == percentile:
+                return interval
         raise KeyError(percentile)
 
 
@@ -234,7 +234,7 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
         evidence_key=evidence_key(evidence, settings),
         strategies=_strategies(measured, samples, paper.descriptions, ranking, settings),
         ranking=ranking,
-        families=tuple(_family(each, by_name, settings) for each in paper.families),
+        families=tuple(_family(family, by_name, settings) for family in paper.families),
         drops=_drops(evidence, settings),
         unmeasured=tuple(each for each in evidence if not each.measured),
     )

@@ -71,7 +71,7 @@ class Breakdown:
     @property
     def other_transmission_s(self) -> float:
         """Transmission that no link's bytes explain."""
-        return self.transmission_s - sum(each.wire_s for each in self.links)
+        return self.transmission_s - sum(link.wire_s for link in self.links)
 
 
 def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> Mapping[str, Breakdown]:

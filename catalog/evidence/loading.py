@@ -177,7 +177,7 @@ class _Loaded:
             reference=self._accuracies[identity.accuracy_key] if identity else None,
             reference_placement=identity.placement if identity else None,
             size_bytes=artifact.size_bytes if artifact else None,
-            files=tuple(ArtifactFile(**each) for each in artifact.files) if artifact else (),
+            files=tuple(ArtifactFile(**file) for file in artifact.files) if artifact else (),
             tier_use=self._tier_use.get(row.latency_key, {}),
             verdicts=self._verdicts.get(row.latency_key, {}),
             tier_order=self._tier_orders.get(row.environment_id, ()),
@@ -205,11 +205,11 @@ class _Loaded:
             if not each.passes and (each.subject, each.environment_id) == (row.subject, row.environment_id)
         ]
         usable = [
-            each
-            for each in identities
-            if (accuracy := self._accuracies.get(each.accuracy_key))
+            identity
+            for identity in identities
+            if (accuracy := self._accuracies.get(identity.accuracy_key))
             and accuracy.metric == own.metric
-            and (each.placement == row.placement or accuracy.provider == own.provider)
+            and (identity.placement == row.placement or accuracy.provider == own.provider)
         ]
         return min(usable, key=lambda each: (each.placement != row.placement, each.placement), default=None)
 
@@ -294,7 +294,7 @@ def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> 
 
 def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
     """The conditions of one measurement per key; they are in the key, so all rounds share them."""
-    wanted = {each.first_measurement for each in series}
+    wanted = {one_series.first_measurement for one_series in series}
     rows = session.execute(select(_sql(Measurement.id), _sql(Measurement.conditions)))
     return {identity: conditions for identity, conditions in rows if identity in wanted}
 
@@ -348,8 +348,8 @@ def _grouped(session: Session, query: str, wanted: Sequence[Accuracy]) -> dict[i
 def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> AccuracyEvidence:
     """One accuracy; `hits` and `pixels` are sorted by item."""
     primary = {"top1": row.top1_pct, "miou": row.miou_pct}.get(row.metric_primary, row.top1_pct)
-    item_ids = [each[0] for each in hits] or sorted({each[0] for each in pixels})
-    class_ids = sorted({each[1] for each in pixels})
+    item_ids = [hit[0] for hit in hits] or sorted({pixel[0] for pixel in pixels})
+    class_ids = sorted({pixel[1] for pixel in pixels})
     at_item, at_class = {name: i for i, name in enumerate(item_ids)}, {name: i for i, name in enumerate(class_ids)}
     counts = np.zeros((2, len(item_ids) if pixels else 0, len(class_ids)), dtype=np.int64)
     for item_id, class_id, intersection_px, union_px in pixels:
@@ -363,8 +363,8 @@ def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> Accu
         provider=row.provider,
         items=row.items,
         item_ids=tuple(item_ids),
-        top1=np.array([each[1] for each in hits], dtype=np.bool_),
-        top5=np.array([each[2] for each in hits], dtype=np.bool_),
+        top1=np.array([hit[1] for hit in hits], dtype=np.bool_),
+        top5=np.array([hit[2] for hit in hits], dtype=np.bool_),
         class_ids=np.array(class_ids, dtype=np.int64),
         intersection_px=counts[0],
         union_px=counts[1],

@@ -335,7 +335,7 @@ def judge_again(
         values = {"key": row.latency_key, "round": row.round, "id": measurement_id}
         if session.execute(query, values).first() is not None:
             return False
-    row.sqlmodel_update({"verdict": verdict, "reason": reason, "findings": [dict(each) for each in findings]})
+    row.sqlmodel_update({"verdict": verdict, "reason": reason, "findings": [dict(finding) for finding in findings]})
     session.add(row)
     session.flush()
     return True

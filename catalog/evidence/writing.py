@@ -146,7 +146,7 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
         "protocol": dict(record.protocol),
         "conditions": dict(record.conditions),
         "host_load": None if record.host_load is None else dict(record.host_load),
-        "findings": None if record.findings is None else [dict(each) for each in record.findings],
+        "findings": None if record.findings is None else [dict(finding) for finding in record.findings],
         "started_at": utc_text(record.started_at),
         "finished_at": utc_text(record.finished_at),
     }
@@ -187,14 +187,14 @@ def _insert_samples(session: Session, measurement_id: int, samples: Sequence[Sam
     if not samples:
         return
     fields = ("seq", "input_id", "repetition", "latency_s", "transmission_s")
-    rows = [{"measurement_id": measurement_id} | {name: getattr(each, name) for name in fields} for each in samples]
+    rows = [{"measurement_id": measurement_id} | {name: getattr(sample, name) for name in fields} for sample in samples]
     session.execute(insert(Sample), rows)
     stored = select(_column(Sample, "seq"), _column(Sample, "id")).where(
         _column(Sample, "measurement_id") == measurement_id
     )
     identity: dict[int, int] = dict(session.execute(stored).all())
-    parts = [vars(part) | {"sample_id": identity[each.seq]} for each in samples for part in each.parts]
-    links = [vars(link) | {"sample_id": identity[each.seq]} for each in samples for link in each.links]
+    parts = [vars(part) | {"sample_id": identity[sample.seq]} for sample in samples for part in sample.parts]
+    links = [vars(link) | {"sample_id": identity[sample.seq]} for sample in samples for link in sample.links]
     for table, children in ((SamplePart, parts), (SampleLink, links)):
         if children:
             session.execute(insert(table), children)

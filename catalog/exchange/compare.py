@@ -118,7 +118,7 @@ def compare_evidence(
         shared = [key for key in places_a if key in places_b]
         for key_a, key_b in [(key, key) for key in shared] or [(_newest(places_a), _newest(places_b))]:
             rows = _Rows(places_a.get(key_a, []), places_b.get(key_b, []))
-            questions = [Question(each, equivalent_within=equivalent_within) for each in percentiles]
+            questions = [Question(percentile, equivalent_within=equivalent_within) for percentile in percentiles]
             found.append(_pairing(subject, rows, questions))
     return tuple(found)
 

@@ -409,7 +409,7 @@ def neutral(entry: MeasurementEntry) -> MeasurementEntry:
         return entry
     changes = {
         "host_load": without_names(load),
-        "findings": entry.findings and [_neutral_finding(each, load) for each in entry.findings],
+        "findings": entry.findings and [_neutral_finding(finding, load) for finding in entry.findings],
         "reason": entry.reason and without_names_in(entry.reason, load),
     }
     return entry.model_copy(update=changes)

@@ -113,8 +113,10 @@ class _Collecting:
         strategies = [self._placed(StrategyEntry, row) for row in self._of_subjects(Strategy)]
         measurements = self._measurements()
         accuracies = self._accuracies()
-        used = {each.environment for each in strategies} | {each.environment for each in measurements}
-        used |= {each.environment for each in accuracies}
+        used = {strategy.environment for strategy in strategies} | {
+            measurement.environment for measurement in measurements
+        }
+        used |= {accuracy.environment for accuracy in accuracies}
         environments = [row for row in self._environments.values() if self._subjects is None or row.key in used]
         environments.sort(key=lambda row: (row.created_at, row.key))
         files = {row.imported_file_id for row in environments} | self._contributing({row.id for row in environments})
@@ -214,7 +216,7 @@ class _Collecting:
             for row in self._of_subjects(Accuracy)
         ]
         names = ("environment", "subject", "operator", "key", "started_at", "status")
-        return sorted(entries, key=lambda each: [getattr(each, name) for name in names])
+        return sorted(entries, key=lambda entry: [getattr(entry, name) for name in names])
 
     def _hits(self, rows: Sequence[Any]) -> HitColumns:
         ids, top1, top5 = map(list, zip(*rows, strict=True))
@@ -281,7 +283,7 @@ def rows_csv(document: Document, kind: Kind) -> str:
         With a header; for latencies a column per link with the declared upward rate. Parts, bytes, items and provenance
         have no place in rows: the document has them.
     """
-    names = {each.key: _place(each) for each in document.environments}
+    names = {environment.key: _place(environment) for environment in document.environments}
     rows = list(_latencies(document, names) if kind == "latencies" else _accuracies(document, names))
     fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment"]
     links = sorted({name for row in rows for name in row} - set(fixed))
@@ -298,28 +300,28 @@ def _place(environment: EnvironmentEntry) -> str:
 
 
 def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    declared = {each.latency_key for each in document.strategies if each.declared}
-    for each in document.measurements:
-        if not each.counts or each.samples is None or each.latency_key not in declared:
+    declared = {strategy.latency_key for strategy in document.strategies if strategy.declared}
+    for measurement in document.measurements:
+        if not measurement.counts or measurement.samples is None or measurement.latency_key not in declared:
             continue
-        links = {f"{link['name']}_bit_per_s": link["up_bit_per_s"] for link in each.conditions.get("links", ())}
-        ids, samples = document.ids[each.samples.ids], each.samples
+        links = {f"{link['name']}_bit_per_s": link["up_bit_per_s"] for link in measurement.conditions.get("links", ())}
+        ids, samples = document.ids[measurement.samples.ids], measurement.samples
         for position, repetition, latency_s in zip(samples.input, samples.repetition, samples.latency_s, strict=True):
             yield {
-                "subject": each.subject,
-                "operator": each.operator,
-                "placement": each.placement,
+                "subject": measurement.subject,
+                "operator": measurement.operator,
+                "placement": measurement.placement,
                 "input_id": ids[position],
                 "repetition": repetition,
                 "latency_s": latency_s,
-                "round": each.round,
-                "environment": names[each.environment],
+                "round": measurement.round,
+                "environment": names[measurement.environment],
                 **links,
             }
 
 
 def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    known = {each.key: each for each in document.accuracies if each.status == "complete"}
+    known = {accuracy.key: accuracy for accuracy in document.accuracies if accuracy.status == "complete"}
     for strategy in document.strategies:
         each = known.get(strategy.accuracy_key)
         if each is None or not strategy.declared:

@@ -60,8 +60,8 @@ def measurement_record(
         imported_file_id=file_id,
         started_at=datetime.fromisoformat(entry.started_at),
         finished_at=datetime.fromisoformat(entry.finished_at),
-        tier_runs=[TierRunRecord(**vars(each)) for each in entry.tier_runs],
-        link_probes=[LinkProbeRecord(**vars(each)) for each in entry.link_probes],
+        tier_runs=[TierRunRecord(**vars(tier_run)) for tier_run in entry.tier_runs],
+        link_probes=[LinkProbeRecord(**vars(link_probe)) for link_probe in entry.link_probes],
         samples=_samples(samples, ids[samples.ids]) if samples is not None else (),
     )
 
@@ -345,12 +345,12 @@ class _Storing:
         """Targets that are not declared here; returns the names of those that are, and otherwise."""
         known = {row.name: row for row in self._session.execute(select(Slo)).scalars()}
         kept = []
-        for each in self._document.slos:
-            row = known.get(each.name)
+        for slo in self._document.slos:
+            row = known.get(slo.name)
             if row is None:
-                self._session.execute(insert(Slo), [each.model_dump()])
-            elif (row.latency, row.accuracy) != (each.latency, each.accuracy):
-                kept.append(each.name)
+                self._session.execute(insert(Slo), [slo.model_dump()])
+            elif (row.latency, row.accuracy) != (slo.latency, slo.accuracy):
+                kept.append(slo.name)
         return kept
 
     def _insert(self, table: type[SQLModel], values: Mapping[str, Any]) -> int:

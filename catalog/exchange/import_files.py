@@ -182,10 +182,11 @@ def read_bytes(file: Path) -> bytes:
 
 def _chain(document: Document) -> dict[str, object]:
     """Where the exporting database had its evidence from, by the keys of the environments."""
-    files = {each.key: each.model_dump() for each in document.files}
+    files = {file.key: file.model_dump() for file in document.files}
     return {
         "environments": {
-            each.key: files[each.imported_from] if each.imported_from else "measured" for each in document.environments
+            environment.key: files[environment.imported_from] if environment.imported_from else "measured"
+            for environment in document.environments
         }
     }
 

@@ -296,7 +296,7 @@ class _Building:
 
     def document(self) -> Document:
         """All of them."""
-        measurements = [each for strategy in self._gathered for each in self._measurements(strategy)]
+        measurements = [measurement for strategy in self._gathered for measurement in self._measurements(strategy)]
         return Document(
             environments=[self._environment(name) for name in sorted({each.environment for each in self._gathered})],
             strategies=[self._strategy(strategy) for strategy in self._gathered],

@@ -65,13 +65,13 @@ def inconsistencies(document: Document) -> Iterator[str]:
 
 def _said_twice(document: Document) -> Iterator[str]:
     named: dict[str, Iterable[object]] = {
-        "files": (each.key for each in document.files),
-        "environments": (each.key for each in document.environments),
-        "artifacts": (each.key for each in document.artifacts),
-        "slos": (each.name for each in document.slos),
+        "files": (file.key for file in document.files),
+        "environments": (environment.key for environment in document.environments),
+        "artifacts": (artifact.key for artifact in document.artifacts),
+        "slos": (slo.name for slo in document.slos),
         "strategies": ((s.environment, s.subject, s.operator, s.placement) for s in document.strategies),
         "measurements": ((m.latency_key, m.round) for m in document.measurements if m.counts),
-        "accuracies": (each.key for each in document.accuracies if each.status == "complete"),
+        "accuracies": (accuracy.key for accuracy in document.accuracies if accuracy.status == "complete"),
     }
     for section, names in named.items():
         for name in duplicates(names):
@@ -80,12 +80,12 @@ def _said_twice(document: Document) -> Iterator[str]:
 
 
 def _environments(document: Document) -> Iterator[str]:
-    known = {each.key for each in document.environments}
-    files = {each.key for each in document.files}
+    known = {environment.key for environment in document.environments}
+    files = {file.key for file in document.files}
     sections: dict[str, Sequence[str]] = {
-        "strategies": [each.environment for each in document.strategies],
-        "measurements": [each.environment for each in document.measurements],
-        "accuracies": [each.environment for each in document.accuracies],
+        "strategies": [strategy.environment for strategy in document.strategies],
+        "measurements": [measurement.environment for measurement in document.measurements],
+        "accuracies": [accuracy.environment for accuracy in document.accuracies],
     }
     for section, keys in sections.items():
         for index, key in enumerate(keys):

@@ -251,7 +251,7 @@ def describe(
     (3.0, 2.0, array([4]))
     """
     values = finite_samples(name, samples)
-    if not all(0 <= each <= 100 for each in percentiles):
+    if not all(0 <= percentile <= 100 for percentile in percentiles):
         raise ValueError(f"a percentile is from 0 to 100, got {percentiles!r}")
     levels = np.percentile(values, [25, 50, 75, *percentiles])
     spread = levels[2] - levels[0]

@@ -392,7 +392,7 @@ def _pixel_tables(
 ) -> list[NDArray[np.float64]]:
     """Intersection and union of the reference, then of the candidate, checked."""
     tables = [np.asarray(each, dtype=np.float64) for each in (*reference, *candidate)]
-    shapes = {each.shape for each in tables}
+    shapes = {table.shape for table in tables}
     if len(tables) != 4 or len(shapes) != 1 or tables[0].ndim != 2 or not tables[0].size:
         raise ValueError(
             f"intersection and union of both are of one shape (images, classes) and not empty, got {sorted(shapes)}"

@@ -149,7 +149,7 @@ def accuracy_pairs(operators: Sequence[StudiedOperator]) -> tuple[OperatorPair, 
     >>> accuracy_pairs(operators)
     (OperatorPair(left='identity', right='quantized', questions=('RQ2',)),)
     """
-    whole = [each for each in operators if _PARTITION not in each.passes]
+    whole = [operator for operator in operators if _PARTITION not in operator.passes]
     return tuple(
         OperatorPair(left.name, right.name, research_questions(right.passes))
         for left in whole
@@ -211,33 +211,33 @@ def strategy_name(operator: str, placement: Sequence[str]) -> str:
 
 
 def _tier_families(operators: Sequence[StudiedOperator]) -> Iterator[Family]:
-    for each in operators:
-        members = _members(each, each.on_one_tier)
-        yield Family(f"tiers:{each.name}", "tiers", research_questions(each.passes), members)
+    for operator in operators:
+        members = _members(operator, operator.on_one_tier)
+        yield Family(f"tiers:{operator.name}", "tiers", research_questions(operator.passes), members)
 
 
 def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[Family]:
-    for each in operators:
-        if each.on_several_tiers:
-            passes = tuple(name for name in each.passes if name != _PARTITION)
+    for operator in operators:
+        if operator.on_several_tiers:
+            passes = tuple(name for name in operator.passes if name != _PARTITION)
             whole = next((other for other in operators if other.passes == passes), None)
             singles = _members(whole, whole.on_one_tier) if whole else ()
-            members = singles + _members(each, each.on_several_tiers)
-            yield Family(f"partitions:{each.name}", "partitions", research_questions(each.passes), members)
+            members = singles + _members(operator, operator.on_several_tiers)
+            yield Family(f"partitions:{operator.name}", "partitions", research_questions(operator.passes), members)
 
 
 def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> Iterator[Family]:
     order = {tier: position for position, tier in enumerate(tiers)}
     for tier in tiers:
-        if not any((tier,) in each.placements for each in operators):
+        if not any((tier,) in operator.placements for operator in operators):
             continue
         members: list[str] = []
         questions: set[str] = set()
-        for each in operators:
-            nearest = sorted(each.on_several_tiers, key=lambda placement: [order[name] for name in placement])[:1]
-            here = [(tier,)] if (tier,) in each.placements else []
-            members += _members(each, (*here, *nearest))
-            questions |= set(research_questions(each.passes)) if here or nearest else set()
+        for operator in operators:
+            nearest = sorted(operator.on_several_tiers, key=lambda placement: [order[name] for name in placement])[:1]
+            here = [(tier,)] if (tier,) in operator.placements else []
+            members += _members(operator, (*here, *nearest))
+            questions |= set(research_questions(operator.passes)) if here or nearest else set()
         yield Family(f"operators@{tier}", "operators", tuple(sorted(questions - {"RQ1"})), tuple(members))
 
 
@@ -252,13 +252,14 @@ def _extends(longer: Sequence[str], shorter: Sequence[str]) -> bool:
 
 
 def _check(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> None:
-    names = [each.name for each in operators]
+    names = [operator.name for operator in operators]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"operator {twice[0]!r} is declared twice; give each operator once, with all its placements")
-    for each in operators:
-        unknown = {tier for placement in each.placements for tier in placement} - set(tiers)
+    for operator in operators:
+        unknown = {tier for placement in operator.placements for tier in placement} - set(tiers)
         if unknown:
             raise ValueError(
-                f"operator {each.name!r} is placed on tier {min(unknown)!r}; declared are {', '.join(tiers) or 'none'}"
+                f"operator {operator.name!r} is placed on tier {min(unknown)!r}; "
+                f"declared are {', '.join(tiers) or 'none'}"
             )

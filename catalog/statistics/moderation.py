@@ -78,7 +78,7 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
     >>> {each.df_rounds for each in moderated(alike)}
     {4}
     """
-    given = [each for each in estimates if each.variance_rounds > 0]
+    given = [estimate for estimate in estimates if estimate.variance_rounds > 0]
     if len(given) <= _FEWEST:
         return tuple(estimates)
     prior = variance_prior(
@@ -88,10 +88,10 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
     )
     usual = iter(prior.variance.tolist())
     return tuple(
-        _steadied(each, next(usual), _weight(prior.df, len(given), each.df_rounds))
-        if each.variance_rounds > 0
-        else each
-        for each in estimates
+        _steadied(estimate, next(usual), _weight(prior.df, len(given), estimate.df_rounds))
+        if estimate.variance_rounds > 0
+        else estimate
+        for estimate in estimates
     )
 
 

@@ -99,7 +99,7 @@ def _maximal_sets(estimates: Sequence[float], different: Collection[tuple[int, i
         holding = {each for each in sets if one in each and other in each}
         halves = {each - {left} for each in holding for left in (one, other)}
         kept = sets - holding
-        halves = {each for each in halves if not any(each < more for more in kept | halves)}
+        halves = {half for half in halves if not any(half < more for more in kept | halves)}
         sets = {each for each in kept if not any(each < more for more in halves)} | halves
     return sorted(sets, key=lambda held: sorted(place[each] for each in held))
 
@@ -164,7 +164,7 @@ def rank_strategies(
     """
     pairs = tuple(combinations(range(len(candidates)), 2))
     comparisons = compare_pairs(candidates, question, pairs=pairs, rng=rng)
-    estimates = tuple(math.exp(log_percentiles(each, [question.percentile]).mean()) for each in candidates)
+    estimates = tuple(math.exp(log_percentiles(candidate, [question.percentile]).mean()) for candidate in candidates)
     shown = [
         pair if found.high is not None and found.high < 1 else pair[::-1]
         for pair, found in zip(pairs, comparisons, strict=True)

@@ -25,10 +25,10 @@ def strangers(host_load: Mapping[str, Any] | None) -> str:
     '2 other processes: 0.75 CPUs'
     """
     others = _others(host_load)
-    if all("name" in each for each in others):
-        return ", ".join(f"{each['name']} {each.get('pid', '?')}: {each['cpus']:.2f} CPUs" for each in others)
+    if all("name" in other for other in others):
+        return ", ".join(f"{other['name']} {other.get('pid', '?')}: {other['cpus']:.2f} CPUs" for other in others)
     processes = "1 other process" if len(others) == 1 else f"{len(others)} other processes"
-    return f"{processes}: {sum(each['cpus'] for each in others):.2f} CPUs"
+    return f"{processes}: {sum(other['cpus'] for other in others):.2f} CPUs"
 
 
 def without_names(host_load: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def without_names(host_load: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "others" not in host_load:
         return dict(host_load)
-    return {**host_load, "others": [{"cpus": each["cpus"]} for each in _others(host_load)]}
+    return {**host_load, "others": [{"cpus": other["cpus"]} for other in _others(host_load)]}
 
 
 def without_names_in(text: str, host_load: Mapping[str, Any] | None) -> str:
@@ -61,4 +61,4 @@ def _others(host_load: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
     """What has the form that the runner writes; evidence from elsewhere may hold anything here."""
     found = (host_load or {}).get("others")
     entries = found if isinstance(found, list) else []
-    return [each for each in entries if isinstance(each, Mapping) and isinstance(each.get("cpus"), int | float)]
+    return [entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("cpus"), int | float)]

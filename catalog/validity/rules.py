@@ -101,7 +101,7 @@ def outliers_pct(
     if count and len(warmup_latency_s) >= count:
         for input_id, latency_s in zip(passes, warmup_latency_s[-count:], strict=True):
             passes[input_id].append(latency_s)
-    if not any(len(each) > 1 for each in passes.values()):
+    if not any(len(step) > 1 for step in passes.values()):
         return None
     fastest = {input_id: min(each) for input_id, each in passes.items()}
     slow = [

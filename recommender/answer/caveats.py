@@ -133,7 +133,7 @@ def _environment(chosen: Chosen) -> Iterator[str]:
     if part.inputs_select == "largest":
         yield "measured on the largest inputs: an upper bound for the latency of the population"
     if it.imported_from is not None:
-        files = [each.name for each in it.imported_files] or [it.imported_from]
+        files = [imported_file.name for imported_file in it.imported_files] or [it.imported_from]
         yield f"imported from {' and '.join(files)}, not measured here"
     if not part.complete:
         yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"

@@ -52,9 +52,9 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     part = on_links.on_links(evidence, chosen.part, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
     answer = recommend(part.candidates, budgets, constraints=constraints)
-    known = {each.candidate: each for each in part.strategies if each.candidate is not None}
+    known = {strategy.candidate: strategy for strategy in part.strategies if strategy.candidate is not None}
     parts = _Parts(answer, part.subject, known)
-    relaxed = [_relaxation(each) for each in answer.relaxations]
+    relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
     return RecommendResponse(
         subject=part.subject,
         budgets=_budgets(budgets, request.slo),
@@ -98,16 +98,16 @@ class _Parts:
 
     def alternatives(self) -> Iterator[AlternativeOut]:
         """The other feasible ones."""
-        for each in self._answer.alternatives:
+        for alternative in self._answer.alternatives:
             yield AlternativeOut(
-                **self._fields(each.estimate),
-                latency_ratio=each.latency_ratio,
-                latency_ratio_low=_low(each.against_best),
-                latency_ratio_high=_high(each.against_best),
-                accuracy_difference_pp=each.accuracy_difference_pp,
-                relation=each.relation.value,
-                ratio_low=_low(each.comparison),
-                ratio_high=_high(each.comparison),
+                **self._fields(alternative.estimate),
+                latency_ratio=alternative.latency_ratio,
+                latency_ratio_low=_low(alternative.against_best),
+                latency_ratio_high=_high(alternative.against_best),
+                accuracy_difference_pp=alternative.accuracy_difference_pp,
+                relation=alternative.relation.value,
+                ratio_low=_low(alternative.comparison),
+                ratio_high=_high(alternative.comparison),
             )
 
     def near_misses(self) -> Iterator[NearMissOut]:
@@ -208,8 +208,8 @@ def _breach(it: Breach) -> BreachOut:
 def _considered(answer: Answer) -> list[ConsideredOut]:
     best = answer.recommendation
     outcomes: list[tuple[Estimate, Outcome]] = [(best, "recommended")] if best else []
-    outcomes += [(each.estimate, "alternative") for each in answer.alternatives]
-    outcomes += [(each.estimate, "near_miss") for each in answer.near_misses]
+    outcomes += [(alternative.estimate, "alternative") for alternative in answer.alternatives]
+    outcomes += [(near_miss.estimate, "near_miss") for near_miss in answer.near_misses]
     outcomes += [(each.estimate, "undecided") for each in answer.undecided]
     return [_considered_one(each.candidate, outcome) for each, outcome in outcomes]
 

@@ -16,7 +16,7 @@ def find(evidence: Evidence, identity: str, environment: str | None = None) -> t
     if subject not in evidence.subjects:
         raise UnknownStrategy(identity, ())
     part = evidence.select(subject, environment)
-    ids = {strategy_id(subject, each.operator, each.placement): each for each in part.strategies}
+    ids = {strategy_id(subject, strategy.operator, strategy.placement): strategy for strategy in part.strategies}
     if identity not in ids:
         raise UnknownStrategy(identity, ids)
     return part, ids[identity]
@@ -24,7 +24,9 @@ def find(evidence: Evidence, identity: str, environment: str | None = None) -> t
 
 def standings(part: SubjectEvidence, percentile: float) -> StandingsResponse:
     """All measured strategies of a subject, fastest at the percentile first, with the Pareto front marked."""
-    ordered = sorted((estimate(each, percentile) for each in part.candidates if each.samples), key=_speed)
+    ordered = sorted(
+        (estimate(candidate, percentile) for candidate in part.candidates if candidate.samples), key=_speed
+    )
     front = pareto_front([(each.percentile_s, _accuracy(each)) for each in ordered])
     rows = [_standing(part.subject, each, rank, rank - 1 in front) for rank, each in enumerate(ordered, start=1)]
     return StandingsResponse(
@@ -57,7 +59,7 @@ def slos(evidence: Evidence) -> list[SloOut]:
 
 
 def _coverage(subject: str, part: SubjectEvidence) -> CoverageRow:
-    applicable = [each for each in part.strategies if each.applicable]
+    applicable = [strategy for strategy in part.strategies if strategy.applicable]
     unfinished = [each for each in applicable if not each.complete]
     missing = sum(each.candidate is None for each in unfinished)
     return CoverageRow(

@@ -66,16 +66,16 @@ def _too_inaccurate(known: Known, accuracy: Accuracy, budgets: Budgets) -> str |
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         confidence=budgets.confidence,
     )
-    for each in shortfalls(alone, asked, among=[alone]):
-        beyond = each.bound_over if each.bound_over is not None else each.over
+    for shortfall in shortfalls(alone, asked, among=[alone]):
+        beyond = shortfall.bound_over if shortfall.bound_over is not None else shortfall.over
         if beyond is not None and beyond > 1e-9:
             what = f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %"
-            if each.over is not None and each.over > 1e-9:
-                return f"its accuracy is known ({what}) and misses {each.budget}"
-            reason = f"its accuracy is known ({what}) and cannot promise {each.budget}"
-            if each.out_of_reach and each.items is not None and each.best_bound is not None:
-                unit: Unit = "%" if each.budget == "min_accuracy_pct" else "pp"
-                return f"{reason}: {cannot_show(each.items, each.best_bound, unit)}"
+            if shortfall.over is not None and shortfall.over > 1e-9:
+                return f"its accuracy is known ({what}) and misses {shortfall.budget}"
+            reason = f"its accuracy is known ({what}) and cannot promise {shortfall.budget}"
+            if shortfall.out_of_reach and shortfall.items is not None and shortfall.best_bound is not None:
+                unit: Unit = "%" if shortfall.budget == "min_accuracy_pct" else "pp"
+                return f"{reason}: {cannot_show(shortfall.items, shortfall.best_bound, unit)}"
             return reason
     return None
 

@@ -208,7 +208,9 @@ def _claim(answer: Answer, best: Estimate) -> str:
         return f"most accurate of {meeting} ({accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number})"
     if objective in _LEAST:
         return f"{_LEAST[objective]} of {meeting} ({number})"
-    fastest = next((each.estimate for each in answer.alternatives if each.comparison is None), None)
+    fastest = next(
+        (alternative.estimate for alternative in answer.alternatives if alternative.comparison is None), None
+    )
     if fastest is not None:
         return (
             f"equivalent to the fastest of {meeting}, {strategy_name(fastest.candidate)} "
@@ -296,7 +298,7 @@ def breach_words(breach: Breach) -> str:
 
 def reasons(breaches: Sequence[Breach]) -> str:
     """All of them in one phrase."""
-    return "; ".join(breach_words(each) for each in breaches)
+    return "; ".join(breach_words(breach) for breach in breaches)
 
 
 def relaxation_words(relaxation: Relaxation) -> str:

@@ -78,7 +78,7 @@ class AccuracyBounds:
     def _once(
         self, arrays: tuple[NDArray[np.generic], ...], compute: Callable[[], AccuracyDrop], same: bool = False
     ) -> AccuracyDrop:
-        key = (same, *((each.shape, each.dtype.str, _digest(each)) for each in arrays))
+        key = (same, *((array.shape, array.dtype.str, _digest(array)) for array in arrays))
         self._used.add(key)
         if key not in self._known:
             self._known[key] = compute()
@@ -145,11 +145,11 @@ _Kept = Mapping[tuple[str, int, str, str], Candidate]
 
 def _candidates(evidence: Evidence | None) -> _Kept:
     """By subject, environment, operator and placement."""
-    parts = [] if evidence is None else [part for each in evidence.subjects.values() for part in each]
+    parts = [] if evidence is None else [part for subject in evidence.subjects.values() for part in subject]
     return {
-        (part.subject, part.environment.id, each.operator, each.placement): each
+        (part.subject, part.environment.id, candidate.operator, candidate.placement): candidate
         for part in parts
-        for each in part.candidates
+        for candidate in part.candidates
     }
 
 
@@ -202,7 +202,7 @@ def _known(row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[
         reason=row.reason,
         rounds_declared=row.rounds_declared,
         candidate=candidate,
-        artifact_sha256={each.file: each.sha256 for each in row.files},
+        artifact_sha256={file.file: file.sha256 for file in row.files},
         judged=row.task != "any",
         tiers=row.tiers,
         latency_evidence_id=row.latency_key if row.verdicts else None,
@@ -219,15 +219,15 @@ def _known(row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[
 
 def _passes(row: StrategyEvidence, *, without: str | None = None) -> str:
     """The operator's pipeline as one comparable text."""
-    return json.dumps([each for each in row.passes if each.get("name") != without], sort_keys=True)
+    return json.dumps([step for step in row.passes if step.get("name") != without], sort_keys=True)
 
 
 def _model_bytes(row: StrategyEvidence) -> dict[str, int]:
     """By tier: the files of the part that computes there."""
     found: dict[str, int] = {}
-    for each in row.files:
-        if each.part < len(row.tiers):
-            found[row.tiers[each.part]] = found.get(row.tiers[each.part], 0) + each.size_bytes
+    for file in row.files:
+        if file.part < len(row.tiers):
+            found[row.tiers[file.part]] = found.get(row.tiers[file.part], 0) + file.size_bytes
     return found
 
 

@@ -132,12 +132,12 @@ class SubjectEvidence:
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """Those that can be ranked."""
-        return tuple(each.candidate for each in self.strategies if each.candidate is not None)
+        return tuple(strategy.candidate for strategy in self.strategies if strategy.candidate is not None)
 
     @cached_property
     def complete(self) -> bool:
         """Whether every declared strategy has all its evidence, and there is some."""
-        return bool(self.candidates) and all(each.complete for each in self.strategies)
+        return bool(self.candidates) and all(strategy.complete for strategy in self.strategies)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +223,9 @@ class Evidence:
     def tiers(self) -> frozenset[str]:
         """Every tier that a declared strategy computes on, or that its requests start from."""
         placed = {tier for known in self._strategies() for tier in known.tiers}
-        return frozenset(placed | {each.candidate.client for each in self._strategies() if each.candidate is not None})
+        return frozenset(
+            placed | {strategy.candidate.client for strategy in self._strategies() if strategy.candidate is not None}
+        )
 
     @cached_property
     def operators(self) -> frozenset[str]:

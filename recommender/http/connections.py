@@ -64,7 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
         address = self.client[0] if self.client else ""
         self._peer = client_name(address)
         self.app = _Share(self.app, address, self._settings, self._running)
-        everybody = [each for each in self.connections if isinstance(each, GuardedProtocol)]
+        everybody = [connection for connection in self.connections if isinstance(connection, GuardedProtocol)]
         is_proxy = _is_within(address, self._settings.trusted_proxies)
         own = [] if is_proxy else [each for each in everybody if each._peer == self._peer]
         allowed = self._settings.max_client_connections

@@ -61,7 +61,7 @@ async def recommend(question: RecommendRequest, request: Request) -> Response:
 def batch(asked: BatchRequest, held: Annotated[AnswerCache, Depends(answers)]) -> BatchResponse:
     """Several questions at once, all answered from the same picture of the evidence."""
     known = held.current()
-    return BatchResponse(answers=[_item(known, each) for each in asked.questions])
+    return BatchResponse(answers=[_item(known, question) for question in asked.questions])
 
 
 def _item(known: Evidence, question: RecommendRequest) -> BatchItem:

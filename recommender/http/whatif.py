@@ -37,7 +37,7 @@ def links(known: EvidenceNow, subject: OneSubject, environment: EnvironmentQuery
     """The links that questions about a subject can name, and the bandwidths they were measured at."""
     part = known.select(subject, environment)
     strategies = known.parts(part)
-    names = sorted({link for each in strategies for link in each.links})
+    names = sorted({link for strategy in strategies for link in strategy.links})
     return LinksResponse(
         subject=part.subject, environment=part.environment.key, links=[_link(name, strategies) for name in names]
     )
@@ -64,7 +64,7 @@ def whatif(
     if rates[0] >= rates[1]:
         raise EmptyRange(low, high)
     strategies = known.parts(part)
-    names = {each for parts in strategies for each in parts.links}
+    names = {link for parts in strategies for link in parts.links}
     if link not in names:
         raise UnknownLink(link, names)
     found = latency_curves(
@@ -74,7 +74,7 @@ def whatif(
 
 
 def _link(name: str, strategies: tuple[StrategyParts, ...]) -> LinkOut:
-    over = [each for each in strategies if name in each.links]
+    over = [strategy for strategy in strategies if name in strategy.links]
     declared = [each.evidence[0].declared.get(name) for each in over if each.evidence]
     measured = {rate.up_bit_per_s for each in over for one in each.evidence if (rate := one.declared.get(name))}
     return LinkOut(
@@ -86,15 +86,15 @@ def _link(name: str, strategies: tuple[StrategyParts, ...]) -> LinkOut:
 
 
 def _answer(part: SubjectEvidence, found: Curves, strategies: tuple[StrategyParts, ...]) -> WhatIfResponse:
-    parts = {(each.operator, each.placement): each for each in strategies}
-    ordered = sorted(found.curves, key=lambda each: (each.latency_s[-1], each.name))
+    parts = {(strategy.operator, strategy.placement): strategy for strategy in strategies}
+    ordered = sorted(found.curves, key=lambda curve: (curve.latency_s[-1], curve.name))
     return WhatIfResponse(
         subject=part.subject,
         environment=part.environment.key,
         link=found.link,
         percentile=found.percentile,
         curves=[_curve(each, found, parts[each.operator, each.placement]) for each in ordered],
-        crossings=[CrossingOut.model_validate(vars(each)) for each in found.crossings],
+        crossings=[CrossingOut.model_validate(vars(crossing)) for crossing in found.crossings],
         unpredictable=[UnpredictableOut.model_validate(vars(each)) for each in found.unpredictable],
         conditions=CONDITIONS,
     )
@@ -104,10 +104,10 @@ def _curve(curve: Curve, found: Curves, parts: StrategyParts) -> CurveOut:
     """With intervals at every second rate: those between were for the crossings."""
     rates = found.bit_per_s[::2]
     if curve.crosses:
-        predictions = [predict(parts, {found.link: LinkRate(each, each)}, found.percentile) for each in rates]
+        predictions = [predict(parts, {found.link: LinkRate(rate, rate)}, found.percentile) for rate in rates]
     else:
         predictions = [predict(parts, {}, found.percentile)] * len(rates)
-    known = [each for each in predictions if isinstance(each, Prediction)]
+    known = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
     return CurveOut(
         operator=curve.operator,
         placement=curve.placement,

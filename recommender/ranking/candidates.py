@@ -70,8 +70,8 @@ def widened(found: Comparison, one: LogEstimate | None, other: LogEstimate | Non
         return found
     estimate = replace(
         found.estimate,
-        variance_model=sum(each.variance_model for each in models),
-        df_model=min(each.df_model for each in models),
+        variance_model=sum(model.variance_model for model in models),
+        df_model=min(model.df_model for model in models),
     )
     level = sidak(found.question.confidence_level, comparisons=found.comparisons)
     low, high = (estimate.value + sign * estimate.guarded_margin(level) for sign in (-1, 1))
@@ -199,7 +199,9 @@ def same_evidence(one: Candidate, other: Candidate) -> bool:
     >>> same_evidence(first, second), same_evidence(first, replace(second, inputs=8))
     (True, False)
     """
-    return all(_same(getattr(one, each.name), getattr(other, each.name)) for each in fields(one) if each.name != "memo")
+    return all(
+        _same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one) if field.name != "memo"
+    )
 
 
 def _same(one: object, other: object) -> bool:
@@ -208,7 +210,7 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, Accuracy) and isinstance(other, Accuracy):
-        return all(_same(getattr(one, each.name), getattr(other, each.name)) for each in fields(one))
+        return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
     return one == other
 
 

@@ -55,8 +55,8 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
     that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
     most as many shares as there are wrong candidates, all of whom remain at the first wrong one.
     """
-    settled = [_near_miss(each, budgets) or _missing(each, budgets) for each in estimates]
-    candidates = [each.candidate for each in estimates]
+    settled = [_near_miss(estimate, budgets) or _missing(estimate, budgets) for estimate in estimates]
+    candidates = [estimate.candidate for estimate in estimates]
     bounds = [steadied(candidates, budget.percentile) for budget in budgets.latency]
     shared = sharing(candidates)
     checks = [
@@ -171,9 +171,9 @@ def sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
 
 
 def _sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
-    evidence = {each: _accuracy_evidence(each) for each in candidates}
+    evidence = {candidate: _accuracy_evidence(candidate) for candidate in candidates}
     count = Counter(evidence.values())
-    return {each: count[evidence[each]] for each in candidates}
+    return {candidate: count[evidence[candidate]] for candidate in candidates}
 
 
 def _accuracy_evidence(candidate: Candidate) -> int:
@@ -183,7 +183,7 @@ def _accuracy_evidence(candidate: Candidate) -> int:
 
 
 def _steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
-    own = {each: interval(each, percentile) for each in candidates}
+    own = {candidate: interval(candidate, percentile) for candidate in candidates}
     known = iter(moderated([each.estimate for each in own.values() if each.estimate is not None]))
     return {
         candidate: replace(each, estimate=None if each.estimate is None else next(known))

@@ -100,7 +100,7 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     >>> answer.recommendation.candidate.operator, round(answer.near_misses[0].latency[0].over_s, 3)
     ('quantized', 0.05)
     """
-    measured = [each for each in candidates if each.samples]
+    measured = [candidate for candidate in candidates if candidate.samples]
     admitted, excluded = _divided(measured, constraints)
     considered = [estimate(each, budgets.percentile) for each in admitted]
     placed = judge_all(considered, budgets)

@@ -225,9 +225,9 @@ def _relaxation(
 def _bound(candidate: Candidate, limit: _Limit, budgets: Budgets, among: Sequence[Candidate]) -> float | None:
     """What the limit would have to be for this candidate."""
     return next(
-        each.bound
-        for each in shortfalls(candidate, budgets, among=among)
-        if (each.budget, each.percentile) == (limit.field, limit.percentile)
+        shortfall.bound
+        for shortfall in shortfalls(candidate, budgets, among=among)
+        if (shortfall.budget, shortfall.percentile) == (limit.field, limit.percentile)
     )
 
 
@@ -236,8 +236,8 @@ def _loosenings(
 ) -> Iterator[Sequence[Change]]:
     """For each constraint that alone excludes something: its changes, the cheapest first."""
     alone: dict[tuple[str, str], list[tuple[Breach, ...]]] = {}
-    for each in candidates:
-        broken = breaches(each, constraints)
+    for candidate in candidates:
+        broken = breaches(candidate, constraints)
         places = {(it.constraint, it.name if it.limit is not None else "") for it in broken}
         if len(places) == 1:
             alone.setdefault(places.pop(), []).append(broken)
@@ -248,7 +248,7 @@ def _loosenings(
             options = _limited(constraint, tier, [each[0].got for each in kept_out], constraints)
         yield [
             Change(constraint, tier or None, None, before, after, cost, budgets, changed)
-            for before, after, cost, changed in sorted(options, key=lambda each: each[2])
+            for before, after, cost, changed in sorted(options, key=lambda option: option[2])
         ]
 
 

@@ -91,12 +91,14 @@ def latency_curves(
         raise ValueError(f"rates go from above 0 upwards, got {low_bit_per_s:g} to {high_bit_per_s:g} bit/s")
     if not 0 < percentile < 100:
         raise ValueError(f"a percentile is above 0 and below 100, got {percentile!r}")
-    used = sorted({each for parts in strategies for each in parts.links})
+    used = sorted({link for parts in strategies for link in parts.links})
     if link not in used:
         raise ValueError(f"no strategy uses the link {link!r}; links in use: {', '.join(used) or 'none'}")
-    refused = {(each.operator, each.placement): refusal(each, (link,)) for each in strategies}
+    refused = {(strategy.operator, strategy.placement): refusal(strategy, (link,)) for strategy in strategies}
     able = {
-        f"{each.operator}@{each.placement}": each for each in strategies if not refused[each.operator, each.placement]
+        f"{strategy.operator}@{strategy.placement}": strategy
+        for strategy in strategies
+        if not refused[strategy.operator, strategy.placement]
     }
     rates = np.geomspace(low_bit_per_s, high_bit_per_s, points).tolist()
     curves = tuple(_curve(parts, link, rates, percentile) for parts in able.values())

@@ -84,8 +84,8 @@ def _flow(count: NDArray[np.int64], bit_per_s: float, launcher: str) -> _Flow:
 
 def _streamed(flows: Sequence[_Flow]) -> NDArray[np.float64]:
     """Through links that work at the same time: the longest, and what the others hold back first."""
-    held = sum((each.held_s for each in flows), start=np.zeros_like(flows[0].held_s))
-    longest: NDArray[np.float64] = np.max([each.whole_s - each.held_s for each in flows], axis=0)
+    held = sum((flow.held_s for flow in flows), start=np.zeros_like(flows[0].held_s))
+    longest: NDArray[np.float64] = np.max([flow.whole_s - flow.held_s for flow in flows], axis=0)
     return longest + held
 
 

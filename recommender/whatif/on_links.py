@@ -34,11 +34,14 @@ def on_links(
         return part
     asked = rates(links)
     parts = {(each.operator, each.placement): each for each in evidence.parts(part)}
-    known = {link for each in parts.values() for link in each.links}
+    known = {link for part in parts.values() for link in part.links}
     for link in asked:
         if link not in known:
             raise UnknownLink(link, known)
-    moved = [_moved(each, parts.get((each.operator, each.placement)), asked, percentile) for each in part.strategies]
+    moved = [
+        _moved(strategy, parts.get((strategy.operator, strategy.placement)), asked, percentile)
+        for strategy in part.strategies
+    ]
     return replace(part, strategies=tuple(moved))
 
 
@@ -139,7 +142,7 @@ def cautions(answer: Answer, links: Mapping[str, str] | None) -> Iterator[str]:
     if not links:
         return
     candidates: Sequence[Candidate] = [each.candidate for each in answer.considered]
-    predicted = [each for each in candidates if each.predicted is not None]
+    predicted = [candidate for candidate in candidates if candidate.predicted is not None]
     where = ", ".join(f"{link} at {words}" for link, words in links.items())
     yield (
         f"asked about {where}: {len(predicted)} of {len(candidates)} latencies are predicted, the others measured; "

@@ -108,11 +108,11 @@ def what_if(
     ValueError
         For a link that no strategy uses, with those that are used.
     """
-    known = sorted({link for each in strategies for link in each.links})
+    known = sorted({link for strategy in strategies for link in strategy.links})
     unknown = sorted(set(links) - set(known))
     if unknown:
         raise ValueError(f"no strategy uses the link {unknown[0]!r}; links in use: {', '.join(known) or 'none'}")
-    found = [predict(each, links, percentile, confidence_level=confidence_level) for each in strategies]
+    found = [predict(strategy, links, percentile, confidence_level=confidence_level) for strategy in strategies]
     predictions = sorted((each for each in found if isinstance(each, Prediction)), key=lambda each: each.estimate_s)
     return WhatIf(tuple(predictions), tuple(each for each in found if isinstance(each, Unpredictable)))
 

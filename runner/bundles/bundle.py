@@ -37,7 +37,7 @@ def readme(manifest: Manifest) -> str:
             "",
             "| part | file | tier | provider | threads | size |",
             "|---|---|---|---|---|---|",
-            *(_row(each) for each in manifest.parts),
+            *(_row(part) for part in manifest.parts),
             "",
             "## Run it",
             "",
@@ -93,7 +93,7 @@ def _commands(manifest: Manifest) -> list[str]:
 def _warnings(manifest: Manifest) -> list[str]:
     if not manifest.warnings:
         return []
-    return ["## To know", "", *(f"- {each}" for each in manifest.warnings), ""]
+    return ["## To know", "", *(f"- {warning}" for warning in manifest.warnings), ""]
 
 
 _UNPROVEN = (
@@ -137,8 +137,8 @@ def make_bundle(answered: Answered, subject: Subject, artifact: Artifact, target
         When something cannot be written, or the copied files do not give what the measured ones give.
     """
     with new_directory(target, error=BundleError) as staging:
-        for each in artifact.files:
-            shutil.copyfile(artifact.directory / each.file, staging / each.file)
+        for file in artifact.files:
+            shutil.copyfile(artifact.directory / file.file, staging / file.file)
         shutil.copyfile(run.__file__, staging / SCRIPT)
         draft = _manifest(answered, subject, artifact, staging)
         (staging / MANIFEST).write_text(draft.to_json(), encoding="utf-8")
@@ -159,7 +159,7 @@ def _manifest(answered: Answered, subject: Subject, artifact: Artifact, staging:
         subject=row.subject,
         task=row.task,
         operator=row.operator,
-        passes=[dict(each) for each in row.passes],
+        passes=[dict(step) for step in row.passes],
         placement=row.placement,
         parts=list(_parts(answered.measured, artifact, staging)),
         links=[dict(each) for each in row.conditions.get("links", ())],
@@ -183,7 +183,7 @@ def _manifest(answered: Answered, subject: Subject, artifact: Artifact, staging:
 def _parts(measured: Measured, artifact: Artifact, staging: Path) -> Iterator[PartEntry]:
     """The model files in order, each with the tier it is for and that tier's settings."""
     row = measured.row
-    recorded = {each.file: each.sha256 for each in row.files}
+    recorded = {file.file: file.sha256 for file in row.files}
     limits = {each["name"]: each for each in row.conditions.get("tiers", ())}
     models = artifact.parts
     if len(models) != len(row.tiers) or not all(tier in limits for tier in row.tiers):
@@ -237,7 +237,7 @@ def _real_input(measured: Measured, subject: Subject) -> tuple[str, bytes]:
     """One of the inputs it was measured with, where the subject still has it."""
     pool = subject.dataset.input_ids()
     known = set(pool)
-    name = next((each for inputs in measured.inputs for each in inputs if each in known), pool[0])
+    name = next((model_input for inputs in measured.inputs for model_input in inputs if model_input in known), pool[0])
     with tempfile.TemporaryDirectory(prefix="tierwise-input-") as scratch:
         subject.dataset.write_inputs(Path(scratch), [name])
         return name, (Path(scratch) / name).read_bytes()

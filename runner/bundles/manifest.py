@@ -193,7 +193,7 @@ def _as_measured(original: Artifact, manifest: Manifest, encoded: bytes) -> Arra
     try:
         for index, part in enumerate(manifest.parts):
             session = Session(original.directory / part.file, threads=part.threads, providers=[part.provider])
-            names = [each.name for each in session.inputs]
+            names = [model_input.name for model_input in session.inputs]
             if index == 0 and settings.kind == "tensors":
                 arrays = dict(zip(names, read_tensors(encoded), strict=True))
             elif index == 0:

@@ -44,10 +44,10 @@ class Measured:
 def measured_strategy(session: Session, subject: str, operator: str, placement: str, environment: str) -> Measured:
     """Read what an answer's recommendation rests on."""
     rows = [each for each in strategy_evidence(session, subject=subject) if each.environment.key == environment]
-    row = next(each for each in rows if (each.operator, each.placement) == (operator, placement))
-    identity = next((each.files for each in rows if not each.passes and len(each.files) == 1), ())
+    row = next(row for row in rows if (row.operator, row.placement) == (operator, placement))
+    identity = next((row.files for row in rows if not row.passes and len(row.files) == 1), ())
     protocols = session.exec(select(Measurement.protocol).where(col(Measurement.latency_key) == row.latency_key)).all()
-    inputs = dict.fromkeys(tuple(each.get("input_ids", ())) for each in protocols)
+    inputs = dict.fromkeys(tuple(protocol.get("input_ids", ())) for protocol in protocols)
     return Measured(row, identity[0].sha256 if identity else None, tuple(inputs))
 
 
@@ -59,7 +59,7 @@ def measured_artifact(measured: Measured, subject: Subject, artifacts: ArtifactS
     BundleError
         When the evidence does not say which files were measured, or they can neither be found nor built again.
     """
-    recorded = {each.file: each.sha256 for each in measured.row.files}
+    recorded = {file.file: file.sha256 for file in measured.row.files}
     if not recorded:
         raise BundleError(
             f"the evidence of {measured.name} ({measured.came_from}) does not say which model files were measured, so "
@@ -114,7 +114,7 @@ def _check_model(measured: Measured, subject: Subject, catalog: str) -> None:
 
 
 def _passes(measured: Measured) -> tuple[Pass, ...]:
-    return tuple(make_pass(each["name"], each["options"]) for each in measured.row.passes)
+    return tuple(make_pass(step["name"], step["options"]) for step in measured.row.passes)
 
 
 def _rebuilt(measured: Measured, subject: Subject, artifacts: ArtifactStore) -> Artifact:
@@ -134,7 +134,7 @@ def _rebuilt(measured: Measured, subject: Subject, artifacts: ArtifactStore) -> 
 
 def _sha256(artifact: Artifact) -> Mapping[str, str]:
     """Of the files as they are on disk now, whatever the cache remembers."""
-    return {each.file: file_sha256(artifact.directory / each.file) for each in artifact.files}
+    return {file.file: file_sha256(artifact.directory / file.file) for file in artifact.files}
 
 
 def _versions(measured: Measured) -> str:

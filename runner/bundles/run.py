@@ -36,14 +36,14 @@ class Bundle:
         if not self.parts:
             raise SystemExit(f"there is no part {part!r}; the parts are: {', '.join(each['part'] for each in every)}")
         self.first, self.last = self.parts[0] is every[0], self.parts[-1] is every[-1]
-        self.sessions = [session(directory / each["file"], each, self.manifest["session"]) for each in self.parts]
+        self.sessions = [session(directory / part["file"], part, self.manifest["session"]) for part in self.parts]
 
     def __call__(self, encoded: bytes) -> dict[str, Any]:
         """The outputs by name: of the whole strategy, or of the part."""
         arrays = self.inputs(encoded)
-        for each in self.sessions:
-            names = [value.name for value in each.get_outputs()]
-            arrays = dict(zip(names, each.run(names, arrays), strict=True))
+        for session in self.sessions:
+            names = [value.name for value in session.get_outputs()]
+            arrays = dict(zip(names, session.run(names, arrays), strict=True))
         return postprocess(arrays, self.manifest["postprocess"]) if self.last else arrays
 
     def inputs(self, encoded: bytes) -> dict[str, Any]:

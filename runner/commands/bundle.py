@@ -122,17 +122,17 @@ def _table(made: Manifest, output: Path) -> Table:
     for name in ("threads", "size"):
         table.add_column(name, justify="right")
     table.add_column("sha256")
-    for each in made.parts:
-        provider = each.provider.removesuffix("ExecutionProvider")
-        numbers = (str(each.threads), size(each.size_bytes))
-        table.add_row(each.part, each.file, each.tier, provider, *numbers, f"{each.sha256[:12]}…")
+    for part in made.parts:
+        provider = part.provider.removesuffix("ExecutionProvider")
+        numbers = (str(part.threads), size(part.size_bytes))
+        table.add_row(part.part, part.file, part.tier, provider, *numbers, f"{part.sha256[:12]}…")
     return table
 
 
 def _check_line(made: Manifest) -> str:
     check = made.check
     assert check is not None
-    parts = " and ".join(each.part for each in made.parts)
+    parts = " and ".join(part.part for part in made.parts)
     outputs = ", ".join(f"{name} {each.dtype} {each.shape}" for name, each in check.outputs.items())
     return (
         f"{check.input} through {parts} in onnxruntime {check.onnxruntime} gives {outputs}, bit-identical to the "

@@ -27,10 +27,10 @@ def compare(a: FirstArgument, b: SecondArgument, subject: SubjectOption = None, 
     if not pairings:
         raise RunnerError(f"neither database declares {subject or 'any strategy'}; `runner status` lists what each has")
     if as_json:
-        print_json([_json(each) for each in pairings])
+        print_json([_json(pairing) for pairing in pairings])
         return
-    for each in pairings:
-        _print(each)
+    for pairing in pairings:
+        _print(pairing)
 
 
 def _evidence(database: str, subject: str | None) -> tuple[StrategyEvidence, ...]:
@@ -56,8 +56,8 @@ def _table(pairing: Pairing) -> Table:
     for name in ("median B", "× A", "p90 B", "× A", "pp"):
         table.add_column(name, justify="right")
     table.add_column("change", no_wrap=True)
-    for each in pairing.strategies:
-        table.add_row(each.operator, each.placement, *_numbers(each), each.change)
+    for strategy in pairing.strategies:
+        table.add_row(strategy.operator, strategy.placement, *_numbers(strategy), strategy.change)
     return table
 
 
@@ -75,11 +75,15 @@ def _interval(change: LatencyChange) -> str:
 
 
 def _summary(pairing: Pairing) -> str:
-    counts = Counter(each.change for each in pairing.strategies)
+    counts = Counter(strategy.change for strategy in pairing.strategies)
     said = ", ".join(f"{count} {change}" for change, count in counts.most_common())
-    moved = sum(each.accuracy is not None and each.accuracy.difference_pp != 0 for each in pairing.strategies)
+    moved = sum(
+        strategy.accuracy is not None and strategy.accuracy.difference_pp != 0 for strategy in pairing.strategies
+    )
     text = f"{said}; accuracy differs in {moved}. p90 against A, simultaneous 95 % intervals, margin {_MARGIN:.0%}"
-    refused = (each.latency[-1].comparison.refusal for each in pairing.strategies if each.change == "unresolved")
+    refused = (
+        strategy.latency[-1].comparison.refusal for strategy in pairing.strategies if strategy.change == "unresolved"
+    )
     return "\n".join([text, *dict.fromkeys(f"unresolved: {each.reason}" for each in refused if each)])
 
 
@@ -89,7 +93,7 @@ def _json(pairing: Pairing) -> dict[str, Any]:
         "environment_a": pairing.a.key if pairing.a else None,
         "environment_b": pairing.b.key if pairing.b else None,
         "differs": {name: {"a": a, "b": b} for name, (a, b) in pairing.differs.items()},
-        "strategies": [_strategy_json(each) for each in pairing.strategies],
+        "strategies": [_strategy_json(strategy) for strategy in pairing.strategies],
     }
 
 

@@ -95,11 +95,11 @@ def doctor(as_json: JsonOption = False) -> None:
     """Say what the machine of the tiers can do (CPUs, memory, int8, GPU, engine, links) and what to do about a lack."""
     findings = tuple(examine())
     if as_json:
-        print_json([asdict(each) for each in findings])
+        print_json([asdict(finding) for finding in findings])
         return
     table = Table("what", "found", "what to do", pad_edge=False)
-    for each in findings:
-        table.add_row(*(Text(cell) for cell in (each.what, each.found, each.advice or "–")))
+    for finding in findings:
+        table.add_row(*(Text(cell) for cell in (finding.what, finding.found, finding.advice or "–")))
     out.print(table)
 
 

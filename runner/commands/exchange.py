@@ -71,7 +71,7 @@ def export(
 
 
 def _form(output: Path | None) -> Format:
-    suffixes = [] if output is None else [each for each in output.suffixes if each != ".gz"]
+    suffixes = [] if output is None else [suffix for suffix in output.suffixes if suffix != ".gz"]
     return Format.CSV if suffixes[-1:] == [".csv"] else Format.JSON
 
 
@@ -94,11 +94,11 @@ def _write(output: Path, content: bytes) -> None:
 
 
 def _amount(document: Document) -> str:
-    rounds = [each for each in document.measurements if each.counts]
+    rounds = [measurement for measurement in document.measurements if measurement.counts]
     samples = sum(len(each.samples.latency_s) for each in rounds if each.samples is not None)
     return (
         f"{len(document.strategies)} strategies, {len(rounds)} rounds with {samples} samples, "
-        f"{sum(each.status == 'complete' for each in document.accuracies)} accuracies"
+        f"{sum(accuracy.status == 'complete' for accuracy in document.accuracies)} accuracies"
     )
 
 

@@ -139,21 +139,21 @@ class Asked:
             raise _usage(error) from error
 
     def _values(self) -> Iterator[tuple[str, Any]]:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for field in fields(self):
+            value = getattr(self, field.name)
             if value is None or value == []:
                 continue
-            match each.name:
+            match field.name:
                 case "max_memory_bytes" | "max_model_bytes":
-                    yield each.name, dict(_pair(text, _flag(each.name), parse_size) for text in value)
+                    yield field.name, dict(_pair(text, _flag(field.name), parse_size) for text in value)
                 case "links":
-                    yield each.name, dict(_pair(text, _flag(each.name), str) for text in value)
+                    yield field.name, dict(_pair(text, _flag(field.name), str) for text in value)
                 case "allow_tiers" | "forbid_tiers" | "allow_operators" | "forbid_operators":
-                    yield each.name, list(_names(value))
+                    yield field.name, list(_names(value))
                 case "max_sent_bytes":
-                    yield each.name, int(value)
+                    yield field.name, int(value)
                 case _:
-                    yield each.name, value
+                    yield field.name, value
 
 
 _HINTS: Mapping[str, Any] = get_type_hints(Asked, include_extras=True)
@@ -163,20 +163,20 @@ def asking(*only: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of `Asked` (or only those for some fields) in place of its parameter `asked`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        shared = [each.name for each in fields(Asked) if not only or each.name in only]
+        shared = [field.name for field in fields(Asked) if not only or field.name in only]
 
         def asked(**given: Any) -> None:
             chosen = Asked(**{name: given.pop(name) for name in shared})
             command(**given, asked=chosen)
 
-        own = [each for each in inspect.signature(command).parameters.values() if each.name != "asked"]
+        own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "asked"]
         options = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_HINTS[name])
             for name in shared
         ]
         parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + options
         asked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        asked.__annotations__ = {each.name: each.annotation for each in parameters}
+        asked.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         asked.__name__, asked.__doc__, asked.__module__ = command.__name__, command.__doc__, command.__module__
         return asked
 
@@ -212,7 +212,7 @@ def _usage(error: ValidationError) -> typer.BadParameter:
     if first["type"] == "extra_forbidden":
         reason = "the recommender of this version takes no such constraint"
     if not field:
-        names = "|".join(each.name for each in fields(Asked))
+        names = "|".join(field.name for field in fields(Asked))
         told = re.sub(rf"'?\b({names})\b'?", lambda found: _flag(found[1]), reason)
         return typer.BadParameter(told, param_hint="the question")
     return typer.BadParameter(f"{reason}, got {_shown(first.get('input'))}", param_hint=_flag(field))

@@ -76,9 +76,9 @@ def _rows(result: SubjectResult, family: str | None) -> list[dict[str, Any]]:
 
 
 def _families(result: SubjectResult, name: str) -> Any:
-    found = [each for each in result.families if name in ("all", each.paper.family.name)]
+    found = [family for family in result.families if name in ("all", family.paper.family.name)]
     if not found:
-        known = ", ".join(each.paper.family.name for each in result.families)
+        known = ", ".join(family.paper.family.name for family in result.families)
         raise RunnerError(f"{result.subject} has no family {name!r}; it has: {known}, or say all")
     return found
 

@@ -51,7 +51,7 @@ def report(
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise RunnerError(f"{output}: cannot be written: {error.strerror}") from error
-    subjects = sum(len(each.results) for each in found.environments)
+    subjects = sum(len(environment.results) for environment in found.environments)
     err.print(f"{output}: {subjects} subject(s), {len(page) // 1024} KiB", soft_wrap=True)
 
 

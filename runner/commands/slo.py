@@ -49,7 +49,7 @@ class Checked:
             "strategy": f"{self.subject}:{best.operator}:{best.placement}" if best else None,
             "joint_confidence": best.joint_confidence if best else None,
             "recommendation": best.model_dump(mode="json") if best else None,
-            "near_misses": [each.model_dump(mode="json") for each in found.near_misses[:3]] if found else [],
+            "near_misses": [near_miss.model_dump(mode="json") for near_miss in found.near_misses[:3]] if found else [],
             "undecided": [each.model_dump(mode="json") for each in found.undecided[:3]] if found else [],
             "summary": found.summary if found else self.why_not,
             "warnings": found.warnings if found else [],
@@ -87,7 +87,7 @@ def _check(evidence: Evidence, asked: Asked, subject: str | None) -> Sequence[Ch
     if not names:
         raise RunnerError("no SLO is declared; add one under `slos` of the catalog file, then run: runner fill-catalog")
     subjects = [subject] if subject is not None else list(evidence.subjects)
-    checked = [_checked(evidence, asked, name, each) for name in names for each in subjects]
+    checked = [_checked(evidence, asked, name, subject) for name in names for subject in subjects]
     if all(each.answer is None for each in checked):
         raise RunnerError(f"nothing can be checked: {checked[0].why_not}")
     return checked

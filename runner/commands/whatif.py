@@ -23,7 +23,7 @@ from runner.settings import RunnerSettings
 # So many rates fit beside the longest names of strategies, by the width of the terminal.
 _COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
 # The numbers; samples and intervals in full are for the code that decides.
-_TOLD = [each.name for each in fields(Prediction) if each.compare]
+_TOLD = [field.name for field in fields(Prediction) if field.compare]
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study")]
 LinkOption = Annotated[
     str, typer.Option("--link", help="A link and its rate, or a range of rates, e.g. edge-cloud=1mbit..200mbit")
@@ -52,7 +52,7 @@ def whatif(
     try:
         curves = latency_curves(parts, name, low_bit_per_s=low, high_bit_per_s=high, percentile=percentile)
         rates = [curves.bit_per_s[round(i * (len(curves.bit_per_s) - 1) / (columns - 1))] for i in range(columns)]
-        answers = [what_if(parts, {name: LinkRate(each, each)}, percentile=percentile) for each in rates]
+        answers = [what_if(parts, {name: LinkRate(rate, rate)}, percentile=percentile) for rate in rates]
     except ValueError as error:
         raise RunnerError(str(error)) from error
     if output is not None:
@@ -102,8 +102,11 @@ def _write(curves: Curves, output: Path, subject: str) -> None:
 
 def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> None:
     out.print(_table(subject, curves, rates, answers))
-    for each in curves.crossings:
-        out.print(f"from {rate(each.bit_per_s)} on: {each.above} instead of {each.below} ({duration(each.latency_s)})")
+    for crossing in curves.crossings:
+        out.print(
+            f"from {rate(crossing.bit_per_s)} on: {crossing.above} instead of {crossing.below} "
+            f"({duration(crossing.latency_s)})"
+        )
     if curves.curves and not curves.crossings:
         out.print(f"the fastest is {curves.fastest(0).name} at every rate shown")
     for refused in curves.unpredictable:
@@ -139,8 +142,8 @@ def _json(subject: str, curves: Curves, rates: Sequence[float], answers: Sequenc
         "link": curves.link,
         "percentile": curves.percentile,
         "bit_per_s": curves.bit_per_s,
-        "curves": [vars(each) for each in curves.curves],
-        "crossings": [vars(each) for each in curves.crossings],
+        "curves": [vars(curve) for curve in curves.curves],
+        "crossings": [vars(crossing) for crossing in curves.crossings],
         "predictions": [
             {"bit_per_s": each, **{name: getattr(one, name) for name in _TOLD}}
             for each, answer in zip(rates, answers, strict=True)

@@ -117,7 +117,9 @@ class _Finder:
         else:
             head, tail = self._head[region.start], self._tail[-1] - self._tail[region.end]
             own = self._own[region.start]
-            for name in {name for each in self._layout.initializers[region.start : region.end] for name in each}:
+            for name in {
+                name for initializer in self._layout.initializers[region.start : region.end] for name in initializer
+            }:
                 in_head, in_tail = self._sides(region, inside, name)
                 head += in_head
                 tail += in_tail

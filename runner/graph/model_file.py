@@ -316,29 +316,29 @@ class _Reader:
     def read(self) -> tuple[bytes, dict[int, ByteRange], dict[int, ByteRange]]:
         """The skeleton, the initializers (by index) and the nodes (by index) that were left in the file."""
         skeleton: list[bytes] = []
-        for each in fields(self._data, 0, len(self._data)):
-            if each.number == _GRAPH and each.wire_type == LENGTH_DELIMITED:
-                self._read_graph(each)
+        for field in fields(self._data, 0, len(self._data)):
+            if field.number == _GRAPH and field.wire_type == LENGTH_DELIMITED:
+                self._read_graph(field)
             else:
-                self._grow(each.size)
-                skeleton.append(self._data[each.start : each.end])
+                self._grow(field.size)
+                skeleton.append(self._data[field.start : field.end])
         skeleton.append(tagged(_GRAPH, b"".join(self._pieces)))
         return b"".join(skeleton), self._weights, self._stored
 
     def _read_graph(self, graph: Field) -> None:
         nested = _SCHEMAS["graph"].nested
-        for each in fields(self._data, graph.value, graph.end):
-            index = self._count(each.number)
-            if each.number not in nested or each.size <= KEEP_BYTES or each.wire_type != LENGTH_DELIMITED:
-                content = self._data[each.start : each.end]
+        for field in fields(self._data, graph.value, graph.end):
+            index = self._count(field.number)
+            if field.number not in nested or field.size <= KEEP_BYTES or field.wire_type != LENGTH_DELIMITED:
+                content = self._data[field.start : field.end]
             else:
                 stripped = without_bulk(
-                    self._data, each.value, each.end,
-                    schemas=_SCHEMAS, message=nested[each.number], keep=KEEP_BYTES,
+                    self._data, field.value, field.end,
+                    schemas=_SCHEMAS, message=nested[field.number], keep=KEEP_BYTES,
                 )  # fmt: skip
-                content = tagged(each.number, stripped)
-                if len(stripped) < each.size:
-                    self._note(each, index)
+                content = tagged(field.number, stripped)
+                if len(stripped) < field.size:
+                    self._note(field, index)
             self._grow(len(content))
             self._pieces.append(content)
 

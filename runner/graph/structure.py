@@ -275,7 +275,7 @@ def _attribute(structure: Structure) -> tuple[tuple[frozenset[str], ...], tuple[
                 names |= found[0]
                 nodes |= found[1]
         initializers.append(frozenset(names))
-        own_bytes.append(sum(structure.node_bytes[each] for each in nodes))
+        own_bytes.append(sum(structure.node_bytes[node] for node in nodes))
     return tuple(initializers), tuple(own_bytes)
 
 
@@ -291,7 +291,9 @@ def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tu
         at_end = position == len(structure.data) - 1
         if len(alive) == 1 or at_end:
             (result,) = alive if len(alive) == 1 else (None,)
-            weighted = any(_weighty(structure, name) for each in initializers[start : position + 1] for name in each)
+            weighted = any(
+                _weighty(structure, name) for initializer in initializers[start : position + 1] for name in initializer
+            )
             regions.append(Region(start, position + 1, entries, result, position > start and weighted))
             entries, start = tuple(sorted(alive)), position + 1
     return tuple(regions)

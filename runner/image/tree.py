@@ -56,7 +56,7 @@ TREE_SETTINGS = (
 def tree_hash() -> str:
     """What decides the tree's content: versions of Python, the distributions and `tc`, and this recipe."""
     parts = [str(_RECIPE_VERSION), sys.version, platform.machine(), MAGIC_NUMBER.hex(), *TREE_SETTINGS]
-    parts += [f"{each.name}=={each.version}" for each in _distributions()]
+    parts += [f"{distribution.name}=={distribution.version}" for distribution in _distributions()]
     parts.append(subprocess.run([_find_tc(), "-V"], capture_output=True, text=True, check=False).stdout)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -190,9 +190,9 @@ def _distributions() -> list[Distribution]:
 
 
 def _distribution_files() -> Iterable[tuple[Path, PurePosixPath]]:
-    for each in _distributions():
-        for file in each.files or ():
-            path = Path(str(each.locate_file(file)))
+    for installed in _distributions():
+        for file in installed.files or ():
+            path = Path(str(installed.locate_file(file)))
             relative = file.as_posix()
             outside = ".." in file.parts or file.is_absolute()
             if outside or "tests" in file.parts or "__pycache__" in file.parts or _is_unwanted(path):

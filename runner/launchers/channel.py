@@ -30,7 +30,7 @@ class Obituary:
     @classmethod
     def of_exit(cls, code: int, log_tail: str) -> "Obituary":
         """From an exit status: above 128 a signal as shells count them; else the last log line tells more."""
-        signals = {each.value: each.name for each in signal.Signals}
+        signals = {Signal.value: Signal.name for Signal in signal.Signals}
         if code - 128 in signals:
             return cls(f"killed by {signals[code - 128]}", log_tail)
         said = log_tail.strip().rsplit("\n", 1)[-1].strip()

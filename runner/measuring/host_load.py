@@ -106,7 +106,7 @@ def _is_tier(pid: int) -> bool:
 def _runner_s(before: Snapshot, after: Snapshot) -> float:
     """CPU seconds of the runner and its children that are not tiers (those count themselves)."""
     namespace = _namespace()
-    tiers = {each.pid for each in before.tiers.values() if each.pid_namespace == namespace}
+    tiers = {tier.pid for tier in before.tiers.values() if tier.pid_namespace == namespace}
     return sum(
         process.cpu_s - before.processes[pid].cpu_s
         for pid, process in after.processes.items()

@@ -64,18 +64,25 @@ def judge_stored(
     measurements = stored_measurements(session, subject=subject)
     percentiles = {percentile for slo in slo_evidence(session) for percentile in slo.latency_s}
     alone = {
-        each.id: judge_measurement(each.record, percentiles=percentiles, thresholds=thresholds) for each in measurements
+        measurement.id: judge_measurement(measurement.record, percentiles=percentiles, thresholds=thresholds)
+        for measurement in measurements
     }
     between = _between_rounds(measurements, alone, thresholds)
-    present = {(each.record.latency_key, each.record.round): each.id for each in measurements}
-    present |= {(each.record.latency_key, each.record.round): each.id for each in measurements if each.counts}
+    present = {
+        (measurement.record.latency_key, measurement.record.round): measurement.id for measurement in measurements
+    }
+    present |= {
+        (measurement.record.latency_key, measurement.record.round): measurement.id
+        for measurement in measurements
+        if measurement.counts
+    }
     return tuple(
         Judged(
-            each,
-            (*alone[each.id], *between.get(each.id, ())),
-            replaced=present[each.record.latency_key, each.record.round] != each.id,
+            measurement,
+            (*alone[measurement.id], *between.get(measurement.id, ())),
+            replaced=present[measurement.record.latency_key, measurement.record.round] != measurement.id,
         )
-        for each in measurements
+        for measurement in measurements
     )
 
 
@@ -84,12 +91,12 @@ def _between_rounds(
 ) -> dict[int, tuple[Finding, ...]]:
     """Rounds are compared among those that count, so that one broken round does not accuse the others."""
     rounds: dict[str, list[StoredMeasurement]] = defaultdict(list)
-    for each in measurements:
-        if each.counts and worst(alone[each.id]) != "INVALID":
-            rounds[each.record.latency_key].append(each)
+    for measurement in measurements:
+        if measurement.counts and worst(alone[measurement.id]) != "INVALID":
+            rounds[measurement.record.latency_key].append(measurement)
     found: dict[int, tuple[Finding, ...]] = {}
     for members in rounds.values():
-        judged = judge_rounds([each.record for each in members], thresholds=thresholds)
+        judged = judge_rounds([member.record for member in members], thresholds=thresholds)
         found |= {each.id: findings for each, findings in zip(members, judged, strict=True)}
     return found
 

@@ -132,7 +132,7 @@ def _found(analysis: Analysis) -> str:
         inputs = ""
     if not count:
         return f"the model is a chain of {sum(len(each.nodes) for each in analysis.skeleton)} nodes{inputs}"
-    last = ", ".join(each.name for each in analysis.sub_graphs[-4:])
+    last = ", ".join(sub_graph.name for sub_graph in analysis.sub_graphs[-4:])
     return f"found {count} branching sub-graphs (the last: {last}), each unlike the one before it{inputs}"
 
 

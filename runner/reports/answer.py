@@ -53,9 +53,9 @@ class _Row:
 def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) -> Table:
     """The recommended first, then what holds the budgets too, what could not be decided, and the near misses."""
     between = ", " if width >= _MEDIAN_FROM else "\n"
-    groups = [list(each) for each in _groups(answer, between)]
+    groups = [list(group) for group in _groups(answer, between)]
     rows = [row for group in groups for row in group]
-    metric = next((each.strategy.accuracy.metric for each in rows if each.strategy.accuracy), "accuracy")
+    metric = next((row.strategy.accuracy.metric for row in rows if row.strategy.accuracy), "accuracy")
     headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width, rows)
     table = Table(width=width, pad_edge=False, box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", width=1)
@@ -134,14 +134,16 @@ def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_Row]]
     best = answer.recommendation
     if best is not None:
         yield iter([_Row("✓", best, _best_remark(answer), "green")])
-    yield (_Row(" ", each, _relation(each)) for each in answer.alternatives)
+    yield (_Row(" ", alternative, _relation(alternative)) for alternative in answer.alternatives)
     yield (_Row("?", each, undecided_lacks(each), "yellow") for each in answer.undecided)
-    yield (_Row("✗", each, shortfall(each, between=between), "red") for each in answer.near_misses)
+    yield (_Row("✗", near_miss, shortfall(near_miss, between=between), "red") for near_miss in answer.near_misses)
 
 
 def _best_remark(answer: RecommendResponse) -> str:
     """The fastest is the one that nothing is compared with; the recommended one may be another."""
-    fastest = all(each.ratio_low is not None or each.relation != "equivalent" for each in answer.alternatives)
+    fastest = all(
+        alternative.ratio_low is not None or alternative.relation != "equivalent" for alternative in answer.alternatives
+    )
     return "recommended; fastest" if fastest else "recommended"
 
 
@@ -204,8 +206,8 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
     else:
         body.append("no recommendation", style="bold yellow")
         body.append(f"\n{answer.summary}")
-        for each in _relaxations(answer):
-            body.append(f"\n{_sentence(each)}", style="bold")
+        for relaxation in _relaxations(answer):
+            body.append(f"\n{_sentence(relaxation)}", style="bold")
     return Panel(
         body,
         title=Text(f"{answer.subject}: {_asked(answer)}"),
@@ -245,7 +247,7 @@ def _relaxations(answer: RecommendResponse) -> Iterator[str]:
     cheapest = answer.relaxation
     if cheapest is not None and cheapest.words not in answer.summary:
         yield f"to make something feasible: {cheapest.words}"
-    yield from (f"or: {each.words}" for each in answer.other_relaxations[:2])
+    yield from (f"or: {relaxation.words}" for relaxation in answer.other_relaxations[:2])
 
 
 def _notes(answer: RecommendResponse) -> Iterator[str]:
@@ -299,7 +301,7 @@ def _asked(answer: RecommendResponse) -> str:
     if budgets.max_accuracy_drop_pp is not None:
         limits.append(f"drop <= {budgets.max_accuracy_drop_pp:g} pp")
     named = f"SLO {budgets.slo} ({', '.join(limits)})" if budgets.slo else ", ".join(limits) or "no budget"
-    links = "".join(f"; {each.link} at {rate(each.bit_per_s)}" for each in answer.links)
+    links = "".join(f"; {link.link} at {rate(link.bit_per_s)}" for link in answer.links)
     return f"{named}; best {budgets.objective}{links}"
 
 

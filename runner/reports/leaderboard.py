@@ -130,7 +130,7 @@ def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[Strategy, str]:
             groups.setdefault((each.subject, each.environment.key), []).append(each)
     drawn: dict[Strategy, str] = {}
     for (subject, environment), members in groups.items():
-        logs = [np.log(each.latency_s) for each in members]
+        logs = [np.log(member.latency_s) for member in members]
         low, high = min(float(log.min()) for log in logs), max(float(log.max()) for log in logs)
         for each, log in zip(members, logs, strict=True):
             drawn[subject, environment, each.operator, each.placement] = sparkline(log, low=low, high=high)
@@ -223,7 +223,7 @@ def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
 
 
 def _fit(columns: Sequence[_Column], width: int) -> bool:
-    return _EDGE + sum(_least(each) for each in columns) <= width
+    return _EDGE + sum(_least(column) for column in columns) <= width
 
 
 def _least(column: _Column) -> int:

@@ -40,16 +40,16 @@ def ranking_table(result: SubjectResult) -> Table:
     )
     for heading in ("rank", "", "operator", "placement", "latency", f"{level:g} % interval", "× best", "distribution"):
         table.add_column(heading, no_wrap=heading != "operator", justify=_justify(heading), overflow="fold")
-    everything = np.concatenate([each.samples.log_latency for each in result.strategies])
+    everything = np.concatenate([strategy.samples.log_latency for strategy in result.strategies])
     low, high = float(everything.min()), float(everything.max())
-    for each in sorted(result.strategies, key=lambda each: (each.rank.rank, each.ratio_to_best)):
-        table.add_row(*_ranked(each, settings.percentile, low, high))
+    for strategy in sorted(result.strategies, key=lambda strategy: (strategy.rank.rank, strategy.ratio_to_best)):
+        table.add_row(*_ranked(strategy, settings.percentile, low, high))
     return table
 
 
 def output_warnings(result: SubjectResult) -> list[str]:
     """Return, of each operator whose outputs are far from identity's, the warning with its figure."""
-    distances = {each.evidence.operator: each.evidence.output_distance for each in result.strategies}
+    distances = {strategy.evidence.operator: strategy.evidence.output_distance for strategy in result.strategies}
     return [
         f"{operator}: {distance.warning}"
         for operator, distance in distances.items()
@@ -76,29 +76,29 @@ def family_table(result: SubjectResult, family: FamilyResult) -> Table:
 def ranked_rows(result: SubjectResult) -> list[dict[str, Any]]:
     """The ranking as plain rows, SI units, for JSON and CSV."""
     rows = []
-    for each in sorted(result.strategies, key=lambda each: (each.rank.rank, each.ratio_to_best)):
-        interval = each.interval(result.settings.percentile)
+    for strategy in sorted(result.strategies, key=lambda strategy: (strategy.rank.rank, strategy.ratio_to_best)):
+        interval = strategy.interval(result.settings.percentile)
         rows.append(
             {
                 "subject": result.subject,
                 "environment": result.environment.key,
                 "launcher": result.environment.launcher,
                 "scale": result.environment.scale,
-                "rank": each.rank.rank,
-                "worst_rank": each.rank.worst_rank,
-                "letters": "".join(each.rank.letters),
-                "operator": each.evidence.operator,
-                "placement": each.evidence.placement,
+                "rank": strategy.rank.rank,
+                "worst_rank": strategy.rank.worst_rank,
+                "letters": "".join(strategy.rank.letters),
+                "operator": strategy.evidence.operator,
+                "placement": strategy.evidence.placement,
                 "percentile": interval.percentile,
                 "latency_s": interval.estimate_s,
                 "low_s": interval.low_s,
                 "high_s": interval.high_s,
                 "refusal": interval.refusal.reason if interval.refusal else None,
-                "ratio_to_best": each.ratio_to_best,
+                "ratio_to_best": strategy.ratio_to_best,
                 "rounds": interval.rounds,
                 "inputs": interval.inputs,
                 "samples": interval.samples,
-                "effective_samples": each.shares.effective_samples,
+                "effective_samples": strategy.shares.effective_samples,
             }
         )
     return rows

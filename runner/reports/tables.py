@@ -183,13 +183,13 @@ def rules_table(summaries: Sequence[RuleSummary]) -> Table:
     for heading in ("valid", "doubtful", "invalid", "limit", "worst"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("where", overflow="fold")
-    for each in summaries:
-        place = f"{each.measurement}, {each.worst.where}" if each.worst.where else each.measurement
+    for summary in summaries:
+        place = f"{summary.measurement}, {summary.worst.where}" if summary.worst.where else summary.measurement
         table.add_row(
-            Text(each.rule),
-            *(str(each.counts[name]) for name in ("VALID", "DOUBTFUL", "INVALID")),
-            amount(each.worst.threshold, each.worst.unit),
-            Text(amount(each.worst.figure, each.worst.unit), style=_STYLES[each.worst.verdict]),
+            Text(summary.rule),
+            *(str(summary.counts[name]) for name in ("VALID", "DOUBTFUL", "INVALID")),
+            amount(summary.worst.threshold, summary.worst.unit),
+            Text(amount(summary.worst.figure, summary.worst.unit), style=_STYLES[summary.worst.verdict]),
             Text(place),
         )
     return table

@@ -27,8 +27,8 @@ def whatif_svg(found: Curves, *, subject: str) -> str:
     names = list(_names(found, up))
     chosen = {found.fastest(index).name for index in range(len(found.bit_per_s))}
     notes = [
-        f"from {rate(each.bit_per_s)}: {each.above} instead of {each.below}, {duration(each.latency_s)}"
-        for each in found.crossings
+        f"from {rate(crossing.bit_per_s)}: {crossing.above} instead of {crossing.below}, {duration(crossing.latency_s)}"
+        for crossing in found.crossings
     ] or [f"the fastest is {found.fastest(0).name} at every rate shown"]
     below = max(_BOTTOM + 50, max((y for _, y in names), default=0.0) + 24)
     shapes: list[Html] = [
@@ -38,8 +38,8 @@ def whatif_svg(found: Curves, *, subject: str) -> str:
         *(_path(curve, found, across, up, "moving" if curve.crosses else "flat") for curve in found.curves),
         _best(found, across, up),
         *(
-            line(across.at(each.bit_per_s), _TOP, across.at(each.bit_per_s), _BOTTOM, "crossing")
-            for each in found.crossings
+            line(across.at(crossing.bit_per_s), _TOP, across.at(crossing.bit_per_s), _BOTTOM, "crossing")
+            for crossing in found.crossings
         ),
         *(shape for curve, y in names for shape in _name(curve, y, up, curve.name in chosen)),
         text(
@@ -88,7 +88,7 @@ def _path(curve: Curve, found: Curves, across: Axis, up: Axis, class_: str) -> H
 
 def _best(found: Curves, across: Axis, up: Axis) -> Html:
     points = [(value, found.fastest(index).latency_s[index]) for index, value in enumerate(found.bit_per_s)]
-    points = sorted(points + [(each.bit_per_s, each.latency_s) for each in found.crossings])
+    points = sorted(points + [(crossing.bit_per_s, crossing.latency_s) for crossing in found.crossings])
     return _polyline([x for x, _ in points], [y for _, y in points], across, up, "best")
 
 
@@ -99,7 +99,7 @@ def _polyline(xs: Sequence[float], ys: Sequence[float], across: Axis, up: Axis, 
 
 def _names(found: Curves, up: Axis) -> Iterator[tuple[Curve, float]]:
     """Each name beside the right end of its curve; where names would cover each other they move down, then up."""
-    ordered = sorted(found.curves, key=lambda each: -each.latency_s[-1])
+    ordered = sorted(found.curves, key=lambda curve: -curve.latency_s[-1])
     places: list[float] = []
     for curve in ordered:
         places.append(max(up.at(curve.latency_s[-1]) + 3.5, places[-1] + _LINE if places else 0.0))

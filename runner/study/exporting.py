@@ -51,9 +51,9 @@ def _model(architecture: Torchvision, weights: str, seed: int) -> Any:
 
 def _settle(model: Any, size_px: int) -> None:
     """Take BatchNorm's statistics from a few made-up pictures: without them a hundred layers explode."""
-    layers = [each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
-    for each in layers:
-        each.momentum = None  # the plain average of what is seen
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for layer in layers:
+        layer.momentum = None  # the plain average of what is seen
     model.train()
     with torch.no_grad():
         model(_pictures(min(size_px, 256)))

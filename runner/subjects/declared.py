@@ -100,7 +100,7 @@ def _judged(spec: SubjectSpec, architecture: Architecture, base: Path) -> Datase
 def _layout(reference: str, architecture: Architecture | None, base: Path) -> Layout:
     """The layout a reference names; without an architecture of any kind, and its masks are never drawn."""
     kind, _, directory = reference.partition(":")
-    allowed = _FOLDERS if architecture is None else tuple(f"{each}:DIR" for each in architecture.datasets)
+    allowed = _FOLDERS if architecture is None else tuple(f"{dataset}:DIR" for dataset in architecture.datasets)
     if f"{kind}:DIR" not in allowed or not directory:
         raise SubjectError(
             f"dataset {reference!r} does not go with this model and task; allowed: "

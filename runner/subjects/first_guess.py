@@ -72,11 +72,11 @@ def _free_size(inputs: tuple[Taken, ...]) -> tuple[int, int] | None:
 
 def _try_tensors(path: Path, inputs: tuple[Taken, ...], kept: Path) -> Given | None:
     """The output for zeros; None where free dimensions leave open whether zeros of size one make sense."""
-    blanks = [np.zeros(tuple(size or 1 for size in each.shape), each.dtype) for each in inputs]
+    blanks = [np.zeros(tuple(size or 1 for size in model_input.shape), model_input.dtype) for model_input in inputs]
     try:
         return try_out(path, write_tensors(blanks), kept)
     except SubjectError:
-        if all(None not in each.shape for each in inputs):
+        if all(None not in model_input.shape for model_input in inputs):
             raise
         return None
 

@@ -57,7 +57,7 @@ class TensorDataset:
 
     def sample(self, index: int) -> bytes:
         """One sample as a tier takes it."""
-        samples = ((each, self._arrays[each.name][index]) for each in self.inputs)
+        samples = ((model_input, self._arrays[model_input.name][index]) for model_input in self.inputs)
         return write_tensors([array[None] if _by_batch(each) else array for each, array in samples])
 
     def write_items(self, path: Path) -> int:
@@ -88,7 +88,7 @@ class TensorDataset:
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        return tuple(each.name for each in self.inputs)
+        return tuple(model_input.name for model_input in self.inputs)
 
     @cached_property
     def _sha256(self) -> str:
@@ -119,7 +119,7 @@ class TensorDataset:
             raise SubjectError(
                 f"{self.file} is not a readable file of tensors: {error}; expected {self._expected}"
             ) from error
-        problems = [problem for each in self.inputs for problem in _problems(each, arrays)]
+        problems = [problem for model_input in self.inputs for problem in _problems(model_input, arrays)]
         if problems:
             raise SubjectError(f"{self.file}: {problems[0]}; expected {self._expected}")
         counts = {name: len(arrays[name]) for name in self._names}

@@ -22,7 +22,7 @@ def attempt(model: Path, file: Path) -> dict[str, object]:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
         session = Session(model, threads=1, providers=("CPUExecutionProvider",))
-        names = [each.name for each in session.inputs]
+        names = [model_input.name for model_input in session.inputs]
         outputs = session.run(dict(zip(names, read_tensors(file.read_bytes()), strict=True)))
     except (TierError, ValueError, MemoryError) as error:
         return {"error": str(error) or "not enough memory"}

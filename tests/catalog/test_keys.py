@@ -29,8 +29,8 @@ def keys(text: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
     def artifact(strategy: Strategy) -> str:
         return artifact_key(
             model_sha256="m",
-            passes=[{"name": each.name, "options": dict(each.options)} for each in strategy.passes],
-            pass_versions={each.name: 1 for each in strategy.passes},
+            passes=[{"name": step.name, "options": dict(step.options)} for step in strategy.passes],
+            pass_versions={step.name: 1 for step in strategy.passes},
             calibration_fingerprint="c" if strategy.passes else None,
             tools={"onnx": "1"},
         )
@@ -66,7 +66,9 @@ def keys(text: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
         )
 
     strategies = catalog.strategies()
-    return {each.name: latency(each) for each in strategies}, {each.name: accuracy(each) for each in strategies}
+    return {strategy.name: latency(strategy) for strategy in strategies}, {
+        strategy.name: accuracy(strategy) for strategy in strategies
+    }
 
 
 def test_one_link_changes_exactly_the_latencies_on_its_routes_and_no_accuracy() -> None:

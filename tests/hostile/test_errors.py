@@ -27,6 +27,6 @@ def test_the_page_has_these_sections_and_rows_and_no_others() -> None:
     page = PAGE.read_text()
     assert page.startswith(HEAD), RENEW
     rows = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")]
-    assert rows == [name for section in SECTIONS for name in (section.head[0], *(each.name for each in section.cases))]
+    assert rows == [name for section in SECTIONS for name in (section.head[0], *(case.name for case in section.cases))]
     for section in SECTIONS:
         assert opening(section) in page, RENEW

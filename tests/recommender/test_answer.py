@@ -40,15 +40,15 @@ def test_every_strategy_of_an_answer_names_evidence_that_can_be_fetched(client: 
     answer = ask(client, max_latency_s=0.15, max_accuracy_drop_pp=0.6)
     places = [answer["recommendation"], *answer["alternatives"], *answer["near_misses"], *answer["undecided"]]
     assert len(places) == 5
-    for each in places:
-        latency = client.get(f"/evidence/{each['latency_evidence_id']}").json()
-        accuracy = client.get(f"/evidence/{each['accuracy_evidence_id']}").json()
-        assert (latency["operator"], latency["placement"]) == (each["operator"], each["placement"])
-        assert len(latency["rounds"]) == sum(each["verdicts"].values()) == 3
-        assert accuracy["top1_pct"] == each["accuracy"]["accuracy_pct"]
-        assert each["accuracy"]["low_pct"] < each["accuracy"]["accuracy_pct"] < each["accuracy"]["high_pct"]
-        assert each["artifact_sha256"] == {"whole.onnx": "ab" * 32}
-        assert client.get(f"/strategies/{each['id']}").json()["latency_evidence_id"] == each["latency_evidence_id"]
+    for place in places:
+        latency = client.get(f"/evidence/{place['latency_evidence_id']}").json()
+        accuracy = client.get(f"/evidence/{place['accuracy_evidence_id']}").json()
+        assert (latency["operator"], latency["placement"]) == (place["operator"], place["placement"])
+        assert len(latency["rounds"]) == sum(place["verdicts"].values()) == 3
+        assert accuracy["top1_pct"] == place["accuracy"]["accuracy_pct"]
+        assert place["accuracy"]["low_pct"] < place["accuracy"]["accuracy_pct"] < place["accuracy"]["high_pct"]
+        assert place["artifact_sha256"] == {"whole.onnx": "ab" * 32}
+        assert client.get(f"/strategies/{place['id']}").json()["latency_evidence_id"] == place["latency_evidence_id"]
 
 
 def test_pareto_membership_is_among_the_considered(client: Any, filled: Any) -> None:

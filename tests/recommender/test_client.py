@@ -27,7 +27,7 @@ def test_every_resource_comes_back_typed(live: Callable[..., str]) -> None:
         assert service.evidence(strategy.accuracy_evidence_id).kind == "accuracy"
         assert len(service.leaderboard("net", percentile=50).strategies) == 4
         assert len(service.pareto("net").strategies) == 2
-        assert [each.link for each in service.links("net").links] == ["mobile-edge"]
+        assert [link.link for link in service.links("net").links] == ["mobile-edge"]
         with pytest.raises(ServiceProblem, match="'moon' is not in the evidence; known: mobile-edge"):
             service.whatif("net", "moon", low="2mbit", high="4mbit")
         assert len(service.whatif("net", "mobile-edge").unpredictable) == 4

@@ -48,7 +48,7 @@ SPLIT = replace(
     ],
 )
 def test_each_constraint_excludes_what_it_says(constraints: Constraints, broken: list[tuple[str, str]]) -> None:
-    assert [(each.constraint, each.name) for each in breaches(SPLIT, constraints)] == broken
+    assert [(breach.constraint, breach.name) for breach in breaches(SPLIT, constraints)] == broken
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_objective_cpu_is_the_least_where_the_raw_input_arises() -> None:
     silent = candidate("silent", "cloud", 0.05)
     answer = recommend([heavy, silent, light], Budgets(objective="cpu"))
     assert answer.recommendation is not None
-    order = [answer.recommendation, *(each.estimate for each in answer.alternatives)]
+    order = [answer.recommendation, *(alternative.estimate for alternative in answer.alternatives)]
     assert [each.candidate.operator for each in order] == ["light", "heavy", "silent"]
 
 

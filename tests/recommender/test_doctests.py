@@ -9,9 +9,9 @@ import pytest
 from recommender import ranking, whatif
 
 MODULES = [
-    each.name
+    module.name
     for package in (ranking, whatif)
-    for each in pkgutil.iter_modules(package.__path__, prefix=f"{package.__name__}.")
+    for module in pkgutil.iter_modules(package.__path__, prefix=f"{package.__name__}.")
 ]
 
 

@@ -73,9 +73,9 @@ def test_fastest_feasible_wins_and_each_candidate_is_in_one_place() -> None:
     quick, slow, late = candidate("a"), candidate("b", "edge", 0.15, 0.15), candidate("c", "cloud", 0.3, 0.3)
     answer = recommend([late, slow, quick], p90(0.2))
     assert answer.recommendation is not None and answer.recommendation.candidate is quick
-    assert [each.estimate.candidate for each in answer.alternatives] == [slow]
+    assert [alternative.estimate.candidate for alternative in answer.alternatives] == [slow]
     assert answer.alternatives[0].latency_ratio == pytest.approx(1.5)
-    assert [each.estimate.candidate for each in answer.near_misses] == [late]
+    assert [near_miss.estimate.candidate for near_miss in answer.near_misses] == [late]
     assert answer.near_misses[0].latency[0].over_s == pytest.approx(0.1)
 
 
@@ -137,7 +137,7 @@ def test_equivalent_strategies_are_tied_and_accuracy_breaks_the_tie() -> None:
     slow = candidate("c", "cloud", 0.2, 0.2, accuracy_pct=99)
     answer = recommend([fast, right, slow], Budgets())
     assert answer.recommendation is not None and answer.recommendation.candidate is right
-    assert [each.relation.value for each in answer.alternatives] == ["equivalent", "different"]
+    assert [alternative.relation.value for alternative in answer.alternatives] == ["equivalent", "different"]
 
 
 def test_objective_accuracy_prefers_accuracy_then_latency() -> None:
@@ -146,7 +146,7 @@ def test_objective_accuracy_prefers_accuracy_then_latency() -> None:
     righter = candidate("righter", "edge", 0.2, accuracy_pct=90)
     answer = recommend([fast, right, righter], Budgets(objective="accuracy"))
     assert answer.recommendation is not None and answer.recommendation.candidate is righter
-    assert [each.estimate.candidate.operator for each in answer.alternatives] == ["right", "fast"]
+    assert [alternative.estimate.candidate.operator for alternative in answer.alternatives] == ["right", "fast"]
     assert answer.alternatives[1].accuracy_difference_pp == pytest.approx(-2)
 
 
@@ -159,7 +159,7 @@ def test_ties_go_to_accuracy_then_fewer_tiers_then_smaller_size() -> None:
     ]
     answer = recommend(list(reversed(ordered)), Budgets())
     assert answer.recommendation is not None
-    found = [answer.recommendation, *(each.estimate for each in answer.alternatives)]
+    found = [answer.recommendation, *(alternative.estimate for alternative in answer.alternatives)]
     assert [each.candidate.operator for each in found] == ["d", "b", "a", "c"]
 
 
@@ -201,7 +201,7 @@ def test_near_misses_are_sorted_by_how_close_and_carry_each_shortfall() -> None:
     much = candidate("much", "mobile", 1.6)
     budgets = Budgets(latency=(LatencyBudget(90, 0.2),), min_accuracy_pct=88, max_accuracy_drop_pp=1)
     answer = recommend([much, both, little], budgets)
-    assert [each.estimate.candidate.operator for each in answer.near_misses] == ["little", "both", "much"]
+    assert [near_miss.estimate.candidate.operator for near_miss in answer.near_misses] == ["little", "both", "much"]
     miss = answer.near_misses[1]
     assert miss.latency[0].over_s == pytest.approx(0.2)
     assert miss.accuracy_short_pp == pytest.approx(3)
@@ -255,7 +255,7 @@ def noisy(name: str, mean_s: float, *, seed: int, accuracy: Accuracy | None = No
 def asserted(answer: Answer) -> set[str]:
     found = [
         *([answer.recommendation] if answer.recommendation else []),
-        *(each.estimate for each in answer.alternatives),
+        *(alternative.estimate for alternative in answer.alternatives),
     ]
     return {each.candidate.operator for each in found}
 

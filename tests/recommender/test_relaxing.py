@@ -97,12 +97,12 @@ def test_asking_again_with_any_relaxation_recommends_what_it_said(
 ) -> None:
     answer = recommend(candidates, budgets, constraints=constraints)
     assert not (answer.recommendation and answer.relaxations)
-    costs = [each.change.cost for each in answer.relaxations]
+    costs = [relaxation.change.cost for relaxation in answer.relaxations]
     assert costs == sorted(costs) and all(cost > 0 for cost in costs)
-    for each in answer.relaxations:
-        again, loosened = asked_again(each.change, budgets, constraints)
+    for relaxation in answer.relaxations:
+        again, loosened = asked_again(relaxation.change, budgets, constraints)
         found = recommend(candidates, again, constraints=loosened).recommendation
-        assert found is not None and found.candidate is each.gives.candidate
+        assert found is not None and found.candidate is relaxation.gives.candidate
 
 
 def test_a_latency_budget_is_relaxed_to_the_least_value_of_three_figures() -> None:

@@ -36,7 +36,7 @@ def setting(
     mbit: float, *, compute_s: float = 0.02, sent: int = 100_000, probed: float = 1.0, wire: float = 1.0
 ) -> LinkedSamples:
     """A real link without burst: latency = computing + 8 * bytes / rate, exactly."""
-    rounds, inputs = (each.ravel() for each in np.indices((ROUNDS, INPUTS)))
+    rounds, inputs = (index.ravel() for index in np.indices((ROUNDS, INPUTS)))
     count = sent + 1000 * inputs
     latency = compute_s * (1 + 0.01 * rounds) + wire * 8 * count / (mbit * probed * MBIT)
     link = "edge-cloud"
@@ -57,7 +57,7 @@ def strategy(*evidence: LinkedSamples, operator: str = "identity") -> StrategyPa
 
 
 def local(latency_s: float) -> StrategyParts:
-    rounds, inputs = (each.ravel() for each in np.indices((ROUNDS, INPUTS)))
+    rounds, inputs = (index.ravel() for index in np.indices((ROUNDS, INPUTS)))
     samples = LinkedSamples(np.full(rounds.size, latency_s), rounds, inputs, {}, {}, {}, {})
     return StrategyParts("identity", "mobile", (), (samples,))
 
@@ -160,7 +160,7 @@ def test_missing_parts_are_refused_with_the_reason() -> None:
         ],
         {"edge-cloud": both(1)},
     )
-    assert [each.operator for each in found.predictions] == ["identity"]
+    assert [prediction.operator for prediction in found.predictions] == ["identity"]
     reasons = {each.operator: each.reason for each in found.unpredictable}
     assert "edge-cloud was neither probed nor declared" in reasons["unprobed"]
     assert "bytes on edge-cloud were not recorded" in reasons["bytes"]
@@ -234,4 +234,4 @@ def test_refused_strategies_are_beside_the_curves() -> None:
         high_bit_per_s=1e8,
     )
     assert found.unpredictable == (Unpredictable("q", "cloud", "no bytes"),)
-    assert [each.name for each in found.curves] == ["identity@cloud"]
+    assert [curve.name for curve in found.curves] == ["identity@cloud"]

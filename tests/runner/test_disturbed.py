@@ -167,7 +167,7 @@ def test_a_busy_host_makes_doubtful_and_is_named(bench: Bench, hogs: Callable[[]
 def test_shaping_that_is_lost_under_way_makes_invalid(bench: Bench) -> None:
     stored = bench.measure("docker", unshape, tolerance=0.5)
     assert stored.record.verdict == "INVALID"
-    broken = [each for each in stored.record.findings or () if each["rule"] == "link rate"]
+    broken = [finding for finding in stored.record.findings or () if finding["rule"] == "link rate"]
     assert {each["where"] for each in broken} == {"mobile-edge up, after", "mobile-edge down, after"}
     assert min(each["figure"] for each in broken) > 100
     assert len(stored.record.samples) == 12, "an invalid measurement is kept"
@@ -176,7 +176,7 @@ def test_shaping_that_is_lost_under_way_makes_invalid(bench: Bench) -> None:
 def test_every_counter_is_there(bench: Bench) -> None:
     record = bench.measure("process", lambda: None, tolerance=0.9).record
     assert record.warmup_latency_s is not None and len(record.warmup_latency_s) == 12
-    assert record.window_s is not None and sum(each.latency_s for each in record.samples) < record.window_s
+    assert record.window_s is not None and sum(sample.latency_s for sample in record.samples) < record.window_s
     assert abs(record.clock_jump_s or 0.0) < 1
     assert record.host_load is not None and 0 < record.host_load["own_cpus"] <= record.host_load["cpus"]
     mobile, edge = record.tier_runs
@@ -187,7 +187,7 @@ def test_every_counter_is_there(bench: Bench) -> None:
         assert run.restarted is False and run.oom_kills in (0, None)
         assert (run.window_waited_s or 0) <= (run.waited_s or 0)
         assert 2**24 < (run.peak_rss_bytes or 0) < 2**28
-    assert {(each.moment, each.direction) for each in record.link_probes} == {
+    assert {(link_probe.moment, link_probe.direction) for link_probe in record.link_probes} == {
         (moment, direction) for moment in ("before", "after") for direction in ("up", "down")
     }
     for probe in record.link_probes:

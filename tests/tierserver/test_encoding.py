@@ -69,7 +69,7 @@ def test_each_way_weighs_what_it_should(how):
 @pytest.mark.parametrize("how", encoding.CODECS)
 def test_an_image_survives_the_journey(how):
     request = protocol.decode_request(*joined(protocol.encode_image_request(b"\x89PNG\0\xff", how)))
-    assert [bytes(each) for each in request.inputs[0].elements] == [b"\x89PNG\0\xff"]
+    assert [bytes(element) for element in request.inputs[0].elements] == [b"\x89PNG\0\xff"]
 
 
 def test_base64_is_json_through_and_through():

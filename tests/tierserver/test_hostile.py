@@ -77,14 +77,14 @@ def test_a_hundred_slow_senders_hold_nothing_for_long(small, connect, image):
     started = time.monotonic()
     answers = [received(each) for each in slow]
     assert time.monotonic() - started < 5
-    assert all(each.startswith(b"HTTP/1.1 408") and b"1024 bytes per second" in each for each in answers)
+    assert all(answer.startswith(b"HTTP/1.1 408") and b"1024 bytes per second" in answer for answer in answers)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v2 HTTP/1.1\r\nHos", b"\r\n", INFER + b"Content-Length: 5000000\r\n\r\n"])
 def test_a_connection_that_says_no_more_is_closed(small, connect, image, sent):
     silent = [connect(sent) for _ in range(20)]
     answers = [received(each) for each in silent]
-    assert all(each == b"" or each.startswith((b"HTTP/1.1 408", b"HTTP/1.1 413")) for each in answers)
+    assert all(answer == b"" or answer.startswith((b"HTTP/1.1 408", b"HTTP/1.1 413")) for answer in answers)
     assert serves(small, image)
 
 

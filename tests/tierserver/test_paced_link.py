@@ -44,10 +44,10 @@ def test_connections_share_the_link(link):
     with link(16_000_000, 16_000_000) as proxy, concurrent.futures.ThreadPoolExecutor(2) as pool:
         connections = [Connection(proxy.url) for _ in range(2)]
         started = time.perf_counter()
-        list(pool.map(lambda each: each.request("POST", "/probe", pieces=(bytes(500_000),)), connections))
+        list(pool.map(lambda connection: connection.request("POST", "/probe", pieces=(bytes(500_000),)), connections))
         assert time.perf_counter() - started == pytest.approx(0.5, rel=0.08)
-        for each in connections:
-            each.close()
+        for connection in connections:
+            connection.close()
 
 
 def test_a_dead_end_closes_the_connection(start):

@@ -29,7 +29,7 @@ def test_a_tensor_survives_the_journey(array):
 
 def test_an_image_survives_the_journey():
     request = protocol.decode_request(*joined(protocol.encode_image_request(b"\x89PNG\0\0")))
-    assert [bytes(each) for each in request.inputs[0].elements] == [b"\x89PNG\0\0"]
+    assert [bytes(element) for element in request.inputs[0].elements] == [b"\x89PNG\0\0"]
 
 
 def test_json_data_is_read_and_written():

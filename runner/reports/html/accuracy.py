@@ -40,7 +40,7 @@ class _Slot:
 
 def whole_strategies(result: SubjectResult) -> list[StrategyEvidence]:
     """Uncut operators on single tiers, measured or not: those with an accuracy of their own."""
-    evidence = [*(each.evidence for each in result.strategies), *result.unmeasured]
+    evidence = [*(strategy.evidence for strategy in result.strategies), *result.unmeasured]
     return [each for each in evidence if len(each.tiers) == 1 and "partition" not in _passes(each)]
 
 
@@ -50,7 +50,7 @@ def _passes(each: StrategyEvidence) -> tuple[str, ...]:
 
 def study_accuracies(results: Sequence[SubjectResult]) -> StudyAccuracies | None:
     """The signed-rank tests of all pairs of operators; None where there is nothing to compare."""
-    evidence = [each for result in results for each in whole_strategies(result)]
+    evidence = [whole_strategy for result in results for whole_strategy in whole_strategies(result)]
     operators = {each.operator: StudiedOperator(each.operator, _passes(each), ()) for each in evidence}
     values = _values(evidence)
     pairs = [pair for pair in accuracy_pairs(list(operators.values())) if pair.left in values and pair.right in values]
@@ -116,7 +116,7 @@ def _significant(each: AccuracyComparison) -> str:
 
 def accuracy_table(results: Sequence[SubjectResult]) -> Html | None:
     """A row per subject and uncut operator; None without accuracies."""
-    evidence = [each for result in results for each in whole_strategies(result)]
+    evidence = [whole_strategy for result in results for whole_strategy in whole_strategies(result)]
     judged = [each for each in evidence if each.accuracy is not None]
     if not judged:
         return None
@@ -137,8 +137,8 @@ def accuracy_table(results: Sequence[SubjectResult]) -> Html | None:
 
 def _by_operator(result: SubjectResult) -> list[list[StrategyEvidence]]:
     groups: dict[str, list[StrategyEvidence]] = {}
-    for each in whole_strategies(result):
-        groups.setdefault(each.operator, []).append(each)
+    for whole_strategy in whole_strategies(result):
+        groups.setdefault(whole_strategy.operator, []).append(whole_strategy)
     return list(groups.values())
 
 
@@ -152,7 +152,7 @@ def _value(each: StrategyEvidence, metric: str) -> float | None:
 
 
 def _row(members: Sequence[StrategyEvidence], metrics: Sequence[str], placements: Sequence[str]) -> Iterator[str]:
-    by_placement = {each.placement: each for each in members}
+    by_placement = {member.placement: member for member in members}
     yield f"{members[0].subject} {members[0].operator}"
     yield size(members[0].size_bytes)
     for metric in metrics:
@@ -163,15 +163,15 @@ def _row(members: Sequence[StrategyEvidence], metrics: Sequence[str], placements
 
 def _drop_cells(members: Sequence[StrategyEvidence], result: SubjectResult) -> Iterator[str]:
     """Of each provider once; without items a drop has no interval."""
-    drops = [each for each in result.drops if each.operator == members[0].operator]
+    drops = [drop for drop in result.drops if drop.operator == members[0].operator]
     several = len(drops) > 1
     if not drops:
-        known = {points(each.drop_pp) for each in members if each.drop_pp is not None and each.passes}
+        known = {points(member.drop_pp) for member in members if member.drop_pp is not None and member.passes}
         yield from (", ".join(sorted(known)) + " (no items)" if known else "–", "–", "–")
         return
-    yield "; ".join(_interval(each) + (f" {each.accuracy.provider}" if several else "") for each in drops)
-    yield "; ".join("–" if each.drop.pvalue is None else pvalue(each.drop.pvalue) for each in drops)
-    yield "; ".join("–" if each.drop.lost is None else f"{each.drop.lost}, {each.drop.gained}" for each in drops)
+    yield "; ".join(_interval(drop) + (f" {drop.accuracy.provider}" if several else "") for drop in drops)
+    yield "; ".join("–" if drop.drop.pvalue is None else pvalue(drop.drop.pvalue) for drop in drops)
+    yield "; ".join("–" if drop.drop.lost is None else f"{drop.drop.lost}, {drop.drop.gained}" for drop in drops)
 
 
 def _interval(each: DropResult) -> str:

@@ -25,12 +25,12 @@ def conditions(report: EnvironmentReport) -> Html:
 
 def in_short(report: EnvironmentReport) -> str:
     """What the numbers are of, in a few sentences."""
-    strategies = [each for result in report.results for each in result.strategies]
-    inputs = _range([each.samples.fewest_inputs for each in strategies])
-    rounds = [len(each.evidence.rounds) for each in strategies]
-    repeated = _range([int(each.evidence.repetition.max()) + 1 for each in strategies])
+    strategies = [strategy for result in report.results for strategy in result.strategies]
+    inputs = _range([strategy.samples.fewest_inputs for strategy in strategies])
+    rounds = [len(strategy.evidence.rounds) for strategy in strategies]
+    repeated = _range([int(strategy.evidence.repetition.max()) + 1 for strategy in strategies])
     repetitions = "once" if repeated == "1" else f"{repeated} times"
-    chosen = {each.evidence.inputs_select for each in strategies}
+    chosen = {strategy.evidence.inputs_select for strategy in strategies}
     how = {"random": "chosen at random", "largest": "the largest of the data set"}
     select = " or ".join(sorted(how.get(name or "", "how they were chosen is not told") for name in chosen))
     told = (
@@ -78,7 +78,7 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
     for tier in report.tiers:
         limits = f"{tier['cpus']:g} CPUs, {_gib(tier['memory_bytes'])}, {tier['threads']} thread(s), {tier['provider']}"
         yield f"Tier {tier['tier']}", limits
-    rows = [row for result in report.results for each in result.strategies for row in each.evidence.rounds]
+    rows = [row for result in report.results for strategy in result.strategies for row in strategy.evidence.rounds]
     yield "From, to", f"{min(row.started_at for row in rows)}, {max(row.finished_at for row in rows)}"
     yield (
         "Question",
@@ -94,7 +94,7 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
 
 def _origins(report: EnvironmentReport) -> list[Origin]:
     """Every file that the page's evidence came from, in the order they were imported."""
-    strategies = [each.evidence for result in report.results for each in result.strategies]
+    strategies = [strategy.evidence for result in report.results for strategy in result.strategies]
     origins = {origin.id: origin for row in (*strategies, *report.unmeasured) for origin in row.origins}
     return [origins[identity] for identity in sorted(origins)]
 

@@ -36,7 +36,7 @@ class _Matrix:
 
     def _pairs(self, subject: str) -> Mapping[tuple[str, str], PairResult]:
         pairs = self.by_subject[subject].pairs if subject in self.by_subject else ()
-        return {(each.paper.left, each.paper.right): each for each in pairs}
+        return {(pair.paper.left, pair.paper.right): pair for pair in pairs}
 
 
 def effect_tables(results: Sequence[SubjectResult], codes: Codes) -> Iterator[Html]:

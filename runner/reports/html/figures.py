@@ -33,15 +33,15 @@ from runner.reports.units import duration
 def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[StrategyResult]]]:
     """Grouped by placement: single tiers first, then those across tiers."""
     groups: dict[str, list[StrategyResult]] = {}
-    for each in strategies:
-        groups.setdefault(each.evidence.placement, []).append(each)
+    for strategy in strategies:
+        groups.setdefault(strategy.evidence.placement, []).append(strategy)
     return sorted(groups.items(), key=lambda group: len(group[1][0].evidence.tiers))
 
 
 def fastest_first(result: SubjectResult) -> list[StrategyResult]:
     """By the estimate of the asked percentile."""
     asked = result.settings.percentile
-    return sorted(result.strategies, key=lambda each: each.interval(asked).estimate_s)
+    return sorted(result.strategies, key=lambda strategy: strategy.interval(asked).estimate_s)
 
 
 def families_of_all(results: Sequence[SubjectResult]) -> list[Family]:
@@ -71,16 +71,16 @@ _ROW, _HEADING, _BOX = 34.0, 22.0, 11.0
 
 def box_plots(result: SubjectResult) -> Figure:
     """One box per strategy: quartiles, median, whiskers to 1.5 interquartile ranges, outliers as dots."""
-    smallest = min(each.description.minimum for each in result.strategies)
-    largest = max(each.description.maximum for each in result.strategies)
+    smallest = min(strategy.description.minimum for strategy in result.strategies)
+    largest = max(strategy.description.maximum for strategy in result.strategies)
     axis = Axis(*padded(smallest, largest, logarithmic=True), 4.0, WIDTH - 4.0, logarithmic=True)
     shapes: list[Html] = []
     y = 0.0
     for placement, members in by_placement(result.strategies):
         shapes.append(text(0.0, y + 15, placement, class_="group"))
         y += _HEADING
-        for each in members:
-            shapes += _row(each, axis, y)
+        for member in members:
+            shapes += _row(member, axis, y)
             y += _ROW
     return Figure(
         title=f"Latency of every strategy of {result.subject}",
@@ -127,7 +127,7 @@ def _whiskers(each: StrategyResult) -> tuple[float, float]:
 
 
 def _description(result: SubjectResult) -> str:
-    ordered = sorted(result.strategies, key=lambda each: each.description.median)
+    ordered = sorted(result.strategies, key=lambda strategy: strategy.description.median)
     first, last = ordered[0], ordered[-1]
     return (
         f"Box plots of {len(ordered)} strategies by placement. Smallest median: {first.name}, "
@@ -206,8 +206,8 @@ def rank_diagram(result: SubjectResult) -> Figure:
 
 def _axis(ordered: Sequence[StrategyResult], percentile: float, right: float) -> Axis:
     intervals = [each.interval(percentile) for each in ordered]
-    lowest = min(each.low_s or each.estimate_s for each in intervals)
-    highest = max(each.high_s or each.estimate_s for each in intervals)
+    lowest = min(interval.low_s or interval.estimate_s for interval in intervals)
+    highest = max(interval.high_s or interval.estimate_s for interval in intervals)
     return Axis(*padded(lowest, highest, logarithmic=True), 4.0, right - 4, logarithmic=True)
 
 
@@ -274,7 +274,7 @@ def segments(found: Breakdown) -> Iterator[tuple[str, str, float]]:
 def breakdown_bars(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -> Figure | None:
     """One bar per strategy; None where no parts are known, as of imported latencies."""
     known = [
-        (placement, [each for each in members if _known(each, breakdowns)])
+        (placement, [member for member in members if _known(member, breakdowns)])
         for placement, members in by_placement(result.strategies)
     ]
     if not any(members for _, members in known):
@@ -285,12 +285,12 @@ def breakdown_bars(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -
         if members:
             shapes.append(text(0.0, y + 15, placement, class_="group"))
             y += _BREAKDOWN_HEADING
-        for each in members:
-            shapes += _breakdown_row(each, breakdowns[each.evidence.latency_key], y)
+        for member in members:
+            shapes += _breakdown_row(member, breakdowns[member.evidence.latency_key], y)
             y += _BREAKDOWN_ROW
     return Figure(
         title=f"Where the time of {result.subject} goes",
-        description=_breakdown_description([each for _, members in known for each in members], breakdowns),
+        description=_breakdown_description([member for _, members in known for member in members], breakdowns),
         height=y + 2,
         shapes=shapes,
     )
@@ -331,11 +331,11 @@ def _legend() -> Iterator[Html]:
 
 def _breakdown_description(strategies: Sequence[StrategyResult], breakdowns: Mapping[str, Breakdown]) -> str:
     return "Shares of the mean latency. " + " ".join(
-        f"{each.name}: "
+        f"{strategy.name}: "
         + ", ".join(
             f"{part}{f' on {tier}' if tier else ''} {duration(seconds)}"
-            for part, tier, seconds in segments(breakdowns[each.evidence.latency_key])
+            for part, tier, seconds in segments(breakdowns[strategy.evidence.latency_key])
         )
         + "."
-        for each in strategies
+        for strategy in strategies
     )

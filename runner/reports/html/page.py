@@ -60,7 +60,7 @@ def render_report(report: Report, *, made_at: datetime) -> str:
             tag("h1", name),
             tag("p", f"Made {made_at:%Y-%m-%d %H:%M} UTC. {_left_out(report)}", class_="muted"),
             _contents(sections),
-            tag("main", (_environment(*each) for each in sections)),
+            tag("main", (_environment(*section) for section in sections)),
         ),
         lang="en",
     )
@@ -115,12 +115,12 @@ def _question(found: QuestionSummary) -> Html:
     heading = f"{found.question}: {found.title}" if found.question else found.title
     others = details(
         f"{len(found.others)} more comparisons",
-        tag("ul", (tag("li", each) for each in found.others), class_="findings"),
+        tag("ul", (tag("li", other) for other in found.others), class_="findings"),
     )
     return joined(
         tag("h4", heading),
         tag("p", " ".join(found.answers), class_="answer") if found.answers else None,
-        tag("ul", (tag("li", each) for each in found.findings), class_="findings") if found.findings else None,
+        tag("ul", (tag("li", finding) for finding in found.findings), class_="findings") if found.findings else None,
         others if found.others else None,
         None if found.answers or found.findings else tag("p", "Nothing was measured that answers it."),
     )

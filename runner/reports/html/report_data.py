@@ -91,7 +91,7 @@ def gather_report(
     groups: dict[str, list[StrategyEvidence]] = {}
     for each in evidence:
         groups.setdefault(each.environment.key, []).append(each)
-    measured = [members for members in groups.values() if any(each.measured for each in members)]
+    measured = [members for members in groups.values() if any(member.measured for member in members)]
     if not measured:
         what = f"of {subject} " if subject else ""
         raise RunnerError(
@@ -125,11 +125,11 @@ def _matches(environment: EnvironmentEvidence, wanted: str) -> bool:
 
 
 def _complete(members: Sequence[StrategyEvidence]) -> bool:
-    return all(len(each.rounds) >= each.rounds_declared for each in members if each.status == "applicable")
+    return all(len(member.rounds) >= member.rounds_declared for member in members if member.status == "applicable")
 
 
 def _newest(members: Sequence[StrategyEvidence]) -> str:
-    return max(row.finished_at for each in members for row in each.rounds)
+    return max(row.finished_at for member in members for row in member.rounds)
 
 
 def _report(
@@ -141,14 +141,14 @@ def _report(
 ) -> EnvironmentReport:
     environment = members[0].environment
     subjects: dict[str, list[StrategyEvidence]] = {}
-    for each in members:
-        subjects.setdefault(each.subject, []).append(each)
+    for member in members:
+        subjects.setdefault(member.subject, []).append(member)
     return EnvironmentReport(
         environment=environment,
         results=tuple(
             analyse_subject(own, settings) for own in subjects.values() if any(each.measured for each in own)
         ),
-        unmeasured=tuple(each for each in members if not each.measured),
+        unmeasured=tuple(member for member in members if not member.measured),
         slos=tuple(slos),
         breakdowns=mean_breakdowns(session, members),
         costs=tuple(row for row in costs if row["environment"] == environment.key),

@@ -119,8 +119,8 @@ def pair_sentence(
     not in the average are named with the reason.
     """
     left_out = without(missing)
-    everyone = [each.subject for each in members]
-    groups = {outcome: [each for each in members if each.outcome is outcome] for outcome in Outcome}
+    everyone = [member.subject for member in members]
+    groups = {outcome: [member for member in members if member.outcome is outcome] for outcome in Outcome}
     shown = groups[Outcome.LOWER] + groups[Outcome.HIGHER]
     if len(groups[Outcome.UNDECIDED]) == len(members):
         refusal = members[0].pair.decided.refusal
@@ -151,13 +151,13 @@ def _different(shown: int, everyone: int) -> str:
 
 
 def _factor(members: Sequence[PairOfSubject]) -> Speedup:
-    return speedup([each.median_s for each in members], [each.reference_s for each in members])
+    return speedup([member.median_s for member in members], [member.reference_s for member in members])
 
 
 def _range(members: Sequence[PairOfSubject]) -> str:
     if len(members) < 2:
         return ""
-    return extent([speedup(each.median_s, each.reference_s).factor for each in members], "x")
+    return extent([speedup(member.median_s, member.reference_s).factor for member in members], "x")
 
 
 def _not_different(groups: dict[Outcome, list[PairOfSubject]], everyone: Sequence[str]) -> Iterator[str]:
@@ -170,7 +170,7 @@ def _not_different(groups: dict[Outcome, list[PairOfSubject]], everyone: Sequenc
             said += f" within {100 * members[0].pair.decided.question.equivalent_within:g} %"
         if outcome is Outcome.UNRESOLVED and (needed := _needed(members)):
             said += f" ({needed})"
-        names = [each.subject for each in members]
+        names = [member.subject for member in members]
         if len(everyone) == 1:
             yield said
         else:
@@ -179,21 +179,23 @@ def _not_different(groups: dict[Outcome, list[PairOfSubject]], everyone: Sequenc
 
 def _needed(members: Sequence[PairOfSubject]) -> str:
     """What would settle all of them: the most rounds that one needs, where rounds help."""
-    needed = [each.pair.decided.needed for each in members]
+    needed = [member.pair.decided.needed for member in members]
     rounds = [each.rounds for each in needed if each and each.rounds is not None]
     return f"about {max(rounds)} rounds would settle it" if len(rounds) == len(members) else ""
 
 
 def _effects(members: Sequence[PairOfSubject]) -> str:
     """What the study's test says of the same pairs."""
-    sizes = [magnitude(each.pair.paper.delta) if each.pair.paper.significant else "not significant" for each in members]
+    sizes = [
+        magnitude(member.pair.paper.delta) if member.pair.paper.significant else "not significant" for member in members
+    ]
     found = Counter(sizes)
     order = [name for name in ("large", "medium", "small", "negligible", "not significant") if name in found]
     if len(found) == 1:
         said = order[0] + (" in all" if len(members) > 1 else "")
     else:
         said = ", ".join(f"{name} in {count(found[name])}" for name in order)
-    disagreeing = [each.subject for each in members if each.pair.disagreement]
+    disagreeing = [member.subject for member in members if member.pair.disagreement]
     tail = f"; the two analyses disagree in {listed(disagreeing)}" if disagreeing else ""
     return f". As in the paper: Cliff's delta {said}{tail}"
 
@@ -215,7 +217,7 @@ class Codes:
 
     def legend(self, strategies: Iterable[str]) -> str:
         """What the short names of these strategies stand for; empty where none is shortened."""
-        pairs = [split(each) for each in strategies]
+        pairs = [split(strategy) for strategy in strategies]
         said = {self.operators[operator]: operator for operator, _ in pairs}
         placed = {self.placements[placement]: placement for _, placement in pairs}
         return "; ".join(

@@ -28,7 +28,7 @@ from runner.reports.units import duration, percent, points, size
 def ranking_table(result: SubjectResult) -> Html:
     """Every strategy, fastest first, with what decides."""
     asked = result.settings.percentile
-    shown = [each.percentile for each in result.strategies[0].intervals]
+    shown = [interval.percentile for interval in result.strategies[0].intervals]
     level = f"{100 * result.settings.confidence_level:g} %"
     heads = ["strategy", "rank", "letters", *(f"p{each:g} [{level} interval]" for each in shown), "× best"]
     rows = (
@@ -51,7 +51,7 @@ def ranking_table(result: SubjectResult) -> Html:
 
 def doubts(result: SubjectResult) -> Html | None:
     """List each operator whose outputs are far from identity's or unknown, and accuracies that say nothing."""
-    changed = [each.evidence for each in result.strategies if each.evidence.changes_outputs]
+    changed = [strategy.evidence for strategy in result.strategies if strategy.evidence.changes_outputs]
     warnings = {
         evidence.operator: distance.warning
         for evidence in changed
@@ -66,9 +66,9 @@ def doubts(result: SubjectResult) -> Html | None:
         for operator in unknown
     ]
     remarks = {
-        accuracy.remark: each.evidence.operator
-        for each in reversed(result.strategies)
-        if (accuracy := each.evidence.accuracy) is not None and accuracy.remark is not None
+        accuracy.remark: strategy.evidence.operator
+        for strategy in reversed(result.strategies)
+        if (accuracy := strategy.evidence.accuracy) is not None and accuracy.remark is not None
     }
     items += [tag("li", tag("b", operator), f": {remark}.") for remark, operator in remarks.items()]
     return tag("ul", items) if items else None
@@ -132,11 +132,11 @@ def _spread(each: StrategyResult) -> Iterator[str]:
 def breakdown_table(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -> Html:
     """Mean durations by part and tier, and bytes over each link."""
     rows = []
-    for each in result.strategies:
-        found = breakdowns.get(each.evidence.latency_key)
+    for strategy in result.strategies:
+        found = breakdowns.get(strategy.evidence.latency_key)
         if found is not None and found.tiers:
             parts = [f"{part} {tier} {duration(seconds)}".replace("  ", " ") for part, tier, seconds in segments(found)]
-            rows.append([each.name, duration(found.latency_s), ", ".join(parts), _sent(each)])
+            rows.append([strategy.name, duration(found.latency_s), ", ".join(parts), _sent(strategy)])
     return table("Mean latency by part, and mean bytes sent by link", ("strategy", "latency", "parts", "sent"), rows)
 
 
@@ -162,10 +162,10 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> Html:
 def disagreements(result: SubjectResult) -> Html:
     """Where the study's tests and the analysis that decides part, each with its sentence."""
     pairs = {(p.paper.left, p.paper.right): p for family in result.families for p in family.pairs}
-    found = [each for each in pairs.values() if each.disagreement]
-    decided = sum(each.decided.refusal is None for each in pairs.values())
+    found = [pair for pair in pairs.values() if pair.disagreement]
+    decided = sum(pair.decided.refusal is None for pair in pairs.values())
     if not decided:
-        reasons = sorted({each.decided.refusal.reason for each in pairs.values() if each.decided.refusal})
+        reasons = sorted({pair.decided.refusal.reason for pair in pairs.values() if pair.decided.refusal})
         return tag("p", f"The deciding analysis decides none of the {len(pairs)} pairs ({'; '.join(reasons)}).")
     said = f"The study's tests and the analysis that decides disagree on {len(found)} of {decided} pairs."
     if not found:
@@ -269,7 +269,7 @@ def _told(found: Tradeoff) -> Html:
     front = "; ".join(
         f"{each.strategy.name} {duration(each.latency_s)} {percent(each.accuracy_pct)}" for each in found.front
     )
-    targets = ", ".join(each.name for each in found.regions)
+    targets = ", ".join(region.name for region in found.regions)
     hatched = f" Dotted: what {targets} ask{'s' if len(found.regions) == 1 else ''} for." if targets else ""
     metric = METRIC_NAMES.get(found.metric, found.metric)
     return joined(f"{metric} over p{found.percentile:g} latency. Pareto front (filled): {front}.{hatched}")
@@ -277,8 +277,12 @@ def _told(found: Tradeoff) -> Html:
 
 def _quantiles(result: SubjectResult, id_: str, ids: Ids) -> Html:
     cells = (
-        tag("figure", svg(quantile_plot(each), id_=ids.new(id_, "qq", each.name)), tag("figcaption", each.name))
-        for each in result.strategies
+        tag(
+            "figure",
+            svg(quantile_plot(strategy), id_=ids.new(id_, "qq", strategy.name)),
+            tag("figcaption", strategy.name),
+        )
+        for strategy in result.strategies
     )
     note = "Order statistics over quantiles of the normal distribution; dashed: least squares."
     return joined(tag("p", note, class_="muted"), tag("div", cells, class_="quantiles"))

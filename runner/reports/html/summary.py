@@ -123,7 +123,7 @@ def outputs_sentence(operator: str, results: Sequence[SubjectResult]) -> str | N
 
 
 def _drop_sentence(operator: str, metric: str, drops: dict[str, DropResult]) -> str:
-    lost = extent([each.drop.drop_pp for each in drops.values()])
+    lost = extent([drop.drop.drop_pp for drop in drops.values()])
     name = METRIC_NAMES.get(metric, metric)
     shown = [subject for subject, each in drops.items() if each.drop.low_pp > 0 or each.drop.high_pp < 0]
     if len(drops) == 1:
@@ -137,7 +137,9 @@ def against_whole(operator: str, results: Sequence[SubjectResult]) -> tuple[str,
     """A cut operator on its fastest placement against the uncut one on its fastest tier; also the uncut one's name."""
     whole, compared = "", []
     for result in results:
-        family = next((each for each in result.families if each.paper.family.name == f"partitions:{operator}"), None)
+        family = next(
+            (family for family in result.families if family.paper.family.name == f"partitions:{operator}"), None
+        )
         if family is None:
             continue
         across = [name for name in family.paper.members if split(name)[0] == operator]
@@ -145,7 +147,7 @@ def against_whole(operator: str, results: Sequence[SubjectResult]) -> tuple[str,
         if across and single:
             whole = split(single[0])[0]
             best = _unbeaten(family, single)[0], _unbeaten(family, across)[0]
-            pair = next(each for each in family.pairs if (each.paper.left, each.paper.right) == best)
+            pair = next(pair for pair in family.pairs if (pair.paper.left, pair.paper.right) == best)
             medians = dict(zip(family.paper.members, family.paper.median.tolist(), strict=True))
             compared.append(PairOfSubject(result.subject, medians[best[1]], medians[best[0]], pair, turned=True))
     return whole, compared
@@ -310,7 +312,7 @@ def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) 
     """Two placements of one operator: the faster one, on average; else the one listed later is compared."""
     if split(left)[0] != split(right)[0]:
         return False
-    return sum(math.log(each.median_s / each.reference_s) for each in members) <= 0
+    return sum(math.log(member.median_s / member.reference_s) for member in members) <= 0
 
 
 def _is_key(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> bool:

@@ -60,12 +60,14 @@ class Tradeoff:
     @property
     def front(self) -> list[Point]:
         """Fastest first."""
-        return sorted((each for each in self.points if each.on_front), key=lambda each: each.latency_s)
+        return sorted((point for point in self.points if point.on_front), key=lambda point: point.latency_s)
 
 
 def tradeoffs(result: SubjectResult, slos: Sequence[SloEvidence]) -> Iterator[Tradeoff]:
     """One for each percentile that a target names, the asked one where none does; nothing without accuracies."""
-    judged = [each for each in result.strategies if each.evidence.accuracy and math.isfinite(_accuracy(each))]
+    judged = [
+        strategy for strategy in result.strategies if strategy.evidence.accuracy and math.isfinite(_accuracy(strategy))
+    ]
     if not judged:
         return
     metric = judged[0].evidence.accuracy.metric if judged[0].evidence.accuracy else ""
@@ -82,7 +84,8 @@ def _accuracy(each: StrategyResult) -> float:
 
 def _points(strategies: Sequence[StrategyResult], percentile: float) -> tuple[Point, ...]:
     places = [
-        (float(np.exp(log_percentiles(each.samples, [percentile]).mean())), _accuracy(each)) for each in strategies
+        (float(np.exp(log_percentiles(strategy.samples, [percentile]).mean())), _accuracy(strategy))
+        for strategy in strategies
     ]
 
     def dominated(latency_s: float, accuracy_pct: float) -> bool:
@@ -112,13 +115,13 @@ def tradeoff_plot(found: Tradeoff) -> Figure:
     top = 8 + _LABEL * len(found.regions)
     bottom = top + _HEIGHT
     across, up = _axes(found, top, bottom)
-    placements = list(dict.fromkeys(each.strategy.evidence.placement for each in found.points))
+    placements = list(dict.fromkeys(point.strategy.evidence.placement for point in found.points))
     shapes: list[Html] = [
         *(shape for i, each in enumerate(found.regions) for shape in _target(each, across, up, _LABEL * (i + 1))),
         *_left_axis(up),
         *bottom_axis(across, top, bottom, title=f"p{found.percentile:g} latency, log scale"),
         _front(found.front, across, up),
-        *(_mark(each, placements.index(each.strategy.evidence.placement), across, up) for each in found.points),
+        *(_mark(point, placements.index(point.strategy.evidence.placement), across, up) for point in found.points),
         *_labels(found, across, up),
         *_legend(placements, bottom + 42),
     ]
@@ -132,8 +135,8 @@ def tradeoff_plot(found: Tradeoff) -> Figure:
 
 def _axes(found: Tradeoff, top: float, bottom: float) -> tuple[Axis, Axis]:
     latencies = [point.latency_s for point in found.points] + [region.latency_s for region in found.regions]
-    accuracies = [each.accuracy_pct for each in found.points]
-    floors = [each.accuracy_pct for each in found.regions if math.isfinite(each.accuracy_pct)]
+    accuracies = [point.accuracy_pct for point in found.points]
+    floors = [region.accuracy_pct for region in found.regions if math.isfinite(region.accuracy_pct)]
     across = padded(min(latencies), max(latencies), logarithmic=True, share=0.08)
     up = padded(min([*accuracies, *floors]), max(accuracies), logarithmic=False, share=0.12)
     return Axis(*across, _LEFT, _RIGHT, logarithmic=True), Axis(*up, bottom, top)
@@ -186,8 +189,8 @@ def _shape(index: int, x: float, y: float, class_: str, *children: Html) -> Html
 def _labels(found: Tradeoff, across: Axis, up: Axis) -> Iterator[Html]:
     """Names of the front's points where they cover nothing; the caption has all of them."""
     taken = [
-        (across.at(each.latency_s) - 5, across.at(each.latency_s) + 5, up.at(each.accuracy_pct) + 4)
-        for each in found.points
+        (across.at(point.latency_s) - 5, across.at(point.latency_s) + 5, up.at(point.accuracy_pct) + 4)
+        for point in found.points
     ]
     for each in found.front:
         x, y = across.at(each.latency_s), up.at(each.accuracy_pct)
@@ -213,6 +216,6 @@ def _description(found: Tradeoff) -> str:
     points = "; ".join(
         f"{each.strategy.name}, {duration(each.latency_s)}, {percent(each.accuracy_pct)}" for each in found.front
     )
-    targets = "".join(f" Region {each.name} ends at {duration(each.latency_s)}." for each in found.regions)
+    targets = "".join(f" Region {region.name} ends at {duration(region.latency_s)}." for region in found.regions)
     metric = METRIC_NAMES.get(found.metric, found.metric)
     return f"p{found.percentile:g} latency and {metric}. Pareto front: {points}.{targets}"

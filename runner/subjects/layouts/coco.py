@@ -63,7 +63,7 @@ def _polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> N
     for points in polygons:
         if len(points) < 6 or len(points) % 2:
             raise ValueError(f"a polygon has at least three points of two numbers, got {len(points)} numbers")
-        pen.polygon([float(each) for each in points], fill=1)
+        pen.polygon([float(point) for point in points], fill=1)
     return np.asarray(canvas)
 
 

@@ -71,15 +71,15 @@ def evidence(database: Database, make: Any) -> Callable[..., tuple[StrategyEvide
 
 def pair(result: SubjectResult, family: str, left: str, right: str) -> Any:
     (found,) = [each for each in result.families if each.paper.family.name == family]
-    (only,) = [each for each in found.pairs if (each.paper.left, each.paper.right) == (left, right)]
+    (only,) = [pair for pair in found.pairs if (pair.paper.left, pair.paper.right) == (left, right)]
     return only
 
 
 def test_known_ratios_are_found_and_ranked_with_ties(evidence: Any) -> None:
     result = analyse_subject(evidence(), SETTINGS)
-    ranks = {each.name: each.rank.rank for each in result.strategies}
+    ranks = {strategy.name: strategy.rank.rank for strategy in result.strategies}
     assert ranks == {"quantized@mobile": 1, "identity@edge": 1, "quantized@edge": 1, "identity@mobile": 4}
-    worst = next(each for each in result.strategies if each.name == "identity@mobile")
+    worst = next(strategy for strategy in result.strategies if strategy.name == "identity@mobile")
     assert worst.ratio_to_best == pytest.approx(2.0, rel=0.01)
     assert worst.shares.inputs_share == pytest.approx(0.998, abs=0.01)
     slower = pair(result, "operators@mobile", "identity@mobile", "quantized@mobile")
@@ -108,8 +108,8 @@ def test_a_difference_that_only_one_analysis_sees_is_explained(evidence: Any) ->
 
 def test_one_round_describes_and_decides_nothing(evidence: Any) -> None:
     result = analyse_subject(evidence(rounds=1), SETTINGS)
-    assert {each.rank.rank for each in result.strategies} == {1}
-    assert all(each.interval(50).low_s is None for each in result.strategies)
+    assert {strategy.rank.rank for strategy in result.strategies} == {1}
+    assert all(strategy.interval(50).low_s is None for strategy in result.strategies)
     slower = pair(result, "operators@mobile", "identity@mobile", "quantized@mobile")
     assert slower.decided.verdict is Verdict.UNRESOLVED
     assert slower.disagreement is None

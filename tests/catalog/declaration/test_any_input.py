@@ -51,7 +51,9 @@ def taken(text: str) -> Catalog | CatalogFileError:
         catalog = parse_catalog(text)
         catalog.strategies()
     except CatalogFileError as error:
-        assert error.problems and all(each.line >= 1 and each.column >= 1 and each.message for each in error.problems)
+        assert error.problems and all(
+            problem.line >= 1 and problem.column >= 1 and problem.message for problem in error.problems
+        )
         assert len(str(error).splitlines()) >= len(error.problems)
         return error
     return catalog

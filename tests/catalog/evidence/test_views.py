@@ -57,7 +57,7 @@ def test_only_declared_valid_evidence_shows_ranked_by_the_median(database: Datab
     with database.session() as session:
         where = upsert_environment(session, make.environment())
         placements = ("mobile", "edge", "cloud")
-        sync_strategies(session, where, [make.strategy("identity", each) for each in placements])
+        sync_strategies(session, where, [make.strategy("identity", placement) for placement in placements])
         for place, placement in enumerate(placements):
             values = np.full(4, 0.3 - 0.1 * place)
             taken = make.samples(values, placement)

@@ -43,7 +43,10 @@ def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
         where = upsert_environment(session, replace(make.environment(), details={"why": "ünï"}))
         failed = make.measurement(where, "identity", "edge", 4, status="failed", verdict="INVALID", samples=())
         record_measurement(session, replace(failed, reason="the tier died", log_tail="line\nline", tier_runs=()))
-        some = [replace(each, parts=[], links=[]) if each.seq % 3 else each for each in failed_samples(make)]
+        some = [
+            replace(failed_sample, parts=[], links=[]) if failed_sample.seq % 3 else failed_sample
+            for failed_sample in failed_samples(make)
+        ]
         invalid = make.measurement(where, "identity", "edge", 5, verdict="INVALID", reason="link", samples=some)
         record_measurement(session, replace(invalid, **counters()))
         segmenting(session, where, make)
@@ -92,7 +95,7 @@ def declared(make: Any) -> list[StrategyRecord]:
     canvas = {"subject": "canvas", "task": "segmentation", "accuracy_key": "pixels", "latency_key": "canvas-latency"}
     names = [(operator, place) for operator in ("identity", "quantized") for place in ("mobile", "edge", "cloud")]
     rows = [make.strategy(*name) for name in names if name != ("quantized", "edge")]
-    rows = [replace(each, latency_key=f"docker-{each.latency_key}") for each in rows]
+    rows = [replace(row, latency_key=f"docker-{row.latency_key}") for row in rows]
     rows[2] = replace(rows[2], latency_key="docker-latency")
     refused = {"status": "inapplicable", "reason": "no cut", "rounds": 2}
     return [*rows, make.strategy("identity", "mobile", **canvas, **refused)]

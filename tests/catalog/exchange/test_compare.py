@@ -41,7 +41,7 @@ def changed(other: Database, statement: str) -> None:
 
 
 def changes(pairing: Pairing) -> dict[tuple[str, str], str]:
-    return {(each.operator, each.placement): each.change for each in pairing.strategies}
+    return {(strategy.operator, strategy.placement): strategy.change for strategy in pairing.strategies}
 
 
 def test_what_is_the_same_is_the_same_also_when_imported(
@@ -52,10 +52,10 @@ def test_what_is_the_same_is_the_same_also_when_imported(
     (pairing,) = compare_evidence(evidence(database), evidence(other))
     assert set(changes(pairing).values()) == {"same"}
     assert pairing.differs == {}
-    for each in pairing.strategies:
-        assert [change.ratio for change in each.latency] == [1.0, 1.0]
-        assert each.accuracy is not None
-        assert (each.accuracy.difference_pp, each.accuracy.flipped) == (0.0, 0)
+    for strategy in pairing.strategies:
+        assert [change.ratio for change in strategy.latency] == [1.0, 1.0]
+        assert strategy.accuracy is not None
+        assert (strategy.accuracy.difference_pp, strategy.accuracy.flipped) == (0.0, 0)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def twins(database: Database, other: Database, make: Any) -> Callable[..., Pairi
                 where = upsert_environment(session, make.environment())
                 sync_strategies(session, where, [make.strategy("identity", "edge")])
                 for number, values in enumerate(latencies, 1):
-                    taken = [replace(each, input_id=f"{each.seq:03d}") for each in make.samples(values, "edge")]
+                    taken = [replace(sample, input_id=f"{sample.seq:03d}") for sample in make.samples(values, "edge")]
                     record = make.measurement(where, "identity", "edge", number, samples=taken)
                     record_measurement(session, record)
                 session.commit()
@@ -126,7 +126,7 @@ def test_what_only_one_has_and_what_flipped(
     (pairing,) = compare_evidence(before, after)
     assert changes(pairing)["quantized", "edge"] == "only in A"
     assert Counter(changes(pairing).values()) == {"same": 5, "only in A": 1}
-    flips = {each.operator: each.accuracy.flipped for each in pairing.strategies if each.accuracy}
+    flips = {strategy.operator: strategy.accuracy.flipped for strategy in pairing.strategies if strategy.accuracy}
     assert flips == {"identity": 0, "quantized": 2}
     (reverse,) = compare_evidence(after, before)
     assert changes(reverse)["quantized", "edge"] == "only in B"

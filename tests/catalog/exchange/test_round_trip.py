@@ -70,7 +70,7 @@ def test_evidence_is_the_same_after_a_round_trip(
         assert {each.environment.provenance for each in strategy_evidence(session)} == {"imported"}
         assert {row["provenance"] for row in leaderboard(session)} == {"imported"}
         assert {row["source"] for row in leaderboard(session)} == {name}
-    assert {(each.name, each.sha256, each.imported_at) for each in origins} == {
+    assert {(origin.name, origin.sha256, origin.imported_at) for origin in origins} == {
         (name, imported.sha256, "2026-11-25T00:00:00.000+00:00")
     }
 
@@ -79,10 +79,10 @@ def test_every_attempt_and_every_item_comes_along(rich: Database, other: Databas
     """Also what strategy_evidence does not show: failures with logs, invalid rounds, cold starts, probes."""
     import_files(other, [written(rich, tmp_path / "all.json")])
     first, second = exported(rich), exported(other)
-    unplaced = [each.model_copy(update={"imported_from": None}) for each in second.environments]
+    unplaced = [environment.model_copy(update={"imported_from": None}) for environment in second.environments]
     renamed = document_bytes(second.model_copy(update={"files": [], "environments": unplaced}))
     assert renamed.decode().replace("imported:", "") == document_bytes(first).decode()
-    assert {each.reason for each in second.measurements} >= {"the tier died", "link", "load"}
+    assert {measurement.reason for measurement in second.measurements} >= {"the tier died", "link", "load"}
     assert next(iter(second.files)).details == {"environments": {"env": "measured", "docker": "measured"}}
 
 
@@ -101,10 +101,10 @@ def test_an_export_names_no_process_of_the_host_and_the_database_goes_on_to(
     file = written(rich, tmp_path / "all.json")
     assert "payroll" not in file.read_text()
     import_files(other, [file])
-    (known,) = [each for each in exported(other).measurements if each.round == 9]
+    (known,) = [measurement for measurement in exported(other).measurements if measurement.round == 9]
     assert known.reason == "62.5 % (1 other process: 1.25 CPUs)"
     assert known.host_load == load | {"others": [{"cpus": 1.25}]}
-    assert [each["note"] for each in known.findings or ()] == ["1 other process: 1.25 CPUs"]
+    assert [finding["note"] for finding in known.findings or ()] == ["1 other process: 1.25 CPUs"]
     with rich.session() as session:
         kept = session.execute(text("SELECT reason FROM measurement WHERE round = 9")).scalar_one()
     assert kept == "62.5 % (payroll 7: 1.25 CPUs)"
@@ -145,7 +145,7 @@ def test_classes_that_were_counted_come_along(rich: Database, other: Database, t
         session.commit()
     import_files(other, [written(rich, tmp_path / "counted.json")])
     for database in (rich, other):
-        assert {str(each.class_counts) for each in exported(database).accuracies} == {"{'0': 6, '1': 4}"}
+        assert {str(accuracy.class_counts) for accuracy in exported(database).accuracies} == {"{'0': 6, '1': 4}"}
 
 
 def test_the_committed_evidence_is_exported_as_it_was_imported(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_only_some_subjects(rich: Database, other: Database, tmp_path: Path) -> 
         document = collect(session, subjects=["canvas"])
         with pytest.raises(ExchangeError, match="there is no subject 'nett'; known: canvas, net"):
             collect(session, subjects=["nett"])
-    assert {each.subject for each in (*document.strategies, *document.accuracies)} == {"canvas"}
+    assert {strategy.subject for strategy in (*document.strategies, *document.accuracies)} == {"canvas"}
     assert document.measurements == []
     file = tmp_path / "canvas.json"
     file.write_bytes(document_bytes(document))
@@ -283,7 +283,7 @@ def test_provenance_travels_on(rich: Database, other: Database, tmp_path: Path) 
     import_files(other, [written(rich, tmp_path / "a.json")], now=NOW)
     second = written(other, tmp_path / "b.json.gz")
     document = parse_document(document_bytes(exported(other)), file="b")
-    assert all(each.key == imported_key(each.key) for each in document.environments)
+    assert all(environment.key == imported_key(environment.key) for environment in document.environments)
     import_files(other, [second])
     assert counts(other)["environment"] == 2
     chain = exported(other).files
@@ -300,14 +300,14 @@ def test_any_samples_survive(database: Database, other: Database, make: Any, kno
     values = np.exp(rng.uniform(-20, 20, 400))
     samples = [
         replace(
-            each,
-            transmission_s=float(values[-each.seq - 1]),
+            sample,
+            transmission_s=float(values[-sample.seq - 1]),
             repetition=int(rng.integers(0, 9)),
             input_id=f"ä {rng.integers(0, 50)}.jpg",
             parts=[PartTimes(tier, *map(float, rng.random(4))) for tier in some("mobile", "edge")],
             links=[LinkBytes(link, int(rng.integers(0, 2**46)), 0) for link in some("x", "y")],
         )
-        for each in make.samples(values, "cloud")
+        for sample in make.samples(values, "cloud")
     ]
     with database.session() as session:
         where = upsert_environment(session, make.environment())

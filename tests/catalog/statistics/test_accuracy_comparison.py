@@ -27,13 +27,14 @@ def test_the_papers_pvalues_and_effect_sizes_come_out_of_its_table() -> None:
     found = compare_accuracies(_table_6(), accuracy_pairs(OPERATORS))
     assert found.corrected_alpha == 0.0125
     assert found.left_out == ()
-    assert all(each.test.count == 18 and each.test.statistic == 0 for each in found.comparisons)
-    assert all(each.test.pvalue == 2 / 2**18 for each in found.comparisons)
+    assert all(comparison.test.count == 18 and comparison.test.statistic == 0 for comparison in found.comparisons)
+    assert all(comparison.test.pvalue == 2 / 2**18 for comparison in found.comparisons)
     assert f"{found.comparisons[0].test.pvalue:.1e}" == "7.6e-06"  # sections 5.2, 5.3 and 5.5
-    assert all(each.significant for each in found.comparisons)
+    assert all(comparison.significant for comparison in found.comparisons)
     # "small (0.16)" in 5.2, "medium (0.38)" in 5.3, "medium" in 5.5; the paper cuts the digits it does not print.
     cut = {
-        (each.pair.left, each.pair.right): (int(each.delta * 100) / 100, each.magnitude) for each in found.comparisons
+        (comparison.pair.left, comparison.pair.right): (int(comparison.delta * 100) / 100, comparison.magnitude)
+        for comparison in found.comparisons
     }
     assert cut == {
         (I, Q): (0.16, "small"),
@@ -97,7 +98,7 @@ def test_without_ties_signed_ranks_are_those_of_scipy() -> None:
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
 def test_the_pvalue_counts_all_assignments_of_signs(differences: list[int]) -> None:
     found = signed_rank(np.array(differences) / 10, np.zeros(len(differences)))
-    ranks = scipy.stats.rankdata([abs(each) for each in differences if each])
+    ranks = scipy.stats.rankdata([abs(difference) for difference in differences if difference])
     positive = sum(rank for rank, each in zip(ranks, filter(None, differences), strict=True) if each > 0)
     sums = [sum(chosen) for chosen in _subsets(ranks.tolist())]
     low, high = np.mean([each <= positive for each in sums]), np.mean([each >= positive for each in sums])
@@ -128,7 +129,7 @@ def test_an_operator_without_accuracies_is_left_out_and_counts_in_no_correction(
     accuracies = _table_6() | {QE: []}
     del accuracies[Q]
     found = compare_accuracies(accuracies, accuracy_pairs(OPERATORS))
-    assert [(each.pair.left, each.pair.right) for each in found.comparisons] == [(I, E)]
+    assert [(comparison.pair.left, comparison.pair.right) for comparison in found.comparisons] == [(I, E)]
     assert [(pair.left, pair.right) for pair in found.left_out] == [(I, Q), (Q, QE), (E, QE)]
     assert found.corrected_alpha == 0.05
     assert compare_accuracies({}, accuracy_pairs(OPERATORS)).comparisons == ()

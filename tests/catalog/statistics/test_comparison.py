@@ -19,7 +19,7 @@ QUICK = Question(50, n_resamples=200)
 
 def crossed(log_latency: np.ndarray, *, rounds: list[int] | None = None, inputs: list[int] | None = None) -> Samples:
     """From log latencies of shape (rounds, inputs)."""
-    number, index = (each.ravel() for each in np.indices(log_latency.shape))
+    number, index = (index.ravel() for index in np.indices(log_latency.shape))
     return Samples.from_arrays(
         np.exp(log_latency).ravel(),
         number if rounds is None else np.array(rounds)[number],
@@ -62,7 +62,7 @@ def test_the_log_ratio_is_antisymmetric(seed: int, rounds: int, inputs: int, kee
     rng = np.random.default_rng(seed)
     pair = []
     for _ in range(2):
-        number, index = (each.ravel() for each in np.indices((rounds, inputs)))
+        number, index = (index.ravel() for index in np.indices((rounds, inputs)))
         kept = rng.random(number.size) < keep
         kept[0] = True
         pair.append(Samples.from_arrays(rng.random(kept.sum()) + 0.1, number[kept], index[kept]))
@@ -194,7 +194,7 @@ def test_hopeless_is_said_so() -> None:
 
 
 def test_two_rounds_that_disagree_bound_nothing_and_break_nothing() -> None:
-    rounds, inputs = (each.ravel() for each in np.indices((2, 30)))
+    rounds, inputs = (index.ravel() for index in np.indices((2, 30)))
     latency = np.exp(np.linspace(-3, -2, 30))[inputs]
     steady = Samples.from_arrays(latency, rounds, inputs)
     jumping = Samples.from_arrays(np.where(rounds == 1, 1e30, 1.0) * latency, rounds, inputs)

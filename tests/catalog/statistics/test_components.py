@@ -7,7 +7,7 @@ from catalog.statistics.samples import Samples
 
 def samples_of(values: np.ndarray, kept: np.ndarray | None = None) -> Samples:
     """From log latencies of shape (rounds, inputs, repetitions)."""
-    number, index, _ = (each.ravel() for each in np.indices(values.shape))
+    number, index, _ = (index.ravel() for index in np.indices(values.shape))
     chosen = np.ones(values.size, dtype=bool) if kept is None else kept.ravel()
     return Samples.from_arrays(np.exp(values.ravel()[chosen]), number[chosen], index[chosen])
 

@@ -8,7 +8,7 @@ import pytest
 
 import catalog.statistics
 
-MODULES = [each.name for each in pkgutil.iter_modules(catalog.statistics.__path__, "catalog.statistics.")]
+MODULES = [module.name for module in pkgutil.iter_modules(catalog.statistics.__path__, "catalog.statistics.")]
 
 
 @pytest.mark.parametrize("name", MODULES)

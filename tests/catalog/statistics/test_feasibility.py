@@ -12,7 +12,7 @@ from catalog.statistics.samples import Samples
 def p90_of(rounds: int, inputs: int) -> PercentileInterval:
     rng = np.random.default_rng(1)
     values = 0.05 * rng.standard_normal((rounds, 1)) + 0.2 * rng.standard_normal((1, inputs)) - 2
-    number, index = (each.ravel() for each in np.indices(values.shape))
+    number, index = (index.ravel() for index in np.indices(values.shape))
     return percentile_intervals(Samples.from_arrays(np.exp(values).ravel(), number, index), [90], rng=2)[0]
 
 

@@ -15,7 +15,7 @@ from catalog.statistics.samples import Samples
 
 def crossed(log_latency: np.ndarray) -> Samples:
     """From log latencies of shape (rounds, inputs)."""
-    number, index = (each.ravel() for each in np.indices(log_latency.shape))
+    number, index = (index.ravel() for index in np.indices(log_latency.shape))
     return Samples.from_arrays(np.exp(log_latency).ravel(), number, index)
 
 
@@ -23,11 +23,13 @@ def test_inputs_that_all_behave_alike_leave_students_interval() -> None:
     of_round = np.array([-1.0, -0.8, -1.3, -0.9])
     samples = crossed(np.repeat(of_round[:, None], 40, axis=1))
     for level in (0.8, 0.95, 0.99):
-        for each in percentile_intervals(samples, [50, 90], confidence_level=level, rng=1):
+        for percentile_interval in percentile_intervals(samples, [50, 90], confidence_level=level, rng=1):
             expected = stats.ttest_1samp(of_round, 0.0).confidence_interval(level)
-            assert (each.low_s, each.high_s) == pytest.approx(np.exp([expected.low, expected.high]))
-            assert each.estimate is not None
-            assert each.estimate.df == pytest.approx(3)
+            assert (percentile_interval.low_s, percentile_interval.high_s) == pytest.approx(
+                np.exp([expected.low, expected.high])
+            )
+            assert percentile_interval.estimate is not None
+            assert percentile_interval.estimate.df == pytest.approx(3)
 
 
 def test_the_variance_from_the_inputs_is_scipys_bootstrap() -> None:
@@ -115,7 +117,7 @@ def test_one_input_too_few_is_too_thin_and_says_the_number(percentile: float, ne
 
 def test_repetitions_do_not_make_inputs() -> None:
     rng = np.random.default_rng(6)
-    number, index, _ = (each.ravel() for each in np.indices((2, 10, 50)))
+    number, index, _ = (index.ravel() for index in np.indices((2, 10, 50)))
     samples = Samples.from_arrays(rng.random(1000) + 0.1, number, index)
     [p90] = percentile_intervals(samples, [90], rng=1)
     assert (p90.samples, p90.inputs) == (1000, 10)
@@ -149,7 +151,7 @@ def test_one_input_and_constant_latencies() -> None:
 def test_missing_cells_are_left_out_of_their_round_alone() -> None:
     rng = np.random.default_rng(8)
     values = rng.random((3, 60))
-    number, index = (each.ravel() for each in np.indices(values.shape))
+    number, index = (index.ravel() for index in np.indices(values.shape))
     kept = ~((number == 1) & (index >= 40))
     samples = Samples.from_arrays(np.exp(values.ravel()[kept]), number[kept], index[kept])
     [found] = percentile_intervals(samples, [50], rng=1)

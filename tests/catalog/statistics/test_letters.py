@@ -35,7 +35,7 @@ def test_a_letter_is_shared_exactly_by_those_not_shown_to_differ(
         for letter in rank.letters
     }
     assert not any(held < more for held in sets.values() for more in sets.values())
-    assert all(1 <= each.rank <= each.worst_rank <= len(estimates) for each in ranks)
+    assert all(1 <= rank.rank <= rank.worst_rank <= len(estimates) for rank in ranks)
 
 
 @given(verdicts())
@@ -57,7 +57,7 @@ def _sets(letters: tuple[str, ...]) -> set[frozenset[int]]:
 
 def test_ties_chain_and_ranks_count_who_is_shown_better() -> None:
     ranks = rank_with_ties([3.0, 1.0, 2.0], [(1, 0)])
-    assert [(each.rank, each.worst_rank, "".join(each.letters)) for each in ranks] == [
+    assert [(rank.rank, rank.worst_rank, "".join(rank.letters)) for rank in ranks] == [
         (2, 3, "b"),
         (1, 2, "a"),
         (1, 3, "ab"),
@@ -79,7 +79,7 @@ def test_all_tied_all_apart_one_and_none() -> None:
 
 def test_more_sets_than_letters_stay_distinct() -> None:
     ranks = rank_with_ties([float(i) for i in range(60)], list(combinations(range(60), 2)))
-    assert len({each.letters for each in ranks}) == 60
+    assert len({rank.letters for rank in ranks}) == 60
     assert (ranks[25].letters, ranks[26].letters, ranks[52].letters) == (("z",), ("A",), ("a1",))
 
 

@@ -43,7 +43,7 @@ def test_the_prior_is_the_one_that_r_finds(standard_errors: float, df: float, fi
 def test_a_steadied_variance_is_the_mean_by_degrees_of_freedom() -> None:
     variances = np.exp(np.random.default_rng(1).normal(-5, 1.2, 18)).tolist()
     given = estimates(variances)
-    prior = variance_prior([each.value for each in given], [3 * each for each in variances], [2.0] * 18)
+    prior = variance_prior([each.value for each in given], [3 * variance for variance in variances], [2.0] * 18)
     weight = min((prior.df - 1) * (1 - 6 / 18), 2.0)
     assert weight > 0
     for own, usual, found in zip(given, prior.variance / 3, moderated(given), strict=True):
@@ -72,6 +72,6 @@ def test_a_strategy_that_never_varied_is_left_alone_and_asks_nothing_of_the_othe
 
 @given(st.lists(st.floats(min_value=-12, max_value=2), min_size=1, max_size=25))
 def test_steadied_variances_are_finite_and_never_count_for_more_than_twice_their_rounds(logs: list[float]) -> None:
-    for found in moderated(estimates([math.exp(each) for each in logs], df=4)):
+    for found in moderated(estimates([math.exp(log) for log in logs], df=4)):
         assert 4 <= found.df_rounds <= 8
         assert math.isfinite(found.variance_rounds) and found.variance_rounds > 0

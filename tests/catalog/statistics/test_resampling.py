@@ -10,7 +10,7 @@ from catalog.statistics.samples import Samples
 
 def table(rng: np.random.Generator, rounds: int, inputs: int, repetitions: int, keep: float) -> Samples:
     """Ties, missing cells and unequal repetitions; every round keeps an input."""
-    number, index, _ = (each.ravel() for each in np.indices((rounds, inputs, repetitions)))
+    number, index, _ = (index.ravel() for index in np.indices((rounds, inputs, repetitions)))
     kept = (rng.random(number.size) < keep) | (index == 0)
     latency = rng.integers(1, 9, size=number.size) / 8
     return Samples.from_arrays(latency[kept], number[kept], index[kept])

@@ -11,7 +11,7 @@ Make = Callable[..., MeasurementRecord]
 
 
 def scaled(record: MeasurementRecord, number: int, factor: float, *, inputs: int = 30) -> MeasurementRecord:
-    samples = [replace(each, latency_s=factor * each.latency_s) for each in record.samples[:inputs]]
+    samples = [replace(sample, latency_s=factor * sample.latency_s) for sample in record.samples[:inputs]]
     return replace(record, round=number, samples=samples)
 
 
@@ -25,7 +25,7 @@ def test_the_round_that_is_off_is_the_doubtful_one(measurement: Make) -> None:
 def test_rounds_are_compared_on_the_inputs_they_share(measurement: Make) -> None:
     """The first inputs are the fastest: comparing plain medians would call the narrow round 20 % faster."""
     rounds = [scaled(measurement(), 1, 1.0), scaled(measurement(), 2, 1.0, inputs=5)]
-    assert [each[0].figure for each in judge_rounds(rounds)] == pytest.approx([0, 0])
+    assert [findings[0].figure for findings in judge_rounds(rounds)] == pytest.approx([0, 0])
 
 
 def test_one_round_alone_has_nothing_to_be_compared_with(measurement: Make) -> None:

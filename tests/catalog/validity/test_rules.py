@@ -118,10 +118,10 @@ def test_no_warm_up_at_all_is_doubtful(measurement: Make) -> None:
 
 def test_outliers_are_told_from_large_inputs(measurement: Make) -> None:
     samples = list(measurement().samples)
-    slow = [replace(each, latency_s=3 * each.latency_s) if each.seq < 4 else each for each in samples]
+    slow = [replace(sample, latency_s=3 * sample.latency_s) if sample.seq < 4 else sample for sample in samples]
     found = broken(measurement(samples=slow))["outliers"]
     assert found.verdict == "DOUBTFUL" and found.figure == pytest.approx(100 * 4 / 30)
-    large = [replace(each, latency_s=9 * each.latency_s) for each in samples]
+    large = [replace(sample, latency_s=9 * sample.latency_s) for sample in samples]
     latency_s = [each.latency_s for each in large]
     assert "outliers" not in broken(measurement(samples=large, warmup_latency_s=latency_s))
 

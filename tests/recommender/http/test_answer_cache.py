@@ -118,16 +118,16 @@ def test_a_question_without_an_answer_is_never_kept(held: Snapshots) -> None:
 
 
 def test_a_refresh_keeps_what_did_not_change(held: Snapshots, filled: Any) -> None:
-    before = {each.operator: each for each in held.current().select("net").candidates}
+    before = {candidate.operator: candidate for candidate in held.current().select("net").candidates}
     filled.strategy(1, "early_exit", "mobile", 0.001)
-    after = {each.operator: each for each in held.current().select("net").candidates}
+    after = {candidate.operator: candidate for candidate in held.current().select("net").candidates}
     assert set(after) - set(before) == {"early_exit"}
     assert all(after[name] is each for name, each in before.items())
 
 
 def test_a_refresh_takes_what_changed(held: Snapshots, filled: Any) -> None:
-    before = {each.operator: each for each in held.current().select("net").candidates}
+    before = {candidate.operator: candidate for candidate in held.current().select("net").candidates}
     changed = next(iter(before))
     filled.measure(1, changed, before[changed].placement, 0.001, number=before[changed].rounds)
-    after = {each.operator: each for each in held.current().select("net").candidates}
+    after = {candidate.operator: candidate for candidate in held.current().select("net").candidates}
     assert after[changed] is not before[changed] and after[changed].rounds == before[changed].rounds + 1

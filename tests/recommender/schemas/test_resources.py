@@ -108,7 +108,7 @@ def test_slos_are_shown_in_base_units(client: Any, filled: object) -> None:
 def test_batch_answers_in_order_and_a_problem_spoils_only_its_own(client: Any, filled: object) -> None:
     questions = [{"subject": "net", "objective": "accuracy"}, {"subject": "nett"}, {"subject": "net"}]
     answers = client.post("/recommend/batch", json={"questions": questions}).json()["answers"]
-    assert [each["answer"] and each["answer"]["recommendation"]["operator"] for each in answers] == [
+    assert [answer["answer"] and answer["answer"]["recommendation"]["operator"] for answer in answers] == [
         "identity",
         None,
         "quantized",
@@ -139,7 +139,7 @@ def test_metrics_count_by_route_and_tell_of_the_evidence(client: Any, filled: ob
     template = 'tierwise_requests_total{method="GET",route="/strategies/{strategy_id}"'
     assert f'{template},status="200"}} 1.0' in lines and f'{template},status="404"}} 1.0' in lines
     assert 'tierwise_requests_total{method="GET",route="(other)",status="404"} 1.0' in lines
-    assert any('method="(other)"' in each for each in lines) and not any("INVENTED" in each for each in lines)
+    assert any('method="(other)"' in line for line in lines) and not any("INVENTED" in line for line in lines)
     assert "tierwise_ready 1.0" in lines
     assert 'tierwise_strategies{state="measured",subject="net"} 4.0' in lines
 

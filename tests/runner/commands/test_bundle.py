@@ -86,8 +86,8 @@ def test_a_partition_runs_part_by_part_as_on_its_tiers(filled: Filled, tmp_path:
     command = filled("fashion-resnet", "partition@mobile-edge")
     assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
     manifest = read_manifest(tmp_path / "deploy")
-    assert [(each.part, each.tier) for each in manifest.parts] == [("head", "mobile"), ("tail", "edge")]
-    assert [each["name"] for each in manifest.links] == ["mobile-edge"]
+    assert [(part.part, part.tier) for part in manifest.parts] == [("head", "mobile"), ("tail", "edge")]
+    assert [link["name"] for link in manifest.links] == ["mobile-edge"]
     script, given, cut = tmp_path / "deploy/run.py", picture(tmp_path), tmp_path / "cut.npz"
     whole = standing_alone(script, str(given))
     standing_alone(script, str(given), "--part", "head", "-o", str(cut))

@@ -18,7 +18,7 @@ Filled = Callable[..., Command]
 
 
 def test_every_field_of_the_request_has_an_option() -> None:
-    assert set(RecommendRequest.model_fields) - {"subject"} <= {each.name for each in fields(Asked)}
+    assert set(RecommendRequest.model_fields) - {"subject"} <= {field.name for field in fields(Asked)}
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_doctor_names_each_lack_with_what_to_do(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     assert run(lambda: app(["doctor", "--json"])) == 0
-    findings = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
+    findings = {load["what"]: load for load in json.loads(capsys.readouterr().out)}
     assert set(findings) == {
         "machine of the tiers",
         "CPUs",

@@ -22,7 +22,7 @@ def test_only_branching_regions_with_weights_are_sub_graphs(network, tmp_path: P
     swish = build.node("Mul", swish, build.node("Sigmoid", swish))
     chain = build.conv(build.block(swish, "layer1.0"), "head")
     found = analyse(build.save(tmp_path / "m.onnx", build.classifier(chain)))
-    assert [(each.number, each.name) for each in found.sub_graphs] == [(1, "layer1.0")]
+    assert [(sub_graph.number, sub_graph.name) for sub_graph in found.sub_graphs] == [(1, "layer1.0")]
     assert sum(len(each.nodes) for each in found.skeleton) == found.node_count == len(build.nodes)
 
 

@@ -96,11 +96,11 @@ def test_reported_bytes_are_the_kernels(deployment: Deployment, target: str, lin
     for place, link in enumerate(links):
         out, into = counted(deployment, ends[link]) - before[link]
         sent, received = (out, into) if ends[link] == "mobile" else (into, out)
-        assert [each.links[place].link for each in samples] == [link] * len(samples)
+        assert [sample.links[place].link for sample in samples] == [link] * len(samples)
         for kernel, reported in (
-            (sent, sum(each.links[place].sent_bytes for each in samples)),
-            (received, sum(each.links[place].received_bytes for each in samples)),
+            (sent, sum(sample.links[place].sent_bytes for sample in samples)),
+            (received, sum(sample.links[place].received_bytes for sample in samples)),
         ):
             told = reported * REQUESTS / len(samples)
             assert told <= kernel <= MOST_OVER * told + MOST_PER_REQUEST * REQUESTS + MOST_APART
-    assert sum(each.links[0].sent_bytes for each in samples) > 50_000 * len(samples)
+    assert sum(sample.links[0].sent_bytes for sample in samples) > 50_000 * len(samples)

@@ -148,7 +148,9 @@ def test_a_wider_tolerance_cannot_bring_back_what_was_measured_again(database: D
     add(database, 4)
     with database.session() as session:
         assert store_verdicts(session, judge_stored(session)) == 0
-        assert [each.record.verdict for each in stored_measurements(session)][3] == "INVALID"
+        assert [stored_measurement.record.verdict for stored_measurement in stored_measurements(session)][
+            3
+        ] == "INVALID"
 
 
 def test_the_command_prints_each_rule_and_fails_on_invalid(path: Path, database: Database) -> None:
@@ -177,7 +179,10 @@ def test_each_tier_has_its_costs(database: Database) -> None:
 
 
 def test_columns_are_known_by_name() -> None:
-    assert [each.field for each in chosen_costs("cpu, cold_start")] == ["cpu_s_per_inference", "cold_start_s"]
+    assert [chosen_cost.field for chosen_cost in chosen_costs("cpu, cold_start")] == [
+        "cpu_s_per_inference",
+        "cold_start_s",
+    ]
     assert len(chosen_costs("all")) == 5
     with pytest.raises(RunnerError, match="no column 'foo'; there are cold_start"):
         chosen_costs("foo")

@@ -34,7 +34,7 @@ DELAYED = parse_catalog(CATALOG.replace("1mbit", "1mbit, delay: 10ms"))
 
 def test_a_delay_that_can_be_made_is_taken_and_grows_with_the_scale() -> None:
     check_delays(DELAYED, ProcessLauncher())
-    (strategy,) = (each for each in DELAYED.strategies() if each.links)
+    (strategy,) = (strategy for strategy in DELAYED.strategies() if strategy.links)
     for scale, delay_s in (("1", 0.01), ("1/4", 0.04)):
         assert route_links(DELAYED, strategy, Scale.parse(scale))[0].delay_s == pytest.approx(delay_s)
 

@@ -103,11 +103,11 @@ def test_the_runtime_reproduces_every_cut_called_exact(residual: Path, tmp_path:
     structure, found = read_structure(read_model(residual)), analyse(residual)
     parts = (tmp_path / "head.onnx", tmp_path / "tail.onnx")
     verdicts = []
-    for each in found.cuts:
-        halves = split(structure, tensors=[tensor.name for tensor in each.tensors], side=[])
+    for cut in found.cuts:
+        halves = split(structure, tensors=[tensor.name for tensor in cut.tensors], side=[])
         for half, path in zip(halves, parts, strict=True):
             write_part(half, path)
-        verdicts.append((each.exact, prove_equal(residual, parts, [])["bit_identical"]))
+        verdicts.append((cut.exact, prove_equal(residual, parts, [])["bit_identical"]))
     assert (True, False) not in verdicts
     assert verdicts.count((True, True)) > 8
     assert (False, False) in verdicts

@@ -61,7 +61,11 @@ def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Calla
     assert told in text
     assert "all budgets hold with joint confidence " in text
     (line,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
-    (other,) = [each for each in answer.alternatives if (each.operator, each.placement) == ("identity", "edge")]
+    (other,) = [
+        alternative
+        for alternative in answer.alternatives
+        if (alternative.operator, alternative.placement) == ("identity", "edge")
+    ]
     assert line.rstrip().endswith(f"{other.relation} {other.ratio_low:.2f}–{other.ratio_high:.2f}×")
     assert "all budgets hold" not in shown(answers("free"), 100)
 

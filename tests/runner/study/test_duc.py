@@ -16,10 +16,10 @@ def test_the_published_width_has_the_published_counts() -> None:
     kinds = Counter(node.op_type for node in architecture.nodes)
     assert len(architecture.nodes) == 355
     # 65.14 million weights, and the three numbers of the last reshape.
-    assert sum(each.elements for each in architecture.parameters) == 65_144_192 + 3
+    assert sum(parameter.elements for parameter in architecture.parameters) == 65_144_192 + 3
     assert kinds["Conv"] == 3 + 3 * 33 + 4 + 4 and kinds["BatchNormalization"] == 3 + 3 * 33 + 4
     assert kinds["Add"] == 33 and kinds["Sum"] == kinds["MaxPool"] == kinds["Softmax"] == 1
-    sizes_mib = sum(each.elements for each in architecture.parameters) * 4 / 2**20
+    sizes_mib = sum(parameter.elements for parameter in architecture.parameters) * 4 / 2**20
     assert 248.4 < sizes_mib < 248.56
 
 

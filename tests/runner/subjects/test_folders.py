@@ -52,7 +52,7 @@ def coco(tmp_path: Path) -> Path:
     for number in (1, 2):
         picture(root / "val2017" / f"{number:012d}.jpg", side=20, seed=number)
     categories = [{"id": 3 * number, "name": name} for number, name in enumerate(("pizza", *VOC_CLASSES))]
-    number_of = {each["name"]: each["id"] for each in categories}
+    number_of = {category["name"]: category["id"] for category in categories}
 
     def annotation(image: int, name: str, segmentation: object) -> dict[str, object]:
         return {"image_id": image, "category_id": number_of[name], "segmentation": segmentation, "iscrowd": 0}

@@ -61,7 +61,7 @@ def save(
     weights: list[onnx.TensorProto],
     opset: int = 17,
 ) -> Path:
-    taken = [helper.make_tensor_value_info(*each) for each in inputs]
+    taken = [helper.make_tensor_value_info(*model_input) for model_input in inputs]
     given = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "g", taken, given, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
@@ -161,7 +161,7 @@ def test_without_labels_identity_agrees_with_itself_and_another_model_does_not(t
     pictures(tmp_path / "images", 30)
     subject = resolve(tmp_path, {"images": "images"}, "any")
     assert subject.metric == "agreement" and subject.task == "any"
-    assert all(each.top1 for each in scores(subject, tmp_path))
+    assert all(score.top1 for score in scores(subject, tmp_path))
     model = onnx.load(tmp_path / "my.onnx")
     model.graph.initializer[0].CopyFrom(
         numpy_helper.from_array(-numpy_helper.to_array(model.graph.initializer[0]), "w")
@@ -169,7 +169,7 @@ def test_without_labels_identity_agrees_with_itself_and_another_model_does_not(t
     before = subject.dataset.fingerprint()
     onnx.save(model, tmp_path / "other.onnx")
     subject = Subject(**{**vars(subject), "model": tmp_path / "other.onnx"})
-    assert not any(each.top1 for each in scores(subject, tmp_path))
+    assert not any(score.top1 for score in scores(subject, tmp_path))
     (tmp_path / "other.onnx").replace(tmp_path / "my.onnx")
     assert resolve(tmp_path, {"images": "images"}, "any").dataset.fingerprint() != before
 
@@ -204,8 +204,8 @@ def test_masks_are_read_as_class_numbers_or_gray_levels(tmp_path: Path) -> None:
     own = resolve(tmp_path, {"images": "images", "masks": "masks"}, "segmentation")
     grays = {"images": "images", "masks": "grays", "mask_values": [0, 128, 200]}
     for subject in (own, resolve(tmp_path, grays, "segmentation")):
-        for each in scores(subject, tmp_path):
-            assert each.intersections == each.unions and sum(each.unions) == 64
+        for score in scores(subject, tmp_path):
+            assert score.intersections == score.unions and sum(score.unions) == 64
     with pytest.raises(SubjectError, match=r"holds the values 0, 128, 200; allowed: 0 to 2"):
         resolve(tmp_path, {"images": "images", "masks": "grays"}, "segmentation").prepare()
 
@@ -225,9 +225,9 @@ def test_tensors_go_in_as_they_are(tmp_path: Path) -> None:
     labels = (a + b).mean(1).argmax(1)
     np.savez(tmp_path / "data.npz", a=a, b=b, labels=labels)
     judged = resolve(tmp_path, {"tensors": "data.npz"})
-    assert all(each.top1 for each in scores(judged, tmp_path)) and judged.postprocess["k"] == 4
+    assert all(score.top1 for score in scores(judged, tmp_path)) and judged.postprocess["k"] == 4
     agreeing = resolve(tmp_path, {"tensors": "data.npz"}, "any")
-    assert agreeing.metric == "agreement" and all(each.top1 for each in scores(agreeing, tmp_path))
+    assert agreeing.metric == "agreement" and all(score.top1 for score in scores(agreeing, tmp_path))
     np.savez(tmp_path / "data.npz", a=a, b=b, labels=labels + 1)
     with pytest.raises(SubjectError, match=r"labels go from \d to 4; allowed: 0 to 3"):
         resolve(tmp_path, {"tensors": "data.npz"})

@@ -102,18 +102,18 @@ class Filling:
     ) -> None:
         records = [
             StrategyRecord(
-                subject=each.name,
+                subject=subject.name,
                 operator=operator,
                 placement=placement,
                 tiers=placement.split("-"),
                 passes=passes(operator),
-                artifact_key=f"artifact:{each.name}:{operator}",
-                latency_key=f"latency:{environment}:{each.name}:{operator}:{placement}",
-                accuracy_key=f"accuracy:{environment}:{each.name}:{operator}",
-                task=each.task,
+                artifact_key=f"artifact:{subject.name}:{operator}",
+                latency_key=f"latency:{environment}:{subject.name}:{operator}:{placement}",
+                accuracy_key=f"accuracy:{environment}:{subject.name}:{operator}",
+                task=subject.task,
                 rounds=rounds,
             )
-            for each in subjects
+            for subject in subjects
             for operator, placement in strategies
         ]
         with self.database.session() as session:
@@ -164,7 +164,7 @@ class Filling:
                 PartTimes(tier, overhead * factor, seconds * factor, overhead / 2, overhead / 4)
                 for tier, seconds in compute.items()
             ]
-            spent = sum(each.preprocess_s + each.compute_s + each.postprocess_s + each.serialise_s for each in parts)
+            spent = sum(part.preprocess_s + part.compute_s + part.postprocess_s + part.serialise_s for part in parts)
             samples.append(
                 SampleRecord(
                     seq=seq,

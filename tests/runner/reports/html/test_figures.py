@@ -52,8 +52,8 @@ def test_ticks_are_few_and_within_the_axis(low: float, factor: float, logarithmi
     axis = Axis(low, low * factor, 0, 300, logarithmic)
     ticks = axis.ticks()
     assert 1 <= len(ticks) <= 8
-    assert all(low * (1 - 1e-9) <= each <= low * factor * (1 + 1e-9) for each in ticks)
-    assert all(-1e-6 <= axis.at(each) <= 300 + 1e-6 for each in ticks)
+    assert all(low * (1 - 1e-9) <= tick <= low * factor * (1 + 1e-9) for tick in ticks)
+    assert all(-1e-6 <= axis.at(tick) <= 300 + 1e-6 for tick in ticks)
 
 
 def test_a_log_axis_puts_equal_ratios_at_equal_distances() -> None:
@@ -72,8 +72,8 @@ def test_boxes_show_quartiles_whiskers_and_outliers(result: SubjectResult) -> No
     root = drawn(box_plots(result))
     boxes, medians = of_class(root, "box"), of_class(root, "median")
     assert len(boxes) == len(medians) == 18
-    whole = np.concatenate([each.evidence.latency_s for each in result.strategies])
-    first = next(each for each in result.strategies if each.name == "identity@mobile")
+    whole = np.concatenate([strategy.evidence.latency_s for strategy in result.strategies])
+    first = next(strategy for strategy in result.strategies if strategy.name == "identity@mobile")
     q1, median, q3 = np.percentile(first.evidence.latency_s, [25, 50, 75])
 
     def place(seconds: float) -> float:
@@ -89,13 +89,19 @@ def test_boxes_show_quartiles_whiskers_and_outliers(result: SubjectResult) -> No
     inside = seconds[(seconds >= q1 - 1.5 * (q3 - q1)) & (seconds <= q3 + 1.5 * (q3 - q1))]
     assert at(whisker, "x1") == pytest.approx(place(inside.min()), abs=0.06)
     assert at(whisker, "x2") == pytest.approx(place(inside.max()), abs=0.06)
-    assert len(of_class(root, "outlier")) == sum(each.description.outlier_count > 0 for each in result.strategies)
+    assert len(of_class(root, "outlier")) == sum(
+        strategy.description.outlier_count > 0 for strategy in result.strategies
+    )
 
 
 def test_everything_is_drawn_within_the_figure(result: SubjectResult, studied: Path) -> None:
     with open_database(studied) as database, database.session() as session:
         slos = slo_evidence(session)
-    figures = [box_plots(result), rank_diagram(result), *(tradeoff_plot(each) for each in tradeoffs(result, slos))]
+    figures = [
+        box_plots(result),
+        rank_diagram(result),
+        *(tradeoff_plot(tradeoff) for tradeoff in tradeoffs(result, slos)),
+    ]
     for figure in figures:
         for each in drawn(figure).iter():
             for name, most in (("x", WIDTH), ("x1", WIDTH), ("x2", WIDTH), ("cx", WIDTH)):
@@ -108,7 +114,7 @@ def test_everything_is_drawn_within_the_figure(result: SubjectResult, studied: P
 
 def test_tie_bars_join_those_that_share_a_letter(result: SubjectResult) -> None:
     root = drawn(rank_diagram(result))
-    letters = [letter for each in result.strategies for letter in each.rank.letters]
+    letters = [letter for strategy in result.strategies for letter in strategy.rank.letters]
     shared = {letter for letter in letters if letters.count(letter) > 1}
     assert len(of_class(root, "tie")) == len(shared) > 0
     dots = sum((each.get("d") or "").count("M") for each in of_class(root, "tied"))
@@ -139,7 +145,7 @@ def test_the_front_is_what_nothing_dominates(result: SubjectResult, studied: Pat
         slos = slo_evidence(session)
     (found,) = tradeoffs(result, slos)
     assert found.percentile == 90
-    places = {each.strategy.name: (each.latency_s, each.accuracy_pct) for each in found.points}
+    places = {point.strategy.name: (point.latency_s, point.accuracy_pct) for point in found.points}
     front = {
         name
         for name, (latency, accuracy) in places.items()
@@ -147,7 +153,7 @@ def test_the_front_is_what_nothing_dominates(result: SubjectResult, studied: Pat
     }
     assert {each.strategy.name for each in found.front} == front
     reference = places["identity@mobile"][1]
-    regions = {each.name: (each.latency_s, each.accuracy_pct) for each in found.regions}
+    regions = {region.name: (region.latency_s, region.accuracy_pct) for region in found.regions}
     assert regions == {"interactive": (0.04, reference - 1.0), "batch": (0.2, reference - 6.0)}
     root = drawn(tradeoff_plot(found))
     assert len(of_class(root, "target")) == 2
@@ -161,7 +167,7 @@ def test_segments_are_shares_of_the_mean(result: SubjectResult) -> None:
     links = (LinkTime("mobile-edge", 0.0075),)
     root = drawn(breakdown_bars(result, {key: Breakdown(0.1, 0.01, tiers, links)}))
     parts = of_class(root, "part")[5:]  # after the legend
-    widths = [(each.get("class", "").split()[1], at(each, "width")) for each in parts]
+    widths = [(part.get("class", "").split()[1], at(part, "width")) for part in parts]
     assert widths == [
         ("preprocess", 34.0),
         ("compute", 68.0),

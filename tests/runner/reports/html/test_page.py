@@ -44,7 +44,7 @@ def test_every_table_has_a_caption_and_every_figure_a_title_and_a_description(ht
     page = read_page(html)
     assert page.tags.count("table") == page.tags.count("caption") > 10
     figures = [ElementTree.fromstring(found) for found in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
-    drawn = [each for each in figures if each.get("role") == "img"]
+    drawn = [figure for figure in figures if figure.get("role") == "img"]
     assert len(drawn) == len(figures) - 1 == 2 * (4 + 18)
     for each in drawn:
         title, description = each[0], each[1]
@@ -60,8 +60,8 @@ def test_no_coordinate_is_unknown(html: str) -> None:
 def test_the_summary_comes_first_then_conditions_subjects_and_checks(html: str, read_page: Any) -> None:
     headings = read_page(html).headings
     assert headings[:2] == ["Tierwise report", "docker on bench-7"]
-    questions = [each for each in headings if each.startswith("RQ")]
-    assert [each[:4] for each in questions] == ["RQ1:", "RQ2:", "RQ3:", "RQ4:", "RQ5:"]
+    questions = [heading for heading in headings if heading.startswith("RQ")]
+    assert [question[:4] for question in questions] == ["RQ1:", "RQ2:", "RQ3:", "RQ4:", "RQ5:"]
     order = ["In words", *questions, "Conditions", "fashion-resnet", "canvas-fcn", "Effect sizes", "Accuracies"]
     places = [headings.index(each) for each in order]
     assert places == sorted(places)
@@ -105,7 +105,7 @@ def test_environments_are_never_mixed(filling: Any, made: Any, read_page: Any) -
     assert "49.9 ms" in chosen and "500 ms" not in chosen
     assert page_of(filling.database, environment="bbbb") == chosen
     both = read_page(page_of(filling.database, environment="all"))
-    assert [each for each in both.headings if " on " in each] == ["docker on bench-7", "process on laptop"]
+    assert [heading for heading in both.headings if " on " in heading] == ["docker on bench-7", "process on laptop"]
     with pytest.raises(RunnerError, match=r"no environment 'phone'.*aaaaaaaaaaaa \(docker\)"):
         page_of(filling.database, environment="phone")
 

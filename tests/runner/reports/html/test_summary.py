@@ -72,7 +72,7 @@ def test_one_subject_is_named_and_directions_are_told_apart(filling: Any, made: 
         "comparisons.",
         "Quantized is fastest on edge in net.",
     )
-    against_identity = [each for each in found["RQ2"].findings if "identity" in each]
+    against_identity = [finding for finding in found["RQ2"].findings if "identity" in finding]
     assert [each.partition(";")[0] for each in against_identity[:2]] == [
         "On mobile, quantized shows 1.25x higher median latency than identity in net",
         "On edge, quantized shows 2.00x lower median latency than identity in net",
@@ -113,7 +113,7 @@ def test_a_partition_against_the_whole(filling: Any, made: Any) -> None:
         "Partition is fastest on mobile-edge in net.",
         "Partition against identity on its fastest tier: slower in one of one comparison.",
     )
-    told = [each.partition(" in net")[0] for each in found.findings]
+    told = [finding.partition(" in net")[0] for finding in found.findings]
     assert told == [
         "Partition on mobile-edge shows 1.33x lower median latency than identity on mobile",
         "Partition on mobile-edge shows 1.50x higher median latency than identity on edge",
@@ -159,8 +159,8 @@ def test_matrices_hold_one_subject_in_each_triangle(filling: Any, made: Any, rea
     results = analysed(
         filling, {made.Subject("a"): PARTITIONED, made.Subject("b"): PARTITIONED | identity(0.02, 0.04, 0.02)}
     )
-    evidence = [each.evidence for result in results for each in result.strategies]
-    tables = [read_page(each).text for each in effect_tables(results, codes_of(evidence))]
+    evidence = [strategy.evidence for result in results for strategy in result.strategies]
+    tables = [read_page(effect_table).text for effect_table in effect_tables(results, codes_of(evidence))]
     # Upper: mobile slower than edge, both faster than cloud. Lower: mobile faster than edge, as fast as cloud.
     assert tables[0] == "tiers:identity: a above, b below (as Table 5) M E C M - L -L E -L - -L C L -"
     assert tables[1] == "partitions:partition: a above, b below (as Table 12) ME EC MC ME - -L -L EC -L - -L MC -L -L -"
