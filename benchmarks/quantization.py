@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog.keys import artifact_key
+from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import ArtifactStore
 from runner.host import this_host, versions
 from runner.operators import make_pass
@@ -33,8 +34,6 @@ from runner.sealed import file_sha256
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.embedded.registry import BUILTIN, SUBJECTS
 from runner.subjects.training.ship import score, shipped_items
-from tierserver.imaging import preprocess
-from tierserver.messages import Preprocess
 
 _TOOLS = ("onnxruntime", "neural-compressor")
 _FORMATS = ("qdq", "qoperator")
@@ -113,7 +112,7 @@ def _compare(model: str, store: ArtifactStore, *, rounds: int, accuracy: bool) -
         for variant in variants:
             variant.accuracy_pct = score(variant.path, items, family)[metric]
     print(f"{subject.name}: latency", file=sys.stderr)
-    _time(variants, _inputs(subject, 8), rounds)
+    _time(variants, subject_calibration(subject)(8), rounds)
     return [variant.row(subject.name, variants[0]) for variant in variants]
 
 
@@ -128,14 +127,9 @@ def _built(subject: Subject, store: ArtifactStore, options: Mapping[str, object]
         tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
     )
     found = store.find(key) or store.build(
-        key, model=subject.model, passes=[step], calibration=lambda count: _inputs(subject, count)
+        key, model=subject.model, passes=[step], calibration=subject_calibration(subject)
     )
     return found.path(0)
-
-
-def _inputs(subject: Subject, count: int) -> list[NDArray[np.generic]]:
-    settings = Preprocess.from_json(subject.preprocess)
-    return [preprocess(image, settings) for image in subject.dataset.calibration(count)]
 
 
 def _time(variants: Sequence[Variant], inputs: Sequence[NDArray[np.generic]], rounds: int) -> None:

@@ -1,8 +1,8 @@
-"""Calibration inputs from files: ready tensors, as the model takes them."""
+"""Calibration inputs: ready tensors as the model takes them, from a subject's dataset or from files."""
 
 import hashlib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +12,26 @@ from numpy.typing import NDArray
 
 from runner.errors import SubjectError
 from runner.graph import read_model
+from runner.subjects import Subject
+from tierserver.encoding import read_tensors
+from tierserver.imaging import preprocess
+from tierserver.messages import Preprocess
 
 Array = NDArray[np.generic]
+# From a count to as many inputs, so that a dataset is read only where a pass or a proof needs it.
+CalibrationSource = Callable[[int], Sequence[Array]]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of a model, each of its input shape, and where they are from."""
+    """Inputs of a model, each of its input shape, and the name of their source."""
 
     arrays: Sequence[Array] = ()
     source: str = "none"
 
     @property
     def sha256(self) -> str:
-        """Of shapes, types and values, in order."""
+        """The SHA-256 of shapes, types and values, in order."""
         digest = hashlib.sha256()
         for array in self.arrays:
             digest.update(f"{array.dtype}{array.shape}".encode())
@@ -34,8 +40,8 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """What a model with one input takes; None for a free dimension."""
+class _ModelInput:
+    """The input of a model that has one; None for a free dimension."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -43,6 +49,19 @@ class _Taken:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join('?' if size is None else str(size) for size in self.shape)}]"
+
+
+def subject_calibration(subject: Subject) -> CalibrationSource:
+    """Return the source of a subject's calibration inputs, pre-processed as a tier does it."""
+    settings = Preprocess.from_json(subject.preprocess)
+
+    def read(count: int) -> Sequence[Array]:
+        encoded = subject.dataset.calibration(count)
+        if settings.kind == "tensors":  # the first of several inputs: operators refuse such models themselves
+            return [read_tensors(sample)[0] for sample in encoded]
+        return [preprocess(image, settings) for image in encoded]
+
+    return read
 
 
 def read_calibration(path: Path, model: Path) -> Calibration:
@@ -64,14 +83,14 @@ def read_calibration(path: Path, model: Path) -> Calibration:
     SubjectError
         When there is nothing to read, or an array does not fit the model's input.
     """
-    taken = _taken(model)
+    model_input = _model_input(model)
     files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy")) if path.is_dir() else [path]
     inputs: list[Array] = []
     for file in files:
         for name, array in _arrays(file).items():
-            inputs += _inputs(array, taken, f"{file.name}, array {name!r}")
+            inputs += _inputs(array, model_input, f"{file.name}, array {name!r}")
     if not inputs:
-        raise SubjectError(f"{path} holds no calibration inputs; give .npz or .npy files with arrays {taken}")
+        raise SubjectError(f"{path} holds no calibration inputs; give .npz or .npy files with arrays {model_input}")
     return Calibration(inputs, path.name)
 
 
@@ -86,31 +105,33 @@ def _arrays(file: Path) -> Mapping[str, Array]:
         ) from error
 
 
-def _inputs(array: Array, taken: _Taken, where: str) -> Iterator[Array]:
-    """One array as inputs of the model: alone, without its batch axis, or many along the first axis."""
-    if array.dtype.kind != taken.dtype.kind:
-        raise SubjectError(f"{where} is {array.dtype}, and the model's input {taken.name!r} takes {taken}")
-    values, rank = array.astype(taken.dtype, copy=False), len(taken.shape)
-    single = rank > 0 and taken.shape[0] in (None, 1)
-    if single and array.ndim == rank and _fits((1, *array.shape[1:]), taken.shape):
+def _inputs(array: Array, model_input: _ModelInput, where: str) -> Iterator[Array]:
+    """Return an array as inputs of the model: one, one without its batch axis, or many along the first axis."""
+    if array.dtype.kind != model_input.dtype.kind:
+        raise SubjectError(f"{where} is {array.dtype}, and the model's input {model_input.name!r} takes {model_input}")
+    values, rank = array.astype(model_input.dtype, copy=False), len(model_input.shape)
+    single = rank > 0 and model_input.shape[0] in (None, 1)
+    if single and array.ndim == rank and _fits((1, *array.shape[1:]), model_input.shape):
         return (values[index : index + 1] for index in range(len(values)))
-    if array.ndim == rank and _fits(array.shape, taken.shape):
+    if array.ndim == rank and _fits(array.shape, model_input.shape):
         return iter([values])
-    if array.ndim == rank + 1 and _fits(array.shape[1:], taken.shape):
+    if array.ndim == rank + 1 and _fits(array.shape[1:], model_input.shape):
         return iter(values)
-    if single and array.ndim == rank - 1 and _fits((1, *array.shape), taken.shape):
+    if single and array.ndim == rank - 1 and _fits((1, *array.shape), model_input.shape):
         return iter([values[None]])
     raise SubjectError(
-        f"{where} has the shape {list(array.shape)}, and the model's input {taken.name!r} takes {taken}; give arrays "
-        "of that shape, or many of them along the first axis"
+        f"{where} has the shape {list(array.shape)}, and the model's input {model_input.name!r} takes {model_input}; give "
+        "arrays of that shape, or many of them along the first axis"
     )
 
 
-def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
+def _fits(shape: Sequence[int], declared: Sequence[int | None]) -> bool:
+    return len(shape) == len(declared) and all(
+        expected is None or size == expected for size, expected in zip(shape, declared, strict=True)
+    )
 
 
-def _taken(model: Path) -> _Taken:
+def _model_input(model: Path) -> _ModelInput:
     graph = read_model(model).graph
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in initializers]
@@ -119,4 +140,4 @@ def _taken(model: Path) -> _Taken:
         raise SubjectError(f"calibration inputs are for models with one input; {model.name} has {len(inputs)}: {names}")
     tensor = inputs[0].type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
-    return _Taken(inputs[0].name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)
+    return _ModelInput(inputs[0].name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)

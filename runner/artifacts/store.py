@@ -6,7 +6,7 @@ because it is built beside its place and renamed into it.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from catalog.output_distance import DETAIL
+from runner.artifacts.calibration import CalibrationSource
 from runner.artifacts.distance import measure_distance
 from runner.artifacts.model_runs import PROOF_INPUTS, TRIAL_INPUTS, NotRunnable, Signature, Trial, run_chain, try_model
 from runner.artifacts.verification import check, check_chain, prove_close, prove_equal
@@ -30,7 +31,6 @@ from tierserver.errors import TierError
 _MANIFEST_VERSION = 3
 # Under this name the details say why nothing was run.
 NOT_VERIFIED = "not_verified"
-Calibrate = Callable[[int], Sequence[NDArray[np.generic]]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ArtifactStore:
         *,
         model: Path,
         passes: Sequence[Pass],
-        calibration: Calibrate,
+        calibration: CalibrationSource,
     ) -> Artifact:
         """Run the passes over the model and verify what they made; raises OperatorError where one fails."""
         with scratch(self._root) as directory:
@@ -152,7 +152,7 @@ class _Made:
 def _apply(
     model: Path,
     passes: Sequence[Pass],
-    calibration: Calibrate,
+    calibration: CalibrationSource,
     directory: Path,
     environments: Path,
 ) -> _Made:
@@ -174,7 +174,7 @@ def _apply(
     return _Made(parts, tuple(details), uncut, references)
 
 
-def _tried(model: Path, calibration: Calibrate) -> Trial:
+def _tried(model: Path, calibration: CalibrationSource) -> Trial:
     """Run the model itself, before anything is made of it."""
     try:
         return try_model(model, _up_to(TRIAL_INPUTS, calibration))
@@ -182,7 +182,7 @@ def _tried(model: Path, calibration: Calibrate) -> Trial:
         raise Refusal(f"the model does not run on the inputs it is to be measured with: {error}") from error
 
 
-def _up_to(count: int, calibration: Calibrate) -> Sequence[NDArray[np.generic]]:
+def _up_to(count: int, calibration: CalibrationSource) -> Sequence[NDArray[np.generic]]:
     """Return as many inputs as there are: a dataset refuses to give more than it has."""
     while count:
         try:
@@ -201,7 +201,7 @@ def _check(model: Signature, made: _Made) -> Mapping[str, Any]:
     return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
 
 
-def _prove(trial: Trial, made: _Made, calibration: Calibrate) -> Mapping[str, Any]:
+def _prove(trial: Trial, made: _Made, calibration: CalibrationSource) -> Mapping[str, Any]:
     """Compare results with what computes the same in another way, and parts with the model they were cut from."""
     proof: dict[str, Any] = {}
     for name, (reference, result) in made.references.items() if trial.feeds else ():

@@ -1,10 +1,8 @@
 """The files that were measured: from the cache of artifacts, or built again and shown to be the same bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlmodel import Session, col, select
 
 from catalog.evidence import strategy_evidence
@@ -12,14 +10,13 @@ from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.tables import Measurement
 from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
+from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import Artifact, ArtifactStore
 from runner.errors import BundleError
 from runner.measuring.keyed_strategy import artifact_key_of
 from runner.operators import Pass, make_pass
 from runner.sealed import file_sha256
 from runner.subjects import Subject
-from tierserver.imaging import preprocess
-from tierserver.messages import Preprocess
 
 
 @dataclass(frozen=True)
@@ -119,13 +116,8 @@ def _passes(measured: Measured) -> tuple[Pass, ...]:
 
 def _rebuilt(measured: Measured, subject: Subject, artifacts: ArtifactStore) -> Artifact:
     passes = _passes(measured)
-
-    def calibration(count: int) -> Sequence[NDArray[np.generic]]:
-        settings = Preprocess.from_json(subject.preprocess)
-        return [preprocess(image, settings) for image in subject.dataset.calibration(count)]
-
     built = artifacts.build(
-        artifact_key_of(subject, passes), model=subject.model, passes=passes, calibration=calibration
+        artifact_key_of(subject, passes), model=subject.model, passes=passes, calibration=subject_calibration(subject)
     )
     if built.inapplicable:
         raise BundleError(f"{measured.name} cannot be built again from {subject.name}: {built.reason}")

@@ -15,7 +15,7 @@ from rich.table import Table
 from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
 from runner.artifacts.apply_operator import apply_operator, parse_pipeline
-from runner.artifacts.calibration import Calibration, read_calibration
+from runner.artifacts.calibration import Calibration, read_calibration, subject_calibration
 from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.errors import OperatorError, SubjectError
@@ -27,8 +27,6 @@ from runner.reports.units import size
 from runner.settings import RunnerSettings
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.embedded.registry import SUBJECTS
-from tierserver.imaging import preprocess
-from tierserver.messages import Preprocess
 
 _BUILTIN = "builtin:"
 # A pipe has no width of its own.
@@ -137,9 +135,8 @@ class _Model:
             return read_calibration(given, self.path)
         if self.subject is None:
             return Calibration()
-        settings = Preprocess.from_json(self.subject.preprocess)
-        images = self.subject.dataset.calibration(max(samples, TRIAL_INPUTS))
-        return Calibration([preprocess(image, settings) for image in images], str(self.subject.name))
+        inputs = subject_calibration(self.subject)(max(samples, TRIAL_INPUTS))
+        return Calibration(inputs, str(self.subject.name))
 
 
 def _model(text: str) -> _Model:

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol as Interface
 
-import numpy as np
-from numpy.typing import NDArray
-
 from catalog.chance import chance_remark
 from catalog.clock import utc_now
 from catalog.declaration import Catalog
@@ -25,6 +22,7 @@ from catalog.evidence import (
 )
 from catalog.evidence.reading import latencies
 from catalog.output_distance import output_distance
+from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import NOT_VERIFIED, Artifact
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, OperatorError, TierCallError
 from runner.launchers import Launcher
@@ -36,9 +34,6 @@ from runner.measuring.setups import Setups
 from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 from runner.operators import Pass
 from runner.subjects.items import class_counts
-from tierserver.encoding import read_tensors
-from tierserver.imaging import preprocess
-from tierserver.messages import Preprocess
 
 
 class Watcher(Interface):
@@ -192,18 +187,10 @@ class Filler:
     def _build(self, wanted: _Wanted) -> Artifact | None:
         """Build one artifact; None where that failed, which is stored and told."""
         subject = self.setups.session.subjects[wanted.subject]
-        settings = Preprocess.from_json(subject.preprocess)
-
-        def calibration(count: int) -> list[NDArray[np.generic]]:
-            encoded = subject.dataset.calibration(count)
-            if settings.kind == "tensors":  # of several inputs the first: operators refuse such models themselves
-                return [read_tensors(each)[0] for each in encoded]
-            return [preprocess(image, settings) for image in encoded]
-
         self.watcher.begin(f"{wanted.subject} · build {wanted.operator}", 0.0)
         try:
             built = self.setups.artifacts.build(
-                wanted.key, model=subject.model, passes=wanted.passes, calibration=calibration
+                wanted.key, model=subject.model, passes=wanted.passes, calibration=subject_calibration(subject)
             )
         except OperatorError as error:
             self.unbuilt.add(wanted.key)

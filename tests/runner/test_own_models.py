@@ -12,8 +12,13 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from catalog.evidence import open_database
+from catalog.declaration import load_catalog
+from catalog.evidence import open_database, strategy_evidence
+from runner.artifacts.store import ArtifactStore
+from runner.bundles.measured_files import measured_artifact, measured_strategy
 from runner.cli import app, run
+from runner.sealed import file_sha256
+from runner.subjects import resolve_declared
 
 FAMILIES = Path(__file__).parents[1] / "data/families"
 RANDOM = np.random.default_rng(0)
@@ -96,8 +101,8 @@ def scene_model(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
-    """What the database says of each subject and operator."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory whose catalog of own models was filled."""
     folder = tmp_path_factory.mktemp("own")
     text_model(folder)
     table_model(folder)
@@ -111,17 +116,21 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], di
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run(lambda: app(["fill-catalog", "--launcher", "process"])) == 0
-        with open_database("tierwise.db", readonly=True) as database, database.engine.connect() as connection:
-            columns = "subject, operator, metric, accuracy_pct, drop_pp, samples, median_latency_s, sent_bytes"
-            rows = connection.exec_driver_sql(f"SELECT {columns} FROM strategy_summary").mappings()
-            found = {(row["subject"], row["operator"]): dict(row) for row in rows}
-            counted = "SELECT subject, operator, class_counts FROM accuracy WHERE status = 'complete'"
-            for subject, operator, class_counts in connection.exec_driver_sql(counted):
-                found[subject, operator]["class_counts"] = class_counts
-            refused = connection.exec_driver_sql(
-                "SELECT subject, operator, reason FROM artifact WHERE reason IS NOT NULL"
-            )
-            return found | {(row[0], row[1]): {"refused": row[2]} for row in refused}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def filled(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what the database says of each subject and operator."""
+    with open_database(folder / "tierwise.db", readonly=True) as database, database.engine.connect() as connection:
+        columns = "subject, operator, metric, accuracy_pct, drop_pp, samples, median_latency_s, sent_bytes"
+        rows = connection.exec_driver_sql(f"SELECT {columns} FROM strategy_summary").mappings()
+        summaries = {(row["subject"], row["operator"]): dict(row) for row in rows}
+        counted = "SELECT subject, operator, class_counts FROM accuracy WHERE status = 'complete'"
+        for subject, operator, class_counts in connection.exec_driver_sql(counted):
+            summaries[subject, operator]["class_counts"] = class_counts
+        refused = connection.exec_driver_sql("SELECT subject, operator, reason FROM artifact WHERE reason IS NOT NULL")
+        return summaries | {(row[0], row[1]): {"refused": row[2]} for row in refused}
 
 
 def test_text_of_two_inputs_is_judged_by_its_labels(filled: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -164,3 +173,16 @@ def test_an_operator_that_several_inputs_rule_out_is_inapplicable(
     filled: dict[tuple[str, str], dict[str, Any]],
 ) -> None:
     assert "one input, this one has 2: tokens, mask" in str(filled["text", "quantized"])
+
+
+@pytest.mark.parametrize("subject", ["table", "photos"])
+def test_a_calibrated_artifact_that_is_not_cached_is_built_again_for_a_bundle(
+    folder: Path, tmp_path: Path, subject: str
+) -> None:
+    spec = load_catalog(folder / "strategies.yaml").subjects[subject]
+    declared = resolve_declared(subject, spec, base=folder, built=tmp_path / "models")
+    with open_database(folder / "tierwise.db", readonly=True) as database, database.session() as session:
+        environment = strategy_evidence(session, subject=subject)[0].environment.key
+        measured = measured_strategy(session, subject, "quantized", "edge", environment)
+    artifact = measured_artifact(measured, declared, ArtifactStore(tmp_path / "artifacts"), "strategies.yaml")
+    assert file_sha256(artifact.path(0)) == measured.row.files[0].sha256
