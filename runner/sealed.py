@@ -34,14 +34,14 @@ class SealedFile:
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedContent:
     """What a directory was sealed with; its files are what they were then."""
 
     files: tuple[SealedFile, ...]
     content: Mapping[str, Any]
 
 
-class _NotBelieved(ValueError):
+class _BrokenSeal(ValueError):
     """A directory is not what its key promises; says why."""
 
 
@@ -73,7 +73,7 @@ def seal(directory: Path, key: str, files: Sequence[str], content: Mapping[str, 
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def unseal(directory: Path, key: str) -> Sealed | None:
+def unseal(directory: Path, key: str) -> SealedContent | None:
     """Return what a directory holds for a key; None where nothing is there, or it was not believed and is removed."""
     try:
         manifest = _manifest(directory, key)
@@ -85,7 +85,7 @@ def unseal(directory: Path, key: str) -> Sealed | None:
             return None
         return _checked(directory, key, manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error) if isinstance(error, OSError | _NotBelieved) else "its manifest cannot be read"
+        reason = str(error) if isinstance(error, OSError | _BrokenSeal) else "its manifest cannot be read"
         logger.warning("cached files in %s are not used: %s; they are removed and made again", directory, reason)
         remove(directory)
         return None
@@ -101,32 +101,32 @@ def remove(directory: Path) -> None:
 
 def _manifest(directory: Path, key: str) -> Mapping[str, Any] | None:
     if directory.is_symlink():
-        raise _NotBelieved("it is a link to another place")
+        raise _BrokenSeal("it is a link to another place")
     if not directory.exists():
         return None
     if not _is_plain(directory / MANIFEST):
-        raise _NotBelieved(f"it has no {MANIFEST}")
+        raise _BrokenSeal(f"it has no {MANIFEST}")
     manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     if not isinstance(manifest, dict):
-        raise _NotBelieved("its manifest is no mapping")
+        raise _BrokenSeal("its manifest is no mapping")
     return manifest
 
 
-def _checked(directory: Path, key: str, manifest: Mapping[str, Any]) -> Sealed:
+def _checked(directory: Path, key: str, manifest: Mapping[str, Any]) -> SealedContent:
     if manifest["key"] != key:
-        raise _NotBelieved(f"it was made for the key {str(manifest['key'])[:12]}…")
+        raise _BrokenSeal(f"it was made for the key {str(manifest['key'])[:12]}…")
     if manifest["sha256"] != _digest({name: value for name, value in manifest.items() if name != "sha256"}):
-        raise _NotBelieved("its manifest was changed")
+        raise _BrokenSeal("its manifest was changed")
     files = tuple(SealedFile(**entry) for entry in manifest["files"])
     for file in files:
         if file.file in ("", ".", "..") or Path(file.file).name != file.file:
-            raise _NotBelieved(f"its manifest names a file elsewhere: {file.file!r}")
+            raise _BrokenSeal(f"its manifest names a file elsewhere: {file.file!r}")
         path = directory / file.file
         if not _is_plain(path):
-            raise _NotBelieved(f"{file.file} is not there as a file")
+            raise _BrokenSeal(f"{file.file} is not there as a file")
         if path.stat().st_size != file.size_bytes or _current_sha256(path) != file.sha256:
-            raise _NotBelieved(f"{file.file} was changed since it was made")
-    return Sealed(files, manifest["content"])
+            raise _BrokenSeal(f"{file.file} was changed since it was made")
+    return SealedContent(files, manifest["content"])
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from catalog.declaration import Catalog, PassSpec
 from catalog.keys import artifact_key
 from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import Calibration
-from runner.artifacts.store import NOT_VERIFIED, Artifact, ArtifactStore
+from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.host import versions
 from runner.operators import Pass, Refusal, known_passes, make_pass
@@ -125,7 +125,7 @@ def apply_operator(
     return manifest
 
 
-def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, store: ArtifactStore) -> Artifact:
+def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, store: ArtifactStore) -> CachedArtifact:
     key = artifact_key(
         model_sha256=_sha256(model),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
@@ -141,7 +141,7 @@ def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, sto
 
 
 def _manifest(
-    pipeline: Pipeline, passes: Sequence[Pass], model: Path, calibration: Calibration, artifact: Artifact
+    pipeline: Pipeline, passes: Sequence[Pass], model: Path, calibration: Calibration, artifact: CachedArtifact
 ) -> Mapping[str, Any]:
     used = max((step.calibration_samples for step in passes), default=0)
     return {

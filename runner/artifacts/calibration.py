@@ -120,8 +120,8 @@ def _inputs(array: Array, model_input: _ModelInput, where: str) -> Iterator[Arra
     if single and array.ndim == rank - 1 and _fits((1, *array.shape), model_input.shape):
         return iter([values[None]])
     raise SubjectError(
-        f"{where} has the shape {list(array.shape)}, and the model's input {model_input.name!r} takes {model_input}; give "
-        "arrays of that shape, or many of them along the first axis"
+        f"{where} has the shape {list(array.shape)}, and the model's input {model_input.name!r} takes {model_input}; "
+        "give arrays of that shape, or many of them along the first axis"
     )
 
 

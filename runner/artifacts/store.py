@@ -34,7 +34,7 @@ NOT_VERIFIED = "not_verified"
 
 
 @dataclass(frozen=True)
-class ArtifactFile:
+class CachedFile:
     """One part of an artifact, in the order the parts run."""
 
     part: str
@@ -44,7 +44,7 @@ class ArtifactFile:
 
 
 @dataclass(frozen=True)
-class Artifact:
+class CachedArtifact:
     """A complete artifact on disk, or the reason why there can be none.
 
     `details` are what JSON holds: `passes`, what each pass says it did, `proof`, what was shown of the result, and
@@ -53,7 +53,7 @@ class Artifact:
 
     key: str
     directory: Path
-    files: tuple[ArtifactFile, ...]
+    files: tuple[CachedFile, ...]
     reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ class Artifact:
         return sum(file.size_bytes for file in self.files)
 
     @property
-    def parts(self) -> tuple[ArtifactFile, ...]:
+    def parts(self) -> tuple[CachedFile, ...]:
         """The model files alone, in the order they run; their external data are files of their own."""
         return tuple(file for file in self.files if file.file.endswith(".onnx"))
 
@@ -80,7 +80,7 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def find(self, key: str) -> Artifact | None:
+    def find(self, key: str) -> CachedArtifact | None:
         """Find the artifact with this key; one that is not what was built counts as absent, is removed and said."""
         directory = self._root / key
         sealed = unseal(directory, key)
@@ -91,10 +91,10 @@ class ArtifactStore:
             remove(directory)
             return None
         files = tuple(
-            ArtifactFile(part, file.file, file.sha256, file.size_bytes)
+            CachedFile(part, file.file, file.sha256, file.size_bytes)
             for part, file in zip(content["parts"], sealed.files, strict=True)
         )
-        return Artifact(key, directory, files, content["reason"], content["details"])
+        return CachedArtifact(key, directory, files, content["reason"], content["details"])
 
     def discard(self, key: str) -> None:
         """Forget an artifact whose bytes are not what they should be, so that it is built anew."""
@@ -107,12 +107,12 @@ class ArtifactStore:
         model: Path,
         passes: Sequence[Pass],
         calibration: CalibrationSource,
-    ) -> Artifact:
+    ) -> CachedArtifact:
         """Run the passes over the model and verify what they made; raises OperatorError where one fails."""
         with scratch(self._root) as directory:
             target = directory / "artifact"
             target.mkdir()
-            files: tuple[ArtifactFile, ...] = ()
+            files: tuple[CachedFile, ...] = ()
             reason: str | None = None
             details: Mapping[str, Any] = {}
             try:
@@ -137,7 +137,7 @@ class ArtifactStore:
 
 
 @dataclass(frozen=True)
-class _Made:
+class _PassOutput:
     """What the passes made: the last files, what each pass says it did, and the model before it was cut.
 
     `references` are, by pass, a file that computes the same in another way and the file to be compared with it.
@@ -155,7 +155,7 @@ def _apply(
     calibration: CalibrationSource,
     directory: Path,
     environments: Path,
-) -> _Made:
+) -> _PassOutput:
     """Run the passes one after the other."""
     parts: tuple[Path, ...] = (model,)
     uncut = model
@@ -171,7 +171,7 @@ def _apply(
         uncut = parts[0] if len(parts) == 1 else uncut
         if applied.reference is not None:
             references[step.name] = (applied.reference, parts[0])
-    return _Made(parts, tuple(details), uncut, references)
+    return _PassOutput(parts, tuple(details), uncut, references)
 
 
 def _tried(model: Path, calibration: CalibrationSource) -> Trial:
@@ -192,7 +192,7 @@ def _up_to(count: int, calibration: CalibrationSource) -> Sequence[NDArray[np.ge
     return ()
 
 
-def _check(model: Signature, made: _Made) -> Mapping[str, Any]:
+def _check(model: Signature, made: _PassOutput) -> Mapping[str, Any]:
     """Check every part and what they take and give; refused where they are not valid."""
     try:
         check_chain(model, [check(part) for part in made.parts])
@@ -201,7 +201,7 @@ def _check(model: Signature, made: _Made) -> Mapping[str, Any]:
     return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
 
 
-def _prove(trial: Trial, made: _Made, calibration: CalibrationSource) -> Mapping[str, Any]:
+def _prove(trial: Trial, made: _PassOutput, calibration: CalibrationSource) -> Mapping[str, Any]:
     """Compare results with what computes the same in another way, and parts with the model they were cut from."""
     proof: dict[str, Any] = {}
     for name, (reference, result) in made.references.items() if trial.feeds else ():
@@ -214,7 +214,7 @@ def _prove(trial: Trial, made: _Made, calibration: CalibrationSource) -> Mapping
     return proof
 
 
-def _run_beside(trial: Trial, made: _Made) -> Mapping[str, Any]:
+def _run_beside(trial: Trial, made: _PassOutput) -> Mapping[str, Any]:
     """Run what was made on the inputs the model ran on; refused where it fails, else the distance of its outputs."""
     if not trial.feeds:
         return {NOT_VERIFIED: f"the model runs on no input that could be made up ({trial.obstacle})"}
@@ -225,7 +225,7 @@ def _run_beside(trial: Trial, made: _Made) -> Mapping[str, Any]:
     return {DETAIL: measure_distance(trial, outputs).as_details()}
 
 
-def _collect(parts: Sequence[Path], target: Path) -> tuple[ArtifactFile, ...]:
+def _collect(parts: Sequence[Path], target: Path) -> tuple[CachedFile, ...]:
     """Copy the parts into the artifact's directory; their external data follows after the last part."""
     names = {1: ["model"], 2: ["head", "tail"]}.get(len(parts)) or [f"part{index}" for index in range(len(parts))]
     files, data = [], []
@@ -247,5 +247,5 @@ def _as_stored(details: Mapping[str, Any]) -> Mapping[str, Any]:
     return stored
 
 
-def _file(part: str, path: Path) -> ArtifactFile:
-    return ArtifactFile(part, path.name, file_sha256(path), path.stat().st_size)
+def _file(part: str, path: Path) -> CachedFile:
+    return CachedFile(part, path.name, file_sha256(path), path.stat().st_size)

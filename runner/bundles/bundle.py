@@ -10,10 +10,19 @@ from pathlib import Path
 
 from recommender.answer.wording import duration, percentile_name
 from recommender.schemas import RecommendationOut, RecommendRequest, RecommendResponse
-from runner.artifacts.store import Artifact
+from runner.artifacts.store import CachedArtifact
 from runner.bundles import run
-from runner.bundles.manifest import MANIFEST, README, SCRIPT, EvidenceEntry, FileEntry, Manifest, PartEntry, check_runs
-from runner.bundles.measured_files import Measured, settings_are_those_measured
+from runner.bundles.manifest import (
+    MANIFEST,
+    README,
+    SCRIPT,
+    BundledFile,
+    EvidenceEntry,
+    Manifest,
+    PartEntry,
+    check_runs,
+)
+from runner.bundles.measured_files import MeasuredStrategy, settings_are_those_measured
 from runner.errors import BundleError
 from runner.graph import data_file
 from runner.host import versions
@@ -103,16 +112,16 @@ _UNPROVEN = (
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredQuestion:
     """A question, its answer with a recommendation, and what the recommendation rests on."""
 
     request: RecommendRequest
     answer: RecommendResponse
     best: RecommendationOut
-    measured: Measured
+    measured: MeasuredStrategy
 
 
-def make_bundle(answered: Answered, subject: Subject, artifact: Artifact, target: Path) -> Manifest:
+def make_bundle(answered: AnsweredQuestion, subject: Subject, artifact: CachedArtifact, target: Path) -> Manifest:
     """Write a bundle into a new directory; it appears only when it is complete and was run.
 
     Parameters
@@ -151,7 +160,7 @@ def make_bundle(answered: Answered, subject: Subject, artifact: Artifact, target
     return final
 
 
-def _manifest(answered: Answered, subject: Subject, artifact: Artifact, staging: Path) -> Manifest:
+def _manifest(answered: AnsweredQuestion, subject: Subject, artifact: CachedArtifact, staging: Path) -> Manifest:
     row, answer = answered.measured.row, answered.answer
     proven = settings_are_those_measured(answered.measured, subject)
     return Manifest(
@@ -180,7 +189,7 @@ def _manifest(answered: Answered, subject: Subject, artifact: Artifact, staging:
     )
 
 
-def _parts(measured: Measured, artifact: Artifact, staging: Path) -> Iterator[PartEntry]:
+def _parts(measured: MeasuredStrategy, artifact: CachedArtifact, staging: Path) -> Iterator[PartEntry]:
     """The model files in order, each with the tier it is for and that tier's settings."""
     row = measured.row
     recorded = {file.file: file.sha256 for file in row.files}
@@ -210,7 +219,7 @@ def _parts(measured: Measured, artifact: Artifact, staging: Path) -> Iterator[Pa
         )
 
 
-def _evidence(answered: Answered) -> EvidenceEntry:
+def _evidence(answered: AnsweredQuestion) -> EvidenceEntry:
     row, it = answered.measured.row, answered.measured.row.environment
     return EvidenceEntry(
         strategy=f"{row.subject}:{row.operator}:{row.placement}",
@@ -227,13 +236,13 @@ def _evidence(answered: Answered) -> EvidenceEntry:
     )
 
 
-def _files(staging: Path) -> Iterator[FileEntry]:
+def _files(staging: Path) -> Iterator[BundledFile]:
     for path in sorted(staging.iterdir()):
         if path.name != MANIFEST:
-            yield FileEntry(file=path.name, sha256=file_sha256(path), size_bytes=path.stat().st_size)
+            yield BundledFile(file=path.name, sha256=file_sha256(path), size_bytes=path.stat().st_size)
 
 
-def _real_input(measured: Measured, subject: Subject) -> tuple[str, bytes]:
+def _real_input(measured: MeasuredStrategy, subject: Subject) -> tuple[str, bytes]:
     """One of the inputs it was measured with, where the subject still has it."""
     pool = subject.dataset.input_ids()
     known = set(pool)

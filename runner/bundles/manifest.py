@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from runner.artifacts.store import Artifact
+from runner.artifacts.store import CachedArtifact
 from runner.bundles.run import damaged
 from runner.errors import BundleError
 from tierserver.encoding import read_tensors
@@ -32,7 +32,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FileEntry(_Entry):
+class BundledFile(_Entry):
     """One file of the bundle; its name has no directory."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -40,7 +40,7 @@ class FileEntry(_Entry):
     size_bytes: int
 
 
-class PartEntry(FileEntry):
+class PartEntry(BundledFile):
     """One model file in the order the parts run, the tier it is for, and how its session was made there."""
 
     part: str
@@ -119,7 +119,7 @@ class Manifest(_Entry):
     evidence: EvidenceEntry
     versions: dict[str, dict[str, str]] = Field(description="Of the libraries: when measured, when bundled")
     check: CheckEntry | None = None
-    files: list[FileEntry] = Field(description="Every file but this one")
+    files: list[BundledFile] = Field(description="Every file but this one")
 
     def to_json(self) -> str:
         """The file's text."""
@@ -149,7 +149,9 @@ _TAIL_CHARACTERS = 500
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def check_runs(directory: Path, manifest: Manifest, original: Artifact, *, name: str, encoded: bytes) -> CheckEntry:
+def check_runs(
+    directory: Path, manifest: Manifest, original: CachedArtifact, *, name: str, encoded: bytes
+) -> CheckEntry:
     """Run one real input through the bundle, as its user does, and through the measured files, as a tier does.
 
     Raises
@@ -185,7 +187,7 @@ def verify_bundle(directory: Path) -> Manifest:
     return manifest
 
 
-def _as_measured(original: Artifact, manifest: Manifest, encoded: bytes) -> Arrays:
+def _as_measured(original: CachedArtifact, manifest: Manifest, encoded: bytes) -> Arrays:
     """The tier's engine over the original files, one part after the other."""
     settings = Preprocess.from_json({k: v for k, v in manifest.preprocess.items() if v is not None})
     after = Postprocess.from_json({k: v for k, v in manifest.postprocess.items() if v is not None})

@@ -11,7 +11,7 @@ from catalog.evidence.tables import Measurement
 from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
 from runner.artifacts.calibration import subject_calibration
-from runner.artifacts.store import Artifact, ArtifactStore
+from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import BundleError
 from runner.measuring.keyed_strategy import artifact_key_of
 from runner.operators import Pass, make_pass
@@ -20,7 +20,7 @@ from runner.subjects import Subject
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredStrategy:
     """A strategy's evidence, what identity's file was, and which inputs were sent, in their order."""
 
     row: StrategyEvidence
@@ -38,17 +38,21 @@ class Measured:
         return "measured here" if origin is None else f"imported from {origin.name}"
 
 
-def measured_strategy(session: Session, subject: str, operator: str, placement: str, environment: str) -> Measured:
+def measured_strategy(
+    session: Session, subject: str, operator: str, placement: str, environment: str
+) -> MeasuredStrategy:
     """Read what an answer's recommendation rests on."""
     rows = [each for each in strategy_evidence(session, subject=subject) if each.environment.key == environment]
     row = next(row for row in rows if (row.operator, row.placement) == (operator, placement))
     identity = next((row.files for row in rows if not row.passes and len(row.files) == 1), ())
     protocols = session.exec(select(Measurement.protocol).where(col(Measurement.latency_key) == row.latency_key)).all()
     inputs = dict.fromkeys(tuple(protocol.get("input_ids", ())) for protocol in protocols)
-    return Measured(row, identity[0].sha256 if identity else None, tuple(inputs))
+    return MeasuredStrategy(row, identity[0].sha256 if identity else None, tuple(inputs))
 
 
-def measured_artifact(measured: Measured, subject: Subject, artifacts: ArtifactStore, catalog: str) -> Artifact:
+def measured_artifact(
+    measured: MeasuredStrategy, subject: Subject, artifacts: ArtifactStore, catalog: str
+) -> CachedArtifact:
     """The artifact whose files have the SHA-256 of those measured.
 
     Raises
@@ -80,7 +84,7 @@ def measured_artifact(measured: Measured, subject: Subject, artifacts: ArtifactS
     return built
 
 
-def settings_are_those_measured(measured: Measured, subject: Subject) -> bool:
+def settings_are_those_measured(measured: MeasuredStrategy, subject: Subject) -> bool:
     """Whether pre- and post-processing are shown to be those of the measurement: they are in its content key."""
     row = measured.row
     return any(
@@ -97,7 +101,7 @@ def settings_are_those_measured(measured: Measured, subject: Subject) -> bool:
     )
 
 
-def _check_model(measured: Measured, subject: Subject, catalog: str) -> None:
+def _check_model(measured: MeasuredStrategy, subject: Subject, catalog: str) -> None:
     """Refuse early, before anything is built, where the declared model is another one."""
     own = file_sha256(subject.model)
     same_key = artifact_key_of(subject, _passes(measured)) == original_key(measured.row.artifact_key)
@@ -110,11 +114,11 @@ def _check_model(measured: Measured, subject: Subject, catalog: str) -> None:
     )
 
 
-def _passes(measured: Measured) -> tuple[Pass, ...]:
+def _passes(measured: MeasuredStrategy) -> tuple[Pass, ...]:
     return tuple(make_pass(step["name"], step["options"]) for step in measured.row.passes)
 
 
-def _rebuilt(measured: Measured, subject: Subject, artifacts: ArtifactStore) -> Artifact:
+def _rebuilt(measured: MeasuredStrategy, subject: Subject, artifacts: ArtifactStore) -> CachedArtifact:
     passes = _passes(measured)
     built = artifacts.build(
         artifact_key_of(subject, passes), model=subject.model, passes=passes, calibration=subject_calibration(subject)
@@ -124,12 +128,12 @@ def _rebuilt(measured: Measured, subject: Subject, artifacts: ArtifactStore) -> 
     return built
 
 
-def _sha256(artifact: Artifact) -> Mapping[str, str]:
+def _sha256(artifact: CachedArtifact) -> Mapping[str, str]:
     """Of the files as they are on disk now, whatever the cache remembers."""
     return {file.file: file_sha256(artifact.directory / file.file) for file in artifact.files}
 
 
-def _versions(measured: Measured) -> str:
+def _versions(measured: MeasuredStrategy) -> str:
     versions = measured.row.environment.details.get("versions", {})
     told = [f"{name} {version}" for name, version in versions.items()]
     return ", ".join(told) or f"onnxruntime {measured.row.environment.onnxruntime}"

@@ -12,7 +12,7 @@ from catalog.evidence import open_database, sound_database
 from recommender.schemas import RecommendRequest
 from runner.artifacts.store import ArtifactStore
 from runner.bundles import Manifest, make_bundle, verify_bundle
-from runner.bundles.bundle import Answered
+from runner.bundles.bundle import AnsweredQuestion
 from runner.bundles.measured_files import measured_artifact, measured_strategy
 from runner.commands.question import Asked, ask, asking
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
@@ -70,7 +70,7 @@ def bundle(
         err.print(f"[yellow]to know:[/] {escape(warning)}")
 
 
-def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> Answered:
+def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> AnsweredQuestion:
     """The answer with its evidence; ends with the near misses and exit code 1 when nothing is feasible."""
     answer = ask(database, request)
     best = answer.recommendation
@@ -83,10 +83,10 @@ def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> Ans
         raise typer.Exit(1)
     with open_database(database, readonly=True) as opened, sound_database(opened).session() as session:
         measured = measured_strategy(session, answer.subject, best.operator, best.placement, answer.environment.key)
-    return Answered(request, answer, best, measured)
+    return AnsweredQuestion(request, answer, best, measured)
 
 
-def _made(answered: Answered, catalog: Path, output: Path) -> Manifest:
+def _made(answered: AnsweredQuestion, catalog: Path, output: Path) -> Manifest:
     workdir = RunnerSettings().workdir
     subject = _subject(answered.answer.subject, catalog, workdir)
     try:

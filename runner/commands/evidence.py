@@ -21,7 +21,7 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.errors import RunnerError
-from runner.measuring.rejudge import Judged, judge_stored, store_verdicts, summarise
+from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
 from runner.reports import leaderboard_tables, with_analysis, with_distances
 from runner.reports.leaderboard import of_family, sparklines
 from runner.reports.tables import (
@@ -91,7 +91,7 @@ def verify(
     raise typer.Exit(1 if any(each.verdict == "INVALID" for each in present) else 0)
 
 
-def _print_verdicts(present: Sequence[Judged], changed: int, *, stored: bool) -> None:
+def _print_verdicts(present: Sequence[JudgedMeasurement], changed: int, *, stored: bool) -> None:
     if not present:
         raise RunnerError("no measurements to judge yet; measure some with: runner fill-catalog")
     out.print(rules_table(summarise(present)))

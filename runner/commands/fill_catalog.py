@@ -21,7 +21,7 @@ from runner.commands.terminal import (
     LauncherOption,
     ScaleOption,
     _catalog,
-    _session,
+    _run_context,
     _settings,
     err,
     example,
@@ -30,8 +30,8 @@ from runner.commands.terminal import (
 )
 from runner.launchers import Selection, select_launcher
 from runner.measuring import environment
-from runner.measuring.fill import Filler, Outcome, StopRequest, measure_and_extend
-from runner.measuring.keyed_strategy import Session
+from runner.measuring.fill import Filler, FillOutcome, StopRequest, measure_and_extend
+from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.setups import Setups
@@ -59,12 +59,12 @@ def fill_catalog(
     declared, base = _catalog(catalog)
     selection = select_launcher(launcher, base_image=_settings().base_image)
     err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
-    session = _session(declared, base, selection, scale)
+    context = _run_context(declared, base, selection, scale)
     target = database or _settings().database
     workdir = _settings().workdir
     with FillLock(workdir, target), open_database(target, create=True) as opened:
         try:
-            outcome = _fill(session, opened, selection, workdir)
+            outcome = _fill(context, opened, selection, workdir)
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
             err.print(_STOPPED)
             raise typer.Exit(1) from None
@@ -94,42 +94,42 @@ def _edited(declared: Catalog) -> bool:
         return True
 
 
-def _fill(session: Session, database: Database, selection: Selection, workdir: Path) -> Outcome:
+def _fill(context: RunContext, database: Database, selection: Selection, workdir: Path) -> FillOutcome:
     """Clean what a killed run left, plan, measure."""
     leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
     with database.session() as writing:
-        environment_id = environment.store_environment(writing, session, selection)
-        store.sync_slos(writing, session.catalog.slos)
+        environment_id = environment.store_environment(writing, context, selection)
+        store.sync_slos(writing, context.catalog.slos)
         writing.commit()
-    session.prepare()
-    made = make_plan(session, sound_database(database), environment.key(session))
+    context.prepare()
+    made = make_plan(context, sound_database(database), environment.key(context))
     if not (made.rounds or made.accuracies):
         err.print(_NOTHING_MISSING)
     else:
         selection.launcher.prepare()
-    setups = Setups(session, ArtifactStore(workdir / "artifacts"), workdir)
+    setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)
     with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
         filler = Filler(setups, database, selection.launcher, environment_id, progress)
         filler.build(made, stop)
-        made = make_plan(session, sound_database(database), environment.key(session))
+        made = make_plan(context, sound_database(database), environment.key(context))
         with database.session() as writing:
-            environment.sync_strategies(writing, made, environment_id, session)
+            environment.sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s)
-        replan = partial(_replan, session, database)
+        replan = partial(_replan, context, database)
         outcome = measure_and_extend(filler, replan, made, stop)
     if not outcome.stopped:
-        store_missing(database, settings_of(session.catalog.analysis))
+        store_missing(database, settings_of(context.catalog.analysis))
     return outcome
 
 
-def _replan(session: Session, database: Database) -> Plan:
-    return make_plan(session, sound_database(database), environment.key(session))
+def _replan(context: RunContext, database: Database) -> Plan:
+    return make_plan(context, sound_database(database), environment.key(context))
 
 
-def _report(outcome: Outcome) -> None:
+def _report(outcome: FillOutcome) -> None:
     err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
     for line in outcome.failures:
         err.print(f"[red]failed[/] {escape(line)}")

@@ -18,7 +18,7 @@ from runner.commands.terminal import (
     ScaleOption,
     _catalog,
     _database,
-    _session,
+    _run_context,
     _settings,
     err,
     example,
@@ -28,7 +28,7 @@ from runner.commands.terminal import (
 from runner.host import this_host
 from runner.launchers import Selection, select_launcher
 from runner.measuring import environment
-from runner.measuring.keyed_strategy import Session
+from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.tiers import Scale
 from runner.reports.units import duration
@@ -38,8 +38,8 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
     declared, base = _catalog(catalog)
     strategies = declared.strategies()
-    session = Session(declared, base, "process", Scale.parse("1"), _settings().workdir, host=this_host())
-    subjects = session.subjects
+    context = RunContext(declared, base, "process", Scale.parse("1"), _settings().workdir, host=this_host())
+    subjects = context.subjects
     unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     for strategy in strategies:
         from runner.operators import make_pass
@@ -64,11 +64,11 @@ def plan(
     """Show what has no valid evidence, why, and how long measuring it would take."""
     declared, base = _catalog(catalog)
     selection = select_launcher(launcher, base_image=_settings().base_image)
-    session = _session(declared, base, selection, scale)
+    context = _run_context(declared, base, selection, scale)
     with _database(database, create=True) as opened:
-        made = make_plan(session, sound_database(opened), environment.key(session))
+        made = make_plan(context, sound_database(opened), environment.key(context))
     if as_json:
-        print_json(_plan_json(made, session, selection))
+        print_json(_plan_json(made, context, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     counts = Counter(strategy.subject for strategy in declared.strategies())
@@ -106,7 +106,7 @@ def _plan_table(made: Plan) -> Table:
     return table
 
 
-def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, Any]:
+def _plan_json(made: Plan, context: RunContext, selection: Selection) -> dict[str, Any]:
     def name(task: Any) -> dict[str, Any]:
         strategy = task.keyed.strategy
         return {
@@ -119,8 +119,8 @@ def _plan_json(made: Plan, session: Session, selection: Selection) -> dict[str, 
 
     return {
         "launcher": {"name": selection.launcher.name, "why": selection.reason},
-        "scale": str(session.scale),
-        "catalog": session.catalog.declared.model_dump(mode="json"),
+        "scale": str(context.scale),
+        "catalog": context.catalog.declared.model_dump(mode="json"),
         "missing_rounds": [
             {
                 **name(task),

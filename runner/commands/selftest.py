@@ -19,7 +19,7 @@ from runner.errors import RunnerError
 from runner.launchers import Selection, select_launcher
 from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.keyed_strategy import Session
+from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
 from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale, check_delays, check_host
@@ -61,9 +61,9 @@ def selftest(
     check_host(declared, host, whole)
     check_delays(declared, selection.launcher)
     base, name = chosen.resolve().parent, selection.launcher.name
-    session = Session(declared, base, name, whole, settings.workdir, host=host)
+    context = RunContext(declared, base, name, whole, settings.workdir, host=host)
     with _file(keep) as path:
-        result = _run(session, selection, path, strategy=strategy, names=names, percentile=percentile)
+        result = _run(context, selection, path, strategy=strategy, names=names, percentile=percentile)
     if as_json:
         print_json(result.to_json())
     else:
@@ -85,15 +85,15 @@ def _file(keep: Path | None) -> Iterator[Path]:
 
 
 def _run(
-    session: Session, selection: Selection, path: Path, *, strategy: str | None, names: int, percentile: float
+    context: RunContext, selection: Selection, path: Path, *, strategy: str | None, names: int, percentile: float
 ) -> AaResult:
-    one = find_strategy(session, strategy)
-    session.subjects[one.subject].prepare()
+    one = find_strategy(context, strategy)
+    context.subjects[one.subject].prepare()
     selection.launcher.prepare()
-    setups = Setups(session, ArtifactStore(session.workdir / "artifacts"), session.workdir)
+    setups = Setups(context, ArtifactStore(context.workdir / "artifacts"), context.workdir)
     with open_database(path, create=True) as database:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, session, selection)
+            environment_id = environment.store_environment(writing, context, selection)
             writing.commit()
         with Progress(err, 1.0) as progress, StopRequest(progress).listening() as stop:
             filler = Filler(setups, database, selection.launcher, environment_id, progress)

@@ -13,7 +13,7 @@ from rich.console import Console
 from catalog.declaration import Catalog, load_catalog
 from catalog.evidence import Database, open_database
 from runner.launchers import Selection
-from runner.measuring.keyed_strategy import Session
+from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.tiers import Scale, check_delays, check_host
 from runner.settings import RunnerSettings
 
@@ -39,12 +39,12 @@ def _database(url: str | None, *, create: bool = False) -> Database:
     return open_database(url or _settings().database, create=create)
 
 
-def _session(catalog: Catalog, base: Path, selection: Selection, scale: str) -> Session:
+def _run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) -> RunContext:
     parsed = Scale.parse(scale)
     host = selection.launcher.host()
     check_host(catalog, host, parsed)
     check_delays(catalog, selection.launcher)
-    return Session(catalog, base, selection.launcher.name, parsed, _settings().workdir, host=host)
+    return RunContext(catalog, base, selection.launcher.name, parsed, _settings().workdir, host=host)
 
 
 # A pipe has no width of its own; our tables fit 100 columns.

@@ -10,31 +10,31 @@ from catalog.keys import content_key
 from runner.host import versions
 from runner.launchers import Selection
 from runner.measuring import records
-from runner.measuring.keyed_strategy import Session
+from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan
 
 
-def key(session: Session) -> str:
+def key(context: RunContext) -> str:
     """Content key of the environment."""
     return content_key(
         {
-            "launcher": session.launcher,
-            "scale": str(session.scale),
-            "host": session.host.fingerprint,
-            "runtime": session.host.onnxruntime,
+            "launcher": context.launcher,
+            "scale": str(context.scale),
+            "host": context.host.fingerprint,
+            "runtime": context.host.onnxruntime,
         }
     )
 
 
-def store_environment(writing: SqlSession, session: Session, selection: Selection) -> int:
+def store_environment(writing: SqlSession, context: RunContext, selection: Selection) -> int:
     """Store the environment if it is new; its id."""
-    engine, host = selection.launcher.describe(), session.host
+    engine, host = selection.launcher.describe(), context.host
     return store.upsert_environment(
         writing,
         store.EnvironmentRecord(
-            key=key(session),
-            launcher=session.launcher,
-            scale=str(session.scale),
+            key=key(context),
+            launcher=context.launcher,
+            scale=str(context.scale),
             host=host.fingerprint,
             cpu_model=host.cpu_model,
             cpu_count=host.cpu_count,
@@ -53,7 +53,7 @@ def store_environment(writing: SqlSession, session: Session, selection: Selectio
     )
 
 
-def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, session: Session) -> None:
+def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, context: RunContext) -> None:
     """Tell the evidence which strategies are declared now, with their keys."""
     rows = []
     for keyed in plan.declared:
@@ -66,8 +66,8 @@ def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, sessio
                 placement=strategy.placement.name,
                 passes=records.passes(keyed.passes),
                 tiers=strategy.placement.tiers,
-                task=session.subjects[strategy.subject].task,
-                rounds=session.catalog.experiment.rounds,
+                task=context.subjects[strategy.subject].task,
+                rounds=context.catalog.experiment.rounds,
                 artifact_key=keyed.artifact_key,
                 latency_key=keyed.latency_key,
                 accuracy_key=keyed.accuracy_key,

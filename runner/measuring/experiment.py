@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.artifacts.store import Artifact
+from runner.artifacts.store import CachedArtifact
 from runner.errors import ChangedFilesError
 from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from runner.measuring.host_load import Snapshot, processes
@@ -117,7 +117,7 @@ class Setup:
     """Everything one measurement needs, resolved: nothing in here is looked up while it runs."""
 
     subject: str
-    artifact: Artifact
+    artifact: CachedArtifact
     providers: Mapping[str, Sequence[str]]
     placement: Sequence[str]
     tiers: Sequence[TierLimits]
@@ -141,7 +141,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Items:
+class ItemsFile:
     """The file of validation items, its content key and the SHA-256 of its bytes."""
 
     path: Path
@@ -150,7 +150,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RoundMeasurement:
     """What one round of one strategy gave; `probed` holds each link twice, before and after the samples."""
 
     warmup: tuple[Sample, ...]
@@ -164,7 +164,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedParts:
     """Per tier that runs a part: seconds to create its sessions, and graph nodes per execution provider."""
 
     cold_start_s: Mapping[str, float]
@@ -177,7 +177,7 @@ def measure(
     protocol: Protocol,
     *,
     on_sample: Callable[[Sample], None] = lambda sample: None,
-) -> Measured:
+) -> RoundMeasurement:
     """Measure one strategy once, on tiers of its own.
 
     Raises
@@ -199,7 +199,7 @@ def measure(
         ended = _snapshot(deployment)
         after = _probe_links(deployment, setup, "after")
     probed = (*before, *after)
-    return Measured(warmup, measured, probed, loaded, warmed, ended, parts.cold_start_s, parts.provider_nodes)
+    return RoundMeasurement(warmup, measured, probed, loaded, warmed, ended, parts.cold_start_s, parts.provider_nodes)
 
 
 def _send(
@@ -257,7 +257,7 @@ def evaluate(
     launcher: Launcher,
     setup: Setup,
     *,
-    items: Items,
+    items: ItemsFile,
     on_items: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluateResult:
     """Judge an artifact on every validation item, from inside the tier of its first part."""
@@ -313,7 +313,7 @@ def _refuse_changed(tier: str, mount: Mount, paths: Sequence[str]) -> None:
         )
 
 
-def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
+def _load_parts(deployment: Deployment, setup: Setup) -> _LoadedParts:
     """Create the ONNX Runtime sessions on their tiers, last part first, and give every relay its route."""
     threads = {tier.name: tier.threads for tier in setup.tiers}
     last = len(setup.placement) - 1
@@ -342,7 +342,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _Loaded:
             _refuse_changed(name, mount, [part.path for part in parts[name] if not _is_loaded(part, mount, result)])
             cold_start_s[name] = sum(result.cold_start_s.values())
             provider_nodes[name] = dict(sum(map(Counter, result.provider_nodes.values()), Counter()))
-    return _Loaded(cold_start_s, provider_nodes)
+    return _LoadedParts(cold_start_s, provider_nodes)
 
 
 def _is_loaded(part: PartSpec, mount: Mount, result: LoadResult) -> bool:

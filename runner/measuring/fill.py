@@ -23,12 +23,12 @@ from catalog.evidence import (
 from catalog.evidence.reading import latencies
 from catalog.output_distance import output_distance
 from runner.artifacts.calibration import subject_calibration
-from runner.artifacts.store import NOT_VERIFIED, Artifact
+from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, OperatorError, TierCallError
 from runner.launchers import Launcher
 from runner.measuring import records
 from runner.measuring.experiment import evaluate, measure
-from runner.measuring.keyed_strategy import Keyed
+from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
 from runner.measuring.setups import Setups
 from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
@@ -74,7 +74,7 @@ class StopRequest:
 
 
 @dataclass
-class Outcome:
+class FillOutcome:
     """What a fill did, counted."""
 
     measured: int = 0
@@ -92,7 +92,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _RequiredArtifact:
     """An artifact that evidence is to be measured with."""
 
     subject: str
@@ -102,12 +102,14 @@ class _Wanted:
     declared: bool = True
 
 
-def _wanted(keyed: Keyed) -> Iterator[_Wanted]:
+def _required_artifacts(keyed: KeyedStrategy) -> Iterator[_RequiredArtifact]:
     """What a strategy runs, and what its accuracy is measured on where that is the uncut model."""
     subject, operator = keyed.strategy.subject, keyed.strategy.operator
-    yield _Wanted(subject, operator, keyed.artifact_key, keyed.passes)
+    yield _RequiredArtifact(subject, operator, keyed.artifact_key, keyed.passes)
     if keyed.judged.artifact_key != keyed.artifact_key:
-        yield _Wanted(subject, f"{operator} (uncut)", keyed.judged.artifact_key, keyed.judged.passes, declared=False)
+        yield _RequiredArtifact(
+            subject, f"{operator} (uncut)", keyed.judged.artifact_key, keyed.judged.passes, declared=False
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Filler:
     launcher: Launcher
     environment_id: int
     watcher: Watcher
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: FillOutcome = field(default_factory=FillOutcome)
     unbuilt: set[str] = field(default_factory=set)
 
     def build(self, plan: Plan, stop: StopRequest) -> None:
@@ -131,10 +133,10 @@ class Filler:
         What was built decides more than its files: an operator may turn out inapplicable, and parts that do not equal
         the model they were cut from are judged on their own. Plan again afterwards.
         """
-        every = [wanted for keyed in plan.declared for wanted in _wanted(keyed)]
+        every = [wanted for keyed in plan.declared for wanted in _required_artifacts(keyed)]
         named = {wanted.key: wanted for wanted in sorted(every, key=lambda wanted: wanted.declared)}
         tasks: Sequence[MissingAccuracy | MissingRound] = (*plan.accuracies, *plan.rounds)
-        needed = {wanted.key for task in tasks for wanted in _wanted(task.keyed)}
+        needed = {wanted.key for task in tasks for wanted in _required_artifacts(task.keyed)}
         for wanted in named.values():
             if stop.requested:
                 break
@@ -144,7 +146,7 @@ class Filler:
             if found is not None:
                 self._store_artifact(wanted, found, found.reason)
 
-    def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> Outcome:
+    def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> FillOutcome:
         """Do everything the plan lists; one failed measurement never stops the others, a container engine gone does.
 
         Rounds beyond the declared ones are left out once it is late.
@@ -155,10 +157,10 @@ class Filler:
             if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
                 with self._reporting(accuracy.keyed):
                     self._judge(accuracy)
-        for number, seed, task in _rounds(plan, self.setups.session.catalog.experiment.seed):
+        for number, seed, task in _rounds(plan, self.setups.context.catalog.experiment.seed):
             if stop.requested:
                 break
-            if task.round > self.setups.session.catalog.experiment.rounds and late():
+            if task.round > self.setups.context.catalog.experiment.rounds and late():
                 continue
             if self._usable(task.keyed, task.keyed.artifact_key):
                 with self._reporting(task.keyed):
@@ -167,26 +169,26 @@ class Filler:
         return self.outcome
 
     @contextmanager
-    def _reporting(self, keyed: Keyed) -> Iterator[None]:
+    def _reporting(self, keyed: KeyedStrategy) -> Iterator[None]:
         """Report a strategy whose artifact cannot run on its tiers as failed; the others go on."""
         try:
             yield
         except OperatorError as error:
             self._fail(f"{keyed.strategy.name}: {error}")
 
-    def _usable(self, keyed: Keyed, key: str) -> bool:
+    def _usable(self, keyed: KeyedStrategy, key: str) -> bool:
         """Whether a strategy's artifact is there; one that was changed since it was built is built again."""
         artifact = self.setups.artifacts.find(key)
         if artifact is None and key not in self.unbuilt:
-            wanted = next(wanted for wanted in _wanted(keyed) if wanted.key == key)
+            wanted = next(wanted for wanted in _required_artifacts(keyed) if wanted.key == key)
             artifact = self._build(wanted)
             if artifact is not None:
                 self._store_artifact(wanted, artifact, artifact.reason)
         return artifact is not None and not artifact.inapplicable
 
-    def _build(self, wanted: _Wanted) -> Artifact | None:
+    def _build(self, wanted: _RequiredArtifact) -> CachedArtifact | None:
         """Build one artifact; None where that failed, which is stored and told."""
-        subject = self.setups.session.subjects[wanted.subject]
+        subject = self.setups.context.subjects[wanted.subject]
         self.watcher.begin(f"{wanted.subject} · build {wanted.operator}", 0.0)
         try:
             built = self.setups.artifacts.build(
@@ -201,7 +203,7 @@ class Filler:
         self.watcher.end(_ending(built))
         return built
 
-    def _store_artifact(self, wanted: _Wanted, artifact: Artifact | None, reason: str | None) -> None:
+    def _store_artifact(self, wanted: _RequiredArtifact, artifact: CachedArtifact | None, reason: str | None) -> None:
         record = records.artifact(wanted.key, wanted.subject, wanted.operator, wanted.passes, artifact, reason)
         with self.database.session() as writing:
             upsert_artifact(writing, record)
@@ -212,7 +214,7 @@ class Filler:
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started, clock = utc_now(), time.monotonic()
-        metric = self.setups.session.subjects[strategy.subject].metric
+        metric = self.setups.context.subjects[strategy.subject].metric
         setup = self.setups.accuracy(task.keyed)
         items = self.setups.items(task.keyed)
         try:
@@ -279,7 +281,7 @@ class Filler:
             self._fail(f"{label}: {error}")
             _stop_without_engine(error)
             return
-        asked = asked_percentiles(self.setups.session.catalog)
+        asked = asked_percentiles(self.setups.context.catalog)
         record = records.complete(attempt, setup, measured, time.monotonic() - clock, percentiles=asked)
         self._store_measurement(record)
         if record.verdict == "INVALID":
@@ -306,7 +308,7 @@ class Filler:
         self.watcher.end(f"failed: {message}")
 
 
-def _ending(built: Artifact) -> str:
+def _ending(built: CachedArtifact) -> str:
     """Return how a build ended: `ok`, or what there is to say of it."""
     distance = output_distance(built.details)
     if built.inapplicable:
@@ -347,9 +349,9 @@ def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
                 yield position, shuffle_seed, task
 
 
-def measure_and_extend(filler: Filler, plan: Callable[[], Plan], made: Plan, stop: StopRequest) -> Outcome:
+def measure_and_extend(filler: Filler, plan: Callable[[], Plan], made: Plan, stop: StopRequest) -> FillOutcome:
     """Do what `made` lists and, where a precision is declared, what `plan` finds missing after that."""
-    experiment = filler.setups.session.catalog.experiment
+    experiment = filler.setups.context.catalog.experiment
     if experiment.precision is None:
         return filler.measure(made, stop)
     deadline = None if experiment.max_time_s is None else time.monotonic() + experiment.max_time_s
@@ -364,7 +366,7 @@ class _Extension:
     plan: Callable[[], Plan]
     deadline: float | None
 
-    def run(self, made: Plan, stop: StopRequest) -> Outcome:
+    def run(self, made: Plan, stop: StopRequest) -> FillOutcome:
         """Measure look after look; a pass that measures nothing is the last, so that what always fails ends too."""
         outcome = self.filler.measure(made, stop, late=self._late)
         known = -1
@@ -383,11 +385,11 @@ class _Extension:
     def _late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def _applicable(self) -> list[Keyed]:
+    def _applicable(self) -> list[KeyedStrategy]:
         plan = self.plan()
         return [keyed for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable]
 
-    def _report(self, keyed: Keyed, stop: StopRequest) -> str:
+    def _report(self, keyed: KeyedStrategy, stop: StopRequest) -> str:
         strategy = keyed.strategy
         name = f"{strategy.subject}/{strategy.operator}@{strategy.placement.name}"
         found = narrowness(self.filler, keyed)
@@ -400,14 +402,14 @@ class _Extension:
         return f"{name}: {found}: {100 * found.wanted:g} % wanted, but {limit}"
 
 
-def narrowness(filler: Filler, keyed: Keyed) -> Narrowness | None:
+def narrowness(filler: Filler, keyed: KeyedStrategy) -> Narrowness | None:
     """How narrow a strategy is now; None where nothing is measured."""
-    session = filler.setups.session
+    context = filler.setups.context
     with filler.database.session() as reading:
         rows = latencies(reading, keyed.latency_key)
     if not rows:
         return None
-    pool = len(session.subjects[keyed.strategy.subject].dataset.input_ids())
-    experiment = session.catalog.experiment
+    pool = len(context.subjects[keyed.strategy.subject].dataset.input_ids())
+    experiment = context.catalog.experiment
     looks = planned_looks(experiment, pool)
     return assess(samples_of(rows), experiment, looks=looks, done={row[0] for row in rows})

@@ -18,7 +18,7 @@ from runner.subjects import Subject, resolve_declared
 
 
 @dataclass(frozen=True)
-class Session:
+class RunContext:
     """What a run is about: the declaration, the host of the tiers, and how it is emulated."""
 
     catalog: Catalog
@@ -41,7 +41,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedArtifact:
     """What an accuracy is measured on, and on which tiers' providers.
 
     A partition whose parts are shown to be bit-identical to the uncut model inherits that model's accuracy; otherwise
@@ -58,30 +58,30 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Keyed:
+class KeyedStrategy:
     """A declared strategy with the content keys its evidence belongs to."""
 
     strategy: Strategy
     passes: tuple[Pass, ...]
     artifact_key: str
     accuracy_key: str
-    judged: Judged
+    judged: JudgedArtifact
     latency_key: str
     conditions: Mapping[str, object]
     input_ids: tuple[str, ...]
     inputs_select: str
 
 
-def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[str] = ()) -> Keyed:
+def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection[str] = ()) -> KeyedStrategy:
     """Compute the three content keys of a declared strategy on the host of the tiers.
 
     `unequal` are the artifacts whose parts are known not to be bit-identical to the model they were cut from; of all
     others equality is expected, and shown when they are built.
     """
-    catalog, subject = session.catalog, session.subjects[strategy.subject]
-    passes = tuple(make_pass(spec.name, spec.options, host=session.host) for spec in strategy.passes)
+    catalog, subject = context.catalog, context.subjects[strategy.subject]
+    passes = tuple(make_pass(spec.name, spec.options, host=context.host) for spec in strategy.passes)
     artifact = artifact_key_of(subject, passes)
-    provider = {name: resolve_provider(catalog.tiers[name].provider, session.host) for name in strategy.route}
+    provider = {name: resolve_provider(catalog.tiers[name].provider, context.host) for name in strategy.route}
     judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
     providers = [provider[name] for name in judged.tiers]
     accuracy = accuracy_key(
@@ -90,11 +90,11 @@ def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[st
         preprocess=subject.preprocess,
         postprocess=subject.postprocess,
         provider=providers if judged.composed else providers[0],
-        runtime=session.host.onnxruntime,
-        cpu_model=session.host.cpu_model,
+        runtime=context.host.onnxruntime,
+        cpu_model=context.host.cpu_model,
     )
     input_ids = select_inputs(catalog, subject)
-    conditions = _conditions(session, strategy, provider)
+    conditions = _conditions(context, strategy, provider)
     latency = latency_key(
         artifact_key=artifact,
         inputs_fingerprint=subject.dataset.inputs_fingerprint(),
@@ -104,7 +104,7 @@ def key_strategy(session: Session, strategy: Strategy, *, unequal: Collection[st
         **conditions,
     )
     select = catalog.experiment.select
-    return Keyed(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
+    return KeyedStrategy(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
 
 
 def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
@@ -122,12 +122,12 @@ def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
 
 def _judged(
     subject: Subject, passes: tuple[Pass, ...], tiers: tuple[str, ...], provider: Mapping[str, str], *, unequal: bool
-) -> Judged:
+) -> JudgedArtifact:
     cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
     mixed = len({provider[name] for name in tiers}) > 1
     if cut is None or unequal or mixed:
-        return Judged(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)
-    return Judged(artifact_key_of(subject, passes[:cut]), passes[:cut], tiers[-1:])
+        return JudgedArtifact(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)
+    return JudgedArtifact(artifact_key_of(subject, passes[:cut]), passes[:cut], tiers[-1:])
 
 
 def _model_sha256(path: Path) -> str:
@@ -141,10 +141,10 @@ def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
     return file_sha256(path)
 
 
-def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
+def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
     """What a latency depends on besides the artifact and the inputs; a default that came later leaves no trace."""
-    experiment = session.catalog.experiment
-    links = route_links(session.catalog, strategy, session.scale)
+    experiment = context.catalog.experiment
+    links = route_links(context.catalog, strategy, context.scale)
     return {
         "placement": list(strategy.placement.tiers),
         "tiers": [
@@ -155,7 +155,7 @@ def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str
                 "threads": tier.threads,
                 "provider": provider[tier.name],
             }
-            for tier in route_tiers(session.catalog, strategy, session.scale, session.host)
+            for tier in route_tiers(context.catalog, strategy, context.scale, context.host)
         ],
         "links": [
             {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
@@ -166,10 +166,10 @@ def _conditions(session: Session, strategy: Strategy, provider: Mapping[str, str
         "warmup": experiment.warmup,
         "repetitions": experiment.repetitions,
         "protocol_version": PROTOCOL_VERSION,
-        "launcher": session.launcher,
-        "scale": str(session.scale),
-        "runtime": session.host.onnxruntime,
-        "host": session.host.fingerprint,
+        "launcher": context.launcher,
+        "scale": str(context.scale),
+        "runtime": context.host.onnxruntime,
+        "host": context.host.fingerprint,
     }
 
 

@@ -18,7 +18,7 @@ from catalog.evidence import (
     unequal_compositions,
 )
 from catalog.evidence.reading import latencies
-from runner.measuring.keyed_strategy import Keyed, Session, key_strategy
+from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.stopping import assess, planned_looks, samples_of
 from runner.measuring.tiers import route_links
 from runner.subjects import Subject
@@ -35,7 +35,7 @@ _ARTIFACT_S = 5.0
 class MissingRound:
     """One round of one strategy that has no valid evidence."""
 
-    keyed: Keyed
+    keyed: KeyedStrategy
     round: int
     reason: str
     estimate_s: float
@@ -45,7 +45,7 @@ class MissingRound:
 class MissingAccuracy:
     """An accuracy that has no evidence; `keyed` is one of the strategies that need it."""
 
-    keyed: Keyed
+    keyed: KeyedStrategy
     reason: str
     estimate_s: float
 
@@ -54,7 +54,7 @@ class MissingAccuracy:
 class Plan:
     """Everything a fill would do, in the order it would do it; `unready` says which subjects lack what."""
 
-    declared: tuple[Keyed, ...]
+    declared: tuple[KeyedStrategy, ...]
     inapplicable: Mapping[str, str]
     accuracies: tuple[MissingAccuracy, ...]
     rounds: tuple[MissingRound, ...]
@@ -65,23 +65,23 @@ class Plan:
         return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
 
 
-def make_plan(session: Session, database: Database, environment_key: str) -> Plan:
+def make_plan(context: RunContext, database: Database, environment_key: str) -> Plan:
     """Compare what is declared with what is known."""
-    unready = {name: lacks for name, subject in session.subjects.items() if (lacks := subject.absent())}
+    unready = {name: lacks for name, subject in context.subjects.items() if (lacks := subject.absent())}
     with database.session() as reading:
         unequal = unequal_compositions(reading)
-        strategies = [strategy for strategy in session.catalog.strategies() if strategy.subject not in unready]
-        declared = tuple(key_strategy(session, strategy, unequal=unequal) for strategy in strategies)
+        strategies = [strategy for strategy in context.catalog.strategies() if strategy.subject not in unready]
+        declared = tuple(key_strategy(context, strategy, unequal=unequal) for strategy in strategies)
         inapplicable = inapplicable_artifacts(reading)
-        known = _Known(reading, environment_key)
+        known = _StoredEvidence(reading, environment_key)
         usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
-        judged = [keyed for keyed in usable if session.subjects[keyed.strategy.subject].metric is not None]
+        judged = [keyed for keyed in usable if context.subjects[keyed.strategy.subject].metric is not None]
         accuracies = _missing_accuracies(judged, known)
-        rounds = _missing_rounds(session, usable, known)
+        rounds = _missing_rounds(context, usable, known)
     return Plan(declared, inapplicable, accuracies, rounds, unready)
 
 
-class _Known:
+class _StoredEvidence:
     """Evidence looked up for the plan."""
 
     def __init__(self, reading: SqlSession, environment_key: str) -> None:
@@ -106,7 +106,7 @@ class _Known:
         )
 
 
-def _missing_accuracies(declared: Sequence[Keyed], known: _Known) -> tuple[MissingAccuracy, ...]:
+def _missing_accuracies(declared: Sequence[KeyedStrategy], known: _StoredEvidence) -> tuple[MissingAccuracy, ...]:
     missing: dict[str, MissingAccuracy] = {}
     for keyed in declared:
         if keyed.accuracy_key not in missing and not known.accuracy(keyed.accuracy_key):
@@ -116,34 +116,36 @@ def _missing_accuracies(declared: Sequence[Keyed], known: _Known) -> tuple[Missi
     return tuple(missing.values())
 
 
-def _missing_rounds(session: Session, declared: Sequence[Keyed], known: _Known) -> tuple[MissingRound, ...]:
+def _missing_rounds(
+    context: RunContext, declared: Sequence[KeyedStrategy], known: _StoredEvidence
+) -> tuple[MissingRound, ...]:
     missing = []
     for keyed in declared:
         done = known.rounds(keyed.latency_key)
-        wanted = set(range(1, session.catalog.experiment.rounds + 1)) - done
-        if not wanted and session.catalog.experiment.precision is not None:
-            missing += _further_rounds(session, keyed, known)
+        wanted = set(range(1, context.catalog.experiment.rounds + 1)) - done
+        if not wanted and context.catalog.experiment.precision is not None:
+            missing += _further_rounds(context, keyed, known)
         if not wanted:
             continue
         last = known.last(keyed.strategy)
         reason = _why(keyed, last, done)
-        estimate_s = _estimate_s(session, keyed, last)
+        estimate_s = _estimate_s(context, keyed, last)
         missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(wanted)]
     return tuple(missing)
 
 
-def _further_rounds(session: Session, keyed: Keyed, known: _Known) -> list[MissingRound]:
+def _further_rounds(context: RunContext, keyed: KeyedStrategy, known: _StoredEvidence) -> list[MissingRound]:
     """The rounds of the next look, where the interval is not narrow enough yet."""
-    experiment, subject = session.catalog.experiment, session.subjects[keyed.strategy.subject]
+    experiment, subject = context.catalog.experiment, context.subjects[keyed.strategy.subject]
     rows = known.latencies(keyed.latency_key)
     done = {row[0] for row in rows}
     looks = planned_looks(experiment, len(subject.dataset.input_ids()))
     found = assess(samples_of(rows), experiment, looks=looks, done=done)
     if found.next is None:
         return []
-    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, session.catalog, subject, found.next.inputs))
+    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, context.catalog, subject, found.next.inputs))
     reason = f"{found}, {100 * found.wanted:g} % wanted"
-    estimate_s = _estimate_s(session, longer, known.last(keyed.strategy))
+    estimate_s = _estimate_s(context, longer, known.last(keyed.strategy))
     return [MissingRound(longer, number, reason, estimate_s) for number in found.next.rounds if number not in done]
 
 
@@ -158,7 +160,7 @@ def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, co
     return (*chosen, *rest[: count - len(chosen)])
 
 
-def _why(keyed: Keyed, last: LastMeasurement | None, done: set[int]) -> str:
+def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int]) -> str:
     """One phrase a person can check."""
     if last is None:
         return "never measured in this environment"
@@ -173,12 +175,12 @@ def _why(keyed: Keyed, last: LastMeasurement | None, done: set[int]) -> str:
     return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
 
 
-def _estimate_s(session: Session, keyed: Keyed, last: LastMeasurement | None) -> float:
+def _estimate_s(context: RunContext, keyed: KeyedStrategy, last: LastMeasurement | None) -> float:
     if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
         return last.duration_s
-    experiment = session.catalog.experiment
-    rates = [link.up_bit_per_s for link in route_links(session.catalog, keyed.strategy, session.scale)]
+    experiment = context.catalog.experiment
+    rates = [link.up_bit_per_s for link in route_links(context.catalog, keyed.strategy, context.scale)]
     slowest = min(rates, default=0)
     transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
     count = len(keyed.input_ids) * (experiment.warmup + experiment.repetitions)
-    return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(session.scale.factor) + transmission_s)
+    return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(context.scale.factor) + transmission_s)

@@ -20,18 +20,18 @@ from catalog.evidence.records import (
     TierRunRecord,
 )
 from catalog.validity import judge_measurement, reason, worst
-from runner.artifacts.store import Artifact
+from runner.artifacts.store import CachedArtifact
 from runner.errors import LaunchError, TierCallError
 from runner.launchers import TierLimits
-from runner.measuring.experiment import PROTOCOL_VERSION, Measured, ProbedLink, Setup
+from runner.measuring.experiment import PROTOCOL_VERSION, ProbedLink, RoundMeasurement, Setup
 from runner.measuring.host_load import host_load
-from runner.measuring.keyed_strategy import Keyed
+from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.operators import Pass
 from runner.subjects import Metric
 from tierserver.messages import EvaluateResult, ItemScore, Sample, StatsResult
 
 
-def tier_run(setup: Setup, measured: Measured, tier: TierLimits) -> TierRunRecord:
+def tier_run(setup: Setup, measured: RoundMeasurement, tier: TierLimits) -> TierRunRecord:
     """One tier's limits and what it used: as a whole, and between the end of the warm-up and the last sample."""
     loaded, warmed, ended = (moment.tiers[tier.name] for moment in (measured.loaded, measured.warmed, measured.ended))
     window = _Window(warmed, ended)
@@ -130,7 +130,7 @@ def link_probes(probed: ProbedLink) -> tuple[LinkProbeRecord, LinkProbeRecord]:
     return up, down
 
 
-def clock_jump_s(measured: Measured) -> float:
+def clock_jump_s(measured: RoundMeasurement) -> float:
     """The largest change of any tier's wall clock against its monotonic one; slewing is small, a step is not."""
     jumps = [
         (ended.wall_s - loaded.wall_s) - (ended.monotonic_s - loaded.monotonic_s)
@@ -140,7 +140,7 @@ def clock_jump_s(measured: Measured) -> float:
     return max(jumps, key=abs, default=0.0)
 
 
-def _first_inference_s(measured: Measured, tier: str) -> float | None:
+def _first_inference_s(measured: RoundMeasurement, tier: str) -> float | None:
     """A tier's own time for the very first inference; None where it only relays."""
     for sample in (*measured.warmup, *measured.samples)[:1]:
         for part in sample.parts:
@@ -160,7 +160,7 @@ _LOG_TAIL_CHARACTERS = 4000
 class Attempt:
     """One try at one strategy in one round."""
 
-    keyed: Keyed
+    keyed: KeyedStrategy
     environment_id: int
     round: int
     position: int
@@ -174,7 +174,7 @@ def passes(steps: Sequence[Pass]) -> list[dict[str, Any]]:
 
 
 def artifact(
-    key: str, subject: str, operator: str, steps: Sequence[Pass], built: Artifact | None, why: str | None
+    key: str, subject: str, operator: str, steps: Sequence[Pass], built: CachedArtifact | None, why: str | None
 ) -> ArtifactRecord:
     """An artifact: ready, inapplicable (built is a refusal), or failed (nothing was built)."""
     files = built.files if built else ()
@@ -203,7 +203,7 @@ def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) 
 
 
 def complete(
-    attempt: Attempt, setup: Setup, measured: Measured, took_s: float, *, percentiles: Iterable[float] = ()
+    attempt: Attempt, setup: Setup, measured: RoundMeasurement, took_s: float, *, percentiles: Iterable[float] = ()
 ) -> MeasurementRecord:
     """A measurement with its samples, judged by every rule that needs it alone."""
     attempted = _attempted(attempt, took_s)
@@ -231,7 +231,7 @@ def complete(
 
 
 def accuracy(
-    keyed: Keyed,
+    keyed: KeyedStrategy,
     environment_id: int,
     setup: Setup,
     result: EvaluateResult,
@@ -267,7 +267,7 @@ def accuracy(
 
 
 def failed_accuracy(
-    keyed: Keyed,
+    keyed: KeyedStrategy,
     environment_id: int,
     setup: Setup,
     error: LaunchError | TierCallError,

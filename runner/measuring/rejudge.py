@@ -14,7 +14,7 @@ from catalog.validity import DEFAULTS, Finding, Thresholds, judge_measurement, j
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedMeasurement:
     """A measurement with what the rules say now; one that was replaced by a later one of its round is `replaced`."""
 
     stored: StoredMeasurement
@@ -59,7 +59,7 @@ class Judged:
 
 def judge_stored(
     session: SqlSession, *, subject: str | None = None, thresholds: Thresholds = DEFAULTS
-) -> tuple[Judged, ...]:
+) -> tuple[JudgedMeasurement, ...]:
     """Apply all rules to all measurements of the strategies declared now."""
     measurements = stored_measurements(session, subject=subject)
     percentiles = {percentile for slo in slo_evidence(session) for percentile in slo.latency_s}
@@ -77,7 +77,7 @@ def judge_stored(
         if measurement.counts
     }
     return tuple(
-        Judged(
+        JudgedMeasurement(
             measurement,
             (*alone[measurement.id], *between.get(measurement.id, ())),
             replaced=present[measurement.record.latency_key, measurement.record.round] != measurement.id,
@@ -101,7 +101,7 @@ def _between_rounds(
     return found
 
 
-def store_verdicts(session: SqlSession, judged: Iterable[Judged]) -> int:
+def store_verdicts(session: SqlSession, judged: Iterable[JudgedMeasurement]) -> int:
     """Store the verdicts that are not the stored ones; how many were changed."""
     changed = 0
     for each in judged:
@@ -122,9 +122,9 @@ class RuleSummary:
     measurement: str
 
 
-def summarise(judged: Iterable[Judged]) -> tuple[RuleSummary, ...]:
+def summarise(judged: Iterable[JudgedMeasurement]) -> tuple[RuleSummary, ...]:
     """Per rule: how many measurements it calls what, and its worst figure."""
-    grouped: dict[str, list[tuple[Finding, Judged]]] = defaultdict(list)
+    grouped: dict[str, list[tuple[Finding, JudgedMeasurement]]] = defaultdict(list)
     for each in judged:
         for finding in each.findings:
             grouped[finding.rule].append((finding, each))
@@ -137,7 +137,7 @@ def summarise(judged: Iterable[Judged]) -> tuple[RuleSummary, ...]:
     return tuple(summaries)
 
 
-def _owners(pairs: Sequence[tuple[Finding, Judged]]) -> list[Judged]:
+def _owners(pairs: Sequence[tuple[Finding, JudgedMeasurement]]) -> list[JudgedMeasurement]:
     return list({id(owner): owner for _, owner in pairs}.values())
 
 

@@ -20,7 +20,7 @@ from catalog.statistics.comparison import Question, compare
 from catalog.statistics.verdicts import Verdict
 from runner.errors import RunnerError
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.keyed_strategy import Keyed, Session, key_strategy
+from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.plan import MissingRound, Plan
 from runner.measuring.stopping import samples_of
 
@@ -68,7 +68,7 @@ class AaResult:
         return {**asdict(self), **more}
 
 
-def aliases(keyed: Keyed, count: int) -> tuple[Keyed, ...]:
+def aliases(keyed: KeyedStrategy, count: int) -> tuple[KeyedStrategy, ...]:
     """The same strategy under other names, each with a key of its own, so that nothing is shared but the artifact."""
     return tuple(
         replace(
@@ -80,24 +80,24 @@ def aliases(keyed: Keyed, count: int) -> tuple[Keyed, ...]:
     )
 
 
-def find_strategy(session: Session, name: str | None) -> Strategy:
+def find_strategy(context: RunContext, name: str | None) -> Strategy:
     """The declared strategy of this name (`operator@placement` or `subject/operator@placement`), or the first."""
-    declared = session.catalog.strategies()
+    declared = context.catalog.strategies()
     matching = [each for each in declared if name is None or name in (each.name, each.name.split("/", 1)[1])]
     if not matching:
         raise RunnerError(f"no strategy {name!r} is declared; there are {', '.join(each.name for each in declared)}")
     return matching[0]
 
 
-def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, names: int) -> tuple[Keyed, ...]:
+def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, names: int) -> tuple[KeyedStrategy, ...]:
     """Measure every name in every declared round, shuffled, through the ordinary fill.
 
     Names of which a round stays INVALID are left out of the result, as long as two others remain.
     """
     if names < 2:
         raise RunnerError(f"an A/A test compares names: it takes at least 2, got {names}")
-    keyed = aliases(key_strategy(filler.setups.session, strategy), names)
-    numbers = range(1, filler.setups.session.catalog.experiment.rounds + 1)
+    keyed = aliases(key_strategy(filler.setups.context, strategy), names)
+    numbers = range(1, filler.setups.context.catalog.experiment.rounds + 1)
     missing = tuple(MissingRound(each, number, "A/A test", 0.0) for number in numbers for each in keyed)
     filler.build(Plan(keyed, {}, (), missing), stop)
     for _ in range(_TRIES):
@@ -114,12 +114,12 @@ def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, na
     raise RunnerError(f"{len(missing)} measurement(s) came to nothing {_TRIES} times: {trouble}")
 
 
-def _known_rounds(database: Database, keyed: Keyed) -> set[int]:
+def _known_rounds(database: Database, keyed: KeyedStrategy) -> set[int]:
     with database.session() as reading:
         return {number for number, _, _ in latencies(reading, keyed.latency_key)}
 
 
-def compare_aliases(database: Database, keyed: Sequence[Keyed], *, percentile: float) -> AaResult:
+def compare_aliases(database: Database, keyed: Sequence[KeyedStrategy], *, percentile: float) -> AaResult:
     """Let both analyses compare every pair of names."""
     with database.session() as reading:
         rows = {each.strategy.operator: latencies(reading, each.latency_key) for each in keyed}

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from catalog.keys import content_key
-from runner.artifacts.store import Artifact, ArtifactStore
+from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError, RunnerError
 from runner.launchers import LinkLimits
-from runner.measuring.experiment import Items, Protocol, Setup
-from runner.measuring.keyed_strategy import Keyed, Session
+from runner.measuring.experiment import ItemsFile, Protocol, Setup
+from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
 from runner.measuring.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
 from runner.sealed import seal, unseal
 from runner.subjects import Subject
@@ -32,47 +32,47 @@ class _KeptFile:
 
 @dataclass(frozen=True)
 class Setups:
-    """Resolves what a session declares; files are written into `workdir` once per content."""
+    """Resolves what a run declares; files are written into `workdir` once per content."""
 
-    session: Session
+    context: RunContext
     artifacts: ArtifactStore
     workdir: Path
 
-    def latency(self, keyed: Keyed) -> Setup:
+    def latency(self, keyed: KeyedStrategy) -> Setup:
         """A strategy's tiers and links along its route."""
-        strategy, catalog = keyed.strategy, self.session.catalog
+        strategy, catalog = keyed.strategy, self.context.catalog
         return Setup(
             subject=strategy.subject,
             artifact=self._artifact(keyed, keyed.artifact_key, strategy.placement.tiers),
             providers=self._providers(strategy.placement.tiers),
             placement=strategy.placement.tiers,
-            tiers=route_tiers(catalog, strategy, self.session.scale, self.session.host),
-            links=route_links(catalog, strategy, self.session.scale),
+            tiers=route_tiers(catalog, strategy, self.context.scale, self.context.host),
+            links=route_links(catalog, strategy, self.context.scale),
             tolerances={name: catalog.links[name].tolerance for name in strategy.links},
             preprocess=Preprocess.from_json(self._subject(keyed).preprocess),
             postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
             codec=catalog.experiment.codec,
         )
 
-    def accuracy(self, keyed: Keyed) -> Setup:
+    def accuracy(self, keyed: KeyedStrategy) -> Setup:
         """The judged artifact in one tier, or its parts in the placement's tiers side by side."""
-        catalog, judged = self.session.catalog, keyed.judged
+        catalog, judged = self.context.catalog, keyed.judged
         placement = judged.tiers if judged.composed else (self._widest(judged.tiers[0]),)
         return Setup(
             subject=keyed.strategy.subject,
             artifact=self._artifact(keyed, judged.artifact_key, placement),
             providers=self._providers(placement),
             placement=placement,
-            tiers=tuple(tier_limits(catalog, name, self.session.scale, self.session.host) for name in placement),
+            tiers=tuple(tier_limits(catalog, name, self.context.scale, self.context.host) for name in placement),
             links=tuple(_unhurried(first, second) for first, second in itertools.pairwise(placement)),
             tolerances={},
             preprocess=Preprocess.from_json(self._subject(keyed).preprocess),
             postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
         )
 
-    def protocol(self, keyed: Keyed) -> Protocol:
+    def protocol(self, keyed: KeyedStrategy) -> Protocol:
         """The inputs as files, written once per selection."""
-        subject, experiment = self._subject(keyed), self.session.catalog.experiment
+        subject, experiment = self._subject(keyed), self.context.catalog.experiment
         key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
         inputs = self._kept("inputs", key, keyed.input_ids, partial(subject.dataset.write_inputs, ids=keyed.input_ids))
         return Protocol(
@@ -84,14 +84,14 @@ class Setups:
             {name: file.sha256 for name, file in inputs.items()},
         )
 
-    def items(self, keyed: Keyed) -> Items:
+    def items(self, keyed: KeyedStrategy) -> ItemsFile:
         """The validation items as one file, written once."""
         dataset = self._subject(keyed).dataset
         key = dataset.fingerprint()
         (file,) = self._kept(
             "items", key, ["items.npz"], lambda place: dataset.write_items(place / "items.npz")
         ).values()
-        return Items(file.path, key, file.sha256)
+        return ItemsFile(file.path, key, file.sha256)
 
     def _kept(
         self, kind: str, key: str, names: Sequence[str], write: Callable[[Path], object]
@@ -114,16 +114,16 @@ class Setups:
 
     def _widest(self, tier: str) -> str:
         """Of the tiers with the same provider, the one with the most CPUs: accuracy is the same, and sooner there."""
-        declared = self.session.catalog.tiers
-        host = self.session.host
+        declared = self.context.catalog.tiers
+        host = self.context.host
         provider = resolve_provider(declared[tier].provider, host)
         alike = [name for name in declared if resolve_provider(declared[name].provider, host) == provider]
         return max(alike, key=lambda name: declared[name].cpus)
 
-    def _subject(self, keyed: Keyed) -> Subject:
-        return self.session.subjects[keyed.strategy.subject]
+    def _subject(self, keyed: KeyedStrategy) -> Subject:
+        return self.context.subjects[keyed.strategy.subject]
 
-    def _artifact(self, keyed: Keyed, key: str, tiers: Sequence[str]) -> Artifact:
+    def _artifact(self, keyed: KeyedStrategy, key: str, tiers: Sequence[str]) -> CachedArtifact:
         """Find the artifact; raises OperatorError where its parts are not as many as the tiers that run them."""
         artifact = self.artifacts.find(key)
         if artifact is None or artifact.inapplicable:
@@ -136,8 +136,8 @@ class Setups:
         return artifact
 
     def _providers(self, tiers: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        declared = self.session.catalog.tiers
-        resolved = {name: resolve_provider(declared[name].provider, self.session.host) for name in tiers}
+        declared = self.context.catalog.tiers
+        resolved = {name: resolve_provider(declared[name].provider, self.context.host) for name in tiers}
         return {name: (onnxruntime_provider(provider),) for name, provider in resolved.items()}
 
 

@@ -14,7 +14,7 @@ from recommender.answer.wording import duration as duration_in_words
 from recommender.answer.wording import percentile_name
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from runner.errors import RunnerError
-from runner.measuring.rejudge import Judged, RuleSummary
+from runner.measuring.rejudge import JudgedMeasurement, RuleSummary
 from runner.reports.answer import PREDICTED, confidence, far_outputs, shortfall, undecided_lacks
 from runner.reports.units import duration, rate, size
 
@@ -195,7 +195,7 @@ def rules_table(summaries: Sequence[RuleSummary]) -> Table:
     return table
 
 
-def broken_table(judged: Sequence[Judged]) -> Table:
+def broken_table(judged: Sequence[JudgedMeasurement]) -> Table:
     """One row per measurement that is not valid, with every rule it breaks."""
     table = Table(title="not valid", title_justify="left", pad_edge=False)
     table.add_column("measurement", overflow="fold")
@@ -209,12 +209,12 @@ def broken_table(judged: Sequence[Judged]) -> Table:
     return table
 
 
-def advice(judged: Sequence[Judged]) -> Iterator[str]:
+def advice(judged: Sequence[JudgedMeasurement]) -> Iterator[str]:
     """What to do, once per broken rule."""
     found = {finding.rule: finding.advice for each in judged for finding in _broken(each)}
     for rule, what in found.items():
         yield f"{rule}: {what}"
 
 
-def _broken(judged: Judged) -> list[Finding]:
+def _broken(judged: JudgedMeasurement) -> list[Finding]:
     return [finding for finding in judged.findings if finding.verdict != "VALID"]

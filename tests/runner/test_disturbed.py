@@ -21,7 +21,7 @@ from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.keyed_strategy import Session
+from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import make_plan
 from runner.measuring.rejudge import judge_stored
 from runner.measuring.setups import Setups
@@ -82,22 +82,22 @@ class Bench:
         selection = select_launcher(launcher)
         selection.launcher.prepare()
         catalog, host = load_catalog(file), selection.launcher.host()
-        session = Session(catalog, self.directory, launcher, Scale.parse("1"), self.directory, host=host)
+        context = RunContext(catalog, self.directory, launcher, Scale.parse("1"), self.directory, host=host)
         with open_database(self.directory / "evidence.db", create=True) as database:
-            self._fill(session, selection, database, Meddler(act))
+            self._fill(context, selection, database, Meddler(act))
             with database.session() as reading:
                 (stored,) = stored_measurements(reading)
                 (judged,) = judge_stored(reading)
         assert judged.verdict == stored.record.verdict, "judged again, the verdict is the same"
         return stored
 
-    def _fill(self, session: Session, selection: Selection, database: Any, meddler: Meddler) -> None:
+    def _fill(self, context: RunContext, selection: Selection, database: Any, meddler: Meddler) -> None:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, session, selection)
-            plan = make_plan(session, database, environment.key(session))
-            environment.sync_strategies(writing, plan, environment_id, session)
+            environment_id = environment.store_environment(writing, context, selection)
+            plan = make_plan(context, database, environment.key(context))
+            environment.sync_strategies(writing, plan, environment_id, context)
             writing.commit()
-        setups = Setups(session, ArtifactStore(self.directory / "artifacts"), self.directory)
+        setups = Setups(context, ArtifactStore(self.directory / "artifacts"), self.directory)
         filler = Filler(setups, database, selection.launcher, environment_id, meddler)
         stop = StopRequest(meddler)
         filler.build(plan, stop)

@@ -17,7 +17,7 @@ from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.engine_host import read_host
 from runner.launchers.process import ProcessLauncher
 from runner.measuring import environment
-from runner.measuring.keyed_strategy import Keyed, Session, key_strategy
+from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.tiers import Scale, check_host, resolve_provider
 from tierserver.facts import read_facts
 from tierserver.messages import TierFacts
@@ -63,20 +63,20 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def keyed(base: Path) -> Callable[[Host], tuple[str, dict[str, Keyed]]]:
+def keyed(base: Path) -> Callable[[Host], tuple[str, dict[str, KeyedStrategy]]]:
     """Environment key, and the strategies with their keys by operator, on a host."""
 
-    def keys(host: Host) -> tuple[str, dict[str, Keyed]]:
+    def keys(host: Host) -> tuple[str, dict[str, KeyedStrategy]]:
         catalog = load_catalog(base / "strategies.yaml")
-        session = Session(catalog, base, "docker", Scale.parse("1"), base / "work", host=host)
-        session.prepare()
-        by_operator = {item.operator: key_strategy(session, item) for item in catalog.strategies()}
-        return environment.key(session), by_operator
+        context = RunContext(catalog, base, "docker", Scale.parse("1"), base / "work", host=host)
+        context.prepare()
+        by_operator = {item.operator: key_strategy(context, item) for item in catalog.strategies()}
+        return environment.key(context), by_operator
 
     return keys
 
 
-Keys = Callable[[Host], tuple[str, dict[str, Keyed]]]
+Keys = Callable[[Host], tuple[str, dict[str, KeyedStrategy]]]
 
 
 def test_facts_come_from_the_engine_and_from_inside_a_tier() -> None:

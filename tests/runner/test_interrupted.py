@@ -27,7 +27,7 @@ from runner.launchers import Deployment, LinkLimits, Mount, Selection, TierLimit
 from runner.launchers.process import ProcessLauncher
 from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.keyed_strategy import Session
+from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale
@@ -189,14 +189,14 @@ def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(t
     (tmp_path / "strategies.yaml").write_text(CATALOG.replace("repetitions: 20", "repetitions: 1"))
     selection = Selection(Vanishing(tmp_path, launches=1), "for this test")
     catalog, host = load_catalog(tmp_path / "strategies.yaml"), selection.launcher.host()
-    session = Session(catalog, tmp_path, "process", Scale.parse("1"), tmp_path, host=host)
+    context = RunContext(catalog, tmp_path, "process", Scale.parse("1"), tmp_path, host=host)
     with open_database(tmp_path / "evidence.db", create=True) as database:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, session, selection)
-            plan = make_plan(session, database, environment.key(session))
-            environment.sync_strategies(writing, plan, environment_id, session)
+            environment_id = environment.store_environment(writing, context, selection)
+            plan = make_plan(context, database, environment.key(context))
+            environment.sync_strategies(writing, plan, environment_id, context)
             writing.commit()
-        setups, notes = Setups(session, ArtifactStore(tmp_path / "artifacts"), tmp_path), Notes()
+        setups, notes = Setups(context, ArtifactStore(tmp_path / "artifacts"), tmp_path), Notes()
         filler = Filler(setups, database, selection.launcher, environment_id, notes)
         filler.build(plan, StopRequest(notes))
         rounds = Plan(plan.declared, {}, (), plan.rounds)

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from catalog.output_distance import output_distance
-from runner.artifacts.store import Artifact, ArtifactStore
+from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.operators import Applied, Context, Pass, Refusal, make_pass
 from runner.sealed import file_sha256
@@ -35,7 +35,7 @@ def small_model(path: Path, *, channels: int = 8) -> Path:
     return path
 
 
-def build(store: ArtifactStore, model: Path, *passes: Pass) -> Artifact:
+def build(store: ArtifactStore, model: Path, *passes: Pass) -> CachedArtifact:
     random = np.random.default_rng(1)
     return store.build(
         "key",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runner.artifacts.store import Artifact, ArtifactFile
+from runner.artifacts.store import CachedArtifact, CachedFile
 from runner.bundles import read_manifest
 from runner.bundles.manifest import check_runs
 from runner.bundles.run import Bundle
@@ -124,7 +124,7 @@ def test_a_bundle_that_answers_otherwise_is_refused(filled: Filled, tmp_path: Pa
     directory = tmp_path / "deploy"
     manifest = read_manifest(directory)
     (part,) = manifest.parts
-    original = Artifact("key", directory, (ArtifactFile(part.part, part.file, part.sha256, part.size_bytes),))
+    original = CachedArtifact("key", directory, (CachedFile(part.part, part.file, part.sha256, part.size_bytes),))
     encoded = picture(tmp_path).read_bytes()
     check_runs(directory, manifest, original, name="it", encoded=encoded)
     changed = manifest.model_copy(update={"preprocess": manifest.preprocess | {"mean": [0.5]}})

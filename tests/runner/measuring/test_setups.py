@@ -12,7 +12,7 @@ import pytest
 from catalog.declaration import Placement, parse_catalog
 from catalog.declaration.schema import PARTS_MADE
 from catalog.evidence import open_database
-from runner.artifacts.store import Artifact, ArtifactStore
+from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import ChangedFilesError, OperatorError
 from runner.host import this_host
 from runner.launchers import select_launcher
@@ -24,7 +24,7 @@ from runner.launchers.volumes import volume_name
 from runner.measuring import environment
 from runner.measuring.experiment import measure
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.keyed_strategy import Keyed, Session, key_strategy
+from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.plan import MissingRound, Plan
 from runner.measuring.setups import Setups
 from runner.measuring.tiers import Scale
@@ -61,14 +61,14 @@ class Notes(list[str]):
 
 @pytest.fixture
 def setups(tmp_path: Path) -> Setups:
-    session = Session(parse_catalog(CATALOG), tmp_path, "process", Scale.parse("1"), tmp_path, host=this_host())
-    return Setups(session, ArtifactStore(tmp_path / "artifacts"), tmp_path)
+    context = RunContext(parse_catalog(CATALOG), tmp_path, "process", Scale.parse("1"), tmp_path, host=this_host())
+    return Setups(context, ArtifactStore(tmp_path / "artifacts"), tmp_path)
 
 
-def elsewhere(setups: Setups, strategy: int, *tiers: str) -> Keyed:
+def elsewhere(setups: Setups, strategy: int, *tiers: str) -> KeyedStrategy:
     """A strategy whose artifact is built, on other tiers than its declaration allows."""
-    keyed = key_strategy(setups.session, setups.session.catalog.strategies()[strategy])
-    model = setups.session.subjects["fashion-resnet"].model
+    keyed = key_strategy(setups.context, setups.context.catalog.strategies()[strategy])
+    model = setups.context.subjects["fashion-resnet"].model
     setups.artifacts.build(keyed.artifact_key, model=model, passes=keyed.passes, calibration=lambda count: [])
     return replace(keyed, strategy=replace(keyed.strategy, placement=Placement("-".join(tiers), tiers)))
 
@@ -102,7 +102,7 @@ def altered(path: Path) -> None:
 
 
 def test_inputs_and_items_that_changed_are_made_again(setups: Setups, caplog: pytest.LogCaptureFixture) -> None:
-    keyed = key_strategy(setups.session, setups.session.catalog.strategies()[IDENTITY])
+    keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])
     first = setups.protocol(keyed)
     picture = first.inputs[first.input_ids[0]]
     items = setups.items(keyed)
@@ -123,13 +123,13 @@ def test_what_a_tier_reads_is_what_the_key_promises(
     """A byte of the cached artifact is changed between two rounds: it is built again, and only that is measured."""
     selection = select_launcher(launcher)
     selection.launcher.prepare()
-    keyed = key_strategy(setups.session, setups.session.catalog.strategies()[IDENTITY])
+    keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])
     plan = Plan((keyed,), {}, (), (MissingRound(keyed, 1, "never measured", 1.0),))
     notes = Notes()
     with open_database(tmp_path / "evidence.db", create=True) as database:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, setups.session, selection)
-            environment.sync_strategies(writing, plan, environment_id, setups.session)
+            environment_id = environment.store_environment(writing, setups.context, selection)
+            environment.sync_strategies(writing, plan, environment_id, setups.context)
             writing.commit()
         filler = Filler(setups, database, selection.launcher, environment_id, notes)
         filler.build(plan, StopRequest(notes))
@@ -147,8 +147,8 @@ def test_what_a_tier_reads_is_what_the_key_promises(
 
 @pytest.mark.parametrize("kind", ["model", "inputs"])
 def test_files_that_change_under_a_tier_are_noticed_there(setups: Setups, kind: str) -> None:
-    keyed = key_strategy(setups.session, setups.session.catalog.strategies()[IDENTITY])
-    model = setups.session.subjects["fashion-resnet"].model
+    keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])
+    model = setups.context.subjects["fashion-resnet"].model
     setups.artifacts.build(keyed.artifact_key, model=model, passes=keyed.passes, calibration=lambda count: [])
     setup, protocol = setups.latency(keyed), setups.protocol(keyed)
     altered(setup.artifact.path(0) if kind == "model" else protocol.inputs[protocol.input_ids[0]])
@@ -159,8 +159,8 @@ def test_files_that_change_under_a_tier_are_noticed_there(setups: Setups, kind: 
 @pytest.mark.docker
 def test_a_volume_that_was_changed_is_filled_again(setups: Setups) -> None:
     launcher = DockerLauncher(Engine.connect())
-    keyed = key_strategy(setups.session, setups.session.catalog.strategies()[IDENTITY])
-    model = setups.session.subjects["fashion-resnet"].model
+    keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])
+    model = setups.context.subjects["fashion-resnet"].model
     setups.artifacts.build(keyed.artifact_key, model=model, passes=keyed.passes, calibration=lambda count: [])
     setup, protocol = setups.latency(keyed), setups.protocol(keyed)
     measure(launcher, setup, protocol)
@@ -170,7 +170,7 @@ def test_a_volume_that_was_changed_is_filled_again(setups: Setups) -> None:
     assert measure(launcher, setup, protocol).samples
 
 
-def damage_volume(launcher: DockerLauncher, artifact: Artifact) -> None:
+def damage_volume(launcher: DockerLauncher, artifact: CachedArtifact) -> None:
     """Write another model into the volume that holds an artifact."""
     files = {file.file: artifact.directory / file.file for file in artifact.files}
     mount = Mount("model", files, artifact.key, {file.file: file.sha256 for file in artifact.files})

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.artifacts.store import Artifact, ArtifactStore
+from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.artifacts.verification import prove_equal
 from runner.graph import analyse, data_file, read_model, read_structure, split, write_part
 from runner.operators import Context, Refusal, make_pass
@@ -28,7 +28,7 @@ def images(shape: tuple[int, ...], count: int) -> list[NDArray[np.float32]]:
     return [np.random.default_rng(seed).uniform(size=shape).astype(np.float32) for seed in range(count)]
 
 
-def artifact_of(model: Path, pipeline: Pipeline, store: Path, shape: tuple[int, ...] | None) -> Artifact:
+def artifact_of(model: Path, pipeline: Pipeline, store: Path, shape: tuple[int, ...] | None) -> CachedArtifact:
     return ArtifactStore(store).build(
         "key",
         model=model,

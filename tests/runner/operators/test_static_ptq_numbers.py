@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from catalog.output_distance import output_distance
-from runner.artifacts.store import Artifact, ArtifactStore
+from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.graph import read_model
 from runner.operators import make_pass
 from runner.operators.quantizers.ranges import unusable_scale
@@ -47,7 +47,7 @@ class Network:
         return path
 
 
-def quantized(model: Path, store: Path, **options: object) -> Artifact:
+def quantized(model: Path, store: Path, **options: object) -> CachedArtifact:
     value = onnx.load(model).graph.input[0].type.tensor_type
     shape = [size.dim_value for size in value.shape.dim]
     random = np.random.default_rng(1)
@@ -61,7 +61,7 @@ def quantized(model: Path, store: Path, **options: object) -> Artifact:
     return ArtifactStore(store).build("key", model=model, passes=passes, calibration=lambda count: inputs[:count])
 
 
-def relative_error(artifact: Artifact) -> float:
+def relative_error(artifact: CachedArtifact) -> float:
     assert artifact.reason is None
     distance = output_distance(artifact.details)
     assert distance is not None and distance.relative_error is not None
