@@ -22,10 +22,11 @@ demo: .venv/.ready  ## fill the catalog, print the leaderboard, ask the recommen
 test: .venv/.ready  ## run the tests
 	$(BIN)/python -m pytest
 
-lint: .venv/.ready  ## ruff, mypy, import rules
+lint: .venv/.ready  ## ruff, mypy, import rules, names
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_names.py
 
 bench: .venv/.ready  ## print the benchmarks' ratios (minutes; Docker for the transport)
 	$(BIN)/python -m benchmarks.statistics

@@ -1,9 +1,10 @@
-"""The page in a real browser: Chromium from Debian's packages, headless, with nothing but this service to talk to."""
+"""The page in a real browser: Chromium or Chrome, headless, with nothing but this service to talk to."""
 
 import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ import pytest
 from tests.recommender.conftest import Writer
 from tests.recommender.test_link_samples import measure
 
-CHROMIUM = shutil.which("chromium")
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_APPLICATIONS = (
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+CHROMIUM = next(filter(None, map(shutil.which, (*_NAMES, *_APPLICATIONS))), None)
+GET_CHROMIUM = "no Chromium here: apt-get install chromium (Debian), brew install --cask chromium (macOS)"
 PAGE = Path(__file__).parents[2] / "recommender" / "page"
 FLAGS = [
     "--headless",
@@ -28,13 +35,11 @@ FLAGS = [
     "--dump-dom",
 ]
 
-in_browser = pytest.mark.skipif(
-    CHROMIUM is None and os.environ.get("CI") != "true", reason="no chromium here: apt-get install chromium"
-)
+in_browser = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CI") != "true", reason=GET_CHROMIUM)
 
 
 def loaded(url: str, tmp_path: Path) -> str:
-    assert CHROMIUM is not None, "in CI the page is tested: install chromium"
+    assert CHROMIUM is not None, GET_CHROMIUM
     profile = tmp_path / "profile"
     done = subprocess.run(
         [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--enable-logging=stderr", url],
@@ -136,9 +141,14 @@ def test_every_control_is_labelled_and_nothing_comes_from_elsewhere(client: Any)
 
 
 def test_page_is_part_of_the_package() -> None:
-    declared = (PAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
-    assert 'recommender = ["page/*", ' in declared
-    assert {"index.html", "style.css", "app.js"} <= {each.name for each in PAGE.iterdir()}
+    """Every file of the page lies where the package's patterns reach, and the page names none that is missing."""
+    project = tomllib.loads((PAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["recommender"]
+    packed = {path for pattern in patterns for path in PAGE.parent.glob(pattern) if path.is_file()}
+    assert {path for path in PAGE.rglob("*") if path.is_file()} <= packed
+    source = "".join(path.read_text(encoding="utf-8") for path in packed if path.parent == PAGE)
+    names = re.findall(r'(?:src=|href=|from )"/page/([^"]+)"', source)
+    assert len(names) > 2 and {PAGE / name for name in names} <= packed
 
 
 def test_sliders_have_the_steps_that_their_script_counts_with() -> None:

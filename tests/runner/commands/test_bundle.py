@@ -186,7 +186,9 @@ def test_what_cannot_be_handed_over_is_one_error(filled: Filled, tmp_path: Path)
         (tmp_path / "full/manifest.json").write_text(content)
         done = command("bundle", "--check", "full")
         assert done.code == 1 and "it is no manifest of a bundle" in done.said
-    assert "full/manifest.json" not in command("bundle", "--check", "nowhere").said
+    nowhere = command("bundle", "--check", "nowhere")
+    assert nowhere.code == 1 and "nowhere is no bundle: manifest.json cannot be read" in nowhere.said
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_evidence_without_files_says_what_to_do(command: Command, tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from catalog.evidence import open_database
+from catalog.evidence import Database, open_database
 from runner.cli import app, run
+from runner.measuring.selftest import compare_aliases
+from tests.catalog_of_one import declare
 
 CATALOG = """\
 version: 1
 subjects:
-  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
+  table: {model: "./table.onnx", task: any, dataset: {tensors: table.npz}}
 operators: {identity: []}
 tiers: {mobile: {cpus: 0.5, memory: 512m}}
 strategies: [{operators: [identity], placements: [mobile]}]
@@ -21,7 +24,7 @@ experiment: {inputs: 12, rounds: 2, warmup: 1}
 UNREACHABLE = """\
 version: 1
 subjects:
-  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
+  table: {model: "./table.onnx", task: any, dataset: {tensors: table.npz}}
 operators: {identity: []}
 tiers: {mobile: {cpus: 0.5, memory: 512m}, edge: {cpus: 1, memory: 1g}}
 links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.000001}}
@@ -34,18 +37,46 @@ experiment: {inputs: 2, rounds: 1, warmup: 0}
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIERWISE_WORKDIR", str(tmp_path / "work"))
+    declare(tmp_path)
     (tmp_path / "strategies.yaml").write_text(CATALOG)
     return tmp_path
 
 
-def test_every_pair_of_names_is_compared(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["selftest", "--aa", "--launcher", "process", "--names", "2", "--percentile", "50", "--json"]
+def plant(database: Database, *, factor: float) -> None:
+    """Give every name the same latencies but for a little, and the last two `factor` times as long ones."""
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE sample SET latency_s = (SELECT 0.01 * (1 + 0.001 * ((7 * seq + 3 * round + measurement.id) % 5))"
+            f" * (CASE WHEN operator IN ('identity-3', 'identity-4') THEN {factor} ELSE 1 END)"
+            " FROM measurement WHERE measurement.id = measurement_id)"
+        )
+
+
+def test_names_that_differ_fail_it_and_equal_ones_pass(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names are measured in real tiers; then latencies are planted, so that the judgement is certain."""
+    equal = []
+
+    def compare_planted(database: Database, *arguments: Any, **options: Any) -> Any:
+        plant(database, factor=1.0)
+        equal.append(compare_aliases(database, *arguments, **options))
+        plant(database, factor=1.5)
+        return compare_aliases(database, *arguments, **options)
+
+    monkeypatch.setattr("runner.commands.selftest.compare_aliases", compare_planted)
+    command = ["selftest", "--aa", "--launcher", "process", "--names", "4", "--percentile", "50", "--json"]
     code = run(lambda: app([*command, "--keep", "aa.db"]))
-    told = json.loads(capsys.readouterr().out)
-    assert (told["pairs"], told["rounds"], told["inputs"], told["nominal"]) == (1, 2, 12, 0.05)
-    assert told["holds"] is (code == 0) and told["different"] in (0, 1) and told["different_pooled"] in (0, 1)
-    assert set(told["medians_s"]) == {"identity-1", "identity-2"}
-    assert verdicts(directory / "aa.db").count("INVALID") == len(verdicts(directory / "aa.db")) - 4
+    result = json.loads(capsys.readouterr().out)
+    assert code == 1 and result["holds"] is False
+    assert (result["pairs"], result["rounds"], result["inputs"], result["nominal"]) == (6, 2, 12, 0.05)
+    assert (result["different"], result["different_pooled"], result["allowed"]) == (4, 4, 2)
+    assert result["medians_s"] == {
+        f"identity-{number}": pytest.approx(0.01 if number < 3 else 0.015, rel=0.01) for number in (1, 2, 3, 4)
+    }
+    (judged,) = equal
+    assert (judged.pairs, judged.different, judged.different_pooled, judged.holds) == (6, 0, 0, True)
+    assert verdicts(directory / "aa.db").count("INVALID") == len(verdicts(directory / "aa.db")) - 8
 
 
 def test_what_is_invalid_is_measured_again_and_not_without_end(
@@ -55,7 +86,7 @@ def test_what_is_invalid_is_measured_again_and_not_without_end(
     (directory / "strategies.yaml").write_text(UNREACHABLE)
     code = run(lambda: app(["selftest", "--aa", "--launcher", "process", "--names", "2", "--keep", "aa.db"]))
     said = " ".join(capsys.readouterr().err.split())
-    assert code == 1 and "2 measurement(s) came to nothing 3 times: fashion-resnet · identity-" in said
+    assert code == 1 and "2 measurement(s) came to nothing 3 times: table · identity-" in said
     assert "link rate (mobile-edge" in said
     assert verdicts(directory / "aa.db") == ["INVALID"] * 6
 

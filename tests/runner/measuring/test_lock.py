@@ -34,7 +34,16 @@ def test_a_server_is_locked_in_the_working_directory(tmp_path: Path) -> None:
 
 
 def test_another_database_is_free_and_so_is_the_same_one_afterwards(tmp_path: Path) -> None:
-    with FillLock(tmp_path, str(tmp_path / "a.db")), FillLock(tmp_path, str(tmp_path / "b.db")):
-        pass
-    with FillLock(tmp_path, str(tmp_path / "a.db")) as lock:
-        assert lock is not None
+    first, second = str(tmp_path / "a.db"), str(tmp_path / "b.db")
+    with FillLock(tmp_path, first), FillLock(tmp_path, second):
+        assert [is_free(tmp_path, database) for database in (first, second)] == [False, False]
+    assert [is_free(tmp_path, database) for database in (first, second)] == [True, True]
+
+
+def is_free(workdir: Path, database: str) -> bool:
+    """Return whether a fill of the database could start now."""
+    try:
+        with FillLock(workdir, database):
+            return True
+    except RunnerError:
+        return False

@@ -1,0 +1,85 @@
+"""The lint of names: what ruff has no rule for.
+
+`python -m tests.test_names` lowers the counts of tests/data/filler_names.txt to today's; it raises none.
+"""
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = ("catalog", "recommender", "runner", "tierserver")
+CHECKED = (*PRODUCT, "benchmarks", "migrations", "tests")
+FILLERS = frozenset({"asked", "each", "found", "given", "held", "it", "known", "told", "wanted"})
+STORED = ROOT / "tests/data/filler_names.txt"
+RENEW = "name what it is; after lowering a count: python -m tests.test_names"
+
+# Class names that two modules define, and why both mean the same.
+SAME_MEANING: dict[str, str] = {}
+# Names that still have two meanings: none may be added.
+UNSEPARATED = frozenset({
+    "Accuracy", "Analysis", "Answer", "Architecture", "Artifact", "ArtifactFile", "Checked", "Description",
+    "Environment", "Family", "FileEntry", "Finding", "GuardedProtocol", "ImportedFile", "Items", "Judged", "Layout",
+    "LinkProbe", "Measured", "ModelFile", "Outcome", "Owner", "Part", "Problem", "Refusal", "Region", "Sample",
+    "SampleLink", "SamplePart", "Session", "Slo", "Stage", "Strategy", "Tensor", "Tier", "TooSlow",
+})  # fmt: skip
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def modules(packages: tuple[str, ...]) -> Iterator[Path]:
+    return (path for package in packages for path in sorted((ROOT / package).rglob("*.py")))
+
+
+def bound_names(node: ast.AST) -> Iterator[str]:
+    """Yield the names that one node gives to something: variables, parameters, attributes, functions."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+            yield name
+        case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            yield name
+        case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.ExceptHandler(name=str(name)):
+            yield name
+
+
+def filler_names() -> dict[str, int]:
+    """Count by file the bindings of a filler name; files without one are left out."""
+    counts = Counter(
+        path.relative_to(ROOT).as_posix()
+        for path in modules(CHECKED)
+        for node in ast.walk(parsed(path))
+        for name in bound_names(node)
+        if name.lstrip("_") in FILLERS
+    )
+    return dict(sorted(counts.items()))
+
+
+def stored_counts() -> dict[str, int]:
+    rows = (line.rsplit(" ", 1) for line in STORED.read_text(encoding="utf-8").splitlines())
+    return {path: int(count) for path, count in rows}
+
+
+def test_no_file_has_more_filler_names_than_it_had() -> None:
+    stored = stored_counts()
+    grown = {path: count for path, count in filler_names().items() if count > stored.get(path, 0)}
+    assert not grown, RENEW
+
+
+def test_no_class_name_has_two_meanings() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in modules(PRODUCT):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(path.relative_to(ROOT).as_posix())
+    twice = {name: paths for name, paths in places.items() if len(paths) > 1}
+    assert not {name: paths for name, paths in twice.items() if name not in SAME_MEANING.keys() | UNSEPARATED}
+
+
+if __name__ == "__main__":
+    lowered = {path: min(count, stored_counts().get(path, 0)) for path, count in filler_names().items()}
+    STORED.write_text("".join(f"{path} {count}\n" for path, count in lowered.items() if count), encoding="utf-8")
