@@ -1,27 +1,39 @@
-"""`python -m tierserver --name edge --port 8000`: one tier."""
+"""`python -m tierserver --name edge --port 8000`: one tier in one uvicorn process.
+
+There is no access log, httptools parses, uvloop runs the loop where it is installed, and signals are handled here.
+"""
 
 from __future__ import annotations
 
-# The process hides before it imports what takes long: its standard input is to carry a token.
+# The process hides before the slow imports: its standard input will carry a token.
 from tierserver.limits import MEMORY, hide_process
 
 if __name__ == "__main__":
     hide_process()
 
 import argparse
+import asyncio
+import contextlib
+import functools
+import importlib.util
 import logging
 import os
 import platform
+import signal
 import socket
 import sys
+from collections.abc import Callable, Generator
+from typing import Any, cast
 
+import uvicorn
+
+from tierserver.connection import GuardedProtocol
 from tierserver.control import Control
 from tierserver.engine import VERSION, available_providers
 from tierserver.limits import Limits, body_limit, memory_limit_bytes
 from tierserver.messages import Ready
 from tierserver.pipeline import Tier
 from tierserver.server import TierApp
-from tierserver.service import TierService, listen
 
 
 def main() -> None:
@@ -67,8 +79,8 @@ def _limits(options: argparse.Namespace) -> Limits:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser("tierserver", description="Serve one tier; commands on stdin, answers on stdout.")
     parser.add_argument("--name", required=True, help="the tier's name, such as edge")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (a container wants 0.0.0.0)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, told in the ready line")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0 in a container)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, which the ready line names")
     parser.add_argument("--token", action="store_true", help="the first line on stdin is a token for every command")
     memory_bytes = memory_limit_bytes()
     parser.add_argument("--memory-bytes", type=int, default=memory_bytes, help="of the tier; default %(default)s")
@@ -82,6 +94,60 @@ def _parse() -> argparse.Namespace:
         help="patience with a client that sends or reads nothing; default %(default)s",
     )
     return parser.parse_args()
+
+
+class TierService(uvicorn.Server):
+    """Serves until SIGTERM, SIGINT or `stop`, which may be called from another thread."""
+
+    def __init__(self, app: TierApp, limits: Limits, *, on_ready: Callable[[], None]) -> None:
+        super().__init__(_config(app, limits))
+        # uvicorn warns of every malformed request: the mistakes of strange clients must not fill the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop on signals: process 1 of a container would ignore them, and elsewhere the exit status would not be 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._on_ready()
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(128)
+    return listener
+
+
+def _config(app: TierApp, limits: Limits) -> uvicorn.Config:
+    protocol = functools.partial(GuardedProtocol, limits=limits)
+    return uvicorn.Config(
+        app,
+        http=cast(Any, protocol),
+        loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=600,
+        timeout_graceful_shutdown=1,
+    )
 
 
 if __name__ == "__main__":

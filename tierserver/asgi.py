@@ -54,7 +54,7 @@ class Answer:
 
 
 async def send_answer(send: Send, answer: Answer, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Send the pieces one after the other, none copied into another; a slow reader is waited for between them."""
+    """Send the pieces one after the other, without copying; wait for a slow reader between them."""
     length = str(answer.size_bytes).encode()
     common = [(b"content-type", answer.content_type), (b"content-length", length)]
     head = [*common, *answer.headers, *headers]
@@ -67,8 +67,8 @@ async def send_answer(send: Send, answer: Answer, headers: Iterable[tuple[bytes,
     await send({"type": "http.response.body", "body": b""})
 
 
-class Incoming:
-    """The body of one request as it arrives; the time spent waiting for it is limited, that of its reader is not."""
+class IncomingBody:
+    """The body of one request as it arrives; only the time spent waiting for the client is limited."""
 
     def __init__(self, receive: Receive, *, timeout_s: float) -> None:
         self._receive = receive
@@ -77,7 +77,7 @@ class Incoming:
         self.received_bytes = 0
 
     async def next(self) -> Chunk:
-        """The next piece; raises TooSlow or ClientGone."""
+        """Return the next piece; raise TooSlow or ClientGone."""
         allowed_s = self._timeout_s + self.received_bytes / MIN_BODY_BYTES_PER_S
         started = time.monotonic()
         try:
@@ -101,8 +101,8 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
-class Held:
-    """Bytes of bodies and answers under way, all together within a limit."""
+class ByteBudget:
+    """The bytes of all bodies and answers under way, within one limit."""
 
     def __init__(self, max_held_bytes: int) -> None:
         self._max_held_bytes = max_held_bytes
@@ -110,40 +110,40 @@ class Held:
 
     @contextmanager
     def holding(self, count: int) -> Iterator[Callable[[int], None]]:
-        """Hold `count` bytes for the block; the function it gives holds more."""
-        own = 0
+        """Hold `count` bytes for the block; calling the yielded function holds more."""
+        taken = 0
 
         def more(count: int) -> None:
-            nonlocal own
+            nonlocal taken
             if self._held_bytes + count > self._max_held_bytes:
                 raise TooBusy("too many bytes of unfinished requests are held; try again later")
             self._held_bytes += count
-            own += count
+            taken += count
 
         try:
             more(count)
             yield more
         finally:
-            self._held_bytes -= own
+            self._held_bytes -= taken
 
 
 class BodyReader:
-    """Reads bodies into one buffer each, within a limit for one and a limit for all of them together."""
+    """A reader of bodies into one buffer each, within a limit per body and a limit for all of them."""
 
-    def __init__(self, limits: Limits, held: Held) -> None:
+    def __init__(self, limits: Limits, budget: ByteBudget) -> None:
         self._max_body_bytes = limits.max_body_bytes
         self._timeout_s = limits.read_timeout_s
-        self._held = held
+        self._budget = budget
 
     @asynccontextmanager
     async def reading(self, scope: Scope, receive: Receive) -> AsyncIterator[memoryview]:
-        """The whole body, held for the block."""
+        """Yield the whole body, whose bytes are counted as held for the block."""
         declared = int(header(scope, b"content-length") or 0)
         if declared > self._max_body_bytes:
             raise TooLarge(f"the body has {declared} bytes; allowed: {self._max_body_bytes}")
-        incoming = Incoming(receive, timeout_s=self._timeout_s)
+        incoming = IncomingBody(receive, timeout_s=self._timeout_s)
         first = await incoming.next()
-        with self._held.holding(len(first.data)) as hold:
+        with self._budget.holding(len(first.data)) as hold:
             if not first.more:
                 yield memoryview(first.data)
             elif declared:
@@ -156,15 +156,15 @@ class BodyReader:
                 yield await self._grow(first, incoming, hold)
 
     async def _fill(self, room: memoryview, scope: Scope, hold: Callable[[int], None]) -> None:
-        """The rest of a body of declared length, without a detour."""
+        """Receive the rest of a body of declared length straight into its buffer."""
         intake: Intake = scope["extensions"][EXTENSION]["take"](room, hold)
         try:
             await _complete(intake, len(room), self._timeout_s)
         finally:
             intake.discard()
 
-    async def _grow(self, chunk: Chunk, incoming: Incoming, hold: Callable[[int], None]) -> memoryview:
-        """A chunked body says its length last."""
+    async def _grow(self, chunk: Chunk, incoming: IncomingBody, hold: Callable[[int], None]) -> memoryview:
+        """Receive a chunked body, whose length is known only at its end."""
         buffer = bytearray(chunk.data)
         while chunk.more:
             chunk = await incoming.next()

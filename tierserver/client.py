@@ -13,32 +13,32 @@ from typing import Protocol
 from tierserver import protocol
 from tierserver.errors import CommandError, PeerError, TierError
 from tierserver.messages import Codec, LinkProbe, Measure, MeasureResult, Probe, ProbeDirection, Sample, SamplePart
-from tierserver.pipeline import Arrays, Outcome, Serving, Tier
+from tierserver.pipeline import Arrays, InferenceResult, Serving, Tier
 from tierserver.transport import Connection, Peer
 
 
 class Strategy(Protocol):
-    """Takes the encoded image, gives the final decoded output."""
+    """From the encoded image to the final decoded output."""
 
-    def infer(self, encoded: bytes) -> Outcome: ...
+    def infer(self, encoded: bytes) -> InferenceResult: ...
 
     def close(self) -> None: ...
 
 
-class InProcess:
+class InProcessStrategy:
     """A part of this tier, without a network; it may have a next part elsewhere."""
 
     def __init__(self, tier: Tier, model: str) -> None:
         self._part = tier.find(model).part
 
-    def infer(self, encoded: bytes) -> Outcome:
+    def infer(self, encoded: bytes) -> InferenceResult:
         return self._part.run((protocol.Tensor("image", None, (memoryview(encoded),)),))
 
     def close(self) -> None:
-        """Nothing to close: the part stays in service."""
+        """Do nothing: the part stays in service."""
 
 
-class Remote:
+class RemoteStrategy:
     """A part of another tier, perhaps behind relays."""
 
     def __init__(self, own: str, url: str, model: str, codec: Codec) -> None:
@@ -47,24 +47,24 @@ class Remote:
         self._model = model
         self._codec = codec
 
-    def infer(self, encoded: bytes) -> Outcome:
+    def infer(self, encoded: bytes) -> InferenceResult:
         started = time.perf_counter()
         body = protocol.encode_image_request(encoded, self._codec)
         encode_s = time.perf_counter() - started
         answer = self._peer.infer(self._model, body)
         own = SamplePart(self._own, 0.0, 0.0, 0.0, encode_s + answer.decode_s)
-        return Outcome(answer.outputs, (own, *answer.parts), answer.links)
+        return InferenceResult(answer.outputs, (own, *answer.parts), answer.links)
 
     def close(self) -> None:
         self._peer.close()
 
 
 class Client:
-    """Measures strategies from one tier; a strategy that was only warmed up stays open for its measurement."""
+    """The client on one tier; a strategy that was only warmed up stays open for its measurement."""
 
     def __init__(self, tier: Tier) -> None:
         self._tier = tier
-        self._warm: _Warm | None = None
+        self._warm: _WarmStrategy | None = None
 
     def measure(self, command: Measure, on_sample: Callable[[Sample], None]) -> MeasureResult:
         """Run the warm-up and the repetitions; each sample goes to `on_sample`, between two timed inferences."""
@@ -80,24 +80,24 @@ class Client:
             strategy.close()
             raise
         if command.repetitions == 0:
-            self._warm = _Warm(strategy, command.model, command.url, command.codec, self._tier.serving)
+            self._warm = _WarmStrategy(strategy, command.model, command.url, command.codec, self._tier.serving)
         else:
             strategy.close()
         return MeasureResult(samples, warmup)
 
     def _take(self, command: Measure) -> Strategy:
-        """The strategy left open by a warm-up if it is this one and nothing was loaded since; else a new one."""
+        """Return the strategy that a warm-up left open if it still matches this command; else a new one."""
         warm, self._warm = self._warm, None
         if warm is not None:
-            asked = (command.model, command.url, command.codec)
-            if (warm.model, warm.url, warm.codec) == asked and warm.serving is self._tier.serving:
+            key = (command.model, command.url, command.codec)
+            if (warm.model, warm.url, warm.codec) == key and warm.serving is self._tier.serving:
                 return warm.strategy
             warm.strategy.close()
         return _strategy(self._tier, command)
 
 
 @dataclass(frozen=True)
-class _Warm:
+class _WarmStrategy:
     """A strategy left open, and what it was opened for."""
 
     strategy: Strategy
@@ -108,7 +108,7 @@ class _Warm:
 
 
 def _passes(strategy: Strategy, inputs: Mapping[str, bytes], repetitions: range, *, first: int) -> Iterator[Sample]:
-    """Every input once per repetition; `first` numbers the first sample."""
+    """Yield a sample of every input once per repetition; `first` numbers the first sample."""
     seq = first
     for repetition in repetitions:
         for input_id, encoded in inputs.items():
@@ -117,7 +117,7 @@ def _passes(strategy: Strategy, inputs: Mapping[str, bytes], repetitions: range,
 
 
 def output_digest(outputs: Arrays) -> str:
-    """SHA-256 over names, types, shapes and bytes: equal exactly when the outputs are bit-identical."""
+    """Hash names, types, shapes and bytes (SHA-256): equal exactly when the outputs are bit-identical."""
     digest = hashlib.sha256()
     for name in sorted(outputs):
         array = outputs[name]
@@ -139,8 +139,8 @@ def _sample(strategy: Strategy, seq: int, input_id: str, repetition: int, encode
 
 def _strategy(tier: Tier, command: Measure) -> Strategy:
     if command.url is None:
-        return InProcess(tier, command.model)
-    return Remote(tier.name, command.url, command.model, command.codec)
+        return InProcessStrategy(tier, command.model)
+    return RemoteStrategy(tier.name, command.url, command.model, command.codec)
 
 
 def _read_inputs(command: Measure) -> Mapping[str, bytes]:
@@ -148,7 +148,7 @@ def _read_inputs(command: Measure) -> Mapping[str, bytes]:
     if min(passes) < 0 or sum(passes) < 1 or not command.input_ids:
         raise CommandError("measure needs at least one input and one pass over them, and no negative counts")
     try:
-        return {each: (Path(command.inputs_dir) / each).read_bytes() for each in command.input_ids}
+        return {input_id: (Path(command.inputs_dir) / input_id).read_bytes() for input_id in command.input_ids}
     except OSError as error:
         raise CommandError(f"input {error.filename}: {error.strerror}; check the mount and input_ids") from error
 

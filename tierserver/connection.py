@@ -1,8 +1,8 @@
 """The connection under the application: what uvicorn leaves unlimited is limited here.
 
-uvicorn's protocol takes heads of any size, waits for them without end, queues every pipelined request it reads, reads
-on for ever after an early answer, and lets a reader that does not read keep its answer. Each has a limit here, and a
-connection that ends tells all its requests so.
+uvicorn's protocol takes heads of any size, waits for them without end, queues every pipelined request it reads, goes
+on reading after an early answer, and waits for ever for a client that does not read its own. Each has a limit here, and
+a connection that ends informs all its requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXTENSION = "tierwise.intake"
 _READ_BYTES = 2**20
 
 
-class Owner(Protocol):
+class IntakeOwner(Protocol):
     """The connection's own protocol."""
 
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -34,36 +34,36 @@ class Owner(Protocol):
     def resume_writing(self) -> None: ...
 
     def intake_ended(self) -> None:
-        """The body is complete."""
+        """Take note that the body is complete."""
 
 
 class Intake(asyncio.BufferedProtocol):
-    """Fills `room`; `on_bytes` is told of each read and may refuse by raising."""
+    """Receives into `room`; `on_bytes` gets the size of each read and may refuse it by raising."""
 
-    def __init__(self, owner: Owner, room: memoryview, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, owner: IntakeOwner, room: memoryview, on_bytes: Callable[[int], None]) -> None:
         self._owner = owner
         self._room = room
         self._on_bytes = on_bytes
-        self._wanted = True
+        self._is_kept = True
         self.left = len(room)
         self.refusal: TierError | None = None
         self.ended = asyncio.Event()
 
     def discard(self) -> None:
-        """Nobody wants the rest: read it away, so that the answer is seen and the connection can be used again."""
-        if self.left and self._wanted:
-            self._wanted = False
+        """Read the rest and drop it, so that the client sees the answer and the connection can be used again."""
+        if self.left and self._is_kept:
+            self._is_kept = False
             self._room = memoryview(bytearray(min(self.left, _READ_BYTES)))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._wanted:
+        if self._is_kept:
             start = len(self._room) - self.left
             return self._room[start : start + _READ_BYTES]
         return self._room[: self.left]
 
     def buffer_updated(self, nbytes: int) -> None:
         self.left -= nbytes
-        if self._wanted:
+        if self._is_kept:
             try:
                 self._on_bytes(nbytes)
             except TierError as error:
@@ -75,7 +75,7 @@ class Intake(asyncio.BufferedProtocol):
             self._owner.intake_ended()
 
     def eof_received(self) -> None:
-        """The transport closes."""
+        """Let the transport close."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()
@@ -88,7 +88,7 @@ class Intake(asyncio.BufferedProtocol):
         self._owner.resume_writing()
 
 
-class _Refused(Exception):
+class _RequestRefused(Exception):
     """Stops the parser from inside one of its callbacks."""
 
 
@@ -124,22 +124,22 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _abandon(self) -> None:
-        """Tell every request that nobody waits for its answer; uvicorn tells only the last one it has read."""
+        """Tell every request that its client is gone; uvicorn tells only the last one that it has read."""
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
         self._unanswered.clear()
 
     def _make_room(self) -> bool:
-        """Close the connection that waits longest for its client to say something."""
+        """Close the connection that has waited longest for its client's next request."""
         waiting = [
             connection
             for connection in self.connections
             if isinstance(connection, GuardedProtocol) and connection._is_waiting()
         ]
-        if not (waiting := [each for each in waiting if each is not self]):
+        if not (waiting := [connection for connection in waiting if connection is not self]):
             return False
-        min(waiting, key=lambda each: each._since).transport.abort()
+        min(waiting, key=lambda connection: connection._since).transport.abort()
         return True
 
     def _is_waiting(self) -> bool:
@@ -160,7 +160,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _most_idle_bytes(self) -> int:
-        """Of a refused body up to twice the limit is drained, so that its sender sees the answer; framing is short."""
+        """Return the limit of idle bytes: framing is short, but a refused body is drained so that its sender sees
+        why."""
         return 2 * self._limits.max_body_bytes if self.cycle.response_complete else self._limits.max_head_bytes
 
     def take(self, room: memoryview, on_bytes: Callable[[int], None]) -> Intake:
@@ -222,7 +223,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._unanswered:
             self._unanswered.popleft()
         if not self._awaits_head:
-            self._arm()  # answered early: what still comes of the body is read, but not for long
+            self._arm()  # answered early: the rest of the body is read, but not for long
         super().on_response_complete()
 
     def _count(self, count: int) -> None:
@@ -234,15 +235,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _stop(self, status: int, reason: str) -> None:
         self._refusal = (status, reason)
-        raise _Refused
+        raise _RequestRefused
 
     def send_400_response(self, msg: str) -> None:
-        """Called for whatever the parser, or a callback of it, does not take."""
+        """Refuse what the parser, or one of its callbacks, does not accept."""
         status, reason = self._refusal or (400, "this is not a well-formed request")
         self._refuse(status, reason)
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Answer and close; only close where another answer is due or has begun."""
+        """Answer and close; only close if another answer is due or has begun."""
         self._disarm()
         begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if not (self.pipeline or begun):

@@ -1,7 +1,7 @@
 """The control channel: JSON lines in on stdin, JSON lines out on stdout, one command at a time.
 
-A guarded channel's first line is `{"token": "…"}`: whoever started the tier draws it, and every command must carry it.
-So nobody who gets hold of the tier's stdin later, such as another process of its container, commands it.
+A guarded channel's first line is `{"token": "…"}`: the process that starts the tier draws it, and every command must
+carry it. A process that gets hold of the tier's stdin later, such as one in its container, can therefore send none.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Control:
         threading.Thread(target=self._work, name="control-work", daemon=True).start()
 
     def tell(self, line: Mapping[str, Any]) -> None:
-        """Write one line; a reader that went away is the end."""
+        """Write one line; end the tier if the reader is gone."""
         try:
             self._sink.write(json.dumps(line) + "\n")
             self._sink.flush()
@@ -68,7 +68,7 @@ class Control:
 
     def _read(self) -> None:
         try:
-            if self._guarded and not self._takes_token(self._source.readline()):
+            if self._guarded and not self._read_token(self._source.readline()):
                 return
             for line in self._source:
                 if line.strip():
@@ -99,7 +99,7 @@ class Control:
         else:
             self.tell({"id": number, "ok": True, "result": result.to_json()})
 
-    def _takes_token(self, line: str) -> bool:
+    def _read_token(self, line: str) -> bool:
         try:
             self._token = str(json.loads(line)["token"])
         except (ValueError, KeyError, TypeError):

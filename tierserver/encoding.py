@@ -23,8 +23,8 @@ from tierserver.errors import RequestError
 from tierserver.messages import Codec
 
 CODECS: tuple[Codec, ...] = get_args(Codec)
-_WORTH_IT = 0.9
-_TRIED_BYTES = 65536
+_LARGEST_RATIO = 0.9
+_TRIAL_BYTES = 65536
 _SMALLEST_BYTES = 512
 
 
@@ -33,21 +33,21 @@ class CodecError(ValueError):
 
 
 def compress(array: NDArray[Any]) -> bytes | None:
-    """The array's bytes, shuffled and deflated; None where that does not pay."""
+    """Return the array's bytes, shuffled and deflated; None if that does not save enough."""
     if array.nbytes < _SMALLEST_BYTES:
         return None
     octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
-    if array.nbytes > 2 * _TRIED_BYTES:
+    if array.nbytes > 2 * _TRIAL_BYTES:
         middle = len(octets) // 2
-        tried = octets[middle : middle + _TRIED_BYTES // array.itemsize]
-        if len(_deflated(tried)) > _WORTH_IT * tried.nbytes:
+        trial = octets[middle : middle + _TRIAL_BYTES // array.itemsize]
+        if len(_deflated(trial)) > _LARGEST_RATIO * trial.nbytes:
             return None
     packed = _deflated(octets)
-    return packed if len(packed) <= _WORTH_IT * array.nbytes else None
+    return packed if len(packed) <= _LARGEST_RATIO * array.nbytes else None
 
 
 def decompress(packed: memoryview, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """The `count` numbers of a compressed array; never makes more bytes than those take."""
+    """Return the `count` numbers of a compressed array; never allocate more bytes than they take."""
     expected = count * dtype.itemsize
     inflater = zlib.decompressobj()
     try:
@@ -65,7 +65,7 @@ def to_base64(data: bytes | memoryview) -> str:
 
 
 def from_base64(text: object) -> memoryview:
-    """The bytes of a strictly written Base64 text."""
+    """Decode a strictly written Base64 text."""
     if not isinstance(text, str):
         raise CodecError(f"Base64 is a string, got {type(text).__name__}")
     try:
@@ -85,7 +85,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def read_tensors(encoded: bytes | memoryview) -> list[NDArray[Any]]:
-    """Every array of the file, in its order; raises RequestError for anything else."""
+    """Read every array of the file, in order; raise RequestError for any other content."""
     stream = io.BytesIO(encoded)
     arrays: list[NDArray[Any]] = []
     try:
@@ -99,7 +99,7 @@ def read_tensors(encoded: bytes | memoryview) -> list[NDArray[Any]]:
 
 
 def write_tensors(arrays: Sequence[NDArray[Any]]) -> bytes:
-    """The file of these arrays."""
+    """Write these arrays as one file."""
     stream = io.BytesIO()
     for array in arrays:
         npy.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)

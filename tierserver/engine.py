@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tierserver.errors import EngineError, RequestError, TooLarge
 
-# Since 1.29 the Linux builds report each session to a server of their maker and keep an identifier on disk. Both
-# disturb a measurement and neither is ours to allow; the switch is read when the library is loaded.
+# Since 1.29 the Linux builds report each session to their maker's server and keep an identifier on disk. Both
+# disturb a measurement, and the user has agreed to neither; the library reads the switch when it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
@@ -42,10 +42,10 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     TypeError,
-    *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
+    *(value for value in vars(ort_errors).values() if isinstance(value, type) and issubclass(value, Exception)),
 )
 
-# What the runtime says before what it means: its own name, the file's, a place and a signature in its source.
+# What the runtime writes before the reason itself: its own name, the file's, a place and a signature in its source.
 _PREAMBLE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:\s*"
     r"|/onnxruntime_src/\S+:\d+ .*?\)(?: const)?(?: \[with[^\]]*\])? "
@@ -63,7 +63,7 @@ class TensorInfo:
     def check(self, array: NDArray[Any]) -> None:
         """Refuse an array the graph cannot take."""
         fits = len(array.shape) == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
+            size in (-1, length) for size, length in zip(self.shape, array.shape, strict=True)
         )
         if array.dtype != self.dtype or not fits:
             raise RequestError(
@@ -92,14 +92,14 @@ class Session:
             raise EngineError(f"{path.name}: asked for {providers[0]}, the runtime fell back to {self.providers[0]}")
         self.inputs = tuple(_info(model_input, path) for model_input in self._session.get_inputs())
         self.outputs = tuple(_info(output, path) for output in self._session.get_outputs())
-        # Only then does what a run takes depend on more than the model.
+        # Only with free sizes does the memory of a run depend on more than the model.
         self.has_free_sizes = any(-1 in model_input.shape for model_input in (*self.inputs, *self.outputs))
         self._has_grown = False
         self._output_names = [output.name for output in self.outputs]
         self.provider_nodes = _provider_nodes(self._session)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run the graph; what it cannot digest is the request's fault."""
+        """Run the graph; an input that it cannot process raises RequestError."""
         for info in self.inputs:
             if info.name not in feeds:
                 raise RequestError(
@@ -107,10 +107,10 @@ class Session:
                 )
             info.check(feeds[info.name])
         if len(feeds) != len(self.inputs):
-            known = [model_input.name for model_input in self.inputs]
-            raise RequestError(f"unknown inputs {sorted(set(feeds) - set(known))}; the model takes {known}")
-        # The runtime keeps what a run took for the next one, until a run is told to give it back.
-        options = _giving_back() if self._has_grown else None
+            names = [model_input.name for model_input in self.inputs]
+            raise RequestError(f"unknown inputs {sorted(set(feeds) - set(names))}; the model takes {names}")
+        # The runtime keeps the memory of a run for the next one, unless a run is configured to give it back.
+        options = _shrinking_options() if self._has_grown else None
         self._has_grown = self.has_free_sizes
         try:
             results = self._session.run(self._output_names, dict(feeds), options)
@@ -122,7 +122,7 @@ class Session:
         return dict(zip(self._output_names, results, strict=True))
 
 
-def _giving_back() -> Any:
+def _shrinking_options() -> Any:
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
@@ -153,10 +153,10 @@ def _options(threads: int) -> Any:
 
 
 def _provider_nodes(session: Any) -> dict[str, int]:
-    """Nodes per execution provider, as the runtime assigned them; older runtimes do not tell."""
-    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    """Count the nodes per execution provider, as the runtime assigned them; older runtimes do not report it."""
+    assignment = getattr(session, "get_provider_graph_assignment_info", None)
     nodes: dict[str, int] = {}
-    for subgraph in () if tell is None else tell():
+    for subgraph in () if assignment is None else assignment():
         nodes[subgraph.ep_name] = nodes.get(subgraph.ep_name, 0) + len(subgraph.get_nodes())
     return nodes
 
@@ -176,6 +176,6 @@ def _info(value: Any, path: Path) -> TensorInfo:
 
 
 def _brief(error: Exception) -> str:
-    """The runtime's first line, without its preamble."""
+    """Return the first line of the runtime's message, without its preamble."""
     text = _PREAMBLE.sub("", str(error).strip())
     return text.splitlines()[0][:300] if text else type(error).__name__

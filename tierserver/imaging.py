@@ -1,8 +1,14 @@
-"""From an encoded image to the graph's input. Pure, and safe on hostile bytes: pixels are capped before decoding."""
+"""From an encoded image to the graph's input: pure, and safe on hostile bytes.
+
+Pixels are capped before decoding, and so is the memory that decoding takes, estimated from the first bytes and the
+header. The estimates are bytes per pixel at the peak, as Pillow and the libraries under it allocate them.
+"""
 
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,13 +16,24 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tierserver.errors import RequestError, TooLarge
-from tierserver.image_memory import check_before_load, check_before_open, check_before_resize, check_before_transpose
+from tierserver.limits import MEMORY
 from tierserver.messages import Preprocess
 
 MAX_PIXELS = 64_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Our own cap, checked on the header, replaces Pillow's (which warns first and refuses only at 179 MP).
 Image.MAX_IMAGE_PIXELS = None
+
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # everything else: 4
+_ROW_BYTES = 36  # of up to three pictures: a row's address, and that it is whole words
+_WEBP_BYTES = 16  # two canvases, made when the file is opened, the decoder's own picture, and the frame as bytes
+_TIFF_BYTES = 8  # a strip or a tile, up to the whole picture, as it is in the file
+_PPM_BYTES = 8  # the samples as a bytearray and as bytes
+_NUMBER_BYTES = 48  # an element of a tag, as a Python number in a tuple
+_STRIP_BYTES = 600  # a strip or tile: its offset, its length, and what Pillow plans for it
+_TIFF_PLACES = (273, 279, 324, 325)  # offsets and byte counts of strips and tiles
+_TIFF_TILE = (322, 323)
+_RESIZE_TABLE_BYTES = 32  # per row and column of the input: the filter's weights, as doubles and as integers
 
 
 def preprocess(encoded: bytes | memoryview, spec: Preprocess) -> NDArray[Any]:
@@ -43,7 +60,7 @@ def preprocess(encoded: bytes | memoryview, spec: Preprocess) -> NDArray[Any]:
 
 
 def check(spec: Preprocess) -> None:
-    """Refuse a pre-processing that cannot work, when it is loaded."""
+    """Refuse, when a part is loaded, a pre-processing that cannot work."""
     channels = 1 if spec.color == "gray" else 3
     for name, values in (("mean", spec.mean), ("std", spec.std)):
         if len(values) not in (1, channels):
@@ -62,7 +79,7 @@ def check(spec: Preprocess) -> None:
 
 
 def decode(encoded: bytes | memoryview, color: str) -> Image.Image:
-    """The first picture in an image file, upright, with one channel (gray) or three; refuses what is too large."""
+    """Return an image file's first picture, upright, with one channel (gray) or three; refuse one that is too large."""
     try:
         check_before_open(encoded)
         with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
@@ -123,3 +140,130 @@ def _pad(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling
     framed = Image.new(image.mode, size, (around,) * len(image.getbands()))
     framed.paste(image.resize(inner, resampling), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return framed
+
+
+# -- what decoding takes of memory -----------------------------------------------------------------------------
+
+
+def check_before_open(encoded: bytes | memoryview) -> None:
+    """Refuse an image file that takes too much memory merely to open."""
+    head = bytes(encoded[:32])
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        width, height = _webp_size(head)
+        _require(width * height * _WEBP_BYTES, width, height)
+    elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        MEMORY.require(_tiff_bytes(encoded, head), "reading the directory and the tiles of this TIFF")
+
+
+def check_before_load(image: Image.Image, encoded: bytes | memoryview, mode: str) -> None:
+    """Refuse a picture whose pixels, decoded and converted to `mode`, take too much."""
+    pixel_bytes = _stored(image.mode) + max(_decoder_bytes(image, encoded), _conversion_bytes(image, mode))
+    _require(image.height * (image.width * pixel_bytes + _ROW_BYTES), image.width, image.height)
+
+
+def check_before_transpose(image: Image.Image, encoded: bytes | memoryview, mode: str) -> None:
+    """Refuse a picture that takes too much to turn upright and convert, and EXIF data that are no camera's."""
+    profile = image.info.get("Raw profile type exif", "")
+    exif_bytes = len(image.info.get("exif", b"")) + len(profile)
+    MEMORY.require(exif_bytes * _NUMBER_BYTES, "the EXIF data of this image")
+    turned = _stored(image.mode) if exif_bytes or image.format == "TIFF" else 0
+    pixel_bytes = max(turned, _conversion_bytes(image, mode))
+    _require(image.height * (image.width * pixel_bytes + _ROW_BYTES), image.width, image.height)
+
+
+def check_before_resize(image: Image.Image, size: tuple[int, int]) -> None:
+    """Refuse a side so long that the picture between the two passes of a resize takes too much."""
+    between = image.height * (size[0] * _stored(image.mode) + _ROW_BYTES)
+    tables = (image.width + image.height) * _RESIZE_TABLE_BYTES
+    _require(between + tables + size[0] * size[1] * 4, image.width, image.height)
+
+
+def _require(count: int, width: int, height: int) -> None:
+    MEMORY.require(count, f"an image of {width} x {height} pixels")
+
+
+def _stored(mode: str) -> int:
+    return _STORED.get(mode, 4)
+
+
+def _decoder_bytes(image: Image.Image, encoded: bytes | memoryview) -> int:
+    """Return what a decoder holds per pixel beside the picture."""
+    if image.format == "JPEG":
+        return 2 * len(image.getbands()) if _has_many_scans(encoded) else 0
+    return {"WEBP": _WEBP_BYTES, "TIFF": _TIFF_BYTES, "PPM": _PPM_BYTES}.get(image.format or "", 1)
+
+
+def _conversion_bytes(image: Image.Image, mode: str) -> int:
+    """Return what `_convert` holds per pixel beside the decoded picture, at most."""
+    if image.mode.startswith(("I", "F")):
+        return 4 * _stored(image.mode) + 6
+    if image.mode == mode:
+        return 0
+    return _stored(mode) + (4 if image.mode in ("P", "CMYK") else 0)  # these go by way of a third mode
+
+
+def _has_many_scans(encoded: bytes | memoryview) -> bool:
+    """Return whether decoding keeps all coefficients of a JPEG: progressive, or with one scan per component."""
+    for marker, start, size in _jpeg_segments(encoded):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            components = encoded[start + 7] if size > 7 else 0
+            if marker not in (0xC0, 0xC1):
+                return True
+        elif marker == 0xDA:
+            return size < 3 or encoded[start + 2] < components
+    return True
+
+
+def _jpeg_segments(encoded: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, position after the marker and size of each segment, up to the first scan."""
+    place = 2
+    while place + 4 <= len(encoded):
+        if encoded[place] != 0xFF:
+            place += 1  # Pillow looks for the next marker as well
+            continue
+        marker = encoded[place + 1]
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:
+            place += 1 if marker == 0xFF else 2
+            continue
+        size = int.from_bytes(encoded[place + 2 : place + 4], "big")
+        yield marker, place + 2, min(size, len(encoded) - place - 2)
+        if marker == 0xDA:
+            return
+        place += 2 + size
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Return width and height of the canvas (https://developers.google.com/speed/webp/docs/riff_container)."""
+    if head[12:16] == b"VP8X":
+        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+
+
+def _tiff_bytes(encoded: bytes | memoryview, head: bytes) -> int:
+    """Return the bytes of the first directory's numbers and of one tile, which may be larger than the picture."""
+    order, is_big = "<" if head[:2] == b"II" else ">", b"+" in head[2:4]
+    entry, count, first = (
+        (f"{order}HHQ", f"{order}Q", head[8:16]) if is_big else (f"{order}HHI", f"{order}H", head[4:8])
+    )
+    step, value = (20, f"{order}Q") if is_big else (12, f"{order}I")
+    total, sides = 0, [0, 0]
+    try:
+        (place,) = struct.unpack(value, first)
+        (entries,) = struct.unpack_from(count, encoded, place)
+        place += struct.calcsize(count)
+        for _ in range(min(entries, 4096)):
+            tag, kind, length = struct.unpack_from(entry, encoded, place)
+            if kind not in (1, 2, 7):  # bytes and text stay what they are
+                total += min(length, len(encoded)) * (_STRIP_BYTES if tag in _TIFF_PLACES else _NUMBER_BYTES)
+            if tag in _TIFF_TILE:
+                small = f"{order}H" if kind == 3 else value
+                (sides[_TIFF_TILE.index(tag)],) = struct.unpack_from(
+                    small, encoded, place + step - struct.calcsize(value)
+                )
+            place += step
+    except struct.error as error:
+        raise RequestError("this TIFF has no whole directory") from error
+    return total + sides[0] * sides[1] * _TIFF_BYTES

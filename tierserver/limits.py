@@ -1,8 +1,8 @@
-"""What strangers may make a tier do: every limit in one place, with the reason for its size.
+"""What strange clients may make a tier do: every limit in one place, with the reason for its size.
 
 Memory is bounded by them: bodies and answers under way together stay below `max_held_bytes`, a quarter of the tier's
-memory, and what the one request that is being decoded would become is refused where it does not fit into what is left
-of the other three (`tierserver.limits`).
+memory, and the one request that is being decoded is refused if it would not fit into what is left of the other
+three (`tierserver.limits`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from tierserver.errors import TooLarge
 
 MIN_BODY_BYTES_PER_S = 1024
-_UNKNOWN_BYTES = 2**62  # a system that does not tell
+_UNKNOWN_BYTES = 2**62  # a system that does not report it
 _LARGEST_BODY_BYTES = 512 * 2**20
 _SMALLEST_BODY_BYTES = 16 * 2**20
 # cgroup v2, then v1; in a container the file is the tier's own.
@@ -27,7 +27,7 @@ _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 @dataclass(frozen=True)
 class Limits:
-    """A request beyond them gets a 4xx, a connection beyond them is closed."""
+    """The limits of requests and connections: a request beyond them gets a 4xx, a connection is closed."""
 
     max_body_bytes: int = _LARGEST_BODY_BYTES  # of one request; relayed and probe bodies flow and are not counted
     max_held_bytes: int = 2 * _LARGEST_BODY_BYTES  # of all requests and answers under way
@@ -40,17 +40,17 @@ class Limits:
 
     @property
     def max_json_bytes(self) -> int:
-        """JSON in memory takes a multiple of its text."""
+        """Return half of a body's limit: JSON takes a multiple of its text in memory."""
         return self.max_body_bytes // 2
 
 
 def body_limit(memory_bytes: int) -> int:
-    """An eighth of the tier's memory, within what makes sense at all."""
+    """Return an eighth of the tier's memory, between the smallest and the largest useful limit."""
     return max(_SMALLEST_BODY_BYTES, min(_LARGEST_BODY_BYTES, memory_bytes // 8))
 
 
 def memory_limit_bytes() -> int:
-    """The container's memory limit, or the machine's memory where there is none."""
+    """Return the container's memory limit, or the machine's memory if there is none."""
     if not hasattr(os, "sysconf"):
         return _UNKNOWN_BYTES
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -63,7 +63,7 @@ def memory_limit_bytes() -> int:
 
 
 _STATM = Path("/proc/self/statm")
-# What is never worth looking up how much is left, which takes some microseconds.
+# Below this size the look-up of the memory that is left, some microseconds, is not worth its time.
 _SMALL_BYTES = 16 * 2**20
 # Bodies and answers of other requests may grow while one is decoded: `limits.body_limit` twice.
 _RESERVED = 4
@@ -88,7 +88,7 @@ class Memory:
         self._limit_bytes = limit_bytes
 
     def require(self, count: int, what: str) -> None:
-        """Refuse what would take more bytes than are left; raises `TooLarge`."""
+        """Raise TooLarge for anything that takes more bytes than are left."""
         if count <= _SMALL_BYTES:
             return
         allowed = self.limit_bytes - self.limit_bytes // _RESERVED
@@ -102,7 +102,7 @@ class Memory:
 
     @contextlib.contextmanager
     def bounded(self) -> Iterator[None]:
-        """Let allocations beyond the limit fail inside the block, where nothing can be estimated beforehand."""
+        """Make allocations beyond the limit fail inside the block, where nothing can be estimated beforehand."""
         if not _STATM.exists():  # not Linux, where alone this limit counts what a process maps
             yield
             return
@@ -110,8 +110,8 @@ class Memory:
 
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         left = max(self.limit_bytes - _resident_bytes(), _SMALL_BYTES)
-        wanted = _data_bytes() + left
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+        bound = _data_bytes() + left
+        resource.setrlimit(resource.RLIMIT_DATA, (bound if hard < 0 else min(bound, hard), hard))
         try:
             yield
         finally:
@@ -140,7 +140,7 @@ def _statm(field: int) -> int:
     try:
         return int(_STATM.read_text().split()[field]) * mmap.PAGESIZE
     except (OSError, IndexError, ValueError):
-        return 0  # a system that does not tell
+        return 0  # a system that does not report it
 
 
 def _trim() -> None:

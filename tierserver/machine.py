@@ -1,6 +1,7 @@
 """What the kernel counted for this tier and its host: CPU time and throttling, memory, waiting, clocks.
 
-Everything is a total since some start; who asks twice has what lies between. What a kernel does not tell is None.
+Every value is a total since some start: the difference of two readings is what happened in between. A value that the
+kernel does not report is None.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from tierserver.messages import CgroupStats, HostStats, MemoryStats, StatsResult
 _CPU_STAT = ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat")
 _V2 = Path("/sys/fs/cgroup")
 _V1_MEMORY = Path("/sys/fs/cgroup/memory")
-# A tier that was started again under us answers with another one.
+# A tier that was restarted unnoticed answers with another one.
 _INSTANCE = uuid.uuid4().hex
 
 
 def read_stats() -> StatsResult:
-    """Every counter, now."""
+    """Read every counter."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return StatsResult(
         cpu_seconds=usage.ru_utime + usage.ru_stime,
@@ -45,7 +46,7 @@ def read_stats() -> StatsResult:
 
 
 def parse_cpu_stat(text: str) -> CgroupStats | None:
-    """The counters of a cpu.stat file of cgroup v1 or v2; None where there is no quota controller."""
+    """Read the counters of a cpu.stat file of cgroup v1 or v2; None if there is no quota controller."""
     values = _pairs(text)
     if "nr_periods" not in values:
         return None
@@ -54,30 +55,30 @@ def parse_cpu_stat(text: str) -> CgroupStats | None:
 
 
 def parse_memory_v2(events: str, peak: str | None) -> MemoryStats:
-    """memory.events and memory.peak: how often the limit was hit, and how often that killed."""
+    """Read memory.events and memory.peak: hits of the limit, kills, and the peak."""
     values = _pairs(events)
     return MemoryStats(values["max"], values.get("oom_kill", 0), None if peak is None else int(peak))
 
 
 def parse_memory_v1(failures: str, oom_control: str, peak: str | None) -> MemoryStats:
-    """memory.failcnt, memory.oom_control and memory.max_usage_in_bytes."""
+    """Read memory.failcnt, memory.oom_control and memory.max_usage_in_bytes."""
     return MemoryStats(int(failures), _pairs(oom_control).get("oom_kill", 0), None if peak is None else int(peak))
 
 
 def parse_schedstat(texts: Iterable[str]) -> float:
-    """Seconds the threads were ready to run and did not, from their schedstat (run ns, wait ns, slices)."""
+    """Sum the seconds that threads were ready but not running, from their schedstat (run ns, wait ns, slices)."""
     return sum(int(text.split()[1]) for text in texts) / 1e9
 
 
 def parse_host_stat(text: str, *, ticks_per_s: int) -> tuple[float, float]:
-    """CPU seconds of all CPUs together that /proc/stat counts as busy, and those stolen by the hypervisor."""
+    """Return the CPU seconds of all CPUs that /proc/stat counts as busy, and those stolen by the hypervisor."""
     fields = [int(field) for field in text.split("\n", 1)[0].split()[1:]]
     user, nice, system, _, _, irq, softirq, steal = (*fields, *[0] * 8)[:8]
     return (user + nice + system + irq + softirq) / ticks_per_s, steal / ticks_per_s
 
 
 def _peak_rss_bytes() -> int | None:
-    """Of this program alone: what getrusage tells is inherited from the process that started it."""
+    """Read the peak of this program alone: that of getrusage is inherited from the process that started it."""
     for line in (_read(Path("/proc/self/status")) or "").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -85,7 +86,7 @@ def _peak_rss_bytes() -> int | None:
 
 
 def _pairs(text: str) -> dict[str, int]:
-    """`name number` lines; other lines are left out."""
+    """Parse lines of the form `name number`; skip other lines."""
     pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
@@ -93,11 +94,11 @@ def _pairs(text: str) -> dict[str, int]:
 def _cgroup() -> CgroupStats | None:
     for path in map(Path, _CPU_STAT):
         try:
-            found = parse_cpu_stat(path.read_text())
+            stats = parse_cpu_stat(path.read_text())
         except (OSError, KeyError, ValueError):
             continue
-        if found is not None:
-            return found
+        if stats is not None:
+            return stats
     return None
 
 
@@ -119,7 +120,7 @@ def _waited_s() -> float | None:
 
 
 def _host() -> HostStats | None:
-    """The host's own counters: /proc/stat and the boot id are the same inside a container."""
+    """Read the host's own counters: /proc/stat and the boot id are the same inside a container."""
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         busy_s, steal_s = parse_host_stat(Path("/proc/stat").read_text(), ticks_per_s=os.sysconf("SC_CLK_TCK"))
@@ -129,7 +130,7 @@ def _host() -> HostStats | None:
 
 
 def _read(path: Path) -> str | None:
-    """A file some kernels do not have."""
+    """Read a file that some kernels do not have."""
     try:
         return path.read_text()
     except OSError:
@@ -159,7 +160,7 @@ def has_vnni() -> bool:
 
 
 def boot_id() -> str:
-    """Return what tells one running kernel from every other; empty where the system has no such thing."""
+    """Return the identifier of the running kernel's boot; empty if the system has none."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

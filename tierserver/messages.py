@@ -43,15 +43,15 @@ class Command(Message):
         return {"cmd": self.cmd, **super().to_json()}
 
 
-# -- what a tier is told to serve -------------------------------------------------------------------------------
+# -- what a tier has to serve -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Preprocess(Message):
     """From an encoded image to the graph's one input: value = (pixel * scale - mean) / std, per channel.
 
-    With kind `tensors` what comes is no image but the graph's inputs themselves (`tierserver.encoding`), and nothing
-    else here matters.
+    With kind `tensors` the request holds the graph's inputs themselves (`tierserver.encoding`), and no other field
+    matters.
     `shorter_side_crop` resizes until the picture covers height x width and keeps the centre; with `shorter_side` its
     shorter side becomes that many pixels first (ImageNet's 232, then the central 224).
     With `center` each channel's mean over this one image is subtracted instead of `mean`.
@@ -142,7 +142,7 @@ class Unload(Command):
 class Probe(Command):
     """Time the link to the tier at base URL `url`; its result is a `LinkProbe`.
 
-    The payloads are for both directions unless those from the tier to here are given apart.
+    The payloads are for both directions unless `down_small_bytes` and `down_large_bytes` set those from that tier.
     """
 
     cmd: ClassVar[str] = "probe"
@@ -193,7 +193,7 @@ COMMANDS: Mapping[str, type[Command]] = {
 
 
 def parse_command(raw: Mapping[str, Any]) -> Command:
-    """The command in a line from stdin (with its `id`, `cmd` and `token` keys)."""
+    """Return the command in a line from stdin (with its `id`, `cmd` and `token` keys)."""
     name = raw.get("cmd")
     if not isinstance(name, str) or name not in COMMANDS:
         raise MessageError(f"unknown command {name!r}; known: {', '.join(COMMANDS)}")
@@ -284,7 +284,7 @@ class ItemsEvent(Message):
 class LoadResult(Message):
     """Per part name: seconds to create its session, SHA-256 of its file, and graph nodes per execution provider.
 
-    The nodes are those the runtime handed out, after it simplified the graph; empty where it does not tell.
+    The nodes are those the runtime assigned after it simplified the graph; empty if it does not report them.
     """
 
     cold_start_s: Mapping[str, float]
@@ -308,7 +308,7 @@ class UnloadResult(Message):
 class ProbeDirection(Message):
     """Median seconds of the two payloads, and 8 * (large - small bytes) / (large_s - small_s).
 
-    Where the large one took no longer, the rate is that of the large one alone.
+    If the large one took no longer, the rate is that of the large one alone.
     """
 
     small_s: float
@@ -416,14 +416,14 @@ def _encode(value: Any) -> Any:
     return value
 
 
-_known_hints: dict[str, dict[str, Any]] = {}
+_hints_by_class: dict[str, dict[str, Any]] = {}
 
 
 def _hints(cls: type[Message]) -> dict[str, Any]:
-    if cls.__name__ not in _known_hints:
+    if cls.__name__ not in _hints_by_class:
         hints = typing.get_type_hints(cls)
-        _known_hints[cls.__name__] = {item.name: hints[item.name] for item in fields(cls)}
-    return _known_hints[cls.__name__]
+        _hints_by_class[cls.__name__] = {item.name: hints[item.name] for item in fields(cls)}
+    return _hints_by_class[cls.__name__]
 
 
 def _decode_message(cls: type[Message], raw: Any) -> Message:
@@ -461,5 +461,7 @@ def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
-    wanted = hint.__name__ if isinstance(hint, type) else "a list" if typing.get_origin(hint) is tuple else "an object"
-    raise MessageError(f"{where}: expected {wanted}, got {type(value).__name__}")
+    expected = (
+        hint.__name__ if isinstance(hint, type) else "a list" if typing.get_origin(hint) is tuple else "an object"
+    )
+    raise MessageError(f"{where}: expected {expected}, got {type(value).__name__}")

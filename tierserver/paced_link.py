@@ -36,7 +36,7 @@ class Direction:
         self._free_at = 0.0
 
     def due(self, count: int) -> float:
-        """When `count` bytes that arrive now have come out at the other end."""
+        """Return when `count` bytes that arrive now have left at the other end."""
         self._free_at = max(time.monotonic(), self._free_at) + count / self.bytes_per_s
         return self._free_at + self.delay_s
 
@@ -55,7 +55,7 @@ class Endpoint:
 
 
 class Link:
-    """Accepts connections and paces them to the endpoint `to`."""
+    """The proxy: it accepts connections and paces them to the endpoint `to`."""
 
     def __init__(self, to: Endpoint, up: Direction, down: Direction) -> None:
         self._to = to
@@ -71,9 +71,9 @@ class Link:
         except OSError:
             writer.close()
             return
-        for each in (writer, far_writer):
-            found: socket.socket = each.get_extra_info("socket")
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for end in (writer, far_writer):
+            connection: socket.socket = end.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pump(reader, far_writer, self._up))
@@ -89,13 +89,13 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dire
     """Read what arrives, note when it is due, write it then."""
     waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
     room = asyncio.Condition()
-    held = 0
+    queued_bytes = 0
 
     def has_room() -> bool:
-        return held < direction.queue_bytes
+        return queued_bytes < direction.queue_bytes
 
     async def deliver() -> None:
-        nonlocal held
+        nonlocal queued_bytes
         while True:
             due, chunk = await waiting.get()
             if (wait_s := due - time.monotonic()) > 0:
@@ -106,13 +106,13 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dire
             writer.write(chunk)
             await writer.drain()
             async with room:
-                held -= len(chunk)
+                queued_bytes -= len(chunk)
                 room.notify()
 
     async def collect() -> None:
-        nonlocal held
+        nonlocal queued_bytes
         while chunk := await reader.read(direction.chunk_bytes):
-            held += len(chunk)
+            queued_bytes += len(chunk)
             waiting.put_nowait((direction.due(len(chunk)), chunk))
             async with room:
                 await room.wait_for(has_room)

@@ -34,7 +34,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class InferenceResult:
     """The final outputs, and what every tier and link on the way reports; `parts[0]` is this tier."""
 
     outputs: Arrays
@@ -42,7 +42,7 @@ class Outcome:
     links: tuple[SampleLink, ...] = ()
 
 
-class Part:
+class ServedPart:
     """One model file with what stands before and after it."""
 
     def __init__(self, spec: PartSpec, tier: str) -> None:
@@ -56,8 +56,8 @@ class Part:
         if self._peer is not None:
             self._peer.close()
 
-    def run(self, tensors: Sequence[protocol.Tensor]) -> Outcome:
-        """From the client's tensors to the final outputs, through the following tiers."""
+    def run(self, tensors: Sequence[protocol.Tensor]) -> InferenceResult:
+        """Take the client's tensors through this part and the following tiers to the final outputs."""
         started = time.perf_counter()
         feeds = self._feeds(tensors)
         prepared = time.perf_counter()
@@ -68,18 +68,18 @@ class Part:
         outputs = results if self.spec.postprocess is None else postprocess(results, self.spec.postprocess)
         finished = time.perf_counter()
         times = (prepared - started, computed - prepared, finished - computed, 0.0)
-        return Outcome(outputs, (SamplePart(self.tier, *times),))
+        return InferenceResult(outputs, (SamplePart(self.tier, *times),))
 
-    def run_graph(self, tensors: Sequence[protocol.Tensor]) -> Outcome:
-        """The bare graph: arrays in, arrays out."""
+    def run_graph(self, tensors: Sequence[protocol.Tensor]) -> InferenceResult:
+        """Run the bare graph: arrays in, arrays out."""
         feeds = protocol.array_inputs(tensors)
         started = time.perf_counter()
         outputs = self.session.run(feeds)
         compute_s = time.perf_counter() - started
-        return Outcome(outputs, (SamplePart(self.tier, 0.0, compute_s, 0.0, 0.0),))
+        return InferenceResult(outputs, (SamplePart(self.tier, 0.0, compute_s, 0.0, 0.0),))
 
     def metadata(self, *, bare: bool) -> dict[str, Any]:
-        """Inputs and outputs as the protocol describes them."""
+        """Describe inputs and outputs as the protocol does."""
         inputs = [
             _described(model_input.name, model_input.dtype, model_input.shape) for model_input in self.session.inputs
         ]
@@ -104,17 +104,17 @@ class Part:
             return _named(read_tensors(tensors[0].elements[0]), self.session)
         return {self.session.inputs[0].name: imaging.preprocess(tensors[0].elements[0], self.spec.preprocess)}
 
-    def _forward(self, peer: Peer, results: Arrays, preprocess_s: float, compute_s: float) -> Outcome:
+    def _forward(self, peer: Peer, results: Arrays, preprocess_s: float, compute_s: float) -> InferenceResult:
         started = time.perf_counter()
         body = protocol.encode_tensor_request(results, self.spec.codec)
         encode_s = time.perf_counter() - started
         answer = peer.infer(self.spec.name, body)
         own = SamplePart(self.tier, preprocess_s, compute_s, 0.0, encode_s + answer.decode_s)
-        return Outcome(answer.outputs, (own, *answer.parts), answer.links)
+        return InferenceResult(answer.outputs, (own, *answer.parts), answer.links)
 
 
 def postprocess(results: Arrays, spec: Postprocess) -> dict[str, NDArray[Any]]:
-    """Class numbers and scores, or a map of labels, from the graph's first output."""
+    """Return class numbers and scores, or a map of labels, from the graph's first output."""
     if spec.kind == "tensors":
         return dict(results)
     first = next(iter(results.values()))
@@ -155,7 +155,7 @@ def _described(name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> dict[st
 
 
 def _check(spec: PartSpec, session: Session) -> None:
-    """Refuse, when it is loaded, what could only fail later."""
+    """Refuse, when a part is loaded, a declaration that could only fail later."""
     if spec.next is not None and spec.postprocess is not None:
         raise EngineError(f"part {spec.name!r}: postprocess belongs to the last part, this one has a next")
     if spec.preprocess is not None:
@@ -165,7 +165,7 @@ def _check(spec: PartSpec, session: Session) -> None:
 
 
 def _named(arrays: Sequence[NDArray[Any]], session: Session) -> dict[str, NDArray[Any]]:
-    """Arrays by the graph's inputs, in whose order they came."""
+    """Pair the arrays with the graph's inputs, whose order they are in."""
     names = [model_input.name for model_input in session.inputs]
     if len(arrays) != len(names):
         raise RequestError(f"got {len(arrays)} tensors; the model takes {len(names)}: {', '.join(names)}")
@@ -220,7 +220,7 @@ GRAPH_SUFFIX = ".graph"
 class Serving:
     """Swapped whole, so that a request sees one state."""
 
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    parts: Mapping[str, ServedPart] = field(default_factory=dict)
     routes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -228,7 +228,7 @@ class Serving:
 class Target:
     """A part, or the bare graph of one."""
 
-    part: Part
+    part: ServedPart
     bare: bool
 
 
@@ -249,9 +249,9 @@ class Tier:
         self.serving = Serving()
 
     def load(self, command: Load) -> LoadResult:
-        """Replace everything served; after a failure nothing is."""
+        """Replace everything served; after a failure nothing is served."""
         self.unload()
-        parts: dict[str, Part] = {}
+        parts: dict[str, ServedPart] = {}
         digests: dict[str, str] = {}
         for spec in command.parts:
             if spec.name in parts or spec.name.endswith(GRAPH_SUFFIX) or not spec.name or "/" in spec.name:
@@ -259,7 +259,7 @@ class Tier:
                     f"part name {spec.name!r}: must be unique, without '/', not ending in {GRAPH_SUFFIX}"
                 )
             digests[spec.name] = file_sha256(Path(spec.path))
-            parts[spec.name] = Part(spec, self.name)
+            parts[spec.name] = ServedPart(spec, self.name)
         self.serving = Serving(parts, dict(command.routes))
         return LoadResult(
             {name: part.session.cold_start_s for name, part in parts.items()},

@@ -1,7 +1,7 @@
 """Bodies of the Open Inference Protocol v2 with the binary tensor extension: encoding and decoding, pure.
 
-A tensor that another codec than `raw` wrote says so in its parameter `tierwise_codec`; the request's parameter of that
-name asks for outputs in it. `base64-json`: `data` is a list of Base64 texts, one per BYTES element, or one that holds
+A tensor in another codec than `raw` names the codec in its parameter `tierwise_codec`; the request's parameter of that
+name requests outputs in it. `base64-json`: `data` is a list of Base64 texts, one per BYTES element, or one that holds
 all the numbers. `shuffle-zlib`: the binary data is compressed.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
@@ -62,7 +62,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a client asked: its tensors and which outputs it wants how (None: all of them)."""
+    """A client's request: its tensors, and the outputs to send, with whether each is binary (None: all of them)."""
 
     id: str | None
     inputs: tuple[Tensor, ...]
@@ -94,7 +94,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 
 def encode_image_request(encoded: bytes, how: Codec = "raw") -> Body:
-    """A request that sends one encoded image as the BYTES input `image`; an image is compressed already."""
+    """Encode a request that sends one image as the BYTES input `image`; an image is compressed already."""
     tensor: dict[str, Any] = {"name": "image", "shape": [1], "datatype": "BYTES"}
     if how == "base64-json":
         tensor |= {"parameters": {_CODEC: how}, "data": [encoding.to_base64(encoded)]}
@@ -105,30 +105,30 @@ def encode_image_request(encoded: bytes, how: Codec = "raw") -> Body:
 
 
 def encode_tensor_request(tensors: Mapping[str, NDArray[Any]], how: Codec = "raw") -> Body:
-    """A request that sends arrays."""
+    """Encode a request that sends arrays."""
     described, pieces = _describe(tensors, None, how)
     head = _request_head(described, how)
     return Body(None if how == "base64-json" else len(head), (head, *pieces))
 
 
 def _request_head(described: list[dict[str, Any]], how: Codec) -> bytes:
-    """The JSON of a request that wants its outputs in the same codec."""
-    asked: dict[str, Any] = {} if how == "base64-json" else {"binary_data_output": True}
+    """Return the JSON of a request for outputs in the same codec."""
+    parameters: dict[str, Any] = {} if how == "base64-json" else {"binary_data_output": True}
     if how != "raw":
-        asked[_CODEC] = how
-    return json.dumps({"inputs": described, "parameters": asked}).encode()
+        parameters[_CODEC] = how
+    return json.dumps({"inputs": described, "parameters": parameters}).encode()
 
 
 def decode_request(
     body: memoryview, header_length: str | None, *, max_bytes: int = _NO_LIMIT, max_json_bytes: int = _NO_LIMIT
 ) -> InferRequest:
-    """A request in any codec; `max_bytes` limits what its compressed tensors become."""
+    """Decode a request in any codec; `max_bytes` limits the decompressed size of its tensors."""
     head, rest = _split(body, header_length)
     if len(head) > max_json_bytes:
         raise TooLarge(f"the JSON part has {len(head)} bytes; allowed: {max_json_bytes}, send tensors as binary data")
     try:
         return _request(_object(head, "the request"), rest, max_bytes)
-    except RecursionError as error:  # what nests a little less deeply than JSON may, and is shown in a message
+    except RecursionError as error:  # nested less deeply than JSON allows, but too deeply to print in a message
         raise RequestError("the request nests too deeply; expected: lists as deep as a tensor's shape") from error
     except MemoryError as error:
         raise TooLarge("the request takes more memory than this tier has left") from error
@@ -139,7 +139,7 @@ def _request(request: dict[str, Any], rest: memoryview, max_bytes: int) -> Infer
     return InferRequest(
         id=_short(request["id"], "id") if isinstance(request.get("id"), str) else None,
         inputs=_tensors(request.get("inputs"), rest, "inputs", max_bytes),
-        outputs=None if not outputs else _wanted(outputs),
+        outputs=None if not outputs else _requested(outputs),
         binary=parameters.get("binary_data_output") is True,
         codec=_codec_of(parameters, "the request"),
     )
@@ -151,15 +151,15 @@ def encode_response(
     outputs: Mapping[str, NDArray[Any]],
     parameters: Callable[[], Mapping[str, str]],
 ) -> Body:
-    """The answer with the outputs the request names, each binary or JSON as it asked.
+    """Encode the answer with the outputs that the request names, each as binary data or JSON as requested.
 
     `parameters` is called once the outputs are serialised, so that it can hold the time that took.
     """
-    wanted = request.outputs if request.outputs is not None else dict.fromkeys(outputs, False)
-    if unknown := sorted(set(wanted) - set(outputs)):
+    requested = request.outputs if request.outputs is not None else dict.fromkeys(outputs, False)
+    if unknown := sorted(set(requested) - set(outputs)):
         raise RequestError(f"unknown outputs {unknown[:5]}; the model gives {sorted(outputs)}")
-    binary = {name for name, flag in wanted.items() if flag or request.binary}
-    described, pieces = _describe({name: outputs[name] for name in wanted}, binary, request.codec)
+    binary = {name for name, flag in requested.items() if flag or request.binary}
+    described, pieces = _describe({name: outputs[name] for name in requested}, binary, request.codec)
     answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": described}
     if request.id is not None:
         answer["id"] = request.id
@@ -206,7 +206,7 @@ def _describe(
 
 
 def _encoded_bytes(array: NDArray[Any], how: Codec, is_binary: bool) -> int:
-    """Return what an output takes beside itself while it is written, about."""
+    """Estimate the memory that an output takes beside itself while it is written."""
     if how == "base64-json":
         return 5 * array.nbytes
     if is_binary:
@@ -250,10 +250,10 @@ def _parameters(holder: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     return value
 
 
-def _wanted(outputs: Any) -> Mapping[str, bool]:
+def _requested(outputs: Any) -> Mapping[str, bool]:
     if not isinstance(outputs, list):
         raise RequestError(f"outputs must be a list, got {type(outputs).__name__}")
-    wanted: dict[str, bool] = {}
+    requested: dict[str, bool] = {}
     _count_tensors(outputs, "outputs")
     for output in outputs:
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
@@ -262,15 +262,15 @@ def _wanted(outputs: Any) -> Mapping[str, bool]:
         parameters = _parameters(output, f"output {output['name']!r}")
         if "classification" in parameters:
             raise RequestError("the classification extension is not spoken here; the tier's own post-processing is")
-        wanted[output["name"]] = parameters.get("binary_data") is True
-    return wanted
+        requested[output["name"]] = parameters.get("binary_data") is True
+    return requested
 
 
 def _codec_of(parameters: Mapping[str, Any], what: str) -> Codec:
     value = parameters.get(_CODEC, "raw")
-    for known in encoding.CODECS:
-        if value == known:
-            return known
+    for codec in encoding.CODECS:
+        if value == codec:
+            return codec
     raise RequestError(f"{what}: {_CODEC} is {str(value)[:40]!r}; known: {', '.join(encoding.CODECS)}")
 
 
@@ -367,8 +367,8 @@ def _from_base64(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) ->
         raise RequestError(f"tensor {name!r}: {error}") from error
     if entry.get("datatype") == "BYTES":
         if len(decoded) != math.prod(shape):
-            wanted = math.prod(shape)
-            raise RequestError(f"tensor {name!r}: shape {list(shape)} has {wanted} elements, data {len(decoded)}")
+            count = math.prod(shape)
+            raise RequestError(f"tensor {name!r}: shape {list(shape)} has {count} elements, data {len(decoded)}")
         return Tensor(name, None, decoded)
     if len(decoded) != 1:
         raise RequestError(f"tensor {name!r}: one Base64 text holds all the numbers, got {len(decoded)}")
@@ -415,7 +415,7 @@ def _from_json(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> T
 
 
 def _check_numbers(data: Any) -> None:
-    """Refuse what is no number before numpy sees it: of texts it makes fields that are all as wide as the widest."""
+    """Refuse non-numbers before numpy sees them: it would make every text as wide as the widest."""
     level = data if isinstance(data, list) else [data]
     while kinds := set(map(type, level)):
         if kinds == {list}:
@@ -427,7 +427,7 @@ def _check_numbers(data: Any) -> None:
 
 
 def array_inputs(tensors: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
-    """The inputs as arrays, for a graph; BYTES has no place there."""
+    """Return the inputs as arrays, for a graph; refuse BYTES."""
     if text := [tensor.name for tensor in tensors if tensor.array is None]:
         raise RequestError(f"inputs {text[:5]}: BYTES was sent where the model takes numbers")
     return {tensor.name: tensor.array for tensor in tensors if tensor.array is not None}

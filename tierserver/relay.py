@@ -1,4 +1,4 @@
-"""Streaming relay to a neighbour tier: nothing is held whole, both directions flow at the same time.
+"""Streaming relay to a neighbour tier: no body is held whole, both directions flow at the same time.
 
 The relay adds `tierwise-link: OWN-PEER;sent=N;received=N` to the answer, before what relays behind it added, and
 overwrites `tierwise-tier` with its own name. Bytes are those on its link to the neighbour, heads and bodies.
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from tierserver.asgi import Chunk, ClientGone, Incoming, Scope, Send, header
+from tierserver.asgi import Chunk, ClientGone, IncomingBody, Scope, Send, header
 from tierserver.errors import PeerError
 from tierserver.messages import SampleLink
 from tierserver.transport import LINK_HEADER, TIER_HEADER, format_link
@@ -30,8 +30,8 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-class _Answer:
-    """Collects what httptools finds in the neighbour's answer."""
+class _NeighbourAnswer:
+    """The neighbour's answer, as far as httptools has parsed it."""
 
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
@@ -69,19 +69,19 @@ class _Channel:
 
 
 class Relay:
-    """Relays to the neighbour `peer` at `base_url`, keeping idle connections for the next request."""
+    """The way to the neighbour `peer` at `base_url`; idle connections are kept for the next request."""
 
     def __init__(self, own: str, peer: str, base_url: str) -> None:
-        parts = urlsplit(base_url)
+        address = urlsplit(base_url)
         self._link = f"{own}-{peer}"
         self._own = own.encode("latin-1")
         self._base_url = base_url
-        self._host, self._port = parts.hostname or "", parts.port or 80
-        self._netloc = parts.netloc.encode("latin-1")
-        self._prefix = parts.path.rstrip("/").encode("latin-1")
+        self._host, self._port = address.hostname or "", address.port or 80
+        self._netloc = address.netloc.encode("latin-1")
+        self._prefix = address.path.rstrip("/").encode("latin-1")
         self._idle: list[_Channel] = []
 
-    async def forward(self, scope: Scope, target: bytes, incoming: Incoming, send: Send) -> None:
+    async def forward(self, scope: Scope, target: bytes, incoming: IncomingBody, send: Send) -> None:
         """Relay one request to `target` (path and query below the neighbour's base URL)."""
         channel = await self._open()
         upload = asyncio.create_task(self._upload(channel, scope, target, incoming))
@@ -114,12 +114,12 @@ class Relay:
                 opened = await asyncio.open_connection(self._host, self._port, limit=_CHUNK_BYTES)
         except (OSError, TimeoutError) as error:
             raise PeerError(f"{self._link}: {self._base_url} is unreachable: {error}", peer=self._base_url) from error
-        found: socket.socket | None = opened[1].get_extra_info("socket")
-        if found is not None:
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection: socket.socket | None = opened[1].get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _Channel(*opened)
 
-    async def _upload(self, channel: _Channel, scope: Scope, target: bytes, incoming: Incoming) -> None:
+    async def _upload(self, channel: _Channel, scope: Scope, target: bytes, incoming: IncomingBody) -> None:
         chunked = header(scope, b"transfer-encoding") is not None
         try:
             chunk = await incoming.next()
@@ -132,22 +132,22 @@ class Relay:
                 await channel.write(b"0\r\n\r\n")
         except BaseException as error:
             if not isinstance(error, OSError):  # a neighbour that stopped reading may have answered already
-                channel.writer.close()  # wakes the download, which else waits for an answer that cannot come
+                channel.writer.close()  # wakes the download, which otherwise waits for an answer that cannot come
             raise
 
     def _head(self, scope: Scope, target: bytes, *, chunked: bool) -> bytes:
         method: bytes = scope["method"].encode("latin-1")
         lines = [method + b" " + self._prefix + target + b" HTTP/1.1", b"host: " + self._netloc]
         connection = (header(scope, b"connection") or "").lower().encode("latin-1")
-        dropped = _HOP_BY_HOP | {each.strip() for each in connection.split(b",")} - {b"content-length"}
+        dropped = _HOP_BY_HOP | {name.strip() for name in connection.split(b",")} - {b"content-length"}
         lines += [name + b": " + value for name, value in scope["headers"] if name not in dropped]
         if chunked:
             lines.append(b"transfer-encoding: chunked")
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     async def _download(self, channel: _Channel, upload: asyncio.Task[None], send: Send) -> bool:
-        """Stream the answer; true when the connection can be used again."""
-        answer = _Answer()
+        """Stream the answer; return whether the connection can be used again."""
+        answer = _NeighbourAnswer()
         parser = httptools.HttpResponseParser(answer)
         fed, started = 0, False
         while not answer.complete:
@@ -179,12 +179,12 @@ class Relay:
             raise PeerError(f"{self._link}: no answer from {self._base_url}: {error}", peer=self._base_url) from error
         logger.warning("%s: the answer broke off: %s", self._link, error)
 
-    def _start(self, channel: _Channel, answer: _Answer, parser: Any, fed: int) -> dict[str, Any]:
-        known = dict(answer.headers)
-        length = int(known.get(b"content-length", b"0"))
+    def _start(self, channel: _Channel, answer: _NeighbourAnswer, parser: Any, fed: int) -> dict[str, Any]:
+        answered = dict(answer.headers)
+        length = int(answered.get(b"content-length", b"0"))
         received = fed - answer.body_bytes + length
         link = format_link(SampleLink(self._link, channel.sent_bytes, received)).encode("latin-1")
-        further = known.get(LINK_HEADER.encode())
+        further = answered.get(LINK_HEADER.encode())
         ours = (LINK_HEADER.encode(), TIER_HEADER.encode())
         headers = [(n, v) for n, v in answer.headers if n not in _HOP_BY_HOP and n not in ours]
         headers.append((LINK_HEADER.encode(), link if further is None else link + b", " + further))

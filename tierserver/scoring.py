@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tierserver.errors import CommandError, TierError
 from tierserver.messages import Evaluate, EvaluateResult, ItemScore
-from tierserver.pipeline import Arrays, Part, Tier
+from tierserver.pipeline import Arrays, ServedPart, Tier
 from tierserver.protocol import Tensor
 
 IGNORED_LABEL = 255
@@ -43,28 +43,28 @@ class Overlap:
 
 
 def evaluate(tier: Tier, command: Evaluate, on_progress: Callable[[int, int], None]) -> EvaluateResult:
-    """Score every item through the part's own pre- and post-processing (and its next part, where it has one)."""
+    """Score every item through the part's own pre- and post-processing (and its next part, if it has one)."""
     part, items = tier.find(command.model).part, read_items(command.items_file)
-    total, told = len(items.item_id), time.monotonic()
+    total, reported_s = len(items.item_id), time.monotonic()
     scores: list[ItemScore] = []
     for index, item_id in enumerate(items.item_id):
         try:
             scores.append(_score(items, index, _outputs(part, items.encoded(index)), command.k))
         except TierError as error:
             raise CommandError(f"item {item_id!r}: {error}") from error
-        if time.monotonic() - told >= _PROGRESS_S or index + 1 == total:
-            told = time.monotonic()
+        if time.monotonic() - reported_s >= _PROGRESS_S or index + 1 == total:
+            reported_s = time.monotonic()
             on_progress(index + 1, total)
     return EvaluateResult(_trimmed(scores))
 
 
 def hits(classes: NDArray[np.int64], label: int, k: int) -> tuple[bool, bool]:
-    """Whether the label is the first class, and whether it is among the first k."""
+    """Return whether the label is the first class, and whether it is among the first k."""
     return bool(classes[0] == label), bool(label in classes[:k])
 
 
 def overlap(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Overlap:
-    """Intersections and unions for each of 256 classes; pixels whose truth is 255 do not count."""
+    """Count intersections and unions for each of 256 classes; pixels whose truth is 255 do not count."""
     if predicted.shape != truth.shape:
         raise CommandError(f"the label map is {list(predicted.shape)}, the mask {list(truth.shape)}; they must agree")
     counted = truth != IGNORED_LABEL
@@ -99,7 +99,7 @@ def read_items(path: str) -> Items:
     return items
 
 
-def _outputs(part: Part, encoded: memoryview) -> Arrays:
+def _outputs(part: ServedPart, encoded: memoryview) -> Arrays:
     return part.run((Tensor("image", None, (encoded,)),)).outputs
 
 

@@ -13,11 +13,22 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tierserver import protocol
-from tierserver.asgi import Answer, BodyReader, ClientGone, Held, Incoming, Receive, Scope, Send, header, send_answer
+from tierserver.asgi import (
+    Answer,
+    BodyReader,
+    ByteBudget,
+    ClientGone,
+    IncomingBody,
+    Receive,
+    Scope,
+    Send,
+    header,
+    send_answer,
+)
 from tierserver.engine import VERSION
 from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, TooLarge, TooSlow, UnsupportedMedia
 from tierserver.limits import MEMORY, Limits
-from tierserver.pipeline import Outcome, Serving, Tier
+from tierserver.pipeline import InferenceResult, Serving, Tier
 from tierserver.relay import Relay
 from tierserver.transport import TIER_HEADER
 
@@ -33,8 +44,8 @@ class TierApp:
     def __init__(self, tier: Tier, limits: Limits) -> None:
         self._tier = tier
         self._limits = limits
-        self._held = Held(limits.max_held_bytes)
-        self._bodies = BodyReader(limits, self._held)
+        self._budget = ByteBudget(limits.max_held_bytes)
+        self._bodies = BodyReader(limits, self._budget)
         self._headers = ((TIER_HEADER.encode(), tier.name.encode("latin-1")),)
         # One worker: single stream is what is measured, and the loop stays free for relays and health checks.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="infer")
@@ -124,7 +135,7 @@ class TierApp:
         del body
         if answer.size_bytes > self._limits.max_held_bytes:
             raise TooLarge(f"the answer has {answer.size_bytes} bytes; allowed: {self._limits.max_held_bytes}")
-        with self._held.holding(answer.size_bytes):
+        with self._budget.holding(answer.size_bytes):
             await send_answer(send, answer, self._headers)
 
     def _run(self, model: str, body: memoryview, header_length: str | None) -> Answer:
@@ -156,16 +167,20 @@ class TierApp:
         _allow(method, "GET", "POST")
         if method == "GET":
             return self._zeros(scope)
-        incoming, more = Incoming(receive, timeout_s=self._limits.read_timeout_s), True
+        incoming, more = IncomingBody(receive, timeout_s=self._limits.read_timeout_s), True
         while more:
             more = (await incoming.next()).more
         return Answer.of_json({"received_bytes": incoming.received_bytes})
 
     def _zeros(self, scope: Scope) -> Answer:
-        asked = parse_qs(scope["query_string"].decode("latin-1")).get("bytes", ["0"])[-1]
-        if not (asked.isascii() and asked.isdigit()) or len(asked) > 12 or int(asked) > _MAX_PROBE_BYTES:
-            raise RequestError(f"bytes: got {asked[:40]!r}; allowed: 0 to {_MAX_PROBE_BYTES}")
-        whole, rest = divmod(int(asked), len(_ZEROS))
+        requested = parse_qs(scope["query_string"].decode("latin-1")).get("bytes", ["0"])[-1]
+        if (
+            not (requested.isascii() and requested.isdigit())
+            or len(requested) > 12
+            or int(requested) > _MAX_PROBE_BYTES
+        ):
+            raise RequestError(f"bytes: got {requested[:40]!r}; allowed: 0 to {_MAX_PROBE_BYTES}")
+        whole, rest = divmod(int(requested), len(_ZEROS))
         pieces = (*(_ZEROS for _ in range(whole)), *((_ZEROS[:rest],) if rest else ()))
         return Answer(200, pieces, content_type=b"application/octet-stream")
 
@@ -174,7 +189,7 @@ class TierApp:
         target = b"/" + b"/".join(raw.lstrip(b"/").split(b"/")[2:])
         if scope["query_string"]:
             target += b"?" + bytes(scope["query_string"])
-        incoming = Incoming(receive, timeout_s=self._limits.read_timeout_s)
+        incoming = IncomingBody(receive, timeout_s=self._limits.read_timeout_s)
         await self._relay_to(name).forward(scope, target, incoming, send)
 
     def _relay_to(self, name: str) -> Relay:
@@ -190,7 +205,7 @@ class TierApp:
 
 
 def _refused(error: TierError) -> Answer:
-    """What a client gets; one that is too slow is not waited for any longer."""
+    """Return the answer for an error; do not wait any longer for a client that is too slow."""
     ending = ((b"connection", b"close"),) if isinstance(error, TooSlow) else ()
     return Answer(error.status, (json.dumps({"error": str(error)}).encode(),), ending)
 
@@ -200,8 +215,8 @@ def _allow(method: str, *allowed: str) -> None:
         raise MethodNotAllowed(f"method {method[:20]} is not allowed here; allowed: {', '.join(allowed)}")
 
 
-def _reported(outcome: Outcome, serialise_s: float) -> dict[str, str]:
-    """Scalars only, as the protocol's parameters want: JSON in strings."""
+def _reported(outcome: InferenceResult, serialise_s: float) -> dict[str, str]:
+    """Return the report as JSON in strings: the protocol's parameters hold scalars only."""
     own = outcome.parts[0]
     parts = (replace(own, serialise_s=own.serialise_s + serialise_s), *outcome.parts[1:])
     return {

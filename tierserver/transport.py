@@ -44,13 +44,13 @@ class Connection:
     """One connection to one base URL (which may hold a path prefix), opened when first used; thread-safe."""
 
     def __init__(self, base_url: str, *, timeout_s: float = 300.0) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme != "http" or not parts.hostname:
+        address = urlsplit(base_url)
+        if address.scheme != "http" or not address.hostname:
             raise TierError(f"base URL {base_url!r}: expected http://HOST:PORT with an optional path")
         self.base_url = base_url
-        self._address = (parts.hostname, parts.port or 80)
-        self._host = parts.netloc
-        self._prefix = parts.path.rstrip("/")
+        self._address = (address.hostname, address.port or 80)
+        self._host = address.netloc
+        self._prefix = address.path.rstrip("/")
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class Connection:
         pieces: Sequence[bytes | memoryview] = (),
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send one request and read its whole answer; PeerError when there is none."""
+        """Send one request and read its whole answer; raise PeerError if there is none."""
         head = self._head(method, path, sum(map(len, pieces)), headers or {})
         with self._lock:
             try:
@@ -197,10 +197,10 @@ class Peer:
         response = self._connection.request("GET", f"/v2/models/{quote(model)}")
         self._check(response)
         try:
-            found = json.loads(bytes(response.body))
+            description = json.loads(bytes(response.body))
         except ValueError as error:
             raise PeerError(f"{self.base_url} gives no metadata of {model}", peer=self.base_url) from error
-        return dict(found)
+        return dict(description)
 
     def close(self) -> None:
         self._connection.close()
@@ -215,11 +215,11 @@ class Peer:
         first = response.headers.get(TIER_HEADER, "?")
         own = SampleLink(f"{self._own}-{first}", response.sent_bytes, response.received_bytes)
         relayed = response.headers.get(LINK_HEADER, "")
-        return (own, *(parse_link(each) for each in relayed.split(",") if each.strip()))
+        return (own, *(parse_link(hop) for hop in relayed.split(",") if hop.strip()))
 
 
 def parse_link(value: str) -> SampleLink:
-    """One hop of the `tierwise-link` header: `edge-cloud;sent=10;received=20`."""
+    """Parse one hop of the `tierwise-link` header: `edge-cloud;sent=10;received=20`."""
     name, sent, received = value.strip().split(";")
     return SampleLink(name, int(sent.removeprefix("sent=")), int(received.removeprefix("received=")))
 

@@ -20,7 +20,7 @@ from runner.subjects.layouts.own import Images
 from runner.subjects.tensors import TensorDataset
 from tierserver.errors import TierError
 from tierserver.messages import PartSpec, Postprocess, Preprocess
-from tierserver.pipeline import Part
+from tierserver.pipeline import ServedPart
 from tierserver.protocol import Tensor
 
 
@@ -53,7 +53,7 @@ class Predictor:
         settings = Preprocess.from_json(self.preprocess)
         after = Postprocess.from_json(self.postprocess)
         try:
-            part = Part(PartSpec("identity", str(self.model), preprocess=settings, postprocess=after), "runner")
+            part = ServedPart(PartSpec("identity", str(self.model), preprocess=settings, postprocess=after), "runner")
             for each in encoded:
                 yield part.run((Tensor("image", None, (memoryview(each),)),)).outputs
         except TierError as error:
