@@ -8,8 +8,6 @@ are found with integers (`90 * (n - 1) / 100` is the lower neighbour of numpy's 
 alike.
 """
 
-from collections.abc import Mapping
-
 import sqlalchemy as sa
 
 _MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
@@ -255,7 +253,7 @@ GROUP BY s.id, s.subject, s.operator, s.placement, e.environment, e.provenance, 
 """
 
 # In the order of creation: a view may use those above it.
-VIEWS: Mapping[str, str] = {
+VIEWS: dict[str, str] = {
     "strategy_summary": _STRATEGY_SUMMARY,
     "leaderboard": _LEADERBOARD,
     "percentiles": _PERCENTILES_BY_ROUND,

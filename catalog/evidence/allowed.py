@@ -8,9 +8,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy import JSON, BigInteger, String
+from sqlmodel import Field as ColumnField
 
 _MAX_COUNT = 2**31 - 1
 _MAX_BIG = 2**63 - 1
@@ -78,9 +80,14 @@ def _check_json(value: Any, depth: int) -> None:
         raise ValueError("holds an integer of more than 64 bits")
 
 
+# How a table stores a value whose Python type does not tell: a limit of length is ours, not the database's.
+_TEXT_COLUMN: Any = ColumnField(sa_type=String)
+_BIG_COLUMN: Any = ColumnField(sa_type=BigInteger)
+_JSON_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True))
+
 # Names are printed in tables and typed on command lines: no blanks, no control characters, no markup.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255)]
-Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255), _TEXT_COLUMN]
+Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500), _TEXT_COLUMN]
 Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_printable)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=200)]
@@ -91,7 +98,9 @@ Rounds = Annotated[int, Field(ge=0, le=100_000)]
 ClassId = Annotated[int, Field(ge=0, le=999_999_999)]
 # A class as JSON names it: the members of an object have text for names.
 ClassNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
-Bytes = Annotated[int, Field(ge=0, le=_MAX_BIG)]
+Bytes = Annotated[int, Field(ge=0, le=_MAX_BIG), _BIG_COLUMN]
+# A column's type is looked up at the top of an annotation, not inside `Bytes | None`.
+OptionalBytes = Annotated[Bytes | None, _BIG_COLUMN]
 Summed = Annotated[int, Field(ge=0, le=_MAX_SUMMED)]
 Seed = Annotated[int, Field(ge=-_MAX_BIG - 1, le=_MAX_BIG)]
 Seconds = Annotated[float, Field(ge=0, le=_MAX_S, allow_inf_nan=False)]
@@ -101,6 +110,8 @@ Cpus = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 BitRate = Annotated[float, Field(ge=1, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
 MeasuredBitRate = Annotated[float, Field(ge=0, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
+OptionalBitRates = Annotated[list[MeasuredBitRate] | None, _JSON_COLUMN]
+Direction = Annotated[Literal["up", "down"], _TEXT_COLUMN]
 Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Json = Annotated[dict[str, Any], AfterValidator(_bounded)]

@@ -1,9 +1,28 @@
-"""What the runner hands over to be stored: frozen, complete, one record per transaction."""
+"""What the runner hands over to be stored: frozen, complete, one record per transaction.
+
+A record that a table and a file hold too is declared here once, with what its values may be: the table adds its keys,
+the file's entry checks. Records themselves are not checked, so that an odd figure costs no measurement.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from catalog.evidence.allowed import (
+    BitRate,
+    Bytes,
+    Count,
+    Cpus,
+    Direction,
+    Label,
+    MeasuredBitRate,
+    Name,
+    OptionalBitRates,
+    OptionalBytes,
+    Seconds,
+    Share,
+)
 
 Verdict = Literal["VALID", "DOUBTFUL", "INVALID"]
 
@@ -103,52 +122,70 @@ class SampleRecord:
 
 
 @dataclass(frozen=True)
-class TierRunRecord:
-    """A tier during one measurement: totals since its start, and `window_` ones of the measured samples alone."""
+class TierRunBase:
+    """A tier during one measurement: its limits, cold start and resource use.
 
-    tier: str
-    cpus: float
-    memory_bytes: int
-    threads: int
-    provider: str
-    cold_start_s: float | None = None
-    peak_rss_bytes: int | None = None
-    cpu_seconds: float | None = None
-    throttled_periods: int | None = None
-    periods: int | None = None
-    throttled_s: float | None = None
-    first_inference_s: float | None = None
-    waited_s: float | None = None
-    major_faults: int | None = None
-    memory_limit_events: int | None = None
-    oom_kills: int | None = None
-    memory_peak_bytes: int | None = None
+    Totals are since the tier's start; those named `window_` lie between the end of the warm-up and the last sample. A
+    new counter is declared here (and added to the database by a migration); `catalog.validity.rules` judges it.
+    """
+
+    tier: Name
+    cpus: Cpus
+    memory_bytes: Bytes
+    threads: Count
+    provider: Label
+    cold_start_s: Seconds | None = None
+    peak_rss_bytes: OptionalBytes = None
+    cpu_seconds: Seconds | None = None
+    throttled_periods: Count | None = None
+    periods: Count | None = None
+    throttled_s: Seconds | None = None
+    first_inference_s: Seconds | None = None
+    waited_s: Seconds | None = None
+    major_faults: Count | None = None
+    memory_limit_events: Count | None = None
+    oom_kills: Count | None = None
+    memory_peak_bytes: OptionalBytes = None
     restarted: bool | None = None
-    window_cpu_seconds: float | None = None
-    window_periods: int | None = None
-    window_throttled_periods: int | None = None
-    window_throttled_s: float | None = None
-    window_waited_s: float | None = None
-    window_major_faults: int | None = None
-    window_memory_limit_events: int | None = None
+    window_cpu_seconds: Seconds | None = None
+    window_periods: Count | None = None
+    window_throttled_periods: Count | None = None
+    window_throttled_s: Seconds | None = None
+    window_waited_s: Seconds | None = None
+    window_major_faults: Count | None = None
+    window_memory_limit_events: Count | None = None
 
 
 @dataclass(frozen=True)
-class LinkProbeRecord:
-    """What a link really carried in one direction."""
+class TierRunRecord(TierRunBase):
+    """A tier during one measurement, to be stored below it."""
 
-    link: str
-    direction: Literal["up", "down"]
-    declared_bit_per_s: float
-    measured_bit_per_s: float
-    rtt_s: float
-    moment: Literal["before", "after"] | None = None
-    tolerance: float | None = None
-    small_bytes: int | None = None
-    large_bytes: int | None = None
-    small_s: float | None = None
-    large_s: float | None = None
-    discarded_bit_per_s: Sequence[float] | None = None
+
+@dataclass(frozen=True)
+class LinkProbeBase:
+    """What a link really carried in one direction before or after a measurement, beside what was declared.
+
+    The rate is the slope between a small and a large payload. `discarded_bit_per_s` are earlier looks of the same
+    moment, out of tolerance and repeated.
+    """
+
+    link: Name
+    direction: Direction
+    declared_bit_per_s: BitRate
+    measured_bit_per_s: MeasuredBitRate
+    rtt_s: Seconds
+    moment: Label | None = None
+    tolerance: Share | None = None
+    small_bytes: OptionalBytes = None
+    large_bytes: OptionalBytes = None
+    small_s: Seconds | None = None
+    large_s: Seconds | None = None
+    discarded_bit_per_s: OptionalBitRates = None
+
+
+@dataclass(frozen=True)
+class LinkProbeRecord(LinkProbeBase):
+    """One direction of one look at a link, to be stored below its measurement."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ of the schema, then sees only sound rows. A database in order is read as it is.
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import fields as fields_of
 from datetime import datetime
 from functools import cache
 from types import NoneType
@@ -47,11 +48,6 @@ _COLUMNS: Mapping[str, Any] = {
     "conditions": allowed.Conditions,
     "protocol": allowed.Protocol,
     "details": allowed.Json,
-    "cpus": allowed.Cpus,
-    "declared_bit_per_s": allowed.BitRate,
-    "measured_bit_per_s": allowed.MeasuredBitRate,
-    "discarded_bit_per_s": list[allowed.MeasuredBitRate],
-    "tolerance": allowed.Share,
     "clock_jump_s": allowed.ClockSeconds,
     "warmup_latency_s": list[allowed.Seconds],
     "top1_pct": allowed.Percent,
@@ -73,9 +69,6 @@ _SPECIAL: Mapping[tuple[str, str], Any] = {
     ("measurement", "seed"): allowed.Seed,
     ("accuracy", "status"): _STATUS,
     ("accuracy", "metric_primary"): Literal["top1", "miou", "agreement"],
-    ("link_probe", "direction"): Literal["up", "down"],
-    ("link_probe", "link"): allowed.Name,
-    ("tier_run", "tier"): allowed.Name,
     ("slo", "name"): allowed.Name,
     ("slo", "latency"): allowed.SloLatency,
     ("slo", "accuracy"): allowed.SloAccuracy,
@@ -258,7 +251,12 @@ def _without_samples(connection: Connection, dialect: _Dialect) -> set[Any]:
 def _checker(table: str) -> type[BaseModel]:
     """A model of one row; its fields are prefixed because a column may be called as a method of a model is."""
     fields: dict[str, Any] = {}
-    for name, column in _ROWS[table].model_fields.items():
+    row = _ROWS[table]
+    declared = {field.name for field in fields_of(row)} if is_dataclass(row) else set()
+    for name, column in row.model_fields.items():
+        if name in declared:  # its type in records.py already says what it may be
+            fields[f"v_{name}"] = (column.rebuild_annotation(), ...)
+            continue
         kind = _SPECIAL.get((table, name)) or _COLUMNS.get(name) or _plain(name, column.annotation)
         optional = NoneType in get_args(column.annotation) and name != "id"
         fields[f"v_{name}"] = (kind | None if optional else kind, ...)

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
+from catalog.evidence.records import LinkProbeBase, TierRunBase
+
 NAMES = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -179,41 +181,13 @@ class Measurement(EvidenceTable, table=True):
     probing_s: float | None = None
 
 
-class TierRun(EvidenceTable, table=True):
-    """A tier during one measurement: its limits, cold start and resource use.
-
-    Totals are since the tier's start; those named `window_` lie between the end of the warm-up and the last sample.
-    """
+class TierRun(EvidenceTable, TierRunBase, table=True):  # type: ignore[misc]  # rows change, what they derive from does not
+    """A tier during one measurement."""
 
     __tablename__ = "tier_run"
 
     id: int | None = Field(default=None, primary_key=True)
     measurement_id: int = _parent("measurement.id")
-    tier: str
-    cpus: float
-    memory_bytes: int = _bytes()
-    threads: int
-    provider: str
-    cold_start_s: float | None = None
-    peak_rss_bytes: int | None = _bytes(optional=True)
-    cpu_seconds: float | None = None
-    throttled_periods: int | None = None
-    periods: int | None = None
-    throttled_s: float | None = None
-    first_inference_s: float | None = None
-    waited_s: float | None = None
-    major_faults: int | None = None
-    memory_limit_events: int | None = None
-    oom_kills: int | None = None
-    memory_peak_bytes: int | None = _bytes(optional=True)
-    restarted: bool | None = None
-    window_cpu_seconds: float | None = None
-    window_periods: int | None = None
-    window_throttled_periods: int | None = None
-    window_throttled_s: float | None = None
-    window_waited_s: float | None = None
-    window_major_faults: int | None = None
-    window_memory_limit_events: int | None = None
 
 
 class Sample(EvidenceTable, table=True):
@@ -257,29 +231,13 @@ class SampleLink(EvidenceTable, table=True):
     received_bytes: int = _bytes()
 
 
-class LinkProbe(EvidenceTable, table=True):
-    """What a link really carried before and after a measurement, beside what was declared.
-
-    The rate is the slope between a small and a large payload. `discarded_bit_per_s` are earlier looks of the same
-    moment, out of tolerance and repeated.
-    """
+class LinkProbe(EvidenceTable, LinkProbeBase, table=True):  # type: ignore[misc]  # as above
+    """What a link really carried before and after a measurement."""
 
     __tablename__ = "link_probe"
 
     id: int | None = Field(default=None, primary_key=True)
     measurement_id: int = _parent("measurement.id")
-    link: str
-    direction: str
-    declared_bit_per_s: float
-    measured_bit_per_s: float
-    rtt_s: float
-    moment: str | None = None
-    tolerance: float | None = None
-    small_bytes: int | None = _bytes(optional=True)
-    large_bytes: int | None = _bytes(optional=True)
-    small_s: float | None = None
-    large_s: float | None = None
-    discarded_bit_per_s: list[float] | None = _optional_json()
 
 
 class Accuracy(EvidenceTable, table=True):

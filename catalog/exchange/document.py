@@ -14,21 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from catalog.evidence.allowed import (
     ArtifactDetails,
     ArtifactFiles,
-    BitRate,
     Bytes,
     ClassId,
     ClassNumber,
     ClockSeconds,
     Conditions,
     Count,
-    Cpus,
     EnvironmentDetails,
     Id,
     Json,
     Key,
     Label,
     LatencySeconds,
-    MeasuredBitRate,
     Moment,
     Name,
     Passes,
@@ -38,13 +35,13 @@ from catalog.evidence.allowed import (
     Rounds,
     Seconds,
     Seed,
-    Share,
     SloAccuracy,
     SloLatency,
     Summed,
     Text,
     Tiers,
 )
+from catalog.evidence.records import LinkProbeBase, TierRunBase
 from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
 from catalog.validity import without_names, without_names_in
 
@@ -124,51 +121,12 @@ class StrategyEntry(Entry):
     updated_at: Moment
 
 
-class TierRunEntry(Entry):
+class TierRunEntry(Entry, TierRunBase):  # type: ignore[misc]  # mypy does not see that an entry is frozen
     """A tier during one measurement."""
 
-    tier: Name
-    cpus: Cpus
-    memory_bytes: Bytes
-    threads: Count
-    provider: Label
-    cold_start_s: Seconds | None = None
-    peak_rss_bytes: Bytes | None = None
-    cpu_seconds: Seconds | None = None
-    throttled_periods: Count | None = None
-    periods: Count | None = None
-    throttled_s: Seconds | None = None
-    first_inference_s: Seconds | None = None
-    waited_s: Seconds | None = None
-    major_faults: Count | None = None
-    memory_limit_events: Count | None = None
-    oom_kills: Count | None = None
-    memory_peak_bytes: Bytes | None = None
-    restarted: bool | None = None
-    window_cpu_seconds: Seconds | None = None
-    window_periods: Count | None = None
-    window_throttled_periods: Count | None = None
-    window_throttled_s: Seconds | None = None
-    window_waited_s: Seconds | None = None
-    window_major_faults: Count | None = None
-    window_memory_limit_events: Count | None = None
 
-
-class LinkProbeEntry(Entry):
+class LinkProbeEntry(Entry, LinkProbeBase):  # type: ignore[misc]  # mypy does not see that an entry is frozen
     """What a link carried in one direction."""
-
-    link: Name
-    direction: Literal["up", "down"]
-    declared_bit_per_s: BitRate
-    measured_bit_per_s: MeasuredBitRate
-    rtt_s: Seconds
-    moment: Label | None = None
-    tolerance: Share | None = None
-    small_bytes: Bytes | None = None
-    large_bytes: Bytes | None = None
-    small_s: Seconds | None = None
-    large_s: Seconds | None = None
-    discarded_bit_per_s: list[MeasuredBitRate] | None = None
 
 
 class PartColumns(Entry):
