@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtrc, stdtr
+from scipy.special import chdtrc
 
 from catalog.statistics.adjustment import adjust_pvalues
 
@@ -192,7 +192,7 @@ class Conover:
         Two-sided and adjusted; symmetric, with ones on the diagonal.
     unadjusted_pvalue : ndarray
     adjustment : str
-        Its name, as given.
+        The name of the adjustment, one of `ADJUSTMENTS`.
     """
 
     names: tuple[str, ...]
@@ -208,7 +208,7 @@ def conover(pooled: PooledRanks, *, adjustment: str = "holm") -> Conover:
     Parameters
     ----------
     pooled : PooledRanks
-        As of `pool_ranks`.
+        As returned by `pool_ranks`.
     adjustment : str
         How the p-values are adjusted for the number of pairs: one of `ADJUSTMENTS`.
 
@@ -223,18 +223,16 @@ def conover(pooled: PooledRanks, *, adjustment: str = "holm") -> Conover:
 
     Notes
     -----
-    The statistic is Student's t on ranks, with the spread within all k groups pooled,
+    The p-values are those of `scikit_posthocs.posthoc_conover`, adjusted by `adjust_pvalues`. The library returns no
+    statistic; it is Student's t on ranks, with the spread within all k groups pooled and n - k degrees of freedom:
 
     .. math:: t_{ij} = (\\bar R_i - \\bar R_j) \\Big/ \\sqrt{\\frac{SS_{within}}{n - k} (1 / n_i + 1 / n_j)}
 
-    and n − k degrees of freedom. Conover and Iman write :math:`S^2 (n - 1 - H) / (n - k)` for the first factor, with
-    H corrected for ties: the same number, but computed from the differences to each group's mean it keeps its digits
-    when groups are separated, and is exactly 0 when each group is constant. Then t is infinite and p 0 for pairs with
-    different mean ranks, and t is 0 and p 1 for pairs with equal ones. Without degrees of freedom (one value per
-    group) nothing can be said: t is NaN and p 1; likewise when all values are tied.
+    The cases in which the library would divide by zero are decided here. When every group is constant, t is infinite
+    and p is 0 for pairs with different mean ranks, and t is 0 and p is 1 for pairs with equal ones. Without degrees of
+    freedom (one value per group), or when all values are tied, nothing can be said: t is NaN and p is 1.
 
-    It is meant for families whose Kruskal-Wallis test rejects; whether that is so is for the caller to say.
-    O(n + k²) after the sort.
+    The test is meant for families whose Kruskal-Wallis test rejects; the caller decides whether that is so.
 
     References
     ----------
@@ -248,12 +246,12 @@ def conover(pooled: PooledRanks, *, adjustment: str = "holm") -> Conover:
     (-3.6742, 0.0213)
     """
     statistic = _t_statistics(pooled)
-    freedom = pooled.ranks.size - len(pooled.names)
-    unadjusted = np.ones_like(statistic)
-    known = ~(np.isnan(statistic) | np.eye(len(pooled.names), dtype=bool))
-    unadjusted[known] = np.minimum(1.0, 2 * stdtr(freedom, -np.abs(statistic[known])))
+    if np.any(np.isfinite(statistic) & (statistic != 0)):
+        unadjusted = _posthoc_pvalues(pooled)
+    else:
+        unadjusted = np.where(np.isinf(statistic), 0.0, 1.0)
     upper = np.triu_indices(len(pooled.names), k=1)
-    adjusted = np.ones_like(statistic)
+    adjusted = np.ones_like(unadjusted)
     adjusted[upper] = adjust_pvalues(unadjusted[upper], adjustment)
     adjusted.T[upper] = adjusted[upper]
     return Conover(pooled.names, statistic, adjusted, unadjusted, adjustment)
@@ -267,8 +265,17 @@ def _t_statistics(pooled: PooledRanks) -> NDArray[np.float64]:
         statistic = np.full_like(difference, np.nan)
     else:
         within = float(np.sum((pooled.ranks - np.repeat(means, pooled.sizes)) ** 2)) / freedom
-        apart = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))  # each group constant
+        apart = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))  # every group is constant
         error = np.sqrt(within * (1 / pooled.sizes[:, None] + 1 / pooled.sizes))
         statistic = np.divide(difference, error, out=apart, where=error > 0)
     np.fill_diagonal(statistic, 0.0)
     return statistic
+
+
+def _posthoc_pvalues(pooled: PooledRanks) -> NDArray[np.float64]:
+    # Imported here, because it loads pandas, statsmodels and matplotlib: longer than most commands run.
+    import scikit_posthocs
+
+    groups = np.split(pooled.ranks, pooled.starts[1:])  # the ranks of ranks are the ranks
+    # p_adjust=None is no adjustment; `adjust_pvalues` does it, and both p-values are reported.
+    return np.array(scikit_posthocs.posthoc_conover(groups, p_adjust=None), dtype=np.float64)

@@ -79,6 +79,7 @@ def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int,
         if (other, one) in given:
             raise ValueError(f"a pair has one better of two, got both {(one, other)} and {(other, one)}")
     beaten_by, beats = Counter(worse for _, worse in given), Counter(better for better, _ in given)
+    # By hand: scikit-posthocs's compact_letter_display raises beyond 52 letters, and 72 strategies apart need 72.
     sets = _maximal_sets(estimates, given)
     return tuple(
         Rank(

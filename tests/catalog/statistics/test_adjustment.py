@@ -34,6 +34,25 @@ def test_adjusted_pvalues_are_those_that_scikit_posthocs_takes(adjustment: str) 
             np.testing.assert_allclose(adjust_pvalues(pvalues, adjustment), expected, rtol=1e-9)
 
 
+def test_what_r_lacks_is_as_defined() -> None:
+    pvalues, count = np.array(sorted(PVALUES)), len(PVALUES)
+    remaining = np.arange(count, 0, -1)
+    sidak = 1 - (1 - pvalues) ** count
+    np.testing.assert_allclose(adjust_pvalues(pvalues, "sidak"), sidak, rtol=1e-12)
+    step_down = np.maximum.accumulate(1 - (1 - pvalues) ** remaining)
+    np.testing.assert_allclose(adjust_pvalues(pvalues, "holm-sidak"), step_down, rtol=1e-12)
+    # Two stages at 0.05: three of the eight are below it after Benjamini and Hochberg, so five eighths count as true.
+    first = adjust_pvalues(pvalues, "fdr_bh")
+    for name, factor in (("fdr_tsbh", 1.0), ("fdr_tsbky", 1.05)):
+        true_share = 1 - np.mean(first <= 0.05 / factor)
+        np.testing.assert_allclose(adjust_pvalues(pvalues, name), np.minimum(first * factor * true_share, 1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("adjustment", [name for name in ADJUSTMENTS if not name.startswith("fdr_ts")])
+def test_pvalues_of_zero_and_one_stay(adjustment: str) -> None:
+    assert adjust_pvalues([0.0, 1.0], adjustment).tolist() == pytest.approx([0.0, 1.0])
+
+
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_adjusted_pvalues_keep_order_and_range(pvalues: list[float]) -> None:

@@ -1,5 +1,7 @@
 """Kruskal-Wallis, Conover-Iman and Cliff's delta against R, scipy, scikit-posthocs and their own definitions."""
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -74,6 +76,29 @@ def test_conover_is_that_of_scikit_posthocs(adjustment: str) -> None:
         theirs = scikit_posthocs.posthoc_conover(list(samples.values()), p_adjust=adjustment).to_numpy()
         ours = conover(pool_ranks(samples), adjustment=adjustment).pvalue
         np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-300)
+
+
+def test_conover_takes_its_pvalues_from_scikit_posthocs_to_the_last_bit() -> None:
+    samples = _tied_groups(1)
+    theirs = scikit_posthocs.posthoc_conover(list(samples.values())).to_numpy()
+    np.testing.assert_array_equal(conover(pool_ranks(samples)).unadjusted_pvalue, theirs)
+
+
+@settings(deadline=None)
+@given(groups)
+def test_conovers_pvalues_are_those_of_students_t(samples: Mapping[str, NDArray[np.float64]]) -> None:
+    """The statistic is computed from the ranks by itself, so it checks the library's p-values."""
+    pooled = pool_ranks(samples)
+    result, freedom = conover(pooled), pooled.ranks.size - len(samples)
+    if freedom and not np.isnan(result.statistic).any():
+        expected = 2 * scipy.stats.t.sf(np.abs(result.statistic), freedom)
+        np.testing.assert_allclose(result.unadjusted_pvalue, expected, rtol=1e-9, atol=1e-300)
+
+
+def test_only_who_tests_pays_for_the_library() -> None:
+    script = "import sys, catalog.statistics; print({'scikit_posthocs', 'pandas', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_without_adjustment_conover_is_that_of_scikit_posthocs_and_each_other_adjustment_differs() -> None:
