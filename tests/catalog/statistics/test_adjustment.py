@@ -45,7 +45,8 @@ def test_what_r_lacks_is_as_defined() -> None:
     first = adjust_pvalues(pvalues, "fdr_bh")
     for name, factor in (("fdr_tsbh", 1.0), ("fdr_tsbky", 1.05)):
         true_share = 1 - np.mean(first <= 0.05 / factor)
-        np.testing.assert_allclose(adjust_pvalues(pvalues, name), np.minimum(first * factor * true_share, 1), rtol=1e-12)
+        expected = np.minimum(first * factor * true_share, 1)
+        np.testing.assert_allclose(adjust_pvalues(pvalues, name), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("adjustment", [name for name in ADJUSTMENTS if not name.startswith("fdr_ts")])
