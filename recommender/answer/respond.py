@@ -23,7 +23,7 @@ from recommender.ranking import (
     recommend,
     shortfalls,
 )
-from recommender.ranking.candidates import remembered
+from recommender.ranking.candidates import CandidateCache
 from recommender.schemas import (
     AlternativeOut,
     BreachOut,
@@ -42,6 +42,8 @@ from recommender.schemas import (
     UndecidedOut,
 )
 from recommender.whatif import on_links
+
+_considered_rows: CandidateCache[ConsideredOut] = CandidateCache()
 
 
 def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = None) -> RecommendResponse:
@@ -218,4 +220,4 @@ def _considered_one(candidate: Candidate, outcome: Outcome) -> ConsideredOut:
     def made() -> ConsideredOut:
         return ConsideredOut(operator=candidate.operator, placement=candidate.placement, outcome=outcome)
 
-    return remembered(candidate, ("considered out", outcome), made)
+    return _considered_rows.get(candidate, outcome, made)

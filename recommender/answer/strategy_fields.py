@@ -7,7 +7,7 @@ from scipy import special
 
 from recommender.evidence.model import Evidence, Known, SubjectEvidence
 from recommender.ranking import Accuracy, Candidate, Estimate, estimate
-from recommender.ranking.candidates import remembered
+from recommender.ranking.candidates import CandidateCache
 from recommender.schemas import (
     AccuracyOut,
     AgreementOut,
@@ -23,6 +23,10 @@ from recommender.whatif.on_links import source_out
 
 _TAIL = 0.025
 SEPARATOR = ":"
+
+_latencies: CandidateCache[LatencyOut] = CandidateCache()
+_accuracies: CandidateCache[AccuracyOut] = CandidateCache()
+_resource_uses: CandidateCache[ResourcesOut] = CandidateCache()
 
 
 class StrategyFields(TypedDict):
@@ -61,7 +65,7 @@ def strategy_fields(subject: str, known: Known, each: Estimate, *, pareto: bool)
         "distance": distance_of(candidate),
         "size_bytes": candidate.size_bytes,
         "sent_bytes": candidate.sent_bytes,
-        "resources": remembered(candidate, "resources out", lambda: _resources(candidate)),
+        "resources": _resource_uses.get(candidate, None, lambda: _resources(candidate)),
         "pareto": pareto,
         "verdicts": known.verdicts,
         "latency_evidence_id": known.latency_evidence_id,
@@ -72,7 +76,7 @@ def strategy_fields(subject: str, known: Known, each: Estimate, *, pareto: bool)
 
 def latency_out(each: Estimate) -> LatencyOut:
     """A candidate's latency at the asked percentile."""
-    return remembered(each.candidate, ("latency out", each.percentile), lambda: _latency(each))
+    return _latencies.get(each.candidate, each.percentile, lambda: _latency(each))
 
 
 def _latency(each: Estimate) -> LatencyOut:
@@ -94,7 +98,7 @@ def _latency(each: Estimate) -> LatencyOut:
 def accuracy_of(candidate: Candidate) -> AccuracyOut | None:
     """A candidate's accuracy with its 95 % intervals."""
     it = candidate.accuracy
-    return None if it is None else remembered(candidate, "accuracy out", lambda: _accuracy(it))
+    return None if it is None else _accuracies.get(candidate, None, lambda: _accuracy(it))
 
 
 def distance_of(candidate: Candidate) -> DistanceOut | None:

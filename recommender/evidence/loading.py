@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.evidence import AccuracyEvidence, Database, SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
-from catalog.evidence.link_samples import strategy_parts
+from catalog.evidence.link_samples import StrategyParts, strategy_parts
 from catalog.evidence.loading import ReadAccuracies
 from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from recommender.errors import EvidenceUnavailable
 from recommender.evidence.model import Environment, Evidence, ImportedFile, Known, Slo, SubjectEvidence
 from recommender.ranking import Accuracy, Candidate, LatencyBudget
 from recommender.ranking.candidates import same_evidence
-from recommender.whatif import StrategyParts
 
 # The same evidence gives the same bounds.
 _SEED = 1

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import NoReturn
 
+from catalog.evidence.link_samples import StrategyParts
 from catalog.evidence.strategy_evidence import claims_another
 from recommender.errors import (
     NotDeclared,
@@ -19,7 +20,6 @@ from recommender.errors import (
     UnknownTier,
 )
 from recommender.ranking import Accuracy, Candidate, LatencyBudget
-from recommender.whatif import StrategyParts
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Measured strategies as arrays, and what is estimated of one of them alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +84,8 @@ T = TypeVar("T")
 
 # The same evidence gives the same answer: the draws of inputs start from one seed.
 SEED = 1
-# Results kept per candidate; beyond it, whoever sends ever new questions does not fill the memory.
-_REMEMBERED = 512
+# Results kept per candidate, so that a client who keeps sending new questions cannot fill the memory.
+_MOST_RESULTS = 512
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,6 @@ class Candidate:
     client: str = "mobile"
     changed: bool = False
     distance: OutputDistance | None = None
-    # Intervals and comparisons, computed once: the evidence behind a candidate never changes.
-    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def rounds(self) -> int:
@@ -176,6 +175,32 @@ class Candidate:
         return self.cpu_s.get(self.client)
 
 
+class CandidateCache(Generic[T]):
+    """Results of one kind that depend on a candidate, kept exactly as long as the candidate exists.
+
+    A candidate lives as long as the snapshot of the evidence that holds it, and its values never change. Keys and
+    results must not refer to a candidate: such a reference would keep it, and the snapshot's arrays, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._results: WeakKeyDictionary[Candidate, dict[Hashable, T]] = WeakKeyDictionary()
+
+    def get(self, candidate: Candidate, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return the result for this candidate and key; compute it at the first call."""
+        results = self._results.setdefault(candidate, {})
+        result = results.get(key)
+        if result is None:
+            result = compute()  # two threads may both do so, with equal results
+            if len(results) >= _MOST_RESULTS:
+                results.clear()
+            results[key] = result
+        return result
+
+
+_samples: CandidateCache[Samples] = CandidateCache()
+_intervals: CandidateCache[PercentileInterval] = CandidateCache()
+
+
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """A candidate with the numbers that the question asked for."""
@@ -199,9 +224,7 @@ def same_evidence(one: Candidate, other: Candidate) -> bool:
     >>> same_evidence(first, second), same_evidence(first, replace(second, inputs=8))
     (True, False)
     """
-    return all(
-        _same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one) if field.name != "memo"
-    )
+    return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
 
 
 def _same(one: object, other: object) -> bool:
@@ -226,7 +249,7 @@ def samples_of(candidate: Candidate) -> Samples:
     -------
     Samples
     """
-    return remembered(candidate, "samples", lambda: _samples_of(candidate))
+    return _samples.get(candidate, None, lambda: _samples_of(candidate))
 
 
 def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
@@ -244,7 +267,7 @@ def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
     PercentileInterval
         Without bounds, and with the refusal, where the evidence is too thin.
     """
-    return remembered(candidate, percentile, lambda: _interval(candidate, percentile))
+    return _intervals.get(candidate, percentile, lambda: _interval(candidate, percentile))
 
 
 def _interval(candidate: Candidate, percentile: float) -> PercentileInterval:
@@ -276,17 +299,6 @@ def estimate(candidate: Candidate, percentile: float) -> Estimate:
         percentile_s_by_round=asked.by_round_s,
         interval=asked,
     )
-
-
-def remembered(candidate: Candidate, key: Any, compute: Callable[[], T]) -> T:
-    """Remembered with the candidate; forgotten together when callers have asked many different questions."""
-    known: T | None = candidate.memo.get(key)
-    if known is None:
-        known = compute()
-        if len(candidate.memo) >= _REMEMBERED:
-            candidate.memo.clear()
-        candidate.memo[key] = known
-    return known
 
 
 def _samples_of(candidate: Candidate) -> Samples:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from weakref import ref
 
 from catalog.statistics import (
     BudgetCheck,
@@ -20,7 +21,7 @@ from catalog.statistics import (
     step_down,
 )
 from catalog.statistics.verdicts import sidak
-from recommender.ranking.candidates import Accuracy, Candidate, Estimate, interval, remembered
+from recommender.ranking.candidates import Accuracy, Candidate, CandidateCache, Estimate, interval
 from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Undecided, Unit
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
@@ -29,6 +30,10 @@ _LATENCY_SHARE_PER_POINT = 0.1
 _ACCURACY_SLACK_PP = 1e-9
 # Nor must the mean of three rounds of 0.1 s, which is 0.10000000000000002 s, miss a budget of 0.1 s.
 _LATENCY_SLACK = 1e-12
+
+# One result per candidate of a group, in its order; kept with the group's first candidate.
+_steadied_intervals: CandidateCache[tuple[PercentileInterval, ...]] = CandidateCache()
+_accuracy_shares: CandidateCache[tuple[int, ...]] = CandidateCache()
 
 
 def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | Undecided]:
@@ -159,21 +164,23 @@ def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Cand
     """The percentile of each candidate as a promise takes it: its variance steadied by those of all the others."""
     if not candidates:
         return {}
-    key = "steadied", percentile, tuple(candidates)
-    return remembered(candidates[0], key, lambda: _steadied(candidates, percentile))
+    key = percentile, tuple(map(ref, candidates))
+    intervals = _steadied_intervals.get(candidates[0], key, lambda: _steadied(candidates, percentile))
+    return dict(zip(candidates, intervals, strict=True))
 
 
 def sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
     """How many of the candidates have the accuracy of each: computed from the same items with the same outcomes."""
     if not candidates:
         return {}
-    return remembered(candidates[0], ("sharing", tuple(candidates)), lambda: _sharing(candidates))
+    shares = _accuracy_shares.get(candidates[0], tuple(map(ref, candidates)), lambda: _sharing(candidates))
+    return dict(zip(candidates, shares, strict=True))
 
 
-def _sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
-    evidence = {candidate: _accuracy_evidence(candidate) for candidate in candidates}
-    count = Counter(evidence.values())
-    return {candidate: count[evidence[candidate]] for candidate in candidates}
+def _sharing(candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    evidence = [_accuracy_evidence(candidate) for candidate in candidates]
+    count = Counter(evidence)
+    return tuple(count[item] for item in evidence)
 
 
 def _accuracy_evidence(candidate: Candidate) -> int:
@@ -182,13 +189,10 @@ def _accuracy_evidence(candidate: Candidate) -> int:
     return id(next((each for each in found if each is not None), candidate))
 
 
-def _steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
-    own = {candidate: interval(candidate, percentile) for candidate in candidates}
-    known = iter(moderated([each.estimate for each in own.values() if each.estimate is not None]))
-    return {
-        candidate: replace(each, estimate=None if each.estimate is None else next(known))
-        for candidate, each in own.items()
-    }
+def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
+    intervals = [interval(candidate, percentile) for candidate in candidates]
+    estimates = iter(moderated([own.estimate for own in intervals if own.estimate is not None]))
+    return tuple(replace(own, estimate=None if own.estimate is None else next(estimates)) for own in intervals)
 
 
 def _checks(each: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int) -> _Checks:

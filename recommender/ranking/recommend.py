@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from weakref import ref
 
 from catalog.statistics import Comparison, Question, Verdict, compare
 from recommender.ranking.candidates import (
     SEED,
     Candidate,
+    CandidateCache,
     Estimate,
     estimate,
     interval,
-    remembered,
     samples_of,
     widened,
 )
@@ -59,6 +60,7 @@ def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]
 
 
 _FREE = Constraints()
+_comparisons: CandidateCache[Comparison] = CandidateCache()
 
 
 def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints: Constraints = _FREE) -> Answer:
@@ -206,7 +208,7 @@ def _compared(one: Estimate, other: Estimate, budgets: Budgets, feasible: int) -
     question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
     pairs = max(1, feasible * (feasible - 1) // 2)
     first, second = one.candidate, other.candidate
-    return remembered(first, (second, question, pairs), lambda: _compare(first, second, question, pairs))
+    return _comparisons.get(first, (ref(second), question, pairs), lambda: _compare(first, second, question, pairs))
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,8 @@
 """Decisions over hand-made latencies whose percentiles are known."""
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -69,7 +71,7 @@ def test_percentile_is_taken_within_rounds_and_averaged_over_them() -> None:
     assert found.median_s == pytest.approx(math.sqrt(6 * 106))
 
 
-def test_fastest_feasible_wins_and_each_candidate_is_in_one_place() -> None:
+def test_fastest_feasible_wins_and_measured_is_in_one_place() -> None:
     quick, slow, late = candidate("a"), candidate("b", "edge", 0.15, 0.15), candidate("c", "cloud", 0.3, 0.3)
     answer = recommend([late, slow, quick], p90(0.2))
     assert answer.recommendation is not None and answer.recommendation.candidate is quick
@@ -314,3 +316,19 @@ def test_an_accuracy_shared_by_all_is_one_test() -> None:
     assert recommend(apart, budgets).recommendation is None
     strict = replace(budgets, max_accuracy_drop_pp=drop.upper_pp(0.94) - 1e-6)
     assert recommend(together, strict).recommendation is None
+
+
+def test_a_candidate_with_other_latencies_has_another_estimate() -> None:
+    fast = candidate("quantized", "mobile", 0.1, 0.1)
+    assert math.isclose(estimate(fast, 90).percentile_s, 0.1)
+    slow = replace(fast, latency_s=(np.full(30, 0.2),) * 2)
+    assert math.isclose(estimate(slow, 90).percentile_s, 0.2)
+
+
+def test_what_was_computed_of_a_candidate_is_forgotten_with_it() -> None:
+    candidates = [candidate("identity", "mobile", *[0.1] * 3), candidate("quantized", "mobile", *[0.1] * 3)]
+    assert len(recommend(candidates, p90(0.2)).alternatives) == 1
+    forgotten = [weakref.ref(measured) for measured in candidates]
+    candidates.clear()
+    gc.collect()
+    assert [reference() for reference in forgotten] == [None, None]
