@@ -1,4 +1,4 @@
-"""The console command `recommender`: check, bind, say where, serve."""
+"""The console command `recommender`: read the evidence, bind the port, announce the address, serve."""
 
 import functools
 import json
@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -35,45 +36,50 @@ def serve(
         str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
     ] = None,
     settings_file: Annotated[
-        Path | None, typer.Option("--settings", help="File of TIERWISE_<NAME>=value lines, kept from others")
+        Path | None, typer.Option("--settings", help="File of TIERWISE_<NAME>=value lines, readable by its owner only")
     ] = None,
     without_key: Annotated[
         bool | None, typer.Option("--without-key", help="Listen beyond loopback without TIERWISE_API_KEY")
     ] = None,
 ) -> None:
-    """Answer questions about the measured evidence over HTTP, and on a page.
+    """Answer questions about the measured evidence over HTTP and on a web page.
 
-    Beyond loopback it wants an API key, from the environment: TIERWISE_API_KEY.
+    Listening beyond loopback requires an API key in the environment variable TIERWISE_API_KEY.
     """
     if settings_file is not None:
         os.environ[VARIABLE] = str(settings_file)
-    given = {"host": host, "port": port, "database": database, "without_key": without_key}
-    settings = RecommenderSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    settings.require_protection()
-    subject = _check(settings.database)
-    listener = _listen(settings.host, settings.port)
-    _announce(settings, listener.getsockname()[1], subject)
-    uvicorn.Server(_config(settings)).run(sockets=[listener])
+    options = {"host": host, "port": port, "database": database, "without_key": without_key}
+    settings = RecommenderSettings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+    app = create_app(settings)
+    snapshots: Snapshots = app.state.snapshots
+    try:
+        subject = _example_subject(snapshots)
+        listener = _listen(settings.host, settings.port)
+        _announce(settings, listener.getsockname()[1], subject)
+        uvicorn.Server(_config(app, settings)).run(sockets=[listener])
+    finally:
+        snapshots.close()
 
 
 def main() -> None:
-    """Entry point; every expected failure is one line on stderr and exit code 1."""
+    """Run the command; print every expected failure as one line on stderr and exit with code 1."""
     try:
         cli()
     except (RecommenderError, CatalogError, OSError) as error:
         _fail(str(error))
     except ValidationError as error:
-        named = ((".".join(map(str, each["loc"])).upper(), each["msg"]) for each in error.errors())
-        details = "; ".join(f"TIERWISE_{name}: {message}" for name, message in named)
+        details = "; ".join(
+            f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg']}" for detail in error.errors()
+        )
         _fail(f"a setting is not valid: {details}", code=2)
 
 
-def _config(settings: RecommenderSettings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: RecommenderSettings) -> uvicorn.Config:
     """Return uvicorn's settings, with every connection under the limits of `recommender.http.connections`."""
     running: Counter[str] = Counter()
     proxies = [str(network) for network in settings.trusted_proxies]
     return uvicorn.Config(
-        create_app(settings),
+        app,
         http=cast(Any, functools.partial(GuardedProtocol, settings=settings, running=running)),
         ws="none",  # no route speaks it, and its connections would be under no limit
         log_level="error",  # a warning for every malformed request would let strangers fill the log
@@ -85,20 +91,20 @@ def _config(settings: RecommenderSettings) -> uvicorn.Config:
     )
 
 
-def _check(database: str) -> str:
-    """A subject to ask about. Fails where the evidence cannot be read; an empty database may fill while we serve."""
-    held = Snapshots(database)
+def _example_subject(snapshots: Snapshots) -> str:
+    """Return a subject for the printed example question; raise `EvidenceUnavailable` for an unreadable database.
+
+    The evidence that is read here is what the service answers from. An empty database may be filled while it serves.
+    """
     try:
-        return next(iter(held.current().subjects))
+        return next(iter(snapshots.current().subjects))
     except NoEvidence as error:
         err.print(f"[yellow]note:[/] {escape(str(error))}")
         return "fashion-resnet"
-    finally:
-        held.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind before announcing, so that the printed address is true."""
+    """Bind the port before it is announced, so that the printed address is true."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
@@ -119,11 +125,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _announce(settings: RecommenderSettings, port: int, subject: str) -> None:
-    named = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{named}:{port}"
-    err.print(f"Tierwise recommender on {url}  (a page to ask on; API: {url}/docs; Ctrl-C stops it)", markup=False)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}"
+    err.print(f"Tierwise recommender on {url}  (question page; API: {url}/docs; Ctrl-C to stop)", markup=False)
     if not settings.loopback and settings.api_key is None:
-        err.print("[yellow]warning:[/] there is no API key: everybody who reaches this address can ask")
+        err.print("[yellow]warning:[/] there is no API key: every client that reaches this address can send questions")
     question = json.dumps({"subject": subject, "max_latency_s": 0.2, "max_accuracy_drop_pp": 1.0})
     key = "" if settings.api_key is None else ' -H "X-API-Key: $TIERWISE_API_KEY"'
     err.print(f"  curl -s {url}/recommend{key} -H 'content-type: application/json' -d '{question}'", markup=False)

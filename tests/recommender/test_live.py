@@ -24,7 +24,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from typer.testing import CliRunner
 
-from recommender.__main__ import cli
+from recommender.__main__ import _example_subject, cli
+from recommender.evidence.snapshots import Snapshots
 
 
 def free_port() -> int:
@@ -100,6 +101,13 @@ def test_command_announces_its_address_with_a_curl_example(path: Path, filled: o
     assert f"http://127.0.0.1:{port}" in said
     question = json.loads(said.split("-d '")[1].split("'")[0])
     assert question["subject"] == "net"
+
+
+def test_the_evidence_read_at_the_start_is_what_the_first_question_is_answered_from(path: Path, filled: object) -> None:
+    snapshots = Snapshots(str(path))
+    assert _example_subject(snapshots) == "net"
+    assert snapshots.unchanged() is not None
+    snapshots.close()
 
 
 def test_taken_port_and_missing_database_are_one_clear_line(path: Path, filled: object, tmp_path: Path) -> None:
