@@ -164,7 +164,8 @@ def parts_made(passes: Iterable[PassSpec]) -> int | None:
 
     Examples
     --------
-    >>> parts_made([]), parts_made([PassSpec(name="partition")]), parts_made([PassSpec(name="of_another_version")])
+    >>> partition, unknown = (PassSpec.model_validate(name) for name in ("partition", "of_another_version"))
+    >>> parts_made([]), parts_made([partition]), parts_made([unknown])
     (1, 2, None)
     """
     names = [step.name for step in passes]

@@ -60,8 +60,8 @@ def look_ahead(analysis: Analysis, *, blocks: int = 2, paper: bool = True) -> Pr
     --------
     >>> from runner.graph import analyse
     >>> from runner.subjects.embedded.registry import BUILTIN
-    >>> look_ahead(analyse(BUILTIN / "fashion-resnet.onnx"), blocks=9).refusals["early_exit"][:33]
-    'early_exit: 9 blocks were asked an'
+    >>> look_ahead(analyse(BUILTIN / "fashion-resnet.onnx"), blocks=9).refusals["early_exit"][:20]
+    'early_exit: 9 blocks'
     """
     early, early_refusal = None, None
     try:
