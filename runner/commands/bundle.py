@@ -46,10 +46,11 @@ def bundle(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hand over the recommended strategy: model files, settings, checksums, evidence, and a script that runs them.
+    """Write the recommended strategy to a directory, ready to deploy.
 
-    The budgets are those of runner recommend. Before the directory appears, one real input has run through the copied
-    files and gave, bit by bit, what the measured ones give. Exit code 1 when no strategy holds the budgets.
+    It has model files, settings, checksums, the evidence and a script that runs them. The budgets are those of runner
+    recommend. Before the directory appears, one real input is run through the copied files, and its outputs must equal
+    those of the measured files bit by bit. Exit code 1 when no strategy holds the budgets.
     """
     if check is not None:
         _verified(check, as_json=as_json)

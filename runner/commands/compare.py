@@ -22,7 +22,10 @@ SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this 
 
 
 def compare(a: FirstArgument, b: SecondArgument, subject: SubjectOption = None, as_json: JsonOption = False) -> None:
-    """Compare two databases strategy by strategy: median, p90 and accuracy, B against A."""
+    """Compare two databases, strategy by strategy.
+
+    Shows median, p90 and accuracy of B against A.
+    """
     pairings = compare_evidence(_evidence(a, subject), _evidence(b, subject), equivalent_within=_MARGIN)
     if not pairings:
         raise RunnerError(f"neither database declares {subject or 'any strategy'}; `runner status` lists what each has")

@@ -92,7 +92,10 @@ def _shaping(refusal: str | None) -> Iterator[Finding]:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what the machine of the tiers can do (CPUs, memory, int8, GPU, engine, links) and what to do about a lack."""
+    """Show what the machine of the tiers can do, and how to get what it lacks.
+
+    Looks at CPUs, memory, int8, GPU, the Docker engine and the shaping of links.
+    """
     findings = tuple(examine())
     if as_json:
         print_json([asdict(finding) for finding in findings])

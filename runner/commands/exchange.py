@@ -56,7 +56,10 @@ def export(
     form: FormatOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Write all evidence as one file that `runner import` reads: the same evidence gives the same bytes."""
+    """Write all evidence to one file that `runner import` reads.
+
+    The same evidence gives the same bytes.
+    """
     with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
         document = collect(session, subjects=subject or None)
     if not document.strategies:
@@ -109,7 +112,10 @@ def import_(
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Store evidence from elsewhere, all of it or nothing; it keeps its provenance and is never pooled with yours."""
+    """Store evidence from files.
+
+    Each file is stored completely or not at all. Imported evidence keeps its provenance and is never pooled with yours.
+    """
     settings = declared_settings(catalog or RunnerSettings().catalog)
     with open_database(database or RunnerSettings().database, create=True) as opened:
         imported = import_files(opened, files, environment=environment)
@@ -152,7 +158,10 @@ def _report_new(name: str, stored: Stored) -> None:
 def forget(
     file: FileArgument, database: DatabaseOption = None, catalog: CatalogOption = None, as_json: JsonOption = False
 ) -> None:
-    """Take an imported file's evidence back, all of it or nothing; what other files contain as well stays."""
+    """Remove the evidence of an imported file.
+
+    All of it is removed or nothing; evidence that other imported files contain too is kept.
+    """
     settings = declared_settings(catalog or RunnerSettings().catalog)
     with open_database(database or RunnerSettings().database) as opened:
         forgotten = forget_file(opened, file)

@@ -13,16 +13,15 @@ from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, sound_database
 from runner.artifacts.store import ArtifactStore
+from runner.commands.context import declared_catalog, run_context
 from runner.commands.progress import Progress
 from runner.commands.terminal import (
+    NOTHING_MISSING,
     CatalogOption,
     DatabaseOption,
     JsonOption,
     LauncherOption,
     ScaleOption,
-    _catalog,
-    _run_context,
-    _settings,
     err,
     example,
     out,
@@ -35,10 +34,8 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.setups import Setups
+from runner.settings import RunnerSettings
 from runner.workdir import sweep
-
-_NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
-
 
 _EDITED = (
     "was edited while this ran; measured is what it said at the start. See what its new text lacks with: runner plan"
@@ -55,13 +52,16 @@ def fill_catalog(
     scale: ScaleOption = "1",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what is missing and store it. Ctrl-C once finishes the measurement in flight, twice stops now."""
-    declared, base = _catalog(catalog)
-    selection = select_launcher(launcher, base_image=_settings().base_image)
+    """Measure what is missing and store it.
+
+    Ctrl-C once finishes the measurement in flight; twice stops at once.
+    """
+    declared, base = declared_catalog(catalog)
+    selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
-    context = _run_context(declared, base, selection, scale)
-    target = database or _settings().database
-    workdir = _settings().workdir
+    context = run_context(declared, base, selection, scale)
+    target = database or RunnerSettings().database
+    workdir = RunnerSettings().workdir
     with FillLock(workdir, target), open_database(target, create=True) as opened:
         try:
             outcome = _fill(context, opened, selection, workdir)
@@ -106,7 +106,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     context.prepare()
     made = make_plan(context, sound_database(database), environment.key(context))
     if not (made.rounds or made.accuracies):
-        err.print(_NOTHING_MISSING)
+        err.print(NOTHING_MISSING)
     else:
         selection.launcher.prepare()
     setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)
@@ -149,9 +149,12 @@ def clean(
     launcher: LauncherOption = "auto",
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
 ) -> None:
-    """Remove containers, networks, processes and half-made files that a killed run left behind."""
-    selection = select_launcher(launcher, base_image=_settings().base_image)
-    removed = selection.launcher.clean(volumes=volumes) + sweep(_settings().workdir)
+    """Remove what a killed run left behind.
+
+    That is containers, networks, processes and unfinished files.
+    """
+    selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
+    removed = selection.launcher.clean(volumes=volumes) + sweep(RunnerSettings().workdir)
     out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
 
 

@@ -180,7 +180,7 @@ _DEFAULT_DATA = {"images": "images", "tensors": "tensors.npz"}
 
 
 def init(output: OutputOption = Path("strategies.yaml"), model: ModelOption = None, data: DataOption = None) -> None:
-    """Write a commented catalog and its schema; what exists is left alone."""
+    """Write a commented catalog to start from; existing files are kept."""
     if data is not None and model is None:
         raise typer.BadParameter("it goes with --model", param_hint="--data")
     own = None if model is None else _look_at(model, data, output)

@@ -64,7 +64,11 @@ def operators(
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the graph's skeleton to this file")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Analyse a model: repeated blocks, exits with bytes saved, cuts with both sizes and what crosses the link."""
+    """Analyse where a model can be shortened or cut.
+
+    Shows its repeated blocks, its exits with the bytes saved, and its cuts with both sizes and the bytes that cross the
+    link.
+    """
     if cut not in ("paper", "any"):
         raise typer.BadParameter(f"{cut!r}; allowed: paper, any", param_hint="--cut")
     analysis = analyse(_model(model).path, sizes=_dimensions(dimension or ()))
@@ -101,7 +105,10 @@ def apply(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply an operator to a model: verified files and a manifest; exit code 1 where the model does not allow it."""
+    """Apply an operator to a model and write the verified files.
+
+    A manifest is written beside them. Exit code 1 when the model does not allow the operator.
+    """
     pipeline = parse_pipeline(operator, _catalog(catalog))
     chosen = _model(model)
     samples = max((step.calibration_samples for step in pipeline.passes()), default=0)

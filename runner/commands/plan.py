@@ -1,57 +1,32 @@
-"""The commands before measuring: `validate` and `plan`."""
+"""`runner plan`: what has no valid evidence, why, and how long measuring it would take."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from catalog.evidence import sound_database
-from runner.commands.fill_catalog import _NOTHING_MISSING
+from catalog.evidence import open_database, sound_database
+from runner.commands.context import declared_catalog, run_context
 from runner.commands.terminal import (
+    NOTHING_MISSING,
     CatalogOption,
     DatabaseOption,
     JsonOption,
     LauncherOption,
     ScaleOption,
-    _catalog,
-    _database,
-    _run_context,
-    _settings,
     err,
     example,
     out,
     print_json,
+    print_lacks,
 )
-from runner.host import this_host
 from runner.launchers import Selection, select_launcher
 from runner.measuring import environment
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
-from runner.measuring.tiers import Scale
 from runner.reports.units import duration
-
-
-def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
-    """Check the catalog file: every error with its line, what is allowed, and the nearest spelling."""
-    declared, base = _catalog(catalog)
-    strategies = declared.strategies()
-    context = RunContext(declared, base, "process", Scale.parse("1"), _settings().workdir, host=this_host())
-    subjects = context.subjects
-    unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
-    for strategy in strategies:
-        from runner.operators import make_pass
-
-        for spec in strategy.passes:
-            make_pass(spec.name, spec.options)
-    if as_json:
-        names = [strategy.name for strategy in strategies]
-        print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
-        return
-    out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
-    _print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
+from runner.settings import RunnerSettings
 
 
 def plan(
@@ -61,32 +36,25 @@ def plan(
     scale: ScaleOption = "1",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what has no valid evidence, why, and how long measuring it would take."""
-    declared, base = _catalog(catalog)
-    selection = select_launcher(launcher, base_image=_settings().base_image)
-    context = _run_context(declared, base, selection, scale)
-    with _database(database, create=True) as opened:
+    """Show what is missing, why, and how long measuring it takes."""
+    declared, base = declared_catalog(catalog)
+    selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
+    context = run_context(declared, base, selection, scale)
+    with open_database(database or RunnerSettings().database, create=True) as opened:
         made = make_plan(context, sound_database(opened), environment.key(context))
     if as_json:
         print_json(_plan_json(made, context, selection))
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     counts = Counter(strategy.subject for strategy in declared.strategies())
-    _print_lacks(
+    print_lacks(
         {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
     )
     if made.rounds or made.accuracies:
         out.print(_plan_table(made))
         out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
     elif not made.unready:
-        out.print(_NOTHING_MISSING)
-
-
-def _print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
-    for title, reasons in lacks.items():
-        out.print(title, highlight=False)
-        for reason in reasons:
-            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
+        out.print(NOTHING_MISSING)
 
 
 def _plan_table(made: Plan) -> Table:
@@ -138,5 +106,4 @@ def _plan_json(made: Plan, context: RunContext, selection: Selection) -> dict[st
 
 def add_to(app: typer.Typer) -> None:
     """Register it."""
-    app.command(epilog=example("runner validate -c strategies.yaml"))(validate)
     app.command(epilog=example("runner plan --json"))(plan)

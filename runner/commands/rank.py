@@ -44,7 +44,7 @@ def rank(
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
-    """Rank strategies with ties as sets: those that share a letter are not shown to differ."""
+    """Rank strategies; those that share a letter are not shown to differ."""
     settings = declared_settings(catalog or RunnerSettings().catalog)
     asked: dict[str, Any] = {
         "percentile": percentile,

@@ -22,9 +22,10 @@ def recommend(
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask which operator to use on which tier; exit code 1 when no strategy is known to hold the budgets.
+    """Recommend an operator and a placement for given budgets.
 
-    --json prints the body that POST /recommend sends for the same question.
+    Exit code 1 when the evidence shows no strategy that holds the budgets. --json prints the body that POST /recommend
+    sends for the same question.
     """
     answer = ask(database or RunnerSettings().database, asked.request(subject))
     if as_json:

@@ -37,7 +37,10 @@ def report(
     environment: EnvironmentOption = None,
     subject: SubjectOption = None,
 ) -> None:
-    """Write a report as one self-contained HTML page: findings in words, figures, tables, checks."""
+    """Write a report as one self-contained HTML page.
+
+    It has findings in words, figures, tables and checks.
+    """
     settings = declared_settings(catalog or RunnerSettings().catalog)
     if percentile is not None:
         settings = replace(settings, percentile=percentile)

@@ -32,7 +32,7 @@ def write_schema(file: Path) -> None:
 
 
 def schema(output: OutputOption = None) -> None:
-    """Print the JSON schema of the catalog file, with which editors complete and check it."""
+    """Print the JSON schema of the catalog file, for editors."""
     if output is None:
         print_json(catalog_schema())
         return

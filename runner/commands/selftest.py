@@ -45,10 +45,10 @@ def selftest(
     launcher: LauncherOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure one strategy under several names: what the analysis then calls different is wrong.
+    """Measure one strategy under several names, as a test of the analysis.
 
-    Takes the catalog's protocol (inputs, rounds, warm-up). Exit code 1 when the deciding analysis calls more pairs
-    different than its level of 5 % allows.
+    A difference between the names is an error of the analysis or the host. The catalog's inputs, rounds and warm-up
+    are used. Exit code 1 when the deciding analysis calls more pairs different than its level of 5 % allows.
     """
     if not aa:
         raise typer.BadParameter("say which self-test: --aa is the one there is")

@@ -66,7 +66,8 @@ def slo(
 ) -> None:
     """Check every declared SLO against the evidence of every subject.
 
-    Exit code 0 when each has a strategy, 1 when one has none, 2 when it cannot be told (no evidence, unknown names).
+    Exit code 0 when every SLO has a strategy, 1 when one has none, 2 when nothing can be checked (no evidence, unknown
+    names).
     """
     with _errors_are_2(), known_evidence(database or RunnerSettings().database) as evidence:
         checked = _check(evidence, asked, subject)

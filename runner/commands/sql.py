@@ -25,7 +25,7 @@ def sql(
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
-    """Ask the evidence in SQL, read-only: nothing can be changed."""
+    """Query the evidence in SQL, read-only."""
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
     with open_database(database or RunnerSettings().database, readonly=True) as opened:

@@ -9,42 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-
-from catalog.declaration import Catalog, load_catalog
-from catalog.evidence import Database, open_database
-from runner.launchers import Selection
-from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.tiers import Scale, check_delays, check_host
-from runner.settings import RunnerSettings
+from rich.markup import escape
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
-
-
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
-
-
 ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]
-
-
-def _settings() -> RunnerSettings:
-    return RunnerSettings()
-
-
-def _catalog(path: Path | None) -> tuple[Catalog, Path]:
-    chosen = path or _settings().catalog
-    return load_catalog(chosen), chosen.resolve().parent
-
-
-def _database(url: str | None, *, create: bool = False) -> Database:
-    return open_database(url or _settings().database, create=create)
-
-
-def _run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) -> RunContext:
-    parsed = Scale.parse(scale)
-    host = selection.launcher.host()
-    check_host(catalog, host, parsed)
-    check_delays(catalog, selection.launcher)
-    return RunContext(catalog, base, selection.launcher.name, parsed, _settings().workdir, host=host)
 
 
 # A pipe has no width of its own; our tables fit 100 columns.
@@ -56,6 +25,9 @@ DatabaseOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout")]
+
+
+NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
 
 
 def example(*commands: str) -> str:
@@ -73,3 +45,10 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+
+
+def print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
+    for title, reasons in lacks.items():
+        out.print(title, highlight=False)
+        for reason in reasons:
+            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)

@@ -42,9 +42,10 @@ def whatif(
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the latency of every strategy on a link of another bandwidth, from its measured parts.
+    """Predict the latency of every strategy for another link bandwidth.
 
-    Columns are rates of the link; predictions carry their interval, and what the link does not touch is as measured.
+    Columns are rates of the link. Predictions are made from the measured parts and carry their interval; strategies
+    that do not use the link keep their measured latency.
     """
     name, low, high = _parsed(link)
     parts, warnings = _parts(database or RunnerSettings().database, subject, environment)

@@ -1,0 +1,61 @@
+"""`runner leaderboard`: every strategy with evidence, fastest first."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from catalog import evidence as store
+from catalog.evidence import open_database, sound_database
+from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, example, out, print_csv, print_json
+from runner.errors import RunnerError
+from runner.reports import leaderboard_tables, with_analysis, with_distances
+from runner.reports.leaderboard import of_family, sparklines
+from runner.reports.tables import COSTS, chosen_costs, cost_tables, paid_by_tier
+from runner.settings import RunnerSettings
+
+
+def leaderboard(
+    database: DatabaseOption = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Only its strategies, such as operators@edge")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Print every strategy with evidence, fastest first.
+
+    The first column is the range of possible ranks by the median; strategies that share a letter are not shown to
+    differ (see runner rank). --columns adds the cost per tier. A narrow terminal shows fewer columns; --csv and --json
+    have all.
+    """
+    costs = chosen_costs(columns) if columns is not None else ()
+    with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
+        rows = with_analysis(store.leaderboard(session, subject=subject), store.rankings(session))
+        rows = with_distances(rows, store.output_distances(session), store.accuracy_remarks(session))
+        if family is not None:
+            rows = of_family(rows, store.family_members(session), family)
+        plain = as_json or as_csv
+        evidence = () if plain else store.strategy_evidence(session, subject=subject)
+        paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
+        inapplicable = store.inapplicable_strategies(session, subject=subject)
+    if as_json:
+        print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
+        return
+    if not rows:
+        raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
+    if as_csv:
+        print_csv(rows)
+        return
+    tables = leaderboard_tables(rows, sparklines(evidence), width=out.width)
+    for table in (*tables, *(cost_tables(rows, paid, costs) if costs else ())):
+        out.print(table)
+        out.print()
+    for each in inapplicable:
+        name = f"{each['subject']}/{each['operator']}@{each['placement']}"
+        out.print(f"{name} is inapplicable: {escape(str(each['reason']))}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command(epilog=example("runner leaderboard --subject fashion-resnet"))(leaderboard)

@@ -1,0 +1,109 @@
+"""How the command line starts: what `--help` lists, what it imports, and completion in the shells."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+from runner.commands.lazy_group import load_command
+from runner.commands.table import COMMANDS, CommandEntry
+
+_HEAVY = (
+    "alembic",
+    "docker",
+    "fastapi",
+    "httpx",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "pydantic_settings",
+    "scipy",
+    "sqlalchemy",
+)
+
+
+def _runner(*arguments: str, **environment: str) -> str:
+    command = [sys.executable, "-m", "runner", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
+    return ended.stdout
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_the_table_says_what_the_command_says(entry: CommandEntry) -> None:
+    command = load_command(entry)
+    first = inspect.cleandoc(command.help or "").split("\n\n")[0].replace("\n", " ")
+    assert (command.name, first) == (entry.name, entry.summary)
+
+
+def test_help_lists_every_command_in_its_panel() -> None:
+    lines = _runner("--help", COLUMNS="120").splitlines()
+    panels: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith("╭─"):
+            names = panels.setdefault(line.split()[1], [])
+        elif line.startswith("│ ") and line[2] != " ":
+            names.append(line.split()[1])
+    panels.pop("Options")
+    assert list(panels) == ["Start", "Measure", "Ask", "Evidence", "Models"]
+    assert [name for names in panels.values() for name in names] == [entry.name for entry in COMMANDS]
+
+
+def test_the_entry_imports_nothing_heavy() -> None:
+    code = f"import sys, runner.cli; print([name for name in {_HEAVY} + ('rich',) if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--help"], {}),
+        ([], {"_RUNNER_COMPLETE": "complete_bash", "COMP_WORDS": "runner re", "COMP_CWORD": "1"}),
+    ],
+    ids=["help", "completion"],
+)
+def test_help_and_completion_of_names_import_nothing_heavy(arguments: list[str], environment: dict[str, str]) -> None:
+    code = (
+        "import sys; from runner.cli import app, run; run(lambda: app(prog_name='runner')); "
+        f"print('heavy:', [name for name in {_HEAVY} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
+    assert ended.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize(
+    ("shell", "environment"),
+    [
+        ("bash", {"COMP_WORDS": "runner rec", "COMP_CWORD": "1"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "runner rec"}),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "runner rec", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
+    ],
+)
+def test_shells_complete_commands_and_options(shell: str, environment: dict[str, str]) -> None:
+    assert "recommend" in _completed(shell, environment)
+    options = {name: value.replace("rec", "sql --c") for name, value in environment.items()}
+    options |= {"COMP_CWORD": "2"} if shell == "bash" else {}
+    assert "--csv" in _completed(shell, options)
+
+
+def _completed(shell: str, environment: dict[str, str]) -> str:
+    code = "from runner.cli import app, run; run(lambda: app(prog_name='runner'))"
+    given = {**os.environ, "_RUNNER_COMPLETE": f"complete_{shell}", **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given, check=True).stdout
+
+
+def test_show_completion_prints_a_script() -> None:
+    code = "from runner.cli import app, run; run(lambda: app(['--show-completion', 'bash'], prog_name='runner'))"
+    given = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-c", code]
+    script = subprocess.run(command, capture_output=True, text=True, env=given, check=True).stdout
+    assert "complete -o default -F _runner_completion runner" in script
+
+
+def test_a_misspelt_command_is_suggested_without_an_import() -> None:
+    ended = subprocess.run([sys.executable, "-m", "runner", "recomend"], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "recommend" in ended.stderr
