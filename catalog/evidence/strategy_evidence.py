@@ -1,7 +1,7 @@
 """The evidence as arrays, per declared strategy: what ranking and statistics start from."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,25 +168,6 @@ class EnvironmentEvidence:
         return "measured" if self.origin is None else "imported"
 
 
-def claims_another(key: str, keys: Collection[str]) -> bool:
-    """Tell whether an environment's file claims the key of another environment, and was kept apart from it.
-
-    Parameters
-    ----------
-    key : str
-        As stored.
-    keys : collection of str
-        Of all environments in question, without the prefix of imported ones.
-
-    Examples
-    --------
-    >>> claims_another("imported:ab12.3fa9c1d2e4b5", {"ab12", "ab12.3fa9c1d2e4b5"})
-    True
-    """
-    claimed, _, suffix = key.removeprefix("imported:").rpartition(".")
-    return bool(suffix) and claimed in keys
-
-
 @dataclass(frozen=True)
 class RoundEvidence:
     """One round that counts."""
@@ -295,6 +276,14 @@ class StrategyEvidence:
     def measured(self) -> bool:
         """Whether there is any latency."""
         return self.latency_s.size > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing: all declared rounds and the accuracy, if the task has one; or it cannot apply."""
+        if self.status == "inapplicable":
+            return True
+        judged = self.accuracy is not None or self.task == "any"
+        return self.measured and len(self.rounds) >= self.rounds_declared and judged
 
     @property
     def bit_identical(self) -> bool:

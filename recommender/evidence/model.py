@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import NoReturn
 
+from catalog.evidence.environment_choice import EnvironmentStanding, preferred_environment
 from catalog.evidence.link_samples import StrategyParts
-from catalog.evidence.strategy_evidence import claims_another
 from recommender.errors import (
     NotDeclared,
     UnknownEnvironment,
@@ -203,9 +203,9 @@ class Evidence:
             raise UnknownSubject(subject, self.subjects)
         parts = self.subjects[subject]
         matching = [part for part in parts if _matches(part.environment, asked)] or _no_environment(parts, asked)
-        first = _without_second_claims(matching, parts)
-        complete = next((part for part in first if part.complete), None)
-        part = complete or next((part for part in first if part.candidates), None) or first[0]
+        keys = [part.environment.key for part in parts]
+        preferred = preferred_environment([_standing(part) for part in matching], keys)
+        part = next(part for part in matching if part.environment.key == preferred.key)
         return Chosen(
             part, _why(part, matching, asked), sum(bool(each.candidates) for each in parts if each is not part)
         )
@@ -242,13 +242,16 @@ class Evidence:
         return self.slos[name]
 
 
-def _without_second_claims(
-    matching: Sequence[SubjectEvidence], parts: Sequence[SubjectEvidence]
-) -> Sequence[SubjectEvidence]:
-    """Leave out environments of files that claim the key of another environment, unless nothing else matches."""
-    keys = {part.environment.key.removeprefix("imported:") for part in parts}
-    first = [part for part in matching if not claims_another(part.environment.key, keys)]
-    return first or matching
+def _standing(part: SubjectEvidence) -> EnvironmentStanding:
+    environment = part.environment
+    return EnvironmentStanding(
+        key=environment.key,
+        id=environment.id,
+        imported=environment.imported_from is not None,
+        measured=bool(part.candidates),
+        complete=part.complete,
+        finished_at=part.last_measured_at,
+    )
 
 
 def _matches(it: Environment, asked: EnvironmentFilter) -> bool:

@@ -18,7 +18,7 @@ from catalog.evidence import (
     tier_costs,
 )
 from catalog.evidence.breakdown import Breakdown, mean_breakdowns
-from catalog.evidence.strategy_evidence import claims_another
+from catalog.evidence.environment_choice import environment_standing, preferred_environment
 from catalog.validity import without_names_in
 from runner.errors import RunnerError
 
@@ -76,8 +76,8 @@ def gather_report(
     ----------
     session : Session
     environment : str, optional
-        The beginning of a key, a launcher (`docker`, `process`, `imported`), or `all`; by default the newest
-        environment in which every strategy that can run has its declared rounds, or else the newest one.
+        The beginning of a key, a launcher (`docker`, `process`, `imported`), or `all`; by default the
+        one that an answer would rest on, too (`catalog.evidence.environment_choice`).
     subject : str, optional
         Only this subject.
     settings : AnalysisSettings, optional
@@ -108,9 +108,8 @@ def gather_report(
 
 def _chosen(measured: Sequence[list[StrategyEvidence]], wanted: str | None) -> list[list[StrategyEvidence]]:
     if wanted is None:
-        keys = {members[0].environment.key.removeprefix("imported:") for members in measured}
-        first = [members for members in measured if not claims_another(members[0].environment.key, keys)]
-        return [max(first or measured, key=lambda members: (_complete(members), _newest(members)))]
+        preferred = preferred_environment([environment_standing(members) for members in measured])
+        return [members for members in measured if members[0].environment.key == preferred.key]
     found = [members for members in measured if wanted == "all" or _matches(members[0].environment, wanted)]
     if not found:
         known = ", ".join(
@@ -122,14 +121,6 @@ def _chosen(measured: Sequence[list[StrategyEvidence]], wanted: str | None) -> l
 
 def _matches(environment: EnvironmentEvidence, wanted: str) -> bool:
     return environment.key.startswith(wanted) or environment.launcher == wanted
-
-
-def _complete(members: Sequence[StrategyEvidence]) -> bool:
-    return all(len(member.rounds) >= member.rounds_declared for member in members if member.status == "applicable")
-
-
-def _newest(members: Sequence[StrategyEvidence]) -> str:
-    return max(row.finished_at for member in members for row in member.rounds)
 
 
 def _report(
