@@ -204,6 +204,12 @@ def _percentiles(value: dict[str, float]) -> dict[str, float]:
     return value
 
 
+def check_placement(placement: str, tiers: Sequence[str]) -> None:
+    """Raise ValueError where a placement does not name its tiers: families and tables read both as one."""
+    if placement != "-".join(tiers):
+        raise ValueError(f"placement {placement!r} does not name its tiers {list(tiers)!r}, joined by '-'")
+
+
 def _different(values: Sequence[str]) -> Sequence[str]:
     if len(set(values)) < len(values):
         raise ValueError("names one twice")

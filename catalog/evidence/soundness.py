@@ -15,7 +15,7 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 from sqlalchemy import Connection, event, select
 from sqlalchemy.engine import make_url
 
@@ -261,7 +261,15 @@ def _checker(table: str) -> type[BaseModel]:
         optional = NoneType in get_args(column.annotation) and name != "id"
         fields[f"v_{name}"] = (kind | None if optional else kind, ...)
     config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
-    return create_model(f"{table}_row", __config__=config, **fields)
+    validators: dict[str, Any] = {}
+    if table == "strategy":
+        validators["placed"] = model_validator(mode="after")(_check_strategy)
+    return create_model(f"{table}_row", __config__=config, __validators__=validators, **fields)
+
+
+def _check_strategy(row: Any) -> Any:
+    allowed.check_placement(row.v_placement, row.v_tiers)
+    return row
 
 
 def _plain(name: str, annotation: Any) -> Any:

@@ -40,6 +40,7 @@ from catalog.evidence.allowed import (
     Summed,
     Text,
     Tiers,
+    check_placement,
 )
 from catalog.evidence.records import LinkProbeBase, TierRunBase
 from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
@@ -119,6 +120,11 @@ class StrategyEntry(Entry):
     status: Literal["applicable", "inapplicable"]
     reason: Text | None = None
     updated_at: Moment
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        check_placement(self.placement, self.tiers)
+        return self
 
 
 class TierRunEntry(Entry, TierRunBase):  # type: ignore[misc]  # mypy does not see that an entry is frozen

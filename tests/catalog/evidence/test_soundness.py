@@ -69,3 +69,14 @@ def test_not_a_number_on_a_server(database: Database, fill: Callable[[], Any]) -
     assert [name.partition(":")[0] for name in sound.left_out] == ["sample of measurement 1"]
     with sound.session() as session:
         assert session.execute(text("SELECT COUNT(*) FROM sample WHERE id < 3")).scalar_one() == 1
+
+
+def test_a_placement_that_does_not_name_its_tiers_costs_its_strategy(
+    database: Database, fill: Callable[[], Any]
+) -> None:
+    fill()
+    spoil(database, """UPDATE strategy SET tiers = '["agreement"]' WHERE id = 1""")
+    assert any(
+        name.startswith("strategy 1: ") and "does not name its tiers" in name
+        for name in sound_database(database).left_out
+    )

@@ -188,6 +188,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"environments": [PLACE, PLACE]}, "environments: e is there twice"),
     ({"environments": []}, r"measurements\[0\].environment: 'e' is not among the environments"),
     ({"environments": [{**PLACE, "imported_from": "f"}]}, "'f' is not among the files"),
+    (
+        {"strategies": [{**STRATEGY, "tiers": ["edge"]}]},
+        r"strategies\[0\]: .*placement 'mobile' does not name its tiers \['edge'\]",
+    ),
     ({"measurements": [{**ROUND, "subject": "a b"}]}, r"measurements\[0\].subject: String should match pattern"),
     ({"measurements": [{**ROUND, "started_at": "yesterday"}]}, "started_at: .*has no time zone or another form"),
     ({"measurements": [{**ROUND, "started_at": "2026-11-24T06:00:00"}]}, "has no time zone"),
