@@ -4,13 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from catalog.errors import CatalogError
 from catalog.evidence import open_database, shown_location, sound_database
-from catalog.evidence.tables import Accuracy, Environment, LinkProbe, Measurement, Sample, Strategy, TierRun
+from catalog.evidence.keyed_evidence import (
+    environment_key,
+    has_accuracy,
+    has_measurement,
+    latency_extent,
+    link_probes_of,
+    measurements_under,
+    newest_accuracy,
+    stored_strategy,
+    tier_runs_of,
+)
+from catalog.evidence.tables import LinkProbe, Measurement, TierRun
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
 from recommender.schemas.resources import AccuracyEvidenceOut, LatencyEvidence, RoundOut
 
@@ -71,61 +81,48 @@ def _found(session: Session, identity: str) -> LatencyEvidence | AccuracyEvidenc
 
 
 def _ids(session: Session, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
-    chosen = (
-        select(Strategy)
-        .join(Environment, col(Environment.id) == Strategy.environment_id)
-        .where(Strategy.subject == subject, Strategy.operator == operator)
-        .where(Strategy.placement == placement, Environment.key == environment)
-    )
-    row = session.exec(chosen).first()
+    row = stored_strategy(session, subject, operator, placement, environment)
     if row is None:
         return EvidenceIds(None, None)
-    measured = session.exec(select(Measurement.id).where(Measurement.latency_key == row.latency_key)).first()
-    judged = session.exec(select(Accuracy.id).where(Accuracy.key == row.accuracy_key)).first()
     return EvidenceIds(
-        row.latency_key if measured is not None else None, row.accuracy_key if judged is not None else None
+        row.latency_key if has_measurement(session, row.latency_key) else None,
+        row.accuracy_key if has_accuracy(session, row.accuracy_key) else None,
     )
 
 
 def _latency(session: Session, identity: str) -> LatencyEvidence | None:
-    found = session.exec(
-        select(Measurement)
-        .where(Measurement.latency_key == identity)
-        .order_by(col(Measurement.round), col(Measurement.id))
-    ).all()
-    if not found:
+    measurements = measurements_under(session, identity)
+    if not measurements:
         return None
-    first = found[0]
+    first = measurements[0]
     return LatencyEvidence(
         id=identity,
         subject=first.subject,
         operator=first.operator,
         placement=first.placement,
-        environment=_environment(session, first.environment_id),
-        rounds=[_round(session, each) for each in found],
+        environment=environment_key(session, first.environment_id),
+        rounds=[_round(session, measurement) for measurement in measurements],
     )
 
 
-def _round(session: Session, each: Measurement) -> RoundOut:
-    latency = col(Sample.latency_s)
-    extremes = select(func.count(latency), func.min(latency), func.avg(latency), func.max(latency))
-    samples, low, mean, high = session.exec(extremes.where(Sample.measurement_id == each.id)).one()
+def _round(session: Session, measurement: Measurement) -> RoundOut:
+    extent = latency_extent(session, measurement.id)
     return RoundOut(
-        measurement_id=each.id or 0,
-        round=each.round,
-        status=each.status,
-        verdict=each.verdict,
-        reason=each.reason,
-        started_at=each.started_at,
-        finished_at=each.finished_at,
-        inputs_select=each.inputs_select,
-        samples=samples,
-        min_s=low,
-        mean_s=mean,
-        max_s=high,
-        protocol=each.protocol,
-        tiers=_told(session.exec(select(TierRun).where(TierRun.measurement_id == each.id)).all()),
-        links=_told(session.exec(select(LinkProbe).where(LinkProbe.measurement_id == each.id)).all()),
+        measurement_id=measurement.id or 0,
+        round=measurement.round,
+        status=measurement.status,
+        verdict=measurement.verdict,
+        reason=measurement.reason,
+        started_at=measurement.started_at,
+        finished_at=measurement.finished_at,
+        inputs_select=measurement.inputs_select,
+        samples=extent.samples,
+        min_s=extent.min_s,
+        mean_s=extent.mean_s,
+        max_s=extent.max_s,
+        protocol=measurement.protocol,
+        tiers=_told(tier_runs_of(session, measurement.id)),
+        links=_told(link_probes_of(session, measurement.id)),
     )
 
 
@@ -135,15 +132,14 @@ def _told(rows: Sequence[TierRun] | Sequence[LinkProbe]) -> list[dict[str, objec
 
 def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
     """The newest under the key: an earlier one may be a failed attempt."""
-    newest = select(Accuracy).where(Accuracy.key == identity).order_by(col(Accuracy.id).desc())
-    row = session.exec(newest).first()
+    row = newest_accuracy(session, identity)
     if row is None:
         return None
     return AccuracyEvidenceOut(
         id=identity,
         subject=row.subject,
         operator=row.operator,
-        environment=_environment(session, row.environment_id),
+        environment=environment_key(session, row.environment_id),
         provider=row.provider,
         metric=row.metric_primary,
         top1_pct=row.top1_pct,
@@ -156,7 +152,3 @@ def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
-
-
-def _environment(session: Session, number: int) -> str:
-    return session.exec(select(Environment.key).where(Environment.id == number)).one()

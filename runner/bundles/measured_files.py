@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from catalog.evidence import strategy_evidence
+from catalog.evidence.keyed_evidence import input_orders
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.evidence.tables import Measurement
 from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
 from runner.artifacts.calibration import subject_calibration
@@ -45,9 +45,7 @@ def measured_strategy(
     rows = [each for each in strategy_evidence(session, subject=subject) if each.environment.key == environment]
     row = next(row for row in rows if (row.operator, row.placement) == (operator, placement))
     identity = next((row.files for row in rows if not row.passes and len(row.files) == 1), ())
-    protocols = session.exec(select(Measurement.protocol).where(col(Measurement.latency_key) == row.latency_key)).all()
-    inputs = dict.fromkeys(tuple(protocol.get("input_ids", ())) for protocol in protocols)
-    return MeasuredStrategy(row, identity[0].sha256 if identity else None, tuple(inputs))
+    return MeasuredStrategy(row, identity[0].sha256 if identity else None, input_orders(session, row.latency_key))
 
 
 def measured_artifact(

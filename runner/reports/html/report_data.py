@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
 from sqlmodel import Session
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
@@ -19,25 +18,9 @@ from catalog.evidence import (
 )
 from catalog.evidence.breakdown import Breakdown, mean_breakdowns
 from catalog.evidence.environment_choice import environment_standing, preferred_environment
+from catalog.evidence.environment_rows import link_checks, round_verdicts, tier_limits
 from catalog.validity import without_names_in
 from runner.errors import RunnerError
-
-_LINKS = """
-SELECT link, direction, declared_bit_per_s, AVG(measured_bit_per_s) AS mean_bit_per_s, MIN(deviation_pct) AS least_pct,
-       MAX(deviation_pct) AS most_pct, MIN(tolerance_pct) AS tolerance_pct, AVG(rtt_s) AS rtt_s, COUNT(*) AS probes
-FROM link_check WHERE environment = :environment AND verdict <> 'INVALID'
-GROUP BY link, direction, declared_bit_per_s ORDER BY link, direction DESC
-"""
-_VERDICTS = """
-SELECT subject, operator, placement, round, status, verdict, reason, host_load FROM measurement
-WHERE environment_id = :environment AND latency_key IN (SELECT latency_key FROM strategy WHERE declared)
-ORDER BY subject, operator, placement, round, id
-"""
-_TIERS = """
-SELECT DISTINCT t.tier, t.cpus, t.memory_bytes, t.threads, t.provider
-FROM tier_run t JOIN measurement m ON m.id = t.measurement_id
-WHERE m.environment_id = :environment AND m.status = 'complete' AND t.provider <> 'none' ORDER BY t.cpus, t.tier
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,16 +126,10 @@ def _report(
         slos=tuple(slos),
         breakdowns=mean_breakdowns(session, members),
         costs=tuple(row for row in costs if row["environment"] == environment.key),
-        links=_rows(session, _LINKS, environment=environment.key),
-        verdicts=tuple(
-            _unnamed(row) for row in _rows(session, _VERDICTS, environment=environment.id) if row["subject"] in subjects
-        ),
-        tiers=_rows(session, _TIERS, environment=environment.id),
+        links=link_checks(session, environment.key),
+        verdicts=tuple(_unnamed(row) for row in round_verdicts(session, environment.id) if row["subject"] in subjects),
+        tiers=tier_limits(session, environment.id),
     )
-
-
-def _rows(session: Session, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:
-    return tuple(dict(row) for row in session.execute(text(query), values).mappings())
 
 
 def _unnamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
