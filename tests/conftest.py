@@ -1,8 +1,13 @@
-"""Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI."""
+"""Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI.
+
+`make test` runs most tests in two processes side by side, and then those marked `alone`: whatever measures, keeps time,
+starts containers or draws pages would disturb the others and be disturbed by them.
+"""
 
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +20,22 @@ from catalog.evidence import open_database
 from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
 
+_TESTS = Path(__file__).parent
+# A folder or file that is not listed has the machine to itself.
+_SIDE_BY_SIDE = (
+    "catalog", "hostile", "recommender", "runner/artifacts", "runner/bundles", "runner/commands", "runner/graph",
+    "runner/operators", "runner/reports", "runner/study", "runner/subjects", "runner/test_own_models.py",
+    "runner/test_paper.py", "runner/test_wheel.py", "runner/test_workdir.py", "test_names.py", "test_odd_evidence.py",
+    "test_secrets.py", "tierserver/test_encoding.py", "tierserver/test_imaging.py", "tierserver/test_messages.py",
+    "tierserver/test_protocol.py",
+)  # fmt: skip
+_ALONE = (
+    "recommender/http/test_connections.py",
+    "recommender/test_live.py",
+    "recommender/test_page.py",
+    "runner/commands/test_selftest.py",
+    "runner/commands/test_start.py",
+)
 _MARKS = ("docker", "postgres")
 _NO_POSTGRES = 'no PostgreSQL server; start one with: eval "$(.ci/postgres start)"'
 
@@ -34,13 +55,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", ["sqlite", server], indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("docker") or not _runs_beside_others(item.path):
+            item.add_marker("alone")
     if os.environ.get("CI") == "true":
         return
     if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
         _skip(items, "docker", "no Docker engine answers")
     if "TIERWISE_TEST_POSTGRES" not in os.environ:
         _skip(items, "postgres", _NO_POSTGRES)
+
+
+@cache
+def _runs_beside_others(path: Path) -> bool:
+    names = {place.as_posix() for place in (path, *path.parents) if place.is_relative_to(_TESTS)}
+    listed, alone = ({(_TESTS / name).as_posix() for name in some} for some in (_SIDE_BY_SIDE, _ALONE))
+    return bool(names & listed) and not names & alone
 
 
 def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:
