@@ -21,7 +21,7 @@ CATALOG: dict[str, Any] = {
 
 
 def declare(folder: Path) -> None:
-    """A catalog of one small model on two tiers."""
+    """Write a catalog of one small model on two tiers, with the model and its inputs."""
     weights = numpy_helper.from_array(np.ones((8, 4), np.float32), "weights")
     row = helper.make_tensor_value_info("row", TensorProto.FLOAT, ("batch", 8))
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 4))

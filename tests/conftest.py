@@ -25,9 +25,9 @@ _TESTS = Path(__file__).parent
 _SIDE_BY_SIDE = (
     "catalog", "hostile", "recommender", "runner/artifacts", "runner/bundles", "runner/commands", "runner/graph",
     "runner/operators", "runner/reports", "runner/study", "runner/subjects", "runner/test_own_models.py",
-    "runner/test_paper.py", "runner/test_wheel.py", "runner/test_workdir.py", "test_names.py", "test_odd_evidence.py",
-    "test_secrets.py", "tierserver/test_encoding.py", "tierserver/test_imaging.py", "tierserver/test_messages.py",
-    "tierserver/test_protocol.py",
+    "runner/test_paper.py", "runner/test_wheel.py", "runner/test_workdir.py", "test_examples.py", "test_names.py",
+    "test_odd_evidence.py", "test_secrets.py", "tierserver/test_encoding.py", "tierserver/test_imaging.py",
+    "tierserver/test_messages.py", "tierserver/test_protocol.py",
 )  # fmt: skip
 _ALONE = (
     "recommender/http/test_connections.py",
@@ -49,7 +49,7 @@ def engine_answers() -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is marked `both_databases` runs on SQLite and on PostgreSQL, where it uses a database at all."""
+    """Run what is marked `both_databases` on SQLite and on PostgreSQL, where it uses a database at all."""
     if "backend" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
         server = pytest.param("postgresql", marks=pytest.mark.postgres)
         metafunc.parametrize("backend", ["sqlite", server], indirect=True)
@@ -116,7 +116,7 @@ class PostgresServer:
         self.execute("CREATE DATABASE {}", name)
 
     def migrated(self) -> str:
-        """The name of a new database, at the newest schema."""
+        """Make a database and return its name; it is at the newest schema."""
         name = self._name()
         self.execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, self.template)
         return name
@@ -136,13 +136,13 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    """Where the test's databases are: SQLite, unless it is marked to run on both."""
+    """Return where the test's databases are: SQLite, unless it is marked to run on both."""
     return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database; a copy costs less than a migration."""
+    """Make a migrated, empty database; a copy costs less than a migration."""
     made = tmp_path_factory.mktemp("template") / "evidence.db"
     open_database(made, create=True).close()
     return made
@@ -170,5 +170,5 @@ def new_database(
 
 @pytest.fixture
 def database_url(new_database: Callable[[str], str]) -> str:
-    """An empty, migrated database."""
+    """Make an empty, migrated database."""
     return new_database("evidence.db")

@@ -64,7 +64,7 @@ QUESTIONS: tuple[dict[str, Any], ...] = (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of real evidence, small."""
+    """Make a small database of real evidence."""
     path = tmp_path_factory.mktemp("whole") / "whole.db"
     assert run(lambda: app(["import", str(EXAMPLE), "--database", str(path)])) == 0
     connection = sqlite3.connect(path)
@@ -86,7 +86,7 @@ def everything(capture: pytest.CaptureFixture[str], commands: Any = COMMANDS) ->
     """Run every command and ask every endpoint over odd.db; returns what the commands said."""
     said = []
     for command in commands:
-        code = run(lambda given=command: app([*given]))
+        code = run(lambda arguments=command: app([*arguments]))
         out, err = capture.readouterr()
         assert code in (0, 1, 2) and "Traceback" not in out + err, (command, out, err)
         said.append(out + err)
@@ -121,17 +121,17 @@ def fresh(folder: Path) -> Path:
 
 
 def _places(value: Any, depth: int = 0) -> list[tuple[Any, Any]]:
-    """Every member of every container, as (container, key)."""
+    """Return every member of every container, as (container, key)."""
     keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    found: list[tuple[Any, Any]] = []
+    places: list[tuple[Any, Any]] = []
     for key in list(keys)[:40]:
-        found.append((value, key))
-        found += _places(value[key], depth + 1)
-    return found
+        places.append((value, key))
+        places += _places(value[key], depth + 1)
+    return places
 
 
 def mutate_document(document: Any, seed: int) -> Any:
-    """One or two members replaced, removed or exchanged; the section is drawn first, so that each has its share."""
+    """Replace, remove or exchange one or two members; the section is drawn first, so that each has its share."""
     rng = random.Random(seed)
     changed = copy.deepcopy(document)
     for _ in range(rng.choice((1, 1, 1, 2))):
@@ -154,7 +154,7 @@ def mutate_document(document: Any, seed: int) -> Any:
 
 
 def mutate_database(path: Path, seed: int) -> str:
-    """One to three cells of one table hold something else; constraints are no help, as where another program wrote."""
+    """Change one to three cells of one table as another program might, which keeps to no constraint."""
     rng = random.Random(seed)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA foreign_keys = OFF")

@@ -59,7 +59,7 @@ def secrets_in(text: str) -> list[str]:
 
 @pytest.fixture
 def role(postgres: Any) -> Iterator[str]:
-    """A role whose password is the secret."""
+    """Make a role whose password is the secret."""
     name = "secretive"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(sql.Identifier(name), SECRET))
@@ -69,7 +69,7 @@ def role(postgres: Any) -> Iterator[str]:
 
 @pytest.fixture
 def broken(postgres: Any, role: str, new_database: Callable[[str], str]) -> Iterator[Callable[[str], str]]:
-    """URLs with the secret, by what is wrong with them."""
+    """Return URLs with the secret, by what is wrong with them."""
     fresh = f"fresh_{role}"
     postgres.create(fresh)
 
@@ -123,7 +123,7 @@ def test_no_command_and_no_route_tells_a_secret(
     for command in COMMANDS:
         if command[0] == "fill-catalog" and kind not in _FILLED:
             continue
-        assert run(lambda given=command: app([*given])) in (0, 1, 2), command
+        assert run(lambda arguments=command: app([*arguments])) in (0, 1, 2), command
         out, err = capfd.readouterr()
         said.append(f"{command}: {out}{err}")
     service = create_app(RecommenderSettings())
@@ -197,7 +197,7 @@ def test_a_key_that_is_too_short_is_not_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("location", "shown"),
     [
         ("tierwise.db", "tierwise.db"),
         ("postgresql://me@host/name", "postgresql://me@host/name"),
@@ -208,5 +208,5 @@ def test_a_key_that_is_too_short_is_not_repeated(tmp_path: Path) -> None:
         ("oracle://me:s3cret@host/name?ssl_password=s3cret", "oracle://me:***@host/name?ssl_password=***"),
     ],
 )
-def test_a_location_is_shown_without_its_secrets(given: str, shown: str) -> None:
-    assert shown_location(given) == shown
+def test_a_location_is_shown_without_its_secrets(location: str, shown: str) -> None:
+    assert shown_location(location) == shown

@@ -21,7 +21,7 @@ def _instead(old: str, new: str) -> Make:
 
 
 def _alias_bomb(folder: Path) -> None:
-    """A trillion values from a few hundred characters."""
+    """Write a trillion values from a few hundred characters."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     (folder / "strategies.yaml").write_text("\n".join([CATALOG, *lines]))

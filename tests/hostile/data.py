@@ -23,7 +23,7 @@ def _cut_short(folder: Path) -> None:
 
 
 def _bomb() -> bytes:
-    """A PNG of 140 bytes that promises 60 000 x 60 000 pixels."""
+    """Write a PNG of 140 bytes that promises 60 000 x 60 000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -69,7 +69,7 @@ def _file_of_tensors(content: bytes) -> Make:
 
 
 def _terabytes() -> bytes:
-    """An array whose header promises terabytes."""
+    """Write an array whose header promises terabytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 3, 12, 16)}

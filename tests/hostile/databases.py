@@ -19,7 +19,7 @@ def _truncated(folder: Path) -> None:
 
 
 def _damaged(folder: Path) -> None:
-    """The header is whole; what follows the first page is noise."""
+    """Overwrite everything after the first page with noise; the header stays whole."""
     path = folder / _DATABASE
     content = bytearray(path.read_bytes())
     content[4096:] = bytes(index * 37 % 251 for index in range(len(content) - 4096))
@@ -40,16 +40,16 @@ def _from_the_future(folder: Path) -> None:
 
 
 def _nothing(folder: Path) -> None:
-    """The project stays sound; the trouble is around it."""
+    """Leave the project sound: the trouble is around it."""
 
 
 def _new_target(folder: Path) -> None:
-    """Something to store."""
+    """Declare something that has to be stored."""
     edit(folder, "experiment:", "slos: {fast: {latency: {p50: 1s}}}\nexperiment:")
 
 
 def _locked(folder: Path) -> Said:
-    """Longer than a runner waits, which is a tenth of a second here."""
+    """Lock the database longer than a runner waits, which is a tenth of a second here."""
     other = sqlite3.connect(folder / _DATABASE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waited = opening._BUSY_TIMEOUT_S

@@ -20,7 +20,7 @@ class Disk:
         return self.path / name
 
     def read_only(self) -> None:
-        """Nothing can be written any more, not even by root."""
+        """Make a folder in which not even root can write."""
         _mount("-o", "remount,ro", str(self.path))
 
     def fill(self, leave_bytes: int) -> Path:
@@ -49,5 +49,5 @@ def _mount(*arguments: str) -> None:
 
 
 def _free_bytes(path: Path) -> int:
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    usage = os.statvfs(path)
+    return usage.f_bavail * usage.f_frsize

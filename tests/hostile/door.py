@@ -51,7 +51,7 @@ def typed(folder: Path, command: Sequence[str]) -> Said:
 
 
 def shown(message: str, folder: Path) -> str:
-    """A message without what is particular to this run, on one line of a table."""
+    """Return a message without what is particular to this run, for one line of a table."""
     text = message.replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "").replace(str(folder), "FOLDER")
     for pattern, name in _VARYING:
         text = pattern.sub(name, text)

@@ -47,7 +47,7 @@ def _external(location: str) -> onnx.ModelProto:
 
 
 def _linked_outside(folder: Path) -> None:
-    """The data file lies in the folder and is a link that leads out of it."""
+    """Make the data file a link that leads out of the folder."""
     (folder / "weights.bin").symlink_to("/etc/passwd")
     _model(lambda: _external("weights.bin"))(folder)
 
@@ -63,7 +63,7 @@ def _terabytes_at_run_time() -> onnx.ModelProto:
 
 
 def _endless(folder: Path) -> None:
-    """Ten thousand sub-graphs, each within the last: a parser that recurses without a limit ends its process."""
+    """Nest ten thousand sub-graphs, each within the last: a parser that recurses without a limit ends its process."""
     node, attribute, graph = b"\x0a", b"\x2a", b"\x32"
     content = b""
     for _ in range(10_000):
@@ -76,12 +76,12 @@ def _endless(folder: Path) -> None:
 
 
 def _length(value: int) -> bytes:
-    """A base-128 number."""
-    found = b""
+    """Encode a base-128 number."""
+    encoded = b""
     while value > 127:
-        found += bytes((value & 127 | 128,))
+        encoded += bytes((value & 127 | 128,))
         value >>= 7
-    return found + bytes((value,))
+    return encoded + bytes((value,))
 
 
 def _circle() -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""A sound project of one's own: a model, pictures, labels, a catalog and the evidence that a fill of it left."""
+"""A sound project: a model, pictures, labels, a catalog and the evidence that a fill of it left."""
 
 import functools
 import shutil
@@ -37,16 +37,16 @@ _SHAPE = (1, 3, 12, 16)
 
 
 def model_of(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], **options: object) -> onnx.ModelProto:
-    """A model with one input `x` and one output `scores`."""
+    """Return a model with one input `x` and one output `scores`."""
     kind, shape, opset = options.get("kind", TensorProto.FLOAT), options.get("shape", _SHAPE), options.get("opset", 17)
     taken = [helper.make_tensor_value_info("x", kind, shape)]
-    given = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, options.get("gives", (1, 3)))]
-    graph = helper.make_graph(nodes, "g", taken, given, weights)
+    scores = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, options.get("gives", (1, 3)))]
+    graph = helper.make_graph(nodes, "g", taken, scores, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def classifier(**options: object) -> onnx.ModelProto:
-    """Three classes from the mean of each channel; `op` in place of the mean."""
+    """Return a model of three classes from the mean of each channel; `op` replaces the mean."""
     channels = options.get("shape", _SHAPE)[1]  # type: ignore[index]
     weights = np.random.default_rng(0).normal(size=(channels, 3)).astype(np.float32)
     nodes = [
@@ -57,20 +57,20 @@ def classifier(**options: object) -> onnx.ModelProto:
 
 
 def segmenter() -> onnx.ModelProto:
-    """Three classes for every pixel."""
+    """Return a model of three classes for every pixel."""
     weights = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
     nodes = [helper.make_node("Conv", ["x", "w"], ["scores"])]
     return model_of(nodes, [numpy_helper.from_array(weights, "w")], gives=(1, 3, 12, 16))
 
 
 def with_masks(folder: Path) -> None:
-    """The project with masks instead of labels."""
+    """Give the project masks instead of labels."""
     onnx.save(segmenter(), folder / "my.onnx")
     edit(folder, IMAGES, MASKS)
 
 
 def with_tensors(folder: Path) -> None:
-    """The project with tensors instead of pictures."""
+    """Give the project tensors instead of pictures."""
     edit(folder, IMAGES, TENSORS)
 
 
@@ -83,7 +83,7 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 
 def evidence(path: Path) -> tuple[object, ...]:
-    """All that was ever measured, to see that nothing of it is lost or doubled."""
+    """Return all that was measured, to see that nothing of it is lost or doubled."""
     connection = sqlite3.connect(path)
     try:
         return tuple(
@@ -100,14 +100,14 @@ def evidence(path: Path) -> tuple[object, ...]:
 
 
 def copy_project(target: Path) -> Path:
-    """A copy to spoil."""
+    """Copy the sound project, to spoil the copy."""
     shutil.copytree(_sound(), target, dirs_exist_ok=True)
     return target
 
 
 @functools.cache
 def _sound() -> Path:
-    """Made once for each process; with what a runner remembers of trial runs, so that copies start quickly."""
+    """Make the project once per process, with the results of trial runs, so that copies start quickly."""
     holder = tempfile.TemporaryDirectory(prefix="tierwise-sound-")
     _kept.append(holder)
     folder = Path(holder.name)

@@ -23,7 +23,7 @@ _JSON = {"content-type": "application/json"}
 
 @cache
 def _address() -> str:
-    """Of a service over the sound project's evidence; it ends with this process."""
+    """Return the address of a service over the sound project's evidence; it ends with this process."""
     holder = tempfile.TemporaryDirectory(prefix="tierwise-asked-")
     folder = copy_project(Path(holder.name))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -45,8 +45,8 @@ def _address() -> str:
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def _asked(content: bytes, headers: Mapping[str, str] = _JSON, method: str = "POST") -> Attempt:
-    """Its status as the exit code, its problem as the message; the service still answers afterwards."""
+def _send(content: bytes, headers: Mapping[str, str] = _JSON, method: str = "POST") -> Attempt:
+    """Return its status as the exit code and its problem as the message; the service still answers afterwards."""
 
     def attempt(folder: Path) -> Said:
         with httpx.Client(base_url=_address(), timeout=30) as client:
@@ -65,30 +65,28 @@ def _case(name: str, code: int, says: str, attempt: Attempt) -> Case:
 
 
 CASES = (
-    _case("is no JSON", 422, "one JSON object", _asked(b"subject=mine")),
-    _case("is not text", 400, "not UTF-8", _asked(b'{"subject": "\xff\xfe"}')),
-    _case("nests a hundred thousand lists", 413, "larger than", _asked(b"[" * 100_000)),
-    _case("nests thirty thousand lists", 400, "nests too deeply", _asked(b"[" * 30_000 + b"]" * 30_000)),
-    _case("holds 10 MB", 413, "larger than", _asked(b" " * 10_000_000)),
-    _case(
-        "is of another type", 422, "application/json", _asked(b'{"subject": "mine"}', {"content-type": "text/plain"})
-    ),
-    _case("is a list", 422, "JSON object", _asked(b"[1, 2]")),
-    _case("holds NaN", 422, "max_latency_s", _asked(b'{"subject": "mine", "max_latency_s": NaN}')),
-    _case("holds a number beyond any", 422, "max_latency_s", _asked(b'{"subject": "mine", "max_latency_s": 1e999}')),
+    _case("is no JSON", 422, "one JSON object", _send(b"subject=mine")),
+    _case("is not text", 400, "not UTF-8", _send(b'{"subject": "\xff\xfe"}')),
+    _case("nests a hundred thousand lists", 413, "larger than", _send(b"[" * 100_000)),
+    _case("nests thirty thousand lists", 400, "nests too deeply", _send(b"[" * 30_000 + b"]" * 30_000)),
+    _case("holds 10 MB", 413, "larger than", _send(b" " * 10_000_000)),
+    _case("is of another type", 422, "application/json", _send(b'{"subject": "mine"}', {"content-type": "text/plain"})),
+    _case("is a list", 422, "JSON object", _send(b"[1, 2]")),
+    _case("holds NaN", 422, "max_latency_s", _send(b'{"subject": "mine", "max_latency_s": NaN}')),
+    _case("holds a number beyond any", 422, "max_latency_s", _send(b'{"subject": "mine", "max_latency_s": 1e999}')),
     _case(
         "has a number of 5000 digits",
         400,
         "too many digits",
-        _asked(b'{"subject": "mine", "max_latency_s": ' + b"9" * 5000 + b"}"),
+        _send(b'{"subject": "mine", "max_latency_s": ' + b"9" * 5000 + b"}"),
     ),
-    _case("has a number as a string", 422, "max_latency_s", _asked(b'{"subject": "mine", "max_latency_s": "fast"}')),
-    _case("has half a character in a name", 422, "valid string", _asked(b'{"subject": "\\ud800"}')),
-    _case("has a zero byte in a name", 404, "is not in the evidence", _asked(b'{"subject": "\\u0000"}')),
-    _case("has an unknown field", 422, "no such field", _asked(b'{"subject": "mine", "budget": 3}')),
-    _case("asks for an unknown subject", 404, "is not in the evidence", _asked(b'{"subject": "yours"}')),
-    _case("is a GET", 405, "POST", _asked(b"", {}, "GET")),
-    _case("is meant for another host (DNS rebinding)", 421, "evil.example", _asked(b"", {"host": "evil.example"})),
+    _case("has a number as a string", 422, "max_latency_s", _send(b'{"subject": "mine", "max_latency_s": "fast"}')),
+    _case("has half a character in a name", 422, "valid string", _send(b'{"subject": "\\ud800"}')),
+    _case("has a zero byte in a name", 404, "is not in the evidence", _send(b'{"subject": "\\u0000"}')),
+    _case("has an unknown field", 422, "no such field", _send(b'{"subject": "mine", "budget": 3}')),
+    _case("asks for an unknown subject", 404, "is not in the evidence", _send(b'{"subject": "yours"}')),
+    _case("is a GET", 405, "POST", _send(b"", {}, "GET")),
+    _case("is meant for another host (DNS rebinding)", 421, "evil.example", _send(b"", {"host": "evil.example"})),
 )
 SECTION = Section(
     "Requests to the recommender",

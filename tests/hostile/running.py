@@ -27,12 +27,12 @@ _KNOWN_BEFORE = 1  # the sound project's own round has id 1
 
 
 def _longer(folder: Path, rounds: int = 4) -> None:
-    """Rounds of five hundred samples, which take a while and some space."""
+    """Declare rounds of five hundred samples, which take a while and some space."""
     edit(folder, "rounds: 1, warmup: 0", f"rounds: {rounds}, warmup: 0, repetitions: 100")
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:
-    """A fill in a process of its own."""
+    """Start a fill in a process of its own."""
     command = [sys.executable, "-m", "runner", *FILL]
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
@@ -46,7 +46,7 @@ def _rows(path: Path, query: str) -> list[tuple[object, ...]]:
 
 
 def _wait_for(folder: Path, count: int, running: subprocess.Popen[str]) -> None:
-    """Until so many rounds are stored."""
+    """Wait until so many rounds are stored."""
     deadline = time.monotonic() + 120
     while len(_rows(folder / _DATABASE, "SELECT id FROM measurement")) < count:
         assert running.poll() is None and time.monotonic() < deadline, "the fill ended or stands still"
@@ -54,7 +54,7 @@ def _wait_for(folder: Path, count: int, running: subprocess.Popen[str]) -> None:
 
 
 def _finish(running: subprocess.Popen[str]) -> str:
-    """What it said by its end, which must be a good one."""
+    """Wait for its successful end and return what it printed to stderr."""
     try:
         _, said = running.communicate(timeout=120)
     finally:
@@ -64,22 +64,22 @@ def _finish(running: subprocess.Popen[str]) -> str:
 
 
 def _assert_whole(path: Path, *, rounds: int) -> None:
-    """Each round is there once, with all its samples, and the file is sound."""
+    """Assert that each round is there once, with all its samples, and that the file is sound."""
     assert _rows(path, "PRAGMA integrity_check") == [("ok",)]
-    found = _rows(
+    counts = _rows(
         path,
         "SELECT round, COUNT(*) FROM sample JOIN measurement m ON m.id = measurement_id "
         f"WHERE m.id > {_KNOWN_BEFORE} GROUP BY m.id ORDER BY round",
     )
-    assert found == [(number, 500) for number in range(1, rounds + 1)]
+    assert counts == [(number, 500) for number in range(1, rounds + 1)]
 
 
 def _nothing(folder: Path) -> None:
-    """What happens, happens in a project of its own."""
+    """Change nothing: the attempt makes a project of its own."""
 
 
 def _full_disk(folder: Path) -> Said:
-    """The disk fills up within a round; with space again, the same command continues."""
+    """Fill the disk within a round; with space again, the same command continues."""
     with small_disk(folder / "disk", 2 << 20) as disk:
         shutil.copy(folder / _DATABASE, disk / _DATABASE)
         ballast = disk.fill(leave_bytes=700 << 10)
@@ -97,7 +97,7 @@ def _full_disk(folder: Path) -> Said:
 
 
 def _full_workdir(folder: Path) -> Said:
-    """The built models lie on a disk with no space left."""
+    """Build models on a disk with no space left."""
     with small_disk(folder / "disk", 1 << 20) as disk, pytest.MonkeyPatch.context() as patched:
         (disk / "work").mkdir()
         disk.fill(leave_bytes=0)
@@ -115,7 +115,7 @@ class _Eventful:
 
 @cache
 def _eventful() -> _Eventful:
-    """A second runner comes and the catalog file is edited; the fill measures what it began with, once.
+    """Start a second runner and edit the catalog file; the fill measures what it began with, once.
 
     Both in one fill, for the time it takes.
     """
@@ -134,14 +134,14 @@ def _eventful() -> _Eventful:
 
 
 def _second_runner(folder: Path) -> Said:
-    """Started elsewhere, on the same database."""
+    """Start one elsewhere, on the same database."""
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     return typed(elsewhere, (*FILL, "-c", "../strategies.yaml", "-d", f"../{_DATABASE}"))
 
 
 def _clock_set_back(folder: Path) -> Said:
-    """By ten minutes, each time that anybody looks at it."""
+    """Set the clock back by ten minutes each time that it is read."""
     real, looked = time.time, itertools.count()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("time.time", lambda: real() - 600 * next(looked))

@@ -48,19 +48,19 @@ def tried(case: Case, folder: Path) -> Tried:
 
 
 def row(case: Case, message: str) -> str:
-    """A case and its message as a row; of several lines the table shows all, joined."""
+    """Return a case and its message as a row; the lines of a message are joined."""
     text = " ⏎ ".join(message.splitlines()).replace("|", "\\|")
     return f"| {case.name} | `{text.replace('`', '´')}` |"
 
 
 def opening(section: Section) -> str:
-    """What stands above the rows."""
+    """Return what stands above the rows."""
     first, second = section.head
     return f"\n## {section.title}\n\n{section.text}\n\n| {first} | {second} |\n|---|---|"
 
 
 def lines() -> Iterator[str]:
-    """The whole page."""
+    """Yield the lines of the page."""
     yield HEAD.rstrip()
     for section in SECTIONS:
         yield opening(section)

@@ -15,12 +15,12 @@ CASES = {f"{section.title}: {case.name}".replace(" ", "_"): case for section in 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_it_is_one_clear_error_and_the_page_says_so(case: Case, tmp_path: Path) -> None:
-    found = tried(case, tmp_path)
-    assert found.said.code == case.code, found.said
-    assert "Traceback" not in found.said.err and found.said.out == ""
-    assert case.says in found.said.message
-    assert row(case, shown(found.said.message, tmp_path)) in PAGE.read_text().splitlines(), RENEW
-    assert case.spoils_evidence or found.before == found.after
+    attempt = tried(case, tmp_path)
+    assert attempt.said.code == case.code, attempt.said
+    assert "Traceback" not in attempt.said.err and attempt.said.out == ""
+    assert case.says in attempt.said.message
+    assert row(case, shown(attempt.said.message, tmp_path)) in PAGE.read_text().splitlines(), RENEW
+    assert case.spoils_evidence or attempt.before == attempt.after
 
 
 def test_the_page_has_these_sections_and_rows_and_no_others() -> None:

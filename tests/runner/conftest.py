@@ -46,13 +46,13 @@ class Network:
         )
 
     def block(self, source: str, name: str, *, dilation: int = 1) -> str:
-        """A residual block: two convolutions beside an identity branch, and a Relu after."""
+        """Add a residual block: two convolutions beside an identity branch, and a Relu after."""
         inner = self.node("Relu", self.conv(source, f"{name}/conv1", dilation=dilation), name=f"{name}/relu1")
         inner = self.conv(inner, f"{name}/conv2", dilation=dilation)
         return self.node("Relu", self.node("Add", inner, source, name=f"{name}/add"), name=f"{name}/relu2")
 
     def projected(self, source: str, name: str) -> str:
-        """A residual block with a convolution on each branch."""
+        """Add a residual block with a convolution on each branch."""
         inner = self.node("Relu", self.conv(source, f"{name}/conv1"), name=f"{name}/relu1")
         inner = self.conv(inner, f"{name}/conv2")
         around = self.conv(source, f"{name}/shortcut", kernel=1)
@@ -78,7 +78,7 @@ class Network:
 
 
 def run_model(path: Path, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    """Outputs by name, optimised as in a tier."""
+    """Return the outputs by name, optimised as in a tier."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
@@ -96,7 +96,7 @@ def run() -> Callable[[Path, Mapping[str, NDArray[np.generic]]], dict[str, NDArr
 
 @pytest.fixture
 def residual(tmp_path: Path) -> Path:
-    """Stem, a projected block, three equal blocks `layer2.0` … `layer2.2`, a classifier."""
+    """Write a network: stem, a projected block, three equal blocks `layer2.0` … `layer2.2`, a classifier."""
     build = Network(channels=16, size=(1, 16, 16, 16))
     current = build.projected(build.node("Relu", build.conv("input", "stem")), "layer1.0")
     for number in range(3):

@@ -112,13 +112,13 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def hogs() -> Iterator[Callable[[], None]]:
-    """Starts more busy processes than the host has CPUs, and ends them with the test."""
+    """Start more busy processes than the host has CPUs, and ends them with the test."""
     started: list[int] = []
 
     def start() -> None:
         script = HOGS.format(python=shlex.quote(sys.executable))
-        told = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-        started.extend(map(int, told.stdout.split()))
+        listed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+        started.extend(map(int, listed.stdout.split()))
 
     yield start
     for pid in started:
@@ -168,8 +168,8 @@ def test_shaping_that_is_lost_under_way_makes_invalid(bench: Bench) -> None:
     stored = bench.measure("docker", unshape, tolerance=0.5)
     assert stored.record.verdict == "INVALID"
     broken = [finding for finding in stored.record.findings or () if finding["rule"] == "link rate"]
-    assert {each["where"] for each in broken} == {"mobile-edge up, after", "mobile-edge down, after"}
-    assert min(each["figure"] for each in broken) > 100
+    assert {finding["where"] for finding in broken} == {"mobile-edge up, after", "mobile-edge down, after"}
+    assert min(finding["figure"] for finding in broken) > 100
     assert len(stored.record.samples) == 12, "an invalid measurement is kept"
 
 

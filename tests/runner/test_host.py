@@ -101,7 +101,7 @@ def test_two_engines_share_no_environment_and_one_engine_has_one(keyed: Keys) ->
 
 def test_seven_bit_weights_and_accuracies_follow_the_cpu_of_the_tiers(keyed: Keys) -> None:
     old, new = keyed(elsewhere(vnni=False))[1], keyed(elsewhere(vnni=True))[1]
-    assert [each["quantized"].passes[0].options()["reduce_range"] for each in (old, new)] == [True, False]
+    assert [keys["quantized"].passes[0].options()["reduce_range"] for keys in (old, new)] == [True, False]
     assert old["quantized"].artifact_key != new["quantized"].artifact_key
     assert old["identity"].artifact_key == new["identity"].artifact_key
     other_cpu = keyed(elsewhere(vnni=True, cpu_model="Tierwise Test CPU 9"))[1]
@@ -114,7 +114,7 @@ def test_limits_and_providers_are_the_tiers_hosts() -> None:
     with pytest.raises(HostTooSmallError, match="the Docker engine's host has 2"):
         check_host(parse_catalog(CATALOG.replace("cpus: 1", "cpus: 4")), host, Scale.parse("1"))
     gpu = replace(host, providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
-    assert [resolve_provider(("cuda", "cpu"), each) for each in (gpu, host)] == ["cuda", "cpu"]
+    assert [resolve_provider(("cuda", "cpu"), host_of_tiers) for host_of_tiers in (gpu, host)] == ["cuda", "cpu"]
     with pytest.raises(RunnerError, match="the Docker engine's host has none of the declared providers cuda"):
         resolve_provider(("cuda",), host)
 

@@ -65,11 +65,11 @@ def directory(prepared: Path, tmp_path: Path) -> Path:
 
 
 def printed(*arguments: str, cwd: Path, expect: int = 0) -> dict[str, Any]:
-    """What a command prints, run inside this process."""
+    """Return what a command prints, run inside this process."""
     with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as said:
         assert run(lambda: app(list(arguments))) == expect
-    told: dict[str, Any] = json.loads(said.getvalue())
-    return told
+    document: dict[str, Any] = json.loads(said.getvalue())
+    return document
 
 
 def _start(cwd: Path) -> subprocess.Popen[str]:
@@ -90,11 +90,11 @@ def _measured(cwd: Path) -> int:
 
 def _children(pid: int) -> set[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return {int(each) for each in listed.stdout.split()}
+    return {int(child) for child in listed.stdout.split()}
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and waits to be reaped does not."""
+    """Return whether a process runs; one that ended and waits to be reaped does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -141,8 +141,8 @@ def test_a_tier_out_of_memory_is_stored_as_failed_with_its_reason(tmp_path: Path
     (tmp_path / "strategies.yaml").write_text(catalog)
     filled = printed("fill-catalog", "--launcher", "docker", "--json", cwd=tmp_path, expect=1)
     assert len(filled["failures"]) == 2
-    told = printed("status", "--json", cwd=tmp_path)
-    (trouble,), (accuracy,) = told["troubles"], told["failed_accuracies"]
+    status = printed("status", "--json", cwd=tmp_path)
+    (trouble,), (accuracy,) = status["troubles"], status["failed_accuracies"]
     assert trouble["status"] == accuracy["status"] == "failed"
     assert "out of memory: killed at its limit of 16 MiB" in trouble["reason"]
     assert "out of memory: killed at its limit of 16 MiB" in accuracy["reason"]
@@ -203,8 +203,8 @@ def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(t
         with pytest.raises(EngineUnavailableError, match="everything measured so far is stored; continue when it"):
             filler.measure(rounds, StopRequest(notes))
         with database.session() as reading:
-            found = reading.execute(text("SELECT status, COUNT(*) FROM measurement GROUP BY 1 ORDER BY 1")).all()
-    assert [tuple(row) for row in found] == [("complete", 1), ("failed", 1)]
+            counts = reading.execute(text("SELECT status, COUNT(*) FROM measurement GROUP BY 1 ORDER BY 1")).all()
+    assert [tuple(row) for row in counts] == [("complete", 1), ("failed", 1)]
     assert "the Docker engine does not answer" in notes.ended[-1]
 
 

@@ -47,9 +47,9 @@ def save(
     path: Path, nodes: Sequence[onnx.NodeProto], inputs: dict[str, tuple[int, tuple[Any, ...]]], *weights: Any
 ) -> None:
     taken = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
-    given = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 4))]
+    scores = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 4))]
     stored = [numpy_helper.from_array(array, name) for name, array in weights]
-    graph = helper.make_graph(nodes, "own", taken, given, stored)
+    graph = helper.make_graph(nodes, "own", taken, scores, stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
@@ -93,9 +93,9 @@ def scene_model(folder: Path) -> None:
         helper.make_node("Conv", ["bent", "second"], ["pixels"], pads=[1, 1, 1, 1]),
     ]
     taken = helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 24, 32))
-    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, (1, 5, 24, 32))
+    scores = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, (1, 5, 24, 32))
     weights = [numpy_helper.from_array(array, name) for name, array in (("first", first), ("second", second))]
-    graph = helper.make_graph(nodes, "scenes", [taken], [given], weights)
+    graph = helper.make_graph(nodes, "scenes", [taken], [scores], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "scenes.onnx")
 

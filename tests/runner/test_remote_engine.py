@@ -117,9 +117,9 @@ def test_commands_speak_of_the_machine_behind_docker_host(
         monkeypatch.setenv("DOCKER_HOST", address)
         theirs = planned(capsys)
         assert run(lambda: app(["doctor", "--json"])) == 0
-    told = {row["what"]: row["found"] for row in json.loads(capsys.readouterr().out)}
-    assert told["machine of the tiers"].startswith("the host of Docker")
-    assert told["CPUs"] == f"48 × Tierwise Test {model}" and told["int8 (VNNI)"] == vnni
+    host = {row["what"]: row["found"] for row in json.loads(capsys.readouterr().out)}
+    assert host["machine of the tiers"].startswith("the host of Docker")
+    assert host["CPUs"] == f"48 × Tierwise Test {model}" and host["int8 (VNNI)"] == vnni
     assert ours["conditions"]["host"] == this_host().fingerprint
     assert theirs["conditions"]["host"] != ours["conditions"]["host"]
     assert theirs["latency_key"] != ours["latency_key"]

@@ -72,9 +72,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_what_did_not_change_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     directory = sealed(tmp_path, "key")
     for _ in range(2):
-        found = unseal(directory, "key")
-        assert found is not None
-        assert [file.file for file in found.files] == ["model.onnx"]
+        artifact = unseal(directory, "key")
+        assert artifact is not None
+        assert [file.file for file in artifact.files] == ["model.onnx"]
     assert unseal(tmp_path / "absent", "absent") is None
     assert not caplog.records
 

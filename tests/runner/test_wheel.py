@@ -88,14 +88,14 @@ def test_from_it_alone_an_empty_folder_is_planned_and_asked(unpacked: Path, tmp_
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)
     assert len(plan["missing_rounds"]) == 3 * 18 and plan["unready"] == {}
-    asked = run_from(
+    served = run_from(
         unpacked,
         tmp_path,
         "from starlette.testclient import TestClient; from recommender.app import create_app; "
         "client = TestClient(create_app(), base_url='http://127.0.0.1'); "
         "print(client.get('/').status_code, client.get('/healthz').status_code)",
     )
-    assert asked.stdout.split()[0] == "200", asked.stderr
+    assert served.stdout.split()[0] == "200", served.stderr
     assert {path.name for path in tmp_path.iterdir()} >= {"strategies.yaml", "strategies.schema.json", "tierwise.db"}
 
 

@@ -136,12 +136,12 @@ def _write_types(path: Path) -> str:
     return str(path)
 
 
-def _write(path: Path, nodes: list[Any], given: Any, gives: Any, weights: dict[str, Any]) -> str:
+def _write(path: Path, nodes: list[Any], image: Any, gives: Any, weights: dict[str, Any]) -> str:
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         path.stem,
-        [helper.make_tensor_value_info(given[0], TensorProto.FLOAT, given[1])],
+        [helper.make_tensor_value_info(image[0], TensorProto.FLOAT, image[1])],
         [helper.make_tensor_value_info(gives[0], TensorProto.FLOAT, gives[1])],
         [numpy_helper.from_array(value, name) for name, value in weights.items() if name in used],
     )

@@ -34,7 +34,7 @@ Command = Callable[..., Done]
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Commands in a directory of their own with the embedded catalog; none leaves a stack trace."""
+    """Run commands in a directory of their own with the embedded catalog; none leaves a stack trace."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "strategies.yaml").write_text((REPOSITORY / "catalogs/embedded.yaml").read_text())
 
@@ -56,20 +56,21 @@ def _exported() -> dict[str, Any]:
 
 
 def piece(subject: str, strategies: Iterable[str]) -> dict[str, Any]:
-    """The committed evidence of a few strategies, named operator@placement."""
-    wanted, whole = set(strategies), _exported()
+    """Return the committed evidence of a few strategies, named operator@placement."""
+    names, whole = set(strategies), _exported()
     kept = [
-        each
-        for each in whole["strategies"]
-        if each["subject"] == subject and f"{each['operator']}@{each['placement']}" in wanted
+        entry
+        for entry in whole["strategies"]
+        if entry["subject"] == subject and f"{entry['operator']}@{entry['placement']}" in names
     ]
-    assert len(kept) == len(wanted)
-    latencies, accuracies = {each["latency_key"] for each in kept}, {each["accuracy_key"] for each in kept}
+    assert len(kept) == len(names)
+    latencies, accuracies = {entry["latency_key"] for entry in kept}, {entry["accuracy_key"] for entry in kept}
+    artifacts = {entry["artifact_key"] for entry in kept}
     return whole | {
         "strategies": kept,
-        "artifacts": [each for each in whole["artifacts"] if each["key"] in {one["artifact_key"] for one in kept}],
-        "measurements": [each for each in whole["measurements"] if each["latency_key"] in latencies],
-        "accuracies": [each for each in whole["accuracies"] if each["key"] in accuracies],
+        "artifacts": [entry for entry in whole["artifacts"] if entry["key"] in artifacts],
+        "measurements": [entry for entry in whole["measurements"] if entry["latency_key"] in latencies],
+        "accuracies": [entry for entry in whole["accuracies"] if entry["key"] in accuracies],
     }
 
 
