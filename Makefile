@@ -33,6 +33,7 @@ lint: .venv/.ready  ## ruff, mypy, import rules, names
 	$(BIN)/python -m pytest -q tests/test_names.py
 
 bench: .venv/.ready  ## print the benchmarks' ratios (minutes; Docker for the transport)
+	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.operators
 	$(BIN)/python -m benchmarks.exchange

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scipy import special
+import scipy
 
 _LEVEL = 0.95
 _METRICS = {"top1": "top-1 accuracy", "miou": "mIoU", "agreement": "agreement"}
@@ -68,7 +68,7 @@ def _beats(share: float, guess: float, items: int | None) -> bool:
         return share > guess
     hits = round(share * items)
     # The probability of so many hits or more, where each item is one with the probability of the guess.
-    pvalue = 1.0 if hits == 0 else float(special.betainc(hits, items - hits + 1, guess))
+    pvalue = 1.0 if hits == 0 else float(scipy.special.betainc(hits, items - hits + 1, guess))
     return pvalue <= 1 - _LEVEL
 
 

@@ -1,6 +1,7 @@
-"""`make demo`: the main job from nothing - fill, rank, ask - and what to do next."""
+"""`make demo`: measure from nothing, show the leaderboard, ask two questions, and say what to do next."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -20,8 +21,11 @@ from runner.commands.terminal import out
 from runner.reports.answer import AnswerReport
 from runner.settings import RunnerSettings
 
+logger = logging.getLogger(__name__)
 _SUBJECT = "fashion-resnet"
-_READY_S = 30.0
+# A machine that has just measured for minutes may still be busy when the service reads the evidence.
+_READY_S = 120.0
+_POLL_S = 0.1
 _ANSWER_S = 30.0
 # Latency budgets of the first question, in fastest medians.
 _FACTORS = (3, 10, 30, 100)
@@ -36,9 +40,9 @@ def main() -> int:
         return shown
     with _recommender(database) as url:
         fastest_s = _median_s(url, _SUBJECT)
-        _show("one that can be met", *_met(url, _SUBJECT, fastest_s))
+        _show("one that can be met", *_answerable_question(url, _SUBJECT, fastest_s))
         hopeless = {"max_latency_s": round(fastest_s / 100, 6), "max_accuracy_drop_pp": 0.0}
-        _show("one that cannot", *_asked(url, _SUBJECT, hopeless))
+        _show("one that cannot", *_ask(url, _SUBJECT, hopeless))
     out.print("\n[bold]How to go on[/]")
     sql = "SELECT subject, operator, placement, median_latency_s FROM leaderboard"
     for line in (
@@ -51,22 +55,22 @@ def main() -> int:
 
 
 def _median_s(url: str, subject: str) -> float:
-    """The fastest median known for the subject, so that the two questions fit the machine the demo runs on."""
+    """Return the fastest median of the subject, so that both questions fit the machine of the demo."""
     rows = httpx.get(f"{url}/strategies", params={"subject": subject}).raise_for_status().json()
     return float(min(row["latency"]["median_s"] for row in rows["strategies"] if row["latency"]))
 
 
-def _met(url: str, subject: str, fastest_s: float) -> tuple[dict[str, Any], RecommendResponse]:
-    """The tightest of a few budgets that this much evidence can promise; the widest where it can promise none."""
+def _answerable_question(url: str, subject: str, fastest_s: float) -> tuple[dict[str, Any], RecommendResponse]:
+    """Return the question with the tightest budget that the evidence can promise, or else the widest."""
     for factor in _FACTORS:
         budgets = {"max_latency_s": round(factor * fastest_s, 3), "max_accuracy_drop_pp": 1.0}
-        question, answer = _asked(url, subject, budgets)
+        question, answer = _ask(url, subject, budgets)
         if answer.recommendation is not None:
             break
     return question, answer
 
 
-def _asked(url: str, subject: str, budgets: dict[str, Any]) -> tuple[dict[str, Any], RecommendResponse]:
+def _ask(url: str, subject: str, budgets: dict[str, Any]) -> tuple[dict[str, Any], RecommendResponse]:
     question = {"subject": subject, "latency_percentile": 90, **budgets}
     answer = httpx.post(f"{url}/recommend", json=question, timeout=_ANSWER_S).raise_for_status().json()
     return question, RecommendResponse.model_validate(answer)
@@ -79,7 +83,7 @@ def _show(kind: str, question: dict[str, Any], answer: RecommendResponse) -> Non
 
 @contextmanager
 def _recommender(database: str) -> Iterator[str]:
-    """The real service on a free loopback port, for as long as the block runs."""
+    """Run the real service on a free loopback port for as long as the block runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -87,7 +91,7 @@ def _recommender(database: str) -> Iterator[str]:
     log = Path(RunnerSettings().workdir) / "recommender.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
-        # In the environment others do not see it, as they see a command line.
+        # In the environment, because every user of the machine can read a command line and the URL may hold a password.
         environment = {**os.environ, "TIERWISE_DATABASE": database}
         service = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
     url = f"http://127.0.0.1:{port}"
@@ -100,13 +104,16 @@ def _recommender(database: str) -> Iterator[str]:
 
 
 def _await_ready(url: str, service: subprocess.Popen[bytes], log: Path) -> None:
+    """Poll until the service is ready; raises SystemExit with the end of its log when it ends or takes too long."""
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline and service.poll() is None:
         try:
             if httpx.get(f"{url}/readyz", timeout=1.0).is_success:
                 return
         except httpx.TransportError:
-            time.sleep(0.1)
+            logger.debug("the recommender does not listen yet")
+        # After a refusal (503) too: a service that loads needs the processor more than this loop does.
+        time.sleep(_POLL_S)
     raise SystemExit(f"the recommender did not come up; its log ({log}) ends with:\n{log.read_text()[-800:]}")
 
 

@@ -24,7 +24,6 @@ from pydantic import (
 )
 
 from catalog.declaration.units import parse_bit_rate, parse_duration, parse_share, parse_size
-from catalog.statistics.refusal import inputs_needed
 
 Task = Literal["classification", "segmentation", "any"]
 Provider = Literal["cpu", "cuda"]
@@ -251,6 +250,9 @@ class ExperimentSpec(Declared):
             if self.max_time_s is not None or "percentile" in self.model_fields_set:
                 raise ValueError("percentile and max_time belong to precision: add `precision: 5%`, or remove them")
             return self
+        # Imported here: the package of statistics costs more than reading a whole catalog file.
+        from catalog.statistics.refusal import inputs_needed
+
         needed = inputs_needed(max(self.percentile, 100 - self.percentile))
         if self.inputs < needed:
             raise ValueError(f"precision at p{self.percentile:g} needs inputs: {needed} or more, got {self.inputs}")

@@ -10,12 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
@@ -31,6 +28,10 @@ from catalog.errors import (
     NotADatabaseError,
 )
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_NUMBERED = re.compile(r"(\d{4})_\w+\.py")
 _BUSY_TIMEOUT_S = 10.0
 _RETRY_EVERY_S = 0.02
 # A host that swallows packets would hold a question for minutes; in whole seconds, as libpq takes it.
@@ -312,6 +313,11 @@ def _check(engine: Engine, location: str, *, create: bool, readonly: bool) -> No
         raise DatabaseMissingError(location, f"there is nothing in it yet; {_FILL}")
     if revision is None or "measurement" not in tables:
         raise NotADatabaseError(location, f"this database belongs to something else; {_FILL}")
+    if revision == newest_revision():
+        return
+    # Imported here, as below: Alembic takes a quarter of the time in which a question is answered.
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory.from_config(_alembic())
     if revision not in {script.revision for script in scripts.walk_revisions()}:
         raise DatabaseTooNewError(
@@ -329,15 +335,23 @@ def _check(engine: Engine, location: str, *, create: bool, readonly: bool) -> No
 
 def _upgrade(engine: Engine, location: str) -> None:
     """Bring the schema to the newest revision in one transaction; two processes at once wait for each other."""
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    head = newest_revision()
     with _translated(location, engine.url):
         with engine.connect() as connection:
             if inspect(connection).has_table("alembic_version") and _revision(connection) == head:
                 return
+        from alembic import command
+
         with engine.connect().execution_options(tierwise_immediate=True) as connection, connection.begin():
             config = _alembic()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def newest_revision() -> str:
+    """Return the newest revision by the names of the migrations: their files are numbered as they follow each other."""
+    names = (entry.name for entry in (importlib.resources.files("migrations") / "versions").iterdir())
+    return max(match[1] for name in names if (match := _NUMBERED.fullmatch(name)))
 
 
 def _revision(connection: Connection) -> str | None:
@@ -345,7 +359,9 @@ def _revision(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _alembic() -> Config:
+def _alembic() -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(importlib.resources.files("migrations")).replace("%", "%%"))
     return config

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 from catalog.statistics.rank_tests import finite_samples
 
@@ -158,7 +158,7 @@ def _standard_quantiles(count: int) -> NDArray[np.float64]:
     medians = (np.arange(1, count + 1) - 0.3175) / (count + 0.365)
     medians[-1] = 0.5 ** (1 / count)
     medians[0] = 1 - medians[-1]
-    quantiles: NDArray[np.float64] = ndtri(medians)
+    quantiles: NDArray[np.float64] = scipy.special.ndtri(medians)
     return quantiles
 
 

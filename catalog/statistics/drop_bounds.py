@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Protocol
 
 import scipy
-from scipy import special
 
 # How the chance of an error is divided between the two limits. It stands beforehand, whatever the counts are.
 SHARE_OF_LOST = 0.8
@@ -204,13 +203,15 @@ class InfluentialImages:
 
     def upper_pp(self, confidence_level: float) -> float:
         """Return the one-sided upper bound, by Student's t."""
-        return min(100.0, self.drop_pp - self.error_pp * float(special.stdtrit(self.freedom, 1 - confidence_level)))
+        return min(
+            100.0, self.drop_pp - self.error_pp * float(scipy.special.stdtrit(self.freedom, 1 - confidence_level))
+        )
 
     def confidence_at_most(self, limit_pp: float) -> float:
         """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
         if limit_pp >= 100:
             return 1.0
-        return float(special.stdtr(self.freedom, (limit_pp + ROUNDING_PP - self.drop_pp) / self.error_pp))
+        return float(scipy.special.stdtr(self.freedom, (limit_pp + ROUNDING_PP - self.drop_pp) / self.error_pp))
 
     def without_loss(self) -> DropBound:
         """Return the bound that as many images would give if nothing differed on any."""
@@ -249,7 +250,7 @@ def upper_share(count: int, items: int, *, chance: float) -> float:
     >>> round(upper_share(0, 83, chance=0.05), 6)  # 1 - 0.05 ** (1 / 83)
     0.03545
     """
-    return float(special.betainccinv(count + 1, items - count, chance)) if count < items else 1.0
+    return float(scipy.special.betainccinv(count + 1, items - count, chance)) if count < items else 1.0
 
 
 def lower_share(count: int, items: int, *, chance: float) -> float:
@@ -260,4 +261,4 @@ def lower_share(count: int, items: int, *, chance: float) -> float:
     >>> round(lower_share(90, 100, chance=0.05), 6)  # R: binom.test(90, 100, alternative = "greater")$conf.int[1]
     0.836282
     """
-    return float(special.betaincinv(count, items - count + 1, chance)) if count else 0.0
+    return float(scipy.special.betaincinv(count, items - count + 1, chance)) if count else 0.0

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, InfluentialImages, NoDrop, PairedCounts
 from catalog.statistics.refusal import Refusal, RefusalKind
@@ -260,7 +260,7 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     """
     if lost < 0 or gained < 0:
         raise ValueError(f"counts are at or above 0, got {lost} and {gained}")
-    return float(min(1.0, 2 * special.bdtr(min(lost, gained), lost + gained, 0.5)))
+    return float(min(1.0, 2 * scipy.special.bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
 # Counts held at once: 32 MB.
@@ -464,7 +464,7 @@ def _widening(deviations: NDArray[np.float64], freedom: float) -> float:
     """By which factor the bootstrap-t is wider than Student's t, where it is most so; at least 1."""
     if not deviations.size:
         return 1.0
-    student = -special.stdtrit(freedom, _CHANCES)
+    student = -scipy.special.stdtrit(freedom, _CHANCES)
     return float(max(1.0, (np.quantile(deviations, 1 - _CHANCES) / student).max()))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from catalog.statistics.drop_bounds import lower_share
 from catalog.statistics.drops import AccuracyDrop, mean_iou_drop
@@ -298,7 +298,7 @@ def hits_at_least(hits: ArrayLike, min_pct: float, *, confidence_level: float = 
 
 def _confidence_above(share: float, right: int, items: int) -> float:
     """Return the level at which Clopper and Pearson's lower bound is the share: 1 - P(at least so many are right)."""
-    return 1 - (float(special.betainc(right, items - right + 1, share)) if right else 1.0)
+    return 1 - (float(scipy.special.betainc(right, items - right + 1, share)) if right else 1.0)
 
 
 def mean_iou_at_least(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from catalog.statistics.refusal import Refusal, refuse
 from catalog.statistics.resampling import draw_inputs, log_percentiles, resampled_log_percentiles
@@ -68,7 +68,7 @@ class LogEstimate:
 
     def margin(self, confidence_level: float) -> float:
         """Half the width of the two-sided interval that describes."""
-        return float(special.stdtrit(self.df, (1 + confidence_level) / 2)) * self.standard_error
+        return float(scipy.special.stdtrit(self.df, (1 + confidence_level) / 2)) * self.standard_error
 
     def guarded_margin(self, confidence_level: float) -> float:
         """Half the width of the two-sided interval that decides."""
@@ -94,7 +94,7 @@ class LogEstimate:
         With one variance it is Student's own. With more it is above the largest of their tails by themselves.
         """
         parts = [(df, variance) for variance, df in self._sources if variance > 0]
-        tail = max(float(special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in parts)
+        tail = max(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in parts)
         if len(parts) == 1:
             return tail
         scales = [_density_scale(df) for df, _ in parts]
@@ -104,7 +104,7 @@ class LogEstimate:
                 break
             square = slope = 0.0
             for (df, variance), scale in zip(parts, scales, strict=True):
-                quantile = float(special.stdtrit(df, tail))
+                quantile = float(scipy.special.stdtrit(df, tail))
                 density = math.exp(scale - (df + 1) / 2 * math.log1p(quantile**2 / df))
                 square += quantile**2 * variance
                 slope += 2 * quantile * variance / density
@@ -115,7 +115,9 @@ class LogEstimate:
         return tail
 
     def _guarded(self, tail: float) -> float:
-        return math.sqrt(sum(float(special.stdtrit(df, tail)) ** 2 * each for each, df in self._sources if each > 0))
+        return math.sqrt(
+            sum(float(scipy.special.stdtrit(df, tail)) ** 2 * each for each, df in self._sources if each > 0)
+        )
 
     @property
     def _sources(self) -> tuple[tuple[float, float], ...]:

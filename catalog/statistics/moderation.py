@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from catalog.statistics.intervals import LogEstimate
 
@@ -127,17 +127,17 @@ def variance_prior(
     (8.0, 1.0)
     """
     x, half = np.asarray(log_latency, dtype=np.float64), np.asarray(df, dtype=np.float64) / 2
-    centred = np.log(np.asarray(variance, dtype=np.float64)) - special.digamma(half) + np.log(half)
+    centred = np.log(np.asarray(variance, dtype=np.float64)) - scipy.special.digamma(half) + np.log(half)
     off = x - x.mean()
     slope = float(off @ centred) / spread if (spread := float(off @ off)) > 1e-12 else 0.0
     line = centred.mean() + slope * off
     freedom = x.size - 2
     scatter = float(((centred - line) ** 2).sum()) / freedom
-    noise = special.polygamma(1, half)
-    error = math.sqrt(2 / freedom + float((special.polygamma(3, half) / noise**2).mean()) / x.size)
+    noise = scipy.special.polygamma(1, half)
+    error = math.sqrt(2 / freedom + float((scipy.special.polygamma(3, half) / noise**2).mean()) / x.size)
     beyond = scatter * (1 + standard_errors * error) - float(noise.mean())
     d0 = min(2 * _inverse_trigamma(beyond), _LARGEST_DF) if beyond > 0 else _LARGEST_DF
-    return VariancePrior(np.exp(line + special.digamma(d0 / 2) - math.log(d0 / 2)), d0)
+    return VariancePrior(np.exp(line + scipy.special.digamma(d0 / 2) - math.log(d0 / 2)), d0)
 
 
 def _weight(prior_df: float, strategies: int, own_df: float) -> float:
@@ -157,8 +157,8 @@ def _inverse_trigamma(value: float) -> float:
         return 1 / value
     found = 0.5 + 1 / value
     for _ in range(50):
-        at = float(special.polygamma(1, found))
-        step = at * (1 - at / value) / float(special.polygamma(2, found))
+        at = float(scipy.special.polygamma(1, found))
+        step = at * (1 - at / value) / float(scipy.special.polygamma(2, found))
         found += step
         if abs(step) <= 1e-10 * found:
             break

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtrc
 
 from catalog.statistics.adjustment import adjust_pvalues
 
@@ -174,7 +174,7 @@ def kruskal_wallis(pooled: PooledRanks) -> KruskalWallis:
         return KruskalWallis(float("nan"), 1.0, freedom)
     shifts = pooled.rank_means - (pooled.ranks.size + 1) / 2
     statistic = float(pooled.sizes @ shifts**2) * (pooled.ranks.size - 1) / total
-    return KruskalWallis(statistic, float(chdtrc(freedom, statistic)), freedom)
+    return KruskalWallis(statistic, float(scipy.special.chdtrc(freedom, statistic)), freedom)
 
 
 @dataclass(frozen=True, eq=False)

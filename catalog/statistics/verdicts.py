@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy import special
+import scipy
 
 from catalog.statistics.intervals import LogEstimate
 
@@ -165,7 +165,9 @@ def still_needed(
             df_rounds=(estimate.df_rounds + 1) * more_rounds - 1,
             df_inputs=estimate.df_inputs * math.sqrt(more_inputs),
         )
-        return grown.guarded_margin(confidence_level) + float(special.ndtri(_POWER)) * grown.standard_error <= target
+        return (
+            grown.guarded_margin(confidence_level) + float(scipy.special.ndtri(_POWER)) * grown.standard_error <= target
+        )
 
     by_rounds = _smallest(lambda number: settles(number / rounds, 1.0), start=rounds)
     by_inputs = _smallest(lambda number: settles(1.0, number / inputs), start=inputs)

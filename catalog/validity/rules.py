@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
+import scipy
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, SampleRecord, TierRunRecord, Verdict
 from catalog.statistics.refusal import inputs_needed
@@ -65,7 +65,7 @@ def warmup_slowdown(warmup_latency_s: Sequence[float], samples: Sequence[SampleR
     tail = count - max(1, count // 3)
     ratio = np.array(warmup_latency_s[-count:])[tail:] / np.array(first)[tail:]
     slower, decided = int((ratio > 1).sum()), int((ratio != 1).sum())
-    pvalue = float(special.bdtrc(slower - 1, decided, 0.5)) if decided else 1.0
+    pvalue = float(scipy.special.bdtrc(slower - 1, decided, 0.5)) if decided else 1.0
     return WarmUp(100 * (float(np.median(ratio)) - 1), float(pvalue), int(ratio.size))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
-from scipy import special
+import scipy
 
 from recommender.evidence.model import Evidence, Known, SubjectEvidence
 from recommender.ranking import Accuracy, Candidate, Estimate, estimate
@@ -142,8 +142,8 @@ def _interval(it: Accuracy) -> tuple[float | None, float | None]:
     if it.hits is None:
         return None, None
     right, items = int(it.hits.sum()), it.hits.size
-    low = special.betaincinv(right, items - right + 1, _TAIL) if right else 0.0
-    high = special.betaincinv(right + 1, items - right, 1 - _TAIL) if right < items else 1.0
+    low = scipy.special.betaincinv(right, items - right + 1, _TAIL) if right else 0.0
+    high = scipy.special.betaincinv(right + 1, items - right, 1 - _TAIL) if right < items else 1.0
     return 100 * float(low), 100 * float(high)
 
 

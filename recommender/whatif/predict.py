@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from scipy import special
+import scipy
 
 from catalog.evidence.link_samples import LinkRate, StrategyParts
 from catalog.statistics import PercentileInterval, Samples, percentile_intervals
@@ -133,7 +133,7 @@ def _prediction(parts: StrategyParts, shifted: Shifted, confidence_level: float,
         high_s=interval.high_s,
         confidence_level=confidence_level,
         refusal=None if interval.refusal is None else interval.refusal.reason,
-        model_margin=float(special.stdtrit(df, (1 + confidence_level) / 2)) * deviation,
+        model_margin=float(scipy.special.stdtrit(df, (1 + confidence_level) / 2)) * deviation,
         slope=slope,
         check=check.largest if check else None,
         settings=settings,

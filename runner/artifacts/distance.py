@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from catalog.output_distance import Agreement, OutputDistance
 from runner.artifacts.model_runs import Outputs, Trial
@@ -111,6 +111,6 @@ def _interval(agreeing: int, items: int) -> Agreement:
     Biometrika 26 (1934).
     """
     tail = (1 - _INTERVAL_LEVEL) / 2
-    low = float(special.betaincinv(agreeing, items - agreeing + 1, tail)) if agreeing else 0.0
-    high = float(special.betaincinv(agreeing + 1, items - agreeing, 1 - tail)) if agreeing < items else 1.0
+    low = float(scipy.special.betaincinv(agreeing, items - agreeing + 1, tail)) if agreeing else 0.0
+    high = float(scipy.special.betaincinv(agreeing + 1, items - agreeing, 1 - tail)) if agreeing < items else 1.0
     return Agreement(agreeing, items, low, high)

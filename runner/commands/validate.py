@@ -2,13 +2,11 @@
 
 import typer
 
-from runner.commands.context import declared_catalog
+from catalog.declaration import load_catalog
 from runner.commands.terminal import CatalogOption, JsonOption, example, out, print_json, print_lacks
-from runner.host import this_host
-from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.tiers import Scale
 from runner.operators import make_pass
 from runner.settings import RunnerSettings
+from runner.subjects import resolve_declared
 
 
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
@@ -16,10 +14,12 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
 
     An error says what is allowed and suggests the nearest spelling.
     """
-    declared, base = declared_catalog(catalog)
+    settings = RunnerSettings()
+    chosen = catalog or settings.catalog
+    declared = load_catalog(chosen)
     strategies = declared.strategies()
-    context = RunContext(declared, base, "process", Scale.parse("1"), RunnerSettings().workdir, host=this_host())
-    subjects = context.subjects
+    base, built = chosen.resolve().parent, settings.workdir / "models"
+    subjects = {name: resolve_declared(name, spec, base=base, built=built) for name, spec in declared.subjects.items()}
     unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     for strategy in strategies:
         for spec in strategy.passes:
