@@ -8,5 +8,5 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """This moment, as the machine's clock has it."""
+    """Return this moment, as the machine's clock has it."""
     return datetime.fromtimestamp(time.time(), UTC)

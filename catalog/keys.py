@@ -62,7 +62,7 @@ def _canonical(value: object, where: str) -> object:
 def artifact_key(
     *, model_sha256: str, passes: object, pass_versions: object, calibration_fingerprint: str | None, tools: object
 ) -> str:
-    """Key of what an operator makes of a model.
+    """Return the key of what an operator makes of a model.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def accuracy_key(
     runtime: object,
     cpu_model: str,
 ) -> str:
-    """Key of an accuracy: the artifact, the validation data, and what may change its arithmetic.
+    """Return the key of an accuracy: the artifact, the validation data, and what may change its arithmetic.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def latency_key(
     host: object,
     codec: str = "raw",
 ) -> str:
-    """Key of a latency: everything along the route of one strategy, and nothing off it.
+    """Return the key of a latency: everything along the route of one strategy, and nothing off it.
 
     Parameters
     ----------

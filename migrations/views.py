@@ -266,7 +266,7 @@ VIEWS: dict[str, str] = {
 
 
 def create_views(connection: sa.Connection) -> None:
-    """Create all views anew."""
+    """Create all views again."""
     drop_views(connection)
     for name, query in VIEWS.items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {query}")

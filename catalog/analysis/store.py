@@ -28,7 +28,7 @@ from catalog.evidence.writing import utc_text
 
 
 def analysis_stored(session: Session, evidence_key: str) -> bool:
-    """Whether there is an analysis that rests on exactly this evidence."""
+    """Tell whether there is an analysis that rests on exactly this evidence."""
     found = session.execute(select(_sql(Analysis.id)).where(_sql(Analysis.evidence_key) == evidence_key)).first()
     return found is not None
 
@@ -150,12 +150,12 @@ def _drop(each: DropResult) -> dict[str, Any]:
 
 
 def _known(value: float) -> float | None:
-    """Databases have NULL for what was not computed, not NaN."""
+    """Return NULL for NaN: databases have it for what was not computed."""
     return None if math.isnan(value) else value
 
 
 def _sql(attribute: Any) -> Any:
-    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
     return attribute
 
 
@@ -163,12 +163,12 @@ logger = logging.getLogger(__name__)
 
 
 def declared_settings(catalog: Path) -> AnalysisSettings:
-    """Those of the catalog file; the defaults where there is no file."""
+    """Return the settings of the catalog file; the defaults where there is no file."""
     return settings_of(load_catalog(catalog).analysis if catalog.exists() else AnalysisSpec())
 
 
 def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
-    """A declaration as the analysis takes it."""
+    """Convert a declaration to the settings of an analysis."""
     return AnalysisSettings(
         percentile=declared.percentile,
         equivalent_within=declared.equivalent_within,
@@ -178,7 +178,7 @@ def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
 
 
 def analyse(database: Database, settings: AnalysisSettings, *, subject: str | None = None) -> Iterator[SubjectResult]:
-    """Every subject in every environment that has evidence, stored when it is new."""
+    """Yield the result of every subject in every environment with evidence; new results are stored."""
     for members in _groups(database, subject):
         result = analyse_subject(members, settings)
         _store(database, result)

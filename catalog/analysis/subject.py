@@ -117,7 +117,7 @@ class AnalysisSettings:
         self.question()
 
     def question(self) -> Question:
-        """The same for `catalog.statistics`."""
+        """Return the same for `catalog.statistics`."""
         return Question(self.percentile, self.equivalent_within, self.confidence_level, self.n_resamples)
 
 
@@ -144,7 +144,7 @@ class StrategyResult:
         return strategy_name(self.evidence.operator, self.evidence.tiers)
 
     def interval(self, percentile: float) -> PercentileInterval:
-        """The one of this percentile; raises KeyError for another than those computed."""
+        """Return the interval of a percentile; raises KeyError for one that was not computed."""
         for interval in self.intervals:
             if interval.percentile == percentile:
                 return interval
@@ -241,7 +241,7 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
 
 
 def evidence_key(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> str:
-    """Content key of what an analysis rests on: its settings, and the rounds and accuracies of every strategy."""
+    """Return the content key of an analysis: its settings, and the rounds and accuracies of every strategy."""
     rows = [
         {
             "strategy": _name(each),
@@ -307,7 +307,7 @@ def _family(paper: FamilyAnalysis, samples: Mapping[str, Samples], settings: Ana
 
 
 def _drops(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> tuple[DropResult, ...]:
-    """Each operator against identity, once per accuracy: a partition that inherits one is not judged again."""
+    """Compare each operator with identity, once per accuracy: a partition that inherits one is not judged again."""
     judged: dict[str, StrategyEvidence] = {}
     for each in evidence:
         if each.passes and each.accuracy is not None and each.reference is not None:
@@ -329,7 +329,7 @@ def _drop(
     same: bool,
     settings: AnalysisSettings,
 ) -> AccuracyDrop | None:
-    """None where the accuracies have no items, as imported ones may not."""
+    """Return None where the accuracies have no items, as imported ones may not."""
     if not reference.item_ids or not candidate.item_ids:
         return None
     pairs = pair_items(reference.item_ids, candidate.item_ids)
@@ -351,7 +351,7 @@ def _drop(
 def _pixels(
     each: AccuracyEvidence, other: AccuracyEvidence, items: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Intersections and unions of the paired items over the classes of both."""
+    """Return intersections and unions of the paired items over the classes of both."""
     classes = np.union1d(each.class_ids, other.class_ids)
     columns = np.searchsorted(classes, each.class_ids)
     spread = []

@@ -56,7 +56,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What is allowed, and the nearest spelling if one is near: text to append to a message."""
+    """Return text to append to a message: what is allowed, and the nearest spelling if one is near."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -91,21 +91,21 @@ def _translate(document: YamlDocument, details: ErrorDetails) -> Problem:
 
 
 def _meant(details: ErrorDetails) -> tuple[int | str, ...]:
-    """Where an unknown key would have been right: that key is then misspelt, not missing as well."""
+    """Return where an unknown key would have been right: that key is then misspelt, not missing as well."""
     *parent, key = details["loc"]
     close = difflib.get_close_matches(str(key), _allowed(tuple(parent)), n=1)
     return (*parent, *close)
 
 
 def _follows(details: ErrorDetails, misspelt: Collection[tuple[int | str, ...]]) -> bool:
-    """Whether this only follows from another error: a misspelt key, or a list without its wrong items."""
+    """Tell whether an error only follows from another: a misspelt key, or a list without its wrong member."""
     if details["type"] == "missing":
         return details["loc"] in misspelt
     return details["type"] == "too_short" and bool(details["input"])
 
 
 def _wording(details: ErrorDetails) -> str:
-    """pydantic's message, with what was got, or our own where ours is clearer."""
+    """Return pydantic's message with the value, or our own message where it is clearer."""
     kind, context = details["type"], details.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
@@ -126,7 +126,7 @@ def _wording(details: ErrorDetails) -> str:
 
 
 def _short(value: object) -> str:
-    """What was got, as much of it as a line of a message bears."""
+    """Shorten a value to what a line of a message can hold."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
@@ -140,7 +140,7 @@ def _is_number(text: str) -> bool:
 
 
 def _declared_path(document: YamlDocument, loc: tuple[int | str, ...]) -> tuple[Path_, bool]:
-    """The longest part of pydantic's location that stands in the file (it adds names of union members and keys)."""
+    """Return the longest part of pydantic's location that is in the file (it adds names of union members)."""
     path: Path_ = ()
     for step in loc:
         if step == "[key]":
@@ -151,7 +151,7 @@ def _declared_path(document: YamlDocument, loc: tuple[int | str, ...]) -> tuple[
 
 
 def _allowed(path: Path_) -> list[str]:
-    """The keys that the mapping at `path` may have."""
+    """Return the keys that the mapping at `path` may have."""
     for pattern, model in _MODELS.items():
         if len(pattern) == len(path) and all(p in ("*", step) for p, step in zip(pattern, path, strict=True)):
             return [info.alias or name for name, info in model.model_fields.items()]
@@ -242,7 +242,7 @@ def _fitting(parts: int, topology: Topology) -> str:
 
 
 def _placement_problem(placement: str, topology: Topology) -> str:
-    """What is wrong with a placement, or nothing."""
+    """Return what is wrong with a placement, or None."""
     try:
         tiers = topology.placement(placement)
     except TopologyError as error:
@@ -260,7 +260,7 @@ def _placement_problem(placement: str, topology: Topology) -> str:
 def _duplicates(
     document: YamlDocument, at: Path_, entry: StrategySpec, seen: dict[tuple[str, str], int]
 ) -> Iterator[Problem]:
-    """Each operator on each placement once: `seen` remembers the line it was declared on."""
+    """Yield operators declared twice on a placement: `seen` remembers the line of the first declaration."""
     for number, operator in enumerate(entry.operators):
         for place, placement in enumerate(entry.placements):
             again = operator in entry.operators[:number]

@@ -288,7 +288,7 @@ class SloSpec(Declared):
 
 
 def _no_boolean(value: object) -> object:
-    """In Python `True == 1`; in a file `version: true` is a mistake."""
+    """Refuse a boolean: in Python `True == 1`; in a file `version: true` is a mistake."""
     return str(value) if isinstance(value, bool) else value
 
 

@@ -52,14 +52,14 @@ class Topology:
         return readings[0]
 
     def route(self, placement: tuple[str, ...]) -> tuple[str, ...]:
-        """The tiers a request touches, from the client's through all of `placement`; raises TopologyError."""
+        """Return the tiers a request touches, from the client's through all of `placement`; raises TopologyError."""
         route = [self.client]
         for tier in placement:
             route += self._path(route[-1], tier)[1:]
         return tuple(route)
 
     def links(self, route: tuple[str, ...]) -> tuple[str, ...]:
-        """The link names along a route."""
+        """Return the link names along a route."""
         names = {ends: name for name, ends in self._ends.items()}
         return tuple(names[pair] for pair in itertools.pairwise(route))
 
@@ -68,7 +68,7 @@ class Topology:
         return {name: self.link_ends(name) for name in self.link_names}
 
     def _path(self, source: str, target: str) -> list[str]:
-        """Breadth first: the fewest links, in declared order."""
+        """Search breadth first: the fewest links, in declared order."""
         paths = {source: [source]}
         waiting = [source]
         while waiting and target not in paths:
@@ -89,7 +89,7 @@ class Topology:
         )
 
     def _readings(self, name: str) -> list[tuple[str, ...]]:
-        """Every way to read a name as declared tiers joined by `-`."""
+        """Yield every way to read a name as declared tiers joined by `-`."""
         readings: list[tuple[str, ...]] = [(name,)] if name in self.tiers else []
         for tier in self.tiers:
             if name.startswith(f"{tier}-"):

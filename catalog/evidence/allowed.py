@@ -54,7 +54,7 @@ def _moment(text: str) -> str:
 
 
 def _bounded(value: Any) -> Any:
-    """JSON that can be stored, read and printed: finite, not too deep, not too large."""
+    """Return JSON that can be stored, read and printed: finite, not too deep, not too large."""
     _check_json(value, _JSON_DEPTH)
     length = len(json.dumps(value, allow_nan=False))
     if length > _JSON_CHARACTERS:

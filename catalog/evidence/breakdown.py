@@ -75,7 +75,7 @@ class Breakdown:
 
 
 def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> Mapping[str, Breakdown]:
-    """Means over all samples of the rounds that `evidence` has, by latency key."""
+    """Return means over all samples of the rounds that `evidence` has, by latency key."""
     rounds = {(each.latency_key, row.round) for each in evidence for row in each.rounds}
     wholes: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for key, number, *sums in session.execute(text(_WHOLE)):
@@ -91,7 +91,7 @@ def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> M
 
 
 def _wires(session: Session, rounds: Set[tuple[str, int]]) -> Mapping[str, Mapping[str, float]]:
-    """Seconds that the bytes of a strategy take on each link at its probed rates; unprobed ones are left out."""
+    """Return the seconds that a strategy's bytes take on each link at its probed rates; unprobed ones are left out."""
     rates = {(key, link, way): rate for key, link, way, rate in session.execute(text(_RATES))}
     wires: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for key, number, link, sent, received in session.execute(text(_BYTES)):

@@ -77,7 +77,7 @@ class Database:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One unit of work: commit it yourself; what is not committed is rolled back at the end.
+        """Open one unit of work: the caller commits it; what is not committed is rolled back at the end.
 
         Raises
         ------
@@ -189,7 +189,7 @@ def shown_location(url_or_path: str | Path) -> str:
 
 
 def _secrets(url: URL) -> set[str]:
-    """What must not appear in a message, as it is and as URLs spell it."""
+    """Return what must not appear in a message, as written and as URLs spell it."""
     values = [url.password, *(value for name, value in url.query.items() if _SECRET_OPTION.search(name))]
     plain = {str(value) for value in values if value}
     return plain | {quote(value, safe="") for value in plain} | {quote_plus(value) for value in plain}
@@ -202,7 +202,7 @@ def _hidden(message: str, url: URL | None) -> str:
 
 
 def _check_file(path: Path, *, create: bool) -> bool:
-    """Whether the file is yet to be made; raises DatabaseError when it is no file or must not be made."""
+    """Tell whether the file must be created; raises DatabaseError when it is no file or must not be created."""
     if path.is_dir():
         raise NotADatabaseError(str(path), f"this is a directory; name a file in it, such as {path / 'tierwise.db'}")
     if path.exists():
@@ -215,7 +215,7 @@ def _check_file(path: Path, *, create: bool) -> bool:
 
 
 def _sqlite_engine(path: Path, mode: str) -> Engine:
-    """An engine over `path`; connections are made here because the mode can only be given in SQLite's own URI."""
+    """Create an engine over `path`; connections are made here because the mode can only be given in SQLite's URI."""
 
     def connect() -> sqlite3.Connection:
         uri = f"{path.as_uri()}?mode={mode}"
@@ -242,7 +242,7 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
 
 
 def _json_or_text(text: Any) -> Any:
-    """What a JSON column holds; the text itself where it is none, so that one bad cell does not end a query."""
+    """Return what a JSON column holds; the text itself where it is malformed, so that one bad cell ends no query."""
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):
@@ -263,12 +263,12 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def sqlite_engine(location: str) -> Engine:
-    """Another engine over a file that is only read."""
+    """Create another engine over a file that is only read."""
     return _sqlite_engine(Path(location), "ro")
 
 
 def server_engine(url: URL, location: str) -> Engine:
-    """Another engine over a server's database that is only read."""
+    """Create another engine over a server's database that is only read."""
     return _server_engine(url, location, readonly=True)
 
 
@@ -289,7 +289,7 @@ def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:
 
 
 def _read_decimals_as_floats(connection: Any, record: object) -> None:
-    """PostgreSQL gives sums and averages of integers as decimals, which do not mix with floats."""
+    """Convert decimals: PostgreSQL returns sums and averages of integers as decimals, which do not mix with floats."""
     from psycopg.types.numeric import FloatLoader
 
     connection.adapters.register_loader("numeric", FloatLoader)

@@ -66,7 +66,7 @@ class LinkedSamples:
     evidence_id: str | None = None
 
     def rate(self, link: str) -> LinkRate | None:
-        """The rate that counts: probed, else declared, else unknown."""
+        """Return the rate that counts: probed, else declared, else unknown."""
         return self.probed.get(link) or self.declared.get(link)
 
 
@@ -119,7 +119,7 @@ _SAME_BYTES = 0.01
 
 
 def strategy_parts(session: Session, subject: str, environment_id: int) -> tuple[StrategyParts, ...]:
-    """Every applicable declared strategy of a subject in an environment, with all settings of its links.
+    """Return every applicable declared strategy of a subject in an environment, with all settings of its links.
 
     Measurements under other links than those declared now are taken in where everything else is the same: tiers,
     protocol, inputs, and the bytes sent.
@@ -179,7 +179,7 @@ class _Reading:
         return tuple(sorted(found))
 
     def _linked(self, rows: Sequence[Mapping[str, Any]], links: Sequence[str]) -> LinkedSamples | None:
-        """One setting of the links; None where bytes are missing."""
+        """Return one setting of the links; None where bytes are missing."""
         flat = [(row["round"], *each) for row in rows for each in self._samples[row["id"]]]
         if not flat or any(link not in self._bytes[each] for _, each, _, _ in flat for link in links):
             return None
@@ -198,7 +198,7 @@ class _Reading:
 
 
 def _json(value: Any) -> Any:
-    """Queries in plain SQL give JSON as SQLite's text, or as what a server's driver made of it."""
+    """Parse JSON: plain SQL returns it as SQLite's text, or as what a server's driver made of it."""
     return json.loads(value) if isinstance(value, str) else value
 
 
@@ -215,7 +215,7 @@ def _declared(conditions: Mapping[str, Any]) -> dict[str, LinkRate]:
 
 
 def _rates(probes: Sequence[Mapping[str, Any]], column: str) -> dict[str, LinkRate]:
-    """The median over the probes, per link, where both directions were probed."""
+    """Return the median over the probes, per link, where both directions were probed."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for probe in probes:
         if probe[column] > 0:
@@ -241,7 +241,7 @@ def _hops(
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """The same in everything but the rates of the links."""
+    """Return the conditions without the rates of the links."""
 
     def rest(row: Mapping[str, Any]) -> Any:
         conditions = {name: value for name, value in row["conditions"].items() if name != "links"}

@@ -96,7 +96,7 @@ def strategy_evidence(
 
 
 def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
-    """The targets as declared at the last fill."""
+    """Return the targets as declared at the last fill."""
     return tuple(
         SloEvidence(
             row.name,
@@ -144,7 +144,7 @@ class _Loaded:
         self._verdicts = verdict_counts(session)
 
     def assemble(self, row: Strategy) -> StrategyEvidence:
-        """One strategy's evidence."""
+        """Return one strategy's evidence."""
         series = self._series.get(row.latency_key, _Series())
         input_ids = self._inputs[row.subject, row.environment_id]
         index = {name: position for position, name in enumerate(input_ids)}
@@ -195,7 +195,7 @@ class _Loaded:
         return {group: tuple(sorted(members)) for group, members in names.items()}
 
     def _reference(self, row: Strategy) -> Strategy | None:
-        """Identity of the same subject and environment: on the same placement, else with the same provider."""
+        """Return identity of the same subject and environment: on the same placement, else with the same provider."""
         own = self._accuracies.get(row.accuracy_key)
         if own is None:
             return None
@@ -215,7 +215,7 @@ class _Loaded:
 
 
 def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
-    """By environment, of all subjects: what is shown of one of them must not depend on which are asked for."""
+    """Load the order of tiers by environment, over all subjects: it must not depend on which subjects are read."""
     placements: dict[int, list[Sequence[str]]] = defaultdict(list)
     chains: dict[int, list[Sequence[str]]] = defaultdict(list)
     for environment_id, tiers in session.execute(select(_sql(Strategy.environment_id), _sql(Strategy.tiers))):
@@ -235,7 +235,7 @@ def _load_origins(session: Session) -> dict[int, Origin]:
 
 
 def _load_accuracy_files(session: Session) -> dict[str, set[int]]:
-    """By accuracy key: the files that brought it."""
+    """Load by accuracy key the files that brought it."""
     query = select(_sql(Accuracy.key), _sql(Accuracy.imported_file_id)).where(text(ACCURACY_COUNTS))
     found: dict[str, set[int]] = defaultdict(set)
     for key, file_id in session.execute(query):
@@ -253,7 +253,7 @@ def _load_environments(session: Session, origins: Mapping[int, Origin]) -> dict[
 
 
 def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
-    """Samples by latency key, in order of round and sequence."""
+    """Load samples by latency key, in order of round and sequence."""
     measurements = session.execute(text(_MEASUREMENTS), {"subject": subject}).all()
     samples: dict[int, list[Any]] = {row.id: [] for row in measurements}
     for row in session.execute(text(_SAMPLES)):
@@ -284,7 +284,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
 
 
 def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> Iterator[Any]:
-    """The measurements that speak of their strategy together: those over much fewer inputs are left out."""
+    """Yield the measurements that describe their strategy together: those over far fewer inputs are left out."""
     for _, rows in groupby(measurements, key=lambda row: row.latency_key):
         members = list(rows)
         inputs = {row.round: len({sample[2] for sample in samples[row.id]}) for row in members}
@@ -293,14 +293,14 @@ def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> 
 
 
 def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
-    """The conditions of one measurement per key; they are in the key, so all rounds share them."""
+    """Load the conditions of one measurement per key; they are in the key, so all rounds share them."""
     wanted = {one_series.first_measurement for one_series in series}
     rows = session.execute(select(_sql(Measurement.id), _sql(Measurement.conditions)))
     return {identity: conditions for identity, conditions in rows if identity in wanted}
 
 
 def _load_sent(session: Session, found: Mapping[str, _Series]) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Bytes sent by latency key and link, aligned with the samples; zero where a sample did not use the link."""
+    """Load bytes sent by latency key and link, aligned with the samples; zero where a sample did not use the link."""
     place = {
         sample_id: (key, position)
         for key, series in found.items()
@@ -319,7 +319,7 @@ def _load_sent(session: Session, found: Mapping[str, _Series]) -> dict[str, dict
 
 
 def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> dict[str, AccuracyEvidence]:
-    """Complete accuracies with their items."""
+    """Load complete accuracies with their items."""
     complete = session.execute(select(Accuracy).where(text(ACCURACY_COUNTS))).scalars()
     rows = [row for row in complete if row.key in keys]
     new = [row for row in rows if _place(row) not in read]
@@ -333,7 +333,7 @@ def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> 
 
 
 def _place(row: Accuracy) -> tuple[int | None, str, str]:
-    """A row's number may be given again after it was deleted; its key at that moment is not."""
+    """Identify a row: its number may be reused after it was deleted; its key at that moment is not."""
     return row.id, row.key, row.finished_at
 
 
@@ -346,7 +346,7 @@ def _grouped(session: Session, query: str, wanted: Sequence[Accuracy]) -> dict[i
 
 
 def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> AccuracyEvidence:
-    """One accuracy; `hits` and `pixels` are sorted by item."""
+    """Return one accuracy; `hits` and `pixels` are sorted by item."""
     primary = {"top1": row.top1_pct, "miou": row.miou_pct}.get(row.metric_primary, row.top1_pct)
     item_ids = [hit[0] for hit in hits] or sorted({pixel[0] for pixel in pixels})
     class_ids = sorted({pixel[1] for pixel in pixels})
@@ -373,5 +373,5 @@ def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> Accu
 
 
 def _sql(attribute: Any) -> Any:
-    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
     return attribute

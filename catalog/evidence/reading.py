@@ -35,32 +35,32 @@ from catalog.output_distance import OutputDistance, output_distance
 
 
 def rounds_done(session: Session, latency_key: str) -> set[int]:
-    """The rounds with complete evidence that is not INVALID."""
+    """Return the rounds with complete evidence that is not INVALID."""
     query = text(f"SELECT round FROM measurement WHERE latency_key = :key AND {MEASUREMENT_COUNTS}")
     return set(session.execute(query, {"key": latency_key}).scalars())
 
 
 def accuracy_done(session: Session, accuracy_key: str) -> bool:
-    """Whether there is a complete accuracy with this key."""
+    """Tell whether there is a complete accuracy with this key."""
     query = text(f"SELECT 1 FROM accuracy WHERE key = :key AND {ACCURACY_COUNTS}")
     return session.execute(query, {"key": accuracy_key}).first() is not None
 
 
 def inapplicable_artifacts(session: Session) -> dict[str, str]:
-    """Reason by artifact key, of the operators that the model does not allow."""
+    """Return the reason by artifact key, of the operators that the model does not allow."""
     query = text("SELECT key, reason FROM artifact WHERE status = 'inapplicable'")
     return {key: reason or "" for key, reason in session.execute(query)}
 
 
 def unequal_compositions(session: Session) -> set[str]:
-    """Keys of the artifacts whose parts are not shown to compute, bit for bit, what the uncut model computes."""
+    """Return keys of artifacts whose parts are not shown to compute, bit for bit, what the uncut model computes."""
     rows = session.execute(select(_sql(Artifact.key), _sql(Artifact.details)).where(_sql(Artifact.status) == "ready"))
     proofs = {key: details.get("proof", {}).get("composition") for key, details in rows}
     return {key for key, proof in proofs.items() if proof is not None and not proof["bit_identical"]}
 
 
 def inapplicable_strategies(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
-    """Declared strategies whose operator the model does not allow: subject, operator, placement, reason."""
+    """Return declared strategies whose operator the model does not allow: subject, operator, placement, reason."""
     where = "" if subject is None else "AND subject = :subject"
     query = (
         "SELECT DISTINCT subject, operator, placement, reason FROM strategy "
@@ -72,7 +72,7 @@ def inapplicable_strategies(session: Session, *, subject: str | None = None) -> 
 def last_measurement(
     session: Session, subject: str, operator: str, placement: str, environment_key: str
 ) -> LastMeasurement | None:
-    """The most recent attempt at a strategy in an environment, whatever its keys and outcome."""
+    """Return the most recent attempt at a strategy in an environment, whatever its keys and outcome."""
     query = text(
         "SELECT m.id FROM measurement m JOIN environment e ON e.id = m.environment_id "
         "WHERE m.subject = :subject AND m.operator = :operator AND m.placement = :placement AND e.key = :environment "
@@ -134,7 +134,7 @@ WHERE m.status = 'complete' AND m.probing_s IS NOT NULL AND m.imported_file_id I
 
 
 def probing_share(session: Session) -> float | None:
-    """Of the time that measurements took, how much went into probing their links; None where that was not recorded."""
+    """Return the share of the measurements' time that went into probing links; None where that was not recorded."""
     total_s = probing_s = 0.0
     for started_at, finished_at, spent_s in session.execute(text(_PROBING)):
         total_s += (datetime.fromisoformat(finished_at) - datetime.fromisoformat(started_at)).total_seconds()
@@ -153,29 +153,29 @@ ORDER BY a.started_at
 
 
 def failed_accuracies(session: Session) -> Sequence[Mapping[str, Any]]:
-    """Accuracies of declared strategies whose attempts failed and were not made good since."""
+    """Return accuracies of declared strategies whose attempts failed without a later success."""
     return _rows(session, _FAILED_ACCURACIES)
 
 
 def last_accuracy_failure(session: Session, accuracy_key: str) -> str | None:
-    """Why the most recent attempt at an accuracy failed; None when there was none."""
+    """Return why the most recent attempt at an accuracy failed; None when there was none."""
     query = text("SELECT reason FROM accuracy WHERE key = :key AND status = 'failed' ORDER BY id DESC LIMIT 1")
     found = session.execute(query, {"key": accuracy_key}).scalar()
     return None if found is None else str(found)
 
 
 def coverage(session: Session) -> Sequence[Mapping[str, Any]]:
-    """Per subject and environment: subject, launcher, scale, strategies, with_evidence, rounds, samples."""
+    """Return per subject and environment: subject, launcher, scale, strategies, with_evidence, rounds, samples."""
     return _rows(session, _COVERAGE)
 
 
 def troubles(session: Session) -> Sequence[Mapping[str, Any]]:
-    """Attempts at declared strategies that failed, are INVALID or DOUBTFUL and were not made good since."""
+    """Return attempts at declared strategies that failed, are INVALID or DOUBTFUL and have no valid successor."""
     return _rows(session, _TROUBLES)
 
 
 def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
-    """Rows of the view `leaderboard` by subject, environment and rank; `source` names every imported file."""
+    """Return the view `leaderboard` by subject, environment and rank; `source` names every imported file."""
     where = "" if subject is None else "WHERE subject = :subject"
     query = f"SELECT * FROM leaderboard {where} ORDER BY subject, environment, rank, operator, placement"
     rows = _rows(session, query, **({} if subject is None else {"subject": subject}))
@@ -187,14 +187,14 @@ def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Map
 
 
 def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
-    """Rows of the view `tier_costs`: what each strategy costs each tier of its route."""
+    """Return rows of the view `tier_costs`: what each strategy costs each tier of its route."""
     where = "" if subject is None else "WHERE subject = :subject"
     query = f"SELECT * FROM tier_costs {where} ORDER BY subject, environment, operator, placement, tier"
     return _rows(session, query, **({} if subject is None else {"subject": subject}))
 
 
 def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
-    """Per link, direction and environment: declared rate, measured payload rates of evidence that counts, RTT."""
+    """Return per link, direction and environment: declared rate, measured payload rates of what counts, RTT."""
     query = (
         "SELECT e.launcher, e.scale, l.link, l.direction, l.declared_bit_per_s, COUNT(*) AS probes, "
         "MIN(l.measured_bit_per_s) AS least_bit_per_s, AVG(l.measured_bit_per_s) AS mean_bit_per_s, "
@@ -208,7 +208,7 @@ def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
 
 
 def rankings(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str, Any]]:
-    """By subject, environment, operator and placement: the row of the view `ranking`.
+    """Return by subject, environment, operator and placement the row of the view `ranking`.
 
     Of the ranking by the median, as last stored; strategies measured since are not in it.
     """
@@ -247,7 +247,7 @@ def accuracy_remarks(session: Session) -> Mapping[tuple[str, str, str, str], str
 
 
 def family_members(session: Session) -> Mapping[str, frozenset[tuple[str, str, str]]]:
-    """By family: subject, environment and `operator@placement` of those that it compares, as last stored."""
+    """Return by family the subject, environment and `operator@placement` that it compares, as last stored."""
     found: dict[str, set[tuple[str, str, str]]] = {}
     for row in _rows(session, "SELECT subject, environment, family, left_strategy, right_strategy FROM pairwise"):
         members = found.setdefault(row["family"], set())
@@ -260,7 +260,7 @@ def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, A
 
 
 def _sql(attribute: Any) -> Any:
-    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
     return attribute
 
 
@@ -283,7 +283,7 @@ class StoredMeasurement:
 
 
 def stored_measurements(session: Session, *, subject: str | None = None) -> tuple[StoredMeasurement, ...]:
-    """Every measurement of a strategy declared now, under its present key, in the order they were taken."""
+    """Return every measurement of a strategy declared now, under its present key, in the order they were taken."""
     query = (
         select_rows(Measurement, Environment)
         .join(Environment, _sql(Environment.id) == Measurement.environment_id)

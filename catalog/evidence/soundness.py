@@ -136,7 +136,7 @@ class _Dialect:
     sqlite: bool
 
     def sound(self, table: str) -> str:
-        """The condition that a row of a bulk table meets."""
+        """Return the condition that a row of a bulk table meets."""
         terms = [self._holds(*bounds) for bounds in _BULK[table]]
         if table == "accuracy_class_item":
             terms.append("intersection_px <= union_px")
@@ -182,7 +182,7 @@ def sound_database(database: Database) -> Database:
 
 
 def _unsound(connection: Connection, dialect: _Dialect) -> dict[str, dict[Any, str]]:
-    """By table: the rows that do not hold, with the reason; what belongs to such a row goes with it, unnamed."""
+    """Return by table the unsound rows with the reason; what belongs to such a row goes with it, unnamed."""
     found: dict[str, dict[Any, str]] = defaultdict(dict)
     present: dict[str, set[Any]] = {}
     gone: dict[str, set[Any]] = {}
@@ -211,7 +211,7 @@ def _unsound(connection: Connection, dialect: _Dialect) -> dict[str, dict[Any, s
 
 
 def _reason(table: str, row: Mapping[str, Any]) -> str | None:
-    """The first thing that is wrong with a row."""
+    """Return the first thing that is wrong with a row."""
     try:
         _checker(table).model_validate({f"v_{name}": value for name, value in row.items()})
     except ValidationError as error:
@@ -228,7 +228,7 @@ def _reason(table: str, row: Mapping[str, Any]) -> str | None:
 
 
 def _bulk(connection: Connection, dialect: _Dialect, table: str, parent: str) -> dict[Any, str]:
-    """How many rows of a table of many do not hold, by their parent."""
+    """Count the unsound rows of a table of many small rows, by their parent."""
     unsound = f"NOT COALESCE({dialect.sound(table)}, FALSE)"
     query = f"SELECT {parent}, COUNT(*) FROM {table} WHERE {unsound} GROUP BY {parent}"
     words = ", ".join(column for column, *_ in _BULK[table])
@@ -239,7 +239,7 @@ def _bulk(connection: Connection, dialect: _Dialect, table: str, parent: str) ->
 
 
 def _without_samples(connection: Connection, dialect: _Dialect) -> set[Any]:
-    """Complete measurements of which no sample is left."""
+    """Return complete measurements of which no sample is left."""
     query = (
         "SELECT id FROM measurement WHERE status = 'complete' AND NOT EXISTS "
         f"(SELECT 1 FROM sample WHERE measurement_id = measurement.id AND {dialect.sound('sample')})"
@@ -249,7 +249,7 @@ def _without_samples(connection: Connection, dialect: _Dialect) -> set[Any]:
 
 @cache
 def _checker(table: str) -> type[BaseModel]:
-    """A model of one row; its fields are prefixed because a column may be called as a method of a model is."""
+    """Create a model of one row; its fields are prefixed because a column may be called as a method of a model is."""
     fields: dict[str, Any] = {}
     row = _ROWS[table]
     declared = {field.name for field in fields_of(row)} if is_dataclass(row) else set()
@@ -273,7 +273,7 @@ def _check_strategy(row: Any) -> Any:
 
 
 def _plain(name: str, annotation: Any) -> Any:
-    """A column's type where nothing more is known: its own, in bounds."""
+    """Return a column's own type, in bounds, where nothing more is known of it."""
     if get_origin(annotation) is list:
         return allowed.JsonList
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
@@ -287,7 +287,7 @@ def _plain(name: str, annotation: Any) -> Any:
 
 
 def _shadowed(database: Database, dialect: _Dialect, unsound: Unsound) -> Any:
-    """An engine whose connections see views in place of the tables, and the schema's views over those."""
+    """Create an engine whose connections see views in place of the tables, and the schema's views over those."""
     statements = list(_shadows(dialect, unsound))
     if dialect.sqlite:
         engine = sqlite_engine(database.location)

@@ -71,7 +71,7 @@ def tier_use(session: Session) -> Mapping[str, Mapping[str, TierUse]]:
 
 
 def verdict_counts(session: Session) -> Mapping[str, Mapping[str, int]]:
-    """How many completed rounds of each latency key are VALID, DOUBTFUL and INVALID; those repeated later included."""
+    """Count the completed rounds of each latency key that are VALID, DOUBTFUL and INVALID; repeated ones too."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for key, verdict, count in session.execute(text(_VERDICTS)):
         found[key][verdict] = count

@@ -48,7 +48,7 @@ def _reference(target: str) -> Any:
 
 
 def _parent(target: str, *, in_primary_key: bool = False) -> Any:
-    """A foreign key whose rows go with their parent."""
+    """Declare a foreign key whose rows go with their parent."""
     reference = ForeignKey(target, ondelete="CASCADE")
     return Field(
         sa_column=Column(Integer, reference, primary_key=in_primary_key, index=not in_primary_key, nullable=False)
@@ -56,7 +56,7 @@ def _parent(target: str, *, in_primary_key: bool = False) -> Any:
 
 
 def _imported_file() -> Any:
-    """The file that brought a row; None for what was measured here."""
+    """Declare the file that brought a row; None for what was measured here."""
     return Field(default=None, sa_column=Column(Integer, ForeignKey("imported_file.id"), index=True, nullable=True))
 
 

@@ -61,7 +61,7 @@ def read_query(database: Database, statement: str) -> QueryResult:
 
 
 def _run_sqlite(driver: sqlite3.Connection, statement: str) -> Any:
-    """Opened read-only, SQLite still attaches other files and takes pragmas: an authorizer refuses them."""
+    """Run SQL with an authorizer: even opened read-only, SQLite attaches other files and takes pragmas."""
     driver.set_authorizer(lambda action, *rest: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY)
     driver.set_progress_handler(lambda: 0, _INSTRUCTIONS)
     try:
@@ -71,7 +71,7 @@ def _run_sqlite(driver: sqlite3.Connection, statement: str) -> Any:
 
 
 def _run_server(driver: Any, statement: str) -> Any:
-    """A prepared statement is one statement, so that none can end the read-only transaction and go on behind it."""
+    """Run a prepared statement: it is one statement, so none can end the read-only transaction and go on."""
     driver.read_only = True
     return driver.execute(statement.encode(), prepare=True)
 

@@ -38,7 +38,7 @@ from catalog.evidence.tables import (
 
 
 def utc_text(moment: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds; a naive moment is taken as UTC."""
+    """Format a moment as ISO 8601 in UTC with milliseconds; a naive moment is taken as UTC."""
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return aware.isoformat(timespec="milliseconds")
 
@@ -221,5 +221,5 @@ def _raise_duplicate(error: IntegrityError, column: str, what: str) -> None:
 
 
 def _column(table: type[SQLModel], name: str) -> Any:
-    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
     return getattr(table, name)

@@ -131,13 +131,13 @@ class _Rows:
     b: Sequence[StrategyEvidence]
 
     def pairs(self) -> dict[tuple[str, str], tuple[StrategyEvidence | None, StrategyEvidence | None]]:
-        """By operator and placement, in the order of A, then what only B has."""
+        """Return the pairs by operator and placement, in the order of A, then what only B has."""
         known_a, known_b = ({(row.operator, row.placement): row for row in rows} for rows in (self.a, self.b))
         return {name: (known_a.get(name), known_b.get(name)) for name in dict.fromkeys((*known_a, *known_b))}
 
 
 def _places(rows: Sequence[StrategyEvidence], subject: str) -> dict[str, list[StrategyEvidence]]:
-    """Strategies by environment; a measured one and the same one imported have one key here."""
+    """Group strategies by environment; a measured one and the same one imported have one key here."""
     places: dict[str, list[StrategyEvidence]] = {}
     for row in rows:
         if row.subject == subject:
@@ -187,7 +187,7 @@ def _one_sided(before: StrategyEvidence | None, after: StrategyEvidence | None) 
 def _latencies(
     pairs: Sequence[tuple[StrategyEvidence, StrategyEvidence]], questions: Sequence[Question]
 ) -> list[tuple[LatencyChange, ...]]:
-    """Every pair's percentiles, compared B against A, all pairs of a question at once."""
+    """Compare every pair's percentiles, B against A, all pairs of a question at once."""
     candidates = [samples for before, after in pairs for samples in _paired_samples(before, after)]
     positions = [(2 * index + 1, 2 * index) for index in range(len(pairs))]
     by_question = [compare_pairs(candidates, question, pairs=positions, rng=_SEED) for question in questions]
@@ -204,7 +204,7 @@ def _latency(before: StrategyEvidence, after: StrategyEvidence, comparison: Comp
 
 
 def _paired_samples(before: StrategyEvidence, after: StrategyEvidence) -> tuple[Samples, Samples]:
-    """Two databases index their inputs each in its own way: here the same input has the same index."""
+    """Pair samples of two databases, which number their inputs differently: here an input has one index."""
     index = {name: position for position, name in enumerate(sorted({*before.input_ids, *after.input_ids}))}
 
     def samples(row: StrategyEvidence) -> Samples:

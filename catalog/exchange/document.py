@@ -345,7 +345,7 @@ def ordered_strategies(document: Document) -> list[StrategyEntry]:
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:
-    """The values that occur more than once, each said once, in order."""
+    """Return the values that occur more than once, each of them once, in order."""
     seen: set[Any] = set()
     found: dict[Any, None] = {}
     for value in values:
@@ -356,7 +356,7 @@ def duplicates(values: Iterable[Any]) -> list[Any]:
 
 
 def neutral(entry: MeasurementEntry) -> MeasurementEntry:
-    """The same measurement, with a number in place of the names.
+    """Return the same measurement, with a number in place of the names.
 
     Parameters
     ----------

@@ -109,7 +109,7 @@ class _Collecting:
         self._files = {row.id: row for row in self._rows(ImportedFile)}
 
     def document(self) -> Document:
-        """Everything, in the order of the form."""
+        """Return the whole document, in the order of the form."""
         strategies = [self._placed(StrategyEntry, row) for row in self._of_subjects(Strategy)]
         measurements = self._measurements()
         accuracies = self._accuracies()
@@ -136,7 +136,7 @@ class _Collecting:
         return document.model_copy(update={"strategies": ordered_strategies(document)})
 
     def _contributing(self, environments: Collection[int | None]) -> set[int | None]:
-        """Files that brought evidence of environments, be it added to what an earlier one brought."""
+        """Return files that brought evidence of environments, also where it added to an earlier file's."""
         rows = [*self._of_subjects(Measurement), *self._of_subjects(Accuracy)]
         return {row.imported_file_id for row in rows if row.environment_id in environments}
 
@@ -239,7 +239,7 @@ ColumnsT = TypeVar("ColumnsT", PartColumns, LinkColumns)
 
 
 def _columns(kind: type[ColumnsT], rows: Sequence[Any], at: Mapping[int, int]) -> dict[str, ColumnsT]:
-    """Rows of (sample, name, values...) as columns by name; `at` only where some samples have no such row."""
+    """Return rows of (sample, name, values...) as columns by name; `at` only where some samples have no such row."""
     grouped: dict[str, list[Any]] = defaultdict(list)
     for sample_id, name, *values in rows:
         grouped[name].append((at[sample_id], *values))
@@ -262,7 +262,7 @@ def _file(row: ImportedFile) -> FileEntry:
 
 
 def _entry(kind: type[EntryT], row: SQLModel, **more: object) -> EntryT:
-    """A row as an entry; `more` has what is not a column of the table."""
+    """Return a row as an entry; `more` has what is not a column of the table."""
     values = {name: getattr(row, name) for name in kind.model_fields if hasattr(row, name)}
     # What a tier printed last, and reasons that quote it, may hold a terminal's escape sequences.
     values |= {name: printable(values[name]) for name in ("reason", "log_tail") if isinstance(values.get(name), str)}
@@ -295,7 +295,7 @@ def rows_csv(document: Document, kind: Kind) -> str:
 
 
 def _place(environment: EnvironmentEntry) -> str:
-    """A short name: that of a foreign environment, else the start of the key."""
+    """Return a short name: that of a foreign environment, else the start of the key."""
     return environment.host if environment.launcher == LAUNCHER else environment.key.rpartition(":")[2][:16]
 
 

@@ -130,7 +130,7 @@ class _Forgetting:
         return set(self._session.execute(query).scalars())
 
     def _heir(self, environment: Environment) -> ImportedFile | None:
-        """The first later file that contains this one's evidence of the environment."""
+        """Return the first later file that contains this one's evidence of the environment."""
         return next(
             (row for row in self._later if self._file.key in _noted(row, "extends", {}).get(environment.key, ())), None
         )
@@ -149,7 +149,7 @@ class _Forgetting:
         self._pass_on_replaced(environment.key, heir)
 
     def _pass_on_replaced(self, key: str, heir: ImportedFile) -> None:
-        """What was there before this file is what was there before its heir, now."""
+        """Keep with the heir what was there before this file."""
         own = _noted(self._file, "replaced", {}).get(key, [])
         if not own:
             return
@@ -207,7 +207,7 @@ class _Forgetting:
         return self._session.execute(query).first() is not None
 
     def _remove_artifacts(self, keys: Collection[str]) -> None:
-        """Those that no strategy has any more; one of an imported file never is one of the artifacts made here."""
+        """Remove imported artifacts that no strategy has any more; those made here are never among them."""
         used = set(self._session.execute(select(_column(Strategy, "artifact_key"))).scalars())
         unused = [key for key in keys if key not in used and key.startswith(PREFIX)]
         for key in unused:
@@ -228,5 +228,5 @@ def _identity(environment: Environment) -> int:
 
 
 def _column(table: type[SQLModel], name: str) -> Any:
-    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
     return getattr(table, name)

@@ -51,7 +51,7 @@ from catalog.exchange.serialization import unpack_bits
 def measurement_record(
     entry: MeasurementEntry, ids: Mapping[str, Sequence[str]], environment_id: int, file_id: int
 ) -> MeasurementRecord:
-    """One strategy in one round with everything below it."""
+    """Return one strategy in one round with everything below it."""
     changed = ("environment", "started_at", "finished_at", "tier_runs", "link_probes", "samples")
     samples = entry.samples
     return MeasurementRecord(
@@ -84,7 +84,7 @@ def _samples(columns: SampleColumns, ids: Sequence[str]) -> list[SampleRecord]:
 def accuracy_record(
     entry: AccuracyEntry, ids: Mapping[str, Sequence[str]], environment_id: int, file_id: int
 ) -> AccuracyRecord:
-    """An accuracy with its items, where the document has them."""
+    """Return an accuracy with its items, where the document has them."""
     changed = ("environment", "started_at", "finished_at", "hits", "pixels")
     return AccuracyRecord(
         **{name: getattr(entry, name) for name in AccuracyEntry.model_fields if name not in changed},
@@ -217,7 +217,7 @@ class _Storing:
         )
 
     def _extended(self) -> list[int]:
-        """The files that this one adds to; remembers them by environment."""
+        """Return the files that this one adds to, and remember them by environment."""
         extended: set[int] = set()
         keys = {row.id: row.key for row in self._session.execute(select(ImportedFile)).scalars()}
         for place in self._places.values():
@@ -228,7 +228,7 @@ class _Storing:
         return sorted(extended)
 
     def _apart(self, labels: Mapping[int, str]) -> list[str]:
-        """A sentence for every environment whose key is claimed by other evidence, too."""
+        """Return a sentence for every environment whose key other evidence claims, too."""
         rows = {row.key: row for row in self._session.execute(select(Environment)).scalars()}
         said = []
         for environment in self._document.environments:
@@ -288,7 +288,7 @@ class _Storing:
         return len(new)
 
     def _store_artifacts(self) -> list[str]:
-        """Those that are not there; returns the keys of those that no strategy of the document has."""
+        """Store artifacts that are not there; returns the keys of those that no strategy of the document has."""
         present = set(self._session.execute(select(_column(Artifact, "key"))).scalars())
         suffixes: dict[str, set[str]] = defaultdict(set)
         for strategy in self._document.strategies:
@@ -304,7 +304,7 @@ class _Storing:
         return unused
 
     def _store_strategies(self) -> int:
-        """New strategies, and those of which the document knows a later state."""
+        """Store new strategies, and those of which the document knows a later state."""
         present = {
             (row.environment_id, row.subject, row.operator, row.placement): row
             for row in self._session.execute(select(Strategy)).scalars()
@@ -342,7 +342,7 @@ class _Storing:
         }
 
     def _store_slos(self) -> list[str]:
-        """Targets that are not declared here; returns the names of those that are, and otherwise."""
+        """Store targets that are not declared here; returns the names of those declared here otherwise."""
         known = {row.name: row for row in self._session.execute(select(Slo)).scalars()}
         kept = []
         for slo in self._document.slos:
@@ -371,11 +371,11 @@ def _accuracy_order(entry: AccuracyEntry) -> tuple[object, ...]:
 
 
 def _accuracy_suffixes(document: Document, places: Mapping[str, Place]) -> Mapping[str, str]:
-    """By accuracy key: the suffix of the environment that it was measured in, which others may refer to."""
+    """Return by accuracy key the suffix of the environment that it was measured in, which others may refer to."""
     complete_last = sorted(document.accuracies, key=lambda entry: entry.status == "complete")
     return {entry.key: places[entry.environment].suffix for entry in complete_last}
 
 
 def _column(table: type[SQLModel], name: str) -> Any:
-    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
     return getattr(table, name)

@@ -83,7 +83,7 @@ def import_files(
 
 
 def _stem(file: Path) -> str:
-    """A file's name as a name of an environment: without suffixes, other characters replaced."""
+    """Return a file's name as a name of an environment: without suffixes, other characters replaced."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", file.name.split(".")[0]).strip("-_.")[:63] or "imported"
 
 
@@ -170,7 +170,7 @@ class _Command:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The file's bytes, no more than may be imported; raises ExchangeError for a directory or an unreadable file."""
+    """Return the file's bytes, no more than may be imported; raises ExchangeError for a directory or an unreadable file."""
     try:
         with file.open("rb") as reading:
             return reading.read(MAX_BYTES + 1)
@@ -181,7 +181,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def _chain(document: Document) -> dict[str, object]:
-    """Where the exporting database had its evidence from, by the keys of the environments."""
+    """Return where the exporting database had its evidence from, by the keys of the environments."""
     files = {file.key: file.model_dump() for file in document.files}
     return {
         "environments": {
@@ -192,7 +192,7 @@ def _chain(document: Document) -> dict[str, object]:
 
 
 def _known_strategies(session: Session) -> dict[tuple[str, str, str, str], KnownStrategy]:
-    """Imported strategies by environment key, subject, operator and placement."""
+    """Return imported strategies by environment key, subject, operator and placement."""
     keys = {row.id: row.key for row in session.execute(select(Environment)).scalars() if row.imported_file_id}
     return {
         (keys[row.environment_id], row.subject, row.operator, row.placement): KnownStrategy(
@@ -204,5 +204,5 @@ def _known_strategies(session: Session) -> dict[tuple[str, str, str, str], Known
 
 
 def _column(table: type[SQLModel], name: str) -> Any:
-    """A table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
+    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
     return getattr(table, name)

@@ -58,7 +58,7 @@ class Place:
     contained: bool = False
 
     def stored_key(self, key: str) -> str:
-        """A key of the document as it is stored."""
+        """Return a key of the document as it is stored."""
         return imported_key(key) + self.suffix
 
 
@@ -222,12 +222,12 @@ def _bare(key: str, suffix: str) -> str:
 
 
 def _claims(stored_key: str, claimed_key: str) -> bool:
-    """Whether a stored environment is the claimed one, or was kept apart from it under the same claim."""
+    """Tell whether a stored environment is the claimed one, or was kept apart from it under the same key."""
     return stored_key == claimed_key or stored_key.startswith(f"{claimed_key}.")
 
 
 def _stored_digests(session: Session, keys: Collection[str]) -> Any:
-    """A function of an environment's key and suffix; nothing is read unless there is an environment to compare."""
+    """Return a function of an environment's key and suffix; nothing is read unless there is an environment to compare."""
     document = collect(session) if keys else Document()
 
     def digests(key: str, suffix: str) -> frozenset[str]:
@@ -243,7 +243,7 @@ def _stored_digests(session: Session, keys: Collection[str]) -> Any:
 
 
 def _taken(session: Session, joined: Collection[int | None]) -> set[str]:
-    """Keys that evidence of other files has or waits for: a document that uses one would change what they show."""
+    """Return keys that evidence of other files has or waits for: a document with one would change what they show."""
     taken = {row.key for row in session.execute(select(Environment)).scalars()}
     joined_artifacts = set()
     for strategy in session.execute(select(Strategy)).scalars():
@@ -270,7 +270,7 @@ def _own_place(document: Document, environment: str, taken: Collection[str], sha
 
 
 def _keys_of(document: Document, environment: str) -> set[str]:
-    """Keys of evidence in an environment; an accuracy that was measured in another one keeps that one's key."""
+    """Return keys of evidence in an environment; an accuracy that was measured in another one keeps that one's."""
     keys = {entry.latency_key for entry in document.measurements if entry.environment == environment}
     keys |= {entry.key for entry in document.accuracies if entry.environment == environment}
     elsewhere = {entry.key for entry in document.accuracies} - keys
@@ -282,5 +282,5 @@ def _keys_of(document: Document, environment: str) -> set[str]:
 
 
 def _sql(attribute: Any) -> Any:
-    """SQLModel types a table's attribute as its Python value; in SQL it is a column."""
+    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
     return attribute

@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 def is_name(text: str) -> bool:
-    """Whether a subject, an operator or an environment may be called so."""
+    """Tell whether a subject, an operator or an environment may have this name."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -148,7 +148,7 @@ class Gathering:
 
 
 def _sorted(members: Gathered) -> Gathered:
-    """By round, repetition and input, links and metrics by name."""
+    """Sort by round, repetition and input, links and metrics by name."""
     return Gathered(
         {number: sorted(rows, key=lambda row: (row[1], row[0])) for number, rows in sorted(members.rounds.items())},
         None if members.links is None else dict(sorted(members.links.items())),
@@ -249,7 +249,7 @@ def renamed(gathered: Mapping[Named, Gathered], names: Mapping[str, str]) -> Map
 def _contradictions(
     gathered: Mapping[Named, Gathered], foreign: Foreign, known: Mapping[tuple[str, str, str, str], KnownStrategy]
 ) -> Iterator[str]:
-    """Strategies that another file has brought the same kind of evidence for."""
+    """Yield strategies for which another file has brought the same kind of evidence."""
     for strategy, members in gathered.items():
         before = known.get(_place(strategy))
         if before is None:
@@ -264,7 +264,7 @@ def _contradictions(
 
 
 def environment_key(name: str) -> str:
-    """Key of a foreign environment, before the prefix of imported ones."""
+    """Return the key of a foreign environment, before the prefix of imported ones."""
     return content_key({"kind": "foreign environment", "name": name})
 
 
@@ -295,7 +295,7 @@ class _Building:
         self._ids: dict[str, list[str]] = {}
 
     def document(self) -> Document:
-        """All of them."""
+        """Return all entries as a document."""
         measurements = [measurement for strategy in self._gathered for measurement in self._measurements(strategy)]
         return Document(
             environments=[self._environment(name) for name in sorted({each.environment for each in self._gathered})],

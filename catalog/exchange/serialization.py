@@ -18,12 +18,12 @@ from catalog.exchange.document import FORMAT, VERSION, AccuracyEntry, Document, 
 
 
 def ids_name(ids: Sequence[str]) -> str:
-    """What a list of ids is called in a document: the start of its hash, so that equal lists are said once."""
+    """Return the name of a list of ids in a document: the start of its hash, so that equal lists are written once."""
     return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()[:16]
 
 
 def pack_bits(values: Sequence[bool]) -> str:
-    """Base64 of the bits, first value first, most significant bit first, the last byte filled with zeros.
+    """Return Base64 of the bits, first value first, most significant bit first, the last byte filled with zeros.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def pack_bits(values: Sequence[bool]) -> str:
 
 
 def unpack_bits(text: str, count: int) -> list[bool]:
-    """The first `count` bits; raises ValueError when there are fewer, or more than fill the last byte.
+    """Return the first `count` bits; raises ValueError when there are fewer, or more than fill the last byte.
 
     Examples
     --------
@@ -55,7 +55,7 @@ _TOLERANCE_PP = 0.01
 
 
 def inconsistencies(document: Document) -> Iterator[str]:
-    """Every reference that leads nowhere and every name said twice, each with its place."""
+    """Yield every reference that leads nowhere and every name used twice, each with its place."""
     yield from _said_twice(document)
     yield from _environments(document)
     yield from _one_place_per_key(document)
@@ -97,7 +97,7 @@ def _environments(document: Document) -> Iterator[str]:
 
 
 def _one_place_per_key(document: Document) -> Iterator[str]:
-    """A latency key belongs to one environment and one subject, else evidence of two would be pooled."""
+    """Check that a latency key has one environment and one subject, else evidence of two would be pooled."""
     places: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for strategy in document.strategies:
         places[strategy.latency_key].add((strategy.environment, strategy.subject))
@@ -141,7 +141,7 @@ def _accuracies(document: Document) -> Iterator[str]:
 
 
 def _counted(document: Document, where: str, entry: AccuracyEntry) -> Iterator[str]:
-    """What is told item by item is what is told in all."""
+    """Check that totals agree with the items."""
     if entry.status != "complete":
         return
     if entry.hits is not None and entry.pixels is not None:
@@ -240,7 +240,7 @@ def parse_document(content: bytes, *, file: str) -> Document:
 
 
 def problems_of(error: ValidationError) -> Sequence[str]:
-    """Pydantic's findings with their places, `measurements[3].samples.latency_s[4]`."""
+    """Return pydantic's findings with their places, `measurements[3].samples.latency_s[4]`."""
     found = []
     for each in error.errors(include_url=False, include_input=True):
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in each["loc"]).lstrip(".")
@@ -250,7 +250,7 @@ def problems_of(error: ValidationError) -> Sequence[str]:
 
 
 def decompressed(content: bytes, *, file: str) -> bytes:
-    """The content of a gzip file, or the bytes themselves; raises ExchangeError when damaged or far too large."""
+    """Return the content of a gzip file, or the bytes as they are; raises ExchangeError if damaged or far too large."""
     if content.startswith(_GZIP):
         reading = zlib.decompressobj(wbits=31)
         try:

@@ -42,7 +42,7 @@ class Finding:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As the evidence keeps it."""
+        """Return the finding as the evidence keeps it."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Finding:
 
 
 def amount(value: float, unit: str) -> str:
-    """A figure with its unit, as people write it.
+    """Format a figure with its unit, as people write it.
 
     Examples
     --------
@@ -65,14 +65,14 @@ def amount(value: float, unit: str) -> str:
 
 
 def reason(findings: Iterable[Finding]) -> str | None:
-    """Every broken rule, the worst first, in one line; None where there is none."""
+    """Return every broken rule, the worst first, in one line; None where there is none."""
     broken = [finding for finding in findings if finding.verdict != "VALID"]
     broken.sort(key=lambda finding: -_ORDER.index(finding.verdict))
     return "; ".join(map(str, broken)) or None
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:
-    """The verdict of all findings together; VALID where there is none.
+    """Return the verdict of all findings together; VALID where there is none.
 
     Examples
     --------

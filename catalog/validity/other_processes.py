@@ -5,7 +5,7 @@ from typing import Any
 
 
 def strangers(host_load: Mapping[str, Any] | None) -> str:
-    """Which processes were busy meanwhile.
+    """Return which processes were busy meanwhile.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def strangers(host_load: Mapping[str, Any] | None) -> str:
 
 
 def without_names(host_load: Mapping[str, Any]) -> dict[str, Any]:
-    """A host's load without the names of its processes; what they took stays.
+    """Return a host's load without the names of its processes; what they took stays.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def without_names(host_load: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_names_in(text: str, host_load: Mapping[str, Any] | None) -> str:
-    """A reason or a note that names processes, with their number instead.
+    """Return a reason or a note that names processes, with their number instead.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def without_names_in(text: str, host_load: Mapping[str, Any] | None) -> str:
 
 
 def _others(host_load: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
-    """What has the form that the runner writes; evidence from elsewhere may hold anything here."""
+    """Return what has the form that the runner writes; evidence from elsewhere may hold anything here."""
     found = (host_load or {}).get("others")
     entries = found if isinstance(found, list) else []
     return [entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("cpus"), int | float)]

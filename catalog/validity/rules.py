@@ -72,7 +72,7 @@ def warmup_slowdown(warmup_latency_s: Sequence[float], samples: Sequence[SampleR
 def outliers_pct(
     warmup_latency_s: Sequence[float], samples: Sequence[SampleRecord], *, factor: float, least_s: float
 ) -> float | None:
-    """How many samples took much longer than the same input in another pass.
+    """Return how many samples took much longer than the same input in another pass, in percent.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def _memory(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
 
 
 def _throttling(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
-    """Of q CPUs, n busy threads use c CPU seconds in c / q; beyond c / n of it they are throttled."""
+    """Judge throttling: of q CPUs, n busy threads use c CPU seconds in c / q; beyond c / n of it they are throttled."""
     for run in _windows(record):
         if run.window_throttled_s is not None and run.window_cpu_seconds is not None and record.window_s:
             # The server's own threads run beside those of the engine.
@@ -282,7 +282,7 @@ def _windows(record: MeasurementRecord) -> Sequence[TierRunRecord]:
 
 
 def _doubt(rule: str, where: str, share_pct: float, limit_pct: float, advice: str) -> Finding:
-    """A share that makes doubtful, and never invalid."""
+    """Judge a share that makes doubtful, and never invalid."""
     verdict: Verdict = "DOUBTFUL" if share_pct > limit_pct else "VALID"
     return Finding(rule, where, share_pct, limit_pct, "%", verdict, advice)
 
@@ -339,7 +339,7 @@ def judge_rounds(
 
 
 def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
-    """Median latency of each input over its repetitions."""
+    """Return the median latency of each input over its repetitions."""
     series: dict[str, list[float]] = {}
     for sample in record.samples:
         series.setdefault(sample.input_id, []).append(sample.latency_s)

@@ -7,8 +7,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing: the views are made after the last revision."""
+    """Do nothing: the views are made after the last revision."""
 
 
 def downgrade() -> None:
-    """Nothing."""
+    """Do nothing."""

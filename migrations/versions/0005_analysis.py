@@ -74,7 +74,7 @@ def _columns(kind: type[sa.types.TypeEngine[object]], *names: str, nullable: boo
 
 
 def _part(table: str, *columns: sa.Column[object]) -> None:
-    """A table whose rows go with their analysis."""
+    """Create a table whose rows go with their analysis."""
     op.create_table(
         table,
         sa.Column("id", sa.Integer(), nullable=False),
