@@ -1,6 +1,5 @@
 """The commands `fill-catalog`, which measures what is missing, and `clean`, which removes what a killed run left."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +31,7 @@ from runner.measuring import environment
 from runner.measuring.fill import Filler, FillOutcome, StopRequest, measure_and_extend
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
-from runner.measuring.plan import Plan, make_plan
+from runner.measuring.plan import make_plan, update_plan
 from runner.measuring.setups import Setups
 from runner.settings import RunnerSettings
 from runner.workdir import sweep
@@ -104,7 +103,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         store.sync_slos(writing, context.catalog.slos)
         writing.commit()
     context.prepare()
-    made = make_plan(context, sound_database(database), environment.key(context))
+    made = make_plan(context, sound_database(database))
     if not (made.rounds or made.accuracies):
         err.print(NOTHING_MISSING)
     else:
@@ -113,20 +112,15 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
         filler = Filler(setups, database, selection.launcher, environment_id, progress)
         filler.build(made, stop)
-        made = make_plan(context, sound_database(database), environment.key(context))
+        made = update_plan(made, context, sound_database(database))
         with database.session() as writing:
             environment.sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s)
-        replan = partial(_replan, context, database)
-        outcome = measure_and_extend(filler, replan, made, stop)
+        outcome = measure_and_extend(filler, made, stop)
     if not outcome.stopped:
         store_missing(database, settings_of(context.catalog.analysis))
     return outcome
-
-
-def _replan(context: RunContext, database: Database) -> Plan:
-    return make_plan(context, sound_database(database), environment.key(context))
 
 
 def _report(outcome: FillOutcome) -> None:

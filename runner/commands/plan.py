@@ -22,7 +22,6 @@ from runner.commands.terminal import (
     print_lacks,
 )
 from runner.launchers import Selection, select_launcher
-from runner.measuring import environment
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.reports.units import duration
@@ -41,7 +40,7 @@ def plan(
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     context = run_context(declared, base, selection, scale)
     with open_database(database or RunnerSettings().database, create=True) as opened:
-        made = make_plan(context, sound_database(opened), environment.key(context))
+        made = make_plan(context, sound_database(opened))
     if as_json:
         print_json(_plan_json(made, context, selection))
         return

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from sqlmodel import Session as SqlSession
 
 from catalog import evidence as store
-from catalog.keys import content_key
 from runner.host import versions
 from runner.launchers import Selection
 from runner.measuring import records
@@ -14,25 +13,13 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan
 
 
-def key(context: RunContext) -> str:
-    """Content key of the environment."""
-    return content_key(
-        {
-            "launcher": context.launcher,
-            "scale": str(context.scale),
-            "host": context.host.fingerprint,
-            "runtime": context.host.onnxruntime,
-        }
-    )
-
-
 def store_environment(writing: SqlSession, context: RunContext, selection: Selection) -> int:
-    """Store the environment if it is new; its id."""
+    """Store the environment unless it is stored already; return its id."""
     engine, host = selection.launcher.describe(), context.host
     return store.upsert_environment(
         writing,
         store.EnvironmentRecord(
-            key=key(context),
+            key=context.environment_key,
             launcher=context.launcher,
             scale=str(context.scale),
             host=host.fingerprint,
@@ -54,7 +41,7 @@ def store_environment(writing: SqlSession, context: RunContext, selection: Selec
 
 
 def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, context: RunContext) -> None:
-    """Tell the evidence which strategies are declared now, with their keys."""
+    """Record in the evidence which strategies are declared now, with their keys."""
     rows = []
     for keyed in plan.declared:
         strategy = keyed.strategy

@@ -1,4 +1,4 @@
-"""Fill the catalog: artifacts, accuracies, then rounds over the missing strategies in shuffled order."""
+"""The fill of a catalog: artifacts, accuracies, then rounds over the missing strategies in shuffled order."""
 
 import random
 import signal
@@ -18,6 +18,7 @@ from catalog.evidence import (
     MeasurementRecord,
     record_accuracy,
     record_measurement,
+    sound_database,
     upsert_artifact,
 )
 from catalog.evidence.reading import latencies
@@ -29,7 +30,7 @@ from runner.launchers import Launcher
 from runner.measuring import records
 from runner.measuring.experiment import evaluate, measure
 from runner.measuring.keyed_strategy import KeyedStrategy
-from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
+from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, remaining
 from runner.measuring.setups import Setups
 from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 from runner.operators import Pass
@@ -37,23 +38,23 @@ from runner.subjects.items import class_counts
 
 
 class Watcher(Interface):
-    """What a fill tells while it goes on (the terminal's progress bar, a test's list)."""
+    """The receiver of a fill's progress (the terminal's progress bar, a test's list)."""
 
     def begin(self, what: str, estimate_s: float) -> None:
-        """A task starts."""
+        """Report that a task starts."""
 
     def advance(self, fraction: float) -> None:
-        """The task is this far, 0 to 1."""
+        """Report how far the task is, from 0 to 1."""
 
     def end(self, outcome: str) -> None:
-        """The task ended: `ok`, or one line that says what went wrong."""
+        """Report that the task ended: `ok`, or one line that says what went wrong."""
 
 
 class StopRequest:
-    """Ctrl-C once: finish the measurement in flight; twice: stop now."""
+    """A stop requested with Ctrl-C: once finishes the measurement in flight, twice stops now."""
 
-    def __init__(self, say: "Watcher") -> None:
-        self._say = say
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
         self.requested = False
 
     @contextmanager
@@ -70,12 +71,12 @@ class StopRequest:
         if self.requested or number == signal.SIGTERM:
             raise KeyboardInterrupt
         self.requested = True
-        self._say.end("stopping after the measurement in flight; press Ctrl-C again to stop now")
+        self._watcher.end("stopping after the measurement in flight; press Ctrl-C again to stop now")
 
 
 @dataclass
 class FillOutcome:
-    """What a fill did, counted."""
+    """The counts and messages of what a fill did."""
 
     measured: int = 0
     accuracies: int = 0
@@ -93,7 +94,7 @@ class FillOutcome:
 
 @dataclass(frozen=True)
 class _RequiredArtifact:
-    """An artifact that evidence is to be measured with."""
+    """An artifact that missing evidence is measured with; `declared` is false for an uncut model that only judges."""
 
     subject: str
     operator: str
@@ -103,7 +104,7 @@ class _RequiredArtifact:
 
 
 def _required_artifacts(keyed: KeyedStrategy) -> Iterator[_RequiredArtifact]:
-    """What a strategy runs, and what its accuracy is measured on where that is the uncut model."""
+    """Yield the artifact that a strategy runs and, if its accuracy is inherited, the uncut one that is judged."""
     subject, operator = keyed.strategy.subject, keyed.strategy.operator
     yield _RequiredArtifact(subject, operator, keyed.artifact_key, keyed.passes)
     if keyed.judged.artifact_key != keyed.artifact_key:
@@ -114,9 +115,9 @@ def _required_artifacts(keyed: KeyedStrategy) -> Iterator[_RequiredArtifact]:
 
 @dataclass(frozen=True)
 class Filler:
-    """Executes a plan and stores each result as soon as it is there: `build`, then `measure` what is planned anew.
+    """Executes a plan and stores each result at once: `build`, then `measure` the updated plan.
 
-    `unbuilt` are the keys of the artifacts whose building failed: nothing is tried twice.
+    `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice.
     """
 
     setups: Setups
@@ -128,39 +129,42 @@ class Filler:
     unbuilt: set[str] = field(default_factory=set)
 
     def build(self, plan: Plan, stop: StopRequest) -> None:
-        """Build what the missing evidence needs, each artifact once, and store what was found.
+        """Build what the missing evidence needs, each artifact once, and store the outcome.
 
-        What was built decides more than its files: an operator may turn out inapplicable, and parts that do not equal
-        the model they were cut from are judged on their own. Plan again afterwards.
+        An operator may turn out inapplicable, and parts that do not equal the model they were cut from are judged on
+        their own: update the plan afterwards.
         """
-        every = [wanted for keyed in plan.declared for wanted in _required_artifacts(keyed)]
-        named = {wanted.key: wanted for wanted in sorted(every, key=lambda wanted: wanted.declared)}
+        required = [artifact for keyed in plan.declared for artifact in _required_artifacts(keyed)]
+        # Sorted so that the last one of a key, which stays, has the name of a declared operator.
+        by_key = {artifact.key: artifact for artifact in sorted(required, key=lambda artifact: artifact.declared)}
         tasks: Sequence[MissingAccuracy | MissingRound] = (*plan.accuracies, *plan.rounds)
-        needed = {wanted.key for task in tasks for wanted in _required_artifacts(task.keyed)}
-        for wanted in named.values():
+        needed = {artifact.key for task in tasks for artifact in _required_artifacts(task.keyed)}
+        for artifact in by_key.values():
             if stop.requested:
                 break
-            found = self.setups.artifacts.find(wanted.key)
-            if found is None and wanted.key in needed:
-                found = self._build(wanted)
-            if found is not None:
-                self._store_artifact(wanted, found, found.reason)
+            cached = self.setups.artifacts.find(artifact.key)
+            if cached is None and artifact.key in needed:
+                cached = self._build(artifact)
+            if cached is not None:
+                self._store_artifact(artifact, cached, cached.reason)
 
     def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> FillOutcome:
-        """Do everything the plan lists; one failed measurement never stops the others, a container engine gone does.
+        """Measure everything that the plan lists.
 
-        Rounds beyond the declared ones are left out once it is late.
+        A failed measurement does not stop the others; a container engine that went away does. Rounds beyond the
+        declared ones are left out once `late` says that the time is over.
         """
+        experiment = self.setups.context.catalog.experiment
         for accuracy in plan.accuracies:
             if stop.requested:
                 break
             if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
                 with self._reporting(accuracy.keyed):
                     self._judge(accuracy)
-        for number, seed, task in _rounds(plan, self.setups.context.catalog.experiment.seed):
+        for number, seed, task in _rounds(plan, experiment.seed):
             if stop.requested:
                 break
-            if task.round > self.setups.context.catalog.experiment.rounds and late():
+            if task.round > experiment.rounds and late():
                 continue
             if self._usable(task.keyed, task.keyed.artifact_key):
                 with self._reporting(task.keyed):
@@ -170,47 +174,47 @@ class Filler:
 
     @contextmanager
     def _reporting(self, keyed: KeyedStrategy) -> Iterator[None]:
-        """Report a strategy whose artifact cannot run on its tiers as failed; the others go on."""
+        """Report a strategy whose artifact cannot run on its tiers as failed, so that the others go on."""
         try:
             yield
         except OperatorError as error:
             self._fail(f"{keyed.strategy.name}: {error}")
 
     def _usable(self, keyed: KeyedStrategy, key: str) -> bool:
-        """Whether a strategy's artifact is there; one that was changed since it was built is built again."""
-        artifact = self.setups.artifacts.find(key)
-        if artifact is None and key not in self.unbuilt:
-            wanted = next(wanted for wanted in _required_artifacts(keyed) if wanted.key == key)
-            artifact = self._build(wanted)
-            if artifact is not None:
-                self._store_artifact(wanted, artifact, artifact.reason)
-        return artifact is not None and not artifact.inapplicable
+        """Return whether a strategy's artifact can be used; one that was changed since it was built is built again."""
+        cached = self.setups.artifacts.find(key)
+        if cached is None and key not in self.unbuilt:
+            artifact = next(artifact for artifact in _required_artifacts(keyed) if artifact.key == key)
+            cached = self._build(artifact)
+            if cached is not None:
+                self._store_artifact(artifact, cached, cached.reason)
+        return cached is not None and not cached.inapplicable
 
-    def _build(self, wanted: _RequiredArtifact) -> CachedArtifact | None:
-        """Build one artifact; None where that failed, which is stored and told."""
-        subject = self.setups.context.subjects[wanted.subject]
-        self.watcher.begin(f"{wanted.subject} · build {wanted.operator}", 0.0)
+    def _build(self, artifact: _RequiredArtifact) -> CachedArtifact | None:
+        """Build one artifact; return None where that failed, which is stored and reported."""
+        subject = self.setups.context.subjects[artifact.subject]
+        self.watcher.begin(f"{artifact.subject} · build {artifact.operator}", 0.0)
         try:
             built = self.setups.artifacts.build(
-                wanted.key, model=subject.model, passes=wanted.passes, calibration=subject_calibration(subject)
+                artifact.key, model=subject.model, passes=artifact.passes, calibration=subject_calibration(subject)
             )
         except OperatorError as error:
-            self.unbuilt.add(wanted.key)
-            self._store_artifact(wanted, None, str(error))
-            self._fail(f"{wanted.subject}/{wanted.operator}: {error}")
+            self.unbuilt.add(artifact.key)
+            self._store_artifact(artifact, None, str(error))
+            self._fail(f"{artifact.subject}/{artifact.operator}: {error}")
             return None
         self.outcome.inapplicable += built.inapplicable
-        self.watcher.end(_ending(built))
+        self.watcher.end(_build_ending(built))
         return built
 
-    def _store_artifact(self, wanted: _RequiredArtifact, artifact: CachedArtifact | None, reason: str | None) -> None:
-        record = records.artifact(wanted.key, wanted.subject, wanted.operator, wanted.passes, artifact, reason)
+    def _store_artifact(self, artifact: _RequiredArtifact, cached: CachedArtifact | None, reason: str | None) -> None:
+        record = records.artifact(artifact.key, artifact.subject, artifact.operator, artifact.passes, cached, reason)
         with self.database.session() as writing:
             upsert_artifact(writing, record)
             writing.commit()
 
     def _judge(self, task: MissingAccuracy, *, again: bool = False) -> None:
-        """Measure one accuracy and store it, or why it could not be measured; `again` after files were changed."""
+        """Measure one accuracy and store it, or why that failed; `again` is set after files were changed."""
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started, clock = utc_now(), time.monotonic()
@@ -226,7 +230,7 @@ class Filler:
             )
         except (LaunchError, TierCallError) as error:
             if isinstance(error, ChangedFilesError) and not again:
-                self.watcher.end(f"{error}; they are made again")
+                self.watcher.end(f"{error}; the files are made again")
                 if self._usable(task.keyed, task.keyed.judged.artifact_key):
                     self._judge(task, again=True)
                 return
@@ -251,10 +255,10 @@ class Filler:
         )
         self._store_accuracy(record)
         self.outcome.accuracies += 1
-        self.watcher.end(_judged(record))
+        self.watcher.end(_accuracy_ending(record))
 
     def _measure(self, task: MissingRound, position: int, seed: int, *, again: bool = False) -> None:
-        """Measure one strategy in one round and store it as one transaction; `again` after files were changed."""
+        """Measure one strategy in one round and store it; `again` is set after files were changed."""
         strategy, keyed = task.keyed.strategy, task.keyed
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
@@ -270,10 +274,10 @@ class Filler:
 
         attempt = records.Attempt(keyed, self.environment_id, task.round, position, seed, started)
         try:
-            measured = measure(self.launcher, setup, protocol, on_sample=tick)
+            measurement = measure(self.launcher, setup, protocol, on_sample=tick)
         except (LaunchError, TierCallError) as error:
             if isinstance(error, ChangedFilesError) and not again:
-                self.watcher.end(f"{error}; they are made again")
+                self.watcher.end(f"{error}; the files are made again")
                 if self._usable(keyed, keyed.artifact_key):
                     self._measure(task, position, seed, again=True)
                 return
@@ -281,8 +285,8 @@ class Filler:
             self._fail(f"{label}: {error}")
             _stop_without_engine(error)
             return
-        asked = asked_percentiles(self.setups.context.catalog)
-        record = records.complete(attempt, setup, measured, time.monotonic() - clock, percentiles=asked)
+        percentiles = slo_percentiles(self.setups.context.catalog)
+        record = records.complete(attempt, setup, measurement, time.monotonic() - clock, percentiles=percentiles)
         self._store_measurement(record)
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")
@@ -308,8 +312,8 @@ class Filler:
         self.watcher.end(f"failed: {message}")
 
 
-def _ending(built: CachedArtifact) -> str:
-    """Return how a build ended: `ok`, or what there is to say of it."""
+def _build_ending(built: CachedArtifact) -> str:
+    """Return how a build ended: `ok`, or what the user should know of it."""
     distance = output_distance(built.details)
     if built.inapplicable:
         return f"inapplicable: {built.reason}"
@@ -318,27 +322,27 @@ def _ending(built: CachedArtifact) -> str:
     return f"warning: {distance.warning}" if distance is not None and distance.warning else "ok"
 
 
-def _judged(record: AccuracyRecord) -> str:
-    """Return how judging ended: `ok`, or what keeps the accuracy from saying anything."""
+def _accuracy_ending(record: AccuracyRecord) -> str:
+    """Return how judging ended: `ok`, or why the accuracy means little."""
     primary = record.miou_pct if record.metric_primary == "miou" else record.top1_pct
     remark = chance_remark(record.metric_primary, primary or 0.0, record.items, record.class_counts)
     return "ok" if remark is None else f"warning: {remark}"
 
 
 def _stop_without_engine(error: Exception) -> None:
-    """Whatever comes next would fail for the same reason."""
+    """Raise the error again if the engine is gone: every later measurement would fail for the same reason."""
     if isinstance(error, EngineUnavailableError):
         advice = "everything measured so far is stored; continue when it answers with: runner fill-catalog"
         raise EngineUnavailableError(f"{error}; {advice}") from error
 
 
-def asked_percentiles(catalog: Catalog) -> set[float]:
-    """Those of the declared targets."""
+def slo_percentiles(catalog: Catalog) -> set[float]:
+    """Return the percentiles of the declared SLOs."""
     return {percentile for slo in catalog.slos.values() for percentile in slo.latency_s}
 
 
 def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
-    """Position, seed and task: each round holds every missing strategy of a subject once, shuffled."""
+    """Yield position, seed and task; a round has every missing strategy of a subject once, in shuffled order."""
     subjects = list(dict.fromkeys(task.keyed.strategy.subject for task in plan.rounds))
     for number in sorted({task.round for task in plan.rounds}):
         for index, subject in enumerate(subjects):
@@ -349,61 +353,57 @@ def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
                 yield position, shuffle_seed, task
 
 
-def measure_and_extend(filler: Filler, plan: Callable[[], Plan], made: Plan, stop: StopRequest) -> FillOutcome:
-    """Do what `made` lists and, where a precision is declared, what `plan` finds missing after that."""
+def measure_and_extend(filler: Filler, plan: Plan, stop: StopRequest) -> FillOutcome:
+    """Measure what the plan lists and, where a precision is declared, what is missing after that."""
     experiment = filler.setups.context.catalog.experiment
     if experiment.precision is None:
-        return filler.measure(made, stop)
+        return filler.measure(plan, stop)
     deadline = None if experiment.max_time_s is None else time.monotonic() + experiment.max_time_s
-    return _Extension(filler, plan, deadline).run(made, stop)
+    return _Extension(filler, deadline).run(plan, stop)
 
 
 @dataclass(frozen=True)
 class _Extension:
-    """A fill that goes on until `deadline`; `plan` says what is missing now."""
+    """A fill that adds rounds until every interval is narrow enough or the `deadline` has passed."""
 
     filler: Filler
-    plan: Callable[[], Plan]
     deadline: float | None
 
-    def run(self, made: Plan, stop: StopRequest) -> FillOutcome:
-        """Measure look after look; a pass that measures nothing is the last, so that what always fails ends too."""
-        outcome = self.filler.measure(made, stop, late=self._late)
-        known = -1
-        while known < outcome.measured + outcome.accuracies and not (stop.requested or self._late()):
-            known = outcome.measured + outcome.accuracies
-            missing = self.plan()
-            if not (missing.rounds or missing.accuracies):
+    def run(self, plan: Plan, stop: StopRequest) -> FillOutcome:
+        """Measure look after look; a pass that measures nothing is the last, so that constant failure ends too."""
+        outcome = self.filler.measure(plan, stop, late=self._late)
+        before = -1
+        while before < outcome.measured + outcome.accuracies and not (stop.requested or self._late()):
+            before = outcome.measured + outcome.accuracies
+            plan = remaining(plan, self.filler.setups.context, sound_database(self.filler.database))
+            if not (plan.rounds or plan.accuracies):
                 break
-            # What failed before is tried again now.
+            # The next pass tries again what failed.
             outcome.failures.clear()
             outcome.invalid.clear()
-            self.filler.measure(missing, stop, late=self._late)
-        outcome.precision += [self._report(keyed, stop) for keyed in self._applicable()]
+            self.filler.measure(plan, stop, late=self._late)
+        applicable = [keyed for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable]
+        outcome.precision += [self._report(keyed, stop) for keyed in applicable]
         return outcome
 
     def _late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def _applicable(self) -> list[KeyedStrategy]:
-        plan = self.plan()
-        return [keyed for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable]
-
     def _report(self, keyed: KeyedStrategy, stop: StopRequest) -> str:
-        strategy = keyed.strategy
-        name = f"{strategy.subject}/{strategy.operator}@{strategy.placement.name}"
-        found = narrowness(self.filler, keyed)
-        if found is None:
+        """Return one line that says how narrow an interval is and, if it is too wide, why no round follows."""
+        name = keyed.strategy.name
+        narrowness = stored_narrowness(self.filler, keyed)
+        if narrowness is None:
             return f"{name}: nothing measured"
-        if found.reached:
-            return f"{name}: {found}: narrow enough"
-        limit = "all looks are used" if found.next is None else "stopped" if stop.requested else None
+        if narrowness.reached:
+            return f"{name}: {narrowness}: narrow enough"
+        limit = "all looks are used" if narrowness.next is None else "stopped" if stop.requested else None
         limit = limit or ("max_time is over" if self._late() else "the last look failed or is INVALID")
-        return f"{name}: {found}: {100 * found.wanted:g} % wanted, but {limit}"
+        return f"{name}: {narrowness}: {100 * narrowness.target:g} % wanted, but {limit}"
 
 
-def narrowness(filler: Filler, keyed: KeyedStrategy) -> Narrowness | None:
-    """How narrow a strategy is now; None where nothing is measured."""
+def stored_narrowness(filler: Filler, keyed: KeyedStrategy) -> Narrowness | None:
+    """Return how narrow the interval of the stored samples is; None where there are none."""
     context = filler.setups.context
     with filler.database.session() as reading:
         rows = latencies(reading, keyed.latency_key)

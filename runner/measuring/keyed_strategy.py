@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.declaration import Catalog, Strategy
-from catalog.keys import accuracy_key, artifact_key, latency_key
+from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
 from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
@@ -19,7 +19,7 @@ from runner.subjects import Subject, resolve_declared
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run is about: the declaration, the host of the tiers, and how it is emulated."""
+    """What a run is about: the declaration, the host of the tiers, and how tiers are emulated on it."""
 
     catalog: Catalog
     base: Path
@@ -34,6 +34,18 @@ class RunContext:
         declared = self.catalog.subjects.items()
         return {name: resolve_declared(name, spec, base=self.base, built=built) for name, spec in declared}
 
+    @cached_property
+    def environment_key(self) -> str:
+        """The content key of the environment."""
+        return content_key(
+            {
+                "launcher": self.launcher,
+                "scale": str(self.scale),
+                "host": self.host.fingerprint,
+                "runtime": self.host.onnxruntime,
+            }
+        )
+
     def prepare(self) -> None:
         """Build the models that are built here; raises SubjectError for what a subject still lacks."""
         for subject in self.subjects.values():
@@ -42,7 +54,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class JudgedArtifact:
-    """What an accuracy is measured on, and on which tiers' providers.
+    """The artifact that an accuracy is measured on, and the tiers whose providers run it.
 
     A partition whose parts are shown to be bit-identical to the uncut model inherits that model's accuracy; otherwise
     `composed` parts are judged together, each with its own tier's provider.
@@ -59,7 +71,7 @@ class JudgedArtifact:
 
 @dataclass(frozen=True)
 class KeyedStrategy:
-    """A declared strategy with the content keys its evidence belongs to."""
+    """A declared strategy with the content keys that its evidence belongs to."""
 
     strategy: Strategy
     passes: tuple[Pass, ...]
@@ -75,8 +87,8 @@ class KeyedStrategy:
 def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection[str] = ()) -> KeyedStrategy:
     """Compute the three content keys of a declared strategy on the host of the tiers.
 
-    `unequal` are the artifacts whose parts are known not to be bit-identical to the model they were cut from; of all
-    others equality is expected, and shown when they are built.
+    `unequal` are the artifacts whose parts are not bit-identical to the model they were cut from; of all others
+    equality is expected, and shown when they are built.
     """
     catalog, subject = context.catalog, context.subjects[strategy.subject]
     passes = tuple(make_pass(spec.name, spec.options, host=context.host) for spec in strategy.passes)
@@ -108,7 +120,7 @@ def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection
 
 
 def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
-    """The key of what these passes make of the subject's model, with this machine's tools."""
+    """Return the key of what these passes make of the subject's model with this machine's tools."""
     tools = versions()
     calibrated = any(step.calibration_samples for step in passes)
     return artifact_key(
@@ -142,7 +154,7 @@ def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
 
 
 def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
-    """What a latency depends on besides the artifact and the inputs; a default that came later leaves no trace."""
+    """Return what a latency depends on besides artifact and inputs; defaults that were added later leave no trace."""
     experiment = context.catalog.experiment
     links = route_links(context.catalog, strategy, context.scale)
     return {
@@ -174,7 +186,7 @@ def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, 
 
 
 def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
-    """The latency inputs of the declared protocol: seeded random, or the largest as in the paper."""
+    """Select the latency inputs of the declared protocol: seeded random ones, or the largest as in the paper."""
     experiment = catalog.experiment
     if experiment.select == "largest":
         return tuple(subject.dataset.largest(experiment.inputs))

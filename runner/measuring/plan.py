@@ -1,7 +1,11 @@
-"""What is missing, why, and how long it would take: declared strategies minus valid evidence."""
+"""The plan of a fill: which evidence the declared strategies lack, why, and how long measuring it would take.
+
+`make_plan` keys every strategy once per run. Afterwards `update_plan` takes in what building the artifacts showed, and
+`remaining` looks up what is still missing; neither reads a model or a dataset for strategies that did not change.
+"""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlmodel import Session as SqlSession
@@ -52,7 +56,10 @@ class MissingAccuracy:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a fill would do, in the order it would do it; `unready` says which subjects lack what."""
+    """Everything a fill has to do, in order; `unready` says which subjects lack what.
+
+    `inapplicable` gives the reason by artifact key.
+    """
 
     declared: tuple[KeyedStrategy, ...]
     inapplicable: Mapping[str, str]
@@ -65,28 +72,96 @@ class Plan:
         return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
 
 
-def make_plan(context: RunContext, database: Database, environment_key: str) -> Plan:
-    """Compare what is declared with what is known."""
+def make_plan(context: RunContext, database: Database) -> Plan:
+    """Key the declared strategies and look up what evidence they lack."""
     unready = {name: lacks for name, subject in context.subjects.items() if (lacks := subject.absent())}
+    strategies = [strategy for strategy in context.catalog.strategies() if strategy.subject not in unready]
     with database.session() as reading:
         unequal = unequal_compositions(reading)
-        strategies = [strategy for strategy in context.catalog.strategies() if strategy.subject not in unready]
         declared = tuple(key_strategy(context, strategy, unequal=unequal) for strategy in strategies)
-        inapplicable = inapplicable_artifacts(reading)
-        known = _StoredEvidence(reading, environment_key)
-        usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
-        judged = [keyed for keyed in usable if context.subjects[keyed.strategy.subject].metric is not None]
-        accuracies = _missing_accuracies(judged, known)
-        rounds = _missing_rounds(context, usable, known)
-    return Plan(declared, inapplicable, accuracies, rounds, unready)
+        return _look_up(context, declared, _StoredEvidence(reading, context.environment_key), unready)
+
+
+def remaining(plan: Plan, context: RunContext, database: Database) -> Plan:
+    """Look up what the strategies of a plan still lack; their keys stay as they are."""
+    with database.session() as reading:
+        return _look_up(context, plan.declared, _StoredEvidence(reading, context.environment_key), plan.unready)
+
+
+def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
+    """Return the plan with what building its artifacts showed.
+
+    An operator may have turned out inapplicable, and parts that do not equal the model they were cut from have an
+    accuracy of their own. Only those strategies are keyed and looked up again; the others keep their tasks.
+    """
+    with database.session() as reading:
+        evidence = _StoredEvidence(reading, context.environment_key)
+        unequal, inapplicable = unequal_compositions(reading), inapplicable_artifacts(reading)
+        declared = tuple(_keyed_by_proof(keyed, context, unequal) for keyed in plan.declared)
+        usable = {keyed.strategy.name: keyed for keyed in declared if keyed.artifact_key not in inapplicable}
+        rounds = tuple(
+            replace(task, keyed=usable[task.keyed.strategy.name])
+            for task in plan.rounds
+            if task.keyed.strategy.name in usable
+        )
+        # An imported refusal does not outlive an artifact that was built here.
+        freed = [keyed for keyed in usable.values() if keyed.artifact_key in plan.inapplicable]
+        rounds += _missing_rounds(context, freed, evidence)
+        accuracies = _updated_accuracies(plan, _with_metric(context, usable.values()), evidence)
+    return replace(plan, declared=declared, inapplicable=inapplicable, accuracies=accuracies, rounds=rounds)
+
+
+def _look_up(
+    context: RunContext,
+    declared: tuple[KeyedStrategy, ...],
+    evidence: "_StoredEvidence",
+    unready: Mapping[str, tuple[str, ...]],
+) -> Plan:
+    inapplicable = evidence.inapplicable()
+    usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
+    accuracies = _missing_accuracies(_with_metric(context, usable), evidence)
+    return Plan(declared, inapplicable, accuracies, _missing_rounds(context, usable, evidence), unready)
+
+
+def _keyed_by_proof(keyed: KeyedStrategy, context: RunContext, unequal: Collection[str]) -> KeyedStrategy:
+    """Key a strategy again if its parts turned out unequal where equality was expected, or the other way round."""
+    inherits = keyed.judged.artifact_key != keyed.artifact_key
+    is_cut = inherits or keyed.judged.composed
+    if not is_cut or inherits != (keyed.artifact_key in unequal):
+        return keyed
+    return key_strategy(context, keyed.strategy, unequal=unequal)
+
+
+def _with_metric(context: RunContext, strategies: Iterable[KeyedStrategy]) -> list[KeyedStrategy]:
+    """Return the strategies of subjects that are judged by something; others are only timed."""
+    return [keyed for keyed in strategies if context.subjects[keyed.strategy.subject].metric is not None]
+
+
+def _updated_accuracies(
+    plan: Plan, strategies: Sequence[KeyedStrategy], evidence: "_StoredEvidence"
+) -> tuple[MissingAccuracy, ...]:
+    """Keep the planned accuracies that a strategy still needs, and add those whose key is new."""
+    planned = {task.keyed.accuracy_key: task for task in plan.accuracies}
+    looked_up = {keyed.accuracy_key for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable}
+    added = [keyed for keyed in strategies if keyed.accuracy_key not in looked_up]
+    planned |= {task.keyed.accuracy_key: task for task in _missing_accuracies(added, evidence)}
+    # The strategy that stood for an accuracy may be gone; the first one left that needs it takes its place.
+    needed: dict[str, MissingAccuracy] = {}
+    for keyed in strategies:
+        if keyed.accuracy_key in planned and keyed.accuracy_key not in needed:
+            needed[keyed.accuracy_key] = replace(planned[keyed.accuracy_key], keyed=keyed)
+    return tuple(needed.values())
 
 
 class _StoredEvidence:
-    """Evidence looked up for the plan."""
+    """Look-ups in the evidence of one environment."""
 
     def __init__(self, reading: SqlSession, environment_key: str) -> None:
         self._reading = reading
         self._environment_key = environment_key
+
+    def inapplicable(self) -> dict[str, str]:
+        return inapplicable_artifacts(self._reading)
 
     def rounds(self, key: str) -> set[int]:
         return rounds_done(self._reading, key)
@@ -106,51 +181,51 @@ class _StoredEvidence:
         )
 
 
-def _missing_accuracies(declared: Sequence[KeyedStrategy], known: _StoredEvidence) -> tuple[MissingAccuracy, ...]:
+def _missing_accuracies(declared: Sequence[KeyedStrategy], evidence: _StoredEvidence) -> tuple[MissingAccuracy, ...]:
     missing: dict[str, MissingAccuracy] = {}
     for keyed in declared:
-        if keyed.accuracy_key not in missing and not known.accuracy(keyed.accuracy_key):
-            failure = known.accuracy_failure(keyed.accuracy_key)
+        if keyed.accuracy_key not in missing and not evidence.accuracy(keyed.accuracy_key):
+            failure = evidence.accuracy_failure(keyed.accuracy_key)
             reason = f"last attempt failed: {failure.splitlines()[0]}" if failure else "no accuracy with this key"
             missing[keyed.accuracy_key] = MissingAccuracy(keyed, reason, _ACCURACY_S)
     return tuple(missing.values())
 
 
 def _missing_rounds(
-    context: RunContext, declared: Sequence[KeyedStrategy], known: _StoredEvidence
+    context: RunContext, declared: Sequence[KeyedStrategy], evidence: _StoredEvidence
 ) -> tuple[MissingRound, ...]:
     missing = []
     for keyed in declared:
-        done = known.rounds(keyed.latency_key)
-        wanted = set(range(1, context.catalog.experiment.rounds + 1)) - done
-        if not wanted and context.catalog.experiment.precision is not None:
-            missing += _further_rounds(context, keyed, known)
-        if not wanted:
+        done = evidence.rounds(keyed.latency_key)
+        undone = set(range(1, context.catalog.experiment.rounds + 1)) - done
+        if not undone and context.catalog.experiment.precision is not None:
+            missing += _further_rounds(context, keyed, evidence)
+        if not undone:
             continue
-        last = known.last(keyed.strategy)
+        last = evidence.last(keyed.strategy)
         reason = _why(keyed, last, done)
         estimate_s = _estimate_s(context, keyed, last)
-        missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(wanted)]
+        missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(undone)]
     return tuple(missing)
 
 
-def _further_rounds(context: RunContext, keyed: KeyedStrategy, known: _StoredEvidence) -> list[MissingRound]:
-    """The rounds of the next look, where the interval is not narrow enough yet."""
+def _further_rounds(context: RunContext, keyed: KeyedStrategy, evidence: _StoredEvidence) -> list[MissingRound]:
+    """Return the rounds of the next look; none where the interval is narrow enough."""
     experiment, subject = context.catalog.experiment, context.subjects[keyed.strategy.subject]
-    rows = known.latencies(keyed.latency_key)
+    rows = evidence.latencies(keyed.latency_key)
     done = {row[0] for row in rows}
     looks = planned_looks(experiment, len(subject.dataset.input_ids()))
-    found = assess(samples_of(rows), experiment, looks=looks, done=done)
-    if found.next is None:
+    narrowness = assess(samples_of(rows), experiment, looks=looks, done=done)
+    if narrowness.next is None:
         return []
-    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, context.catalog, subject, found.next.inputs))
-    reason = f"{found}, {100 * found.wanted:g} % wanted"
-    estimate_s = _estimate_s(context, longer, known.last(keyed.strategy))
-    return [MissingRound(longer, number, reason, estimate_s) for number in found.next.rounds if number not in done]
+    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, context.catalog, subject, narrowness.next.inputs))
+    reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
+    estimate_s = _estimate_s(context, longer, evidence.last(keyed.strategy))
+    return [MissingRound(longer, number, reason, estimate_s) for number in narrowness.next.rounds if number not in done]
 
 
 def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, count: int) -> tuple[str, ...]:
-    """The chosen inputs and, behind them, the next ones of the same choice."""
+    """Return the chosen inputs followed by the next ones of the same selection."""
     if count <= len(chosen):
         return chosen
     if catalog.experiment.select == "largest":
@@ -161,7 +236,7 @@ def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, co
 
 
 def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int]) -> str:
-    """One phrase a person can check."""
+    """Return why rounds are missing, in a phrase that a person can check."""
     if last is None:
         return "never measured in this environment"
     if last.latency_key == keyed.latency_key:
@@ -170,8 +245,8 @@ def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int]) -> 
         if last.verdict == "INVALID":
             return f"last attempt invalid: {last.reason}"
         return f"{len(done)} round(s) known, more declared"
-    named = dict.fromkeys((*keyed.conditions, *last.conditions))
-    changed = [name for name in named if keyed.conditions.get(name) != last.conditions.get(name)]
+    names = dict.fromkeys((*keyed.conditions, *last.conditions))
+    changed = [name for name in names if keyed.conditions.get(name) != last.conditions.get(name)]
     return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
 
 

@@ -1,8 +1,8 @@
-"""Measuring until a percentile is known narrowly enough: rounds are added, then inputs, at looks fixed beforehand.
+"""The stopping rule: rounds are added, then inputs, at looks fixed beforehand, until the interval is narrow enough.
 
-Each round number has its number of inputs once and for all, so what is stored says how far one is. All rounds of a
-strategy have one latency key, that of the declared inputs; later looks send those and more, so that no earlier round
-is ever measured again, and evidence of the fixed protocol counts as the first look.
+The number of inputs is fixed for each round number, so the stored evidence says which look comes next. All rounds of a
+strategy have one latency key, that of the declared inputs; later looks send those and more. So no earlier round is
+measured again, and evidence of the fixed protocol counts as the first look.
 """
 
 import math
@@ -15,7 +15,7 @@ from catalog.declaration.schema import ExperimentSpec
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.samples import Samples, wide_rounds
 
-# Rounds come first: they cost least per answer, and how rounds differ is known worst. Then the inputs double.
+# Rounds come first: they cost least, and the variance between rounds is the least certain. Then the inputs double.
 _MORE_ROUNDS = (2, 3, 4)
 _ROUNDS_PER_DOUBLING = 3
 _DOUBLINGS = 3
@@ -24,7 +24,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Look:
-    """Rounds that are measured before the interval is looked at again, each over so many inputs."""
+    """Rounds that are measured before the interval is computed again, and the number of inputs of each."""
 
     rounds: tuple[int, ...]
     inputs: int
@@ -32,20 +32,20 @@ class Look:
 
 @dataclass(frozen=True)
 class Narrowness:
-    """How narrow the interval of a strategy is, and what comes next.
+    """How narrow a strategy's interval is, and the look that comes next.
 
-    `half_width` is relative to the percentile, None where there is no interval yet; `next` is None when it is narrow
-    enough or when no look is left.
+    `target` and `half_width` are relative to the percentile, the latter None where there is no interval yet; `next` is
+    None when the interval is narrow enough or no look is left.
     """
 
-    wanted: float
+    target: float
     interval: PercentileInterval
     half_width: float | None
     next: Look | None
 
     @property
     def reached(self) -> bool:
-        return self.half_width is not None and self.half_width <= self.wanted
+        return self.half_width is not None and self.half_width <= self.target
 
     def __str__(self) -> str:
         interval = self.interval
@@ -55,7 +55,7 @@ class Narrowness:
 
 
 def planned_looks(experiment: ExperimentSpec, pool: int) -> tuple[Look, ...]:
-    """All looks of a protocol, the declared one first; `pool` is how many inputs there are."""
+    """Return all looks of a protocol, the declared one first; `pool` is the number of inputs there are."""
     looks = [Look(tuple(range(1, experiment.rounds + 1)), experiment.inputs)]
     doubled = [min(pool, experiment.inputs * 2**doubling) for doubling in range(1, _DOUBLINGS + 1)]
     further = [(rounds, experiment.inputs) for rounds in _MORE_ROUNDS]
@@ -67,7 +67,7 @@ def planned_looks(experiment: ExperimentSpec, pool: int) -> tuple[Look, ...]:
 
 
 def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look], done: Collection[int]) -> Narrowness:
-    """Look at the interval, and say what would be measured next.
+    """Compute the interval and choose what would be measured next.
 
     Parameters
     ----------
@@ -83,25 +83,25 @@ def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look
     assert experiment.precision is not None
     (interval,) = percentile_intervals(samples, [experiment.percentile], confidence_level=_CONFIDENCE, rng=1)
     half_width = None if interval.high_s is None else interval.high_s / interval.estimate_s - 1
-    wanted = experiment.precision
+    target = experiment.precision
     widest = samples.inputs.size
     open_looks = [look for look in looks if not set(look.rounds) <= set(done) and 2 * look.inputs >= widest]
-    if half_width is not None and half_width <= wanted:
+    if half_width is not None and half_width <= target:
         open_looks = []
-    elif _inputs_alone(interval) > wanted:
+    elif _inputs_alone(interval) > target:
         open_looks = [look for look in open_looks if look.inputs > experiment.inputs]
-    return Narrowness(wanted, interval, half_width, open_looks[0] if open_looks else None)
+    return Narrowness(target, interval, half_width, open_looks[0] if open_looks else None)
 
 
 def _inputs_alone(interval: PercentileInterval) -> float:
-    """The half width that would remain with any number of rounds: what only more inputs can narrow."""
+    """Return the half width that any number of rounds would leave: only more inputs can narrow it."""
     if interval.estimate is None:
         return 0.0
     return math.exp(replace(interval.estimate, variance_rounds=0.0).margin(_CONFIDENCE)) - 1
 
 
 def samples_of(rows: Sequence[tuple[int, str, float]]) -> Samples:
-    """From (round, input id, latency in seconds), without rounds that are much narrower than the others."""
+    """Build samples from (round, input id, latency in seconds), without rounds of far fewer inputs than the others."""
     by_round: dict[int, set[str]] = {}
     for number, name, _ in rows:
         by_round.setdefault(number, set()).add(name)

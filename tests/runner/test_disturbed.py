@@ -94,7 +94,7 @@ class Bench:
     def _fill(self, context: RunContext, selection: Selection, database: Any, meddler: Meddler) -> None:
         with database.session() as writing:
             environment_id = environment.store_environment(writing, context, selection)
-            plan = make_plan(context, database, environment.key(context))
+            plan = make_plan(context, database)
             environment.sync_strategies(writing, plan, environment_id, context)
             writing.commit()
         setups = Setups(context, ArtifactStore(self.directory / "artifacts"), self.directory)

@@ -16,7 +16,6 @@ from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.engine_host import read_host
 from runner.launchers.process import ProcessLauncher
-from runner.measuring import environment
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.tiers import Scale, check_host, resolve_provider
 from tierserver.facts import read_facts
@@ -71,7 +70,7 @@ def keyed(base: Path) -> Callable[[Host], tuple[str, dict[str, KeyedStrategy]]]:
         context = RunContext(catalog, base, "docker", Scale.parse("1"), base / "work", host=host)
         context.prepare()
         by_operator = {item.operator: key_strategy(context, item) for item in catalog.strategies()}
-        return environment.key(context), by_operator
+        return context.environment_key, by_operator
 
     return keys
 

@@ -193,7 +193,7 @@ def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(t
     with open_database(tmp_path / "evidence.db", create=True) as database:
         with database.session() as writing:
             environment_id = environment.store_environment(writing, context, selection)
-            plan = make_plan(context, database, environment.key(context))
+            plan = make_plan(context, database)
             environment.sync_strategies(writing, plan, environment_id, context)
             writing.commit()
         setups, notes = Setups(context, ArtifactStore(tmp_path / "artifacts"), tmp_path), Notes()

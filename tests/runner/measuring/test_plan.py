@@ -1,0 +1,108 @@
+"""The plan of a fill: made once, then updated with what building and measuring showed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from catalog.declaration import parse_catalog
+from catalog.evidence import Database, open_database, upsert_artifact
+from runner.artifacts.store import CachedArtifact, CachedFile
+from runner.host import this_host
+from runner.measuring import records
+from runner.measuring.keyed_strategy import RunContext
+from runner.measuring.plan import Plan, make_plan, remaining, update_plan
+from runner.measuring.tiers import Scale
+from runner.subjects.embedded.datasets import FashionDataset
+from runner.subjects.embedded.registry import BUILTIN
+
+CATALOG = """\
+version: 1
+subjects:
+  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
+operators: {halves: [partition], identity: []}
+tiers: {mobile: {cpus: 0.5, memory: 512m}, edge: {cpus: 1, memory: 1g}}
+links: {mobile-edge: {bandwidth: 200mbit}}
+strategies:
+  - {operators: [halves], placements: [mobile-edge]}
+  - {operators: [identity], placements: [mobile]}
+experiment: {inputs: 2, rounds: 2}
+"""
+HALVES = "halves"
+
+
+class CountingDataset(FashionDataset):
+    """The embedded dataset, which counts how often a content key asks for its inputs."""
+
+    reads = 0
+
+    def inputs_fingerprint(self) -> str:
+        CountingDataset.reads += 1
+        return super().inputs_fingerprint()
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RunContext:
+    context = RunContext(parse_catalog(CATALOG), tmp_path, "process", Scale.parse("1"), tmp_path, host=this_host())
+    subjects = dict(context.subjects)
+    subjects["fashion-resnet"] = replace(subjects["fashion-resnet"], dataset=CountingDataset(BUILTIN))
+    context.__dict__["subjects"] = subjects  # where the cached property keeps its value
+    return context
+
+
+def store_halves(database: Database, plan: Plan, *, identical: bool = True, refusal: str | None = None) -> None:
+    """Store what building the parts showed."""
+    keyed = next(keyed for keyed in plan.declared if keyed.strategy.operator == HALVES)
+    files = tuple(CachedFile(part, f"{part}.onnx", "0" * 64, 1) for part in ("head", "tail"))
+    details = {"proof": {"composition": {"bit_identical": identical}}}
+    cached = CachedArtifact(keyed.artifact_key, Path(), files, refusal, details)
+    with database.session() as writing:
+        upsert_artifact(
+            writing, records.artifact(keyed.artifact_key, "fashion-resnet", HALVES, keyed.passes, cached, refusal)
+        )
+        writing.commit()
+
+
+def test_parts_that_equal_their_model_leave_the_plan_as_it_was(context: RunContext, tmp_path: Path) -> None:
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        plan = make_plan(context, database)
+        store_halves(database, plan)
+        assert update_plan(plan, context, database) == plan
+    assert len(plan.accuracies) == 1 and len(plan.rounds) == 4
+
+
+@pytest.mark.parametrize(("identical", "refusal"), [(True, None), (False, None), (True, "there is nothing to cut")])
+def test_an_updated_plan_is_the_one_that_would_be_made(
+    context: RunContext, tmp_path: Path, identical: bool, refusal: str | None
+) -> None:
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        plan = make_plan(context, database)
+        store_halves(database, plan, identical=identical, refusal=refusal)
+        updated = update_plan(plan, context, database)
+        assert updated == make_plan(context, database) == remaining(updated, context, database)
+        store_halves(database, plan)
+        assert update_plan(updated, context, database).accuracies == make_plan(context, database).accuracies
+
+
+def test_an_accuracy_stays_planned_when_the_strategy_that_stood_for_it_is_refused(
+    context: RunContext, tmp_path: Path
+) -> None:
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        plan = make_plan(context, database)
+        assert plan.accuracies[0].keyed.strategy.operator == HALVES
+        store_halves(database, plan, refusal="there is nothing to cut")
+        (accuracy,) = update_plan(plan, context, database).accuracies
+    assert accuracy.keyed.strategy.operator == "identity"
+
+
+def test_strategies_are_keyed_once(context: RunContext, tmp_path: Path) -> None:
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        CountingDataset.reads = 0
+        plan = make_plan(context, database)
+        assert CountingDataset.reads == 2
+        updated = update_plan(plan, context, database)
+        remaining(updated, context, database)
+        assert CountingDataset.reads == 2
+        store_halves(database, plan, identical=False)
+        update_plan(plan, context, database)
+        assert CountingDataset.reads == 3
