@@ -99,8 +99,9 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
         unequal, inapplicable = unequal_compositions(reading), inapplicable_artifacts(reading)
         declared = tuple(_keyed_by_proof(keyed, context, unequal) for keyed in plan.declared)
         usable = {keyed.strategy.name: keyed for keyed in declared if keyed.artifact_key not in inapplicable}
+        # A task keeps its inputs: those of a further look are more than the declared ones.
         rounds = tuple(
-            replace(task, keyed=usable[task.keyed.strategy.name])
+            replace(task, keyed=replace(usable[task.keyed.strategy.name], input_ids=task.keyed.input_ids))
             for task in plan.rounds
             if task.keyed.strategy.name in usable
         )

@@ -106,3 +106,14 @@ def test_strategies_are_keyed_once(context: RunContext, tmp_path: Path) -> None:
         store_halves(database, plan, identical=False)
         update_plan(plan, context, database)
         assert CountingDataset.reads == 3
+
+
+def test_the_rounds_of_a_further_look_keep_their_inputs(context: RunContext, tmp_path: Path) -> None:
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        plan = make_plan(context, database)
+        longer = replace(plan.rounds[0].keyed, input_ids=("0001.jpg", "0002.jpg", "0003.jpg", "0004.jpg"))
+        plan = replace(plan, rounds=(replace(plan.rounds[0], keyed=longer),))
+        store_halves(database, plan, identical=False)
+        (task,) = update_plan(plan, context, database).rounds
+    assert task.keyed.input_ids == longer.input_ids
+    assert task.keyed.judged.composed
