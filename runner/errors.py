@@ -1,4 +1,4 @@
-"""What can go wrong in the runner.
+"""The errors of the runner.
 
     RunnerError                     shown to the user as one message, exit code 1
     ├── SubjectError                a subject's model or data cannot be read
@@ -33,7 +33,7 @@ _WHAT_TO_DO = {
 
 
 def explain(error: OSError) -> str:
-    """What the operating system refused, as one message: where, what, what to do."""
+    """Explain what the operating system refused in one message: where, what, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
     advice = _WHAT_TO_DO.get(error.errno or 0, "look at that place, then give the same command again")
     return f"{where}{error.strerror or error}; {advice}"

@@ -1,4 +1,4 @@
-"""What the machine under the tiers is: the facts that evidence measured there depends on."""
+"""The machine under the tiers: the facts that evidence measured there depends on."""
 
 import functools
 import hashlib
@@ -43,7 +43,7 @@ class Host:
 
 
 def usable_cpus() -> int:
-    """CPUs this process may run on (a container's affinity mask counts, `os.cpu_count` does not know it)."""
+    """Return the CPUs that this process may run on: `os.cpu_count` does not know a container's affinity mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -68,7 +68,7 @@ def this_host() -> Host:
 def host_of_engine(info: Mapping[str, Any], facts: TierFacts) -> Host:
     """Return the machine under a container engine, from the engine's description and a tier's report.
 
-    An engine of this machine gives `this_host()` with the tier image's ONNX Runtime, so that evidence has one key
+    For an engine of this machine that is `this_host()` with the tier image's ONNX Runtime, so that evidence has one key
     whether its tiers were processes or containers. The boot id decides that: two machines may have the same name,
     hardware and machine id (clones of one disk), and a local socket may lead to another machine.
     """
@@ -104,5 +104,5 @@ def _fingerprint(machine: str, model: str, cpus: int) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what transforms and executes models; they enter the content keys."""
+    """Return the versions of what transforms and executes models; they enter the content keys."""
     return {name: version(name) for name in ("onnx", "onnxruntime", "numpy", "pillow")}

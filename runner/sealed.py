@@ -1,7 +1,7 @@
-"""Directories of cached files that are believed only while they are what they were made to be.
+"""Directories of cached files that are used only while their bytes are those they were made with.
 
 `manifest.json` holds the key, the SHA-256 of every file and a hash of itself, so a file that changed, a manifest that
-was edited and a directory that was moved to another key are noticed. What is not believed is removed and said.
+was edited and a directory that was moved to another key are noticed. Such a directory is removed and logged.
 """
 
 import functools
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _SEAL = 1
-# A file that changed so shortly ago may change again without a new time stamp.
+# A file that changed less than this ago may change again without a new time stamp.
 _SETTLED_NS = 2_000_000_000
 
 
@@ -35,14 +35,14 @@ class SealedFile:
 
 @dataclass(frozen=True)
 class SealedContent:
-    """What a directory was sealed with; its files are what they were then."""
+    """The content of a sealed directory whose files are unchanged."""
 
     files: tuple[SealedFile, ...]
     content: Mapping[str, Any]
 
 
 class _BrokenSeal(ValueError):
-    """A directory is not what its key promises; says why."""
+    """A directory is not what its key promises; the message says why."""
 
 
 def file_sha256(path: Path) -> str:
@@ -74,7 +74,7 @@ def seal(directory: Path, key: str, files: Sequence[str], content: Mapping[str, 
 
 
 def unseal(directory: Path, key: str) -> SealedContent | None:
-    """Return what a directory holds for a key; None where nothing is there, or it was not believed and is removed."""
+    """Return the content of a key's directory; None where it is absent, or where it was changed and is removed."""
     try:
         manifest = _manifest(directory, key)
         if manifest is None:
@@ -108,7 +108,7 @@ def _manifest(directory: Path, key: str) -> Mapping[str, Any] | None:
         raise _BrokenSeal(f"it has no {MANIFEST}")
     manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     if not isinstance(manifest, dict):
-        raise _BrokenSeal("its manifest is no mapping")
+        raise _BrokenSeal("its manifest is not a mapping")
     return manifest
 
 
@@ -134,7 +134,7 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a path is a regular file itself, and no link to one."""
+    """Return whether a path is a regular file itself, not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:

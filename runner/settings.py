@@ -1,4 +1,4 @@
-"""Where the runner keeps things: options, the environment (prefix `TIERWISE_`), a settings file."""
+"""The runner's settings: from options, the environment (prefix `TIERWISE_`) or a settings file."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""Files of the working directory that are there whole or not at all: made beside their place, then moved into it.
+"""Files of the working directory that are complete or absent: made next to their place, then moved into it.
 
-Two runners may make the same content at once, so the first one stays. What a killed runner was making carries that
-runner's name, by which `sweep` removes it and spares what a live one is making.
+Two runners may make the same content at once; the first one stays. What a killed runner left unfinished has that
+runner's name, by which `sweep` removes it and spares the files of a live one.
 """
 
 import errno
@@ -19,7 +19,7 @@ _PREFIX = "building-"
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
-    """An empty directory in `parent`, on the same file system as what is moved out of it; gone after the block."""
+    """Yield an empty directory in `parent`, on its file system so that content can be renamed out of it."""
     directory = parent / owned_name(_PREFIX)
     directory.mkdir(parents=True)
     try:
@@ -39,7 +39,7 @@ def settle(made: Path, place: Path) -> None:
 
 
 def sweep(workdir: Path) -> int:
-    """Remove what dead runners were making when they were killed; how many things that were."""
+    """Remove what killed runners left unfinished; return how many directories that were."""
     left = [path for path in workdir.glob(f"*/{_PREFIX}*") if is_abandoned(path.name, _PREFIX)]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
@@ -48,7 +48,7 @@ def sweep(workdir: Path) -> int:
 
 @contextmanager
 def new_directory(target: Path, *, error: type[RunnerError] = RunnerError) -> Iterator[Path]:
-    """Yield an empty directory beside `target` that takes its place when the block ends well, and vanishes otherwise.
+    """Yield an empty directory next to `target` that takes its place when the block succeeds, and is removed otherwise.
 
     Raises
     ------

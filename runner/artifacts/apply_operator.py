@@ -1,4 +1,4 @@
-"""Operators applied to a model file, without tiers and evidence: files in, files and a manifest out."""
+"""An operator applied to a model file, without tiers and evidence: files in, files and a manifest out."""
 
 import json
 import shutil
@@ -30,19 +30,19 @@ _PIPELINE = TypeAdapter(tuple[PassSpec, ...])
 
 @dataclass(frozen=True)
 class Pipeline:
-    """An operator as it was named, its passes, and where they are declared."""
+    """An operator by its name or its passes, with the file that declares it."""
 
     name: str
     specs: tuple[PassSpec, ...]
     declared_in: str | None
 
     def passes(self) -> tuple[Pass, ...]:
-        """Build the passes; raises OperatorError for unknown ones and wrong options."""
+        """Build the passes; raise OperatorError for unknown ones and wrong options."""
         return tuple(make_pass(spec.name, spec.options) for spec in self.specs)
 
 
 def parse_pipeline(text: str, catalog: Catalog | None) -> Pipeline:
-    """Understand an operator's name, or passes as the catalog spells them.
+    """Parse an operator's name, or passes as the catalog spells them.
 
     Parameters
     ----------

@@ -21,15 +21,15 @@ def measure_distance(trial: Trial, outputs: Sequence[Outputs]) -> OutputDistance
     Parameters
     ----------
     trial
-        What the model gave for each input.
+        The model's outputs for each input.
     outputs
-        What the artifact gave for the same inputs.
+        The artifact's outputs for the same inputs.
 
     Returns
     -------
     OutputDistance
     """
-    figures = [_figures([given[name] for given in trial.outputs], [made[name] for made in outputs])
+    figures = [_figures([expected[name] for expected in trial.outputs], [actual[name] for actual in outputs])
                for name in trial.outputs[0]]  # fmt: skip
     relative_error, cosine, finite = max(figures, key=_badness)
     return OutputDistance(
@@ -78,7 +78,7 @@ def _numbers(one: Any, other: Any) -> tuple[_Floats, _Floats]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two outputs that are no arrays of numbers (strings, sequences, maps) are equal."""
+    """Return whether two outputs other than arrays of numbers (strings, sequences, maps) are equal."""
     if isinstance(one, np.ndarray):
         return bool(np.array_equal(one, other))
     return bool(one == other)
@@ -89,7 +89,7 @@ def _agreement(expected: Sequence[Outputs], made: Sequence[Outputs]) -> Agreemen
     for name, scores in expected[0].items():
         if not (isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and _has_classes(scores.shape)):
             continue
-        pairs = [(given[name], changed[name]) for given, changed in zip(expected, made, strict=True)]
+        pairs = [(original[name], changed[name]) for original, changed in zip(expected, made, strict=True)]
         if any(one.shape != other.shape for one, other in pairs):
             return None
         same = np.concatenate([(one.argmax(axis=1) == other.argmax(axis=1)).ravel() for one, other in pairs])

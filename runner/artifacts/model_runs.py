@@ -1,4 +1,4 @@
-"""Runs of model files in ONNX Runtime, at the optimisation level the tiers use, on real inputs or made-up ones."""
+"""Runs of model files in ONNX Runtime, at the optimisation level the tiers use, on real inputs or generated ones."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes and gives."""
+    """The inputs and outputs of a model."""
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
@@ -66,7 +66,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Trial:
-    """Inputs that a model ran on, and what it gave.
+    """Inputs that a model ran on, and its outputs.
 
     Attributes
     ----------

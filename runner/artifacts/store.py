@@ -1,7 +1,7 @@
 """The content-addressed cache of artifacts: what an operator made of a model, with its proof.
 
 `<root>/<artifact key>/manifest.json` seals the files (`runner.sealed`); a directory exists only once it is complete,
-because it is built beside its place and renamed into it.
+because it is built next to its place and renamed into it.
 """
 
 import json
@@ -29,13 +29,13 @@ from runner.workdir import scratch, settle
 from tierserver.errors import TierError
 
 _MANIFEST_VERSION = 3
-# Under this name the details say why nothing was run.
+# The key of the details under which the reason stands why nothing was run.
 NOT_VERIFIED = "not_verified"
 
 
 @dataclass(frozen=True)
 class CachedFile:
-    """One part of an artifact, in the order the parts run."""
+    """One file of an artifact; the files of models are in the order in which they run."""
 
     part: str
     file: str
@@ -47,8 +47,8 @@ class CachedFile:
 class CachedArtifact:
     """A complete artifact on disk, or the reason why there can be none.
 
-    `details` are what JSON holds: `passes`, what each pass says it did, `proof`, what was shown of the result, and
-    the `OutputDistance` to the model's outputs, absent where the model runs on no input that could be made up.
+    `details` can be written as JSON: `passes`, what each pass reports, `proof`, what was shown of the result, and the
+    `OutputDistance` to the model's outputs, absent where the model runs on no input that could be generated.
     """
 
     key: str
@@ -75,13 +75,13 @@ class CachedArtifact:
 
 
 class ArtifactStore:
-    """Builds each artifact once and verifies it before anything may use it."""
+    """A cache that builds each artifact once and verifies it before anything may use it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def find(self, key: str) -> CachedArtifact | None:
-        """Find the artifact with this key; one that is not what was built counts as absent, is removed and said."""
+        """Find the artifact with this key; one that was changed counts as absent, is removed and logged."""
         directory = self._root / key
         sealed = unseal(directory, key)
         if sealed is None:
@@ -97,7 +97,7 @@ class ArtifactStore:
         return CachedArtifact(key, directory, files, content["reason"], content["details"])
 
     def discard(self, key: str) -> None:
-        """Forget an artifact whose bytes are not what they should be, so that it is built anew."""
+        """Remove an artifact whose bytes are not what they should be, so that it is built again."""
         remove(self._root / key)
 
     def build(
@@ -108,7 +108,7 @@ class ArtifactStore:
         passes: Sequence[Pass],
         calibration: CalibrationSource,
     ) -> CachedArtifact:
-        """Run the passes over the model and verify what they made; raises OperatorError where one fails."""
+        """Run the passes over the model and verify the result; raise OperatorError where one fails."""
         with scratch(self._root) as directory:
             target = directory / "artifact"
             target.mkdir()
@@ -117,11 +117,11 @@ class ArtifactStore:
             details: Mapping[str, Any] = {}
             try:
                 signature = check(model)
-                trial = _tried(model, calibration)
+                trial = _try_original(model, calibration)
                 made = _apply(model, passes, calibration, directory, self._root.parent / "envs")
-                checked = _check(signature, made)
+                signatures = _check(signature, made)
                 distance = _run_beside(trial, made)
-                proof = {**checked, **_prove(trial, made, calibration)}
+                proof = {**signatures, **_prove(trial, made, calibration)}
                 details = _as_stored({"passes": made.details, "proof": proof, **distance})
                 files = _collect(made.parts, target)
             except Refusal as refusal:
@@ -138,9 +138,9 @@ class ArtifactStore:
 
 @dataclass(frozen=True)
 class _PassOutput:
-    """What the passes made: the last files, what each pass says it did, and the model before it was cut.
+    """The output of the passes: the last files, what each pass reports, and the model before it was cut.
 
-    `references` are, by pass, a file that computes the same in another way and the file to be compared with it.
+    `references` has, by pass, a file that computes the same in another way and the file to compare with it.
     """
 
     parts: tuple[Path, ...]
@@ -174,8 +174,8 @@ def _apply(
     return _PassOutput(parts, tuple(details), uncut, references)
 
 
-def _tried(model: Path, calibration: CalibrationSource) -> Trial:
-    """Run the model itself, before anything is made of it."""
+def _try_original(model: Path, calibration: CalibrationSource) -> Trial:
+    """Run the model itself before the passes."""
     try:
         return try_model(model, _up_to(TRIAL_INPUTS, calibration))
     except NotRunnable as error:
@@ -183,7 +183,7 @@ def _tried(model: Path, calibration: CalibrationSource) -> Trial:
 
 
 def _up_to(count: int, calibration: CalibrationSource) -> Sequence[NDArray[np.generic]]:
-    """Return as many inputs as there are: a dataset refuses to give more than it has."""
+    """Return up to `count` inputs: a dataset refuses to give more than it has."""
     while count:
         try:
             return calibration(count)
@@ -193,7 +193,7 @@ def _up_to(count: int, calibration: CalibrationSource) -> Sequence[NDArray[np.ge
 
 
 def _check(model: Signature, made: _PassOutput) -> Mapping[str, Any]:
-    """Check every part and what they take and give; refused where they are not valid."""
+    """Check every part with its inputs and outputs; raise Refusal where one is not valid."""
     try:
         check_chain(model, [check(part) for part in made.parts])
     except OperatorError as error:
@@ -202,7 +202,7 @@ def _check(model: Signature, made: _PassOutput) -> Mapping[str, Any]:
 
 
 def _prove(trial: Trial, made: _PassOutput, calibration: CalibrationSource) -> Mapping[str, Any]:
-    """Compare results with what computes the same in another way, and parts with the model they were cut from."""
+    """Compare results with their references, and parts with the model they were cut from."""
     proof: dict[str, Any] = {}
     for name, (reference, result) in made.references.items() if trial.feeds else ():
         try:
@@ -215,7 +215,7 @@ def _prove(trial: Trial, made: _PassOutput, calibration: CalibrationSource) -> M
 
 
 def _run_beside(trial: Trial, made: _PassOutput) -> Mapping[str, Any]:
-    """Run what was made on the inputs the model ran on; refused where it fails, else the distance of its outputs."""
+    """Run the result on the model's inputs and return the distance of its outputs; raise Refusal where it fails."""
     if not trial.feeds:
         return {NOT_VERIFIED: f"the model runs on no input that could be made up ({trial.obstacle})"}
     try:
@@ -242,7 +242,7 @@ def _collect(parts: Sequence[Path], target: Path) -> tuple[CachedFile, ...]:
 
 
 def _as_stored(details: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The details as a reader of the manifest gets them, tuples as lists."""
+    """Return the details as a reader of the manifest gets them, with lists for tuples."""
     stored: Mapping[str, Any] = json.loads(json.dumps(details))
     return stored
 

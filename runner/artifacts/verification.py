@@ -1,4 +1,4 @@
-"""What is shown of every artifact before anything may use it: valid, loadable, and of the same meaning.
+"""The proofs that every artifact passes before anything may use it: valid, loadable, and of the same meaning.
 
 A partition's parts are run one after the other in ONNX Runtime, at the optimisation level the tiers use, and compared
 bit by bit with the model they were cut from: only then may they inherit its accuracy (DESIGN sections 4 and 6).
@@ -39,7 +39,7 @@ _ROUNDING = 0.01
 
 
 def check(path: Path) -> Signature:
-    """ONNX checker, then a load in the real engine; raises OperatorError in one line."""
+    """Check a file with the ONNX checker and a load in the real engine; raise OperatorError in one line."""
     try:
         onnx.checker.check_model(str(path), full_check=True)
         session = open_session(path)
@@ -49,13 +49,13 @@ def check(path: Path) -> Signature:
 
 
 def check_chain(model: Signature, parts: Sequence[Signature]) -> None:
-    """The first part takes what the model takes, the last gives what it gives, and between them nothing is missing."""
+    """Check that the parts together take and give what the model does, and each what the next one takes."""
     _check_same("inputs", model.inputs, parts[0].inputs)
     _check_same("outputs", model.outputs, parts[-1].outputs)
     for before, after in pairwise(parts):
-        given, taken = ({(each.name, each.type) for each in side} for side in (before.outputs, after.inputs))
-        if given != taken:
-            raise OperatorError(f"a part gives {sorted(given)} and the next takes {sorted(taken)}")
+        outputs, inputs = ({(value.name, value.type) for value in side} for side in (before.outputs, after.inputs))
+        if outputs != inputs:
+            raise OperatorError(f"a part gives {sorted(outputs)} and the next takes {sorted(inputs)}")
 
 
 def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[NDArray[np.generic]]) -> dict[str, Any]:
@@ -177,11 +177,11 @@ def _relative_difference(one: Any, other: Any) -> float:
 
 
 def _check_same(what: str, expected: Sequence[Value], got: Sequence[Value]) -> None:
-    """Names and types always, shapes where the model declares them."""
+    """Compare names and types, and shapes where the model declares them."""
     same = len(expected) == len(got) and all(
         (one.name, one.type) == (other.name, other.type)
         and (not other.shape or len(one.shape) == len(other.shape))
-        and all(size == found for size, found in zip(one.shape, other.shape, strict=False) if isinstance(size, int))
+        and all(size == actual for size, actual in zip(one.shape, other.shape, strict=False) if isinstance(size, int))
         for one, other in zip(expected, got, strict=False)
     )
     if not same:

@@ -35,7 +35,7 @@ from tierserver.messages import Postprocess, Preprocess
 
 
 def readme(manifest: Manifest) -> str:
-    """The whole text, in Markdown."""
+    """Write the whole text, in Markdown."""
     return "\n".join(
         [
             f"# {manifest.subject}: {manifest.operator} on {manifest.placement}",
@@ -64,21 +64,22 @@ def readme(manifest: Manifest) -> str:
     )
 
 
-def _row(each: PartEntry) -> str:
-    cells = (each.part, each.file, each.tier, each.provider, each.threads, size(each.size_bytes))
+def _row(part: PartEntry) -> str:
+    cells = (part.part, part.file, part.tier, part.provider, part.threads, size(part.size_bytes))
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def _promise(manifest: Manifest) -> str:
-    latency, it = manifest.answer["latency"], manifest.evidence
+    latency, evidence = manifest.answer["latency"], manifest.evidence
     interval = ""
     if latency["low_s"] is not None and latency["high_s"] is not None:
         interval = f" (95 % interval {duration(latency['low_s'])} to {duration(latency['high_s'])})"
-    where = f"{it.cpu_model}, launcher {it.launcher}" + ("" if it.scale == "1" else f", emulated at {it.scale}")
-    known_by = "Predicted" if latency["predicted"] else "Measured"
+    where = f"{evidence.cpu_model}, launcher {evidence.launcher}"
+    where += "" if evidence.scale == "1" else f", emulated at {evidence.scale}"
+    origin = "Predicted" if latency["predicted"] else "Measured"
     return (
-        f"{known_by} {percentile_name(latency['percentile'])}: {duration(latency['percentile_s'])}{interval}; "
-        f"{manifest.conditions}; on {where}, until {it.measured_at}."
+        f"{origin} {percentile_name(latency['percentile'])}: {duration(latency['percentile_s'])}{interval}; "
+        f"{manifest.conditions}; on {where}, until {evidence.measured_at}."
     )
 
 
@@ -89,13 +90,13 @@ def _requirements(manifest: Manifest) -> str:
 
 
 def _commands(manifest: Manifest) -> list[str]:
-    given = "inputs.npy" if manifest.preprocess["kind"] == "tensors" else "picture.jpg"
-    lines = [f"$ python {SCRIPT} {given}"]
+    example = "inputs.npy" if manifest.preprocess["kind"] == "tensors" else "picture.jpg"
+    lines = [f"$ python {SCRIPT} {example}"]
     if len(manifest.parts) > 1:
-        for index, each in enumerate(manifest.parts):
-            source = given if index == 0 else f"cut{index}.npz"
-            kept = f" -o cut{index + 1}.npz" if index + 1 < len(manifest.parts) else ""
-            lines.append(f"$ python {SCRIPT} {source} --part {each.part}{kept}    # on {each.tier}")
+        for index, part in enumerate(manifest.parts):
+            source = example if index == 0 else f"cut{index}.npz"
+            output = f" -o cut{index + 1}.npz" if index + 1 < len(manifest.parts) else ""
+            lines.append(f"$ python {SCRIPT} {source} --part {part.part}{output}    # on {part.tier}")
     return lines
 
 
@@ -113,7 +114,7 @@ _UNPROVEN = (
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question, its answer with a recommendation, and what the recommendation rests on."""
+    """A question, its answer with a recommendation, and the evidence of the recommendation."""
 
     request: RecommendRequest
     answer: RecommendResponse
@@ -122,12 +123,12 @@ class AnsweredQuestion:
 
 
 def make_bundle(answered: AnsweredQuestion, subject: Subject, artifact: CachedArtifact, target: Path) -> Manifest:
-    """Write a bundle into a new directory; it appears only when it is complete and was run.
+    """Write a bundle into a new directory, which appears only when it is complete and was run.
 
     Parameters
     ----------
     answered
-        What was asked and recommended.
+        The question and its recommendation.
     subject
         The model under study, for pre- and post-processing and one real input.
     artifact
@@ -171,7 +172,7 @@ def _manifest(answered: AnsweredQuestion, subject: Subject, artifact: CachedArti
         passes=[dict(step) for step in row.passes],
         placement=row.placement,
         parts=list(_parts(answered.measured, artifact, staging)),
-        links=[dict(each) for each in row.conditions.get("links", ())],
+        links=[dict(link) for link in row.conditions.get("links", ())],
         codec=row.conditions.get("codec", "raw"),
         preprocess=asdict(Preprocess.from_json(subject.preprocess)),
         postprocess=asdict(Postprocess.from_json(subject.postprocess)),
@@ -190,27 +191,27 @@ def _manifest(answered: AnsweredQuestion, subject: Subject, artifact: CachedArti
 
 
 def _parts(measured: MeasuredStrategy, artifact: CachedArtifact, staging: Path) -> Iterator[PartEntry]:
-    """The model files in order, each with the tier it is for and that tier's settings."""
+    """Yield the model files in order, each with its tier and that tier's settings."""
     row = measured.row
     recorded = {file.file: file.sha256 for file in row.files}
-    limits = {each["name"]: each for each in row.conditions.get("tiers", ())}
+    limits = {tier["name"]: tier for tier in row.conditions.get("tiers", ())}
     models = artifact.parts
     if len(models) != len(row.tiers) or not all(tier in limits for tier in row.tiers):
         raise BundleError(
             f"the evidence of {measured.name} ({measured.came_from}) does not say how its tiers ran: needed are "
             "threads and provider of each; measure it here: `runner fill-catalog`"
         )
-    for each, tier in zip(models, row.tiers, strict=True):
-        copied = staging / each.file
-        if (digest := file_sha256(copied)) != recorded[each.file]:
-            raise BundleError(f"{each.file} was changed while it was copied; run it again")
+    for model, tier in zip(models, row.tiers, strict=True):
+        copied = staging / model.file
+        if (digest := file_sha256(copied)) != recorded[model.file]:
+            raise BundleError(f"{model.file} was changed while it was copied; run it again")
         data = data_file(copied)
         yield PartEntry(
-            part=each.part,
-            file=each.file,
+            part=model.part,
+            file=model.file,
             data=data.name if data.exists() else None,
             sha256=digest,
-            size_bytes=each.size_bytes,
+            size_bytes=model.size_bytes,
             tier=tier,
             provider=onnxruntime_provider(limits[tier]["provider"]),
             threads=limits[tier]["threads"],
@@ -220,19 +221,19 @@ def _parts(measured: MeasuredStrategy, artifact: CachedArtifact, staging: Path) 
 
 
 def _evidence(answered: AnsweredQuestion) -> EvidenceEntry:
-    row, it = answered.measured.row, answered.measured.row.environment
+    row, environment = answered.measured.row, answered.measured.row.environment
     return EvidenceEntry(
         strategy=f"{row.subject}:{row.operator}:{row.placement}",
-        environment=it.key,
+        environment=environment.key,
         artifact=row.artifact_key,
         latency=row.latency_key,
         accuracy=row.accuracy_key if row.accuracy is not None else None,
-        launcher=it.launcher,
-        scale=it.scale,
-        host=it.host,
-        cpu_model=it.cpu_model,
-        measured_at=max((each.finished_at for each in row.rounds), default=it.created_at),
-        imported_from=it.origin.name if it.origin is not None else None,
+        launcher=environment.launcher,
+        scale=environment.scale,
+        host=environment.host,
+        cpu_model=environment.cpu_model,
+        measured_at=max((evidence.finished_at for evidence in row.rounds), default=environment.created_at),
+        imported_from=environment.origin.name if environment.origin is not None else None,
     )
 
 
@@ -243,10 +244,10 @@ def _files(staging: Path) -> Iterator[BundledFile]:
 
 
 def _real_input(measured: MeasuredStrategy, subject: Subject) -> tuple[str, bytes]:
-    """One of the inputs it was measured with, where the subject still has it."""
+    """Return an input that was measured, or the subject's first one where it has none of those any more."""
     pool = subject.dataset.input_ids()
-    known = set(pool)
-    name = next((model_input for inputs in measured.inputs for model_input in inputs if model_input in known), pool[0])
+    available = set(pool)
+    name = next((input_id for inputs in measured.inputs for input_id in inputs if input_id in available), pool[0])
     with tempfile.TemporaryDirectory(prefix="tierwise-input-") as scratch:
         subject.dataset.write_inputs(Path(scratch), [name])
         return name, (Path(scratch) / name).read_bytes()

@@ -53,7 +53,7 @@ class PartEntry(BundledFile):
 
 
 class SessionEntry(_Entry):
-    """What every session of a tier is made with."""
+    """The settings of every session in a tier."""
 
     graph_optimization_level: str = "ORT_ENABLE_ALL"
     inter_op_num_threads: int = 1
@@ -61,7 +61,7 @@ class SessionEntry(_Entry):
 
 
 class EvidenceEntry(_Entry):
-    """The ids under which what was measured can be fetched (GET /evidence/ID), and where it was."""
+    """The ids under which the evidence can be fetched (GET /evidence/ID), and where it was measured."""
 
     strategy: str
     environment: str
@@ -77,7 +77,7 @@ class EvidenceEntry(_Entry):
 
 
 class OutputEntry(_Entry):
-    """One output of the check: what it was, bit by bit."""
+    """One output of the check, by the digest of its bits."""
 
     dtype: str
     shape: list[int]
@@ -122,7 +122,7 @@ class Manifest(_Entry):
     files: list[BundledFile] = Field(description="Every file but this one")
 
     def to_json(self) -> str:
-        """The file's text."""
+        """Return the file's text."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -133,15 +133,15 @@ def read_manifest(directory: Path) -> Manifest:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(
-            f"{directory} is no bundle: {MANIFEST} cannot be read ({error.strerror}); `runner bundle SUBJECT -o DIR` "
-            "makes one"
+            f"{directory} is not a bundle: {MANIFEST} cannot be read ({error.strerror}); "
+            "`runner bundle SUBJECT -o DIR` makes one"
         ) from error
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         first: Mapping[str, Any] = error.errors()[0]
-        where = ".".join(str(each) for each in first["loc"]) or "the file"
-        raise BundleError(f"{path}: {where}: {first['msg']}; it is no manifest of a bundle, version 1") from error
+        where = ".".join(str(key) for key in first["loc"]) or "the file"
+        raise BundleError(f"{path}: {where}: {first['msg']}; it is not a manifest of a bundle, version 1") from error
 
 
 _RUN_S = 600.0
@@ -161,7 +161,7 @@ def check_runs(
     """
     expected = _as_measured(original, manifest, encoded)
     got = _as_bundled(directory, encoded)
-    differing = [each for each in expected if not _same(expected[each], got.get(each))]
+    differing = [output for output in expected if not _same(expected[output], got.get(output))]
     if differing or set(expected) != set(got):
         raise BundleError(
             f"the bundle does not give what the measured files give on {name}: "
@@ -169,8 +169,8 @@ def check_runs(
             "report it with the model"
         )
     outputs = {
-        each: OutputEntry(dtype=str(array.dtype), shape=list(array.shape), sha256=_sha256(array.tobytes()))
-        for each, array in got.items()
+        output: OutputEntry(dtype=str(array.dtype), shape=list(array.shape), sha256=_sha256(array.tobytes()))
+        for output, array in got.items()
     }
     return CheckEntry(input=name, input_sha256=_sha256(encoded), outputs=outputs, onnxruntime=VERSION)
 
@@ -183,12 +183,12 @@ def verify_bundle(directory: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{directory} cannot be read: {error.strerror}") from error
     if wrong:
-        raise BundleError(f"{directory}: {'; '.join(wrong)}. Make it anew: runner bundle {manifest.subject} -o DIR")
+        raise BundleError(f"{directory}: {'; '.join(wrong)}. Make it again: runner bundle {manifest.subject} -o DIR")
     return manifest
 
 
 def _as_measured(original: CachedArtifact, manifest: Manifest, encoded: bytes) -> Arrays:
-    """The tier's engine over the original files, one part after the other."""
+    """Run the original files in the tier's engine, one part after the other."""
     settings = Preprocess.from_json({k: v for k, v in manifest.preprocess.items() if v is not None})
     after = Postprocess.from_json({k: v for k, v in manifest.postprocess.items() if v is not None})
     arrays: Arrays = {}
@@ -207,11 +207,11 @@ def _as_measured(original: CachedArtifact, manifest: Manifest, encoded: bytes) -
 
 
 def _as_bundled(directory: Path, encoded: bytes) -> Arrays:
-    """`run.py` in a process of its own, which sees the bundle's files alone."""
+    """Run `run.py` in its own process, which sees only the bundle's files."""
     with tempfile.TemporaryDirectory(prefix="tierwise-bundle-") as scratch:
-        given, told = Path(scratch) / "input", Path(scratch) / "outputs.npz"
-        given.write_bytes(encoded)
-        command = [sys.executable, "-I", str(directory / SCRIPT), str(given), "-o", str(told)]
+        source, outputs = Path(scratch) / "input", Path(scratch) / "outputs.npz"
+        source.write_bytes(encoded)
+        command = [sys.executable, "-I", str(directory / SCRIPT), str(source), "-o", str(outputs)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, cwd=scratch)
         except subprocess.TimeoutExpired as error:
@@ -219,7 +219,7 @@ def _as_bundled(directory: Path, encoded: bytes) -> Arrays:
         if done.returncode != 0:
             tail = done.stderr.strip()[-_TAIL_CHARACTERS:]
             raise BundleError(f"the bundle does not run on this machine: {tail.splitlines()[-1] if tail else 'killed'}")
-        with np.load(told, allow_pickle=False) as content:
+        with np.load(outputs, allow_pickle=False) as content:
             return dict(content)
 
 

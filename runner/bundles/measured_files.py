@@ -21,7 +21,7 @@ from runner.subjects import Subject
 
 @dataclass(frozen=True)
 class MeasuredStrategy:
-    """A strategy's evidence, what identity's file was, and which inputs were sent, in their order."""
+    """A strategy's evidence, the digest of identity's file, and the inputs that were sent, in their order."""
 
     row: StrategyEvidence
     identity_sha256: str | None
@@ -33,7 +33,7 @@ class MeasuredStrategy:
 
     @property
     def came_from(self) -> str:
-        """Where its evidence is from, for a message."""
+        """The source of the evidence, for a message."""
         origin = self.row.environment.origin
         return "measured here" if origin is None else f"imported from {origin.name}"
 
@@ -41,8 +41,8 @@ class MeasuredStrategy:
 def measured_strategy(
     session: Session, subject: str, operator: str, placement: str, environment: str
 ) -> MeasuredStrategy:
-    """Read what an answer's recommendation rests on."""
-    rows = [each for each in strategy_evidence(session, subject=subject) if each.environment.key == environment]
+    """Read the evidence of an answer's recommendation."""
+    rows = [row for row in strategy_evidence(session, subject=subject) if row.environment.key == environment]
     row = next(row for row in rows if (row.operator, row.placement) == (operator, placement))
     identity = next((row.files for row in rows if not row.passes and len(row.files) == 1), ())
     return MeasuredStrategy(row, identity[0].sha256 if identity else None, input_orders(session, row.latency_key))
@@ -51,7 +51,7 @@ def measured_strategy(
 def measured_artifact(
     measured: MeasuredStrategy, subject: Subject, artifacts: ArtifactStore, catalog: str
 ) -> CachedArtifact:
-    """The artifact whose files have the SHA-256 of those measured.
+    """Return the artifact whose files have the SHA-256 of the measured ones.
 
     Raises
     ------
@@ -64,11 +64,11 @@ def measured_artifact(
             f"the evidence of {measured.name} ({measured.came_from}) does not say which model files were measured, so "
             f"none can be handed over; measure it here (`runner fill-catalog`), or make files with `runner apply`"
         )
-    found = artifacts.find(original_key(measured.row.artifact_key))
-    if found is not None and _sha256(found) == recorded:
-        return found
-    if found is not None:
-        artifacts.discard(found.key)
+    cached = artifacts.find(original_key(measured.row.artifact_key))
+    if cached is not None and _sha256(cached) == recorded:
+        return cached
+    if cached is not None:
+        artifacts.discard(cached.key)
     subject.prepare()
     _check_model(measured, subject, catalog)
     built = _rebuilt(measured, subject, artifacts)
@@ -83,7 +83,7 @@ def measured_artifact(
 
 
 def settings_are_those_measured(measured: MeasuredStrategy, subject: Subject) -> bool:
-    """Whether pre- and post-processing are shown to be those of the measurement: they are in its content key."""
+    """Return whether pre- and post-processing are those of the measurement, by its content key."""
     row = measured.row
     return any(
         original_key(row.latency_key)
@@ -127,11 +127,11 @@ def _rebuilt(measured: MeasuredStrategy, subject: Subject, artifacts: ArtifactSt
 
 
 def _sha256(artifact: CachedArtifact) -> Mapping[str, str]:
-    """Of the files as they are on disk now, whatever the cache remembers."""
+    """Return the digests of the files as they are on disk now, whatever the cache remembers."""
     return {file.file: file_sha256(artifact.directory / file.file) for file in artifact.files}
 
 
 def _versions(measured: MeasuredStrategy) -> str:
     versions = measured.row.environment.details.get("versions", {})
-    told = [f"{name} {version}" for name, version in versions.items()]
-    return ", ".join(told) or f"onnxruntime {measured.row.environment.onnxruntime}"
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return listed or f"onnxruntime {measured.row.environment.onnxruntime}"

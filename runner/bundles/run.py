@@ -32,14 +32,14 @@ class Bundle:
     def __init__(self, directory: Path = HERE, part: str | None = None) -> None:
         self.manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
         every = self.manifest["parts"]
-        self.parts = [each for each in every if part in (None, each["part"])]
+        self.parts = [entry for entry in every if part in (None, entry["part"])]
         if not self.parts:
-            raise SystemExit(f"there is no part {part!r}; the parts are: {', '.join(each['part'] for each in every)}")
+            raise SystemExit(f"there is no part {part!r}; the parts are: {', '.join(entry['part'] for entry in every)}")
         self.first, self.last = self.parts[0] is every[0], self.parts[-1] is every[-1]
         self.sessions = [session(directory / part["file"], part, self.manifest["session"]) for part in self.parts]
 
     def __call__(self, encoded: bytes) -> dict[str, Any]:
-        """The outputs by name: of the whole strategy, or of the part."""
+        """Return the outputs by name, of the whole strategy or of the part."""
         arrays = self.inputs(encoded)
         for session in self.sessions:
             names = [value.name for value in session.get_outputs()]
@@ -47,7 +47,7 @@ class Bundle:
         return postprocess(arrays, self.manifest["postprocess"]) if self.last else arrays
 
     def inputs(self, encoded: bytes) -> dict[str, Any]:
-        """What the first graph takes: of an image, a file of tensors, or what the part before gave."""
+        """Return the first graph's inputs: from an image, a file of tensors, or the outputs of the part before."""
         if not self.first:
             with np.load(io.BytesIO(encoded), allow_pickle=False) as content:
                 return dict(content)
@@ -58,7 +58,7 @@ class Bundle:
 
 
 def session(path: Path, part: dict[str, Any], settings: dict[str, Any]) -> onnxruntime.InferenceSession:
-    """A session as the measurement made it."""
+    """Create a session with the settings of the measurement."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = part["threads"]
     options.inter_op_num_threads = settings["inter_op_num_threads"]
@@ -67,12 +67,12 @@ def session(path: Path, part: dict[str, Any], settings: dict[str, Any]) -> onnxr
     for name, value in settings["config"].items():
         options.add_session_config_entry(name, value)
     if part["provider"] not in onnxruntime.get_available_providers():
-        raise SystemExit(f"{path.name} was measured with {part['provider']}, which this onnxruntime has not")
+        raise SystemExit(f"{path.name} was measured with {part['provider']}, which this onnxruntime does not have")
     return onnxruntime.InferenceSession(str(path), options, providers=[part["provider"]])
 
 
 def preprocess(encoded: bytes, spec: dict[str, Any]) -> Any:
-    """From an image file to the graph's input: decode, resize, (pixel * scale - mean) / std."""
+    """Turn an image file into the graph's input: decode, resize, (pixel * scale - mean) / std."""
     pixels = np.asarray(frame(decode(encoded, spec["color"]), spec))
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
@@ -84,7 +84,7 @@ def preprocess(encoded: bytes, spec: dict[str, Any]) -> Any:
         return np.ascontiguousarray(pixels)[np.newaxis]
     axes = (-1, 1, 1) if spec["layout"] == "nchw" else (1, 1, -1)
     plane = (1, 2) if spec["layout"] == "nchw" else (0, 1)
-    # In C order, for the sum behind a mean depends on the order of its terms in memory.
+    # In C order, because the sum of a mean depends on the order of its terms in memory.
     values = np.ascontiguousarray(pixels, np.float32) * np.float32(spec["scale"])
     mean = np.asarray(spec["mean"], np.float32).reshape(axes)
     values = values - (values.mean(axis=plane, keepdims=True) if spec["center"] else mean)
@@ -93,14 +93,14 @@ def preprocess(encoded: bytes, spec: dict[str, Any]) -> Any:
 
 
 def decode(encoded: bytes, color: str) -> Any:
-    """The first picture of the file, upright, gray or RGB."""
+    """Decode the first picture of the file, upright, gray or RGB."""
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(encoded)) as opened:
         opened.load()
         image: Any = ImageOps.exif_transpose(opened)
     mode = "L" if color == "gray" else "RGB"
-    if image.mode.startswith("I"):  # of 16 bits the high byte is meant
+    if image.mode.startswith("I"):  # 16 bits: the high byte counts
         image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
     elif image.mode == "F":
         image = Image.fromarray(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8))
@@ -112,7 +112,7 @@ def decode(encoded: bytes, color: str) -> Any:
 
 
 def frame(image: Any, spec: dict[str, Any]) -> Any:
-    """The picture at the graph's height and width: stretched, padded, or its middle."""
+    """Resize the picture to the graph's height and width: stretched, padded, or its middle."""
     from PIL import Image
 
     size, resampling = (spec["width"], spec["height"]), Image.Resampling.BILINEAR
@@ -137,7 +137,7 @@ def frame(image: Any, spec: dict[str, Any]) -> Any:
 
 
 def tensors(encoded: bytes) -> list[Any]:
-    """The .npy arrays of a file, one after the other."""
+    """Read the .npy arrays of a file, one after the other."""
     stream, arrays = io.BytesIO(encoded), []
     while stream.tell() < len(encoded):
         arrays.append(np.load(stream, allow_pickle=False))
@@ -145,7 +145,7 @@ def tensors(encoded: bytes) -> list[Any]:
 
 
 def postprocess(outputs: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
-    """Classes and scores, a map of labels, or the outputs as they are."""
+    """Return classes and scores, a map of labels, or the outputs as they are."""
     if spec["kind"] == "tensors":
         return outputs
     first = next(iter(outputs.values()))
@@ -160,7 +160,7 @@ def postprocess(outputs: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]
 
 
 def label_map(first: Any, spec: dict[str, Any]) -> Any:
-    """The label of each pixel: the largest score's class, or whether the one score is above the threshold."""
+    """Return the label of each pixel: the largest score's class, or whether the one score is above the threshold."""
     if spec["threshold"] is not None:
         plane = first[0, 0] if spec["layout"] == "nchw" else first[0, ..., 0]
         return (plane > spec["threshold"]).astype(np.uint8)
@@ -173,42 +173,42 @@ def label_map(first: Any, spec: dict[str, Any]) -> Any:
 
 
 def damaged(directory: Path = HERE) -> list[str]:
-    """What is wrong with the files, one line each; nothing when all are what the manifest says."""
+    """List what is wrong with the files; nothing when all are what the manifest says."""
     manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-    found = []
-    for each in manifest["files"]:
-        path = directory / each["file"]
+    problems = []
+    for entry in manifest["files"]:
+        path = directory / entry["file"]
         if not path.is_file():
-            found.append(f"{each['file']} is missing")
+            problems.append(f"{entry['file']} is missing")
             continue
         with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != each["sha256"]:
-                found.append(f"{each['file']} is not the file that was bundled (its SHA-256 differs)")
-    return found
+            if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
+                problems.append(f"{entry['file']} is not the file that was bundled (its SHA-256 differs)")
+    return problems
 
 
 def shown(array: Any) -> object:
-    """Small arrays whole, of large ones what they are."""
+    """Return small arrays whole, and type and shape of large ones."""
     return array.tolist() if array.size <= SHOWN else {"dtype": str(array.dtype), "shape": list(array.shape)}
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", nargs="?", type=Path, help="an image (or file of tensors); of a later part the .npz")
     parser.add_argument("--part", help="only this part")
     parser.add_argument("-o", "--output", type=Path, help="write the outputs to this .npz")
     parser.add_argument("--check", action="store_true", help="verify the files' checksums")
-    asked = parser.parse_args()
-    if asked.check:
+    arguments = parser.parse_args()
+    if arguments.check:
         wrong = damaged()
         print("\n".join(wrong) or "every file is as it was bundled")
         return 1 if wrong else 0
-    if asked.input is None:
+    if arguments.input is None:
         parser.error("name an input, or say --check")
-    outputs = Bundle(part=asked.part)(asked.input.read_bytes())
-    if asked.output is not None:
-        with asked.output.open("wb") as stream:
+    outputs = Bundle(part=arguments.part)(arguments.input.read_bytes())
+    if arguments.output is not None:
+        with arguments.output.open("wb") as stream:
             np.savez(stream, **outputs)
     print(json.dumps({name: shown(array) for name, array in outputs.items()}))
     return 0

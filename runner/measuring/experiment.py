@@ -37,22 +37,22 @@ from tierserver.messages import (
 
 Moment = Literal["before", "after"]
 
-# The two payloads take this long at the declared rate; each further look takes twice as long as the one before.
+# The two payloads take this long at the declared rate; each further probe takes twice as long as the one before.
 _SMALL_S = 0.01
 _LARGE_S = 0.1
-# At low rates a frame takes milliseconds, and a transfer begins with one or two for free and ends up to one late: the
-# small payload must be past the beginning, and one frame little against what lies between the two.
+# At low rates a frame takes milliseconds. A transfer starts with one or two frames for free and may end one frame late,
+# so the small payload must be past that start, and one frame must be little beside the difference of the two payloads.
 _FRAME_BYTES = 1448
 _SMALL_FRAMES = 12
 _FRAMES_BETWEEN = 60
-# One look may be spoiled by a moment's load; a link that is really off stays off.
-_LOOKS = 3
+# One probe may be spoiled by a moment's load; a link that is really off stays off.
+_PROBES = 3
 _DEADLINE_S = 300.0
 
 
 @dataclass(frozen=True)
 class ProbedLink:
-    """The last look at a link, the rates (up, down) of looks before it out of tolerance, and what all of them took."""
+    """The last probe of a link, the discarded rates (up, down) of probes out of tolerance, and the time of all."""
 
     link: LinkLimits
     tolerance: float
@@ -73,18 +73,18 @@ def probe_link(deployment: Deployment, link: LinkLimits, *, tolerance: float, mo
         answer = deployment.tiers[link.upstream].call(command.to_json(), deadline_s=_DEADLINE_S)
         probe = LinkProbe.from_json(answer)
         rates = (probe.up.rate_bit_per_s, probe.down.rate_bit_per_s)
-        if _within(rates, link, tolerance) or len(discarded) == _LOOKS - 1:
+        if _within(rates, link, tolerance) or len(discarded) == _PROBES - 1:
             return ProbedLink(link, tolerance, moment, command, probe, discarded, time.monotonic() - started)
         discarded.append(rates)
 
 
 def _within(rates: tuple[float, float], link: LinkLimits, tolerance: float) -> bool:
-    declared = (link.up_bit_per_s, link.down_bit_per_s)
-    return all(abs(rate / wanted - 1) <= tolerance for rate, wanted in zip(rates, declared, strict=True))
+    declared_rates = (link.up_bit_per_s, link.down_bit_per_s)
+    return all(abs(rate / declared - 1) <= tolerance for rate, declared in zip(rates, declared_rates, strict=True))
 
 
 def _command(url: str, link: LinkLimits, large_s: float) -> Probe:
-    """Payloads for each direction by its own rate."""
+    """Choose payloads for each direction by its own rate."""
     small_up, small_down = _small_bytes(link.up_bit_per_s), _small_bytes(link.down_bit_per_s)
     return Probe(
         url=url,
@@ -104,7 +104,7 @@ def _large_bytes(bit_per_s: int, seconds: float, small_bytes: int) -> int:
     return max(small_bytes + _FRAMES_BETWEEN * _FRAME_BYTES, int(bit_per_s * seconds / 8))
 
 
-# What a sample means: raised whenever the clock, the parts or the transport change, so that old latencies are missing.
+# Raised whenever the clock, the parts or the transport change the meaning of a sample: old latencies are then missing.
 PROTOCOL_VERSION = 1
 
 _LOAD_DEADLINE_S = 120.0
@@ -114,7 +114,7 @@ _SAMPLE_DEADLINE_S = 60.0
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything one measurement needs, resolved: nothing in here is looked up while it runs."""
+    """Everything that one measurement needs, resolved beforehand: nothing is looked up while it runs."""
 
     subject: str
     artifact: CachedArtifact
@@ -151,7 +151,7 @@ class ItemsFile:
 
 @dataclass(frozen=True)
 class RoundMeasurement:
-    """What one round of one strategy gave; `probed` holds each link twice, before and after the samples."""
+    """The result of one round of one strategy; `probed` has every link twice, before and after the samples."""
 
     warmup: tuple[Sample, ...]
     samples: tuple[Sample, ...]
@@ -183,7 +183,7 @@ def measure(
     Raises
     ------
     LaunchError, TierCallError, EngineUnavailableError
-        When a tier does not come up, dies, reads other bytes than it should (ChangedFilesError), or the engine goes
+        When a tier does not start, dies or reads other bytes than it should (ChangedFilesError), or the engine goes
         away; nothing of the round is kept then.
     """
     client = setup.tiers[0].name
@@ -211,7 +211,7 @@ def _send(
     warmup: int,
     on_sample: Callable[[Sample], None],
 ) -> tuple[Sample, ...]:
-    """All inputs so many times, through the client's tier; what is only warm-up comes back in one piece."""
+    """Send all inputs `repetitions + warmup` times through the client's tier; warm-up comes back in one answer."""
     if not repetitions + warmup:
         return ()
     client, first = setup.tiers[0].name, setup.placement[0]
@@ -286,7 +286,7 @@ def _model_mount(setup: Setup) -> Mount:
 
 
 def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mount]]:
-    """Each tier sees the parts it runs; the client's also the inputs."""
+    """Mount the parts in the tiers that run them, and the inputs in the client's tier."""
     mounts: dict[str, list[Mount]] = {tier.name: [] for tier in setup.tiers}
     for name in dict.fromkeys(setup.placement):
         mounts[name].append(_model_mount(setup))
@@ -295,10 +295,10 @@ def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mou
 
 
 def _check_mounts(deployment: Deployment, mounts: Mapping[str, Sequence[Mount]]) -> None:
-    """Let every tier hash the files it is going to read; raises ChangedFilesError where one is not what it was."""
-    for name, several in mounts.items():
+    """Let every tier hash the files it is going to read; raise ChangedFilesError where one differs."""
+    for name, tier_mounts in mounts.items():
         tier = deployment.tiers[name]
-        for mount in several:
+        for mount in tier_mounts:
             expected = {f"{tier.path(mount.name)}/{file}": digest for file, digest in mount.sha256.items()}
             answer = tier.call(Digest(tuple(expected)).to_json(), deadline_s=_LOAD_DEADLINE_S)
             read = DigestResult.from_json(answer).sha256
@@ -346,5 +346,5 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _LoadedParts:
 
 
 def _is_loaded(part: PartSpec, mount: Mount, result: LoadResult) -> bool:
-    """Whether the file that a tier loaded is the artifact's."""
+    """Return whether the file that a tier loaded is the artifact's."""
     return result.model_sha256.get(part.name) == mount.sha256[Path(part.path).name]

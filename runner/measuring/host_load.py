@@ -1,7 +1,10 @@
-"""What of the host's CPU went to whom while a measurement ran: its own tiers, the runner, everybody else.
+"""The use of the host's CPUs while a measurement ran: by its own tiers, by the runner, and by other processes.
 
 The host's totals come from the tiers (a container sees its host's /proc/stat), so that a remote engine is judged by its
-own machine. Where that machine is also this one, the runner's own processes are told apart and others get names.
+own machine. Where that machine is also this one, the runner's own processes are counted apart and others get names.
+
+/proc is read directly: psutil takes twice the time per snapshot (12 ms instead of 6 ms for 100 processes), and the boot
+id and the PID namespace would have to come from /proc all the same.
 """
 
 import os
@@ -31,7 +34,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All tiers' counters and this machine's processes, at one moment."""
+    """The counters of all tiers and the processes of this machine at one moment."""
 
     tiers: Mapping[str, StatsResult]
     processes: Mapping[int, Process] = field(default_factory=dict)
@@ -42,7 +45,7 @@ class Snapshot:
 
 
 def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
-    """CPUs used between two snapshots, by whom; an empty dict where the kernel does not tell."""
+    """Return the CPUs used between two snapshots, by user; an empty dict where the kernel does not report it."""
     first, last = before.client.host, after.client.host
     duration_s = after.client.monotonic_s - before.client.monotonic_s
     if first is None or last is None or duration_s <= 0:
@@ -65,14 +68,14 @@ def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
 
 
 def processes() -> dict[int, Process]:
-    """The processes of this machine; what cannot be read is left out."""
+    """Return the processes of this machine by id, without those that cannot be read."""
     ticks = os.sysconf("SC_CLK_TCK")
     rows: dict[int, tuple[str, int, float]] = {}
     for entry in _PROC.iterdir() if _PROC.is_dir() else ():
         if entry.name.isdigit():
             try:
                 head, _, tail = (entry / "stat").read_text().rpartition(")")
-            except OSError:
+            except OSError:  # the process ended between the listing and the reading
                 continue
             fields = tail.split()
             rows[int(entry.name)] = (head.partition("(")[2], int(fields[1]), sum(map(int, fields[11:13])) / ticks)
@@ -87,16 +90,16 @@ def _descendants(rows: Mapping[int, tuple[str, int, float]], root: int) -> set[i
     children: dict[int, list[int]] = {}
     for pid, (_, parent, _) in rows.items():
         children.setdefault(parent, []).append(pid)
-    found, open_ones = {root}, [root]
-    while open_ones:
-        below = children.get(open_ones.pop(), [])
-        found.update(below)
-        open_ones += below
-    return found
+    descendants, unvisited = {root}, [root]
+    while unvisited:
+        below = children.get(unvisited.pop(), [])
+        descendants.update(below)
+        unvisited += below
+    return descendants
 
 
 def _is_tier(pid: int) -> bool:
-    """Whether it is a tier in a container: not our descendant, but no stranger either."""
+    """Return whether a process is a tier: in a container it is not our descendant, but belongs to the measurement."""
     try:
         return b"-m\0tierserver\0" in (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -104,7 +107,7 @@ def _is_tier(pid: int) -> bool:
 
 
 def _runner_s(before: Snapshot, after: Snapshot) -> float:
-    """CPU seconds of the runner and its children that are not tiers (those count themselves)."""
+    """Return the CPU seconds of the runner and its children without the tiers, which report their own."""
     namespace = _namespace()
     tiers = {tier.pid for tier in before.tiers.values() if tier.pid_namespace == namespace}
     return sum(
@@ -115,7 +118,7 @@ def _runner_s(before: Snapshot, after: Snapshot) -> float:
 
 
 def _others(before: Snapshot, after: Snapshot, duration_s: float) -> Sequence[Mapping[str, Any]]:
-    """The busiest strangers."""
+    """Return the busiest processes that do not belong to the measurement."""
     used = [
         (process.cpu_s - (before.processes[pid].cpu_s if pid in before.processes else 0.0), process)
         for pid, process in after.processes.items()

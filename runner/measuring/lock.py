@@ -1,7 +1,10 @@
 """One fill per database: an advisory lock that the kernel releases when its holder dies.
 
-It is held on a file beside the database, which two runners share wherever they were started; for a database server,
-on one in the working directory.
+The locked file lies beside the database, so that two runners share it wherever they were started; for a database server
+it lies in the working directory.
+
+`fcntl.flock` is used directly: filelock does not record who holds a lock (before 4.0 it even empties the file before it
+has the lock), so the holder's process id, which the message names, would be written and read here all the same.
 """
 
 import errno
@@ -17,7 +20,7 @@ from runner.errors import RunnerError
 
 
 class FillLock:
-    """Held while a fill runs; a second fill of the same database is refused."""
+    """A lock for the time of a fill; a second fill of the same database is refused."""
 
     def __init__(self, workdir: Path, database: str) -> None:
         self._path = _lock_file(workdir, database)

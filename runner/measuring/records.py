@@ -1,4 +1,4 @@
-"""From what was measured to records of the evidence, verdict included."""
+"""The records of the evidence that are made of a measurement, its verdict included."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +32,7 @@ from tierserver.messages import EvaluateResult, ItemScore, Sample, StatsResult
 
 
 def tier_run(setup: Setup, measured: RoundMeasurement, tier: TierLimits) -> TierRunRecord:
-    """One tier's limits and what it used: as a whole, and between the end of the warm-up and the last sample."""
+    """Record a tier's limits and its use: in total, and between the end of the warm-up and the last sample."""
     loaded, warmed, ended = (moment.tiers[tier.name] for moment in (measured.loaded, measured.warmed, measured.ended))
     window = _Window(warmed, ended)
     return TierRunRecord(
@@ -66,7 +66,7 @@ def tier_run(setup: Setup, measured: RoundMeasurement, tier: TierLimits) -> Tier
 
 @dataclass(frozen=True)
 class _Window:
-    """What the controllers counted between two moments; None where there is no such controller."""
+    """The differences of the controllers' counters between two moments; None where there is no such controller."""
 
     before: StatsResult
     after: StatsResult
@@ -97,7 +97,7 @@ class _Window:
 
 
 def link_probes(probed: ProbedLink) -> tuple[LinkProbeRecord, LinkProbeRecord]:
-    """Both directions of one look at a link."""
+    """Record both directions of one probe of a link."""
     link, probe, command = probed.link, probed.probe, probed.command
     up = LinkProbeRecord(
         link=link.name,
@@ -131,7 +131,7 @@ def link_probes(probed: ProbedLink) -> tuple[LinkProbeRecord, LinkProbeRecord]:
 
 
 def clock_jump_s(measured: RoundMeasurement) -> float:
-    """The largest change of any tier's wall clock against its monotonic one; slewing is small, a step is not."""
+    """Return the largest change of a tier's wall clock against its monotonic one; slewing is small, a step is not."""
     jumps = [
         (ended.wall_s - loaded.wall_s) - (ended.monotonic_s - loaded.monotonic_s)
         for loaded, ended in zip(measured.loaded.tiers.values(), measured.ended.tiers.values(), strict=True)
@@ -141,7 +141,7 @@ def clock_jump_s(measured: RoundMeasurement) -> float:
 
 
 def _first_inference_s(measured: RoundMeasurement, tier: str) -> float | None:
-    """A tier's own time for the very first inference; None where it only relays."""
+    """Return a tier's own time for the very first inference; None where it only relays."""
     for sample in (*measured.warmup, *measured.samples)[:1]:
         for part in sample.parts:
             if part.tier == tier and part.compute_s > 0:
@@ -158,7 +158,7 @@ _LOG_TAIL_CHARACTERS = 4000
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at one strategy in one round."""
+    """One attempt to measure one strategy in one round."""
 
     keyed: KeyedStrategy
     environment_id: int
@@ -169,14 +169,14 @@ class Attempt:
 
 
 def passes(steps: Sequence[Pass]) -> list[dict[str, Any]]:
-    """An operator's passes as the evidence keeps them: every option resolved."""
+    """Return an operator's passes as the evidence stores them, with every option resolved."""
     return [{"name": step.name, "options": dict(step.options())} for step in steps]
 
 
 def artifact(
-    key: str, subject: str, operator: str, steps: Sequence[Pass], built: CachedArtifact | None, why: str | None
+    key: str, subject: str, operator: str, steps: Sequence[Pass], built: CachedArtifact | None, reason: str | None
 ) -> ArtifactRecord:
-    """An artifact: ready, inapplicable (built is a refusal), or failed (nothing was built)."""
+    """Record an artifact: ready, inapplicable (`built` has a reason), or failed (nothing was built)."""
     files = built.files if built else ()
     return ArtifactRecord(
         key=key,
@@ -184,15 +184,15 @@ def artifact(
         operator=operator,
         passes=passes(steps),
         status="failed" if built is None else "inapplicable" if built.inapplicable else "ready",
-        reason=why,
-        files=[ArtifactFile(index, each.file, each.sha256, each.size_bytes) for index, each in enumerate(files)],
+        reason=reason,
+        files=[ArtifactFile(index, file.file, file.sha256, file.size_bytes) for index, file in enumerate(files)],
         size_bytes=built.size_bytes if built and not built.inapplicable else None,
         details=built.details if built else {},
     )
 
 
 def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) -> MeasurementRecord:
-    """A measurement that came to nothing, with the reason and the end of the log."""
+    """Record a failed measurement with the reason and the end of the log."""
     return MeasurementRecord(
         **_attempted(attempt, took_s),
         status="failed",
@@ -205,7 +205,7 @@ def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) 
 def complete(
     attempt: Attempt, setup: Setup, measured: RoundMeasurement, took_s: float, *, percentiles: Iterable[float] = ()
 ) -> MeasurementRecord:
-    """A measurement with its samples, judged by every rule that needs it alone."""
+    """Record a measurement with its samples, judged by every rule that looks at one measurement."""
     attempted = _attempted(attempt, took_s)
     attempted["protocol"]["provider_nodes"] = {tier: dict(nodes) for tier, nodes in measured.provider_nodes.items()}
     record = MeasurementRecord(
@@ -241,7 +241,7 @@ def accuracy(
     metric: Metric,
     class_counts: Mapping[str, int] | None = None,
 ) -> AccuracyRecord:
-    """An accuracy and its items."""
+    """Record an accuracy and its items."""
     items = result.items
     classified = items[0].top1 is not None
     return AccuracyRecord(
@@ -276,7 +276,7 @@ def failed_accuracy(
     took_s: float,
     metric: Metric,
 ) -> AccuracyRecord:
-    """An accuracy that came to nothing, with the reason and the end of the tier's log."""
+    """Record a failed accuracy with the reason and the end of the tier's log."""
     tail = error.log_tail[-_LOG_TAIL_CHARACTERS:].strip()
     return AccuracyRecord(
         key=keyed.accuracy_key,
@@ -304,13 +304,13 @@ def _metric(metric: Metric, *, classified: bool) -> Literal["top1", "miou", "agr
 
 
 def _provider(setup: Setup) -> str:
-    """The execution provider, or those of the parts in order."""
+    """Return the execution provider, or those of the parts in order."""
     return "+".join(dict.fromkeys(setup.providers[name][0] for name in setup.placement))
 
 
 def mean_iou(items: Sequence[ItemScore]) -> float:
-    """Summed intersections over summed unions per class, averaged over the classes that occur, in percent."""
-    # A tier leaves out the classes above the highest one it saw in an image.
+    """Return summed intersections over summed unions per class, averaged over the occurring classes, in percent."""
+    # A tier leaves out the classes above the highest one that occurs in an image.
     intersections = [sum(column) for column in zip_longest(*(item.intersections or () for item in items), fillvalue=0)]
     unions = [sum(column) for column in zip_longest(*(item.unions or () for item in items), fillvalue=0)]
     ratios = [inner / outer for inner, outer in zip(intersections, unions, strict=True) if outer]
@@ -318,7 +318,7 @@ def mean_iou(items: Sequence[ItemScore]) -> float:
 
 
 def _answered_alike(items: Sequence[ItemScore], *, classified: bool) -> float:
-    """The share of items with the right class, or of pixels with the right label, in percent."""
+    """Return the share of items with the right class, or of pixels with the right label, in percent."""
     if classified:
         return _share(item.top1 for item in items)
     # Each pixel is in one intersection, or in two unions.
@@ -333,13 +333,13 @@ def _share(hits: Iterable[bool | None]) -> float:
 
 
 def _class_pixels(item: ItemScore) -> list[ClassPixels]:
-    """Only the classes that occur in the image or in the answer."""
+    """Return the counts of the classes that occur in the image or in the answer."""
     pairs = zip(item.intersections or (), item.unions or (), strict=True)
     return [ClassPixels(item.item_id, label, inner, outer) for label, (inner, outer) in enumerate(pairs) if outer]
 
 
 def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
-    """What a complete and a failed measurement have in common."""
+    """Return the fields that complete and failed measurements have in common."""
     keyed, strategy = attempt.keyed, attempt.keyed.strategy
     return {
         "latency_key": keyed.latency_key,
@@ -359,7 +359,7 @@ def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
 
 
 def _sample(sample: Sample) -> SampleRecord:
-    """A sample; transmission is what the tiers' own durations leave of the latency."""
+    """Record a sample; transmission is the rest of the latency after the tiers' own durations."""
     busy_s = sum(p.preprocess_s + p.compute_s + p.postprocess_s + p.serialise_s for p in sample.parts)
     return SampleRecord(
         seq=sample.seq,

@@ -1,4 +1,4 @@
-"""Judging what is stored: every rule over every measurement of the declared strategies, rounds compared as well."""
+"""The verdicts of stored measurements: every rule over every declared strategy's measurements and between rounds."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from catalog.validity import DEFAULTS, Finding, Thresholds, judge_measurement, j
 
 @dataclass(frozen=True)
 class JudgedMeasurement:
-    """A measurement with what the rules say now; one that was replaced by a later one of its round is `replaced`."""
+    """A measurement with the findings of today's rules; `replaced` if a later one of its round took its place."""
 
     stored: StoredMeasurement
     findings: tuple[Finding, ...]
@@ -89,32 +89,33 @@ def judge_stored(
 def _between_rounds(
     measurements: Sequence[StoredMeasurement], alone: Mapping[int, Sequence[Finding]], thresholds: Thresholds
 ) -> dict[int, tuple[Finding, ...]]:
-    """Rounds are compared among those that count, so that one broken round does not accuse the others."""
+    """Compare only rounds that count, so that a broken round does not make the others look wrong."""
     rounds: dict[str, list[StoredMeasurement]] = defaultdict(list)
     for measurement in measurements:
         if measurement.counts and worst(alone[measurement.id]) != "INVALID":
             rounds[measurement.record.latency_key].append(measurement)
-    found: dict[int, tuple[Finding, ...]] = {}
+    by_measurement: dict[int, tuple[Finding, ...]] = {}
     for members in rounds.values():
         judged = judge_rounds([member.record for member in members], thresholds=thresholds)
-        found |= {each.id: findings for each, findings in zip(members, judged, strict=True)}
-    return found
+        by_measurement |= {member.id: findings for member, findings in zip(members, judged, strict=True)}
+    return by_measurement
 
 
 def store_verdicts(session: SqlSession, judged: Iterable[JudgedMeasurement]) -> int:
-    """Store the verdicts that are not the stored ones; how many were changed."""
+    """Store the verdicts that differ from the stored ones; return how many were changed."""
     changed = 0
-    for each in judged:
-        if each.failed or (each.verdict, each.reason) == (each.stored.record.verdict, each.stored.record.reason):
+    for measurement in judged:
+        record, verdict, reason = measurement.stored.record, measurement.verdict, measurement.reason
+        if measurement.failed or (verdict, reason) == (record.verdict, record.reason):
             continue
-        broken = [finding.to_json() for finding in each.findings if finding.verdict != "VALID"]
-        changed += judge_again(session, each.stored.id, verdict=each.verdict, reason=each.reason, findings=broken)
+        broken = [finding.to_json() for finding in measurement.findings if finding.verdict != "VALID"]
+        changed += judge_again(session, measurement.stored.id, verdict=verdict, reason=reason, findings=broken)
     return changed
 
 
 @dataclass(frozen=True)
 class RuleSummary:
-    """One rule over all measurements; `worst` is the finding that is farthest off, and `measurement` whose it is."""
+    """One rule over all measurements; `worst` is the finding that is farthest off, `measurement` names its owner."""
 
     rule: str
     counts: Mapping[Verdict, int]
@@ -123,14 +124,16 @@ class RuleSummary:
 
 
 def summarise(judged: Iterable[JudgedMeasurement]) -> tuple[RuleSummary, ...]:
-    """Per rule: how many measurements it calls what, and its worst figure."""
+    """Count the verdicts of each rule and pick its worst finding."""
     grouped: dict[str, list[tuple[Finding, JudgedMeasurement]]] = defaultdict(list)
-    for each in judged:
-        for finding in each.findings:
-            grouped[finding.rule].append((finding, each))
+    for measurement in judged:
+        for finding in measurement.findings:
+            grouped[finding.rule].append((finding, measurement))
     summaries = []
     for rule, pairs in grouped.items():
-        verdicts = [worst(finding for finding, owner in pairs if owner is each) for each in _owners(pairs)]
+        verdicts = [
+            worst(finding for finding, owner in pairs if owner is measurement) for measurement in _owners(pairs)
+        ]
         counts: dict[Verdict, int] = {name: verdicts.count(name) for name in ("VALID", "DOUBTFUL", "INVALID")}
         finding, owner = max(pairs, key=lambda pair: _badness(pair[0]))
         summaries.append(RuleSummary(rule, counts, finding, owner.name))
@@ -142,6 +145,6 @@ def _owners(pairs: Sequence[tuple[Finding, JudgedMeasurement]]) -> list[JudgedMe
 
 
 def _badness(finding: Finding) -> tuple[int, float]:
-    """Verdict first; `inputs` is the one rule where less is worse."""
+    """Return a sort key: the verdict first, then the figure; `inputs` is the one rule where less is worse."""
     order = ("VALID", "DOUBTFUL", "INVALID").index(finding.verdict)
     return order, -finding.figure / finding.threshold if finding.rule == "inputs" else abs(finding.figure)

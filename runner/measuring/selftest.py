@@ -1,7 +1,7 @@
 """The A/A test: one strategy measured under several names, as if they were several strategies.
 
-Whatever an analysis then calls different is wrong. The deciding analysis must stay at its nominal level; the test on
-pooled samples, as in the paper, is shown beside it: 500 samples of 100 inputs pass for 500 independent ones there.
+Every difference that an analysis then reports is wrong. The deciding analysis must stay at its nominal level. The test
+on pooled samples, as in the paper, is shown beside it: it takes 500 samples of 100 inputs for 500 independent ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ from runner.measuring.plan import MissingRound, Plan
 from runner.measuring.stopping import samples_of
 
 _LEVEL = 0.05
-# What is INVALID is measured again, as a fill would; a name that never gets a valid round is no matter of luck.
+# An INVALID round is measured again, as a fill does; after that many tries it is no longer a matter of luck.
 _TRIES = 3
-# Of what a correct analysis would show: beyond it, chance is no explanation any more.
+# A result less likely than this under a correct analysis is not explained by chance.
 _UNLIKELY = 0.01
 
 
 @dataclass(frozen=True)
 class AaResult:
-    """Pairs of names of one strategy, and how many of them each analysis calls different."""
+    """The pairs of names of one strategy, and how many of them each analysis calls different."""
 
     strategy: str
     names: int
@@ -69,7 +69,7 @@ class AaResult:
 
 
 def aliases(keyed: KeyedStrategy, count: int) -> tuple[KeyedStrategy, ...]:
-    """The same strategy under other names, each with a key of its own, so that nothing is shared but the artifact."""
+    """Return the strategy under other names, each with its own key, so that they share nothing but the artifact."""
     return tuple(
         replace(
             keyed,
@@ -81,11 +81,14 @@ def aliases(keyed: KeyedStrategy, count: int) -> tuple[KeyedStrategy, ...]:
 
 
 def find_strategy(context: RunContext, name: str | None) -> Strategy:
-    """The declared strategy of this name (`operator@placement` or `subject/operator@placement`), or the first."""
+    """Return the declared strategy of this name (`[subject/]operator@placement`), or the first."""
     declared = context.catalog.strategies()
-    matching = [each for each in declared if name is None or name in (each.name, each.name.split("/", 1)[1])]
+    matching = [
+        strategy for strategy in declared if name is None or name in (strategy.name, strategy.name.split("/", 1)[1])
+    ]
     if not matching:
-        raise RunnerError(f"no strategy {name!r} is declared; there are {', '.join(each.name for each in declared)}")
+        names = ", ".join(strategy.name for strategy in declared)
+        raise RunnerError(f"no strategy {name!r} is declared; there are {names}")
     return matching[0]
 
 
@@ -95,26 +98,26 @@ def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, na
     Names of which a round stays INVALID are left out of the result, as long as two others remain.
     """
     if names < 2:
-        raise RunnerError(f"an A/A test compares names: it takes at least 2, got {names}")
+        raise RunnerError(f"an A/A test compares names; at least 2 are needed, got {names}")
     keyed = aliases(key_strategy(filler.setups.context, strategy), names)
     numbers = range(1, filler.setups.context.catalog.experiment.rounds + 1)
-    missing = tuple(MissingRound(each, number, "A/A test", 0.0) for number in numbers for each in keyed)
+    missing = tuple(MissingRound(alias, number, "A/A test", 0.0) for number in numbers for alias in keyed)
     filler.build(Plan(keyed, {}, (), missing), stop)
     for _ in range(_TRIES):
         outcome = filler.measure(Plan(keyed, {}, (), missing), stop)
         if outcome.stopped:
-            raise RunnerError("stopped before all names were measured; nothing can be said yet")
-        missing = tuple(each for each in missing if each.round not in _known_rounds(filler.database, each.keyed))
+            raise RunnerError("stopped before all names were measured; there is no result yet")
+        missing = tuple(task for task in missing if task.round not in _stored_rounds(filler.database, task.keyed))
         if not missing:
             return keyed
-    whole = tuple(each for each in keyed if each not in [lacking.keyed for lacking in missing])
+    whole = tuple(alias for alias in keyed if alias not in [task.keyed for task in missing])
     if len(whole) > 1:
         return whole
     trouble = "; ".join([*outcome.failures, *outcome.invalid])
-    raise RunnerError(f"{len(missing)} measurement(s) came to nothing {_TRIES} times: {trouble}")
+    raise RunnerError(f"{len(missing)} measurement(s) failed {_TRIES} times: {trouble}")
 
 
-def _known_rounds(database: Database, keyed: KeyedStrategy) -> set[int]:
+def _stored_rounds(database: Database, keyed: KeyedStrategy) -> set[int]:
     with database.session() as reading:
         return {number for number, _, _ in latencies(reading, keyed.latency_key)}
 
@@ -122,27 +125,27 @@ def _known_rounds(database: Database, keyed: KeyedStrategy) -> set[int]:
 def compare_aliases(database: Database, keyed: Sequence[KeyedStrategy], *, percentile: float) -> AaResult:
     """Let both analyses compare every pair of names."""
     with database.session() as reading:
-        rows = {each.strategy.operator: latencies(reading, each.latency_key) for each in keyed}
-    samples = {name: samples_of(taken) for name, taken in rows.items()}
+        rows = {alias.strategy.operator: latencies(reading, alias.latency_key) for alias in keyed}
+    samples = {name: samples_of(name_rows) for name, name_rows in rows.items()}
     question = Question(percentile, equivalent_within=0.0, confidence_level=1 - _LEVEL)
     different = pooled = 0
     for first, second in combinations(samples, 2):
-        found = compare(samples[first], samples[second], question, rng=1)
-        if found.refusal is not None:
-            raise RunnerError(f"the deciding analysis refuses: {found.refusal.reason}")
-        different += found.verdict is Verdict.DIFFERENT
+        comparison = compare(samples[first], samples[second], question, rng=1)
+        if comparison.refusal is not None:
+            raise RunnerError(f"the deciding analysis refuses: {comparison.refusal.reason}")
+        different += comparison.verdict is Verdict.DIFFERENT
         test = scipy.stats.mannwhitneyu(samples[first].log_latency, samples[second].log_latency)
         pooled += bool(test.pvalue < _LEVEL)
-    one = next(iter(samples.values()))
+    first_samples = next(iter(samples.values()))
     return AaResult(
         strategy=keyed[0].strategy.name.replace("-1@", "@"),
         names=len(keyed),
-        rounds=one.rounds.size,
-        inputs=one.inputs.size,
+        rounds=first_samples.rounds.size,
+        inputs=first_samples.inputs.size,
         percentile=percentile,
         pairs=len(samples) * (len(samples) - 1) // 2,
         different=different,
         different_pooled=pooled,
         nominal=_LEVEL,
-        medians_s={name: float(np.exp(np.median(each.log_latency))) for name, each in samples.items()},
+        medians_s={name: float(np.exp(np.median(values.log_latency))) for name, values in samples.items()},
     )

@@ -1,4 +1,4 @@
-"""From a keyed strategy to everything its measurement needs, resolved: artifact, tiers, links, inputs, items."""
+"""The setup of a measurement, resolved from a keyed strategy: artifact, tiers, links, inputs, items."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ from runner.subjects import Subject
 from runner.workdir import scratch, settle
 from tierserver.messages import Postprocess, Preprocess
 
-# Parts that are judged together need a way between them, and its speed is none of an accuracy's business.
+# Parts that are judged together need a link between them, whose speed does not matter for an accuracy.
 _UNHURRIED_BIT_PER_S = 10_000_000_000
 
 
 @dataclass(frozen=True)
 class _KeptFile:
-    """A cached file and the SHA-256 that it was made with."""
+    """A cached file and the SHA-256 of its bytes when it was made."""
 
     path: Path
     sha256: str
@@ -32,14 +32,14 @@ class _KeptFile:
 
 @dataclass(frozen=True)
 class Setups:
-    """Resolves what a run declares; files are written into `workdir` once per content."""
+    """The setups of a run's strategies; files are written into `workdir` once per content."""
 
     context: RunContext
     artifacts: ArtifactStore
     workdir: Path
 
     def latency(self, keyed: KeyedStrategy) -> Setup:
-        """A strategy's tiers and links along its route."""
+        """Resolve a strategy with the tiers and links along its route."""
         strategy, catalog = keyed.strategy, self.context.catalog
         return Setup(
             subject=strategy.subject,
@@ -55,7 +55,7 @@ class Setups:
         )
 
     def accuracy(self, keyed: KeyedStrategy) -> Setup:
-        """The judged artifact in one tier, or its parts in the placement's tiers side by side."""
+        """Resolve the judged artifact in one tier, or its parts in the placement's tiers."""
         catalog, judged = self.context.catalog, keyed.judged
         placement = judged.tiers if judged.composed else (self._widest(judged.tiers[0]),)
         return Setup(
@@ -71,7 +71,7 @@ class Setups:
         )
 
     def protocol(self, keyed: KeyedStrategy) -> Protocol:
-        """The inputs as files, written once per selection."""
+        """Return the inputs as files, written once per selection."""
         subject, experiment = self._subject(keyed), self.context.catalog.experiment
         key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
         inputs = self._kept("inputs", key, keyed.input_ids, partial(subject.dataset.write_inputs, ids=keyed.input_ids))
@@ -85,7 +85,7 @@ class Setups:
         )
 
     def items(self, keyed: KeyedStrategy) -> ItemsFile:
-        """The validation items as one file, written once."""
+        """Return the validation items as one file, written once."""
         dataset = self._subject(keyed).dataset
         key = dataset.fingerprint()
         (file,) = self._kept(
@@ -96,7 +96,7 @@ class Setups:
     def _kept(
         self, kind: str, key: str, names: Sequence[str], write: Callable[[Path], object]
     ) -> Mapping[str, "_KeptFile"]:
-        """Files of this content: those that were written before where they are still the same, else written now."""
+        """Return the files of this content, which are written only if they are absent or were changed."""
         directory = self.workdir / kind / key
         sealed = unseal(directory, key)
         if sealed is None:
@@ -113,7 +113,7 @@ class Setups:
         return {file.file: _KeptFile(directory / file.file, file.sha256) for file in sealed.files}
 
     def _widest(self, tier: str) -> str:
-        """Of the tiers with the same provider, the one with the most CPUs: accuracy is the same, and sooner there."""
+        """Return the tier with the most CPUs among those with the same provider, where an accuracy takes least time."""
         declared = self.context.catalog.tiers
         host = self.context.host
         provider = resolve_provider(declared[tier].provider, host)
@@ -124,14 +124,14 @@ class Setups:
         return self.context.subjects[keyed.strategy.subject]
 
     def _artifact(self, keyed: KeyedStrategy, key: str, tiers: Sequence[str]) -> CachedArtifact:
-        """Find the artifact; raises OperatorError where its parts are not as many as the tiers that run them."""
+        """Find the artifact; raise OperatorError where it has not one part for each tier that runs it."""
         artifact = self.artifacts.find(key)
         if artifact is None or artifact.inapplicable:
             raise RunnerError(f"no artifact for {keyed.strategy.subject}/{keyed.strategy.operator}")
         if len(artifact.parts) != len(tiers):
             raise OperatorError(
                 f"{keyed.strategy.operator} makes {len(artifact.parts)} part(s) and {'-'.join(tiers)} has {len(tiers)} "
-                "tier(s); each part runs on a tier of its own, so declare a placement of as many tiers"
+                "tier(s); each part runs on its own tier, so declare a placement of as many tiers"
             )
         return artifact
 

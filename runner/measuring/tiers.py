@@ -1,4 +1,4 @@
-"""From declared tiers and links to the limits of this run: scale, threads, providers, and whether the host can."""
+"""The limits of this run's tiers and links: scale, threads, providers, and whether the host can provide them."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Scale:
 
 
 def threads_for(cpus: float) -> int:
-    """Intra-op threads for a quota: one up to a whole CPU, otherwise the quota rounded up."""
+    """Return the intra-op threads for a CPU quota: the quota rounded up, at least one."""
     return max(1, math.ceil(cpus))
 
 
@@ -48,7 +48,7 @@ def resolve_provider(declared: Sequence[str], host: Host) -> str:
 
 
 def onnxruntime_provider(name: str) -> str:
-    """ONNX Runtime's name of a declared provider."""
+    """Return ONNX Runtime's name of a declared provider."""
     return _PROVIDERS[name]
 
 
@@ -58,16 +58,16 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
     Raises
     ------
     HostTooSmallError
-        Naming the tier, what it wants, what the host has, and the `--scale` to try.
+        Naming the tier, what it declares, what the host has, and the `--scale` to try.
     """
     widest = max(catalog.tiers, key=lambda name: catalog.tiers[name].cpus)
-    wanted = catalog.tiers[widest].cpus
-    if wanted * scale.factor > host.cpu_count:
+    cpus = catalog.tiers[widest].cpus
+    if cpus * scale.factor > host.cpu_count:
         denominator = 2
-        while wanted / denominator > host.cpu_count:
+        while cpus / denominator > host.cpu_count:
             denominator *= 2
         raise HostTooSmallError(
-            f"tier {widest!r} declares {wanted:g} CPUs (× scale {scale}), {host.label} has {host.cpu_count}. "
+            f"tier {widest!r} declares {cpus:g} CPUs (× scale {scale}), {host.label} has {host.cpu_count}. "
             f"Try `--scale 1/{denominator}`: all CPUs and all links at that factor, results marked as emulated."
         )
     largest = max(catalog.tiers, key=lambda name: catalog.tiers[name].memory_bytes)
@@ -90,19 +90,19 @@ def check_delays(catalog: Catalog, launcher: Launcher) -> None:
 
 
 def tier_limits(catalog: Catalog, name: str, scale: Scale, host: Host) -> TierLimits:
-    """A declared tier at this scale; memory is not scaled, only capped at what the host has."""
+    """Scale a declared tier; memory is not scaled, only capped at what the host has."""
     declared = catalog.tiers[name]
     cpus = float(declared.cpus * scale.factor)
     return TierLimits(name, cpus, min(declared.memory_bytes, host.memory_bytes), threads_for(cpus))
 
 
 def route_tiers(catalog: Catalog, strategy: Strategy, scale: Scale, host: Host) -> tuple[TierLimits, ...]:
-    """The tiers a strategy's requests touch, the client's first."""
+    """Return the tiers that a strategy's requests pass, the client's first."""
     return tuple(tier_limits(catalog, name, scale, host) for name in strategy.route)
 
 
 def route_links(catalog: Catalog, strategy: Strategy, scale: Scale) -> tuple[LinkLimits, ...]:
-    """The links along the route, at this scale: a delay grows as the rates shrink, so that ratios hold."""
+    """Scale the links along the route: a delay grows as the rates shrink, so that ratios hold."""
     limits = []
     for name, upstream, downstream in zip(strategy.links, strategy.route[:-1], strategy.route[1:], strict=True):
         declared = catalog.links[name]

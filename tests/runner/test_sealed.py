@@ -65,7 +65,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "manifest was changed": lambda directory: renamed_in_manifest(directory, "/etc/hostname"),
     "has no manifest.json": lambda directory: (directory / "manifest.json").unlink(),
     "cannot be read": lambda directory: (directory / "manifest.json").write_text("{"),
-    "is no mapping": lambda directory: (directory / "manifest.json").write_text("[]"),
+    "is not a mapping": lambda directory: (directory / "manifest.json").write_text("[]"),
 }
 
 

@@ -185,9 +185,9 @@ def test_what_cannot_be_handed_over_is_one_error(filled: Filled, tmp_path: Path)
     for content in ("{}", "[", '{"format": "tierwise-bundle", "version": 2}'):
         (tmp_path / "full/manifest.json").write_text(content)
         done = command("bundle", "--check", "full")
-        assert done.code == 1 and "it is no manifest of a bundle" in done.said
+        assert done.code == 1 and "it is not a manifest of a bundle" in done.said
     nowhere = command("bundle", "--check", "nowhere")
-    assert nowhere.code == 1 and "nowhere is no bundle: manifest.json cannot be read" in nowhere.said
+    assert nowhere.code == 1 and "nowhere is not a bundle: manifest.json cannot be read" in nowhere.said
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -86,7 +86,7 @@ def test_what_is_invalid_is_measured_again_and_not_without_end(
     (directory / "strategies.yaml").write_text(UNREACHABLE)
     code = run(lambda: app(["selftest", "--aa", "--launcher", "process", "--names", "2", "--keep", "aa.db"]))
     said = " ".join(capsys.readouterr().err.split())
-    assert code == 1 and "2 measurement(s) came to nothing 3 times: table · identity-" in said
+    assert code == 1 and "2 measurement(s) failed 3 times: table · identity-" in said
     assert "link rate (mobile-edge" in said
     assert verdicts(directory / "aa.db") == ["INVALID"] * 6
 

@@ -89,7 +89,7 @@ def test_parts_that_are_not_as_many_as_their_tiers_are_not_measured(
         missing = MissingRound(keyed, 1, "never measured", 1.0)
         outcome = filler.measure(Plan((keyed,), {}, (), (missing,)), StopRequest(notes))
     assert outcome.measured == 0
-    assert "each part runs on a tier of its own" in outcome.failures[0]
+    assert "each part runs on its own tier" in outcome.failures[0]
     assert notes == [f"failed: {outcome.failures[0]}"]
 
 
