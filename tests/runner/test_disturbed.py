@@ -57,16 +57,16 @@ class Meddler:
     acted: bool = False
 
     def begin(self, what: str, estimate_s: float) -> None:
-        """A task starts."""
+        """Ignore that a task starts."""
 
     def advance(self, fraction: float) -> None:
-        """Half of the samples are the warm-up."""
+        """Act after the warm-up, which is half of the samples."""
         if fraction > 0.6 and not self.acted:
             self.acted = True
             self.act()
 
     def end(self, outcome: str) -> None:
-        """The task ended."""
+        """Ignore that the task ended."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Bench:
     directory: Path
 
     def measure(self, launcher: str, act: Callable[[], None], *, tolerance: float) -> StoredMeasurement:
-        """One round, the only one stored; accuracies are none of this test's business."""
+        """Measure one round, the only one stored; accuracies are left out."""
         file = self.directory / "strategies.yaml"
         file.write_text(CATALOG.replace("TOLERANCE", str(tolerance)))
         selection = select_launcher(launcher)

@@ -45,7 +45,7 @@ class EngineDouble:
 
 
 def elsewhere(*, vnni: bool, identity: str = "AAAA", **facts: Any) -> Host:
-    """A machine with 64 CPUs that differs from this one in everything."""
+    """Return a machine with 64 CPUs that differs from this one in everything."""
     reported = TierFacts("Tierwise Test CPU", vnni, "another boot", "1.99.0", ("CPUExecutionProvider",))
     info = {"ID": identity, "Name": "far", "NCPU": 64, "MemTotal": 2**40, "KernelVersion": "5.4.0-test"}
     engine = EngineDouble(replace(reported, **facts), info)
@@ -63,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def keyed(base: Path) -> Callable[[Host], tuple[str, dict[str, KeyedStrategy]]]:
-    """Environment key, and the strategies with their keys by operator, on a host."""
+    """Return the environment key and the keyed strategies by operator on a host."""
 
     def keys(host: Host) -> tuple[str, dict[str, KeyedStrategy]]:
         catalog = load_catalog(base / "strategies.yaml")
@@ -119,7 +119,7 @@ def test_limits_and_providers_are_the_tiers_hosts() -> None:
 
 
 def local_info(**changes: Any) -> dict[str, Any]:
-    """What an engine of this machine says."""
+    """Return what an engine of this machine reports."""
     here = this_host()
     return {
         "ID": "CCCC",

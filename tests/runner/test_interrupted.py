@@ -1,4 +1,4 @@
-"""A fill that is told to stop, and one whose tiers die: nothing is lost, nothing is left behind, one clear error."""
+"""A fill that is stopped, and one whose tiers die: nothing is lost, nothing is left behind, one clear error."""
 
 import contextlib
 import io
@@ -49,7 +49,7 @@ _MEASURED = "FROM measurement WHERE id > 1"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory in which the accuracy is known already: judging it takes longer than all that is tested here."""
+    """Return a directory with a measured accuracy: measuring it takes longer than all that is tested here."""
     cwd = tmp_path_factory.mktemp("prepared")
     (cwd / "strategies.yaml").write_text(CATALOG.replace("rounds: 200, repetitions: 20", "rounds: 1, repetitions: 1"))
     assert printed("fill-catalog", "--launcher", "process", "--json", cwd=cwd)["accuracies"] == 1
@@ -58,7 +58,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def directory(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of `prepared`, to be filled for long."""
+    """Copy `prepared` to a directory that takes long to fill."""
     copied = shutil.copytree(prepared, tmp_path / "project")
     (copied / "strategies.yaml").write_text(CATALOG)
     return copied
@@ -73,7 +73,7 @@ def printed(*arguments: str, cwd: Path, expect: int = 0) -> dict[str, Any]:
 
 
 def _start(cwd: Path) -> subprocess.Popen[str]:
-    """A long fill of single-tier rounds, once it has measured something."""
+    """Start a long fill of single-tier rounds and wait until it has measured something."""
     command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", "process"]
     running = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
@@ -171,15 +171,15 @@ class Vanishing(ProcessLauncher):
 
 @dataclass
 class Notes:
-    """What a fill told."""
+    """The outcomes that a fill reported."""
 
     ended: list[str] = field(default_factory=list)
 
     def begin(self, what: str, estimate_s: float) -> None:
-        """A task starts."""
+        """Ignore that a task starts."""
 
     def advance(self, fraction: float) -> None:
-        """It goes on."""
+        """Ignore how far it is."""
 
     def end(self, outcome: str) -> None:
         self.ended.append(outcome)

@@ -1,4 +1,4 @@
-"""Models of one's own through the whole way, in processes: text and tabular tensors, pictures of a free size."""
+"""Own models through a whole fill, in processes: text and tabular tensors, pictures of a free size."""
 
 import json
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def save(
 
 
 def text_model(folder: Path) -> None:
-    """Token numbers and a mask, both of free length: the masked mean of an embedding; its own answers as labels."""
+    """Save the masked mean of an embedding, over tokens and a mask of free length; half of its labels are right."""
     table = RANDOM.normal(size=(50, 4)).astype(np.float32)
     nodes = [
         helper.make_node("Gather", ["table", "tokens"], ["words"]),
@@ -71,7 +71,7 @@ def text_model(folder: Path) -> None:
 
 
 def table_model(folder: Path) -> None:
-    """Rows of numbers, two layers, no labels."""
+    """Save two layers over rows of numbers, without labels."""
     first, second = (RANDOM.normal(size=size).astype(np.float32) for size in ((64, 96), (96, 4)))
     nodes = [
         helper.make_node("MatMul", ["row", "first"], ["wide"]),
@@ -85,7 +85,7 @@ def table_model(folder: Path) -> None:
 
 
 def scene_model(folder: Path) -> None:
-    """Two convolutions that tell five classes apart in every pixel."""
+    """Save two convolutions that tell five classes apart in every pixel."""
     first, second = (RANDOM.normal(size=size).astype(np.float32) for size in ((16, 3, 3, 3), (5, 16, 3, 3)))
     nodes = [
         helper.make_node("Conv", ["image", "first"], ["wide"], pads=[1, 1, 1, 1]),

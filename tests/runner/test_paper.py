@@ -33,7 +33,7 @@ Runner = Callable[..., str]
 
 @pytest.fixture
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Runner:
-    """The command line in a directory of its own, inside this process; what it prints."""
+    """Run a command in its own directory, inside this process; return what it prints."""
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str) -> str:
@@ -60,7 +60,7 @@ def test_the_study_is_accepted_without_its_models_and_data(name: str, runner: Ru
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A narrow DUC and four street scenes."""
+    """Build a narrow DUC and four street scenes."""
     write_duc(tmp_path / "duc.onnx", width=1)
     rng = np.random.default_rng(5)
     for number in range(4):
@@ -84,7 +84,7 @@ def query(cwd: Path, statement: str) -> list[tuple[Any, ...]]:
 
 
 def expected_miou(cwd: Path, judged: list[str]) -> float:
-    """The score by the definition: whole-image arrays, no code of ours."""
+    """Compute the score by its definition: whole-image arrays, none of the product's code."""
     session = onnxruntime.InferenceSession(str(cwd / "duc.onnx"), providers=["CPUExecutionProvider"])
     confusion = np.zeros((19, 20))
     for name in judged:

@@ -75,7 +75,7 @@ def engine_elsewhere(cpuinfo: Path, info: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _with_cpuinfo(body: bytes, cpuinfo: Path) -> bytes:
-    """The runtime lets this one file of /proc be covered, as LXCFS does."""
+    """Cover /proc/cpuinfo, the one file of /proc that the runtime allows, as LXCFS does."""
     created = json.loads(body)
     host = created.setdefault("HostConfig", {})
     host["Binds"] = [*(host.get("Binds") or []), f"{cpuinfo}:/proc/cpuinfo:ro"]
@@ -126,7 +126,7 @@ def test_commands_speak_of_the_machine_behind_docker_host(
 
 
 def planned(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """The first missing round of `runner plan`."""
+    """Return the first missing round of `runner plan`."""
     assert run(lambda: app(["plan", "--launcher", "docker", "--json"])) == 0
     first: dict[str, Any] = json.loads(capsys.readouterr().out)["missing_rounds"][0]
     return first

@@ -93,7 +93,7 @@ def test_what_changed_is_removed_and_said(reason: str, tmp_path: Path, caplog: p
 
 @pytest.mark.parametrize("name", ["/etc/hostname", "../other/model.onnx", "..", "a/../model.onnx", ""])
 def test_a_manifest_names_no_file_outside(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even one that was sealed anew."""
+    """Refuse it even if it was sealed again."""
     directory = sealed(tmp_path, "key")
     sealed(tmp_path, "other")
     manifest = json.loads((directory / "manifest.json").read_text())

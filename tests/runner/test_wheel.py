@@ -18,7 +18,7 @@ _BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the sources, with the tools that are installed: neither network nor traces in the tree."""
+    """Build from a copy of the sources with the installed tools: neither network nor traces in the tree."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(wheel: Path) -> Path:
-    """What an installation holds."""
+    """Return what an installation contains."""
     target = wheel.parent / "site"
     with zipfile.ZipFile(wheel) as content:
         content.extractall(target)
@@ -62,7 +62,7 @@ def test_every_file_of_the_packages_is_in_it(wheel: Path) -> None:
 
 
 def run_from(unpacked: Path, folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Python that sees the wheel's content, the dependencies, and nothing of the repository."""
+    """Run a Python that sees the wheel's content and the dependencies, but nothing of the repository."""
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("TIERWISE_", "PYTHON"))}
     guard = f"import runner, sys; assert runner.__file__.startswith({str(unpacked)!r}), runner.__file__; "
     return subprocess.run(
@@ -76,12 +76,12 @@ def run_from(unpacked: Path, folder: Path, code: str) -> subprocess.CompletedPro
 
 
 def runner(*arguments: str) -> str:
-    """The command's entry point, as its script calls it."""
+    """Run the command's entry point as its script does."""
     return f"from runner.cli import main; sys.argv = {['runner', *arguments]!r}; main()"
 
 
 def test_from_it_alone_an_empty_folder_is_planned_and_asked(unpacked: Path, tmp_path: Path) -> None:
-    """Subjects, migrations and the page, without the repository: a fill would measure what the plan lists."""
+    """Use subjects, migrations and the page without the repository: a fill would measure what the plan lists."""
     written = run_from(unpacked, tmp_path, runner("init"))
     assert written.returncode == 0, written.stderr
     planned = run_from(unpacked, tmp_path, runner("plan", "--launcher", "process", "--json"))
@@ -100,7 +100,7 @@ def test_from_it_alone_an_empty_folder_is_planned_and_asked(unpacked: Path, tmp_
 
 
 def test_the_tier_image_is_made_of_what_the_wheel_holds(unpacked: Path, tmp_path: Path) -> None:
-    """The tier server's sources as a tier gets them, and the recipe's packages."""
+    """Compare the tier server's sources, as a tier gets them, and the recipe's packages."""
     code = (
         "from importlib.util import find_spec; from pathlib import Path; "
         "from runner.image import builder; here = Path(builder.__file__).parent; "

@@ -13,14 +13,14 @@ from runner.errors import SubjectError
 
 def model(path: Path, *shape: int | str, count: int = 1) -> Path:
     taken = [helper.make_tensor_value_info(f"x{index}", TensorProto.FLOAT, list(shape)) for index in range(count)]
-    given = [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(shape))]
-    graph = helper.make_graph([helper.make_node("Sum", [each.name for each in taken], ["y"])], "g", taken, given)
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(shape))]
+    graph = helper.make_graph([helper.make_node("Sum", [value.name for value in taken], ["y"])], "g", taken, outputs)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
 
 
 @pytest.mark.parametrize(
-    ("declared", "given", "expected"),
+    ("declared", "shape", "expected"),
     [
         ((1, 3, 8), (5, 3, 8), [(1, 3, 8)] * 5),
         (("n", 3, 8), (5, 3, 8), [(1, 3, 8)] * 5),
@@ -31,14 +31,14 @@ def model(path: Path, *shape: int | str, count: int = 1) -> Path:
     ],
 )
 def test_arrays_become_inputs_of_the_models_shape(
-    tmp_path: Path, declared: tuple[int | str, ...], given: tuple[int, ...], expected: list[tuple[int, ...]]
+    tmp_path: Path, declared: tuple[int | str, ...], shape: tuple[int, ...], expected: list[tuple[int, ...]]
 ) -> None:
-    values = np.arange(np.prod(given), dtype=np.float64).reshape(given)
+    values = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
     np.savez(tmp_path / "inputs.npz", anything=values)
-    found = read_calibration(tmp_path / "inputs.npz", model(tmp_path / "m.onnx", *declared))
-    assert [array.shape for array in found.arrays] == expected
-    assert all(array.dtype == np.float32 for array in found.arrays)
-    assert np.array_equal(np.concatenate([array.ravel() for array in found.arrays]), values.ravel())
+    calibration = read_calibration(tmp_path / "inputs.npz", model(tmp_path / "m.onnx", *declared))
+    assert [array.shape for array in calibration.arrays] == expected
+    assert all(array.dtype == np.float32 for array in calibration.arrays)
+    assert np.array_equal(np.concatenate([array.ravel() for array in calibration.arrays]), values.ravel())
 
 
 def test_a_directory_is_read_in_the_order_of_names(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_a_directory_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     directory.mkdir()
     for value in (2, 0, 1):
         np.save(directory / f"{value}.npy", np.full((1, 4), value, np.float32))
-    found = read_calibration(directory, model(tmp_path / "m.onnx", 1, 4))
-    assert [float(array[0, 0]) for array in found.arrays] == [0, 1, 2]
+    calibration = read_calibration(directory, model(tmp_path / "m.onnx", 1, 4))
+    assert [float(array[0, 0]) for array in calibration.arrays] == [0, 1, 2]
 
 
 def test_the_hash_tells_values_shapes_and_order_apart() -> None:

@@ -25,9 +25,9 @@ def test_error_and_cosine_over_all_inputs() -> None:
 
 
 def test_agreement_has_the_exact_interval() -> None:
-    given = scores(*([0.0, 1.0] for _ in range(20)))
+    expected = scores(*([0.0, 1.0] for _ in range(20)))
     made = scores(*([0.0, 1.0] for _ in range(17)), *([1.0, 0.0] for _ in range(3)))
-    agreement = measure_distance(trial(given), made).agreement
+    agreement = measure_distance(trial(expected), made).agreement
     exact = stats.binomtest(17, 20).proportion_ci(0.95, method="exact")
     assert agreement is not None
     assert (agreement.agreeing, agreement.items) == (17, 20)
@@ -35,21 +35,21 @@ def test_agreement_has_the_exact_interval() -> None:
 
 
 def test_the_worst_output_is_the_figure() -> None:
-    given: list[Outputs] = [{"a": np.ones(4, np.float32), "b": np.ones(4, np.float32)}]
+    expected: list[Outputs] = [{"a": np.ones(4, np.float32), "b": np.ones(4, np.float32)}]
     made: list[Outputs] = [{"a": np.ones(4, np.float32), "b": np.full(4, 3, np.float32)}]
-    assert measure_distance(trial(given), made).relative_error == pytest.approx(2.0)
+    assert measure_distance(trial(expected), made).relative_error == pytest.approx(2.0)
     made = [{"a": np.full(4, np.nan, np.float32), "b": np.full(4, 30, np.float32)}]
-    distance = measure_distance(trial(given), made)
+    distance = measure_distance(trial(expected), made)
     assert (distance.relative_error, distance.finite) == (None, False)
 
 
 def test_what_is_infinite_in_the_model_counts_nowhere() -> None:
-    given: list[Outputs] = [{"a": np.array([-np.inf, 1.0])}]
-    assert measure_distance(trial(given), [{"a": np.array([0.0, 1.0])}]).relative_error == 0.0
+    expected: list[Outputs] = [{"a": np.array([-np.inf, 1.0])}]
+    assert measure_distance(trial(expected), [{"a": np.array([0.0, 1.0])}]).relative_error == 0.0
 
 
 @pytest.mark.parametrize(
-    ("given", "made", "error"),
+    ("expected", "made", "error"),
     [
         (np.zeros(3), np.zeros(3), 0.0),
         (np.zeros(3), np.ones(3), 1.0),
@@ -60,5 +60,5 @@ def test_what_is_infinite_in_the_model_counts_nowhere() -> None:
         ([{1: 0.5}], [{1: 0.25}], 1.0),
     ],
 )  # fmt: skip
-def test_zeros_other_shapes_and_outputs_without_numbers(given: object, made: object, error: float) -> None:
-    assert measure_distance(trial([{"out": given}]), [{"out": made}]).relative_error == error
+def test_zeros_other_shapes_and_outputs_without_numbers(expected: object, made: object, error: float) -> None:
+    assert measure_distance(trial([{"out": expected}]), [{"out": made}]).relative_error == error

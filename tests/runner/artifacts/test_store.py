@@ -16,7 +16,7 @@ from runner.sealed import file_sha256
 
 
 def small_model(path: Path, *, channels: int = 8) -> Path:
-    """conv → relu → global mean: enough for the quantizer to have something to do."""
+    """Save conv → relu → global mean: enough for the quantizer to have something to do."""
     random = np.random.default_rng(0)
     weights = numpy_helper.from_array(random.normal(size=(channels, 1, 3, 3)).astype(np.float32), "weights")
     graph = helper.make_graph(
@@ -104,9 +104,9 @@ def test_a_refusal_is_stored_with_its_reason(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     artifact = build(store, small_model(tmp_path / "m.onnx"), Refusing())
     assert artifact.inapplicable
-    found = store.find("key")
-    assert found is not None
-    assert found.reason == "no repeated blocks"
+    cached = store.find("key")
+    assert cached is not None
+    assert cached.reason == "no repeated blocks"
 
 
 def test_unknown_pass_and_option_say_what_is_allowed() -> None:
@@ -137,7 +137,7 @@ def test_inputs_are_made_up_where_there_are_none(tmp_path: Path) -> None:
 
 
 def matching_model(path: Path, *, side: int | str, accepted: int) -> Path:
-    """flatten → matrix: runs where the side has one size alone, whatever the model declares."""
+    """Save flatten → matrix, which runs for one size of the side only, whatever the model declares."""
     weights = numpy_helper.from_array(np.ones((accepted * accepted, 3), np.float32), "weights")
     graph = helper.make_graph(
         [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["scores"])],

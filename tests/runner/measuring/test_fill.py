@@ -33,7 +33,7 @@ experiment: {inputs: 6, rounds: 2, warmup: 1}
 
 
 def runner(*arguments: str, cwd: Path) -> None:
-    """The real command, in a directory of its own."""
+    """Run the real command in its own directory."""
     command = [sys.executable, "-m", "runner", *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
@@ -41,7 +41,7 @@ def runner(*arguments: str, cwd: Path) -> None:
 
 
 def printed(*arguments: str, cwd: Path, expect: int = 0) -> str:
-    """What a command that only reads prints, inside this process: starting another one takes longer than reading."""
+    """Return what a reading command prints, inside this process: starting another one takes longer than reading."""
     with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as said:
         assert run(lambda: app(list(arguments))) == expect
     return said.getvalue()
@@ -63,7 +63,7 @@ def query(cwd: Path, statement: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module", params=["process", pytest.param("docker", marks=pytest.mark.docker)])
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A directory whose catalog was filled: killed once in the middle, then continued."""
+    """Return a directory whose catalog was filled: killed once in the middle, then continued."""
     cwd, launcher = tmp_path_factory.mktemp("fill"), str(request.param)
     (cwd / "strategies.yaml").write_text(CATALOG)
     command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", launcher]

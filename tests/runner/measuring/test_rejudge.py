@@ -75,7 +75,7 @@ def record(environment_id: int, number: int, factor: float = 1.0, **changes: Any
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Three sound rounds of one strategy."""
+    """Store three sound rounds of one strategy."""
     file = tmp_path / "evidence.db"
     with open_database(file, create=True) as database, database.session() as writing:
         where = upsert_environment(writing, environment())
@@ -102,7 +102,7 @@ def add(database: Database, number: int, **changes: Any) -> None:
 
 
 def verify(path: Path, *more: str) -> tuple[int, str]:
-    """The exit code, and what the command prints."""
+    """Return the exit code and what the command prints."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
         code = run(lambda: app(["verify", "-d", str(path), *more]))
     return code, said.getvalue()
@@ -111,17 +111,17 @@ def verify(path: Path, *more: str) -> tuple[int, str]:
 def test_what_is_stored_comes_back_as_it_was(database: Database) -> None:
     with database.session() as reading:
         stored = stored_measurements(reading)
-    for number, each in enumerate(stored, 1):
-        wanted = record(1, number)
-        samples = [replace(sample, links=()) for sample in wanted.samples]
-        assert each.record == replace(wanted, samples=samples)
+    for number, measurement in enumerate(stored, 1):
+        expected = record(1, number)
+        samples = [replace(sample, links=()) for sample in expected.samples]
+        assert measurement.record == replace(expected, samples=samples)
 
 
 def test_a_round_that_is_off_becomes_doubtful_and_stays_evidence(database: Database) -> None:
     add(database, 4, factor=1.6)
     with database.session() as session:
         judged = judge_stored(session)
-        assert [each.verdict for each in judged] == ["VALID", "VALID", "VALID", "DOUBTFUL"]
+        assert [measurement.verdict for measurement in judged] == ["VALID", "VALID", "VALID", "DOUBTFUL"]
         assert "drift: 60.0 %, limit 20.0 %" in (judged[3].reason or "")
         assert store_verdicts(session, judged) == 1
         assert store_verdicts(session, judge_stored(session)) == 0
@@ -133,13 +133,16 @@ def test_an_invalid_round_does_not_accuse_the_others_and_is_replaced_once(databa
     add(database, 4, factor=9.0, link_probes=[probe], verdict="INVALID", reason="as stored")
     with database.session() as session:
         judged = judge_stored(session)
-        assert [each.verdict for each in judged] == ["VALID", "VALID", "VALID", "INVALID"]
+        assert [measurement.verdict for measurement in judged] == ["VALID", "VALID", "VALID", "INVALID"]
         assert not judged[3].replaced
     add(database, 4)
     with database.session() as session:
         judged = judge_stored(session)
-        assert [each.replaced for each in judged] == [False, False, False, True, False]
-        links = {each.rule: each for each in summarise(each for each in judged if not each.replaced)}["link rate"]
+        assert [measurement.replaced for measurement in judged] == [False, False, False, True, False]
+        links = {
+            summary.rule: summary
+            for summary in summarise(measurement for measurement in judged if not measurement.replaced)
+        }["link rate"]
         assert dict(links.counts) == {"VALID": 4, "DOUBTFUL": 0, "INVALID": 0}
 
 
@@ -163,9 +166,9 @@ def test_the_command_prints_each_rule_and_fails_on_invalid(path: Path, database:
     assert code == 1 and "1 stored verdict(s) changed" in spoiled
     assert "+" in spoiled or "800.0 %" in spoiled
     assert max(map(len, spoiled.splitlines())) <= 100
-    found = json.loads(verify(path, "--json")[1])
-    assert found["measurements"][3]["stored_verdict"] == "INVALID"
-    assert {each["rule"] for each in found["measurements"][3]["findings"]} >= {"link rate", "warm-up"}
+    printed = json.loads(verify(path, "--json")[1])
+    assert printed["measurements"][3]["stored_verdict"] == "INVALID"
+    assert {finding["rule"] for finding in printed["measurements"][3]["findings"]} >= {"link rate", "warm-up"}
 
 
 def test_each_tier_has_its_costs(database: Database) -> None:

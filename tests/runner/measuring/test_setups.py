@@ -50,10 +50,10 @@ class Notes(list[str]):
     """What a fill reported, one line for each task that ended."""
 
     def begin(self, what: str, estimate_s: float) -> None:
-        """A task starts."""
+        """Ignore that a task starts."""
 
     def advance(self, fraction: float) -> None:
-        """It goes on."""
+        """Ignore how far it is."""
 
     def end(self, outcome: str) -> None:
         self.append(outcome)
@@ -66,7 +66,7 @@ def setups(tmp_path: Path) -> Setups:
 
 
 def elsewhere(setups: Setups, strategy: int, *tiers: str) -> KeyedStrategy:
-    """A strategy whose artifact is built, on other tiers than its declaration allows."""
+    """Place a strategy whose artifact is built on other tiers than its declaration allows."""
     keyed = key_strategy(setups.context, setups.context.catalog.strategies()[strategy])
     model = setups.context.subjects["fashion-resnet"].model
     setups.artifacts.build(keyed.artifact_key, model=model, passes=keyed.passes, calibration=lambda count: [])
@@ -120,7 +120,7 @@ def test_inputs_and_items_that_changed_are_made_again(setups: Setups, caplog: py
 def test_what_a_tier_reads_is_what_the_key_promises(
     setups: Setups, launcher: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A byte of the cached artifact is changed between two rounds: it is built again, and only that is measured."""
+    """Change a byte of the cached artifact between two rounds: only the one built again is measured."""
     selection = select_launcher(launcher)
     selection.launcher.prepare()
     keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])

@@ -46,24 +46,24 @@ def test_rounds_come_first_then_inputs_up_to_what_there_is() -> None:
 def test_a_narrow_interval_ends_it() -> None:
     spec = experiment("50%")
     rows = taken({1: 30, 2: 30, 3: 30}, sd_rounds=0.02, sd_inputs=0.1)
-    found = assess(samples_of(rows), spec, looks=planned_looks(spec, 200), done={1, 2, 3})
-    assert found.reached and found.next is None
-    assert found.half_width is not None and found.half_width <= 0.5
+    narrowness = assess(samples_of(rows), spec, looks=planned_looks(spec, 200), done={1, 2, 3})
+    assert narrowness.reached and narrowness.next is None
+    assert narrowness.half_width is not None and narrowness.half_width <= 0.5
 
 
 def test_rounds_that_differ_ask_for_rounds() -> None:
     spec = experiment("5%")
     rows = taken({1: 30, 2: 30, 3: 30}, sd_rounds=0.1, sd_inputs=0.001)
-    found = assess(samples_of(rows), spec, looks=planned_looks(spec, 200), done={1, 2, 3})
-    assert found.next == Look((4, 5), 30)
+    narrowness = assess(samples_of(rows), spec, looks=planned_looks(spec, 200), done={1, 2, 3})
+    assert narrowness.next == Look((4, 5), 30)
 
 
 def test_inputs_that_differ_ask_for_inputs_at_once() -> None:
-    """No number of rounds narrows what the choice of inputs leaves open."""
+    """Ask for inputs where no number of rounds can narrow the interval."""
     spec = experiment("5%")
     rows = taken({1: 30, 2: 30, 3: 30}, sd_rounds=0.001, sd_inputs=0.6)
-    found = assess(samples_of(rows), spec, looks=planned_looks(spec, 200), done={1, 2, 3})
-    assert found.next == Look((13, 14, 15), 60)
+    narrowness = assess(samples_of(rows), spec, looks=planned_looks(spec, 200), done={1, 2, 3})
+    assert narrowness.next == Look((13, 14, 15), 60)
 
 
 def test_more_inputs_narrow_it_and_narrow_rounds_do_not_come_back() -> None:
@@ -74,18 +74,18 @@ def test_more_inputs_narrow_it_and_narrow_rounds_do_not_come_back() -> None:
     widths = []
     for rounds in (few, many):
         rows = taken(rounds, sd_rounds=0.001, sd_inputs=0.6)
-        found = assess(samples_of(rows), spec, looks=looks, done=set(rounds))
-        widths.append(found.half_width or math.inf)
+        narrowness = assess(samples_of(rows), spec, looks=looks, done=set(rounds))
+        widths.append(narrowness.half_width or math.inf)
     assert widths[1] < 0.7 * widths[0]
-    assert found.next == Look((19, 20, 21), 200)
+    assert narrowness.next == Look((19, 20, 21), 200)
 
 
 def test_after_the_last_look_there_is_none() -> None:
     spec = experiment("1%")
     looks = planned_looks(spec, 30)
     rounds = {number: 30 for look in looks for number in look.rounds}
-    found = assess(samples_of(taken(rounds, sd_rounds=0.2, sd_inputs=0.3)), spec, looks=looks, done=set(rounds))
-    assert not found.reached and found.next is None
+    narrowness = assess(samples_of(taken(rounds, sd_rounds=0.2, sd_inputs=0.3)), spec, looks=looks, done=set(rounds))
+    assert not narrowness.reached and narrowness.next is None
 
 
 @pytest.mark.parametrize(
