@@ -54,6 +54,7 @@ def this_host() -> Host:
     machine = _MACHINE_ID.read_text().strip() if _MACHINE_ID.exists() else ""
     model = cpu_model()
     return Host(
+        # Some containers have no machine id; the network card's address takes its place.
         fingerprint=_fingerprint(machine or str(uuid.getnode()), model, usable_cpus()),
         cpu_model=model,
         cpu_count=usable_cpus(),

@@ -34,6 +34,7 @@ def settle(made: Path, place: Path) -> None:
     try:
         made.rename(place)
     except OSError as error:
+        # These two say that the same content is already there.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
 
@@ -57,6 +58,7 @@ def new_directory(target: Path, *, error: type[RunnerError] = RunnerError) -> It
     """
     refuse_existing(target, error=error)
     try:
+        # On the target's file system, so that the rename is one step.
         beside = next(parent for parent in target.absolute().parents if parent.is_dir())
         with tempfile.TemporaryDirectory(dir=beside, prefix=f".{target.name}-") as scratch:
             staging = Path(scratch) / "files"

@@ -70,7 +70,9 @@ def parse_pipeline(text: str, catalog: Catalog | None) -> Pipeline:
     try:
         specs = _PIPELINE.validate_python(yaml.safe_load(f"[{text}]"))
     except (yaml.YAMLError, ValidationError) as error:
-        raise OperatorError(f"{text!r} is no operator's name and no list of passes; {_allowed(catalog)}") from error
+        raise OperatorError(
+            f"{text!r} is neither an operator's name nor a list of passes; {_allowed(catalog)}"
+        ) from error
     unknown = [spec.name for spec in specs if spec.name not in known_passes()]
     if unknown or not specs:
         raise OperatorError(f"unknown operator or pass {', '.join(unknown) or text!r}; {_allowed(catalog)}")

@@ -53,6 +53,7 @@ def _figures(expected: Sequence[Any], made: Sequence[Any]) -> tuple[float | None
     for one, other in zip(expected, made, strict=True):
         original, changed = _numbers(one, other)
         finite = np.isfinite(original)
+        # Where the model itself gives no finite number there is nothing to compare with.
         original, changed = original[finite], changed[finite]
         if not np.isfinite(changed).all():
             return None, None, False
@@ -60,7 +61,7 @@ def _figures(expected: Sequence[Any], made: Sequence[Any]) -> tuple[float | None
         first += float(np.square(original).sum())
         second += float(np.square(changed).sum())
         product += float((original * changed).sum())
-    # An output of zeros has no size of its own: the error is then relative to what stands in its place.
+    # An output of zeros has norm 0: the error is then relative to the output that replaces it.
     scale = first or second
     relative_error = math.sqrt(difference / scale) if scale else 0.0
     cosine = product / math.sqrt(first) / math.sqrt(second) if first and second else None

@@ -127,6 +127,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     """Open a session as the tiers do (`tierserver.engine`): everything optimised."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Errors are raised and reported in one line; the engine's own log would repeat them.
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -177,10 +178,12 @@ def _random_feeds(signature: Signature, free_size: int) -> Iterator[Feeds]:
             if value.type not in _DTYPES:
                 raise OperatorError(f"input {value.name!r} is a {value.type}")
             shape = [
+                # A free first axis is the batch.
                 size if isinstance(size, int) else 1 if axis == 0 else free_size
                 for axis, size in enumerate(value.shape)
             ]
             dtype = np.dtype(_DTYPES[value.type])
+            # Zeros and ones are valid as token numbers, masks and indices alike.
             array = random.normal(size=shape) if dtype.kind == "f" else random.integers(0, 2, size=shape)
             feed[value.name] = array.astype(dtype)
         yield feed

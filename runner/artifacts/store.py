@@ -67,7 +67,7 @@ class CachedArtifact:
 
     @property
     def parts(self) -> tuple[CachedFile, ...]:
-        """The model files alone, in the order they run; their external data are files of their own."""
+        """The model files without those of their external data, in the order in which they run."""
         return tuple(file for file in self.files if file.file.endswith(".onnx"))
 
     def path(self, index: int) -> Path:
@@ -128,6 +128,7 @@ class ArtifactStore:
                 reason = str(refusal)
             parts = [file.part for file in files]
             content = {"version": _MANIFEST_VERSION, "reason": reason, "parts": parts, "details": details}
+            # Sealed before it is moved: a directory under a key's name is always complete.
             seal(target, key, [file.file for file in files], content)
             settle(target, self._root / key)
         built = self.find(key)
@@ -168,6 +169,7 @@ def _apply(
         applied = step.apply(parts, Context(workdir, arrays, environments))
         parts = applied.parts
         details.append({"pass": step.name, **applied.details})
+        # The last single file before a cut is what the parts are compared with.
         uncut = parts[0] if len(parts) == 1 else uncut
         if applied.reference is not None:
             references[step.name] = (applied.reference, parts[0])

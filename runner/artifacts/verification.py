@@ -127,7 +127,7 @@ def prove_close(reference: Path, made: Path, feeds: Sequence[Feeds]) -> dict[str
 
 
 def compare_bits(expected: Sequence[Outputs], got: Sequence[Outputs]) -> tuple[bool, float | None]:
-    """Return whether outputs are equal bit by bit, and the largest relative difference; None where it is no number."""
+    """Return whether outputs are equal bit by bit, and the largest relative difference; None where it is not finite."""
     identical, largest = True, 0.0
     for one, other in zip(expected, got, strict=True):
         for name, output in one.items():

@@ -150,6 +150,7 @@ def make_bundle(answered: AnsweredQuestion, subject: Subject, artifact: CachedAr
         for file in artifact.files:
             shutil.copyfile(artifact.directory / file.file, staging / file.file)
         shutil.copyfile(run.__file__, staging / SCRIPT)
+        # run.py reads the manifest, so a draft without the check and the final checksums is written first.
         draft = _manifest(answered, subject, artifact, staging)
         (staging / MANIFEST).write_text(draft.to_json(), encoding="utf-8")
         name, encoded = _real_input(answered.measured, subject)

@@ -211,6 +211,7 @@ def _as_bundled(directory: Path, encoded: bytes) -> Arrays:
     with tempfile.TemporaryDirectory(prefix="tierwise-bundle-") as scratch:
         source, outputs = Path(scratch) / "input", Path(scratch) / "outputs.npz"
         source.write_bytes(encoded)
+        # Isolated: neither the working directory nor the user's packages are importable.
         command = [sys.executable, "-I", str(directory / SCRIPT), str(source), "-o", str(outputs)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, cwd=scratch)

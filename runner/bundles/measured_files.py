@@ -58,6 +58,7 @@ def measured_artifact(
     BundleError
         When the evidence does not say which files were measured, or they can neither be found nor built again.
     """
+    # Imported evidence may come without artifacts.
     recorded = {file.file: file.sha256 for file in measured.row.files}
     if not recorded:
         raise BundleError(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+# Set before the import, which reads it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
@@ -155,6 +156,7 @@ def postprocess(outputs: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]
     if spec["softmax"]:
         scores = np.exp(scores - scores.max())
         scores = scores / scores.sum()
+    # Stable, so that equal scores are in the order of their classes on every machine.
     classes = np.argsort(-scores, kind="stable")[: spec["k"]].astype(np.int64)
     return {"classes": classes, "scores": scores[classes].astype(np.float32)}
 

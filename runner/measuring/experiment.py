@@ -178,7 +178,7 @@ def measure(
     *,
     on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> RoundMeasurement:
-    """Measure one strategy once, on tiers of its own.
+    """Measure one strategy once, on fresh tiers.
 
     Raises
     ------
@@ -192,6 +192,7 @@ def measure(
         _check_mounts(deployment, mounts)
         parts = _load_parts(deployment, setup)
         loaded = _snapshot(deployment)
+        # Links are probed before the warm-up and after the samples, so that probing disturbs neither.
         before = _probe_links(deployment, setup, "before")
         warmup = _send(deployment, setup, protocol, repetitions=0, warmup=protocol.warmup, on_sample=on_sample)
         warmed = _snapshot(deployment)
@@ -231,6 +232,7 @@ def _send(
             samples.append(Sample.from_json(event["sample"]))
             on_sample(samples[-1])
 
+    # Generous: a deadline only ends calls that hang.
     deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * (repetitions + warmup) * len(protocol.input_ids)
     result = deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
     warm = MeasureResult.from_json(result).warmup

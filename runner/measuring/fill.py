@@ -68,6 +68,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        # SIGTERM is often followed by SIGKILL, so there is no time to finish a measurement.
         if self.requested or number == signal.SIGTERM:
             raise KeyboardInterrupt
         self.requested = True
@@ -346,6 +347,7 @@ def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
     subjects = list(dict.fromkeys(task.keyed.strategy.subject for task in plan.rounds))
     for number in sorted({task.round for task in plan.rounds}):
         for index, subject in enumerate(subjects):
+            # Stored with the measurement, so that the order of a round can be reproduced.
             shuffle_seed = seed * 1_000_000 + number * 1000 + index
             tasks = [task for task in plan.rounds if task.round == number and task.keyed.strategy.subject == subject]
             random.Random(shuffle_seed).shuffle(tasks)

@@ -51,6 +51,7 @@ def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     if first is None or last is None or duration_s <= 0:
         return {}
     tiers_s = sum(after.tiers[name].cpu_seconds - before.tiers[name].cpu_seconds for name in before.tiers)
+    # The processes of this machine are those of the tiers' machine only if both are one.
     local = first.boot_id == _boot_id()
     own_s = tiers_s + (_runner_s(before, after) if local else 0.0)
     busy_s = last.busy_s - first.busy_s

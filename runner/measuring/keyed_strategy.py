@@ -101,6 +101,7 @@ def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection
         dataset_fingerprint=subject.dataset.fingerprint(),
         preprocess=subject.preprocess,
         postprocess=subject.postprocess,
+        # A list only for parts on several tiers: the keys of uncut models contain a plain name.
         provider=providers if judged.composed else providers[0],
         runtime=context.host.onnxruntime,
         cpu_model=context.host.cpu_model,
@@ -144,6 +145,7 @@ def _judged(
 
 def _model_sha256(path: Path) -> str:
     """Hash a model once per process: there are many strategies for one file of hundreds of megabytes."""
+    # Within one process, size and modification time stand for the content.
     stat = path.stat()
     return _hashed(path, stat.st_size, stat.st_mtime_ns)
 
@@ -171,6 +173,7 @@ def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, 
         ],
         "links": [
             {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
+            # Left out where it is the default, so that evidence from before there were delays keeps its key.
             | ({"delay_s": link.delay_s} if link.delay_s else {})
             for link in links
         ],
@@ -191,4 +194,5 @@ def select_inputs(catalog: Catalog, subject: Subject) -> tuple[str, ...]:
     if experiment.select == "largest":
         return tuple(subject.dataset.largest(experiment.inputs))
     pool = sorted(subject.dataset.input_ids())
+    # The pool is sorted, so that the sample does not depend on the order in which a dataset lists its inputs.
     return tuple(random.Random(experiment.seed).sample(pool, min(experiment.inputs, len(pool))))

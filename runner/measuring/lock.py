@@ -46,6 +46,7 @@ class FillLock:
                 f"another runner (process {holder}) is filling {self._database}; allowed: one at a time. "
                 "Wait for it or stop it, then give the same command again"
             ) from None
+        # Only now: before the lock is held, the file names the other holder.
         os.truncate(self._descriptor, 0)
         os.write(self._descriptor, str(os.getpid()).encode())
         return self
@@ -67,6 +68,7 @@ def _read_only(database: str, error: OSError) -> DatabaseReadOnlyError:
 def _lock_file(workdir: Path, database: str) -> Path:
     path = Path(database.removeprefix("sqlite:///"))
     if "://" in str(database) and path == Path(database):
+        # Hashed, because an address has characters that a file name cannot have. The password is not part of it.
         return workdir / f"fill-{hashlib.sha256(shown_location(database).encode()).hexdigest()[:16]}.lock"
     beside = path.expanduser().resolve()
     return beside.with_name(f".{beside.name}.fill-lock")

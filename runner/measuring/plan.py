@@ -252,6 +252,7 @@ def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int]) -> 
 
 
 def _estimate_s(context: RunContext, keyed: KeyedStrategy, last: LastMeasurement | None) -> float:
+    # The last measurement under the same key took as long as the next one will.
     if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
         return last.duration_s
     experiment = context.catalog.experiment

@@ -135,6 +135,7 @@ def clock_jump_s(measured: RoundMeasurement) -> float:
     jumps = [
         (ended.wall_s - loaded.wall_s) - (ended.monotonic_s - loaded.monotonic_s)
         for loaded, ended in zip(measured.loaded.tiers.values(), measured.ended.tiers.values(), strict=True)
+        # A restarted process has another monotonic clock.
         if loaded.instance == ended.instance
     ]
     return max(jumps, key=abs, default=0.0)
@@ -366,6 +367,7 @@ def _sample(sample: Sample) -> SampleRecord:
         input_id=sample.input_id,
         repetition=sample.repetition,
         latency_s=sample.latency_s,
+        # The durations come from several clocks, so their sum may exceed a short latency by rounding.
         transmission_s=max(0.0, sample.latency_s - busy_s),
         parts=[PartTimes(**asdict(part)) for part in sample.parts],
         links=[LinkBytes(**asdict(link)) for link in sample.links],

@@ -71,6 +71,7 @@ def judge_stored(
     present = {
         (measurement.record.latency_key, measurement.record.round): measurement.id for measurement in measurements
     }
+    # Of several attempts at a round the last one that counts stands; without one, the last attempt.
     present |= {
         (measurement.record.latency_key, measurement.record.round): measurement.id
         for measurement in measurements

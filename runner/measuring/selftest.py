@@ -138,6 +138,7 @@ def compare_aliases(database: Database, keyed: Sequence[KeyedStrategy], *, perce
         pooled += bool(test.pvalue < _LEVEL)
     first_samples = next(iter(samples.values()))
     return AaResult(
+        # The first alias is the strategy's name with the number 1.
         strategy=keyed[0].strategy.name.replace("-1@", "@"),
         names=len(keyed),
         rounds=first_samples.rounds.size,

@@ -105,6 +105,7 @@ class Setups:
                 write(staging / key)
                 seal(staging / key, key, names, {})
                 settle(staging / key, directory)
+            # Another runner may have put the same content there first; then that one is used.
             sealed = unseal(directory, key)
         if sealed is None:
             raise RunnerError(

@@ -81,10 +81,12 @@ def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look
         Rounds that count.
     """
     assert experiment.precision is not None
+    # A fixed seed, so that the same evidence always leads to the same next look.
     (interval,) = percentile_intervals(samples, [experiment.percentile], confidence_level=_CONFIDENCE, rng=1)
     half_width = None if interval.high_s is None else interval.high_s / interval.estimate_s - 1
     target = experiment.precision
     widest = samples.inputs.size
+    # Rounds of less than half of the most inputs would be left out by `samples_of`.
     open_looks = [look for look in looks if not set(look.rounds) <= set(done) and 2 * look.inputs >= widest]
     if half_width is not None and half_width <= target:
         open_looks = []

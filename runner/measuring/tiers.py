@@ -72,6 +72,7 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
         )
     largest = max(catalog.tiers, key=lambda name: catalog.tiers[name].memory_bytes)
     memory = catalog.tiers[largest].memory_bytes
+    # Below scale 1 memory is capped instead: those results are marked as emulated.
     if memory > host.memory_bytes and scale.factor == 1:
         raise HostTooSmallError(
             f"tier {largest!r} declares {memory / 2**30:.1f} GiB of memory, {host.label} has "
