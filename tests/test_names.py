@@ -17,13 +17,22 @@ STORED = ROOT / "tests/data/filler_names.txt"
 RENEW = "name what it is; after lowering a count: python -m tests.test_names"
 
 # Class names that two modules define, and why both mean the same.
-SAME_MEANING: dict[str, str] = {}
+SAME_MEANING = {
+    "Accuracy": "how well a strategy predicts: the row, and what ranking knows of it",
+    "GuardedProtocol": "a connection under limits: to a tier, and to the service",
+    "ImportedFile": "a file that evidence came from: the row, and what the service knows of it",
+    "LinkProbe": "what a link really carried: the row, and the message of a tier",
+    "Sample": "one timed inference: the row, and the message of a tier",
+    "SampleLink": "bytes of one inference on one link: the row, and the message of a tier",
+    "SamplePart": "what one tier spent on one inference: the row, and the message of that tier",
+    "Slo": "a named target as declared at the last fill: the row, and what the service knows of it",
+    "Stage": "a run of bottleneck blocks: as a graph that is written, and as a network that is trained",
+    "TooSlow": "a request beyond its time limit: at a tier, and at the service",
+}
 # Names that still have two meanings: none may be added.
 UNSEPARATED = frozenset({
-    "Accuracy", "Analysis", "Answer", "Architecture", "Artifact", "ArtifactFile", "Checked", "Description",
-    "Environment", "Family", "FileEntry", "Finding", "GuardedProtocol", "ImportedFile", "Items", "Judged", "Layout",
-    "LinkProbe", "Measured", "ModelFile", "Outcome", "Owner", "Part", "Problem", "Refusal", "Region", "Sample",
-    "SampleLink", "SamplePart", "Session", "Slo", "Stage", "Strategy", "Tensor", "Tier", "TooSlow",
+    "Analysis", "Answer", "Architecture", "Checked", "Description", "Environment", "Family", "Finding", "Layout",
+    "ModelFile", "Problem", "Refusal", "Region", "Strategy", "Tensor", "Tier",
 })  # fmt: skip
 
 
