@@ -28,7 +28,8 @@ from runner.commands.terminal import (
 )
 from runner.launchers import Selection, select_launcher
 from runner.measuring import environment
-from runner.measuring.fill import Filler, FillOutcome, StopRequest, measure_and_extend
+from runner.measuring.extension import measure_and_extend
+from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import make_plan, update_plan
