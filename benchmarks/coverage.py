@@ -21,9 +21,9 @@ from catalog.statistics.comparison import Comparison, Question, compare, compare
 from catalog.statistics.drops import hit_drop, mean_iou_drop
 from catalog.statistics.intervals import LogEstimate, intervals_from
 from catalog.statistics.moderation import moderated
+from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
 from catalog.statistics.resampling import draw_inputs, resampled_log_percentiles
 from catalog.statistics.samples import Samples
-from catalog.statistics.verdicts import Verdict, judge, sidak
 
 N_RESAMPLES = 500
 
@@ -173,7 +173,7 @@ def _any_different(found: Iterable[Comparison], *, comparisons: int) -> bool:
     for each in found:
         assert each.estimate is not None
         value, margin = each.estimate.value, each.estimate.guarded_margin(sidak(0.95, comparisons=comparisons))
-        if judge(value - margin, value + margin, margin=each.question.log_margin) is Verdict.DIFFERENT:
+        if judge(value - margin, value + margin, margin=each.question.log_margin) is ComparisonOutcome.DIFFERENT:
             return True
     return False
 
@@ -221,7 +221,7 @@ def verdicts(
     for _ in range(repetitions):
         first, second = design.draw(rng, log_offsets=[np.log(ratio), 0.0])
         found.append(compare(first, second, question, rng=rng))
-    shares = [sum(each.verdict is verdict for each in found) / repetitions for verdict in Verdict]
+    shares = [sum(each.verdict is verdict for each in found) / repetitions for verdict in ComparisonOutcome]
     covered = sum(each.low is not None and each.low <= ratio <= (each.high or 0) for each in found) / repetitions
     return Verdicts(design, percentile, ratio, *shares, covered)
 
@@ -249,7 +249,7 @@ def settling(design: Design, *, ratio: float, asked_for: str, repetitions: int, 
             continue
         again = replace(design, **{asked_for: number}).draw(rng, log_offsets=[np.log(ratio), 0.0])
         asked.append(number)
-        settled.append(compare(*again, question, rng=rng).verdict is not Verdict.UNRESOLVED)
+        settled.append(compare(*again, question, rng=rng).verdict is not ComparisonOutcome.UNRESOLVED)
     return Settling(design, ratio, asked_for, len(asked), float(np.median(asked)), float(np.mean(settled)))
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from scipy import special
 
 from catalog.statistics import drop_within, latency_within, step_down
-from catalog.statistics.verdicts import sidak
+from catalog.statistics.outcomes import sidak
 from recommender.ranking import Answer, Budgets, Candidate, estimate, interval, recommend
 
 PERCENTILE = 90.0

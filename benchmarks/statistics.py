@@ -31,7 +31,7 @@ from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
 from catalog.evidence import Database, open_database
 from catalog.exchange import import_files
-from catalog.statistics import Family, StudiedOperator, SubjectAnalysis, analyse_families, study_families
+from catalog.statistics import StrategyFamily, StudiedOperator, SubjectAnalysis, analyse_families, study_families
 from runner.reports.html import gather_report, render_report
 
 Latencies = Mapping[str, NDArray[np.float64]]
@@ -132,7 +132,7 @@ def grow_one_family() -> list[Growth]:
     found = []
     for strategies in (250, 500, 1000):
         names = tuple(f"operator{number}@edge" for number in range(strategies))
-        samples, family = _samples(rng, names), Family("operators@edge", "operators", (), names)
+        samples, family = _samples(rng, names), StrategyFamily("operators@edge", "operators", (), names)
         found.append(_growth(strategies, partial(analyse_families, samples, [family])))
     return found
 
@@ -142,18 +142,20 @@ def _samples(rng: np.random.Generator, names: Sequence[str]) -> Latencies:
     return {name: rng.lognormal(rng.normal(-2, 0.5), 0.3, SAMPLES_PER_STRATEGY).round(4) for name in names}
 
 
-def _all(analyse: Callable[[Latencies, Sequence[Family]], object], subjects: Sequence[Latencies]) -> list[object]:
+def _all(
+    analyse: Callable[[Latencies, Sequence[StrategyFamily]], object], subjects: Sequence[Latencies]
+) -> list[object]:
     return [analyse(samples, FAMILIES) for samples in subjects]
 
 
-def _analyse(samples: Latencies, families: Sequence[Family]) -> SubjectAnalysis:
+def _analyse(samples: Latencies, families: Sequence[StrategyFamily]) -> SubjectAnalysis:
     analysis = analyse_families(samples, families)
     for family in analysis.families:
         family.comparisons()
     return analysis
 
 
-def _loop(samples: Latencies, families: Sequence[Family]) -> None:
+def _loop(samples: Latencies, families: Sequence[StrategyFamily]) -> None:
     """The same results, one library call after another; Cliff's delta by comparing every value with every other."""
     for values in samples.values():
         scipy.stats.shapiro(values)

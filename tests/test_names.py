@@ -31,8 +31,8 @@ SAME_MEANING = {
 }
 # Names that still have two meanings: none may be added.
 UNSEPARATED = frozenset({
-    "Analysis", "Answer", "Architecture", "Checked", "Description", "Environment", "Family", "Finding", "Layout",
-    "ModelFile", "Problem", "Refusal", "Region", "Strategy", "Tensor", "Tier",
+    "Analysis", "Answer", "Architecture", "Checked", "Environment", "Finding", "Layout",
+    "ModelFile", "Problem", "Region", "Strategy", "Tensor", "Tier",
 })  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from catalog.evidence.strategy_evidence import (
 from catalog.keys import content_key
 from catalog.statistics import (
     ADJUSTMENTS,
-    Description,
     FamilyAnalysis,
+    SampleDescription,
     StudiedOperator,
     analyse_families,
     strategy_name,
@@ -28,10 +28,10 @@ from catalog.statistics.comparison import Comparison, Question, compare_pairs
 from catalog.statistics.components import VarianceShares, variance_shares
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
+from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.ranking import Rank, Ranking, rank_strategies
 from catalog.statistics.samples import Samples
 from catalog.statistics.study_analysis import PairComparison
-from catalog.statistics.verdicts import Verdict
 
 
 def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) -> str | None:
@@ -60,22 +60,22 @@ def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) ->
         return None
     interval = f"[{decided.low:.3g}, {decided.high:.3g}]"
     units = f"{decided.inputs} inputs in {decided.rounds} rounds"
-    if paper.significant and decided.verdict is Verdict.EQUIVALENT:
+    if paper.significant and decided.verdict is ComparisonOutcome.EQUIVALENT:
         return (
             f"Conover calls them different (p = {paper.pvalue:.2g}), yet the ratio {interval} stays within "
             f"{100 * decided.question.equivalent_within:g} %: a difference can be certain and too small to matter"
         )
-    if paper.significant and decided.verdict is Verdict.UNRESOLVED:
+    if paper.significant and decided.verdict is ComparisonOutcome.UNRESOLVED:
         return (
             f"Conover calls them different (p = {paper.pvalue:.2g}) because it takes {samples} samples as independent; "
             f"they are {units}, and with these as units the ratio {interval} is not settled"
         )
-    if not paper.significant and decided.verdict is Verdict.DIFFERENT:
+    if not paper.significant and decided.verdict is ComparisonOutcome.DIFFERENT:
         return (
             f"Conover finds nothing (p = {paper.pvalue:.2g}) because the spread between inputs hides it; paired by "
             f"input the ratio {interval} excludes equality"
         )
-    if paper.significant and decided.verdict is Verdict.DIFFERENT and (paper.delta < 0) != (decided.high < 1):
+    if paper.significant and decided.verdict is ComparisonOutcome.DIFFERENT and (paper.delta < 0) != (decided.high < 1):
         return (
             f"the two point opposite ways: Cliff's delta {paper.delta:+.2f} speaks of all pooled samples, the ratio "
             f"{interval} of percentile {decided.question.percentile:g} of the same inputs"
@@ -132,7 +132,7 @@ class StrategyResult:
 
     evidence: StrategyEvidence
     samples: Samples
-    description: Description
+    description: SampleDescription
     intervals: tuple[PercentileInterval, ...]
     shares: VarianceShares
     rank: Rank
@@ -269,7 +269,7 @@ def _studied(evidence: Iterable[StrategyEvidence]) -> list[StudiedOperator]:
 def _strategies(
     measured: Sequence[StrategyEvidence],
     samples: Sequence[Samples],
-    descriptions: Mapping[str, Description],
+    descriptions: Mapping[str, SampleDescription],
     ranking: Ranking,
     settings: AnalysisSettings,
 ) -> tuple[StrategyResult, ...]:

@@ -13,8 +13,8 @@ import numpy as np
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, StrategyEvidence
 from catalog.exchange.lineage import imported_key
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
+from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples, percentile_over_rounds
-from catalog.statistics.verdicts import Verdict
 
 Change = Literal["same", "equivalent", "faster", "slower", "unresolved", "only in A", "only in B", "unmeasured"]
 _FACTS = ("launcher", "scale", "host", "cpu_model", "cpu_count", "onnxruntime", "engine", "kernel", "tierwise")
@@ -39,9 +39,9 @@ class LatencyChange:
     @property
     def change(self) -> Change:
         """What the interval says against the margin; without an interval nothing is settled."""
-        if self.comparison.verdict is Verdict.EQUIVALENT:
+        if self.comparison.verdict is ComparisonOutcome.EQUIVALENT:
             return "equivalent"
-        if self.comparison.verdict is Verdict.UNRESOLVED:
+        if self.comparison.verdict is ComparisonOutcome.UNRESOLVED:
             return "unresolved"
         return "faster" if self.ratio < 1 else "slower"
 

@@ -11,8 +11,8 @@ from catalog.statistics.adjustment import ADJUSTMENTS, adjust_pvalues
 from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
 from catalog.statistics.components import VarianceShares, variance_shares
 from catalog.statistics.description import (
-    Description,
     NormalQuantiles,
+    SampleDescription,
     ShapiroWilk,
     describe,
     normal_quantiles,
@@ -21,8 +21,8 @@ from catalog.statistics.description import (
 from catalog.statistics.drops import AccuracyDrop, PairedItems, hit_drop, mcnemar_exact, mean_iou_drop, pair_items
 from catalog.statistics.effect_size import cliffs_delta, delta_symbol, magnitude
 from catalog.statistics.families import (
-    Family,
     OperatorPair,
+    StrategyFamily,
     StudiedOperator,
     accuracy_pairs,
     strategy_name,
@@ -41,9 +41,10 @@ from catalog.statistics.feasibility import (
 )
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.moderation import moderated
+from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded
 from catalog.statistics.rank_tests import Conover, KruskalWallis, PooledRanks, conover, kruskal_wallis, pool_ranks
 from catalog.statistics.ranking import Rank, Ranking, rank_strategies, rank_with_ties
-from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed
+from catalog.statistics.refusal import IntervalRefusal, RefusalKind, inputs_needed
 from catalog.statistics.samples import Samples, percentile_by_round, percentile_over_rounds
 from catalog.statistics.study_analysis import (
     FamilyAnalysis,
@@ -53,7 +54,6 @@ from catalog.statistics.study_analysis import (
     analyse_families,
     speedup,
 )
-from catalog.statistics.verdicts import StillNeeded, Verdict
 
 __all__ = [
     "ADJUSTMENTS",
@@ -62,11 +62,11 @@ __all__ = [
     "AccuracyDrop",
     "BudgetCheck",
     "Comparison",
+    "ComparisonOutcome",
     "Conover",
-    "Description",
-    "Family",
     "FamilyAnalysis",
     "Feasibility",
+    "IntervalRefusal",
     "KruskalWallis",
     "NormalQuantiles",
     "OperatorPair",
@@ -77,18 +77,18 @@ __all__ = [
     "Question",
     "Rank",
     "Ranking",
-    "Refusal",
     "RefusalKind",
+    "SampleDescription",
     "Samples",
     "ShapiroWilk",
     "SignedRank",
     "Speedup",
     "StepDown",
     "StillNeeded",
+    "StrategyFamily",
     "StudiedOperator",
     "SubjectAnalysis",
     "VarianceShares",
-    "Verdict",
     "accuracy_pairs",
     "adjust_pvalues",
     "analyse_families",

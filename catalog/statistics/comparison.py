@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.statistics.intervals import N_RESAMPLES, LogEstimate, check_level, estimate_over_rounds, exponential
-from catalog.statistics.refusal import Refusal, RefusalKind, inputs_needed, refuse
+from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
+from catalog.statistics.refusal import IntervalRefusal, RefusalKind, inputs_needed, refuse
 from catalog.statistics.resampling import check_percentiles, draw_inputs, log_percentiles, resampled_log_percentiles
 from catalog.statistics.samples import Samples
-from catalog.statistics.verdicts import StillNeeded, Verdict, judge, sidak, still_needed
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class Comparison:
         Whether the pairs are rounds of the same number; else they are paired in order.
     inputs, inputs_first, inputs_second : int
         In common, and of each.
-    verdict : Verdict
+    verdict : ComparisonOutcome
     estimate : LogEstimate or None
-    refusal : Refusal or None
+    refusal : IntervalRefusal or None
     """
 
     question: Question
@@ -94,14 +94,14 @@ class Comparison:
     inputs: int
     inputs_first: int
     inputs_second: int
-    verdict: Verdict
+    verdict: ComparisonOutcome
     estimate: LogEstimate | None
-    refusal: Refusal | None
+    refusal: IntervalRefusal | None
 
     @property
     def needed(self) -> StillNeeded | None:
         """Rounds or inputs that would settle it; None when settled or refused (the refusal says what it needs)."""
-        if self.verdict is not Verdict.UNRESOLVED or self.estimate is None:
+        if self.verdict is not ComparisonOutcome.UNRESOLVED or self.estimate is None:
             return None
         return still_needed(
             self.estimate,
@@ -216,7 +216,7 @@ def compare_pairs(
 
 
 @dataclass(frozen=True, eq=False)
-class _Drawn:
+class _ResampledPercentiles:
     samples: Samples
     by_round: NDArray[np.float64]  # shape (rounds,)
     resampled: NDArray[np.float64]  # shape (rounds, n_resamples)
@@ -230,9 +230,9 @@ class _Percentiles:
         self.question = question
         self._seed = int(rng.integers(2**63))
         self._counts: dict[bytes, NDArray[np.int32]] = {}
-        self._drawn: dict[tuple[int, bytes], _Drawn] = {}
+        self._drawn: dict[tuple[int, bytes], _ResampledPercentiles] = {}
 
-    def of(self, position: int, inputs: NDArray[np.int64]) -> _Drawn:
+    def of(self, position: int, inputs: NDArray[np.int64]) -> _ResampledPercentiles:
         """Of one strategy on these inputs."""
         key = position, inputs.tobytes()
         if key not in self._drawn:
@@ -241,7 +241,7 @@ class _Percentiles:
                 samples = samples.restricted(rounds=samples.rounds, inputs=inputs)
             asked = [self.question.percentile]
             drawn = resampled_log_percentiles(samples, asked, counts=self._draws(inputs))
-            self._drawn[key] = _Drawn(samples, log_percentiles(samples, asked)[0], drawn[0])
+            self._drawn[key] = _ResampledPercentiles(samples, log_percentiles(samples, asked)[0], drawn[0])
         return self._drawn[key]
 
     def _draws(self, inputs: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -265,7 +265,7 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
     ratios = one.by_round[rows] - other.by_round[columns]
     inputs = min(one.samples.fewest_inputs, other.samples.fewest_inputs)
     refusal = refuse(rounds=rows.size, inputs=inputs, percentile=question.percentile)
-    estimate, low, high, verdict = None, None, None, Verdict.UNRESOLVED
+    estimate, low, high, verdict = None, None, None, ComparisonOutcome.UNRESOLVED
     if refusal is None:
         drawn = one.resampled[rows] - other.resampled[columns]
         estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
@@ -316,7 +316,7 @@ def _nothing_in_common(question: Question, first: Samples, second: Samples, comp
         inputs=0,
         inputs_first=first.inputs.size,
         inputs_second=second.inputs.size,
-        verdict=Verdict.UNRESOLVED,
+        verdict=ComparisonOutcome.UNRESOLVED,
         estimate=None,
-        refusal=Refusal(RefusalKind.NOTHING_IN_COMMON, reason, rounds_needed=2, inputs_needed=needed),
+        refusal=IntervalRefusal(RefusalKind.NOTHING_IN_COMMON, reason, rounds_needed=2, inputs_needed=needed),
     )

@@ -166,7 +166,7 @@ PERCENTILES = (5.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Description:
+class SampleDescription:
     """The result of `describe`, in the unit of the samples.
 
     Attributes
@@ -213,7 +213,7 @@ class Description:
 
 def describe(
     samples: ArrayLike, *, name: str = "the strategy", percentiles: tuple[float, ...] = PERCENTILES
-) -> Description:
+) -> SampleDescription:
     """Describe the samples of one strategy.
 
     Parameters
@@ -227,7 +227,7 @@ def describe(
 
     Returns
     -------
-    Description
+    SampleDescription
 
     Raises
     ------
@@ -256,7 +256,7 @@ def describe(
     levels = np.percentile(values, [25, 50, 75, *percentiles])
     spread = levels[2] - levels[0]
     lower, upper = levels[0] - 1.5 * spread, levels[2] + 1.5 * spread
-    return Description(
+    return SampleDescription(
         count=values.size,
         minimum=float(values.min()),
         maximum=float(values.max()),

@@ -8,8 +8,8 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, InfluentialImages, NoDrop, PairedCounts
-from catalog.statistics.refusal import Refusal, RefusalKind
-from catalog.statistics.verdicts import Verdict, judge, sidak
+from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
+from catalog.statistics.refusal import IntervalRefusal, RefusalKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class AccuracyDrop:
         What is degenerate about it.
     bound : DropBound
         One-sided, at any level.
-    refusal : Refusal or None
+    refusal : IntervalRefusal or None
         Why the bound is none to promise; the interval then describes alone.
     """
 
@@ -45,7 +45,7 @@ class AccuracyDrop:
     pvalue: float | None
     note: str | None
     bound: DropBound
-    refusal: Refusal | None = None
+    refusal: IntervalRefusal | None = None
 
     def upper_pp(self, confidence_level: float) -> float:
         """The one-sided upper bound."""
@@ -55,7 +55,7 @@ class AccuracyDrop:
         """The largest confidence level whose one-sided upper bound is at or below the limit; 0 with a refusal."""
         return 0.0 if self.refusal else self.bound.confidence_at_most(limit_pp)
 
-    def verdict(self, *, margin_pp: float) -> Verdict:
+    def verdict(self, *, margin_pp: float) -> ComparisonOutcome:
         """Judge the interval against a margin in percentage points."""
         return judge(self.low_pp, self.high_pp, margin=margin_pp)
 
@@ -375,15 +375,15 @@ def _differing(tables: list[NDArray[np.float64]]) -> int:
     return int(((tables[0] != tables[2]) | (tables[1] != tables[3])).any(axis=1).sum())
 
 
-def _refusal(tables: list[NDArray[np.float64]], differing: int) -> Refusal | None:
+def _refusal(tables: list[NDArray[np.float64]], differing: int) -> IntervalRefusal | None:
     if 0 < differing < IMAGES_NEEDED:
         reason = f"{differing} of {len(tables[0])} images make a difference, and a bound takes {IMAGES_NEEDED}"
-        return Refusal(RefusalKind.TOO_FEW_IMAGES, reason, rounds_needed=1, inputs_needed=IMAGES_NEEDED)
+        return IntervalRefusal(RefusalKind.TOO_FEW_IMAGES, reason, rounds_needed=1, inputs_needed=IMAGES_NEEDED)
     present = ((tables[1] > 0) | (tables[3] > 0)).sum(axis=0)
     rarest = int(present[present > 0].min())
     if rarest < IMAGES_PER_CLASS:
         reason = f"a class is in {rarest} of {len(tables[0])} images, and a bound takes {IMAGES_PER_CLASS}"
-        return Refusal(RefusalKind.TOO_FEW_IMAGES, reason, rounds_needed=1, inputs_needed=IMAGES_PER_CLASS)
+        return IntervalRefusal(RefusalKind.TOO_FEW_IMAGES, reason, rounds_needed=1, inputs_needed=IMAGES_PER_CLASS)
     return None
 
 

@@ -39,7 +39,7 @@ class StudiedOperator:
 
 
 @dataclass(frozen=True)
-class Family:
+class StrategyFamily:
     """Strategies that one Kruskal-Wallis test compares; the same for each subject.
 
     Attributes
@@ -68,7 +68,7 @@ class OperatorPair:
     questions: tuple[str, ...]
 
 
-def study_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> tuple[Family, ...]:
+def study_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> tuple[StrategyFamily, ...]:
     """Generate the families whose latencies are compared.
 
     Parameters
@@ -80,7 +80,7 @@ def study_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -
 
     Returns
     -------
-    tuple of Family
+    tuple of StrategyFamily
         Those with at least two members.
 
     Raises
@@ -210,23 +210,25 @@ def strategy_name(operator: str, placement: Sequence[str]) -> str:
     return f"{operator}@{'-'.join(placement)}"
 
 
-def _tier_families(operators: Sequence[StudiedOperator]) -> Iterator[Family]:
+def _tier_families(operators: Sequence[StudiedOperator]) -> Iterator[StrategyFamily]:
     for operator in operators:
         members = _members(operator, operator.on_one_tier)
-        yield Family(f"tiers:{operator.name}", "tiers", research_questions(operator.passes), members)
+        yield StrategyFamily(f"tiers:{operator.name}", "tiers", research_questions(operator.passes), members)
 
 
-def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[Family]:
+def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[StrategyFamily]:
     for operator in operators:
         if operator.on_several_tiers:
             passes = tuple(name for name in operator.passes if name != _PARTITION)
             whole = next((other for other in operators if other.passes == passes), None)
             singles = _members(whole, whole.on_one_tier) if whole else ()
             members = singles + _members(operator, operator.on_several_tiers)
-            yield Family(f"partitions:{operator.name}", "partitions", research_questions(operator.passes), members)
+            yield StrategyFamily(
+                f"partitions:{operator.name}", "partitions", research_questions(operator.passes), members
+            )
 
 
-def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> Iterator[Family]:
+def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> Iterator[StrategyFamily]:
     order = {tier: position for position, tier in enumerate(tiers)}
     for tier in tiers:
         if not any((tier,) in operator.placements for operator in operators):
@@ -238,7 +240,7 @@ def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str
             here = [(tier,)] if (tier,) in operator.placements else []
             members += _members(operator, (*here, *nearest))
             questions |= set(research_questions(operator.passes)) if here or nearest else set()
-        yield Family(f"operators@{tier}", "operators", tuple(sorted(questions - {"RQ1"})), tuple(members))
+        yield StrategyFamily(f"operators@{tier}", "operators", tuple(sorted(questions - {"RQ1"})), tuple(members))
 
 
 def _members(operator: StudiedOperator, placements: Sequence[Sequence[str]]) -> tuple[str, ...]:

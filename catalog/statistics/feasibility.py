@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from catalog.statistics.drop_bounds import lower_share
 from catalog.statistics.drops import AccuracyDrop, mean_iou_drop
 from catalog.statistics.intervals import N_RESAMPLES, PercentileInterval, check_level, exponential
-from catalog.statistics.refusal import Refusal
-from catalog.statistics.verdicts import sidak
+from catalog.statistics.outcomes import sidak
+from catalog.statistics.refusal import IntervalRefusal
 
 # The mean of three rounds of 0.1 s is not quite 0.1 s and must not miss a budget of 0.1 s.
 _LATENCY_ROUNDING = 1e-12
@@ -33,7 +33,7 @@ class BudgetCheck:
         The largest level whose bound keeps within the limit, for this budget alone; 0 with a `refusal`.
     level : float
         The confidence that is wanted of this budget alone.
-    refusal : Refusal or None
+    refusal : IntervalRefusal or None
     bound_at : callable or None
         From a level to the one-sided bound at it; None with a `refusal`.
     items : int or None
@@ -56,7 +56,7 @@ class BudgetCheck:
     estimate: float
     confidence: float
     level: float
-    refusal: Refusal | None = None
+    refusal: IntervalRefusal | None = None
     bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
     items: int | None = None
     best_confidence: float = 1.0

@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from catalog.statistics.refusal import Refusal, refuse
+from catalog.statistics.refusal import IntervalRefusal, refuse
 from catalog.statistics.resampling import draw_inputs, log_percentiles, resampled_log_percentiles
 from catalog.statistics.samples import Samples
 
@@ -224,7 +224,7 @@ class PercentileInterval:
     rounds, inputs, samples : int
         The inputs of the round with the fewest.
     estimate : LogEstimate or None
-    refusal : Refusal or None
+    refusal : IntervalRefusal or None
     """
 
     percentile: float
@@ -237,7 +237,7 @@ class PercentileInterval:
     inputs: int
     samples: int
     estimate: LogEstimate | None
-    refusal: Refusal | None
+    refusal: IntervalRefusal | None
 
     def upper_s(self, confidence_level: float) -> float | None:
         """The one-sided upper bound in seconds, guarded for any level; None where the evidence refuses one."""

@@ -10,9 +10,9 @@ from itertools import combinations
 import numpy as np
 
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
+from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.resampling import log_percentiles
 from catalog.statistics.samples import Samples
-from catalog.statistics.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,6 @@ def rank_strategies(
     shown = [
         pair if found.high is not None and found.high < 1 else pair[::-1]
         for pair, found in zip(pairs, comparisons, strict=True)
-        if found.verdict is Verdict.DIFFERENT
+        if found.verdict is ComparisonOutcome.DIFFERENT
     ]
     return Ranking(estimates, rank_with_ties(estimates, shown), pairs, comparisons)

@@ -15,7 +15,7 @@ class RefusalKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Refusal:
+class IntervalRefusal:
     """No interval, the reason in words, and the least that would allow one.
 
     Attributes
@@ -76,7 +76,7 @@ def inputs_needed(percentile: float, *, confidence_level: float = 0.95) -> int:
     return max(1, math.ceil(needed - 1e-9))
 
 
-def refuse(*, rounds: int, inputs: int, percentile: float) -> Refusal | None:
+def refuse(*, rounds: int, inputs: int, percentile: float) -> IntervalRefusal | None:
     """Say why so few rounds or inputs have no interval of the percentile; None where they have.
 
     Parameters
@@ -88,7 +88,7 @@ def refuse(*, rounds: int, inputs: int, percentile: float) -> Refusal | None:
 
     Returns
     -------
-    Refusal or None
+    IntervalRefusal or None
 
     Notes
     -----
@@ -98,8 +98,8 @@ def refuse(*, rounds: int, inputs: int, percentile: float) -> Refusal | None:
     needed = inputs_needed(max(percentile, 100 - percentile))
     if inputs < needed:
         reason = f"too thin: p{percentile:g} needs {needed} inputs in each round, got {inputs}"
-        return Refusal(RefusalKind.TOO_THIN, reason, rounds_needed=max(2, rounds), inputs_needed=needed)
+        return IntervalRefusal(RefusalKind.TOO_THIN, reason, rounds_needed=max(2, rounds), inputs_needed=needed)
     if rounds < 2:
         reason = "one round describes and decides nothing: how rounds differ is unknown, at least 2 are needed"
-        return Refusal(RefusalKind.ONE_ROUND, reason, rounds_needed=2, inputs_needed=inputs)
+        return IntervalRefusal(RefusalKind.ONE_ROUND, reason, rounds_needed=2, inputs_needed=inputs)
     return None

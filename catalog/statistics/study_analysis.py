@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog.statistics.description import Description, describe
+from catalog.statistics.description import SampleDescription, describe
 from catalog.statistics.effect_size import Magnitude, cliffs_delta, delta_symbol, magnitude
-from catalog.statistics.families import Family
+from catalog.statistics.families import StrategyFamily
 from catalog.statistics.rank_tests import Conover, KruskalWallis, conover, kruskal_wallis, pool_ranks
 
 
@@ -127,7 +127,7 @@ class FamilyAnalysis:
 
     Attributes
     ----------
-    family : Family
+    family : StrategyFamily
     members : tuple of str
         Those with samples, in the family's order.
     left_out : tuple of str
@@ -141,7 +141,7 @@ class FamilyAnalysis:
     median : ndarray, shape (members,)
     """
 
-    family: Family
+    family: StrategyFamily
     members: tuple[str, ...]
     left_out: tuple[str, ...]
     alpha: float
@@ -193,7 +193,7 @@ class SubjectAnalysis:
 
     Attributes
     ----------
-    descriptions : mapping of str to Description
+    descriptions : mapping of str to SampleDescription
         Of every strategy with samples, in the order given.
     families : tuple of FamilyAnalysis
         In the order given.
@@ -203,14 +203,18 @@ class SubjectAnalysis:
         The level of all tests.
     """
 
-    descriptions: Mapping[str, Description]
+    descriptions: Mapping[str, SampleDescription]
     families: tuple[FamilyAnalysis, ...]
     adjustment: str
     alpha: float
 
 
 def analyse_families(
-    samples: Mapping[str, ArrayLike], families: Sequence[Family], *, adjustment: str = "holm", alpha: float = 0.05
+    samples: Mapping[str, ArrayLike],
+    families: Sequence[StrategyFamily],
+    *,
+    adjustment: str = "holm",
+    alpha: float = 0.05,
 ) -> SubjectAnalysis:
     """Analyse one subject's latencies as the paper does.
 
@@ -218,7 +222,7 @@ def analyse_families(
     ----------
     samples : mapping of str to array_like, shape (samples,)
         By strategy (`operator@placement`), in any one unit, for example seconds. An empty array counts as no data.
-    families : sequence of Family
+    families : sequence of StrategyFamily
         As of `study_families`. Members without data are left out, and named in the result.
     adjustment : str
         One of `ADJUSTMENTS`.
@@ -247,7 +251,8 @@ def analyse_families(
 
     Examples
     --------
-    >>> family = Family("tiers:identity", "tiers", ("RQ1",), ("identity@mobile", "identity@edge", "identity@cloud"))
+    >>> members = ("identity@mobile", "identity@edge", "identity@cloud")
+    >>> family = StrategyFamily("tiers:identity", "tiers", ("RQ1",), members)
     >>> samples = {"identity@mobile": [8.9, 9.0, 9.1, 9.2], "identity@edge": [5.5, 5.6, 5.7, 5.8]}
     >>> tiers = analyse_families(samples, [family]).families[0]
     >>> edge = tiers.comparison("identity@edge", "identity@mobile")
@@ -264,7 +269,7 @@ def analyse_families(
 
 
 def _analyse(
-    family: Family,
+    family: StrategyFamily,
     known: Mapping[str, NDArray[np.float64]],
     medians: Mapping[str, float],
     adjustment: str,

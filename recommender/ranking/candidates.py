@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from catalog.output_distance import OutputDistance
 from catalog.statistics import AccuracyDrop, Comparison, Feasibility, PercentileInterval, Samples, percentile_intervals
 from catalog.statistics.intervals import LogEstimate, exponential
-from catalog.statistics.verdicts import judge, sidak
+from catalog.statistics.outcomes import judge, sidak
 
 
 @dataclass(frozen=True, eq=False)

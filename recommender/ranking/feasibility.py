@@ -10,8 +10,8 @@ from weakref import ref
 from catalog.statistics import (
     BudgetCheck,
     Feasibility,
+    IntervalRefusal,
     PercentileInterval,
-    Refusal,
     RefusalKind,
     drop_within,
     floor_from_drop,
@@ -20,7 +20,7 @@ from catalog.statistics import (
     moderated,
     step_down,
 )
-from catalog.statistics.verdicts import sidak
+from catalog.statistics.outcomes import sidak
 from recommender.ranking.candidates import Accuracy, Candidate, CandidateCache, Estimate, interval
 from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Undecided, Unit
 
@@ -151,7 +151,7 @@ def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
     return None
 
 
-def _refusal(accuracy: Accuracy, budgets: Budgets) -> Refusal | None:
+def _refusal(accuracy: Accuracy, budgets: Budgets) -> IntervalRefusal | None:
     """Why the images bound an asked budget of accuracy by nothing."""
     asked = (
         accuracy.short if budgets.min_accuracy_pct is not None and accuracy.hits is None else None,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from catalog.statistics import BudgetCheck, Comparison, Refusal, Verdict
+from catalog.statistics import BudgetCheck, Comparison, ComparisonOutcome, IntervalRefusal
 from recommender.ranking.candidates import Candidate, Estimate
 
 
@@ -198,9 +198,9 @@ class Alternative:
     against_best: Comparison | None = None
 
     @property
-    def relation(self) -> Verdict:
+    def relation(self) -> ComparisonOutcome:
         """To the fastest: `equivalent`, `different` or `unresolved`."""
-        return Verdict.EQUIVALENT if self.comparison is None else self.comparison.verdict
+        return ComparisonOutcome.EQUIVALENT if self.comparison is None else self.comparison.verdict
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Undecided:
     inputs_needed: int | None = None
     check: BudgetCheck | None = None
     unit: Unit = "s"
-    refusal: Refusal | None = None
+    refusal: IntervalRefusal | None = None
 
 
 Value = float | str | tuple[str, ...] | None

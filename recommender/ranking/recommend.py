@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from weakref import ref
 
-from catalog.statistics import Comparison, Question, Verdict, compare
+from catalog.statistics import Comparison, ComparisonOutcome, Question, compare
 from recommender.ranking.candidates import (
     SEED,
     Candidate,
@@ -168,7 +168,7 @@ def _best(feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
     tied = [
         each
         for each in eligible
-        if each is fastest or _compared(each, fastest, budgets, len(feasible)).verdict is Verdict.EQUIVALENT
+        if each is fastest or _compared(each, fastest, budgets, len(feasible)).verdict is ComparisonOutcome.EQUIVALENT
     ]
     return min(tied, key=_tie_break)
 

@@ -17,7 +17,7 @@ from catalog.evidence import Database
 from catalog.evidence.reading import latencies
 from catalog.keys import content_key
 from catalog.statistics.comparison import Question, compare
-from catalog.statistics.verdicts import Verdict
+from catalog.statistics.outcomes import ComparisonOutcome
 from runner.errors import RunnerError
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
@@ -133,7 +133,7 @@ def compare_aliases(database: Database, keyed: Sequence[KeyedStrategy], *, perce
         comparison = compare(samples[first], samples[second], question, rng=1)
         if comparison.refusal is not None:
             raise RunnerError(f"the deciding analysis refuses: {comparison.refusal.reason}")
-        different += comparison.verdict is Verdict.DIFFERENT
+        different += comparison.verdict is ComparisonOutcome.DIFFERENT
         test = scipy.stats.mannwhitneyu(samples[first].log_latency, samples[second].log_latency)
         pooled += bool(test.pvalue < _LEVEL)
     first_samples = next(iter(samples.values()))

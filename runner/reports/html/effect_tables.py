@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.analysis import FamilyResult, PairResult, SubjectResult
-from catalog.statistics import Family
+from catalog.statistics import StrategyFamily
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag
 from runner.reports.html.sentences import Codes, split
@@ -24,7 +24,7 @@ _OPERATORS = {"operators@mobile": "7", "operators@edge": "8", "operators@cloud":
 class _Matrix:
     """One family of all subjects."""
 
-    family: Family
+    family: StrategyFamily
     by_subject: Mapping[str, FamilyResult]
     codes: Codes
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from catalog.analysis import StrategyResult, SubjectResult
 from catalog.evidence.breakdown import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
-from catalog.statistics import Family, strategy_name
+from catalog.statistics import StrategyFamily, strategy_name
 from catalog.statistics.ranking import Rank
 from runner.reports.html.markup import (
     WIDTH,
@@ -44,7 +44,7 @@ def fastest_first(result: SubjectResult) -> list[StrategyResult]:
     return sorted(result.strategies, key=lambda strategy: strategy.interval(asked).estimate_s)
 
 
-def families_of_all(results: Sequence[SubjectResult]) -> list[Family]:
+def families_of_all(results: Sequence[SubjectResult]) -> list[StrategyFamily]:
     """Every family once, with the members of all subjects: one that lacks a strategy must not hide it in the others."""
     evidence = {
         strategy_name(row.operator, row.tiers): row
@@ -55,7 +55,7 @@ def families_of_all(results: Sequence[SubjectResult]) -> list[Family]:
         strategy_name(row.operator, row.tiers): number
         for number, row in enumerate(in_canonical_order(evidence.values()))
     }
-    families: dict[str, Family] = {}
+    families: dict[str, StrategyFamily] = {}
     for result in results:
         for found in result.families:
             family = found.paper.family

@@ -8,7 +8,7 @@ from enum import StrEnum
 from catalog.analysis import PairResult
 from catalog.evidence import StrategyEvidence
 from catalog.statistics import Speedup, magnitude, speedup
-from catalog.statistics.verdicts import Verdict
+from catalog.statistics.outcomes import ComparisonOutcome
 from runner.reports.html.markup import Html, joined, tag
 
 METRIC_NAMES = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "agreement": "agreement with identity"}
@@ -82,9 +82,9 @@ class PairOfSubject:
         decided = self.pair.decided
         if decided.refusal is not None or decided.high is None:
             return Outcome.UNDECIDED
-        if decided.verdict is Verdict.DIFFERENT:
+        if decided.verdict is ComparisonOutcome.DIFFERENT:
             return Outcome.LOWER if (decided.high < 1) != self.turned else Outcome.HIGHER
-        return Outcome.EQUIVALENT if decided.verdict is Verdict.EQUIVALENT else Outcome.UNRESOLVED
+        return Outcome.EQUIVALENT if decided.verdict is ComparisonOutcome.EQUIVALENT else Outcome.UNRESOLVED
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from itertools import combinations
 from catalog.analysis import DropResult, FamilyResult, PairResult, SubjectResult
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.output_distance import percentage
-from catalog.statistics import Family, strategy_name
+from catalog.statistics import StrategyFamily, strategy_name
 from catalog.statistics.families import research_questions
-from catalog.statistics.verdicts import Verdict
+from catalog.statistics.outcomes import ComparisonOutcome
 from runner.reports.html.accuracy import StudyAccuracies, study_accuracies, wilcoxon_sentence
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.sentences import (
@@ -66,7 +66,7 @@ def _unbeaten(family: FamilyResult, members: Sequence[str]) -> list[str]:
     beaten = set()
     for pair in family.pairs:
         left, right = pair.paper.left, pair.paper.right
-        if pair.decided.verdict is Verdict.DIFFERENT and pair.decided.high is not None:
+        if pair.decided.verdict is ComparisonOutcome.DIFFERENT and pair.decided.high is not None:
             loser, winner = (right, left) if pair.decided.high < 1 else (left, right)
             if winner in members:
                 beaten.add(loser)
@@ -178,7 +178,7 @@ class QuestionSummary:
 class _Pair:
     """Two strategies of a family over all subjects; `spoken_of` is compared with `reference`."""
 
-    family: Family
+    family: StrategyFamily
     spoken_of: str
     reference: str
     members: tuple[PairOfSubject, ...]
@@ -254,7 +254,7 @@ def _turned(member: PairOfSubject) -> PairOfSubject:
     return PairOfSubject(member.subject, member.reference_s, member.median_s, member.pair, turned=not member.turned)
 
 
-def _two_singles(family: Family, left: str, right: str) -> bool:
+def _two_singles(family: StrategyFamily, left: str, right: str) -> bool:
     """In a family of partitions, two placements of the uncut operator: they belong to its own family."""
     operator = family.name.partition(":")[2]
     return family.kind == "partitions" and operator not in (split(left)[0], split(right)[0])

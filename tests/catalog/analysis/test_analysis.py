@@ -27,7 +27,7 @@ from catalog.evidence import (
     sync_strategies,
     upsert_environment,
 )
-from catalog.statistics.verdicts import Verdict
+from catalog.statistics.outcomes import ComparisonOutcome
 
 pytestmark = pytest.mark.both_databases
 
@@ -83,14 +83,14 @@ def test_known_ratios_are_found_and_ranked_with_ties(evidence: Any) -> None:
     assert worst.ratio_to_best == pytest.approx(2.0, rel=0.01)
     assert worst.shares.inputs_share == pytest.approx(0.998, abs=0.01)
     slower = pair(result, "operators@mobile", "identity@mobile", "quantized@mobile")
-    assert slower.decided.verdict is Verdict.DIFFERENT
+    assert slower.decided.verdict is ComparisonOutcome.DIFFERENT
     assert slower.decided.ratio == pytest.approx(2.0, rel=0.01)
     assert slower.paper.delta > 0
 
 
 def test_equal_strategies_are_equivalent_and_no_disagreement(evidence: Any) -> None:
     same = pair(analyse_subject(evidence(), SETTINGS), "operators@edge", "identity@edge", "quantized@edge")
-    assert same.decided.verdict is Verdict.EQUIVALENT
+    assert same.decided.verdict is ComparisonOutcome.EQUIVALENT
     assert not same.paper.significant
     assert same.disagreement is None
 
@@ -100,9 +100,9 @@ def test_a_difference_that_only_one_analysis_sees_is_explained(evidence: Any) ->
     pooled = replace(found.paper, significant=True, pvalue=1e-9)
     said = disagreement(pooled, found.decided, samples=240)
     assert said is not None and "stays within 5 %" in said
-    unresolved = disagreement(pooled, replace(found.decided, verdict=Verdict.UNRESOLVED), samples=240)
+    unresolved = disagreement(pooled, replace(found.decided, verdict=ComparisonOutcome.UNRESOLVED), samples=240)
     assert unresolved is not None and "takes 240 samples as independent" in unresolved
-    hidden = disagreement(found.paper, replace(found.decided, verdict=Verdict.DIFFERENT), samples=240)
+    hidden = disagreement(found.paper, replace(found.decided, verdict=ComparisonOutcome.DIFFERENT), samples=240)
     assert hidden is not None and "paired by input" in hidden
 
 
@@ -111,7 +111,7 @@ def test_one_round_describes_and_decides_nothing(evidence: Any) -> None:
     assert {strategy.rank.rank for strategy in result.strategies} == {1}
     assert all(strategy.interval(50).low_s is None for strategy in result.strategies)
     slower = pair(result, "operators@mobile", "identity@mobile", "quantized@mobile")
-    assert slower.decided.verdict is Verdict.UNRESOLVED
+    assert slower.decided.verdict is ComparisonOutcome.UNRESOLVED
     assert slower.disagreement is None
 
 

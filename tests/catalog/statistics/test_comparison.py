@@ -9,10 +9,10 @@ from scipy import stats
 
 from catalog.statistics.comparison import Question, compare, compare_pairs
 from catalog.statistics.intervals import LogEstimate
+from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.ranking import rank_strategies
 from catalog.statistics.refusal import RefusalKind
 from catalog.statistics.samples import Samples
-from catalog.statistics.verdicts import StillNeeded, Verdict, judge, sidak, still_needed
 
 QUICK = Question(50, n_resamples=200)
 
@@ -52,8 +52,11 @@ def test_drift_and_inputs_that_both_share_cancel() -> None:
     shared = rng.standard_normal((3, 1)) + rng.exponential(size=(1, 40))
     found = compare(crossed(shared + math.log(1.5)), crossed(shared), Question(90), rng=1)
     assert (found.low, found.ratio, found.high) == pytest.approx((1.5, 1.5, 1.5))
-    assert (found.verdict, found.same_rounds) == (Verdict.DIFFERENT, True)
-    assert compare(crossed(shared + math.log(1.04)), crossed(shared), Question(90), rng=1).verdict is Verdict.EQUIVALENT
+    assert (found.verdict, found.same_rounds) == (ComparisonOutcome.DIFFERENT, True)
+    assert (
+        compare(crossed(shared + math.log(1.04)), crossed(shared), Question(90), rng=1).verdict
+        is ComparisonOutcome.EQUIVALENT
+    )
 
 
 @given(seed=st.integers(0, 2**32), rounds=st.integers(2, 4), inputs=st.integers(5, 20), keep=st.floats(0.7, 1))
@@ -111,7 +114,7 @@ def test_refusals_are_unresolved_with_what_they_need() -> None:
     thin = compare(crossed(values[:, :28]), crossed(values), Question(90), rng=1)
     apart = compare(crossed(values), crossed(values, inputs=list(range(100, 140))), Question(90), rng=1)
     for found, kind in ((once, "one_round"), (thin, "too_thin"), (apart, "nothing_in_common")):
-        assert found.verdict is Verdict.UNRESOLVED
+        assert found.verdict is ComparisonOutcome.UNRESOLVED
         assert found.low is found.high is found.estimate is found.needed is None
         assert found.refusal is not None and found.refusal.kind is RefusalKind(kind)
     assert once.ratio is not None and once.refusal is not None and once.refusal.rounds_needed == 2
@@ -127,8 +130,8 @@ def test_letters_and_ranks_agree_with_the_verdicts(seed: int, offsets: list[floa
     ranking = rank_strategies(study, QUICK, rng=1)
     for (one, other), found in zip(ranking.pairs, ranking.comparisons, strict=True):
         first, second = ranking.ranks[one], ranking.ranks[other]
-        assert bool(set(first.letters) & set(second.letters)) == (found.verdict is not Verdict.DIFFERENT)
-        if found.verdict is Verdict.DIFFERENT:
+        assert bool(set(first.letters) & set(second.letters)) == (found.verdict is not ComparisonOutcome.DIFFERENT)
+        if found.verdict is ComparisonOutcome.DIFFERENT:
             assert ((found.ratio or 0) < 1) == (ranking.estimates_s[one] < ranking.estimates_s[other])
     fastest = int(np.argmin(ranking.estimates_s))
     assert ranking.ranks[fastest].rank == 1
@@ -199,6 +202,6 @@ def test_two_rounds_that_disagree_bound_nothing_and_break_nothing() -> None:
     steady = Samples.from_arrays(latency, rounds, inputs)
     jumping = Samples.from_arrays(np.where(rounds == 1, 1e30, 1.0) * latency, rounds, inputs)
     found = compare(jumping, steady, Question(50), comparisons=153, rng=1)
-    assert found.verdict is Verdict.UNRESOLVED
+    assert found.verdict is ComparisonOutcome.UNRESOLVED
     assert found.low == 0 or found.low < 1e-300
     assert found.high is not None and 1e300 < found.high < np.inf

@@ -7,7 +7,7 @@ from scipy import special, stats
 from catalog.statistics.drop_bounds import PairedCounts
 from catalog.statistics.drops import hit_drop, mcnemar_exact, pair_items
 from catalog.statistics.feasibility import drop_within
-from catalog.statistics.verdicts import Verdict
+from catalog.statistics.outcomes import ComparisonOutcome
 
 
 def hits(both: int, lost: int, gained: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +74,7 @@ def test_identical_predictions_drop_nothing_that_so_few_items_can_show() -> None
     assert drop.note is not None and "all items agree" in drop.note
     assert drop.upper_pp(0.95) > 100 * (1 - 0.05 ** (1 / 83))  # about 3.5: what one share alone would have
     assert drop.confidence_at_most(0.01) < 0.05 and not drop_within(drop, 3.0).holds
-    assert drop.verdict(margin_pp=0.5) is Verdict.UNRESOLVED
+    assert drop.verdict(margin_pp=0.5) is ComparisonOutcome.UNRESOLVED
     assert hit_drop(*hits(70, 1, 1, 30)).note is None
 
 
@@ -90,7 +90,7 @@ def test_one_item_and_total_loss() -> None:
     assert hit_drop([True], [False]).drop_pp == 100
     lost = hit_drop(*hits(0, 50, 0, 0))
     assert lost.high_pp == 100.0 and lost.low_pp > 80
-    assert lost.verdict(margin_pp=1.0) is Verdict.DIFFERENT
+    assert lost.verdict(margin_pp=1.0) is ComparisonOutcome.DIFFERENT
 
 
 def test_many_items_lose_no_precision() -> None:

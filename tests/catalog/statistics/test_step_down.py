@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.statistics.feasibility import step_down
-from catalog.statistics.verdicts import sidak
+from catalog.statistics.outcomes import sidak
 
 CONFIDENCES = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=20)
 

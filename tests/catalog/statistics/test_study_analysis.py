@@ -11,7 +11,7 @@ import scikit_posthocs
 import scipy.stats
 from numpy.typing import NDArray
 
-from catalog.statistics import Family, StudiedOperator, analyse_families, describe, study_families
+from catalog.statistics import StrategyFamily, StudiedOperator, analyse_families, describe, study_families
 
 MEDIANS = Path(__file__).parents[2] / "data" / "paper_identity_medians.csv"
 TIERS = ("mobile", "edge", "cloud")
@@ -25,7 +25,7 @@ STUDY = [
     StudiedOperator("quantized_early_exit", ("static_ptq", "early_exit"), SINGLE),
     StudiedOperator("quantized_early_exit_partition", ("static_ptq", "early_exit", "partition"), ACROSS),
 ]
-IDENTITY = Family("tiers:identity", "tiers", ("RQ1",), ("identity@mobile", "identity@edge", "identity@cloud"))
+IDENTITY = StrategyFamily("tiers:identity", "tiers", ("RQ1",), ("identity@mobile", "identity@edge", "identity@cloud"))
 
 # Table 5, in the order mobile-edge, mobile-cloud, edge-cloud. ResNet and FCN stand in upper triangles, read by row;
 # ResNext and DUC in lower ones, read by column: rows E and C of column M, then row C of column E.
@@ -82,7 +82,7 @@ def test_without_a_rejection_pairs_are_computed_but_none_is_significant() -> Non
     # Six groups of one kind: without adjustment some pair falls below 0.05, which Kruskal-Wallis does not support.
     rng = np.random.default_rng(0)
     samples = {name: rng.normal(size=40) for name in "abcdef"}
-    family = Family("operators@edge", "operators", (), tuple(samples))
+    family = StrategyFamily("operators@edge", "operators", (), tuple(samples))
     (found,) = analyse_families(samples, [family], adjustment="none").families
     assert found.kruskal_wallis.pvalue > 0.05
     assert not found.rejected
@@ -94,7 +94,7 @@ def test_without_a_rejection_pairs_are_computed_but_none_is_significant() -> Non
 def test_a_rejection_may_rest_on_one_pair_and_the_others_show_nothing() -> None:
     rng = np.random.default_rng(3)
     samples = {"a": rng.normal(5, 1, 100), "b": rng.normal(5, 1, 100), "c": rng.normal(8, 1, 100)}
-    (found,) = analyse_families(samples, [Family("f", "operators", (), ("a", "b", "c"))]).families
+    (found,) = analyse_families(samples, [StrategyFamily("f", "operators", (), ("a", "b", "c"))]).families
     assert found.rejected
     assert [pair.symbol for pair in found.comparisons()] == ["", "-L", "-L"]
 
@@ -125,7 +125,9 @@ def test_members_without_samples_are_left_out_and_named(known: int) -> None:
 
 
 def test_values_of_zero_have_no_speedup() -> None:
-    (found,) = analyse_families({"a": [0.0] * 3, "b": [1.0] * 3}, [Family("f", "tiers", (), ("a", "b"))]).families
+    (found,) = analyse_families(
+        {"a": [0.0] * 3, "b": [1.0] * 3}, [StrategyFamily("f", "tiers", (), ("a", "b"))]
+    ).families
     assert found.comparisons()[0].speedup is None
     assert found.comparisons()[0].symbol == "-L"
 

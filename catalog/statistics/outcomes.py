@@ -11,7 +11,7 @@ import scipy
 from catalog.statistics.intervals import LogEstimate
 
 
-class Verdict(StrEnum):
+class ComparisonOutcome(StrEnum):
     """What is known of a difference."""
 
     EQUIVALENT = "equivalent"
@@ -19,7 +19,7 @@ class Verdict(StrEnum):
     UNRESOLVED = "unresolved"
 
 
-def judge(low: float, high: float, *, margin: float) -> Verdict:
+def judge(low: float, high: float, *, margin: float) -> ComparisonOutcome:
     """Judge a difference by its interval.
 
     Parameters
@@ -31,7 +31,7 @@ def judge(low: float, high: float, *, margin: float) -> Verdict:
 
     Returns
     -------
-    Verdict
+    ComparisonOutcome
         `equivalent` when the interval lies within the margin (two one-sided tests), even if it excludes 0; else
         `different` when it excludes 0 and with it the whole half of the margin beyond 0, so that the direction is
         certain though the size may not matter; else `unresolved`.
@@ -54,8 +54,8 @@ def judge(low: float, high: float, *, margin: float) -> Verdict:
     if not (margin >= 0 and low <= high):
         raise ValueError(f"a margin is at or above 0 and low is at most high, got {margin!r}, {low!r}, {high!r}")
     if -margin <= low and high <= margin:
-        return Verdict.EQUIVALENT
-    return Verdict.DIFFERENT if low > 0 or high < 0 else Verdict.UNRESOLVED
+        return ComparisonOutcome.EQUIVALENT
+    return ComparisonOutcome.DIFFERENT if low > 0 or high < 0 else ComparisonOutcome.UNRESOLVED
 
 
 def sidak(confidence_level: float, *, comparisons: int) -> float:
