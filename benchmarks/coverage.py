@@ -42,7 +42,7 @@ class Design:
     repetitions: int = 1
 
     def truth(self, percentile: float) -> float:
-        """Log latency at the percentile in a typical round."""
+        """Return the log latency at the percentile in a typical round."""
         return float(stats.exponnorm.ppf(percentile / 100, self.sd_input / self.sd_rest, -self.sd_input, self.sd_rest))
 
     def draw(
@@ -52,7 +52,7 @@ class Design:
         log_offsets: Sequence[float] = (0.0,),
         round_factors: Sequence[float] | None = None,
     ) -> list[Samples]:
-        """One study: strategies that differ by constant factors, on the same inputs in the same rounds."""
+        """Draw one study: strategies that differ by constant factors, on the same inputs in the same rounds."""
         shape = (self.rounds, self.inputs, self.repetitions)
         drift = self.sd_drift * rng.standard_normal(self.rounds)
         effects = self.sd_input * (rng.exponential(size=self.inputs) - 1)
@@ -106,28 +106,28 @@ class Coverage:
 
 
 def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> list[Coverage]:
-    """How often intervals at 95 % hold the truth: ours, its upper bound alone, and a bootstrap of rounds and inputs."""
+    """Count how often intervals at 95 % hold the truth: ours, the upper bound alone, a bootstrap of both."""
     hits = np.zeros((len(PERCENTILES), 5))
     widths = np.zeros((len(PERCENTILES), repetitions))
     for repetition in range(repetitions):
         [samples] = design.draw(rng)
         counts = draw_inputs(design.inputs, n_resamples=N_RESAMPLES, rng=rng)
         drawn = resampled_log_percentiles(samples, PERCENTILES, counts=counts)
-        found = intervals_from(samples, PERCENTILES, drawn=drawn, confidence_level=0.95)
+        intervals = intervals_from(samples, PERCENTILES, drawn=drawn, confidence_level=0.95)
         both = _rounds_drawn_too(drawn, rng)
-        for row, each in enumerate(found):
-            truth = design.truth(each.percentile)
+        for row, interval in enumerate(intervals):
+            truth = design.truth(interval.percentile)
             low, high = np.quantile(both[row], [0.025, 0.975])
-            assert each.estimate is not None and each.low_s is not None and each.high_s is not None
-            usual = replace(each.estimate, df_inputs=design.inputs - 1)
+            assert interval.estimate is not None and interval.low_s is not None and interval.high_s is not None
+            usual = replace(interval.estimate, df_inputs=design.inputs - 1)
             hits[row] += (
-                each.low_s <= np.exp(truth) <= each.high_s,
-                truth <= each.estimate.upper(0.95),
+                interval.low_s <= np.exp(truth) <= interval.high_s,
+                truth <= interval.estimate.upper(0.95),
                 low <= truth <= high,
                 abs(usual.value - truth) <= usual.margin(0.95),
                 truth <= usual.value + usual.margin(0.90),
             )
-            widths[row, repetition] = np.log(each.high_s / each.low_s)
+            widths[row, repetition] = np.log(interval.high_s / interval.low_s)
     return [
         Coverage(design, percentile, *(hits[row] / repetitions), float(np.median(widths[row])))
         for row, percentile in enumerate(PERCENTILES)
@@ -135,7 +135,7 @@ def coverage(design: Design, *, repetitions: int, rng: np.random.Generator) -> l
 
 
 def _rounds_drawn_too(drawn: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """The usual bootstrap of rounds and inputs, which trusts three rounds to show how rounds differ."""
+    """Apply the usual bootstrap of rounds and inputs, which trusts three rounds to show how rounds differ."""
     _, rounds, n_resamples = drawn.shape
     chosen = rng.integers(rounds, size=(1, rounds, n_resamples))
     return np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
@@ -143,7 +143,7 @@ def _rounds_drawn_too(drawn: NDArray[np.float64], rng: np.random.Generator) -> N
 
 @dataclass(frozen=True)
 class NominalError:
-    """Share of studies without any true difference in which something is called different (wanted: at most 0.05)."""
+    """Share of studies without any true difference with a pair judged different (at most 0.05 is right)."""
 
     all_pairs: float
     against_fastest: float
@@ -151,29 +151,32 @@ class NominalError:
 
 
 def nominal_error(design: Design, *, strategies: int, repetitions: int, rng: np.random.Generator) -> NominalError:
-    """The deciding analysis: all pairs, and all against the fastest found (simultaneous over those, or all, pairs)."""
+    """Simulate the deciding analysis: all pairs, and all against the fastest (at the level of those, or of all)."""
     question = Question(50.0, n_resamples=N_RESAMPLES)
     pairs = list(combinations(range(strategies), 2))
     errors = np.zeros(3)
     for _ in range(repetitions):
         study = design.draw(rng, log_offsets=[0.0] * strategies)
-        fastest = int(np.argmin([each.log_latency.mean() for each in study]))
-        found = compare_pairs(study, question, pairs=pairs, rng=rng)
-        against = [each for pair, each in zip(pairs, found, strict=True) if fastest in pair]
+        fastest = int(np.argmin([samples.log_latency.mean() for samples in study]))
+        comparisons = compare_pairs(study, question, pairs=pairs, rng=rng)
+        against = [comparison for pair, comparison in zip(pairs, comparisons, strict=True) if fastest in pair]
         errors += (
-            _any_different(found, comparisons=len(pairs)),
+            _any_different(comparisons, comparisons=len(pairs)),
             _any_different(against, comparisons=len(against)),
             _any_different(against, comparisons=len(pairs)),
         )
     return NominalError(*(errors / repetitions))
 
 
-def _any_different(found: Iterable[Comparison], *, comparisons: int) -> bool:
-    """At the level of so many comparisons, whatever number they were made for."""
-    for each in found:
-        assert each.estimate is not None
-        value, margin = each.estimate.value, each.estimate.guarded_margin(sidak(0.95, comparisons=comparisons))
-        if judge(value - margin, value + margin, margin=each.question.log_margin) is ComparisonOutcome.DIFFERENT:
+def _any_different(compared: Iterable[Comparison], *, comparisons: int) -> bool:
+    """Judge at the level of so many comparisons, whatever number they were made for."""
+    for comparison in compared:
+        assert comparison.estimate is not None
+        value, margin = (
+            comparison.estimate.value,
+            comparison.estimate.guarded_margin(sidak(0.95, comparisons=comparisons)),
+        )
+        if judge(value - margin, value + margin, margin=comparison.question.log_margin) is ComparisonOutcome.DIFFERENT:
             return True
     return False
 
@@ -187,10 +190,10 @@ class PooledError:
 
 
 def pooled_error(design: Design, *, strategies: int, repetitions: int, rng: np.random.Generator) -> PooledError:
-    """Kruskal-Wallis, and Conover with Holm's adjustment after it."""
+    """Simulate Kruskal-Wallis, and Conover with Holm's adjustment after it."""
     errors = np.zeros(2)
     for _ in range(repetitions):
-        pooled = [each.log_latency for each in design.draw(rng, log_offsets=[0.0] * strategies)]
+        pooled = [samples.log_latency for samples in design.draw(rng, log_offsets=[0.0] * strategies)]
         rejected = stats.kruskal(*pooled).pvalue < 0.05
         errors += (
             rejected,
@@ -215,14 +218,19 @@ class Verdicts:
 def verdicts(
     design: Design, percentile: float, *, ratio: float, repetitions: int, rng: np.random.Generator
 ) -> Verdicts:
-    """One pair of strategies, margin 5 %."""
+    """Compare one pair of strategies, margin 5 %."""
     question = Question(percentile, n_resamples=N_RESAMPLES)
-    found = []
+    compared = []
     for _ in range(repetitions):
         first, second = design.draw(rng, log_offsets=[np.log(ratio), 0.0])
-        found.append(compare(first, second, question, rng=rng))
-    shares = [sum(each.verdict is verdict for each in found) / repetitions for verdict in ComparisonOutcome]
-    covered = sum(each.low is not None and each.low <= ratio <= (each.high or 0) for each in found) / repetitions
+        compared.append(compare(first, second, question, rng=rng))
+    shares = [
+        sum(comparison.verdict is outcome for comparison in compared) / repetitions for outcome in ComparisonOutcome
+    ]
+    covered = (
+        sum(comparison.low is not None and comparison.low <= ratio <= (comparison.high or 0) for comparison in compared)
+        / repetitions
+    )
     return Verdicts(design, percentile, ratio, *shares, covered)
 
 
@@ -241,16 +249,16 @@ class Settling:
 def settling(design: Design, *, ratio: float, asked_for: str, repetitions: int, rng: np.random.Generator) -> Settling:
     """Measure again with the `rounds` or `inputs` that the first comparison asked for (of up to a twentyfold)."""
     question = Question(50.0, n_resamples=N_RESAMPLES)
-    asked, settled = [], []
+    numbers, settled = [], []
     for _ in range(repetitions):
-        found = compare(*design.draw(rng, log_offsets=[np.log(ratio), 0.0]), question, rng=rng)
-        number = getattr(found.needed, asked_for, None)
+        first = compare(*design.draw(rng, log_offsets=[np.log(ratio), 0.0]), question, rng=rng)
+        number = getattr(first.needed, asked_for, None)
         if number is None or number > 20 * getattr(design, asked_for):
             continue
         again = replace(design, **{asked_for: number}).draw(rng, log_offsets=[np.log(ratio), 0.0])
-        asked.append(number)
+        numbers.append(number)
         settled.append(compare(*again, question, rng=rng).verdict is not ComparisonOutcome.UNRESOLVED)
-    return Settling(design, ratio, asked_for, len(asked), float(np.median(asked)), float(np.mean(settled)))
+    return Settling(design, ratio, asked_for, len(numbers), float(np.median(numbers)), float(np.mean(settled)))
 
 
 @dataclass(frozen=True)
@@ -267,13 +275,13 @@ class DropCoverage:
 def drop_coverage(
     items: int, *, lost: float, gained: float, repetitions: int, rng: np.random.Generator
 ) -> DropCoverage:
-    """Items lost and gained with these chances."""
+    """Draw items lost and gained with these chances."""
     truth, hits = 100 * (lost - gained), np.zeros(2)
     for counts in rng.multinomial(items, [lost, gained, 1 - lost - gained], size=repetitions):
         reference = np.repeat([True, False, True], counts)
         candidate = np.repeat([False, True, True], counts)
-        found = hit_drop(reference, candidate)
-        hits += found.low_pp <= truth <= found.high_pp, truth <= found.upper_pp(0.95)
+        drop = hit_drop(reference, candidate)
+        hits += drop.low_pp <= truth <= drop.high_pp, truth <= drop.upper_pp(0.95)
     return DropCoverage(items, 100 * lost, 100 * gained, *(hits / repetitions))
 
 
@@ -291,7 +299,7 @@ class MaskCoverage:
 def mask_coverage(
     images: int, *, harmed: float, spread: float, repetitions: int, rng: np.random.Generator
 ) -> MaskCoverage:
-    """Of images with log-normal areas per class, a share is harmed: there the candidate misses what it would hit."""
+    """Draw images with log-normal areas per class; in a harmed share the candidate misses part of its hits."""
     truth = 80 * harmed * 0.25
     hits = []
     for _ in range(repetitions):
@@ -302,9 +310,9 @@ def mask_coverage(
         missed = np.where(rng.random((images, 1)) < harmed, rng.beta(1, 3, (images, 1)), 0)
         candidate = np.floor(reference * (1 - missed))
         tables = (reference, union), (candidate, union)
-        found = mean_iou_drop(*tables, n_resamples=N_RESAMPLES, rng=rng)
-        hits.append([truth <= bound for bound in (found.upper_pp(0.95), *_other_bounds(tables, rng))])
-        hits[-1].append(found.refusal is None)
+        drop = mean_iou_drop(*tables, n_resamples=N_RESAMPLES, rng=rng)
+        hits.append([truth <= bound for bound in (drop.upper_pp(0.95), *_other_bounds(tables, rng))])
+        hits[-1].append(drop.refusal is None)
     return MaskCoverage(*np.mean(hits, axis=0).tolist())
 
 
@@ -313,7 +321,7 @@ _Tables = tuple[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[n
 
 
 def _other_bounds(tables: _Tables, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Student's t without the bootstrap-t, the same with one degree of freedom per image, and drawn percentiles."""
+    """Return Student's t without the bootstrap-t, the same with a degree of freedom per image, and percentiles."""
     (reference, union), (candidate, _) = tables
     images = len(union)
 
@@ -359,20 +367,20 @@ class Joint:
 
 
 def joint_bounds(studies: Iterable[Sequence[LogEstimate]], truths: Iterable[NDArray[np.float64]]) -> Joint:
-    """Each variance from its own rounds, and steadied by those of the other strategies."""
-    held, margins = [], []
+    """Bound with each variance from its own rounds, and steadied by those of the other strategies."""
+    holding, margins = [], []
     for own, truth in zip(studies, truths, strict=True):
         level = sidak(0.95, comparisons=len(own))
         both = [[estimate.upper(level) for estimate in estimates] for estimates in (own, moderated(own))]
-        held.append([bool(np.all(np.array(bounds) >= truth)) for bounds in both])
-        margins.append(np.median(np.array(both) - [each.value for each in own], axis=1))
-    return Joint(*np.mean(held, axis=0).tolist(), *np.median(margins, axis=0).tolist())
+        holding.append([bool(np.all(np.array(bounds) >= truth)) for bounds in both])
+        margins.append(np.median(np.array(both) - [estimate.value for estimate in own], axis=1))
+    return Joint(*np.mean(holding, axis=0).tolist(), *np.median(margins, axis=0).tolist())
 
 
 def joint_of_rounds(
     spread: Spread, *, strategies: int, rounds: int, repetitions: int, rng: np.random.Generator
 ) -> Joint:
-    """Rounds alone, drawn as normal: no variance from the inputs, whose guard would hide errors."""
+    """Draw rounds alone, as normal: no variance from the inputs, whose guard would hide errors."""
     studies, truths = [], []
     for _ in range(repetitions):
         truth = np.linspace(-1, 1, strategies)
@@ -391,13 +399,13 @@ def joint_of_rounds(
 def joint_of_samples(
     design: Design, percentile: float, spread: Spread, *, strategies: int, repetitions: int, rng: np.random.Generator
 ) -> Joint:
-    """All of it: samples, draws of inputs, estimates."""
+    """Draw everything: samples, draws of inputs, estimates."""
     studies, truths = [], []
     offsets = np.linspace(-1, 1, strategies)
     for _ in range(repetitions):
         study = design.draw(rng, log_offsets=offsets.tolist(), round_factors=spread(strategies, rng).tolist())
         counts = draw_inputs(design.inputs, n_resamples=N_RESAMPLES, rng=rng)
-        found = [
+        estimates = [
             intervals_from(
                 samples,
                 [percentile],
@@ -406,7 +414,7 @@ def joint_of_samples(
             )[0].estimate
             for samples in study
         ]
-        studies.append([each for each in found if each is not None])
+        studies.append([estimate for estimate in estimates if estimate is not None])
         truths.append(offsets + design.truth(percentile))
     return joint_bounds(studies, truths)
 

@@ -1,4 +1,4 @@
-"""Pure functions over arrays."""
+"""Pure functions over arrays: the paper's tests, and the analysis by rounds and inputs that decides."""
 
 from catalog.statistics.accuracy_comparison import (
     AccuracyAnalysis,

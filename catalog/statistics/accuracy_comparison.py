@@ -25,7 +25,7 @@ class SignedRank:
     pvalue : float
         Two-sided and exact.
     count : int
-        Pairs that differ; the others take no part.
+        Pairs that differ; the others are ignored.
     """
 
     statistic: float
@@ -53,7 +53,7 @@ def signed_rank(left: ArrayLike, right: ArrayLike) -> SignedRank:
     Notes
     -----
     Pairs without a difference are dropped (Wilcoxon's way); tied absolute differences, compared to nine decimals, share
-    their mean rank. The distribution is that of all 2^n assignments of signs to the ranks at hand, each equally likely:
+    their mean rank. The distribution is that of all 2^n assignments of signs to these ranks, each equally likely:
     exact whatever the ties, where a normal approximation is not. When all n differences have one sign the p-value is
     2 / 2^n, the paper's 7.6e-6 for its 18 pairs. Without any difference the statistic is 0 and the p-value 1.
 
@@ -78,7 +78,7 @@ def signed_rank(left: ArrayLike, right: ArrayLike) -> SignedRank:
     difference = np.round(first - second, _DECIMALS)
     if not np.all(np.isfinite(difference)):
         raise ValueError(f"pair {np.flatnonzero(~np.isfinite(difference))[0]} is not finite; leave such pairs out")
-    difference = difference[difference != 0]
+    difference = difference[difference != 0]  # Wilcoxon drops pairs without a difference
     doubled = _doubled_ranks(np.abs(difference))
     positive = int(doubled[difference > 0].sum())
     smaller = min(positive, int(doubled.sum()) - positive)
@@ -87,20 +87,20 @@ def signed_rank(left: ArrayLike, right: ArrayLike) -> SignedRank:
 
 
 def _doubled_ranks(sizes: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Twice the mean ranks, which makes them whole numbers."""
+    """Return twice the mean ranks, which makes them whole numbers."""
     _, block, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     doubled: NDArray[np.int64] = (2 * np.cumsum(counts) - counts + 1)[block]
     return doubled
 
 
 def _distribution(doubled_ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability of each (doubled) sum of the ranks that get a plus."""
+    """Return the probability of each (doubled) sum of the ranks that get a plus."""
     probability = np.zeros(int(doubled_ranks.sum()) + 1)
     probability[0] = 1.0
     for rank in doubled_ranks:
         shifted = np.zeros_like(probability)
         shifted[rank:] = probability[: probability.size - rank]
-        probability = (probability + shifted) / 2
+        probability = (probability + shifted) / 2  # halved at once, so that no count of assignments overflows
     return probability
 
 
@@ -113,7 +113,7 @@ class AccuracyComparison:
     pair : OperatorPair
     test : SignedRank
     significant : bool
-        At the corrected level.
+        Whether the test rejects at the corrected level.
     delta : float
         Cliff's delta of all left values against all right ones; positive where the left operator is more accurate. The
         paper speaks of it where the test is significant.
@@ -139,9 +139,9 @@ class AccuracyAnalysis:
     ----------
     comparisons : tuple of AccuracyComparison
     left_out : tuple of OperatorPair
-        Pairs of which an operator has no accuracies.
+        Pairs in which an operator has no accuracies.
     corrected_alpha : float
-        The level of each test: alpha divided by how many were made.
+        The level of each test: alpha divided by the number of tests.
     """
 
     comparisons: tuple[AccuracyComparison, ...]
@@ -159,7 +159,7 @@ def compare_accuracies(
     accuracies : mapping of str to array_like, shape (measurements,)
         By operator, in percent; the same subjects, metrics and tiers in the same order for each operator.
     pairs : sequence of OperatorPair
-        As of `accuracy_pairs`.
+        As returned by `accuracy_pairs`.
     alpha : float
         Level of all tests together.
 
@@ -187,16 +187,16 @@ def compare_accuracies(
     Examples
     --------
     >>> pair = OperatorPair("identity", "quantized", ("RQ2",))
-    >>> found = compare_accuracies({"identity": [82.5, 96.0, 83.2], "quantized": [82.1, 95.8, 83.1]}, [pair])
-    >>> found.comparisons[0].test.pvalue, round(found.comparisons[0].largest_drop, 2)
+    >>> analysis = compare_accuracies({"identity": [82.5, 96.0, 83.2], "quantized": [82.1, 95.8, 83.1]}, [pair])
+    >>> analysis.comparisons[0].test.pvalue, round(analysis.comparisons[0].largest_drop, 2)
     (0.25, 0.4)
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha lies between 0 and 1, got {alpha!r}")
-    known = [pair for pair in pairs if _measured(accuracies, pair.left) and _measured(accuracies, pair.right)]
-    level = alpha / max(len(known), 1)
-    comparisons = tuple(_compare(pair, accuracies[pair.left], accuracies[pair.right], level) for pair in known)
-    return AccuracyAnalysis(comparisons, tuple(pair for pair in pairs if pair not in known), level)
+    measured = [pair for pair in pairs if _measured(accuracies, pair.left) and _measured(accuracies, pair.right)]
+    level = alpha / max(len(measured), 1)
+    comparisons = tuple(_compare(pair, accuracies[pair.left], accuracies[pair.right], level) for pair in measured)
+    return AccuracyAnalysis(comparisons, tuple(pair for pair in pairs if pair not in measured), level)
 
 
 def _measured(accuracies: Mapping[str, ArrayLike], operator: str) -> bool:

@@ -19,7 +19,7 @@ ADJUSTMENTS = (
 
 
 def adjust_pvalues(pvalues: ArrayLike, adjustment: str) -> NDArray[np.float64]:
-    """Adjust p-values for how many there are.
+    """Adjust p-values for the number of comparisons.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def adjust_pvalues(pvalues: ArrayLike, adjustment: str) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (comparisons,)
-        In the order given, at most 1, never below the p-value except with the two-stage procedures.
+        In the input order, at most 1, never below the p-value except with the two-stage procedures.
 
     Raises
     ------
@@ -43,8 +43,8 @@ def adjust_pvalues(pvalues: ArrayLike, adjustment: str) -> NDArray[np.float64]:
     Notes
     -----
     "holm" is valid whatever the dependence between the tests, as "bonferroni", and never weaker. The two-stage
-    procedures take 0.05 as the level of their first stage, so judge their result at 0.05 only. One sort, O(n log n);
-    "hommel" is O(n²).
+    procedures take 0.05 as the level of their first stage, so compare their result with 0.05 only.
+    "hommel" is O(n²), the others O(n log n).
 
     References
     ----------

@@ -1,7 +1,7 @@
-"""One order of tiers, operators and placements, whatever order the evidence came in.
+"""One order of tiers, operators and placements that does not depend on the order of the evidence.
 
-Pairs are compared the member listed first against the one listed later, and draws are made strategy by strategy: were
-the order that of a file's rows, sorting the file would change verdicts.
+In a pair, the member listed first is compared with the one listed later, and draws are made strategy by strategy. If
+the order were that of a file's rows, sorting the file would change the results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +41,7 @@ def tier_order(placements: Iterable[Sequence[str]], chains: Iterable[Sequence[st
     behind: dict[str, set[str]] = {tier: set() for tiers in (*placed, *linked) for tier in tiers}
     for tiers in (*linked, *placed):
         for before, after in pairwise(tiers):
+            # A link or placement that contradicts an earlier one is ignored, so that the order has no cycle.
             if before != after and before not in _reachable(behind, after):
                 behind[before].add(after)
     ordered: list[str] = []
@@ -59,7 +60,7 @@ def condition_chains(conditions: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def operator_rank(operator: str, passes: Sequence[Mapping[str, Any]]) -> tuple[object, ...]:
-    """Return what operators are sorted by.
+    """Return the key that sorts operators.
 
     Parameters
     ----------
@@ -79,12 +80,12 @@ def operator_rank(operator: str, passes: Sequence[Mapping[str, Any]]) -> tuple[o
     ['whole', 'quick', 'both', 'halves']
     """
     names = [str(step.get("name")) for step in passes]
-    known = [_KNOWN_PASSES.index(name) if name in _KNOWN_PASSES else len(_KNOWN_PASSES) for name in names]
-    return (_CUTTING in names, len(names), known, names, operator)
+    pass_ranks = [_KNOWN_PASSES.index(name) if name in _KNOWN_PASSES else len(_KNOWN_PASSES) for name in names]
+    return (_CUTTING in names, len(names), pass_ranks, names, operator)
 
 
 def placement_rank(tiers: Sequence[str], order: Sequence[str]) -> tuple[object, ...]:
-    """Return what placements are sorted by: fewer tiers before more, near ones before far ones, from the client on.
+    """Return the key that sorts placements: fewer tiers before more, near ones before far ones, from the client on.
 
     Examples
     --------
@@ -112,6 +113,6 @@ def _tier_rank(tier: str) -> tuple[int, str]:
 
 
 def _names(rows: Any) -> list[str]:
-    """The names in a list of mappings; files from elsewhere may hold anything there."""
+    """Return the names in a list of mappings; in files from elsewhere the value may be anything."""
     listed = rows if isinstance(rows, list) else []
     return [row["name"] for row in listed if isinstance(row, Mapping) and isinstance(row.get("name"), str)]

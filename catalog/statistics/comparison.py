@@ -17,7 +17,7 @@ from catalog.statistics.samples import Samples
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a comparison.
+    """The settings of a comparison: percentile, margin of equivalence, confidence.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Question:
     n_resamples: int = N_RESAMPLES
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Raise ValueError for settings out of range."""
         check_percentiles(self.percentile)
         check_level(self.confidence_level)
         if not 0 <= self.equivalent_within < math.inf or self.n_resamples < 2:
@@ -71,7 +71,7 @@ class Comparison:
     low, high : float or None
         Simultaneous over `comparisons`; None together with a `refusal`.
     comparisons : int
-        Of the question.
+        Of the question, which the interval is simultaneous over.
     rounds : int
         Pairs of rounds compared.
     same_rounds : bool
@@ -100,7 +100,10 @@ class Comparison:
 
     @property
     def needed(self) -> StillNeeded | None:
-        """Rounds or inputs that would settle it; None when settled or refused (the refusal says what it needs)."""
+        """The rounds or inputs that would settle the comparison; None when it is settled or refused.
+
+        A refusal says itself what it needs.
+        """
         if self.verdict is not ComparisonOutcome.UNRESOLVED or self.estimate is None:
             return None
         return still_needed(
@@ -128,7 +131,7 @@ def compare(
         Their input indices speak of the same inputs.
     question : Question
     comparisons : int
-        How many the question has: the interval is simultaneous over them.
+        The number of comparisons of the question: the interval is simultaneous over them.
     rng : numpy.random.Generator, int or None
         As scipy takes it.
 
@@ -152,8 +155,8 @@ def compare(
     >>> rounds, inputs = np.indices(latency.shape)
     >>> fast = Samples.from_arrays(latency.ravel(), rounds.ravel(), inputs.ravel())
     >>> slow = Samples.from_arrays(2 * latency.ravel(), rounds.ravel(), inputs.ravel())
-    >>> found = compare(slow, fast, Question(90), rng=1)
-    >>> round(found.ratio, 6), found.verdict.value
+    >>> comparison = compare(slow, fast, Question(90), rng=1)
+    >>> round(comparison.ratio, 6), comparison.verdict.value
     (2.0, 'different')
     """
     return compare_pairs([first, second], question, pairs=[(0, 1)], comparisons=comparisons, rng=rng)[0]
@@ -194,10 +197,10 @@ def compare_pairs(
 
     Notes
     -----
-    Only the inputs that both have are used. Rounds of the same number were measured in one session and share its
+    Only the inputs that both have are used. Rounds of the same number were measured together and share their
     drift, so they are paired and the drift cancels; where fewer than two numbers are common, rounds are paired in
     order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds: variance
-    across rounds by Student's t, variance from the inputs by drawing them anew, the same draw for both strategies and
+    across rounds by Student's t, variance from the inputs by resampling them, the same draw for both strategies and
     all rounds; the guarded interval of `catalog.statistics.intervals`, at Sidak's level for simultaneity.
 
     Examples
@@ -233,19 +236,19 @@ class _Percentiles:
         self._drawn: dict[tuple[int, bytes], _ResampledPercentiles] = {}
 
     def of(self, position: int, inputs: NDArray[np.int64]) -> _ResampledPercentiles:
-        """Of one strategy on these inputs."""
+        """Return the percentiles of one strategy on these inputs."""
         key = position, inputs.tobytes()
         if key not in self._drawn:
             samples = self.candidates[position]
             if inputs.size < samples.inputs.size:
                 samples = samples.restricted(rounds=samples.rounds, inputs=inputs)
-            asked = [self.question.percentile]
-            drawn = resampled_log_percentiles(samples, asked, counts=self._draws(inputs))
-            self._drawn[key] = _ResampledPercentiles(samples, log_percentiles(samples, asked)[0], drawn[0])
+            percentiles = [self.question.percentile]
+            drawn = resampled_log_percentiles(samples, percentiles, counts=self._draws(inputs))
+            self._drawn[key] = _ResampledPercentiles(samples, log_percentiles(samples, percentiles)[0], drawn[0])
         return self._drawn[key]
 
     def _draws(self, inputs: NDArray[np.int64]) -> NDArray[np.int32]:
-        """A draw depends on the inputs alone, not on which pair asked first."""
+        """Return the draws of these inputs, the same whichever pair needs them first."""
         key = inputs.tobytes()
         if key not in self._counts:
             rng = np.random.default_rng([self._seed, inputs.size])
@@ -293,10 +296,11 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
 def _pair_rounds(
     first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> tuple[bool, NDArray[np.int64], NDArray[np.int64]]:
-    """Whether rounds pair by number, and the positions that pair."""
+    """Return whether rounds pair by number, and the positions that pair."""
     _, rows, columns = np.intersect1d(first, second, assume_unique=True, return_indices=True)
     if rows.size >= min(2, first.size, second.size):
         return True, rows, columns
+    # Any pairing that does not look at the latencies is valid; in order is the simplest.
     in_order = np.arange(min(first.size, second.size))
     return False, in_order, in_order
 

@@ -74,13 +74,13 @@ def variance_shares(samples: Samples) -> VarianceShares:
     if samples.rounds.size < 2 or samples.inputs.size < 2:
         return _unknown(
             samples,
-            f"rounds and inputs are told apart by at least 2 of each, got {samples.rounds.size} and "
+            f"at least 2 rounds and 2 inputs are needed to separate them, got {samples.rounds.size} and "
             f"{samples.inputs.size}",
         )
     repeated = bool((samples.cells > 1).any())
     coefficients, squares = _equations(samples, repeated=repeated)
     if np.linalg.matrix_rank(coefficients) < coefficients.shape[0]:
-        return _unknown(samples, "the rounds share too few inputs to tell rounds from inputs")
+        return _unknown(samples, "the rounds share too few inputs to separate rounds from inputs")
     solved = np.linalg.solve(coefficients, squares).astype(np.float64)
     # What rounding leaves of zero is neither a component nor a negative estimate.
     solved[np.abs(solved) < 1e-12 * max(float(np.mean(samples.log_latency**2)), 1.0) ** 0.5] = 0.0
@@ -88,7 +88,7 @@ def variance_shares(samples: Samples) -> VarianceShares:
 
 
 def _equations(samples: Samples, *, repeated: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Expectations of the sums of squares in (mean squared, round, input, round x input[, repetition])."""
+    """Return the expectations of the sums of squares in (mean squared, round, input, round x input[, repetition])."""
     # Centred, because the components do not depend on the mean and its square would swamp them.
     values = samples.log_latency - samples.log_latency.mean()
     cells = samples.cells
@@ -117,8 +117,8 @@ def _equations(samples: Samples, *, repeated: bool) -> tuple[NDArray[np.float64]
 
 
 def _shares(samples: Samples, solved: NDArray[np.float64]) -> VarianceShares:
-    """From the unbiased components (round, input, round x input[, repetition])."""
-    rounds, inputs, rest = (float(each) for each in (solved[0], solved[1], solved[2:].sum()))
+    """Return the shares from the unbiased components (round, input, round x input[, repetition])."""
+    rounds, inputs, rest = (float(variance) for variance in (solved[0], solved[1], solved[2:].sum()))
     raw = {"rounds": rounds, "inputs": inputs, "rest": rest}
     kept = {name: max(value, 0.0) for name, value in raw.items()}
     total = sum(kept.values())

@@ -90,7 +90,7 @@ def shapiro_wilk(samples: ArrayLike, *, name: str = "the strategy") -> ShapiroWi
     reason = _why_not(values)
     if reason:
         return ShapiroWilk(float("nan"), float("nan"), reason)
-    from scipy.stats import shapiro  # here, because importing scipy.stats takes longer than all else of this package
+    from scipy.stats import shapiro  # here, because importing scipy.stats takes longer than the rest of this package
 
     # W does not depend on the unit, but scipy takes a range below 1e-19 for none.
     statistic, pvalue = shapiro((values - values.min()) / np.ptp(values))
@@ -154,7 +154,7 @@ def normal_quantiles(samples: ArrayLike, *, name: str = "the strategy") -> Norma
 
 
 def _standard_quantiles(count: int) -> NDArray[np.float64]:
-    """Symmetric about 0, so that their mean is 0."""
+    """Return the quantiles of the order statistics' medians, symmetric about 0, so that their mean is 0."""
     medians = (np.arange(1, count + 1) - 0.3175) / (count + 0.365)
     medians[-1] = 0.5 ** (1 / count)
     medians[0] = 1 - medians[-1]
@@ -246,13 +246,14 @@ def describe(
 
     Examples
     --------
-    >>> found = describe([1.0, 2.0, 3.0, 4.0, 50.0])
-    >>> found.median, found.interquartile_range, found.outlier_indices
+    >>> description = describe([1.0, 2.0, 3.0, 4.0, 50.0])
+    >>> description.median, description.interquartile_range, description.outlier_indices
     (3.0, 2.0, array([4]))
     """
     values = finite_samples(name, samples)
     if not all(0 <= percentile <= 100 for percentile in percentiles):
         raise ValueError(f"a percentile is from 0 to 100, got {percentiles!r}")
+    # One call sorts the values once.
     levels = np.percentile(values, [25, 50, 75, *percentiles])
     spread = levels[2] - levels[0]
     lower, upper = levels[0] - 1.5 * spread, levels[2] + 1.5 * spread

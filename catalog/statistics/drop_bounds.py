@@ -1,4 +1,4 @@
-"""Upper bounds of a drop of accuracy at any level, and the confidence of a limit, which is the same turned round."""
+"""Upper bounds of a drop of accuracy at any level, and their inverse: the confidence that a limit holds."""
 
 import math
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from typing import Protocol
 
 import scipy
 
-# How the chance of an error is divided between the two limits. It stands beforehand, whatever the counts are.
+# How the chance of an error is divided between the two limits. It is fixed before the counts are known.
 SHARE_OF_LOST = 0.8
 # Drops are counts over items: a limit of 1.0 must not miss a drop of "exactly 1.0" by a last bit.
 ROUNDING_PP = 1e-9
-# No smaller chance of an error is told apart from none.
+# A smaller chance of an error counts as none.
 _LEAST_CHANCE = 1e-15
-# Of the logarithm of such a chance.
+# Of the logarithm of a chance, where the search for it ends.
 _TOLERANCE = 1e-9
 
 
 class DropBound(Protocol):
-    """What bounds a drop of accuracy."""
+    """The bound of a drop of accuracy at any level."""
 
     @property
     def drop_pp(self) -> float:
-        """Return the drop on the items there are."""
+        """The drop on the items that were compared."""
 
     def upper_pp(self, confidence_level: float) -> float:
         """Return the one-sided upper bound."""
@@ -52,7 +52,7 @@ class NoDrop:
         return float(limit_pp + ROUNDING_PP >= 0)
 
     def without_loss(self) -> DropBound:
-        """Return itself."""
+        """Return the same bound: nothing can be lost."""
         return self
 
     def items_needed(self, limit_pp: float, confidence_level: float) -> int | None:
@@ -62,7 +62,7 @@ class NoDrop:
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """The bound of a drop of which each item is lost, gained or neither.
+    """The bound of a drop when each item is lost, gained or neither.
 
     Attributes
     ----------
@@ -74,8 +74,8 @@ class PairedCounts:
     With error chance a = 1 - level: U(lost; 0.8 a) - L(gained; 0.2 a), where U and L are Clopper and Pearson's
     one-sided limits of the two shares. The bound is below the true drop only if one of the limits errs, which happens
     with a chance of at most 0.8 a + 0.2 a whatever the shares are (Bonferroni), for any number of items. The split is
-    fixed: chosen by the counts it would not hold. It favours what is lost, because a candidate that is worth a question
-    gains little.
+    fixed: a split chosen by the counts would not hold. It favours losses, because a candidate worth considering gains
+    little.
 
     References
     ----------
@@ -89,7 +89,7 @@ class PairedCounts:
 
     @property
     def drop_pp(self) -> float:
-        """Return the drop on the items there are."""
+        """The drop on the items that were compared."""
         return 100 * (self.lost - self.gained) / self.items
 
     def upper_pp(self, confidence_level: float) -> float:
@@ -121,7 +121,7 @@ class PairedCounts:
         return _items_needed(limit_pp, SHARE_OF_LOST * (1 - confidence_level))
 
     def bound_pp(self, chance: float) -> float:
-        """Return the upper bound that errs with at most this chance."""
+        """Return the upper bound that errs with at most this chance, in percentage points."""
         lost = upper_share(self.lost, self.items, chance=SHARE_OF_LOST * chance)
         return 100 * (lost - lower_share(self.gained, self.items, chance=(1 - SHARE_OF_LOST) * chance))
 
@@ -129,7 +129,7 @@ class PairedCounts:
 # A question asks the same of all strategies that share an accuracy, and the next question often the same limit.
 @lru_cache(maxsize=4096)
 def _confidence_at_most(counts: PairedCounts, limit_pp: float) -> float:
-    """The bound falls with the chance of an error: where it meets the limit, from the side that keeps within."""
+    """Find the chance of an error at which the bound meets the limit, from the side within it."""
 
     def excess(logarithm: float) -> float:
         return counts.bound_pp(math.exp(logarithm)) - limit_pp
@@ -223,7 +223,7 @@ class InfluentialImages:
 
 
 def _items_needed(limit_pp: float, chance: float) -> int | None:
-    """The smallest n with (1 - limit)^n at most the chance: so many, all unharmed, keep the bound within the limit."""
+    """Return the smallest n with (1 - limit)^n at most the chance: n unharmed items keep the bound within the limit."""
     limit = (limit_pp + ROUNDING_PP) / 100
     if limit <= 2 * ROUNDING_PP / 100:
         return None

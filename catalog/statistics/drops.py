@@ -27,11 +27,11 @@ class AccuracyDrop:
     pvalue : float or None
         Exact McNemar, two-sided, of this comparison alone; None for mIoU.
     note : str or None
-        What is degenerate about it.
+        Why the bounds are degenerate.
     bound : DropBound
         One-sided, at any level.
     refusal : IntervalRefusal or None
-        Why the bound is none to promise; the interval then describes alone.
+        Why the bound promises nothing; the interval then only describes.
     """
 
     drop_pp: float
@@ -48,11 +48,11 @@ class AccuracyDrop:
     refusal: IntervalRefusal | None = None
 
     def upper_pp(self, confidence_level: float) -> float:
-        """The one-sided upper bound."""
+        """Return the one-sided upper bound."""
         return self.bound.upper_pp(confidence_level)
 
     def confidence_at_most(self, limit_pp: float) -> float:
-        """The largest confidence level whose one-sided upper bound is at or below the limit; 0 with a refusal."""
+        """Return the largest confidence level whose one-sided upper bound is within the limit; 0 with a refusal."""
         return 0.0 if self.refusal else self.bound.confidence_at_most(limit_pp)
 
     def verdict(self, *, margin_pp: float) -> ComparisonOutcome:
@@ -93,7 +93,7 @@ def pair_items(reference_ids: Sequence[str], candidate_ids: Sequence[str]) -> Pa
     Raises
     ------
     ValueError
-        For an id that is there twice.
+        For a repeated id.
 
     Examples
     --------
@@ -263,13 +263,13 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     return float(min(1.0, 2 * scipy.special.bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
-# Counts held at once: 32 MB.
+# Counts in memory at once: 32 MB.
 _CHUNK = 4_000_000
-# What a promise takes: fewer images that make a difference say too little of how large it may be, and a class of fewer
-# images has a ratio of its own that as few images decide.
+# The least that a promise needs: fewer differing images say too little about how large a difference may be, and the
+# ratio of a class with fewer images is decided by those few.
 IMAGES_NEEDED = 30
 IMAGES_PER_CLASS = 10
-# Where the bootstrap-t is held against Student's t: further out, 2000 draws have too few beyond.
+# Where the bootstrap-t is compared with Student's t: further out, too few of 2000 draws remain.
 _CHANCES = np.array([0.1, 0.05, 0.025, 0.01])
 # A standard error in percentage points below which images are alike but for rounding.
 _ALIKE_PP = 1e-9
@@ -326,7 +326,7 @@ def mean_iou_drop(
     with I_ic and U_ic the pixels of the image, U_c the summed union and R_c the ratio of class c. The degrees of
     freedom are those that the concentration of the influences leaves: few images that make all the difference count as
     few. The bound is Student's, widened where the bootstrap-t (the same draw of images for both) is wider, at the level
-    at which it is most so. Identical masks have no influence: at most a share 1 - a^(1/n) of all images may then
+    where it is widest. Identical masks have no influence: at most a share 1 - a^(1/n) of all images may then
     differ, with a the chance of an error (the exact rule of three), each by 100 points at most.
 
     A bound is a promise only from 30 images on whose pixels differ (or from none that do) and with every class in at
@@ -371,7 +371,7 @@ def mean_iou_drop(
 
 
 def _differing(tables: list[NDArray[np.float64]]) -> int:
-    """Count the images of which any pixel counts otherwise."""
+    """Count the images in which any pixel differs."""
     return int(((tables[0] != tables[2]) | (tables[1] != tables[3])).any(axis=1).sum())
 
 
@@ -390,8 +390,8 @@ def _refusal(tables: list[NDArray[np.float64]], differing: int) -> IntervalRefus
 def _pixel_tables(
     reference: Sequence[NDArray[np.integer]], candidate: Sequence[NDArray[np.integer]]
 ) -> list[NDArray[np.float64]]:
-    """Intersection and union of the reference, then of the candidate, checked."""
-    tables = [np.asarray(each, dtype=np.float64) for each in (*reference, *candidate)]
+    """Validate and return intersection and union of the reference, then of the candidate."""
+    tables = [np.asarray(pixels, dtype=np.float64) for pixels in (*reference, *candidate)]
     shapes = {table.shape for table in tables}
     if len(tables) != 4 or len(shapes) != 1 or tables[0].ndim != 2 or not tables[0].size:
         raise ValueError(
@@ -427,7 +427,7 @@ def _bounds(
 def _linearised(
     pixels: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The drop of each draw of images, shape (draws,), and each image's influence on it, shape (draws, images)."""
+    """Return the drop of each draw of images, shape (draws,), and the images' influences, shape (draws, images)."""
     images = pixels.shape[0]
     sums = (counts @ pixels).reshape(counts.shape[0], 4, -1)
     weights = np.zeros_like(sums)
@@ -447,7 +447,7 @@ def _standard_error(squares: float, images: int) -> float:
 def _studentised(
     pixels: NDArray[np.float64], drop_pp: float, *, n_resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """How many of its own standard errors the drop of each draw of images deviates; draws without any are left out."""
+    """Return the deviation of each draw's drop in its own standard errors; draws without an error are left out."""
     images = pixels.shape[0]
     deviations = []
     for start in range(0, n_resamples, step := max(1, _CHUNK // images)):
@@ -461,7 +461,7 @@ def _studentised(
 
 
 def _widening(deviations: NDArray[np.float64], freedom: float) -> float:
-    """By which factor the bootstrap-t is wider than Student's t, where it is most so; at least 1."""
+    """Return the largest factor by which the bootstrap-t is wider than Student's t; at least 1."""
     if not deviations.size:
         return 1.0
     student = -scipy.special.stdtrit(freedom, _CHANCES)
@@ -469,7 +469,7 @@ def _widening(deviations: NDArray[np.float64], freedom: float) -> float:
 
 
 def _mean_iou_difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Reference less candidate from summed pixels, shape (draws, 4, classes), in the order of `_pixel_tables`."""
+    """Return reference less candidate from summed pixels, shape (draws, 4, classes), ordered as `_pixel_tables`."""
     return mean_iou_pct(sums[:, 0], sums[:, 1]) - mean_iou_pct(sums[:, 2], sums[:, 3])
 
 

@@ -16,7 +16,7 @@ def cliffs_delta(pooled: PooledRanks) -> NDArray[np.float64]:
     Parameters
     ----------
     pooled : PooledRanks
-        As of `pool_ranks`.
+        As returned by `pool_ranks`.
 
     Returns
     -------
@@ -49,16 +49,16 @@ def cliffs_delta(pooled: PooledRanks) -> NDArray[np.float64]:
     delta = np.zeros((count, count))
     distinct = int(pooled.dense_ranks.max(initial=-1)) + 1
     for column, (start, size) in enumerate(zip(pooled.starts, pooled.sizes, strict=True)):
-        held = np.bincount(pooled.dense_ranks[start : start + size], minlength=distinct)
-        below = np.cumsum(held) - held
-        balance = 2 * below + held - size  # per distinct value: members of this group below it, minus those above
+        counts = np.bincount(pooled.dense_ranks[start : start + size], minlength=distinct)
+        below = np.cumsum(counts) - counts
+        balance = 2 * below + counts - size  # per distinct value: members of this group below it, minus those above
         wins = np.add.reduceat(balance[pooled.dense_ranks], pooled.starts)
         delta[:, column] = wins / (pooled.sizes * size)
     return delta
 
 
 def magnitude(delta: float) -> Magnitude:
-    """Put the size of a delta into a word.
+    """Return the word for the size of a delta.
 
     Parameters
     ----------

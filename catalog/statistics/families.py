@@ -1,4 +1,4 @@
-"""Which strategies are compared with one another: the study's families (DESIGN section 8), for any catalog."""
+"""The families of strategies that are compared, as in the study (DESIGN section 8), for any catalog."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _QUESTION_OF_PASS = {"static_ptq": "RQ2", "early_exit": "RQ3", _PARTITION: "RQ4"
 
 @dataclass(frozen=True)
 class StudiedOperator:
-    """An operator as declared, and where it is to run.
+    """An operator as declared, and its placements.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ def accuracy_pairs(operators: Sequence[StudiedOperator]) -> tuple[OperatorPair, 
     -----
     Each operator against those it adds to: its passes contain theirs, in order, and no declared operator lies between.
     That gives the study's four: I-Q, I-E, Q-QE, E-QE. An operator with ``partition`` has the accuracy of the one it
-    cuts and takes no part. Options of passes are not looked at.
+    cuts and takes no part. Options of passes do not matter.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def accuracy_pairs(operators: Sequence[StudiedOperator]) -> tuple[OperatorPair, 
 
 
 def research_questions(passes: Sequence[str]) -> tuple[str, ...]:
-    """Find the study's question that an operator belongs to.
+    """Return the study's question that an operator belongs to.
 
     Parameters
     ----------
@@ -248,8 +248,8 @@ def _members(operator: StudiedOperator, placements: Sequence[Sequence[str]]) -> 
 
 
 def _extends(longer: Sequence[str], shorter: Sequence[str]) -> bool:
-    """Whether `shorter` is `longer` without some of its passes."""
-    rest = iter(longer)
+    """Return whether `shorter` is `longer` without some of its passes."""
+    rest = iter(longer)  # consumed by the search, so that the order counts
     return len(shorter) < len(longer) and all(any(step == name for step in rest) for name in shorter)
 
 

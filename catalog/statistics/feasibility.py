@@ -1,4 +1,4 @@
-"""Whether budgets hold at a joint confidence: what a recommendation may promise."""
+"""Whether budgets hold at a joint confidence: the promises of a recommendation."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class BudgetCheck:
     confidence : float
         The largest level whose bound keeps within the limit, for this budget alone; 0 with a `refusal`.
     level : float
-        The confidence that is wanted of this budget alone.
+        The confidence required of this budget alone.
     refusal : IntervalRefusal or None
     bound_at : callable or None
         From a level to the one-sided bound at it; None with a `refusal`.
@@ -75,17 +75,17 @@ class BudgetCheck:
 
     @property
     def out_of_reach(self) -> bool:
-        """Whether so few items cannot show the limit to hold, at the level, whatever they say."""
+        """Whether so few items cannot show the limit to hold at the level, whatever their results."""
         return self.best_confidence < self.level - _ROUNDING
 
     @property
     def best_bound(self) -> float | None:
-        """What so many items can show at best, at the level; None of a latency."""
+        """The best bound that so many items can give, at the level; None for a latency."""
         return None if self.best_bound_at is None else self.best_bound_at(self.level)
 
     @property
     def items_needed(self) -> int | None:
-        """The fewest items that could show the limit to hold; None where there are as many, or no number could."""
+        """The fewest items that could show the limit to hold; None where there are enough, or no number could."""
         return self.needed_at(self.level) if self.needed_at is not None and self.out_of_reach else None
 
     def at(self, level: float) -> Self:
@@ -104,9 +104,9 @@ class Feasibility:
     Attributes
     ----------
     feasible : bool
-        All budgets hold, at the joint confidence asked.
+        Whether all budgets hold at the required joint confidence.
     joint_confidence : float
-        The largest joint confidence at which they would, over all candidates; 0 where that is none.
+        The largest joint confidence at which they would hold, over all candidates; 0 where there is none.
     checks : tuple of BudgetCheck
 
     References
@@ -268,11 +268,13 @@ def hits_at_least(hits: ArrayLike, min_pct: float, *, confidence_level: float = 
     >>> check.holds, round(check.bound, 4)  # R: binom.test(90, 100, alternative = "greater")$conf.int[1]
     (True, 83.6282)
     """
-    given = np.asarray(hits)
-    if given.dtype != np.bool_ or given.ndim != 1 or not given.size:
-        raise ValueError(f"hits are boolean, one-dimensional and not none, got {given.dtype} of shape {given.shape}")
+    correct = np.asarray(hits)
+    if correct.dtype != np.bool_ or correct.ndim != 1 or not correct.size:
+        raise ValueError(
+            f"hits are boolean, one-dimensional and not none, got {correct.dtype} of shape {correct.shape}"
+        )
     check_level(confidence_level)
-    right, items = int(given.sum()), given.size
+    right, items = int(correct.sum()), correct.size
 
     def bound_at(level: float) -> float:
         return 100 * lower_share(right, items, chance=1 - level)
@@ -366,12 +368,12 @@ class StepDown:
 
 
 def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -> StepDown:
-    """Adjust tests for being many, the surest first (Holm's procedure with Sidak's levels).
+    """Adjust the levels of many tests, the surest first (Holm's procedure with Sidak's levels).
 
     Parameters
     ----------
     confidences : sequence of float, shape (tests,)
-        Of each test by itself, from 0 to 1: 1 - its p-value. A test that cannot be made has 0 and counts.
+        Of each test by itself, from 0 to 1: 1 - its p-value. A test that is impossible has 0 and counts.
     confidence_level : float
         Joint: with this probability nothing is asserted wrongly.
 
@@ -401,21 +403,22 @@ def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -
 
     Examples
     --------
-    >>> found = step_down([0.90, 0.999, 0.98])
-    >>> found.joint.round(4).tolist(), found.levels.round(4).tolist()
+    >>> steps = step_down([0.90, 0.999, 0.98])
+    >>> steps.joint.round(4).tolist(), steps.levels.round(4).tolist()
     ([0.9, 0.997, 0.9604], [0.95, 0.983, 0.9747])
     """
-    given = np.asarray(confidences, dtype=np.float64)
-    if given.ndim != 1 or not np.all((given >= 0) & (given <= 1)):
+    single = np.asarray(confidences, dtype=np.float64)
+    if single.ndim != 1 or not np.all((single >= 0) & (single <= 1)):
         raise ValueError(f"confidences are one-dimensional and from 0 to 1, got {confidences!r}")
-    if not given.size:
-        return StepDown(given, given)
-    surest_first = np.argsort(-given, kind="stable")
-    remaining = np.arange(given.size, 0, -1)
-    joint = np.minimum.accumulate(given[surest_first] ** remaining)
-    held = int(np.searchsorted(-joint, -confidence_level, side="right"))
-    steps = np.minimum(np.arange(given.size), held)
-    levels = np.array([sidak(confidence_level, comparisons=int(given.size - step)) for step in steps])
+    if not single.size:
+        return StepDown(single, single)
+    surest_first = np.argsort(-single, kind="stable")
+    remaining = np.arange(single.size, 0, -1)
+    joint = np.minimum.accumulate(single[surest_first] ** remaining)
+    holding = int(np.searchsorted(-joint, -confidence_level, side="right"))
+    # Every test that does not hold is shown at the level of the step that failed first.
+    steps = np.minimum(np.arange(single.size), holding)
+    levels = np.array([sidak(confidence_level, comparisons=int(single.size - step)) for step in steps])
     back = np.empty_like(surest_first)
-    back[surest_first] = np.arange(given.size)
+    back[surest_first] = np.arange(single.size)
     return StepDown(levels[back], joint[back])

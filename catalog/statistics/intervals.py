@@ -1,4 +1,4 @@
-"""A latency percentile of one strategy with its interval."""
+"""A latency percentile of one strategy, with its interval."""
 
 import math
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class LogEstimate:
 
     @property
     def standard_error(self) -> float:
-        """Of `value`."""
+        """The standard error of `value`."""
         return math.sqrt(sum(variance for variance, _ in self._sources))
 
     @property
@@ -67,21 +67,21 @@ class LogEstimate:
         return sum(variance for variance, _ in self._sources) ** 2 / spread if spread > 0 else math.inf
 
     def margin(self, confidence_level: float) -> float:
-        """Half the width of the two-sided interval that describes."""
+        """Return half the width of the two-sided interval that describes."""
         return float(scipy.special.stdtrit(self.df, (1 + confidence_level) / 2)) * self.standard_error
 
     def guarded_margin(self, confidence_level: float) -> float:
-        """Half the width of the two-sided interval that decides."""
+        """Return half the width of the two-sided interval that decides."""
         return self._guarded((1 - confidence_level) / 2)
 
     def upper(self, confidence_level: float) -> float:
-        """The one-sided upper bound, guarded."""
+        """Return the one-sided upper bound, guarded."""
         return self.value + math.copysign(
             self._guarded(min(confidence_level, 1 - confidence_level)), confidence_level - 0.5
         )
 
     def confidence_below(self, limit: float) -> float:
-        """The largest confidence level whose one-sided upper bound is at or below the limit."""
+        """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
         distance = abs(limit - self.value)
         if not self.standard_error > 0:
             return float(self.value <= limit)
@@ -89,26 +89,26 @@ class LogEstimate:
         return 1 - tail if limit >= self.value else tail
 
     def _tail_beyond(self, distance: float) -> float:
-        """The tail whose guarded margin is the distance, by Newton's method on the logarithms, which are near a line.
+        """Return the tail whose guarded margin is the distance, by Newton's method on the nearly linear logarithms.
 
-        With one variance it is Student's own. With more it is above the largest of their tails by themselves.
+        With one variance it is the tail of Student's t. With several it exceeds the largest of their single tails.
         """
-        parts = [(df, variance) for variance, df in self._sources if variance > 0]
-        tail = max(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in parts)
-        if len(parts) == 1:
+        sources = [(df, variance) for variance, df in self._sources if variance > 0]
+        tail = max(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in sources)
+        if len(sources) == 1:
             return tail
-        scales = [_density_scale(df) for df, _ in parts]
-        square_wanted = distance**2
+        scales = [_density_scale(df) for df, _ in sources]
+        target_square = distance**2
         for _ in range(_STEPS):
             if not _SMALLEST_TAIL < tail < 0.5:
                 break
             square = slope = 0.0
-            for (df, variance), scale in zip(parts, scales, strict=True):
+            for (df, variance), scale in zip(sources, scales, strict=True):
                 quantile = float(scipy.special.stdtrit(df, tail))
                 density = math.exp(scale - (df + 1) / 2 * math.log1p(quantile**2 / df))
                 square += quantile**2 * variance
                 slope += 2 * quantile * variance / density
-            step = math.log(square / square_wanted) * square / (slope * tail)
+            step = math.log(square / target_square) * square / (slope * tail)
             tail = min(tail * math.exp(-step), (tail + 0.5) / 2)
             if abs(step) <= _CLOSE:
                 break
@@ -116,7 +116,9 @@ class LogEstimate:
 
     def _guarded(self, tail: float) -> float:
         return math.sqrt(
-            sum(float(scipy.special.stdtrit(df, tail)) ** 2 * each for each, df in self._sources if each > 0)
+            sum(
+                float(scipy.special.stdtrit(df, tail)) ** 2 * variance for variance, df in self._sources if variance > 0
+            )
         )
 
     @property
@@ -131,11 +133,11 @@ class LogEstimate:
 
 @lru_cache(maxsize=1024)
 def _density_scale(df: float) -> float:
-    """The logarithm of the density of Student's t at 0."""
+    """Return the logarithm of the density of Student's t at 0."""
     return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
 
 
-# Below it a tail is none, and no step is needed.
+# A smaller tail counts as none, and the search stops.
 _SMALLEST_TAIL = 1e-15
 _STEPS = 60
 _CLOSE = 1e-12
@@ -144,7 +146,7 @@ _CLOSE = 1e-12
 def estimate_over_rounds(
     by_round: NDArray[np.float64], resampled: NDArray[np.float64], *, percentile: float, inputs: int
 ) -> LogEstimate:
-    """Average over rounds and put the two variances together.
+    """Average over rounds and combine the two variances.
 
     Parameters
     ----------
@@ -163,14 +165,14 @@ def estimate_over_rounds(
 
     Notes
     -----
-    The variance from the inputs is the mean covariance, over draws, between two different rounds. What a round varies
-    by on its own over draws is its rest (round x input, repetition), which is in the variance across rounds already;
-    for the ratio of two strategies, whose shared inputs cancel, it is most of what there is. The covariance is
+    The variance from the inputs is the mean covariance, over draws, between two different rounds. The variance of a
+    single round over draws is its rest (round x input, repetition), which is in the variance across rounds already; for
+    the ratio of two strategies, whose shared inputs cancel, it is most of what there is. The covariance is
     multiplied by n / (n - 1), because a bootstrap takes the n inputs for all there are, and set to zero where negative.
 
     It is itself a rough number: for a percentile it has, for large n, the relative variance of a
     chi-square with sqrt(pi n p (1 - p)) degrees of freedom (Hall and Martin's limit), far fewer than n - 1: 3 for p90
-    of 30 inputs, 5 for p90 of 100. Taking n - 1 instead is what makes p90 undercover.
+    of 30 inputs, 5 for p90 of 100. With n - 1 instead, intervals of p90 cover too little.
 
     References
     ----------
@@ -191,16 +193,16 @@ def estimate_over_rounds(
 
 
 def _unless_rounding(variance: float) -> float:
-    """Zero for what is negative, and for what logarithms of equal latencies leave: a relative spread of 1e-12."""
+    """Return 0 for a negative variance, and for what rounding leaves of equal latencies (1e-12, relative)."""
     return variance if variance > 1e-24 else 0.0
 
 
-# Two rounds that disagree give a t quantile beyond anything a float can exponentiate: such a bound says nothing.
+# Two rounds that disagree give a t quantile that overflows when exponentiated: such a bound says nothing.
 _LARGEST_LOG = 700.0
 
 
 def exponential(log_value: float) -> float:
-    """From the log scale back, without overflow: beyond 1e304 a bound is no bound."""
+    """Return the exponential without overflow: a bound beyond 1e304 bounds nothing."""
     return math.exp(min(log_value, _LARGEST_LOG))
 
 
@@ -240,7 +242,7 @@ class PercentileInterval:
     refusal: IntervalRefusal | None
 
     def upper_s(self, confidence_level: float) -> float | None:
-        """The one-sided upper bound in seconds, guarded for any level; None where the evidence refuses one."""
+        """Return the one-sided upper bound in seconds, guarded at any level; None where there is a refusal."""
         return None if self.estimate is None else exponential(self.estimate.upper(confidence_level))
 
 
@@ -269,7 +271,7 @@ def percentile_intervals(
     Returns
     -------
     tuple of PercentileInterval
-        In the order asked. With one round, or with fewer inputs than `inputs_needed`, an estimate without interval.
+        In the order of `percentiles`; without an interval for one round, or for fewer inputs than `inputs_needed`.
 
     Raises
     ------
@@ -279,7 +281,7 @@ def percentile_intervals(
     Notes
     -----
     On the log latency, the percentile within each round (all repetitions of all inputs), averaged over rounds. Its
-    variance is s**2 / rounds across rounds plus what drawing the inputs anew, the same draw for all rounds, moves the
+    variance is s**2 / rounds across rounds plus what resampling the inputs, the same draw for all rounds, moves the
     rounds by together (`estimate_over_rounds`). Student's t with Satterthwaite's degrees of freedom. docs/statistics.md
     has the simulated coverage.
 
@@ -301,7 +303,7 @@ def percentile_intervals(
 def intervals_from(
     samples: Samples, percentiles: Sequence[float], *, drawn: NDArray[np.float64], confidence_level: float
 ) -> tuple[PercentileInterval, ...]:
-    """As `percentile_intervals`, from percentiles that `resampled_log_percentiles` has drawn already."""
+    """Estimate as `percentile_intervals` does, from percentiles that `resampled_log_percentiles` has drawn."""
     by_round = log_percentiles(samples, percentiles)
     return tuple(
         _interval(samples, percentile, by_round[row], drawn[row], confidence_level)
@@ -340,6 +342,6 @@ def _interval(
 
 
 def check_level(confidence_level: float) -> None:
-    """Refuse what is no confidence level."""
+    """Raise ValueError unless the confidence level is between 0 and 1."""
     if not 0 < confidence_level < 1:
         raise ValueError(f"a confidence level is above 0 and below 1, got {confidence_level!r}")

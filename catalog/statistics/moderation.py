@@ -1,10 +1,10 @@
 """Variances across few rounds, steadied by those of the other strategies of the subject (empirical Bayes).
 
 Three rounds know their variance with two degrees of freedom, and far in the tail, where bounds that hold for many
-candidates lie, Student's t pays dearly for it. The other strategies, measured in the same rounds, say what variance is
-usual for a latency of that size: much of the jitter is a matter of milliseconds, so that what is fast varies more in
-proportion. How far that can be trusted is read from how far the variances scatter around it, and read cautiously: a
-strategy that varies far more than the others must not be taken for a usual one.
+candidates lie, Student's t makes that expensive. The other strategies, measured in the same rounds, show what variance
+is usual for a latency of that size: much of the jitter is a matter of milliseconds, so fast strategies vary more in
+proportion. How far the variances scatter around it says how far to trust it, and is read cautiously: a strategy that
+varies far more than the others must not pass for a usual one.
 """
 
 import math
@@ -17,22 +17,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.intervals import LogEstimate
 
-# So few strategies say nothing of how variances scatter; from there on they are trusted little by little.
+# So few strategies say nothing about how variances scatter; with more, trust grows little by little.
 _FEWEST = 6
-# Of the prior's degrees of freedom, not counted.
+# Degrees of freedom of the prior that are not counted.
 _DISCOUNT = 1.0
-# Scatter that would leave more is none that can be told from what few degrees of freedom make.
+# More than this cannot be distinguished from no scatter of the true variances at all.
 _LARGEST_DF = 1e4
 
 
 @dataclass(frozen=True, eq=False)
 class VariancePrior:
-    """What variance is usual, and for how many degrees of freedom that counts.
+    """The usual variance, and for how many degrees of freedom it counts.
 
     Attributes
     ----------
     variance : float array, shape (strategies,)
-        At the latency of each.
+        At the latency of each strategy.
     df : float
         0 when nothing can be said.
     """
@@ -74,21 +74,21 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
     >>> three = [LogEstimate(0.0, 0.01, 0.0, df_rounds=2, df_inputs=9)] * 3
     >>> moderated(three) == tuple(three)  # too few strategies to say what is usual
     True
-    >>> alike = [LogEstimate(each / 18, 0.01, 0.0, df_rounds=2, df_inputs=9) for each in range(18)]
-    >>> {each.df_rounds for each in moderated(alike)}
+    >>> alike = [LogEstimate(number / 18, 0.01, 0.0, df_rounds=2, df_inputs=9) for number in range(18)]
+    >>> {estimate.df_rounds for estimate in moderated(alike)}
     {4}
     """
-    given = [estimate for estimate in estimates if estimate.variance_rounds > 0]
-    if len(given) <= _FEWEST:
+    varying = [estimate for estimate in estimates if estimate.variance_rounds > 0]
+    if len(varying) <= _FEWEST:
         return tuple(estimates)
     prior = variance_prior(
-        [each.value for each in given],
-        [each.variance_rounds * (each.df_rounds + 1) for each in given],
-        [each.df_rounds for each in given],
+        [estimate.value for estimate in varying],
+        [estimate.variance_rounds * (estimate.df_rounds + 1) for estimate in varying],
+        [estimate.df_rounds for estimate in varying],
     )
     usual = iter(prior.variance.tolist())
     return tuple(
-        _steadied(estimate, next(usual), _weight(prior.df, len(given), estimate.df_rounds))
+        _steadied(estimate, next(usual), _weight(prior.df, len(varying), estimate.df_rounds))
         if estimate.variance_rounds > 0
         else estimate
         for estimate in estimates
@@ -141,25 +141,25 @@ def variance_prior(
 
 
 def _weight(prior_df: float, strategies: int, own_df: float) -> float:
-    """For how many degrees of freedom the others may speak."""
+    """Return the degrees of freedom that the other strategies may add."""
     return min(max(prior_df - _DISCOUNT, 0.0) * (1 - _FEWEST / strategies), own_df)
 
 
-def _steadied(each: LogEstimate, usual: float, weight: float) -> LogEstimate:
-    own = each.df_rounds
-    pooled = (weight * usual / (own + 1) + own * each.variance_rounds) / (weight + own)
-    return replace(each, variance_rounds=pooled, df_rounds=own + weight)
+def _steadied(estimate: LogEstimate, usual: float, weight: float) -> LogEstimate:
+    own = estimate.df_rounds
+    pooled = (weight * usual / (own + 1) + own * estimate.variance_rounds) / (weight + own)
+    return replace(estimate, variance_rounds=pooled, df_rounds=own + weight)
 
 
 def _inverse_trigamma(value: float) -> float:
-    """By Newton's method on 1 / trigamma, which is nearly a line."""
+    """Invert trigamma by Newton's method on 1 / trigamma, which is nearly a line."""
     if value < 1e-6:
         return 1 / value
-    found = 0.5 + 1 / value
+    root = 0.5 + 1 / value
     for _ in range(50):
-        at = float(scipy.special.polygamma(1, found))
-        step = at * (1 - at / value) / float(scipy.special.polygamma(2, found))
-        found += step
-        if abs(step) <= 1e-10 * found:
+        at = float(scipy.special.polygamma(1, root))
+        step = at * (1 - at / value) / float(scipy.special.polygamma(2, root))
+        root += step
+        if abs(step) <= 1e-10 * root:
             break
-    return found
+    return root

@@ -1,4 +1,4 @@
-"""Equivalent, different or unresolved: what an interval says against a declared margin."""
+"""Outcomes of a comparison, equivalent, different or unresolved, by its interval and a declared margin."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from catalog.statistics.intervals import LogEstimate
 
 
 class ComparisonOutcome(StrEnum):
-    """What is known of a difference."""
+    """The outcome of a comparison against a margin."""
 
     EQUIVALENT = "equivalent"
     DIFFERENT = "different"
@@ -59,7 +59,7 @@ def judge(low: float, high: float, *, margin: float) -> ComparisonOutcome:
 
 
 def sidak(confidence_level: float, *, comparisons: int) -> float:
-    """Level of each interval so that all of them hold together.
+    """Return the level of each interval so that all of them hold together.
 
     Parameters
     ----------
@@ -96,14 +96,14 @@ def sidak(confidence_level: float, *, comparisons: int) -> float:
     return math.exp(math.log(confidence_level) / comparisons)
 
 
-# Beyond this many times the present evidence, "measure more" is no advice.
+# Beyond this many times the present evidence, more measurements are no useful advice.
 _FACTOR_MAX = 1000
 _POWER = 0.8
 
 
 @dataclass(frozen=True)
 class StillNeeded:
-    """Totals, each of which settles it with a chance of about four in five, if the estimate is right.
+    """Totals, each of which settles a comparison with a chance of about four in five, if the estimate is right.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ def still_needed(
 
 
 def _smallest(enough: Callable[[int], bool], *, start: int) -> int | None:
-    """The smallest number from `start` that is enough, by bisection; more is never worse."""
+    """Return the smallest number from `start` that is enough, by bisection; more is never worse."""
     low, high = start, start * _FACTOR_MAX
     if not enough(high):
         return None

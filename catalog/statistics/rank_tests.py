@@ -137,7 +137,7 @@ def kruskal_wallis(pooled: PooledRanks) -> KruskalWallis:
     Parameters
     ----------
     pooled : PooledRanks
-        As of `pool_ranks`.
+        As returned by `pool_ranks`.
 
     Returns
     -------

@@ -17,7 +17,7 @@ from catalog.statistics.samples import Samples
 
 @dataclass(frozen=True)
 class Rank:
-    """Where a strategy stands.
+    """The place of a strategy in a ranking.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int,
     Raises
     ------
     ValueError
-        For a pair of one with itself, outside the estimates, or given both ways round.
+        For a pair of a position with itself or outside the estimates, or a pair in both orders.
 
     Notes
     -----
@@ -69,56 +69,56 @@ def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int,
 
     Examples
     --------
-    >>> [(each.rank, "".join(each.letters)) for each in rank_with_ties([1.0, 1.5, 2.0], [(0, 2)])]
+    >>> [(rank.rank, "".join(rank.letters)) for rank in rank_with_ties([1.0, 1.5, 2.0], [(0, 2)])]
     [(1, 'a'), (1, 'ab'), (2, 'b')]
     """
-    count, given = len(estimates), set(better_worse)
-    for one, other in given:
+    count, different = len(estimates), set(better_worse)
+    for one, other in different:
         if one == other or not (0 <= one < count and 0 <= other < count):
             raise ValueError(f"a pair is two different positions from 0 to {count - 1}, got {(one, other)}")
-        if (other, one) in given:
-            raise ValueError(f"a pair has one better of two, got both {(one, other)} and {(other, one)}")
-    beaten_by, beats = Counter(worse for _, worse in given), Counter(better for better, _ in given)
+        if (other, one) in different:
+            raise ValueError(f"a pair has one better of two members, got both {(one, other)} and {(other, one)}")
+    beaten_by, beats = Counter(worse for _, worse in different), Counter(better for better, _ in different)
     # By hand: scikit-posthocs's compact_letter_display raises beyond 52 letters, and 72 strategies apart need 72.
-    sets = _maximal_sets(estimates, given)
+    sets = _maximal_sets(estimates, different)
     return tuple(
         Rank(
             rank=1 + beaten_by[position],
             worst_rank=count - beats[position],
-            letters=tuple(_letter(number) for number, held in enumerate(sets) if position in held),
+            letters=tuple(_letter(number) for number, members in enumerate(sets) if position in members),
         )
         for position in range(count)
     )
 
 
 def _maximal_sets(estimates: Sequence[float], different: Collection[tuple[int, int]]) -> list[frozenset[int]]:
-    """All maximal sets without a differing pair, the one with the best strategies first."""
+    """Return all maximal sets without a differing pair, the one with the best strategies first."""
     order = sorted(range(len(estimates)), key=lambda position: (estimates[position], position))
     place = {position: number for number, position in enumerate(order)}
     sets = {frozenset(range(len(estimates)))} if estimates else set()
-    for one, other in sorted(different, key=lambda pair: sorted(place[each] for each in pair)):
-        holding = {each for each in sets if one in each and other in each}
-        halves = {each - {left} for each in holding for left in (one, other)}
+    for one, other in sorted(different, key=lambda pair: sorted(place[position] for position in pair)):
+        holding = {members for members in sets if one in members and other in members}
+        halves = {members - {left} for members in holding for left in (one, other)}
         kept = sets - holding
         halves = {half for half in halves if not any(half < more for more in kept | halves)}
-        sets = {each for each in kept if not any(each < more for more in halves)} | halves
-    return sorted(sets, key=lambda held: sorted(place[each] for each in held))
+        sets = {members for members in kept if not any(members < more for more in halves)} | halves
+    return sorted(sets, key=lambda members: sorted(place[position] for position in members))
 
 
 def _letter(number: int) -> str:
-    """a to z, A to Z, then a1, b1, ..."""
+    """Return a to z, A to Z, then a1, b1, ..."""
     turn, place = divmod(number, len(string.ascii_letters))
     return string.ascii_letters[place] + (str(turn) if turn else "")
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Who is shown to be faster than whom.
+    """The strategies of a question, with every pair compared.
 
     Attributes
     ----------
     estimates_s : tuple of float
-        The percentile of each strategy, geometric mean over rounds, in the order given.
+        The percentile of each strategy, geometric mean over rounds, in the input order.
     ranks : tuple of Rank
         In the same order.
     pairs : tuple of (int, int)
@@ -152,23 +152,23 @@ def rank_strategies(
 
     Notes
     -----
-    Two strategies are tied unless the verdict is `different`: `equivalent` is known to be no matter, `unresolved` is
-    not known. See `compare_pairs` and `rank_with_ties`.
+    Two strategies are tied unless the verdict is `different`: `equivalent` does not matter, and `unresolved` is
+    unknown. See `compare_pairs` and `rank_with_ties`.
 
     Examples
     --------
     >>> latency = np.exp(np.add.outer([0.0, 0.1, -0.1], np.linspace(0, 1, 30)))
-    >>> rounds, inputs = (each.ravel() for each in np.indices(latency.shape))
+    >>> rounds, inputs = (axis.ravel() for axis in np.indices(latency.shape))
     >>> study = [Samples.from_arrays(factor * latency.ravel(), rounds, inputs) for factor in (3, 1, 1.01)]
-    >>> [(each.rank, *each.letters) for each in rank_strategies(study, Question(90), rng=1).ranks]
+    >>> [(rank.rank, *rank.letters) for rank in rank_strategies(study, Question(90), rng=1).ranks]
     [(3, 'b'), (1, 'a'), (1, 'a')]
     """
     pairs = tuple(combinations(range(len(candidates)), 2))
     comparisons = compare_pairs(candidates, question, pairs=pairs, rng=rng)
     estimates = tuple(math.exp(log_percentiles(candidate, [question.percentile]).mean()) for candidate in candidates)
     shown = [
-        pair if found.high is not None and found.high < 1 else pair[::-1]
-        for pair, found in zip(pairs, comparisons, strict=True)
-        if found.verdict is ComparisonOutcome.DIFFERENT
+        pair if comparison.high is not None and comparison.high < 1 else pair[::-1]
+        for pair, comparison in zip(pairs, comparisons, strict=True)
+        if comparison.verdict is ComparisonOutcome.DIFFERENT
     ]
     return Ranking(estimates, rank_with_ties(estimates, shown), pairs, comparisons)

@@ -1,4 +1,4 @@
-"""What the evidence cannot support, and what would have to be measured for it."""
+"""Why the evidence supports no interval, and what has to be measured for one."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class IntervalRefusal:
 
 
 def inputs_needed(percentile: float, *, confidence_level: float = 0.95) -> int:
-    """Fewest inputs that can bound a percentile from above without assuming a distribution.
+    """Return the fewest inputs that can bound a percentile from above without assuming a distribution.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def inputs_needed(percentile: float, *, confidence_level: float = 0.95) -> int:
 
 
 def refuse(*, rounds: int, inputs: int, percentile: float) -> IntervalRefusal | None:
-    """Say why so few rounds or inputs have no interval of the percentile; None where they have.
+    """Return why so few rounds or inputs have no interval of the percentile; None where they have one.
 
     Parameters
     ----------

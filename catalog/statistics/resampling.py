@@ -1,4 +1,4 @@
-"""Percentiles within rounds, and the same percentiles when the inputs are drawn again.
+"""Percentiles within rounds, and the same percentiles when the inputs are resampled.
 
 Inputs are shared by all rounds and all strategies of a subject, so one draw of inputs (how often each is taken) is
 applied to every round of every strategy. A draw then costs no sorting: each round is sorted once, the counts of a draw
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.samples import Samples
 
-# Counts held at once, whatever the number of samples: 16 MB of 32-bit sums.
+# Counts in memory at once, whatever the number of samples: 16 MB of 32-bit sums.
 _CHUNK = 4_000_000
 
 
@@ -80,8 +80,8 @@ def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[n
     """
     check_percentiles(percentiles)
     by_round = [
-        np.percentile(samples.log_latency[samples.round_position == each], percentiles)
-        for each in range(samples.rounds.size)
+        np.percentile(samples.log_latency[samples.round_position == position], percentiles)
+        for position in range(samples.rounds.size)
     ]
     return np.stack(by_round, axis=1).astype(np.float64)
 
@@ -89,7 +89,7 @@ def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[n
 def resampled_log_percentiles(
     samples: Samples, percentiles: Sequence[float], *, counts: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Take the percentiles of `log_percentiles` again for each draw of inputs.
+    """Take the percentiles of `log_percentiles` for each draw of inputs.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def resampled_log_percentiles(
 def _weighted(
     ascending: NDArray[np.float64], counts: NDArray[np.integer], percentiles: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Type 7 of the sample that holds each value `counts` times, shape (percentiles, n_resamples)."""
+    """Return the type 7 of a sample with each value `counts` times, shape (percentiles, n_resamples)."""
     passed = np.cumsum(counts, axis=0, dtype=np.int32)
     total = passed[-1].astype(np.int64)
     out = np.empty((len(percentiles), counts.shape[1]))
@@ -154,7 +154,7 @@ def _weighted(
 
 
 def check_percentiles(percentiles: ArrayLike) -> None:
-    """Refuse what has no interval."""
-    given = np.atleast_1d(np.asarray(percentiles, dtype=np.float64))
-    if not given.size or not np.all((given > 0) & (given < 100)):
+    """Raise ValueError for percentiles that can have no interval."""
+    levels = np.atleast_1d(np.asarray(percentiles, dtype=np.float64))
+    if not levels.size or not np.all((levels > 0) & (levels < 100)):
         raise ValueError(f"a percentile is above 0 and below 100, got {percentiles!r}")

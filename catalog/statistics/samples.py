@@ -1,4 +1,4 @@
-"""The latencies of one strategy as crossed rounds and inputs: what every deciding analysis starts from.
+"""The latencies of one strategy as crossed rounds and inputs, from which every deciding analysis starts.
 
 Repetitions stay: a percentile is taken over all repetitions of all inputs within a round, because a request is one
 repetition and not a mean of five. They are nested in (round, input) and therefore never resampled on their own.
@@ -77,7 +77,7 @@ class Samples:
             first = bad[0]
             raise ValueError(
                 f"a latency is a finite number of seconds above zero, got {latency[first]} at position {first} "
-                f"(round {number[first]}, input {index[first]}); {bad.size} of {latency.size} samples are like that"
+                f"(round {number[first]}, input {index[first]}); {bad.size} of {latency.size} samples are not"
             )
         rounds, round_position = np.unique(number, return_inverse=True)
         inputs, input_position = np.unique(index, return_inverse=True)
@@ -96,7 +96,7 @@ class Samples:
         return int((self.cells > 0).sum(axis=1).min())
 
     def restricted(self, *, rounds: ArrayLike, inputs: ArrayLike) -> Self:
-        """Only what was measured in these rounds on these inputs.
+        """Return the samples of these rounds on these inputs.
 
         Raises
         ------
@@ -112,13 +112,13 @@ class Samples:
 
 
 def _whole(values: ArrayLike, *, name: str) -> NDArray[np.int64]:
-    given = np.asarray(values)
-    if given.size and not np.issubdtype(given.dtype, np.integer):
-        raise ValueError(f"{name} holds whole numbers, got {given.dtype}")
-    return given.astype(np.int64)
+    array = np.asarray(values)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} holds whole numbers, got {array.dtype}")
+    return array.astype(np.int64)
 
 
-# With fewer rounds than this there is hardly an interval, so narrow rounds are better than none.
+# With fewer rounds an interval is very wide, so rounds with few inputs are better than none.
 _FEWEST = 3
 
 
@@ -193,7 +193,7 @@ def percentile_by_round(values: ArrayLike, rounds: ArrayLike, percentile: float)
         raise ValueError(f"values and rounds are one-dimensional and of one length, got {value.shape}, {number.shape}")
     if not 0 <= percentile <= 100:
         raise ValueError(f"a percentile is from 0 to 100, got {percentile!r}")
-    return np.array([np.percentile(value[number == each], percentile) for each in np.unique(number)], dtype=np.float64)
+    return np.array([np.percentile(value[number == one], percentile) for one in np.unique(number)], dtype=np.float64)
 
 
 def percentile_over_rounds(values: ArrayLike, rounds: ArrayLike, percentile: float) -> float:
@@ -223,5 +223,5 @@ def percentile_over_rounds(values: ArrayLike, rounds: ArrayLike, percentile: flo
     >>> percentile_over_rounds([1.0, 3.0, 10.0, 30.0], [1, 1, 2, 2], 50)
     11.0
     """
-    each = percentile_by_round(values, rounds, percentile)
-    return float(each.mean()) if each.size else float("nan")
+    by_round = percentile_by_round(values, rounds, percentile)
+    return float(by_round.mean()) if by_round.size else float("nan")

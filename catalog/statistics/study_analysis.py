@@ -32,7 +32,7 @@ class Speedup:
     average: bool = False
 
     def __str__(self) -> str:
-        """As the paper words it, without significance: `1.83x lower median latency`."""
+        """Return the paper's wording, without significance: `1.83x lower median latency`."""
         what = "average median latency" if self.average else "median latency"
         return f"equal {what}" if self.direction == "equal" else f"{self.factor:.2f}x {self.direction} {what}"
 
@@ -43,7 +43,7 @@ def speedup(medians: ArrayLike, reference_medians: ArrayLike) -> Speedup:
     Parameters
     ----------
     medians, reference_medians : array_like, shape () or (subjects,)
-        Above 0, in any one unit: of the strategy spoken of, and of the one it is compared with, in the same order.
+        Above 0, in any one unit: of the strategy in question, and of the one it is compared with, in the same order.
 
     Returns
     -------
@@ -74,9 +74,9 @@ def speedup(medians: ArrayLike, reference_medians: ArrayLike) -> Speedup:
     ours, theirs = np.asarray(medians, dtype=np.float64), np.asarray(reference_medians, dtype=np.float64)
     if ours.shape != theirs.shape or ours.ndim > 1 or not ours.size:
         raise ValueError(f"give as many medians as reference medians, got shapes {ours.shape} and {theirs.shape}")
-    for each in (ours, theirs):
-        if not np.all((each > 0) & np.isfinite(each)):
-            raise ValueError(f"a median must be a finite number above 0 to be in a ratio, got {each.tolist()}")
+    for values in (ours, theirs):
+        if not np.all((values > 0) & np.isfinite(values)):
+            raise ValueError(f"a median must be a finite number above 0 to be in a ratio, got {values.tolist()}")
     average = ours.size > 1
     log_ratio = float(np.mean(np.log(theirs) - np.log(ours)))
     if log_ratio == 0:
@@ -156,14 +156,14 @@ class FamilyAnalysis:
         return self.kruskal_wallis.pvalue < self.alpha
 
     def comparison(self, left: str, right: str) -> PairComparison:
-        """One pair, either way round; raises KeyError for a strategy that is not among `members`."""
+        """Return one pair, in either order; raises KeyError for a strategy that is not among `members`."""
         for name in (left, right):
             if name not in self.members:
                 raise KeyError(f"{name!r} is not among the members with samples: {', '.join(self.members) or 'none'}")
         return self._comparison(self.members.index(left), self.members.index(right))
 
     def comparisons(self) -> tuple[PairComparison, ...]:
-        """All pairs once, the member listed first on the left."""
+        """Return all pairs once, the member listed first on the left."""
         return tuple(
             self._comparison(row, column)
             for row in range(len(self.members))
@@ -194,9 +194,9 @@ class SubjectAnalysis:
     Attributes
     ----------
     descriptions : mapping of str to SampleDescription
-        Of every strategy with samples, in the order given.
+        Of every strategy with samples, in the input order.
     families : tuple of FamilyAnalysis
-        In the order given.
+        In the input order.
     adjustment : str
         Of the p-values of Conover's test, within each family.
     alpha : float
@@ -223,7 +223,7 @@ def analyse_families(
     samples : mapping of str to array_like, shape (samples,)
         By strategy (`operator@placement`), in any one unit, for example seconds. An empty array counts as no data.
     families : sequence of StrategyFamily
-        As of `study_families`. Members without data are left out, and named in the result.
+        As returned by `study_families`. Members without data are left out, and named in the result.
     adjustment : str
         One of `ADJUSTMENTS`.
     alpha : float
@@ -261,26 +261,26 @@ def analyse_families(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha lies between 0 and 1, got {alpha!r}")
-    known = {name: np.asarray(values, dtype=np.float64) for name, values in samples.items() if np.size(values)}
-    descriptions = {name: describe(values, name=name) for name, values in known.items()}
-    medians = {name: found.median for name, found in descriptions.items()}
-    analyses = tuple(_analyse(family, known, medians, adjustment, alpha) for family in families)
+    measured = {name: np.asarray(values, dtype=np.float64) for name, values in samples.items() if np.size(values)}
+    descriptions = {name: describe(values, name=name) for name, values in measured.items()}
+    medians = {name: description.median for name, description in descriptions.items()}
+    analyses = tuple(_analyse(family, measured, medians, adjustment, alpha) for family in families)
     return SubjectAnalysis(descriptions, analyses, adjustment, alpha)
 
 
 def _analyse(
     family: StrategyFamily,
-    known: Mapping[str, NDArray[np.float64]],
+    measured: Mapping[str, NDArray[np.float64]],
     medians: Mapping[str, float],
     adjustment: str,
     alpha: float,
 ) -> FamilyAnalysis:
-    members = tuple(name for name in family.members if name in known)
-    pooled = pool_ranks({name: known[name] for name in members})
+    members = tuple(name for name in family.members if name in measured)
+    pooled = pool_ranks({name: measured[name] for name in members})
     return FamilyAnalysis(
         family=family,
         members=members,
-        left_out=tuple(name for name in family.members if name not in known),
+        left_out=tuple(name for name in family.members if name not in measured),
         alpha=alpha,
         kruskal_wallis=kruskal_wallis(pooled),
         post_hoc=conover(pooled, adjustment=adjustment),

@@ -24,17 +24,17 @@ I, Q, E, QE = (operator.name for operator in OPERATORS)  # noqa: E741  (the pape
 
 
 def test_the_papers_pvalues_and_effect_sizes_come_out_of_its_table() -> None:
-    found = compare_accuracies(_table_6(), accuracy_pairs(OPERATORS))
-    assert found.corrected_alpha == 0.0125
-    assert found.left_out == ()
-    assert all(comparison.test.count == 18 and comparison.test.statistic == 0 for comparison in found.comparisons)
-    assert all(comparison.test.pvalue == 2 / 2**18 for comparison in found.comparisons)
-    assert f"{found.comparisons[0].test.pvalue:.1e}" == "7.6e-06"  # sections 5.2, 5.3 and 5.5
-    assert all(comparison.significant for comparison in found.comparisons)
+    analysis = compare_accuracies(_table_6(), accuracy_pairs(OPERATORS))
+    assert analysis.corrected_alpha == 0.0125
+    assert analysis.left_out == ()
+    assert all(comparison.test.count == 18 and comparison.test.statistic == 0 for comparison in analysis.comparisons)
+    assert all(comparison.test.pvalue == 2 / 2**18 for comparison in analysis.comparisons)
+    assert f"{analysis.comparisons[0].test.pvalue:.1e}" == "7.6e-06"  # sections 5.2, 5.3 and 5.5
+    assert all(comparison.significant for comparison in analysis.comparisons)
     # "small (0.16)" in 5.2, "medium (0.38)" in 5.3, "medium" in 5.5; the paper cuts the digits it does not print.
     cut = {
         (comparison.pair.left, comparison.pair.right): (int(comparison.delta * 100) / 100, comparison.magnitude)
-        for comparison in found.comparisons
+        for comparison in analysis.comparisons
     }
     assert cut == {
         (I, Q): (0.16, "small"),
@@ -46,8 +46,8 @@ def test_the_papers_pvalues_and_effect_sizes_come_out_of_its_table() -> None:
 
 def test_early_exit_against_quantized_too() -> None:
     # Section 5.3: "a medium effect size (0.38) in comparison to Identity and Quantized models".
-    (found,) = compare_accuracies(_table_6(), [OperatorPair(Q, E, ())]).comparisons
-    assert (int(found.delta * 100), found.magnitude, found.test.pvalue) == (38, "medium", 2 / 2**18)
+    (comparison,) = compare_accuracies(_table_6(), [OperatorPair(Q, E, ())]).comparisons
+    assert (int(comparison.delta * 100), comparison.magnitude, comparison.test.pvalue) == (38, "medium", 2 / 2**18)
 
 
 def test_the_papers_ranges_of_drops_come_out_of_its_table() -> None:
@@ -62,9 +62,9 @@ def test_the_papers_ranges_of_drops_come_out_of_its_table() -> None:
         (E, QE): (0.09, 1.66),
     }
     pairs = [OperatorPair(left, right, ()) for left, right in expected]
-    for found in compare_accuracies(_table_6(), pairs).comparisons:
-        drops = (found.smallest_drop, found.largest_drop)
-        assert drops == pytest.approx(expected[found.pair.left, found.pair.right], abs=0.015), found.pair
+    for comparison in compare_accuracies(_table_6(), pairs).comparisons:
+        drops = (comparison.smallest_drop, comparison.largest_drop)
+        assert drops == pytest.approx(expected[comparison.pair.left, comparison.pair.right], abs=0.015), comparison.pair
 
 
 def test_the_other_candidate_for_the_effect_size_does_not_fit() -> None:
@@ -82,28 +82,31 @@ def test_signed_ranks_with_ties_are_those_of_r() -> None:
     #   c(min(V, sum(rk)-V), 2*min(mean(sums<=V), mean(sums>=V)))  # 18 0.6328125
     a = [125, 115, 130, 140, 140, 115, 140, 125, 140, 135]
     b = [110, 122, 125, 120, 140, 124, 123, 137, 135, 145]
-    found = signed_rank(a, b)
-    assert (found.statistic, found.pvalue, found.count) == (18, 0.6328125, 9)
+    test = signed_rank(a, b)
+    assert (test.statistic, test.pvalue, test.count) == (18, 0.6328125, 9)
 
 
 def test_without_ties_signed_ranks_are_those_of_scipy() -> None:
     for seed in range(5):
         left, right = np.random.default_rng(seed).normal(size=(2, 40))
         expected = scipy.stats.wilcoxon(left, right, method="exact")
-        found = signed_rank(left, right)
-        np.testing.assert_allclose([found.statistic, found.pvalue], [expected.statistic, expected.pvalue], rtol=1e-10)
+        test = signed_rank(left, right)
+        np.testing.assert_allclose([test.statistic, test.pvalue], [expected.statistic, expected.pvalue], rtol=1e-10)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
 def test_the_pvalue_counts_all_assignments_of_signs(differences: list[int]) -> None:
-    found = signed_rank(np.array(differences) / 10, np.zeros(len(differences)))
+    test = signed_rank(np.array(differences) / 10, np.zeros(len(differences)))
     ranks = scipy.stats.rankdata([abs(difference) for difference in differences if difference])
-    positive = sum(rank for rank, each in zip(ranks, filter(None, differences), strict=True) if each > 0)
+    positive = sum(rank for rank, difference in zip(ranks, filter(None, differences), strict=True) if difference > 0)
     sums = [sum(chosen) for chosen in _subsets(ranks.tolist())]
-    low, high = np.mean([each <= positive for each in sums]), np.mean([each >= positive for each in sums])
-    assert found.pvalue == pytest.approx(min(1, 2 * min(low, high)))
-    assert found.pvalue == signed_rank(np.zeros(len(differences)), np.array(differences) / 10).pvalue
+    low, high = (
+        np.mean([signed_sum <= positive for signed_sum in sums]),
+        np.mean([signed_sum >= positive for signed_sum in sums]),
+    )
+    assert test.pvalue == pytest.approx(min(1, 2 * min(low, high)))
+    assert test.pvalue == signed_rank(np.zeros(len(differences)), np.array(differences) / 10).pvalue
 
 
 def test_a_binary_remainder_does_not_break_a_tie() -> None:
@@ -121,17 +124,17 @@ def test_no_difference_and_one_pair() -> None:
 def test_few_pairs_are_never_significant() -> None:
     # Five differences of one sign are the least p-value five pairs can have: 2 / 2^5.
     accuracies = {"a": [90.0, 80.0, 70.0, 60.0, 50.0], "b": [10.0, 9.0, 8.0, 7.0, 6.0]}
-    (found,) = compare_accuracies(accuracies, [OperatorPair("a", "b", ())]).comparisons
-    assert (found.test.pvalue, found.significant, found.delta) == (0.0625, False, 1)
+    (comparison,) = compare_accuracies(accuracies, [OperatorPair("a", "b", ())]).comparisons
+    assert (comparison.test.pvalue, comparison.significant, comparison.delta) == (0.0625, False, 1)
 
 
 def test_an_operator_without_accuracies_is_left_out_and_counts_in_no_correction() -> None:
     accuracies = _table_6() | {QE: []}
     del accuracies[Q]
-    found = compare_accuracies(accuracies, accuracy_pairs(OPERATORS))
-    assert [(comparison.pair.left, comparison.pair.right) for comparison in found.comparisons] == [(I, E)]
-    assert [(pair.left, pair.right) for pair in found.left_out] == [(I, Q), (Q, QE), (E, QE)]
-    assert found.corrected_alpha == 0.05
+    analysis = compare_accuracies(accuracies, accuracy_pairs(OPERATORS))
+    assert [(comparison.pair.left, comparison.pair.right) for comparison in analysis.comparisons] == [(I, E)]
+    assert [(pair.left, pair.right) for pair in analysis.left_out] == [(I, Q), (Q, QE), (E, QE)]
+    assert analysis.corrected_alpha == 0.05
     assert compare_accuracies({}, accuracy_pairs(OPERATORS)).comparisons == ()
 
 
@@ -149,7 +152,7 @@ def test_accuracies_that_do_not_pair_are_refused() -> None:
 
 
 def _table_6() -> dict[str, list[float]]:
-    """The 18 accuracies of each operator, in the same order."""
+    """Return the 18 accuracies of each operator, in the same order."""
     accuracies: dict[str, list[float]] = {}
     with TABLE_6.open() as lines:
         next(lines)  # the source

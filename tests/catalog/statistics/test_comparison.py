@@ -18,7 +18,7 @@ QUICK = Question(50, n_resamples=200)
 
 
 def crossed(log_latency: np.ndarray, *, rounds: list[int] | None = None, inputs: list[int] | None = None) -> Samples:
-    """From log latencies of shape (rounds, inputs)."""
+    """Return samples from log latencies of shape (rounds, inputs)."""
     number, index = (index.ravel() for index in np.indices(log_latency.shape))
     return Samples.from_arrays(
         np.exp(log_latency).ravel(),
@@ -29,30 +29,32 @@ def crossed(log_latency: np.ndarray, *, rounds: list[int] | None = None, inputs:
 
 def test_inputs_that_all_behave_alike_leave_the_paired_t_interval() -> None:
     first, second = np.array([-1.0, -0.8, -1.3, -0.9]), np.array([-1.1, -1.0, -1.3, -1.2])
-    found = compare(*(crossed(np.repeat(each[:, None], 40, axis=1)) for each in (first, second)), Question(90), rng=1)
+    comparison = compare(
+        *(crossed(np.repeat(by_round[:, None], 40, axis=1)) for by_round in (first, second)), Question(90), rng=1
+    )
     expected = stats.ttest_rel(first, second).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx(np.exp([expected.low, expected.high]))
-    assert found.ratio == pytest.approx(math.exp((first - second).mean()))
-    assert found.by_round == pytest.approx(np.exp(first - second))
+    assert (comparison.low, comparison.high) == pytest.approx(np.exp([expected.low, expected.high]))
+    assert comparison.ratio == pytest.approx(math.exp((first - second).mean()))
+    assert comparison.by_round == pytest.approx(np.exp(first - second))
 
 
 def test_simultaneous_intervals_take_sidaks_level() -> None:
     rng = np.random.default_rng(1)
     study = [crossed(np.repeat(rng.standard_normal((4, 1)), 30, axis=1)) for _ in range(4)]
     together = compare_pairs(study, QUICK, rng=1)
-    assert [each.comparisons for each in together] == [6] * 6
-    for found, (one, other) in zip(together, combinations(range(4), 2), strict=True):
+    assert [comparison.comparisons for comparison in together] == [6] * 6
+    for comparison, (one, other) in zip(together, combinations(range(4), 2), strict=True):
         difference = study[one].log_latency[::30] - study[other].log_latency[::30]
         expected = stats.ttest_1samp(difference, 0).confidence_interval(0.95 ** (1 / 6))
-        assert (found.low, found.high) == pytest.approx(np.exp([expected.low, expected.high]))
+        assert (comparison.low, comparison.high) == pytest.approx(np.exp([expected.low, expected.high]))
 
 
 def test_drift_and_inputs_that_both_share_cancel() -> None:
     rng = np.random.default_rng(2)
     shared = rng.standard_normal((3, 1)) + rng.exponential(size=(1, 40))
-    found = compare(crossed(shared + math.log(1.5)), crossed(shared), Question(90), rng=1)
-    assert (found.low, found.ratio, found.high) == pytest.approx((1.5, 1.5, 1.5))
-    assert (found.verdict, found.same_rounds) == (ComparisonOutcome.DIFFERENT, True)
+    comparison = compare(crossed(shared + math.log(1.5)), crossed(shared), Question(90), rng=1)
+    assert (comparison.low, comparison.ratio, comparison.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert (comparison.verdict, comparison.same_rounds) == (ComparisonOutcome.DIFFERENT, True)
     assert (
         compare(crossed(shared + math.log(1.04)), crossed(shared), Question(90), rng=1).verdict
         is ComparisonOutcome.EQUIVALENT
@@ -83,9 +85,9 @@ def test_only_inputs_in_common_are_compared_and_counted() -> None:
     values = rng.standard_normal((3, 60))
     first = crossed(values[:, :50])
     second = crossed(np.concatenate([values[:, 10:50] - 1, values[:, 50:] + 9], axis=1), inputs=list(range(10, 60)))
-    found = compare(first, second, Question(90), rng=1)
-    assert (found.inputs, found.inputs_first, found.inputs_second) == (40, 50, 50)
-    assert (found.low, found.high) == pytest.approx((math.e, math.e))
+    comparison = compare(first, second, Question(90), rng=1)
+    assert (comparison.inputs, comparison.inputs_first, comparison.inputs_second) == (40, 50, 50)
+    assert (comparison.low, comparison.high) == pytest.approx((math.e, math.e))
 
 
 def test_a_strategy_that_lacks_inputs_does_not_touch_the_other_pairs() -> None:
@@ -95,7 +97,7 @@ def test_a_strategy_that_lacks_inputs_does_not_touch_the_other_pairs() -> None:
     alone = compare_pairs(full, QUICK, comparisons=3, rng=6)[0]
     among = compare_pairs([*full, lacking], QUICK, rng=6)
     assert (among[0].low, among[0].high) == (alone.low, alone.high)
-    assert [each.inputs for each in among] == [40, 30, 30]
+    assert [comparison.inputs for comparison in among] == [40, 30, 30]
 
 
 def test_rounds_pair_by_number_and_else_in_order() -> None:
@@ -113,10 +115,10 @@ def test_refusals_are_unresolved_with_what_they_need() -> None:
     once = compare(crossed(values[:1]), crossed(values), Question(90), rng=1)
     thin = compare(crossed(values[:, :28]), crossed(values), Question(90), rng=1)
     apart = compare(crossed(values), crossed(values, inputs=list(range(100, 140))), Question(90), rng=1)
-    for found, kind in ((once, "one_round"), (thin, "too_thin"), (apart, "nothing_in_common")):
-        assert found.verdict is ComparisonOutcome.UNRESOLVED
-        assert found.low is found.high is found.estimate is found.needed is None
-        assert found.refusal is not None and found.refusal.kind is RefusalKind(kind)
+    for comparison, kind in ((once, "one_round"), (thin, "too_thin"), (apart, "nothing_in_common")):
+        assert comparison.verdict is ComparisonOutcome.UNRESOLVED
+        assert comparison.low is comparison.high is comparison.estimate is comparison.needed is None
+        assert comparison.refusal is not None and comparison.refusal.kind is RefusalKind(kind)
     assert once.ratio is not None and once.refusal is not None and once.refusal.rounds_needed == 2
     assert thin.refusal is not None and thin.refusal.inputs_needed == 29
     assert apart.ratio is None
@@ -128,11 +130,11 @@ def test_letters_and_ranks_agree_with_the_verdicts(seed: int, offsets: list[floa
     rng = np.random.default_rng(seed)
     study = [crossed(offset + 0.05 * rng.standard_normal((4, 1)) + np.linspace(0, 1, 9)) for offset in offsets]
     ranking = rank_strategies(study, QUICK, rng=1)
-    for (one, other), found in zip(ranking.pairs, ranking.comparisons, strict=True):
+    for (one, other), comparison in zip(ranking.pairs, ranking.comparisons, strict=True):
         first, second = ranking.ranks[one], ranking.ranks[other]
-        assert bool(set(first.letters) & set(second.letters)) == (found.verdict is not ComparisonOutcome.DIFFERENT)
-        if found.verdict is ComparisonOutcome.DIFFERENT:
-            assert ((found.ratio or 0) < 1) == (ranking.estimates_s[one] < ranking.estimates_s[other])
+        assert bool(set(first.letters) & set(second.letters)) == (comparison.verdict is not ComparisonOutcome.DIFFERENT)
+        if comparison.verdict is ComparisonOutcome.DIFFERENT:
+            assert ((comparison.ratio or 0) < 1) == (ranking.estimates_s[one] < ranking.estimates_s[other])
     fastest = int(np.argmin(ranking.estimates_s))
     assert ranking.ranks[fastest].rank == 1
     assert "a" in ranking.ranks[fastest].letters
@@ -201,7 +203,7 @@ def test_two_rounds_that_disagree_bound_nothing_and_break_nothing() -> None:
     latency = np.exp(np.linspace(-3, -2, 30))[inputs]
     steady = Samples.from_arrays(latency, rounds, inputs)
     jumping = Samples.from_arrays(np.where(rounds == 1, 1e30, 1.0) * latency, rounds, inputs)
-    found = compare(jumping, steady, Question(50), comparisons=153, rng=1)
-    assert found.verdict is ComparisonOutcome.UNRESOLVED
-    assert found.low == 0 or found.low < 1e-300
-    assert found.high is not None and 1e300 < found.high < np.inf
+    comparison = compare(jumping, steady, Question(50), comparisons=153, rng=1)
+    assert comparison.verdict is ComparisonOutcome.UNRESOLVED
+    assert comparison.low == 0 or comparison.low < 1e-300
+    assert comparison.high is not None and 1e300 < comparison.high < np.inf

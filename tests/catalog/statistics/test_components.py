@@ -6,7 +6,7 @@ from catalog.statistics.samples import Samples
 
 
 def samples_of(values: np.ndarray, kept: np.ndarray | None = None) -> Samples:
-    """From log latencies of shape (rounds, inputs, repetitions)."""
+    """Return samples from log latencies of shape (rounds, inputs, repetitions)."""
     number, index, _ = (index.ravel() for index in np.indices(values.shape))
     chosen = np.ones(values.size, dtype=bool) if kept is None else kept.ravel()
     return Samples.from_arrays(np.exp(values.ravel()[chosen]), number[chosen], index[chosen])
@@ -44,7 +44,7 @@ def test_repetitions_are_told_from_the_interaction() -> None:
 def test_unbiased_with_missing_cells_and_unequal_repetitions() -> None:
     rng = np.random.default_rng(2)
     truth = np.array([0.4, 1.0, 0.6])
-    found = []
+    estimates = []
     for _ in range(600):
         values = (
             np.sqrt(truth[0]) * rng.standard_normal((6, 1, 1))
@@ -53,9 +53,9 @@ def test_unbiased_with_missing_cells_and_unequal_repetitions() -> None:
             + np.sqrt(0.2) * rng.standard_normal((6, 12, 2))
         )
         shares = variance_shares(samples_of(values, rng.random(values.shape) < 0.6))
-        found.append([shares.rounds, shares.inputs, shares.rest])
+        estimates.append([shares.rounds, shares.inputs, shares.rest])
     # Truncation lifts the mean of the smallest a little; standard errors are about 0.01, 0.02 and 0.005.
-    np.testing.assert_allclose(np.mean(found, axis=0), truth, atol=0.06)
+    np.testing.assert_allclose(np.mean(estimates, axis=0), truth, atol=0.06)
 
 
 def test_what_is_drawn_independently_is_what_counts() -> None:

@@ -12,22 +12,23 @@ WEIGHTS = [148, 154, 158, 160, 161, 162, 166, 170, 182, 195, 236]
 
 
 def test_a_description_is_that_of_r() -> None:
-    found = describe(WEIGHTS, percentiles=(5, 25, 50, 75, 90))
-    np.testing.assert_allclose(found.percentile_values, [151, 159, 162, 176, 195])
-    assert (found.quartile_1, found.median, found.quartile_3, found.interquartile_range) == (159, 162, 176, 17)
-    assert found.standard_deviation == pytest.approx(24.95195, abs=1e-5)
-    assert (found.count, found.minimum, found.maximum) == (11, 148, 236)
-    assert found.mean == pytest.approx(sum(WEIGHTS) / 11)
-    assert found.normality.statistic == pytest.approx(0.788814694835387, rel=1e-6)
-    assert found.normality.pvalue == pytest.approx(0.00670381405650293, rel=1e-4)
+    description = describe(WEIGHTS, percentiles=(5, 25, 50, 75, 90))
+    np.testing.assert_allclose(description.percentile_values, [151, 159, 162, 176, 195])
+    assert (description.quartile_1, description.median, description.quartile_3) == (159, 162, 176)
+    assert description.interquartile_range == 17
+    assert description.standard_deviation == pytest.approx(24.95195, abs=1e-5)
+    assert (description.count, description.minimum, description.maximum) == (11, 148, 236)
+    assert description.mean == pytest.approx(sum(WEIGHTS) / 11)
+    assert description.normality.statistic == pytest.approx(0.788814694835387, rel=1e-6)
+    assert description.normality.pvalue == pytest.approx(0.00670381405650293, rel=1e-4)
 
 
 def test_outliers_lie_beyond_one_and_a_half_interquartile_ranges() -> None:
     # Fences by hand: 159 - 25.5 = 133.5 and 176 + 25.5 = 201.5.
-    found = describe([*WEIGHTS[:3], 236, *WEIGHTS[3:-1]])
-    assert (found.lower_fence, found.upper_fence) == (133.5, 201.5)
-    assert found.outlier_indices.tolist() == [3]
-    assert found.outlier_count == 1
+    description = describe([*WEIGHTS[:3], 236, *WEIGHTS[3:-1]])
+    assert (description.lower_fence, description.upper_fence) == (133.5, 201.5)
+    assert description.outlier_indices.tolist() == [3]
+    assert description.outlier_count == 1
     assert describe([0.0, 1.0, 2.0, 3.0, 6.0]).outlier_count == 0  # on the fence: 3 + 1.5 * 2
 
 
@@ -45,10 +46,10 @@ def test_quantiles_and_line_are_those_of_scipy() -> None:
     [([1.0], "1 samples; the test needs 3"), ([1.0, 2.0], "2 samples"), ([7.5] * 20, "all samples are equal")],
 )
 def test_normality_is_not_applicable_without_a_warning(samples: list[float], why: str) -> None:
-    found = describe(samples).normality
-    assert why in found.not_applicable
-    assert np.isnan(found.statistic)
-    assert np.isnan(found.pvalue)
+    normality = describe(samples).normality
+    assert why in normality.not_applicable
+    assert np.isnan(normality.statistic)
+    assert np.isnan(normality.pvalue)
 
 
 def test_normality_applies_up_to_5000_samples() -> None:
@@ -78,11 +79,12 @@ def test_constant_and_single_samples_are_described() -> None:
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
 def test_any_samples_are_described_in_order(samples: list[float]) -> None:
-    found = describe(samples)
-    assert found.minimum <= found.quartile_1 <= found.median <= found.quartile_3 <= found.maximum
-    assert np.all(np.diff(found.percentile_values) >= -1e-9)
-    assert found.outlier_count <= found.count / 2
-    assert np.isnan(found.normality.pvalue) == bool(found.normality.not_applicable)
+    description = describe(samples)
+    assert description.minimum <= description.quartile_1 <= description.median
+    assert description.median <= description.quartile_3 <= description.maximum
+    assert np.all(np.diff(description.percentile_values) >= -1e-9)
+    assert description.outlier_count <= description.count / 2
+    assert np.isnan(description.normality.pvalue) == bool(description.normality.not_applicable)
 
 
 def test_what_cannot_be_described_is_refused_with_its_name() -> None:

@@ -31,7 +31,7 @@ def test_mcnemar_in_r(lost: int, gained: int, pvalue: float) -> None:
 
 
 def limits_by_scipy(lost: int, gained: int, items: int, chance: float) -> float:
-    """The bound from scipy's own Clopper-Pearson limits, each at twice its one-sided chance."""
+    """Return the bound from scipy's own Clopper-Pearson limits, each at twice its one-sided chance."""
     most = stats.binomtest(lost, items).proportion_ci(1 - 2 * 0.8 * chance, method="exact").high
     least = stats.binomtest(gained, items).proportion_ci(1 - 2 * 0.2 * chance, method="exact").low
     return 100 * (most - least)
@@ -115,7 +115,7 @@ def test_confidence_of_a_limit_turns_the_bound_round(same: int, lost: int, gaine
 
 
 def multinomial(lost: np.ndarray, gained: np.ndarray, items: int, share_lost: float, share_gained: float) -> np.ndarray:
-    """The chance of each outcome."""
+    """Return the chance of each outcome."""
     rest = items - lost - gained
     ways = special.gammaln(items + 1) - sum(special.gammaln(count + 1) for count in (lost, gained, rest))
     share_rest = max(1 - share_lost - share_gained, 0.0)
@@ -124,7 +124,7 @@ def multinomial(lost: np.ndarray, gained: np.ndarray, items: int, share_lost: fl
 
 
 def least_coverage(items: int, level: float) -> float:
-    """Over pairs of true shares, of the chance that the bound is not below the drop; every outcome is enumerated.
+    """Return the least chance over true shares that the bound is not below the drop; every outcome is enumerated.
 
     The chance falls where a bound is passed, so the pairs include drops just above a bound.
     """

@@ -39,14 +39,14 @@ FAMILIES_OF_THE_STUDY = {
 
 
 def test_the_study_has_exactly_the_families_of_the_design() -> None:
-    found = study_families(STUDY, TIERS)
-    assert {family.name: (family.questions, list(family.members)) for family in found} == FAMILIES_OF_THE_STUDY
-    assert [family.kind for family in found] == ["tiers"] * 4 + ["partitions"] * 2 + ["operators"] * 3
+    families = study_families(STUDY, TIERS)
+    assert {family.name: (family.questions, list(family.members)) for family in families} == FAMILIES_OF_THE_STUDY
+    assert [family.kind for family in families] == ["tiers"] * 4 + ["partitions"] * 2 + ["operators"] * 3
 
 
 def test_the_study_compares_four_pairs_of_accuracies() -> None:
-    found = [(pair.left, pair.right, *pair.questions) for pair in accuracy_pairs(STUDY)]
-    assert found == [(I, Q, "RQ2"), (I, E, "RQ3"), (Q, QE, "RQ5"), (E, QE, "RQ5")]
+    pairs = [(pair.left, pair.right, *pair.questions) for pair in accuracy_pairs(STUDY)]
+    assert pairs == [(I, Q, "RQ2"), (I, E, "RQ3"), (Q, QE, "RQ5"), (E, QE, "RQ5")]
 
 
 def test_a_partition_whose_whole_is_not_declared_is_compared_with_itself() -> None:
@@ -63,11 +63,11 @@ def test_ones_own_operators_and_tiers_have_families_of_the_same_kinds() -> None:
         StudiedOperator("pruned", ("prune",), (("gateway",),)),
         StudiedOperator("split", ("partition",), (("gateway", "phone"), ("phone", "gateway"))),
     ]
-    found = {family.name: family for family in study_families(own, tiers)}
-    assert list(found) == ["tiers:plain", "partitions:split", "operators@phone", "operators@gateway"]
-    assert found["operators@phone"].members == ("plain@phone", "split@phone-gateway")
-    assert found["operators@gateway"].members == ("plain@gateway", "pruned@gateway", "split@phone-gateway")
-    assert found["operators@gateway"].questions == ("RQ4",)
+    families = {family.name: family for family in study_families(own, tiers)}
+    assert list(families) == ["tiers:plain", "partitions:split", "operators@phone", "operators@gateway"]
+    assert families["operators@phone"].members == ("plain@phone", "split@phone-gateway")
+    assert families["operators@gateway"].members == ("plain@gateway", "pruned@gateway", "split@phone-gateway")
+    assert families["operators@gateway"].questions == ("RQ4",)
     assert [(pair.left, pair.right, pair.questions) for pair in accuracy_pairs(own)] == [("plain", "pruned", ())]
 
 

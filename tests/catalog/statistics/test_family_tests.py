@@ -106,7 +106,7 @@ def test_without_adjustment_conover_is_that_of_scikit_posthocs_and_each_other_ad
     ours = {name: conover(pool_ranks(samples), adjustment=name).pvalue for name in ADJUSTMENTS}
     theirs = scikit_posthocs.posthoc_conover(list(samples.values())).to_numpy()
     np.testing.assert_allclose(ours["none"], theirs, rtol=1e-9)
-    assert all(not np.allclose(ours["none"], found, rtol=1e-6) for name, found in ours.items() if name != "none")
+    assert all(not np.allclose(ours["none"], pvalue, rtol=1e-6) for name, pvalue in ours.items() if name != "none")
 
 
 def test_the_smallest_pvalues_keep_their_digits() -> None:
@@ -173,7 +173,7 @@ def test_only_the_order_of_values_counts(
 @given(groups, st.integers(1, 4))
 def test_the_order_of_groups_does_not_count(samples: Mapping[str, NDArray[np.float64]], turns: int) -> None:
     names, order = list(samples), np.roll(np.arange(len(samples)), turns)
-    plain, mixed = pool_ranks(samples), pool_ranks({names[each]: samples[names[each]] for each in order})
+    plain, mixed = pool_ranks(samples), pool_ranks({names[position]: samples[names[position]] for position in order})
     np.testing.assert_array_equal(cliffs_delta(mixed), cliffs_delta(plain)[np.ix_(order, order)])
     np.testing.assert_allclose(conover(mixed).pvalue, conover(plain).pvalue[np.ix_(order, order)], rtol=1e-9)
 
@@ -250,6 +250,6 @@ def test_no_delta_is_refused(delta: float) -> None:
 
 
 def _tied_groups(seed: int) -> dict[str, NDArray[np.float64]]:
-    """Five groups of unequal sizes, rounded so that many values are tied."""
+    """Draw five groups of unequal sizes, rounded so that many values are tied."""
     rng = np.random.default_rng(seed)
     return {f"g{number}": rng.normal(number / 3, 1, rng.integers(5, 60)).round(1) for number in range(5)}

@@ -14,7 +14,7 @@ from catalog.statistics.samples import Samples
 
 
 def crossed(log_latency: np.ndarray) -> Samples:
-    """From log latencies of shape (rounds, inputs)."""
+    """Return samples from log latencies of shape (rounds, inputs)."""
     number, index = (index.ravel() for index in np.indices(log_latency.shape))
     return Samples.from_arrays(np.exp(log_latency).ravel(), number, index)
 
@@ -36,11 +36,11 @@ def test_the_variance_from_the_inputs_is_scipys_bootstrap() -> None:
     rng = np.random.default_rng(2)
     # Without rest the rounds move together: the covariance between them is the variance of their mean.
     values = rng.exponential(0.3, size=60) + np.array([[0.0], [0.1], [-0.2]])
-    [found] = percentile_intervals(crossed(values), [90], n_resamples=20_000, rng=3)
+    [interval] = percentile_intervals(crossed(values), [90], n_resamples=20_000, rng=3)
     independent = stats.bootstrap((values[0],), _p90, n_resamples=20_000, method="percentile", rng=4)
-    assert found.estimate is not None
-    assert found.estimate.variance_inputs == pytest.approx(independent.standard_error**2 * 60 / 59, rel=0.05)
-    assert found.estimate.variance_rounds == pytest.approx(np.var([0.0, 0.1, -0.2], ddof=1) / 3)
+    assert interval.estimate is not None
+    assert interval.estimate.variance_inputs == pytest.approx(independent.standard_error**2 * 60 / 59, rel=0.05)
+    assert interval.estimate.variance_rounds == pytest.approx(np.var([0.0, 0.1, -0.2], ddof=1) / 3)
 
 
 def _p90(values: np.ndarray, axis: int) -> np.ndarray:
@@ -49,13 +49,13 @@ def _p90(values: np.ndarray, axis: int) -> np.ndarray:
 
 def test_what_rounds_do_not_share_is_not_counted_among_the_inputs() -> None:
     rng = np.random.default_rng(9)
-    found = [
+    estimates = [
         percentile_intervals(crossed(rng.standard_normal((5, 100))), [50], n_resamples=300, rng=rng)[0].estimate
         for _ in range(100)
     ]
     # The median of 100 normal values has variance pi / 200; five independent rounds have it once, not twice.
-    rounds = np.mean([each.variance_rounds for each in found if each is not None])
-    inputs = np.mean([each.variance_inputs for each in found if each is not None])
+    rounds = np.mean([estimate.variance_rounds for estimate in estimates if estimate is not None])
+    inputs = np.mean([estimate.variance_inputs for estimate in estimates if estimate is not None])
     assert rounds == pytest.approx(math.pi / 200 / 5, rel=0.25)
     assert inputs < 0.4 * rounds  # not zero: negative covariances are cut off
 
@@ -154,13 +154,13 @@ def test_missing_cells_are_left_out_of_their_round_alone() -> None:
     number, index = (index.ravel() for index in np.indices(values.shape))
     kept = ~((number == 1) & (index >= 40))
     samples = Samples.from_arrays(np.exp(values.ravel()[kept]), number[kept], index[kept])
-    [found] = percentile_intervals(samples, [50], rng=1)
-    assert found.inputs == 40
-    assert np.log(found.by_round_s) == pytest.approx(
+    [interval] = percentile_intervals(samples, [50], rng=1)
+    assert interval.inputs == 40
+    assert np.log(interval.by_round_s) == pytest.approx(
         [np.median(values[0]), np.median(values[1, :40]), np.median(values[2])]
     )
-    assert found.low_s is not None and found.high_s is not None
-    assert found.low_s < found.estimate_s < found.high_s
+    assert interval.low_s is not None and interval.high_s is not None
+    assert interval.low_s < interval.estimate_s < interval.high_s
 
 
 @given(
@@ -175,11 +175,11 @@ def test_intervals_hold_their_estimate_and_scale_with_the_unit(
     seed: int, rounds: int, inputs: int, level: float, factor: float
 ) -> None:
     values = np.random.default_rng(seed).standard_normal((rounds, inputs))
-    found = percentile_intervals(crossed(values), [50, 90], confidence_level=level, n_resamples=200, rng=1)
+    intervals = percentile_intervals(crossed(values), [50, 90], confidence_level=level, n_resamples=200, rng=1)
     scaled = percentile_intervals(
         crossed(values + math.log(factor)), [50, 90], confidence_level=level, n_resamples=200, rng=1
     )
-    for one, other in zip(found, scaled, strict=True):
+    for one, other in zip(intervals, scaled, strict=True):
         assert one.low_s is not None and one.high_s is not None and one.low_s <= one.estimate_s <= one.high_s
         assert one.estimate_s == pytest.approx(math.exp(log_percentiles(crossed(values), [one.percentile]).mean()))
         assert (other.low_s, other.high_s) == pytest.approx((one.low_s * factor, one.high_s * factor))

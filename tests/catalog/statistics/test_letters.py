@@ -34,7 +34,7 @@ def test_a_letter_is_shared_exactly_by_those_not_shown_to_differ(
         for rank in ranks
         for letter in rank.letters
     }
-    assert not any(held < more for held in sets.values() for more in sets.values())
+    assert not any(members < more for members in sets.values() for more in sets.values())
     assert all(1 <= rank.rank <= rank.worst_rank <= len(estimates) for rank in ranks)
 
 
@@ -46,13 +46,13 @@ def test_the_sets_are_those_of_scikit_posthocs(question: tuple[list[float], list
     for one, other in different:
         pvalues[one, other] = pvalues[other, one] = 0.0
     theirs = scikit_posthocs.compact_letter_display(pandas.DataFrame(pvalues))
-    assert _sets(tuple("".join(str(each)).replace(" ", "") for each in theirs)) == _sets(
-        tuple("".join(each.letters) for each in rank_with_ties(estimates, different))
+    assert _sets(tuple(str(letters).replace(" ", "") for letters in theirs)) == _sets(
+        tuple("".join(rank.letters) for rank in rank_with_ties(estimates, different))
     )
 
 
 def _sets(letters: tuple[str, ...]) -> set[frozenset[int]]:
-    return {frozenset(i for i, held in enumerate(letters) if letter in held) for letter in set("".join(letters))}
+    return {frozenset(i for i, own in enumerate(letters) if letter in own) for letter in set("".join(letters))}
 
 
 def test_ties_chain_and_ranks_count_who_is_shown_better() -> None:
@@ -67,7 +67,7 @@ def test_ties_chain_and_ranks_count_who_is_shown_better() -> None:
 def test_all_tied_all_apart_one_and_none() -> None:
     assert {rank_with_ties([1.0, 1.0, 1.0], [])[i].letters for i in range(3)} == {("a",)}
     apart = rank_with_ties([5.0, 4.0, 3.0, 2.0], list(combinations(range(3, -1, -1), 2)))
-    assert [(each.rank, each.worst_rank, each.letters) for each in apart] == [
+    assert [(rank.rank, rank.worst_rank, rank.letters) for rank in apart] == [
         (4, 4, ("d",)),
         (3, 3, ("c",)),
         (2, 2, ("b",)),

@@ -15,9 +15,9 @@ VARIANCE = [0.012, 0.31, 0.0004, 0.009, 0.20, 0.0001, 0.032, 0.00009, 0.0021, 0.
 
 
 def estimates(variances: list[float], *, df: float = 2) -> list[LogEstimate]:
-    """Of strategies whose latencies are evenly apart."""
+    """Return estimates of strategies whose latencies are evenly apart."""
     places = np.linspace(-4, -1, len(variances)).tolist()
-    return [LogEstimate(place, each, 0.001, df, 5.0) for place, each in zip(places, variances, strict=True)]
+    return [LogEstimate(place, variance, 0.001, df, 5.0) for place, variance in zip(places, variances, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -42,36 +42,38 @@ def test_the_prior_is_the_one_that_r_finds(standard_errors: float, df: float, fi
 
 def test_a_steadied_variance_is_the_mean_by_degrees_of_freedom() -> None:
     variances = np.exp(np.random.default_rng(1).normal(-5, 1.2, 18)).tolist()
-    given = estimates(variances)
-    prior = variance_prior([each.value for each in given], [3 * variance for variance in variances], [2.0] * 18)
+    own_estimates = estimates(variances)
+    prior = variance_prior(
+        [estimate.value for estimate in own_estimates], [3 * variance for variance in variances], [2.0] * 18
+    )
     weight = min((prior.df - 1) * (1 - 6 / 18), 2.0)
     assert weight > 0
-    for own, usual, found in zip(given, prior.variance / 3, moderated(given), strict=True):
-        assert found.df_rounds == pytest.approx(2 + weight)
-        assert found.variance_rounds == pytest.approx((weight * usual + 2 * own.variance_rounds) / (2 + weight))
-        assert (found.value, found.variance_inputs, found.df_inputs) == (own.value, 0.001, 5.0)
+    for own, usual, steadied in zip(own_estimates, prior.variance / 3, moderated(own_estimates), strict=True):
+        assert steadied.df_rounds == pytest.approx(2 + weight)
+        assert steadied.variance_rounds == pytest.approx((weight * usual + 2 * own.variance_rounds) / (2 + weight))
+        assert (steadied.value, steadied.variance_inputs, steadied.df_inputs) == (own.value, 0.001, 5.0)
 
 
 def test_variances_that_scatter_widely_stay_as_they_are() -> None:
-    given = estimates([1e-6, 1e-1] * 9)
-    assert moderated(given) == tuple(given)
+    own_estimates = estimates([1e-6, 1e-1] * 9)
+    assert moderated(own_estimates) == tuple(own_estimates)
 
 
 def test_few_strategies_say_nothing_of_what_is_usual() -> None:
-    given = estimates([0.01] * 6)
-    assert moderated(given) == tuple(given)
+    own_estimates = estimates([0.01] * 6)
+    assert moderated(own_estimates) == tuple(own_estimates)
 
 
 def test_a_strategy_that_never_varied_is_left_alone_and_asks_nothing_of_the_others() -> None:
-    given = estimates([0.01] * 12)
+    own_estimates = estimates([0.01] * 12)
     still = LogEstimate(-2.0, 0.0, 0.0, 2, 5.0)
-    assert moderated([*given, still])[-1] is still
-    assert moderated([*given, still])[:-1] == moderated(given)
+    assert moderated([*own_estimates, still])[-1] is still
+    assert moderated([*own_estimates, still])[:-1] == moderated(own_estimates)
     assert moderated([still] * 12) == (still,) * 12
 
 
 @given(st.lists(st.floats(min_value=-12, max_value=2), min_size=1, max_size=25))
 def test_steadied_variances_are_finite_and_never_count_for_more_than_twice_their_rounds(logs: list[float]) -> None:
-    for found in moderated(estimates([math.exp(log) for log in logs], df=4)):
-        assert 4 <= found.df_rounds <= 8
-        assert math.isfinite(found.variance_rounds) and found.variance_rounds > 0
+    for steadied in moderated(estimates([math.exp(log) for log in logs], df=4)):
+        assert 4 <= steadied.df_rounds <= 8
+        assert math.isfinite(steadied.variance_rounds) and steadied.variance_rounds > 0

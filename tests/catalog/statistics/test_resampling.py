@@ -9,7 +9,7 @@ from catalog.statistics.samples import Samples
 
 
 def table(rng: np.random.Generator, rounds: int, inputs: int, repetitions: int, keep: float) -> Samples:
-    """Ties, missing cells and unequal repetitions; every round keeps an input."""
+    """Draw ties, missing cells and unequal repetitions; every round keeps an input."""
     number, index, _ = (index.ravel() for index in np.indices((rounds, inputs, repetitions)))
     kept = (rng.random(number.size) < keep) | (index == 0)
     latency = rng.integers(1, 9, size=number.size) / 8

@@ -32,8 +32,8 @@ def test_intervals_hold_the_truth_where_a_bootstrap_of_three_rounds_does_not(sim
 
 def test_intervals_hold_the_truth_where_inputs_matter_most(simulation: ModuleType) -> None:
     design = simulation.Design(3, 100, 0.05, 0.3, 0.05)
-    for each in simulation.coverage(design, repetitions=120, rng=np.random.default_rng(2)):
-        assert each.interval > 0.87
+    for coverage in simulation.coverage(design, repetitions=120, rng=np.random.default_rng(2)):
+        assert coverage.interval > 0.87
 
 
 def test_without_a_difference_the_deciding_analysis_is_quiet_and_pooled_samples_are_not(

@@ -21,7 +21,7 @@ def test_the_papers_speedups_come_out_of_its_medians() -> None:
     # Section 5.1: "3.12x, 4.43x, and 1.21x lower median inference latency compared to the cloud tier for ResNet,
     # ResNext, and DUC"; 17.61 / 3.96, as far as it prints its medians, is 4.45.
     to_cloud = [speedup(ours, theirs) for ours, theirs in zip(edge, cloud, strict=True)]
-    assert [f"{each.factor:.2f}x {each.direction}" for each in to_cloud] == [
+    assert [f"{to_reference.factor:.2f}x {to_reference.direction}" for to_reference in to_cloud] == [
         "3.12x lower",
         "4.45x lower",
         "3.27x higher",
@@ -46,10 +46,10 @@ def test_of_one_subject_there_is_no_average() -> None:
 @given(st.lists(st.tuples(positive, positive), min_size=1, max_size=6))
 def test_the_factor_is_at_least_one_and_the_direction_turns_with_the_pair(pairs: list[tuple[float, float]]) -> None:
     ours, theirs = zip(*pairs, strict=True)
-    found, turned = speedup(ours, theirs), speedup(theirs, ours)
-    assert found.factor >= 1 - 1e-9
-    assert {found.direction, turned.direction} in ({"lower", "higher"}, {"equal"})
-    assert found.factor == turned.factor
+    forward, turned = speedup(ours, theirs), speedup(theirs, ours)
+    assert forward.factor >= 1 - 1e-9
+    assert {forward.direction, turned.direction} in ({"lower", "higher"}, {"equal"})
+    assert forward.factor == turned.factor
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ CONFIDENCES = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size
 
 
 def one_by_one(confidences: list[float], level: float) -> list[bool]:
-    """The surest first, each at the level of those that remain, until one fails."""
+    """Test the surest first, each at the level of those that remain, until one fails."""
     holds = [False] * len(confidences)
-    remaining = sorted(range(len(confidences)), key=lambda each: -confidences[each])
+    remaining = sorted(range(len(confidences)), key=lambda test: -confidences[test])
     while remaining and confidences[remaining[0]] >= sidak(level, comparisons=len(remaining)) - 1e-12:
         holds[remaining.pop(0)] = True
     return holds
@@ -22,24 +22,24 @@ def one_by_one(confidences: list[float], level: float) -> list[bool]:
 
 @given(CONFIDENCES, st.floats(min_value=0.5, max_value=0.999))
 def test_holds_what_the_procedure_by_hand_holds(confidences: list[float], level: float) -> None:
-    found = step_down(confidences, confidence_level=level)
-    assert (np.array(confidences) >= found.levels - 1e-12).tolist() == one_by_one(confidences, level)
+    steps = step_down(confidences, confidence_level=level)
+    assert (np.array(confidences) >= steps.levels - 1e-12).tolist() == one_by_one(confidences, level)
 
 
 @given(CONFIDENCES)
 def test_holds_exactly_from_its_joint_confidence_on(confidences: list[float]) -> None:
     joint = step_down(confidences).joint
-    for position, each in enumerate(joint):
-        if 0.01 < each < 0.99:
-            assert step_down(confidences, confidence_level=each - 1e-6).levels[position] <= confidences[position]
-            assert step_down(confidences, confidence_level=each + 1e-6).levels[position] > confidences[position]
+    for position, test in enumerate(joint):
+        if 0.01 < test < 0.99:
+            assert step_down(confidences, confidence_level=test - 1e-6).levels[position] <= confidences[position]
+            assert step_down(confidences, confidence_level=test + 1e-6).levels[position] > confidences[position]
 
 
 @given(CONFIDENCES)
 def test_is_never_less_sure_than_one_level_for_all(confidences: list[float]) -> None:
-    found = step_down(confidences)
-    assert np.all(found.joint >= np.array(confidences) ** len(confidences) - 1e-12)
-    assert np.all(found.levels <= sidak(0.95, comparisons=len(confidences)) + 1e-12)
+    steps = step_down(confidences)
+    assert np.all(steps.joint >= np.array(confidences) ** len(confidences) - 1e-12)
+    assert np.all(steps.levels <= sidak(0.95, comparisons=len(confidences)) + 1e-12)
 
 
 @given(CONFIDENCES, st.integers(min_value=0), st.floats(min_value=0, max_value=1))
@@ -57,8 +57,8 @@ def test_near_rs_holm_where_sidak_and_bonferroni_agree() -> None:
 
 
 def test_what_cannot_be_tested_counts_and_never_holds() -> None:
-    found = step_down([0.98, 0.0])
-    assert found.joint.tolist() == pytest.approx([0.98**2, 0.0])
+    steps = step_down([0.98, 0.0])
+    assert steps.joint.tolist() == pytest.approx([0.98**2, 0.0])
     assert step_down([]).joint.size == 0
     with pytest.raises(ValueError, match="from 0 to 1"):
         step_down([1.5])

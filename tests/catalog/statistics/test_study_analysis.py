@@ -39,7 +39,7 @@ TABLE_5 = {
 
 @pytest.mark.parametrize("subject", TABLE_5)
 def test_signs_are_those_of_table_5(subject: str) -> None:
-    """Samples around the paper's medians; it found every one of these effects to be large."""
+    """Draw samples around the paper's medians, for which the paper finds every effect to be large."""
     rng = np.random.default_rng(9)
     with MEDIANS.open() as lines:
         next(lines)  # the source
@@ -47,9 +47,9 @@ def test_signs_are_those_of_table_5(subject: str) -> None:
             row["tier"]: float(row["median_latency_s"]) for row in csv.DictReader(lines) if row["subject"] == subject
         }
     samples = {f"identity@{tier}": medians[tier] * rng.lognormal(0, 0.05, 500) for tier in TIERS}
-    (found,) = analyse_families(samples, [IDENTITY]).families
-    assert [pair.symbol for pair in found.comparisons()] == TABLE_5[subject]
-    for pair in found.comparisons():
+    (analysed,) = analyse_families(samples, [IDENTITY]).families
+    assert [pair.symbol for pair in analysed.comparisons()] == TABLE_5[subject]
+    for pair in analysed.comparisons():
         assert (
             (pair.delta < 0)
             == (pair.statistic < 0)
@@ -63,19 +63,19 @@ def test_a_whole_subject_is_that_of_scipy_and_scikit_posthocs() -> None:
     analysis = analyse_families(samples, families, adjustment="fdr_bh")
     assert list(analysis.descriptions) == list(samples)
     assert len(analysis.families) == 9
-    for found in analysis.families:
-        groups = [samples[name] for name in found.members]
-        assert found.kruskal_wallis.pvalue == pytest.approx(scipy.stats.kruskal(*groups).pvalue)
+    for analysed in analysis.families:
+        groups = [samples[name] for name in analysed.members]
+        assert analysed.kruskal_wallis.pvalue == pytest.approx(scipy.stats.kruskal(*groups).pvalue)
         post_hoc = scikit_posthocs.posthoc_conover(groups, p_adjust="fdr_bh").to_numpy()
-        np.testing.assert_allclose(found.post_hoc.pvalue, post_hoc, rtol=1e-8, atol=1e-300)
-        pairs = list(itertools.combinations(found.members, 2))
-        assert [(pair.left, pair.right) for pair in found.comparisons()] == pairs
-        for pair in found.comparisons():
+        np.testing.assert_allclose(analysed.post_hoc.pvalue, post_hoc, rtol=1e-8, atol=1e-300)
+        pairs = list(itertools.combinations(analysed.members, 2))
+        assert [(pair.left, pair.right) for pair in analysed.comparisons()] == pairs
+        for pair in analysed.comparisons():
             left, right = samples[pair.left], samples[pair.right]
             assert pair.delta == pytest.approx(np.sign(left[:, None] - right).mean(), abs=1e-14)
             assert pair.speedup is not None
             assert pair.speedup.factor == pytest.approx(np.exp(abs(np.log(np.median(left) / np.median(right)))))
-            assert pair.significant == (found.rejected and pair.pvalue < 0.05)
+            assert pair.significant == (analysed.rejected and pair.pvalue < 0.05)
 
 
 def test_without_a_rejection_pairs_are_computed_but_none_is_significant() -> None:
@@ -83,53 +83,53 @@ def test_without_a_rejection_pairs_are_computed_but_none_is_significant() -> Non
     rng = np.random.default_rng(0)
     samples = {name: rng.normal(size=40) for name in "abcdef"}
     family = StrategyFamily("operators@edge", "operators", (), tuple(samples))
-    (found,) = analyse_families(samples, [family], adjustment="none").families
-    assert found.kruskal_wallis.pvalue > 0.05
-    assert not found.rejected
-    assert min(pair.pvalue for pair in found.comparisons()) < 0.05
-    assert max(pair.delta for pair in found.comparisons()) > 0.2
-    assert not any(pair.significant or pair.symbol for pair in found.comparisons())
+    (analysed,) = analyse_families(samples, [family], adjustment="none").families
+    assert analysed.kruskal_wallis.pvalue > 0.05
+    assert not analysed.rejected
+    assert min(pair.pvalue for pair in analysed.comparisons()) < 0.05
+    assert max(pair.delta for pair in analysed.comparisons()) > 0.2
+    assert not any(pair.significant or pair.symbol for pair in analysed.comparisons())
 
 
 def test_a_rejection_may_rest_on_one_pair_and_the_others_show_nothing() -> None:
     rng = np.random.default_rng(3)
     samples = {"a": rng.normal(5, 1, 100), "b": rng.normal(5, 1, 100), "c": rng.normal(8, 1, 100)}
-    (found,) = analyse_families(samples, [StrategyFamily("f", "operators", (), ("a", "b", "c"))]).families
-    assert found.rejected
-    assert [pair.symbol for pair in found.comparisons()] == ["", "-L", "-L"]
+    (analysed,) = analyse_families(samples, [StrategyFamily("f", "operators", (), ("a", "b", "c"))]).families
+    assert analysed.rejected
+    assert [pair.symbol for pair in analysed.comparisons()] == ["", "-L", "-L"]
 
 
 def test_a_pair_turns_both_ways() -> None:
-    (found,) = analyse_families(_study_sized(np.random.default_rng(1), size=60), [IDENTITY]).families
+    (analysed,) = analyse_families(_study_sized(np.random.default_rng(1), size=60), [IDENTITY]).families
     one, other = (
-        found.comparison("identity@edge", "identity@mobile"),
-        found.comparison("identity@mobile", "identity@edge"),
+        analysed.comparison("identity@edge", "identity@mobile"),
+        analysed.comparison("identity@mobile", "identity@edge"),
     )
     assert (one.delta, one.statistic, one.pvalue) == (-other.delta, -other.statistic, other.pvalue)
     assert one.speedup is not None
     assert other.speedup is not None
     assert {one.speedup.direction, other.speedup.direction} == {"lower", "higher"}
     with pytest.raises(KeyError, match="'identity@moon' is not among"):
-        found.comparison("identity@edge", "identity@moon")
+        analysed.comparison("identity@edge", "identity@moon")
 
 
-@pytest.mark.parametrize("known", [0, 1, 2])
-def test_members_without_samples_are_left_out_and_named(known: int) -> None:
-    samples = {name: [1.0, 2.0, 3.0] if number < known else [] for number, name in enumerate(IDENTITY.members)}
-    (found,) = analyse_families(samples, [IDENTITY]).families
-    assert found.members == IDENTITY.members[:known]
-    assert found.left_out == IDENTITY.members[known:]
-    assert len(found.comparisons()) == (1 if known == 2 else 0)
-    assert found.rejected is False
-    assert found.kruskal_wallis.pvalue == 1
+@pytest.mark.parametrize("measured", [0, 1, 2])
+def test_members_without_samples_are_left_out_and_named(measured: int) -> None:
+    samples = {name: [1.0, 2.0, 3.0] if number < measured else [] for number, name in enumerate(IDENTITY.members)}
+    (analysed,) = analyse_families(samples, [IDENTITY]).families
+    assert analysed.members == IDENTITY.members[:measured]
+    assert analysed.left_out == IDENTITY.members[measured:]
+    assert len(analysed.comparisons()) == (1 if measured == 2 else 0)
+    assert analysed.rejected is False
+    assert analysed.kruskal_wallis.pvalue == 1
 
 
 def test_values_of_zero_have_no_speedup() -> None:
-    (found,) = analyse_families(
+    (analysed,) = analyse_families(
         {"a": [0.0] * 3, "b": [1.0] * 3}, [StrategyFamily("f", "tiers", (), ("a", "b"))]
     ).families
-    assert found.comparisons()[0].speedup is None
-    assert found.comparisons()[0].symbol == "-L"
+    assert analysed.comparisons()[0].speedup is None
+    assert analysed.comparisons()[0].symbol == "-L"
 
 
 def test_what_cannot_be_analysed_is_refused() -> None:
@@ -148,13 +148,13 @@ def test_the_study_takes_well_under_a_second() -> None:
     analyse_families(subjects[0], families)  # scipy.stats is imported on first use
     started = time.process_time()
     for samples in subjects:
-        for found in analyse_families(samples, families).families:
-            found.comparisons()
+        for analysed in analyse_families(samples, families).families:
+            analysed.comparisons()
     assert time.process_time() - started < 1
 
 
 def _study_sized(rng: np.random.Generator, size: int) -> dict[str, NDArray[np.float64]]:
-    """18 strategies of one subject, rounded to milliseconds so that there are ties."""
+    """Draw 18 strategies of one subject, rounded to milliseconds so that there are ties."""
     return {
         name: rng.lognormal(rng.normal(0, 0.3), 0.3, size).round(3)
         for name in dict.fromkeys(member for family in study_families(STUDY, TIERS) for member in family.members)
