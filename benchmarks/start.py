@@ -3,7 +3,8 @@
 Every command is started a few times in turn, and the least CPU time (user and system) of each is printed, because
 other work on the machine changes it less than elapsed time. Beside it stands its ratio to two references of the same
 run: an interpreter that imports Typer and Rich, and `sqlite-utils --help`, a command line that many users know, from a
-temporary environment. Where sqlite-utils cannot be installed, its column is left out. Exit code 1 when a limit is missed.
+temporary environment. Where sqlite-utils cannot be installed, its column is left out. Exit code 1 when a limit is
+missed.
 """
 
 import argparse

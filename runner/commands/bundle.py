@@ -14,7 +14,7 @@ from runner.artifacts.store import ArtifactStore
 from runner.bundles import Manifest, make_bundle, verify_bundle
 from runner.bundles.bundle import AnsweredQuestion
 from runner.bundles.measured_files import measured_artifact, measured_strategy
-from runner.commands.question import Asked, ask, asking
+from runner.commands.question import QuestionOptions, ask, with_question_options
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
 from runner.errors import BundleError
 from runner.reports.answer import AnswerReport
@@ -36,9 +36,9 @@ CheckOption = Annotated[
 ]
 
 
-@asking()
+@with_question_options()
 def bundle(
-    asked: Asked,
+    options: QuestionOptions,
     subject: SubjectArgument = None,
     output: OutputOption = None,
     check: CheckOption = None,
@@ -58,7 +58,7 @@ def bundle(
     if subject is None or output is None:
         raise typer.BadParameter("name the subject and, with -o, a new directory", param_hint="runner bundle")
     refuse_existing(output, error=BundleError)
-    request = asked.request(subject)
+    request = options.request(subject)
     source = database or RunnerSettings().database
     answered = _answered(source, request, as_json=as_json)
     made = _made(answered, catalog or RunnerSettings().catalog, output)
@@ -72,7 +72,7 @@ def bundle(
 
 
 def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> AnsweredQuestion:
-    """The answer with its evidence; ends with the near misses and exit code 1 when nothing is feasible."""
+    """Return the answer with its evidence; ends with the near misses and exit code 1 when nothing is feasible."""
     answer = ask(database, request)
     best = answer.recommendation
     if best is None or answer.environment is None:
@@ -98,7 +98,7 @@ def _made(answered: AnsweredQuestion, catalog: Path, output: Path) -> Manifest:
 
 
 def _subject(name: str, catalog: Path, workdir: Path) -> Subject:
-    """The subject as the catalog declares it; raises BundleError when it does not."""
+    """Return the subject as the catalog declares it; raises BundleError when it does not."""
     declared = load_catalog(catalog).subjects
     if name not in declared:
         raise BundleError(
@@ -134,7 +134,7 @@ def _check_line(made: Manifest) -> str:
     check = made.check
     assert check is not None
     parts = " and ".join(part.part for part in made.parts)
-    outputs = ", ".join(f"{name} {each.dtype} {each.shape}" for name, each in check.outputs.items())
+    outputs = ", ".join(f"{name} {output.dtype} {output.shape}" for name, output in check.outputs.items())
     return (
         f"{check.input} through {parts} in onnxruntime {check.onnxruntime} gives {outputs}, bit-identical to the "
         "measured files"
@@ -142,7 +142,7 @@ def _check_line(made: Manifest) -> str:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(
         epilog=example(
             "runner bundle fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1 -o deploy",

@@ -64,11 +64,11 @@ def _table(pairing: Pairing) -> Table:
     return table
 
 
-def _numbers(each: StrategyChange) -> list[str]:
-    if not each.latency:
+def _numbers(strategy: StrategyChange) -> list[str]:
+    if not strategy.latency:
         return ["–"] * 5
-    median, last = each.latency[0], each.latency[-1]
-    drop = points(each.accuracy.difference_pp) if each.accuracy else "–"
+    median, last = strategy.latency[0], strategy.latency[-1]
+    drop = points(strategy.accuracy.difference_pp) if strategy.accuracy else "–"
     return [duration(median.b_s), f"{median.ratio:.2f}", duration(last.b_s), _interval(last), drop]
 
 
@@ -79,15 +79,15 @@ def _interval(change: LatencyChange) -> str:
 
 def _summary(pairing: Pairing) -> str:
     counts = Counter(strategy.change for strategy in pairing.strategies)
-    said = ", ".join(f"{count} {change}" for change, count in counts.most_common())
+    changes = ", ".join(f"{count} {change}" for change, count in counts.most_common())
     moved = sum(
         strategy.accuracy is not None and strategy.accuracy.difference_pp != 0 for strategy in pairing.strategies
     )
-    text = f"{said}; accuracy differs in {moved}. p90 against A, simultaneous 95 % intervals, margin {_MARGIN:.0%}"
-    refused = (
+    text = f"{changes}; accuracy differs in {moved}. p90 against A, simultaneous 95 % intervals, margin {_MARGIN:.0%}"
+    refusals = (
         strategy.latency[-1].comparison.refusal for strategy in pairing.strategies if strategy.change == "unresolved"
     )
-    return "\n".join([text, *dict.fromkeys(f"unresolved: {each.reason}" for each in refused if each)])
+    return "\n".join([text, *dict.fromkeys(f"unresolved: {refusal.reason}" for refusal in refusals if refusal)])
 
 
 def _json(pairing: Pairing) -> dict[str, Any]:
@@ -100,10 +100,11 @@ def _json(pairing: Pairing) -> dict[str, Any]:
     }
 
 
-def _strategy_json(each: StrategyChange) -> dict[str, Any]:
-    accuracy = None if each.accuracy is None else {**vars(each.accuracy), "difference_pp": each.accuracy.difference_pp}
-    names = {"operator": each.operator, "placement": each.placement, "change": each.change}
-    return {**names, "latency": [_latency_json(change) for change in each.latency], "accuracy": accuracy}
+def _strategy_json(strategy: StrategyChange) -> dict[str, Any]:
+    change = strategy.accuracy
+    accuracy = None if change is None else {**vars(change), "difference_pp": change.difference_pp}
+    names = {"operator": strategy.operator, "placement": strategy.placement, "change": strategy.change}
+    return {**names, "latency": [_latency_json(latency) for latency in strategy.latency], "accuracy": accuracy}
 
 
 def _latency_json(change: LatencyChange) -> dict[str, Any]:
@@ -124,5 +125,5 @@ def _latency_json(change: LatencyChange) -> dict[str, Any]:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner compare before.db after.db --subject fashion-resnet"))(compare)

@@ -107,5 +107,5 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner doctor"))(doctor)

@@ -86,7 +86,7 @@ def _content(document: Document, form: Format, *, compress: bool) -> bytes:
 
 
 def _write(output: Path, content: bytes) -> None:
-    """All of the file or nothing: a reader never sees half of it."""
+    """Write all of the file or nothing, so that a reader never sees half of it."""
     partial = output.parent / f".{output.name}.partial"
     try:
         partial.write_bytes(content)
@@ -98,7 +98,7 @@ def _write(output: Path, content: bytes) -> None:
 
 def _amount(document: Document) -> str:
     rounds = [measurement for measurement in document.measurements if measurement.counts]
-    samples = sum(len(each.samples.latency_s) for each in rounds if each.samples is not None)
+    samples = sum(len(measurement.samples.latency_s) for measurement in rounds if measurement.samples is not None)
     return (
         f"{len(document.strategies)} strategies, {len(rounds)} rounds with {samples} samples, "
         f"{sum(accuracy.status == 'complete' for accuracy in document.accuracies)} accuracies"
@@ -123,13 +123,13 @@ def import_(
     if as_json:
         print_json(
             [
-                {"file": str(each.file), "format": each.format, "sha256": each.sha256, **asdict(each.stored)}
-                for each in imported
+                {"file": str(file.file), "format": file.format, "sha256": file.sha256, **asdict(file.stored)}
+                for file in imported
             ]
         )
         return
-    for each in imported:
-        _report(each)
+    for file in imported:
+        _report(file)
 
 
 def _report(imported: Imported) -> None:
@@ -180,7 +180,7 @@ def forget(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register all three."""
+    """Add the commands to an application."""
     app.command(epilog=example("runner export -o evidence.json.gz", "runner export --format csv > latencies.csv"))(
         export
     )

@@ -87,7 +87,7 @@ def fill_catalog(
 
 
 def _edited(declared: Catalog) -> bool:
-    """Whether the file says something else now than what was read of it."""
+    """Return whether the file changed after it was read."""
     try:
         return load_catalog(declared.file).declared != declared.declared
     except CatalogError:
@@ -154,6 +154,6 @@ def clean(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command("fill-catalog", epilog=example("runner fill-catalog --launcher docker"))(fill_catalog)
     app.command(epilog=example("runner clean"))(clean)

@@ -90,7 +90,7 @@ INPUTS = 30
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A model of one's own as the catalog names it.
+    """The user's model as the catalog names it.
 
     `remarks` are refusals by pass; `inputs` is how many inputs there are to time with, at most those of the default.
     """
@@ -104,12 +104,12 @@ class OwnModel:
 
 
 def embedded_catalog() -> str:
-    """The catalog of an embedded subject."""
+    """Return the catalog of an embedded subject."""
     return _filled(_EMBEDDED, "", _SLOS, INPUTS)
 
 
 def own_catalog(model: OwnModel) -> str:
-    """The catalog of a model of one's own; it is measured without labels, and says how to add them."""
+    """Return the catalog of the user's model, measured without labels, with remarks on how to add them."""
     remarks = "".join(f"  # {name} will not apply: {_one_line(text)}\n" for name, text in model.remarks.items())
     return _filled("\n".join(_subject(model)), remarks, _OWN_SLOS, model.inputs)
 
@@ -121,7 +121,7 @@ def _filled(subject: str, remarks: str, slos: str, inputs: int) -> str:
 def _subject(model: OwnModel) -> list[str]:
     guess, data = model.guess, _quoted(model.data)
     lines = [f"  {model.name}:", f"    model: {_quoted(model.path)}"]
-    lines += [f"    # takes {_one_line(each)}" for each in guess.takes]
+    lines += [f"    # takes {_one_line(model_input)}" for model_input in guess.takes]
     lines += [f"    # gives {_one_line(guess.gives)}: {_FIT[guess.task]}"] if guess.gives else []
     lines += [f"    task: any                   # {_WITHOUT_TRUTH[guess.task == 'classification']}"]
     if guess.feeds == "images":
@@ -146,7 +146,7 @@ _WITHOUT_TRUTH = {
 
 
 def _preprocess(guess: Guess) -> list[str]:
-    """What is declared where the defaults do not fit; a free size has to be."""
+    """Return the lines of pre-processing; a size that the model leaves free must be declared."""
     if guess.size is not None:
         height, width = guess.size
         return [
@@ -160,7 +160,7 @@ def _preprocess(guess: Guess) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar: JSON's strings are YAML's."""
+    """Return a YAML scalar; a JSON string is one."""
     return text if _PLAIN_NAME.fullmatch(text) else json.dumps(text)
 
 
@@ -204,7 +204,7 @@ def init(output: OutputOption = Path("strategies.yaml"), model: ModelOption = No
 
 
 def _look_at(model: Path, data: Path | None, output: Path) -> OwnModel:
-    """Read the model and whatever of its data is named."""
+    """Read the model and, where its data is named, the data."""
     if not model.is_file():
         raise SubjectError(f"there is no model file {model}; allowed: an ONNX file")
     guess = guess_subject(model, kept=RunnerSettings().workdir / "models")
@@ -220,7 +220,7 @@ def _look_at(model: Path, data: Path | None, output: Path) -> OwnModel:
 
 
 def _refusals(model: Path) -> dict[str, str]:
-    """By pass; none for a model that only the passes' own messages can explain."""
+    """Return the refusals by pass; none where only a pass itself can explain why the model cannot be read."""
     try:
         return look_ahead(analyse(model)).refusals
     except OperatorError:
@@ -228,15 +228,15 @@ def _refusals(model: Path) -> dict[str, str]:
 
 
 def _timed(folder: Path) -> int:
-    """As many inputs as the folder has pictures, within the default."""
-    found = len(images_in(folder))
-    if found < 2:
-        raise SubjectError(f"{folder} holds {found} picture(s); allowed: a folder with at least two image files")
-    return min(INPUTS, found)
+    """Return how many inputs to time: the pictures of the folder, at most the default."""
+    count = len(images_in(folder))
+    if count < 2:
+        raise SubjectError(f"{folder} holds {count} picture(s); allowed: a folder with at least two image files")
+    return min(INPUTS, count)
 
 
 def _from(directory: Path, path: Path, *, mark: bool = True) -> str:
-    """The path as the catalog file's directory sees it."""
+    """Return the path relative to the directory of the catalog file."""
     if path.is_absolute():
         return str(path)
     relative = os.path.relpath(path, directory)
@@ -257,7 +257,7 @@ def _write(text: str, output: Path) -> None:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner init", "runner init -o mine.yaml", "runner init --model my.onnx --data photos"))(
         init
     )

@@ -51,9 +51,9 @@ def leaderboard(
     for table in (*tables, *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()
-    for each in inapplicable:
-        name = f"{each['subject']}/{each['operator']}@{each['placement']}"
-        out.print(f"{name} is inapplicable: {escape(str(each['reason']))}")
+    for strategy in inapplicable:
+        name = f"{strategy['subject']}/{strategy['operator']}@{strategy['placement']}"
+        out.print(f"{name} is inapplicable: {escape(str(strategy['reason']))}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -38,7 +38,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the two commands."""
+    """Add the commands to an application."""
     app.command(
         "operators",
         epilog="[dim]Examples:[/] runner operators model.onnx --svg skeleton.svg\n\n"
@@ -136,10 +136,10 @@ class _Model:
     path: Path
     subject: Subject | None = None
 
-    def calibration(self, given: Path | None, samples: int) -> Calibration:
+    def calibration(self, file: Path | None, samples: int) -> Calibration:
         """Return what was given, or the embedded subject's own: at least those that the proof wants."""
-        if given is not None:
-            return read_calibration(given, self.path)
+        if file is not None:
+            return read_calibration(file, self.path)
         if self.subject is None:
             return Calibration()
         inputs = subject_calibration(self.subject)(max(samples, TRIAL_INPUTS))
@@ -157,7 +157,7 @@ def _model(text: str) -> _Model:
 
 
 def _catalog(path: Path | None) -> Catalog | None:
-    """The catalog that was named, or the default one where there is one."""
+    """Return the named catalog, or the default one if its file exists."""
     if path is None and not RunnerSettings().catalog.is_file():
         return None
     return load_catalog(path or RunnerSettings().catalog)
@@ -179,7 +179,7 @@ def _write(path: Path, content: str) -> None:
 
 
 def _analysis_json(analysis: Analysis, prospects: Prospects) -> dict[str, Any]:
-    """The analysis with what its properties say, and the passes' answers."""
+    """Return the analysis with its derived figures and the answers of the passes."""
     content = asdict(analysis) | {"path": str(analysis.path)}
     for entry, cut in zip(content["cuts"], analysis.cuts, strict=True):
         entry |= {

@@ -104,5 +104,5 @@ def _plan_json(made: Plan, context: RunContext, selection: Selection) -> dict[st
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner plan --json"))(plan)

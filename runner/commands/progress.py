@@ -38,7 +38,7 @@ class Progress:
         self._bar.stop()
 
     def expect(self, total_s: float) -> None:
-        """Correct the estimate, once it is known what there is to do."""
+        """Set the estimate once the work is planned."""
         self._bar.update(self._task, total=max(self._base_s + total_s, 1e-9))
 
     def begin(self, what: str, estimate_s: float) -> None:

@@ -1,7 +1,7 @@
 """The question that `recommend`, `bundle` and `slo` share: one option per field of the request, parsed in one place.
 
-An option is named for what a person types (`--max-latency 100ms`), its field for what is asked (`max_latency_s`), and
-the request's own rules judge it: the same as over HTTP.
+An option is named for what a person types (`--max-latency 100ms`), its field for the quantity (`max_latency_s`), and
+the request validates it by the same rules as over HTTP.
 """
 
 import inspect
@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 80
 
 
 def _unit(parse: Callable[[object], float]) -> Callable[[str], float]:
-    """A parser of units whose refusal is the option's."""
+    """Return a parser of units that reports an error as one of its option."""
 
     def parsed(text: str) -> float:
         try:
@@ -45,8 +45,8 @@ def _option(flag: str, text: str, panel: str, **more: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was typed, by the field of the request it is for; None was not asked."""
+class QuestionOptions:
+    """The options that were typed, by the field of the request; None stands for an option that was not used."""
 
     max_latency_s: Annotated[
         float | None,
@@ -131,10 +131,10 @@ class Asked:
     launcher: Annotated[str | None, _option("--launcher", "Measured with docker or process", _EVIDENCE)] = None
 
     def request(self, subject: str, **more: Any) -> RecommendRequest:
-        """The request as it would be sent; raises `typer.BadParameter` naming the option at fault."""
-        asked = {"subject": subject, **dict(self._values()), **more}
+        """Return the request as it would be sent; raises `typer.BadParameter` with the option at fault."""
+        body = {"subject": subject, **dict(self._values()), **more}
         try:
-            return RecommendRequest.model_validate_json(json.dumps(asked))
+            return RecommendRequest.model_validate_json(json.dumps(body))
         except ValidationError as error:
             raise _usage(error) from error
 
@@ -156,36 +156,37 @@ class Asked:
                     yield field.name, value
 
 
-_HINTS: Mapping[str, Any] = get_type_hints(Asked, include_extras=True)
+_HINTS: Mapping[str, Any] = get_type_hints(QuestionOptions, include_extras=True)
 
 
-def asking(*only: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `Asked` (or only those for some fields) in place of its parameter `asked`."""
+def with_question_options(*only: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `Asked` (or only those for some fields) in place of its parameter `options`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        shared = [field.name for field in fields(Asked) if not only or field.name in only]
+        shared = [field.name for field in fields(QuestionOptions) if not only or field.name in only]
 
-        def asked(**given: Any) -> None:
-            chosen = Asked(**{name: given.pop(name) for name in shared})
-            command(**given, asked=chosen)
+        def with_options(**values: Any) -> None:
+            options = QuestionOptions(**{name: values.pop(name) for name in shared})
+            command(**values, options=options)
 
-        own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "asked"]
+        own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "options"]
         options = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_HINTS[name])
             for name in shared
         ]
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + options
-        asked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        asked.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        asked.__name__, asked.__doc__, asked.__module__ = command.__name__, command.__doc__, command.__module__
-        return asked
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + options
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+        with_options.__module__ = command.__module__
+        return with_options
 
     return decorate
 
 
 def _flag(name: str) -> str:
-    """The option of a field, as it is typed."""
-    options = [each for each in get_args(_HINTS.get(name)) if isinstance(each, OptionInfo)]
+    """Return the option of a field, as it is typed."""
+    options = [hint for hint in get_args(_HINTS.get(name)) if isinstance(hint, OptionInfo)]
     return str(options[0].default) if options else name
 
 
@@ -201,20 +202,20 @@ def _pair(text: str, flag: str, parse: Callable[[str], Any]) -> tuple[str, Any]:
 
 def _names(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        yield from (each.strip() for each in text.split(",") if each.strip())
+        yield from (name.strip() for name in text.split(",") if name.strip())
 
 
 def _usage(error: ValidationError) -> typer.BadParameter:
-    """The first refusal of the request, by the option that it is about."""
+    """Return the first error of the request as an error of the option at fault."""
     first: Mapping[str, Any] = error.errors()[0]
     field = str(first["loc"][0]) if first["loc"] else ""
     reason = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         reason = "the recommender of this version takes no such constraint"
     if not field:
-        names = "|".join(field.name for field in fields(Asked))
-        told = re.sub(rf"'?\b({names})\b'?", lambda found: _flag(found[1]), reason)
-        return typer.BadParameter(told, param_hint="the question")
+        names = "|".join(field.name for field in fields(QuestionOptions))
+        with_flags = re.sub(rf"'?\b({names})\b'?", lambda match: _flag(match[1]), reason)
+        return typer.BadParameter(with_flags, param_hint="the question")
     return typer.BadParameter(f"{reason}, got {_shown(first.get('input'))}", param_hint=_flag(field))
 
 
@@ -225,7 +226,7 @@ def _shown(value: object) -> str:
 
 @contextmanager
 def known_evidence(database: str) -> Iterator[Evidence]:
-    """All evidence of a database as of now; raises `EvidenceUnavailable`."""
+    """Yield all evidence of a database as of now; raises `EvidenceUnavailable`."""
     snapshots = Snapshots(database)
     try:
         yield snapshots.current()

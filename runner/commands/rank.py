@@ -46,13 +46,13 @@ def rank(
 ) -> None:
     """Rank strategies; those that share a letter are not shown to differ."""
     settings = declared_settings(catalog or RunnerSettings().catalog)
-    asked: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "percentile": percentile,
         "equivalent_within": None if equivalent_within is None else parse_share(equivalent_within),
         "adjustment": adjustment,
     }
     try:
-        settings = replace(settings, **{name: value for name, value in asked.items() if value is not None})
+        settings = replace(settings, **{name: value for name, value in overrides.items() if value is not None})
     except ValueError as error:
         raise RunnerError(str(error)) from error
     with open_database(database or RunnerSettings().database) as opened:
@@ -72,15 +72,15 @@ def rank(
 def _rows(result: SubjectResult, family: str | None) -> list[dict[str, Any]]:
     if family is None:
         return ranked_rows(result)
-    return [row for each in _families(result, family) for row in paired_rows(result, each)]
+    return [row for paired in _families(result, family) for row in paired_rows(result, paired)]
 
 
 def _families(result: SubjectResult, name: str) -> Any:
-    found = [family for family in result.families if name in ("all", family.paper.family.name)]
-    if not found:
-        known = ", ".join(family.paper.family.name for family in result.families)
-        raise RunnerError(f"{result.subject} has no family {name!r}; it has: {known}, or say all")
-    return found
+    families = [family for family in result.families if name in ("all", family.paper.family.name)]
+    if not families:
+        names = ", ".join(family.paper.family.name for family in result.families)
+        raise RunnerError(f"{result.subject} has no family {name!r}; it has: {names}, or say all")
+    return families
 
 
 def _print(result: SubjectResult, family: str | None) -> None:
@@ -88,18 +88,18 @@ def _print(result: SubjectResult, family: str | None) -> None:
         out.print(ranking_table(result))
         for warning in output_warnings(result):
             out.print(f"! {warning}", highlight=False, markup=False)
-        for each in result.unmeasured:
-            if each.status != "inapplicable":
-                name = f"{each.subject}/{each.operator}@{each.placement}"
+        for strategy in result.unmeasured:
+            if strategy.status != "inapplicable":
+                name = f"{strategy.subject}/{strategy.operator}@{strategy.placement}"
                 err.print(f"not measured: {name}; measure it with: runner fill-catalog")
         return
     families = _families(result, family)
-    for each in families:
-        out.print(family_table(result, each))
+    for paired in families:
+        out.print(family_table(result, paired))
     for note in notes(families):
         out.print(escape(note), highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner rank --percentile 90", "runner rank --family operators@edge --csv"))(rank)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from runner.commands.question import Asked, ask, asking
+from runner.commands.question import QuestionOptions, ask, with_question_options
 from runner.commands.terminal import DatabaseOption, JsonOption, example, out
 from runner.reports.answer import AnswerReport, evidence_lines
 from runner.settings import RunnerSettings
@@ -14,10 +14,10 @@ SubjectArgument = Annotated[str, typer.Argument(help="The model under study", sh
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also the ids of the evidence and the SHA-256")]
 
 
-@asking()
+@with_question_options()
 def recommend(
     subject: SubjectArgument,
-    asked: Asked,
+    options: QuestionOptions,
     database: DatabaseOption = None,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
@@ -27,7 +27,7 @@ def recommend(
     Exit code 1 when the evidence shows no strategy that holds the budgets. --json prints the body that POST /recommend
     sends for the same question.
     """
-    answer = ask(database or RunnerSettings().database, asked.request(subject))
+    answer = ask(database or RunnerSettings().database, options.request(subject))
     if as_json:
         sys.stdout.write(answer.model_dump_json() + "\n")
     else:
@@ -39,7 +39,7 @@ def recommend(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(
         epilog=example(
             "runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1",

@@ -45,8 +45,8 @@ def report(
     if percentile is not None:
         settings = replace(settings, percentile=percentile)
     with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
-        found = gather_report(session, environment=environment, subject=subject, settings=settings)
-    page = render_report(found, made_at=utc_now())
+        content = gather_report(session, environment=environment, subject=subject, settings=settings)
+    page = render_report(content, made_at=utc_now())
     if str(output) == "-":
         sys.stdout.write(page)
         return
@@ -54,10 +54,10 @@ def report(
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise RunnerError(f"{output}: cannot be written: {error.strerror}") from error
-    subjects = sum(len(environment.results) for environment in found.environments)
+    subjects = sum(len(environment.results) for environment in content.environments)
     err.print(f"{output}: {subjects} subject(s), {len(page) // 1024} KiB", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner report -o report.html", "runner report --percentile 90 -o p90.html"))(report)

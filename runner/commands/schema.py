@@ -18,7 +18,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write
 
 
 def catalog_schema() -> dict[str, Any]:
-    """The catalog file's schema, JSON Schema 2020-12."""
+    """Return the schema of the catalog file (JSON Schema 2020-12)."""
     described = CatalogFile.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "Tierwise catalog"}
 
@@ -41,5 +41,5 @@ def schema(output: OutputOption = None) -> None:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example(f"runner schema -o {SCHEMA_NAME}"))(schema)

@@ -74,7 +74,7 @@ def selftest(
 
 @contextmanager
 def _file(keep: Path | None) -> Iterator[Path]:
-    """A database of its own: the names mean nothing elsewhere."""
+    """Yield the path of a separate database, because the names mean nothing elsewhere."""
     if keep is not None:
         if keep.exists():
             raise RunnerError(f"{keep} exists; name a new file, so that a self-test never mixes with other evidence")
@@ -129,5 +129,5 @@ def _judgement(result: AaResult) -> Text:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner selftest --aa --launcher docker --names 6"))(selftest)

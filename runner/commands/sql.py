@@ -59,7 +59,7 @@ def _cell(value: Any) -> str:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(
         epilog=example(
             "runner sql 'SELECT operator, placement, median_latency_s FROM leaderboard'",

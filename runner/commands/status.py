@@ -24,8 +24,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         failed = [dict(row) for row in store.failed_accuracies(session)]
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
-        found = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
-        print_json({**found, "left_out": list(sound.left_out), "links": links, "probing_share": probing})
+        counts = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
+        print_json({**counts, "left_out": list(sound.left_out), "links": links, "probing_share": probing})
         return
     for text in sound.left_out:
         out.print(f"left out: {escape(text)}", soft_wrap=True)
@@ -42,11 +42,11 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
             f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
             f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
         )
-    for each in inapplicable:
-        name = f"{each['subject']}/{each['operator']}@{each['placement']}"
-        out.print(f"{name}: inapplicable: {escape(str(each['reason']))}")
-    for each in failed:
-        out.print(f"{each['subject']}/{each['operator']} accuracy: failed: {escape(str(each['reason']))}")
+    for strategy in inapplicable:
+        name = f"{strategy['subject']}/{strategy['operator']}@{strategy['placement']}"
+        out.print(f"{name}: inapplicable: {escape(str(strategy['reason']))}")
+    for accuracy in failed:
+        out.print(f"{accuracy['subject']}/{accuracy['operator']} accuracy: failed: {escape(str(accuracy['reason']))}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -31,17 +31,17 @@ NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
 
 
 def example(*commands: str) -> str:
-    """The examples at the end of a command's help, each on a line of its own."""
+    """Return the examples at the end of a command's help, one per line."""
     return "\n\n".join(f"[dim]Example:[/] {command}" for command in commands)
 
 
 def print_json(value: Any) -> None:
-    """Data for other programs."""
+    """Print a value as JSON for other programs."""
     print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows for a spreadsheet; the first names the columns."""
+    """Print rows as CSV; the keys of the first name the columns."""
     writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -29,25 +29,28 @@ def verify(
             everything = judge_stored(reading, subject=subject)
         changed = store_verdicts(session, everything) if rejudge else 0
         session.commit()
-    present = [each for each in everything if not each.replaced]
+    measurements = [measurement for measurement in everything if not measurement.replaced]
     if as_json:
-        print_json({"measurements": [each.to_json() for each in everything], "changed": changed})
+        print_json({"measurements": [measurement.to_json() for measurement in everything], "changed": changed})
     else:
-        _print_verdicts(present, changed, stored=rejudge)
-    raise typer.Exit(1 if any(each.verdict == "INVALID" for each in present) else 0)
+        _print_verdicts(measurements, changed, stored=rejudge)
+    raise typer.Exit(1 if any(measurement.verdict == "INVALID" for measurement in measurements) else 0)
 
 
-def _print_verdicts(present: Sequence[JudgedMeasurement], changed: int, *, stored: bool) -> None:
-    if not present:
+def _print_verdicts(measurements: Sequence[JudgedMeasurement], changed: int, *, stored: bool) -> None:
+    if not measurements:
         raise RunnerError("no measurements to judge yet; measure some with: runner fill-catalog")
-    out.print(rules_table(summarise(present)))
-    if any(each.verdict != "VALID" for each in present):
-        out.print(broken_table(present))
-        for line in advice(present):
+    out.print(rules_table(summarise(measurements)))
+    if any(measurement.verdict != "VALID" for measurement in measurements):
+        out.print(broken_table(measurements))
+        for line in advice(measurements):
             out.print(Text(line))
-    counts = {name: sum(each.verdict == name for each in present) for name in ("VALID", "DOUBTFUL", "INVALID")}
+    counts = {
+        name: sum(measurement.verdict == name for measurement in measurements)
+        for name in ("VALID", "DOUBTFUL", "INVALID")
+    }
     out.print(", ".join(f"{count} {name}" for name, count in counts.items()))
-    differing = sum(each.verdict != each.stored.record.verdict for each in present)
+    differing = sum(measurement.verdict != measurement.stored.record.verdict for measurement in measurements)
     if stored:
         out.print(f"{changed} stored verdict(s) changed")
     elif differing:

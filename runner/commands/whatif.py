@@ -23,7 +23,7 @@ from runner.settings import RunnerSettings
 # So many rates fit beside the longest names of strategies, by the width of the terminal.
 _COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
 # The numbers; samples and intervals in full are for the code that decides.
-_TOLD = [field.name for field in fields(Prediction) if field.compare]
+_REPORTED = [field.name for field in fields(Prediction) if field.compare]
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study")]
 LinkOption = Annotated[
     str, typer.Option("--link", help="A link and its rate, or a range of rates, e.g. edge-cloud=1mbit..200mbit")
@@ -84,9 +84,9 @@ def _parts(database: str, subject: str, environment: str | None) -> tuple[Sequen
     """Return what predictions start from, and which operators' outputs are far from identity's or not compared."""
     snapshots = Snapshots(database)
     try:
-        known = snapshots.current()
-        part = known.select(subject, environment)
-        return known.parts(part), list(output_warnings(part.candidates))
+        evidence = snapshots.current()
+        selection = evidence.select(subject, environment)
+        return evidence.parts(selection), list(output_warnings(selection.candidates))
     finally:
         snapshots.close()
 
@@ -119,8 +119,8 @@ def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
     title = f"{subject}: predicted p{curves.percentile:g} latency against {curves.link}"
     table = Table(title=escape(title), title_justify="left", pad_edge=False)
     table.add_column("strategy", no_wrap=True)
-    for each in rates:
-        table.add_column(rate(each), justify="right")
+    for bit_per_s in rates:
+        table.add_column(rate(bit_per_s), justify="right")
     rows = [{(one.operator, one.placement): one for one in answer.predictions} for answer in answers]
     fastest = [min((one.estimate_s for one in row.values()), default=0.0) for row in rows]
     for name in sorted(rows[0], key=lambda key: rows[-1][key].estimate_s):
@@ -146,14 +146,14 @@ def _json(subject: str, curves: Curves, rates: Sequence[float], answers: Sequenc
         "curves": [vars(curve) for curve in curves.curves],
         "crossings": [vars(crossing) for crossing in curves.crossings],
         "predictions": [
-            {"bit_per_s": each, **{name: getattr(one, name) for name in _TOLD}}
-            for each, answer in zip(rates, answers, strict=True)
-            for one in answer.predictions
+            {"bit_per_s": bit_per_s, **{name: getattr(prediction, name) for name in _REPORTED}}
+            for bit_per_s, answer in zip(rates, answers, strict=True)
+            for prediction in answer.predictions
         ],
-        "unpredictable": [vars(each) for each in curves.unpredictable],
+        "unpredictable": [vars(strategy) for strategy in curves.unpredictable],
     }
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register it."""
+    """Add the command to an application."""
     app.command(epilog=example("runner whatif fashion-resnet --link edge-cloud=1mbit..200mbit -o whatif.svg"))(whatif)

@@ -31,7 +31,7 @@ def picture(directory: Path) -> Path:
 
 
 def standing_alone(script: Path, *arguments: str) -> dict[str, Any]:
-    """What run.py prints, in a process that must not have imported anything of ours."""
+    """Return what run.py prints, in a process that must not import this project."""
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"

@@ -39,7 +39,7 @@ Runner = Callable[..., Done]
 
 @pytest.fixture
 def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
-    """Commands in a directory of their own; none leaves a stack trace."""
+    """Run commands in a temporary directory; none may leave a stack trace."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "phone.csv").write_text(PHONE)
     (tmp_path / "accuracies.csv").write_text(ACCURACIES)
@@ -55,7 +55,7 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def lab(runner: Runner) -> Runner:
-    """With two imported files in lab.db."""
+    """Import two files into lab.db."""
     assert runner("import", "phone.csv", "accuracies.csv", "-d", "lab.db").code == 0
     return runner
 

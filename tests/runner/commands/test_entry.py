@@ -91,15 +91,17 @@ def test_shells_complete_commands_and_options(shell: str, environment: dict[str,
 
 def _completed(shell: str, environment: dict[str, str]) -> str:
     code = "from runner.cli import app, run; run(lambda: app(prog_name='runner'))"
-    given = {**os.environ, "_RUNNER_COMPLETE": f"complete_{shell}", **environment}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given, check=True).stdout
+    variables = {**os.environ, "_RUNNER_COMPLETE": f"complete_{shell}", **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True
+    ).stdout
 
 
 def test_show_completion_prints_a_script() -> None:
     code = "from runner.cli import app, run; run(lambda: app(['--show-completion', 'bash'], prog_name='runner'))"
-    given = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    variables = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     command = [sys.executable, "-c", code]
-    script = subprocess.run(command, capture_output=True, text=True, env=given, check=True).stdout
+    script = subprocess.run(command, capture_output=True, text=True, env=variables, check=True).stdout
     assert "complete -o default -F _runner_completion runner" in script
 
 

@@ -13,7 +13,7 @@ STRATEGIES = ("identity@mobile", "identity@edge", "quantized@edge")
 
 
 def forged(document: dict[str, Any]) -> dict[str, Any]:
-    """Rounds that look newer, under the slowest strategy's key, at a tenth of a millisecond."""
+    """Return rounds that look newer, under the key of the slowest strategy, at a tenth of a millisecond."""
     content: dict[str, Any] = json.loads(json.dumps(document))
     (slow,) = (each["latency_key"] for each in content["strategies"] if each["placement"] == "mobile")
     content["measurements"] = [each for each in content["measurements"] if each["latency_key"] == slow]
@@ -26,7 +26,7 @@ def forged(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def claimed(filled: Callable[..., Command], tmp_path: Path) -> Command:
-    """Two files of one environment key, of which the second is forged."""
+    """Import two files of one environment key, of which the second is forged."""
     command = filled("fashion-resnet", *STRATEGIES)
     (tmp_path / "forged.json").write_text(json.dumps(forged(piece("fashion-resnet", STRATEGIES))))
     done = command("import", "forged.json")

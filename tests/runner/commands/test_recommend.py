@@ -10,7 +10,7 @@ import pytest
 from recommender.app import create_app
 from recommender.schemas import RecommendRequest
 from recommender.settings import RecommenderSettings
-from runner.commands.question import Asked
+from runner.commands.question import QuestionOptions
 from tests.recommender.conftest import Client
 from tests.runner.commands.conftest import Command
 
@@ -18,7 +18,7 @@ Filled = Callable[..., Command]
 
 
 def test_every_field_of_the_request_has_an_option() -> None:
-    assert set(RecommendRequest.model_fields) - {"subject"} <= {field.name for field in fields(Asked)}
+    assert set(RecommendRequest.model_fields) - {"subject"} <= {field.name for field in fields(QuestionOptions)}
 
 
 @pytest.mark.parametrize(

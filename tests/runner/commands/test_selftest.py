@@ -55,7 +55,7 @@ def plant(database: Database, *, factor: float) -> None:
 def test_names_that_differ_fail_it_and_equal_ones_pass(
     directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The names are measured in real tiers; then latencies are planted, so that the judgement is certain."""
+    """Measure the names in real tiers, then plant latencies, so that the judgement is certain."""
     equal = []
 
     def compare_planted(database: Database, *arguments: Any, **options: Any) -> Any:
@@ -82,7 +82,7 @@ def test_names_that_differ_fail_it_and_equal_ones_pass(
 def test_what_is_invalid_is_measured_again_and_not_without_end(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No link is within a millionth of its declared rate."""
+    """Require a millionth of the declared rate, which no link meets."""
     (directory / "strategies.yaml").write_text(UNREACHABLE)
     code = run(lambda: app(["selftest", "--aa", "--launcher", "process", "--names", "2", "--keep", "aa.db"]))
     said = " ".join(capsys.readouterr().err.split())

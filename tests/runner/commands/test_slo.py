@@ -15,7 +15,7 @@ Filled = Callable[..., Command]
 
 
 def declare(path: Path, name: str, latency: str, accuracy: str = "{}") -> None:
-    """An SLO as a fill stores it."""
+    """Store an SLO as a fill does."""
     with open_database(path) as opened, opened.session() as session:
         values = {"name": name, "latency": latency, "accuracy": accuracy}
         session.execute(text("INSERT INTO slo VALUES (:name, :latency, :accuracy)"), values)

@@ -104,7 +104,7 @@ def photos(folder: Path, count: int = 12) -> None:
 def test_init_for_a_model_of_ones_own_is_measured_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From a model and a folder of pictures, without labels, to a leaderboard: nothing is edited but the effort."""
+    """Go from a model and a folder of pictures, without labels, to a leaderboard: nothing is edited but the effort."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my net.onnx").write_bytes((FAMILIES / "mobilenet_v2.onnx").read_bytes())
     photos(tmp_path / "photos")
@@ -142,7 +142,7 @@ def test_init_for_a_model_of_ones_own_is_measured_at_once(
 def test_what_init_suggests_for_data_with_a_truth_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, says: str, task: str
 ) -> None:
-    """The commented lines are put in place of the others, and the file still validates."""
+    """Put the commented lines in place of the others; the file still validates."""
     monkeypatch.chdir(tmp_path)
     assert run(lambda: app(["init", "--model", str(FAMILIES / f"{model}.onnx"), "-o", "own.yaml"])) == 0
     lines = (tmp_path / "own.yaml").read_text().splitlines()
@@ -160,7 +160,7 @@ def test_what_init_suggests_for_data_with_a_truth_is_taken(
 
 
 def test_init_for_a_model_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The onnxruntime package's own example takes three dimensions: no picture."""
+    """Use an example of the onnxruntime package that takes three dimensions, so no picture."""
     monkeypatch.chdir(tmp_path)
     source = Path(onnxruntime.__file__).parent / "datasets/sigmoid.onnx"
     assert run(lambda: app(["init", "--model", str(source)])) == 0

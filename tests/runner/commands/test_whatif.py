@@ -14,7 +14,7 @@ from tests.recommender.test_link_samples import measure
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """partition@edge-cloud measured at 10 Mbit/s, 60 ms there; identity@mobile without links, 40 ms."""
+    """Store partition@edge-cloud measured at 10 Mbit/s, 60 ms there; identity@mobile without links, 40 ms."""
     made = str(tmp_path_factory.mktemp("whatif") / "evidence.db")
     with open_database(made, create=True) as opened:
         writer = Writer(opened, {})
