@@ -29,8 +29,8 @@ from catalog.evidence.writing import utc_text
 
 def analysis_stored(session: Session, evidence_key: str) -> bool:
     """Tell whether there is an analysis that rests on exactly this evidence."""
-    found = session.execute(select(_sql(Analysis.id)).where(_sql(Analysis.evidence_key) == evidence_key)).first()
-    return found is not None
+    row = session.execute(select(_sql(Analysis.id)).where(_sql(Analysis.evidence_key) == evidence_key)).first()
+    return row is not None
 
 
 def store_analysis(session: Session, result: SubjectResult) -> int:
@@ -66,20 +66,20 @@ def _insert(session: Session, table: type[SQLModel], analysis_id: int, rows: Ite
         session.execute(insert(table), listed)
 
 
-def _strategy(each: StrategyResult, percentile: float) -> dict[str, Any]:
-    interval, shares = each.interval(percentile), each.shares
-    description = each.description
+def _strategy(strategy: StrategyResult, percentile: float) -> dict[str, Any]:
+    interval, shares = strategy.interval(percentile), strategy.shares
+    description = strategy.description
     return {
-        "operator": each.evidence.operator,
-        "placement": each.evidence.placement,
-        "rank": each.rank.rank,
-        "worst_rank": each.rank.worst_rank,
-        "letters": "".join(each.rank.letters),
+        "operator": strategy.evidence.operator,
+        "placement": strategy.evidence.placement,
+        "rank": strategy.rank.rank,
+        "worst_rank": strategy.rank.worst_rank,
+        "letters": "".join(strategy.rank.letters),
         "estimate_s": interval.estimate_s,
         "low_s": interval.low_s,
         "high_s": interval.high_s,
         "refusal": interval.refusal.reason if interval.refusal else None,
-        "ratio_to_best": each.ratio_to_best,
+        "ratio_to_best": strategy.ratio_to_best,
         "samples": interval.samples,
         "rounds": interval.rounds,
         "inputs": interval.inputs,
@@ -87,8 +87,8 @@ def _strategy(each: StrategyResult, percentile: float) -> dict[str, Any]:
         "median_s": description.median,
         "iqr_s": description.interquartile_range,
         "outliers": description.outlier_count,
-        "shapiro_statistic": _known(description.normality.statistic),
-        "shapiro_pvalue": _known(description.normality.pvalue),
+        "shapiro_statistic": _number_or_null(description.normality.statistic),
+        "shapiro_pvalue": _number_or_null(description.normality.pvalue),
         "rounds_share": shares.rounds_share,
         "inputs_share": shares.inputs_share,
         "rest_share": shares.rest_share,
@@ -96,15 +96,15 @@ def _strategy(each: StrategyResult, percentile: float) -> dict[str, Any]:
     }
 
 
-def _family(each: FamilyResult) -> dict[str, Any]:
-    paper = each.paper
+def _family(family: FamilyResult) -> dict[str, Any]:
+    paper = family.paper
     return {
         "family": paper.family.name,
         "kind": paper.family.kind,
         "questions": list(paper.family.questions),
         "members": list(paper.members),
         "left_out": list(paper.left_out),
-        "statistic": _known(paper.kruskal_wallis.statistic),
+        "statistic": _number_or_null(paper.kruskal_wallis.statistic),
         "pvalue": paper.kruskal_wallis.pvalue,
         "degrees_of_freedom": paper.kruskal_wallis.degrees_of_freedom,
         "rejected": paper.rejected,
@@ -133,23 +133,23 @@ def _pair(family: FamilyResult, pair: PairResult) -> dict[str, Any]:
     }
 
 
-def _drop(each: DropResult) -> dict[str, Any]:
+def _drop(drop: DropResult) -> dict[str, Any]:
     return {
-        "operator": each.operator,
-        "provider": each.accuracy.provider,
-        "metric": each.metric,
-        "drop_pp": each.drop.drop_pp,
-        "low_pp": each.drop.low_pp,
-        "high_pp": each.drop.high_pp,
-        "items": each.drop.items,
-        "mcnemar_pvalue": each.drop.pvalue,
-        "lost": each.drop.lost,
-        "gained": each.drop.gained,
-        "note": each.drop.note,
+        "operator": drop.operator,
+        "provider": drop.accuracy.provider,
+        "metric": drop.metric,
+        "drop_pp": drop.drop.drop_pp,
+        "low_pp": drop.drop.low_pp,
+        "high_pp": drop.drop.high_pp,
+        "items": drop.drop.items,
+        "mcnemar_pvalue": drop.drop.pvalue,
+        "lost": drop.drop.lost,
+        "gained": drop.drop.gained,
+        "note": drop.drop.note,
     }
 
 
-def _known(value: float) -> float | None:
+def _number_or_null(value: float) -> float | None:
     """Return NULL for NaN: databases have it for what was not computed."""
     return None if math.isnan(value) else value
 
@@ -190,8 +190,8 @@ def store_missing(database: Database, settings: AnalysisSettings) -> int:
     computed = 0
     for members in _groups(database, None):
         with database.session() as reading:
-            known = analysis_stored(reading, evidence_key(members, settings))
-        if known:
+            stored = analysis_stored(reading, evidence_key(members, settings))
+        if stored:
             continue
         try:
             _store(database, analyse_subject(members, settings))
@@ -206,8 +206,8 @@ def _groups(database: Database, subject: str | None) -> list[list[StrategyEviden
     with sound_database(database).session() as reading:
         evidence = strategy_evidence(reading, subject=subject)
     groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
-    for each in evidence:
-        groups.setdefault((each.subject, each.environment.id), []).append(each)
+    for strategy in evidence:
+        groups.setdefault((strategy.subject, strategy.environment.id), []).append(strategy)
     return [members for members in groups.values() if any(member.measured for member in members)]
 
 

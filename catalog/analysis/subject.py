@@ -216,15 +216,15 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
     -----
     Deterministic: the draws depend on `settings.seed` alone, and nothing on the order of `evidence`.
     """
-    groups = {(each.subject, each.environment.id) for each in evidence}
+    groups = {(strategy.subject, strategy.environment.id) for strategy in evidence}
     evidence = in_canonical_order(evidence)
-    measured = [each for each in evidence if each.measured]
+    measured = [strategy for strategy in evidence if strategy.measured]
     if len(groups) != 1 or not measured:
         raise ValueError(f"expected measured strategies of one subject in one environment, got {len(groups)} groups")
-    samples = [Samples.from_arrays(each.latency_s, each.round, each.input_index) for each in measured]
+    samples = [Samples.from_arrays(strategy.latency_s, strategy.round, strategy.input_index) for strategy in measured]
     ranking = rank_strategies(samples, settings.question(), rng=settings.seed)
     families = study_families(_studied(evidence), common_tier_order(evidence))
-    pooled = {_name(each): each.latency_s for each in measured}
+    pooled = {_name(strategy): strategy.latency_s for strategy in measured}
     paper = analyse_families(pooled, families, adjustment=settings.adjustment)
     by_name = dict(zip(pooled, samples, strict=True))
     return SubjectResult(
@@ -236,7 +236,7 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
         ranking=ranking,
         families=tuple(_family(family, by_name, settings) for family in paper.families),
         drops=_drops(evidence, settings),
-        unmeasured=tuple(each for each in evidence if not each.measured),
+        unmeasured=tuple(strategy for strategy in evidence if not strategy.measured),
     )
 
 
@@ -244,26 +244,26 @@ def evidence_key(evidence: Sequence[StrategyEvidence], settings: AnalysisSetting
     """Return the content key of an analysis: its settings, and the rounds and accuracies of every strategy."""
     rows = [
         {
-            "strategy": _name(each),
-            "latency": each.latency_key if each.measured else None,
-            "rounds": [[row.round, row.verdict, row.started_at] for row in each.rounds],
-            "accuracy": each.accuracy_key if each.accuracy else None,
+            "strategy": _name(strategy),
+            "latency": strategy.latency_key if strategy.measured else None,
+            "rounds": [[row.round, row.verdict, row.started_at] for row in strategy.rounds],
+            "accuracy": strategy.accuracy_key if strategy.accuracy else None,
         }
-        for each in evidence
+        for strategy in evidence
     ]
     return content_key({"version": VERSION, "settings": asdict(settings), "evidence": rows})
 
 
-def _name(each: StrategyEvidence) -> str:
-    return strategy_name(each.operator, each.tiers)
+def _name(strategy: StrategyEvidence) -> str:
+    return strategy_name(strategy.operator, strategy.tiers)
 
 
 def _studied(evidence: Iterable[StrategyEvidence]) -> list[StudiedOperator]:
     placements: dict[tuple[str, tuple[str, ...]], list[tuple[str, ...]]] = {}
-    for each in evidence:
-        passes = tuple(str(step["name"]) for step in each.passes)
-        placements.setdefault((each.operator, passes), []).append(each.tiers)
-    return [StudiedOperator(name, passes, tuple(found)) for (name, passes), found in placements.items()]
+    for strategy in evidence:
+        passes = tuple(str(step["name"]) for step in strategy.passes)
+        placements.setdefault((strategy.operator, passes), []).append(strategy.tiers)
+    return [StudiedOperator(name, passes, tuple(tiers)) for (name, passes), tiers in placements.items()]
 
 
 def _strategies(
@@ -274,24 +274,26 @@ def _strategies(
     settings: AnalysisSettings,
 ) -> tuple[StrategyResult, ...]:
     best = min(ranking.estimates_s)
-    asked = sorted({*INTERVAL_PERCENTILES, settings.percentile})
+    percentiles = sorted({*INTERVAL_PERCENTILES, settings.percentile})
     return tuple(
         StrategyResult(
-            evidence=each,
-            samples=taken,
-            description=descriptions[_name(each)],
+            evidence=strategy,
+            samples=its_samples,
+            description=descriptions[_name(strategy)],
             intervals=percentile_intervals(
-                taken,
-                asked,
+                its_samples,
+                percentiles,
                 confidence_level=settings.confidence_level,
                 n_resamples=settings.n_resamples,
                 rng=settings.seed,
             ),
-            shares=variance_shares(taken),
+            shares=variance_shares(its_samples),
             rank=rank,
             ratio_to_best=estimate_s / best,
         )
-        for each, taken, rank, estimate_s in zip(measured, samples, ranking.ranks, ranking.estimates_s, strict=True)
+        for strategy, its_samples, rank, estimate_s in zip(
+            measured, samples, ranking.ranks, ranking.estimates_s, strict=True
+        )
     )
 
 
@@ -300,24 +302,32 @@ def _family(paper: FamilyAnalysis, samples: Mapping[str, Samples], settings: Ana
     pairs = list(combinations(range(len(members)), 2))
     decided = compare_pairs(members, settings.question(), pairs=pairs, rng=settings.seed)
     results = []
-    for compared, found in zip(paper.comparisons(), decided, strict=True):
-        count = sum(samples[name].log_latency.size for name in (compared.left, compared.right))
-        results.append(PairResult(compared, found, disagreement(compared, found, samples=count)))
+    for comparison, outcome in zip(paper.comparisons(), decided, strict=True):
+        count = sum(samples[name].log_latency.size for name in (comparison.left, comparison.right))
+        results.append(PairResult(comparison, outcome, disagreement(comparison, outcome, samples=count)))
     return FamilyResult(paper, tuple(results))
 
 
 def _drops(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> tuple[DropResult, ...]:
-    """Compare each operator with identity, once per accuracy: a partition that inherits one is not judged again."""
+    """Compare strategy operator with identity, once per accuracy: a partition that inherits one is not judged again."""
     judged: dict[str, StrategyEvidence] = {}
-    for each in evidence:
-        if each.passes and each.accuracy is not None and each.reference is not None:
-            judged.setdefault(each.accuracy_key, each)
+    for strategy in evidence:
+        if strategy.passes and strategy.accuracy is not None and strategy.reference is not None:
+            judged.setdefault(strategy.accuracy_key, strategy)
     results = []
-    for each in judged.values():
-        assert each.accuracy is not None and each.reference is not None
-        drop = _drop(each.reference, each.accuracy, comparisons=len(judged), same=each.bit_identical, settings=settings)
+    for strategy in judged.values():
+        assert strategy.accuracy is not None and strategy.reference is not None
+        drop = _drop(
+            strategy.reference,
+            strategy.accuracy,
+            comparisons=len(judged),
+            same=strategy.bit_identical,
+            settings=settings,
+        )
         if drop is not None:
-            results.append(DropResult(each.operator, each.accuracy.metric, each.accuracy, each.reference, drop))
+            results.append(
+                DropResult(strategy.operator, strategy.accuracy.metric, strategy.accuracy, strategy.reference, drop)
+            )
     return tuple(results)
 
 
@@ -349,13 +359,13 @@ def _drop(
 
 
 def _pixels(
-    each: AccuracyEvidence, other: AccuracyEvidence, items: NDArray[np.int64]
+    accuracy: AccuracyEvidence, other: AccuracyEvidence, items: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return intersections and unions of the paired items over the classes of both."""
-    classes = np.union1d(each.class_ids, other.class_ids)
-    columns = np.searchsorted(classes, each.class_ids)
+    classes = np.union1d(accuracy.class_ids, other.class_ids)
+    columns = np.searchsorted(classes, accuracy.class_ids)
     spread = []
-    for counts in (each.intersection_px, each.union_px):
+    for counts in (accuracy.intersection_px, accuracy.union_px):
         wide = np.zeros((items.size, classes.size), dtype=np.int64)
         wide[:, columns] = counts[items]
         spread.append(wide)

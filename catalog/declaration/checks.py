@@ -55,9 +55,9 @@ _NUMBERS = ("int_type", "float_type")
 _SHOWN_CHARACTERS = 60
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return text to append to a message: what is allowed, and the nearest spelling if one is near."""
-    names = list(known)
+    names = list(allowed)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"allowed: {', '.join(names) or 'none is declared'}{hint}"
@@ -71,10 +71,10 @@ def validate_file(document: YamlDocument) -> CatalogFile:
     try:
         return CatalogFile.model_validate(document.data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        misspelt = {_meant(details) for details in found if details["type"] == "extra_forbidden"}
-        told = [each for each in found if not _follows(each, misspelt)]
-        problems = dict.fromkeys(_translate(document, details) for details in told)
+        errors = error.errors(include_url=False)
+        misspelt = {_meant(details) for details in errors if details["type"] == "extra_forbidden"}
+        own_errors = [details for details in errors if not _follows(details, misspelt)]
+        problems = dict.fromkeys(_translate(document, details) for details in own_errors)
         raise CatalogFileError(document.file, list(problems)) from error
 
 

@@ -47,13 +47,13 @@ class YamlDocument:
     keys: Mapping[Path_, Position]
 
     def locate(self, path: Path_, *, key: bool = False) -> Position:
-        """Find the nearest known position: of the value (or its key), else of what contains it."""
-        known = self.keys if key else self.values
-        while path not in known:
+        """Find the nearest positions position: of the value (or its key), else of what contains it."""
+        positions = self.keys if key else self.values
+        while path not in positions:
             if not path:
                 return Position(1, 1)
-            path, known = path[:-1], self.values
-        return known[path]
+            path, positions = path[:-1], self.values
+        return positions[path]
 
 
 def read_yaml(file: Path) -> YamlDocument:
@@ -96,7 +96,7 @@ def parse_yaml(text: str, file: Path) -> YamlDocument:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             raise CatalogFileError(file, [Problem(1, 1, "the file is empty; it starts with `version: 1`")])
-        building = _Building(file)
+        building = _YamlBuilder(file)
         data = building.value(root, ())
     except yaml.reader.ReaderError as error:
         line, column = _line_and_column(text, error.position)
@@ -128,7 +128,7 @@ def _malformed(error: yaml.MarkedYAMLError, text: str) -> Problem:
 
 
 @dataclass
-class _Building:
+class _YamlBuilder:
     """One walk over the nodes; collects positions and problems."""
 
     file: Path

@@ -76,7 +76,7 @@ class Breakdown:
 
 def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> Mapping[str, Breakdown]:
     """Return means over all samples of the rounds that `evidence` has, by latency key."""
-    rounds = {(each.latency_key, row.round) for each in evidence for row in each.rounds}
+    rounds = {(strategy.latency_key, row.round) for strategy in evidence for row in strategy.rounds}
     wholes: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for key, number, *sums in session.execute(text(_WHOLE)):
         if (key, number) in rounds:
@@ -86,7 +86,7 @@ def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> M
         if (key, number) in rounds:
             parts[key][tier].append(tuple(sums))
     wires = _wires(session, rounds)
-    order = {each.latency_key: each.tiers for each in evidence}
+    order = {strategy.latency_key: strategy.tiers for strategy in evidence}
     return {key: _breakdown(rows, parts[key], order[key], wires[key]) for key, rows in wholes.items()}
 
 

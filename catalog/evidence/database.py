@@ -355,8 +355,8 @@ def newest_revision() -> str:
 
 
 def _revision(connection: Connection) -> str | None:
-    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return None if found is None else str(found)
+    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if version is None else str(version)
 
 
 def _alembic() -> "Config":

@@ -44,7 +44,7 @@ def file_labels(session: Session) -> dict[int, str]:
 def files_by_subject(session: Session) -> Mapping[tuple[str, str], tuple[str, ...]]:
     """Return the labels of all files that brought evidence, by key of the environment and subject."""
     labels = file_labels(session)
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    brought: dict[tuple[str, str], list[str]] = defaultdict(list)
     for environment, subject, file_id in session.execute(text(_BY_SUBJECT)) if labels else ():
-        found[environment, subject].append(labels[file_id])
-    return {place: tuple(files) for place, files in found.items()}
+        brought[environment, subject].append(labels[file_id])
+    return {place: tuple(files) for place, files in brought.items()}

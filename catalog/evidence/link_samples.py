@@ -171,25 +171,28 @@ class _Reading:
         if now is None:
             return StrategyParts(*name, hops, (), "the bytes on its links were not recorded with the samples")
         alike = [rows for rows in groups.values() if links and _alike(rows[0], current[0])]
-        others = [found for rows in alike if (found := self._linked(rows, links)) and _same_bytes(found, now)]
+        settings = [self._linked(rows, links) for rows in alike]
+        others = [setting for setting in settings if setting and _same_bytes(setting, now)]
         return StrategyParts(*name, hops, (now, *others))
 
     def _links_of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-        found = {link for row in rows for each, _, _ in self._samples[row["id"]] for link in self._bytes[each]}
-        return tuple(sorted(found))
+        links = {
+            link for row in rows for sample_id, _, _ in self._samples[row["id"]] for link in self._bytes[sample_id]
+        }
+        return tuple(sorted(links))
 
     def _linked(self, rows: Sequence[Mapping[str, Any]], links: Sequence[str]) -> LinkedSamples | None:
         """Return one setting of the links; None where bytes are missing."""
-        flat = [(row["round"], *each) for row in rows for each in self._samples[row["id"]]]
-        if not flat or any(link not in self._bytes[each] for _, each, _, _ in flat for link in links):
+        flat = [(row["round"], *sample) for row in rows for sample in self._samples[row["id"]]]
+        if not flat or any(link not in self._bytes[sample_id] for _, sample_id, _, _ in flat for link in links):
             return None
         probes = [probe for row in rows for probe in self._probes[row["id"]]]
         return LinkedSamples(
-            latency_s=np.array([each[3] for each in flat], dtype=np.float64),
-            round=np.array([each[0] for each in flat], dtype=np.int64),
-            input_index=np.array([self._index[each[2]] for each in flat], dtype=np.int64),
-            sent_bytes={link: np.array([self._bytes[each[1]][link][0] for each in flat]) for link in links},
-            received_bytes={link: np.array([self._bytes[each[1]][link][1] for each in flat]) for link in links},
+            latency_s=np.array([sample[3] for sample in flat], dtype=np.float64),
+            round=np.array([sample[0] for sample in flat], dtype=np.int64),
+            input_index=np.array([self._index[sample[2]] for sample in flat], dtype=np.int64),
+            sent_bytes={link: np.array([self._bytes[sample[1]][link][0] for sample in flat]) for link in links},
+            received_bytes={link: np.array([self._bytes[sample[1]][link][1] for sample in flat]) for link in links},
             declared=_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s"),
             probed=_rates(probes, "measured_bit_per_s"),
             launcher=rows[0]["launcher"],
@@ -216,13 +219,13 @@ def _declared(conditions: Mapping[str, Any]) -> dict[str, LinkRate]:
 
 def _rates(probes: Sequence[Mapping[str, Any]], column: str) -> dict[str, LinkRate]:
     """Return the median over the probes, per link, where both directions were probed."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    rates: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for probe in probes:
         if probe[column] > 0:
-            found[probe["link"]][probe["direction"]].append(probe[column])
+            rates[probe["link"]][probe["direction"]].append(probe[column])
     return {
         link: LinkRate(float(np.median(ways["up"])), float(np.median(ways["down"])))
-        for link, ways in found.items()
+        for link, ways in rates.items()
         if ways["up"] and ways["down"]
     }
 

@@ -88,7 +88,7 @@ def strategy_evidence(
     declared = session.execute(query.order_by(_sql(Strategy.environment_id), _sql(Strategy.id))).scalars().all()
     if not declared:
         return ()
-    loaded = _Loaded(session, declared, subject, {} if read is None else read)
+    loaded = _LoadedEvidence(session, declared, subject, {} if read is None else read)
     groups: dict[tuple[int, str], list[StrategyEvidence]] = {}
     for row in declared:
         groups.setdefault((row.environment_id, row.subject), []).append(loaded.assemble(row))
@@ -123,7 +123,7 @@ class _Series:
     files: set[int] = field(default_factory=set)
 
 
-class _Loaded:
+class _LoadedEvidence:
     """Everything fetched at once, and what assembles one strategy of it."""
 
     def __init__(
@@ -200,9 +200,9 @@ class _Loaded:
         if own is None:
             return None
         identities = [
-            each
-            for each in self._declared
-            if not each.passes and (each.subject, each.environment_id) == (row.subject, row.environment_id)
+            identity
+            for identity in self._declared
+            if not identity.passes and (identity.subject, identity.environment_id) == (row.subject, row.environment_id)
         ]
         usable = [
             identity
@@ -211,7 +211,7 @@ class _Loaded:
             and accuracy.metric == own.metric
             and (identity.placement == row.placement or accuracy.provider == own.provider)
         ]
-        return min(usable, key=lambda each: (each.placement != row.placement, each.placement), default=None)
+        return min(usable, key=lambda identity: (identity.placement != row.placement, identity.placement), default=None)
 
 
 def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
@@ -223,7 +223,7 @@ def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
     rows = select(_sql(Measurement.environment_id), _sql(Measurement.conditions))
     for environment_id, conditions in session.execute(rows):
         chains[environment_id] += condition_chains(conditions)
-    return {key: tier_order(set(found), set(chains[key])) for key, found in placements.items()}
+    return {key: tier_order(set(placed), set(chains[key])) for key, placed in placements.items()}
 
 
 def _load_origins(session: Session) -> dict[int, Origin]:
@@ -237,19 +237,19 @@ def _load_origins(session: Session) -> dict[int, Origin]:
 def _load_accuracy_files(session: Session) -> dict[str, set[int]]:
     """Load by accuracy key the files that brought it."""
     query = select(_sql(Accuracy.key), _sql(Accuracy.imported_file_id)).where(text(ACCURACY_COUNTS))
-    found: dict[str, set[int]] = defaultdict(set)
+    files: dict[str, set[int]] = defaultdict(set)
     for key, file_id in session.execute(query):
-        found[key] |= set() if file_id is None else {file_id}
-    return found
+        files[key] |= set() if file_id is None else {file_id}
+    return files
 
 
 def _load_environments(session: Session, origins: Mapping[int, Origin]) -> dict[int, EnvironmentEvidence]:
-    found = {}
+    environments = {}
     for row in session.execute(select(Environment)).scalars():
         origin = origins.get(row.imported_file_id)
         evidence = EnvironmentEvidence(**row.model_dump(exclude={"imported_file_id"}), origin=origin)
-        found[evidence.id] = evidence
-    return found
+        environments[evidence.id] = evidence
+    return environments
 
 
 def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
@@ -259,9 +259,9 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
     for row in session.execute(text(_SAMPLES)):
         if row[1] in samples:
             samples[row[1]].append(row)
-    found: dict[str, _Series] = defaultdict(_Series)
+    series_by_key: dict[str, _Series] = defaultdict(_Series)
     for measurement in _wide(measurements, samples):
-        series, rows = found[measurement.latency_key], samples[measurement.id]
+        series, rows = series_by_key[measurement.latency_key], samples[measurement.id]
         series.sample_ids += [row[0] for row in rows]
         series.input_ids += [row[2] for row in rows]
         series.repetition += [row[3] for row in rows]
@@ -280,7 +280,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
         series.inputs_select = series.inputs_select or measurement.inputs_select
         series.first_measurement = series.first_measurement or measurement.id
         series.files |= set() if measurement.imported_file_id is None else {measurement.imported_file_id}
-    return dict(found)
+    return dict(series_by_key)
 
 
 def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> Iterator[Any]:
@@ -294,16 +294,16 @@ def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> 
 
 def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
     """Load the conditions of one measurement per key; they are in the key, so all rounds share them."""
-    wanted = {one_series.first_measurement for one_series in series}
+    first_measurements = {one_series.first_measurement for one_series in series}
     rows = session.execute(select(_sql(Measurement.id), _sql(Measurement.conditions)))
-    return {identity: conditions for identity, conditions in rows if identity in wanted}
+    return {identity: conditions for identity, conditions in rows if identity in first_measurements}
 
 
-def _load_sent(session: Session, found: Mapping[str, _Series]) -> dict[str, dict[str, NDArray[np.int64]]]:
+def _load_sent(session: Session, series_by_key: Mapping[str, _Series]) -> dict[str, dict[str, NDArray[np.int64]]]:
     """Load bytes sent by latency key and link, aligned with the samples; zero where a sample did not use the link."""
     place = {
         sample_id: (key, position)
-        for key, series in found.items()
+        for key, series in series_by_key.items()
         for position, sample_id in enumerate(series.sample_ids)
     }
     sent: dict[str, dict[str, NDArray[np.int64]]] = {}
@@ -313,7 +313,7 @@ def _load_sent(session: Session, found: Mapping[str, _Series]) -> dict[str, dict
         key, position = place[sample_id]
         by_link = sent.setdefault(key, {})
         if link not in by_link:
-            by_link[link] = np.zeros(len(found[key].sample_ids), dtype=np.int64)
+            by_link[link] = np.zeros(len(series_by_key[key].sample_ids), dtype=np.int64)
         by_link[link][position] = sent_bytes
     return sent
 
@@ -337,11 +337,11 @@ def _place(row: Accuracy) -> tuple[int | None, str, str]:
     return row.id, row.key, row.finished_at
 
 
-def _grouped(session: Session, query: str, wanted: Sequence[Accuracy]) -> dict[int | None, list[Any]]:
+def _grouped(session: Session, query: str, accuracies: Sequence[Accuracy]) -> dict[int | None, list[Any]]:
     grouped: dict[int | None, list[Any]] = defaultdict(list)
-    for row in wanted:
-        found = session.execute(text(f"{query} WHERE accuracy_id = :id"), {"id": row.id})
-        grouped[row.id] = [tuple(values) for _, *values in found]
+    for row in accuracies:
+        items = session.execute(text(f"{query} WHERE accuracy_id = :id"), {"id": row.id})
+        grouped[row.id] = [tuple(values) for _, *values in items]
     return grouped
 
 

@@ -79,10 +79,10 @@ def last_measurement(
         "ORDER BY m.id DESC LIMIT 1"  # not by the clock, which may have been set back
     )
     values = {"subject": subject, "operator": operator, "placement": placement, "environment": environment_key}
-    found = session.execute(query, values).scalar()
-    if found is None:
+    measurement_id = session.execute(query, values).scalar()
+    if measurement_id is None:
         return None
-    row = session.get_one(Measurement, found)
+    row = session.get_one(Measurement, measurement_id)
     duration = datetime.fromisoformat(row.finished_at) - datetime.fromisoformat(row.started_at)
     return LastMeasurement(
         row.latency_key,
@@ -160,8 +160,8 @@ def failed_accuracies(session: Session) -> Sequence[Mapping[str, Any]]:
 def last_accuracy_failure(session: Session, accuracy_key: str) -> str | None:
     """Return why the most recent attempt at an accuracy failed; None when there was none."""
     query = text("SELECT reason FROM accuracy WHERE key = :key AND status = 'failed' ORDER BY id DESC LIMIT 1")
-    found = session.execute(query, {"key": accuracy_key}).scalar()
-    return None if found is None else str(found)
+    reason = session.execute(query, {"key": accuracy_key}).scalar()
+    return None if reason is None else str(reason)
 
 
 def coverage(session: Session) -> Sequence[Mapping[str, Any]]:
@@ -248,11 +248,11 @@ def accuracy_remarks(session: Session) -> Mapping[tuple[str, str, str, str], str
 
 def family_members(session: Session) -> Mapping[str, frozenset[tuple[str, str, str]]]:
     """Return by family the subject, environment and `operator@placement` that it compares, as last stored."""
-    found: dict[str, set[tuple[str, str, str]]] = {}
+    families: dict[str, set[tuple[str, str, str]]] = {}
     for row in _rows(session, "SELECT subject, environment, family, left_strategy, right_strategy FROM pairwise"):
-        members = found.setdefault(row["family"], set())
+        members = families.setdefault(row["family"], set())
         members |= {(row["subject"], row["environment"], row[side]) for side in ("left_strategy", "right_strategy")}
-    return {family: frozenset(members) for family, members in found.items()}
+    return {family: frozenset(members) for family, members in families.items()}
 
 
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
@@ -293,10 +293,10 @@ def stored_measurements(session: Session, *, subject: str | None = None) -> tupl
     if subject is not None:
         query = query.where(Measurement.subject == subject)
     rows = session.exec(query).all()
-    wanted = {row.id for row, _ in rows}
-    runs = _children(session, TierRun, TierRunRecord, wanted)
-    probes = _children(session, LinkProbe, LinkProbeRecord, wanted)
-    samples = _samples(session, wanted)
+    measurement_ids = {row.id for row, _ in rows}
+    runs = _children(session, TierRun, TierRunRecord, measurement_ids)
+    probes = _children(session, LinkProbe, LinkProbeRecord, measurement_ids)
+    samples = _samples(session, measurement_ids)
     return tuple(
         StoredMeasurement(
             _identity(row.id),
@@ -344,8 +344,8 @@ def judge_again(
 def _record(
     row: Measurement, runs: list[TierRunRecord], probes: list[LinkProbeRecord], samples: list[SampleRecord]
 ) -> MeasurementRecord:
-    known = {item.name for item in fields(MeasurementRecord)}
-    values = {name: value for name, value in row.model_dump().items() if name in known}
+    recorded = {item.name for item in fields(MeasurementRecord)}
+    values = {name: value for name, value in row.model_dump().items() if name in recorded}
     values |= {
         "started_at": datetime.fromisoformat(row.started_at),
         "finished_at": datetime.fromisoformat(row.finished_at),
@@ -357,23 +357,23 @@ def _record(
 
 
 def _children(
-    session: Session, table: Any, record: Callable[..., _Record], wanted: set[int | None]
+    session: Session, table: Any, record: Callable[..., _Record], measurement_ids: set[int | None]
 ) -> dict[int, list[_Record]]:
-    found: dict[int, list[_Record]] = defaultdict(list)
+    children: dict[int, list[_Record]] = defaultdict(list)
     for row in session.exec(select_rows(table).order_by(table.id)):
-        if row.measurement_id in wanted:
+        if row.measurement_id in measurement_ids:
             values = row.model_dump(exclude={"id", "measurement_id"})
-            found[row.measurement_id].append(record(**values))
-    return found
+            children[row.measurement_id].append(record(**values))
+    return children
 
 
-def _samples(session: Session, wanted: set[int | None]) -> dict[int, list[SampleRecord]]:
-    found: dict[int, list[SampleRecord]] = defaultdict(list)
+def _samples(session: Session, measurement_ids: set[int | None]) -> dict[int, list[SampleRecord]]:
+    samples: dict[int, list[SampleRecord]] = defaultdict(list)
     query = "SELECT measurement_id, seq, input_id, repetition, latency_s, transmission_s FROM sample ORDER BY 1, 2"
     for measurement_id, *values in session.execute(text(query)):
-        if measurement_id in wanted:
-            found[measurement_id].append(SampleRecord(*values))
-    return found
+        if measurement_id in measurement_ids:
+            samples[measurement_id].append(SampleRecord(*values))
+    return samples
 
 
 def _identity(value: int | None) -> int:

@@ -183,12 +183,12 @@ def sound_database(database: Database) -> Database:
 
 def _unsound(connection: Connection, dialect: _Dialect) -> dict[str, dict[Any, str]]:
     """Return by table the unsound rows with the reason; what belongs to such a row goes with it, unnamed."""
-    found: dict[str, dict[Any, str]] = defaultdict(dict)
+    unsound: dict[str, dict[Any, str]] = defaultdict(dict)
     present: dict[str, set[Any]] = {}
     gone: dict[str, set[Any]] = {}
     for table, parents in _PARENTS.items():
         if table in _BULK:
-            found[table] |= _bulk(connection, dialect, table, next(iter(parents)))
+            unsound[table] |= _bulk(connection, dialect, table, next(iter(parents)))
             continue
         present[table], gone[table] = set(), set()
         for row in map(dict, connection.execute(select(_ROWS[table].__table__)).mappings()):
@@ -200,14 +200,14 @@ def _unsound(connection: Connection, dialect: _Dialect) -> dict[str, dict[Any, s
             orphan = next((parent for parent, owner in owners.items() if owner not in present[parent]), None)
             reason = _reason(table, row) if orphan is None else f"its {orphan} {owners[orphan]} is not there"
             if reason is not None:
-                found[table][name] = reason
+                unsound[table][name] = reason
             (present if reason is None else gone)[table].add(name)
         if table == "measurement":
             empty = _without_samples(connection, dialect) & present[table]
-            found[table] |= dict.fromkeys(empty, "complete, and without a sample that can be used")
+            unsound[table] |= dict.fromkeys(empty, "complete, and without a sample that can be used")
             present[table] -= empty
             gone[table] |= empty
-    return found
+    return unsound
 
 
 def _reason(table: str, row: Mapping[str, Any]) -> str | None:

@@ -62,20 +62,20 @@ def tier_use(session: Session) -> Mapping[str, Mapping[str, TierUse]]:
     mapping of latency key to mapping of tier name to TierUse
         Tiers that only relay are there too.
     """
-    found: dict[str, dict[str, TierUse]] = defaultdict(dict)
+    uses: dict[str, dict[str, TierUse]] = defaultdict(dict)
     for key, tier, cgroup_bytes, resident_bytes, cpu_s, inferences in session.execute(text(_USE)):
-        peaks = [int(each) for each in (cgroup_bytes, resident_bytes) if each is not None]
+        peaks = [int(peak) for peak in (cgroup_bytes, resident_bytes) if peak is not None]
         spent = float(cpu_s) / int(inferences) if cpu_s is not None and inferences else None
-        found[key][tier] = TierUse(max(peaks, default=None), spent)
-    return found
+        uses[key][tier] = TierUse(max(peaks, default=None), spent)
+    return uses
 
 
 def verdict_counts(session: Session) -> Mapping[str, Mapping[str, int]]:
     """Count the completed rounds of each latency key that are VALID, DOUBTFUL and INVALID; repeated ones too."""
-    found: dict[str, dict[str, int]] = defaultdict(dict)
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
     for key, verdict, count in session.execute(text(_VERDICTS)):
-        found[key][verdict] = count
-    return found
+        counts[key][verdict] = count
+    return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +313,7 @@ class StrategyEvidence:
         """DOUBTFUL if any round is, VALID otherwise, None without rounds."""
         if not self.rounds:
             return None
-        return "DOUBTFUL" if any(each.verdict == "DOUBTFUL" for each in self.rounds) else "VALID"
+        return "DOUBTFUL" if any(round_evidence.verdict == "DOUBTFUL" for round_evidence in self.rounds) else "VALID"
 
 
 def in_canonical_order(evidence: Iterable[StrategyEvidence]) -> list[StrategyEvidence]:

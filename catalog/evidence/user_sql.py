@@ -57,7 +57,7 @@ def read_query(database: Database, statement: str) -> QueryResult:
             raise QueryError(_explained(database, str(error).strip())) from error
         finally:
             driver.rollback()
-        return QueryResult(tuple(each[0] for each in cursor.description), rows)
+        return QueryResult(tuple(column[0] for column in cursor.description), rows)
 
 
 def _run_sqlite(driver: sqlite3.Connection, statement: str) -> Any:

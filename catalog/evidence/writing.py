@@ -50,29 +50,29 @@ def _now() -> str:
 def upsert_environment(session: Session, record: EnvironmentRecord) -> int:
     """Store an environment or refresh the one with its key; returns its id."""
     values = asdict(record) | {"details": dict(record.details)}
-    known = session.execute(select(Environment).where(_column(Environment, "key") == record.key)).scalar_one_or_none()
-    if known is None:
-        known = Environment(**values, created_at=_now())
+    row = session.execute(select(Environment).where(_column(Environment, "key") == record.key)).scalar_one_or_none()
+    if row is None:
+        row = Environment(**values, created_at=_now())
     else:
-        known.sqlmodel_update(values)
-    session.add(known)
+        row.sqlmodel_update(values)
+    session.add(row)
     session.flush()
-    assert known.id is not None
-    return known.id
+    assert row.id is not None
+    return row.id
 
 
 def upsert_artifact(session: Session, record: ArtifactRecord) -> int:
     """Store an artifact or refresh the one with its key; returns its id."""
     values = asdict(record)
-    known = session.execute(select(Artifact).where(_column(Artifact, "key") == record.key)).scalar_one_or_none()
-    if known is None:
-        known = Artifact(**values, created_at=_now())
+    row = session.execute(select(Artifact).where(_column(Artifact, "key") == record.key)).scalar_one_or_none()
+    if row is None:
+        row = Artifact(**values, created_at=_now())
     else:
-        known.sqlmodel_update(values)
-    session.add(known)
+        row.sqlmodel_update(values)
+    session.add(row)
     session.flush()
-    assert known.id is not None
-    return known.id
+    assert row.id is not None
+    return row.id
 
 
 def sync_strategies(session: Session, environment_id: int, records: Sequence[StrategyRecord]) -> None:
@@ -88,19 +88,19 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
         environments are left alone: their strategies are declared by the file that brought them.
     """
     names = {(record.subject, record.operator, record.placement) for record in records}
-    known: dict[tuple[str, str, str], Strategy] = {}
+    stored: dict[tuple[str, str, str], Strategy] = {}
     measured_here = select(_column(Environment, "id")).where(_column(Environment, "imported_file_id").is_(None))
     rows = select(Strategy).where(_column(Strategy, "environment_id").in_(measured_here))
     for row in session.execute(rows).scalars():
         name = (row.subject, row.operator, row.placement)
         if row.environment_id == environment_id:
-            known[name] = row
+            stored[name] = row
         if name not in names and row.declared:
             row.declared = False
             row.updated_at = _now()
     for record in records:
         values = asdict(record) | {"tiers": list(record.tiers), "declared": True}
-        strategy = known.get((record.subject, record.operator, record.placement))
+        strategy = stored.get((record.subject, record.operator, record.placement))
         if strategy is None:
             session.add(Strategy(**values, environment_id=environment_id, updated_at=_now()))
         elif any(getattr(strategy, name) != value for name, value in values.items()):
@@ -110,8 +110,8 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
 
 def sync_slos(session: Session, slos: Mapping[str, SloSpec]) -> None:
     """Make the stored targets exactly those declared."""
-    known = {row.name: row for row in session.execute(select(Slo)).scalars()}
-    for name, row in known.items():
+    stored = {row.name: row for row in session.execute(select(Slo)).scalars()}
+    for name, row in stored.items():
         if name not in slos:
             session.delete(row)
     for name, declared in slos.items():

@@ -2,8 +2,8 @@
 
 from catalog.exchange.document import Document
 from catalog.exchange.export_document import collect, rows_csv
-from catalog.exchange.forget import Forgotten, forget_file
-from catalog.exchange.import_document import FileRecord, Stored, store_document
+from catalog.exchange.forget import RemovalOutcome, forget_file
+from catalog.exchange.import_document import FileRecord, ImportOutcome, store_document
 from catalog.exchange.import_files import Imported, import_files
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.serialization import decompressed, document_bytes, parse_document
@@ -11,9 +11,9 @@ from catalog.exchange.serialization import decompressed, document_bytes, parse_d
 __all__ = [
     "Document",
     "FileRecord",
-    "Forgotten",
+    "ImportOutcome",
     "Imported",
-    "Stored",
+    "RemovalOutcome",
     "collect",
     "decompressed",
     "document_bytes",

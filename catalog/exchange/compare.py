@@ -112,15 +112,15 @@ def compare_evidence(
     Intervals are those of `catalog.statistics.comparison`, simultaneous over the strategies of a pairing. Evidence
     that is sample for sample the same is said to be so and needs none.
     """
-    found = []
-    for subject in sorted({each.subject for each in (*a, *b)}):
+    pairings = []
+    for subject in sorted({strategy.subject for strategy in (*a, *b)}):
         places_a, places_b = _places(a, subject), _places(b, subject)
         shared = [key for key in places_a if key in places_b]
         for key_a, key_b in [(key, key) for key in shared] or [(_newest(places_a), _newest(places_b))]:
             rows = _Rows(places_a.get(key_a, []), places_b.get(key_b, []))
             questions = [Question(percentile, equivalent_within=equivalent_within) for percentile in percentiles]
-            found.append(_pairing(subject, rows, questions))
-    return tuple(found)
+            pairings.append(_pairing(subject, rows, questions))
+    return tuple(pairings)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _places(rows: Sequence[StrategyEvidence], subject: str) -> dict[str, list[St
 
 def _newest(places: Mapping[str, Sequence[StrategyEvidence]]) -> str:
     def last(key: str) -> tuple[bool, str]:
-        finished = [each.finished_at for row in places[key] for each in row.rounds]
+        finished = [round_evidence.finished_at for row in places[key] for round_evidence in row.rounds]
         return bool(finished), max(finished, default="")
 
     return max(places, key=last, default="")

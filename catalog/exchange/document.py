@@ -181,10 +181,10 @@ class SampleColumns(Entry):
             raise ValueError("input, repetition, latency_s and transmission_s differ in length")
         children: dict[str, PartColumns | LinkColumns] = {**self.parts, **self.links}
         for name, child in children.items():
-            wanted = count if child.at is None else len(child.at)
-            if {len(column) for column in child.columns} != {wanted}:
-                raise ValueError(f"the arrays of {name} are not {wanted} long, as `at` or latency_s is")
-            if child.at is not None and (len(set(child.at)) != wanted or max(child.at, default=-1) >= count):
+            length = count if child.at is None else len(child.at)
+            if {len(column) for column in child.columns} != {length}:
+                raise ValueError(f"the arrays of {name} are not {length} long, as `at` or latency_s is")
+            if child.at is not None and (len(set(child.at)) != length or max(child.at, default=-1) >= count):
                 raise ValueError(f"`at` of {name} names a sample twice or one that does not exist")
         return self
 
@@ -347,12 +347,12 @@ def ordered_strategies(document: Document) -> list[StrategyEntry]:
 def duplicates(values: Iterable[Any]) -> list[Any]:
     """Return the values that occur more than once, each of them once, in order."""
     seen: set[Any] = set()
-    found: dict[Any, None] = {}
+    repeated: dict[Any, None] = {}
     for value in values:
         if value in seen:
-            found[value] = None
+            repeated[value] = None
         seen.add(value)
-    return list(found)
+    return list(repeated)
 
 
 def neutral(entry: MeasurementEntry) -> MeasurementEntry:

@@ -86,19 +86,19 @@ def collect(session: Session, *, subjects: Collection[str] | None = None) -> Doc
     if subjects is not None:
         _check_subjects(session, subjects)
     try:
-        return _Collecting(session, subjects).document()
+        return _DocumentExport(session, subjects).document()
     except ValidationError as error:
         raise ExchangeError("export", problems_of(error)) from error
 
 
 def _check_subjects(session: Session, subjects: Collection[str]) -> None:
-    known = sorted(session.execute(text("SELECT DISTINCT subject FROM strategy")).scalars())
-    unknown = [f"there is no subject {name!r}; known: {', '.join(known)}" for name in subjects if name not in known]
+    present = sorted(session.execute(text("SELECT DISTINCT subject FROM strategy")).scalars())
+    unknown = [f"there is no subject {name!r}; known: {', '.join(present)}" for name in subjects if name not in present]
     if unknown:
         raise ExchangeError("export", unknown)
 
 
-class _Collecting:
+class _DocumentExport:
     """The rows of all tables, and what makes entries of them."""
 
     def __init__(self, session: Session, subjects: Collection[str] | None) -> None:
@@ -125,10 +125,10 @@ class _Collecting:
             environments=[self._environment(row) for row in environments],
             artifacts=sorted(
                 (_entry(ArtifactEntry, row) for row in self._of_subjects(Artifact)),
-                key=lambda each: (each.subject, each.operator, each.key),
+                key=lambda entry: (entry.subject, entry.operator, entry.key),
             ),
             strategies=strategies,
-            slos=sorted((_entry(SloEntry, row) for row in self._rows(Slo)), key=lambda each: each.name),
+            slos=sorted((_entry(SloEntry, row) for row in self._rows(Slo)), key=lambda entry: entry.name),
             ids=self._ids,
             measurements=measurements,
             accuracies=accuracies,
@@ -181,7 +181,7 @@ class _Collecting:
             for row in self._of_subjects(Measurement)
         ]
         names = ("environment", "subject", "operator", "placement", "latency_key", "round", "started_at")
-        return sorted(map(neutral, entries), key=lambda each: [getattr(each, name) for name in names])
+        return sorted(map(neutral, entries), key=lambda entry: [getattr(entry, name) for name in names])
 
     def _children(self, table: type[SQLModel], kind: type[EntryT]) -> dict[int, list[EntryT]]:
         grouped: dict[int, list[EntryT]] = defaultdict(list)
@@ -243,13 +243,13 @@ def _columns(kind: type[ColumnsT], rows: Sequence[Any], at: Mapping[int, int]) -
     grouped: dict[str, list[Any]] = defaultdict(list)
     for sample_id, name, *values in rows:
         grouped[name].append((at[sample_id], *values))
-    found = {}
+    columns_by_name = {}
     fields = [name for name in kind.model_fields if name != "at"]
     for name, members in grouped.items():
         positions, *columns = map(list, zip(*members, strict=True))
         everywhere = None if len(positions) == len(at) else positions
-        found[name] = kind(at=everywhere, **dict(zip(fields, columns, strict=True)))
-    return found
+        columns_by_name[name] = kind(at=everywhere, **dict(zip(fields, columns, strict=True)))
+    return columns_by_name
 
 
 def _import_order(entry: FileEntry) -> tuple[str, str]:
@@ -321,14 +321,14 @@ def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, 
 
 
 def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    known = {accuracy.key: accuracy for accuracy in document.accuracies if accuracy.status == "complete"}
+    complete = {accuracy.key: accuracy for accuracy in document.accuracies if accuracy.status == "complete"}
     for strategy in document.strategies:
-        each = known.get(strategy.accuracy_key)
-        if each is None or not strategy.declared:
+        accuracy = complete.get(strategy.accuracy_key)
+        if accuracy is None or not strategy.declared:
             continue
-        primary = each.miou_pct if each.metric_primary == "miou" else each.top1_pct
-        for metric, value in ((each.metric_primary, primary), ("top5", each.top5_pct)):
-            if value is not None and not (metric == "top5" and each.metric_primary != "top1"):
+        primary = accuracy.miou_pct if accuracy.metric_primary == "miou" else accuracy.top1_pct
+        for metric, value in ((accuracy.metric_primary, primary), ("top5", accuracy.top5_pct)):
+            if value is not None and not (metric == "top5" and accuracy.metric_primary != "top1"):
                 yield {
                     "subject": strategy.subject,
                     "operator": strategy.operator,

@@ -20,7 +20,7 @@ _FEWEST_DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class RemovalOutcome:
     """What was removed with a file; `kept_with` names files that contain its evidence as well, which then stays."""
 
     name: str
@@ -32,7 +32,7 @@ class Forgotten:
     kept_with: tuple[str, ...] = ()
 
 
-def forget_file(database: Database, wanted: str) -> Forgotten:
+def forget_file(database: Database, name: str) -> RemovalOutcome:
     """Remove an imported file and the evidence that only it brought, in one transaction.
 
     Parameters
@@ -43,7 +43,7 @@ def forget_file(database: Database, wanted: str) -> Forgotten:
 
     Returns
     -------
-    Forgotten
+    RemovalOutcome
 
     Raises
     ------
@@ -51,33 +51,33 @@ def forget_file(database: Database, wanted: str) -> Forgotten:
         When no imported file is called so, or several are; nothing is changed then.
     """
     with database.session() as session:
-        forgotten = _Forgetting(session, _file(session, wanted)).forget()
+        forgotten = _FileRemoval(session, _file(session, name)).forget()
         session.commit()
     return forgotten
 
 
-def _file(session: Session, wanted: str) -> ImportedFile:
+def _file(session: Session, name: str) -> ImportedFile:
     rows: list[ImportedFile] = list(
         session.execute(select(ImportedFile).order_by(_column(ImportedFile, "id"))).scalars()
     )
-    digits = wanted.lower()
+    digits = name.lower()
     ways = (
-        [row for row in rows if row.name == wanted],
-        [row for row in rows if str(row.id) == wanted],
+        [row for row in rows if row.name == name],
+        [row for row in rows if str(row.id) == name],
         [row for row in rows if len(digits) >= _FEWEST_DIGITS and row.sha256.startswith(digits)],
     )
-    found: list[ImportedFile] = next((matching for matching in ways if matching), [])
-    if len(found) == 1:
-        return found[0]
-    known = "; ".join(f"id {row.id}: {row.name}, SHA-256 {row.sha256[:12]}…" for row in found or rows)
-    if found:
+    matches: list[ImportedFile] = next((matching for matching in ways if matching), [])
+    if len(matches) == 1:
+        return matches[0]
+    listed = "; ".join(f"id {row.id}: {row.name}, SHA-256 {row.sha256[:12]}…" for row in matches or rows)
+    if matches:
         raise ExchangeError(
-            "forget", [f"{len(found)} imported files are called {wanted!r}; say the id of one: {known}"]
+            "forget", [f"{len(matches)} imported files are called {name!r}; say the id of one: {listed}"]
         )
-    raise ExchangeError("forget", [f"no imported file {wanted!r}; there are: {known or 'none'}"])
+    raise ExchangeError("forget", [f"no imported file {name!r}; there are: {listed or 'none'}"])
 
 
-class _Forgetting:
+class _FileRemoval:
     """One file that goes, and the environments that it is part of."""
 
     def __init__(self, session: Session, file: ImportedFile) -> None:
@@ -92,7 +92,7 @@ class _Forgetting:
         )
         self._kept_with: dict[str, None] = {}
 
-    def forget(self) -> Forgotten:
+    def forget(self) -> RemovalOutcome:
         """Remove it."""
         before = {table: self._count(table) for table in (Environment, Strategy, Measurement, Accuracy)}
         artifacts = set(_noted(self._file, "artifacts", []))
@@ -108,7 +108,7 @@ class _Forgetting:
         name, sha256 = self._file.name, self._file.sha256
         self._session.execute(delete(ImportedFile).where(_column(ImportedFile, "id") == self._file.id))
         removed = {table: count - self._count(table) for table, count in before.items()}
-        return Forgotten(
+        return RemovalOutcome(
             name,
             sha256,
             environments=removed[Environment],

@@ -127,7 +127,7 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
-class Stored:
+class ImportOutcome:
     """What an import changed: counts of what is new, `known_before` when nothing in the file was.
 
     `slos_kept` names the targets that are declared otherwise here and were left so; `extended` the files whose
@@ -146,7 +146,9 @@ class Stored:
     apart: tuple[str, ...] = ()
 
 
-def store_document(session: Session, document: Document, file: FileRecord, *, named_by_user: bool = False) -> Stored:
+def store_document(
+    session: Session, document: Document, file: FileRecord, *, named_by_user: bool = False
+) -> ImportOutcome:
     """Store a document; the caller commits.
 
     Parameters
@@ -160,14 +162,14 @@ def store_document(session: Session, document: Document, file: FileRecord, *, na
 
     Returns
     -------
-    Stored
+    ImportOutcome
         All zero, with `known_before`, when everything in the file is there already.
     """
     if session.execute(select(ImportedFile).filter_by(key=file.key)).first() is not None:
-        return Stored(known_before=True)
+        return ImportOutcome(known_before=True)
     imported = document.model_copy(update={"measurements": list(map(neutral, document.measurements))})
     places = _named_places(session, imported) if named_by_user else evidence_places(session, imported, file.sha256)
-    return _Storing(session, imported, file, places).store()
+    return _DocumentImport(session, imported, file, places).store()
 
 
 def _named_places(session: Session, document: Document) -> Mapping[str, Place]:
@@ -176,7 +178,7 @@ def _named_places(session: Session, document: Document) -> Mapping[str, Place]:
     return {claimed: Place(key, "", ids.get(key)) for claimed, key in keys.items()}
 
 
-class _Storing:
+class _DocumentImport:
     """One import: the rows that are there already, and those that come."""
 
     def __init__(self, session: Session, document: Document, file: FileRecord, places: Mapping[str, Place]) -> None:
@@ -189,10 +191,10 @@ class _Storing:
         self._extends: dict[str, list[str]] = {}
         self._replaced: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
-    def store(self) -> Stored:
+    def store(self) -> ImportOutcome:
         """Store everything that is new, parents first."""
         if self._places and all(place.contained for place in self._places.values()):
-            return Stored(known_before=True, slos_kept=tuple(self._store_slos()))
+            return ImportOutcome(known_before=True, slos_kept=tuple(self._store_slos()))
         labels = file_labels(self._session)
         apart = tuple(self._apart(labels))
         extended = self._extended()
@@ -205,7 +207,7 @@ class _Storing:
         row = self._session.get_one(ImportedFile, file_id)
         row.details = {**self._file.details, HERE: {name: value for name, value in here.items() if value}}
         self._session.flush()
-        return Stored(
+        return ImportOutcome(
             environments=environments,
             strategies=strategies,
             rounds=sum(entry.counts for entry in measurements),
@@ -343,10 +345,10 @@ class _Storing:
 
     def _store_slos(self) -> list[str]:
         """Store targets that are not declared here; returns the names of those declared here otherwise."""
-        known = {row.name: row for row in self._session.execute(select(Slo)).scalars()}
+        stored = {row.name: row for row in self._session.execute(select(Slo)).scalars()}
         kept = []
         for slo in self._document.slos:
-            row = known.get(slo.name)
+            row = stored.get(slo.name)
             if row is None:
                 self._session.execute(insert(Slo), [slo.model_dump()])
             elif (row.latency, row.accuracy) != (slo.latency, slo.accuracy):

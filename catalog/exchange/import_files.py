@@ -18,13 +18,13 @@ from catalog.evidence.database import Database
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
-from catalog.exchange.import_document import FileRecord, Stored, store_document
+from catalog.exchange.import_document import FileRecord, ImportOutcome, store_document
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.rows import read_rows
 from catalog.exchange.rows_to_document import (
     NAME_RULE,
-    Foreign,
-    KnownStrategy,
+    ForeignRows,
+    ImportedStrategy,
     environment_key,
     foreign_document,
     gather_rows,
@@ -43,7 +43,7 @@ class Imported:
     file: Path
     format: str
     sha256: str
-    stored: Stored
+    stored: ImportOutcome
 
 
 def import_files(
@@ -127,11 +127,11 @@ class _Command:
         present = self._imported_file(key) or self._imported_file(content_key(former))
         if present is not None:
             self.names.update(present.details.get("named", {name: name for name in claimed}))
-            return Imported(file, rows.kind, present.sha256, Stored(known_before=True))
+            return Imported(file, rows.kind, present.sha256, ImportOutcome(known_before=True))
         apart = self._named_apart(claimed, digest)
-        foreign = Foreign(renamed(gathered, self.names), digest, self.at)
+        foreign = ForeignRows(renamed(gathered, self.names), digest, self.at)
         try:
-            document = foreign_document(foreign, _known_strategies(self.session), file=str(file))
+            document = foreign_document(foreign, _imported_strategies(self.session), file=str(file))
         except ValidationError as error:  # what rows may hold by themselves and evidence may not
             raise ExchangeError(str(file), problems_of(error)) from error
         details: dict[str, object] = {"environments": sorted(entry.host for entry in document.environments)}
@@ -170,7 +170,7 @@ class _Command:
 
 
 def read_bytes(file: Path) -> bytes:
-    """Return the file's bytes, no more than may be imported; raises ExchangeError for a directory or an unreadable file."""
+    """Return the file's bytes, no more than may be imported; raises ExchangeError where it cannot be read."""
     try:
         with file.open("rb") as reading:
             return reading.read(MAX_BYTES + 1)
@@ -191,11 +191,11 @@ def _chain(document: Document) -> dict[str, object]:
     }
 
 
-def _known_strategies(session: Session) -> dict[tuple[str, str, str, str], KnownStrategy]:
+def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], ImportedStrategy]:
     """Return imported strategies by environment key, subject, operator and placement."""
     keys = {row.id: row.key for row in session.execute(select(Environment)).scalars() if row.imported_file_id}
     return {
-        (keys[row.environment_id], row.subject, row.operator, row.placement): KnownStrategy(
+        (keys[row.environment_id], row.subject, row.operator, row.placement): ImportedStrategy(
             row.latency_key, row.accuracy_key, row.task, row.rounds
         )
         for row in session.execute(select(Strategy)).scalars()

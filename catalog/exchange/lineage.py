@@ -151,12 +151,12 @@ def evidence_digests(document: Document, *, suffix: str = "") -> Mapping[str, fr
         Equal for equal measurements, whatever verdict they were given later (as long as they count or do not count)
         and in whatever order the document lists what has no order.
     """
-    found: dict[str, set[str]] = defaultdict(set)
+    digests_by_key: dict[str, set[str]] = defaultdict(set)
     for measurement in document.measurements:
-        found[measurement.environment].add(measurement_digest(measurement, document.ids, suffix=suffix))
+        digests_by_key[measurement.environment].add(measurement_digest(measurement, document.ids, suffix=suffix))
     for accuracy in document.accuracies:
-        found[accuracy.environment].add(accuracy_digest(accuracy, document.ids, suffix=suffix))
-    return defaultdict(frozenset, {key: frozenset(digests) for key, digests in found.items()})
+        digests_by_key[accuracy.environment].add(accuracy_digest(accuracy, document.ids, suffix=suffix))
+    return defaultdict(frozenset, {key: frozenset(digests) for key, digests in digests_by_key.items()})
 
 
 def measurement_digest(entry: MeasurementEntry, ids: Mapping[str, Sequence[str]], *, suffix: str = "") -> str:
@@ -227,7 +227,7 @@ def _claims(stored_key: str, claimed_key: str) -> bool:
 
 
 def _stored_digests(session: Session, keys: Collection[str]) -> Any:
-    """Return a function of an environment's key and suffix; nothing is read unless there is an environment to compare."""
+    """Return a function of an environment's key and suffix; without an environment to compare, nothing is read."""
     document = collect(session) if keys else Document()
 
     def digests(key: str, suffix: str) -> frozenset[str]:

@@ -85,8 +85,8 @@ _EXPECTED = "expected CSV with a header, JSON, or either as .gz (docs/exchange.m
 
 
 def _column_problems(columns: Sequence[str], kind: Kind) -> Iterator[str]:
-    if len(columns) == 1 and (found := next((mark for mark in (";", "\t", "|") if mark in columns[0]), None)):
-        yield f"line 1: comma expected between columns, found {found!r}; export it as comma-separated"
+    if len(columns) == 1 and (separator := next((mark for mark in (";", "\t", "|") if mark in columns[0]), None)):
+        yield f"line 1: comma expected between columns, found {separator!r}; export it as comma-separated"
         return
     allowed = (*REQUIRED[kind], *OPTIONAL[kind])
     for name in dict.fromkeys(columns):

@@ -37,7 +37,7 @@ def is_name(text: str) -> bool:
 
 
 @dataclass(frozen=True, order=True)
-class Named:
+class StrategyName:
     """A strategy in an environment, by the names that rows use."""
 
     environment: str
@@ -50,7 +50,7 @@ class Named:
 
 
 @dataclass
-class Gathered:
+class StrategyRows:
     """Rows of one strategy: (input, repetition, seconds) by round, bit/s by link, percent by metric."""
 
     rounds: dict[int, list[tuple[str, int, float]]] = field(default_factory=lambda: defaultdict(list))
@@ -58,7 +58,7 @@ class Gathered:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-class Gathering:
+class RowCollector:
     """Goes through the rows once; collects what they say and, in `problems`, what is wrong with them."""
 
     def __init__(self, rows: Rows, environment: str) -> None:
@@ -66,10 +66,10 @@ class Gathering:
         self._rows = rows
         self._environment = environment
         self._links = [name for name in rows.columns if LINK_COLUMN.match(name)]
-        self._gathered: dict[Named, Gathered] = defaultdict(Gathered)
+        self._gathered: dict[StrategyName, StrategyRows] = defaultdict(StrategyRows)
         self._seen: dict[tuple[object, ...], str] = {}
 
-    def gather(self) -> dict[Named, Gathered]:
+    def gather(self) -> dict[StrategyName, StrategyRows]:
         """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
         take = self._take_latency if self._rows.kind == "latencies" else self._take_accuracy
         for row in self._rows.rows:
@@ -80,7 +80,7 @@ class Gathering:
             self.problems += _metric_problems(self._gathered)
         return {strategy: _sorted(self._gathered[strategy]) for strategy in sorted(self._gathered)}
 
-    def _take_latency(self, row: Row, strategy: Named, before: int) -> None:
+    def _take_latency(self, row: Row, strategy: StrategyName, before: int) -> None:
         input_id = row.cells["input_id"]
         if not input_id or len(input_id) > 255 or not input_id.isprintable():
             self._problem(row, "input_id", "1 to 255 printable characters")
@@ -103,7 +103,7 @@ class Gathering:
         self._once(row, (strategy, number, input_id, repetition), "this input, repetition and round")
         members.rounds[number].append((input_id, repetition, latency_s))
 
-    def _take_accuracy(self, row: Row, strategy: Named, before: int) -> None:
+    def _take_accuracy(self, row: Row, strategy: StrategyName, before: int) -> None:
         metric = row.cells["metric"]
         if metric not in ("top1", "top5", "miou", "agreement"):
             self._problem(row, "metric", "top1, top5, miou or agreement")
@@ -113,14 +113,14 @@ class Gathering:
         self._once(row, (strategy, metric), f"{metric} of {strategy}")
         self._gathered[strategy].metrics[metric] = value
 
-    def _strategy(self, row: Row) -> Named:
+    def _strategy(self, row: Row) -> StrategyName:
         for column in ("subject", "operator", "environment"):
             if (column != "environment" or row.cells.get(column)) and not is_name(row.cells[column]):
                 self._problem(row, column, NAME_RULE)
         if not _PLACEMENT.fullmatch(row.cells["placement"]) or len(row.cells["placement"]) > 255:
             self._problem(row, "placement", "a tier, or tiers joined by '-', such as mobile-edge")
         where = row.cells.get("environment") or self._environment
-        return Named(where, row.cells["subject"], row.cells["operator"], row.cells["placement"])
+        return StrategyName(where, row.cells["subject"], row.cells["operator"], row.cells["placement"])
 
     def _whole(self, row: Row, column: str, *, minimum: int) -> int:
         text = row.cells[column]
@@ -147,16 +147,16 @@ class Gathering:
         self.problems.append(f"{row.place}: {column} is {shown}; expected {allowed}")
 
 
-def _sorted(members: Gathered) -> Gathered:
+def _sorted(members: StrategyRows) -> StrategyRows:
     """Sort by round, repetition and input, links and metrics by name."""
-    return Gathered(
+    return StrategyRows(
         {number: sorted(rows, key=lambda row: (row[1], row[0])) for number, rows in sorted(members.rounds.items())},
         None if members.links is None else dict(sorted(members.links.items())),
         dict(sorted(members.metrics.items())),
     )
 
 
-def rows_digest(gathered: Mapping[Named, Gathered]) -> str:
+def rows_digest(gathered: Mapping[StrategyName, StrategyRows]) -> str:
     """Return the content key of rows: the same for the same rows in any order and spelling of their numbers."""
     rows = [
         {
@@ -170,7 +170,7 @@ def rows_digest(gathered: Mapping[Named, Gathered]) -> str:
     return content_key({"kind": "rows", "rows": rows})
 
 
-def _metric_problems(gathered: Mapping[Named, Gathered]) -> Iterator[str]:
+def _metric_problems(gathered: Mapping[StrategyName, StrategyRows]) -> Iterator[str]:
     for strategy, members in gathered.items():
         primary = [name for name in members.metrics if name != "top5"]
         if members.metrics and len(primary) != 1:
@@ -183,16 +183,16 @@ _TASKS = {"top1": "classification", "miou": "segmentation", "agreement": "any"}
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForeignRows:
     """Rows by strategy and what is not in them: their digest, and when they are imported."""
 
-    gathered: Mapping[Named, Gathered]
+    gathered: Mapping[StrategyName, StrategyRows]
     digest: str
     at: str
 
 
 @dataclass(frozen=True)
-class KnownStrategy:
+class ImportedStrategy:
     """An imported strategy as it is stored, with the keys that have or may get evidence."""
 
     latency_key: str
@@ -202,14 +202,14 @@ class KnownStrategy:
 
 
 def foreign_document(
-    foreign: Foreign, known: Mapping[tuple[str, str, str, str], KnownStrategy], *, file: str
+    foreign: ForeignRows, imported: Mapping[tuple[str, str, str, str], ImportedStrategy], *, file: str
 ) -> Document:
     """Make a document of rows.
 
     Parameters
     ----------
-    foreign : Foreign
-    known : mapping of (environment key, subject, operator, placement) to KnownStrategy
+    foreign : ForeignRows
+    imported : mapping of (environment key, subject, operator, placement) to ImportedStrategy
         What was imported before: accuracies join the latencies that another file brought for the same strategy.
     file : str
         What errors call it.
@@ -223,22 +223,24 @@ def foreign_document(
     ExchangeError
         When another file brought latencies (accuracies) for the same strategy.
     """
-    problems = list(_contradictions(foreign.gathered, foreign, known))
+    problems = list(_contradictions(foreign.gathered, foreign, imported))
     if problems:
         raise ExchangeError(file, problems)
-    return _Building(foreign, foreign.gathered, known).document()
+    return _DocumentBuilder(foreign, foreign.gathered, imported).document()
 
 
-def gather_rows(rows: Rows, environment: str, *, file: str) -> Mapping[Named, Gathered]:
+def gather_rows(rows: Rows, environment: str, *, file: str) -> Mapping[StrategyName, StrategyRows]:
     """Check every row; raises ExchangeError with the line of each bad one."""
-    gathering = Gathering(rows, environment)
+    gathering = RowCollector(rows, environment)
     gathered = gathering.gather()
     if gathering.problems:
         raise ExchangeError(file, gathering.problems)
     return gathered
 
 
-def renamed(gathered: Mapping[Named, Gathered], names: Mapping[str, str]) -> Mapping[Named, Gathered]:
+def renamed(
+    gathered: Mapping[StrategyName, StrategyRows], names: Mapping[str, str]
+) -> Mapping[StrategyName, StrategyRows]:
     """Return the rows with environments called as they are called here."""
     return {
         replace(strategy, environment=names.get(strategy.environment, strategy.environment)): members
@@ -247,11 +249,13 @@ def renamed(gathered: Mapping[Named, Gathered], names: Mapping[str, str]) -> Map
 
 
 def _contradictions(
-    gathered: Mapping[Named, Gathered], foreign: Foreign, known: Mapping[tuple[str, str, str, str], KnownStrategy]
+    gathered: Mapping[StrategyName, StrategyRows],
+    foreign: ForeignRows,
+    imported: Mapping[tuple[str, str, str, str], ImportedStrategy],
 ) -> Iterator[str]:
     """Yield strategies for which another file has brought the same kind of evidence."""
     for strategy, members in gathered.items():
-        before = known.get(_place(strategy))
+        before = imported.get(_place(strategy))
         if before is None:
             continue
         latency_key, accuracy_key = (_stored(_key(kind, foreign, strategy)) for kind in ("latency", "accuracy"))
@@ -268,7 +272,7 @@ def environment_key(name: str) -> str:
     return content_key({"kind": "foreign environment", "name": name})
 
 
-def _place(strategy: Named) -> tuple[str, str, str, str]:
+def _place(strategy: StrategyName) -> tuple[str, str, str, str]:
     return (_stored(environment_key(strategy.environment)), strategy.subject, strategy.operator, strategy.placement)
 
 
@@ -276,33 +280,35 @@ def _stored(key: str) -> str:
     return f"imported:{key}"
 
 
-def _key(kind: str, foreign: Foreign, strategy: Named) -> str:
+def _key(kind: str, foreign: ForeignRows, strategy: StrategyName) -> str:
     return content_key({"kind": f"foreign {kind}", "file": foreign.digest, **vars(strategy)})
 
 
-class _Building:
+class _DocumentBuilder:
     """Entries from what was gathered."""
 
     def __init__(
         self,
-        foreign: Foreign,
-        gathered: Mapping[Named, Gathered],
-        known: Mapping[tuple[str, str, str, str], KnownStrategy],
+        foreign: ForeignRows,
+        gathered: Mapping[StrategyName, StrategyRows],
+        imported: Mapping[tuple[str, str, str, str], ImportedStrategy],
     ) -> None:
         self._foreign = foreign
         self._gathered = gathered
-        self._known = known
+        self._imported = imported
         self._ids: dict[str, list[str]] = {}
 
     def document(self) -> Document:
         """Return all entries as a document."""
         measurements = [measurement for strategy in self._gathered for measurement in self._measurements(strategy)]
         return Document(
-            environments=[self._environment(name) for name in sorted({each.environment for each in self._gathered})],
+            environments=[
+                self._environment(name) for name in sorted({strategy.environment for strategy in self._gathered})
+            ],
             strategies=[self._strategy(strategy) for strategy in self._gathered],
             ids=self._ids,
             measurements=measurements,
-            accuracies=[self._accuracy(strategy) for strategy, each in self._gathered.items() if each.metrics],
+            accuracies=[self._accuracy(strategy) for strategy, members in self._gathered.items() if members.metrics],
         )
 
     def _environment(self, name: str) -> EnvironmentEntry:
@@ -321,18 +327,18 @@ class _Building:
             created_at=self._foreign.at,
         )
 
-    def _strategy(self, strategy: Named) -> StrategyEntry:
-        members, known = self._gathered[strategy], self._known.get(_place(strategy))
+    def _strategy(self, strategy: StrategyName) -> StrategyEntry:
+        members, imported = self._gathered[strategy], self._imported.get(_place(strategy))
         keys = {
             "latency_key": _key("latency", self._foreign, strategy),
             "accuracy_key": _key("accuracy", self._foreign, strategy),
         }
         task = next((_TASKS[name] for name in members.metrics if name in _TASKS), _UNKNOWN)
         rounds = len(members.rounds)
-        if known is not None and not members.rounds:
-            keys["latency_key"], rounds = known.latency_key, known.rounds
-        if known is not None and not members.metrics:
-            keys["accuracy_key"], task = known.accuracy_key, known.task
+        if imported is not None and not members.rounds:
+            keys["latency_key"], rounds = imported.latency_key, imported.rounds
+        if imported is not None and not members.metrics:
+            keys["accuracy_key"], task = imported.accuracy_key, imported.task
         return StrategyEntry(
             environment=environment_key(strategy.environment),
             subject=strategy.subject,
@@ -349,7 +355,7 @@ class _Building:
             updated_at=self._foreign.at,
         )
 
-    def _measurements(self, strategy: Named) -> Iterator[MeasurementEntry]:
+    def _measurements(self, strategy: StrategyName) -> Iterator[MeasurementEntry]:
         members = self._gathered[strategy]
         rates = members.links or {}
         links = [{"name": name, "up_bit_per_s": rate, "down_bit_per_s": rate} for name, rate in rates.items()]
@@ -386,7 +392,7 @@ class _Building:
             transmission_s=[0.0] * len(rows),
         )
 
-    def _accuracy(self, strategy: Named) -> AccuracyEntry:
+    def _accuracy(self, strategy: StrategyName) -> AccuracyEntry:
         metrics = self._gathered[strategy].metrics
         values: dict[str, Any] = {f"{name}_pct": metrics.get(name) for name in ("top1", "top5", "miou")}
         values["metric_primary"] = next(name for name in metrics if name != "top5")

@@ -56,14 +56,14 @@ _TOLERANCE_PP = 0.01
 
 def inconsistencies(document: Document) -> Iterator[str]:
     """Yield every reference that leads nowhere and every name used twice, each with its place."""
-    yield from _said_twice(document)
+    yield from _repeated_names(document)
     yield from _environments(document)
     yield from _one_place_per_key(document)
     yield from _samples(document)
     yield from _accuracies(document)
 
 
-def _said_twice(document: Document) -> Iterator[str]:
+def _repeated_names(document: Document) -> Iterator[str]:
     named: dict[str, Iterable[object]] = {
         "files": (file.key for file in document.files),
         "environments": (environment.key for environment in document.environments),
@@ -80,7 +80,7 @@ def _said_twice(document: Document) -> Iterator[str]:
 
 
 def _environments(document: Document) -> Iterator[str]:
-    known = {environment.key for environment in document.environments}
+    environments = {environment.key for environment in document.environments}
     files = {file.key for file in document.files}
     sections: dict[str, Sequence[str]] = {
         "strategies": [strategy.environment for strategy in document.strategies],
@@ -89,11 +89,11 @@ def _environments(document: Document) -> Iterator[str]:
     }
     for section, keys in sections.items():
         for index, key in enumerate(keys):
-            if key not in known:
+            if key not in environments:
                 yield f"{section}[{index}].environment: {key!r} is not among the environments"
-    for index, each in enumerate(document.environments):
-        if each.imported_from is not None and each.imported_from not in files:
-            yield f"environments[{index}].imported_from: {each.imported_from!r} is not among the files"
+    for index, environment in enumerate(document.environments):
+        if environment.imported_from is not None and environment.imported_from not in files:
+            yield f"environments[{index}].imported_from: {environment.imported_from!r} is not among the files"
 
 
 def _one_place_per_key(document: Document) -> Iterator[str]:
@@ -103,34 +103,36 @@ def _one_place_per_key(document: Document) -> Iterator[str]:
         places[strategy.latency_key].add((strategy.environment, strategy.subject))
     for measurement in document.measurements:
         places[measurement.latency_key].add((measurement.environment, measurement.subject))
-    for key, found in places.items():
-        if len(found) > 1:
-            where = " and ".join(f"{subject} in {environment}" for environment, subject in sorted(found))
+    for key, claims in places.items():
+        if len(claims) > 1:
+            where = " and ".join(f"{subject} in {environment}" for environment, subject in sorted(claims))
             yield f"latency key {key}: is used for {where}; evidence of two places is never pooled"
 
 
 def _samples(document: Document) -> Iterator[str]:
-    for index, each in enumerate(document.measurements):
-        if each.samples is None:
-            if each.counts:
+    for index, measurement in enumerate(document.measurements):
+        if measurement.samples is None:
+            if measurement.counts:
                 yield f"measurements[{index}]: is complete and has no samples"
             continue
-        yield from _indices(document, f"measurements[{index}].samples", each.samples.ids, each.samples.input)
+        yield from _indices(
+            document, f"measurements[{index}].samples", measurement.samples.ids, measurement.samples.input
+        )
 
 
 def _accuracies(document: Document) -> Iterator[str]:
-    for index, each in enumerate(document.accuracies):
+    for index, accuracy in enumerate(document.accuracies):
         where = f"accuracies[{index}]"
-        primary = each.miou_pct if each.metric_primary == "miou" else each.top1_pct
-        if each.status == "complete" and primary is None:
-            yield f"{where}: is complete and its {each.metric_primary} is missing"
-        yield from _counted(document, where, each)
-        if each.pixels is not None:
-            yield from _indices(document, f"{where}.pixels", each.pixels.ids, each.pixels.item)
-        if each.hits is not None and (ids := document.ids.get(each.hits.ids)) is None:
-            yield f"{where}.hits.ids: {each.hits.ids!r} is not among the lists of ids"
-        elif each.hits is not None and ids is not None:
-            for name, bits in (("top1", each.hits.top1), ("top5", each.hits.top5)):
+        primary = accuracy.miou_pct if accuracy.metric_primary == "miou" else accuracy.top1_pct
+        if accuracy.status == "complete" and primary is None:
+            yield f"{where}: is complete and its {accuracy.metric_primary} is missing"
+        yield from _counted(document, where, accuracy)
+        if accuracy.pixels is not None:
+            yield from _indices(document, f"{where}.pixels", accuracy.pixels.ids, accuracy.pixels.item)
+        if accuracy.hits is not None and (ids := document.ids.get(accuracy.hits.ids)) is None:
+            yield f"{where}.hits.ids: {accuracy.hits.ids!r} is not among the lists of ids"
+        elif accuracy.hits is not None and ids is not None:
+            for name, bits in (("top1", accuracy.hits.top1), ("top5", accuracy.hits.top5)):
                 try:
                     unpack_bits(bits, len(ids))
                 except ValueError as error:
@@ -152,13 +154,16 @@ def _counted(document: Document, where: str, entry: AccuracyEntry) -> Iterator[s
         yield f"{where}.items: is {entry.items}, and the list of its items has {len(ids)}"
     if entry.hits is None or ids is None or not ids:
         return
-    for name, bits, told in (("top1", entry.hits.top1, entry.top1_pct), ("top5", entry.hits.top5, entry.top5_pct)):
+    for name, bits, stated_pct in (
+        ("top1", entry.hits.top1, entry.top1_pct),
+        ("top5", entry.hits.top5, entry.top5_pct),
+    ):
         try:
             share = 100 * sum(unpack_bits(bits, len(ids))) / len(ids)
         except ValueError:
             continue  # told where the bits are read
-        if told is not None and abs(share - told) > _TOLERANCE_PP:
-            yield f"{where}.{name}_pct: is {told:g}, and the hits give {share:g}"
+        if stated_pct is not None and abs(share - stated_pct) > _TOLERANCE_PP:
+            yield f"{where}.{name}_pct: is {stated_pct:g}, and the hits give {share:g}"
 
 
 def _indices(document: Document, where: str, name: str, indices: Sequence[int]) -> Iterator[str]:
@@ -241,12 +246,12 @@ def parse_document(content: bytes, *, file: str) -> Document:
 
 def problems_of(error: ValidationError) -> Sequence[str]:
     """Return pydantic's findings with their places, `measurements[3].samples.latency_s[4]`."""
-    found = []
-    for each in error.errors(include_url=False, include_input=True):
-        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in each["loc"]).lstrip(".")
-        got = "" if each["type"] in ("missing", "json_invalid") else f", got {_shown(each['input'])}"
-        found.append(f"{place or 'the document'}: {each['msg']}{got}")
-    return found
+    problems = []
+    for details in error.errors(include_url=False, include_input=True):
+        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in details["loc"]).lstrip(".")
+        got = "" if details["type"] in ("missing", "json_invalid") else f", got {_shown(details['input'])}"
+        problems.append(f"{place or 'the document'}: {details['msg']}{got}")
+    return problems
 
 
 def decompressed(content: bytes, *, file: str) -> bytes:

@@ -59,6 +59,6 @@ def without_names_in(text: str, host_load: Mapping[str, Any] | None) -> str:
 
 def _others(host_load: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
     """Return what has the form that the runner writes; evidence from elsewhere may hold anything here."""
-    found = (host_load or {}).get("others")
-    entries = found if isinstance(found, list) else []
+    others = (host_load or {}).get("others")
+    entries = others if isinstance(others, list) else []
     return [entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("cpus"), int | float)]

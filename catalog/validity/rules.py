@@ -103,7 +103,7 @@ def outliers_pct(
             passes[input_id].append(latency_s)
     if not any(len(step) > 1 for step in passes.values()):
         return None
-    fastest = {input_id: min(each) for input_id, each in passes.items()}
+    fastest = {input_id: min(latencies_s) for input_id, latencies_s in passes.items()}
     slow = [
         sample.latency_s > max(factor * fastest[sample.input_id], fastest[sample.input_id] + least_s)
         for sample in samples
@@ -151,8 +151,8 @@ def judge_measurement(
     if record.status != "complete":
         return ()
     rules = (_links, _restarted, _memory, _throttling, _client, _waiting, _host, _clock, _warmup, _outliers)
-    found = [finding for rule in rules for finding in rule(record, thresholds)]
-    return (*found, *_inputs(record, percentiles))
+    findings = [finding for rule in rules for finding in rule(record, thresholds)]
+    return (*findings, *_inputs(record, percentiles))
 
 
 def _links(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
@@ -220,9 +220,9 @@ def _waiting(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]
         share = 100 * waited_s / run.window_cpu_seconds
         much = 100 * waited_s / record.window_s > limits.waited_least_pct
         advice = f"stop other work on this host, then {_AGAIN}"
-        found = _doubt("waiting for a CPU", run.tier, share, limits.waited_pct, advice)
-        found = replace(found, note=strangers(record.host_load))
-        yield found if much else replace(found, verdict="VALID")
+        finding = _doubt("waiting for a CPU", run.tier, share, limits.waited_pct, advice)
+        finding = replace(finding, note=strangers(record.host_load))
+        yield finding if much else replace(finding, verdict="VALID")
 
 
 def _host(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
@@ -252,11 +252,11 @@ def _warmup(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     if not record.warmup_latency_s:
         yield Finding("warm-up", "", 0, 1, "inferences before the first sample", "DOUBTFUL", advice)
         return
-    found = warmup_slowdown(record.warmup_latency_s, record.samples)
-    if found is not None and found.pairs >= limits.warmup_pairs:
-        slower = found.slowdown_pct > limits.warmup_pct and found.pvalue < limits.warmup_pvalue
+    slowdown = warmup_slowdown(record.warmup_latency_s, record.samples)
+    if slowdown is not None and slowdown.pairs >= limits.warmup_pairs:
+        slower = slowdown.slowdown_pct > limits.warmup_pct and slowdown.pvalue < limits.warmup_pvalue
         verdict: Verdict = "DOUBTFUL" if slower else "VALID"
-        yield Finding("warm-up", "", found.slowdown_pct, limits.warmup_pct, "%", verdict, advice)
+        yield Finding("warm-up", "", slowdown.slowdown_pct, limits.warmup_pct, "%", verdict, advice)
 
 
 def _outliers(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
@@ -349,9 +349,9 @@ def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
 def _drift(own: Mapping[str, float], rounds: Sequence[Mapping[str, float]], limits: Thresholds) -> tuple[Finding, ...]:
     ratios = []
     for input_id, latency_s in own.items():
-        known = [each[input_id] for each in rounds if input_id in each]
-        if len(known) > 1:
-            ratios.append(latency_s / float(np.median(known)))
+        latencies_s = [by_input[input_id] for by_input in rounds if input_id in by_input]
+        if len(latencies_s) > 1:
+            ratios.append(latency_s / float(np.median(latencies_s)))
     if not ratios:
         return ()
     drift = 100 * (float(np.median(ratios)) - 1)

@@ -12,7 +12,16 @@ from rich.markup import escape
 
 from catalog.analysis.store import declared_settings, store_missing
 from catalog.evidence import open_database, sound_database
-from catalog.exchange import Document, Imported, Stored, collect, document_bytes, forget_file, import_files, rows_csv
+from catalog.exchange import (
+    Document,
+    Imported,
+    ImportOutcome,
+    collect,
+    document_bytes,
+    forget_file,
+    import_files,
+    rows_csv,
+)
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.units import size
@@ -147,7 +156,7 @@ def _report(imported: Imported) -> None:
         err.print(f"{name}: declared otherwise here and kept so: {', '.join(stored.slos_kept)}")
 
 
-def _report_new(name: str, stored: Stored) -> None:
+def _report_new(name: str, stored: ImportOutcome) -> None:
     out.print(
         f"{name}: {stored.environments} new environment(s), {stored.strategies} strategies, {stored.rounds} rounds "
         f"with {stored.samples} samples, {stored.accuracies} accuracies",
