@@ -1,6 +1,6 @@
 """The wall clock, which is read here alone: for stamps that people read.
 
-It may be set back at any moment. Durations are a monotonic clock's, and what came last is told by a row's number.
+It may be set back at any moment. Durations are a monotonic clock's, and a row's number tells which came last.
 """
 
 import time

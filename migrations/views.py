@@ -16,7 +16,7 @@ _PERCENTILES = (50, 75, 90, 95, 99)
 
 
 def _percentile(percent: int) -> str:
-    """Numpy's linear percentile of the ranked latencies of a group; without `%`, which drivers take for themselves."""
+    """Return numpy's linear percentile of the ranked latencies of a group; without `%`, a parameter to drivers."""
     product = f"{percent} * (count_in_round - 1)"
     lower = f"({product} / 100)"
     hundredths = f"({product} - 100 * {lower})"
@@ -191,7 +191,7 @@ JOIN place e ON e.id = s.environment_id
 LEFT JOIN flips ON flips.accuracy_id = c.accuracy_id AND flips.identity_id = c.identity_id
 """
 
-# An analysis is stored once per subject, environment and percentile; storing it anew replaces it.
+# An analysis is stored once per subject, environment and percentile; storing it again replaces it.
 _ANALYSED = """
     SELECT a.id, a.subject, e.key AS environment, e.launcher, e.scale, a.percentile, a.equivalent_within,
            a.confidence_level, a.adjustment, a.created_at

@@ -121,7 +121,7 @@ class AnalysisSettings:
         return Question(self.percentile, self.equivalent_within, self.confidence_level, self.n_resamples)
 
 
-# Raised when the analysis itself changes, so that stored results are computed anew.
+# Raised when the analysis itself changes, so that stored results are computed again.
 VERSION = 2
 INTERVAL_PERCENTILES = (50.0, 90.0)
 

@@ -1,4 +1,4 @@
-"""What is known: the empirical catalog in a database, its tables, and what one asks of it."""
+"""The empirical catalog: what was measured, in a database, its tables, and the queries on it."""
 
 from catalog.evidence.database import Database, open_database, shown_location
 from catalog.evidence.loading import slo_evidence, strategy_evidence

@@ -57,7 +57,7 @@ class TierTimes:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Mean seconds of one inference; `tiers` is in the order of the placement, empty where parts were not told.
+    """Mean seconds of one inference; `tiers` is in the order of the placement, empty where parts were not recorded.
 
     `links` splits `transmission_s` by the bytes on each link; what they leave is waiting and protocol. Together they
     never exceed it: links of one route work at the same time, and a token bucket lets a burst pass at once.

@@ -1,6 +1,6 @@
 """From tables to arrays: few set-wise queries and one pass over their rows.
 
-Tens of thousands of samples load in a fraction of a second; nothing is asked per strategy.
+Tens of thousands of samples load in a fraction of a second; no query runs per strategy.
 """
 
 from collections import defaultdict

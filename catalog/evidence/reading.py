@@ -1,4 +1,4 @@
-"""What `plan`, `status` and the leaderboard ask of the evidence."""
+"""Queries on the evidence for `plan`, `status` and the leaderboard."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

@@ -242,7 +242,7 @@ class ClassPixels:
 
 @dataclass(frozen=True)
 class AccuracyRecord:
-    """An accuracy over all validation items, with the items; `items` counts them, 0 where they were not told.
+    """An accuracy over all validation items, with the items; `items` counts them, 0 where they are not known.
 
     `class_counts` says, by class, of how many items (of masks: pixels) it is the truth; None where that is not known.
     """

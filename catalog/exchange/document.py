@@ -1,8 +1,8 @@
 """The exchange form: all evidence as one JSON document, version 1 (docs/exchange.md describes every field).
 
 Samples are columns, one array per quantity, so that a study of 36 000 samples is a few megabytes when compressed.
-Lists of input and item ids are said once and referred to by their hash; hits are packed bits. Everything is validated
-here, so that what is stored can be read.
+Lists of input and item ids are written once and referred to by their hash; hits are packed bits. Everything is
+validated here, so that what is stored can be read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -262,7 +262,7 @@ class PixelColumns(Entry):
 
 
 class AccuracyEntry(Entry):
-    """An accuracy in percent; `items` is 0 where it was told without them.
+    """An accuracy in percent; `items` is 0 where it came without them.
 
     `class_counts` says of how many items (of masks: pixels) each class is the truth.
     """
@@ -365,8 +365,8 @@ def neutral(entry: MeasurementEntry) -> MeasurementEntry:
     Returns
     -------
     MeasurementEntry
-        The entry itself where it names nobody. Verdict and figures stay; the findings' notes and the reason are what
-        the rules would say of it.
+        The entry itself where it names no process. Verdict and figures stay; the findings' notes and the reason are
+        what the rules would say of it.
     """
     load = entry.host_load
     if not load or not load.get("others"):

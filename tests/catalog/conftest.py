@@ -127,7 +127,7 @@ def accuracy(environment_id: int, operator: str, hits: Any, **changes: Any) -> A
 
 @pytest.fixture
 def make() -> Any:
-    """The record factories, by name."""
+    """Return the record factories, by name."""
 
     class Make:
         pass

@@ -23,7 +23,7 @@ strategies:
 
 
 def keys(text: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Latency and accuracy keys by strategy, as the runner makes them."""
+    """Return latency and accuracy keys by strategy, as the runner makes them."""
     catalog = parse_catalog(text)
 
     def artifact(strategy: Strategy) -> str:

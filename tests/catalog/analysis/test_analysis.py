@@ -44,7 +44,7 @@ FACTOR = {
 
 @pytest.fixture
 def evidence(database: Database, make: Any) -> Callable[..., tuple[StrategyEvidence, ...]]:
-    """Four strategies with known ratios."""
+    """Return four strategies with known ratios."""
 
     def build(*, rounds: int = 4, inputs: int = 30, skip: int = 0) -> tuple[StrategyEvidence, ...]:
         rng = np.random.default_rng(3)

@@ -46,7 +46,7 @@ UNHURRIED = settings(deadline=None)
 
 
 def taken(text: str) -> Catalog | CatalogFileError:
-    """The catalog, expanded, or the error; every other exception passes."""
+    """Return the catalog, expanded, or the error; every other exception passes."""
     try:
         catalog = parse_catalog(text)
         catalog.strategies()
@@ -102,7 +102,7 @@ def test_the_whole_one_is_a_catalog() -> None:
 
 
 def places(data: Any) -> Any:
-    """Every value of a tree by its parent and key."""
+    """Yield every value of a tree by its parent and key."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in list(items):
         yield data, key

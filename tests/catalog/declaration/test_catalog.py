@@ -170,7 +170,7 @@ def test_every_error_names_its_place_what_is_allowed_and_the_nearest_spelling(
 
 
 def test_a_pass_of_another_version_is_not_compared_with_tiers() -> None:
-    """How many parts it makes is not known here; the runner refuses the pass by its name."""
+    """Leave the number of its parts, which is not known here, to the runner: it refuses the pass by its name."""
     catalog = parse_catalog(WHOLE.replace("[static_ptq]", "[of_another_version]").replace("[mobile, cloud]", "[edge]"))
     assert "net/quantized@edge" in {strategy.name for strategy in catalog.strategies()}
     parse_catalog(WHOLE.replace("early_exit: {blocks: 2}", "of_another_version: {}"))

@@ -256,7 +256,7 @@ def test_the_namespace_exports_what_it_says() -> None:
 
 
 def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: Any, make: Any) -> None:
-    """What is unsound in a row costs that row's remark or distance, and nothing else."""
+    """Lose no more to an unsound row than that row's remark or distance."""
     fill()
     far = OutputDistance(32, "calibration", 0.8, 0.6, True)
     with database.session() as session:

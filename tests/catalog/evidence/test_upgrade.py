@@ -60,7 +60,7 @@ def first_schema(path: Path) -> None:
 
 
 def columns(path: Path) -> dict[str, list[str]]:
-    """Names by table, of the first schema's tables."""
+    """Return names by table, of the first schema's tables."""
     with closing(sqlite3.connect(path)) as connection:
         return {
             table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in (*ROWS, *PLAIN)

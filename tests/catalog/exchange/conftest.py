@@ -30,7 +30,7 @@ from catalog.evidence import (
 
 @pytest.fixture
 def other(new_database: Callable[[str], str]) -> Iterator[Database]:
-    """A second, empty database."""
+    """Open a second, empty database."""
     with open_database(new_database("other.db")) as opened:
         yield opened
 
@@ -63,7 +63,7 @@ def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
 
 
 def counters() -> dict[str, Any]:
-    """What tells whether a measurement is valid: every optional field of a measurement, a tier and a link."""
+    """Return every optional field of a measurement, a tier and a link: what tells whether it is valid."""
     probe = LinkProbeRecord("mobile-edge", "up", 1e6, 5e5, 0.1, "after", 0.05, 100, 1000, 0.01, 0.1, [4e5, 4.5e5])
     run = TierRunRecord("edge", 1.0, 2**30, 1, "cpu", 0.1, 2**27, 3.5, 4, 50, 0.25)
     window = {f"window_{name}": 2 for name in ("periods", "throttled_periods", "major_faults", "memory_limit_events")}
@@ -102,7 +102,7 @@ def declared(make: Any) -> list[StrategyRecord]:
 
 
 def plain(evidence: Any) -> Any:
-    """Evidence without what an import changes: the prefix of keys, ids, the files it came from."""
+    """Return evidence without what an import changes: the prefix of keys, ids, the files it came from."""
     if isinstance(evidence, np.ndarray):
         return evidence.tolist()
     if isinstance(evidence, str):
@@ -118,7 +118,7 @@ def plain(evidence: Any) -> Any:
 
 @pytest.fixture
 def known() -> Callable[[Database], Any]:
-    """All evidence of a database, comparable."""
+    """Return all evidence of a database, comparable."""
 
     def knowing(database: Database) -> Any:
         with database.session() as session:

@@ -60,7 +60,7 @@ def test_what_is_the_same_is_the_same_also_when_imported(
 
 @pytest.fixture
 def twins(database: Database, other: Database, make: Any) -> Callable[..., Pairing]:
-    """One strategy in two databases, with given latencies: arrays of shape (rounds, inputs)."""
+    """Return one strategy in two databases, with given latencies: arrays of shape (rounds, inputs)."""
 
     def comparing(before: NDArray[np.float64], after: NDArray[np.float64], **options: Any) -> Pairing:
         for target, latencies in ((database, before), (other, after)):
@@ -79,7 +79,7 @@ def twins(database: Database, other: Database, make: Any) -> Callable[..., Pairi
 
 
 def latencies(rounds: int, inputs: int, seed: int) -> NDArray[np.float64]:
-    """The same inputs in every round, nearly the same rounds."""
+    """Return the same inputs in every round, nearly the same rounds."""
     rng = np.random.default_rng(seed)
     by_input = np.random.default_rng(7).normal(0, 0.3, inputs)
     log: NDArray[np.float64] = rng.normal(0, 0.01, (rounds, 1)) + by_input + rng.normal(0, 0.01, (rounds, inputs))

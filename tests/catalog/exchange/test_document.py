@@ -62,7 +62,7 @@ ACCURACY = {
 
 
 def made(**changes: Any) -> dict[str, Any]:
-    """A small valid document, deeply copied, with other sections."""
+    """Return a small valid document, deeply copied, with other sections."""
     whole = {
         "format": "tierwise-evidence",
         "version": 1,
@@ -140,7 +140,7 @@ def test_compressed_bytes_have_no_time_in_them() -> None:
     ],
 )
 def test_every_column_has_its_place(table: Any, entry: Any, elsewhere: set[str]) -> None:
-    """A new column of the evidence must be exported too: add it to the entry, optional where old files lack it."""
+    """Export a new column, too: add it to the entry, optional where old files lack it."""
     assert set(table.__table__.columns.keys()) - elsewhere <= set(entry.model_fields)
 
 

@@ -35,7 +35,7 @@ def rows(database: Database) -> dict[str, list[Any]]:
 
 
 def shown(database: Database) -> dict[tuple[str, str, str], Any]:
-    """What every strategy shows, by environment, operator and placement."""
+    """Return what every strategy shows, by environment, operator and placement."""
     with database.session() as session:
         return {
             (row.environment.key, row.operator, row.placement): (
@@ -50,7 +50,7 @@ def shown(database: Database) -> dict[tuple[str, str, str], Any]:
 
 @pytest.fixture
 def first(database: Database, other: Database, fill: Callable[[], Any], tmp_path: Path) -> dict[str, Any]:
-    """The document of a first file, which `other` has imported."""
+    """Return the document of a first file, which `other` has imported."""
     fill()
     document = exported(database)
     import_files(other, [written(document, tmp_path / "first.json")])
@@ -58,7 +58,7 @@ def first(database: Database, other: Database, fill: Callable[[], Any], tmp_path
 
 
 def other_rounds(document: dict[str, Any], latency_s: float) -> dict[str, Any]:
-    """Rounds that the first file does not have, under its keys."""
+    """Return rounds that the first file does not have, under its keys."""
     content: dict[str, Any] = json.loads(json.dumps(document))
     for entry in content["measurements"]:
         entry["round"] += 10
@@ -74,7 +74,7 @@ def same_rounds(document: dict[str, Any], latency_s: float) -> dict[str, Any]:
 
 
 def another_environment(document: dict[str, Any], latency_s: float) -> dict[str, Any]:
-    """Another environment, whose rounds and accuracies have the first file's keys."""
+    """Return another environment, whose rounds and accuracies have the first file's keys."""
     content: dict[str, Any] = json.loads(json.dumps(other_rounds(document, latency_s)).replace('"env"', '"elsewhere"'))
     return content
 

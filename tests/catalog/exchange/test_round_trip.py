@@ -113,7 +113,7 @@ def test_an_export_names_no_process_of_the_host_and_the_database_goes_on_to(
 def test_an_older_export_that_names_processes_is_imported_without_the_names(
     rich: Database, other: Database, make: Any, tmp_path: Path
 ) -> None:
-    """Also a second time, and where the rest of the form is nothing the runner would write."""
+    """Import it a second time, too, and where the rest of the form is nothing the runner would write."""
     document = exported(rich)
     loads = [{"others": [{"name": "payroll", "pid": 7, "cpus": 1.0}]}, {"others": 5}, {"others": [{"name": "x"}, 3]}]
     changed = [
@@ -149,7 +149,7 @@ def test_classes_that_were_counted_come_along(rich: Database, other: Database, t
 
 
 def test_the_committed_evidence_is_exported_as_it_was_imported(tmp_path: Path) -> None:
-    """New columns and fields leave the bytes of older evidence alone."""
+    """Leave the bytes of older evidence alone when columns and fields are added."""
     committed = Path(__file__).parents[3] / "catalogs/embedded-evidence.json.gz"
     before = parse_document(gzip.decompress(committed.read_bytes()), file=committed.name)
     with open_database(tmp_path / "other.db", create=True) as opened:
@@ -168,7 +168,7 @@ def test_exports_are_the_same_bytes(rich: Database, tmp_path: Path) -> None:
 def test_imported_evidence_is_never_pooled_with_what_was_measured_here(
     rich: Database, known: Callable[[Database], Any], tmp_path: Path
 ) -> None:
-    """A database's own export comes back: everything is there twice, side by side."""
+    """Import a database's own export: everything is there twice, side by side."""
     before = known(rich)
     with rich.session() as session:
         rounds = rounds_done(session, "latency-identity-edge")
@@ -279,7 +279,7 @@ def test_only_some_subjects(rich: Database, other: Database, tmp_path: Path) -> 
 
 
 def test_provenance_travels_on(rich: Database, other: Database, tmp_path: Path) -> None:
-    """From A to B to C: still imported, with the way it came."""
+    """Import from A to B to C: still imported, with the way it came."""
     import_files(other, [written(rich, tmp_path / "a.json")], now=NOW)
     second = written(other, tmp_path / "b.json.gz")
     document = parse_document(document_bytes(exported(other)), file="b")

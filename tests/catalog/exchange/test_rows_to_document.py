@@ -27,7 +27,7 @@ def latency_s(item: int, number: int) -> float:
 
 
 def phone(rounds: int = 3, inputs: int = 5) -> str:
-    """Two operators on two placements, one of them behind a link, with known latencies."""
+    """Return two operators on two placements, one of them behind a link, with known latencies."""
     lines = [f"{HEADER},round,mobile-edge_bit_per_s"]
     for operator, factor in (("identity", 1.0), ("quantized", 0.5)):
         for placement, rate in (("mobile", ""), ("edge", "2e8")):

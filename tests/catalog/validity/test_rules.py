@@ -133,7 +133,7 @@ def test_too_few_inputs_for_a_percentile_that_is_asked(measurement: Make) -> Non
 
 
 def test_what_was_not_recorded_is_not_judged(measurement: Make) -> None:
-    """Evidence from before there were counters, or from elsewhere."""
+    """Judge nothing in evidence from before there were counters, or from elsewhere."""
     old = measurement(
         warmup_latency_s=None, window_s=None, clock_jump_s=None, host_load=None, tier_runs=[], link_probes=[]
     )
