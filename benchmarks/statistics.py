@@ -14,6 +14,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__fi
 import argparse
 import gc
 import itertools
+import subprocess
 import tempfile
 import time
 import tracemalloc
@@ -25,13 +26,23 @@ import numpy as np
 import scikit_posthocs
 import scipy.stats
 from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
 
 from benchmarks.growth_figure import Growth, growth_svg
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
 from catalog.evidence import Database, open_database
 from catalog.exchange import import_files
-from catalog.statistics import StrategyFamily, StudiedOperator, SubjectAnalysis, analyse_families, study_families
+from catalog.statistics import (
+    StrategyFamily,
+    StudiedOperator,
+    SubjectAnalysis,
+    adjust_pvalues,
+    analyse_families,
+    conover,
+    pool_ranks,
+    study_families,
+)
 from runner.reports.html import gather_report, render_report
 
 Latencies = Mapping[str, NDArray[np.float64]]
@@ -59,6 +70,8 @@ def main() -> None:
     figure = parser.parse_args().figure
     compare_with_loops()
     print()
+    price_of_the_library()
+    print()
     store_and_report()
     print()
     growth = {"18 strategies a subject": grow_by_subjects()}
@@ -69,7 +82,7 @@ def main() -> None:
 
 
 def compare_with_loops() -> None:
-    """The study: 4 subjects × 18 strategies × 500 samples, nine families each, all tests as in the paper."""
+    """Time the study: 4 subjects × 18 strategies × 500 samples, nine families each, all tests as in the paper."""
     rng = np.random.default_rng(0)
     subjects = [_samples(rng, STRATEGIES) for _ in range(4)]
     _check_agreement(_analyse(subjects[0], FAMILIES), subjects[0])  # also imports everything before it is timed
@@ -81,8 +94,43 @@ def compare_with_loops() -> None:
     print(f"  loop over scipy, scikit-posthocs and a naive delta {slow:8.3f} s   ratio {slow / fast:.1f}")
 
 
+def price_of_the_library() -> None:
+    """Time what scikit-posthocs costs a command that tests: its import, its p-values, and Holm by statsmodels."""
+    rng = np.random.default_rng(0)
+    subjects = [_samples(rng, STRATEGIES) for _ in range(4)]
+    pooled = [
+        pool_ranks({name: samples[name] for name in family.members}) for samples in subjects for family in FAMILIES
+    ]
+    pvalues = [result.unadjusted_pvalue[np.triu_indices(len(result.names), 1)] for result in map(conover, pooled)]
+    plain, loaded = (min(_timed(partial(_import, modules)) for _ in range(3)) for modules in (_PRESENT, _ALL))
+    conovers = _timed(lambda: [conover(ranks) for ranks in pooled])
+    by_hand, by_library = (_timed(partial(_holm, adjust, pvalues)) for adjust in (adjust_pvalues, _by_statsmodels))
+    print(f"scikit-posthocs, {len(pooled)} families of {len(subjects) * len(STRATEGIES)} strategies:")
+    print(f"  import, beside numpy and scipy.special             {loaded - plain:8.3f} s")
+    print(f"  Conover's p-values                                 {conovers:8.3f} s")
+    print(f"  Holm by hand                                       {by_hand:8.4f} s")
+    print(f"  Holm by statsmodels                                {by_library:8.4f} s")
+
+
+_PRESENT = "numpy, scipy.special"
+_ALL = "numpy, scipy.special, scikit_posthocs"
+
+
+def _import(modules: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+
+
+def _holm(adjust: Callable[[NDArray[np.float64], str], object], pvalues: Sequence[NDArray[np.float64]]) -> None:
+    for values in pvalues:
+        adjust(values, "holm")
+
+
+def _by_statsmodels(pvalues: NDArray[np.float64], adjustment: str) -> object:
+    return multipletests(pvalues, method=adjustment)
+
+
 def store_and_report() -> None:
-    """The same size through the product: rows imported, both analyses with 2,000 resamples stored, the page written."""
+    """Time the same size through the product: rows imported, both analyses stored, the page written."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "study.csv"
         rows.write_text("\n".join(["subject,operator,placement,input_id,repetition,latency_s,round", *_rows(), ""]))
@@ -113,32 +161,32 @@ def _report(opened: Database) -> None:
 
 
 def grow_by_subjects() -> list[Growth]:
-    """More subjects of 18 strategies each."""
+    """Time more subjects of 18 strategies each."""
     print(f"More subjects of {len(STRATEGIES)} strategies x {SAMPLES_PER_STRATEGY}, nine families each:")
     print("  strategies        s   s per strategy   MiB at the peak")
     rng = np.random.default_rng(1)
-    found = []
+    growth = []
     for strategies in (252, 504, 1008):
         subjects = [_samples(rng, STRATEGIES) for _ in range(strategies // len(STRATEGIES))]
-        found.append(_growth(strategies, partial(_all, analyse_families, subjects)))
-    return found
+        growth.append(_growth(strategies, partial(_all, analyse_families, subjects)))
+    return growth
 
 
 def grow_one_family() -> list[Growth]:
-    """More strategies in a single family, so that every one is compared with every other."""
+    """Time more strategies in a single family, so that every one is compared with every other."""
     print(f"One family of all strategies x {SAMPLES_PER_STRATEGY}, every pair compared:")
     print("  strategies        s   s per strategy   MiB at the peak")
     rng = np.random.default_rng(2)
-    found = []
+    growth = []
     for strategies in (250, 500, 1000):
         names = tuple(f"operator{number}@edge" for number in range(strategies))
         samples, family = _samples(rng, names), StrategyFamily("operators@edge", "operators", (), names)
-        found.append(_growth(strategies, partial(analyse_families, samples, [family])))
-    return found
+        growth.append(_growth(strategies, partial(analyse_families, samples, [family])))
+    return growth
 
 
 def _samples(rng: np.random.Generator, names: Sequence[str]) -> Latencies:
-    """Latencies in seconds, rounded to 0.1 ms so that some are tied."""
+    """Draw latencies in seconds, rounded to 0.1 ms so that some are tied."""
     return {name: rng.lognormal(rng.normal(-2, 0.5), 0.3, SAMPLES_PER_STRATEGY).round(4) for name in names}
 
 
@@ -156,7 +204,7 @@ def _analyse(samples: Latencies, families: Sequence[StrategyFamily]) -> SubjectA
 
 
 def _loop(samples: Latencies, families: Sequence[StrategyFamily]) -> None:
-    """The same results, one library call after another; Cliff's delta by comparing every value with every other."""
+    """Compute the same results, one library call after another; Cliff's delta compares all values."""
     for values in samples.values():
         scipy.stats.shapiro(values)
         scipy.stats.probplot(values)
@@ -171,13 +219,13 @@ def _loop(samples: Latencies, families: Sequence[StrategyFamily]) -> None:
 
 def _check_agreement(analysis: SubjectAnalysis, samples: Latencies) -> None:
     """Refuse to time two things that differ."""
-    for found in analysis.families:
-        groups = [samples[name] for name in found.members]
-        np.testing.assert_allclose(found.kruskal_wallis.pvalue, scipy.stats.kruskal(*groups).pvalue, rtol=1e-6)
+    for family in analysis.families:
+        groups = [samples[name] for name in family.members]
+        np.testing.assert_allclose(family.kruskal_wallis.pvalue, scipy.stats.kruskal(*groups).pvalue, rtol=1e-6)
         post_hoc = scikit_posthocs.posthoc_conover(groups, p_adjust="holm").to_numpy()
-        np.testing.assert_allclose(found.post_hoc.pvalue, post_hoc, rtol=1e-6)
+        np.testing.assert_allclose(family.post_hoc.pvalue, post_hoc, rtol=1e-6)
         naive = [[_naive_delta(left, right) for right in groups] for left in groups]
-        np.testing.assert_allclose(found.delta, naive, atol=1e-12)
+        np.testing.assert_allclose(family.delta, naive, atol=1e-12)
 
 
 def _naive_delta(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
@@ -192,7 +240,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _growth(strategies: int, work: Callable[[], object]) -> Growth:
-    """Measured and printed. Memory is traced in a run of its own, because tracing costs time."""
+    """Measure and print. Memory is traced in a run of its own, because tracing costs time."""
     seconds = _timed(work)
     tracemalloc.start()
     work()
