@@ -19,7 +19,7 @@ from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.host import versions
-from runner.operators import Pass, Refusal, known_passes, make_pass
+from runner.operators import Pass, PassRefusal, known_passes, make_pass
 from runner.sealed import file_sha256
 from runner.workdir import new_directory, refuse_existing
 
@@ -109,7 +109,7 @@ def apply_operator(
 
     Raises
     ------
-    Refusal
+    PassRefusal
         When the model does not allow the operator.
     OperatorError
         When the model or the target is not what it should be, or a pass fails.
@@ -118,7 +118,7 @@ def apply_operator(
     passes = pipeline.passes()
     artifact = _artifact(passes, model, calibration, store)
     if artifact.reason is not None:
-        raise Refusal(artifact.reason)
+        raise PassRefusal(artifact.reason)
     manifest = _manifest(pipeline, passes, model, calibration, artifact)
     with new_directory(target, error=OperatorError) as staging:
         for file in artifact.files:

@@ -23,7 +23,7 @@ from runner.artifacts.model_runs import PROOF_INPUTS, TRIAL_INPUTS, NotRunnable,
 from runner.artifacts.verification import check, check_chain, prove_close, prove_equal
 from runner.errors import OperatorError, SubjectError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
-from runner.operators import Context, Pass, Refusal
+from runner.operators import Context, Pass, PassRefusal
 from runner.sealed import file_sha256, remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.errors import TierError
@@ -124,7 +124,7 @@ class ArtifactStore:
                 proof = {**signatures, **_prove(trial, made, calibration)}
                 details = _as_stored({"passes": made.details, "proof": proof, **distance})
                 files = _collect(made.parts, target)
-            except Refusal as refusal:
+            except PassRefusal as refusal:
                 reason = str(refusal)
             parts = [file.part for file in files]
             content = {"version": _MANIFEST_VERSION, "reason": reason, "parts": parts, "details": details}
@@ -181,7 +181,7 @@ def _try_original(model: Path, calibration: CalibrationSource) -> Trial:
     try:
         return try_model(model, _up_to(TRIAL_INPUTS, calibration))
     except NotRunnable as error:
-        raise Refusal(f"the model does not run on the inputs it is to be measured with: {error}") from error
+        raise PassRefusal(f"the model does not run on the inputs it is to be measured with: {error}") from error
 
 
 def _up_to(count: int, calibration: CalibrationSource) -> Sequence[NDArray[np.generic]]:
@@ -199,7 +199,7 @@ def _check(model: Signature, made: _PassOutput) -> Mapping[str, Any]:
     try:
         check_chain(model, [check(part) for part in made.parts])
     except OperatorError as error:
-        raise Refusal(f"what was made of the model is not valid: {error}") from error
+        raise PassRefusal(f"what was made of the model is not valid: {error}") from error
     return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
 
 
@@ -210,7 +210,7 @@ def _prove(trial: Trial, made: _PassOutput, calibration: CalibrationSource) -> M
         try:
             proof[name] = prove_close(reference, result, trial.feeds[:PROOF_INPUTS])
         except OperatorError as error:
-            raise Refusal(f"{name}: {error}") from error
+            raise PassRefusal(f"{name}: {error}") from error
     if len(made.parts) > 1:
         proof["composition"] = prove_equal(made.uncut, made.parts, _up_to(PROOF_INPUTS, calibration))
     return proof
@@ -223,7 +223,7 @@ def _run_beside(trial: Trial, made: _PassOutput) -> Mapping[str, Any]:
     try:
         outputs = run_chain(made.parts, trial.feeds) if made.details else trial.outputs
     except NotRunnable as error:
-        raise Refusal(f"what was made of the model fails where the model runs: {error}") from error
+        raise PassRefusal(f"what was made of the model fails where the model runs: {error}") from error
     return {DETAIL: measure_distance(trial, outputs).as_details()}
 
 

@@ -19,7 +19,7 @@ from runner.artifacts.calibration import Calibration, read_calibration, subject_
 from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.errors import OperatorError, SubjectError
-from runner.graph import Analysis, analyse
+from runner.graph import GraphAnalysis, analyse
 from runner.operators.prospects import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
@@ -178,7 +178,7 @@ def _write(path: Path, content: str) -> None:
         raise OperatorError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _analysis_json(analysis: Analysis, prospects: Prospects) -> dict[str, Any]:
+def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, Any]:
     """Return the analysis with its derived figures and the answers of the passes."""
     content = asdict(analysis) | {"path": str(analysis.path)}
     for entry, cut in zip(content["cuts"], analysis.cuts, strict=True):

@@ -1,23 +1,23 @@
 """ONNX graphs read, understood and rewritten without touching the weights."""
 
-from runner.graph.analysis import Analysis, Block, Cut, Exit, Run, Segment, Tensor, analyse, analyse_structure
+from runner.graph.analysis import Block, Cut, Exit, GraphAnalysis, GraphTensor, Run, Segment, analyse, analyse_structure
 from runner.graph.model_file import ModelFile, complete_model, has_external_data, read_model
 from runner.graph.rewriting import NotRewirable, skip, split, whole, with_identity
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import Part, data_file, stored_bytes, write_part
 
 __all__ = [
-    "Analysis",
     "Block",
     "Cut",
     "Exit",
+    "GraphAnalysis",
+    "GraphTensor",
     "ModelFile",
     "NotRewirable",
     "Part",
     "Run",
     "Segment",
     "Structure",
-    "Tensor",
     "analyse",
     "analyse_structure",
     "complete_model",

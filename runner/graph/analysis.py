@@ -1,4 +1,4 @@
-"""What can be skipped and where it can be cut: one analysis of a model file, for passes and for people."""
+"""What can be skipped in a model and where it can be cut: one analysis, for the passes and for reports."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from runner.graph.cuts import CutPlace, Sides, find_cuts, is_exact
 from runner.graph.model_file import read_model
 from runner.graph.repeated_blocks import RepeatedRun, Unit, find_runs
 from runner.graph.shapes import Dimension
-from runner.graph.structure import Layout, Structure, lay_out, read_structure
+from runner.graph.structure import RegionLayout, Structure, lay_out, read_structure
 
 
 def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
-    """What the nodes have in common (`/layer4/layer4.1/Add` → `layer4.1`), else their weights, else the first node."""
+    """Return the scope that the nodes share (`/layer4/layer4.1/Add` → `layer4.1`), else their weights', else a node."""
     scope = _scope(nodes, "/")
     if scope:
-        *_, parent, own = ["", *scope.split("/")]
-        return own if "." in own or not parent else f"{parent}/{own}"
+        *_, parent, last = ["", *scope.split("/")]
+        return last if "." in last or not parent else f"{parent}/{last}"
     return _scope([name for name in initializers if "." in name and ":" not in name], ".") or nodes[0]
 
 
 def _scope(names: Sequence[str], separator: str) -> str:
-    """The longest common prefix that ends at a separator; one name alone gives its own scope."""
+    """Return the longest common prefix that ends at a separator; a single name gives its own scope."""
     paths = [name.split(separator)[:-1] for name in names if name]
     if not paths:
         return ""
-    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-    return separator.join(parts[0] for parts in common).strip(separator)
+    common = takewhile(lambda components: len(set(components)) == 1, zip(*paths, strict=False))
+    return separator.join(components[0] for components in common).strip(separator)
 
 
 @dataclass(frozen=True)
-class Tensor:
+class GraphTensor:
     """A tensor by name; a free dimension is written as the expression that computes it.
 
     `dtype` is NumPy's name (`float32`); `size_bytes` is None while a dimension is free.
@@ -83,7 +83,7 @@ class Run:
     """Consecutive sub-graphs of one structure whose input and output have one shape, in the order they run."""
 
     blocks: tuple[Block, ...]
-    tensor: Tensor
+    tensor: GraphTensor
 
     @property
     def size_bytes(self) -> int:
@@ -92,26 +92,26 @@ class Run:
 
 @dataclass(frozen=True)
 class Exit:
-    """Skipping the last blocks of a run: what read `result` reads `entry` instead."""
+    """An early exit past the last blocks of a run: the readers of `result` read `entry` instead."""
 
     blocks: tuple[Block, ...]
-    entry: Tensor
-    result: Tensor
+    entry: GraphTensor
+    result: GraphTensor
     saved_bytes: int
     saved_share: float
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A place to part the model: `tensors` cross the link, and `side`, values of a Shape branch, with them.
+    """A place to cut the model: `tensors` cross the link, and `side`, values of a Shape branch, with them.
 
     `segment` is the index of the segment that the cut follows or runs through; `crossing_bytes` is None while a
     dimension is free; `paper` says that no identity branch is cut; `exact`, that ONNX Runtime optimises head and tail
     as it does the whole, so that they compute the same bits.
     """
 
-    tensors: tuple[Tensor, ...]
-    side: tuple[Tensor, ...]
+    tensors: tuple[GraphTensor, ...]
+    side: tuple[GraphTensor, ...]
     head_bytes: int
     tail_bytes: int
     paper: bool
@@ -135,8 +135,8 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """A model file, understood.
+class GraphAnalysis:
+    """The structure of a model file: its skeleton, runs, exits and cuts.
 
     Attributes
     ----------
@@ -155,8 +155,8 @@ class Analysis:
     path: Path
     size_bytes: int
     node_count: int
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
     skeleton: tuple[Segment, ...]
     runs: tuple[Run, ...]
     exits: tuple[Exit, ...]
@@ -170,23 +170,23 @@ class Analysis:
         return tuple(segment for segment in self.skeleton if segment.kind == "sub-graph")
 
     def place_of(self, cut: Cut) -> str:
-        """Where a cut is, in words: `at the start of sub-graph 9 from the end (layer3.17)`."""
+        """Describe where a cut is: `at the start of sub-graph 9 from the end (layer3.17)`."""
         segment = self.skeleton[cut.segment]
         if segment.number is not None and cut.inside_segment:
             return f"inside sub-graph {segment.number} from the end ({segment.name})"
-        following = next((each for each in self.skeleton[cut.segment + 1 :] if each.number is not None), None)
+        following = next((later for later in self.skeleton[cut.segment + 1 :] if later.number is not None), None)
         if following is None:
             return f"in the chain at the end, after {cut.tensors[0].name}"
         return f"at the start of sub-graph {following.number} from the end ({following.name})"
 
     def best_cut(self, *, paper: bool = True) -> Cut | None:
-        """The best balanced cut, with `paper` of those that cut no identity branch; a balanced exact one goes first."""
+        """Return the best balanced cut, a balanced exact one first; with `paper`, one that cuts no identity branch."""
         candidates = [cut for cut in self.cuts if cut.paper or not paper]
         exact = (cut for cut in candidates if cut.exact and cut.balanced)
         return next(exact, candidates[0] if candidates else None)
 
 
-def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
+def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> GraphAnalysis:
     """Analyse a model file without loading its weights.
 
     Parameters
@@ -199,7 +199,7 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
 
     Returns
     -------
-    Analysis
+    GraphAnalysis
 
     Raises
     ------
@@ -217,24 +217,24 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> Analysis:
     Examples
     --------
     >>> from runner.subjects.embedded.registry import BUILTIN
-    >>> found = analyse(BUILTIN / "fashion-resnet.onnx")
-    >>> len(found.sub_graphs), [len(run.blocks) for run in found.runs]
+    >>> analysis = analyse(BUILTIN / "fashion-resnet.onnx")
+    >>> len(analysis.sub_graphs), [len(run.blocks) for run in analysis.runs]
     (14, [4, 4, 4])
     """
     return analyse_structure(read_structure(read_model(path), sizes=sizes))
 
 
-def analyse_structure(structure: Structure) -> Analysis:
-    """The same for a graph that was read already."""
+def analyse_structure(structure: Structure) -> GraphAnalysis:
+    """Analyse a graph that has been read already."""
     return _Analyst(structure).analysis()
 
 
 class _Analyst:
-    """Turns regions and positions into names and bytes."""
+    """The analysis under way: regions and positions become names and bytes."""
 
     def __init__(self, structure: Structure) -> None:
         self._structure = structure
-        self._layout: Layout = lay_out(structure)
+        self._layout: RegionLayout = lay_out(structure)
         self._sides = Sides(structure)
         self._first_used: list[list[tuple[int, int]]] = [[] for _ in structure.data]
         for name, users in self._layout.users.items():
@@ -243,12 +243,12 @@ class _Analyst:
         self._segment_of = [index for index, span in enumerate(self._spans) for _ in span]
         self.skeleton = self._skeleton()
 
-    def analysis(self) -> Analysis:
+    def analysis(self) -> GraphAnalysis:
         structure, file = self._structure, self._structure.file
-        found = find_runs(structure, self._layout)
-        runs = tuple(self._run(run) for run in found)
+        repeated = find_runs(structure, self._layout)
+        runs = tuple(self._run(run) for run in repeated)
         largest = max(structure.tensor_bytes, key=structure.tensor_bytes.__getitem__, default=None)
-        return Analysis(
+        return GraphAnalysis(
             path=file.path,
             size_bytes=file.size_bytes,
             node_count=len(structure.nodes),
@@ -256,7 +256,7 @@ class _Analyst:
             outputs=tuple(self._tensor(name) for name in structure.outputs),
             skeleton=self.skeleton,
             runs=runs,
-            exits=tuple(each for pair in zip(runs, found, strict=True) for each in self._exits(*pair)),
+            exits=tuple(exit_ for pair in zip(runs, repeated, strict=True) for exit_ in self._exits(*pair)),
             cuts=tuple(self._cut(place) for place in find_cuts(structure, self._layout)),
             control_flow=structure.control_flow,
             largest_initializer=largest,
@@ -264,7 +264,7 @@ class _Analyst:
         )
 
     def _segment_spans(self) -> list[range]:
-        """Positions of each segment: a sub-graph each, chains merged."""
+        """Return the positions of each segment: one sub-graph each, neighbouring chains merged."""
         spans: list[range] = []
         chain = False
         for region in self._layout.regions:
@@ -316,18 +316,18 @@ class _Analyst:
             last=self._segment_of[span.stop - 1],
         )
 
-    def _exits(self, run: Run, found: RepeatedRun) -> Iterable[Exit]:
-        """Skipping one block, two, …, all of a run, as long as nothing else needs what they compute."""
+    def _exits(self, run: Run, repeated: RepeatedRun) -> Iterable[Exit]:
+        """Yield the exits that skip one block, two, …, all of a run, if nothing else needs what the blocks compute."""
         regions = self._layout.regions
-        end = regions[found.units[-1].end - 1].end
+        end = regions[repeated.units[-1].end - 1].end
         saved = 0
         for count in range(1, len(run.blocks) + 1):
-            unit = found.units[-count]
+            unit = repeated.units[-count]
             span = range(regions[unit.start].start, regions[unit.end - 1].end)
             if self._sides.read_from(span, beyond=end):
                 return
             saved += self._bytes(span, end=end)
-            entry, result = self._tensor(unit.entry), self._tensor(found.units[-1].result)
+            entry, result = self._tensor(unit.entry), self._tensor(repeated.units[-1].result)
             yield Exit(run.blocks[-count:], entry, result, saved, saved / self._structure.file.size_bytes)
 
     def _cut(self, place: CutPlace) -> Cut:
@@ -346,7 +346,7 @@ class _Analyst:
         )
 
     def _bytes(self, span: range, *, end: int | None = None) -> int:
-        """Bytes that these nodes need and nothing else does; with `end`, nothing but what lies between."""
+        """Sum the bytes that only these nodes need; with `end`, only these and the nodes from there up to `end`."""
         end = span.stop if end is None else end
         total = sum(self._layout.own_bytes[position] for position in span)
         return total + sum(size for position in span for last, size in self._first_used[position] if last < end)
@@ -356,15 +356,15 @@ class _Analyst:
         return tuple(self._structure.nodes[i].name or next(iter(self._structure.writes[i]), "") for i in indices)
 
     def _name(self, span: range) -> str:
-        """A name for a stretch of nodes, taken from what they and their weights are called."""
+        """Name a stretch of nodes after them and their weights."""
         names = sorted({name for position in span for name in self._layout.initializers[position]})
         return segment_name(self._labels(span), names)
 
-    def _tensor(self, name: str) -> Tensor:
-        found = self._structure.types.get(name)
-        if found is None or not found.elem_type:
-            return Tensor(name, "unknown", found.dims if found else None, None)
-        return Tensor(name, _dtype(found.elem_type), found.dims, found.size_bytes)
+    def _tensor(self, name: str) -> GraphTensor:
+        tensor_type = self._structure.types.get(name)
+        if tensor_type is None or not tensor_type.elem_type:
+            return GraphTensor(name, "unknown", tensor_type.dims if tensor_type else None, None)
+        return GraphTensor(name, _dtype(tensor_type.elem_type), tensor_type.dims, tensor_type.size_bytes)
 
 
 @cache

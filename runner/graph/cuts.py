@@ -1,8 +1,8 @@
-"""Every place where a graph can be parted in two, by tensors that everything passes through together.
+"""Every place where a graph can be cut in two, by tensors that everything passes through together.
 
 A cut is a set of tensors: one separator between regions, or several tensors inside a region. It is a *paper* cut when
 each of its tensors lies on a branch of its own: none of them is computed from another, so that no identity branch of a
-residual block is cut (paper, section 4.5.4). Sets of three and more are those the order of the nodes passes through.
+residual block is cut (paper, section 4.5.4). Sets of three and more are the live sets along the order of the nodes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +11,9 @@ from functools import cached_property
 
 from onnx import TensorProto
 
-from runner.graph.structure import Layout, Region, Role, Structure
+from runner.graph.structure import Region, RegionLayout, Role, Structure
 
-# Pairs cost the square of a region; beyond this only what the order of the nodes passes through is tried.
+# Pairs cost the square of a region; in larger ones only the live sets along the order of the nodes are tried.
 _LARGEST_REGION = 256
 _LARGEST_SET = 8
 _SERVED = frozenset(
@@ -38,26 +38,26 @@ class CutPlace:
     tail_bytes: int
 
     def in_head(self, position: int) -> bool:
-        """Whether the data node at this position of `Structure.data` runs in the head."""
+        """Return whether the data node at this position of `Structure.data` runs in the head."""
         return position < self.start or bool(self.inside >> (position - self.start) & 1)
 
 
-def find_cuts(structure: Structure, layout: Layout) -> list[CutPlace]:
-    """All valid cuts, the best balanced first; of equally balanced ones, those of fewer tensors first."""
-    finder = _Finder(structure, layout)
-    found: dict[frozenset[str], CutPlace] = {}
+def find_cuts(structure: Structure, layout: RegionLayout) -> list[CutPlace]:
+    """Return all valid cuts, the best balanced first; of equally balanced ones, those of fewer tensors first."""
+    finder = _CutFinder(structure, layout)
+    cuts: dict[frozenset[str], CutPlace] = {}
     for region in layout.regions:
         for cut in finder.cuts_of(region):
-            known = found.get(frozenset(cut.tensors))
-            if known is None or (cut.paper and not known.paper):
-                found[frozenset(cut.tensors)] = cut
-    return sorted(found.values(), key=lambda cut: (abs(cut.head_bytes - cut.tail_bytes), len(cut.tensors)))
+            earlier = cuts.get(frozenset(cut.tensors))
+            if earlier is None or (cut.paper and not earlier.paper):
+                cuts[frozenset(cut.tensors)] = cut
+    return sorted(cuts.values(), key=lambda cut: (abs(cut.head_bytes - cut.tail_bytes), len(cut.tensors)))
 
 
-class _Finder:
-    """Enumerates cuts and weighs them."""
+class _CutFinder:
+    """The enumeration of cuts, with the bytes on either side."""
 
-    def __init__(self, structure: Structure, layout: Layout) -> None:
+    def __init__(self, structure: Structure, layout: RegionLayout) -> None:
         self._structure = structure
         self._layout = layout
         count = len(structure.data)
@@ -73,7 +73,7 @@ class _Finder:
             self._own.append(self._own[-1] + layout.own_bytes[position])
 
     def cuts_of(self, region: Region) -> Iterator[CutPlace]:
-        """The cut at the region's end and those inside it."""
+        """Yield the cut at the region's end and those inside the region."""
         if region.result is not None:
             whole = (1 << (region.end - region.start)) - 1
             yield from self._cut(region, whole, [region.result], paper=True)
@@ -92,16 +92,21 @@ class _Finder:
         yield CutPlace(chosen, region.start, inside, paper, head, tail)
 
     def _cuttable(self, name: str) -> str | None:
-        """The tensor to cut for this one, or None: a QDQ group is cut at its quantized tensor alone."""
+        """Return the tensor to cut for this one, or None: a QDQ group is cut only at its quantized tensor."""
         structure = self._structure
         index = structure.producer.get(name)
         if index is None or name in structure.outputs:
             return None
-        node, found = structure.nodes[index], structure.types.get(name)
+        node, tensor_type = structure.nodes[index], structure.types.get(name)
         if node.op_type == "DequantizeLinear":
             return self._cuttable(node.input[0])
         after = {structure.nodes[user].op_type for user in structure.consumers.get(name, ())}
-        if found is None or found.dims is None or found.elem_type not in _SERVED or after & _QUANTIZERS:
+        if (
+            tensor_type is None
+            or tensor_type.dims is None
+            or tensor_type.elem_type not in _SERVED
+            or after & _QUANTIZERS
+        ):
             return None
         # The runtime folds a BatchNorm into the convolution before it; apart, they compute something else.
         if node.op_type in _CONVOLUTIONS and "BatchNormalization" in after:
@@ -110,7 +115,7 @@ class _Finder:
         return None if len(after) == 1 and after <= _ACTIVATIONS else name
 
     def _bytes(self, region: Region, inside: int) -> tuple[int, int]:
-        """Bytes of head and tail; an initializer that both use counts in both."""
+        """Sum the bytes of head and tail; an initializer that both use counts in both."""
         if inside & (inside + 1) == 0:  # everything up to a position
             end = region.start + inside.bit_length()
             head, tail, own = self._head[end], self._tail[-1] - self._tail[end], self._own[end]
@@ -128,7 +133,7 @@ class _Finder:
         return head + own, tail + self._own[-1] - own
 
     def _sides(self, region: Region, inside: int, name: str) -> tuple[int, int]:
-        """What an initializer of the region adds to head and tail beyond the sums at the region's borders."""
+        """Return what an initializer of the region adds to head and tail beyond the sums at the region's borders."""
         size, users = self._structure.tensor_bytes.get(name, 0), self._layout.users[name]
         within = [user - region.start for user in users if region.start <= user < region.end]
         in_head = any(inside >> bit & 1 for bit in within)
@@ -138,8 +143,8 @@ class _Finder:
         return size * (in_head and not counted_in_head), size * (in_tail and not counted_in_tail)
 
     def _swept(self, region: Region) -> Iterator[CutPlace]:
-        """The live sets that the order of the nodes passes through inside a region."""
-        inner = _Inside(self._structure, region)
+        """Yield the live sets that the order of the nodes passes through inside a region."""
+        inner = _RegionMasks(self._structure, region)
         alive = set(region.entries)
         for number in range(region.end - region.start - 1):
             inside = (2 << number) - 1
@@ -149,8 +154,8 @@ class _Finder:
                 yield from self._cut(region, inside, sorted(alive), paper=inner.apart(alive))
 
     def _paired(self, region: Region) -> Iterator[CutPlace]:
-        """Two nodes whose outputs everything passes through together."""
-        inner = _Inside(self._structure, region)
+        """Yield the pairs of nodes whose outputs together carry everything that passes on."""
+        inner = _RegionMasks(self._structure, region)
         count = region.end - region.start
         for first in range(count):
             alone = inner.ancestors[first] | 1 << first
@@ -164,8 +169,8 @@ class _Finder:
                 yield from self._cut(region, together, inner.crossing(together), paper=True)
 
 
-class _Inside:
-    """A region's nodes as bits: who is computed from whom, and who is needed by whom."""
+class _RegionMasks:
+    """A region's nodes as bits: which are computed from which, and which need which."""
 
     def __init__(self, structure: Structure, region: Region) -> None:
         self._entries = region.entries
@@ -198,12 +203,12 @@ class _Inside:
             self.needs.append(needs)
 
     def crossing(self, inside: int) -> list[str]:
-        """Tensors of the head, the region's entries included, that the rest still needs."""
+        """Return the tensors of the head, the region's entries included, that the rest still needs."""
         names = [*self._entries, *(name for number in _bits(inside) for name in self.writes[number])]
         return [name for name in names if self.readers[name] & ~inside]
 
     def apart(self, crossing: Iterable[str]) -> bool:
-        """Whether no crossing tensor is computed from another."""
+        """Return whether no crossing tensor is computed from another."""
         sources = [self._sources.get(name) for name in crossing]
         edge = [source for source in sources if source is not None]
         return len(edge) == len(sources) and not any(self.ancestors[a] >> b & 1 for a in edge for b in edge)
@@ -217,7 +222,7 @@ def _bits(mask: int) -> Iterator[int]:
 
 
 class Sides:
-    """The shape nodes of a graph, by where their values come from and where data nodes read them."""
+    """The shape nodes of a graph: where their values come from, and where data nodes read them."""
 
     def __init__(self, structure: Structure) -> None:
         self._structure = structure
@@ -228,16 +233,16 @@ class Sides:
             for name in structure.reads[index]
             if structure.role_of(name) is Role.SHAPE
         ]
-        self._known_sources: dict[str, dict[str, str]] = {}
+        self._sources_by_name: dict[str, dict[str, str]] = {}
 
     def crossing(self, place: CutPlace) -> tuple[str, ...]:
-        """Shape values the tail needs and cannot compute: late ones or the Shape nodes' own, whichever are fewer."""
-        wanted = [name for position, name in self._uses if not place.in_head(position)]
+        """Return the shape values the tail lacks: late ones or the Shape nodes' own outputs, whichever are fewer."""
+        pending = [name for position, name in self._uses if not place.in_head(position)]
         late: dict[str, None] = {}
         early: dict[str, None] = {}
         visited: set[str] = set()
-        while wanted:
-            name = wanted.pop()
+        while pending:
+            name = pending.pop()
             if name in visited:
                 continue
             visited.add(name)
@@ -248,13 +253,13 @@ class Sides:
                 late[name] = None
                 early |= dict.fromkeys(sources)
             else:
-                wanted += [read for read in self._reads(name) if self._structure.role_of(read) is Role.SHAPE]
+                pending += [read for read in self._reads(name) if self._structure.role_of(read) is Role.SHAPE]
         return tuple(late if len(late) <= len(early) else early)
 
     def read_from(self, span: range, *, beyond: int) -> bool:
-        """Whether a shape inside these data nodes is used from position `beyond` on.
+        """Return whether a shape inside these data nodes is used from position `beyond` on.
 
-        That of the last result before `beyond` does not count: what reads it will read the shape of its replacement.
+        The shape of the last result before `beyond` does not count: its readers will read the shape of its replacement.
         """
         results = self._structure.writes[self._structure.data[beyond - 1]]
         return any(
@@ -265,41 +270,41 @@ class Sides:
 
     @cached_property
     def _shapes_used(self) -> dict[int, list[tuple[int, str]]]:
-        """By position of the node whose output's shape is read: where a data node uses that, and the output."""
-        found: dict[int, list[tuple[int, str]]] = {}
+        """By position of a node: where data nodes use a shape of its outputs, and which output."""
+        uses: dict[int, list[tuple[int, str]]] = {}
         for used, name in self._uses:
             for tensor in self._sources(name).values():
                 source = self._position.get(self._structure.producer.get(tensor, -1))
                 if source is not None:
-                    found.setdefault(source, []).append((used, tensor))
-        return found
+                    uses.setdefault(source, []).append((used, tensor))
+        return uses
 
     def _in_tail(self, place: CutPlace, tensor: str) -> bool:
-        """Whether the tail has this tensor: it computes it, or it is handed over."""
+        """Return whether the tail has this tensor: computed there, or received."""
         if tensor in place.tensors:
             return True
         source = self._position.get(self._structure.producer.get(tensor, -1))
         return source is not None and not place.in_head(source)
 
     def _sources(self, name: str) -> dict[str, str]:
-        """The Shape nodes behind a shape value: their output, and the tensor whose shape they read."""
-        if name in self._known_sources:
-            return self._known_sources[name]
+        """Return the Shape nodes behind a shape value: their output, and the tensor whose shape they read."""
+        if name in self._sources_by_name:
+            return self._sources_by_name[name]
         structure = self._structure
-        found: dict[str, str] = {}
+        sources: dict[str, str] = {}
         waiting, seen = [name], {name}
         while waiting:
             current = waiting.pop()
             index = structure.producer[current]
             if structure.nodes[index].op_type in ("Shape", "Size"):
-                found[current] = structure.nodes[index].input[0]
+                sources[current] = structure.nodes[index].input[0]
                 continue
             for read in structure.reads[index]:
                 if structure.role_of(read) is Role.SHAPE and read not in seen:
                     seen.add(read)
                     waiting.append(read)
-        self._known_sources[name] = found
-        return found
+        self._sources_by_name[name] = sources
+        return sources
 
     def _reads(self, name: str) -> tuple[str, ...]:
         return self._structure.reads[self._structure.producer[name]]
@@ -312,31 +317,31 @@ _FUSED_WITH_ADDITION = frozenset({"Conv", "MatMul", "Gemm"})
 
 
 def is_exact(structure: Structure, cut: Sequence[str]) -> bool:
-    """Whether head and tail are expected to compute the same bits as the whole."""
+    """Return whether head and tail are expected to compute the same bits as the whole."""
     floats = [name for name in cut if structure.types[name].elem_type == TensorProto.FLOAT]
     if any(_is_fused_away(structure, name) for name in floats):
         return False
     maps = [dims for name in floats if (dims := structure.types[name].dims) is not None and len(dims) == 4]
     if maps and not structure.possibly_infinite.isdisjoint(floats):
-        return False  # without an identity pooling nothing tells what the optimiser makes of the tail
+        return False  # without an identity pooling, the effect of the optimiser on the tail is unknown
     if len(maps) > 1 and any(isinstance(size, str) for dims in maps for size in dims):
-        return False  # two inputs of the tail, and nothing tells it that they match
+        return False  # two inputs of the tail, which are not known to match
     return all(isinstance(dims[1], int) and dims[1] % _BLOCK_CHANNELS == 0 for dims in maps)
 
 
 def _is_fused_away(structure: Structure, name: str) -> bool:
-    """Whether the whole model computes this tensor only within the addition that follows."""
+    """Return whether the whole model computes this tensor only within the addition that follows."""
     if not _is_weighted(structure, name):
         return False
     for user in structure.consumers.get(name, ()):
         node = structure.nodes[user]
-        if node.op_type in _ADDITIONS and name == next(each for each in node.input if _is_weighted(structure, each)):
+        if node.op_type in _ADDITIONS and name == next(read for read in node.input if _is_weighted(structure, read)):
             return True
     return False
 
 
 def _is_weighted(structure: Structure, name: str) -> bool:
-    """Whether a convolution or matrix product makes this tensor, a BatchNorm folded into it or not."""
+    """Return whether a convolution or matrix product makes this tensor, with or without a folded BatchNorm."""
     index = structure.producer.get(name)
     if index is not None and structure.nodes[index].op_type == "BatchNormalization":
         index = structure.producer.get(structure.nodes[index].input[0])

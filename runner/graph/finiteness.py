@@ -1,4 +1,4 @@
-"""Which tensors of a graph may hold infinities or NaN though the model's inputs are ordinary numbers."""
+"""Which tensors of a graph may hold infinities or NaN although the model's inputs are ordinary numbers."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-# What gives finite numbers for finite numbers, short of an overflow. Not so: Log, Exp, Pow, Reciprocal, Div.
+# What gives finite numbers for finite numbers, short of an overflow. Excluded: Log, Exp, Pow, Reciprocal, Div.
 _FINITE = frozenset(
     {"Conv", "ConvTranspose", "MatMul", "Gemm", "BatchNormalization", "InstanceNormalization", "LayerNormalization"}
     | {"GroupNormalization", "Add", "Sub", "Mul", "Sum", "Mean", "Max", "Min", "Neg", "Abs", "Where"}
@@ -27,7 +27,7 @@ Constants = Callable[[str], NDArray[np.generic] | None]
 
 
 def infinite_tensors(nodes: Iterable[onnx.NodeProto], constants: Constants) -> frozenset[str]:
-    """Return what may not be finite, an overflow aside: everything behind an operator that is not known to be harmless.
+    """Return the tensors that may not be finite, overflow aside: all behind an operator not known to be harmless.
 
     Parameters
     ----------

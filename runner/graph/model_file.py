@@ -27,7 +27,7 @@ _MAX_DEPTH = 64
 
 
 class WireError(ValueError):
-    """The bytes are not a protobuf message; says where."""
+    """The bytes are not a protobuf message; the text says where."""
 
 
 class Field(NamedTuple):
@@ -52,7 +52,7 @@ class Schema(NamedTuple):
 
 
 def fields(data: Buffer, start: int, end: int) -> Iterator[Field]:
-    """The fields of the message that fills `[start, end)`; raises WireError where one does not fit in it."""
+    """Yield the fields of the message that fills `[start, end)`; raise WireError for a field that does not fit."""
     position = start
     while position < end:
         tag_start = position
@@ -75,7 +75,7 @@ def fields(data: Buffer, start: int, end: int) -> Iterator[Field]:
 
 
 def read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
-    """The number at `position`, and where the next thing starts."""
+    """Return the number at `position`, and the position after it."""
     value = shift = 0
     while position < end:
         byte = data[position]
@@ -90,7 +90,7 @@ def read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
 
 
 def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
+    """Encode a number as protobuf does."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -100,14 +100,14 @@ def varint(value: int) -> bytes:
 
 
 def tagged(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
+    """Encode a length-delimited field."""
     return varint(number << 3 | LENGTH_DELIMITED) + varint(len(content)) + content
 
 
 def without_bulk(
     data: Buffer, start: int, end: int, *, schemas: Mapping[str, Schema], message: str, keep: int, depth: int = 0
 ) -> bytes:
-    """The message in `[start, end)` without its bulk fields of more than `keep` bytes, at any depth."""
+    """Return the message in `[start, end)` without its bulk fields of more than `keep` bytes, at any depth."""
     if depth > _MAX_DEPTH:
         raise WireError(f"messages nested more than {_MAX_DEPTH} deep at byte {start}")
     schema = schemas[message]
@@ -194,7 +194,7 @@ class ModelFile:
         return self.model.graph
 
     def whole_tensor(self, tensor: TensorProto) -> TensorProto:
-        """Return an initializer with its data, read where they were left on disk."""
+        """Return an initializer with its data, read from disk if they were left there."""
         weight = self.weights.get(tensor.name)
         if weight is None:
             return tensor
@@ -209,7 +209,7 @@ class ModelFile:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read a model and leave its weights where they are.
+    """Read a model and leave its weights on disk.
 
     Raises
     ------
@@ -218,7 +218,7 @@ def read_model(path: Path) -> ModelFile:
     """
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            skeleton, weights, stored = _Reader(path, data).read()
+            skeleton, weights, stored = _ModelFileReader(path, data).read()
         model = onnx.ModelProto.FromString(skeleton)
     except (WireError, DecodeError) as error:
         raise ModelFileError(path, str(error)) from error
@@ -284,12 +284,12 @@ def declare_external(tensor: TensorProto, location: str, offset: int, length: in
 
 
 def has_external_data(path: Path) -> bool:
-    """Whether a model keeps weights outside its file; raises ModelFileError like `read_model`."""
+    """Return whether a model keeps weights outside its file; raise ModelFileError as `read_model` does."""
     return read_model(path).external_data
 
 
 def tensor_bytes(tensor: TensorProto) -> int | None:
-    """Bytes of the data that a tensor's type and dimensions declare; None for strings and unknown types."""
+    """Return the bytes that a tensor's type and dimensions declare; None for strings and unknown types."""
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or any(size < 0 for size in tensor.dims):
         return None
     try:
@@ -301,8 +301,8 @@ def tensor_bytes(tensor: TensorProto) -> int | None:
     return int(math.prod(tensor.dims) * bits + 7) // 8
 
 
-class _Reader:
-    """Walks the file once: small fields into the skeleton, bulky ones noted as ranges."""
+class _ModelFileReader:
+    """One pass over the file: small fields go into the skeleton, bulky ones become ranges."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self._path = path
@@ -314,7 +314,7 @@ class _Reader:
         self._stored: dict[int, ByteRange] = {}
 
     def read(self) -> tuple[bytes, dict[int, ByteRange], dict[int, ByteRange]]:
-        """The skeleton, the initializers (by index) and the nodes (by index) that were left in the file."""
+        """Return the skeleton, and the initializers and nodes (by index) that were left in the file."""
         skeleton: list[bytes] = []
         for field in fields(self._data, 0, len(self._data)):
             if field.number == _GRAPH and field.wire_type == LENGTH_DELIMITED:
@@ -343,18 +343,18 @@ class _Reader:
             self._pieces.append(content)
 
     def _count(self, number: int) -> int:
-        """The index of this node or initializer within the graph."""
+        """Return the index of this node or initializer within the graph."""
         if number == _NODE:
             self._nodes += 1
             return self._nodes - 1
         self._initializers += number == _INITIALIZER
         return self._initializers - 1
 
-    def _note(self, each: Field, index: int) -> None:
-        place = ByteRange(self._path, each.start, each.end - each.start)
-        if each.number == _SPARSE:
+    def _note(self, field: Field, index: int) -> None:
+        place = ByteRange(self._path, field.start, field.end - field.start)
+        if field.number == _SPARSE:
             raise WireError("sparse initializers of this size are not supported; store them dense")
-        (self._weights if each.number == _INITIALIZER else self._stored)[index] = place
+        (self._weights if field.number == _INITIALIZER else self._stored)[index] = place
 
     def _grow(self, size: int) -> None:
         self._size += size
@@ -363,7 +363,7 @@ class _Reader:
 
 
 def _is_text(graph: onnx.GraphProto) -> bool:
-    """Whether every name is UTF-8; protobuf hands out bytes for those that are not."""
+    """Return whether every name is UTF-8; protobuf returns bytes for names that are not."""
     return all(
         isinstance(text, str)
         for node in graph.node
@@ -376,7 +376,12 @@ def _is_text(graph: onnx.GraphProto) -> bool:
             *(tensor.values.name for tensor in graph.sparse_initializer),
             *(value.name for values in (graph.input, graph.output, graph.value_info) for value in values),
             *(dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim),
-            *(text for tensor in graph.initializer for each in tensor.external_data for text in (each.key, each.value)),
+            *(
+                text
+                for tensor in graph.initializer
+                for entry in tensor.external_data
+                for text in (entry.key, entry.value)
+            ),
         )
     )
 
@@ -409,14 +414,14 @@ def _settle(path: Path, model: onnx.ModelProto, inline: Mapping[int, ByteRange])
 
 
 def _settle_nested(path: Path, model: onnx.ModelProto, stored: dict[int, ByteRange]) -> int | None:
-    """Find the external tensors that are no initializers of the graph, and read the small ones.
+    """Find the external tensors that are not initializers of the graph, and read the small ones.
 
-    A node that holds such a tensor beside a large one in the file is read whole, for it is written from memory.
+    A node that holds such a tensor beside a large one in the file is read whole, because it is written from memory.
 
     Returns
     -------
     int or None
-        Bytes that stay in other files; None where no tensor is external.
+        Bytes that stay in other files; None if no tensor is external.
     """
     for index in [index for index in stored if _holds_external(model.graph.node[index])]:
         model.graph.node[index].CopyFrom(onnx.GraphProto.FromString(_bytes_of(stored.pop(index))).node[0])
@@ -439,7 +444,7 @@ def _holds_external(message: Message) -> bool:
 
 
 def _settle_tensor(tensor: TensorProto, place: ByteRange) -> int:
-    """Take a small tensor into memory, or write out in full where a larger one is; returns the bytes left outside."""
+    """Read a small tensor into memory, or declare where a larger one is; return the bytes left outside."""
     if place.length <= KEEP_BYTES:
         _take_in(tensor, place)
         return 0
@@ -456,7 +461,7 @@ def _take_in(tensor: TensorProto, place: ByteRange) -> None:
 
 
 def _external(path: Path, tensor: TensorProto, label: str, declared: int | None) -> ByteRange:
-    """Where an external tensor's bytes are; never outside the model's folder."""
+    """Return where an external tensor's bytes are; never outside the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, folder = entries.get("location", ""), path.parent.resolve()
     if "\0" in location:
@@ -477,7 +482,7 @@ def _external(path: Path, tensor: TensorProto, label: str, declared: int | None)
     if offset < 0 or not 0 <= length <= available or (declared is not None and length != declared):
         raise ModelFileError(
             path,
-            f"{label} declares {declared} bytes and is given {length} at {offset} of "
+            f"{label} declares {declared} bytes and names {length} at {offset} of "
             f"{location!r}, which holds {available + offset}",
         )
     return ByteRange(target, offset, length)

@@ -1,7 +1,7 @@
 """Runs of consecutive sub-graphs of one structure and one input/output shape (paper, section 4.5.3, Algorithm 1).
 
 Regions are compared by Merkle hash: the kind of each node, its attributes, the shapes of its constants and the hashes
-of what it reads. Values of weights are no structure, nor are dilations (with the padding that goes with them): the last
+of its inputs. Values of weights are not structure, nor are dilations (with the padding that goes with them): the last
 blocks of a dilated network differ in nothing else.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.graph.structure import Layout, Region, Role, Structure
+from runner.graph.structure import Region, RegionLayout, Role, Structure
 
 _COMMUTATIVE = frozenset({"Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Equal"})
-# A longer unit than this is not "a block" any more, and looking for it would cost the square of the graph.
+# A longer unit than this is no longer "a block", and looking for it would cost the square of the graph.
 _LONGEST_UNIT = 64
 
 
@@ -37,15 +37,15 @@ class RepeatedRun:
     units: tuple[Unit, ...]
 
 
-def find_runs(structure: Structure, layout: Layout) -> tuple[RepeatedRun, ...]:
-    """All runs, the last first; for each end the shortest unit that repeats."""
+def find_runs(structure: Structure, layout: RegionLayout) -> tuple[RepeatedRun, ...]:
+    """Return all runs, the last first; for each end the shortest unit that repeats."""
     regions = layout.regions
     digests = [_region_digest(structure, layout, region) for region in regions]
     runs: list[RepeatedRun] = []
     end = len(regions)
     while end > 1:
-        found = (_run(structure, regions, digests, end, size) for size in range(1, _LONGEST_UNIT + 1))
-        run = next(filter(None, found), None)
+        candidates = (_run(structure, regions, digests, end, size) for size in range(1, _LONGEST_UNIT + 1))
+        run = next(filter(None, candidates), None)
         if run is None:
             end -= 1
             continue
@@ -57,7 +57,7 @@ def find_runs(structure: Structure, layout: Layout) -> tuple[RepeatedRun, ...]:
 def _run(
     structure: Structure, regions: Sequence[Region], digests: Sequence[bytes], end: int, size: int
 ) -> RepeatedRun | None:
-    """The longest run of units of this size that ends here."""
+    """Return the longest run of units of this size that ends here."""
     pattern = digests[end - size : end]
     if end < 2 * size or digests[end - 2 * size : end - size] != pattern:
         return None
@@ -75,7 +75,7 @@ def _run(
 
 
 def same_type(structure: Structure, one: str, other: str) -> bool:
-    """Return whether two tensors have one element type and shape, by expression or for every size that is tried."""
+    """Return whether two tensors have one element type and shape, by expression or for every size tried."""
     first, second = structure.types.get(one), structure.types.get(other)
     if first is None or first.dims is None or second is None or first.elem_type != second.elem_type:
         return False
@@ -85,45 +85,45 @@ def same_type(structure: Structure, one: str, other: str) -> bool:
     return bool(pairs) and all(pin is not None and pin.size_bytes and pin == other_pin for pin, other_pin in pairs)
 
 
-def _region_digest(structure: Structure, layout: Layout, region: Region) -> bytes:
-    """Merkle hash of what a region computes from its entries."""
-    known: dict[str, bytes] = {name: b"entry %d" % index for index, name in enumerate(region.entries)}
+def _region_digest(structure: Structure, layout: RegionLayout, region: Region) -> bytes:
+    """Return the Merkle hash of what a region computes from its entries."""
+    digests: dict[str, bytes] = {name: b"entry %d" % index for index, name in enumerate(region.entries)}
     last = b""
     for position in range(region.start, region.end):
         index = structure.data[position]
         node = structure.nodes[index]
-        read = [known.get(name) or _outside(structure, name) for name in node.input]
+        read = [digests.get(name) or _outside(structure, name) for name in node.input]
         if node.op_type in _COMMUTATIVE:
             read.sort()
         digest = hashlib.sha256(repr((node.domain, node.op_type, _attributes(node), read)).encode())
         for number, name in enumerate(structure.writes[index]):
-            known[name] = b"%d of " % number + digest.digest()
+            digests[name] = b"%d of " % number + digest.digest()
         last = digest.digest()
-    return known.get(region.result, last) if region.result else last
+    return digests.get(region.result, last) if region.result else last
 
 
 def _outside(structure: Structure, name: str) -> bytes:
-    """What a constant, a shape or an absent input is to structure."""
+    """Describe what a constant, a shape or an absent input contributes to structure."""
     if not name:
         return b"absent"
-    found = structure.types.get(name)
-    dims = None if found is None else found.dims
+    tensor_type = structure.types.get(name)
+    dims = None if tensor_type is None else tensor_type.dims
     if structure.role_of(name) is Role.SHAPE:
         return f"shape {None if dims is None else len(dims)}".encode()
-    return f"constant {found and found.elem_type} {dims} {_structural_value(structure, name)}".encode()
+    return f"constant {tensor_type and tensor_type.elem_type} {dims} {_structural_value(structure, name)}".encode()
 
 
 def _structural_value(structure: Structure, name: str) -> list[int] | None:
-    """The value of a small int64 constant: axes and sizes are structure, weights are not."""
-    found = structure.types.get(name)
-    if found is None or found.elem_type != TensorProto.INT64:
+    """Return the value of a small int64 constant: axes and sizes are structure, weights are not."""
+    tensor_type = structure.types.get(name)
+    if tensor_type is None or tensor_type.elem_type != TensorProto.INT64:
         return None
     tensor = structure.small_constants.get(name)
     return None if tensor is None else [int(value) for value in numpy_helper.to_array(tensor).ravel()]
 
 
 def _attributes(node: onnx.NodeProto) -> list[tuple[str, Any]]:
-    """A node's attributes in one order, dilations taken out of them."""
+    """Return a node's attributes in one order, without dilations."""
     values: dict[str, Any] = {attribute.name: _attribute_value(attribute) for attribute in node.attribute}
     kernel, pads = values.get("kernel_shape"), values.get("pads")
     dilations = values.pop("dilations", None) or [1] * len(kernel or ())

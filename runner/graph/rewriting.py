@@ -1,4 +1,4 @@
-"""New graphs out of old ones: a stretch skipped, or a graph in two. What nothing needs any more falls away."""
+"""Rewritten graphs: a stretch skipped, or a graph cut in two, without the nodes and weights that become unnecessary."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +63,7 @@ class Rescaling:
 
 
 def scaling_of(structure: Structure, tensor: str) -> Scaling | None:
-    """Scale and zero point that a quantized tensor was made with; None where nothing tells."""
+    """Return scale and zero point that a quantized tensor was made with; None if no node says so."""
     index = structure.producer.get(tensor)
     if index is None:
         return None
@@ -77,14 +77,14 @@ def scaling_of(structure: Structure, tensor: str) -> Scaling | None:
 
 
 def is_quantized(structure: Structure, tensor: str) -> bool:
-    """Whether a tensor's numbers mean something only together with a scale."""
-    found = structure.types.get(tensor)
-    return found is not None and found.elem_type in QUANTIZED_TYPES
+    """Return whether a tensor's numbers have a meaning only together with a scale."""
+    tensor_type = structure.types.get(tensor)
+    return tensor_type is not None and tensor_type.elem_type in QUANTIZED_TYPES
 
 
 def readers(structure: Structure, tensor: str) -> tuple[tuple[Rescaling, ...], str | None]:
-    """Every place that reads this tensor's numbers with a scale, and the first node that does so in an unknown way."""
-    found: list[Rescaling] = []
+    """Return every place that reads this tensor with a scale, and the first node that does so in an unknown way."""
+    rescalings: list[Rescaling] = []
     waiting = [tensor]
     while waiting:
         name = waiting.pop()
@@ -100,8 +100,8 @@ def readers(structure: Structure, tensor: str) -> tuple[tuple[Rescaling, ...], s
             places = [i for i in _DATA_INPUTS.get(node.op_type, _none)(len(node.input)) if node.input[i] == name]
             if not places:
                 return (), f"{node.op_type} {node.name!r}"
-            found += [Rescaling(user, place) for place in places]
-    return tuple(found), None
+            rescalings += [Rescaling(user, place) for place in places]
+    return tuple(rescalings), None
 
 
 def rescale(node: onnx.NodeProto, index: int, scaling: Scaling) -> None:
@@ -122,7 +122,7 @@ class NotRewirable(OperatorError):
 
 
 def skip(structure: Structure, *, entry: str, result: str) -> Part:
-    """The model in which whatever read `result` reads `entry`.
+    """Return the model in which the consumers of `result` read `entry`.
 
     Raises
     ------
@@ -147,17 +147,17 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
         nodes[index] = copy
     reads = {i: tuple(n for n in node.input if n) for i, node in nodes.items() if isinstance(node, onnx.NodeProto)}
     if result in structure.outputs:
-        # The output keeps its name: the last skipped node gives way to an Identity.
+        # The output keeps its name: an Identity replaces the last skipped node.
         last = structure.producer[result]
         nodes[last], reads[last] = helper.make_node("Identity", [entry], [result]), (entry,)
     return _extract(structure, nodes, reads, outputs=structure.outputs, stop=frozenset())
 
 
 def with_identity(structure: Structure, *, entry: str, result: str) -> Part | None:
-    """The model whose nodes between `entry` and `result` give way to an Identity, everything else as it is.
+    """Return the model with an Identity for the nodes between `entry` and `result`, otherwise unchanged.
 
-    Another way to what `skip` makes, to compare it with. None where the tensors are quantized: their numbers mean
-    something else on both sides, and only rewriting the readers can tell.
+    The result computes the same as that of `skip` and serves to verify it. None if the tensors are quantized: their
+    numbers have another scale on either side, and only rewriting the readers accounts for it.
     """
     index = structure.producer[result]
     if is_quantized(structure, result) or index in structure.file.stored_nodes:
@@ -176,7 +176,7 @@ def with_identity(structure: Structure, *, entry: str, result: str) -> Part | No
 
 
 def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) -> tuple[Part, Part]:
-    """Head and tail: the head gives `tensors` and `side`, the tail takes them.
+    """Return head and tail: the head computes `tensors` and `side`, the tail takes them.
 
     The tail starts with an identity MaxPool on each 4-D float tensor that stays finite (it would turn -inf into the
     least float). Without it ONNX Runtime's blocked layout (NCHWc) leaves residual additions of the tail unfused that it
@@ -201,20 +201,20 @@ def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) 
 
 
 def whole(structure: Structure) -> Part:
-    """The model as it is, but for what no output needs."""
+    """Return the model as it is, without what no output needs."""
     plain = {index: structure.file.stored_nodes.get(index, node) for index, node in enumerate(structure.nodes)}
     return _extract(structure, plain, {}, outputs=structure.outputs, stop=frozenset())
 
 
 def _rescaled(structure: Structure, *, entry: str, result: str) -> dict[int, dict[int, Scaling]]:
-    """Per node, the inputs that need the scale of `entry`."""
+    """Return, per node, the inputs that need the scale of `entry`."""
     if not is_quantized(structure, result):
         return {}
     places, obstacle = readers(structure, result)
     scaling = scaling_of(structure, entry)
     if obstacle or (places and scaling is None):
-        found = obstacle or f"nothing tells the scale of {entry!r}"
-        raise NotRewirable(f"the skipped blocks end in quantized numbers that cannot be rescaled: {found}")
+        reason = obstacle or f"the scale of {entry!r} is unknown"
+        raise NotRewirable(f"the skipped blocks end in quantized numbers that cannot be rescaled: {reason}")
     rescaled: dict[int, dict[int, Scaling]] = {}
     for place in places:
         if scaling is not None:
@@ -223,7 +223,7 @@ def _rescaled(structure: Structure, *, entry: str, result: str) -> dict[int, dic
 
 
 def _renamed(structure: Structure, index: int, names: Mapping[str, str]) -> onnx.NodeProto | ByteRange:
-    """A node that reads other names, or the node as it is."""
+    """Return a node that reads other names, or the node as it is."""
     node = structure.nodes[index]
     if not any(name in names for name in node.input):
         return structure.file.stored_nodes.get(index, node)
@@ -244,7 +244,7 @@ def _extract(
     outputs: Collection[str],
     stop: Collection[str],
 ) -> Part:
-    """What the outputs need, going back no further than `stop`; `reads` overrides what a node reads."""
+    """Return what the outputs need, going back no further than `stop`; `reads` overrides the inputs of nodes."""
     needed: set[int] = set()
     seen = {name for name in outputs if name not in stop}
     waiting = list(seen)
@@ -265,7 +265,7 @@ def _written(structure: Structure, nodes: Iterable[int]) -> set[str]:
 
 
 def _part(file: ModelFile, nodes: Sequence[onnx.NodeProto | ByteRange], used: set[str]) -> Part:
-    """A part with these nodes, and of the rest of the model what they use."""
+    """Return a part with these nodes and with what they use of the rest of the model."""
     header = onnx.ModelProto()
     header.CopyFrom(file.model)
     graph = header.graph
@@ -277,11 +277,11 @@ def _part(file: ModelFile, nodes: Sequence[onnx.NodeProto | ByteRange], used: se
     part = onnx.GraphProto(name=graph.name, initializer=kept)
     if graph.doc_string:
         part.doc_string = graph.doc_string
-    part.sparse_initializer.extend(each for each in graph.sparse_initializer if each.values.name in used)
+    part.sparse_initializer.extend(tensor for tensor in graph.sparse_initializer if tensor.values.name in used)
     part.input.extend(value for value in graph.input if value.name not in sources or value.name in used)
     part.output.extend(graph.output)
     part.value_info.extend(value for value in graph.value_info if value.name in used)
-    part.quantization_annotation.extend(each for each in graph.quantization_annotation if each.tensor_name in used)
+    part.quantization_annotation.extend(entry for entry in graph.quantization_annotation if entry.tensor_name in used)
     part.metadata_props.extend(graph.metadata_props)
     header.ClearField("graph")
     return Part(header, part, nodes, weights, declarations, file.path.parent)
@@ -305,14 +305,14 @@ def _declare(
 
 
 def _value_info(structure: Structure, name: str) -> onnx.ValueInfoProto:
-    """A tensor's declaration; a free dimension keeps its expression as its name."""
-    found = structure.types[name]
-    return helper.make_tensor_value_info(name, found.elem_type, found.dims)
+    """Return a tensor's declaration; a free dimension is named by its expression."""
+    tensor_type = structure.types[name]
+    return helper.make_tensor_value_info(name, tensor_type.elem_type, tensor_type.dims)
 
 
 def _has_anchor(structure: Structure, name: str) -> bool:
-    found = structure.types[name]
-    is_map = found.elem_type == TensorProto.FLOAT and found.dims is not None and len(found.dims) == 4
+    tensor_type = structure.types[name]
+    is_map = tensor_type.elem_type == TensorProto.FLOAT and tensor_type.dims is not None and len(tensor_type.dims) == 4
     return is_map and name not in structure.possibly_infinite
 
 

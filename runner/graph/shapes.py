@@ -23,7 +23,7 @@ _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Mean", "Pow", "Where", "PRelu"})
 _CONSTANT_AT_THE_END = re.compile(r"(.+)([+-]\d+)")
-# What shape inference does not know, as what it knows: op_type and the inputs that matter to the shape.
+# What shape inference does not know, and what it is replaced by: op_type and the inputs that matter to the shape.
 _STAND_INS: Mapping[str, tuple[str, Callable[[int], Sequence[int]]]] = {
     "QLinearAdd": ("Add", lambda count: (0, 3)),
     "QLinearMul": ("Mul", lambda count: (0, 3)),
@@ -39,14 +39,14 @@ _STAND_INS: Mapping[str, tuple[str, Callable[[int], Sequence[int]]]] = {
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type (as ONNX numbers it) and dimensions; a free dimension is an expression, `None` no rank at all."""
+    """Element type (as ONNX numbers it) and dimensions; a free dimension is an expression, `None` an unknown rank."""
 
     elem_type: int
     dims: tuple[Dimension, ...] | None
 
     @property
     def size_bytes(self) -> int | None:
-        """Bytes of such a tensor; None where a dimension is free."""
+        """Bytes of such a tensor; None while a dimension is free."""
         if self.dims is None or self.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
             return None
         total: int = helper.tensor_dtype_to_np_dtype(self.elem_type).itemsize
@@ -58,31 +58,33 @@ class TensorType:
 
 
 def infer_types(model: onnx.ModelProto, *, sizes: Mapping[str, int] | None = None) -> dict[str, TensorType]:
-    """Type of every tensor that shape inference can tell; `sizes` pins free dimensions of the inputs by name."""
+    """Return the type of every tensor that can be inferred; `sizes` pins free dimensions of the inputs by name."""
     prepared = _prepared(model, sizes or {})
-    known = _inferred(prepared)
+    inferred = _inferred(prepared)
     declared = {dim for value in prepared.graph.input for dim in _dims(value) or ()}
-    resolved = {name: known[name] for name in known}
+    resolved = dict(inferred)
     meaning: dict[str, Dimension] = {}
     for node in model.graph.node:
         for index, output in enumerate(node.output):
-            found = known.get(output)
-            if found is None or found.dims is None:
+            tensor_type = inferred.get(output)
+            if tensor_type is None or tensor_type.dims is None:
                 continue
             dims = []
-            for axis, dim in enumerate(found.dims):
+            for axis, dim in enumerate(tensor_type.dims):
                 if isinstance(dim, str) and dim not in declared and dim not in meaning:
-                    meaning[dim] = (_expression(node, axis, len(found.dims), resolved) if index == 0 else None) or dim
+                    meaning[dim] = (
+                        _expression(node, axis, len(tensor_type.dims), resolved) if index == 0 else None
+                    ) or dim
                 dims.append(meaning.get(dim, dim) if isinstance(dim, str) else dim)
-            resolved[output] = TensorType(found.elem_type, tuple(dims))
+            resolved[output] = TensorType(tensor_type.elem_type, tuple(dims))
     return resolved
 
 
 def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
-    """Return a copy that shape inference understands whole, and whose free dimensions have names that mean something.
+    """Return a copy that shape inference understands, and whose free dimensions have meaningful names.
 
-    What a file calls an inner dimension says nothing: exporters write `?` or `unk` for all of them, and equal names
-    would be taken for equal sizes. So only the inputs name dimensions, and no name stands for several axes of one
+    The names of inner dimensions in a file are not reliable: exporters write `?` or `unk` for all of them, and equal
+    names would be taken for equal sizes. So only the inputs name dimensions, and no name stands for several axes of one
     input; sizes inside are computed from these.
     """
     copy = onnx.ModelProto()
@@ -119,7 +121,7 @@ def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPro
 def _inferred(model: onnx.ModelProto) -> dict[str, TensorType]:
     inferred = model
     for data_prop in (True, False):
-        # Inference is a bonus: a model it cannot digest keeps the types it declares.
+        # Inference is optional: a model that it cannot process keeps the types it declares.
         with contextlib.suppress(shape_inference.InferenceError, RuntimeError, ValueError, TypeError):
             inferred = shape_inference.infer_shapes(model, data_prop=data_prop)
             break
@@ -145,8 +147,8 @@ def _dims(value: onnx.ValueInfoProto) -> tuple[Dimension, ...] | None:
 
 
 def _expression(node: onnx.NodeProto, axis: int, rank: int, types: Mapping[str, TensorType]) -> Dimension | None:
-    """How this node computes a dimension of its first output; None where that is not followed."""
-    inputs = [found.dims for name in node.input if (found := types.get(name)) and found.dims is not None]
+    """Return how this node computes a dimension of its first output; None for nodes that are not followed."""
+    inputs = [known_type.dims for name in node.input if (known_type := types.get(name)) and known_type.dims is not None]
     if node.op_type in _BROADCASTING or node.op_type in ("QLinearAdd", "QLinearMul"):
         aligned = {dims[axis - rank + len(dims)] for dims in inputs if axis - rank + len(dims) >= 0} - {1}
         return aligned.pop() if len(aligned) == 1 else None
@@ -160,7 +162,7 @@ def _expression(node: onnx.NodeProto, axis: int, rank: int, types: Mapping[str, 
 
 
 def _window(node: onnx.NodeProto, axis: int, size: Dimension, types: Mapping[str, TensorType]) -> Dimension | None:
-    """A spatial dimension after a convolution or pooling: (size + padding - extent) // stride + 1."""
+    """Return a spatial dimension after a convolution or pooling: (size + padding - extent) // stride + 1."""
     attributes = _attributes(node)
     spatial = axis - 2
     kernel = attributes.get("kernel_shape")
@@ -180,7 +182,7 @@ def _window(node: onnx.NodeProto, axis: int, size: Dimension, types: Mapping[str
 
 
 def _shifted(size: Dimension, offset: int) -> Dimension:
-    """`size + offset`, with one constant at the end however often it is shifted."""
+    """Return `size + offset`, with one constant at the end after any number of shifts."""
     if isinstance(size, int):
         return size + offset
     last = _CONSTANT_AT_THE_END.fullmatch(size)

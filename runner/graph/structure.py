@@ -1,4 +1,4 @@
-"""Who computes what from what, and which nodes carry data at all.
+"""Which node computes what from what, and which nodes carry data at all.
 
 Three roles: *constant* nodes depend on initializers alone (a weight's DequantizeLinear), *shape* nodes on the shapes of
 tensors and constants alone (Shape → Gather → Concat), *data* nodes on the model's inputs. Only data nodes make up the
@@ -41,7 +41,7 @@ class Role(Enum):
 class Structure:
     """A model's graph, read for analysis; nodes that reach no output are left out of everything but `nodes`.
 
-    `inputs` are those that are no initializers; `reads[i]` are the tensors node i needs, captured ones included.
+    `inputs` are those that are not initializers; `reads[i]` are the tensors node i needs, captured ones included.
     """
 
     file: ModelFile
@@ -72,13 +72,13 @@ class Structure:
         )
 
     def role_of(self, tensor: str) -> Role:
-        """What a tensor depends on."""
+        """Return what a tensor depends on."""
         if tensor in self.producer:
             return self.roles[self.producer[tensor]]
         return Role.DATA if tensor in self.inputs else Role.CONSTANT
 
     def constants_behind(self, tensor: str) -> tuple[frozenset[str], frozenset[int]]:
-        """The initializers and the nodes that a constant tensor is made of."""
+        """Return the initializers and the nodes that a constant tensor is made of."""
         initializers: set[str] = set()
         nodes: set[int] = set()
         waiting = [tensor]
@@ -95,12 +95,14 @@ class Structure:
     @cached_property
     def small_constants(self) -> Mapping[str, onnx.TensorProto]:
         """Constants whose values are in memory: axes, sizes, scales."""
-        found = {each.name: each for each in self.file.graph.initializer if each.name not in self.file.weights}
+        constants = {
+            tensor.name: tensor for tensor in self.file.graph.initializer if tensor.name not in self.file.weights
+        }
         for index, node in enumerate(self.nodes):
             if node.op_type == "Constant" and index not in self.file.stored_nodes:
-                value = next((each.t for each in node.attribute if each.name == "value"), None)
-                found |= {node.output[0]: value} if value is not None and not is_external(value) else {}
-        return found
+                value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+                constants |= {node.output[0]: value} if value is not None and not is_external(value) else {}
+        return constants
 
     @cached_property
     def pinned_types(self) -> tuple[Mapping[str, TensorType], ...]:
@@ -166,7 +168,7 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
 
 
 def _reads(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Inputs by name, and what graphs inside the node take from outside."""
+    """Return the inputs by name, and the tensors that graphs inside the node capture."""
     names = [name for name in node.input if name]
     for attribute in node.attribute:
         graphs = ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
@@ -178,8 +180,8 @@ def _reads(node: onnx.NodeProto) -> tuple[str, ...]:
 def _captured(graph: onnx.GraphProto) -> list[str]:
     own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     own |= {name for node in graph.node for name in node.output}
-    wanted = [name for node in graph.node for name in _reads(node)] + [value.name for value in graph.output]
-    return [name for name in wanted if name not in own]
+    reads = [name for node in graph.node for name in _reads(node)] + [value.name for value in graph.output]
+    return [name for name in reads if name not in own]
 
 
 def _producers(
@@ -219,7 +221,7 @@ def _roles(
 
 
 def _live(reads: tuple[tuple[str, ...], ...], producer: Mapping[str, int], outputs: tuple[str, ...]) -> tuple[int, ...]:
-    """The nodes that an output needs, in order."""
+    """Return the nodes that an output needs, in order."""
     needed = {producer[name] for name in outputs if name in producer}
     for index in range(len(reads) - 1, -1, -1):
         if index in needed:
@@ -242,7 +244,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RegionLayout:
     """The regions in order, and the constants each data node draws on, by position in `Structure.data`."""
 
     regions: tuple[Region, ...]
@@ -251,19 +253,19 @@ class Layout:
     users: Mapping[str, tuple[int, ...]]
 
 
-def lay_out(structure: Structure) -> Layout:
-    """Part the graph into regions and attribute the constants to the nodes that use them."""
+def lay_out(structure: Structure) -> RegionLayout:
+    """Divide the graph into regions and attribute the constants to the nodes that use them."""
     initializers, own_bytes = _attribute(structure)
     users: dict[str, list[int]] = {}
     for position, names in enumerate(initializers):
         for name in names:
             users.setdefault(name, []).append(position)
     regions = _sweep(structure, initializers)
-    return Layout(regions, initializers, own_bytes, {name: tuple(found) for name, found in users.items()})
+    return RegionLayout(regions, initializers, own_bytes, {name: tuple(positions) for name, positions in users.items()})
 
 
 def _attribute(structure: Structure) -> tuple[tuple[frozenset[str], ...], tuple[int, ...]]:
-    """Per data node: the initializers behind it, and the bytes of the node with its constant nodes."""
+    """Return, per data node, the initializers behind it, and the bytes of the node with its constant nodes."""
     behind: dict[str, tuple[frozenset[str], frozenset[int]]] = {}
     initializers, own_bytes = [], []
     for index in structure.data:
@@ -271,16 +273,16 @@ def _attribute(structure: Structure) -> tuple[tuple[frozenset[str], ...], tuple[
         nodes = {index}
         for tensor in structure.reads[index]:
             if structure.role_of(tensor) is Role.CONSTANT:
-                found = behind.setdefault(tensor, structure.constants_behind(tensor))
-                names |= found[0]
-                nodes |= found[1]
+                constants = behind.setdefault(tensor, structure.constants_behind(tensor))
+                names |= constants[0]
+                nodes |= constants[1]
         initializers.append(frozenset(names))
         own_bytes.append(sum(structure.node_bytes[node] for node in nodes))
     return tuple(initializers), tuple(own_bytes)
 
 
 def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tuple[Region, ...]:
-    """The regions, by the live set after each data node."""
+    """Return the regions, found from the live set after each data node."""
     last_use = _last_uses(structure)
     alive = {name for name in structure.inputs if name in last_use}
     entries, start = tuple(sorted(alive)), 0
@@ -300,7 +302,7 @@ def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tu
 
 
 def _last_uses(structure: Structure) -> dict[str, int]:
-    """Position of the last data node that reads a tensor; outputs are needed to the end."""
+    """Return the position of the last data node that reads a tensor; outputs are needed to the end."""
     last: dict[str, int] = {}
     for position, index in enumerate(structure.data):
         for name in structure.reads[index]:
@@ -310,6 +312,6 @@ def _last_uses(structure: Structure) -> dict[str, int]:
 
 
 def _weighty(structure: Structure, initializer: str) -> bool:
-    """Whether an initializer is the weight of a layer and not a bias, a scale or a shape."""
-    found = structure.types.get(initializer)
-    return found is not None and found.dims is not None and sum(size != 1 for size in found.dims) > 1
+    """Return whether an initializer is the weight of a layer and not a bias, a scale or a shape."""
+    tensor_type = structure.types.get(initializer)
+    return tensor_type is not None and tensor_type.dims is not None and sum(size != 1 for size in tensor_type.dims) > 1

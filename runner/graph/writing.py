@@ -34,7 +34,7 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Part:
-    """A model to be written.
+    """A part of a model, or a whole one, to be written.
 
     `header` is the model without its graph, `graph` has neither nodes nor the initializers in `weights`;
     `declarations` describes the external ones among them. `folder` is where the external data of tensors inside nodes
@@ -50,18 +50,18 @@ class Part:
 
 
 def data_file(path: Path) -> Path:
-    """Where the external data of a part at this path goes."""
+    """Return the path of the external data of a part at this path."""
     return path.with_name(f"{path.name}.data")
 
 
 def stored_bytes(path: Path) -> int:
-    """Bytes of a written part, its external data included."""
+    """Return the bytes of a written part, its external data included."""
     data = data_file(path)
     return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
 
 
 def write_part(part: Part, path: Path) -> None:
-    """Write a part; what was external stays external, in one file of its own beside it."""
+    """Write a part; external data stays external, in one new file beside it."""
     try:
         with ExitStack() as closing:
             data = _DataFile(data_file(path), part.folder, closing)
@@ -103,13 +103,13 @@ class _DataFile:
         self._stream: FileIO | None = None
 
     def holding(self, tensor: onnx.TensorProto, content: ByteRange) -> onnx.TensorProto:
-        """Copy a tensor's bytes into the file; returns the tensor that names them there."""
+        """Copy a tensor's bytes into the file; return the tensor that names them there."""
         copy = deepcopy(tensor)
         self._take(copy, content)
         return copy
 
     def moved(self, message: _Message) -> _Message:
-        """Copy the data of every external tensor in a message; returns the message that names them here."""
+        """Copy the data of every external tensor in a message; return the message that names them here."""
         if not any(map(is_external, tensors_in(message))):
             return message
         copy = deepcopy(message)
@@ -126,7 +126,7 @@ class _DataFile:
 
 
 def _write(pieces: Sequence[bytes | ByteRange], stream: FileIO) -> None:
-    """Write the pieces in order: neighbouring ranges of one file, and neighbouring bytes, in one go."""
+    """Write the pieces in order: neighbouring ranges of one file, and neighbouring bytes, together."""
     for piece in _merged(pieces):
         if isinstance(piece, ByteRange):
             _copy(piece, stream)
@@ -135,7 +135,7 @@ def _write(pieces: Sequence[bytes | ByteRange], stream: FileIO) -> None:
 
 
 def _merged(pieces: Iterable[bytes | ByteRange]) -> Iterator[bytes | ByteRange]:
-    """The same content in as few pieces as there can be."""
+    """Yield the same content in as few pieces as possible."""
     loose: list[bytes] = []
     pending: ByteRange | None = None
     for piece in pieces:
@@ -160,7 +160,7 @@ def _merged(pieces: Iterable[bytes | ByteRange]) -> Iterator[bytes | ByteRange]:
 
 
 def _copy(place: ByteRange, target: FileIO) -> None:
-    """Append a range of a file, inside the kernel where it can."""
+    """Append a range of a file, inside the kernel if it can."""
     with place.path.open("rb", buffering=0) as source:
         source.seek(place.offset)
         left = place.length
@@ -175,7 +175,7 @@ def _copy(place: ByteRange, target: FileIO) -> None:
 
 
 def _copied_by_kernel(source: FileIO, target: FileIO, count: int) -> int:
-    """Bytes the kernel copied; 0 where this system or pair of filesystems cannot."""
+    """Copy inside the kernel and return how many bytes; 0 if this system or pair of filesystems cannot."""
     if not hasattr(os, "copy_file_range"):
         return 0
     try:
@@ -185,7 +185,7 @@ def _copied_by_kernel(source: FileIO, target: FileIO, count: int) -> int:
 
 
 def _write_bytes(content: bytes, target: FileIO) -> None:
-    """Unbuffered, so that the position is the kernel's alone; a write may take less than it was given."""
+    """Write unbuffered, so that the position is the kernel's alone; one write may take less than it was given."""
     rest = memoryview(content)
     while rest:
         rest = rest[target.write(rest) :]

@@ -1,10 +1,10 @@
-"""Which tier image there must be, and how it comes about.
+"""Which tier image is needed, and how it is built.
 
 Two layers: `tierwise-base:HASH` holds the interpreter, the packages and `tc`; `tierwise-tier:HASH` adds the tier
-server's sources. Tags are hashes of what is inside, so a changed source makes a new thin image in a second or two and
+server's sources. Tags are hashes of the content, so a changed source makes a new thin image in a second or two and
 an unchanged one costs a look-up.
 
-The base is a `Dockerfile` build from a Python image where that image is present or a registry has it, otherwise a
+The base is a `Dockerfile` build from a Python image if that image is present or a registry has it, otherwise a
 copy of the running interpreter (`runner.image.tree`), which needs no registry and no network.
 """
 
@@ -31,7 +31,7 @@ _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class ImageEngine(Protocol):
-    """What building an image asks of a container engine."""
+    """The methods of a container engine that building an image needs."""
 
     @property
     def info(self) -> Mapping[str, Any]: ...
@@ -56,20 +56,20 @@ class TierImage:
 
 
 @dataclass(frozen=True)
-class _Base:
+class _BaseImage:
     tag: str
     origin: str
 
 
 class ImageBuilder:
-    """Finds or builds the tier image on one engine; `base_image` insists on a Dockerfile build from that image."""
+    """A builder of the tier image on one engine; `base_image` forces a Dockerfile build from that image."""
 
     def __init__(self, engine: ImageEngine, *, base_image: str | None = None) -> None:
         self._engine = engine
         self._base_image = base_image
 
     def ensure(self) -> TierImage:
-        """The image for the present tier server; raises LaunchError when it cannot be built here."""
+        """Return the image for the present tier server; raise LaunchError if it cannot be built here."""
         base = self._base()
         sources = _tierserver_sources()
         recipe = (_HERE / "Dockerfile.tier").read_bytes()
@@ -81,26 +81,26 @@ class ImageBuilder:
         return TierImage(tag, base.origin)
 
     def refusal(self) -> str | None:
-        """Why no tier image can be had on this engine, found without building; None when one can."""
-        if self._base_image is not None or self._known_base() is not None or self._tree_refusal() is None:
+        """Return why this engine cannot get a tier image, found without building; None if it can."""
+        if self._base_image is not None or self._present_base() is not None or self._tree_refusal() is None:
             return None
         unreachable = self._dockerfile_refusal()
         return None if unreachable is None else _neither(unreachable, self._tree_refusal())
 
-    def _base(self) -> _Base:
+    def _base(self) -> _BaseImage:
         if self._base_image is not None:
             return self._built(self._base_image)
-        return self._known_base() or self._first_base()
+        return self._present_base() or self._first_base()
 
-    def _known_base(self) -> _Base | None:
-        """The one of the two bases that the engine has already."""
-        known = [_dockerfile_base(DEFAULT_BASE)]
+    def _present_base(self) -> _BaseImage | None:
+        """Return the one of the two bases that the engine has already."""
+        bases = [_dockerfile_base(DEFAULT_BASE)]
         if self._tree_refusal() is None:
-            known.append(_tree_base())
-        return next((base for base in known if self._engine.has_image(base.tag)), None)
+            bases.append(_tree_base())
+        return next((base for base in bases if self._engine.has_image(base.tag)), None)
 
-    def _first_base(self) -> _Base:
-        """Build one of the two bases, when neither is there."""
+    def _first_base(self) -> _BaseImage:
+        """Build one of the two bases when the engine has neither."""
         tree_refusal = self._tree_refusal()
         unreachable = self._dockerfile_refusal()
         if unreachable is None:
@@ -117,11 +117,11 @@ class ImageBuilder:
         return self._imported()
 
     def _dockerfile_refusal(self) -> str | None:
-        """Why the Dockerfile's base image cannot be had; None when it can."""
+        """Return why the Dockerfile's base image is not available; None if it is."""
         return None if self._engine.has_image(DEFAULT_BASE) else self._engine.can_pull(DEFAULT_BASE)
 
     def _tree_refusal(self) -> str | None:
-        """Why this machine's own files would not run on the engine's host; None when they do."""
+        """Return why this machine's own files would not run on the engine's host; None if they do."""
         info = self._engine.info
         there = (str(info.get("OSType")).lower(), _architecture(str(info.get("Architecture"))))
         here = (platform.system().lower(), _architecture(platform.machine()))
@@ -133,7 +133,7 @@ class ImageBuilder:
             return str(error)
         return None
 
-    def _built(self, image: str) -> _Base:
+    def _built(self, image: str) -> _BaseImage:
         base = _dockerfile_base(image)
         if not self._engine.has_image(base.tag):
             logger.info("building %s from %s", base.tag, image)
@@ -142,7 +142,7 @@ class ImageBuilder:
             self._engine.build_image(context, base.tag, {"BASE": image}, LABELS)
         return base
 
-    def _imported(self) -> _Base:
+    def _imported(self) -> _BaseImage:
         base = _tree_base()
         logger.info("building %s from this Python installation", base.tag)
         with write_tree() as tree:
@@ -158,18 +158,18 @@ def _neither(unreachable: str, tree_refusal: str | None) -> str:
     )
 
 
-def _dockerfile_base(image: str) -> _Base:
+def _dockerfile_base(image: str) -> _BaseImage:
     recipe = (_HERE / "Dockerfile").read_bytes()
     packages = (_HERE / "tier-requirements.txt").read_bytes()
-    return _Base(f"tierwise-base:{_digest(recipe, packages, image.encode())}", image)
+    return _BaseImage(f"tierwise-base:{_digest(recipe, packages, image.encode())}", image)
 
 
-def _tree_base() -> _Base:
-    return _Base(f"tierwise-base:tree-{tree_hash()}", f"a copy of Python {platform.python_version()}")
+def _tree_base() -> _BaseImage:
+    return _BaseImage(f"tierwise-base:tree-{tree_hash()}", f"a copy of Python {platform.python_version()}")
 
 
 def _tierserver_sources() -> dict[str, bytes]:
-    """Path in the build context -> content, of every module of the tier server."""
+    """Map the path in the build context to the content, for every module of the tier server."""
     spec = find_spec("tierserver")
     if spec is None or spec.origin is None:
         raise LaunchError("package `tierserver` is not installed beside `runner`; try: pip install -e .")
@@ -182,7 +182,7 @@ def _tierserver_sources() -> dict[str, bytes]:
 
 
 def _context(files: Mapping[str, bytes]) -> bytes:
-    """A build context: a tar without times or owners."""
+    """Return a build context: a tar without times or owners."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():
@@ -196,8 +196,8 @@ def _architecture(name: str) -> str:
     return _ARCHITECTURES.get(name.lower(), name.lower())
 
 
-def _digest(*parts: bytes) -> str:
+def _digest(*contents: bytes) -> str:
     total = hashlib.sha256()
-    for part in parts:
-        total.update(hashlib.sha256(part).digest())
+    for content in contents:
+        total.update(hashlib.sha256(content).digest())
     return total.hexdigest()[:16]

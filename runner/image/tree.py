@@ -1,7 +1,7 @@
 """A root directory for tiers made of this machine's own files, for engines that reach no registry.
 
-Copied are the running interpreter and its standard library, the distributions a tier needs as they are installed in
-this environment, `tc`, and every shared library those link to. Nothing is downloaded and nothing is installed.
+The tree holds copies of the running interpreter and its standard library, of the distributions that a tier needs as
+they are installed here, of `tc`, and of every shared library that those link to. Nothing is downloaded or installed.
 """
 
 import hashlib
@@ -54,16 +54,16 @@ TREE_SETTINGS = (
 
 
 def tree_hash() -> str:
-    """What decides the tree's content: versions of Python, the distributions and `tc`, and this recipe."""
-    parts = [str(_RECIPE_VERSION), sys.version, platform.machine(), MAGIC_NUMBER.hex(), *TREE_SETTINGS]
-    parts += [f"{distribution.name}=={distribution.version}" for distribution in _distributions()]
-    parts.append(subprocess.run([_find_tc(), "-V"], capture_output=True, text=True, check=False).stdout)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    """Hash what determines the tree: versions of Python, the distributions and `tc`, and this recipe."""
+    facts = [str(_RECIPE_VERSION), sys.version, platform.machine(), MAGIC_NUMBER.hex(), *TREE_SETTINGS]
+    facts += [f"{distribution.name}=={distribution.version}" for distribution in _distributions()]
+    facts.append(subprocess.run([_find_tc(), "-V"], capture_output=True, text=True, check=False).stdout)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def write_tree() -> Iterator[IO[bytes]]:
-    """The tree as an open tar file."""
+    """Yield the tree as an open tar file."""
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             _Tree(tar).write()
@@ -72,7 +72,7 @@ def write_tree() -> Iterator[IO[bytes]]:
 
 
 class _Tree:
-    """Adds files to a tar at the places a tier expects, and remembers which of them are linked."""
+    """The tar under construction: files go where a tier expects them, and linked ones are remembered."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
@@ -104,7 +104,7 @@ class _Tree:
             self._linked.append(path)
 
     def _bytecode(self, path: Path, target: PurePosixPath) -> None:
-        """Compiled modules go along: a tier cannot write them and would compile at every start."""
+        """Add the compiled module: a tier cannot write it and would compile at every start."""
         cached = Path(cache_from_source(str(path)))
         inside = target.parent / "__pycache__" / cached.name
         if cached.is_file():
@@ -121,7 +121,7 @@ class _Tree:
             self._file(Path(compiled.name), inside, mode=0o644)
 
     def _shared_libraries(self) -> None:
-        """Everything the linked files need, in one directory; what lies inside a distribution comes with it."""
+        """Add every library that the linked files need, in one directory, except those inside distributions."""
         needed = _ldd(self._linked)
         copied = {path.resolve() for path in self._linked}
         for name, path in sorted(needed.items()):
@@ -178,15 +178,15 @@ def _stdlib_files() -> Iterable[tuple[Path, PurePosixPath]]:
 
 
 def _distributions() -> list[Distribution]:
-    found = []
+    distributions = []
     for name in _DISTRIBUTIONS:
         try:
-            found.append(distribution(name))
+            distributions.append(distribution(name))
         except PackageNotFoundError as error:
             if name not in _ALTERNATIVES:
                 raise LaunchError(f"distribution {name!r} is not installed here; try: pip install {name}") from error
-            found.append(distribution(_ALTERNATIVES[name]))
-    return found
+            distributions.append(distribution(_ALTERNATIVES[name]))
+    return distributions
 
 
 def _distribution_files() -> Iterable[tuple[Path, PurePosixPath]]:
@@ -206,7 +206,7 @@ def _is_unwanted(path: Path) -> bool:
 
 
 def _ldd(paths: Iterable[Path]) -> dict[str, Path]:
-    """Library name -> file, for everything these files link to; the loader is named by its absolute path."""
+    """Map library names to files, for everything these files link to; the loader's name is its absolute path."""
     command = ["ldd", *map(str, paths)]
     shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     needed = {}
@@ -219,10 +219,10 @@ def _ldd(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _find_tc() -> str:
-    found = shutil.which("tc") or shutil.which("tc", path="/usr/sbin:/sbin")
-    if found is None:
+    command = shutil.which("tc") or shutil.which("tc", path="/usr/sbin:/sbin")
+    if command is None:
         raise LaunchError(
             "copying this machine's files into a tier image needs `tc`, which is not installed; "
             "try: apt-get install iproute2"
         )
-    return found
+    return command

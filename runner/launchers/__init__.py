@@ -6,7 +6,7 @@ from runner.launchers.base import (
     Launcher,
     LinkLimits,
     Mount,
-    Tier,
+    RunningTier,
     TierLimits,
 )
 from runner.launchers.select import Selection, select_launcher
@@ -17,8 +17,8 @@ __all__ = [
     "Launcher",
     "LinkLimits",
     "Mount",
+    "RunningTier",
     "Selection",
-    "Tier",
     "TierLimits",
     "select_launcher",
 ]

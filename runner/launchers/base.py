@@ -1,6 +1,6 @@
-"""What every launcher takes and gives: limits and mounts in, a deployment of running tiers out.
+"""The interface of all launchers: limits and mounts in, a deployment of running tiers out.
 
-An experiment knows only these types; which launcher it got was chosen in one place (`runner.launchers.select`).
+An experiment uses only these types; its launcher is chosen in one place (`runner.launchers.select`).
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ EventCallback = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class TierLimits:
-    """What one tier may use; `threads` are those of the inference engine."""
+    """The resources that one tier may use; `threads` are those of the inference engine."""
 
     name: str
     cpus: float
@@ -43,7 +43,7 @@ class LinkLimits:
 
 @dataclass(frozen=True)
 class Mount:
-    """Read-only files for a tier, visible there under `Tier.path(name)`; `key` stands for their content.
+    """Read-only files for a tier, visible there under `RunningTier.path(name)`; `key` stands for their content.
 
     `sha256` are the digests that the files must have when the tier reads them.
     """
@@ -55,7 +55,7 @@ class Mount:
 
 
 def readable(mount: Mount, inside: str) -> Path:
-    """The real path of one of a mount's files; raises LaunchError when it cannot be read."""
+    """Return the real path of one of a mount's files; raise LaunchError if it cannot be read."""
     try:
         path = mount.files[inside].resolve(strict=True)
         path.open("rb").close()
@@ -75,7 +75,7 @@ class EngineDescription:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
-class Tier(Protocol):
+class RunningTier(Protocol):
     """One running tier."""
 
     @property
@@ -84,11 +84,11 @@ class Tier(Protocol):
     def call(
         self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
     ) -> dict[str, Any]:
-        """Send a command, pass on its events, return its result; raises TierCallError."""
+        """Send a command, pass on its events, return its result; raise TierCallError if it fails."""
         ...
 
     def path(self, mount: str) -> str:
-        """Where the tier sees a mount's files."""
+        """Return where the tier sees a mount's files."""
         ...
 
 
@@ -100,21 +100,21 @@ class Deployment:
     neighbours (upstream, downstream), the base URL by which the first reaches the second through their link.
     """
 
-    tiers: Mapping[str, Tier]
+    tiers: Mapping[str, RunningTier]
     links: tuple[LinkLimits, ...]
     addresses: Mapping[tuple[str, str], str]
 
     def url(self, source: str, target: str) -> str:
-        """The base URL by which `source` reaches `target`, through relays where they are no neighbours."""
+        """Return the base URL by which `source` reaches `target`, through relays if they are not neighbours."""
         route = self._route(source, target)
         return self.addresses[route[0], route[1]] + "".join(f"/tiers/{name}" for name in route[2:])
 
     def routes(self, tier: str) -> dict[str, str]:
-        """The neighbours a tier relays to, as its `load` command wants them."""
+        """Return the neighbours that a tier relays to, as its `load` command takes them."""
         return {second: url for (first, second), url in self.addresses.items() if first == tier}
 
     def _route(self, source: str, target: str) -> list[str]:
-        """The shortest way over the links, breadth first."""
+        """Return the shortest way over the links, breadth first."""
         ways, seen = deque([[source]]), {source}
         while ways:
             way = ways.popleft()
@@ -124,21 +124,21 @@ class Deployment:
                 if first == way[-1] and second not in seen:
                     seen.add(second)
                     ways.append([*way, second])
-        known = ", ".join(f"{link.upstream}→{link.downstream}" for link in self.links) or "none"
-        raise LaunchError(f"no way from {source!r} to {target!r}; links of this deployment: {known}")
+        links = ", ".join(f"{link.upstream}→{link.downstream}" for link in self.links) or "none"
+        raise LaunchError(f"no way from {source!r} to {target!r}; links of this deployment: {links}")
 
 
 class Launcher(Protocol):
-    """Starts isolated tiers with limited resources and shaped links between them."""
+    """A way to start isolated tiers with limited resources and shaped links between them."""
 
     name: str
 
     def describe(self) -> EngineDescription:
-        """What the tiers run on."""
+        """Describe what the tiers run on."""
         ...
 
     def host(self) -> Host:
-        """Return the machine under the tiers: what keys, limits and checks speak of, wherever the runner itself is."""
+        """Return the machine under the tiers, which keys, limits and checks refer to, wherever the runner itself is."""
         ...
 
     def prepare(self) -> None:
@@ -146,17 +146,17 @@ class Launcher(Protocol):
         ...
 
     def delay_refusal(self) -> str | None:
-        """Why this launcher cannot delay links; None when it can."""
+        """Return why this launcher cannot delay links; None if it can."""
         ...
 
     def launch(
         self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
     ) -> AbstractContextManager[Deployment]:
-        """Fresh tiers, ready to be called, gone at the end of the block; raises LaunchError."""
+        """Yield fresh tiers, ready to be called and removed at the end of the block; raise LaunchError."""
         ...
 
     def clean(self, *, volumes: bool = False) -> int:
-        """Remove what killed runs left behind; how many things that were. `volumes`: cached files as well."""
+        """Remove what killed runs left behind and return the count; with `volumes`, cached files as well."""
         ...
 
 

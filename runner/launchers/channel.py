@@ -1,7 +1,7 @@
 """The control channel to a tier: JSON lines, one command at a time, each with a deadline and the tier's own token.
 
-A thread of its own drains the tier's answers, so that a tier never blocks on a full pipe. When the answers end, the
-tier is dead: `obituary` says of what, and every waiting or later call raises.
+A separate thread drains the tier's answers, so that a tier never blocks on a full pipe. When the answers end, the tier
+is dead: `obituary` explains why, and every waiting or later call raises.
 """
 
 import json
@@ -29,12 +29,12 @@ class Obituary:
 
     @classmethod
     def of_exit(cls, code: int, log_tail: str) -> "Obituary":
-        """From an exit status: above 128 a signal as shells count them; else the last log line tells more."""
-        signals = {Signal.value: Signal.name for Signal in signal.Signals}
+        """Explain an exit status: above 128 a signal, as shells count them; else with the last log line."""
+        signals = {number.value: number.name for number in signal.Signals}
         if code - 128 in signals:
             return cls(f"killed by {signals[code - 128]}", log_tail)
-        said = log_tail.strip().rsplit("\n", 1)[-1].strip()
-        return cls(f"ended with exit code {code}" + (f"; last log line: {said}" if said else ""), log_tail)
+        last_line = log_tail.strip().rsplit("\n", 1)[-1].strip()
+        return cls(f"ended with exit code {code}" + (f"; last log line: {last_line}" if last_line else ""), log_tail)
 
 
 class ControlChannel:
@@ -73,7 +73,7 @@ class ControlChannel:
         return message
 
     def wait_ready(self, *, deadline_s: float) -> dict[str, Any]:
-        """The tier's first line; raises LaunchError when it dies or stays silent."""
+        """Return the tier's first line; raise LaunchError if it dies or stays silent."""
         try:
             message = self._receive(time.monotonic() + deadline_s)
         except TierCallError as error:

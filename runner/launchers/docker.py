@@ -1,6 +1,6 @@
 """Tiers as containers: limited, unprivileged, read-only, reachable only over their shaped links.
 
-Every object carries labels: that it is ours, its run, its owner and its age; `clean` goes by them.
+Every object carries labels for the project, its run, its owner and its age, by which `clean` finds it.
 """
 
 import logging
@@ -44,7 +44,7 @@ _DEATH_S = 2.0
 _LABEL = "tierwise=1"
 _RUN_LABEL = "tierwise.run"
 _CREATED_LABEL = "tierwise.created"
-# What another host's runner left is removed when it is older: nobody here can see whether that runner lives.
+# What another host's runner left is removed only when it is older: from here, that runner cannot be seen to live.
 _ABANDONED_S = 24 * 3600
 # A 10 ms period holds short inferences to the quota, which Docker's default of 100 ms does not.
 _PERIOD_US = 10_000
@@ -81,7 +81,7 @@ class DockerTier:
         self._attachment.close()
 
     def _obituary(self) -> Obituary:
-        """Why it ended; raises EngineUnavailableError when that is because the engine did."""
+        """Return why the tier ended; raise EngineUnavailableError if the engine itself ended."""
         deadline = time.monotonic() + _DEATH_S
         while (state := self._engine.state(self.container)) is not None and not state.is_final:
             if time.monotonic() > deadline:
@@ -106,7 +106,7 @@ class DockerDeployment(Deployment):
 
 
 class DockerLauncher:
-    """Starts tiers as containers of one engine."""
+    """A launcher of tiers as containers of one engine."""
 
     name = "docker"
 
@@ -118,14 +118,14 @@ class DockerLauncher:
 
     def describe(self) -> EngineDescription:
         info = self._engine.info
-        wanted = {
+        keys = {
             "operating_system": "OperatingSystem",
             "kernel": "KernelVersion",
             "architecture": "Architecture",
             "cgroup_version": "CgroupVersion",
             "storage_driver": "Driver",
         }
-        details = {name: str(info.get(key, "?")) for name, key in wanted.items()}
+        details = {name: str(info.get(key, "?")) for name, key in keys.items()}
         if self._image is not None:
             details |= {"image": self._image.tag, "image_base": self._image.base}
         return EngineDescription(
@@ -139,7 +139,7 @@ class DockerLauncher:
         return self._host
 
     def refusal(self) -> str | None:
-        """Why this engine cannot run tiers (no way to an image); None when it can."""
+        """Return why this engine cannot run tiers (no way to an image); None if it can."""
         return self._builder.refusal()
 
     def prepare(self) -> None:
@@ -147,14 +147,14 @@ class DockerLauncher:
         self.image()
 
     def delay_refusal(self) -> str | None:
-        """Whether the engine's kernel has netem is found out by using it."""
+        """Return why the engine's kernel has no netem, found by trying it; None if it has."""
         return netem_refusal(self._engine, image=self.image().tag, labels=launch_labels())
 
     @contextmanager
     def launch(
         self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
     ) -> Iterator[DockerDeployment]:
-        """Fresh containers, ready to be called, on shaped links."""
+        """Yield fresh containers, ready to be called, on shaped links."""
         check_links(tiers, links)
         self._check_engine(tiers)
         run = _Run(self._engine, self.image().tag, links)
@@ -176,7 +176,7 @@ class DockerLauncher:
                 discard_volume(self._engine, mount)
 
     def clean(self, *, volumes: bool = False) -> int:
-        """Remove by label what dead runners left; with `volumes`, cached models and inputs too."""
+        """Remove by label what dead runners left; with `volumes`, also cached models and inputs."""
         engine = self._engine
         containers = [item["Id"] for item in engine.list_containers(_LABEL) if _is_abandoned(item)]
         removed = sum(_in_parallel(_unless_refused(engine.remove_container), containers))
@@ -185,7 +185,7 @@ class DockerLauncher:
         return removed + remove_volumes(engine, all_of_them=volumes)
 
     def image(self) -> TierImage:
-        """What tiers run from; built if the engine does not have it."""
+        """Return the image that tiers run from; build it if the engine does not have it."""
         if self._image is None:
             self._image = self._builder.ensure()
         return self._image
@@ -195,7 +195,7 @@ class DockerLauncher:
         for tier in tiers:
             if tier.cpus > cpus:
                 raise LaunchError(
-                    f"tier {tier.name!r} wants {tier.cpus:g} CPUs, the Docker engine has {cpus}; "
+                    f"tier {tier.name!r} needs {tier.cpus:g} CPUs, the Docker engine has {cpus}; "
                     "declare fewer, or run everything at a smaller --scale",
                     tier=tier.name,
                 )
@@ -213,7 +213,7 @@ class _Run:
         self._tiers: dict[str, DockerTier] = {}
 
     def make_volumes(self, mounts: Mapping[str, Sequence[Mount]]) -> None:
-        """Each content once, however many tiers see it."""
+        """Make a volume for each distinct content, however many tiers mount it."""
         distinct = {volume_name(mount): mount for several in mounts.values() for mount in several}
         for mount in distinct.values():
             ensure_volume(self._engine, mount, image=self._image, labels=self._labels)
@@ -257,7 +257,7 @@ class _Run:
         )
 
     def describe_shaping(self) -> list[ShapedDevice]:
-        """Both ends of every link, as `tc -s qdisc show` has them."""
+        """Read both ends of every link, as `tc -s qdisc show` prints them."""
         return [
             shaped for tier in self._tiers.values() if self._links_of(tier.name) for shaped in self._shape(tier, {})
         ]
@@ -276,19 +276,21 @@ class _Run:
         )
 
     def full_tiers(self) -> list[str]:
-        """Each tier whose memory is full, and what to do; empty where the engine does not tell."""
-        found: list[str] = []
+        """Name each tier whose memory is full, with what to do; empty if the engine does not report memory."""
+        causes: list[str] = []
         for name, tier in self._tiers.items():
             try:
                 use = self._engine.memory(tier.container)
             except LaunchError:
-                return found
+                return causes
             if use is not None and use.is_full:
-                found.append(f"the memory of tier {name!r} is full ({use}): raise its `memory`, or use a smaller model")
-        return found
+                causes.append(
+                    f"the memory of tier {name!r} is full ({use}): raise its `memory`, or use a smaller model"
+                )
+        return causes
 
     def remove(self) -> None:
-        """Kill and remove everything; an engine that is gone is only reported, its leftovers are for `clean`."""
+        """Kill and remove everything; if the engine is gone, only warn: `clean` removes what is left."""
         for tier in self._tiers.values():
             tier.close()
         label = f"{_RUN_LABEL}={self._id}"
@@ -306,23 +308,23 @@ class _Run:
 
 
 def launch_labels() -> dict[str, str]:
-    """What `clean` goes by."""
+    """Return the labels by which `clean` finds objects."""
     return {"tierwise": "1", OWNER_LABEL: str(Owner.current()), _CREATED_LABEL: str(int(time.time()))}
 
 
 def _explained(error: TierCallError, causes: Sequence[str]) -> TierCallError:
-    """The same error, with what its tiers' state tells about why."""
+    """Return the same error with the causes that the state of its tiers shows."""
     message = "; ".join([error.message, *causes])
     return TierCallError(error.tier, error.type, message, log_tail=error.log_tail)
 
 
 def _sent_by(tier: str, link: LinkLimits) -> int:
-    """The rate at which this end of a link may send."""
+    """Return the rate at which this end of a link may send."""
     return link.up_bit_per_s if tier == link.upstream else link.down_bit_per_s
 
 
 def _is_abandoned(item: Mapping[str, Any]) -> bool:
-    """Whether nobody uses a labelled object any more."""
+    """Return whether no runner uses a labelled object any more."""
     labels = item.get("Labels") or {}
     owner = Owner.parse(labels.get(OWNER_LABEL, ""))
     if owner is None:
@@ -333,7 +335,7 @@ def _is_abandoned(item: Mapping[str, Any]) -> bool:
 
 
 def _unless_refused(remove: Callable[[str], None]) -> Callable[[str], bool]:
-    """Whether it was removed: another runner may be removing it, and what is left is there for the next one."""
+    """Return a function that tries to remove an object and reports whether it could: another runner may be at it."""
 
     def attempt(name: str) -> bool:
         try:
@@ -349,7 +351,7 @@ def _unless_refused(remove: Callable[[str], None]) -> Callable[[str], bool]:
 
 
 def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """Call for each item in a thread of its own, wait for all, raise the first error."""
+    """Call for each item in a separate thread, wait for all, raise the first error."""
     listed = list(items)
     if not listed:
         return []

@@ -1,4 +1,4 @@
-"""The container engine: the only module that imports `docker`, and where its exceptions are translated.
+"""The container engine: only this module imports `docker`, and it translates the library's exceptions.
 
 The low-level API is used throughout: the high-level one inspects every object it returns, which costs a launch
 a third of its time.
@@ -36,7 +36,7 @@ _CONFLICT = 409
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Our errors for the library's: an engine that does not answer, and one that refuses."""
+    """Raise our errors for the library's: an engine that does not answer, and one that refuses."""
     try:
         yield
     except APIError as error:
@@ -56,7 +56,7 @@ def _names_are_unique(name: str) -> Iterator[None]:
 
 
 def _innermost(error: BaseException) -> str:
-    """The cause that a person can act on: the library wraps it three times."""
+    """Return the cause that a person can act on: the library wraps it three times."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return str(error) or type(error).__name__
@@ -104,7 +104,7 @@ class ContainerState:
 
     @property
     def is_final(self) -> bool:
-        """Not while it runs, nor right after SIGKILL: that memory ran out is said a moment later."""
+        """Return whether the state is final: the engine reports a lack of memory only a moment after SIGKILL."""
         return not self.running and (self.exit_code != _SIGKILLED or self.oom_killed)
 
 
@@ -120,7 +120,7 @@ class Attachment:
         self._socket.sendall(line)
 
     def lines(self) -> Iterator[bytes]:
-        """Lines of stdout, out of the engine's frames; ends when the container does."""
+        """Yield the lines of stdout, out of the engine's frames, until the container ends."""
         pending = b""
         while header := self._read(_FRAME_HEADER.size):
             kind, size = _FRAME_HEADER.unpack(header)
@@ -130,7 +130,7 @@ class Attachment:
                 yield from complete
 
     def _read(self, size: int) -> bytes:
-        """Exactly so many bytes; none at the end."""
+        """Read exactly so many bytes; none at the end."""
         received = bytearray()
         while len(received) < size:
             chunk = self._socket.recv(size - len(received))
@@ -140,7 +140,7 @@ class Attachment:
         return bytes(received)
 
     def shut_down(self) -> None:
-        """End the lines. Close only when nobody reads them any more: the descriptor's number is given out again."""
+        """End the lines. Close only after their reader has stopped: the descriptor's number is reused."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -163,7 +163,7 @@ class Engine:
 
     @classmethod
     def connect(cls) -> "Engine":
-        """The engine that Docker's own variables and defaults name; raises EngineUnavailableError."""
+        """Connect to the engine that Docker's own variables and defaults name; raise EngineUnavailableError."""
         with translated("connecting"):
             _knock()
             probe = docker.from_env(timeout=_PING_S)
@@ -184,7 +184,7 @@ class Engine:
         return True
 
     def can_pull(self, tag: str) -> str | None:
-        """None when the engine's registry has the image, otherwise why not."""
+        """Return None if the engine's registry has the image, otherwise why not."""
         try:
             with translated(f"asking the registry for {tag}"):
                 self._api.inspect_distribution(tag)
@@ -224,7 +224,7 @@ class Engine:
     # -- containers ---------------------------------------------------------------------------------------------
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """Create, not start; the container's id. Raises NameTakenError when there is one of that name."""
+        """Create a container without starting it and return its id; raise NameTakenError if the name exists."""
         api = self._api
         mode = "rw" if spec.writable_binds else "ro"
         limits: dict[str, Any] = {}
@@ -241,8 +241,8 @@ class Engine:
             cap_add=list(spec.capabilities),
             security_opt=["no-new-privileges:true"],
             pids_limit=256,
-            # The engine's resolver knows its containers by itself; other names it would ask the host's servers for,
-            # even for a network without a way out. Nothing answers there.
+            # The engine's resolver knows its containers by itself; for other names it would ask the host's
+            # servers, even from an internal network. Nothing answers at this address.
             dns=["127.0.0.1"] if spec.aliases else None,
             log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
             **limits,
@@ -271,12 +271,12 @@ class Engine:
             self._api.start(container)
 
     def attach(self, container: str) -> Attachment:
-        """Its stdin and stdout; attach before the start, so that no line is lost."""
+        """Attach to stdin and stdout; do so before the start, so that no line is lost."""
         with translated("attaching to a container"):
             return Attachment(self._api.attach_socket(container, {"stdin": 1, "stdout": 1, "stream": 1}))
 
     def run_to_end(self, spec: ContainerSpec) -> str:
-        """Run a short-lived container, return its stdout, remove it; raises LaunchError when it fails."""
+        """Run a short-lived container, return its stdout, remove it; raise LaunchError if it fails."""
         container = self.create_container(spec)
         try:
             self.start_container(container)
@@ -295,7 +295,7 @@ class Engine:
             self._api.put_archive(container, directory, archive)
 
     def state(self, container: str) -> ContainerState | None:
-        """None when there is no such container any more."""
+        """Return a container's state; None if the container does not exist any more."""
         with translated("asking for a container's state"):
             try:
                 state = self._api.inspect_container(container)["State"]
@@ -304,7 +304,7 @@ class Engine:
         return ContainerState(bool(state["Running"]), int(state["ExitCode"]), bool(state["OOMKilled"]))
 
     def memory(self, container: str) -> MemoryUse | None:
-        """How full its memory is; None when it does not run."""
+        """Return how full a container's memory is; None if it does not run."""
         with translated("asking for a container's memory"):
             try:
                 stats = self._api.stats(container, stream=False, one_shot=True)
@@ -313,13 +313,13 @@ class Engine:
         return MemoryUse.from_stats(stats.get("memory_stats") or {})
 
     def inspect(self, container: str) -> Mapping[str, Any]:
-        """Everything the engine says about a container."""
+        """Return everything that the engine reports about a container."""
         with translated("inspecting a container"):
-            found: Mapping[str, Any] = self._api.inspect_container(container)
-        return found
+            description: Mapping[str, Any] = self._api.inspect_container(container)
+        return description
 
     def log_tail(self, container: str) -> str:
-        """The end of its stderr."""
+        """Return the end of a container's stderr."""
         with translated("reading a container's log"):
             try:
                 raw: bytes = self._api.logs(container, stdout=False, stderr=True, tail=_LOG_TAIL_LINES)
@@ -345,7 +345,7 @@ class Engine:
     # -- networks and volumes -----------------------------------------------------------------------------------
 
     def create_network(self, name: str, labels: Mapping[str, str]) -> str:
-        """A network without a way out, the host included: its end of the bridge gets no address."""
+        """Create a network that reaches nothing outside, the host included: its bridge gets no address."""
         with translated(f"creating network {name}"):
             created = self._api.create_network(
                 name,
@@ -370,7 +370,7 @@ class Engine:
             self._api.remove_network(network)
 
     def volume_labels(self, name: str) -> Mapping[str, str] | None:
-        """None when there is no such volume."""
+        """Return a volume's labels; None if there is no such volume."""
         with translated(f"looking for volume {name}"):
             try:
                 return dict(self._api.inspect_volume(name)["Labels"] or {})

@@ -1,4 +1,4 @@
-"""The machine under a container engine: what the engine says of it, and what a container of the tier image sees."""
+"""The machine under a container engine, from the engine's description and from inside a container of the tier image."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ from tierserver.messages import TierFacts
 
 
 class FactsEngine(Protocol):
-    """What reading the facts takes of a container engine."""
+    """The methods of a container engine that reading the facts needs."""
 
     @property
     def info(self) -> Mapping[str, Any]: ...
@@ -23,7 +23,7 @@ class FactsEngine(Protocol):
 def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str]) -> Host:
     """Return the machine under the engine's containers.
 
-    The engine itself knows neither the CPU's name nor its flags, and the machine that commands may have others.
+    The engine itself knows neither the CPU's name nor its flags, and the machine of the runner may have others.
     """
     reading = ContainerSpec(
         image=image,
@@ -34,8 +34,8 @@ def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str]) -> 
     output = engine.run_to_end(reading)
     try:
         facts = TierFacts.from_json(json.loads(output))
-    except ValueError as error:  # no JSON, or another message
+    except ValueError as error:  # not JSON, or another message
         raise LaunchError(
-            f"a container of {image} did not say what it runs on ({error}), but: {output[:200]}"
+            f"a container of {image} did not report its machine ({error}), but: {output[:200]}"
         ) from error
     return host_of_engine(engine.info, facts)

@@ -1,15 +1,15 @@
 """How full a container's memory is, from the engine's counters of cgroup v1 or v2.
 
-A tier whose memory is nearly full is not always killed: the kernel first takes the pages of its program and its model
-away, and reads them from disk again when they are needed. Such a tier lives, and takes minutes for what takes
-milliseconds; that it does not answer says nothing of why.
+A tier whose memory is nearly full is not always killed: the kernel first drops the pages of its program and its
+model, and reads them from disk again when they are needed. Such a tier lives, but takes minutes and not milliseconds,
+and its silence does not explain why.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What cannot be given back: memory that is full of it has no room for the program's own pages.
+# Anonymous memory cannot be freed: once it fills the limit, no room is left for the program's own pages.
 _FULL = 0.9
 # A tier that is starting reads some hundred pages from disk.
 _MANY_FAULTS = 1000
@@ -17,9 +17,9 @@ _MANY_FAULTS = 1000
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Of a container, now: bytes it holds, and of these what no page cache is; since its start, what came of it.
+    """A container's memory: bytes in use now, those outside the page cache, and page faults since its start.
 
-    `limit_hits` is None where the engine does not tell (cgroup v2).
+    `limit_hits` is None if the engine does not report it (cgroup v2).
     """
 
     limit_bytes: int
@@ -30,7 +30,7 @@ class MemoryUse:
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, Any]) -> "MemoryUse | None":
-        """From the engine's `memory_stats`; None where it counts nothing."""
+        """Read the engine's `memory_stats`; None if it counts nothing."""
         detail = stats.get("stats") or {}
         if not stats.get("limit") or "usage" not in stats:
             return None
@@ -42,12 +42,12 @@ class MemoryUse:
 
     @property
     def is_full(self) -> bool:
-        """Whether it explains that a tier is slow: nothing left to give back, or pages that come and go."""
+        """Return whether the use explains that a tier is slow: nothing left to free, or pages that come and go."""
         if self.anonymous_bytes >= _FULL * self.limit_bytes:
             return True
         return self.held_bytes >= _FULL * self.limit_bytes and self.major_faults >= _MANY_FAULTS
 
     def __str__(self) -> str:
-        held, limit = self.held_bytes / 2**20, self.limit_bytes / 2**20
+        in_use, limit = self.held_bytes / 2**20, self.limit_bytes / 2**20
         hits = "" if self.limit_hits is None else f", {self.limit_hits} hits of the limit"
-        return f"{held:.0f} of {limit:.0f} MiB in use{hits}, {self.major_faults} pages read again from disk"
+        return f"{in_use:.0f} of {limit:.0f} MiB in use{hits}, {self.major_faults} pages read again from disk"

@@ -1,4 +1,4 @@
-"""Who started a tier: written on everything a launcher creates, so that cleaning spares what a live runner uses."""
+"""The process that started a tier: noted on everything a launcher creates, so that cleaning spares live runners."""
 
 import functools
 import os
@@ -15,13 +15,13 @@ _PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 @functools.cache
 def _here() -> str:
-    """Where process ids mean what they mean here: this machine, and in a container the container's own numbering."""
+    """Return where process ids are valid: this machine, and in a container the container's own numbering."""
     namespace = _PID_NAMESPACE.stat().st_ino if _PID_NAMESPACE.exists() else 0
     return f"{this_host().fingerprint}.{namespace}"
 
 
 def start_of(pid: int) -> str | None:
-    """When a process started, in whatever unit the system counts; None when there is no such process."""
+    """Return when a process started, in the system's own unit; None if there is no such process."""
     if not _HAS_PROC:
         return "-".join(_ps(pid, "lstart").split()) or None
     try:
@@ -33,7 +33,7 @@ def start_of(pid: int) -> str | None:
 
 
 def command_line(pid: int) -> str:
-    """The arguments of a process, separated by blanks; empty when there is no such process."""
+    """Return the arguments of a process, separated by blanks; empty if there is no such process."""
     if not _HAS_PROC:
         return _ps(pid, "args")
     try:
@@ -56,7 +56,7 @@ class Owner:
 
     @classmethod
     def current(cls) -> "Owner":
-        """This process."""
+        """Return this process as an owner."""
         return cls(_here(), os.getpid(), start_of(os.getpid()) or "")
 
     @classmethod
@@ -71,26 +71,26 @@ class Owner:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the owner ran on another machine or in a container, where nobody here can tell if it still lives."""
+        """Return whether the owner ran on another machine or in a container, where it cannot be checked from here."""
         return self.host != _here()
 
     @property
     def is_alive(self) -> bool:
-        """Whether the very process still runs on this machine."""
+        """Return whether exactly this process still runs on this machine."""
         return not self.is_elsewhere and start_of(self.pid) == self.start
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known not to run any more."""
+        """Return whether the process is known to have ended."""
         return not self.is_elsewhere and not self.is_alive
 
 
 def owned_name(prefix: str) -> str:
-    """A name for something on disk that belongs to this process, from its first moment on."""
+    """Return a name for a file or directory of this process, which marks its owner from the start."""
     return f"{prefix}{Owner.current()}-{uuid.uuid4().hex[:8]}"
 
 
 def is_abandoned(name: str, prefix: str) -> bool:
-    """Whether the owner in such a name is known to be dead; what carries no owner is nobody's to remove."""
+    """Return whether the owner in such a name is known to be dead; a name without an owner is not abandoned."""
     owner = Owner.parse(name.removeprefix(prefix).rpartition("-")[0])
     return owner is not None and owner.is_dead

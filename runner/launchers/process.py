@@ -1,4 +1,4 @@
-"""Tiers as processes of this machine: what runs where no container engine answers.
+"""Tiers as processes of this machine, for hosts without a container engine.
 
 Each tier is a process with as many threads as its limits say; each link is a process that paces both directions in
 user space. CPU quota and memory limit are *not* enforced, which is why results carry the launcher's name. Children
@@ -42,8 +42,8 @@ _PREFIX = "tierwise-process-"
 _READY_S = 30.0
 _LOG_TAIL_BYTES = 4000
 
-# Runs before the tier in the tier's own process: asks Linux for SIGKILL when the runner's thread ends, leaves at once
-# when it has already ended, adds to the environment, then becomes the tier.
+# Runs before the tier in the tier's own process: asks Linux for SIGKILL when the runner's thread ends, exits at once
+# if it has already ended, adds to the environment, then becomes the tier.
 _BECOME = """
 import os, sys
 parent, count = int(sys.argv[1]), int(sys.argv[2])
@@ -65,7 +65,7 @@ class _Child:
     log: Path
 
     def obituary(self) -> Obituary:
-        """Why it ended; it gets a moment to finish ending."""
+        """Return why the process ended, after a moment for it to end."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=2)
         code = self.process.returncode
@@ -92,7 +92,7 @@ class ProcessTier:
         self._stdin.flush()
 
     def wait_ready(self) -> int:
-        """The port the tier listens on."""
+        """Wait for the tier and return the port that it listens on."""
         return int(self._channel.wait_ready(deadline_s=_READY_S)["port"])
 
     def call(
@@ -101,7 +101,7 @@ class ProcessTier:
         return self._channel.call(command, on_event=on_event, deadline_s=deadline_s)
 
     def kill(self) -> None:
-        """A tier keeps nothing that an orderly end would save."""
+        """Kill the tier: it keeps nothing that an orderly end would save."""
         self._process.kill()
         self._channel.join(_READY_S)
 
@@ -110,7 +110,7 @@ class ProcessTier:
 
 
 class ProcessLauncher:
-    """Starts tiers as processes; `root` holds one directory per run (the system's temporary directory)."""
+    """A launcher of tiers as processes; `root` holds one directory per run (the system's temporary directory)."""
 
     name = "process"
 
@@ -129,17 +129,17 @@ class ProcessLauncher:
         return this_host()
 
     def prepare(self) -> None:
-        """Nothing to build."""
+        """Do nothing: there is nothing to build."""
 
     def delay_refusal(self) -> str | None:
-        """The link in user space delays as it paces."""
+        """Return None: the link in user space can delay as well as pace."""
         return None
 
     @contextmanager
     def launch(
         self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
     ) -> Iterator[Deployment]:
-        """Fresh processes, ready to be called."""
+        """Yield fresh processes, ready to be called."""
         check_links(tiers, links)
         with ExitStack() as stack:
             run = stack.enter_context(_run_directory(self._root))
@@ -208,13 +208,13 @@ def _relay_url(link: LinkLimits, child: _Child) -> str:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """What keeps numerical libraries to a tier's threads."""
+    """Return the variables that limit numerical libraries to a tier's threads."""
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 @contextmanager
 def _child(run: Path, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[_Child]:
-    """A Python process in a session of its own, so that Ctrl-C reaches only the runner."""
+    """Start a Python process in a session of its own, so that Ctrl-C reaches only the runner."""
     log = run / f"{name}.log"
     added = [f"{key}={value}" for key, value in {"PYTHONUNBUFFERED": "1", **environment}.items()]
     become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), str(len(added)), *added]
@@ -235,7 +235,7 @@ def _child(run: Path, name: str, arguments: Sequence[str], environment: Mapping[
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it, and close the pipes once it is gone."""
+    """Kill the process, and close the pipes once it is gone."""
     process.kill()
     process.wait()
     if process.stdin is not None:

@@ -1,4 +1,4 @@
-"""Which launcher: the one place that chooses between the real thing and the embedded default."""
+"""The choice of a launcher, made in this one place."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ _NAMES = ("auto", "docker", "process")
 
 @dataclass(frozen=True)
 class Selection:
-    """A launcher and why it was taken."""
+    """A launcher and why it was chosen."""
 
     launcher: Launcher
     reason: str
 
 
 def select_launcher(name: str, *, base_image: str | None = None) -> Selection:
-    """The launcher of that name; `auto` takes Docker when an engine answers.
+    """Return the launcher of that name; `auto` takes Docker if an engine answers.
 
     `base_image` is what the tier image is built from, for Docker only; None lets the builder choose.
-    Raises EngineUnavailableError when `docker` was asked for and no engine answers.
+    Raises EngineUnavailableError if `docker` is requested and no engine answers.
     """
     if name == "process":
-        return Selection(ProcessLauncher(), "asked for")
+        return Selection(ProcessLauncher(), "requested")
     if name not in _NAMES:
         raise RunnerError(f"unknown launcher {name!r}; there are: {', '.join(_NAMES)}")
     from runner.launchers.docker import DockerLauncher
@@ -39,7 +39,7 @@ def select_launcher(name: str, *, base_image: str | None = None) -> Selection:
     launcher = DockerLauncher(engine, base_image=base_image)
     described = f"Docker {engine.version} at {engine.address}"
     if name == "docker":
-        return Selection(launcher, f"asked for: {described}")
+        return Selection(launcher, f"requested: {described}")
     if refusal := launcher.refusal():
         return Selection(ProcessLauncher(), f"an engine answers ({described}), but {refusal}")
     return Selection(launcher, f"an engine answers: {described}")

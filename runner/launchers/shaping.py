@@ -21,10 +21,10 @@ _REFERENCE_BIT_PER_S = 200_000_000
 _REFERENCE_BURST_BYTES = 32 * 1024
 _REFERENCE_QUEUE_S = 0.05
 _LONGEST_QUEUE_S = 3.0
-_SPARE_FRAMES = 100  # acknowledgements and retransmissions, which are no payload
+_SPARE_FRAMES = 100  # acknowledgements and retransmissions, which are not payload
 
 # Runs as root with NET_ADMIN only, in a container that shares the tier's network namespace. Interfaces do not come in
-# the order of attachment, so each is found by its address.
+# the order of attachment, so each is identified by its address.
 _HELPER = """
 import fcntl, json, socket, struct, subprocess, sys
 probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -53,13 +53,13 @@ class TokenBucket:
     queue_s: float
 
     def arguments(self) -> list[str]:
-        """As `tc` takes them."""
+        """Return the settings as `tc` takes them."""
         queue = f"{round(self.queue_s * 1000)}ms"
         return ["rate", f"{self.rate_bit_per_s}bit", "burst", str(self.burst_bytes), "latency", queue]
 
 
 def token_bucket(bit_per_s: int) -> TokenBucket:
-    """The settings that let payload through at a declared rate."""
+    """Return the settings that let payload through at a declared rate."""
     relative = bit_per_s / _REFERENCE_BIT_PER_S
     return TokenBucket(
         rate_bit_per_s=round(bit_per_s * _FRAME_BYTES / _PAYLOAD_BYTES),
@@ -70,24 +70,24 @@ def token_bucket(bit_per_s: int) -> TokenBucket:
 
 @dataclass(frozen=True)
 class Shaping:
-    """What one end of a link does to what it sends: first the delay, then the rate."""
+    """The treatment of packets that one end of a link sends: first the delay, then the rate."""
 
     bucket: TokenBucket
     delay_s: float = 0.0
 
     def settings(self) -> list[list[str]]:
-        """Each qdisc's place and arguments, as `tc qdisc replace dev DEVICE` takes them."""
+        """Return each qdisc's place and arguments, as `tc qdisc replace dev DEVICE` takes them."""
         bucket = ["tbf", *self.bucket.arguments()]
         if not self.delay_s:
             return [["root", *bucket]]
-        held_s = self.delay_s + self.bucket.queue_s
-        frames = math.ceil(held_s * self.bucket.rate_bit_per_s / (8 * _FRAME_BYTES)) + _SPARE_FRAMES
+        queued_s = self.delay_s + self.bucket.queue_s
+        frames = math.ceil(queued_s * self.bucket.rate_bit_per_s / (8 * _FRAME_BYTES)) + _SPARE_FRAMES
         netem = ["netem", "delay", f"{round(self.delay_s * 1e6)}us", "limit", str(frames)]
         return [["root handle 1:", *netem], ["parent 1:1 handle 10:", *bucket]]
 
 
 def shaping_of(bit_per_s: int, delay_s: float) -> Shaping:
-    """What makes a declared end of a link."""
+    """Return the shaping of a declared end of a link."""
     return Shaping(token_bucket(bit_per_s), delay_s)
 
 
@@ -133,7 +133,7 @@ def shape(
 
 
 def netem_refusal(engine: Engine, *, image: str, labels: Mapping[str, str]) -> str | None:
-    """Why the engine's kernel cannot delay packets; None when it can. Tried on the loopback of a container."""
+    """Return why the engine's kernel cannot delay packets, tried on a container's loopback; None if it can."""
     trial = ContainerSpec(
         image=image,
         command=["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"],
@@ -147,6 +147,6 @@ def netem_refusal(engine: Engine, *, image: str, labels: Mapping[str, str]) -> s
     except EngineUnavailableError:
         raise
     except LaunchError as error:
-        said = error.log_tail.strip().rsplit("\n", 1)[-1] or str(error)
-        return f"the kernel under the Docker engine has no netem (tc: {said})"
+        last_line = error.log_tail.strip().rsplit("\n", 1)[-1] or str(error)
+        return f"the kernel under the Docker engine has no netem (tc: {last_line})"
     return None

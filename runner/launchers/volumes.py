@@ -1,6 +1,6 @@
 """Mounts as named volumes of the engine: filled once per content, which also works where the engine is remote.
 
-A volume's content cannot be renamed into place, so a second, empty volume says that the first is complete.
+A volume's content cannot be renamed into place, so a second, empty volume marks the first as complete.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ _POLL_S = 0.2
 
 
 def volume_name(mount: Mount) -> str:
-    """The same for the same files with the same bytes."""
+    """Name a volume by content: equal files with equal bytes have one name."""
     text = "\n".join([mount.key, *sorted(mount.files), *(mount.sha256[file] for file in sorted(mount.sha256))])
     return f"tierwise-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
 def ensure_volume(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]) -> None:
-    """Make and fill the mount's volume unless it is there already; raises NameTakenError when another never ends."""
+    """Make and fill the mount's volume if needed; raise NameTakenError if another runner never finishes it."""
     name, deadline = volume_name(mount), time.monotonic() + _OTHERS_FILL_S
     while not _is_complete(engine, name):
         try:
@@ -53,7 +53,7 @@ def _is_complete(engine: Engine, name: str) -> bool:
 
 
 def _remove_abandoned(engine: Engine, name: str, *, late: bool) -> bool:
-    """Remove the helper of a runner that is dead, or that was given time and cannot be seen from here."""
+    """Remove the helper of a runner that is dead, or that runs elsewhere and is overdue."""
     abandoned = []
     for helper in engine.list_containers(f"{KEY_LABEL}={name}"):
         owner = Owner.parse(helper["Labels"].get(OWNER_LABEL, ""))
@@ -67,13 +67,13 @@ def _remove_abandoned(engine: Engine, name: str, *, late: bool) -> bool:
 def _fill(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]) -> None:
     """Copy the files in through a container that is created and never started; its name is the lock."""
     name = volume_name(mount)
-    kept = {key: value for key, value in labels.items() if key != "tierwise.run"} | {KEY_LABEL: name}
-    engine.create_volume(name, kept)
+    volume_labels = {key: value for key, value in labels.items() if key != "tierwise.run"} | {KEY_LABEL: name}
+    engine.create_volume(name, volume_labels)
     helper = ContainerSpec(
         image=image,
         command=["python"],
         name=f"{name}-fill",
-        labels=kept,
+        labels=volume_labels,
         binds={name: f"{ROOT}/{mount.name}"},
         writable_binds=True,
     )
@@ -87,7 +87,7 @@ def _fill(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]
                     _add(tar, inside, readable(mount, inside))
             archive.seek(0)
             engine.put_archive(container, f"{ROOT}/{mount.name}", archive)
-        engine.create_volume(name + COMPLETE, kept)
+        engine.create_volume(name + COMPLETE, volume_labels)
     finally:
         engine.remove_container(container)
 

@@ -1,4 +1,4 @@
-"""What a pass is: model files in, model files out, or a refusal that names what was found."""
+"""The interface of a pass: model files in, model files out, or a refusal that names the obstacle in the model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from runner.errors import OperatorError
 
 
-class Refusal(OperatorError):
+class PassRefusal(OperatorError):
     """The model does not allow this pass: the strategy is inapplicable, not failed."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass may draw on besides the model.
+    """What a pass may use besides the model.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Context:
     calibration
         Pre-processed model inputs, each of the model's input shape; empty when no pass of the pipeline asks for them.
     environments
-        Where a pass keeps an environment that its tool needs for itself; survives the run.
+        Where a pass keeps a separate environment that its tool needs; it survives the run.
     """
 
     workdir: Path
@@ -35,10 +35,10 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """What a pass made: the files in the order they run, and what it did in words and numbers JSON can hold.
+class AppliedPass:
+    """The result of a pass: the files in the order they run, and details of the change as JSON values.
 
-    `reference` is a model that computes the same in another way, for what was made to be compared with.
+    `reference` is a model that computes the same in another way, to compare the result with.
     """
 
     parts: tuple[Path, ...]
@@ -60,13 +60,13 @@ class Pass(Protocol):
 
     @property
     def calibration_samples(self) -> int:
-        """How many calibration inputs it wants; 0 for none."""
+        """How many calibration inputs the pass needs; 0 for none."""
         ...
 
     def options(self) -> Mapping[str, object]:
-        """Every option, defaults included, resolved for this host."""
+        """Return every option, defaults included, resolved for this host."""
         ...
 
-    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
-        """Rewrite the parts (one file, or several once partitioned); raises Refusal where the model forbids it."""
+    def apply(self, parts: Sequence[Path], context: Context) -> AppliedPass:
+        """Rewrite the parts (one file, or several once partitioned); raise Refusal if the model forbids it."""
         ...

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runner.errors import OperatorError
 from runner.graph import (
-    Analysis,
     Exit,
+    GraphAnalysis,
     NotRewirable,
     Part,
     Structure,
@@ -22,9 +22,9 @@ from runner.graph import (
     with_identity,
     write_part,
 )
-from runner.operators.base import Applied, Context, Refusal
+from runner.operators.base import AppliedPass, Context, PassRefusal
 
-# The paper found exits that save less than 7 % not worth their loss; below this the figure is worth a warning.
+# The paper finds that exits which save less than 7 % are not worth their loss; below this share the pass warns.
 _WORTHWHILE_SHARE = 0.05
 
 
@@ -42,7 +42,7 @@ class EarlyExit:
 
     Notes
     -----
-    The result is a shorter graph, with one path through it, and not one that decides at run time where to leave.
+    The result is a shorter graph with a single path, not one that decides at run time where to exit.
     """
 
     declared: EarlyExitOptions
@@ -58,7 +58,7 @@ class EarlyExit:
     def options(self) -> Mapping[str, object]:
         return self.declared.model_dump()
 
-    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
+    def apply(self, parts: Sequence[Path], context: Context) -> AppliedPass:
         if len(parts) != 1:
             raise OperatorError(f"early_exit shortens one model, got {len(parts)} parts; put it before `partition`")
         structure = read_structure(read_model(parts[0]))
@@ -68,11 +68,11 @@ class EarlyExit:
         target = context.workdir / "model.onnx"
         write_part(part, target)
         details = _details(analysis, chosen, part, stored_bytes(target))
-        return Applied((target,), details, _reference(structure, chosen, context.workdir / "reference.onnx"))
+        return AppliedPass((target,), details, _reference(structure, chosen, context.workdir / "reference.onnx"))
 
 
-def choose_exit(analysis: Analysis, blocks: int) -> Exit:
-    """The exit that skips the last blocks of the last repeated run.
+def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
+    """Return the exit that skips the last blocks of the last repeated run.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def choose_exit(analysis: Analysis, blocks: int) -> Exit:
 
     Raises
     ------
-    Refusal
-        When the model has control flow, no repeated run, or too short a one; the text names what was found.
+    PassRefusal
+        When the model has control flow, no repeated run, or too short a one; the text says what the model has instead.
 
     Notes
     -----
@@ -106,46 +106,51 @@ def choose_exit(analysis: Analysis, blocks: int) -> Exit:
     ['backbone.3.3', 'backbone.3.4']
     """
     if analysis.control_flow:
-        raise Refusal(f"early_exit does not follow control flow, and found {', '.join(analysis.control_flow)}")
+        raise PassRefusal(
+            f"early_exit does not follow control flow, and the model has {', '.join(analysis.control_flow)}"
+        )
     if not analysis.runs:
-        raise Refusal(f"no two consecutive identical branching sub-graphs: {_found(analysis)}")
+        raise PassRefusal(f"no two consecutive identical branching sub-graphs: {_alternatives(analysis)}")
     run = analysis.runs[0]
     names = ", ".join(block.name for block in run.blocks)
     if len(run.blocks) < blocks:
-        raise Refusal(
-            f"early_exit: {blocks} blocks were asked and the last run of identical sub-graphs has "
+        raise PassRefusal(
+            f"early_exit: {blocks} blocks were requested and the last run of identical sub-graphs has "
             f"{len(run.blocks)}: {names}; set `blocks` to {len(run.blocks)} or less"
         )
-    chosen = next((each for each in analysis.exits if each.blocks == run.blocks[-blocks:]), None)
+    chosen = next((exit_ for exit_ in analysis.exits if exit_.blocks == run.blocks[-blocks:]), None)
     if chosen is None:
-        raise Refusal(f"a shape computed inside the last run of identical sub-graphs ({names}) is used outside it")
+        raise PassRefusal(f"a shape computed inside the last run of identical sub-graphs ({names}) is used outside it")
     return chosen
 
 
-def _found(analysis: Analysis) -> str:
-    """What there is where no run is."""
+def _alternatives(analysis: GraphAnalysis) -> str:
+    """Describe the structure of a model that has no run."""
     count = len(analysis.sub_graphs)
     if len(analysis.inputs) != 1:
         listed = ", ".join(tensor.name for tensor in analysis.inputs) or "none"
-        inputs = f"; the model has {len(analysis.inputs)} inputs ({listed}), and those in use all along hide borders"
+        inputs = (
+            f"; the model has {len(analysis.inputs)} inputs ({listed}), "
+            "and those that are in use throughout hide the borders of sub-graphs"
+        )
     else:
         inputs = ""
     if not count:
-        return f"the model is a chain of {sum(len(each.nodes) for each in analysis.skeleton)} nodes{inputs}"
+        return f"the model is a chain of {sum(len(segment.nodes) for segment in analysis.skeleton)} nodes{inputs}"
     last = ", ".join(sub_graph.name for sub_graph in analysis.sub_graphs[-4:])
     return f"found {count} branching sub-graphs (the last: {last}), each unlike the one before it{inputs}"
 
 
 def _shortened(structure: Structure, chosen: Exit) -> Part:
-    """The graph without the blocks; refused when their weights are needed elsewhere, or it cannot be rewired."""
+    """Return the graph without the blocks; refuse if their weights are needed elsewhere or it cannot be rewired."""
     names = ", ".join(block.name for block in chosen.blocks)
     try:
         part = skip(structure, entry=chosen.entry.name, result=chosen.result.name)
     except NotRewirable as error:
-        raise Refusal(f"early_exit cannot skip {names}: {error}") from error
+        raise PassRefusal(f"early_exit cannot skip {names}: {error}") from error
     kept = len(part.graph.initializer) + len(part.weights)
     if kept == len(structure.file.graph.initializer):
-        raise Refusal(f"skipping {names} would save nothing: the rest of the model uses the same weights")
+        raise PassRefusal(f"skipping {names} would save nothing: the rest of the model uses the same weights")
     return part
 
 
@@ -158,7 +163,7 @@ def _reference(structure: Structure, chosen: Exit, path: Path) -> Path | None:
     return path
 
 
-def _details(analysis: Analysis, chosen: Exit, part: Part, size_bytes: int) -> Mapping[str, object]:
+def _details(analysis: GraphAnalysis, chosen: Exit, part: Part, size_bytes: int) -> Mapping[str, object]:
     saved = analysis.size_bytes - size_bytes
     share = saved / analysis.size_bytes
     names = ", ".join(block.name for block in chosen.blocks)

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict
 
 from runner.errors import OperatorError
 from runner.graph import (
-    Analysis,
     Cut,
+    GraphAnalysis,
+    GraphTensor,
     NotRewirable,
-    Tensor,
     analyse_structure,
     read_model,
     read_structure,
@@ -20,7 +20,7 @@ from runner.graph import (
     stored_bytes,
     write_part,
 )
-from runner.operators.base import Applied, Context, Refusal
+from runner.operators.base import AppliedPass, Context, PassRefusal
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
 _LARGEST_SHARE = 4 / 5
@@ -37,7 +37,7 @@ class PartitionOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Partition:
-    """Part a model where the sizes of head and tail differ least.
+    """Cut a model where the sizes of head and tail differ least.
 
     Notes
     -----
@@ -58,7 +58,7 @@ class Partition:
     def options(self) -> Mapping[str, object]:
         return self.declared.model_dump()
 
-    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
+    def apply(self, parts: Sequence[Path], context: Context) -> AppliedPass:
         if len(parts) != 1:
             raise OperatorError(f"partition cuts one model, got {len(parts)} parts; declare it once")
         structure = read_structure(read_model(parts[0]))
@@ -71,13 +71,13 @@ class Partition:
                 side=[tensor.name for tensor in chosen.side],
             )
         except NotRewirable as error:
-            raise Refusal(f"partition cannot cut at {_listed(chosen)}: {error}") from error
+            raise PassRefusal(f"partition cannot cut at {_listed(chosen)}: {error}") from error
         targets = (context.workdir / "head.onnx", context.workdir / "tail.onnx")
         for part, target in zip(halves, targets, strict=True):
             write_part(part, target)
-        return Applied(targets, self._details(analysis, chosen, targets))
+        return AppliedPass(targets, self._details(analysis, chosen, targets))
 
-    def _details(self, analysis: Analysis, chosen: Cut, targets: tuple[Path, Path]) -> Mapping[str, object]:
+    def _details(self, analysis: GraphAnalysis, chosen: Cut, targets: tuple[Path, Path]) -> Mapping[str, object]:
         head, tail = (stored_bytes(target) for target in targets)
         percent = 100 * head / (head + tail)
         uneven = f"head and tail hold {percent:.1f} % / {100 - percent:.1f} % of the bytes"
@@ -94,8 +94,8 @@ class Partition:
         }
 
 
-def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
-    """The valid cut whose head and tail differ least in bytes.
+def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
+    """Return the valid cut whose head and tail differ least in bytes.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
 
     Raises
     ------
-    Refusal
-        When the model has control flow, when nothing parts it, or when one part would hold less than a fifth.
+    PassRefusal
+        When the model has control flow, when nothing cuts it in two, or when one part would hold less than a fifth.
 
     Notes
     -----
@@ -130,41 +130,49 @@ def choose_cut(analysis: Analysis, *, paper: bool = True) -> Cut:
     (2, 100352)
     """
     if analysis.control_flow:
-        raise Refusal(f"partition does not cut models with control flow, and found {', '.join(analysis.control_flow)}")
+        raise PassRefusal(
+            f"partition does not cut models with control flow, and the model has {', '.join(analysis.control_flow)}"
+        )
     cut = analysis.best_cut(paper=paper)
     if cut is None:
-        raise Refusal(f"nothing parts the model in two: {_obstacle(analysis)}")
+        raise PassRefusal(f"nothing cuts the model in two: {_obstacle(analysis)}")
     total = cut.head_bytes + cut.tail_bytes
     if max(cut.head_bytes, cut.tail_bytes) > _LARGEST_SHARE * total:
         head = 100 * cut.head_bytes / total
-        raise Refusal(
+        raise PassRefusal(
             f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and each part "
-            f"is to hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{_heaviest(analysis)}"
+            f"must hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{_heaviest(analysis)}"
         )
     return cut
 
 
-def _heaviest(analysis: Analysis) -> str:
+def _heaviest(analysis: GraphAnalysis) -> str:
     share = analysis.largest_initializer_bytes / analysis.size_bytes
     if analysis.largest_initializer is None or share <= 0.5:
         return ""
     return f"; the initializer {analysis.largest_initializer!r} alone holds {100 * share:.1f} % of the bytes"
 
 
-def _obstacle(analysis: Analysis) -> str:
-    """Why there is no cut at all."""
-    found = []
+def _obstacle(analysis: GraphAnalysis) -> str:
+    """Explain why there is no cut at all."""
+    obstacles = []
     if len(analysis.inputs) > 1:
-        found.append(f"{len(analysis.inputs)} inputs ({_names(analysis.inputs)}), one of which the tail would need too")
+        obstacles.append(
+            f"{len(analysis.inputs)} inputs ({_names(analysis.inputs)}), one of which the tail would need too"
+        )
     if len(analysis.outputs) > 1:
-        found.append(f"{len(analysis.outputs)} outputs ({_names(analysis.outputs)}), one of which the head would give")
+        obstacles.append(
+            f"{len(analysis.outputs)} outputs ({_names(analysis.outputs)}), one of which the head would give"
+        )
     if analysis.cuts:
-        found.append("every cut takes an identity branch, which `cut: any` allows")
+        obstacles.append("every cut takes an identity branch, which `cut: any` allows")
     count = sum(len(segment.nodes) for segment in analysis.skeleton)
-    return "; ".join(found) or f"no set of up to eight inner tensors carries all that its {count} nodes pass on"
+    return (
+        "; ".join(obstacles) or f"no set of up to eight inner tensors carries everything that its {count} nodes pass on"
+    )
 
 
-def _names(tensors: Sequence[Tensor]) -> str:
+def _names(tensors: Sequence[GraphTensor]) -> str:
     return ", ".join(tensor.name for tensor in tensors)
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from runner.graph import Analysis, Cut, Exit, read_model
-from runner.operators.base import Refusal
+from runner.graph import Cut, Exit, GraphAnalysis, read_model
+from runner.operators.base import PassRefusal
 from runner.operators.early_exit import choose_exit
 from runner.operators.partition import choose_cut
 from runner.operators.quantizers.preparation import input_names, refuse_quantized, refuse_several_inputs
@@ -17,7 +17,7 @@ _QUANTIZED_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")
 
 @dataclass(frozen=True)
 class Prospects:
-    """The exit and the cut that the passes would take; where there is none, the refusal's text.
+    """The exit and the cut that the passes would take; where there is none, the text of the refusal.
 
     `quantizable` counts the operators with weights that are quantized, by op_type.
     """
@@ -31,7 +31,7 @@ class Prospects:
 
     @property
     def refusals(self) -> dict[str, str]:
-        """Texts by pass."""
+        """The refusals' texts by pass."""
         texts = {
             "static_ptq": self.quantization_refusal,
             "early_exit": self.exit_refusal,
@@ -40,13 +40,13 @@ class Prospects:
         return {name: text for name, text in texts.items() if text is not None}
 
 
-def look_ahead(analysis: Analysis, *, blocks: int = 2, paper: bool = True) -> Prospects:
-    """Ask every pass about a model.
+def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) -> Prospects:
+    """Return what every pass would do to a model.
 
     Parameters
     ----------
     analysis
-        Of the model.
+        The model's analysis.
     blocks
         How many blocks early_exit would skip.
     paper
@@ -66,19 +66,19 @@ def look_ahead(analysis: Analysis, *, blocks: int = 2, paper: bool = True) -> Pr
     early, early_refusal = None, None
     try:
         early = choose_exit(analysis, blocks)
-    except Refusal as refusal:
+    except PassRefusal as refusal:
         early_refusal = str(refusal)
     cut, cut_refusal = None, None
     try:
         cut = choose_cut(analysis, paper=paper)
-    except Refusal as refusal:
+    except PassRefusal as refusal:
         cut_refusal = str(refusal)
     graph = read_model(analysis.path).graph
     quantization_refusal = None
     try:
         refuse_quantized(graph)
         refuse_several_inputs(input_names(graph))
-    except Refusal as refusal:
+    except PassRefusal as refusal:
         quantization_refusal = str(refusal)
     return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(graph), quantization_refusal)
 

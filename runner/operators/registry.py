@@ -20,12 +20,12 @@ _FACTORIES: Mapping[str, Callable[[Mapping[str, object], Host], Pass]] = {
 
 
 def known_passes() -> tuple[str, ...]:
-    """Names that `operators:` of a catalog may use."""
+    """Return the names that `operators:` of a catalog may use."""
     return tuple(_FACTORIES)
 
 
 def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = None) -> Pass:
-    """Build a pass from its declaration, for the CPU that will run what it makes (without `host`: this machine's).
+    """Build a pass from its declaration, for the CPU that will run the result (without `host`: this machine's).
 
     Raises
     ------
@@ -41,5 +41,5 @@ def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = N
         return factory(options, host or this_host())
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(step) for step in first["loc"])
         raise OperatorError(f"pass {name!r}, option {where!r}: {first['msg']}, got {first.get('input')!r}") from error

@@ -1,4 +1,4 @@
-"""Static post-training int8 quantization with the tool of one's choice (paper, section 4.5.2; DESIGN section 6)."""
+"""Static post-training int8 quantization with a choice of tools (paper, section 4.5.2; DESIGN section 6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from runner.errors import OperatorError
 from runner.graph import ModelFile, read_model
 from runner.host import Host
-from runner.operators.base import Applied, Context, Refusal
+from runner.operators.base import AppliedPass, Context, PassRefusal
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
-from runner.operators.quantizers.preparation import Prepared, prepare, quantized_nodes, refuse_several_inputs
+from runner.operators.quantizers.preparation import PreparedModel, prepare, quantized_nodes, refuse_several_inputs
 from runner.operators.quantizers.ranges import unusable_scale
 
 # int8 weights are a quarter of the floats, so a result can pass protobuf's 2 GiB only above this.
 _EXTERNAL_DATA_BYTES = 2**32
-# Of int8 weights and float biases about 0.26 remain; beyond this most of the weights were left as they are.
+# Of int8 weights and float biases about 0.26 remain; beyond this most of the weights were not quantized.
 _WORTHWHILE_SHARE = 0.8
 
 
@@ -50,8 +50,8 @@ class StaticPtq:
     `reduce_range: auto` uses seven-bit weights where the CPU has no VNNI: there the 16-bit accumulation of
     `VPMADDUBSW` saturates and accuracy suffers silently.
 
-    After `partition` each part is quantized by itself; a later part is calibrated with what the float parts before
-    it make of the calibration inputs, one sample at a time.
+    After `partition` each part is quantized by itself; a later part is calibrated with the outputs of the float
+    parts before it for the calibration inputs, one sample at a time.
 
     References
     ----------
@@ -86,12 +86,12 @@ class StaticPtq:
             resolved["tool_versions"] = dict(neural_compressor.versions())
         return resolved
 
-    def apply(self, parts: Sequence[Path], context: Context) -> Applied:
+    def apply(self, parts: Sequence[Path], context: Context) -> AppliedPass:
         """Quantize every part.
 
         Raises
         ------
-        Refusal
+        PassRefusal
             When the model has several inputs, is quantized already, or has nothing that the tool quantizes.
         OperatorError
             When there is no calibration data, or the tool fails.
@@ -107,50 +107,56 @@ class StaticPtq:
             feeds = _first(prepared, context) if feeds is None else NextPart(parts[index - 1], feeds)
             result, left = self._quantize(prepared, feeds, settings, context)
             results.append(result)
-            made = read_model(result)
-            details.append(self._details(prepared, made, left))
-            warnings += _doubts(part.name, prepared.size_bytes, made.size_bytes)
-        return Applied(tuple(results), {"reduce_range": self.reduce_range, "quantized": details, "warnings": warnings})
+            quantized = read_model(result)
+            details.append(self._details(prepared, quantized, left))
+            warnings += _doubts(part.name, prepared.size_bytes, quantized.size_bytes)
+        return AppliedPass(
+            tuple(results), {"reduce_range": self.reduce_range, "quantized": details, "warnings": warnings}
+        )
 
     def _quantize(
-        self, prepared: Prepared, feeds: Feeds, settings: Settings, context: Context
+        self, prepared: PreparedModel, feeds: Feeds, settings: Settings, context: Context
     ) -> tuple[Path, Sequence[str]]:
         """Return the quantized file, and the nodes that were left in floats because of their numbers."""
         directory = prepared.path.parent
         target, left = directory / "quantized.onnx", list[str]()
         if self.declared.tool == "neural-compressor":
-            own = neural_compressor.own_environment(context.environments)
-            neural_compressor.quantize(prepared.path, target, feeds, settings, workdir=directory, environment=own)
+            environment = neural_compressor.own_environment(context.environments)
+            neural_compressor.quantize(
+                prepared.path, target, feeds, settings, workdir=directory, environment=environment
+            )
         else:
             large = prepared.size_bytes > _EXTERNAL_DATA_BYTES
             left = onnx_runtime.quantize(prepared.path, target, feeds, settings, external_data=large)
         prepared.path.unlink()
         return target, left
 
-    def _details(self, prepared: Prepared, made: ModelFile, left: Sequence[str]) -> Mapping[str, object]:
-        """Return what was quantized; refused when nothing was, or when a scale is no number."""
-        nodes = quantized_nodes(made.graph)
+    def _details(self, prepared: PreparedModel, quantized: ModelFile, left: Sequence[str]) -> Mapping[str, object]:
+        """Return what was quantized; refuse if nothing was, or if a scale is not a usable number."""
+        nodes = quantized_nodes(quantized.graph)
         if not nodes:
-            kinds = ", ".join(sorted({node.op_type for node in made.graph.node})[:8])
-            raise Refusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
-        wrong = unusable_scale(made)
-        if wrong is not None:
-            raise Refusal(f"static_ptq: the scale {wrong}; the numbers it stands for are not finite on these inputs")
-        sizes = {"before_bytes": prepared.size_bytes, "after_bytes": made.size_bytes}
+            kinds = ", ".join(sorted({node.op_type for node in quantized.graph.node})[:8])
+            raise PassRefusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
+        scale = unusable_scale(quantized)
+        if scale is not None:
+            raise PassRefusal(
+                f"static_ptq: the scale {scale}; the numbers it stands for are not finite on these inputs"
+            )
+        sizes = {"before_bytes": prepared.size_bytes, "after_bytes": quantized.size_bytes}
         return {"nodes": dict(nodes), **sizes, **({"left_in_float": list(left)} if left else {})}
 
 
 def _doubts(name: str, before_bytes: int, after_bytes: int) -> list[str]:
-    """What to say of a result that is hardly smaller than the model, or larger."""
+    """Return warnings about a result that is hardly smaller than the model, or larger."""
     share = after_bytes / before_bytes
     if share > 1:
         return [f"{name} grew to {100 * share:.0f} % of its bytes: scales and nodes take more than int8 weights save"]
     if share > _WORTHWHILE_SHARE:
-        return [f"{name} still has {100 * share:.0f} % of its bytes: few are weights that are quantized"]
+        return [f"{name} still has {100 * share:.0f} % of its bytes: few of them are weights that are quantized"]
     return []
 
 
-def _first(prepared: Prepared, context: Context) -> Feeds:
+def _first(prepared: PreparedModel, context: Context) -> Feeds:
     refuse_several_inputs(prepared.inputs)
     if not context.calibration:
         raise OperatorError("static_ptq needs calibration inputs, and there are none (runner apply: --calibration)")

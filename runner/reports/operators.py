@@ -6,14 +6,14 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from runner.graph import Analysis, Cut, Exit, Tensor
+from runner.graph import Cut, Exit, GraphAnalysis, GraphTensor
 from runner.operators.prospects import Prospects
 from runner.reports.units import size
 
 _CUTS_SHOWN = 5
 
 
-def operators_report(analysis: Analysis, prospects: Prospects) -> Group:
+def operators_report(analysis: GraphAnalysis, prospects: Prospects) -> Group:
     """Everything `runner operators` prints."""
     parts: list[Table | str] = [_summary(analysis)]
     if analysis.runs:
@@ -23,13 +23,13 @@ def operators_report(analysis: Analysis, prospects: Prospects) -> Group:
     return Group(*parts, "", _prospects(analysis, prospects))
 
 
-def tensor_text(tensor: Tensor) -> str:
+def tensor_text(tensor: GraphTensor) -> str:
     """`float32[1, 64, 7, 7]`."""
     shape = "?" if tensor.shape is None else ", ".join(str(dim) for dim in tensor.shape)
     return f"{tensor.dtype}[{shape}]"
 
 
-def _summary(analysis: Analysis) -> Table:
+def _summary(analysis: GraphAnalysis) -> Table:
     table = Table.grid(padding=(0, 2))
     chains = len(analysis.skeleton) - len(analysis.sub_graphs)
     table.add_row("model", escape(analysis.path.name), size(analysis.size_bytes))
@@ -42,7 +42,7 @@ def _summary(analysis: Analysis) -> Table:
     return table
 
 
-def _runs(analysis: Analysis) -> Table:
+def _runs(analysis: GraphAnalysis) -> Table:
     table = Table("blocks", "from", "to", "each takes and gives", "size", title="Repeated runs, the last first")
     for run in analysis.runs:
         first, last = escape(run.blocks[0].name), escape(run.blocks[-1].name)
@@ -50,7 +50,7 @@ def _runs(analysis: Analysis) -> Table:
     return _styled(table)
 
 
-def _exits(analysis: Analysis) -> Table:
+def _exits(analysis: GraphAnalysis) -> Table:
     """Exits of the last run, which early_exit takes."""
     last = [each for each in analysis.exits if each.blocks[-1] == analysis.runs[0].blocks[-1]]
     others = len(analysis.exits) - len(last)
@@ -67,7 +67,7 @@ def _names(each: Exit) -> str:
     return escape(first if len(each.blocks) == 1 else f"{first} … {last}")
 
 
-def _cuts(analysis: Analysis) -> Table:
+def _cuts(analysis: GraphAnalysis) -> Table:
     """The best of each kind."""
     paper = [cut for cut in analysis.cuts if cut.paper][:_CUTS_SHOWN]
     others = [cut for cut in analysis.cuts if not cut.paper][:_CUTS_SHOWN]
@@ -87,12 +87,12 @@ def _cuts(analysis: Analysis) -> Table:
     return _styled(table)
 
 
-def where_text(analysis: Analysis, cut: Cut) -> str:
+def where_text(analysis: GraphAnalysis, cut: Cut) -> str:
     """`in layer4.0`, `after layer3.2`."""
     return f"{'in' if cut.inside_segment else 'after'} {analysis.skeleton[cut.segment].name}"
 
 
-def _prospects(analysis: Analysis, prospects: Prospects) -> Table:
+def _prospects(analysis: GraphAnalysis, prospects: Prospects) -> Table:
     table = Table("pass", "", "what it would do, or why not", title="Passes")
     texts = {
         "static_ptq": f"{_counted(prospects.quantizable)}, given calibration inputs",
@@ -117,7 +117,7 @@ def _exit_text(each: Exit | None) -> str:
     return f"skip {names}: {size(each.saved_bytes)} less ({100 * each.saved_share:.1f} %)"
 
 
-def _cut_text(analysis: Analysis, cut: Cut | None) -> str:
+def _cut_text(analysis: GraphAnalysis, cut: Cut | None) -> str:
     if cut is None:
         return ""
     count = len(cut.tensors) + len(cut.side)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from runner.graph import Analysis, Cut, Exit, Segment
+from runner.graph import Cut, Exit, GraphAnalysis, Segment
 from runner.operators.prospects import Prospects
 from runner.reports.operators import tensor_text, where_text
 from runner.reports.units import size
@@ -75,7 +75,7 @@ class _Row:
         return self.top + self.height
 
 
-def skeleton_svg(analysis: Analysis, prospects: Prospects) -> str:
+def skeleton_svg(analysis: GraphAnalysis, prospects: Prospects) -> str:
     """Draw a model's skeleton.
 
     Parameters
@@ -112,7 +112,7 @@ def skeleton_svg(analysis: Analysis, prospects: Prospects) -> str:
     )
 
 
-def _rows(analysis: Analysis, prospects: Prospects) -> list[_Row]:
+def _rows(analysis: GraphAnalysis, prospects: Prospects) -> list[_Row]:
     """Places of the segments, the cut's room included."""
     rows: list[_Row] = []
     top, index = _TOP, 0
@@ -131,7 +131,7 @@ def _rows(analysis: Analysis, prospects: Prospects) -> list[_Row]:
     return rows
 
 
-def _shown(analysis: Analysis, prospects: Prospects) -> frozenset[int]:
+def _shown(analysis: GraphAnalysis, prospects: Prospects) -> frozenset[int]:
     """Segments to draw: all, or the ends and what is marked with its neighbours."""
     count = len(analysis.skeleton)
     if count <= _MOST_ROWS:
@@ -174,7 +174,7 @@ def _drawn(row: _Row, skipped: frozenset[str], largest: int) -> Iterator[str]:
     yield f'<rect class="bar" x="{_BAR}" y="{row.top + 7}" width="{width:.1f}" height="10"/>'
 
 
-def _header(analysis: Analysis, prospects: Prospects) -> Iterator[str]:
+def _header(analysis: GraphAnalysis, prospects: Prospects) -> Iterator[str]:
     facts = f"{size(analysis.size_bytes)}, {analysis.node_count} nodes, {len(analysis.sub_graphs)} sub-graphs"
     lines = [(facts, "muted")]
     if prospects.exit is not None:
@@ -204,7 +204,7 @@ def _bypass(rows: Sequence[_Row], skipped: frozenset[str]) -> Iterator[str]:
     yield f'<path class="arrow" d="M{_BOX + 20} {end}l-9 -4v8z"/>'
 
 
-def _cut_line(analysis: Analysis, rows: Sequence[_Row], cut: Cut | None) -> Iterator[str]:
+def _cut_line(analysis: GraphAnalysis, rows: Sequence[_Row], cut: Cut | None) -> Iterator[str]:
     """The cut, and what crosses the link there."""
     if cut is None:
         return

@@ -1,4 +1,4 @@
-"""`python -m runner.study build DIR`: the study's ONNX files, to look at or to try operators on."""
+"""`python -m runner.study build DIR`: build the study's ONNX files, to inspect or to try operators on."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ err = Console(stderr=True)
 
 
 class Weights(StrEnum):
-    """Where a model's numbers come from."""
+    """The origin of a model's weights."""
 
     RANDOM = "random"
     PRETRAINED = "pretrained"
@@ -42,10 +42,10 @@ def build(
     if unknown:
         raise SubjectError(f"unknown subject {unknown[0]!r}; allowed: {', '.join(FILES)}")
     if weights is Weights.PRETRAINED and "duc" in chosen:
-        named = " ".join(name for name in chosen if name != "duc") or "resnet resnext fcn"
+        others = " ".join(name for name in chosen if name != "duc") or "resnet resnext fcn"
         raise SubjectError(
             "duc has no pretrained weights to build from: the published file is ResNet101-DUC-7.onnx of the ONNX model "
-            f"zoo (in a catalog: `model: study:duc@FILE`). Name the others: {named}"
+            f"zoo (in a catalog: `model: study:duc@FILE`). Name the others: {others}"
         )
     for name in chosen:
         started, target, model = time.monotonic(), directory / f"{name}.onnx", FILES[name].torchvision
@@ -61,8 +61,8 @@ def run() -> int:
     except RunnerError as error:
         err.print(f"[red]error:[/] {escape(str(error))}")
         return 1
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     return 0
 
 

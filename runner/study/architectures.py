@@ -1,4 +1,4 @@
-"""The study's four architectures: what is built, at which size, with which published weights. Torch-free."""
+"""The study's four architectures: constructor, image size and published weights of each, without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Torchvision:
 
 
 TORCHVISION: Mapping[str, Torchvision] = {
-    each.constructor: each
-    for each in (
+    model.constructor: model
+    for model in (
         Torchvision("wide_resnet101_2", "IMAGENET1K_V2", 224),
         Torchvision("resnext101_64x4d", "IMAGENET1K_V1", 224),
         Torchvision("fcn_resnet101", "COCO_WITH_VOC_LABELS_V1", 640, segments=True),

@@ -1,4 +1,4 @@
-"""Write one of the study's ONNX files: DUC with what is installed, the others where torch is."""
+"""Building one of the study's ONNX files: DUC needs nothing more, the others need torch."""
 
 import importlib.util
 from pathlib import Path
@@ -13,17 +13,17 @@ EXTRA = "this needs torch and torchvision, which are not installed: pip install 
 
 
 def has_torch() -> bool:
-    """Whether models can be exported here; nothing is imported to find out."""
+    """Return whether models can be exported here, without importing anything."""
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "torchvision"))
 
 
 def build(file: StudyFile, weights: str, target: Path) -> None:
-    """Write the file, whole or not at all.
+    """Write the file, completely or not at all.
 
     Raises
     ------
     SubjectError
-        Where torch is missing, the weights cannot be had, or the folder cannot be written.
+        If torch is missing, the weights are not available, or the folder cannot be written.
     """
     if file.torchvision is not None and not has_torch():
         raise SubjectError(
@@ -33,9 +33,9 @@ def build(file: StudyFile, weights: str, target: Path) -> None:
         raise SubjectError("DUC is built with random weights only; download ResNet101-DUC-7.onnx for published ones")
     try:
         with scratch(target.parent) as directory:
-            made = directory / target.name
-            _write(file, weights, made)
-            settle(made, target)
+            written = directory / target.name
+            _write(file, weights, written)
+            settle(written, target)
     except URLError as error:
         raise SubjectError(
             f"the weights {weights} cannot be downloaded: {error.reason}; put them into torch's cache, or declare "

@@ -1,4 +1,4 @@
-"""ResNet101-DUC-7, the study's semantic segmenter, written node by node: no framework exports it any more.
+"""ResNet101-DUC-7, the study's semantic segmenter, written node by node: no framework exports it today.
 
 A ResNet-101 whose last two stages keep the resolution and dilate instead (hybrid dilated convolution), four parallel
 dilated convolutions as the head, and dense upsampling: each of the 1/8-resolution cells predicts 4 x 4 labels
@@ -34,7 +34,7 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class Stage:
+class DucStage:
     """A run of bottleneck blocks; the first has the stride, and the dilations repeat along the run."""
 
     blocks: int
@@ -43,10 +43,10 @@ class Stage:
 
 
 STAGES = (
-    Stage(blocks=3, stride=1, dilations=(1,)),
-    Stage(blocks=4, stride=2, dilations=(1,)),
-    Stage(blocks=23, stride=1, dilations=(1, 2, 5, 9)),
-    Stage(blocks=3, stride=1, dilations=(5, 9, 17)),
+    DucStage(blocks=3, stride=1, dilations=(1,)),
+    DucStage(blocks=4, stride=2, dilations=(1,)),
+    DucStage(blocks=23, stride=1, dilations=(1, 2, 5, 9)),
+    DucStage(blocks=3, stride=1, dilations=(5, 9, 17)),
 )
 
 
@@ -64,7 +64,7 @@ class Parameter:
 
 
 @dataclass
-class Architecture:
+class DucGraph:
     """The graph without its weights: 65 million numbers are drawn only when a file is written."""
 
     size_px: int
@@ -72,7 +72,7 @@ class Architecture:
     parameters: list[Parameter] = field(default_factory=list)
 
     def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """Append a node; its output has its name."""
+        """Append a node whose output has its name."""
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
@@ -81,9 +81,9 @@ class Architecture:
         return name
 
 
-def duc_architecture(*, width: int = 64, size_px: int = SIZE_PX) -> Architecture:
+def duc_architecture(*, width: int = 64, size_px: int = SIZE_PX) -> DucGraph:
     """Lay out the graph: 355 nodes; 65 144 192 weights at the published width of 64."""
-    graph = Architecture(size_px)
+    graph = DucGraph(size_px)
     value, channels = _stem(graph, width)
     for number, stage in enumerate(STAGES, start=2):
         for block in range(stage.blocks):
@@ -105,13 +105,13 @@ def write_duc(path: Path, *, seed: int = 0, width: int = 64, size_px: int = SIZE
     graph = helper.make_graph(
         architecture.nodes, "ResNet101-DUC-7", [image], [labels], initializer=list(_initializers(architecture, seed))
     )
-    # IR 8 is opset 17's; the newest would shut out older runtimes for nothing.
+    # IR 8 is opset 17's; the newest would exclude older runtimes without need.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     model.producer_name = "tierwise"
     onnx.save(model, str(path))
 
 
-def _stem(graph: Architecture, width: int) -> tuple[str, int]:
+def _stem(graph: DucGraph, width: int) -> tuple[str, int]:
     value = _convolved(graph, "data", "stem.0", 3, width, kernel=3, stride=2, variance="pixels")
     value = _convolved(graph, value, "stem.1", width, width, kernel=3)
     value = _convolved(graph, value, "stem.2", width, 2 * width, kernel=3)
@@ -119,10 +119,8 @@ def _stem(graph: Architecture, width: int) -> tuple[str, int]:
     return pooled, 2 * width
 
 
-def _bottleneck(
-    graph: Architecture, value: str, name: str, channels: int, inner: int, stride: int, dilation: int
-) -> str:
-    """1x1, dilated 3x3, 1x1 around a shortcut, which is projected where the shape changes."""
+def _bottleneck(graph: DucGraph, value: str, name: str, channels: int, inner: int, stride: int, dilation: int) -> str:
+    """Append 1x1, dilated 3x3 and 1x1 around a shortcut, which is projected where the shape changes."""
     outer = inner * _EXPANSION
     body = _convolved(graph, value, f"{name}.reduce", channels, inner, kernel=1, stride=stride)
     body = _convolved(graph, body, f"{name}.spatial", inner, inner, kernel=3, dilation=dilation)
@@ -133,7 +131,7 @@ def _bottleneck(
 
 
 def _convolved(
-    graph: Architecture,
+    graph: DucGraph,
     value: str,
     name: str,
     channels: int,
@@ -146,11 +144,11 @@ def _convolved(
     gamma: str = "scale",
     variance: str = "variance",
 ) -> str:
-    """Convolution without bias, BatchNorm, and mostly ReLU."""
+    """Append a convolution without bias, BatchNorm, and mostly ReLU."""
     weight = graph.parameter(f"{name}.weight", (outputs, channels, kernel, kernel), "weight")
     result = graph.add("Conv", [value, weight], f"{name}.conv", **_geometry(kernel, stride, dilation))
     roles = {"gamma": gamma, "beta": "offset", "mean": "offset", "variance": variance}
-    statistics = [graph.parameter(f"{name}.{each}", (outputs,), kind) for each, kind in roles.items()]
+    statistics = [graph.parameter(f"{name}.{statistic}", (outputs,), role) for statistic, role in roles.items()]
     result = graph.add("BatchNormalization", [result, *statistics], f"{name}.norm", epsilon=1e-5)
     return graph.add("Relu", [result], f"{name}.relu") if relu else result
 
@@ -164,8 +162,8 @@ def _geometry(kernel: int, stride: int, dilation: int) -> dict[str, object]:
     }
 
 
-def _dense_upsampling(graph: Architecture, value: str, channels: int) -> None:
-    """Four views of the same features, summed; per class 4 x 4 labels a cell, and the softmax over the classes."""
+def _dense_upsampling(graph: DucGraph, value: str, channels: int) -> None:
+    """Append four views of the same features, summed: per class 4 x 4 labels a cell, and softmax over classes."""
     outputs = CLASSES * CELL**2
     views = []
     for dilation in _HEAD_DILATIONS:
@@ -179,14 +177,14 @@ def _dense_upsampling(graph: Architecture, value: str, channels: int) -> None:
     graph.nodes.append(helper.make_node("Softmax", [flat], ["seg_loss"], name="head.softmax", axis=1))
 
 
-def _initializers(architecture: Architecture, seed: int) -> Iterator[onnx.TensorProto]:
+def _initializers(architecture: DucGraph, seed: int) -> Iterator[onnx.TensorProto]:
     rng = np.random.default_rng(seed)
     for parameter in architecture.parameters:
         yield numpy_helper.from_array(_values(parameter, rng), parameter.name)
 
 
 def _values(parameter: Parameter, rng: np.random.Generator) -> NDArray[np.generic]:
-    """He's initialisation, and BatchNorm statistics near those it leads to: the signal neither dies nor explodes."""
+    """Draw He's initialisation, and the BatchNorm statistics that keep the signal from vanishing or exploding."""
     shape = parameter.shape
     if parameter.role == "shape":
         return np.array([0, CLASSES, -1], np.int64)

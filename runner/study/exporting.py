@@ -22,7 +22,7 @@ def export(architecture: Torchvision, weights: str, path: Path, *, dynamic: bool
     axes = {"input": {2: "height", 3: "width"}, "output": {2: "height", 3: "width"}} if dynamic else None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # that this exporter is the older of the two
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # sizes are constants, which is meant
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # sizes are constants, which is intended
         torch.onnx.export(
             model,
             (torch.zeros(1, 3, architecture.size_px, architecture.size_px),),
@@ -50,16 +50,17 @@ def _model(architecture: Torchvision, weights: str, seed: int) -> Any:
 
 
 def _settle(model: Any, size_px: int) -> None:
-    """Take BatchNorm's statistics from a few made-up pictures: without them a hundred layers explode."""
+    """Take BatchNorm's statistics from a few random pictures: without them, activations explode over a hundred
+    layers."""
     layers = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for layer in layers:
-        layer.momentum = None  # the plain average of what is seen
+        layer.momentum = None  # the plain average over the batches
     model.train()
     with torch.no_grad():
         model(_pictures(min(size_px, 256)))
 
 
 def _pictures(size_px: int, count: int = 8) -> Any:
-    """Patches, grain, and a brightness of each one's own: as unlike one another as normalised photographs."""
+    """Make patches, grain and a brightness for each picture: as varied as normalised photographs."""
     patches = torch.nn.functional.interpolate(torch.randn(count, 3, 8, 8), size=(size_px, size_px), mode="bilinear")
     return patches + 0.2 * torch.randn(count, 3, size_px, size_px) + 0.5 * torch.randn(count, 3, 1, 1)

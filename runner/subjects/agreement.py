@@ -1,7 +1,7 @@
-"""Without labels: what identity answers stands for them, and how often an operator answers the same is `agreement`.
+"""Without labels, identity's answers stand for them: how often an operator answers the same is its `agreement`.
 
-For classes it is the share of items, for maps of labels the share of pixels. It is no accuracy: an operator that puts a
-wrong answer of identity right is counted as disagreeing.
+For classes it is the share of items, for maps of labels the share of pixels. It is not an accuracy: an operator
+that corrects a wrong answer of identity counts as disagreeing.
 """
 
 import hashlib
@@ -34,19 +34,19 @@ class Predictor:
     postprocess: Mapping[str, object]
 
     def fingerprint(self) -> bytes:
-        """What decides every answer."""
+        """Return what determines every answer."""
         return json.dumps([self.sha256, dict(self.preprocess), dict(self.postprocess)], sort_keys=True).encode()
 
     def classes(self, encoded: Iterator[bytes]) -> Iterator[int]:
-        """The first class for each item, by this machine's runtime."""
+        """Yield the first class for each item, computed by this machine's runtime."""
         return (int(answers["classes"][0]) for answers in self._answers(encoded))
 
     def label_maps(self, encoded: Iterator[bytes], shape: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-        """The map of labels for each item; `shape` is what every one of them must have."""
+        """Yield the map of labels for each item; every map must have the given shape."""
         for answers in self._answers(encoded):
             labels = answers["labels"]
             if labels.shape != shape:
-                raise SubjectError(f"identity gives a map of labels {list(labels.shape)} and before {list(shape)}")
+                raise SubjectError(f"identity gives a map of labels {list(labels.shape)}, expected {list(shape)}")
             yield labels
 
     def _answers(self, encoded: Iterator[bytes]) -> Iterator[Mapping[str, NDArray[Any]]]:
@@ -54,14 +54,14 @@ class Predictor:
         after = Postprocess.from_json(self.postprocess)
         try:
             part = ServedPart(PartSpec("identity", str(self.model), preprocess=settings, postprocess=after), "runner")
-            for each in encoded:
-                yield part.run((Tensor("image", None, (memoryview(each),)),)).outputs
+            for item in encoded:
+                yield part.run((Tensor("image", None, (memoryview(item),)),)).outputs
         except TierError as error:
-            raise SubjectError(f"identity's answers cannot be had: {error}") from error
+            raise SubjectError(f"identity's answers cannot be computed: {error}") from error
 
 
 @dataclass(frozen=True)
-class Predicted:
+class AgreementLayout:
     """A folder of images whose labels, or masks of the given shape, are identity's answers."""
 
     images: Images

@@ -18,49 +18,49 @@ Metric = Literal["accuracy", "agreement"] | None
 
 
 class Dataset(Protocol):
-    """What a subject is judged on (items), calibrated with, and timed on (inputs)."""
+    """The data that a subject is judged on (items), calibrated with, and timed on (inputs)."""
 
     def absent(self) -> str | None:
-        """What is missing on this machine, or None."""
+        """Return what is missing on this machine, or None."""
 
     def fingerprint(self) -> str:
-        """SHA-256 that determines the validation items."""
+        """Return the SHA-256 that determines the validation items."""
 
     def inputs_fingerprint(self) -> str:
-        """SHA-256 that determines the pool of latency inputs, without generating it."""
+        """Return the SHA-256 that determines the pool of latency inputs, without generating it."""
 
     def write_items(self, path: Path) -> int:
         """Write the items file (uncompressed npz: item_id, image, offset, label or mask); return the count."""
 
     def calibration(self, count: int) -> list[bytes]:
-        """Encoded images from the training part."""
+        """Return encoded images from the training part."""
 
     def input_ids(self) -> list[str]:
-        """Every id of the pool."""
+        """Return every id of the pool."""
 
     def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
         """Write one file per id, named as the id."""
 
     def largest(self, count: int) -> list[str]:
-        """Ids of the largest encoded files, largest first."""
+        """Return the ids of the largest encoded files, largest first."""
 
 
-class Source(Protocol):
-    """Where a model file comes from, if it is not just there."""
+class ModelSource(Protocol):
+    """The origin of a model file that has to be made or checked first."""
 
     def absent(self) -> str | None:
-        """Why the model cannot be read yet, or None."""
+        """Return why the model cannot be read yet, or None."""
 
     def prepare(self) -> None:
-        """Make the file; raises SubjectError where that cannot be done."""
+        """Make the file; raise SubjectError if that is not possible."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under study with what it is fed and judged on; the two mappings are the tier server's.
+    """A model under study with its data; the two mappings are the tier server's.
 
-    `metric` is what it is judged by: its accuracy, its agreement with identity (never to be taken for an accuracy),
-    or, where that makes no sense, nothing: it is timed only.
+    `metric` is what the model is judged by: its accuracy, its agreement with identity (which is not an accuracy), or
+    None if it is only timed.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Subject:
     preprocess: Mapping[str, object]
     postprocess: Mapping[str, object]
     dataset: Dataset
-    source: Source | None = None
+    source: ModelSource | None = None
     metric: Metric = "accuracy"
 
     def absent(self) -> tuple[str, ...]:
-        """What has to be there before this subject can be measured, and is not."""
+        """Return what this subject still needs before it can be measured."""
         reasons = (self.source.absent() if self.source else None, self.dataset.absent())
         return tuple(reason for reason in reasons if reason is not None)
 
     def prepare(self) -> None:
-        """Build the model if need be; raises SubjectError if anything is still missing then."""
+        """Build the model if necessary; raise SubjectError if anything is still missing then."""
         missing = self.dataset.absent()
         if missing is not None:
             raise SubjectError(f"subject {self.name}: {missing}")
@@ -91,7 +91,7 @@ class Subject:
 
 
 def png(image: Bytes) -> bytes:
-    """Encode losslessly."""
+    """Encode an image losslessly."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()

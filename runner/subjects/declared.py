@@ -1,4 +1,4 @@
-"""From a subject's declaration to what runs: which model, which data, and whether the two go together."""
+"""From a subject's declaration to its model and data, checked to fit together."""
 
 from pathlib import Path
 
@@ -6,29 +6,29 @@ from catalog.declaration import DatasetFiles, SubjectSpec
 from runner.errors import SubjectError
 from runner.subjects.dataset import Dataset, Subject, Task
 from runner.subjects.embedded.registry import SUBJECTS, builtin_dataset, resolve_subject
-from runner.subjects.folders import FolderDataset, Layout
+from runner.subjects.folders import FolderDataset, FolderLayout
 from runner.subjects.layouts.cityscapes import Cityscapes
 from runner.subjects.layouts.coco import Coco
 from runner.subjects.layouts.imagenet import ImageNet
 from runner.subjects.layouts.own import Images
-from runner.subjects.models import KNOWN, Architecture, ModelFile, find_model
+from runner.subjects.models import KNOWN_MODELS, ArchitectureFile, SubjectArchitecture, find_model
 from runner.subjects.own_model import SUFFIX, own_subject
 
 _FOLDERS = ("imagenet:DIR", "coco:DIR", "cityscapes:DIR")
 
 
 def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -> Subject:
-    """Turn a declared subject into what runs; nothing is read but names.
+    """Resolve a declared subject to model, data and metric; only names are read, no content.
 
     `base` is the catalog file's directory, where relative paths start; `built` the folder of exported models.
 
     Raises
     ------
     SubjectError
-        For a model, a dataset or a task that is unknown, or that does not go with the others.
+        For a model, a dataset or a task that is unknown, or that does not fit the others.
     """
     if spec.model in SUBJECTS:
-        _plain(name, spec)
+        _check_known_model(name, spec)
         dataset = spec.dataset if isinstance(spec.dataset, str) else "{images: ...}"
         return resolve_subject(name, spec.model, dataset, spec.task, base)
     try:
@@ -36,20 +36,22 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -
             return own_subject(name, spec, base=base, kept=built)
         model = find_model(spec.model, base=base, built=built)
         if model is None:
-            raise SubjectError(f"unknown model {spec.model!r}; allowed: ./FILE.onnx, {', '.join((*SUBJECTS, *KNOWN))}")
-        _plain(name, spec)
+            raise SubjectError(
+                f"unknown model {spec.model!r}; allowed: ./FILE.onnx, {', '.join((*SUBJECTS, *KNOWN_MODELS))}"
+            )
+        _check_known_model(name, spec)
         return _subject(name, spec, model, base)
     except SubjectError as error:
         raise SubjectError(f"subject {name}: {error}") from error
 
 
-def _subject(name: str, spec: SubjectSpec, model: ModelFile, base: Path) -> Subject:
+def _subject(name: str, spec: SubjectSpec, model: ArchitectureFile, base: Path) -> Subject:
     architecture = model.architecture
     if spec.task not in (architecture.task, "any"):
         raise SubjectError(f"task {spec.task!r} does not go with {spec.model}; allowed: {architecture.task}, any")
     if model.random and spec.task != "any":
         raise SubjectError(
-            f"{spec.model} has random weights, of which an accuracy means nothing; declare `task: any` (latency only)"
+            f"{spec.model} has random weights, whose accuracy means nothing; declare `task: any` (latency only)"
         )
     dataset = _timed_only(spec, base) if spec.task == "any" else _judged(spec, architecture, base)
     task: Task = "any" if spec.task == "any" else architecture.task
@@ -66,17 +68,17 @@ def _subject(name: str, spec: SubjectSpec, model: ModelFile, base: Path) -> Subj
     )
 
 
-def _plain(name: str, spec: SubjectSpec) -> None:
-    """A known model has its own pre-processing, and its data are images."""
+def _check_known_model(name: str, spec: SubjectSpec) -> None:
+    """Refuse settings that a known model does not take: pre-processing, masks and tensors."""
     if spec.preprocess is not None:
         raise SubjectError(f"subject {name}: {spec.model} has its own pre-processing; remove `preprocess`")
     files = spec.dataset
     if isinstance(files, DatasetFiles) and (files.masks is not None or files.tensors is not None):
-        raise SubjectError(f"subject {name}: masks and tensors go with a model of your own (./FILE.onnx); remove them")
+        raise SubjectError(f"subject {name}: masks and tensors go with your own model (./FILE.onnx); remove them")
 
 
 def _timed_only(spec: SubjectSpec, base: Path) -> Dataset:
-    """Pictures to send, of any origin; nobody asks what is on them."""
+    """Return pictures to send, of any origin; their content does not matter."""
     if isinstance(spec.dataset, DatasetFiles):
         if spec.dataset.labels is not None:
             raise SubjectError("task `any` has no accuracy, so its dataset has no labels; remove `labels`")
@@ -85,7 +87,7 @@ def _timed_only(spec: SubjectSpec, base: Path) -> Dataset:
     return embedded if embedded is not None else FolderDataset(_layout(spec.dataset, None, base), judged=False)
 
 
-def _judged(spec: SubjectSpec, architecture: Architecture, base: Path) -> Dataset:
+def _judged(spec: SubjectSpec, architecture: SubjectArchitecture, base: Path) -> Dataset:
     if isinstance(spec.dataset, str):
         return FolderDataset(_layout(spec.dataset, architecture, base))
     if "files" not in architecture.datasets:
@@ -97,14 +99,14 @@ def _judged(spec: SubjectSpec, architecture: Architecture, base: Path) -> Datase
     return FolderDataset(Images(_path(base, spec.dataset.images or ""), table, architecture.classes))
 
 
-def _layout(reference: str, architecture: Architecture | None, base: Path) -> Layout:
-    """The layout a reference names; without an architecture of any kind, and its masks are never drawn."""
+def _layout(reference: str, architecture: SubjectArchitecture | None, base: Path) -> FolderLayout:
+    """Return the layout that a reference names; without an architecture any layout, whose masks are never drawn."""
     kind, _, directory = reference.partition(":")
     allowed = _FOLDERS if architecture is None else tuple(f"{dataset}:DIR" for dataset in architecture.datasets)
     if f"{kind}:DIR" not in allowed or not directory:
         raise SubjectError(
             f"dataset {reference!r} does not go with this model and task; allowed: "
-            f"{', '.join(each for each in allowed if each in _FOLDERS)}"
+            f"{', '.join(folder for folder in allowed if folder in _FOLDERS)}"
             f"{', builtin:fashion, builtin:canvas, {images: DIR}' if architecture is None else ''}"
         )
     root = _path(base, directory)

@@ -1,6 +1,6 @@
 """Data sets that are folders of image files: what the layouts of ImageNet, COCO and Cityscapes have in common.
 
-Nothing is read before it is needed, and to plan only names and sizes are: a fingerprint is the hash of the kind, of
+Nothing is read before it is needed, and planning needs only names and sizes: a fingerprint is the hash of the kind, of
 the relative names and sizes of the judged and the calibration pictures, and of the bytes of the labels. A picture
 changed in place without changing its size goes unnoticed.
 """
@@ -20,54 +20,54 @@ from runner.errors import SubjectError
 from runner.subjects.items import Picture, Truth, write_items
 
 CALIBRATION_POOL = 512
-_RESERVED_SHARE = 10  # at most every tenth picture, where calibration has to come out of the validation part
+_RESERVED_SHARE = 10  # at most every tenth picture, if calibration has to come out of the validation part
 _SEED = 20261129
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 
 
-class Layout(Protocol):
-    """Where a kind of data set keeps its pictures and their truth."""
+class FolderLayout(Protocol):
+    """The places where a kind of data set keeps its pictures and their truth."""
 
     @property
     def kind(self) -> str:
-        """Names the layout in fingerprints."""
+        """Return the layout's name in fingerprints."""
 
     @property
     def root(self) -> Path:
-        """The folder; ids are relative to it."""
+        """Return the folder; ids are relative to it."""
 
     @property
     def expected(self) -> str:
-        """What the folder should hold, for messages."""
+        """Return what the folder should hold, for messages."""
 
     def validation(self) -> Sequence[Path]:
-        """The pictures to judge on and to time with."""
+        """Return the pictures for judging and timing."""
 
     def training(self, count: int) -> Sequence[Path]:
-        """At most so many pictures of the training part, chosen with a fixed seed; none where there is no such part."""
+        """Return at most `count` pictures of the training part, chosen with a fixed seed; none without such a part."""
 
     def labels(self) -> Mapping[str, bytes]:
-        """Whatever decides the truth, by name: hashed, not parsed."""
+        """Return everything that determines the truth, by name: it is hashed, not parsed."""
 
     def truth(self, pictures: Sequence[Path]) -> Truth:
-        """Labels or masks of these pictures."""
+        """Return the labels or masks of these pictures."""
 
 
 class FolderDataset:
-    """A `Dataset` over a layout; without `judged` it has pictures only, and nobody asks for its labels.
+    """A `Dataset` over a layout; without `judged` it has pictures only, and its labels are not used.
 
-    Calibration pictures come from the training part. Where there is none, they are a seeded choice from the validation
+    Calibration pictures come from the training part. Without one, they are a seeded choice from the validation
     part (every tenth, at most 512), which is then not judged on.
-    Where a data set may be small (`few`), calibration takes what there is.
+    If a data set may be small (`few`), calibration takes what there is.
     """
 
-    def __init__(self, layout: Layout, *, judged: bool = True, few: bool = False) -> None:
+    def __init__(self, layout: FolderLayout, *, judged: bool = True, few: bool = False) -> None:
         self._layout = layout
         self._judged = judged
         self._few = few
 
     def absent(self) -> str | None:
-        """What is missing on this machine."""
+        """Return what is missing on this machine."""
         return None if self._layout.root.is_dir() else _missing(self._layout)
 
     def fingerprint(self) -> str:
@@ -122,7 +122,7 @@ class FolderDataset:
 
     @cached_property
     def _training(self) -> tuple[Picture, ...]:
-        inputs = self._inputs  # a folder that is not there is reported before its training part is looked for
+        inputs = self._inputs  # a folder that is not there is reported before its training part is searched
         return tuple(_pictures(self._layout.root, self._layout.training(CALIBRATION_POOL))) if inputs else ()
 
     @cached_property
@@ -149,12 +149,12 @@ class FolderDataset:
     def _inputs_fingerprint(self) -> str:
         return self._hash(_listed(self._inputs.values()))
 
-    def _hash(self, *parts: object) -> str:
-        return hashlib.sha256(json.dumps([self._layout.kind, *parts], sort_keys=True).encode()).hexdigest()
+    def _hash(self, *contents: object) -> str:
+        return hashlib.sha256(json.dumps([self._layout.kind, *contents], sort_keys=True).encode()).hexdigest()
 
 
 def images_in(directory: Path) -> list[Path]:
-    """Image files directly in a directory, by name."""
+    """List the image files directly in a directory, by name."""
     if not directory.is_dir():
         return []
     with os.scandir(directory) as entries:
@@ -163,16 +163,16 @@ def images_in(directory: Path) -> list[Path]:
 
 
 def folders_in(directory: Path) -> list[Path]:
-    """Directories directly in a directory, by name."""
+    """List the directories directly in a directory, by name."""
     return sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
 
 
 def choose(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most so many, always the same ones, from anywhere in the list."""
+    """Choose at most `count` paths, always the same ones, from anywhere in the list."""
     return random.Random(_SEED).sample(list(paths), min(count, len(paths)))
 
 
-def _missing(layout: Layout) -> str:
+def _missing(layout: FolderLayout) -> str:
     return f"there is no folder {layout.root}; expected {layout.expected}"
 
 

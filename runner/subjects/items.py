@@ -1,4 +1,4 @@
-"""Writing an items file piece by piece: a validation set may be larger than memory."""
+"""Items files, written piece by piece: a validation set may be larger than memory."""
 
 import zipfile
 from collections import Counter
@@ -57,7 +57,7 @@ def write_items(path: Path, pictures: Sequence[Picture], truth: Truth) -> None:
 
 @cache
 def class_counts(path: Path) -> dict[str, int] | None:
-    """Count of how many items each class is the truth, or of masks: of how many pixels; None where nothing is judged.
+    """Count the items of each class, or for masks the pixels; None where nothing is judged.
 
     An items file never changes, and all operators of a subject are judged on the same.
     """
@@ -85,7 +85,7 @@ def _array(archive: zipfile.ZipFile, name: str, values: NDArray[np.generic]) -> 
 def _member(
     archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]
 ) -> Iterator[IO[bytes]]:
-    """One array of the archive, header written; without a date, so that equal data give equal files."""
+    """Open one array of the archive after its header; without a date, so that equal data give equal files."""
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
         header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(stream, header)

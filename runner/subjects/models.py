@@ -1,9 +1,9 @@
-"""What a subject's `model:` may say besides `builtin:`, and the file behind it.
+"""The values of a subject's `model:` besides `builtin:`, and the file behind each.
 
     torchvision:wide_resnet101_2@IMAGENET1K_V2     published weights, exported once (needs the extra `torch`)
     torchvision:wide_resnet101_2@random            random weights: for latency only
     study:duc                                      ResNet101-DUC-7 with random weights, built once
-    study:duc@./ResNet101-DUC-7.onnx               the same architecture from a file of one's own
+    study:duc@./ResNet101-DUC-7.onnx               the same architecture from the user's own file
 
 An exported file is kept in the working directory; its bytes, not its name, enter the content keys.
 """
@@ -22,8 +22,8 @@ _NORMALISED: Mapping[str, object] = {**_RGB, "scale": 1 / 255, "mean": _IMAGENET
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """What all weights of an architecture share; the two mappings are the tier server's."""
+class SubjectArchitecture:
+    """The settings that all weights of an architecture share; the two mappings are the tier server's."""
 
     task: Literal["classification", "segmentation"]
     datasets: tuple[str, ...]
@@ -34,7 +34,7 @@ class Architecture:
 
 
 # Shorter side 232, then the central 224: torchvision's preset of both published sets of weights.
-_IMAGENET = Architecture(
+_IMAGENET = SubjectArchitecture(
     task="classification",
     datasets=("imagenet", "files"),
     classes=1000,
@@ -42,7 +42,7 @@ _IMAGENET = Architecture(
     preprocess={**_NORMALISED, "height": 224, "width": 224, "resize": "shorter_side_crop", "shorter_side": 232},
     postprocess={"kind": "top_k", "k": 5, "softmax": True},
 )
-_FCN = Architecture(
+_FCN = SubjectArchitecture(
     task="segmentation",
     datasets=("coco",),
     classes=21,
@@ -51,7 +51,7 @@ _FCN = Architecture(
     postprocess={"kind": "label_map"},
 )
 # The model zoo's: 800 x 800, less the image's own mean; the graph labels every second pixel of each direction.
-_DUC = Architecture(
+_DUC = SubjectArchitecture(
     task="segmentation",
     datasets=("cityscapes",),
     classes=19,
@@ -59,13 +59,13 @@ _DUC = Architecture(
     preprocess={**_RGB, "height": 800, "width": 800, "resize": "stretch", "center": True},
     postprocess={"kind": "label_map", "cell": 4, "height": 400, "width": 400},
 )
-_ARCHITECTURES: Mapping[str, Architecture] = {
+_ARCHITECTURES: Mapping[str, SubjectArchitecture] = {
     "torchvision:wide_resnet101_2": _IMAGENET,
     "torchvision:resnext101_64x4d": _IMAGENET,
     "torchvision:fcn_resnet101": _FCN,
     f"study:{DUC}": _DUC,
 }
-KNOWN = (
+KNOWN_MODELS = (
     *(f"torchvision:{name}@{model.weights}" for name, model in TORCHVISION.items()),
     f"torchvision:NAME@{RANDOM}",
     f"study:{DUC}",
@@ -74,21 +74,21 @@ KNOWN = (
 
 
 @dataclass(frozen=True)
-class ModelFile:
-    """An ONNX file that is there, or can be built; without `file` it is somebody's own."""
+class ArchitectureFile:
+    """An ONNX file of a known architecture that exists or can be built; without `file` it is the user's own."""
 
-    architecture: Architecture
+    architecture: SubjectArchitecture
     path: Path
     weights: str
     file: StudyFile | None
 
     @property
     def random(self) -> bool:
-        """Whether accuracy means nothing."""
+        """Return whether the weights are random, so that accuracy means nothing."""
         return self.weights == RANDOM
 
     def absent(self) -> str | None:
-        """Why the model cannot be read yet, or None."""
+        """Return why the model cannot be read yet, or None."""
         if self.path.is_file():
             return None
         if self.file is None:
@@ -97,13 +97,13 @@ class ModelFile:
         return f"the model {self.path} has not been built yet; the first fill does{torch}"
 
     def prepare(self) -> None:
-        """Build the file if it is not there; raises SubjectError where that cannot be done."""
+        """Build the file if it is missing; raise SubjectError if that is not possible."""
         if self.file is not None and not self.path.is_file():
             build(self.file, self.weights, self.path)
 
 
-def find_model(reference: str, *, base: Path, built: Path) -> ModelFile | None:
-    """The model a reference means, or None where it is none of ours.
+def find_model(reference: str, *, base: Path, built: Path) -> ArchitectureFile | None:
+    """Return the model that a reference names, or None if the reference is unknown.
 
     `base` is where relative paths start, `built` the folder of built files.
     """
@@ -114,9 +114,9 @@ def find_model(reference: str, *, base: Path, built: Path) -> ModelFile | None:
     short = name.partition(":")[2]
     if short == DUC:
         if weights in ("", RANDOM):
-            return ModelFile(architecture, built / f"{DUC}@{RANDOM}.onnx", RANDOM, StudyFile())
-        return ModelFile(architecture, base / Path(weights).expanduser(), weights, None)
+            return ArchitectureFile(architecture, built / f"{DUC}@{RANDOM}.onnx", RANDOM, StudyFile())
+        return ArchitectureFile(architecture, base / Path(weights).expanduser(), weights, None)
     published = TORCHVISION[short]
     if weights not in (published.weights, RANDOM):
         raise SubjectError(f"unknown weights {weights!r} of {name}; allowed: @{published.weights}, @{RANDOM}")
-    return ModelFile(architecture, built / f"{short}@{weights}.onnx", weights, StudyFile(published))
+    return ArchitectureFile(architecture, built / f"{short}@{weights}.onnx", weights, StudyFile(published))

@@ -1,4 +1,4 @@
-"""`model: ./my.onnx`: what a model of one's own is fed and judged by, read from the file where nothing is declared."""
+"""`model: ./my.onnx`: the data and the metric of a user's own model, read from its file unless declared."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
 from runner.sealed import file_sha256
-from runner.subjects.agreement import AgreeingTensors, Predicted, Predictor
+from runner.subjects.agreement import AgreeingTensors, AgreementLayout, Predictor
 from runner.subjects.dataset import Dataset, Metric, Subject, Task
-from runner.subjects.folders import FolderDataset, Layout
-from runner.subjects.layouts.own import Images, Masked, check_picture
+from runner.subjects.folders import FolderDataset, FolderLayout
+from runner.subjects.layouts.own import Images, MaskedImages, check_picture
 from runner.subjects.model_interface import (
     AS_THEY_ARE,
-    Taken,
+    ModelInput,
     blank_image,
     image_settings,
     judging,
@@ -25,15 +25,15 @@ from runner.subjects.model_interface import (
     top_scores,
 )
 from runner.subjects.tensors import TensorDataset
-from runner.subjects.trial import Given, try_out
+from runner.subjects.trial import ModelOutput, try_out
 from tierserver.messages import Preprocess
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A subject's source that has nothing to build, only to look at; what was sound is remembered in `kept`."""
+class PictureCheck:
+    """A source that builds nothing but checks the pictures; `kept` remembers those that passed."""
 
-    layout: Layout
+    layout: FolderLayout
     judged: bool
     kept: Path
 
@@ -41,7 +41,7 @@ class Checked:
         return None
 
     def prepare(self) -> None:
-        """Decode everything; raises SubjectError for the first file that cannot be used."""
+        """Decode everything; raise SubjectError for the first file that cannot be used."""
         pictures = self.layout.validation()
         if not pictures:
             raise SubjectError(f"{self.layout.root} holds no picture that is used; expected {self.layout.expected}")
@@ -64,7 +64,7 @@ SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
-class NotThere:
+class MissingModel:
     """The source of a model whose file is missing."""
 
     path: Path
@@ -73,27 +73,27 @@ class NotThere:
         return f"there is no model file {self.path}; a relative path starts at the catalog file"
 
     def prepare(self) -> None:
-        """Nothing can be done about it; the reason is `absent`."""
+        """Do nothing: only the user can add the file, as `absent` explains."""
 
 
 def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path) -> Subject:
-    """A subject from a model file; `kept` is where the answer of its trial run stays.
+    """Return a subject from a model file; `kept` is the folder that keeps the answer of its trial run.
 
     Raises
     ------
     SubjectError
-        For a file that is no model this machine runs, or that does not fit the declared data or pre-processing.
+        For a file that is not a model this machine runs, or that does not fit the declared data or pre-processing.
     """
     path = base / Path(spec.model).expanduser()
     if isinstance(spec.dataset, str):
         raise SubjectError(
-            f"dataset {spec.dataset!r} does not go with a model of your own; allowed: {{images: DIR, labels: "
+            f"dataset {spec.dataset!r} does not go with your own model; allowed: {{images: DIR, labels: "
             "FILE.csv}}, "
             "{images: DIR, masks: DIR}, {images: DIR}, {tensors: FILE.npz}"
         )
     if not path.is_file():
         nothing = FolderDataset(Images(base), judged=False)
-        return Subject(name, spec.task, path, 0, {}, {}, nothing, source=NotThere(path))
+        return Subject(name, spec.task, path, 0, {}, {}, nothing, source=MissingModel(path))
     inputs = read_inputs(path)
     if spec.dataset.tensors is not None:
         return _of_tensors(name, spec, path, inputs, base=base, kept=kept)
@@ -101,7 +101,7 @@ def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path) -> Subj
 
 
 def _of_tensors(
-    name: str, spec: SubjectSpec, path: Path, inputs: tuple[Taken, ...], *, base: Path, kept: Path
+    name: str, spec: SubjectSpec, path: Path, inputs: tuple[ModelInput, ...], *, base: Path, kept: Path
 ) -> Subject:
     assert not isinstance(spec.dataset, str)
     if spec.task == "segmentation":
@@ -111,10 +111,10 @@ def _of_tensors(
     dataset = TensorDataset(base / Path(spec.dataset.tensors or "").expanduser(), inputs)
     if dataset.absent():
         return Subject(name, spec.task, path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset)
-    given = try_out(path, dataset.sample(0), kept)
-    classes = scored_classes(given)
+    output = try_out(path, dataset.sample(0), kept)
+    classes = scored_classes(output)
     if spec.task == "classification":
-        classes = needed_classes(given, path)
+        classes = needed_classes(output, path)
         labels = dataset.labels
         if labels is None:
             raise SubjectError(f"{dataset.file} has no array `labels`; add it, or declare `task: any`")
@@ -132,16 +132,16 @@ def _of_tensors(
 
 
 def _of_images(
-    name: str, spec: SubjectSpec, path: Path, inputs: tuple[Taken, ...], *, base: Path, kept: Path
+    name: str, spec: SubjectSpec, path: Path, inputs: tuple[ModelInput, ...], *, base: Path, kept: Path
 ) -> Subject:
     settings = image_settings(path, inputs, spec.preprocess or PreprocessSpec())
-    given = try_out(path, blank_image(settings, inputs[0].dtype), kept)
-    classes, post = judging(spec.task, given, path)
-    layout, metric = _layout(spec, path, base, settings, classes, post, given)
+    output = try_out(path, blank_image(settings, inputs[0].dtype), kept)
+    classes, post = judging(spec.task, output, path)
+    layout, metric = _layout(spec, path, base, settings, classes, post, output)
     dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True)
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.to_json().items()}
     task: Task = "any" if metric == "agreement" else spec.task
-    source = Checked(layout, judged=metric == "accuracy", kept=kept)
+    source = PictureCheck(layout, judged=metric == "accuracy", kept=kept)
     return Subject(name, task, path, classes, shown, post, dataset, source=source, metric=metric)
 
 
@@ -152,8 +152,8 @@ def _layout(
     settings: Preprocess,
     classes: int,
     post: Mapping[str, object],
-    given: Given,
-) -> tuple[Layout, Metric]:
+    output: ModelOutput,
+) -> tuple[FolderLayout, Metric]:
     files = spec.dataset
     assert not isinstance(files, str) and files.images is not None
     images = base / Path(files.images).expanduser()
@@ -164,22 +164,22 @@ def _layout(
             )
         if post["kind"] != "top_k":
             return Images(images), None
-        return Predicted(Images(images), _predictor(path, settings, post)), "agreement"
+        return AgreementLayout(Images(images), _predictor(path, settings, post)), "agreement"
     if spec.task == "classification":
         if files.labels is None:
             raise SubjectError(
                 "the dataset has no labels; add `labels: FILE.csv`, or declare `task: any` (agreement with identity)"
             )
         return Images(images, base / Path(files.labels).expanduser(), classes), "accuracy"
-    height, width = given.shape[2:4] if post.get("layout", "nchw") == "nchw" else given.shape[1:3]
+    height, width = output.shape[2:4] if post.get("layout", "nchw") == "nchw" else output.shape[1:3]
     if files.masks is None:
-        return Predicted(Images(images), _predictor(path, settings, post), (height, width)), "agreement"
+        return AgreementLayout(Images(images), _predictor(path, settings, post), (height, width)), "agreement"
     masks = base / Path(files.masks).expanduser()
     if files.mask_values is not None and len(files.mask_values) != classes:
         raise SubjectError(
             f"mask_values has {len(files.mask_values)} gray levels; allowed: {classes}, one for each class"
         )
-    return Masked(images, masks, classes, height, width, settings, files.mask_values), "accuracy"
+    return MaskedImages(images, masks, classes, height, width, settings, files.mask_values), "accuracy"
 
 
 def _predictor(path: Path, settings: Preprocess, post: Mapping[str, object]) -> Predictor:

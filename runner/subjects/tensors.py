@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from runner.errors import SubjectError
 from runner.subjects.dataset import write_encoded
-from runner.subjects.model_interface import Taken
+from runner.subjects.model_interface import ModelInput
 from tierserver.encoding import write_tensors
 
 LABELS = "labels"
@@ -23,7 +23,7 @@ _RESERVED_SHARE, _MOST_RESERVED = 10, 512
 class TensorDataset:
     """A `Dataset` over a file of tensors; a tenth (at most 512 samples) calibrates and is not judged on."""
 
-    def __init__(self, file: Path, inputs: Sequence[Taken]) -> None:
+    def __init__(self, file: Path, inputs: Sequence[ModelInput]) -> None:
         self.file = file
         self.inputs = inputs
 
@@ -38,27 +38,27 @@ class TensorDataset:
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """Class numbers, where the file has them and no input of the model is called so."""
-        found = None if LABELS in self._names else self._arrays.get(LABELS)
-        if found is None:
+        """Return the class numbers if the file has them and no input of the model is called `labels`."""
+        labels = None if LABELS in self._names else self._arrays.get(LABELS)
+        if labels is None:
             return None
-        if found.ndim != 1 or found.dtype.kind not in "iu" or len(found) != self._count:
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != self._count:
             raise SubjectError(
-                f"{self.file}: labels are {found.dtype} {list(found.shape)}; allowed: one class number (an integer) "
+                f"{self.file}: labels are {labels.dtype} {list(labels.shape)}; allowed: one class number (an integer) "
                 f"for each of the {self._count} samples"
             )
-        return found.astype(np.int64)
+        return labels.astype(np.int64)
 
     @property
     def items(self) -> list[int]:
-        """The samples that are judged."""
+        """Return the samples that are judged."""
         reserved = set(self._calibration)
         return [index for index in range(self._count) if index not in reserved]
 
     def sample(self, index: int) -> bytes:
-        """One sample as a tier takes it."""
+        """Return one sample as a tier takes it."""
         samples = ((model_input, self._arrays[model_input.name][index]) for model_input in self.inputs)
-        return write_tensors([array[None] if _by_batch(each) else array for each, array in samples])
+        return write_tensors([array[None] if _by_batch(model_input) else array for model_input, array in samples])
 
     def write_items(self, path: Path) -> int:
         labels = self.labels
@@ -111,8 +111,8 @@ class TensorDataset:
     @cached_property
     def _arrays(self) -> Mapping[str, NDArray[np.generic]]:
         try:
-            if not zipfile.is_zipfile(self.file):  # numpy would take it for pickled data and tell how to trust it
-                raise ValueError("it is no archive of arrays, as numpy.savez writes")
+            if not zipfile.is_zipfile(self.file):  # numpy would take it for pickled data and advise to trust it
+                raise ValueError("it is not an archive of arrays, as numpy.savez writes")
             with np.load(self.file, allow_pickle=False) as content:
                 arrays = {name: content[name] for name in content.files if name in (*self._names, LABELS)}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
@@ -128,20 +128,24 @@ class TensorDataset:
         return arrays
 
 
-def _problems(taken: Taken, arrays: Mapping[str, NDArray[np.generic]]) -> Iterator[str]:
-    """What keeps an array from being fed to an input, one sample at a time."""
-    if taken.name not in arrays:
-        yield f"there is no array {taken.name!r} (found: {', '.join(arrays) or 'none that is used'})"
+def _problems(model_input: ModelInput, arrays: Mapping[str, NDArray[np.generic]]) -> Iterator[str]:
+    """Yield what keeps an array from being fed to an input, one sample at a time."""
+    if model_input.name not in arrays:
+        yield f"there is no array {model_input.name!r} (present: {', '.join(arrays) or 'none that is used'})"
         return
-    array = arrays[taken.name]
-    if array.dtype != taken.dtype:
-        yield f"{taken.name} is {array.dtype}, the model takes {taken.dtype}; convert it with .astype"
-    one = array.shape[1:]
-    wanted = taken.shape[1:] if _by_batch(taken) else taken.shape
-    if array.ndim == 0 or len(one) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, one, strict=True)):
-        yield f"{taken.name} has the shape {list(array.shape)}, and one sample of the model is {taken}"
+    array = arrays[model_input.name]
+    if array.dtype != model_input.dtype:
+        yield f"{model_input.name} is {array.dtype}, the model takes {model_input.dtype}; convert it with .astype"
+    sample = array.shape[1:]
+    expected = model_input.shape[1:] if _by_batch(model_input) else model_input.shape
+    if (
+        array.ndim == 0
+        or len(sample) != len(expected)
+        or any(fixed not in (None, size) for fixed, size in zip(expected, sample, strict=True))
+    ):
+        yield f"{model_input.name} has the shape {list(array.shape)}, and one sample of the model is {model_input}"
 
 
-def _by_batch(taken: Taken) -> bool:
-    """Whether the first axis of the input counts samples; otherwise the file's samples have an axis of their own."""
-    return len(taken.shape) > 0 and taken.shape[0] in (None, 1)
+def _by_batch(model_input: ModelInput) -> bool:
+    """Return whether the first axis of the input counts samples; otherwise the samples have an additional axis."""
+    return len(model_input.shape) > 0 and model_input.shape[0] in (None, 1)

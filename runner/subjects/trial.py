@@ -1,7 +1,7 @@
-"""Load and run a model once, in a process of its own: what it gives, or why the runtime does not take it.
+"""One trial run of a model in a separate process: its first output, or why the runtime does not run it.
 
-A model may name operators that this runtime lacks, ask for more memory than there is, or bring the engine down; none
-of that may end the runner. The answer is kept beside the built models, by what it depends on.
+A model may name operators that this runtime lacks, need more memory than there is, or crash the engine; none of
+that may end the runner. The answer is kept beside the built models, under a hash of what it depends on.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _CHILD = Path(__file__).with_name("trial_process.py")
 
 
 @dataclass(frozen=True)
-class Given:
+class ModelOutput:
     """The first output of a run."""
 
     name: str
@@ -30,17 +30,17 @@ class Given:
     shape: tuple[int, ...]
 
 
-def try_out(model: Path, encoded: bytes, kept: Path) -> Given:
-    """Run the model on encoded tensors once; raises SubjectError with the runtime's reason."""
+def try_out(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
+    """Run the model on encoded tensors once; raise SubjectError with the runtime's reason."""
     key = hashlib.sha256(f"{VERSION} {file_sha256(model)} {hashlib.sha256(encoded).hexdigest()}".encode()).hexdigest()
     answer = kept / "tried" / f"{key}.json"
     if not answer.is_file():
         with scratch(kept) as directory:
-            found = _ask(model, encoded, directory / "input")
-            (directory / "found.json").write_text(json.dumps(found))
+            answered = _ask(model, encoded, directory / "input")
+            (directory / "found.json").write_text(json.dumps(answered))
             settle(directory / "found.json", answer)
-    found = json.loads(answer.read_text())
-    return Given(found["name"], found["dtype"], tuple(found["shape"]))
+    stored = json.loads(answer.read_text())
+    return ModelOutput(stored["name"], stored["dtype"], tuple(stored["shape"]))
 
 
 def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
@@ -54,15 +54,15 @@ def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
             "Look for a loop without end in it, and export it again"
         ) from error
     try:
-        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        answered: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise SubjectError(
-            f"{model.name} brings ONNX Runtime {VERSION} down (exit {done.returncode}); allowed: a model that it runs. "
+            f"{model.name} crashes ONNX Runtime {VERSION} (exit {done.returncode}); allowed: a model that it runs. "
             "Export it again, or with another opset"
         ) from error
-    if "error" in found:
+    if "error" in answered:
         raise SubjectError(
-            f"{found['error']}; allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of "
+            f"{answered['error']}; allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of "
             "this machine. Export the model with another opset, or install a newer onnxruntime"
         )
-    return found
+    return answered

@@ -1,4 +1,4 @@
-"""The other side of `trial`: a process that loads one model, runs it on one input, and prints what came of it.
+"""The other side of `trial`: a process that loads one model, runs it on one input, and prints the result.
 
 It imports nothing of the runner, to be quick, may use no more memory than the machine has, and ends with the runner.
 """
@@ -17,7 +17,7 @@ from tierserver.errors import TierError
 
 
 def attempt(model: Path, file: Path) -> dict[str, object]:
-    """Name, type and shape of the first output, or the error."""
+    """Return name, type and shape of the first output, or the error."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
@@ -31,7 +31,7 @@ def attempt(model: Path, file: Path) -> dict[str, object]:
 
 
 def end_with(parent: int) -> None:
-    """On Linux the kernel kills this process when its parent ends; where that has ended already, leave at once."""
+    """Let the kernel (Linux) kill this process when its parent ends; exit at once if the parent has ended already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:

@@ -148,7 +148,7 @@ def test_a_container_that_says_something_else_is_one_error() -> None:
         def run_to_end(self, spec: ContainerSpec) -> str:
             return "Illegal instruction"
 
-    with pytest.raises(LaunchError, match=r"did not say what it runs on.*Illegal instruction"):
+    with pytest.raises(LaunchError, match=r"did not report its machine.*Illegal instruction"):
         read_host(Mute(read_facts(), {}), image="tierwise-tier:x", labels={})
 
 

@@ -1,4 +1,4 @@
-"""What a quantizing tool is given besides the model."""
+"""What a quantizing tool needs besides the model: settings and calibration inputs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class FirstPart:
 
 @dataclass(frozen=True)
 class NextPart:
-    """Calibration inputs of a later part: what the float part before it makes of that part's own, one at a time."""
+    """Calibration inputs of a later part: the outputs of the float part before it, one at a time."""
 
     before: Path
     feeds: Feeds

@@ -1,8 +1,8 @@
-"""Python environments of their own for tools that cannot share ours, made on first use and kept.
+"""Separate Python environments for tools that cannot share ours, made on first use and kept.
 
 An environment appears under its name only when it is complete and its modules import: it is built beside its place
-and renamed into it, under a lock that the kernel releases when its holder dies. What a killed creation leaves behind
-is removed by the next one.
+and renamed into it, under a lock that the kernel releases when its holder dies. The next creation
+removes what a killed one left behind.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ _TAIL_LINES = 8
 
 
 @dataclass(frozen=True)
-class Environment:
+class ToolEnvironment:
     """A virtual environment with exactly the pins of a requirements file.
 
     Parameters
@@ -32,7 +32,7 @@ class Environment:
     root
         The directory of environments.
     name
-        What it is called in messages and on disk.
+        Its name in messages and on disk.
     requirements
         Exact pins of everything, dependencies included.
     modules
@@ -46,13 +46,13 @@ class Environment:
 
     @property
     def directory(self) -> Path:
-        """Its place: another set of pins or another Python has another one."""
+        """The environment's directory, which depends on the pins and on the Python version."""
         interpreter, _ = _interpreter()
         identity = f"{interpreter}|{'|'.join(_pins(self.requirements))}"
         return self.root.resolve() / f"{self.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
     def python(self) -> Path:
-        """The environment's interpreter; makes the environment where there is none.
+        """Return the environment's interpreter; make the environment first if needed.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Environment:
         for stale in self.root.glob(f"{directory.name}.building-*"):
             shutil.rmtree(stale, ignore_errors=True)
         pins = _pins(self.requirements)
-        _say(f"making an environment of its own for {self.name}, once: {len(pins)} packages, about a minute")
+        _say(f"making a separate environment for {self.name}, once: {len(pins)} packages, about a minute")
         staging = Path(tempfile.mkdtemp(dir=self.root.resolve(), prefix=f"{directory.name}.building-"))
         try:
             self._fill(staging, len(pins))
@@ -116,13 +116,13 @@ def _pins(requirements: Path) -> list[str]:
 
 
 def _interpreter() -> tuple[str, str]:
-    """Version and command of a Python the pins have wheels for: ours, or the newest fitting one on the path."""
+    """Return version and command of a Python that the pins have wheels for: ours, or the newest on the path."""
     if sys.version_info[:2] in _PYTHONS:
         return f"{sys.version_info[0]}.{sys.version_info[1]}", sys.executable
     for major, minor in reversed(_PYTHONS):
-        found = shutil.which(f"python{major}.{minor}")
-        if found:
-            return f"{major}.{minor}", found
+        command = shutil.which(f"python{major}.{minor}")
+        if command:
+            return f"{major}.{minor}", command
     allowed = " or ".join(f"{major}.{minor}" for major, minor in _PYTHONS)
     raise OperatorError(
         f"neural-compressor runs on Python {allowed}, this is {sys.version_info[0]}.{sys.version_info[1]} and no "
@@ -132,7 +132,7 @@ def _interpreter() -> tuple[str, str]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for a creation that runs elsewhere, then keep others out."""
+    """Wait for another process that makes the environment, then keep others out."""
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,6 +1,6 @@
-"""Quantization through neural-compressor, in a process and an environment of its own.
+"""Quantization through neural-compressor, in a separate process and environment.
 
-Its last release with an ONNX adaptor needs older onnx and numpy than ours, and answers failures with a log line only.
+Its last release with an ONNX adaptor needs older onnx and numpy than ours, and reports failures only in a log line.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 
 from runner.errors import OperatorError
 from runner.operators.quantizers.base import Feeds, Settings
-from runner.operators.quantizers.environment import Environment
+from runner.operators.quantizers.environment import ToolEnvironment
 
 _HERE = Path(__file__).parent
 _REQUIREMENTS = _HERE / "neural_compressor.requirements.txt"
@@ -22,20 +22,20 @@ _WORKER = _HERE / "neural_compressor_worker.py"
 _TAIL_LINES = 3
 
 
-def own_environment(root: Path) -> Environment:
-    """The environment the tool runs in; `root` is the directory of environments."""
-    return Environment(root, name="neural-compressor", requirements=_REQUIREMENTS, modules=("neural_compressor",))
+def own_environment(root: Path) -> ToolEnvironment:
+    """Return the environment that the tool runs in; `root` is the directory of environments."""
+    return ToolEnvironment(root, name="neural-compressor", requirements=_REQUIREMENTS, modules=("neural_compressor",))
 
 
 def versions() -> Mapping[str, str]:
-    """What enters the artifact's key: the release, and the SHA-256 of all pins."""
+    """Return what enters the artifact's key: the release, and the SHA-256 of all pins."""
     pins = dict(line.split("==") for line in _REQUIREMENTS.read_text().splitlines() if "==" in line)
     digest = hashlib.sha256(json.dumps(pins, sort_keys=True).encode()).hexdigest()
     return {"neural-compressor": pins["neural-compressor"], "pins_sha256": digest}
 
 
 def quantize(
-    source: Path, target: Path, feeds: Feeds, settings: Settings, *, workdir: Path, environment: Environment
+    source: Path, target: Path, feeds: Feeds, settings: Settings, *, workdir: Path, environment: ToolEnvironment
 ) -> None:
     """Write the quantized model; `workdir` takes the calibration inputs and the tool's own files."""
     python = environment.python()
@@ -58,7 +58,7 @@ def quantize(
 
 
 def _write_calibration(feeds: Feeds, directory: Path) -> list[str]:
-    """One file per sample, arrays in the order of the returned input names."""
+    """Write one file per sample, with arrays in the order of the returned input names."""
     directory.mkdir()
     names: list[str] = []
     for index, feed in enumerate(feeds):
@@ -68,9 +68,9 @@ def _write_calibration(feeds: Feeds, directory: Path) -> list[str]:
 
 
 def _reason(log: str, code: int) -> str:
-    """The first error it logged, which is the cause; the ones after it only say that there is no result."""
+    """Return the first logged error, which is the cause; later ones only say that there is no result."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line.partition("[ERROR]")[2].strip() for line in lines if "[ERROR]" in line]
     if errors:
         return errors[0]
-    return f"exit code {code}; its last words: {' | '.join(lines[-_TAIL_LINES:]) or 'none'}"
+    return f"exit code {code}; the end of its log: {' | '.join(lines[-_TAIL_LINES:]) or 'none'}"

@@ -45,7 +45,7 @@ def _quantize(job: dict[str, Any]) -> Any:
 
 
 def _drop_unused_domains(model: Any) -> None:
-    """It declares every domain ONNX Runtime knows; a reader of the file wants those that the nodes use."""
+    """Drop the domains that no node uses: the tool declares every domain that ONNX Runtime knows."""
     used = {node.domain if node.domain != "ai.onnx" else "" for node in model.graph.node} | {""}
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]

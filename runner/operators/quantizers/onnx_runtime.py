@@ -20,7 +20,7 @@ from runner.operators.quantizers.base import Feed, Feeds, Settings
 from runner.operators.quantizers.ranges import Ranges, float_nodes
 
 
-class _Reader:
+class _CalibrationReader:
     """Calibration inputs in the form ONNX Runtime's calibrator reads."""
 
     def __init__(self, feeds: Feeds) -> None:
@@ -76,12 +76,12 @@ def _measure_ranges(source: Path, target: Path, feeds: Feeds, op_types: list[str
         source, op_types, augmented_model_path=str(augmented), use_external_data_format=external_data
     )
     calibrater.augment_graph()
-    calibrater.model = None  # the session reads the file; the copy in memory is of no more use
+    calibrater.model = None  # the session reads the file; the copy in memory is no longer needed
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     calibrater.infer_session = onnxruntime.InferenceSession(str(augmented), options, providers=["CPUExecutionProvider"])
-    calibrater.collect_data(_Reader(feeds))
+    calibrater.collect_data(_CalibrationReader(feeds))
     data = calibrater.compute_data()
     save_tensors_data(data, target)
     augmented.unlink()
@@ -90,7 +90,7 @@ def _measure_ranges(source: Path, target: Path, feeds: Feeds, op_types: list[str
 
 
 def _named(source: Path, indices: list[int]) -> list[str]:
-    """Return the names of these nodes; the tool knows nodes by name, so those without one of their own get one."""
+    """Return the names of these nodes; name those without a unique name, since the tool knows nodes by name."""
     if not indices:
         return []
     model = onnx.load(source, load_external_data=False)

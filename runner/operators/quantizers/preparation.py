@@ -1,4 +1,4 @@
-"""What a model needs before a tool may quantize it: a place of its own, a new enough format, one input, and floats."""
+"""Preparation of a model for a quantizing tool: a copy in a new enough format, with one input and float weights."""
 
 import shutil
 from collections import Counter
@@ -10,12 +10,12 @@ import onnx
 
 from runner.errors import OperatorError
 from runner.graph import ModelFile, complete_model, read_model, read_structure, whole, write_part
-from runner.operators.base import Refusal
+from runner.operators.base import PassRefusal
 from runner.operators.quantizers.base import Settings
 
-# Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are written invalid without a word.
+# Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are silently written invalid.
 _MINIMUM_OPSET = 13
-# The IR version of opset 13. Before 4 every initializer is an input too, and those that a tool adds would have to be.
+# The IR version of opset 13. Before 4 every initializer is an input too, which those that a tool adds are not.
 _MINIMUM_IR = 7
 # A protobuf message, which the opset converter works on, holds no more.
 _PROTOBUF_BYTES = 2**31 - 1
@@ -25,7 +25,7 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Co
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A copy that a tool may work on.
 
     Parameters
@@ -43,11 +43,11 @@ class Prepared:
     size_bytes: int
 
 
-def prepare(model: Path, directory: Path, settings: Settings) -> Prepared:
+def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
     """Copy a model into a directory, at opset 13 and IR version 7 or newer, with its weights as initializers.
 
     A weight whose readers need it quantized in different ways is there once for each way: the tools quantize a tensor
-    once, as the first node wants it that they meet, and what the others make of it is wrong, fails, or never ends.
+    once, as the first node that they visit needs it, and the other nodes then compute nonsense, fail, or never end.
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ def prepare(model: Path, directory: Path, settings: Settings) -> Prepared:
 
     Returns
     -------
-    Prepared
+    PreparedModel
 
     Raises
     ------
-    Refusal
+    PassRefusal
         When the model holds quantized operators already.
     OperatorError
-        When the model is older than that and cannot be converted.
+        When the model is too old and cannot be converted.
     """
     directory.mkdir(exist_ok=True)
     file = read_model(model)
@@ -80,7 +80,7 @@ def prepare(model: Path, directory: Path, settings: Settings) -> Prepared:
         write_part(whole(read_structure(file)), target)
     else:
         shutil.copyfile(model, target)
-    return Prepared(target, input_names(file.graph), file.size_bytes)
+    return PreparedModel(target, input_names(file.graph), file.size_bytes)
 
 
 def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
@@ -91,22 +91,22 @@ def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
 
 
 def refuse_quantized(graph: onnx.GraphProto) -> None:
-    """Raise Refusal for a graph that is quantized already."""
-    found = quantized_nodes(graph)
-    if found:
-        kinds = ", ".join(f"{count} {op_type}" for op_type, count in found.most_common(3))
-        raise Refusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+    """Raise PassRefusal for a graph that is quantized already."""
+    counts = quantized_nodes(graph)
+    if counts:
+        kinds = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common(3))
+        raise PassRefusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
 
 
 def refuse_several_inputs(inputs: Sequence[str]) -> None:
-    """Raise Refusal unless there is one input, which is what calibration data are for."""
+    """Raise Refusal unless there is one input: calibration data are for one."""
     if len(inputs) != 1:
         names = ", ".join(inputs)
-        raise Refusal(f"static_ptq calibrates models with one input, this one has {len(inputs)}: {names}")
+        raise PassRefusal(f"static_ptq calibrates models with one input, this one has {len(inputs)}: {names}")
 
 
 def input_names(graph: onnx.GraphProto) -> list[str]:
-    """Inputs that are no initializers."""
+    """Return the inputs that are not initializers."""
     initializers = {tensor.name for tensor in graph.initializer}
     return [value.name for value in graph.input if value.name not in initializers]
 
@@ -143,7 +143,7 @@ def _lift(graph: onnx.GraphProto) -> None:
 
 
 def _close(graph: onnx.GraphProto) -> None:
-    """Leave only what is fed among the inputs: an initializer among them is a default, which nothing may fold."""
+    """Keep only fed inputs: an initializer among the inputs is a default, which nothing may fold."""
     fed = set(input_names(graph))
     kept = [value for value in graph.input if value.name in fed]
     del graph.input[:]
@@ -151,7 +151,7 @@ def _close(graph: onnx.GraphProto) -> None:
 
 
 def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
-    """Give every way in which a weight is quantized a copy of its own, but for the first."""
+    """Copy a weight for every further way in which it is quantized."""
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     for name, places in _tied(graph, settings).items():
         _, *others = dict.fromkeys(places.values())
@@ -167,7 +167,7 @@ def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
 
 
 def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[int, int], str]]:
-    """Return the weights that are quantized in several ways: for every place (node, input), in which one."""
+    """Return the weights that are quantized in several ways, with the way for every place (node, input)."""
     weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     weights |= {node.output[0] for node in graph.node if _is_weight(node)}
     places: dict[str, dict[tuple[int, int], str]] = {}
@@ -179,7 +179,7 @@ def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[in
 
 
 def _way(node: onnx.NodeProto, place: int, settings: Settings) -> str:
-    """Return how the tools quantize this input, should it be a weight.
+    """Return how the tools quantize this input if it is a weight.
 
     A bias has the scale of the sums it is added to; a factor has a scale per channel along one of its axes, or, without
     `per_channel`, as anything else has, one scale. QOperator nodes that only add or multiply take other integers.
@@ -193,7 +193,7 @@ def _way(node: onnx.NodeProto, place: int, settings: Settings) -> str:
 
 
 def _is_weight(node: onnx.NodeProto) -> bool:
-    """Whether a Constant holds a matrix or more, as some exporters write weights."""
+    """Return whether a Constant holds a matrix or more, as some exporters write weights."""
     return node.op_type == "Constant" and node.attribute[0].name == "value" and len(node.attribute[0].t.dims) > 1
 
 

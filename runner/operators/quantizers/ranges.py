@@ -1,9 +1,9 @@
-"""What int8 can stand for: which nodes stay in floats because of their numbers, and whether every scale is usable.
+"""The limits of int8: which nodes stay in floats because of their numbers, and whether every scale is usable.
 
 Two kinds of nodes stay in floats. A Clip whose bounds leave out zero: the quantizer takes the limits of uint8 for the
 bounds, and the range of a quantized tensor always holds zero. And masks: one scale for -inf (or -1e9) and for the
-numbers beside it leaves nothing of the numbers. So constants of that size, what is computed with them, and the nodes
-that read the results are not quantized, until the numbers are of an ordinary size again (after the Softmax).
+numbers beside it leaves no precision. So constants of that size, what is computed with them, and the nodes that read
+the results are not quantized, until the numbers are of an ordinary size again (after the Softmax).
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _BEYOND_ACTIVATIONS = 1e30
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 # What combines a mask with numbers; a large element in the weights of a convolution or matrix product is no mask.
 _COMBINING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Min", "Max", "Sum"})
-# What hands a constant on without its size changing.
+# What passes a constant on without changing its magnitude.
 _MOVING = frozenset(
     {"Cast", "Expand", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Slice", "Tile", "Identity", "Trilu", "Neg"}
     | {"Gather", "Concat"}
@@ -57,20 +57,20 @@ class _Constants:
         return cls(tensors, file)
 
     def value(self, name: str) -> NDArray[np.float64] | None:
-        """Return a constant's numbers; None where it is none, or no float."""
+        """Return a constant's numbers; None if the tensor is not a constant of floats."""
         tensor = self.tensors.get(name)
         if tensor is None or tensor.data_type not in _FLOATS:
             return None
         return numpy_helper.to_array(self.file.whole_tensor(tensor)).astype(np.float64)
 
     def masks(self, name: str) -> bool:
-        """Whether a constant holds numbers of a mask's size."""
+        """Return whether a constant holds numbers of a mask's size."""
         value = self.value(name)
         return value is not None and not bool((np.abs(value) < _MASKING).all())
 
 
 def float_nodes(file: ModelFile, ranges: Ranges) -> list[int]:
-    """Return which nodes of the graph are not to be quantized.
+    """Return which nodes of the graph must not be quantized.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _masked_tensors(graph: onnx.GraphProto, constants: _Constants, ranges: Range
 
 
 def _clips_at_zero(node: onnx.NodeProto, constants: _Constants) -> bool:
-    """Whether zero is within the bounds, as it is within every quantized range; unknown bounds are not."""
+    """Return whether zero is within the bounds, as in every quantized range; unknown bounds do not count."""
     for name, sign in zip(node.input[1:], (1, -1), strict=False):
         bound = constants.value(name) if name else np.zeros(1)
         if bound is None or bound.size != 1 or sign * float(bound.ravel()[0]) > 0:

@@ -14,8 +14,8 @@ BUILTIN = Path(__file__).parents[1] / "builtin"
 
 
 @dataclass(frozen=True)
-class Family:
-    """What the subjects of one task and dataset have in common."""
+class SubjectFamily:
+    """The settings that subjects of one task and dataset share."""
 
     task: Task
     dataset: str
@@ -42,7 +42,7 @@ class Family:
         }
 
 
-FASHION = Family(
+FASHION = SubjectFamily(
     task="classification",
     dataset="builtin:fashion",
     classes=10,
@@ -52,7 +52,7 @@ FASHION = Family(
     resize="shorter_side_crop",
     postprocess={"kind": "top_k", "k": 5, "softmax": True},
 )
-CANVAS = Family(
+CANVAS = SubjectFamily(
     task="segmentation",
     dataset="builtin:canvas",
     classes=CLASSES,
@@ -62,7 +62,7 @@ CANVAS = Family(
     resize="stretch",
     postprocess={"kind": "label_map"},
 )
-SUBJECTS: Mapping[str, Family] = {
+SUBJECTS: Mapping[str, SubjectFamily] = {
     "builtin:fashion-resnet": FASHION,
     "builtin:fashion-resnext": FASHION,
     "builtin:canvas-fcn": CANVAS,
@@ -71,7 +71,7 @@ SUBJECTS: Mapping[str, Family] = {
 
 
 def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) -> Subject:
-    """Turn a declared subject into what runs; `base` is the catalog file's directory (unused by embedded models)."""
+    """Resolve an embedded subject; `base` is the catalog file's directory (unused by embedded models)."""
     family = SUBJECTS.get(model)
     if family is None:
         raise SubjectError(f"subject {name}: unknown model {model!r}; allowed: {', '.join(SUBJECTS)}")
@@ -85,8 +85,8 @@ def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) 
 
 
 def builtin_dataset(name: str) -> Dataset | None:
-    """The embedded dataset with this name, for whoever wants its pictures alone; None where there is none."""
-    family = next((each for each in SUBJECTS.values() if each.dataset == name), None)
+    """Return the embedded dataset with this name, for its pictures alone; None if there is none."""
+    family = next((member for member in SUBJECTS.values() if member.dataset == name), None)
     return None if family is None else _dataset(family)
 
 
@@ -96,7 +96,7 @@ def manifest(name: str) -> dict[str, object]:
     return content
 
 
-def _dataset(family: Family) -> Dataset:
+def _dataset(family: SubjectFamily) -> Dataset:
     if family is FASHION:
         return FashionDataset(BUILTIN)
     pinned = manifest("canvas-fcn")["validation_canvases_sha256"]

@@ -25,7 +25,7 @@ from runner.subjects.items import Truth
 
 
 def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels an annotation covers; raises ValueError or TypeError where it is not one."""
+    """Return the pixels that an annotation covers; raise ValueError or TypeError for anything else."""
     if isinstance(segmentation, list):
         return _polygons(segmentation, height, width)
     if not isinstance(segmentation, dict) or not {"counts", "size"} <= set(segmentation):
@@ -170,7 +170,7 @@ class Coco:
 
 
 def merge(instances: Sequence[Instance], height: int, width: int) -> NDArray[np.uint8]:
-    """One label per pixel: the class of its instance, 0 where there is none, 255 where there are several."""
+    """Return one label per pixel: the class of its instance, 0 without one, 255 with several."""
     labels = np.zeros((height, width), np.uint8)
     claims = np.zeros((height, width), np.uint16)
     for instance in instances:
@@ -182,7 +182,7 @@ def merge(instances: Sequence[Instance], height: int, width: int) -> NDArray[np.
 
 
 def _instances(content: Mapping[str, Any]) -> Mapping[str, Sequence[Instance]]:
-    """The instances of VOC's classes by image file name, with an empty list for an image without any."""
+    """Return the instances of VOC's classes by image file name, with an empty list for an image without any."""
     try:
         voc = {name: number for number, name in enumerate(VOC_CLASSES, start=1)}
         numbers = {each["id"]: voc[each["name"]] for each in content["categories"] if each["name"] in voc}

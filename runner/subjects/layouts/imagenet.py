@@ -57,14 +57,14 @@ class ImageNet:
         return [path for folder in self._folders for path in images_in(folder)]
 
     def training(self, count: int) -> Sequence[Path]:
-        """Classes in a seeded order, one picture of each in turn: a million files need not be listed."""
+        """Return one picture of each class in turn, in a seeded order: a million files need not be listed."""
         folders = [path for path in folders_in(self.root / "train") if _WORDNET.fullmatch(path.name)]
         random.Random(_SEED).shuffle(folders)
         turns = zip_longest(*(images_in(folder)[:count] for folder in folders[:count]))
         return [path for path in chain.from_iterable(turns) if path is not None][:count]
 
     def labels(self) -> Mapping[str, bytes]:
-        """The names of all folders: with the pictures' names they decide every label."""
+        """Return the names of all folders: with the pictures' names they determine every label."""
         return {"classes": "\n".join(folder.name for folder in self._folders).encode()}
 
     def truth(self, pictures: Sequence[Path]) -> Truth:

@@ -1,4 +1,4 @@
-"""A folder of images of one's own, with or without a file of labels.
+"""A user's own folder of images, with a file of labels, with masks, or without either.
 
 The labels are a CSV without header: the file's name, the number of its class (from 0). Pictures without a line are
 not used.
@@ -99,7 +99,7 @@ _MODES = ("1", "L", "P", "I", "I;16")
 
 
 @dataclass(frozen=True)
-class Masked:
+class MaskedImages:
     """Images and masks; what pre-processing does to an image's frame it does to the mask too, nearest pixel."""
 
     root: Path
@@ -130,13 +130,13 @@ class Masked:
         return {path.stem: path for path in images_in(self.masks)}
 
     def _mask_of(self, picture: Path) -> Path:
-        found = self._named.get(picture.stem)
-        if found is None:
+        mask = self._named.get(picture.stem)
+        if mask is None:
             raise SubjectError(
                 f"there is no mask for {picture.name} in {self.masks}; expected {picture.stem}.png. Add it, or take "
                 "the image out"
             )
-        return found
+        return mask
 
     def _mask(self, picture: Path) -> NDArray[np.uint8]:
         path = self._mask_of(picture)
@@ -151,7 +151,7 @@ class Masked:
         return np.asarray(framed.resize((self.width, self.height), Image.Resampling.NEAREST))
 
     def _numbers(self, path: Path) -> Image.Image:
-        """The mask as class numbers, one byte a pixel."""
+        """Return the mask as class numbers, one byte per pixel."""
         try:
             with Image.open(path) as image:
                 if image.mode not in _MODES:
@@ -184,7 +184,7 @@ class Masked:
 
 
 def check_picture(path: Path) -> None:
-    """Raises SubjectError where a tier could not decode this file."""
+    """Raise SubjectError if a tier could not decode this file."""
     try:
         decode(path.read_bytes(), "gray")
     except TierError as error:

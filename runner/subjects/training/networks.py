@@ -91,12 +91,12 @@ class DenseUpsampling(nn.Module):
 
 
 def fashion_resnet() -> nn.Module:
-    """ResNet-like classifier, 1x1x28x28 to ten classes."""
+    """Build a ResNet-like classifier, 1x1x28x28 to ten classes."""
     return Classifier([Stage(64, 48, 4), Stage(128, 48, 5, stride=2), Stage(256, 64, 5, stride=2)], classes=10)
 
 
 def fashion_resnext() -> nn.Module:
-    """ResNeXt-like classifier: wider inside than the ResNet, in eight groups."""
+    """Build a ResNeXt-like classifier: wider inside than the ResNet, in eight groups."""
     stages = [
         Stage(64, 64, 3, groups=8),
         Stage(128, 96, 4, stride=2, groups=8),
@@ -106,14 +106,14 @@ def fashion_resnext() -> nn.Module:
 
 
 def canvas_fcn() -> nn.Module:
-    """FCN-like segmenter (Long et al. 2015) with output stride 4 and a chain head, to eleven classes."""
+    """Build an FCN-like segmenter (Long et al. 2015) with output stride 4 and a chain head, to eleven classes."""
     stages = [Stage(64, 32, 2), Stage(128, 48, 3, stride=2), Stage(192, 48, 5)]
     head = nn.Sequential(*_convolution(192, 48, 3), nn.ReLU(inplace=True), nn.Conv2d(48, 11, 1))
     return Segmenter(stages, head, upsample=True)
 
 
 def canvas_duc() -> nn.Module:
-    """DUC-like segmenter: a dilated last stage and dense upsampling from four parallel branches."""
+    """Build a DUC-like segmenter: a dilated last stage and dense upsampling from four parallel branches."""
     stages = [Stage(64, 32, 2), Stage(128, 48, 3, stride=2), Stage(128, 32, 5, dilation=2)]
     return Segmenter(stages, DenseUpsampling(128, 11, factor=4), upsample=False)
 

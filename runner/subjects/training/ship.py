@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from runner.subjects.embedded.datasets import Garments, canvases_sha256, validation_canvases
 from runner.subjects.embedded.images import CANVAS_SIDES_PX, CLASSES, PIXELS, POOL, QUALITY, SIZE, TRAINING_CANVASES
-from runner.subjects.embedded.registry import BUILTIN, CANVAS, SUBJECTS, Family
+from runner.subjects.embedded.registry import BUILTIN, CANVAS, SUBJECTS, SubjectFamily
 
 
 @dataclass(frozen=True)
-class Description:
+class CardText:
     """The sentences of a card that no manifest holds."""
 
     what: str
@@ -62,8 +62,8 @@ _CANVAS_LIMITS = (
     "The scenes are composed, not photographed: labels are exact, one to four garments, hardly any overlap. The "
     "garments' classes resemble one another (shirt, coat, pullover), which bounds the score."
 )
-DESCRIPTIONS: Mapping[str, Description] = {
-    "fashion-resnet": Description(
+DESCRIPTIONS: Mapping[str, CardText] = {
+    "fashion-resnet": CardText(
         what="A small ResNet-like classifier of Fashion-MNIST garments, for trying operators and placements.",
         architecture=(
             "Input 1x1x28x28. A 3x3 stem of width 64, then bottleneck stages 64/48 x 4, 128/48 x 5 (stride 2) and "
@@ -75,7 +75,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
         preprocessing=_FASHION_PREPROCESSING,
         limits=_FASHION_LIMITS,
     ),
-    "fashion-resnext": Description(
+    "fashion-resnext": CardText(
         what="A small ResNeXt-like classifier of Fashion-MNIST garments, for trying operators and placements.",
         architecture=(
             "Input 1x1x28x28. A 3x3 stem of width 64, then bottleneck stages 64/64 x 3, 128/96 x 4 (stride 2) and "
@@ -87,7 +87,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
         preprocessing=_FASHION_PREPROCESSING,
         limits=_FASHION_LIMITS,
     ),
-    "canvas-fcn": Description(
+    "canvas-fcn": CardText(
         what="A small FCN-like segmenter of composed canvases, for trying operators and placements.",
         architecture=(
             f"Input 1x1xHxW (used at {SIZE}x{SIZE}). A 3x3 stem of width 64 and stride 2, then bottleneck stages "
@@ -100,7 +100,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
         preprocessing=_CANVAS_PREPROCESSING,
         limits=_CANVAS_LIMITS,
     ),
-    "canvas-duc": Description(
+    "canvas-duc": CardText(
         what="A small DUC-like segmenter of composed canvases, for trying operators and placements.",
         architecture=(
             f"Input 1x1xHxW (used at {SIZE}x{SIZE}). A 3x3 stem of width 64 and stride 2, then bottleneck stages "
@@ -208,13 +208,13 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def normalise(pictures: NDArray[np.uint8], family: Family) -> NDArray[np.float32]:
+def normalise(pictures: NDArray[np.uint8], family: SubjectFamily) -> NDArray[np.float32]:
     """Return what the declared pre-processing makes of pictures that already have the graph's size, [n, 1, h, w]."""
     scaled = (pictures.astype(np.float32) / 255 - family.mean) / family.std
     return scaled[:, None].astype(np.float32)
 
 
-def score(path: Path, data: Data, family: Family) -> dict[str, float]:
+def score(path: Path, data: Data, family: SubjectFamily) -> dict[str, float]:
     """Return top-1 and top-5, or mIoU, in percent, rounded to four decimals."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from runner.subjects.embedded.images import TEST_CANVASES, TRAINING_CANVASES, compose_canvases
-from runner.subjects.embedded.registry import CANVAS, FASHION, Family
+from runner.subjects.embedded.registry import CANVAS, FASHION, SubjectFamily
 from runner.subjects.training import networks
 from runner.subjects.training.ship import FILES, Data, load_data, normalise, score, sha256
 
@@ -41,7 +41,7 @@ class Recipe:
     """What differs between the subjects."""
 
     network: Callable[[], nn.Module]
-    family: Family
+    family: SubjectFamily
     epochs: int
 
     @property

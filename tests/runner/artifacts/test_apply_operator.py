@@ -12,7 +12,7 @@ from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
-from runner.operators import Refusal
+from runner.operators import PassRefusal
 from runner.sealed import file_sha256
 from runner.subjects.embedded.registry import BUILTIN
 
@@ -79,7 +79,7 @@ def test_quantized_files_run(tmp_path: Path, store: ArtifactStore) -> None:
 
 
 def test_a_refusal_writes_nothing(tmp_path: Path, store: ArtifactStore) -> None:
-    with pytest.raises(Refusal, match="9 blocks were asked"):
+    with pytest.raises(PassRefusal, match="9 blocks were requested"):
         apply_operator(
             parse_pipeline("early_exit: {blocks: 9}", None),
             _MODEL,

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from catalog.output_distance import output_distance
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
-from runner.operators import Applied, Context, Pass, Refusal, make_pass
+from runner.operators import AppliedPass, Context, Pass, PassRefusal, make_pass
 from runner.sealed import file_sha256
 
 
@@ -98,8 +98,8 @@ def test_a_refusal_is_stored_with_its_reason(tmp_path: Path) -> None:
         def options(self) -> dict[str, object]:
             return {}
 
-        def apply(self, parts: object, context: object) -> Applied:
-            raise Refusal("no repeated blocks")
+        def apply(self, parts: object, context: object) -> AppliedPass:
+            raise PassRefusal("no repeated blocks")
 
     store = ArtifactStore(tmp_path / "store")
     artifact = build(store, small_model(tmp_path / "m.onnx"), Refusing())
@@ -183,8 +183,8 @@ def test_what_fails_to_run_is_inapplicable(tmp_path: Path) -> None:
         def options(self) -> dict[str, object]:
             return {}
 
-        def apply(self, parts: Sequence[Path], context: Context) -> Applied:
-            return Applied((matching_model(context.workdir / "m.onnx", side="side", accepted=9),))
+        def apply(self, parts: Sequence[Path], context: Context) -> AppliedPass:
+            return AppliedPass((matching_model(context.workdir / "m.onnx", side="side", accepted=9),))
 
     model = matching_model(tmp_path / "m.onnx", side="side", accepted=28)
     made = ArtifactStore(tmp_path / "store").build(

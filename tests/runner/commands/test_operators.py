@@ -45,7 +45,7 @@ def test_apply_writes_files_and_tells_the_proof(workdir: Path, capsys: pytest.Ca
 
 def test_a_refusal_is_one_message_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner("apply", "early_exit: {blocks: 9}", "builtin:fashion-resnet", "-o", "out") == 1
-    assert "9 blocks were asked" in " ".join(capsys.readouterr().err.split())
+    assert "9 blocks were requested" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("command", [["operators", "FILE"], ["apply", "partition", "FILE", "-o", "out"]])

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from runner.graph import Analysis, analyse
+from runner.graph import GraphAnalysis, analyse
 from runner.subjects.embedded.registry import BUILTIN
 
 
-def names_of(found: Analysis, run: int = 0) -> list[str]:
+def names_of(found: GraphAnalysis, run: int = 0) -> list[str]:
     return [block.name for block in found.runs[run].blocks]
 
 

@@ -15,7 +15,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_process_is_taken_when_asked_for() -> None:
     selection = select_launcher("process")
-    assert (selection.launcher.name, selection.reason) == ("process", "asked for")
+    assert (selection.launcher.name, selection.reason) == ("process", "requested")
 
 
 @pytest.mark.usefixtures("no_engine")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
 from runner.graph import analyse
-from runner.operators import Applied, Context, Refusal, make_pass
+from runner.operators import AppliedPass, Context, PassRefusal, make_pass
 from runner.subjects.embedded.registry import BUILTIN
 
 IMAGES = [np.random.default_rng(seed).normal(size=(1, 16, 16, 16)).astype(np.float32) for seed in range(3)]
@@ -120,19 +120,19 @@ def test_refusals_name_what_was_found(network: Any, residual: Path, tmp_path: Pa
     chain = network()
     model = chain.save(tmp_path / "chain.onnx", chain.classifier(chain.conv(chain.conv("input", "a"), "b")))
     with pytest.raises(
-        Refusal, match="no two consecutive identical branching sub-graphs: the model is a chain of 5 nodes"
+        PassRefusal, match="no two consecutive identical branching sub-graphs: the model is a chain of 5 nodes"
     ):
         shorten(model, tmp_path / "out")
 
     unlike = network()
     model = unlike.save(tmp_path / "unlike.onnx", unlike.classifier(unlike.projected(unlike.block("input", "a"), "b")))
     with pytest.raises(
-        Refusal, match=r"found 2 branching sub-graphs \(the last: a, b\), each unlike the one before it"
+        PassRefusal, match=r"found 2 branching sub-graphs \(the last: a, b\), each unlike the one before it"
     ):
         shorten(model, tmp_path / "out")
 
     with pytest.raises(
-        Refusal, match=r"4 blocks were asked .* has 3: layer2\.0, layer2\.1, layer2\.2; set `blocks` to 3"
+        PassRefusal, match=r"4 blocks were requested .* has 3: layer2\.0, layer2\.1, layer2\.2; set `blocks` to 3"
     ):
         shorten(residual, tmp_path / "out", blocks=4)
 
@@ -146,7 +146,7 @@ def test_shared_weights_save_nothing_and_are_refused(network: Any, tmp_path: Pat
         current = build.node("Add", inner, current, name=f"layer.{number}/add")
     model = build.save(tmp_path / "m.onnx", build.classifier(current))
     assert len(analyse(model).runs[0].blocks) == 3
-    with pytest.raises(Refusal, match="would save nothing: the rest of the model uses the same weights"):
+    with pytest.raises(PassRefusal, match="would save nothing: the rest of the model uses the same weights"):
         shorten(model, tmp_path / "out")
 
 
@@ -166,7 +166,7 @@ def test_control_flow_is_refused_by_name(tmp_path: Path, residual: Path) -> None
     model.graph.output[0].name = "chosen"
     onnx.save(model, tmp_path / "if.onnx")
     for name in ("early_exit", "partition"):
-        with pytest.raises(Refusal, match=r"control flow, and found If × 1"):
+        with pytest.raises(PassRefusal, match=r"control flow, and the model has If × 1"):
             make_pass(name, {}).apply([tmp_path / "if.onnx"], Context(tmp_path))
 
 
@@ -206,7 +206,7 @@ def halving_blocks(path: Path, sides: list[str], inner: list[str]) -> Path:
     ("sides", "inner"), [(["?", "?"], ["?", "?"]), (["h", "w"], ["h", "w"]), (["h", "w"], ["?", "?"])]
 )
 def test_free_dimensions_of_one_name_are_not_of_one_size(sides: list[str], inner: list[str], tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="each unlike the one before it"):
+    with pytest.raises(PassRefusal, match="each unlike the one before it"):
         shorten(halving_blocks(tmp_path / "m.onnx", sides, inner), tmp_path / "out")
 
 
@@ -253,9 +253,9 @@ def test_an_exit_that_computes_something_else_is_inapplicable(residual: Path, tm
         def options(self) -> dict[str, object]:
             return {}
 
-        def apply(self, parts: Any, context: Context) -> Applied:
+        def apply(self, parts: Any, context: Context) -> AppliedPass:
             right = make_pass("early_exit", {}).apply(parts, context)
-            return Applied(tuple(parts), right.details, right.reference)
+            return AppliedPass(tuple(parts), right.details, right.reference)
 
     artifact = ArtifactStore(tmp_path / "store").build(
         "key", model=residual, passes=[Wrong()], calibration=lambda count: IMAGES[:count]

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.artifacts.verification import prove_equal
 from runner.graph import analyse, data_file, read_model, read_structure, split, write_part
-from runner.operators import Context, Refusal, make_pass
+from runner.operators import Context, PassRefusal, make_pass
 from runner.subjects.embedded.registry import BUILTIN
 
 Pipeline = list[tuple[str, dict[str, Any]]]
@@ -142,7 +142,7 @@ def test_an_unbalanced_best_cut_is_refused_with_its_shares_and_the_heaviest_weig
         tmp_path / "m.onnx", build.node("Gemm", flat, build.normal("huge.weight", 2048, 64), name="scores")
     )
     with pytest.raises(
-        Refusal,
+        PassRefusal,
         match=r"leaves \d+\.\d % / \d+\.\d %, .* the initializer 'huge\.weight' alone holds 9\d\.\d % of the bytes",
     ):
         cut(model, tmp_path / "out")
@@ -155,13 +155,13 @@ def test_a_model_that_nothing_parts_is_refused_by_what_is_in_the_way(network: An
     for number in range(3):
         current = build.node("Mul", build.conv(current, f"conv{number}"), "mask")
     model = build.save(tmp_path / "inputs.onnx", current)
-    with pytest.raises(Refusal, match=r"2 inputs \(input, mask\), one of which the tail would need too"):
+    with pytest.raises(PassRefusal, match=r"2 inputs \(input, mask\), one of which the tail would need too"):
         cut(model, tmp_path / "out")
 
     build = network()
     early = build.conv("input", "early")
     model = build.save(tmp_path / "outputs.onnx", early, build.conv(early, "late"))
-    with pytest.raises(Refusal, match=r"2 outputs \(early, late\), one of which the head would give"):
+    with pytest.raises(PassRefusal, match=r"2 outputs \(early, late\), one of which the head would give"):
         cut(model, tmp_path / "out")
 
 
@@ -169,7 +169,7 @@ def test_only_identity_branches_to_cut_are_refused_with_what_allows_them(network
     build = network()
     inner = build.conv(build.conv("input", "a"), "b")
     model = build.save(tmp_path / "m.onnx", build.node("Add", inner, "input"))
-    with pytest.raises(Refusal, match="nothing parts the model in two"):
+    with pytest.raises(PassRefusal, match="nothing cuts the model in two"):
         cut(model, tmp_path / "out")
 
 

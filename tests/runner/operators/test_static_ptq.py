@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from runner.errors import OperatorError
-from runner.operators import Context, Refusal, make_pass
+from runner.operators import Context, PassRefusal, make_pass
 
 _SHAPE = [1, 3, 12, 12]
 
@@ -254,7 +254,7 @@ def test_parts_are_quantized_each_with_what_the_part_before_makes(tmp_path: Path
 
 def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     (quantized,) = quantize([whole(tmp_path / "m.onnx")], tmp_path / "one")
-    with pytest.raises(Refusal, match=r"quantized already .*QuantizeLinear"):
+    with pytest.raises(PassRefusal, match=r"quantized already .*QuantizeLinear"):
         quantize([quantized], tmp_path / "two")
 
 
@@ -263,14 +263,14 @@ def test_several_inputs_are_refused_by_name(tmp_path: Path) -> None:
     model = save(
         tmp_path / "m.onnx", [node], [tensor("left", *_SHAPE), tensor("right", *_SHAPE)], [tensor("sum", *_SHAPE)]
     )
-    with pytest.raises(Refusal, match="one input, this one has 2: left, right"):
+    with pytest.raises(PassRefusal, match="one input, this one has 2: left, right"):
         quantize([model], tmp_path / "work")
 
 
 def test_nothing_to_quantize_is_a_refusal(tmp_path: Path) -> None:
     node = helper.make_node("Erf", ["input"], ["out"])
     model = save(tmp_path / "m.onnx", [node], [tensor("input", *_SHAPE)], [tensor("out", *_SHAPE)])
-    with pytest.raises(Refusal, match="no operator that onnxruntime quantizes among: Erf"):
+    with pytest.raises(PassRefusal, match="no operator that onnxruntime quantizes among: Erf"):
         quantize([model], tmp_path / "work")
 
 

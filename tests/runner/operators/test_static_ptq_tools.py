@@ -21,7 +21,7 @@ from runner.errors import OperatorError
 from runner.operators import Context, make_pass
 from runner.operators.quantizers import Settings, neural_compressor
 from runner.operators.quantizers.base import FirstPart
-from runner.operators.quantizers.environment import Environment
+from runner.operators.quantizers.environment import ToolEnvironment
 from runner.subjects.embedded.registry import BUILTIN
 
 _SETTINGS = Settings("qdq", per_channel=True, reduce_range=False)
@@ -55,8 +55,8 @@ def wheel(directory: Path, source: str) -> Path:
     return requirements
 
 
-def environment(root: Path, requirements: Path) -> Environment:
-    return Environment(root, name="neural-compressor", requirements=requirements, modules=("neural_compressor",))
+def environment(root: Path, requirements: Path) -> ToolEnvironment:
+    return ToolEnvironment(root, name="neural-compressor", requirements=requirements, modules=("neural_compressor",))
 
 
 def test_an_environment_is_made_once_and_a_failure_tells_the_first_error_logged(
@@ -86,9 +86,9 @@ def test_a_killed_creation_leaves_nothing_half_made(tmp_path: Path) -> None:
     made = environment(tmp_path / "envs", wheel(tmp_path, _FAILS))
     code = f"""
 from pathlib import Path
-from runner.operators.quantizers.environment import Environment
-Environment(Path({str(tmp_path / "envs")!r}), name="neural-compressor", requirements=Path({str(made.requirements)!r}),
-            modules=("neural_compressor",)).python()
+from runner.operators.quantizers.environment import ToolEnvironment
+ToolEnvironment(Path({str(tmp_path / "envs")!r}), name="neural-compressor",
+                requirements=Path({str(made.requirements)!r}), modules=("neural_compressor",)).python()
 """
     with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, cwd=_REPOSITORY) as process:
         while not list((tmp_path / "envs").glob("*.building-*/pyvenv.cfg")):

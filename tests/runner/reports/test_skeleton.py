@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from runner.graph import Analysis, Segment, analyse
+from runner.graph import GraphAnalysis, Segment, analyse
 from runner.operators.prospects import look_ahead
 from runner.reports.skeleton import skeleton_svg
 from runner.subjects.embedded.registry import BUILTIN
@@ -17,7 +17,7 @@ _CHARACTER_PX = {"title": 8.5, "small": 5.5}
 
 
 @pytest.fixture(scope="module")
-def analysis() -> Analysis:
+def analysis() -> GraphAnalysis:
     return analyse(BUILTIN / "fashion-resnet.onnx")
 
 
@@ -50,7 +50,7 @@ def test_no_text_lies_over_another_or_outside(name: str, paper: bool) -> None:
         assert apart, (one, other)
 
 
-def test_the_skipped_blocks_are_marked_and_the_head_behind_them_is_not(analysis: Analysis) -> None:
+def test_the_skipped_blocks_are_marked_and_the_head_behind_them_is_not(analysis: GraphAnalysis) -> None:
     root = parsed(skeleton_svg(analysis, look_ahead(analysis)))
     boxes = [rect.get("class") for rect in root.iter(f"{_SVG}rect") if rect.get("class") not in ("page", "bar")]
     assert boxes.count("skipped") == 3  # two blocks and the activation between them
@@ -59,7 +59,7 @@ def test_the_skipped_blocks_are_marked_and_the_head_behind_them_is_not(analysis:
     assert [path.get("class") for path in root.iter(f"{_SVG}path")].count("bypass") == 1
 
 
-def test_the_cut_lies_between_the_segments_it_parts(analysis: Analysis) -> None:
+def test_the_cut_lies_between_the_segments_it_parts(analysis: GraphAnalysis) -> None:
     (cut,) = (cut for cut in analysis.cuts if cut.paper and not cut.inside_segment and cut.segment == 18)
     prospects = replace(look_ahead(analysis), cut=cut)
     root = parsed(skeleton_svg(analysis, prospects))
@@ -70,13 +70,13 @@ def test_the_cut_lies_between_the_segments_it_parts(analysis: Analysis) -> None:
     assert float(above.get("y", 0)) + float(above.get("height", 0)) < middle < float(below.get("y", 0))
 
 
-def test_refusals_are_written_below(analysis: Analysis) -> None:
+def test_refusals_are_written_below(analysis: GraphAnalysis) -> None:
     svg = skeleton_svg(analysis, look_ahead(analysis, blocks=9))
-    assert "early_exit: 9 blocks were asked" in svg
+    assert "early_exit: 9 blocks were requested" in svg
     assert 'class="skipped"' not in svg
 
 
-def test_hostile_names_stay_text(analysis: Analysis) -> None:
+def test_hostile_names_stay_text(analysis: GraphAnalysis) -> None:
     nasty = Segment("</text><script>\x00&", "sub-graph", 1, ("a", "b"), ("Add", "Add"), None, None, 10)
     hostile = replace(analysis, skeleton=(nasty,), runs=(), exits=(), cuts=(), path=Path("<&>.onnx"))
     root = parsed(skeleton_svg(hostile, replace(look_ahead(analysis), exit=None, cut=None)))
@@ -84,7 +84,7 @@ def test_hostile_names_stay_text(analysis: Analysis) -> None:
     assert any("</text><script>" in (text.text or "") for text in root.iter(f"{_SVG}text"))
 
 
-def test_a_long_graph_keeps_its_ends_and_what_is_marked(analysis: Analysis) -> None:
+def test_a_long_graph_keeps_its_ends_and_what_is_marked(analysis: GraphAnalysis) -> None:
     filler = [replace(analysis.skeleton[1], name=f"filler{index}") for index in range(500)]
     prospects = look_ahead(analysis)
     long = replace(analysis, skeleton=(*analysis.skeleton, *filler))
@@ -93,6 +93,6 @@ def test_a_long_graph_keeps_its_ends_and_what_is_marked(analysis: Analysis) -> N
     assert "more segments" in svg and "filler499" in svg and "backbone.3.4" in svg and "filler250" not in svg
 
 
-def test_both_colour_schemes_are_there(analysis: Analysis) -> None:
+def test_both_colour_schemes_are_there(analysis: GraphAnalysis) -> None:
     svg = skeleton_svg(analysis, look_ahead(analysis))
     assert "prefers-color-scheme: dark" in svg and 'class="page"' in svg

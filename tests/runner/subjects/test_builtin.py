@@ -13,7 +13,7 @@ from runner.errors import SubjectError
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.dataset import png
 from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset, canvases_sha256, validation_canvases
-from runner.subjects.embedded.registry import BUILTIN, CANVAS, FASHION, SUBJECTS, Family, manifest
+from runner.subjects.embedded.registry import BUILTIN, CANVAS, FASHION, SUBJECTS, SubjectFamily, manifest
 from runner.subjects.training.ship import card, miou_pct, normalise, score, sha256, shipped_items
 from tierserver.imaging import preprocess
 from tierserver.messages import Postprocess, Preprocess
@@ -89,7 +89,7 @@ def test_a_resolved_subject_speaks_the_tier_servers_messages(name: str) -> None:
 
 
 @pytest.mark.parametrize("family", [FASHION, CANVAS], ids=["fashion", "canvas"])
-def test_the_declared_preprocessing_is_what_was_trained_and_scored_with(family: Family) -> None:
+def test_the_declared_preprocessing_is_what_was_trained_and_scored_with(family: SubjectFamily) -> None:
     item = shipped_items(BUILTIN, segmentation=family is CANVAS).pictures[0]
     expected = normalise(item[None], family)
     found = preprocess(png(item), Preprocess.from_json(family.preprocess))

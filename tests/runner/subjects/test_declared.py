@@ -67,7 +67,7 @@ def test_labelled_images_of_ones_own_go_with_the_classifiers() -> None:
     ("model", "task", "dataset", "says"),
     [
         ("./my.pt", "classification", "imagenet:d", r"unknown model './my\.pt'; allowed: \./FILE\.onnx, builtin:"),
-        ("./my.onnx", "classification", "imagenet:d", r"'imagenet:d' does not go with a model of your own; allowed: "),
+        ("./my.onnx", "classification", "imagenet:d", r"'imagenet:d' does not go with your own model; allowed: "),
         ("torchvision:vgg16@random", "any", "imagenet:d", "unknown model"),
         ("torchvision:resnext101_64x4d", "any", "imagenet:d", "unknown weights ''.*@IMAGENET1K_V1, @random"),
         ("torchvision:resnext101_64x4d@V9", "any", "imagenet:d", "unknown weights 'V9'"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.folders import FolderDataset, Layout
+from runner.subjects.folders import FolderDataset, FolderLayout
 from runner.subjects.layouts.cityscapes import EVALUATED_IDS, Cityscapes
 from runner.subjects.layouts.coco import VOC_CLASSES, Coco
 from runner.subjects.layouts.imagenet import ImageNet
@@ -170,7 +170,7 @@ def test_a_file_of_labels_chooses_and_labels_the_pictures(tmp_path: Path) -> Non
         FolderDataset(Images(tmp_path / "own", tmp_path / "labels.csv", classes=5)).fingerprint()
 
 
-def layouts(imagenet: Path, coco: Path, cityscapes: Path) -> Sequence[Layout]:
+def layouts(imagenet: Path, coco: Path, cityscapes: Path) -> Sequence[FolderLayout]:
     return (ImageNet(imagenet, classes=3), Coco(coco, 8, 8), Cityscapes(cityscapes, 8, 8))
 
 
