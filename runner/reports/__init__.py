@@ -1,4 +1,4 @@
-"""What people read: terminal tables and pages made from the evidence."""
+"""Reports for people: terminal tables and pages made from the evidence."""
 
 from runner.reports.leaderboard import leaderboard_tables, with_analysis, with_distances
 

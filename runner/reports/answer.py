@@ -1,4 +1,4 @@
-"""The recommender's answer in the terminal: what to do, how sure it is, what was considered, what to know."""
+"""The recommender's answer in the terminal: recommendation, confidence, other strategies and notes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from runner.reports.units import rate, size
 # From these widths on there is room for one more kind of figure.
 _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 116, 126
 _NAME_WIDTH = 30
-# Where nothing was judged: the relative error of the outputs against identity's.
+# If nothing was judged: the relative error of the outputs against identity's.
 _DIFFERENCE = "outputs differ"
 # Before a latency that was not measured.
 PREDICTED = "~"
@@ -43,7 +43,7 @@ _GAPS = {
 
 
 @dataclass(frozen=True)
-class _Row:
+class _AnswerRow:
     mark: str
     strategy: StrategyOut
     remark: str
@@ -51,7 +51,7 @@ class _Row:
 
 
 def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) -> Table:
-    """The recommended first, then what holds the budgets too, what could not be decided, and the near misses."""
+    """Return the recommended strategy first, then others within the budgets, undecided ones, and the near misses."""
     between = ", " if width >= _MEDIAN_FROM else "\n"
     groups = [list(group) for group in _groups(answer, between)]
     rows = [row for group in groups for row in group]
@@ -74,7 +74,7 @@ def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) 
 
 
 def shortfall(miss: NearMissOut, *, between: str = ", ") -> str:
-    """What a near miss lacks, in figures."""
+    """Return what a near miss lacks, in figures."""
     late, short, over = miss.latency_over_s, miss.accuracy_short_pp, miss.drop_over_pp
     metric = miss.accuracy.metric if miss.accuracy else "accuracy"
     parts = [] if late is None else [f"latency +{duration(late)}"]
@@ -84,7 +84,7 @@ def shortfall(miss: NearMissOut, *, between: str = ", ") -> str:
 
 
 def far_outputs(strategy: StrategyOut) -> str:
-    """Return how far the outputs are from identity's where that is a warning, in few words; else nothing."""
+    """Return, in few words, how far the outputs are from identity's if that is a warning; else nothing."""
     distance = strategy.distance
     if distance is None or distance.warning is None:
         return ""
@@ -93,19 +93,19 @@ def far_outputs(strategy: StrategyOut) -> str:
     return f"outputs differ by {percentage(distance.relative_error)}"
 
 
-def undecided_lacks(each: UndecidedOut) -> str:
-    """What keeps a strategy undecided; where its items are too few for any strategy, what they can show."""
-    for found in each.shortfalls:
-        floor = found.budget == "min_accuracy_pct"
+def undecided_lacks(undecided: UndecidedOut) -> str:
+    """Return what keeps a strategy undecided; if its items are too few for any strategy, what they can show."""
+    for missing in undecided.shortfalls:
+        floor = missing.budget == "min_accuracy_pct"
         unit: Unit = "%" if floor else "pp"
-        if found.items is None or found.best_bound is None:
+        if missing.items is None or missing.best_bound is None:
             continue
-        if found.best_bound < found.limit if floor else found.best_bound > found.limit:
-            return cannot_show(found.items, found.best_bound, unit)
-    return _GAPS.get(each.kind, each.kind)
+        if missing.best_bound < missing.limit if floor else missing.best_bound > missing.limit:
+            return cannot_show(missing.items, missing.best_bound, unit)
+    return _GAPS.get(undecided.kind, undecided.kind)
 
 
-def _headings(percentile: str, metric: str, width: int, rows: Sequence[_Row]) -> list[str]:
+def _headings(percentile: str, metric: str, width: int, rows: Sequence[_AnswerRow]) -> list[str]:
     chosen = [percentile, "95 % interval"]
     unjudged = not any(row.strategy.accuracy for row in rows) and any(row.strategy.distance for row in rows)
     quality = [_DIFFERENCE] if unjudged else [metric, "drop pp"]
@@ -114,15 +114,15 @@ def _headings(percentile: str, metric: str, width: int, rows: Sequence[_Row]) ->
     return chosen + (["median"] if width >= _MEDIAN_FROM else [])
 
 
-def _name(each: StrategyOut) -> str:
-    """On one line, or broken before the placement."""
-    name = f"{each.operator} on {each.placement}"
-    return name if len(name) <= _NAME_WIDTH else f"{each.operator}\n  on {each.placement}"
+def _name(strategy: StrategyOut) -> str:
+    """Return the name on one line, or broken before the placement."""
+    name = f"{strategy.operator} on {strategy.placement}"
+    return name if len(name) <= _NAME_WIDTH else f"{strategy.operator}\n  on {strategy.placement}"
 
 
-def interval(each: StrategyOut) -> str:
-    """`10.2–16.7 ms`, in one unit; a dash where the evidence is too thin for bounds."""
-    low, high = each.latency.low_s, each.latency.high_s
+def interval(strategy: StrategyOut) -> str:
+    """Return `10.2–16.7 ms`, in one unit; a dash if the evidence is too thin for bounds."""
+    low, high = strategy.latency.low_s, strategy.latency.high_s
     if low is None or high is None:
         return "–"
     factor, unit = (1e3, "ms") if high < 0.9995 else (1.0, "s")
@@ -130,43 +130,43 @@ def interval(each: StrategyOut) -> str:
     return f"{low * factor:.{digits}f}–{high * factor:.{digits}f} {unit}"
 
 
-def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_Row]]:
+def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_AnswerRow]]:
     best = answer.recommendation
     if best is not None:
-        yield iter([_Row("✓", best, _best_remark(answer), "green")])
-    yield (_Row(" ", alternative, _relation(alternative)) for alternative in answer.alternatives)
-    yield (_Row("?", each, undecided_lacks(each), "yellow") for each in answer.undecided)
-    yield (_Row("✗", near_miss, shortfall(near_miss, between=between), "red") for near_miss in answer.near_misses)
+        yield iter([_AnswerRow("✓", best, _best_remark(answer), "green")])
+    yield (_AnswerRow(" ", alternative, _relation(alternative)) for alternative in answer.alternatives)
+    yield (_AnswerRow("?", undecided, undecided_lacks(undecided), "yellow") for undecided in answer.undecided)
+    yield (_AnswerRow("✗", near_miss, shortfall(near_miss, between=between), "red") for near_miss in answer.near_misses)
 
 
 def _best_remark(answer: RecommendResponse) -> str:
-    """The fastest is the one that nothing is compared with; the recommended one may be another."""
+    """Return whether the recommended one is the fastest: that is the one without a ratio to compare."""
     fastest = all(
         alternative.ratio_low is not None or alternative.relation != "equivalent" for alternative in answer.alternatives
     )
     return "recommended; fastest" if fastest else "recommended"
 
 
-def _relation(each: AlternativeOut) -> str:
-    """`different 1.05–1.26×`, as the interval of the ratio to the fastest shows."""
-    if each.ratio_low is None or each.ratio_high is None:
-        return "the fastest" if each.relation == "equivalent" else each.relation
-    return f"{each.relation} {each.ratio_low:.2f}–{each.ratio_high:.2f}×"
+def _relation(alternative: AlternativeOut) -> str:
+    """Return `different 1.05–1.26×`, from the interval of the ratio to the fastest."""
+    if alternative.ratio_low is None or alternative.ratio_high is None:
+        return "the fastest" if alternative.relation == "equivalent" else alternative.relation
+    return f"{alternative.relation} {alternative.ratio_low:.2f}–{alternative.ratio_high:.2f}×"
 
 
-def _figures(each: StrategyOut, headings: list[str], metric: str) -> Iterator[str]:
-    known = each.accuracy
-    error = None if each.distance is None else each.distance.relative_error
-    drop = "–" if known is None or known.drop_pp is None else f"{known.drop_pp:.2f}"
+def _figures(strategy: StrategyOut, headings: list[str], metric: str) -> Iterator[str]:
+    accuracy = strategy.accuracy
+    error = None if strategy.distance is None else strategy.distance.relative_error
+    drop = "–" if accuracy is None or accuracy.drop_pp is None else f"{accuracy.drop_pp:.2f}"
     figures = {
-        headings[0]: f"{PREDICTED if each.latency.predicted else ''}{duration(each.latency.percentile_s)}",
-        "95 % interval": interval(each),
+        headings[0]: f"{PREDICTED if strategy.latency.predicted else ''}{duration(strategy.latency.percentile_s)}",
+        "95 % interval": interval(strategy),
         "drop pp": drop,
         _DIFFERENCE: "–" if error is None else percentage(error),
-        "size": "–" if each.size_bytes is None else size(each.size_bytes),
-        "sent": "–" if each.sent_bytes is None else size(round(each.sent_bytes)),
-        "median": f"{PREDICTED if each.latency.predicted else ''}{duration(each.latency.median_s)}",
-        metric: "–" if known is None else f"{known.accuracy_pct:.2f} %",
+        "size": "–" if strategy.size_bytes is None else size(strategy.size_bytes),
+        "sent": "–" if strategy.sent_bytes is None else size(round(strategy.sent_bytes)),
+        "median": f"{PREDICTED if strategy.latency.predicted else ''}{duration(strategy.latency.median_s)}",
+        metric: "–" if accuracy is None else f"{accuracy.accuracy_pct:.2f} %",
     }
     yield from (figures[heading] for heading in headings)
 
@@ -220,15 +220,15 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
 
 
 def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
-    """Latency with its interval, accuracy, joint confidence, and what it costs: a line each."""
-    latency, known = best.latency, best.accuracy
-    known_by = "predicted " if latency.predicted else ""
-    measured = f"{known_by}{percentile_name(latency.percentile)} {duration(latency.percentile_s)}"
+    """Yield a line each for latency with its interval, accuracy, joint confidence, and costs."""
+    latency, accuracy = best.latency, best.accuracy
+    prefix = "predicted " if latency.predicted else ""
+    measured = f"{prefix}{percentile_name(latency.percentile)} {duration(latency.percentile_s)}"
     between = "no interval, the evidence is too thin" if latency.low_s is None else f"95 % interval {interval(best)}"
     yield f"{measured} ({between}; {latency.rounds} rounds of {latency.inputs} inputs)"
-    if known is not None:
-        drop = "" if known.drop_pp is None else f", drop {known.drop_pp:.2f} pp"
-        yield f"{known.metric} {known.accuracy_pct:.2f} %{drop} ({known.items} items)"
+    if accuracy is not None:
+        drop = "" if accuracy.drop_pp is None else f", drop {accuracy.drop_pp:.2f} pp"
+        yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({accuracy.items} items)"
     bounded = budgets.latency or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
     if bounded:
         yield f"all budgets hold with joint confidence {confidence(best.joint_confidence)}"
@@ -238,12 +238,12 @@ def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
 
 
 def confidence(joint: float) -> str:
-    """Four digits, and never a certainty that no measurement gives."""
+    """Return four digits, and never a certainty, which no measurement gives."""
     return f"{joint:.4f}" if joint < 0.99995 else "> 0.9999"
 
 
 def _relaxations(answer: RecommendResponse) -> Iterator[str]:
-    """Which budget to relax by how much, the cheapest first."""
+    """Yield which budget to relax by how much, the cheapest first."""
     cheapest = answer.relaxation
     if cheapest is not None and cheapest.words not in answer.summary:
         yield f"to make something feasible: {cheapest.words}"
@@ -252,9 +252,9 @@ def _relaxations(answer: RecommendResponse) -> Iterator[str]:
 
 def _notes(answer: RecommendResponse) -> Iterator[str]:
     if answer.links:
-        yield f"{PREDICTED} before a latency: predicted for the asked links, not measured"
+        yield f"{PREDICTED} before a latency: predicted for the requested links, not measured"
     yield from answer.warnings
-    unproven = next((each for each in answer.undecided if each.kind == "unproven"), None)
+    unproven = next((undecided for undecided in answer.undecided if undecided.kind == "unproven"), None)
     if unproven is not None:
         yield f"not proven, such as {unproven.operator} on {unproven.placement}: {unproven.reason}"
     if answer.undecided:
@@ -267,11 +267,11 @@ def _notes(answer: RecommendResponse) -> Iterator[str]:
 
 
 def _unmeasured(answer: RecommendResponse) -> Iterator[str]:
-    """What has no evidence: by name where it could change the answer, else as a number."""
-    missing = [each for each in answer.not_considered if each.command is not None]
-    could = [each for each in missing if each.could_change_answer]
+    """Yield what has no evidence: by name if it could change the answer, else as a number."""
+    missing = [strategy for strategy in answer.not_considered if strategy.command is not None]
+    could = [strategy for strategy in missing if strategy.could_change_answer]
     if could:
-        names = _few([f"{each.operator} on {each.placement}" for each in could])
+        names = _few([f"{strategy.operator} on {strategy.placement}" for strategy in could])
         yield f"not measured yet, and could change this answer: {names}; `{could[0].command}` measures them"
     if len(missing) > len(could):
         yield f"not measured yet, but could not change this answer: {len(missing) - len(could)} more strategies"
@@ -295,7 +295,7 @@ def _bullets(notes: Sequence[str], width: int, *, whole: bool) -> RenderableType
 
 def _asked(answer: RecommendResponse) -> str:
     budgets = answer.budgets
-    limits = [f"{percentile_name(each.percentile)} <= {duration(each.max_s)}" for each in budgets.latency]
+    limits = [f"{percentile_name(budget.percentile)} <= {duration(budget.max_s)}" for budget in budgets.latency]
     if budgets.min_accuracy_pct is not None:
         limits.append(f"accuracy >= {budgets.min_accuracy_pct:g} %")
     if budgets.max_accuracy_drop_pp is not None:
@@ -306,11 +306,11 @@ def _asked(answer: RecommendResponse) -> str:
 
 
 def _where(answer: RecommendResponse) -> str:
-    it = answer.environment
-    if it is None:
+    environment = answer.environment
+    if environment is None:
         return answer.conditions
-    emulated = "" if it.scale == "1" else f", emulated at {it.scale}"
-    return f"{answer.conditions}; launcher {it.launcher}{emulated}; {answer.age.words}"
+    emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
+    return f"{answer.conditions}; launcher {environment.launcher}{emulated}; {answer.age.words}"
 
 
 def _sentence(text: str) -> str:
@@ -318,20 +318,22 @@ def _sentence(text: str) -> str:
 
 
 def considered(answer: RecommendResponse) -> Iterator[StrategyOut]:
-    """Every strategy of the answer, in its order."""
+    """Yield every strategy of the answer, in its order."""
     if answer.recommendation is not None:
         yield answer.recommendation
     yield from (*answer.alternatives, *answer.undecided, *answer.near_misses)
 
 
 def evidence_lines(answer: RecommendResponse) -> Iterator[str]:
-    """Every id whole on a line of its own, so that it can be copied: GET /evidence/ID, or `runner sql`."""
+    """Yield every id whole on its own line, so that it can be copied: GET /evidence/ID, or `runner sql`."""
     if answer.environment is not None:
         yield "environment"
         yield f"  {answer.environment.key}"
-    for each in considered(answer):
-        yield f"{each.operator} on {each.placement}: latency, accuracy"
-        yield from (f"  {identity}" for identity in (each.latency_evidence_id, each.accuracy_evidence_id) if identity)
+    for strategy in considered(answer):
+        yield f"{strategy.operator} on {strategy.placement}: latency, accuracy"
+        yield from (
+            f"  {identity}" for identity in (strategy.latency_evidence_id, strategy.accuracy_evidence_id) if identity
+        )
     if answer.recommendation is not None:
         for file, sha256 in answer.recommendation.artifact_sha256.items():
             yield f"{file}: SHA-256"

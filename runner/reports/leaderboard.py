@@ -22,7 +22,7 @@ from runner.reports.units import duration, percent, points, size
 _LEAST_OPERATOR = 16
 _LETTERS = 9
 _EDGE = 1
-# Ours, and what the view `ranking` calls it, where `rank` is a row's place by the median alone.
+# Our field names, and those of the view `ranking`; a row's own `rank` is its place by the median alone.
 _ANALYSED = {
     "best_rank": "rank",
     "worst_rank": "worst_rank",
@@ -50,16 +50,16 @@ class _Column:
 
     @property
     def width(self) -> int:
-        """With the rule's gap after it."""
+        """Return the width with the gap after the column."""
         return max(cell_len(line) for text in (self.heading, *self.cells) for line in text.split("\n")) + 1
 
     @property
     def names_operators(self) -> bool:
-        """Whether its names may be folded."""
+        """Return whether the column's names may be folded."""
         return self.heading.startswith("operator")
 
     def above(self, other: "_Column") -> "_Column":
-        """One column of two lines."""
+        """Return one column of two lines."""
         indent = "  " if self.names_operators else ""
         cells = (f"{one}\n{indent}{two}" for one, two in zip(self.cells, other.cells, strict=True))
         heading = f"{self.heading}\n{indent}{other.heading}"
@@ -69,7 +69,7 @@ class _Column:
 def leaderboard_tables(
     rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str], *, width: int
 ) -> Iterator[Table]:
-    """One table per subject and environment; two lines a strategy, or fewer columns, where `width` is too small."""
+    """Yield a table per subject and environment; if `width` is too small, two lines a strategy or fewer columns."""
 
     def group(row: Mapping[str, Any]) -> tuple[str, str]:
         return (row["subject"], row["environment"])
@@ -81,12 +81,12 @@ def leaderboard_tables(
 def with_analysis(
     rows: Sequence[Mapping[str, Any]], rankings: Mapping[Strategy, Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Rows with what the stored analysis says: ranks, letters, interval, ratio to the best; None without one."""
-    found: list[Mapping[str, Any]] = []
+    """Return rows with the stored analysis: ranks, letters, interval, ratio to the best; None without one."""
+    analysed: list[Mapping[str, Any]] = []
     for row in rows:
         ranked = rankings.get(_strategy(row), {})
-        found.append({**row, **{name: ranked.get(column) for name, column in _ANALYSED.items()}})
-    return found
+        analysed.append({**row, **{name: ranked.get(column) for name, column in _ANALYSED.items()}})
+    return analysed
 
 
 def with_distances(
@@ -111,10 +111,10 @@ def with_distances(
 def of_family(
     rows: Sequence[Mapping[str, Any]], families: Mapping[str, frozenset[tuple[str, str, str]]], name: str
 ) -> list[Mapping[str, Any]]:
-    """The rows of one family's members; raises RunnerError for a family that no stored analysis has."""
+    """Return the rows of one family's members; raise RunnerError for a family that no stored analysis has."""
     if name not in families:
-        known = ", ".join(sorted(families)) or "none yet; runner rank computes them"
-        raise RunnerError(f"no family {name!r}; there are {known}")
+        names = ", ".join(sorted(families)) or "none yet; runner rank computes them"
+        raise RunnerError(f"no family {name!r}; there are {names}")
     return [
         row
         for row in rows
@@ -123,17 +123,17 @@ def of_family(
 
 
 def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[Strategy, str]:
-    """The distribution of each measured strategy, on one scale per subject and environment."""
+    """Return the distribution of each measured strategy, on one scale per subject and environment."""
     groups: dict[tuple[str, str], list[StrategyEvidence]] = {}
-    for each in evidence:
-        if each.measured:
-            groups.setdefault((each.subject, each.environment.key), []).append(each)
+    for strategy in evidence:
+        if strategy.measured:
+            groups.setdefault((strategy.subject, strategy.environment.key), []).append(strategy)
     drawn: dict[Strategy, str] = {}
     for (subject, environment), members in groups.items():
         logs = [np.log(member.latency_s) for member in members]
         low, high = min(float(log.min()) for log in logs), max(float(log.max()) for log in logs)
-        for each, log in zip(members, logs, strict=True):
-            drawn[subject, environment, each.operator, each.placement] = sparkline(log, low=low, high=high)
+        for strategy, log in zip(members, logs, strict=True):
+            drawn[subject, environment, strategy.operator, strategy.placement] = sparkline(log, low=low, high=high)
     return drawn
 
 
@@ -142,7 +142,7 @@ def _strategy(row: Mapping[str, Any]) -> Strategy:
 
 
 def _where(row: Mapping[str, Any]) -> str:
-    """The environment of a row: another table, other conditions."""
+    """Describe the environment of a row: each table has its own conditions."""
     emulated = "" if row["scale"] == "1" else f", emulated at {row['scale']}"
     launcher = "" if row["launcher"] == "imported" else f" · launcher {row['launcher']}"
     imported = f" · {row['host']}, imported from {row['source']}" if row["provenance"] == "imported" else ""
@@ -156,7 +156,7 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, s
     shown = _fitting(every, width)
     table = Table(
         title=Text(_where(rows[0])),
-        caption=Text(_caption(rows, [each.heading.replace("\n", ", ") for each in every if each not in shown])),
+        caption=Text(_caption(rows, [column.heading.replace("\n", ", ") for column in every if column not in shown])),
         title_justify="left",
         caption_justify="left",
         expand=False,
@@ -166,40 +166,40 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, s
     )
     for column in shown:
         table.add_column(column.heading, justify=column.justify, no_wrap=not column.names_operators, overflow="fold")
-    others = sum(each.width for each in shown if not each.names_operators)
+    others = sum(column.width for column in shown if not column.names_operators)
     room = width - _EDGE - others - 1  # each column ends in a blank
-    folded = (_folded(each, room) if each.names_operators else each.cells for each in shown)
+    folded = (_folded(column, room) if column.names_operators else column.cells for column in shown)
     for cells in zip(*folded, strict=True):
-        table.add_row(*(_dimmed(text, name=each.names_operators) for text, each in zip(cells, shown, strict=True)))
+        table.add_row(*(_dimmed(text, name=column.names_operators) for text, column in zip(cells, shown, strict=True)))
     return table
 
 
 def _dimmed(text: str, *, name: bool) -> Text:
-    """What stands below is dim; a name that goes on there is not."""
+    """Dim the second line, but not a name that continues there."""
     first, *below = text.split("\n")
     return Text.assemble(first, *((f"\n{line}", "" if name and not line.startswith(" ") else "dim") for line in below))
 
 
 def _stacked(columns: Sequence[_Column]) -> list[_Column]:
-    """Two lines a strategy: each of those that stand below others goes under the one before it."""
-    found: list[_Column] = []
+    """Stack two lines a strategy: a column that belongs below another goes under the one before it."""
+    stacked: list[_Column] = []
     for column in columns:
-        each = replace(column, cells=tuple(map(_letters_folded, column.cells))) if column.heading == "" else column
-        if each.heading in _BELOW and found and "\n" not in found[-1].heading:
-            found[-1] = found[-1].above(each)
+        folded = replace(column, cells=tuple(map(_letters_folded, column.cells))) if column.heading == "" else column
+        if folded.heading in _BELOW and stacked and "\n" not in stacked[-1].heading:
+            stacked[-1] = stacked[-1].above(folded)
         else:
-            found.append(each)
-    return found
+            stacked.append(folded)
+    return stacked
 
 
 def _letters_folded(letters: str) -> str:
-    """Where hardly anything can be told apart, a strategy has many."""
+    """Fold the letters: a strategy has many if hardly any pair is distinguished."""
     return "\n".join(textwrap.wrap(letters, _LETTERS))
 
 
 def _folded(operators: _Column, room: int) -> list[str]:
-    """Names too long for their column go on after an underscore, rather than anywhere."""
-    found = []
+    """Fold names that are too long for their column, after an underscore."""
+    texts = []
     for text in operators.cells:
         name, *below = text.split("\n")
         lines = [""]
@@ -207,15 +207,15 @@ def _folded(operators: _Column, room: int) -> list[str]:
             if lines[-1] and len(lines[-1]) + len(piece) > room:
                 lines.append("")
             lines[-1] += piece
-        found.append("\n".join([*lines, *below]))
-    return found
+        texts.append("\n".join([*lines, *below]))
+    return texts
 
 
 def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
     """Leave out the rarest until the rest fits; an operator's name may be folded."""
     shown = list(columns)
     while not _fit(shown, width):
-        rarest = max(shown, key=lambda each: each.rarity)
+        rarest = max(shown, key=lambda column: column.rarity)
         if not rarest.rarity:
             break
         shown.remove(rarest)
@@ -240,11 +240,11 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
         level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
         lines.append(f"ranks, intervals ({level}) and letters by the median; a shared letter: not shown to differ")
     if any(row["metric"] == "agreement" for row in rows):
-        lines.append("agreement: how often it answers as identity does; no accuracy")
+        lines.append("agreement: how often it answers as identity does; not an accuracy")
     if left_out:
         lines.append(f"no room for {', '.join(left_out)}: use a wider terminal, --csv or --json")
     if any(_compared(row) for row in rows):
-        lines.append("differs: relative error of the outputs against identity's on the same inputs; no accuracy")
+        lines.append("differs: relative error of the outputs against identity's on the same inputs; not an accuracy")
     remarks = {row["accuracy_remark"]: row["operator"] for row in reversed(rows) if row.get("accuracy_remark")}
     lines += [f"! {operator}: {remark}" for remark, operator in reversed(remarks.items())]
     warned = {row["operator"]: row["output_warning"] for row in rows if row.get("output_warning")}
@@ -255,7 +255,7 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
 
 
 def _place(row: Mapping[str, Any]) -> str:
-    """`1–4`: tied until shown to differ; the order of the medians where nothing was analysed."""
+    """Return `1–4`: tied until shown to differ; without an analysis, the order of the medians."""
     best, worst = row.get("best_rank"), row.get("worst_rank")
     if best is None:
         return str(row["rank"])
@@ -267,13 +267,13 @@ def _doubtful(row: Mapping[str, Any]) -> bool:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str]) -> list[_Column]:
-    """All of them in their order; those of rarity 0 are always shown."""
+    """Return all columns in order; those of rarity 0 are always shown."""
 
     def column(heading: str, rarity: int, cell: Callable[[Mapping[str, Any]], str], left: bool = False) -> _Column:
         return _Column(heading, tuple(map(cell, rows)), rarity, "left" if left else "right")
 
     agreement = any(row["metric"] == "agreement" for row in rows)
-    found = [
+    columns = [
         column("#", 0, _place),
         column("", 0, lambda row: row["letters"] or "", left=True),
         column("operator", 0, lambda row: row["operator"], left=True),
@@ -291,10 +291,10 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy,
         column("sent", 6, lambda row: size(row["sent_bytes"])),
     ]
     # Agreement stands alone: a drop is one of accuracy.
-    found = [each for each in found if not (agreement and each.heading == "drop pp")]
+    columns = [shown for shown in columns if not (agreement and shown.heading == "drop pp")]
     # Where nothing was judged, the distance of the outputs stands in the place of an accuracy.
     unjudged = not any(row["metric"] for row in rows) and any(_compared(row) for row in rows)
-    return [each for each in found if not (unjudged and each.heading in ("accuracy %", "drop pp"))]
+    return [shown for shown in columns if not (unjudged and shown.heading in ("accuracy %", "drop pp"))]
 
 
 def _compared(row: Mapping[str, Any]) -> bool:
@@ -316,7 +316,7 @@ def _difference(row: Mapping[str, Any]) -> str:
 
 
 def _metric(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The heading of what the strategies are judged by, of the first that is judged."""
+    """Return the heading for the metric of the first strategy that is judged."""
     return f"{next((row['metric'] for row in rows if row['metric']), 'accuracy')} %"
 
 

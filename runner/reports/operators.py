@@ -14,17 +14,17 @@ _CUTS_SHOWN = 5
 
 
 def operators_report(analysis: GraphAnalysis, prospects: Prospects) -> Group:
-    """Everything `runner operators` prints."""
-    parts: list[Table | str] = [_summary(analysis)]
+    """Return everything that `runner operators` prints."""
+    sections: list[Table | str] = [_summary(analysis)]
     if analysis.runs:
-        parts += ["", _runs(analysis), "", _exits(analysis)]
+        sections += ["", _runs(analysis), "", _exits(analysis)]
     if analysis.cuts:
-        parts += ["", _cuts(analysis)]
-    return Group(*parts, "", _prospects(analysis, prospects))
+        sections += ["", _cuts(analysis)]
+    return Group(*sections, "", _prospects(analysis, prospects))
 
 
 def tensor_text(tensor: GraphTensor) -> str:
-    """`float32[1, 64, 7, 7]`."""
+    """Return `float32[1, 64, 7, 7]`."""
     shape = "?" if tensor.shape is None else ", ".join(str(dim) for dim in tensor.shape)
     return f"{tensor.dtype}[{shape}]"
 
@@ -51,24 +51,24 @@ def _runs(analysis: GraphAnalysis) -> Table:
 
 
 def _exits(analysis: GraphAnalysis) -> Table:
-    """Exits of the last run, which early_exit takes."""
-    last = [each for each in analysis.exits if each.blocks[-1] == analysis.runs[0].blocks[-1]]
+    """Return exits of the last run, which early_exit takes."""
+    last = [exit_ for exit_ in analysis.exits if exit_.blocks[-1] == analysis.runs[0].blocks[-1]]
     others = len(analysis.exits) - len(last)
     note = f" ({others} of earlier runs: --json)" if others else ""
     table = Table("blocks", "skipped", "saved", "share", title=f"Exits in the last run{note}")
-    for each in last:
-        names = _names(each)
-        table.add_row(str(len(each.blocks)), names, size(each.saved_bytes), f"{100 * each.saved_share:.1f} %")
+    for exit_ in last:
+        names = _names(exit_)
+        table.add_row(str(len(exit_.blocks)), names, size(exit_.saved_bytes), f"{100 * exit_.saved_share:.1f} %")
     return _styled(table)
 
 
-def _names(each: Exit) -> str:
-    first, last = each.blocks[0].name, each.blocks[-1].name
-    return escape(first if len(each.blocks) == 1 else f"{first} … {last}")
+def _names(exit_: Exit) -> str:
+    first, last = exit_.blocks[0].name, exit_.blocks[-1].name
+    return escape(first if len(exit_.blocks) == 1 else f"{first} … {last}")
 
 
 def _cuts(analysis: GraphAnalysis) -> Table:
-    """The best of each kind."""
+    """Return the best cuts of each kind."""
     paper = [cut for cut in analysis.cuts if cut.paper][:_CUTS_SHOWN]
     others = [cut for cut in analysis.cuts if not cut.paper][:_CUTS_SHOWN]
     title = f"Best of {len(analysis.cuts)} cuts (all: --json)"
@@ -88,7 +88,7 @@ def _cuts(analysis: GraphAnalysis) -> Table:
 
 
 def where_text(analysis: GraphAnalysis, cut: Cut) -> str:
-    """`in layer4.0`, `after layer3.2`."""
+    """Return `in layer4.0`, `after layer3.2`."""
     return f"{'in' if cut.inside_segment else 'after'} {analysis.skeleton[cut.segment].name}"
 
 
@@ -110,11 +110,11 @@ def _counted(kinds: Counter[str]) -> str:
     return ", ".join(f"{count} {op_type}" for op_type, count in kinds.most_common()) or "no operator with weights"
 
 
-def _exit_text(each: Exit | None) -> str:
-    if each is None:
+def _exit_text(exit_: Exit | None) -> str:
+    if exit_ is None:
         return ""
-    names = ", ".join(block.name for block in each.blocks)
-    return f"skip {names}: {size(each.saved_bytes)} less ({100 * each.saved_share:.1f} %)"
+    names = ", ".join(block.name for block in exit_.blocks)
+    return f"skip {names}: {size(exit_.saved_bytes)} less ({100 * exit_.saved_share:.1f} %)"
 
 
 def _cut_text(analysis: GraphAnalysis, cut: Cut | None) -> str:

@@ -1,4 +1,4 @@
-"""Rankings as tables: who is shown to be faster than whom, and the pairs of one family under both analyses."""
+"""Rankings as tables: which strategies are shown to be faster, and the pairs of one family under both analyses."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from runner.reports.units import duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CELLS = 12
-# Two rounds that disagree bound nothing; a figure of many digits would only look like knowledge.
+# Two rounds that disagree give no useful bound, and a figure of many digits would only look precise.
 _NO_BOUND = 1000
 _NAMES = ("left", "right")
 
 
 def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> str:
-    """A histogram of log latencies in twelve cells from `low` to `high`; a blank is none."""
+    """Draw a histogram of log latencies in twelve cells from `low` to `high`; a blank is an empty cell."""
     width = (high - low) / _CELLS or 1.0
     cell = np.clip(((log_latency - low) / width).astype(int), 0, _CELLS - 1)
     counts = np.bincount(cell, minlength=_CELLS)
@@ -30,7 +30,7 @@ def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> s
 
 
 def ranking_table(result: SubjectResult) -> Table:
-    """Every measured strategy of a subject in one environment, the best first."""
+    """Return every measured strategy of a subject in one environment, the best first."""
     settings = result.settings
     level, margin = 100 * settings.confidence_level, 100 * settings.equivalent_within
     table = _table(
@@ -48,7 +48,7 @@ def ranking_table(result: SubjectResult) -> Table:
 
 
 def output_warnings(result: SubjectResult) -> list[str]:
-    """Return, of each operator whose outputs are far from identity's, the warning with its figure."""
+    """Return the warning, with its figure, of each operator whose outputs are far from identity's."""
     distances = {strategy.evidence.operator: strategy.evidence.output_distance for strategy in result.strategies}
     return [
         f"{operator}: {distance.warning}"
@@ -58,7 +58,7 @@ def output_warnings(result: SubjectResult) -> list[str]:
 
 
 def family_table(result: SubjectResult, family: FamilyResult) -> Table:
-    """Every pair of a family: as in the paper, and decided."""
+    """Return every pair of a family: as in the paper, and decided."""
     test, settings = family.paper.kruskal_wallis, result.settings
     statistic = "–" if math.isnan(test.statistic) else f"{test.statistic:.1f}"
     table = _table(
@@ -74,7 +74,7 @@ def family_table(result: SubjectResult, family: FamilyResult) -> Table:
 
 
 def ranked_rows(result: SubjectResult) -> list[dict[str, Any]]:
-    """The ranking as plain rows, SI units, for JSON and CSV."""
+    """Return the ranking as plain rows, SI units, for JSON and CSV."""
     rows = []
     for strategy in sorted(result.strategies, key=lambda strategy: (strategy.rank.rank, strategy.ratio_to_best)):
         interval = strategy.interval(result.settings.percentile)
@@ -105,7 +105,7 @@ def ranked_rows(result: SubjectResult) -> list[dict[str, Any]]:
 
 
 def paired_rows(result: SubjectResult, family: FamilyResult) -> list[dict[str, Any]]:
-    """A family's pairs as plain rows."""
+    """Return a family's pairs as plain rows."""
     return [
         {
             "subject": result.subject,
@@ -131,7 +131,7 @@ def paired_rows(result: SubjectResult, family: FamilyResult) -> list[dict[str, A
 
 
 def interval_text(low_s: float, high_s: float, estimate_s: float) -> str:
-    """`4.1–4.3 ms`, `980 ms – 1.20 s`, unless it says nothing."""
+    """Return `4.1–4.3 ms`, `980 ms – 1.20 s`, or that there is no bound yet."""
     if high_s > _NO_BOUND * estimate_s:
         return "no bound yet"
     low, high = duration(low_s), duration(high_s)
@@ -140,34 +140,34 @@ def interval_text(low_s: float, high_s: float, estimate_s: float) -> str:
 
 
 def conditions(result: SubjectResult) -> str:
-    """What the numbers are about, in one line."""
+    """Describe in one line what was measured."""
     first = result.strategies[0]
     interval, select = first.interval(result.settings.percentile), first.evidence.inputs_select
     return f"{interval.inputs} {select} inputs, {interval.rounds} rounds; end to end, single stream, unloaded"
 
 
 def pvalue(value: float) -> str:
-    """`0.031`, `3.2e-08`, `< 1e-300`."""
+    """Return `0.031`, `3.2e-08`, `< 1e-300`."""
     if value < 1e-300:
         return "< 1e-300"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
-def _ranked(each: StrategyResult, percentile: float, low: float, high: float) -> list[str]:
-    interval = each.interval(percentile)
-    rank, worst = each.rank.rank, each.rank.worst_rank
+def _ranked(strategy: StrategyResult, percentile: float, low: float, high: float) -> list[str]:
+    interval = strategy.interval(percentile)
+    rank, worst = strategy.rank.rank, strategy.rank.worst_rank
     bounds = "one round" if interval.rounds == 1 else "too thin"
     if interval.low_s is not None and interval.high_s is not None:
         bounds = interval_text(interval.low_s, interval.high_s, interval.estimate_s)
     return [
         str(rank) if rank == worst else f"{rank}–{worst}",
-        "".join(each.rank.letters),
-        each.evidence.operator,
-        each.evidence.placement,
+        "".join(strategy.rank.letters),
+        strategy.evidence.operator,
+        strategy.evidence.placement,
         duration(interval.estimate_s),
         bounds,
-        f"{each.ratio_to_best:.2f}",
-        sparkline(each.samples.log_latency, low=low, high=high),
+        f"{strategy.ratio_to_best:.2f}",
+        sparkline(strategy.samples.log_latency, low=low, high=high),
     ]
 
 
@@ -219,7 +219,7 @@ def _justify(heading: str) -> Any:
 
 
 def notes(families: Sequence[FamilyResult]) -> list[str]:
-    """Each disagreement between the two analyses, explained."""
+    """Explain each disagreement between the two analyses."""
     return [
         f"* {pair.paper.left} and {pair.paper.right}: {pair.disagreement}"
         for family in families

@@ -18,7 +18,7 @@ _WIDTH, _MARGIN, _TOP = 880, 24, 96
 _LANE, _BOX, _BOX_WIDTH, _SIZE, _BAR, _BAR_WIDTH = 48, 72, 330, 490, 506, 350
 _TALL, _SHORT, _GAP, _CUT = 24, 14, 6, 44
 _CHARACTER = 6.7  # of the 11 px monospaced font, rounded up
-# More rows are a poster, not a picture: what is unmarked in the middle is left out.
+# More rows would be a poster, not a picture: unmarked segments in the middle are left out.
 _MOST_ROWS, _KEPT_AROUND = 90, 3
 
 _FONT = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
@@ -61,7 +61,7 @@ text {{ font-family: {_FONT}; font-size: 11px; }}
 
 
 @dataclass(frozen=True)
-class _Row:
+class _SkeletonRow:
     """One segment, or `left_out` of them, at its place."""
 
     index: int
@@ -81,7 +81,7 @@ def skeleton_svg(analysis: GraphAnalysis, prospects: Prospects) -> str:
     Parameters
     ----------
     analysis
-        Of the model.
+        The model's analysis.
     prospects
         The exit whose blocks are shown as skipped, the cut, and the refusals, which go below the picture.
 
@@ -112,9 +112,9 @@ def skeleton_svg(analysis: GraphAnalysis, prospects: Prospects) -> str:
     )
 
 
-def _rows(analysis: GraphAnalysis, prospects: Prospects) -> list[_Row]:
-    """Places of the segments, the cut's room included."""
-    rows: list[_Row] = []
+def _rows(analysis: GraphAnalysis, prospects: Prospects) -> list[_SkeletonRow]:
+    """Return the positions of the segments, with room for the cut."""
+    rows: list[_SkeletonRow] = []
     top, index = _TOP, 0
     shown = _shown(analysis, prospects)
     while index < len(analysis.skeleton):
@@ -125,14 +125,14 @@ def _rows(analysis: GraphAnalysis, prospects: Prospects) -> list[_Row]:
         height = _TALL if segment is None or _has_text(segment) else _SHORT
         cut = prospects.cut if prospects.cut is not None and prospects.cut.segment == index else None
         inside = cut is not None and cut.inside_segment
-        rows.append(_Row(index, segment, stop - index, top, height + (_CUT if inside else 0)))
+        rows.append(_SkeletonRow(index, segment, stop - index, top, height + (_CUT if inside else 0)))
         top = rows[-1].bottom + (_CUT if cut is not None and not inside else _GAP)
         index = stop
     return rows
 
 
 def _shown(analysis: GraphAnalysis, prospects: Prospects) -> frozenset[int]:
-    """Segments to draw: all, or the ends and what is marked with its neighbours."""
+    """Return the segments to draw: all, or the ends and the marked ones with their neighbours."""
     count = len(analysis.skeleton)
     if count <= _MOST_ROWS:
         return frozenset(range(count))
@@ -149,8 +149,8 @@ def _has_text(segment: Segment) -> bool:
     return segment.kind == "sub-graph" or len(segment.nodes) > 1
 
 
-def _drawn(row: _Row, skipped: frozenset[str], largest: int) -> Iterator[str]:
-    """A segment's box, name, size and bar."""
+def _drawn(row: _SkeletonRow, skipped: frozenset[str], largest: int) -> Iterator[str]:
+    """Yield a segment's box, name, size and bar."""
     segment = row.segment
     if segment is None:
         yield _text(_BOX + 32, row.top + 16, f"… {row.left_out} more segments …", "muted")
@@ -189,12 +189,12 @@ def _header(analysis: GraphAnalysis, prospects: Prospects) -> Iterator[str]:
         yield _text(_MARGIN, 48 + 17 * number, _shortened(line, 118), style)
 
 
-def _skipped_nodes(each: Exit | None) -> frozenset[str]:
-    return frozenset(node for block in each.blocks for node in block.nodes) if each else frozenset()
+def _skipped_nodes(exit_: Exit | None) -> frozenset[str]:
+    return frozenset(node for block in exit_.blocks for node in block.nodes) if exit_ else frozenset()
 
 
-def _bypass(rows: Sequence[_Row], skipped: frozenset[str]) -> Iterator[str]:
-    """The way around the segments that are skipped whole."""
+def _bypass(rows: Sequence[_SkeletonRow], skipped: frozenset[str]) -> Iterator[str]:
+    """Yield the way around the segments that are skipped whole."""
     span = [row for row in rows if row.segment is not None and skipped.issuperset(row.segment.nodes)]
     if not span:
         return
@@ -204,8 +204,8 @@ def _bypass(rows: Sequence[_Row], skipped: frozenset[str]) -> Iterator[str]:
     yield f'<path class="arrow" d="M{_BOX + 20} {end}l-9 -4v8z"/>'
 
 
-def _cut_line(analysis: GraphAnalysis, rows: Sequence[_Row], cut: Cut | None) -> Iterator[str]:
-    """The cut, and what crosses the link there."""
+def _cut_line(analysis: GraphAnalysis, rows: Sequence[_SkeletonRow], cut: Cut | None) -> Iterator[str]:
+    """Yield the cut, and what crosses the link there."""
     if cut is None:
         return
     row = next(row for row in rows if row.index == cut.segment)
@@ -227,12 +227,12 @@ def _text(x: int, y: int, content: str, style: str = "") -> str:
 
 
 def _printable(content: str) -> str:
-    """XML has no place for control characters."""
+    """Replace control characters, which XML cannot hold."""
     return "".join(character if character.isprintable() else "?" for character in content)
 
 
 def _shortened(text: str, room: int) -> str:
-    """The middle left out where a text is too long."""
+    """Leave out the middle of a text that is too long."""
     if len(text) <= room:
         return text
     keep = max(room - 1, 2)

@@ -38,18 +38,18 @@ COSTS: Mapping[str, Cost] = {
 
 
 def chosen_costs(names: str) -> tuple[Cost, ...]:
-    """Read `cold_start,cpu` or `all`; raises RunnerError for other names."""
-    wanted = list(COSTS) if names.strip() == "all" else [name.strip() for name in names.split(",")]
-    for name in wanted:
+    """Read `cold_start,cpu` or `all`; raise RunnerError for other names."""
+    chosen = list(COSTS) if names.strip() == "all" else [name.strip() for name in names.split(",")]
+    for name in chosen:
         if name not in COSTS:
             raise RunnerError(f"no column {name!r}; there are {', '.join(COSTS)}, or all; separate them by commas")
-    return tuple(COSTS[name] for name in wanted)
+    return tuple(COSTS[name] for name in chosen)
 
 
 def cost_tables(
     rows: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, Any]], columns: Sequence[Cost]
 ) -> Iterator[Table]:
-    """One table per subject and environment, in the order of the leaderboard, a line per tier of the route."""
+    """Yield a table per subject and environment, in the leaderboard's order, with a line per tier of the route."""
     by_strategy: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for cost in costs:
         by_strategy.setdefault(_strategy(cost), []).append(cost)
@@ -96,14 +96,14 @@ def _strategy(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def paid_by_tier(row: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The costs of one row of the leaderboard, as `--json` prints them."""
+    """Return the costs of one row of the leaderboard, as `--json` prints them."""
     left_out = ("subject", "environment", "operator", "placement", "provenance")
     mine = [cost for cost in costs if _strategy(cost) == _strategy(row)]
     return [{name: value for name, value in cost.items() if name not in left_out} for cost in mine]
 
 
 def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per link, direction and environment."""
+    """Return a row per link, direction and environment."""
     table = Table(title="links of the evidence that counts", title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD)
     for heading in ("link", "direction", "launcher"):
         table.add_column(heading, no_wrap=True)
@@ -125,7 +125,7 @@ def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def slo_table(rows: Sequence[tuple[str, str, RecommendResponse | None, str | None]]) -> Table:
-    """A row for each SLO and subject: the strategy with its joint confidence, or the nearest miss and its shortfall."""
+    """Return a row for each SLO and subject: the strategy and its confidence, or the nearest miss and its shortfall."""
     table = Table(pad_edge=False, box=None, header_style="bold")
     table.add_column("", width=1)
     table.add_column("SLO", overflow="fold")
@@ -158,15 +158,17 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
 
 
 def _quality(best: RecommendationOut) -> str:
-    """Return what is open about the answers: that nobody judged them, that the outputs are far from identity's."""
+    """Return what is open about the answers: that they were not judged, or are far from identity's."""
     open_ = ["quality not measured"] if best.quality is not None and best.accuracy is None else []
     remark = None if best.accuracy is None else best.accuracy.remark
     return "; ".join(filter(None, (*open_, far_outputs(best), remark)))
 
 
-def _latency(each: StrategyOut) -> Text:
-    known_by = PREDICTED if each.latency.predicted else ""
-    return Text(f"{percentile_name(each.latency.percentile)} {known_by}{duration_in_words(each.latency.percentile_s)}")
+def _latency(strategy: StrategyOut) -> Text:
+    prefix = PREDICTED if strategy.latency.predicted else ""
+    return Text(
+        f"{percentile_name(strategy.latency.percentile)} {prefix}{duration_in_words(strategy.latency.percentile_s)}"
+    )
 
 
 def _confidence(best: RecommendationOut) -> Text:
@@ -177,7 +179,7 @@ _STYLES = {"VALID": "", "DOUBTFUL": "yellow", "INVALID": "red"}
 
 
 def rules_table(summaries: Sequence[RuleSummary]) -> Table:
-    """One row per rule: how many measurements it calls what, and its worst figure."""
+    """Return a row per rule: the number of measurements by verdict, and its worst figure."""
     table = Table(title="rules", title_justify="left", pad_edge=False)
     table.add_column("rule", no_wrap=True)
     for heading in ("valid", "doubtful", "invalid", "limit", "worst"):
@@ -196,23 +198,27 @@ def rules_table(summaries: Sequence[RuleSummary]) -> Table:
 
 
 def broken_table(judged: Sequence[JudgedMeasurement]) -> Table:
-    """One row per measurement that is not valid, with every rule it breaks."""
+    """Return a row per measurement that is not valid, with every rule it breaks."""
     table = Table(title="not valid", title_justify="left", pad_edge=False)
     table.add_column("measurement", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     table.add_column("why: figure, limit")
-    for each in judged:
-        if each.verdict != "VALID":
-            why = each.reason or "" if each.failed else "\n".join(str(finding) for finding in _broken(each))
-            verdict = "failed" if each.failed else each.verdict
-            table.add_row(Text(each.name), Text(verdict, style=_STYLES[each.verdict]), Text(why))
+    for measurement in judged:
+        if measurement.verdict != "VALID":
+            why = (
+                measurement.reason or ""
+                if measurement.failed
+                else "\n".join(str(finding) for finding in _broken(measurement))
+            )
+            verdict = "failed" if measurement.failed else measurement.verdict
+            table.add_row(Text(measurement.name), Text(verdict, style=_STYLES[measurement.verdict]), Text(why))
     return table
 
 
 def advice(judged: Sequence[JudgedMeasurement]) -> Iterator[str]:
-    """What to do, once per broken rule."""
-    found = {finding.rule: finding.advice for each in judged for finding in _broken(each)}
-    for rule, what in found.items():
+    """Yield what to do, once per broken rule."""
+    advices = {finding.rule: finding.advice for measurement in judged for finding in _broken(measurement)}
+    for rule, what in advices.items():
         yield f"{rule}: {what}"
 
 

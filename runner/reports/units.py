@@ -4,7 +4,7 @@ _MIB = 1024 * 1024
 
 
 def duration(seconds: float | None) -> str:
-    """`3.2 ms`, `1.46 s`, `12 min`."""
+    """Return `3.2 ms`, `1.46 s`, `12 min`."""
     if seconds is None:
         return "–"
     if seconds < 0.0995:
@@ -18,7 +18,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes as `812 B`, `64 KiB`, `1.90 MiB` (the paper's MB are MiB)."""
+    """Return bytes as `812 B`, `64 KiB`, `1.90 MiB` (the paper's MB are MiB)."""
     if count is None:
         return "–"
     if count < 1024:
@@ -27,7 +27,7 @@ def size(count: float | None) -> str:
 
 
 def rate(bit_per_s: float | None) -> str:
-    """`9.98 Mbit/s`, `950 kbit/s`."""
+    """Return `9.98 Mbit/s`, `950 kbit/s`."""
     if bit_per_s is None:
         return "–"
     return f"{bit_per_s / 1e6:.3g} Mbit/s" if bit_per_s >= 1e6 else f"{bit_per_s / 1e3:.3g} kbit/s"
@@ -38,5 +38,5 @@ def percent(value: float | None) -> str:
 
 
 def points(value: float | None) -> str:
-    """A drop in percentage points; a gain has a minus sign."""
+    """Return a drop in percentage points; a gain has a minus sign."""
     return "–" if value is None else f"{value:+.2f}" if value else "0.00"

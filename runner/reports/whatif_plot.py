@@ -1,4 +1,4 @@
-"""Latency against bandwidth as an SVG file of its own: both axes logarithmic, changes of choice marked and named."""
+"""Latency against bandwidth as a separate SVG file: both axes logarithmic, changes of choice marked and named."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,40 +19,40 @@ text { font-size: 11px; fill: #1b1f24; } .small { font-size: 10px; } .title { fo
 """
 
 
-def whatif_svg(found: Curves, *, subject: str) -> str:
-    """The figure as a document."""
-    across = Axis(found.bit_per_s[0], found.bit_per_s[-1], _LEFT, _RIGHT, logarithmic=True)
-    values = [value for curve in found.curves for value in curve.latency_s]
+def whatif_svg(curves: Curves, *, subject: str) -> str:
+    """Return the figure as a document."""
+    across = Axis(curves.bit_per_s[0], curves.bit_per_s[-1], _LEFT, _RIGHT, logarithmic=True)
+    values = [value for curve in curves.curves for value in curve.latency_s]
     up = Axis(*padded(min(values), max(values), logarithmic=True), _BOTTOM, _TOP, logarithmic=True)
-    names = list(_names(found, up))
-    chosen = {found.fastest(index).name for index in range(len(found.bit_per_s))}
+    names = list(_names(curves, up))
+    chosen = {curves.fastest(index).name for index in range(len(curves.bit_per_s))}
     notes = [
         f"from {rate(crossing.bit_per_s)}: {crossing.above} instead of {crossing.below}, {duration(crossing.latency_s)}"
-        for crossing in found.crossings
-    ] or [f"the fastest is {found.fastest(0).name} at every rate shown"]
+        for crossing in curves.crossings
+    ] or [f"the fastest is {curves.fastest(0).name} at every rate shown"]
     below = max(_BOTTOM + 50, max((y for _, y in names), default=0.0) + 24)
     shapes: list[Html] = [
         tag("style", Html(_STYLE)),
-        text(_LEFT, 18, fitted(f"{subject}: latency against {found.link}", 600, size=13), class_="title"),
+        text(_LEFT, 18, fitted(f"{subject}: latency against {curves.link}", 600, size=13), class_="title"),
         *_grid(across, up),
-        *(_path(curve, found, across, up, "moving" if curve.crosses else "flat") for curve in found.curves),
-        _best(found, across, up),
+        *(_path(curve, curves, across, up, "moving" if curve.crosses else "flat") for curve in curves.curves),
+        _best(curves, across, up),
         *(
             line(across.at(crossing.bit_per_s), _TOP, across.at(crossing.bit_per_s), _BOTTOM, "crossing")
-            for crossing in found.crossings
+            for crossing in curves.crossings
         ),
         *(shape for curve, y in names for shape in _name(curve, y, up, curve.name in chosen)),
         text(
             (_LEFT + _RIGHT) / 2,
             _BOTTOM + 30,
-            f"bandwidth of {found.link}, both directions, log scale",
+            f"bandwidth of {curves.link}, both directions, log scale",
             anchor="middle",
         ),
         *(text(_LEFT, below + 14 * row, note, class_="small") for row, note in enumerate(notes)),
-        text(_LEFT, below + 14 * len(notes), _explained(found), class_="small"),
+        text(_LEFT, below + 14 * len(notes), _explained(curves), class_="small"),
     ]
     figure = Figure(
-        title=f"Predicted latency of {subject} against the bandwidth of {found.link}",
+        title=f"Predicted latency of {subject} against the bandwidth of {curves.link}",
         description="; ".join(notes),
         height=below + 14 * len(notes) + 14,
         shapes=shapes,
@@ -62,14 +62,14 @@ def whatif_svg(found: Curves, *, subject: str) -> str:
     return drawn.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{number(_WIDTH)}" ', 1) + "\n"
 
 
-def write_svg(found: Curves, path: Path, *, subject: str) -> None:
+def write_svg(curves: Curves, path: Path, *, subject: str) -> None:
     """Write the document."""
-    path.write_text(whatif_svg(found, subject=subject), encoding="utf-8")
+    path.write_text(whatif_svg(curves, subject=subject), encoding="utf-8")
 
 
-def _explained(found: Curves) -> str:
+def _explained(curves: Curves) -> str:
     return (
-        f"p{found.percentile:g}, unloaded, single stream, predicted; grey: not over {found.link}; orange: the fastest"
+        f"p{curves.percentile:g}, unloaded, single stream, predicted; grey: not over {curves.link}; orange: the fastest"
     )
 
 
@@ -82,13 +82,13 @@ def _grid(across: Axis, up: Axis) -> Iterator[Html]:
         yield text(_LEFT - 5, up.at(value) + 3.5, seconds_tick(value), class_="small", anchor="end")
 
 
-def _path(curve: Curve, found: Curves, across: Axis, up: Axis, class_: str) -> Html:
-    return _polyline(found.bit_per_s, curve.latency_s, across, up, class_)
+def _path(curve: Curve, curves: Curves, across: Axis, up: Axis, class_: str) -> Html:
+    return _polyline(curves.bit_per_s, curve.latency_s, across, up, class_)
 
 
-def _best(found: Curves, across: Axis, up: Axis) -> Html:
-    points = [(value, found.fastest(index).latency_s[index]) for index, value in enumerate(found.bit_per_s)]
-    points = sorted(points + [(crossing.bit_per_s, crossing.latency_s) for crossing in found.crossings])
+def _best(curves: Curves, across: Axis, up: Axis) -> Html:
+    points = [(value, curves.fastest(index).latency_s[index]) for index, value in enumerate(curves.bit_per_s)]
+    points = sorted(points + [(crossing.bit_per_s, crossing.latency_s) for crossing in curves.crossings])
     return _polyline([x for x, _ in points], [y for _, y in points], across, up, "best")
 
 
@@ -97,9 +97,9 @@ def _polyline(xs: Sequence[float], ys: Sequence[float], across: Axis, up: Axis, 
     return tag("polyline", points=places, class_=class_)
 
 
-def _names(found: Curves, up: Axis) -> Iterator[tuple[Curve, float]]:
-    """Each name beside the right end of its curve; where names would cover each other they move down, then up."""
-    ordered = sorted(found.curves, key=lambda curve: -curve.latency_s[-1])
+def _names(curves: Curves, up: Axis) -> Iterator[tuple[Curve, float]]:
+    """Yield each name beside the right end of its curve; names that would cover each other move down, then up."""
+    ordered = sorted(curves.curves, key=lambda curve: -curve.latency_s[-1])
     places: list[float] = []
     for curve in ordered:
         places.append(max(up.at(curve.latency_s[-1]) + 3.5, places[-1] + _LINE if places else 0.0))

@@ -27,7 +27,7 @@ class StudyAccuracies:
     missing: tuple[str, ...] = ()
 
     def both(self) -> Iterator[tuple[AccuracyComparison, AccuracyComparison]]:
-        """Each pair of operators, compared both ways."""
+        """Yield each pair of operators, compared both ways."""
         return zip(self.pooled.comparisons, self.once.comparisons, strict=True)
 
 
@@ -39,22 +39,22 @@ class _Slot:
 
 
 def whole_strategies(result: SubjectResult) -> list[StrategyEvidence]:
-    """Uncut operators on single tiers, measured or not: those with an accuracy of their own."""
+    """Return uncut operators on single tiers, measured or not: those that have an accuracy."""
     evidence = [*(strategy.evidence for strategy in result.strategies), *result.unmeasured]
-    return [each for each in evidence if len(each.tiers) == 1 and "partition" not in _passes(each)]
+    return [strategy for strategy in evidence if len(strategy.tiers) == 1 and "partition" not in _passes(strategy)]
 
 
-def _passes(each: StrategyEvidence) -> tuple[str, ...]:
-    return tuple(str(step["name"]) for step in each.passes)
+def _passes(strategy: StrategyEvidence) -> tuple[str, ...]:
+    return tuple(str(step["name"]) for step in strategy.passes)
 
 
 def study_accuracies(results: Sequence[SubjectResult]) -> StudyAccuracies | None:
-    """The signed-rank tests of all pairs of operators; None where there is nothing to compare."""
+    """Run the signed-rank tests of all pairs of operators; None if there is nothing to compare."""
     evidence = [whole_strategy for result in results for whole_strategy in whole_strategies(result)]
-    operators = {each.operator: StudiedOperator(each.operator, _passes(each), ()) for each in evidence}
+    operators = {strategy.operator: StudiedOperator(strategy.operator, _passes(strategy), ()) for strategy in evidence}
     values = _values(evidence)
     pairs = [pair for pair in accuracy_pairs(list(operators.values())) if pair.left in values and pair.right in values]
-    slots = [slot for slot in next(iter(values.values()), {}) if all(slot in known for known in values.values())]
+    slots = [slot for slot in next(iter(values.values()), {}) if all(slot in by_slot for by_slot in values.values())]
     if not pairs or not slots:
         return None
     return StudyAccuracies(
@@ -65,27 +65,27 @@ def study_accuracies(results: Sequence[SubjectResult]) -> StudyAccuracies | None
 
 
 def _values(evidence: Sequence[StrategyEvidence]) -> dict[str, dict[_Slot, float]]:
-    """Percent by operator, then by subject, metric and tier."""
-    found: dict[str, dict[_Slot, float]] = {}
-    for each in evidence:
-        if each.accuracy is None or each.accuracy.metric == "agreement":
+    """Return percent by operator, then by subject, metric and tier."""
+    values: dict[str, dict[_Slot, float]] = {}
+    for strategy in evidence:
+        if strategy.accuracy is None or strategy.accuracy.metric == "agreement":
             continue
         for metric in METRICS:
-            value = getattr(each.accuracy, f"{metric}_pct")
+            value = getattr(strategy.accuracy, f"{metric}_pct")
             if value is not None:
-                found.setdefault(each.operator, {})[_Slot(each.subject, metric, each.placement)] = value
-    return found
+                values.setdefault(strategy.operator, {})[_Slot(strategy.subject, metric, strategy.placement)] = value
+    return values
 
 
 def _columns(values: Mapping[str, Mapping[_Slot, float]], slots: Sequence[_Slot]) -> dict[str, list[float]]:
-    return {operator: [known[slot] for slot in slots] for operator, known in values.items()}
+    return {operator: [by_slot[slot] for slot in slots] for operator, by_slot in values.items()}
 
 
 def _once(evidence: Sequence[StrategyEvidence], slots: Sequence[_Slot]) -> list[_Slot]:
-    """Of tiers that share every accuracy, as those with one provider do, only the first."""
+    """Return only the first of tiers that share every accuracy, as those with one provider do."""
     keys: dict[tuple[str, str], list[str]] = {}
-    for each in evidence:
-        keys.setdefault((each.subject, each.placement), []).append(each.accuracy_key)
+    for strategy in evidence:
+        keys.setdefault((strategy.subject, strategy.placement), []).append(strategy.accuracy_key)
     first: dict[tuple[str, str, tuple[str, ...]], _Slot] = {}
     for slot in slots:
         first.setdefault((slot.subject, slot.metric, tuple(keys[slot.subject, slot.placement])), slot)
@@ -93,35 +93,37 @@ def _once(evidence: Sequence[StrategyEvidence], slots: Sequence[_Slot]) -> list[
 
 
 def wilcoxon_sentence(pooled: AccuracyComparison, once: AccuracyComparison, accuracies: StudyAccuracies) -> str:
-    """Both tests of a pair, with what the study concludes and what remains of it."""
+    """Return both tests of a pair, with what the study concludes and what remains of it."""
     left, right = spoken(pooled.pair.left), spoken(pooled.pair.right)
-    told = (
+    text = (
         f"as in the paper, Wilcoxon's test of {left} against {right} over {pooled.test.count} accuracies that differ: "
         f"p {pvalue(pooled.test.pvalue)}, {_significant(pooled)} at {accuracies.pooled.corrected_alpha:.4g}, "
         f"Cliff's delta {pooled.delta:.2f} ({pooled.magnitude})"
     )
     if once.test.count != pooled.test.count:
-        told += (
+        text += (
             f"; tiers that share a provider share a measurement, and with each counted once {once.test.count} remain: "
             f"p {pvalue(once.test.pvalue)}, {_significant(once)}"
         )
     if accuracies.missing:
-        told += f"; without {listed(accuracies.missing)} (not every operator has an accuracy there)"
-    return sentence(told)
+        text += f"; without {listed(accuracies.missing)} (not every operator has an accuracy there)"
+    return sentence(text)
 
 
-def _significant(each: AccuracyComparison) -> str:
-    return "significant" if each.significant else "not significant"
+def _significant(comparison: AccuracyComparison) -> str:
+    return "significant" if comparison.significant else "not significant"
 
 
 def accuracy_table(results: Sequence[SubjectResult]) -> Html | None:
-    """A row per subject and uncut operator; None without accuracies."""
+    """Return a row per subject and uncut operator; None without accuracies."""
     evidence = [whole_strategy for result in results for whole_strategy in whole_strategies(result)]
-    judged = [each for each in evidence if each.accuracy is not None]
+    judged = [strategy for strategy in evidence if strategy.accuracy is not None]
     if not judged:
         return None
-    placements = list(dict.fromkeys(each.placement for each in evidence))
-    metrics = [name for name in (*METRICS, "agreement") if any(_value(each, name) is not None for each in judged)]
+    placements = list(dict.fromkeys(strategy.placement for strategy in evidence))
+    metrics = [
+        name for name in (*METRICS, "agreement") if any(_value(strategy, name) is not None for strategy in judged)
+    ]
     heads = ["subject, operator", "size", *(f"{METRIC_NAMES[m]} {p}, %" for m in metrics for p in placements)]
     rows = (
         [*_row(members, metrics, placements), *_drop_cells(members, result)]
@@ -142,12 +144,12 @@ def _by_operator(result: SubjectResult) -> list[list[StrategyEvidence]]:
     return list(groups.values())
 
 
-def _value(each: StrategyEvidence, metric: str) -> float | None:
-    if each.accuracy is None:
+def _value(strategy: StrategyEvidence, metric: str) -> float | None:
+    if strategy.accuracy is None:
         return None
-    if each.accuracy.metric == "agreement":
-        return each.accuracy.accuracy_pct if metric == "agreement" else None
-    value: float | None = getattr(each.accuracy, f"{metric}_pct", None)
+    if strategy.accuracy.metric == "agreement":
+        return strategy.accuracy.accuracy_pct if metric == "agreement" else None
+    value: float | None = getattr(strategy.accuracy, f"{metric}_pct", None)
     return value
 
 
@@ -162,24 +164,24 @@ def _row(members: Sequence[StrategyEvidence], metrics: Sequence[str], placements
 
 
 def _drop_cells(members: Sequence[StrategyEvidence], result: SubjectResult) -> Iterator[str]:
-    """Of each provider once; without items a drop has no interval."""
+    """Yield the drop of each provider once; without items a drop has no interval."""
     drops = [drop for drop in result.drops if drop.operator == members[0].operator]
     several = len(drops) > 1
     if not drops:
-        known = {points(member.drop_pp) for member in members if member.drop_pp is not None and member.passes}
-        yield from (", ".join(sorted(known)) + " (no items)" if known else "–", "–", "–")
+        drop_texts = {points(member.drop_pp) for member in members if member.drop_pp is not None and member.passes}
+        yield from (", ".join(sorted(drop_texts)) + " (no items)" if drop_texts else "–", "–", "–")
         return
     yield "; ".join(_interval(drop) + (f" {drop.accuracy.provider}" if several else "") for drop in drops)
     yield "; ".join("–" if drop.drop.pvalue is None else pvalue(drop.drop.pvalue) for drop in drops)
     yield "; ".join("–" if drop.drop.lost is None else f"{drop.drop.lost}, {drop.drop.gained}" for drop in drops)
 
 
-def _interval(each: DropResult) -> str:
-    return f"{each.drop.drop_pp:.2f} [{each.drop.low_pp:.2f}, {each.drop.high_pp:.2f}]"
+def _interval(result: DropResult) -> str:
+    return f"{result.drop.drop_pp:.2f} [{result.drop.low_pp:.2f}, {result.drop.high_pp:.2f}]"
 
 
 def wilcoxon_table(accuracies: StudyAccuracies) -> Html:
-    """The study's test of accuracies over subjects, metrics and tiers, and with each measurement counted once."""
+    """Return the study's test of accuracies, over all measurements and with each shared one counted once."""
     heads = (
         "pair",
         "drops, points",

@@ -1,4 +1,4 @@
-"""Under which conditions the numbers hold, in one paragraph and a list: nothing is read without them."""
+"""The conditions under which the numbers hold, in one paragraph and a list."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from runner.reports.units import duration, rate
 
 
 def title(environment: EnvironmentEvidence) -> str:
-    """An environment's heading: `docker on h`, `phone, imported`."""
+    """Return an environment's heading: `docker on h`, `phone, imported`."""
     if environment.origin is not None:
         return f"{environment.host}, imported from {environment.origin.name}"
     emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
@@ -19,12 +19,12 @@ def title(environment: EnvironmentEvidence) -> str:
 
 
 def conditions(report: EnvironmentReport) -> Html:
-    """Every fact about what was measured, how, and where."""
+    """List every fact about what was measured, how, and where."""
     return tag("dl", (joined(tag("dt", name), tag("dd", value)) for name, value in _facts(report)))
 
 
 def in_short(report: EnvironmentReport) -> str:
-    """What the numbers are of, in a few sentences."""
+    """Summarise in a few sentences what was measured."""
     strategies = [strategy for result in report.results for strategy in result.strategies]
     inputs = _range([strategy.samples.fewest_inputs for strategy in strategies])
     rounds = [len(strategy.evidence.rounds) for strategy in strategies]
@@ -32,23 +32,23 @@ def in_short(report: EnvironmentReport) -> str:
     repetitions = "once" if repeated == "1" else f"{repeated} times"
     chosen = {strategy.evidence.inputs_select for strategy in strategies}
     how = {"random": "chosen at random", "largest": "the largest of the data set"}
-    select = " or ".join(sorted(how.get(name or "", "how they were chosen is not told") for name in chosen))
-    told = (
+    select = " or ".join(sorted(how.get(name or "", "chosen in an unknown way") for name in chosen))
+    text = (
         f"End-to-end latencies of a single stream of requests, one at a time, on unloaded tiers. {inputs} inputs "
         f"({select}) in {_range(rounds)} round(s), each input {repetitions} a round."
     )
     if min(rounds) < 2:
-        told += " One round alone supports description, not decisions."
+        text += " One round alone supports description, not decisions."
     doubtful = sum(row["verdict"] == "DOUBTFUL" for row in report.verdicts)
     if doubtful:
-        told += f" {doubtful} of the {len(report.verdicts)} measurements are DOUBTFUL; the reasons are at the end."
+        text += f" {doubtful} of the {len(report.verdicts)} measurements are DOUBTFUL; the reasons are at the end."
     if report.environment.origin is not None:
-        return f"Imported, not measured here. {told}"
+        return f"Imported, not measured here. {text}"
     if report.environment.scale != "1":
-        told += f" Emulated at {report.environment.scale}: budgets are judged on the emulation only."
+        text += f" Emulated at {report.environment.scale}: budgets are judged on the emulation only."
     if report.environment.launcher == "process":
-        told += " Tiers are processes with links paced in user space, not containers."
-    return f"Measured. {told}"
+        text += " Tiers are processes with links paced in user space, not containers."
+    return f"Measured. {text}"
 
 
 def _gib(count: int) -> str:
@@ -93,7 +93,7 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
 
 
 def _origins(report: EnvironmentReport) -> list[Origin]:
-    """Every file that the page's evidence came from, in the order they were imported."""
+    """Return every file that the page's evidence came from, in the order of import."""
     strategies = [strategy.evidence for result in report.results for strategy in result.strategies]
     origins = {origin.id: origin for row in (*strategies, *report.unmeasured) for origin in row.origins}
     return [origins[identity] for identity in sorted(origins)]
@@ -110,7 +110,7 @@ VERDICTS = ("VALID", "DOUBTFUL", "INVALID", "failed")
 
 
 def links_table(rows: Sequence[Mapping[str, Any]]) -> Html:
-    """Declared beside measured payload rates, by link and direction."""
+    """Return declared beside measured payload rates, by link and direction."""
     heads = ("link", "direction", "declared", "measured, mean", "deviation", "tolerance", "RTT", "probes")
     cells = (
         [
@@ -129,11 +129,11 @@ def links_table(rows: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def verdict_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
-    """How many measurements have which verdict, by subject, and every one that is not valid with its reason."""
+    """Yield the count of measurements by verdict and subject, and every one that is not valid with its reason."""
     counts: dict[str, Counter[str]] = {}
     for row in rows:
         counts.setdefault(row["subject"], Counter())[_verdict(row)] += 1
-    cells = ([subject, *(str(found[name]) for name in VERDICTS)] for subject, found in counts.items())
+    cells = ([subject, *(str(by_verdict[name]) for name in VERDICTS)] for subject, by_verdict in counts.items())
     yield table("Measurements by verdict", ("subject", *VERDICTS), cells)
     doubted = [row for row in rows if _verdict(row) != "VALID"]
     if doubted:
@@ -156,7 +156,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 
 def unmeasured_list(rows: Sequence[tuple[str, str]]) -> Html | None:
-    """Declared strategies without evidence here, each with the reason."""
+    """List the declared strategies without evidence here, each with the reason."""
     if not rows:
         return None
     items = (tag("li", f"{name}: {reason}") for name, reason in rows)

@@ -29,10 +29,10 @@ class _Matrix:
     codes: Codes
 
     def cell(self, subject: str | None, left: str, right: str) -> str:
-        found = self._pairs(subject).get((left, right)) if subject else None
-        if found is None:
+        pair = self._pairs(subject).get((left, right)) if subject else None
+        if pair is None:
             return "·" if subject else ""
-        return found.paper.symbol + ("†" if found.disagreement else "")
+        return pair.paper.symbol + ("†" if pair.disagreement else "")
 
     def _pairs(self, subject: str) -> Mapping[tuple[str, str], PairResult]:
         pairs = self.by_subject[subject].pairs if subject in self.by_subject else ()
@@ -40,34 +40,36 @@ class _Matrix:
 
 
 def effect_tables(results: Sequence[SubjectResult], codes: Codes) -> Iterator[Html]:
-    """All matrices, family by family, two subjects to a triangle."""
+    """Yield all matrices, family by family, two subjects to a triangle."""
     passes = _passes(results)
     for family in families_of_all(results):
-        found = {
-            result.subject: each
+        by_subject = {
+            result.subject: result_family
             for result in results
-            for each in result.families
-            if each.paper.family.name == family.name
+            for result_family in result.families
+            if result_family.paper.family.name == family.name
         }
-        matrix = _Matrix(family, found, codes)
+        matrix = _Matrix(family, by_subject, codes)
         if family.kind == "partitions":
             yield from _partition_tables(
                 matrix, _PARTITIONS.get(passes.get(family.name.partition(":")[2], ()), ("", ""))
             )
         elif family.kind == "tiers":
-            known = _TIERS.get(passes.get(family.name.partition(":")[2], ()), "")
-            yield from _triangles(matrix, family.members, known, lambda name: codes.placements[split(name)[1]])
+            table_number = _TIERS.get(passes.get(family.name.partition(":")[2], ()), "")
+            yield from _triangles(matrix, family.members, table_number, lambda name: codes.placements[split(name)[1]])
         else:
             yield from _triangles(matrix, family.members, _OPERATORS.get(family.name, ""), codes.head)
 
 
 def _passes(results: Sequence[SubjectResult]) -> Mapping[str, tuple[str, ...]]:
-    evidence = [each for result in results for each in (*(s.evidence for s in result.strategies), *result.unmeasured)]
-    return {each.operator: tuple(str(step["name"]) for step in each.passes) for each in evidence}
+    evidence = [
+        strategy for result in results for strategy in (*(s.evidence for s in result.strategies), *result.unmeasured)
+    ]
+    return {strategy.operator: tuple(str(step["name"]) for step in strategy.passes) for strategy in evidence}
 
 
-def _partition_tables(matrix: _Matrix, known: tuple[str, str]) -> Iterator[Html]:
-    """Placements across tiers among themselves, then each of them against every single tier."""
+def _partition_tables(matrix: _Matrix, table_numbers: tuple[str, str]) -> Iterator[Html]:
+    """Yield placements across tiers compared among themselves, then each of them with every single tier."""
     operator = matrix.family.name.partition(":")[2]
     across = [name for name in matrix.family.members if split(name)[0] == operator]
     single = [name for name in matrix.family.members if split(name)[0] != operator]
@@ -76,24 +78,26 @@ def _partition_tables(matrix: _Matrix, known: tuple[str, str]) -> Iterator[Html]
         return matrix.codes.placements[split(name)[1]]
 
     if len(across) > 1:
-        yield from _triangles(matrix, across, known[0], head)
+        yield from _triangles(matrix, across, table_numbers[0], head)
     if not single:
         return
     for subject in matrix.by_subject:
         rows = [[head(row), *(_turned(matrix.cell(subject, column, row)) for column in single)] for row in across]
         corner = f"{matrix.codes.operators[operator]} \\ {matrix.codes.operators[split(single[0])[0]]}"
-        caption = _caption(f"{matrix.family.name}, {subject}: rows against columns", known[1])
+        caption = _caption(f"{matrix.family.name}, {subject}: rows against columns", table_numbers[1])
         yield table(caption, [corner, *map(head, single)], rows, class_="matrix")
 
 
 def _turned(cell: str) -> str:
-    """The same effect the other way round: the members are listed the single tiers first."""
+    """Return the same effect in the other direction: the members are listed with the single tiers first."""
     if cell in ("", "·", "†"):
         return cell
     return cell[1:] if cell.startswith("-") else f"-{cell}"
 
 
-def _triangles(matrix: _Matrix, members: Sequence[str], known: str, head: Callable[[str], Child]) -> Iterator[Html]:
+def _triangles(
+    matrix: _Matrix, members: Sequence[str], table_number: str, head: Callable[[str], Child]
+) -> Iterator[Html]:
     subjects = list(matrix.by_subject)
     for start in range(0, len(subjects), 2):
         upper, lower = subjects[start], subjects[start + 1] if start + 1 < len(subjects) else None
@@ -101,8 +105,8 @@ def _triangles(matrix: _Matrix, members: Sequence[str], known: str, head: Callab
             [head(row), *(_triangle_cell(matrix, members, (i, j), upper, lower) for j in range(len(members)))]
             for i, row in enumerate(members)
         ]
-        said = f"{matrix.family.name}: {upper} above" + (f", {lower} below" if lower else "")
-        yield table(_caption(said, known), ["", *map(head, members)], rows, class_="matrix")
+        title = f"{matrix.family.name}: {upper} above" + (f", {lower} below" if lower else "")
+        yield table(_caption(title, table_number), ["", *map(head, members)], rows, class_="matrix")
 
 
 def _triangle_cell(
@@ -115,5 +119,5 @@ def _triangle_cell(
     return matrix.cell(subject, members[min(place)], members[max(place)])
 
 
-def _caption(said: str, known: str) -> Html:
-    return joined(said, tag("span", f" (as Table {known})", class_="muted") if known else None)
+def _caption(title: str, table_number: str) -> Html:
+    return joined(title, tag("span", f" (as Table {table_number})", class_="muted") if table_number else None)

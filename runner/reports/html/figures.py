@@ -31,7 +31,7 @@ from runner.reports.units import duration
 
 
 def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[StrategyResult]]]:
-    """Grouped by placement: single tiers first, then those across tiers."""
+    """Group by placement: single tiers first, then those across tiers."""
     groups: dict[str, list[StrategyResult]] = {}
     for strategy in strategies:
         groups.setdefault(strategy.evidence.placement, []).append(strategy)
@@ -39,13 +39,13 @@ def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[S
 
 
 def fastest_first(result: SubjectResult) -> list[StrategyResult]:
-    """By the estimate of the asked percentile."""
-    asked = result.settings.percentile
-    return sorted(result.strategies, key=lambda strategy: strategy.interval(asked).estimate_s)
+    """Sort by the estimate of the requested percentile."""
+    percentile = result.settings.percentile
+    return sorted(result.strategies, key=lambda strategy: strategy.interval(percentile).estimate_s)
 
 
 def families_of_all(results: Sequence[SubjectResult]) -> list[StrategyFamily]:
-    """Every family once, with the members of all subjects: one that lacks a strategy must not hide it in the others."""
+    """Return every family once, with the members of all subjects: one without a strategy must not hide it."""
     evidence = {
         strategy_name(row.operator, row.tiers): row
         for result in results
@@ -57,11 +57,11 @@ def families_of_all(results: Sequence[SubjectResult]) -> list[StrategyFamily]:
     }
     families: dict[str, StrategyFamily] = {}
     for result in results:
-        for found in result.families:
-            family = found.paper.family
-            known = families.get(family.name, family)
-            members = sorted({*known.members, *family.members}, key=positions.__getitem__)
-            questions = tuple(sorted({*known.questions, *family.questions}))
+        for result_family in result.families:
+            family = result_family.paper.family
+            earlier = families.get(family.name, family)
+            members = sorted({*earlier.members, *family.members}, key=positions.__getitem__)
+            questions = tuple(sorted({*earlier.questions, *family.questions}))
             families[family.name] = replace(family, members=tuple(members), questions=questions)
     return list(families.values())
 
@@ -70,7 +70,7 @@ _ROW, _HEADING, _BOX = 34.0, 22.0, 11.0
 
 
 def box_plots(result: SubjectResult) -> Figure:
-    """One box per strategy: quartiles, median, whiskers to 1.5 interquartile ranges, outliers as dots."""
+    """Draw a box per strategy: quartiles, median, whiskers to 1.5 interquartile ranges, outliers as dots."""
     smallest = min(strategy.description.minimum for strategy in result.strategies)
     largest = max(strategy.description.maximum for strategy in result.strategies)
     axis = Axis(*padded(smallest, largest, logarithmic=True), 4.0, WIDTH - 4.0, logarithmic=True)
@@ -90,17 +90,17 @@ def box_plots(result: SubjectResult) -> Figure:
     )
 
 
-def _row(each: StrategyResult, axis: Axis, y: float) -> list[Html]:
-    found = each.description
-    label = duration(found.median)
-    low, high = _whiskers(each)
+def _row(strategy: StrategyResult, axis: Axis, y: float) -> list[Html]:
+    description = strategy.description
+    label = duration(description.median)
+    low, high = _whiskers(strategy)
     middle = y + 17 + _BOX / 2
-    quartiles = axis.at(found.quartile_1), axis.at(found.quartile_3)
-    name = fitted(each.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
-    outliers = _seconds(each)[found.outlier_indices]
-    said = (
-        f"{each.name}: median {label}, quartiles {duration(found.quartile_1)} and {duration(found.quartile_3)}, "
-        f"{found.outlier_count} outliers of {found.count}"
+    quartiles = axis.at(description.quartile_1), axis.at(description.quartile_3)
+    name = fitted(strategy.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
+    outliers = _seconds(strategy)[description.outlier_indices]
+    label_text = (
+        f"{strategy.name}: median {label}, quartiles {duration(description.quartile_1)} and "
+        f"{duration(description.quartile_3)}, {description.outlier_count} outliers of {description.count}"
     )
     shapes = [
         text(0.0, y + 11, name),
@@ -108,21 +108,21 @@ def _row(each: StrategyResult, axis: Axis, y: float) -> list[Html]:
         line(axis.at(low), middle, axis.at(high), middle, "whisker"),
         *(line(axis.at(end), middle - 3, axis.at(end), middle + 3, "whisker") for end in (low, high)),
         rect(quartiles[0], y + 17, quartiles[1] - quartiles[0], _BOX, "box"),
-        line(axis.at(found.median), y + 16, axis.at(found.median), y + 18 + _BOX, "median"),
+        line(axis.at(description.median), y + 16, axis.at(description.median), y + 18 + _BOX, "median"),
     ]
     if outliers.size:
         shapes.append(dots(((axis.at(float(value)), middle) for value in outliers), "outlier"))
-    return [tag("g", tag("title", said), shapes)]
+    return [tag("g", tag("title", label_text), shapes)]
 
 
-def _seconds(each: StrategyResult) -> NDArray[np.float64]:
-    return each.evidence.latency_s
+def _seconds(strategy: StrategyResult) -> NDArray[np.float64]:
+    return strategy.evidence.latency_s
 
 
-def _whiskers(each: StrategyResult) -> tuple[float, float]:
-    """The farthest samples within the fences."""
-    found, seconds = each.description, _seconds(each)
-    within = seconds[(seconds >= found.lower_fence) & (seconds <= found.upper_fence)]
+def _whiskers(strategy: StrategyResult) -> tuple[float, float]:
+    """Return the farthest samples within the fences."""
+    description, seconds = strategy.description, _seconds(strategy)
+    within = seconds[(seconds >= description.lower_fence) & (seconds <= description.upper_fence)]
     return float(within.min()), float(within.max())
 
 
@@ -138,23 +138,25 @@ def _description(result: SubjectResult) -> str:
 _WIDTH, _HEIGHT, _POINTS = 110.0, 92.0, 60
 
 
-def quantile_plot(each: StrategyResult) -> Figure:
-    """Order statistics over normal quantiles, with the line of least squares through them."""
-    found = each.description.quantiles
-    count = found.ordered.size
+def quantile_plot(strategy: StrategyResult) -> Figure:
+    """Draw order statistics over normal quantiles, with the least-squares line through them."""
+    quantiles = strategy.description.quantiles
+    count = quantiles.ordered.size
     shown = np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
-    across = Axis(*padded(float(found.theoretical[0]), float(found.theoretical[-1]), logarithmic=False), 4, _WIDTH - 4)
-    up = Axis(*padded(float(found.ordered[0]), float(found.ordered[-1]), logarithmic=False), _HEIGHT - 14, 4)
-    points = [(across.at(float(found.theoretical[i])), up.at(float(found.ordered[i]))) for i in shown]
-    normality = each.description.normality
-    said = normality.not_applicable or f"Shapiro-Wilk W {normality.statistic:.3f}, p {pvalue(normality.pvalue)}"
+    across = Axis(
+        *padded(float(quantiles.theoretical[0]), float(quantiles.theoretical[-1]), logarithmic=False), 4, _WIDTH - 4
+    )
+    up = Axis(*padded(float(quantiles.ordered[0]), float(quantiles.ordered[-1]), logarithmic=False), _HEIGHT - 14, 4)
+    points = [(across.at(float(quantiles.theoretical[i])), up.at(float(quantiles.ordered[i]))) for i in shown]
+    normality = strategy.description.normality
+    note = normality.not_applicable or f"Shapiro-Wilk W {normality.statistic:.3f}, p {pvalue(normality.pvalue)}"
     shapes = [dots(points, "sample")]
-    if math.isfinite(found.slope):
-        shapes.insert(0, _fit(across, up, found.slope, found.intercept))
-    ends = f"{duration(float(found.ordered[0]))} – {duration(float(found.ordered[-1]))}"
+    if math.isfinite(quantiles.slope):
+        shapes.insert(0, _fit(across, up, quantiles.slope, quantiles.intercept))
+    ends = f"{duration(float(quantiles.ordered[0]))} – {duration(float(quantiles.ordered[-1]))}"
     return Figure(
-        title=f"Q-Q plot of {each.name}",
-        description=f"{len(points)} of {count} order statistics, from {ends}. {said}.",
+        title=f"Q-Q plot of {strategy.name}",
+        description=f"{len(points)} of {count} order statistics, from {ends}. {note}.",
         height=_HEIGHT,
         width=_WIDTH,
         shapes=[*shapes, text(_WIDTH / 2, _HEIGHT - 2, ends, class_="tiny", anchor="middle")],
@@ -162,7 +164,7 @@ def quantile_plot(each: StrategyResult) -> Figure:
 
 
 def _fit(across: Axis, up: Axis, slope: float, intercept: float) -> Html:
-    """The part of the line that lies within the plot."""
+    """Return the part of the line that lies within the plot."""
     left, right = across.low, across.high
     if slope > 0:
         left = max(left, (up.low - intercept) / slope)
@@ -172,7 +174,7 @@ def _fit(across: Axis, up: Axis, slope: float, intercept: float) -> Html:
 
 
 def pvalue(value: float) -> str:
-    """`0.031`, `2.0e-16`; never zero."""
+    """Return `0.031`, `2.0e-16`; never zero."""
     if value < 1e-300:
         return "< 1e-300"
     return f"{value:.2g}" if value >= 1e-3 else f"{value:.1e}"
@@ -182,39 +184,39 @@ _RANK_ROW, _BARS_AT_MOST, _RANK_BAR = 32.0, 80.0, 6.0
 
 
 def rank_diagram(result: SubjectResult) -> Figure:
-    """Fastest first; a bar beside the rows has a dot for each strategy that shares its letter."""
+    """Draw the fastest first; a bar beside the rows has a dot for each strategy that shares its letter."""
     ordered = fastest_first(result)
     letters = _shared_letters(ordered)
     room = min(len(letters) * _RANK_BAR, _BARS_AT_MOST)
     right = WIDTH - room - (6 if letters else 0)
     axis = _axis(ordered, result.settings.percentile, right)
     shapes: list[Html] = []
-    for position, each in enumerate(ordered):
-        shapes += _rank_row(each, axis, result.settings.percentile, position * _RANK_ROW, right)
+    for position, strategy in enumerate(ordered):
+        shapes += _rank_row(strategy, axis, result.settings.percentile, position * _RANK_ROW, right)
     bottom = len(ordered) * _RANK_ROW + 4
     for number, letter in enumerate(letters):
         x = WIDTH - room + (number + 0.5) * room / len(letters)
-        shapes += _bar(letter, [letter in each.rank.letters for each in ordered], x)
-    asked = f"p{result.settings.percentile:g}"
+        shapes += _bar(letter, [letter in strategy.rank.letters for strategy in ordered], x)
+    percentile = f"p{result.settings.percentile:g}"
     return Figure(
-        title=f"Ranks of the strategies of {result.subject} by {asked}",
-        description=_rank_description(ordered, asked),
+        title=f"Ranks of the strategies of {result.subject} by {percentile}",
+        description=_rank_description(ordered, percentile),
         height=bottom + 32,
-        shapes=[*bottom_axis(axis, 4.0, bottom, title=f"{asked} latency with its interval, log scale"), *shapes],
+        shapes=[*bottom_axis(axis, 4.0, bottom, title=f"{percentile} latency with its interval, log scale"), *shapes],
     )
 
 
 def _axis(ordered: Sequence[StrategyResult], percentile: float, right: float) -> Axis:
-    intervals = [each.interval(percentile) for each in ordered]
+    intervals = [strategy.interval(percentile) for strategy in ordered]
     lowest = min(interval.low_s or interval.estimate_s for interval in intervals)
     highest = max(interval.high_s or interval.estimate_s for interval in intervals)
     return Axis(*padded(lowest, highest, logarithmic=True), 4.0, right - 4, logarithmic=True)
 
 
-def _rank_row(each: StrategyResult, axis: Axis, percentile: float, y: float, right: float) -> list[Html]:
-    interval = each.interval(percentile)
+def _rank_row(strategy: StrategyResult, axis: Axis, percentile: float, y: float, right: float) -> list[Html]:
+    interval = strategy.interval(percentile)
     x, middle, label = axis.at(interval.estimate_s), y + 21, duration(interval.estimate_s)
-    shapes = [text(0.0, y + 11, fitted(f"{ranks(each.rank)} {each.name}", right, size=10.5), class_="row")]
+    shapes = [text(0.0, y + 11, fitted(f"{ranks(strategy.rank)} {strategy.name}", right, size=10.5), class_="row")]
     ends = (x, x)
     if interval.low_s is not None and interval.high_s is not None:
         ends = axis.at(interval.low_s), axis.at(interval.high_s)
@@ -224,7 +226,7 @@ def _rank_row(each: StrategyResult, axis: Axis, percentile: float, y: float, rig
     after = ends[1] + 7 + text_width(label, size=11) <= right
     place = (ends[1] + 7, "start") if after else (ends[0] - 7, "end")
     shapes.append(text(place[0], middle + 4, label, class_="value", anchor=place[1]))
-    return [tag("g", tag("title", f"{each.name}: rank {ranks(each.rank)}, {label}"), shapes)]
+    return [tag("g", tag("title", f"{strategy.name}: rank {ranks(strategy.rank)}, {label}"), shapes)]
 
 
 def _bar(letter: str, members: Sequence[bool], x: float) -> list[Html]:
@@ -235,53 +237,54 @@ def _bar(letter: str, members: Sequence[bool], x: float) -> list[Html]:
 
 
 def _shared_letters(ordered: Sequence[StrategyResult]) -> list[str]:
-    """Letters of more than one strategy, in the order of their first one."""
-    found = [letter for each in ordered for letter in each.rank.letters]
-    return [letter for letter in dict.fromkeys(found) if found.count(letter) > 1]
+    """Return the letters of more than one strategy, in the order of their first strategy."""
+    letters = [letter for strategy in ordered for letter in strategy.rank.letters]
+    return [letter for letter in dict.fromkeys(letters) if letters.count(letter) > 1]
 
 
 def ranks(rank: Rank) -> str:
-    """`3`, or `3–5` where ties leave it open."""
+    """Return `3`, or `3–5` where ties leave it open."""
     return str(rank.rank) if rank.rank == rank.worst_rank else f"{rank.rank}–{rank.worst_rank}"
 
 
-def _rank_description(ordered: Sequence[StrategyResult], asked: str) -> str:
-    best = [each.name for each in ordered if each.rank.rank == 1]
+def _rank_description(ordered: Sequence[StrategyResult], percentile: str) -> str:
+    best = [strategy.name for strategy in ordered if strategy.rank.rank == 1]
     shown = "; ".join(
-        f"{each.name}, rank {ranks(each.rank)}, letters {' '.join(each.rank.letters)}" for each in ordered
+        f"{strategy.name}, rank {ranks(strategy.rank)}, letters {' '.join(strategy.rank.letters)}"
+        for strategy in ordered
     )
-    return f"By {asked}. Nothing is shown to be faster than {', '.join(best)}. {shown}."
+    return f"By {percentile}. Nothing is shown to be faster than {', '.join(best)}. {shown}."
 
 
-PARTS = ("preprocess", "compute", "postprocess", "serialise", "transmission")
+SEGMENTS = ("preprocess", "compute", "postprocess", "serialise", "transmission")
 _BREAKDOWN_ROW, _BREAKDOWN_HEADING, _BREAKDOWN_BAR = 32.0, 22.0, 13.0
 # Parts that carry the name of their tier or link, and the class of that name: a hatch needs a halo.
 _NAMED = {"compute": "on-part", "transmission": "name"}
 
 
-def segments(found: Breakdown) -> Iterator[tuple[str, str, float]]:
-    """Part, tier or link, and mean seconds; transmission comes last: by link, then what no link's bytes explain."""
-    for tier in found.tiers:
+def segments(breakdown: Breakdown) -> Iterator[tuple[str, str, float]]:
+    """Yield segment, tier or link, and mean seconds; transmission last: by link, then the unexplained rest."""
+    for tier in breakdown.tiers:
         yield "preprocess", tier.tier, tier.preprocess_s
         yield "compute", tier.tier, tier.compute_s
         yield "postprocess", tier.tier, tier.postprocess_s
         yield "serialise", tier.tier, tier.serialise_s
-    for link in found.links:
+    for link in breakdown.links:
         yield "transmission", link.link, link.wire_s
-    yield "transmission", "", found.other_transmission_s
+    yield "transmission", "", breakdown.other_transmission_s
 
 
 def breakdown_bars(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -> Figure | None:
-    """One bar per strategy; None where no parts are known, as of imported latencies."""
-    known = [
-        (placement, [member for member in members if _known(member, breakdowns)])
+    """Draw a bar per strategy; None if no breakdown is known, as for imported latencies."""
+    groups = [
+        (placement, [member for member in members if _has_breakdown(member, breakdowns)])
         for placement, members in by_placement(result.strategies)
     ]
-    if not any(members for _, members in known):
+    if not any(members for _, members in groups):
         return None
     shapes: list[Html] = list(_legend())
     y = 40.0
-    for placement, members in known:
+    for placement, members in groups:
         if members:
             shapes.append(text(0.0, y + 15, placement, class_="group"))
             y += _BREAKDOWN_HEADING
@@ -290,51 +293,53 @@ def breakdown_bars(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -
             y += _BREAKDOWN_ROW
     return Figure(
         title=f"Where the time of {result.subject} goes",
-        description=_breakdown_description([member for _, members in known for member in members], breakdowns),
+        description=_breakdown_description([member for _, members in groups for member in members], breakdowns),
         height=y + 2,
         shapes=shapes,
     )
 
 
-def _known(each: StrategyResult, breakdowns: Mapping[str, Breakdown]) -> bool:
-    found = breakdowns.get(each.evidence.latency_key)
-    return found is not None and bool(found.tiers)
+def _has_breakdown(strategy: StrategyResult, breakdowns: Mapping[str, Breakdown]) -> bool:
+    breakdown = breakdowns.get(strategy.evidence.latency_key)
+    return breakdown is not None and bool(breakdown.tiers)
 
 
-def _breakdown_row(each: StrategyResult, found: Breakdown, y: float) -> Iterator[Html]:
-    label = duration(found.latency_s)
-    name = fitted(each.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
+def _breakdown_row(strategy: StrategyResult, breakdown: Breakdown, y: float) -> Iterator[Html]:
+    label = duration(breakdown.latency_s)
+    name = fitted(strategy.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
     yield text(0.0, y + 11, name)
     yield text(WIDTH, y + 11, label, class_="value", anchor="end")
-    drawn = [(part, tier, max(seconds, 0.0)) for part, tier, seconds in segments(found)]
+    drawn = [(segment, tier, max(seconds, 0.0)) for segment, tier, seconds in segments(breakdown)]
     whole = sum(seconds for _, _, seconds in drawn) or 1.0
     x, before = 0.0, drawn[0][1]
-    for part, tier, seconds in drawn:
+    for segment, tier, seconds in drawn:
         width = WIDTH * seconds / whole
-        said = f"{each.name}: {part}{f' on {tier}' if tier else ''} {duration(seconds)}, {seconds / whole:.0%}"
+        label_text = (
+            f"{strategy.name}: {segment}{f' on {tier}' if tier else ''} {duration(seconds)}, {seconds / whole:.0%}"
+        )
         if tier != before:
             yield line(x, y + 13, x, y + 17 + _BREAKDOWN_BAR, "boundary")
             before = tier
         if width > 0:
-            yield rect(x, y + 15, width, _BREAKDOWN_BAR, f"part {part}", tag("title", said))
-        if part in _NAMED and text_width(tier, size=10) + 6 < width:
-            yield text(x + width / 2, y + 25, tier, class_=f"small {_NAMED[part]}", anchor="middle")
+            yield rect(x, y + 15, width, _BREAKDOWN_BAR, f"part {segment}", tag("title", label_text))
+        if segment in _NAMED and text_width(tier, size=10) + 6 < width:
+            yield text(x + width / 2, y + 25, tier, class_=f"small {_NAMED[segment]}", anchor="middle")
         x += width
 
 
 def _legend() -> Iterator[Html]:
-    for position, part in enumerate(PARTS):
+    for position, segment in enumerate(SEGMENTS):
         x, y = (position % 3) * 114.0, 4.0 + 17 * (position // 3)
-        yield rect(x, y, 14.0, 11.0, f"part {part}")
-        yield text(x + 19, y + 9, part, class_="small")
+        yield rect(x, y, 14.0, 11.0, f"part {segment}")
+        yield text(x + 19, y + 9, segment, class_="small")
 
 
 def _breakdown_description(strategies: Sequence[StrategyResult], breakdowns: Mapping[str, Breakdown]) -> str:
     return "Shares of the mean latency. " + " ".join(
         f"{strategy.name}: "
         + ", ".join(
-            f"{part}{f' on {tier}' if tier else ''} {duration(seconds)}"
-            for part, tier, seconds in segments(breakdowns[strategy.evidence.latency_key])
+            f"{segment}{f' on {tier}' if tier else ''} {duration(seconds)}"
+            for segment, tier, seconds in segments(breakdowns[strategy.evidence.latency_key])
         )
         + "."
         for strategy in strategies

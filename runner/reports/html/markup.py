@@ -9,7 +9,7 @@ _VOID = frozenset({"meta", "br", "hr", "col"})
 
 
 class Html(str):
-    """Markup that is finished; only functions of this module make it of data."""
+    """Finished markup; only functions of this module make it from data."""
 
     __slots__ = ()
 
@@ -19,7 +19,7 @@ Attribute = str | float | bool | None
 
 
 def tag(name: str, *children: Child, **attributes: Attribute) -> Html:
-    """An element; `class_` is class, `stroke_width` is stroke-width, None and False leave an attribute out."""
+    """Return an element; `class_` is class, `stroke_width` is stroke-width, None and False leave an attribute out."""
     opening = "".join(_attributes(name, attributes))
     if name in _VOID:
         return Html(f"<{opening}>")
@@ -27,7 +27,7 @@ def tag(name: str, *children: Child, **attributes: Attribute) -> Html:
 
 
 def joined(*children: Child) -> Html:
-    """Children one after the other, without an element around them."""
+    """Return children one after the other, without an element around them."""
     return Html("".join(_texts(children)))
 
 
@@ -54,38 +54,38 @@ def _texts(children: Iterable[Child]) -> Iterable[str]:
 
 
 def number(value: float) -> str:
-    """A coordinate: a tenth of a pixel is enough, and short."""
+    """Return a coordinate: a tenth of a pixel is enough, and short."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 class Ids:
-    """Ids of one page: each is given out once."""
+    """The ids of one page, each used once."""
 
     def __init__(self) -> None:
-        self._given: set[str] = set()
+        self._taken: set[str] = set()
 
-    def new(self, *parts: str) -> str:
-        """An id made of the parts, with a number where it is taken already."""
-        wanted = "-".join("".join(char if char.isalnum() else "-" for char in part.lower()) for part in parts)
-        found, count = wanted, 1
-        while found in self._given:
+    def new(self, *names: str) -> str:
+        """Return an id made of the names, with a number if it is taken already."""
+        plain = "-".join("".join(char if char.isalnum() else "-" for char in name.lower()) for name in names)
+        unique, count = plain, 1
+        while unique in self._taken:
             count += 1
-            found = f"{wanted}-{count}"
-        self._given.add(found)
-        return found
+            unique = f"{plain}-{count}"
+        self._taken.add(unique)
+        return unique
 
 
 def table(
     caption: Child, heads: Iterable[Child], rows: Iterable[Iterable[Child]], *, class_: str = "", left: int = 1
 ) -> Html:
-    """A table in a box that scrolls by itself; the first cell of a row is its heading, `left` columns are text."""
+    """Return a table in a scrolling box; the first cell of a row is its heading, `left` columns are text."""
     listed = [list(row) for row in rows]
-    head = tag("tr", (tag("th", each, scope="col", class_=_side(i, left)) for i, each in enumerate(heads)))
+    head = tag("tr", (tag("th", cell, scope="col", class_=_side(i, left)) for i, cell in enumerate(heads)))
     body = [
         tag(
             "tr",
             tag("th", row[0], scope="row"),
-            (tag("td", each, class_=_side(i, left)) for i, each in enumerate(row[1:], 1)),
+            (tag("td", cell, class_=_side(i, left)) for i, cell in enumerate(row[1:], 1)),
         )
         for row in listed
     ]
@@ -98,7 +98,7 @@ def _side(column: int, left: int) -> str | None:
 
 
 def details(summary: Child, *children: Child) -> Html:
-    """Folded on the screen, unfolded by a click."""
+    """Fold content on the screen, to be unfolded by a click."""
     return tag("details", tag("summary", summary), children)
 
 
@@ -109,7 +109,7 @@ _LETTER = 0.53
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with what it says, for the eye and for the ear."""
+    """A drawing with its title and description, for screen readers too."""
 
     title: str
     description: str
@@ -119,7 +119,7 @@ class Figure:
 
 
 def svg(figure: Figure, *, id_: str) -> Html:
-    """The figure as an inline image with a title and a description."""
+    """Return the figure as an inline image with a title and a description."""
     return tag(
         "svg",
         tag("title", figure.title, id=f"{id_}-title"),
@@ -133,28 +133,28 @@ def svg(figure: Figure, *, id_: str) -> Html:
 
 
 def text(x: float, y: float, content: str, *, class_: str = "", anchor: str | None = None) -> Html:
-    """Text from (x, y) on its base line."""
+    """Draw text from (x, y) on its base line."""
     return tag("text", content, x=x, y=y, class_=class_ or None, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Html:
-    """A straight line."""
+    """Draw a straight line."""
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
 def rect(x: float, y: float, width: float, height: float, class_: str, *children: Child) -> Html:
-    """A rectangle, at least so wide that one sees it."""
+    """Draw a rectangle, wide enough to be visible."""
     return tag("rect", *children, x=x, y=y, width=max(width, 0.5), height=height, class_=class_)
 
 
 def dots(points: Iterable[tuple[float, float]], class_: str) -> Html:
-    """Many dots as one path: lines of no length with round caps; those on the same half pixel are drawn once."""
+    """Draw many dots as one path: lines of no length with round caps; those on the same half pixel only once."""
     places = dict.fromkeys((round(2 * x) / 2, round(2 * y) / 2) for x, y in points)
     return tag("path", d="".join(f"M{number(x)} {number(y)}h0" for x, y in places), class_=class_)
 
 
 def fitted(content: str, width: float, *, size: float) -> str:
-    """The text, or its two ends with an ellipsis between them where it would be wider than `width`."""
+    """Return the text, or its two ends with an ellipsis between them if it would be wider than `width`."""
     room = int(width / (size * _LETTER))
     if len(content) <= room:
         return content
@@ -163,7 +163,7 @@ def fitted(content: str, width: float, *, size: float) -> str:
 
 
 def text_width(content: str, *, size: float) -> float:
-    """About how wide a text is."""
+    """Estimate how wide a text is."""
     return len(content) * size * _LETTER
 
 
@@ -178,24 +178,24 @@ class Axis:
     logarithmic: bool = False
 
     def at(self, value: float) -> float:
-        """The pixel of a value; values outside are put at the edge."""
-        low, high, wanted = self.low, self.high, min(max(value, self.low), self.high)
+        """Return the pixel of a value; values outside are put at the edge."""
+        low, high, inside = self.low, self.high, min(max(value, self.low), self.high)
         if self.logarithmic:
-            low, high, wanted = math.log(low), math.log(high), math.log(wanted)
-        share = 0.5 if high == low else (wanted - low) / (high - low)
+            low, high, inside = math.log(low), math.log(high), math.log(inside)
+        share = 0.5 if high == low else (inside - low) / (high - low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values, two to seven of them."""
+        """Return round values, two to seven of them."""
         if self.logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             for factors in ((1, 2, 5), (1,)):
-                found = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-                found = [value for value in found if self.low <= value <= self.high]
-                if 2 <= len(found) <= 7:
-                    return found
-            if len(found) > 7:
-                return found[:: math.ceil(len(found) / 7)]
+                ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+                ticks = [value for value in ticks if self.low <= value <= self.high]
+                if 2 <= len(ticks) <= 7:
+                    return ticks
+            if len(ticks) > 7:
+                return ticks[:: math.ceil(len(ticks) / 7)]
         return _linear_ticks(self.low, self.high)
 
 
@@ -210,7 +210,7 @@ def _linear_ticks(low: float, high: float) -> list[float]:
 
 
 def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.04) -> tuple[float, float]:
-    """A range with some room on both sides, never of no extent."""
+    """Return a range with some room on both sides, never empty."""
     if logarithmic:
         room = max(math.log(high / low) * share, 0.02)
         return low * math.exp(-room), high * math.exp(room)
@@ -219,14 +219,14 @@ def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.04) -
 
 
 def seconds_tick(seconds: float) -> str:
-    """`0.5 ms`, `20 ms`, `2 s`: as an axis says it."""
+    """Return `0.5 ms`, `20 ms`, `2 s`: an axis label."""
     if seconds < 0.9995:
         return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e3:.2g} ms"
     return f"{seconds:.3g} s" if seconds < 9999 else f"{seconds:.0f} s"
 
 
 def bottom_axis(axis: Axis, top: float, bottom: float, *, title: str) -> list[Html]:
-    """Grid lines from top to bottom, labels in seconds below them, and what the axis shows."""
+    """Draw grid lines from top to bottom, labels in seconds below them, and the axis title."""
     shapes: list[Html] = []
     free = 0.0
     for value in axis.ticks():

@@ -16,7 +16,7 @@ from runner.reports.html.summary import QuestionSummary, summarise
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Section:
     """A section with its place in the table of contents; `inner` are entries below it."""
 
     id: str
@@ -26,7 +26,7 @@ class _Part:
 
 
 def render_report(report: Report, *, made_at: datetime) -> str:
-    """A page of a report.
+    """Return a page of a report.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def render_report(report: Report, *, made_at: datetime) -> str:
     """
     ids = Ids()
     sections = [
-        (each, ids.new("environment", str(number)), list(_parts(each, ids)))
-        for number, each in enumerate(report.environments, 1)
+        (environment, ids.new("environment", str(number)), list(_page_sections(environment, ids)))
+        for number, environment in enumerate(report.environments, 1)
     ]
     name = "Tierwise report"
     return "<!DOCTYPE html>\n" + tag(
@@ -69,60 +69,68 @@ def render_report(report: Report, *, made_at: datetime) -> str:
 def _left_out(report: Report) -> str:
     if not report.left_out:
         return ""
-    names = ", ".join(f"{title(each)} ({each.key[:12]})" for each in report.left_out)
-    return f"Evidence of other environments is not in it and never mixed with it: {names}; choose with --environment."
+    names = ", ".join(f"{title(environment)} ({environment.key[:12]})" for environment in report.left_out)
+    return (
+        f"Evidence of other environments is not in this report and never mixed with it: {names}; "
+        "choose with --environment."
+    )
 
 
-def _environment(report: EnvironmentReport, id_: str, parts: list[_Part]) -> Html:
-    inner = (joined(tag("h3", part.heading, id=part.id) if part.heading else None, part.body) for part in parts)
+def _environment(report: EnvironmentReport, id_: str, sections: list[_Section]) -> Html:
+    inner = (
+        joined(tag("h3", section.heading, id=section.id) if section.heading else None, section.body)
+        for section in sections
+    )
     return tag("section", tag("h2", title(report.environment), id=id_), inner)
 
 
-def _contents(sections: list[tuple[EnvironmentReport, str, list[_Part]]]) -> Html:
+def _contents(sections: list[tuple[EnvironmentReport, str, list[_Section]]]) -> Html:
     def link(id_: str, name: str) -> Html:
         return tag("a", name, href=f"#{id_}")
 
-    def entries(parts: list[_Part]) -> Iterator[Html]:
-        for part in parts:
-            if part.heading:
-                yield tag("li", link(part.id, part.heading))
-            for id_, name in part.inner:
+    def entries(inner: list[_Section]) -> Iterator[Html]:
+        for section in inner:
+            if section.heading:
+                yield tag("li", link(section.id, section.heading))
+            for id_, name in section.inner:
                 yield tag("li", link(id_, name))
 
     listed = (
-        joined(tag("p", link(id_, title(report.environment))), tag("ul", entries(parts)))
-        for report, id_, parts in sections
+        joined(tag("p", link(id_, title(report.environment))), tag("ul", entries(inner)))
+        for report, id_, inner in sections
     )
     return tag("nav", listed, aria_label="Contents")
 
 
-def _parts(report: EnvironmentReport, ids: Ids) -> Iterator[_Part]:
-    yield _Part(ids.new("summary"), "In words", _summary(report))
-    yield _Part(ids.new("conditions"), "Conditions", conditions(report))
+def _page_sections(report: EnvironmentReport, ids: Ids) -> Iterator[_Section]:
+    yield _Section(ids.new("summary"), "In words", _summary(report))
+    yield _Section(ids.new("conditions"), "Conditions", conditions(report))
     subjects = [(ids.new("subject", result.subject), result) for result in report.results]
     body = joined(subject_section(result, report, id_=id_, ids=ids) for id_, result in subjects)
-    yield _Part("", "", body, tuple((id_, result.subject) for id_, result in subjects))
-    yield _Part(ids.new("effects"), "Effect sizes", _effects(report))
-    yield _Part(ids.new("accuracies"), "Accuracies", _accuracies(report))
-    yield _Part(ids.new("checks"), "Links and verdicts", _checks(report))
+    yield _Section("", "", body, tuple((id_, result.subject) for id_, result in subjects))
+    yield _Section(ids.new("effects"), "Effect sizes", _effects(report))
+    yield _Section(ids.new("accuracies"), "Accuracies", _accuracies(report))
+    yield _Section(ids.new("checks"), "Links and verdicts", _checks(report))
 
 
 def _summary(report: EnvironmentReport) -> Html:
-    return joined(tag("p", in_short(report)), (_question(each) for each in summarise(report.results)))
+    return joined(tag("p", in_short(report)), (_question(question) for question in summarise(report.results)))
 
 
-def _question(found: QuestionSummary) -> Html:
-    heading = f"{found.question}: {found.title}" if found.question else found.title
+def _question(summary: QuestionSummary) -> Html:
+    heading = f"{summary.question}: {summary.title}" if summary.question else summary.title
     others = details(
-        f"{len(found.others)} more comparisons",
-        tag("ul", (tag("li", other) for other in found.others), class_="findings"),
+        f"{len(summary.others)} more comparisons",
+        tag("ul", (tag("li", other) for other in summary.others), class_="findings"),
     )
     return joined(
         tag("h4", heading),
-        tag("p", " ".join(found.answers), class_="answer") if found.answers else None,
-        tag("ul", (tag("li", finding) for finding in found.findings), class_="findings") if found.findings else None,
-        others if found.others else None,
-        None if found.answers or found.findings else tag("p", "Nothing was measured that answers it."),
+        tag("p", " ".join(summary.answers), class_="answer") if summary.answers else None,
+        tag("ul", (tag("li", finding) for finding in summary.findings), class_="findings")
+        if summary.findings
+        else None,
+        others if summary.others else None,
+        None if summary.answers or summary.findings else tag("p", "Nothing was measured that answers it."),
     )
 
 
@@ -132,7 +140,7 @@ def _effects(report: EnvironmentReport) -> Html:
     matrices = list(effect_tables(report.results, codes))
     if not matrices:
         return tag("p", "There are no two strategies to compare.")
-    legend = codes.legend(dict.fromkeys(f"{each.operator}@{each.placement}" for each in evidence))
+    legend = codes.legend(dict.fromkeys(f"{strategy.operator}@{strategy.placement}" for strategy in evidence))
     return joined(tag("p", FOOTNOTE), tag("p", legend, class_="muted"), tag("div", matrices, class_="matrices"))
 
 
@@ -145,8 +153,8 @@ def _accuracies(report: EnvironmentReport) -> Html:
 
 def _checks(report: EnvironmentReport) -> Html:
     reasons = [
-        (f"{each.subject}/{each.operator}@{each.placement}", each.reason or "not measured yet")
-        for each in report.unmeasured
+        (f"{strategy.subject}/{strategy.operator}@{strategy.placement}", strategy.reason or "not measured yet")
+        for strategy in report.unmeasured
     ]
     no_links: Child = tag("p", "No link was probed.", class_="muted")
     return joined(

@@ -1,4 +1,4 @@
-"""From the evidence to what a report shows: one environment at a time, never mixed."""
+"""From the evidence to the content of a report: one environment at a time, never mixed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from runner.errors import RunnerError
 
 @dataclass(frozen=True, eq=False)
 class EnvironmentReport:
-    """All subjects measured in one environment, analysed, with what surrounds them."""
+    """All subjects measured in one environment, analysed, with links, tiers, verdicts and costs."""
 
     environment: EnvironmentEvidence
     results: tuple[SubjectResult, ...]
@@ -40,7 +40,7 @@ class EnvironmentReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What one page shows, and which environments have evidence that it does not show."""
+    """The content of one page, and the environments with evidence that it does not show."""
 
     environments: tuple[EnvironmentReport, ...]
     left_out: tuple[EnvironmentEvidence, ...]
@@ -53,7 +53,7 @@ def gather_report(
     subject: str | None = None,
     settings: AnalysisSettings | None = None,
 ) -> Report:
-    """Analyse what a page is to show.
+    """Analyse the evidence that a page will show.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def gather_report(
     """
     evidence = strategy_evidence(session, subject=subject)
     groups: dict[str, list[StrategyEvidence]] = {}
-    for each in evidence:
-        groups.setdefault(each.environment.key, []).append(each)
+    for strategy in evidence:
+        groups.setdefault(strategy.environment.key, []).append(strategy)
     measured = [members for members in groups.values() if any(member.measured for member in members)]
     if not measured:
         what = f"of {subject} " if subject else ""
@@ -89,21 +89,21 @@ def gather_report(
     )
 
 
-def _chosen(measured: Sequence[list[StrategyEvidence]], wanted: str | None) -> list[list[StrategyEvidence]]:
-    if wanted is None:
+def _chosen(measured: Sequence[list[StrategyEvidence]], environment: str | None) -> list[list[StrategyEvidence]]:
+    if environment is None:
         preferred = preferred_environment([environment_standing(members) for members in measured])
         return [members for members in measured if members[0].environment.key == preferred.key]
-    found = [members for members in measured if wanted == "all" or _matches(members[0].environment, wanted)]
-    if not found:
-        known = ", ".join(
+    chosen = [members for members in measured if environment == "all" or _matches(members[0].environment, environment)]
+    if not chosen:
+        names = ", ".join(
             f"{members[0].environment.key[:12]} ({members[0].environment.launcher})" for members in measured
         )
-        raise RunnerError(f"no environment {wanted!r} with evidence; there are {known}, or all")
-    return found
+        raise RunnerError(f"no environment {environment!r} with evidence; there are {names}, or all")
+    return chosen
 
 
-def _matches(environment: EnvironmentEvidence, wanted: str) -> bool:
-    return environment.key.startswith(wanted) or environment.launcher == wanted
+def _matches(environment: EnvironmentEvidence, choice: str) -> bool:
+    return environment.key.startswith(choice) or environment.launcher == choice
 
 
 def _report(
@@ -120,7 +120,9 @@ def _report(
     return EnvironmentReport(
         environment=environment,
         results=tuple(
-            analyse_subject(own, settings) for own in subjects.values() if any(each.measured for each in own)
+            analyse_subject(strategies, settings)
+            for strategies in subjects.values()
+            if any(strategy.measured for strategy in strategies)
         ),
         unmeasured=tuple(member for member in members if not member.measured),
         slos=tuple(slos),
@@ -133,7 +135,7 @@ def _report(
 
 
 def _unnamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A report is handed on: its reasons do not name what else ran on the machine."""
+    """Remove from the reason what else ran on the machine: a report is handed on."""
     load = row["host_load"]
     load = json.loads(load) if isinstance(load, str) else load  # SQLite keeps JSON as text
     return {**row, "reason": row["reason"] and without_names_in(row["reason"], load)}

@@ -73,7 +73,7 @@ text { font-size: 11px; fill: var(--text); } .row { font-size: 10.5px; } .small 
 
 
 def patterns() -> Html:
-    """Fills that differ without colour; the figures refer to them by id."""
+    """Return fills that differ without colour; the figures refer to them by id."""
     return tag(
         "svg",
         tag(

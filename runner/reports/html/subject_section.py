@@ -1,4 +1,4 @@
-"""Everything about one subject in one environment: figures first, numbers below them."""
+"""The section of one subject in one environment: figures first, numbers below them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,31 +26,31 @@ from runner.reports.units import duration, percent, points, size
 
 
 def ranking_table(result: SubjectResult) -> Html:
-    """Every strategy, fastest first, with what decides."""
-    asked = result.settings.percentile
+    """Return every strategy, fastest first, with the figures that decide."""
+    percentile = result.settings.percentile
     shown = [interval.percentile for interval in result.strategies[0].intervals]
     level = f"{100 * result.settings.confidence_level:g} %"
-    heads = ["strategy", "rank", "letters", *(f"p{each:g} [{level} interval]" for each in shown), "× best"]
+    heads = ["strategy", "rank", "letters", *(f"p{strategy:g} [{level} interval]" for strategy in shown), "× best"]
     rows = (
         [
-            each.name,
-            ranks(each.rank),
-            " ".join(each.rank.letters),
-            *(interval_cell(interval) for interval in each.intervals),
-            f"{each.ratio_to_best:.2f}",
-            _accuracy(each),
-            points(each.evidence.drop_pp) if each.evidence.passes else "–",
-            _difference(each),
+            strategy.name,
+            ranks(strategy.rank),
+            " ".join(strategy.rank.letters),
+            *(interval_cell(interval) for interval in strategy.intervals),
+            f"{strategy.ratio_to_best:.2f}",
+            _accuracy(strategy),
+            points(strategy.evidence.drop_pp) if strategy.evidence.passes else "–",
+            _difference(strategy),
         ]
-        for each in fastest_first(result)
+        for strategy in fastest_first(result)
     )
-    caption = f"Ranked by p{asked:g}; strategies that share a letter are not told apart"
+    caption = f"Ranked by p{percentile:g}; strategies that share a letter are not told apart"
     shown_table = table(caption, [*heads, "accuracy", "drop, points", "outputs differ"], rows)
     return joined(shown_table, doubts(result))
 
 
 def doubts(result: SubjectResult) -> Html | None:
-    """List each operator whose outputs are far from identity's or unknown, and accuracies that say nothing."""
+    """List each operator whose outputs are far from identity's or unknown, and accuracies without meaning."""
     changed = [strategy.evidence for strategy in result.strategies if strategy.evidence.changes_outputs]
     warnings = {
         evidence.operator: distance.warning
@@ -75,27 +75,27 @@ def doubts(result: SubjectResult) -> Html | None:
 
 
 def interval_cell(interval: PercentileInterval) -> str:
-    """`12.1 ms [11.9, 12.4]`, or the estimate alone where the evidence refuses an interval."""
+    """Return `12.1 ms [11.9, 12.4]`, or the estimate alone if the evidence is too thin for an interval."""
     if interval.low_s is None or interval.high_s is None:
         return f"{duration(interval.estimate_s)} [–]"
     return f"{duration(interval.estimate_s)} [{duration(interval.low_s)}, {duration(interval.high_s)}]"
 
 
-def _difference(each: StrategyResult) -> str:
+def _difference(strategy: StrategyResult) -> str:
     """Return the relative error of the outputs against identity's."""
-    distance = each.evidence.output_distance
-    if distance is None or not each.evidence.passes:
+    distance = strategy.evidence.output_distance
+    if distance is None or not strategy.evidence.passes:
         return "–"
     return "not finite" if distance.relative_error is None else percentage(distance.relative_error)
 
 
-def _accuracy(each: StrategyResult) -> str:
-    found = each.evidence.accuracy
-    return f"{percent(found.accuracy_pct)} {METRIC_NAMES.get(found.metric, found.metric)}" if found else "–"
+def _accuracy(strategy: StrategyResult) -> str:
+    accuracy = strategy.evidence.accuracy
+    return f"{percent(accuracy.accuracy_pct)} {METRIC_NAMES.get(accuracy.metric, accuracy.metric)}" if accuracy else "–"
 
 
 def spread_table(result: SubjectResult) -> Html:
-    """Description, normality, and where the variance comes from."""
+    """Return description, normality, and the sources of the variance."""
     heads = (
         "strategy",
         "n",
@@ -114,45 +114,48 @@ def spread_table(result: SubjectResult) -> Html:
     return table(caption, heads, map(_spread, result.strategies))
 
 
-def _spread(each: StrategyResult) -> Iterator[str]:
-    found, shares = each.description, each.shares
-    yield each.name
-    yield str(found.count)
-    yield from (duration(value) for value in (found.mean, found.median, found.interquartile_range))
-    yield str(found.outlier_count)
-    if found.normality.not_applicable:
-        yield from ("–", found.normality.not_applicable)
+def _spread(strategy: StrategyResult) -> Iterator[str]:
+    description, shares = strategy.description, strategy.shares
+    yield strategy.name
+    yield str(description.count)
+    yield from (duration(value) for value in (description.mean, description.median, description.interquartile_range))
+    yield str(description.outlier_count)
+    if description.normality.not_applicable:
+        yield from ("–", description.normality.not_applicable)
     else:
-        yield from (f"{found.normality.statistic:.3f}", pvalue(found.normality.pvalue))
+        yield from (f"{description.normality.statistic:.3f}", pvalue(description.normality.pvalue))
     for share in (shares.inputs_share, shares.rounds_share, shares.rest_share):
         yield "–" if share is None else f"{share:.0%}"
     yield "–" if shares.effective_samples is None else f"{shares.effective_samples:.0f}"
 
 
 def breakdown_table(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) -> Html:
-    """Mean durations by part and tier, and bytes over each link."""
+    """Return mean durations by segment and tier, and bytes over each link."""
     rows = []
     for strategy in result.strategies:
-        found = breakdowns.get(strategy.evidence.latency_key)
-        if found is not None and found.tiers:
-            parts = [f"{part} {tier} {duration(seconds)}".replace("  ", " ") for part, tier, seconds in segments(found)]
-            rows.append([strategy.name, duration(found.latency_s), ", ".join(parts), _sent(strategy)])
+        breakdown = breakdowns.get(strategy.evidence.latency_key)
+        if breakdown is not None and breakdown.tiers:
+            texts = [
+                f"{segment} {tier} {duration(seconds)}".replace("  ", " ")
+                for segment, tier, seconds in segments(breakdown)
+            ]
+            rows.append([strategy.name, duration(breakdown.latency_s), ", ".join(texts), _sent(strategy)])
     return table("Mean latency by part, and mean bytes sent by link", ("strategy", "latency", "parts", "sent"), rows)
 
 
-def _sent(each: StrategyResult) -> str:
-    links = each.evidence.sent_bytes_by_link
+def _sent(strategy: StrategyResult) -> str:
+    links = strategy.evidence.sent_bytes_by_link
     return ", ".join(f"{link} {size(float(sent.mean()))}" for link, sent in links.items()) or "–"
 
 
 def costs_table(costs: Sequence[Mapping[str, Any]]) -> Html:
-    """What each tier pays for a strategy."""
-    heads = ["strategy", "tier", *(each.heading for each in COSTS.values())]
+    """Return what a strategy costs each tier."""
+    heads = ["strategy", "tier", *(cost.heading for cost in COSTS.values())]
     rows = (
         [
             f"{row['operator']}@{row['placement']}",
             row["tier"],
-            *(each.shown(row[each.field]) for each in COSTS.values()),
+            *(cost.shown(row[cost.field]) for cost in COSTS.values()),
         ]
         for row in costs
     )
@@ -160,31 +163,32 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def disagreements(result: SubjectResult) -> Html:
-    """Where the study's tests and the analysis that decides part, each with its sentence."""
+    """Return where the study's tests and the deciding analysis differ, each with its sentence."""
     pairs = {(p.paper.left, p.paper.right): p for family in result.families for p in family.pairs}
-    found = [pair for pair in pairs.values() if pair.disagreement]
+    differing = [pair for pair in pairs.values() if pair.disagreement]
     decided = sum(pair.decided.refusal is None for pair in pairs.values())
     if not decided:
         reasons = sorted({pair.decided.refusal.reason for pair in pairs.values() if pair.decided.refusal})
         return tag("p", f"The deciding analysis decides none of the {len(pairs)} pairs ({'; '.join(reasons)}).")
-    said = f"The study's tests and the analysis that decides disagree on {len(found)} of {decided} pairs."
-    if not found:
-        return tag("p", said)
+    text = f"The study's tests and the analysis that decides disagree on {len(differing)} of {decided} pairs."
+    if not differing:
+        return tag("p", text)
     items = (
-        tag("li", tag("b", f"{each.paper.left} and {each.paper.right}"), f": {each.disagreement}.") for each in found
+        tag("li", tag("b", f"{pair.paper.left} and {pair.paper.right}"), f": {pair.disagreement}.")
+        for pair in differing
     )
-    return tag("div", tag("p", said), tag("ul", items))
+    return tag("div", tag("p", text), tag("ul", items))
 
 
 def pair_tables(result: SubjectResult) -> Iterator[Html]:
-    """One folded table per family: the paper's test beside the one that decides."""
+    """Yield a folded table per family: the paper's test beside the deciding one."""
     for family in result.families:
         yield details(f"{family.paper.family.name}: {len(family.pairs)} pairs", _pair_table(family, result))
 
 
 def _pair_table(family: FamilyResult, result: SubjectResult) -> Html:
     test = family.paper.kruskal_wallis
-    rejected = "finds a difference" if family.paper.rejected else "finds no difference, so no pair is looked at"
+    rejected = "finds a difference" if family.paper.rejected else "finds no difference, so no pair is compared"
     caption = joined(
         f"{family.paper.family.name}. Kruskal-Wallis H {test.statistic:.4g}, {test.degrees_of_freedom} degrees of "
         f"freedom, p {pvalue(test.pvalue)}: {rejected}",
@@ -195,8 +199,8 @@ def _pair_table(family: FamilyResult, result: SubjectResult) -> Html:
     return table(caption, heads, map(_pair, family.pairs))
 
 
-def _pair(each: PairResult) -> Iterator[str]:
-    paper, decided = each.paper, each.decided
+def _pair(pair: PairResult) -> Iterator[str]:
+    paper, decided = pair.paper, pair.decided
     yield f"{paper.left} : {paper.right}"
     yield pvalue(paper.pvalue)
     yield f"{paper.delta:+.2f} {paper.magnitude}" if paper.significant else f"{paper.delta:+.2f} not significant"
@@ -205,12 +209,12 @@ def _pair(each: PairResult) -> Iterator[str]:
         yield decided.refusal.reason if decided.refusal else "not decided"
     else:
         yield f"{decided.ratio:.3f} [{decided.low:.3f}, {decided.high:.3f}]"
-        yield decided.verdict + (_needed(each) if decided.needed else "")
-    yield "†" if each.disagreement else ""
+        yield decided.verdict + (_needed(pair) if decided.needed else "")
+    yield "†" if pair.disagreement else ""
 
 
-def _needed(each: PairResult) -> str:
-    needed = each.decided.needed
+def _needed(pair: PairResult) -> str:
+    needed = pair.decided.needed
     if needed is None or (needed.rounds is None and needed.inputs is None):
         return ""
     ways = [f"{needed.rounds} rounds"] if needed.rounds is not None else []
@@ -219,7 +223,7 @@ def _needed(each: PairResult) -> str:
 
 
 def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: str, ids: Ids) -> Html:
-    """A section with its heading."""
+    """Return a section with its heading."""
     costs = [row for row in report.costs if row["subject"] == result.subject]
     breakdowns = report.breakdowns
     return tag(
@@ -247,32 +251,32 @@ def _figures(result: SubjectResult, report: EnvironmentReport, id_: str, ids: Id
         rank_diagram(result), f"fastest first, with the range of ranks left open; {bars}.", ids.new(id_, "ranks")
     )
     drawn = list(tradeoffs(result, report.slos))
-    for each in drawn:
-        yield _figure(tradeoff_plot(each), _told(each), ids.new(id_, "tradeoff"))
+    for tradeoff in drawn:
+        yield _figure(tradeoff_plot(tradeoff), _front_list(tradeoff), ids.new(id_, "tradeoff"))
     if not drawn:
         yield tag("p", "Accuracies are not known, so latency is not set against accuracy.", class_="muted")
-    parts = breakdown_bars(result, report.breakdowns)
-    if parts is None:
+    bars_figure = breakdown_bars(result, report.breakdowns)
+    if bars_figure is None:
         yield tag("p", "Parts of the latencies are not known.", class_="muted")
     else:
-        told = "shares of the mean latency, which is at the right; thick lines separate tiers and links."
-        yield _figure(parts, told, ids.new(id_, "parts"))
+        caption = "shares of the mean latency, which is at the right; thick lines separate tiers and links."
+        yield _figure(bars_figure, caption, ids.new(id_, "parts"))
 
 
-def _figure(figure: Figure, told: Child, id_: str) -> Html:
-    caption = tag("figcaption", tag("b", figure.title), ": ", told)
+def _figure(figure: Figure, text: Child, id_: str) -> Html:
+    caption = tag("figcaption", tag("b", figure.title), ": ", text)
     return tag("figure", caption, svg(figure, id_=id_))
 
 
-def _told(found: Tradeoff) -> Html:
-    """The front as a list, since not every point can carry its name."""
+def _front_list(tradeoff: Tradeoff) -> Html:
+    """List the front, since not every point can carry its name."""
     front = "; ".join(
-        f"{each.strategy.name} {duration(each.latency_s)} {percent(each.accuracy_pct)}" for each in found.front
+        f"{point.strategy.name} {duration(point.latency_s)} {percent(point.accuracy_pct)}" for point in tradeoff.front
     )
-    targets = ", ".join(region.name for region in found.regions)
-    hatched = f" Dotted: what {targets} ask{'s' if len(found.regions) == 1 else ''} for." if targets else ""
-    metric = METRIC_NAMES.get(found.metric, found.metric)
-    return joined(f"{metric} over p{found.percentile:g} latency. Pareto front (filled): {front}.{hatched}")
+    targets = ", ".join(region.name for region in tradeoff.regions)
+    hatched = f" Dotted: what {targets} ask{'s' if len(tradeoff.regions) == 1 else ''} for." if targets else ""
+    metric = METRIC_NAMES.get(tradeoff.metric, tradeoff.metric)
+    return joined(f"{metric} over p{tradeoff.percentile:g} latency. Pareto front (filled): {front}.{hatched}")
 
 
 def _quantiles(result: SubjectResult, id_: str, ids: Ids) -> Html:

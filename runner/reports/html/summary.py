@@ -16,8 +16,8 @@ from runner.reports.html.figures import families_of_all
 from runner.reports.html.sentences import (
     METRIC_NAMES,
     MissingSubject,
-    Outcome,
     PairOfSubject,
+    SubjectOutcome,
     count,
     extent,
     listed,
@@ -31,30 +31,36 @@ from runner.reports.html.sentences import (
 
 
 def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: str) -> str | None:
-    """On which of its placements an operator is fastest: those that none of the others is shown to beat."""
+    """Name the placements where an operator is fastest: those that none of the others is shown to beat."""
     fronts: dict[tuple[str, ...], list[str]] = {}
     missing: list[MissingSubject] = []
     decided = True
     everyone = []
     for result in results:
-        found = next((each for each in result.families if each.paper.family.name == family), None)
-        members = [] if found is None else [name for name in found.paper.members if split(name)[0] == operator]
-        if found is None or len(members) < 2:
+        family_result = next(
+            (candidate for candidate in result.families if candidate.paper.family.name == family), None
+        )
+        members = (
+            []
+            if family_result is None
+            else [name for name in family_result.paper.members if split(name)[0] == operator]
+        )
+        if family_result is None or len(members) < 2:
             missing.append(MissingSubject(result.subject, "fewer than two placements measured"))
         else:
-            front = _unbeaten(found, members)
-            decided &= all(pair.decided.refusal is None for pair in found.pairs)
+            front = _unbeaten(family_result, members)
+            decided &= all(pair.decided.refusal is None for pair in family_result.pairs)
             everyone.append(result.subject)
             fronts.setdefault(tuple(split(name)[1] for name in front), []).append(result.subject)
     if not fronts:
         return None
-    parts = [
+    clauses = [
         f"on {_placed(front)} {scope(subjects, everyone, again=number > 0)}"
         for number, (front, subjects) in enumerate(fronts.items())
     ]
     if not decided:
         return sentence(f"what was measured does not decide where {spoken(operator)} is fastest everywhere")
-    return sentence(f"{spoken(operator)} is fastest {listed(parts)}{without(missing)}")
+    return sentence(f"{spoken(operator)} is fastest {listed(clauses)}{without(missing)}")
 
 
 def _placed(front: Sequence[str]) -> str:
@@ -62,7 +68,7 @@ def _placed(front: Sequence[str]) -> str:
 
 
 def _unbeaten(family: FamilyResult, members: Sequence[str]) -> list[str]:
-    """Those that no other of the members is shown to be faster than, the smallest median first."""
+    """Return the members that no other is shown to be faster than, the smallest median first."""
     beaten = set()
     for pair in family.pairs:
         left, right = pair.paper.left, pair.paper.right
@@ -82,32 +88,34 @@ def tally_sentence(
     *,
     missing: Sequence[MissingSubject] = (),
 ) -> str | None:
-    """How often the operator is faster or slower, over subjects and tiers."""
+    """Count how often the operator is faster or slower, over subjects and tiers."""
     if not compared:
         return None
-    outcomes = [each.outcome for each in compared]
+    outcomes = [member.outcome for member in compared]
     words = {
-        "faster": outcomes.count(Outcome.LOWER),
-        "slower": outcomes.count(Outcome.HIGHER),
-        "equivalent": outcomes.count(Outcome.EQUIVALENT),
-        "unresolved": outcomes.count(Outcome.UNRESOLVED),
-        "not decided": outcomes.count(Outcome.UNDECIDED),
+        "faster": outcomes.count(SubjectOutcome.LOWER),
+        "slower": outcomes.count(SubjectOutcome.HIGHER),
+        "equivalent": outcomes.count(SubjectOutcome.EQUIVALENT),
+        "unresolved": outcomes.count(SubjectOutcome.UNRESOLVED),
+        "not decided": outcomes.count(SubjectOutcome.UNDECIDED),
     }
-    said = ", ".join(f"{word} in {count(number)}" for word, number in words.items() if number)
+    text = ", ".join(f"{word} in {count(number)}" for word, number in words.items() if number)
     total = f"{count(len(outcomes))} comparison{'s' if len(outcomes) > 1 else ''}"
-    return sentence(f"{spoken(operator)} against {spoken(reference)} {where}: {said} of {total}{without(missing)}")
+    return sentence(f"{spoken(operator)} against {spoken(reference)} {where}: {text} of {total}{without(missing)}")
 
 
 def accuracy_sentences(operator: str, results: Sequence[SubjectResult]) -> Iterator[str]:
-    """What the operator loses against identity, one sentence per metric."""
-    found = [(result.subject, drop) for result in results for drop in result.drops if drop.operator == operator]
-    for metric in dict.fromkeys(drop.metric for _, drop in found):
-        drops = {subject: drop for subject, drop in reversed(found) if drop.metric == metric}
+    """Yield what the operator loses against identity, one sentence per metric."""
+    drops_of_operator = [
+        (result.subject, drop) for result in results for drop in result.drops if drop.operator == operator
+    ]
+    for metric in dict.fromkeys(drop.metric for _, drop in drops_of_operator):
+        drops = {subject: drop for subject, drop in reversed(drops_of_operator) if drop.metric == metric}
         yield _drop_sentence(operator, metric, dict(reversed(drops.items())))
 
 
 def outputs_sentence(operator: str, results: Sequence[SubjectResult]) -> str | None:
-    """In which subjects the operator's outputs are far from identity's; None where they are in none."""
+    """Name the subjects where the operator's outputs are far from identity's; None if there are none."""
     far: dict[str, str] = {}
     for result in results:
         for strategy in result.strategies:
@@ -118,23 +126,23 @@ def outputs_sentence(operator: str, results: Sequence[SubjectResult]) -> str | N
             far[result.subject] = "in what is finite" if error is None else f"by {percentage(error)}"
     if not far:
         return None
-    told = listed([f"{figure} in {subject}" for subject, figure in far.items()])
-    return sentence(f"{spoken(operator)} gives other outputs than identity: they differ {told}")
+    figures = listed([f"{figure} in {subject}" for subject, figure in far.items()])
+    return sentence(f"{spoken(operator)} gives other outputs than identity: they differ {figures}")
 
 
 def _drop_sentence(operator: str, metric: str, drops: dict[str, DropResult]) -> str:
     lost = extent([drop.drop.drop_pp for drop in drops.values()])
     name = METRIC_NAMES.get(metric, metric)
-    shown = [subject for subject, each in drops.items() if each.drop.low_pp > 0 or each.drop.high_pp < 0]
+    shown = [subject for subject, drop in drops.items() if drop.drop.low_pp > 0 or drop.drop.high_pp < 0]
     if len(drops) == 1:
-        said = "shown" if shown else "not told from none"
-        return sentence(f"{spoken(operator)} has a {name} drop of {lost} points in {next(iter(drops))}, {said}")
-    told = f"shown in {count(len(shown))} of {count(len(drops))}" if shown else "not told from none in any"
-    return sentence(f"{spoken(operator)} has a {name} drop of {lost} points across {listed(list(drops))}; {told}")
+        finding = "shown" if shown else "not told from none"
+        return sentence(f"{spoken(operator)} has a {name} drop of {lost} points in {next(iter(drops))}, {finding}")
+    finding = f"shown in {count(len(shown))} of {count(len(drops))}" if shown else "not told from none in any"
+    return sentence(f"{spoken(operator)} has a {name} drop of {lost} points across {listed(list(drops))}; {finding}")
 
 
 def against_whole(operator: str, results: Sequence[SubjectResult]) -> tuple[str, list[PairOfSubject]]:
-    """A cut operator on its fastest placement against the uncut one on its fastest tier; also the uncut one's name."""
+    """Compare a cut operator on its fastest placement with the uncut one on its fastest tier; also name that."""
     whole, compared = "", []
     for result in results:
         family = next(
@@ -186,8 +194,8 @@ class _Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
-    """All that answers are made of."""
+class _SummaryBasis:
+    """The data that all answers are made from."""
 
     results: Sequence[SubjectResult]
     passes: Mapping[str, Sequence[str]]
@@ -196,30 +204,35 @@ class _Told:
 
 
 def summarise(results: Sequence[SubjectResult]) -> tuple[QuestionSummary, ...]:
-    """Every question that some operator belongs to, in order."""
+    """Summarise every question that some operator belongs to, in order."""
     passes = _passes(results)
-    told = _Told(results, passes, tuple(_pairs(results)), study_accuracies(results))
-    found = []
+    basis = _SummaryBasis(results, passes, tuple(_pairs(results)), study_accuracies(results))
+    summaries = []
     for question, title in QUESTIONS.items():
-        mine = [pair for pair in told.pairs if _question_of(pair, passes) == question]
+        mine = [pair for pair in basis.pairs if _question_of(pair, passes) == question]
         if question not in {_question(steps) for steps in passes.values()}:
             continue
         key = [pair for pair in mine if _is_key(pair, passes)]
-        found.append(
+        summaries.append(
             QuestionSummary(
                 question,
                 title,
-                tuple(_answers(question, told)),
-                (*(_sentence(pair, passes) for pair in key), *_tests(question, told.accuracies)),
+                tuple(_answers(question, basis)),
+                (*(_sentence(pair, passes) for pair in key), *_tests(question, basis.accuracies)),
                 tuple(_sentence(pair, passes) for pair in mine if pair not in key),
             )
         )
-    return tuple(found)
+    return tuple(summaries)
 
 
 def _passes(results: Sequence[SubjectResult]) -> Mapping[str, Sequence[str]]:
-    evidence = [each for result in results for each in (*(s.evidence for s in result.strategies), *result.unmeasured)]
-    return {each.operator: tuple(str(step["name"]) for step in each.passes) for each in in_canonical_order(evidence)}
+    evidence = [
+        strategy for result in results for strategy in (*(s.evidence for s in result.strategies), *result.unmeasured)
+    ]
+    return {
+        strategy.operator: tuple(str(step["name"]) for step in strategy.passes)
+        for strategy in in_canonical_order(evidence)
+    }
 
 
 def _question(steps: Sequence[str]) -> str:
@@ -227,13 +240,13 @@ def _question(steps: Sequence[str]) -> str:
 
 
 def _question_of(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> str:
-    """The later one of the two operators'; an operator the study did not have comes last."""
+    """Return the later of the two operators' questions; an operator that the study did not have comes last."""
     order = list(QUESTIONS)
     return max((_question(passes[split(name)[0]]) for name in (pair.spoken_of, pair.reference)), key=order.index)
 
 
 def _pairs(results: Sequence[SubjectResult]) -> Iterator[_Pair]:
-    """Every pair of every family once, whichever families hold it."""
+    """Yield every pair of every family once, even if several families hold it."""
     seen: set[frozenset[str]] = set()
     for family in families_of_all(results):
         for left, right in combinations(family.members, 2):
@@ -255,20 +268,20 @@ def _turned(member: PairOfSubject) -> PairOfSubject:
 
 
 def _two_singles(family: StrategyFamily, left: str, right: str) -> bool:
-    """In a family of partitions, two placements of the uncut operator: they belong to its own family."""
+    """Return whether both are placements of the uncut operator, which belong to its own family."""
     operator = family.name.partition(":")[2]
     return family.kind == "partitions" and operator not in (split(left)[0], split(right)[0])
 
 
 def _members(results: Sequence[SubjectResult], family: str, left: str, right: str) -> Iterator[PairOfSubject]:
-    """The pair of every subject that compares it, in this family or, where it is in none of that name, in another."""
+    """Yield the pair of every subject that compares it, in this family or, if not in this one, in another."""
     for result in results:
-        ordered = sorted(result.families, key=lambda found: found.paper.family.name != family)
+        ordered = sorted(result.families, key=lambda other_family: other_family.paper.family.name != family)
         member = next(
             (
-                _member(result.subject, found, pair, left)
-                for found in ordered
-                for pair in found.pairs
+                _member(result.subject, other_family, pair, left)
+                for other_family in ordered
+                for pair in other_family.pairs
                 if {pair.paper.left, pair.paper.right} == {left, right}
             ),
             None,
@@ -288,7 +301,7 @@ def _member(subject: str, family: FamilyResult, pair: PairResult, left: str) -> 
 def _missing(
     results: Sequence[SubjectResult], left: str, right: str, members: Sequence[PairOfSubject]
 ) -> Iterator[MissingSubject]:
-    """Subjects without the pair: they are not in its average, and nobody may have to count to notice."""
+    """Yield the subjects without the pair, so that readers need not count who is missing from the average."""
     compared = {member.subject for member in members}
     for result in results:
         if result.subject not in compared:
@@ -309,14 +322,14 @@ def _why_missing(result: SubjectResult, names: Sequence[str]) -> str:
 
 
 def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) -> bool:
-    """Two placements of one operator: the faster one, on average; else the one listed later is compared."""
+    """Return whether `left` is the subject of the sentence: the placement that is faster on average."""
     if split(left)[0] != split(right)[0]:
         return False
     return sum(math.log(member.median_s / member.reference_s) for member in members) <= 0
 
 
 def _is_key(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> bool:
-    """Placements of one operator; an operator against identity; of a cut one, the placement nearest to the client."""
+    """Return whether a pair is a key finding: two placements, identity, or the placement nearest to the client."""
     operator, reference = split(pair.spoken_of)[0], split(pair.reference)[0]
     if operator == reference:
         return True
@@ -341,15 +354,15 @@ def _sentence(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _answers(question: str, told: _Told) -> Iterator[str]:
-    for operator, steps in told.passes.items():
+def _answers(question: str, basis: _SummaryBasis) -> Iterator[str]:
+    for operator, steps in basis.passes.items():
         if _question(steps) == question:
-            found = _of_partition(operator, told) if "partition" in steps else _of_whole(operator, told)
-            yield from (each for each in found if each is not None)
+            sentences = _of_partition(operator, basis) if "partition" in steps else _of_whole(operator, basis)
+            yield from (text for text in sentences if text is not None)
 
 
 def _tests(question: str, accuracies: StudyAccuracies | None) -> Iterator[str]:
-    """The study's test of accuracies, pair by pair."""
+    """Yield the study's test of accuracies, pair by pair."""
     if accuracies is None:
         return
     for pooled, once in accuracies.both():
@@ -357,21 +370,21 @@ def _tests(question: str, accuracies: StudyAccuracies | None) -> Iterator[str]:
             yield wilcoxon_sentence(pooled, once, accuracies)
 
 
-def _of_partition(operator: str, told: _Told) -> Iterator[str | None]:
-    yield fastest_sentence(operator, told.results, f"partitions:{operator}")
-    whole, compared = against_whole(operator, told.results)
+def _of_partition(operator: str, basis: _SummaryBasis) -> Iterator[str | None]:
+    yield fastest_sentence(operator, basis.results, f"partitions:{operator}")
+    whole, compared = against_whole(operator, basis.results)
     yield tally_sentence(operator, whole, "on its fastest tier", compared)
 
 
-def _of_whole(operator: str, told: _Told) -> Iterator[str | None]:
-    yield outputs_sentence(operator, told.results)
-    identity = next((name for name, steps in told.passes.items() if not steps), "")
-    same = _same_tier(operator, identity, told.pairs)
+def _of_whole(operator: str, basis: _SummaryBasis) -> Iterator[str | None]:
+    yield outputs_sentence(operator, basis.results)
+    identity = next((name for name, steps in basis.passes.items() if not steps), "")
+    same = _same_tier(operator, identity, basis.pairs)
     compared = [member for pair in same for member in pair.members]
     missing = {entry: None for pair in same for entry in pair.missing}
     yield tally_sentence(operator, identity, "on the same tier", compared, missing=list(missing))
-    yield fastest_sentence(operator, told.results, f"tiers:{operator}")
-    yield from accuracy_sentences(operator, told.results)
+    yield fastest_sentence(operator, basis.results, f"tiers:{operator}")
+    yield from accuracy_sentences(operator, basis.results)
 
 
 def _same_tier(operator: str, identity: str, pairs: Sequence[_Pair]) -> list[_Pair]:

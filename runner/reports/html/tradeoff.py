@@ -1,4 +1,4 @@
-"""Latency against accuracy: every strategy, the Pareto front, and what each SLO asks for."""
+"""Latency against accuracy: every strategy, the Pareto front, and the budgets of each SLO."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,8 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Region:
-    """What a target asks for at the figure's percentile; an open end is infinite."""
+class TargetRegion:
+    """The budgets of a target at the figure's percentile; an open end is infinite."""
 
     name: str
     latency_s: float
@@ -49,37 +49,39 @@ class Region:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """One figure: the strategies of one metric at one percentile, and the targets that speak of it."""
+    """One figure: the strategies of one metric at one percentile, and the targets at that percentile."""
 
     subject: str
     metric: str
     percentile: float
     points: tuple[Point, ...]
-    regions: tuple[Region, ...]
+    regions: tuple[TargetRegion, ...]
 
     @property
     def front(self) -> list[Point]:
-        """Fastest first."""
+        """Return the points on the front, fastest first."""
         return sorted((point for point in self.points if point.on_front), key=lambda point: point.latency_s)
 
 
 def tradeoffs(result: SubjectResult, slos: Sequence[SloEvidence]) -> Iterator[Tradeoff]:
-    """One for each percentile that a target names, the asked one where none does; nothing without accuracies."""
+    """Yield one for each percentile of the targets, else for the requested one; nothing without accuracies."""
     judged = [
         strategy for strategy in result.strategies if strategy.evidence.accuracy and math.isfinite(_accuracy(strategy))
     ]
     if not judged:
         return
     metric = judged[0].evidence.accuracy.metric if judged[0].evidence.accuracy else ""
-    same = [each for each in judged if each.evidence.accuracy and each.evidence.accuracy.metric == metric]
+    same = [
+        strategy for strategy in judged if strategy.evidence.accuracy and strategy.evidence.accuracy.metric == metric
+    ]
     reference = max((e.evidence.reference.accuracy_pct for e in same if e.evidence.reference), default=None)
-    for percentile in sorted({each for slo in slos for each in slo.latency_s}) or [result.settings.percentile]:
+    for percentile in sorted({strategy for slo in slos for strategy in slo.latency_s}) or [result.settings.percentile]:
         regions = [_region(slo, percentile, reference) for slo in slos if percentile in slo.latency_s]
         yield Tradeoff(result.subject, metric, percentile, _points(same, percentile), tuple(regions))
 
 
-def _accuracy(each: StrategyResult) -> float:
-    return each.evidence.accuracy.accuracy_pct if each.evidence.accuracy else math.nan
+def _accuracy(strategy: StrategyResult) -> float:
+    return strategy.evidence.accuracy.accuracy_pct if strategy.evidence.accuracy else math.nan
 
 
 def _points(strategies: Sequence[StrategyResult], percentile: float) -> tuple[Point, ...]:
@@ -95,48 +97,53 @@ def _points(strategies: Sequence[StrategyResult], percentile: float) -> tuple[Po
         )
 
     return tuple(
-        Point(each, *place, on_front=not dominated(*place)) for each, place in zip(strategies, places, strict=True)
+        Point(strategy, *place, on_front=not dominated(*place))
+        for strategy, place in zip(strategies, places, strict=True)
     )
 
 
-def _region(slo: SloEvidence, percentile: float, reference_pct: float | None) -> Region:
+def _region(slo: SloEvidence, percentile: float, reference_pct: float | None) -> TargetRegion:
     floors = [slo.min_pct] if slo.min_pct is not None else []
     if slo.max_drop_pp is not None and reference_pct is not None:
         floors.append(reference_pct - slo.max_drop_pp)
-    return Region(slo.name, slo.latency_s[percentile], max(floors, default=-math.inf))
+    return TargetRegion(slo.name, slo.latency_s[percentile], max(floors, default=-math.inf))
 
 
 _LEFT, _RIGHT, _HEIGHT, _LABEL = 40.0, WIDTH - 6, 220.0, 13.0
 _SHAPES = ("circle", "square", "triangle", "diamond", "cross", "plus")
 
 
-def tradeoff_plot(found: Tradeoff) -> Figure:
-    """Further left is faster, further up is more accurate; targets are named above the right edge of their region."""
-    top = 8 + _LABEL * len(found.regions)
+def tradeoff_plot(tradeoff: Tradeoff) -> Figure:
+    """Draw faster to the left, more accurate at the top; targets are named above the right edge of their region."""
+    top = 8 + _LABEL * len(tradeoff.regions)
     bottom = top + _HEIGHT
-    across, up = _axes(found, top, bottom)
-    placements = list(dict.fromkeys(point.strategy.evidence.placement for point in found.points))
+    across, up = _axes(tradeoff, top, bottom)
+    placements = list(dict.fromkeys(point.strategy.evidence.placement for point in tradeoff.points))
     shapes: list[Html] = [
-        *(shape for i, each in enumerate(found.regions) for shape in _target(each, across, up, _LABEL * (i + 1))),
+        *(
+            shape
+            for i, region in enumerate(tradeoff.regions)
+            for shape in _target(region, across, up, _LABEL * (i + 1))
+        ),
         *_left_axis(up),
-        *bottom_axis(across, top, bottom, title=f"p{found.percentile:g} latency, log scale"),
-        _front(found.front, across, up),
-        *(_mark(point, placements.index(point.strategy.evidence.placement), across, up) for point in found.points),
-        *_labels(found, across, up),
+        *bottom_axis(across, top, bottom, title=f"p{tradeoff.percentile:g} latency, log scale"),
+        _front(tradeoff.front, across, up),
+        *(_mark(point, placements.index(point.strategy.evidence.placement), across, up) for point in tradeoff.points),
+        *_labels(tradeoff, across, up),
         *_legend(placements, bottom + 42),
     ]
     return Figure(
-        title=f"Latency and accuracy of {found.subject}",
-        description=_description(found),
+        title=f"Latency and accuracy of {tradeoff.subject}",
+        description=_description(tradeoff),
         height=bottom + 36 + 16 * math.ceil(len(placements) / 3),
         shapes=shapes,
     )
 
 
-def _axes(found: Tradeoff, top: float, bottom: float) -> tuple[Axis, Axis]:
-    latencies = [point.latency_s for point in found.points] + [region.latency_s for region in found.regions]
-    accuracies = [point.accuracy_pct for point in found.points]
-    floors = [region.accuracy_pct for region in found.regions if math.isfinite(region.accuracy_pct)]
+def _axes(tradeoff: Tradeoff, top: float, bottom: float) -> tuple[Axis, Axis]:
+    latencies = [point.latency_s for point in tradeoff.points] + [region.latency_s for region in tradeoff.regions]
+    accuracies = [point.accuracy_pct for point in tradeoff.points]
+    floors = [region.accuracy_pct for region in tradeoff.regions if math.isfinite(region.accuracy_pct)]
     across = padded(min(latencies), max(latencies), logarithmic=True, share=0.08)
     up = padded(min([*accuracies, *floors]), max(accuracies), logarithmic=False, share=0.12)
     return Axis(*across, _LEFT, _RIGHT, logarithmic=True), Axis(*up, bottom, top)
@@ -148,18 +155,18 @@ def _left_axis(up: Axis) -> Iterator[Html]:
         yield text(_LEFT - 4, up.at(value) + 3.5, f"{value:.4g} %", class_="small", anchor="end")
 
 
-def _target(region: Region, across: Axis, up: Axis, label: float) -> Iterator[Html]:
+def _target(region: TargetRegion, across: Axis, up: Axis, label: float) -> Iterator[Html]:
     right, bottom, top = across.at(region.latency_s), up.at(max(region.accuracy_pct, up.low)), up.end
-    said = f"{region.name}: at most {duration(region.latency_s)}" + (
+    label_text = f"{region.name}: at most {duration(region.latency_s)}" + (
         f", at least {percent(region.accuracy_pct)}" if math.isfinite(region.accuracy_pct) else ""
     )
-    yield rect(_LEFT, top, right - _LEFT, bottom - top, "target", tag("title", said))
+    yield rect(_LEFT, top, right - _LEFT, bottom - top, "target", tag("title", label_text))
     yield line(right, label - 8, right, top, "leader")
     yield text(right - 4, label, fitted(region.name, right - 4, size=10), class_="small", anchor="end")
 
 
 def _front(front: Sequence[Point], across: Axis, up: Axis) -> Html:
-    places = [(across.at(each.latency_s), up.at(each.accuracy_pct)) for each in front]
+    places = [(across.at(point.latency_s), up.at(point.accuracy_pct)) for point in front]
     path = f"M{number(places[0][0])} {number(places[0][1])}"
     for x, y in places[1:]:
         path += f"H{number(x)}V{number(y)}"
@@ -168,8 +175,8 @@ def _front(front: Sequence[Point], across: Axis, up: Axis) -> Html:
 
 def _mark(point: Point, shape: int, across: Axis, up: Axis) -> Html:
     x, y = across.at(point.latency_s), up.at(point.accuracy_pct)
-    said = f"{point.strategy.name}: {duration(point.latency_s)}, {percent(point.accuracy_pct)}"
-    return _shape(shape, x, y, "mark best" if point.on_front else "mark", tag("title", said))
+    label_text = f"{point.strategy.name}: {duration(point.latency_s)}, {percent(point.accuracy_pct)}"
+    return _shape(shape, x, y, "mark best" if point.on_front else "mark", tag("title", label_text))
 
 
 def _shape(index: int, x: float, y: float, class_: str, *children: Html) -> Html:
@@ -186,15 +193,15 @@ def _shape(index: int, x: float, y: float, class_: str, *children: Html) -> Html
     return tag("path", *children, d=f"M{number(x)} {number(y)}{drawn}", class_=class_)
 
 
-def _labels(found: Tradeoff, across: Axis, up: Axis) -> Iterator[Html]:
-    """Names of the front's points where they cover nothing; the caption has all of them."""
+def _labels(tradeoff: Tradeoff, across: Axis, up: Axis) -> Iterator[Html]:
+    """Yield the names of the front's points where they cover nothing; the caption has all of them."""
     taken = [
         (across.at(point.latency_s) - 5, across.at(point.latency_s) + 5, up.at(point.accuracy_pct) + 4)
-        for point in found.points
+        for point in tradeoff.points
     ]
-    for each in found.front:
-        x, y = across.at(each.latency_s), up.at(each.accuracy_pct)
-        name = fitted(each.strategy.name, 200, size=10)
+    for point in tradeoff.front:
+        x, y = across.at(point.latency_s), up.at(point.accuracy_pct)
+        name = fitted(point.strategy.name, 200, size=10)
         width = text_width(name, size=10)
         for left, base in ((x + 8, y + 3), (x - 8 - width, y + 3), (x + 3, y - 8), (x - width, y - 8), (x + 3, y + 15)):
             inside = left >= _LEFT and left + width <= WIDTH and base - 8 >= up.end and base <= up.start
@@ -212,10 +219,12 @@ def _legend(placements: Sequence[str], top: float) -> Iterator[Html]:
         yield text(x + 9, y + 4, fitted(name, WIDTH / 3 - 20, size=10), class_="small")
 
 
-def _description(found: Tradeoff) -> str:
+def _description(tradeoff: Tradeoff) -> str:
     points = "; ".join(
-        f"{each.strategy.name}, {duration(each.latency_s)}, {percent(each.accuracy_pct)}" for each in found.front
+        f"{point.strategy.name}, {duration(point.latency_s)}, {percent(point.accuracy_pct)}" for point in tradeoff.front
     )
-    targets = "".join(f" Region {region.name} ends at {duration(region.latency_s)}." for region in found.regions)
-    metric = METRIC_NAMES.get(found.metric, found.metric)
-    return f"p{found.percentile:g} latency and {metric}. Pareto front: {points}.{targets}"
+    targets = "".join(
+        f" TargetRegion {region.name} ends at {duration(region.latency_s)}." for region in tradeoff.regions
+    )
+    metric = METRIC_NAMES.get(tradeoff.metric, tradeoff.metric)
+    return f"p{tradeoff.percentile:g} latency and {metric}. Pareto front: {points}.{targets}"

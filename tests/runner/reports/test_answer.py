@@ -85,7 +85,7 @@ def test_what_was_predicted_does_not_pass_for_measured(answers: Callable[[str], 
     (edge,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
     assert cloud.count("~") == 2 and "~" not in edge
     assert "edge-cloud at 100 Mbit/s" in text.splitlines()[0]
-    assert "predicted for the asked links, not measured" in text
+    assert "predicted for the requested links, not measured" in text
     assert "~" not in shown(answers("met"), 140)
 
 

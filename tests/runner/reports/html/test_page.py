@@ -100,7 +100,7 @@ def test_environments_are_never_mixed(filling: Any, made: Any, read_page: Any) -
         filling.exact(environment, subject, dict.fromkeys(strategies, median_s), rounds=rounds)
     newest_complete = page_of(filling.database)
     assert "500 ms" in newest_complete and "49.9 ms" not in newest_complete
-    assert "Evidence of other environments is not in it" in read_page(newest_complete).text
+    assert "Evidence of other environments is not in this report" in read_page(newest_complete).text
     chosen = page_of(filling.database, environment="process")
     assert "49.9 ms" in chosen and "500 ms" not in chosen
     assert page_of(filling.database, environment="bbbb") == chosen
