@@ -210,7 +210,7 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
             body.append(f"\n{_sentence(relaxation)}", style="bold")
     return Panel(
         body,
-        title=Text(f"{answer.subject}: {_asked(answer)}"),
+        title=Text(f"{answer.subject}: {_request_text(answer)}"),
         title_align="left",
         subtitle=Text(_where(answer)),
         subtitle_align="left",
@@ -293,7 +293,7 @@ def _bullets(notes: Sequence[str], width: int, *, whole: bool) -> RenderableType
     return grid
 
 
-def _asked(answer: RecommendResponse) -> str:
+def _request_text(answer: RecommendResponse) -> str:
     budgets = answer.budgets
     limits = [f"{percentile_name(budget.percentile)} <= {duration(budget.max_s)}" for budget in budgets.latency]
     if budgets.min_accuracy_pct is not None:

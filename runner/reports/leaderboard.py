@@ -175,13 +175,13 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, s
 
 
 def _dimmed(text: str, *, name: bool) -> Text:
-    """Dim the second line, but not a name that continues there."""
+    """Return the text with its second line dimmed, except for a name that continues there."""
     first, *below = text.split("\n")
     return Text.assemble(first, *((f"\n{line}", "" if name and not line.startswith(" ") else "dim") for line in below))
 
 
 def _stacked(columns: Sequence[_Column]) -> list[_Column]:
-    """Stack two lines a strategy: a column that belongs below another goes under the one before it."""
+    """Return two lines a strategy: a column that belongs below another goes under the one before it."""
     stacked: list[_Column] = []
     for column in columns:
         folded = replace(column, cells=tuple(map(_letters_folded, column.cells))) if column.heading == "" else column

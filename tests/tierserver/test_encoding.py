@@ -29,10 +29,10 @@ def joined(body):
 @given(array=ARRAYS)
 def test_a_tensor_survives_the_journey_there_and_back(how, array):
     request = protocol.decode_request(*joined(protocol.encode_tensor_request({"x": array}, how)))
-    found = request.inputs[0].array
-    assert request.codec == how and found.dtype == array.dtype and found.shape == array.shape
-    assert found.tobytes() == array.tobytes()
-    answer = protocol.decode_response(*joined(protocol.encode_response("m", request, {"y": found}, dict)))
+    decoded = request.inputs[0].array
+    assert request.codec == how and decoded.dtype == array.dtype and decoded.shape == array.shape
+    assert decoded.tobytes() == array.tobytes()
+    answer = protocol.decode_response(*joined(protocol.encode_response("m", request, {"y": decoded}, dict)))
     assert answer.outputs["y"].tobytes() == array.tobytes() and answer.outputs["y"].shape == array.shape
 
 

@@ -34,8 +34,8 @@ def connect(small):
 
         def connected(*sent):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", small.ready["port"]), timeout=20))
-            for each in sent:
-                connection.sendall(each)
+            for chunk in sent:
+                connection.sendall(chunk)
             return connection
 
         yield connected
@@ -75,7 +75,7 @@ def test_a_hundred_slow_senders_hold_nothing_for_long(small, connect, image):
     assert serves(small, image)
     assert rss_bytes(small) - before < 40 * MIB  # 400 MB are declared, none of it came
     started = time.monotonic()
-    answers = [received(each) for each in slow]
+    answers = [received(sock) for sock in slow]
     assert time.monotonic() - started < 5
     assert all(answer.startswith(b"HTTP/1.1 408") and b"1024 bytes per second" in answer for answer in answers)
 
@@ -83,7 +83,7 @@ def test_a_hundred_slow_senders_hold_nothing_for_long(small, connect, image):
 @pytest.mark.parametrize("sent", [b"", b"GET /v2 HTTP/1.1\r\nHos", b"\r\n", INFER + b"Content-Length: 5000000\r\n\r\n"])
 def test_a_connection_that_says_no_more_is_closed(small, connect, image, sent):
     silent = [connect(sent) for _ in range(20)]
-    answers = [received(each) for each in silent]
+    answers = [received(sock) for sock in silent]
     assert all(answer == b"" or answer.startswith((b"HTTP/1.1 408", b"HTTP/1.1 413")) for answer in answers)
     assert serves(small, image)
 
@@ -101,14 +101,14 @@ def test_trickling_line_ends_does_not_keep_a_connection(connect):
 def test_more_connections_than_allowed_make_room_for_new_ones(small, connect, image):
     many = [connect() for _ in range(200)]
     assert serves(small, image)
-    assert all(received(each) == b"" for each in many)
+    assert all(received(sock) == b"" for sock in many)
 
 
 def test_bodies_together_are_limited_until_they_are_answered(small, connect, image):
     before = rss_bytes(small)
     length = str(4_000_000).encode()
     many = [connect(INFER + b"Content-Length: " + length + b"\r\n\r\n", bytes(3_900_000)) for _ in range(6)]
-    refused = [each for each in many if b"HTTP/1.1 429" in received(each)]
+    refused = [sock for sock in many if b"HTTP/1.1 429" in received(sock)]
     assert len(refused) >= 3 and rss_bytes(small) - before < 60 * MIB
     assert serves(small, image)
 

@@ -22,10 +22,10 @@ RAW = Preprocess("gray", 2, 3, dtype="uint8")
 def test_values_are_scaled_and_normalised_per_channel():
     pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     spec = Preprocess("rgb", 2, 3, scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(1, 2, 4))
-    given = imaging.preprocess(encode(Image.fromarray(pixels)), spec)
+    prepared = imaging.preprocess(encode(Image.fromarray(pixels)), spec)
     expected = (pixels / 255 - [0.1, 0.2, 0.3]) / [1, 2, 4]
-    assert given.shape == (1, 3, 2, 3) and given.dtype == np.float32
-    np.testing.assert_allclose(given[0], expected.transpose(2, 0, 1), rtol=1e-5)
+    assert prepared.shape == (1, 3, 2, 3) and prepared.dtype == np.float32
+    np.testing.assert_allclose(prepared[0], expected.transpose(2, 0, 1), rtol=1e-5)
     last = imaging.preprocess(encode(Image.fromarray(pixels)), Preprocess("rgb", 2, 3, layout="nhwc"))
     np.testing.assert_array_equal(last[0], pixels)
 
@@ -42,8 +42,8 @@ def test_stretch_and_crop_differ_as_they_should():
 def test_the_shorter_side_is_scaled_before_the_centre_is_cut():
     rows = np.repeat(np.arange(40, dtype=np.uint8), 20).reshape(40, 20)  # each row its own number
     spec = Preprocess("gray", 10, 10, resize="shorter_side_crop", shorter_side=20, dtype="uint8")
-    given = imaging.preprocess(encode(Image.fromarray(rows)), spec)
-    np.testing.assert_array_equal(given[0, 0, :, 0], np.arange(15, 25))
+    prepared = imaging.preprocess(encode(Image.fromarray(rows)), spec)
+    np.testing.assert_array_equal(prepared[0, 0, :, 0], np.arange(15, 25))
     covering = imaging.preprocess(encode(Image.fromarray(rows)), Preprocess("gray", 10, 10, "shorter_side_crop"))
     np.testing.assert_allclose(covering[0, 0, (0, -1), 0], (10.5, 28.5), atol=0.6)
 
@@ -52,19 +52,19 @@ def test_imagenets_crop_is_that_of_two_steps():
     rng = np.random.default_rng(4)
     image = Image.fromarray(rng.integers(0, 255, (6, 9, 3), np.uint8)).resize((600, 400), Image.Resampling.BICUBIC)
     spec = Preprocess("rgb", 224, 224, resize="shorter_side_crop", shorter_side=232, dtype="uint8")
-    given = imaging.preprocess(encode(image), spec)[0].transpose(1, 2, 0).astype(int)
+    prepared = imaging.preprocess(encode(image), spec)[0].transpose(1, 2, 0).astype(int)
     scaled = image.resize((348, 232), Image.Resampling.BILINEAR)
     expected = np.asarray(scaled.crop((62, 4, 286, 228))).astype(int)
-    assert np.abs(given - expected).max() <= 2 and np.abs(given - expected).mean() < 0.05
+    assert np.abs(prepared - expected).max() <= 2 and np.abs(prepared - expected).mean() < 0.05
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_image_is_centred_on_its_own_mean(layout):
     pixels = np.random.default_rng(2).integers(0, 255, (5, 7, 3), np.uint8)
     spec = Preprocess("rgb", 5, 7, center=True, std=(2, 2, 2), mean=(9, 9, 9), layout=layout)
-    given = imaging.preprocess(encode(Image.fromarray(pixels)), spec)[0]
-    given = given.transpose(1, 2, 0) if layout == "nchw" else given
-    np.testing.assert_allclose(given, (pixels - pixels.mean(axis=(0, 1))) / 2, atol=1e-4)
+    prepared = imaging.preprocess(encode(Image.fromarray(pixels)), spec)[0]
+    prepared = prepared.transpose(1, 2, 0) if layout == "nchw" else prepared
+    np.testing.assert_allclose(prepared, (pixels - pixels.mean(axis=(0, 1))) / 2, atol=1e-4)
 
 
 @pytest.mark.parametrize(("resize", "side"), [("stretch", 20), ("shorter_side_crop", 9)])
@@ -83,16 +83,16 @@ def test_exif_orientation_is_applied():
 
 def test_sixteen_bits_keep_their_high_byte():
     deep = np.array([[0, 256, 65535], [32768, 128, 512]], np.uint16)
-    given = imaging.preprocess(encode(Image.fromarray(deep)), RAW)
-    np.testing.assert_array_equal(given[0, 0], [[0, 1, 255], [128, 0, 2]])
+    prepared = imaging.preprocess(encode(Image.fromarray(deep)), RAW)
+    np.testing.assert_array_equal(prepared[0, 0], [[0, 1, 255], [128, 0, 2]])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 @pytest.mark.parametrize("color", ["gray", "rgb"])
 def test_every_mode_becomes_the_asked_colour(mode, color):
     image = Image.new("L", (3, 2), 255).convert(mode)
-    given = imaging.preprocess(encode(image), Preprocess(color, 2, 3, dtype="uint8"))
-    assert given.shape == (1, 1 if color == "gray" else 3, 2, 3) and (given == 255).all()
+    prepared = imaging.preprocess(encode(image), Preprocess(color, 2, 3, dtype="uint8"))
+    assert prepared.shape == (1, 1 if color == "gray" else 3, 2, 3) and (prepared == 255).all()
 
 
 def test_cmyk_and_transparent_palettes_are_taken():

@@ -34,10 +34,10 @@ def test_half_a_second_takes_half_a_second(link, rate):
 
 def test_the_directions_have_their_own_rates_and_delay(link, tiers):
     with link(8_000_000, 40_000_000, "--delay-s", "0.02") as proxy:
-        found = tiers.mobile.call(Probe(proxy.url, small_bytes=20_000, large_bytes=220_000).to_json())
-        assert found["up"]["rate_bit_per_s"] == pytest.approx(8e6, rel=0.05)
-        assert found["down"]["rate_bit_per_s"] == pytest.approx(40e6, rel=0.08)
-        assert 0.04 <= found["rtt_s"] < 0.06
+        answer = tiers.mobile.call(Probe(proxy.url, small_bytes=20_000, large_bytes=220_000).to_json())
+        assert answer["up"]["rate_bit_per_s"] == pytest.approx(8e6, rel=0.05)
+        assert answer["down"]["rate_bit_per_s"] == pytest.approx(40e6, rel=0.08)
+        assert 0.04 <= answer["rtt_s"] < 0.06
 
 
 def test_connections_share_the_link(link):

@@ -20,9 +20,9 @@ def joined(body):
 @given(DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))))
 def test_a_tensor_survives_the_journey(array):
     request = protocol.decode_request(*joined(protocol.encode_tensor_request({"x": array})))
-    found = request.inputs[0].array
-    assert found.dtype == array.dtype and found.shape == array.shape and found.tobytes() == array.tobytes()
-    response = protocol.encode_response("m", request, {"y": found}, dict)
+    decoded = request.inputs[0].array
+    assert decoded.dtype == array.dtype and decoded.shape == array.shape and decoded.tobytes() == array.tobytes()
+    response = protocol.encode_response("m", request, {"y": decoded}, dict)
     answer = protocol.decode_response(*joined(response))
     assert answer.outputs["y"].tobytes() == array.tobytes()
 

@@ -123,9 +123,9 @@ def test_every_codec_gives_the_same_bits_on_every_link(tiers, part, inputs, alon
     raw_bytes = 4 * 8 * 8 * 4
     sent = [sample.links[1].sent_bytes for sample in samples]
     if codec == "base64-json":
-        assert all(raw_bytes * 4 / 3 < each < raw_bytes * 4 / 3 + 500 for each in sent)
+        assert all(raw_bytes * 4 / 3 < size < raw_bytes * 4 / 3 + 500 for size in sent)
     else:
-        assert all(each < raw_bytes + 500 for each in sent)
+        assert all(size < raw_bytes + 500 for size in sent)
 
 
 def test_a_failing_input_is_named(tiers, part, tmp_path, failure, image):
@@ -235,8 +235,8 @@ def test_counters_are_read(tiers):
 def test_a_probe_passes_a_relay(tiers):
     tiers.edge.load(cloud=tiers.cloud.url)
     probe = Probe(tiers.edge.url + "/tiers/cloud", small_bytes=1000, large_bytes=40_000_000)
-    found = LinkProbe.from_json(tiers.mobile.call(probe.to_json()))
-    assert found.up.rate_bit_per_s > 1e7 and found.down.rate_bit_per_s > 1e7 and 0 < found.rtt_s < 0.5
+    probed = LinkProbe.from_json(tiers.mobile.call(probe.to_json()))
+    assert probed.up.rate_bit_per_s > 1e7 and probed.down.rate_bit_per_s > 1e7 and 0 < probed.rtt_s < 0.5
 
 
 def test_nothing_is_served_after_unload(tiers, part, failure, inputs):

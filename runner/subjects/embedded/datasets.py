@@ -127,10 +127,10 @@ class CanvasDataset(_Embedded):
 
     def write_items(self, path: Path) -> int:
         canvases = validation_canvases(self.validation_garments)
-        found = canvases_sha256(canvases)
-        if found != self._pinned:
+        digest = canvases_sha256(canvases)
+        if digest != self._pinned:
             raise SubjectError(
-                f"the composed validation canvases hash to {found}, pinned is {self._pinned}: this NumPy composes "
+                f"the composed validation canvases hash to {digest}, pinned is {self._pinned}: this NumPy composes "
                 "other canvases than the model card's; use the versions of requirements.lock"
             )
         masks = np.stack([canvas.mask for canvas in canvases])

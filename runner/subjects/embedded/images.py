@@ -72,7 +72,7 @@ def texture(random: RandomState, height: int, width: int) -> Bytes:
 
 
 def resize(image: Bytes, height: int, width: int) -> Bytes:
-    """Resize bilinearly in 8-bit fixed point, pixel centres aligned."""
+    """Return the image resized bilinearly in 8-bit fixed point, pixel centres aligned."""
     rows, columns = _taps(image.shape[0], height), _taps(image.shape[1], width)
     wide = image.astype(np.int32)
     wide = wide[rows.low] * (256 - rows.weight)[:, None] + wide[rows.high] * rows.weight[:, None]

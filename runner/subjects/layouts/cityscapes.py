@@ -43,11 +43,11 @@ class Cityscapes:
         return choose(self._pictures("train"), count)
 
     def labels(self) -> Mapping[str, bytes]:
-        found = {}
+        contents = {}
         for picture in self.validation():
             path = self._label_of(picture)
-            found[path.name] = _read(path, self.expected)
-        return found
+            contents[path.name] = _read(path, self.expected)
+        return contents
 
     def truth(self, pictures: Sequence[Path]) -> Truth:
         masks = (self._mask(self._label_of(picture)) for picture in pictures)

@@ -185,12 +185,14 @@ def _instances(content: Mapping[str, Any]) -> Mapping[str, Sequence[Instance]]:
     """Return the instances of VOC's classes by image file name, with an empty list for an image without any."""
     try:
         voc = {name: number for number, name in enumerate(VOC_CLASSES, start=1)}
-        numbers = {each["id"]: voc[each["name"]] for each in content["categories"] if each["name"] in voc}
-        files = {each["id"]: str(each["file_name"]) for each in content["images"]}
+        numbers = {entry["id"]: voc[entry["name"]] for entry in content["categories"] if entry["name"] in voc}
+        files = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
         instances: dict[str, list[Instance]] = {name: [] for name in files.values()}
-        for each in content["annotations"]:
-            if each["category_id"] in numbers and each["image_id"] in files:
-                instances[files[each["image_id"]]].append(Instance(numbers[each["category_id"]], each["segmentation"]))
+        for entry in content["annotations"]:
+            if entry["category_id"] in numbers and entry["image_id"] in files:
+                instances[files[entry["image_id"]]].append(
+                    Instance(numbers[entry["category_id"]], entry["segmentation"])
+                )
     except (KeyError, TypeError) as error:
         raise SubjectError(f"the annotations do not have COCO's form: {error!r} in an entry") from error
     if len(set(numbers.values())) != len(VOC_CLASSES):

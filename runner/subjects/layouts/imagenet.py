@@ -41,13 +41,13 @@ class ImageNet:
     @cached_property
     def _folders(self) -> tuple[Path, ...]:
         """The class folders in the order of the class index."""
-        found = tuple(path for path in folders_in(self._validation_root) if _WORDNET.fullmatch(path.name))
-        if len(found) != self.classes:
+        folders = tuple(path for path in folders_in(self._validation_root) if _WORDNET.fullmatch(path.name))
+        if len(folders) != self.classes:
             raise SubjectError(
-                f"{self._validation_root} has {len(found)} class folders; expected {self.expected}. "
+                f"{self._validation_root} has {len(folders)} class folders; expected {self.expected}. "
                 "A class's index is its folder's position, so all must be there, empty ones included"
             )
-        return found
+        return folders
 
     @property
     def _validation_root(self) -> Path:

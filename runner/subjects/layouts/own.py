@@ -165,12 +165,12 @@ class MaskedImages:
         return Image.fromarray(self._classes(levels, path).astype(np.uint8))
 
     def _classes(self, levels: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
-        found = np.unique(levels).tolist()
+        present = np.unique(levels).tolist()
         allowed = list(self.values or range(self.classes))
-        wrong = [level for level in found if level not in allowed and level != IGNORED]
-        if wrong or (self.values is None and found == [0, IGNORED]):
+        wrong = [level for level in present if level not in allowed and level != IGNORED]
+        if wrong or (self.values is None and present == [0, IGNORED]):
             raise SubjectError(
-                f"{path} holds the values {', '.join(map(str, found[:8]))}; allowed: {allowed[0]} to {allowed[-1]}, "
+                f"{path} holds the values {', '.join(map(str, present[:8]))}; allowed: {allowed[0]} to {allowed[-1]}, "
                 "and 255 for pixels that do not count. Where gray levels stand for classes, declare them in their "
                 "order: "
                 "mask_values: [0, 255]"

@@ -12,8 +12,8 @@ from runner.graph import GraphAnalysis, analyse
 from runner.subjects.embedded.registry import BUILTIN
 
 
-def names_of(found: GraphAnalysis, run: int = 0) -> list[str]:
-    return [block.name for block in found.runs[run].blocks]
+def names_of(analysis: GraphAnalysis, run: int = 0) -> list[str]:
+    return [block.name for block in analysis.runs[run].blocks]
 
 
 def test_only_branching_regions_with_weights_are_sub_graphs(network, tmp_path: Path) -> None:
@@ -21,18 +21,18 @@ def test_only_branching_regions_with_weights_are_sub_graphs(network, tmp_path: P
     swish = build.conv("input", "stem")
     swish = build.node("Mul", swish, build.node("Sigmoid", swish))
     chain = build.conv(build.block(swish, "layer1.0"), "head")
-    found = analyse(build.save(tmp_path / "m.onnx", build.classifier(chain)))
-    assert [(sub_graph.number, sub_graph.name) for sub_graph in found.sub_graphs] == [(1, "layer1.0")]
-    assert sum(len(each.nodes) for each in found.skeleton) == found.node_count == len(build.nodes)
+    analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(chain)))
+    assert [(sub_graph.number, sub_graph.name) for sub_graph in analysis.sub_graphs] == [(1, "layer1.0")]
+    assert sum(len(each.nodes) for each in analysis.skeleton) == analysis.node_count == len(build.nodes)
 
 
 def test_the_last_run_is_the_last_and_a_projected_block_does_not_belong_to_it(residual: Path) -> None:
-    found = analyse(residual)
-    assert names_of(found) == ["layer2.0", "layer2.1", "layer2.2"]
-    assert [[block.name for block in each.blocks] for each in found.exits] == [
+    analysis = analyse(residual)
+    assert names_of(analysis) == ["layer2.0", "layer2.1", "layer2.2"]
+    assert [[block.name for block in each.blocks] for each in analysis.exits] == [
         ["layer2.2"], ["layer2.1", "layer2.2"], ["layer2.0", "layer2.1", "layer2.2"],
     ]  # fmt: skip
-    assert found.exits[1].saved_bytes == pytest.approx(2 * found.exits[0].saved_bytes, rel=0.01)
+    assert analysis.exits[1].saved_bytes == pytest.approx(2 * analysis.exits[0].saved_bytes, rel=0.01)
 
 
 def test_dilations_are_no_structure_but_kernels_and_widths_are(network, tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_dilations_are_no_structure_but_kernels_and_widths_are(network, tmp_path
     current = build.conv("input", "stem")
     for number, dilation in enumerate((1, 2, 5)):
         current = build.block(current, f"dilated.{number}", dilation=dilation)
-    found = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
-    assert names_of(found) == ["dilated.0", "dilated.1", "dilated.2"]
+    analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
+    assert names_of(analysis) == ["dilated.0", "dilated.1", "dilated.2"]
 
     build = network()
     current = build.block(build.conv("input", "stem"), "a")
@@ -55,8 +55,8 @@ def test_the_order_of_an_addition_is_no_structure(network, tmp_path: Path) -> No
     current = build.block(build.conv("input", "stem"), "a.0")
     inner = build.conv(build.node("Relu", build.conv(current, "a.1/conv1")), "a.1/conv2")
     current = build.node("Relu", build.node("Add", current, inner))
-    found = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
-    assert len(found.runs[0].blocks) == 2
+    analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
+    assert len(analysis.runs[0].blocks) == 2
 
 
 def test_a_unit_of_two_sub_graphs_repeats_as_one(network, tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_a_unit_of_two_sub_graphs_repeats_as_one(network, tmp_path: Path) -> Non
     current = build.conv("input", "stem")
     for number in range(3):
         current = build.projected(build.block(current, f"layer.{number}/a"), f"layer.{number}/b")
-    found = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
-    assert len(found.runs[0].blocks) == 3
-    assert found.exits[0].saved_bytes == found.runs[0].blocks[-1].size_bytes
+    analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
+    assert len(analysis.runs[0].blocks) == 3
+    assert analysis.exits[0].saved_bytes == analysis.runs[0].blocks[-1].size_bytes
 
 
 def test_free_dimensions_are_compared_exactly(network, tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_free_dimensions_are_compared_exactly(network, tmp_path: Path) -> None:
         current = build.block(current, f"same.{number}")
     narrow = build.normal("narrow.weight", 8, 8, 3, 3)
     shrunk = build.node("Conv", current, narrow, name="narrow", kernel_shape=[3, 3])
-    found = analyse(build.save(tmp_path / "m.onnx", build.classifier(build.node("Relu", shrunk))))
-    assert names_of(found) == ["same.0", "same.1"]
-    assert found.runs[0].tensor.shape == (1, 8, "(height-1)//2+1", "(width-1)//2+1")
-    shapes = {tensor.name: tensor.shape for cut in found.cuts for tensor in cut.tensors}
+    analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(build.node("Relu", shrunk))))
+    assert names_of(analysis) == ["same.0", "same.1"]
+    assert analysis.runs[0].tensor.shape == (1, 8, "(height-1)//2+1", "(width-1)//2+1")
+    shapes = {tensor.name: tensor.shape for cut in analysis.cuts for tensor in cut.tensors}
     assert shapes["relu" + str(len(build.nodes) - 4)] == (1, 8, "(height-1)//2-1", "(width-1)//2-1")
 
 
@@ -93,16 +93,18 @@ def test_pinned_dimensions_give_bytes(network, tmp_path: Path) -> None:
 
 
 def test_paper_cuts_leave_the_identity_branch_whole(residual: Path) -> None:
-    found = analyse(residual)
+    analysis = analyse(residual)
     identity = {"layer1.0/relu2", "layer2.0/relu2", "layer2.1/relu2"}
-    for cut in found.cuts:
+    for cut in analysis.cuts:
         if len(cut.tensors) > 1 and identity & {tensor.name for tensor in cut.tensors}:
             assert not cut.paper
     inner = [
-        cut for cut in found.cuts if {tensor.name for tensor in cut.tensors} == {"layer1.0/relu1", "layer1.0/shortcut"}
+        cut
+        for cut in analysis.cuts
+        if {tensor.name for tensor in cut.tensors} == {"layer1.0/relu1", "layer1.0/shortcut"}
     ]
     assert [cut.paper for cut in inner] == [True]
-    assert found.place_of(inner[0]) == "inside sub-graph 4 from the end (layer1.0)"
+    assert analysis.place_of(inner[0]) == "inside sub-graph 4 from the end (layer1.0)"
 
 
 def test_every_cut_carries_all_that_the_tail_needs_and_counts_every_byte(residual: Path) -> None:
@@ -110,9 +112,9 @@ def test_every_cut_carries_all_that_the_tail_needs_and_counts_every_byte(residua
     graph = onnx.load(residual).graph
     producer = {name: node for node in graph.node for name in node.output}
     sizes = {tensor.name: tensor.ByteSize() for tensor in graph.initializer}
-    found = analyse(residual)
-    assert len(found.cuts) > 15
-    for cut in found.cuts:
+    analysis = analyse(residual)
+    assert len(analysis.cuts) > 15
+    for cut in analysis.cuts:
         stop = {tensor.name for tensor in cut.tensors}
         tail = _reached(producer, [value.name for value in graph.output], stop)
         head = _reached(producer, stop, set())
@@ -120,11 +122,11 @@ def test_every_cut_carries_all_that_the_tail_needs_and_counts_every_byte(residua
         for side, bytes_ in ((tail, cut.tail_bytes), (head, cut.head_bytes)):
             weights = sum(size for name, size in sizes.items() if name in side)
             assert 0 < bytes_ - weights < 200 * len(graph.node)
-    assert [cut.difference_bytes for cut in found.cuts] == sorted(cut.difference_bytes for cut in found.cuts)
+    assert [cut.difference_bytes for cut in analysis.cuts] == sorted(cut.difference_bytes for cut in analysis.cuts)
 
 
-def _reached(producer: dict[str, onnx.NodeProto], wanted: Iterable[str], stop: set[str]) -> set[str]:
-    waiting, seen = list(wanted), set()
+def _reached(producer: dict[str, onnx.NodeProto], names: Iterable[str], stop: set[str]) -> set[str]:
+    waiting, seen = list(names), set()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -146,26 +148,26 @@ def test_no_cut_between_a_convolution_and_its_batchnorm(network, tmp_path: Path)
         current = build.node(
             "Relu", build.node("BatchNormalization", conv, *scale, name=f"bn{number}"), name=f"relu{number}"
         )
-    found = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
-    cuttable = {tensor.name for cut in found.cuts for tensor in cut.tensors}
+    analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
+    cuttable = {tensor.name for cut in analysis.cuts for tensor in cut.tensors}
     assert {"relu0", "relu1", "relu2"} <= cuttable
     assert not cuttable & {"conv0", "conv1", "conv2", "bn0", "bn1", "bn2"}
 
 
 def test_a_shape_branch_is_carried_as_one_small_tensor() -> None:
-    found = analyse(BUILTIN / "canvas-fcn.onnx", sizes={"height": 64, "width": 96})
-    cut = found.best_cut()
+    analysis = analyse(BUILTIN / "canvas-fcn.onnx", sizes={"height": 64, "width": 96})
+    cut = analysis.best_cut()
     assert cut is not None
     assert [(tensor.dtype, tensor.shape) for tensor in cut.side] == [("int64", (2,))]
-    assert found.place_of(cut) == "at the start of sub-graph 3 from the end (backbone.3.2)"
+    assert analysis.place_of(cut) == "at the start of sub-graph 3 from the end (backbone.3.2)"
     assert cut.crossing_bytes == 192 * 16 * 24 * 4 + 16
 
 
 @pytest.mark.parametrize("subject", ["fashion-resnet", "canvas-fcn"])
 def test_embedded_subjects(subject: str) -> None:
-    found = analyse(BUILTIN / f"{subject}.onnx")
-    assert names_of(found) == ["backbone.3.1", "backbone.3.2", "backbone.3.3", "backbone.3.4"]
-    assert found.size_bytes == (BUILTIN / f"{subject}.onnx").stat().st_size
+    analysis = analyse(BUILTIN / f"{subject}.onnx")
+    assert names_of(analysis) == ["backbone.3.1", "backbone.3.2", "backbone.3.3", "backbone.3.4"]
+    assert analysis.size_bytes == (BUILTIN / f"{subject}.onnx").stat().st_size
 
 
 def test_five_thousand_nodes_take_under_a_second_of_computing(network, tmp_path: Path) -> None:
@@ -175,10 +177,10 @@ def test_five_thousand_nodes_take_under_a_second_of_computing(network, tmp_path:
         current = build.block(current, f"layer.{number}")
     path = build.save(tmp_path / "m.onnx", build.classifier(current))
     started = time.process_time()
-    found = analyse(path)
+    analysis = analyse(path)
     assert time.process_time() - started < 2  # of the one second promised, doubled for slow machines
-    assert found.node_count == 5004
-    assert len(found.runs[0].blocks) == 1000
+    assert analysis.node_count == 5004
+    assert len(analysis.runs[0].blocks) == 1000
 
 
 def test_control_flow_and_many_outputs_are_reported_and_survived(network, tmp_path: Path) -> None:
@@ -186,6 +188,6 @@ def test_control_flow_and_many_outputs_are_reported_and_survived(network, tmp_pa
     early = build.block(build.conv("input", "stem"), "a")
     late = build.block(early, "b")
     path = build.save(tmp_path / "m.onnx", early, late)
-    found = analyse(path)
-    assert all(early not in {tensor.name for tensor in cut.tensors} for cut in found.cuts)
-    assert len(found.outputs) == 2
+    analysis = analyse(path)
+    assert all(early not in {tensor.name for tensor in cut.tensors} for cut in analysis.cuts)
+    assert len(analysis.outputs) == 2

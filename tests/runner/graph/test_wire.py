@@ -27,9 +27,9 @@ def test_fields_cover_the_message_and_mean_what_protobuf_means(
     tensor = onnx.TensorProto(name=name, dims=dims, raw_data=raw, data_type=onnx.TensorProto.UINT8)
     message = onnx.ModelProto(producer_name=name, model_version=version, graph=onnx.GraphProto(initializer=[tensor]))
     data = message.SerializeToString()
-    found = list(fields(data, 0, len(data)))
-    assert [each.start for each in found] == [0, *(each.end for each in found[:-1])]
-    (graph,) = [each for each in found if each.number == 7]
+    all_fields = list(fields(data, 0, len(data)))
+    assert [field.start for field in all_fields] == [0, *(field.end for field in all_fields[:-1])]
+    (graph,) = [field for field in all_fields if field.number == 7]
     assert onnx.GraphProto.FromString(data[graph.value : graph.end]) == message.graph
 
 

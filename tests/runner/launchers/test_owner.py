@@ -57,8 +57,8 @@ def test_a_process_of_a_container_on_this_host_is_not_known_to_be_dead() -> None
     """Its process id counts in another namespace, where this host's process of that number says nothing about it."""
     script = "from runner.launchers.owner import Owner; print(Owner.current())"
     command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", script]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    if told.returncode != 0:
-        pytest.skip(f"no namespaces here: {told.stderr.strip()}")
-    owner = Owner.parse(told.stdout.strip())
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    if child.returncode != 0:
+        pytest.skip(f"no namespaces here: {child.stderr.strip()}")
+    owner = Owner.parse(child.stdout.strip())
     assert owner is not None and owner.is_elsewhere and not owner.is_dead

@@ -126,7 +126,7 @@ def test_agreement_is_never_shown_as_an_accuracy_or_a_drop_of_one(tmp_path: Path
     ]
     assert drops == {"identity": None, "quantized": None}
     text = board.printed(80)
-    assert "agreement %" in text and "86.00" in text and "no accuracy" in " ".join(text.split())
+    assert "agreement %" in text and "86.00" in text and "not an accuracy" in " ".join(text.split())
     assert "drop" not in text
 
 

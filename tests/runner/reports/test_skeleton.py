@@ -40,8 +40,8 @@ def texts(root: ElementTree.Element) -> list[tuple[float, float, float, float]]:
 @pytest.mark.parametrize("name", ["fashion-resnet", "canvas-fcn"])
 @pytest.mark.parametrize("paper", [True, False])
 def test_no_text_lies_over_another_or_outside(name: str, paper: bool) -> None:
-    found = analyse(BUILTIN / f"{name}.onnx")
-    root = parsed(skeleton_svg(found, look_ahead(found, paper=paper)))
+    analysis = analyse(BUILTIN / f"{name}.onnx")
+    root = parsed(skeleton_svg(analysis, look_ahead(analysis, paper=paper)))
     boxes = texts(root)
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     assert all(left >= 0 and right <= width and top >= 0 and bottom <= height for left, right, top, bottom in boxes)

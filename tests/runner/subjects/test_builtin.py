@@ -50,12 +50,12 @@ def test_the_scores_on_all_test_items_reach_their_floors(name: str) -> None:
 
 
 def test_the_classifier_scores_on_the_shipped_items_what_its_card_says() -> None:
-    found = score(BUILTIN / "fashion-resnet.onnx", shipped_items(BUILTIN, segmentation=False), FASHION)
+    actual = score(BUILTIN / "fashion-resnet.onnx", shipped_items(BUILTIN, segmentation=False), FASHION)
     text = (BUILTIN / "fashion-resnet.md").read_text(encoding="utf-8")
     row = re.search(r"2,000 shipped validation items \| ([\d.]+) \| ([\d.]+) \|", text)
     assert row is not None
     # Two of 2 000 images may round to the other side on another CPU.
-    assert [found["top1_pct"], found["top5_pct"]] == pytest.approx([float(value) for value in row.groups()], abs=0.11)
+    assert [actual["top1_pct"], actual["top5_pct"]] == pytest.approx([float(value) for value in row.groups()], abs=0.11)
 
 
 def test_the_composed_validation_canvases_have_the_pinned_hash() -> None:
@@ -92,8 +92,8 @@ def test_a_resolved_subject_speaks_the_tier_servers_messages(name: str) -> None:
 def test_the_declared_preprocessing_is_what_was_trained_and_scored_with(family: SubjectFamily) -> None:
     item = shipped_items(BUILTIN, segmentation=family is CANVAS).pictures[0]
     expected = normalise(item[None], family)
-    found = preprocess(png(item), Preprocess.from_json(family.preprocess))
-    assert found.dtype == expected.dtype and np.allclose(found, expected, atol=1e-6)
+    actual = preprocess(png(item), Preprocess.from_json(family.preprocess))
+    assert actual.dtype == expected.dtype and np.allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_changed_canvases_are_refused(tmp_path: Path) -> None:
 
 
 def test_miou_of_half_a_class() -> None:
-    truth, found = np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 1]])
-    assert miou_pct(found, truth, 2) == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+    truth, actual = np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 1]])
+    assert miou_pct(actual, truth, 2) == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
 
 
 def test_the_product_does_not_import_torch() -> None:

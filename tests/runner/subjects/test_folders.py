@@ -88,11 +88,11 @@ def cityscapes(tmp_path: Path) -> Path:
 
 def test_imagenet_labels_are_the_positions_of_the_folders(imagenet: Path, tmp_path: Path) -> None:
     dataset = FolderDataset(ImageNet(imagenet, classes=3))
-    found = items(dataset, tmp_path)
-    assert set(found) == {"item_id", "image", "offset", "label"}
-    assert [WNIDS[label] for label in found["label"]] == [name.split("_")[1] for name in found["item_id"]]
-    encoded = found["image"][found["offset"][2] : found["offset"][3]].tobytes()
-    name = str(found["item_id"][2])
+    written = items(dataset, tmp_path)
+    assert set(written) == {"item_id", "image", "offset", "label"}
+    assert [WNIDS[label] for label in written["label"]] == [name.split("_")[1] for name in written["item_id"]]
+    encoded = written["image"][written["offset"][2] : written["offset"][3]].tobytes()
+    name = str(written["item_id"][2])
     assert encoded == (imagenet / "val" / name.split("_")[1] / name.split("_", 2)[2]).read_bytes()
 
 
@@ -104,10 +104,10 @@ def test_imagenet_needs_every_class_folder(imagenet: Path) -> None:
 def test_without_a_training_part_calibration_pictures_are_not_judged_on(imagenet: Path, tmp_path: Path) -> None:
     dataset = FolderDataset(ImageNet(imagenet, classes=3))
     (calibration,) = dataset.calibration(1)
-    found = items(dataset, tmp_path)
+    written = items(dataset, tmp_path)
     judged = [
-        found["image"][start:stop].tobytes()
-        for start, stop in zip(found["offset"][:-1], found["offset"][1:], strict=True)
+        written["image"][start:stop].tobytes()
+        for start, stop in zip(written["offset"][:-1], written["offset"][1:], strict=True)
     ]
     assert len(judged) == 8 and calibration not in judged
     with pytest.raises(SubjectError, match="allowed: 1 to 1"):
@@ -152,9 +152,9 @@ def test_masks_are_scaled_to_the_label_map(coco: Path, tmp_path: Path) -> None:
 
 
 def test_cityscapes_labels_become_train_ids(cityscapes: Path, tmp_path: Path) -> None:
-    found = items(FolderDataset(Cityscapes(cityscapes, height=4, width=8)), tmp_path)
-    assert found["mask"].shape == (4, 4, 8)  # the training part calibrates, so all four are judged on
-    for name, mask in zip(found["item_id"], found["mask"], strict=True):
+    written = items(FolderDataset(Cityscapes(cityscapes, height=4, width=8)), tmp_path)
+    assert written["mask"].shape == (4, 4, 8)  # the training part calibrates, so all four are judged on
+    for name, mask in zip(written["item_id"], written["mask"], strict=True):
         number = int(str(name).split("_")[-3])
         assert (mask[:, :4] == number).all() and (mask[:, 4:] == 255).all()
 
@@ -163,8 +163,8 @@ def test_a_file_of_labels_chooses_and_labels_the_pictures(tmp_path: Path) -> Non
     for number in range(4):
         picture(tmp_path / "own" / f"{number}.png", seed=number)
     (tmp_path / "labels.csv").write_text("0.png,7\n2.png, 3\n3.png,0\n")
-    found = items(FolderDataset(Images(tmp_path / "own", tmp_path / "labels.csv", classes=10)), tmp_path)
-    labels = dict(zip(found["item_id"].tolist(), found["label"].tolist(), strict=True))
+    written = items(FolderDataset(Images(tmp_path / "own", tmp_path / "labels.csv", classes=10)), tmp_path)
+    labels = dict(zip(written["item_id"].tolist(), written["label"].tolist(), strict=True))
     assert len(labels) == 2 and labels.items() <= {"0.png": 7, "2.png": 3, "3.png": 0}.items()
     with pytest.raises(SubjectError, match=r"line 1: got '0.png,7'.*from 0 to 4"):
         FolderDataset(Images(tmp_path / "own", tmp_path / "labels.csv", classes=5)).fingerprint()
@@ -227,7 +227,7 @@ def test_damaged_labels_are_one_error(coco: Path, cityscapes: Path, tmp_path: Pa
         "lack the categories": json.dumps({**whole, "categories": whole["categories"][:-1]}),
         "COCO's form": json.dumps({**whole, "annotations": [{}]}),
         "cannot draw": json.dumps(
-            {**whole, "annotations": [{**each, "segmentation": [[1]]} for each in whole["annotations"]]}
+            {**whole, "annotations": [{**entry, "segmentation": [[1]]} for entry in whole["annotations"]]}
         ),
         "not among the images": json.dumps({**whole, "images": []}),
     }
@@ -251,6 +251,6 @@ def test_items_files_are_the_same_bytes_each_time(imagenet: Path, tmp_path: Path
 
 
 def test_the_encoded_files_decode(imagenet: Path, tmp_path: Path) -> None:
-    found = items(FolderDataset(ImageNet(imagenet, classes=3)), tmp_path)
-    for start, stop in zip(found["offset"][:-1], found["offset"][1:], strict=True):
-        assert Image.open(io.BytesIO(found["image"][start:stop].tobytes())).format == "JPEG"
+    written = items(FolderDataset(ImageNet(imagenet, classes=3)), tmp_path)
+    for start, stop in zip(written["offset"][:-1], written["offset"][1:], strict=True):
+        assert Image.open(io.BytesIO(written["image"][start:stop].tobytes())).format == "JPEG"

@@ -62,8 +62,8 @@ def save(
     opset: int = 17,
 ) -> Path:
     taken = [helper.make_tensor_value_info(*model_input) for model_input in inputs]
-    given = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
-    graph = helper.make_graph(nodes, "g", taken, given, weights)
+    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", taken, outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
     return path
 
@@ -128,8 +128,8 @@ def test_defaults_are_read_from_the_models_input(
     subject = resolve(tmp_path, labelled(tmp_path))
     assert subject.preprocess.items() >= expected.items()
     assert subject.classes == 3 and subject.postprocess == {"kind": "top_k", "k": 3}
-    found = scores(subject, tmp_path)
-    assert len(found) == 11 and {each.top5 for each in found} == {True}  # one of twelve calibrates
+    item_scores = scores(subject, tmp_path)
+    assert len(item_scores) == 11 and {score.top5 for score in item_scores} == {True}  # one of twelve calibrates
 
 
 def test_declared_pre_processing_is_what_the_model_gets(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_without_masks_the_map_of_identity_is_agreed_with_pixel_by_pixel(tmp_pat
     pictures(tmp_path / "images")
     subject = resolve(tmp_path, {"images": "images"}, "segmentation")
     assert subject.metric == "agreement" and subject.task == "any"
-    found = scores(subject, tmp_path)
-    assert found and all(each.top1 is None and each.intersections == each.unions for each in found)
+    item_scores = scores(subject, tmp_path)
+    assert item_scores and all(score.top1 is None and score.intersections == score.unions for score in item_scores)
 
 
 def test_an_output_that_is_no_scores_is_timed_only(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ class Filling:
             "onnxruntime": "1.32.0", "tierwise": "0.1.0",
         }  # fmt: skip
         with self.database.session() as session:
-            found = upsert_environment(session, EnvironmentRecord(**(values | changes)))
+            row = upsert_environment(session, EnvironmentRecord(**(values | changes)))
             session.commit()
-        return found
+        return row
 
     def declare(
         self, environment: int, subjects: Sequence[Subject], strategies: Sequence[tuple[str, str]], rounds: int

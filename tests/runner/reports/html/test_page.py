@@ -189,5 +189,5 @@ def test_a_report_names_no_other_process_of_the_host(studied: Path, tmp_path: Pa
         with database.session() as session:
             session.connection().exec_driver_sql(f"{doubted} WHERE id = 1", (load,))
             session.commit()
-        told = page_of(database)
-    assert "75 % (1 other process: 1.50 CPUs)" in told and "payroll" not in told
+        page_text = page_of(database)
+    assert "75 % (1 other process: 1.50 CPUs)" in page_text and "payroll" not in page_text

@@ -33,7 +33,7 @@ def analysed(
 
 
 def by_question(results: list[SubjectResult]) -> dict[str, QuestionSummary]:
-    return {each.question: each for each in summarise(results)}
+    return {item.question: item for item in summarise(results)}
 
 
 def identity(*medians_s: float) -> dict[tuple[str, str], float]:
@@ -45,14 +45,15 @@ def test_an_average_over_subjects_with_its_range(filling: Any, made: Any) -> Non
     results = analysed(
         filling, {made.Subject("a"): identity(0.02, 0.01, 0.0102), made.Subject("b"): identity(0.03, 0.01, 0.005)}
     )
-    found = by_question(results)["RQ1"]
-    assert found.answers == ("Identity is fastest on edge or cloud (not told apart) in one of two subjects (a) and on "
-                             "cloud in one (b).",)  # fmt: skip
-    assert found.findings[0] == (
+    summary = by_question(results)["RQ1"]
+    assert summary.answers == (
+        "Identity is fastest on edge or cloud (not told apart) in one of two subjects (a) and on cloud in one (b).",
+    )
+    assert summary.findings[0] == (
         "Edge shows 2.50x lower average median latency than mobile across two subjects (2.00x to 3.00x); different in "
         "all. As in the paper: Cliff's delta large in all."
     )
-    assert found.findings[2].startswith(
+    assert summary.findings[2].startswith(
         "Cloud shows 2.00x lower median latency than edge in one of two subjects (b); different there, equivalent "
         "within 5 % in one (a). As in the paper: Cliff's delta large in all; the two analyses disagree in a."
     )
@@ -65,15 +66,15 @@ def test_one_subject_is_named_and_directions_are_told_apart(filling: Any, made: 
         ("quantized", "edge"): 0.005,
         ("quantized", "cloud"): 0.02,
     }
-    found = by_question(analysed(filling, {made.Subject("net"): medians}))
-    assert found["RQ1"].findings[0].startswith("Edge shows 2.00x lower median latency than mobile in net; different.")
-    assert found["RQ2"].answers[:2] == (
+    summary = by_question(analysed(filling, {made.Subject("net"): medians}))
+    assert summary["RQ1"].findings[0].startswith("Edge shows 2.00x lower median latency than mobile in net; different.")
+    assert summary["RQ2"].answers[:2] == (
         "Quantized against identity on the same tier: faster in one, slower in one, equivalent in one of three "
         "comparisons.",
         "Quantized is fastest on edge in net.",
     )
-    against_identity = [finding for finding in found["RQ2"].findings if "identity" in finding]
-    assert [each.partition(";")[0] for each in against_identity[:2]] == [
+    against_identity = [finding for finding in summary["RQ2"].findings if "identity" in finding]
+    assert [item.partition(";")[0] for item in against_identity[:2]] == [
         "On mobile, quantized shows 1.25x higher median latency than identity in net",
         "On edge, quantized shows 2.00x lower median latency than identity in net",
     ]
@@ -94,9 +95,9 @@ def test_opposite_directions_in_two_subjects(filling: Any, made: Any) -> None:
 
 
 def test_one_round_decides_nothing(filling: Any, made: Any) -> None:
-    found = by_question(analysed(filling, {made.Subject("net"): identity(0.02, 0.01, 0.04)}, rounds=1))["RQ1"]
-    assert found.answers == ("What was measured does not decide where identity is fastest everywhere.",)
-    assert found.findings[0].startswith("Edge shows 2.00x lower median latency than mobile in net; not decided: ")
+    summary = by_question(analysed(filling, {made.Subject("net"): identity(0.02, 0.01, 0.04)}, rounds=1))["RQ1"]
+    assert summary.answers == ("What was measured does not decide where identity is fastest everywhere.",)
+    assert summary.findings[0].startswith("Edge shows 2.00x lower median latency than mobile in net; not decided: ")
 
 
 PARTITIONED = {
@@ -108,13 +109,13 @@ PARTITIONED = {
 
 
 def test_a_partition_against_the_whole(filling: Any, made: Any) -> None:
-    found = by_question(analysed(filling, {made.Subject("net"): PARTITIONED}))["RQ4"]
-    assert found.answers == (
+    summary = by_question(analysed(filling, {made.Subject("net"): PARTITIONED}))["RQ4"]
+    assert summary.answers == (
         "Partition is fastest on mobile-edge in net.",
         "Partition against identity on its fastest tier: slower in one of one comparison.",
     )
-    told = [finding.partition(" in net")[0] for finding in found.findings]
-    assert told == [
+    texts = [finding.partition(" in net")[0] for finding in summary.findings]
+    assert texts == [
         "Partition on mobile-edge shows 1.33x lower median latency than identity on mobile",
         "Partition on mobile-edge shows 1.50x higher median latency than identity on edge",
         "Partition on mobile-edge shows 2.67x lower median latency than identity on cloud",
@@ -122,16 +123,16 @@ def test_a_partition_against_the_whole(filling: Any, made: Any) -> None:
         "Partition on mobile-edge shows 6.00x lower median latency than on mobile-cloud",
         "Partition on edge-cloud shows 1.50x lower median latency than on mobile-cloud",
     ]
-    assert len(found.others) == 6  # two placements more, each against three single tiers
+    assert len(summary.others) == 6  # two placements more, each against three single tiers
 
 
 def test_every_pair_of_the_study_is_told_once(filling: Any, made: Any) -> None:
     medians = {name: 0.01 * 1.1**rank for rank, name in enumerate(made.STRATEGIES)}
-    found = by_question(analysed(filling, {made.Subject("net"): medians}))
-    told = {question: len(each.findings) + len(each.others) for question, each in found.items()}
+    summary = by_question(analysed(filling, {made.Subject("net"): medians}))
+    texts = {question: len(item.findings) + len(item.others) for question, item in summary.items()}
     # Pairs of the families, by the later of the two operators: each tier 3; Q 3 + 3; E 6 + 3; P 12 + 6 with Q and E;
     # QE 3 + 9, with P 3; QEP 3 + 9 and with I, Q, E, P on one placement 3 + 3 + 3 + 1.
-    assert told == {"RQ1": 3, "RQ2": 6, "RQ3": 9, "RQ4": 18, "RQ5": 37}
+    assert texts == {"RQ1": 3, "RQ2": 6, "RQ3": 9, "RQ4": 18, "RQ5": 37}
 
 
 def test_accuracies_are_told_with_both_ways_of_counting(filling: Any, made: Any) -> None:
@@ -149,10 +150,10 @@ def test_accuracies_are_told_with_both_ways_of_counting(filling: Any, made: Any)
     ((pooled, once),) = accuracies.both()
     # Top-1 falls, top-5 does not; three tiers share one measurement.
     assert (pooled.test.count, once.test.count) == (3, 1)
-    found = by_question([result])["RQ3"]
-    assert f"Early exit has a top-1 drop of {drop.drop.drop_pp:.2f} points in net, shown." in found.answers
-    assert "over 3 accuracies that differ: p 0.25, not significant at 0.05" in found.findings[-1]
-    assert "with each counted once 1 remain: p 1, not significant" in found.findings[-1]
+    summary = by_question([result])["RQ3"]
+    assert f"Early exit has a top-1 drop of {drop.drop.drop_pp:.2f} points in net, shown." in summary.answers
+    assert "over 3 accuracies that differ: p 0.25, not significant at 0.05" in summary.findings[-1]
+    assert "with each counted once 1 remain: p 1, not significant" in summary.findings[-1]
 
 
 def test_matrices_hold_one_subject_in_each_triangle(filling: Any, made: Any, read_page: Any) -> None:
