@@ -26,13 +26,11 @@ SAME_MEANING = {
     "SampleLink": "bytes of one inference on one link: the row, and the message of a tier",
     "SamplePart": "what one tier spent on one inference: the row, and the message of that tier",
     "Slo": "a named target as declared at the last fill: the row, and what the service knows of it",
-    "Stage": "a run of bottleneck blocks: as a graph that is written, and as a network that is trained",
     "TooSlow": "a request beyond its time limit: at a tier, and at the service",
 }
 # Names that still have two meanings: none may be added.
 UNSEPARATED = frozenset({
-    "Analysis", "Answer", "Architecture", "Checked", "Environment", "Finding", "Layout",
-    "ModelFile", "Problem", "Region", "Strategy", "Tensor", "Tier",
+    "Answer", "Environment", "Finding", "Problem", "Strategy",
 })  # fmt: skip
 
 
