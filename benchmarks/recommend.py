@@ -54,35 +54,35 @@ class Enlarged(Snapshots):
     _made: tuple[Evidence, Evidence] | None = None
 
     def current(self) -> Evidence:
-        """As the original, the check for changes included."""
+        """Return the enlarged evidence, with the check for changes included."""
         return self._enlarged(super().current())
 
     def unchanged(self) -> Evidence | None:
-        """As the original."""
-        found = super().unchanged()
-        return None if found is None else self._enlarged(found)
+        """Return the enlarged evidence when nothing changed."""
+        evidence = super().unchanged()
+        return None if evidence is None else self._enlarged(evidence)
 
-    def _enlarged(self, found: Evidence) -> Evidence:
-        if self._made is None or self._made[0] is not found:
-            self._made = (found, self._enlarge(found))
+    def _enlarged(self, evidence: Evidence) -> Evidence:
+        if self._made is None or self._made[0] is not evidence:
+            self._made = (evidence, self._enlarge(evidence))
         return self._made[1]
 
-    def _enlarge(self, found: Evidence) -> Evidence:
-        parts = [part for members in found.subjects.values() for part in members]
-        held, copy = sum(len(part.strategies) for part in parts), 0
+    def _enlarge(self, evidence: Evidence) -> Evidence:
+        parts = [part for members in evidence.subjects.values() for part in members]
+        count, copy = sum(len(part.strategies) for part in parts), 0
         originals = list(parts)
-        while held < self.strategies:
+        while count < self.strategies:
             copy += 1
             parts += [replace(part, subject=f"{part.subject}-{copy}") for part in originals]
-            held += sum(len(part.strategies) for part in originals)
-        return Evidence.of(parts, found.slos.values())
+            count += sum(len(part.strategies) for part in originals)
+        return Evidence.of(parts, evidence.slos.values())
 
 
 def bare(database: str) -> FastAPI:
-    """The ceiling: FastAPI with our models and nothing behind them."""
-    held = Snapshots(database)
-    ready = respond.respond(held.current(), QUESTION)
-    held.close()
+    """Build the ceiling: FastAPI with our models and nothing behind them."""
+    snapshots = Snapshots(database)
+    ready = respond.respond(snapshots.current(), QUESTION)
+    snapshots.close()
     app = FastAPI()
 
     @app.post("/recommend")
@@ -93,18 +93,18 @@ def bare(database: str) -> FastAPI:
 
 
 def service(database: str, strategies: int) -> FastAPI:
-    """The real application, over more evidence where asked."""
+    """Build the real application, over more evidence where `strategies` says so."""
     app = create_app(RecommenderSettings(database=database))
     if strategies:
-        held = Enlarged(database)
-        held.strategies = strategies
-        app.state.snapshots = app.state.answers._held = held
+        enlarged = Enlarged(database)
+        enlarged.strategies = strategies
+        app.state.snapshots = app.state.answers._snapshots = enlarged
     return app
 
 
 @contextmanager
 def served(kind: str, database: str) -> Iterator[tuple[str, int]]:
-    """A server in a process of its own: its address and process id, after its first answer."""
+    """Start a server in its own process; yield its address and process id after its first answer."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.recommend", "--serve", kind, "--port", str(port), "-d", database]
@@ -119,7 +119,7 @@ def served(kind: str, database: str) -> Iterator[tuple[str, int]]:
 
 
 def measure(name: str, kind: str, database: str, *, distinct: bool) -> float:
-    """Requests per second of one server in a process of its own; prints them with p99, start-up and memory."""
+    """Measure requests per second of one server in its own process; print them with p99, start-up and memory."""
     started = time.perf_counter()
     with served(kind, database) as (url, pid):
         ready_s = time.perf_counter() - started
@@ -131,7 +131,7 @@ def measure(name: str, kind: str, database: str, *, distinct: bool) -> float:
 
 
 def measure_during_a_fill(database: str) -> None:
-    """The service under distinct questions, alone and then while a runner measures into its database.
+    """Load the service with distinct questions, alone and then while a runner measures into its database.
 
     Both share the cores of one host, so what is measured meanwhile may be DOUBTFUL; the question here is whether
     every request is answered and the new rounds are seen.
@@ -191,24 +191,24 @@ def _load(url: str, *, distinct: bool, seconds: int = SECONDS) -> tuple[float, s
 
 
 def main() -> None:
-    """Serve for ourselves, or measure all."""
+    """Serve for the benchmark itself, or measure everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", choices=["bare", "72", "10000"])
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("-d", "--database", default="")
     parser.add_argument("--fill", action="store_true", help="one service, under load while a runner fills its database")
-    given = parser.parse_args()
-    if given.serve:
-        strategies = 0 if given.serve in ("bare", "72") else int(given.serve)
-        app = bare(given.database) if given.serve == "bare" else service(given.database, strategies)
-        uvicorn.run(app, port=given.port, log_level="warning", access_log=False)
+    options = parser.parse_args()
+    if options.serve:
+        strategies = 0 if options.serve in ("bare", "72") else int(options.serve)
+        app = bare(options.database) if options.serve == "bare" else service(options.database, strategies)
+        uvicorn.run(app, port=options.port, log_level="warning", access_log=False)
         return
     with tempfile.TemporaryDirectory() as directory:
         database = f"{directory}/embedded.db"
         evidence = ROOT / "catalogs" / "embedded-evidence.json.gz"
         runner = Path(sys.executable).with_name("runner")
         subprocess.run([runner, "import", evidence, "-d", database], check=True, capture_output=True)
-        if given.fill:
+        if options.fill:
             measure_during_a_fill(database)
             return
         ceiling = measure("bare FastAPI, same models", "bare", database, distinct=True)

@@ -26,7 +26,7 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.strategy_evidence import AccuracyEvidence, StrategyEvidence
 from catalog.statistics import hit_drop
 from recommender.evidence.loading import AccuracyBounds, candidate_of
-from recommender.ranking import Accuracy, Budgets, Candidate, LatencyBudget, estimate, recommend
+from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, LatencyBudget, estimate, recommend
 from recommender.ranking.feasibility import judge_all
 
 CONFIDENCE = 0.95
@@ -38,13 +38,13 @@ MEAN_REGRET_TARGET = 0.02
 
 @dataclass(frozen=True)
 class Truth:
-    """What a strategy is like where nobody has looked."""
+    """The true latency and drop of a strategy."""
 
     latency_s: float
     drop_pp: float
 
     def holds(self, budgets: Budgets) -> bool:
-        """Whether it keeps within the budgets."""
+        """Return whether it keeps within the budgets."""
         most = budgets.max_accuracy_drop_pp
         return self.latency_s <= budgets.latency[0].max_s and (most is None or self.drop_pp <= most + 1e-9)
 
@@ -53,13 +53,13 @@ class Truth:
 class Outcome:
     """One rule's answer to one question; `regret` is against the best feasible, for a choice that holds.
 
-    `unproven` is true when the rule knew of that best one and could not promise the budgets for it, `all_held` when
+    `unproven` is true when the rule knew of that best one and could not promise the budgets for it, `all_hold` when
     everything that the rule asserted to be within the budgets is.
     """
 
     chose: bool
-    held: bool
-    all_held: bool
+    holds: bool
+    all_hold: bool
     feasible: bool
     regret: float | None
     called_infeasible: bool
@@ -67,7 +67,7 @@ class Outcome:
 
 
 def questions(candidates: Sequence[Candidate]) -> Iterator[Budgets]:
-    """Latency budgets around the fastest and the identity on mobile, with each budget of accuracy."""
+    """Yield latency budgets around the fastest strategy, with each budget of accuracy."""
     fastest = min(estimate(candidate, PERCENTILE).percentile_s for candidate in candidates)
     for factor, drop in itertools.product(LATENCY_FACTORS, MAX_DROPS_PP):
         yield Budgets(
@@ -79,11 +79,13 @@ def questions(candidates: Sequence[Candidate]) -> Iterator[Budgets]:
 
 
 def judge(rule: Rule, candidates: Sequence[Candidate], truths: Sequence[Truth], budgets: Budgets) -> Outcome:
-    """Ask a rule, look up the truth."""
-    known = {(each.operator, each.placement): truth for each, truth in zip(candidates, truths, strict=True)}
-    fitting = {name: each.latency_s for name, each in known.items() if each.holds(budgets)}
+    """Apply a rule and compare its choice with the truth."""
+    truth_by_name = {
+        (candidate.operator, candidate.placement): truth for candidate, truth in zip(candidates, truths, strict=True)
+    }
+    fitting = {name: truth.latency_s for name, truth in truth_by_name.items() if truth.holds(budgets)}
     choice = rule(candidates, budgets)
-    right = all(known[name].holds(budgets) for name in choice.asserted)
+    right = all(truth_by_name[name].holds(budgets) for name in choice.asserted)
     if choice.candidate is None:
         return Outcome(False, False, right, bool(fitting), None, choice.infeasible)
     name = choice.candidate.operator, choice.candidate.placement
@@ -97,7 +99,7 @@ def judge(rule: Rule, candidates: Sequence[Candidate], truths: Sequence[Truth], 
 
 
 def _halved(row: StrategyEvidence, rounds: Sequence[int], half: int) -> StrategyEvidence:
-    """Only these rounds, and every second validation item."""
+    """Keep only these rounds, and every second validation item."""
     mask = np.isin(row.round, rounds)
     return replace(
         row,
@@ -106,58 +108,58 @@ def _halved(row: StrategyEvidence, rounds: Sequence[int], half: int) -> Strategy
         input_index=row.input_index[mask],
         repetition=row.repetition[mask],
         sent_bytes_by_link={link: sent[mask] for link, sent in row.sent_bytes_by_link.items()},
-        rounds=tuple(each for each in row.rounds if each.round in rounds),
+        rounds=tuple(one_round for one_round in row.rounds if one_round.round in rounds),
         accuracy=_half(row.accuracy, half),
         reference=_half(row.reference, half),
     )
 
 
-def _half(found: AccuracyEvidence | None, half: int) -> AccuracyEvidence | None:
-    if found is None:
+def _half(accuracy: AccuracyEvidence | None, half: int) -> AccuracyEvidence | None:
+    if accuracy is None:
         return None
-    part = replace(
-        found,
-        item_ids=found.item_ids[half::2],
-        items=len(found.item_ids[half::2]),
-        top1=found.top1[half::2],
-        top5=found.top5[half::2],
-        intersection_px=found.intersection_px[half::2],
-        union_px=found.union_px[half::2],
+    kept = replace(
+        accuracy,
+        item_ids=accuracy.item_ids[half::2],
+        items=len(accuracy.item_ids[half::2]),
+        top1=accuracy.top1[half::2],
+        top5=accuracy.top5[half::2],
+        intersection_px=accuracy.intersection_px[half::2],
+        union_px=accuracy.union_px[half::2],
     )
-    if found.metric == "top1":
-        percent = 100 * float(part.top1.mean())
-        return replace(part, accuracy_pct=percent, top1_pct=percent)
-    union = part.union_px.sum(axis=0)
-    percent = 100 * float((part.intersection_px.sum(axis=0)[union > 0] / union[union > 0]).mean())
-    return replace(part, accuracy_pct=percent, miou_pct=percent)
+    if accuracy.metric == "top1":
+        percent = 100 * float(kept.top1.mean())
+        return replace(kept, accuracy_pct=percent, top1_pct=percent)
+    union = kept.union_px.sum(axis=0)
+    percent = 100 * float((kept.intersection_px.sum(axis=0)[union > 0] / union[union > 0]).mean())
+    return replace(kept, accuracy_pct=percent, miou_pct=percent)
 
 
 def _measured_truth(row: StrategyEvidence) -> Truth:
-    rounds = [row.latency_s[row.round == each.round] for each in row.rounds]
-    latency = float(np.exp(np.mean([np.log(np.percentile(each, PERCENTILE)) for each in rounds])))
+    rounds = [row.latency_s[row.round == one_round.round] for one_round in row.rounds]
+    latency = float(np.exp(np.mean([np.log(np.percentile(latency_s, PERCENTILE)) for latency_s in rounds])))
     return Truth(latency, row.drop_pp if row.drop_pp is not None else 0.0)
 
 
 def measured(rows: Sequence[StrategyEvidence]) -> dict[str, list[Outcome]]:
-    """Every split of one subject's rounds, every question, every rule."""
-    found: dict[str, list[Outcome]] = defaultdict(list)
-    numbers = sorted({each.round for row in rows for each in row.rounds})
-    for split, asked in enumerate(itertools.combinations(numbers, ASKED_ROUNDS)):
-        others = [number for number in numbers if number not in asked]
+    """Judge every split of one subject's rounds, every question, every rule."""
+    outcomes: dict[str, list[Outcome]] = defaultdict(list)
+    numbers = sorted({one_round.round for row in rows for one_round in row.rounds})
+    for split, rounds in enumerate(itertools.combinations(numbers, ASKED_ROUNDS)):
+        others = [number for number in numbers if number not in rounds]
         half = split % 2
         bounds = AccuracyBounds()
-        candidates = [candidate_of(_halved(row, asked, half), bounds) for row in rows]
+        candidates = [candidate_of(_halved(row, rounds, half), bounds) for row in rows]
         truths = [_measured_truth(_halved(row, others, 1 - half)) for row in rows]
-        _ask_all(candidates, truths, found, RULES)
-    return found
+        _ask_all(candidates, truths, outcomes, RULES)
+    return outcomes
 
 
 def _ask_all(
-    candidates: Sequence[Candidate], truths: Sequence[Truth], found: dict[str, list[Outcome]], rules: dict[str, Rule]
+    candidates: Sequence[Candidate], truths: Sequence[Truth], outcomes: dict[str, list[Outcome]], rules: dict[str, Rule]
 ) -> None:
     for budgets in questions(candidates):
         for name, rule in rules.items():
-            found[name].append(judge(rule, candidates, truths, budgets))
+            outcomes[name].append(judge(rule, candidates, truths, budgets))
 
 
 # Simulation
@@ -174,25 +176,25 @@ SD = {"round": 0.05, "input": 0.2, "rest": 0.08}
 
 
 def simulated(datasets: int, *, rounds: int, inputs: int, items: int, seed: int) -> dict[str, list[Outcome]]:
-    """Strategies drawn at random, measured at random, asked, and judged by what they were drawn from."""
-    found: dict[str, list[Outcome]] = defaultdict(list)
-    known = knowing(_error_of_latency(rounds, inputs), [_error_of_drop_pp(name, items) for name, _ in STRATEGIES])
-    rules = {**RULES, "ceiling: knows the true variances": known}
+    """Judge strategies drawn and measured at random by what they were drawn from."""
+    outcomes: dict[str, list[Outcome]] = defaultdict(list)
+    ceiling = knowing(_error_of_latency(rounds, inputs), [_error_of_drop_pp(name, items) for name, _ in STRATEGIES])
+    rules = {**RULES, "ceiling: knows the true variances": ceiling}
     for rng in np.random.default_rng(seed).spawn(datasets):
         candidates, truths = _drawn(rng, rounds, inputs, items)
-        _ask_all(candidates, truths, found, rules)
-    return found
+        _ask_all(candidates, truths, outcomes, rules)
+    return outcomes
 
 
 def _error_of_latency(rounds: int, inputs: int, *, draws: int = 4000) -> float:
-    """The true standard error of the log p90, by drawing it."""
+    """Estimate the true standard error of the log p90 by simulation."""
     rng = np.random.default_rng(7)
     estimates = [np.percentile(_log_latency(rng, rounds, inputs), PERCENTILE, axis=1).mean() for _ in range(draws)]
     return float(np.std(estimates))
 
 
 def _error_of_drop_pp(operator: str, items: int) -> float:
-    """The true standard error of a drop: of differences of -1, 0 and 1."""
+    """Return the true standard error of a drop: of differences of -1, 0 and 1."""
     drop = OPERATORS[operator] / 100
     if not drop:
         return 0.0
@@ -202,14 +204,14 @@ def _error_of_drop_pp(operator: str, items: int) -> float:
 def _log_latency(
     rng: np.random.Generator, rounds: int, inputs: int, shared: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Around the strategy's mean, shape (rounds, inputs)."""
+    """Draw log latencies around the strategy's mean, shape (rounds, inputs)."""
     shared = rng.normal(size=inputs) if shared is None else shared
     own = rng.normal(0, SD["round"], (rounds, 1)) + rng.normal(0, SD["rest"], (rounds, inputs))
     return SD["input"] * shared + own
 
 
 def _drawn(rng: np.random.Generator, rounds: int, inputs: int, items: int) -> tuple[list[Candidate], list[Truth]]:
-    """Log latency = strategy + round + input (shared by all strategies, in part) + rest; hits paired by item."""
+    """Draw log latency = strategy + round + input (shared by all strategies, in part) + rest; hits paired by item."""
     reference = rng.random(items) < IDENTITY_HIT
     shared = rng.normal(size=inputs)
     accuracies = {name: _accuracy(reference, _hits(rng, reference, drop)) for name, drop in OPERATORS.items()}
@@ -223,13 +225,13 @@ def _drawn(rng: np.random.Generator, rounds: int, inputs: int, items: int) -> tu
     return candidates, truths
 
 
-def _accuracy(reference: NDArray[np.bool_], hits: NDArray[np.bool_]) -> Accuracy:
+def _accuracy(reference: NDArray[np.bool_], hits: NDArray[np.bool_]) -> AccuracyMeasurement:
     drop = hit_drop(reference, hits, bit_identical=hits is reference)
-    return Accuracy("top1", 100 * float(hits.mean()), drop.drop_pp, hits.size, hits=hits, drop=drop)
+    return AccuracyMeasurement("top1", 100 * float(hits.mean()), drop.drop_pp, hits.size, hits=hits, drop=drop)
 
 
 def _hits(rng: np.random.Generator, reference: NDArray[np.bool_], drop_pp: float) -> NDArray[np.bool_]:
-    """Loses some of the reference's hits and gains some of its misses, so that the expected drop is `drop_pp`."""
+    """Lose some of the reference's hits and gain some of its misses, so that the expected drop is `drop_pp`."""
     if not drop_pp:
         return reference
     lose = (drop_pp / 100 + GAIN * (1 - IDENTITY_HIT)) / IDENTITY_HIT
@@ -238,7 +240,7 @@ def _hits(rng: np.random.Generator, reference: NDArray[np.bool_], drop_pp: float
 
 
 def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
-    """One table."""
+    """Print one table."""
     count = len(next(iter(outcomes.values())))
     print(f"\n### {title}: {count} questions\n")
     columns = ("answers", "budgets hold", "all asserted hold", "regret: median", "mean", "p95", "best not provable",
@@ -247,49 +249,50 @@ def report(title: str, outcomes: dict[str, list[Outcome]]) -> None:
     print("|---|" + "--:|" * len(columns))
     for name, rows in outcomes.items():
         chose = [row for row in rows if row.chose]
-        regrets = np.array([each.regret for each in chose if each.regret is not None])
+        regrets = np.array([row.regret for row in chose if row.regret is not None])
         feasible = [row for row in rows if row.feasible]
-        wrong = float(np.mean([each.called_infeasible for each in feasible])) if feasible else 0.0
-        silent = float(np.mean([not each.chose for each in feasible])) if feasible else 0.0
-        held = float(np.mean([each.held for each in chose])) if chose else float("nan")
+        wrong = float(np.mean([row.called_infeasible for row in feasible])) if feasible else 0.0
+        silent = float(np.mean([not row.chose for row in feasible])) if feasible else 0.0
+        holding = float(np.mean([row.holds for row in chose])) if chose else float("nan")
         shown = (np.median(regrets), regrets.mean(), np.percentile(regrets, 95)) if regrets.size else (np.nan,) * 3
-        kept = [each for each in chose if each.regret is not None]
-        unproven = float(np.mean([each.unproven for each in kept])) if kept else float("nan")
-        provable = [each.regret for each in kept if not each.unproven and each.regret is not None]
+        kept = [row for row in chose if row.regret is not None]
+        unproven = float(np.mean([row.unproven for row in kept])) if kept else float("nan")
+        provable = [row.regret for row in kept if not row.unproven and row.regret is not None]
         others = float(np.mean(provable)) if provable else float("nan")
-        right = float(np.mean([row.all_held for row in rows]))
+        right = float(np.mean([row.all_hold for row in rows]))
         numbers = " | ".join(
-            "–" if np.isnan(each) else f"{each:.1%}" for each in (held, right, *shown, unproven, others, wrong, silent)
+            "–" if np.isnan(share) else f"{share:.1%}"
+            for share in (holding, right, *shown, unproven, others, wrong, silent)
         )
         print(f"| {name} | {len(chose)} | {numbers} |", flush=True)
 
 
-def milliseconds_per_question(rows: Sequence[StrategyEvidence], *, asked: int = 300) -> float:
-    """Of questions that nobody has asked before, about candidates that somebody has asked about."""
+def milliseconds_per_question(rows: Sequence[StrategyEvidence], *, count: int = 300) -> float:
+    """Time new questions about candidates whose intervals are already computed."""
     bounds = AccuracyBounds()
     candidates = [candidate_of(row, bounds) for row in rows]
     fastest = min(estimate(candidate, PERCENTILE).percentile_s for candidate in candidates)
     ladder = [
         Budgets((LatencyBudget(PERCENTILE, fastest * factor),), max_accuracy_drop_pp=5.0, percentile=PERCENTILE)
-        for factor in np.geomspace(1.5, 12, asked)
+        for factor in np.geomspace(1.5, 12, count)
     ]
     recommend(candidates, ladder[0])
     started = time.process_time()
     for budgets in ladder:
         judge_all([estimate(candidate, PERCENTILE) for candidate in candidates], budgets)
-    return 1000 * (time.process_time() - started) / asked
+    return 1000 * (time.process_time() - started) / count
 
 
 def met(outcomes: dict[str, list[Outcome]]) -> bool:
-    """Whether the recommender keeps its promises."""
-    chose = [each for each in outcomes["recommender"] if each.chose]
-    regrets = [each.regret for each in chose if each.regret is not None]
-    kept = np.mean([each.held for each in chose]) >= CONFIDENCE
+    """Return whether the recommender keeps its promises."""
+    chose = [outcome for outcome in outcomes["recommender"] if outcome.chose]
+    regrets = [outcome.regret for outcome in chose if outcome.regret is not None]
+    kept = np.mean([outcome.holds for outcome in chose]) >= CONFIDENCE
     return bool(kept and np.median(regrets) == 0 and np.mean(regrets) <= MEAN_REGRET_TARGET)
 
 
 def main() -> int:
-    """Measured, then simulated."""
+    """Judge measured evidence, then simulated evidence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("database", help="with evidence of at least four rounds")
     parser.add_argument("--datasets", type=int, default=60, help="simulated subjects")
@@ -303,20 +306,20 @@ def main() -> int:
     for subject, rows in subjects.items():
         outcomes = measured(rows)
         report(f"{subject}, measured", outcomes)
-        for name, found in outcomes.items():
-            together[name] += found
+        for name, rule_outcomes in outcomes.items():
+            together[name] += rule_outcomes
     report("all subjects, measured", together)
     sizes = ((5, 100, MANY_ITEMS), (5, 100, FEW_ITEMS), (3, 30, FEW_ITEMS))
     said = [f"measured {met(together)}"]
     for seed, (rounds, inputs, items) in enumerate(sizes, start=1):
-        known = simulated(options.datasets, rounds=rounds, inputs=inputs, items=items, seed=seed)
+        outcomes = simulated(options.datasets, rounds=rounds, inputs=inputs, items=items, seed=seed)
         title = f"{rounds} rounds of {inputs} inputs, {items} validation items"
-        report(f"simulation, {title}", known)
-        said.append(f"{title}: {met(known)}")
+        report(f"simulation, {title}", outcomes)
+        said.append(f"{title}: {met(outcomes)}")
     largest = max(subjects.values(), key=len)
     print(f"\n{milliseconds_per_question(largest):.2f} ms of CPU to judge {len(largest)} candidates of a new question")
     print("targets met: " + "; ".join(said))
-    return 0 if all(each.endswith("True") for each in said) else 1
+    return 0 if all(verdict.endswith("True") for verdict in said) else 1
 
 
 if __name__ == "__main__":

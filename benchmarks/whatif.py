@@ -101,34 +101,34 @@ def fill(database: Path, *, launcher: str, inputs: int, rounds: int, fast_rounds
 
 
 def by_round(samples: LinkedSamples) -> list[float]:
-    """The log of the percentile within each round."""
+    """Return the log of the percentile within each round."""
     latency, number = samples.latency_s, samples.round
-    return [math.log(np.percentile(latency[number == each], PERCENTILE)) for each in np.unique(number)]
+    return [math.log(np.percentile(latency[number == one_round], PERCENTILE)) for one_round in np.unique(number)]
 
 
 def measured_s(samples: LinkedSamples) -> float:
-    """The percentile within each round, then the geometric mean."""
+    """Take the percentile within each round, then the geometric mean."""
     return math.exp(float(np.mean(by_round(samples))))
 
 
 def mbit(samples: LinkedSamples) -> float:
-    """The declared rate of the link."""
+    """Return the declared rate of the link."""
     return samples.declared[LINK].up_bit_per_s / 1e6
 
 
 def cases_of(parts: StrategyParts) -> list[Case]:
-    """Each setting from each other alone, and from all others."""
+    """Predict each setting from each other alone, and from all others."""
     name = f"{parts.operator}@{parts.placement}"
     cases = []
     for target in parts.evidence:
         rate = LinkRate(mbit(target) * 1e6, mbit(target) * 1e6)
-        others = tuple(each for each in parts.evidence if each is not target)
+        others = tuple(other for other in parts.evidence if other is not target)
         sources = [("from one alone", (other,)) for other in others] + [("from the others", others)]
         for kind, evidence in sources:
-            found = predict(replace(parts, evidence=evidence), {LINK: rate}, PERCENTILE)
-            assert isinstance(found, Prediction)
+            prediction = predict(replace(parts, evidence=evidence), {LINK: rate}, PERCENTILE)
+            assert isinstance(prediction, Prediction)
             origin = f"{mbit(evidence[0]):g}" if len(evidence) == 1 else "others"
-            cases.append(Case(kind, name, origin, mbit(target), measured_s(target), found))
+            cases.append(Case(kind, name, origin, mbit(target), measured_s(target), prediction))
     return cases
 
 
@@ -156,39 +156,39 @@ class Choice:
 
 
 def choices(unlinked: Sequence[StrategyParts], linked: Sequence[StrategyParts], cases: Sequence[Case]) -> list[Choice]:
-    """One for each rate and origin, among the linked strategies and those that do not use the link."""
-    fixed = {f"{each.operator}@{each.placement}": each.evidence[0] for each in unlinked}
-    found = []
+    """Choose for each rate and origin, among the linked strategies and those that do not use the link."""
+    fixed = {f"{parts.operator}@{parts.placement}": parts.evidence[0] for parts in unlinked}
+    chosen_by_rate = []
 
-    def place(each: Case) -> tuple[float, str]:
-        return each.to_mbit, each.from_mbit
+    def setting(case: Case) -> tuple[float, str]:
+        return case.to_mbit, case.from_mbit
 
-    for (rate, origin), group in itertools.groupby(sorted(cases, key=place), key=place):
+    for (rate, origin), group in itertools.groupby(sorted(cases, key=setting), key=setting):
         rows = list(group)
         there = {f"{e.operator}@{e.placement}": one for e in linked for one in e.evidence if mbit(one) == rate}
         measured = {**fixed, **there}
-        expected = {name: measured_s(each) for name, each in fixed.items()}
+        expected = {name: measured_s(samples) for name, samples in fixed.items()}
         expected |= {row.strategy: row.prediction.estimate_s for row in rows}
-        known = {name: measured_s(measured[name]) for name in expected}
+        medians_s = {name: measured_s(measured[name]) for name in expected}
         chosen = min(expected, key=expected.__getitem__)
         noise = noise_of_a_difference([measured[name] for name in expected])
-        found.append(Choice(rate, origin, known[chosen] / min(known.values()) - 1, noise))
-    return found
+        chosen_by_rate.append(Choice(rate, origin, medians_s[chosen] / min(medians_s.values()) - 1, noise))
+    return chosen_by_rate
 
 
 def noise_of_a_difference(cells: Sequence[LinkedSamples]) -> float:
-    """Half the width of the interval of a log ratio, one-sided, simultaneous over comparisons with the best.
+    """Return half the width of a log ratio's interval, one-sided, simultaneous over comparisons with the best.
 
     The spread between rounds is pooled over the strategies at this rate: two or three rounds of one alone say next to
     nothing about it. Bonferroni over all comparisons with the best, which was seen first.
     """
     rounds = [np.array(by_round(cell)) for cell in cells]
-    freedom = sum(each.size - 1 for each in rounds)
+    freedom = sum(logs.size - 1 for logs in rounds)
     if freedom == 0:
         return math.inf
-    variance = sum(float(each.var(ddof=1)) * (each.size - 1) for each in rounds if each.size > 1) / freedom
+    variance = sum(float(logs.var(ddof=1)) * (logs.size - 1) for logs in rounds if logs.size > 1) / freedom
     tail = (1 - CONFIDENCE) / max(len(cells) - 1, 1)
-    return float(special.stdtrit(freedom, 1 - tail)) * math.sqrt(2 * variance / min(each.size for each in rounds))
+    return float(special.stdtrit(freedom, 1 - tail)) * math.sqrt(2 * variance / min(logs.size for logs in rounds))
 
 
 def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts], linked: Sequence[StrategyParts]) -> bool:
@@ -199,15 +199,15 @@ def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts], linked: Seq
     for kind, target in TARGETS.items():
         of_kind = [case for case in cases if case.kind == kind]
         for rate in (*RATES_MBIT, None):
-            rows = [each for each in of_kind if rate in (None, each.to_mbit)]
+            rows = [case for case in of_kind if rate in (None, case.to_mbit)]
             if not rows:
                 continue
             errors = np.abs([row.error for row in rows])
-            held = [row.covered for row in rows if row.covered is not None]
-            share = f"{np.mean(held):.0%}" if held else "none"
+            covered = [row.covered for row in rows if row.covered is not None]
+            share = f"{np.mean(covered):.0%}" if covered else "none"
             to = "all" if rate is None else str(rate)
             print(f"| {kind} | {to} | {len(rows)} | {np.median(errors):.1%} | {errors.max():.1%} | {share} |")
-        overall = float(np.median(np.abs([each.error for each in of_kind])))
+        overall = float(np.median(np.abs([case.error for case in of_kind])))
         print(f"\n{kind}: median error {overall:.1%}, target at most {target:.0%}\n")
         met = met and overall <= target
     print("| choices among | from | to, Mbit/s | choices | within 5 % as measured | not refuted | noise | worst |")
@@ -219,12 +219,12 @@ def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts], linked: Seq
     return met
 
 
-def print_choices(among: str, kind: str, found: Sequence[Choice], *, by_rate: bool = False) -> bool:
-    """How often the chosen one was as good as the best; whether that was often enough."""
+def print_choices(among: str, kind: str, choices_made: Sequence[Choice], *, by_rate: bool = False) -> bool:
+    """Print how often the chosen one was as good as the best; return whether that was often enough."""
     for rate in (*(RATES_MBIT if by_rate else ()), None):
-        rows = [each for each in found if rate in (None, each.to_mbit)]
+        rows = [choice for choice in choices_made if rate in (None, choice.to_mbit)]
         near, not_refuted = (
-            float(np.mean(each)) for each in zip(*((r.near, r.not_refuted) for r in rows), strict=True)
+            float(np.mean(flags)) for flags in zip(*((r.near, r.not_refuted) for r in rows), strict=True)
         )
         noise = math.expm1(float(np.median([row.noise for row in rows])))
         to, worst = "all" if rate is None else str(rate), max(row.excess for row in rows)
@@ -257,7 +257,7 @@ def main() -> int:
         with open_database(str(database)) as opened, opened.session() as session:
             strategies = strategy_parts(session, "fashion-resnet", 1)
     linked = [strategy for strategy in strategies if LINK in strategy.links and len(strategy.evidence) > 1]
-    cases = [case for each in linked for case in cases_of(each)]
+    cases = [case for parts in linked for case in cases_of(parts)]
     if options.json:
         rows = [{"kind": c.kind, "strategy": c.strategy, "from": c.from_mbit, "to": c.to_mbit} for c in cases]
         values = [{"measured_s": c.measured_s, "predicted_s": c.prediction.estimate_s, "error": c.error} for c in cases]

@@ -82,7 +82,7 @@ def _config(app: FastAPI, settings: RecommenderSettings) -> uvicorn.Config:
         app,
         http=cast(Any, functools.partial(GuardedProtocol, settings=settings, running=running)),
         ws="none",  # no route speaks it, and its connections would be under no limit
-        log_level="error",  # a warning for every malformed request would let strangers fill the log
+        log_level="error",  # a warning for every malformed request would let any client fill the log
         access_log=False,
         server_header=False,
         timeout_keep_alive=cast(int, settings.max_idle_s),

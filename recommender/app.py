@@ -1,4 +1,4 @@
-"""The service's one place of assembly: settings in, application out."""
+"""The assembly of the service: settings in, application out."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +26,7 @@ Errors are problem details (RFC 9457). Evidence comes from `runner fill-catalog`
 
 
 def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
-    """Build the application; the database is opened at the first question and may come into being later.
+    """Build the application; the database is opened at the first question and may be created later.
 
     Raises `Unprotected` when the settings name an address that others reach, without a key.
     """
@@ -46,11 +46,11 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
         docs_url=None,  # the stock page loads its scripts from a content network
         redoc_url=None,
     )
-    held = Snapshots(chosen.database)
-    app.state.snapshots = held
-    app.state.answers = AnswerCache(held)
+    snapshots = Snapshots(chosen.database)
+    app.state.snapshots = snapshots
+    app.state.answers = AnswerCache(snapshots)
     app.state.lookup = EvidenceLookup(chosen.database)
-    app.state.metrics = ServiceMetrics(held)
+    app.state.metrics = ServiceMetrics(snapshots)
     for resources in (questions, evidence, whatif, service):
         app.include_router(resources.router)
     install_api_page(app)
@@ -61,7 +61,7 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
 
 
 def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
-    """The middleware from the inside out: the last one added sees a request first."""
+    """Add the middleware from the inside out: the last one added sees a request first."""
     app.add_middleware(BodyLimit, limit_bytes=chosen.max_body_bytes)
     if chosen.api_key is not None:
         app.add_middleware(ApiKey, key=chosen.api_key.get_secret_value())
@@ -85,7 +85,8 @@ class _Service(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             document = super().openapi()
-            for operation in (each for path in document["paths"].values() for each in path.values()):
+            operations = [operation for path in document["paths"].values() for operation in path.values()]
+            for operation in operations:
                 for status, response in operation["responses"].items():
                     if int(status) >= 400 and "application/json" in response.get("content", {}):
                         response["content"] = {problems.MEDIA_TYPE: response["content"]["application/json"]}

@@ -34,7 +34,7 @@ from recommender.schemas.resources import (
     StrategyResource,
 )
 
-Answer = TypeVar("Answer", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 _EVIDENCE: TypeAdapter[LatencyEvidence | AccuracyEvidenceOut] = TypeAdapter(LatencyEvidence | AccuracyEvidenceOut)
 
 
@@ -48,7 +48,7 @@ class ServiceProblem(RecommenderError):
 
 
 class RecommenderClient:
-    """Asks one service over one pool of connections; close it, or use it as a context manager."""
+    """A client of one service over one pool of connections; close it, or use it as a context manager."""
 
     def __init__(
         self,
@@ -62,43 +62,43 @@ class RecommenderClient:
         self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout_s, transport=transport)
 
     def recommend(self, question: RecommendRequest) -> RecommendResponse:
-        """Which strategy, within these budgets."""
+        """Ask which strategy to use within these budgets."""
         return self._post("/recommend", question, RecommendResponse)
 
     def recommend_batch(self, questions: Sequence[RecommendRequest]) -> list[BatchItem]:
-        """One answer or problem per question, all from the same picture of the evidence."""
+        """Ask several questions; return one answer or problem per question, all from one snapshot of the evidence."""
         return self._post("/recommend/batch", BatchRequest(questions=list(questions)), BatchResponse).answers
 
     def subjects(self) -> SubjectsResponse:
-        """What can be asked about."""
+        """List the subjects that a question can name."""
         return self._get("/subjects", SubjectsResponse)
 
     def strategies(self, subject: str | None = None) -> StrategiesResponse:
-        """Every declared strategy, of one subject or of all."""
+        """List every declared strategy, of one subject or of all."""
         return self._get("/strategies", StrategiesResponse, subject=subject)
 
     def strategy(self, strategy_id: str, *, environment: str | None = None) -> StrategyResource:
-        """One strategy with the ids of its evidence."""
+        """Fetch one strategy with the ids of its evidence."""
         return self._get(f"/strategies/{quote(strategy_id, safe='')}", StrategyResource, environment=environment)
 
     def evidence(self, evidence_id: str) -> LatencyEvidence | AccuracyEvidenceOut:
-        """What was recorded under a key."""
+        """Fetch what was recorded under a key."""
         return _EVIDENCE.validate_json(self._send("GET", f"/evidence/{quote(evidence_id, safe='')}"))
 
     def leaderboard(
         self, subject: str, *, percentile: float = 90.0, environment: str | None = None
     ) -> StandingsResponse:
-        """Measured strategies, fastest first."""
+        """List the measured strategies, fastest first."""
         return self._get(
             "/leaderboard", StandingsResponse, subject=subject, percentile=percentile, environment=environment
         )
 
     def pareto(self, subject: str, *, percentile: float = 90.0, environment: str | None = None) -> StandingsResponse:
-        """Those that no other beats in latency and accuracy at once."""
+        """List the strategies that no other beats in latency and accuracy at once."""
         return self._get("/pareto", StandingsResponse, subject=subject, percentile=percentile, environment=environment)
 
     def links(self, subject: str, *, environment: str | None = None) -> LinksResponse:
-        """The links that a question can name, and the bandwidths that were measured."""
+        """List the links that a question can name and the bandwidths that were measured."""
         return self._get("/links", LinksResponse, subject=subject, environment=environment)
 
     def whatif(
@@ -112,24 +112,24 @@ class RecommenderClient:
         points: int = 9,
         environment: str | None = None,
     ) -> WhatIfResponse:
-        """Latency against the bandwidth of a link, per strategy, and where the choice changes."""
+        """Return latency against the bandwidth of a link, per strategy, and where the choice changes."""
         query: dict[str, str | float | None] = {"from": low, "to": high, "link": link, "percentile": percentile}
         return self._get("/whatif", WhatIfResponse, subject=subject, points=points, environment=environment, **query)
 
     def coverage(self) -> CoverageResponse:
-        """What is measured and what is missing."""
+        """Return what is measured and what is missing."""
         return self._get("/coverage", CoverageResponse)
 
     def slos(self) -> SlosResponse:
-        """The declared targets."""
+        """List the declared SLOs."""
         return self._get("/slos", SlosResponse)
 
     def ready(self) -> HealthResponse:
-        """Raises `ServiceProblem` while no question can be answered."""
+        """Return the service's state; raise `ServiceProblem` while no question can be answered."""
         return self._get("/readyz", HealthResponse)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -140,11 +140,11 @@ class RecommenderClient:
     ) -> None:
         self.close()
 
-    def _get(self, path: str, model: type[Answer], **query: str | float | None) -> Answer:
-        given = {name: value for name, value in query.items() if value is not None}
-        return model.model_validate_json(self._send("GET", path, params=given))
+    def _get(self, path: str, model: type[ModelT], **query: str | float | None) -> ModelT:
+        parameters = {name: value for name, value in query.items() if value is not None}
+        return model.model_validate_json(self._send("GET", path, params=parameters))
 
-    def _post(self, path: str, body: BaseModel, model: type[Answer]) -> Answer:
+    def _post(self, path: str, body: BaseModel, model: type[ModelT]) -> ModelT:
         content = body.model_dump_json(exclude_unset=True)
         headers = {"content-type": "application/json"}
         return model.model_validate_json(self._send("POST", path, content=content, headers=headers))

@@ -1,11 +1,11 @@
-"""What can go wrong while answering, apart from the web: `problems.py` maps each to a status.
+"""The errors of answering; `recommender.http.problems` maps each to an HTTP status.
 
 RecommenderError
 ├── EvidenceUnavailable       the database is missing, empty, unreadable or of another version
 │   ├── DatabaseMissing
 │   ├── DatabaseVersionMismatch
 │   └── NoEvidence
-├── NotDeclared               a name that the evidence does not know
+├── NotDeclared               a name that is not in the evidence
 │   ├── UnknownSubject
 │   ├── UnknownSlo
 │   ├── UnknownEnvironment
@@ -17,13 +17,13 @@ RecommenderError
 │   ├── UnknownOperator
 │   ├── UnknownStrategy
 │   └── UnknownEvidence
-├── EmptyRange                bandwidths that go from high to low
-├── BodyTooLarge              a request beyond what any question needs
-├── TooSlow                   a request that took longer than it may
+├── EmptyRange                a range of bandwidths that is empty
+├── BodyTooLarge              a request body that is too large
+├── RequestTooSlow            a request that took longer than it may
 ├── NotAuthorized             a request without the API key
-├── WrongHost                 a request for a name that is not this machine's, where no key protects
-├── Exposed                   a request from or at an address beyond loopback, where no key protects
-└── Unprotected               a start that would let everybody ask
+├── WrongHost                 a request for another machine's name to a service without a key
+├── Exposed                   a request from or to an address beyond loopback, to a service without a key
+└── Unprotected               a start that would let any client send questions
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ _LISTED = 50
 
 
 class RecommenderError(Exception):
-    """Root of everything this package raises on purpose."""
+    """Root of the errors that this package raises."""
 
 
 class EvidenceUnavailable(RecommenderError):
@@ -57,7 +57,7 @@ class DatabaseVersionMismatch(EvidenceUnavailable):
 
 
 class NoEvidence(EvidenceUnavailable):
-    """A database in order, in which nothing is measured yet that an answer may rest on."""
+    """A sound database without a valid measurement."""
 
     def __init__(self, database: str) -> None:
         self.database = database
@@ -68,15 +68,15 @@ class NoEvidence(EvidenceUnavailable):
 
 
 class NotDeclared(RecommenderError):
-    """A name that is not in the evidence; carries the known ones and the nearest spelling."""
+    """A name that is not in the evidence; carries the existing ones and the nearest spelling."""
 
     what = "name"
 
-    def __init__(self, name: str, known: Iterable[str], *, where: str | None = None) -> None:
+    def __init__(self, name: str, existing: Iterable[str], *, where: str | None = None) -> None:
         self.name = name
-        self.known = tuple(sorted(known))
-        self.nearest = next(iter(get_close_matches(name[:200], self.known, n=1)), None)
-        listed = where or f"known: {_listed(self.known)}"
+        self.existing = tuple(sorted(existing))
+        self.nearest = next(iter(get_close_matches(name[:200], self.existing, n=1)), None)
+        listed = where or f"known: {_listed(self.existing)}"
         hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
         super().__init__(f"{self.what} {_shown(name)} is not in the evidence; {listed}.{hint}")
 
@@ -151,7 +151,7 @@ class UnknownEvidence(NotDeclared):
 
 
 class EmptyRange(RecommenderError):
-    """A range of bandwidths without anything in it."""
+    """A range of bandwidths that is empty."""
 
     def __init__(self, low: str, high: str) -> None:
         self.low, self.high = low, high
@@ -168,13 +168,13 @@ class BodyTooLarge(RecommenderError):
         super().__init__(f"the request body is larger than {limit_bytes} bytes; a question is one small JSON object")
 
 
-class TooSlow(RecommenderError):
+class RequestTooSlow(RecommenderError):
     """A request beyond the time limit."""
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
         super().__init__(
-            f"the request took longer than {limit_s:g} s, the limit of this service; ask again or ask less"
+            f"the request took longer than {limit_s:g} s, the limit of this service; try again or ask less"
         )
 
 
@@ -198,17 +198,17 @@ class RequestTimeout(RecommenderError):
 
 
 class TooManyRequests(RecommenderError):
-    """A client that has as much open or under way as one client may."""
+    """A client with the most connections or requests that one client may have."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; wait for an answer, then ask again")
+        super().__init__(f"{reason}; wait for an answer, then try again")
 
 
 class NoRoom(RecommenderError):
     """More connections than the service takes, and every one of them has a request under way."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} connections have a request under way, the most for this service; ask again later")
+        super().__init__(f"{limit} connections have a request under way, the most for this service; try again later")
 
 
 class MalformedRequest(RecommenderError):
@@ -219,44 +219,45 @@ class MalformedRequest(RecommenderError):
 
 
 class NotAuthorized(RecommenderError):
-    """No API key, or another one."""
+    """A request without the API key, or with a wrong one."""
 
     def __init__(self) -> None:
         super().__init__(
-            "this service wants its API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'"
+            "this service requires its API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'"
         )
 
 
 class WrongHost(RecommenderError):
-    """A page of another site may have been given this machine's address for its own name (DNS rebinding)."""
+    """A Host header with another machine's name, as DNS rebinding produces it."""
 
     def __init__(self, got: str, allowed: Iterable[str]) -> None:
         self.got = got
         super().__init__(
             f"the Host header says {_shown(got)}; without an API key only {', '.join(allowed)} are answered. "
-            "Ask at one of these, or start it with TIERWISE_API_KEY (or, open to everybody, with --without-key)"
+            "Send the request to one of these, or start the service with TIERWISE_API_KEY (or, open to all, with "
+            "--without-key)"
         )
 
 
 class Exposed(RecommenderError):
-    """Somebody reaches a service that was started without a key, past the check at the start."""
+    """A request from another machine to a service without a key that another program started."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         super().__init__(
             f"this service has no API key and was reached over {_shown(address)}; without one only requests within "
             "this machine (127.0.0.1, ::1) are answered. Set TIERWISE_API_KEY, or listen on 127.0.0.1, or allow "
-            "everybody with TIERWISE_WITHOUT_KEY=true"
+            "all clients with TIERWISE_WITHOUT_KEY=true"
         )
 
 
 class Unprotected(RecommenderError):
-    """An address that others reach, without a key."""
+    """A start without a key at an address that other machines reach."""
 
     def __init__(self, host: str) -> None:
         self.host = host
         super().__init__(
-            f"listening on {host!r} would let everybody who reaches it ask; set TIERWISE_API_KEY, "
+            f"listening on {host!r} would let every client that reaches it send questions; set TIERWISE_API_KEY, "
             "or listen on 127.0.0.1, or allow it with --without-key"
         )
 

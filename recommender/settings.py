@@ -1,4 +1,4 @@
-"""What an operator of the service can set: `TIERWISE_<NAME>` in the environment, or an option of the command."""
+"""The settings of the service: `TIERWISE_<NAME>` in the environment, or an option of the command."""
 
 import ipaddress
 
@@ -9,7 +9,7 @@ from recommender.errors import Unprotected
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this machine alone."""
+    """Return whether a name or an address means this machine alone."""
     if host.lower() == "localhost":
         return True
     try:
@@ -21,7 +21,7 @@ def is_loopback(host: str) -> bool:
 
 
 class RecommenderSettings(FileSettings):
-    """Loopback unless told otherwise; elsewhere only with an API key, or when told that none is wanted."""
+    """Settings of the service: on loopback by default; elsewhere an API key is required unless `without_key` is set."""
 
     database: str = Field(default="tierwise.db", description="SQLite file or database URL with the evidence")
     host: str = Field(default="127.0.0.1", description="Address to listen on")
@@ -65,6 +65,6 @@ class RecommenderSettings(FileSettings):
         return is_loopback(self.host)
 
     def require_protection(self) -> None:
-        """Refuse an address that others reach without a key; raises `Unprotected`."""
+        """Raise `Unprotected` for an address that other machines reach without a key."""
         if not self.loopback and self.api_key is None and not self.without_key:
             raise Unprotected(self.host)

@@ -1,18 +1,18 @@
-"""What is known of the quality of a strategy's answers, in words: to stand beside its name, not below the fold."""
+"""Words about the quality of a strategy's answers, to stand beside its name."""
 
 from collections.abc import Iterable, Iterator
 
 from catalog.output_distance import OutputDistance
-from recommender.ranking import Answer, Candidate, Estimate
+from recommender.ranking import Candidate, Estimate, RankedAnswer
 
 _LEAST_DROP_PP = 0.005
 
 
-def quality_note(answer: Answer) -> str | None:
+def quality_note(answer: RankedAnswer) -> str | None:
     """Return what must be known of the recommended strategy's answers; None for those that are identity's.
 
-    A drop is told where no accuracy budget was asked: with one, it is within what was allowed. That an accuracy says
-    nothing is told of identity's too.
+    A drop is mentioned where the question has no accuracy budget: with one, it is within the limit. That an accuracy
+    says nothing is mentioned for identity too.
     """
     if answer.recommendation is None:
         return None
@@ -30,7 +30,7 @@ def quality_note(answer: Answer) -> str | None:
     return "; ".join(filter(None, (*notes, chosen.accuracy.remark))) or None
 
 
-def passed_over(answer: Answer) -> Estimate | None:
+def passed_over(answer: RankedAnswer) -> Estimate | None:
     """Return the feasible strategy that was not chosen only because nothing says that its answers are of any use."""
     best = answer.recommendation
     if best is None or best.candidate.quality_open or answer.budgets.objective != "latency":
@@ -79,7 +79,7 @@ def distance_words(distance: OutputDistance | None) -> str:
     return f"{distance.in_words}, the same first class in {alike.agreeing} of {alike.items} ({low} to {high} %)"
 
 
-def _no_accuracy_budget(answer: Answer) -> bool:
+def _no_accuracy_budget(answer: RankedAnswer) -> bool:
     return answer.budgets.min_accuracy_pct is None and answer.budgets.max_accuracy_drop_pp is None
 
 

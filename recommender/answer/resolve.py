@@ -9,7 +9,7 @@ from recommender.schemas import AgeOut, ConstraintsOut, RecommendRequest
 
 
 def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
-    """The explicit budgets, or those of the named SLO (its highest percentile is the one to rank by)."""
+    """Return the explicit budgets, or those of the named SLO, whose highest percentile is the one to rank by."""
     if request.slo is not None:
         slo = evidence.slo(request.slo)
         percentile = max((budget.percentile for budget in slo.latency), default=DEFAULT_PERCENTILE)
@@ -35,7 +35,7 @@ def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
 
 
 def resolve_constraints(evidence: Evidence, request: RecommendRequest) -> Constraints:
-    """The constraints; raises `UnknownTier` or `UnknownOperator` for a name that is not in the evidence."""
+    """Return the constraints; raise `UnknownTier` or `UnknownOperator` for a name that is not in the evidence."""
     tiers = [*(request.allow_tiers or ()), *(request.forbid_tiers or ())]
     tiers += [*(request.max_memory_bytes or ()), *(request.max_model_bytes or ())]
     tiers += [request.keep_raw_input_on] if request.keep_raw_input_on is not None else []
@@ -54,17 +54,17 @@ def resolve_constraints(evidence: Evidence, request: RecommendRequest) -> Constr
 
 
 def constraints_out(request: RecommendRequest) -> ConstraintsOut:
-    """The constraints as they were asked."""
+    """Return the constraints as the question states them."""
     return ConstraintsOut(**request.model_dump(include=set(ConstraintsOut.model_fields)))
 
 
 def today() -> date:
-    """The day by which answers are dated, UTC."""
+    """Return the day by which answers are dated, UTC."""
     return datetime.now(UTC).date()
 
 
 def age_out(part: SubjectEvidence, on: date) -> AgeOut:
-    """The span of the measurements and its distance from a day."""
+    """Return the span of the measurements and its distance from a day."""
     return AgeOut(
         oldest_at=part.first_measured_at,
         newest_at=part.last_measured_at,
@@ -83,7 +83,7 @@ def _words(part: SubjectEvidence, on: date) -> str:
 
 
 def _days(moment: str, on: date) -> int:
-    """Whole days, by UTC's calendar."""
+    """Count whole days, by UTC's calendar."""
     return (on - datetime.fromisoformat(moment).astimezone(UTC).date()).days
 
 

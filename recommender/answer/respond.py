@@ -11,14 +11,14 @@ from recommender.answer.resolve import age_out, constraints_out, resolve_budgets
 from recommender.answer.strategy_fields import StrategyFields, environment_out, strategy_fields
 from recommender.answer.unmeasured import not_considered
 from recommender.answer.wording import reasons, relaxation_words, summary
-from recommender.evidence.model import EnvironmentFilter, Evidence, Known
+from recommender.evidence.model import DeclaredStrategy, EnvironmentFilter, Evidence
 from recommender.ranking import (
-    Answer,
     Breach,
     Budgets,
     Candidate,
     Estimate,
-    Excluded,
+    ExcludedCandidate,
+    RankedAnswer,
     Relaxation,
     recommend,
     shortfalls,
@@ -47,21 +47,21 @@ _considered_rows: CandidateCache[ConsideredOut] = CandidateCache()
 
 
 def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = None) -> RecommendResponse:
-    """Answer one question from one environment's evidence; `on` is the day by which its age is told."""
-    asked = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
-    chosen = evidence.choose(request.subject, asked)
+    """Answer one question from one environment's evidence, whose age is counted from the day `on`."""
+    conditions = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
+    chosen = evidence.choose(request.subject, conditions)
     budgets = resolve_budgets(evidence, request)
     part = on_links.on_links(evidence, chosen.part, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
     answer = recommend(part.candidates, budgets, constraints=constraints)
-    known = {strategy.candidate: strategy for strategy in part.strategies if strategy.candidate is not None}
-    parts = _Parts(answer, part.subject, known)
+    strategies = {strategy.candidate: strategy for strategy in part.strategies if strategy.candidate is not None}
+    parts = _AnswerFields(answer, part.subject, strategies)
     relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
     return RecommendResponse(
         subject=part.subject,
         budgets=_budgets(budgets, request.slo),
         links=on_links.asked_out(request.links),
-        constraints=constraints_out(request) if constraints.given else None,
+        constraints=constraints_out(request) if constraints.any_set else None,
         summary=summary(answer),
         recommendation=parts.recommendation(),
         relaxation=relaxed[0] if relaxed else None,
@@ -70,9 +70,9 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
         near_misses=list(parts.near_misses()),
         undecided=list(parts.undecided()),
         considered=_considered(answer),
-        excluded=[_excluded(each) for each in answer.excluded],
+        excluded=[_excluded(excluded) for excluded in answer.excluded],
         not_considered=list(not_considered(part, answer, constraints)),
-        warnings=[*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, known)],
+        warnings=[*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
         environment=environment_out(chosen.part),
         environment_choice=ChoiceOut(why=chosen.why, others=chosen.others),
         age=age_out(part, on or today()),
@@ -80,14 +80,14 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     )
 
 
-class _Parts:
+class _AnswerFields:
     """The strategies of one answer, each in its place."""
 
-    def __init__(self, answer: Answer, subject: str, known: Mapping[Candidate, Known]) -> None:
-        self._answer, self._subject, self._known = answer, subject, known
+    def __init__(self, answer: RankedAnswer, subject: str, strategies: Mapping[Candidate, DeclaredStrategy]) -> None:
+        self._answer, self._subject, self._strategies = answer, subject, strategies
 
     def recommendation(self) -> RecommendationOut | None:
-        """The chosen one."""
+        """Return the recommended strategy."""
         best = self._answer.recommendation
         if best is None:
             return None
@@ -99,7 +99,7 @@ class _Parts:
         )
 
     def alternatives(self) -> Iterator[AlternativeOut]:
-        """The other feasible ones."""
+        """Yield the other feasible strategies."""
         for alternative in self._answer.alternatives:
             yield AlternativeOut(
                 **self._fields(alternative.estimate),
@@ -113,7 +113,7 @@ class _Parts:
             )
 
     def near_misses(self) -> Iterator[NearMissOut]:
-        """Those that miss a budget."""
+        """Yield the strategies that miss a budget."""
         for miss in self._answer.near_misses:
             yield NearMissOut(
                 **self._fields(miss.estimate),
@@ -125,37 +125,37 @@ class _Parts:
             )
 
     def undecided(self) -> Iterator[UndecidedOut]:
-        """Those about which the evidence says too little."""
-        for each in self._answer.undecided:
+        """Yield the strategies that the evidence cannot decide about."""
+        for undecided in self._answer.undecided:
             yield UndecidedOut(
-                **self._fields(each.estimate),
-                kind=each.gap.value,
-                reason=wording.undecided_reason(each),
-                to_do=wording.to_do(each),
-                shortfalls=self._shortfalls(each.estimate),
+                **self._fields(undecided.estimate),
+                kind=undecided.gap.value,
+                reason=wording.undecided_reason(undecided),
+                to_do=wording.to_do(undecided),
+                shortfalls=self._shortfalls(undecided.estimate),
             )
 
-    def _fields(self, each: Estimate) -> StrategyFields:
-        pareto = each.candidate in self._answer.pareto
-        return strategy_fields(self._subject, self._known[each.candidate], each, pareto=pareto)
+    def _fields(self, estimate: Estimate) -> StrategyFields:
+        pareto = estimate.candidate in self._answer.pareto
+        return strategy_fields(self._subject, self._strategies[estimate.candidate], estimate, pareto=pareto)
 
-    def _shortfalls(self, each: Estimate) -> list[ShortfallOut]:
-        among = [it.candidate for it in self._answer.considered]
-        found = shortfalls(each.candidate, self._answer.budgets, among=among, judged=each.feasibility)
+    def _shortfalls(self, estimate: Estimate) -> list[ShortfallOut]:
+        among = [other.candidate for other in self._answer.considered]
+        missing = shortfalls(estimate.candidate, self._answer.budgets, among=among, judged=estimate.feasibility)
         return [
             ShortfallOut(
-                budget=it.budget,
-                percentile=it.percentile,
-                limit=it.limit,
-                estimate=it.estimate,
-                over=it.over,
-                bound=it.bound,
-                bound_over=it.bound_over,
-                items=it.items,
-                best_bound=it.best_bound,
-                items_needed=it.items_needed,
+                budget=shortfall.budget,
+                percentile=shortfall.percentile,
+                limit=shortfall.limit,
+                estimate=shortfall.estimate,
+                over=shortfall.over,
+                bound=shortfall.bound,
+                bound_over=shortfall.bound_over,
+                items=shortfall.items,
+                best_bound=shortfall.best_bound,
+                items_needed=shortfall.items_needed,
             )
-            for it in found
+            for shortfall in missing
         ]
 
 
@@ -170,7 +170,7 @@ def _high(comparison: Comparison | None) -> float | None:
 def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
     return BudgetsOut(
         slo=slo,
-        latency=[LatencyBudgetOut(percentile=each.percentile, max_s=each.max_s) for each in budgets.latency],
+        latency=[LatencyBudgetOut(percentile=budget.percentile, max_s=budget.max_s) for budget in budgets.latency],
         min_accuracy_pct=budgets.min_accuracy_pct,
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         objective=budgets.objective,
@@ -179,41 +179,41 @@ def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
     )
 
 
-def _relaxation(each: Relaxation) -> RelaxationOut:
-    it, gives = each.change, each.gives.candidate
+def _relaxation(relaxation: Relaxation) -> RelaxationOut:
+    change, gives = relaxation.change, relaxation.gives.candidate
     return RelaxationOut(
-        field=it.field,
-        key=it.key,
-        percentile=it.percentile,
-        from_value=list(it.before) if isinstance(it.before, tuple) else it.before,
-        to_value=list(it.after) if isinstance(it.after, tuple) else it.after,
-        cost=it.cost,
+        field=change.field,
+        key=change.key,
+        percentile=change.percentile,
+        from_value=list(change.before) if isinstance(change.before, tuple) else change.before,
+        to_value=list(change.after) if isinstance(change.after, tuple) else change.after,
+        cost=change.cost,
         operator=gives.operator,
         placement=gives.placement,
-        words=relaxation_words(each),
+        words=relaxation_words(relaxation),
     )
 
 
-def _excluded(each: Excluded) -> ExcludedOut:
+def _excluded(excluded: ExcludedCandidate) -> ExcludedOut:
     return ExcludedOut(
-        operator=each.candidate.operator,
-        placement=each.candidate.placement,
-        reason=reasons(each.breaches),
-        breaches=[_breach(it) for it in each.breaches],
+        operator=excluded.candidate.operator,
+        placement=excluded.candidate.placement,
+        reason=reasons(excluded.breaches),
+        breaches=[_breach(breach) for breach in excluded.breaches],
     )
 
 
-def _breach(it: Breach) -> BreachOut:
-    return BreachOut(constraint=it.constraint, name=it.name or None, limit=it.limit, got=it.got)
+def _breach(breach: Breach) -> BreachOut:
+    return BreachOut(constraint=breach.constraint, name=breach.name or None, limit=breach.limit, got=breach.got)
 
 
-def _considered(answer: Answer) -> list[ConsideredOut]:
+def _considered(answer: RankedAnswer) -> list[ConsideredOut]:
     best = answer.recommendation
     outcomes: list[tuple[Estimate, Outcome]] = [(best, "recommended")] if best else []
     outcomes += [(alternative.estimate, "alternative") for alternative in answer.alternatives]
     outcomes += [(near_miss.estimate, "near_miss") for near_miss in answer.near_misses]
-    outcomes += [(each.estimate, "undecided") for each in answer.undecided]
-    return [_considered_one(each.candidate, outcome) for each, outcome in outcomes]
+    outcomes += [(undecided.estimate, "undecided") for undecided in answer.undecided]
+    return [_considered_one(estimate.candidate, outcome) for estimate, outcome in outcomes]
 
 
 def _considered_one(candidate: Candidate, outcome: Outcome) -> ConsideredOut:

@@ -5,8 +5,8 @@ from typing import TypedDict
 
 import scipy
 
-from recommender.evidence.model import Evidence, Known, SubjectEvidence
-from recommender.ranking import Accuracy, Candidate, Estimate, estimate
+from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
+from recommender.ranking import AccuracyMeasurement, Candidate, Estimate, estimate
 from recommender.ranking.candidates import CandidateCache
 from recommender.schemas import (
     AccuracyOut,
@@ -49,56 +49,56 @@ class StrategyFields(TypedDict):
 
 
 def strategy_id(subject: str, operator: str, placement: str) -> str:
-    """`fashion-resnet:quantized:edge`; names in a catalog file hold no colon."""
+    """Return an id such as `fashion-resnet:quantized:edge`; names in a catalog file contain no colon."""
     return SEPARATOR.join((subject, operator, placement))
 
 
-def strategy_fields(subject: str, known: Known, each: Estimate, *, pareto: bool) -> StrategyFields:
-    """The fields of a considered strategy."""
-    candidate = each.candidate
+def strategy_fields(subject: str, strategy: DeclaredStrategy, estimate: Estimate, *, pareto: bool) -> StrategyFields:
+    """Return the fields of a considered strategy."""
+    candidate = estimate.candidate
     return {
-        "id": strategy_id(subject, known.operator, known.placement),
+        "id": strategy_id(subject, strategy.operator, strategy.placement),
         "operator": candidate.operator,
         "placement": candidate.placement,
-        "latency": latency_out(each),
+        "latency": latency_out(estimate),
         "accuracy": accuracy_of(candidate),
         "distance": distance_of(candidate),
         "size_bytes": candidate.size_bytes,
         "sent_bytes": candidate.sent_bytes,
         "resources": _resource_uses.get(candidate, None, lambda: _resources(candidate)),
         "pareto": pareto,
-        "verdicts": known.verdicts,
-        "latency_evidence_id": known.latency_evidence_id,
-        "accuracy_evidence_id": known.accuracy_evidence_id,
-        "artifact_sha256": known.artifact_sha256,
+        "verdicts": strategy.verdicts,
+        "latency_evidence_id": strategy.latency_evidence_id,
+        "accuracy_evidence_id": strategy.accuracy_evidence_id,
+        "artifact_sha256": strategy.artifact_sha256,
     }
 
 
-def latency_out(each: Estimate) -> LatencyOut:
-    """A candidate's latency at the asked percentile."""
-    return _latencies.get(each.candidate, each.percentile, lambda: _latency(each))
+def latency_out(estimate: Estimate) -> LatencyOut:
+    """Return a candidate's latency at the percentile of the question."""
+    return _latencies.get(estimate.candidate, estimate.percentile, lambda: _latency(estimate))
 
 
-def _latency(each: Estimate) -> LatencyOut:
+def _latency(estimate: Estimate) -> LatencyOut:
     return LatencyOut(
-        median_s=each.median_s,
-        percentile=each.percentile,
-        percentile_s=each.percentile_s,
-        low_s=each.interval.low_s,
-        high_s=each.interval.high_s,
-        percentile_s_by_round=list(each.percentile_s_by_round),
-        rounds=each.candidate.rounds,
-        inputs=each.candidate.inputs,
-        samples=each.candidate.samples,
-        predicted=each.candidate.predicted is not None,
-        predicted_from=source_out(each.candidate.predicted),
+        median_s=estimate.median_s,
+        percentile=estimate.percentile,
+        percentile_s=estimate.percentile_s,
+        low_s=estimate.interval.low_s,
+        high_s=estimate.interval.high_s,
+        percentile_s_by_round=list(estimate.percentile_s_by_round),
+        rounds=estimate.candidate.rounds,
+        inputs=estimate.candidate.inputs,
+        samples=estimate.candidate.samples,
+        predicted=estimate.candidate.predicted is not None,
+        predicted_from=source_out(estimate.candidate.predicted),
     )
 
 
 def accuracy_of(candidate: Candidate) -> AccuracyOut | None:
-    """A candidate's accuracy with its 95 % intervals."""
-    it = candidate.accuracy
-    return None if it is None else _accuracies.get(candidate, None, lambda: _accuracy(it))
+    """Return a candidate's accuracy with its 95 % intervals."""
+    accuracy = candidate.accuracy
+    return None if accuracy is None else _accuracies.get(candidate, None, lambda: _accuracy(accuracy))
 
 
 def distance_of(candidate: Candidate) -> DistanceOut | None:
@@ -120,28 +120,28 @@ def distance_of(candidate: Candidate) -> DistanceOut | None:
     )
 
 
-def _accuracy(it: Accuracy) -> AccuracyOut:
-    low, high = _interval(it)
+def _accuracy(accuracy: AccuracyMeasurement) -> AccuracyOut:
+    low, high = _accuracy_interval(accuracy)
     return AccuracyOut(
-        metric=it.metric,
-        accuracy_pct=it.accuracy_pct,
+        metric=accuracy.metric,
+        accuracy_pct=accuracy.accuracy_pct,
         low_pct=low,
         high_pct=high,
-        drop_pp=it.drop_pp,
-        drop_low_pp=it.drop.low_pp if it.drop else None,
-        drop_high_pp=it.drop.high_pp if it.drop else None,
-        items=it.items,
-        remark=it.remark,
+        drop_pp=accuracy.drop_pp,
+        drop_low_pp=accuracy.drop.low_pp if accuracy.drop else None,
+        drop_high_pp=accuracy.drop.high_pp if accuracy.drop else None,
+        items=accuracy.items,
+        remark=accuracy.remark,
     )
 
 
-def _interval(it: Accuracy) -> tuple[float | None, float | None]:
-    """Clopper and Pearson's for hits; for mIoU the bootstrap's, from the drop against a flawless reference."""
-    if it.short is not None:
-        return 100 - it.short.high_pp, 100 - it.short.low_pp
-    if it.hits is None:
+def _accuracy_interval(accuracy: AccuracyMeasurement) -> tuple[float | None, float | None]:
+    """Return Clopper and Pearson's interval for hits; for mIoU the bootstrap's, against a flawless reference."""
+    if accuracy.short is not None:
+        return 100 - accuracy.short.high_pp, 100 - accuracy.short.low_pp
+    if accuracy.hits is None:
         return None, None
-    right, items = int(it.hits.sum()), it.hits.size
+    right, items = int(accuracy.hits.sum()), accuracy.hits.size
     low = scipy.special.betaincinv(right, items - right + 1, _TAIL) if right else 0.0
     high = scipy.special.betaincinv(right + 1, items - right, 1 - _TAIL) if right < items else 1.0
     return 100 * float(low), 100 * float(high)
@@ -159,57 +159,57 @@ DEFAULT_PERCENTILE = 90.0
 
 
 def strategy_rows(part: SubjectEvidence) -> Iterator[StrategyRow]:
-    """Every declared strategy of a subject in one environment, measured or not."""
-    for known in part.strategies:
-        found = estimate(known.candidate, DEFAULT_PERCENTILE) if known.candidate is not None else None
+    """Yield every declared strategy of a subject in one environment, measured or not."""
+    for strategy in part.strategies:
+        measured = estimate(strategy.candidate, DEFAULT_PERCENTILE) if strategy.candidate is not None else None
         yield StrategyRow(
             subject=part.subject,
-            operator=known.operator,
-            placement=known.placement,
+            operator=strategy.operator,
+            placement=strategy.placement,
             environment=part.environment.key,
-            status=_status(known),
-            reason=known.reason,
-            latency=latency_out(found) if found else None,
-            accuracy=accuracy_of(found.candidate) if found else None,
-            distance=distance_of(found.candidate) if found else None,
-            size_bytes=found.candidate.size_bytes if found else None,
-            sent_bytes=found.candidate.sent_bytes if found else None,
+            status=_status(strategy),
+            reason=strategy.reason,
+            latency=latency_out(measured) if measured else None,
+            accuracy=accuracy_of(measured.candidate) if measured else None,
+            distance=distance_of(measured.candidate) if measured else None,
+            size_bytes=measured.candidate.size_bytes if measured else None,
+            sent_bytes=measured.candidate.sent_bytes if measured else None,
         )
 
 
 def subject_row(evidence: Evidence, subject: str) -> SubjectRow:
-    """How far the evidence of a subject goes, in its default environment and the others."""
+    """Return how far the evidence of a subject goes, in its default environment and the others."""
     part = evidence.select(subject)
     return SubjectRow(
         subject=subject,
         task=part.task,
         strategies=len(part.strategies),
         measured=len(part.candidates),
-        environments=[environment_out(each) for each in evidence.subjects[subject]],
+        environments=[environment_out(selection) for selection in evidence.subjects[subject]],
     )
 
 
 def environment_out(part: SubjectEvidence) -> EnvironmentOut:
-    """The environment of an answer, as told to clients."""
-    it = part.environment
+    """Return the environment of an answer as it is sent."""
+    environment = part.environment
     return EnvironmentOut(
-        key=it.key,
-        launcher=it.launcher,
-        scale=it.scale,
-        host=it.host,
-        cpu_model=it.cpu_model,
-        cpu_count=it.cpu_count,
-        onnxruntime=it.onnxruntime,
+        key=environment.key,
+        launcher=environment.launcher,
+        scale=environment.scale,
+        host=environment.host,
+        cpu_model=environment.cpu_model,
+        cpu_count=environment.cpu_count,
+        onnxruntime=environment.onnxruntime,
         measured_at=part.last_measured_at,
-        imported_from=it.imported_from,
-        imported_files=[ImportedFileOut(name=file.name, sha256=file.sha256) for file in it.imported_files],
+        imported_from=environment.imported_from,
+        imported_files=[ImportedFileOut(name=file.name, sha256=file.sha256) for file in environment.imported_files],
         complete=part.complete,
     )
 
 
-def _status(known: Known) -> str:
-    if not known.applicable:
+def _status(strategy: DeclaredStrategy) -> str:
+    if not strategy.applicable:
         return "inapplicable"
-    if known.candidate is None:
+    if strategy.candidate is None:
         return "missing"
-    return "complete" if known.complete else "partial"
+    return "complete" if strategy.complete else "partial"

@@ -4,16 +4,24 @@ from collections.abc import Iterator
 
 from recommender.answer.wording import breach_words, cannot_show
 from recommender.errors import FILL_COMMAND
-from recommender.evidence.model import Known, SubjectEvidence
-from recommender.ranking import Accuracy, Answer, Budgets, Candidate, Constraints, declared_breaches, shortfalls
+from recommender.evidence.model import DeclaredStrategy, SubjectEvidence
+from recommender.ranking import (
+    AccuracyMeasurement,
+    Budgets,
+    Candidate,
+    Constraints,
+    RankedAnswer,
+    declared_breaches,
+    shortfalls,
+)
 from recommender.ranking.model import Unit
 from recommender.schemas import NotConsideredOut
 
 _NO_BOUND = "nothing known rules it out: its latency is open"
 
 
-def not_considered(part: SubjectEvidence, answer: Answer, constraints: Constraints) -> Iterator[NotConsideredOut]:
-    """Every declared strategy without evidence, each with the verdict of `could_change`.
+def not_considered(part: SubjectEvidence, answer: RankedAnswer, constraints: Constraints) -> Iterator[NotConsideredOut]:
+    """Yield every declared strategy without evidence, and whether its evidence could change the answer.
 
     It could become the recommendation unless one of these is known already:
 
@@ -26,47 +34,50 @@ def not_considered(part: SubjectEvidence, answer: Answer, constraints: Constrain
     A bound on its latency from parts measured elsewhere is not used: another tier, another load, no sound bound.
     """
     accuracies = _accuracies(part)
-    for known in part.strategies:
-        if known.candidate is None:
-            accuracy = known.accuracy or accuracies.get(known.operator)
-            excuse = _cannot_change(known, accuracy, answer, constraints)
+    for strategy in part.strategies:
+        if strategy.candidate is None:
+            accuracy = strategy.accuracy or accuracies.get(strategy.operator)
+            excuse = _cannot_change(strategy, accuracy, answer, constraints)
             yield NotConsideredOut(
-                operator=known.operator,
-                placement=known.placement,
-                reason=known.reason or ("not measured yet" if known.applicable else "the operator cannot apply here"),
-                command=FILL_COMMAND if known.applicable else None,
+                operator=strategy.operator,
+                placement=strategy.placement,
+                reason=strategy.reason
+                or ("not measured yet" if strategy.applicable else "the operator cannot apply here"),
+                command=FILL_COMMAND if strategy.applicable else None,
                 could_change_answer=excuse is None,
                 because=excuse or _NO_BOUND,
             )
 
 
-def _accuracies(part: SubjectEvidence) -> dict[str, Accuracy]:
-    """One per operator: accuracy does not depend on where the same model runs, up to rounding of the provider."""
-    return {known.operator: known.accuracy for known in part.strategies if known.accuracy is not None}
+def _accuracies(part: SubjectEvidence) -> dict[str, AccuracyMeasurement]:
+    """Map operators to accuracies: an accuracy does not depend on where the model runs, up to rounding."""
+    return {strategy.operator: strategy.accuracy for strategy in part.strategies if strategy.accuracy is not None}
 
 
-def _cannot_change(known: Known, accuracy: Accuracy | None, answer: Answer, constraints: Constraints) -> str | None:
-    if not known.applicable:
+def _cannot_change(
+    strategy: DeclaredStrategy, accuracy: AccuracyMeasurement | None, answer: RankedAnswer, constraints: Constraints
+) -> str | None:
+    if not strategy.applicable:
         return "the operator cannot apply to this subject"
-    broken = declared_breaches(known.operator, known.tiers, known.model_bytes, constraints)
+    broken = declared_breaches(strategy.operator, strategy.tiers, strategy.model_bytes, constraints)
     if broken:
         return f"excluded by what is declared: {breach_words(broken[0])}"
     if accuracy is not None:
-        found = _too_inaccurate(known, accuracy, answer.budgets) or _worse_accuracy(accuracy, answer)
-        if found is not None:
-            return found
-    return _larger(known, answer)
+        excuse = _too_inaccurate(strategy, accuracy, answer.budgets) or _worse_accuracy(accuracy, answer)
+        if excuse is not None:
+            return excuse
+    return _larger(strategy, answer)
 
 
-def _too_inaccurate(known: Known, accuracy: Accuracy, budgets: Budgets) -> str | None:
-    """An accuracy budget that its known accuracy misses, or could not promise as the only candidate."""
-    alone = Candidate(known.operator, known.placement, known.tiers, (), inputs=0, accuracy=accuracy)
-    asked = Budgets(
+def _too_inaccurate(strategy: DeclaredStrategy, accuracy: AccuracyMeasurement, budgets: Budgets) -> str | None:
+    """Name an accuracy budget that the measured accuracy misses, or could not promise as the only candidate."""
+    alone = Candidate(strategy.operator, strategy.placement, strategy.tiers, (), inputs=0, accuracy=accuracy)
+    accuracy_budgets = Budgets(
         min_accuracy_pct=budgets.min_accuracy_pct,
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         confidence=budgets.confidence,
     )
-    for shortfall in shortfalls(alone, asked, among=[alone]):
+    for shortfall in shortfalls(alone, accuracy_budgets, among=[alone]):
         beyond = shortfall.bound_over if shortfall.bound_over is not None else shortfall.over
         if beyond is not None and beyond > 1e-9:
             what = f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %"
@@ -80,16 +91,16 @@ def _too_inaccurate(known: Known, accuracy: Accuracy, budgets: Budgets) -> str |
     return None
 
 
-def _worse_accuracy(accuracy: Accuracy, answer: Answer) -> str | None:
+def _worse_accuracy(accuracy: AccuracyMeasurement, answer: RankedAnswer) -> str | None:
     best = answer.recommendation.candidate.accuracy if answer.recommendation else None
     if answer.budgets.objective == "accuracy" and best is not None and accuracy.accuracy_pct < best.accuracy_pct:
         return f"its accuracy is known ({accuracy.metric} {accuracy.accuracy_pct:.2f} %) and below the recommendation's"
     return None
 
 
-def _larger(known: Known, answer: Answer) -> str | None:
+def _larger(strategy: DeclaredStrategy, answer: RankedAnswer) -> str | None:
     best = answer.recommendation.candidate.size_bytes if answer.recommendation else None
-    if answer.budgets.objective != "size" or best is None or known.model_bytes is None:
+    if answer.budgets.objective != "size" or best is None or strategy.model_bytes is None:
         return None
-    larger = sum(known.model_bytes.values()) > best
+    larger = sum(strategy.model_bytes.values()) > best
     return "its model files are known and larger than the recommendation's" if larger else None

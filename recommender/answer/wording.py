@@ -6,7 +6,6 @@ from catalog.statistics import BudgetCheck
 from recommender.answer.quality import doubt, passed_over, quality_note
 from recommender.errors import FILL_COMMAND
 from recommender.ranking import (
-    Answer,
     Breach,
     Budgets,
     Candidate,
@@ -14,8 +13,9 @@ from recommender.ranking import (
     Estimate,
     Gap,
     NearMiss,
+    RankedAnswer,
     Relaxation,
-    Undecided,
+    UndecidedCandidate,
 )
 from recommender.ranking.model import Unit
 from recommender.schemas.base import CONDITIONS
@@ -24,24 +24,24 @@ _LEAST = {"size": "smallest", "sent": "least data sent", "cpu": "least CPU where
 
 
 def duration(seconds: float) -> str:
-    """`0.42 ms`, `41.2 ms`, `1.46 s`: three figures, the unit that fits."""
+    """Format seconds with three figures and a unit that fits: `0.42 ms`, `41.2 ms`, `1.46 s`."""
     if abs(seconds) < 0.9995:
         return f"{seconds * 1e3:.3g} ms"
     return f"{seconds:.2f} s" if abs(seconds) < 99.995 else f"{seconds:.0f} s"
 
 
 def percentile_name(percentile: float) -> str:
-    """`p90`, `p99.9`."""
+    """Return `p90` or `p99.9`."""
     return f"p{percentile:g}"
 
 
 def strategy_name(candidate: Candidate) -> str:
-    """`quantized on edge`."""
+    """Return a name such as `quantized on edge`."""
     return f"{candidate.operator} on {candidate.placement}"
 
 
-def why(answer: Answer) -> str:
-    """Why the recommendation was chosen over the next best, in numbers."""
+def why(answer: RankedAnswer) -> str:
+    """Say in numbers why the recommendation was chosen over the next best."""
     best = answer.recommendation
     if best is None:
         raise ValueError("an answer without a recommendation has nothing to explain")
@@ -60,8 +60,8 @@ def why(answer: Answer) -> str:
     )
 
 
-def _instead_of(answer: Answer, quicker: Estimate) -> str:
-    """The claim of one that was chosen although another is faster, whose answers may be anything."""
+def _instead_of(answer: RankedAnswer, quicker: Estimate) -> str:
+    """Say why a strategy was chosen although a faster one, of unjudged answers, is feasible."""
     best = answer.recommendation
     assert best is not None
     name = percentile_name(best.percentile)
@@ -73,16 +73,16 @@ def _instead_of(answer: Answer, quicker: Estimate) -> str:
 
 
 def prediction_note(candidate: Candidate) -> str:
-    """A clause to follow why it was chosen; nothing for a measured one."""
-    it = candidate.predicted
-    if it is None:
+    """Return a clause to follow why it was chosen; empty for a measured one."""
+    foresight = candidate.predicted
+    if foresight is None:
         return ""
-    several = f"{it.settings} measured bandwidths" if it.settings > 1 else "one measured bandwidth"
-    return f"; its latency is predicted from {several} of {' and '.join(it.links)}, not measured"
+    several = f"{foresight.settings} measured bandwidths" if foresight.settings > 1 else "one measured bandwidth"
+    return f"; its latency is predicted from {several} of {' and '.join(foresight.links)}, not measured"
 
 
 def lacks(miss: NearMiss) -> Iterator[str]:
-    """One phrase per budget that the strategy misses, ready to follow its name."""
+    """Yield one phrase per budget that the strategy misses, ready to follow its name."""
     for late in miss.latency:
         share = late.got_s / late.budget.max_s - 1
         excess = f"{100 * share:.1f} % too much" if share < 10 else f"{share + 1:.3g} times the budget"
@@ -105,12 +105,12 @@ def lacks(miss: NearMiss) -> Iterator[str]:
         )
 
 
-def _source(each: Estimate) -> str:
-    return "measured" if each.candidate.predicted is None else "predicted"
+def _source(estimate: Estimate) -> str:
+    return "measured" if estimate.candidate.predicted is None else "predicted"
 
 
-def undecided_reason(gap: Undecided) -> str:
-    """Why nothing can be promised about this candidate."""
+def undecided_reason(gap: UndecidedCandidate) -> str:
+    """Say why nothing can be promised about this candidate."""
     candidate = gap.estimate.candidate
     if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
         return (
@@ -132,8 +132,8 @@ def undecided_reason(gap: Undecided) -> str:
     return candidate.accuracy_missing or "its accuracy has not been measured"
 
 
-def to_do(gap: Undecided) -> str:
-    """What to measure so that the candidate can be decided."""
+def to_do(gap: UndecidedCandidate) -> str:
+    """Say what to measure so that the candidate can be decided."""
     if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
         return (
             f"set `experiment.inputs` to {gap.inputs_needed} or more and run `runner fill-catalog`, "
@@ -162,7 +162,7 @@ def to_do(gap: Undecided) -> str:
 
 
 def _unproven(check: BudgetCheck, unit: Unit) -> str:
-    """The estimate is within the budget and its bound is not."""
+    """Explain an estimate within the budget whose bound is beyond it."""
     if check.out_of_reach and check.items is not None and check.best_bound is not None:
         best = "all are right" if unit == "%" else "none is lost"
         return f"{cannot_show(check.items, check.best_bound, unit)}, even if {best}"
@@ -179,7 +179,7 @@ def _unproven(check: BudgetCheck, unit: Unit) -> str:
 
 
 def cannot_show(items: int, best_bound: float, unit: Unit) -> str:
-    """What so few items leave open at the level in use, even where none is lost.
+    """Say what so few items leave open at the level in use, even where none is lost.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def cannot_show(items: int, best_bound: float, unit: Unit) -> str:
     return f"{items} items cannot show {what} {figure} {unit} at the joint confidence"
 
 
-def _claim(answer: Answer, best: Estimate) -> str:
+def _claim(answer: RankedAnswer, best: Estimate) -> str:
     number = f"{percentile_name(best.percentile)} {duration(best.percentile_s)}"
     feasible = 1 + len(answer.alternatives)
     if feasible == 1:
@@ -220,7 +220,7 @@ def _claim(answer: Answer, best: Estimate) -> str:
 
 
 def _preferred(best: Estimate, fastest: Estimate) -> str:
-    """Which of the declared rules broke the tie: accuracy, fewer tiers, smaller, less data sent."""
+    """Name the declared rule that broke the tie: accuracy, fewer tiers, smaller models, less data sent."""
     one, other = best.candidate, fastest.candidate
     if one.accuracy and (other.accuracy is None or one.accuracy.accuracy_pct > other.accuracy.accuracy_pct):
         return "its accuracy"
@@ -248,7 +248,7 @@ def _accuracy_against(difference_pp: float | None, best: Candidate) -> str:
 
 
 def bounded(budgets: Budgets) -> bool:
-    """Whether any budget was asked."""
+    """Return whether the question has any budget."""
     return bool(budgets.latency) or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
 
 
@@ -257,7 +257,7 @@ def _pp(points: float) -> str:
 
 
 def join(phrases: list[str]) -> str:
-    """`a, b and c`."""
+    """Join phrases as `a, b and c`."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
@@ -265,14 +265,14 @@ _MIB = 1024 * 1024
 
 
 def size(count: float) -> str:
-    """`62.1 MiB`, `12.3 KiB`, `512 bytes`."""
+    """Format a count of bytes: `62.1 MiB`, `12.3 KiB`, `512 bytes`."""
     if count >= _MIB:
         return f"{count / _MIB:.4g} MiB"
     return f"{count / 1024:.4g} KiB" if count >= 1024 else f"{count:.4g} bytes"
 
 
 def breach_words(breach: Breach) -> str:
-    """Why one constraint excludes a strategy."""
+    """Say why one constraint excludes a strategy."""
     name = breach.name
     match breach.constraint:
         case "allow_tiers":
@@ -297,54 +297,54 @@ def breach_words(breach: Breach) -> str:
 
 
 def reasons(breaches: Sequence[Breach]) -> str:
-    """All of them in one phrase."""
+    """Join all breaches in one phrase."""
     return "; ".join(breach_words(breach) for breach in breaches)
 
 
 def relaxation_words(relaxation: Relaxation) -> str:
-    """`max_latency_s (p90) from 5 ms to 21.3 ms gives quantized on edge`."""
-    it = relaxation.change
+    """Return a phrase such as `max_latency_s (p90) from 5 ms to 21.3 ms gives quantized on edge`."""
+    change = relaxation.change
     name = strategy_name(relaxation.gives.candidate)
-    if it.after is None:
-        return f"without {_field(it)} (asked: {_value(it, it.before)}) it is {name}"
-    return f"{_field(it)} from {_value(it, it.before)} to {_value(it, it.after)} gives {name}"
+    if change.after is None:
+        return f"without {_field(change)} (asked: {_value(change, change.before)}) it is {name}"
+    return f"{_field(change)} from {_value(change, change.before)} to {_value(change, change.after)} gives {name}"
 
 
-def _field(it: Change) -> str:
-    where = it.key or (percentile_name(it.percentile) if it.percentile is not None else None)
-    return f"{it.field} ({where})" if where else it.field
+def _field(change: Change) -> str:
+    where = change.key or (percentile_name(change.percentile) if change.percentile is not None else None)
+    return f"{change.field} ({where})" if where else change.field
 
 
-def _value(it: Change, value: float | str | tuple[str, ...] | None) -> str:
+def _value(change: Change, value: float | str | tuple[str, ...] | None) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(value)}]"
     if value is None or isinstance(value, str):
         return str(value)
-    if it.field.endswith("_bytes"):
+    if change.field.endswith("_bytes"):
         return f"{value:.0f} bytes"
-    if it.field == "max_latency_s":
+    if change.field == "max_latency_s":
         return duration(value)
-    return f"{value:g} {'pp' if it.field == 'max_accuracy_drop_pp' else '%'}"
+    return f"{value:g} {'pp' if change.field == 'max_accuracy_drop_pp' else '%'}"
 
 
-def summary(answer: Answer) -> str:
-    """The answer in two sentences, whatever it is: what to use and why, then what that rests on or what to change."""
+def summary(answer: RankedAnswer) -> str:
+    """Summarise any answer in two sentences: what to use and why, then what that rests on or what to change."""
     best = answer.recommendation
     if best is not None:
-        it = best.candidate
+        candidate = best.candidate
         return (
-            f"Use {strategy_name(it)}: {why(answer)} This rests on {_many(it.rounds, 'round')} of "
-            f"{_many(it.inputs, 'input')} each, {CONDITIONS}{_promise(answer, best)}{_quality(answer)}."
+            f"Use {strategy_name(candidate)}: {why(answer)} This rests on {_many(candidate.rounds, 'round')} of "
+            f"{_many(candidate.inputs, 'input')} each, {CONDITIONS}{_promise(answer, best)}{_quality(answer)}."
         )
     return f"{_nothing(answer)}. {_way_out(answer)}."
 
 
-def _quality(answer: Answer) -> str:
+def _quality(answer: RankedAnswer) -> str:
     note = quality_note(answer)
     return "" if note is None else f"; {note}"
 
 
-def _promise(answer: Answer, best: Estimate) -> str:
+def _promise(answer: RankedAnswer, best: Estimate) -> str:
     if best.feasibility is None or not bounded(answer.budgets):
         return "; no budget was asked, so nothing is promised"
     level = best.feasibility.joint_confidence
@@ -352,8 +352,8 @@ def _promise(answer: Answer, best: Estimate) -> str:
     return f"; all budgets hold with joint confidence {confidence}, over {_many(len(answer.considered), 'candidate')}"
 
 
-def _nothing(answer: Answer) -> str:
-    """What became of the candidates when none of them is recommended."""
+def _nothing(answer: RankedAnswer) -> str:
+    """Say what became of the candidates when none of them is recommended."""
     if not answer.considered:
         if answer.excluded:
             return f"All of the {len(answer.excluded)} measured strategies are excluded by a constraint"
@@ -368,13 +368,13 @@ def _nothing(answer: Answer) -> str:
     return "; ".join(parts)
 
 
-def _too_few(answer: Answer) -> str:
-    """What the items cannot show of any strategy, where that is what the first undecided one lacks."""
+def _too_few(answer: RankedAnswer) -> str:
+    """Say what the items cannot show of any strategy, where that is what the first undecided one lacks."""
     first = answer.undecided[0]
     return f" ({undecided_reason(first)})" if first.check is not None and first.check.out_of_reach else ""
 
 
-def _way_out(answer: Answer) -> str:
+def _way_out(answer: RankedAnswer) -> str:
     if answer.relaxations:
         return f"The cheapest single change: {relaxation_words(answer.relaxations[0])}"
     if answer.undecided:

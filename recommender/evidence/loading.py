@@ -15,8 +15,15 @@ from catalog.evidence.link_samples import StrategyParts, strategy_parts
 from catalog.evidence.loading import ReadAccuracies
 from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from recommender.errors import EvidenceUnavailable
-from recommender.evidence.model import Environment, Evidence, ImportedFile, Known, Slo, SubjectEvidence
-from recommender.ranking import Accuracy, Candidate, LatencyBudget
+from recommender.evidence.model import (
+    DeclaredSlo,
+    DeclaredStrategy,
+    Evidence,
+    EvidenceFile,
+    MeasurementEnvironment,
+    SubjectEvidence,
+)
+from recommender.ranking import AccuracyMeasurement, Candidate, LatencyBudget
 from recommender.ranking.candidates import same_evidence
 
 # The same evidence gives the same bounds.
@@ -27,48 +34,50 @@ class AccuracyBounds:
     """Accuracies with their bounds, remembered from one snapshot to the next; `read` are the rows they come from."""
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, AccuracyDrop] = {}
+        self._drops: dict[Hashable, AccuracyDrop] = {}
         self._used: set[Hashable] = set()
         self.read: ReadAccuracies = {}
 
-    def accuracy(self, row: StrategyEvidence) -> Accuracy | None:
-        """Of one strategy; None while it has not been measured."""
-        found = row.accuracy
-        if found is None:
+    def accuracy(self, row: StrategyEvidence) -> AccuracyMeasurement | None:
+        """Return the accuracy of one strategy; None while it has not been measured."""
+        accuracy = row.accuracy
+        if accuracy is None:
             return None
-        return Accuracy(
-            metric=found.metric,
-            accuracy_pct=found.accuracy_pct,
+        return AccuracyMeasurement(
+            metric=accuracy.metric,
+            accuracy_pct=accuracy.accuracy_pct,
             drop_pp=row.drop_pp,
-            items=found.items,
-            hits=found.top1 if found.top1.size else None,
-            short=self._short(found) if found.intersection_px.size else None,
-            drop=self._drop(row, found, row.reference) if row.reference is not None else None,
-            remark=found.remark,
+            items=accuracy.items,
+            hits=accuracy.top1 if accuracy.top1.size else None,
+            short=self._short(accuracy) if accuracy.intersection_px.size else None,
+            drop=self._drop(row, accuracy, row.reference) if row.reference is not None else None,
+            remark=accuracy.remark,
         )
 
     def forget_unused(self) -> None:
-        """Drop what the snapshot just taken did not ask for."""
-        self._known = {key: drop for key, drop in self._known.items() if key in self._used}
+        """Drop what the last snapshot did not use."""
+        self._drops = {key: drop for key, drop in self._drops.items() if key in self._used}
         self._used = set()
 
-    def _short(self, found: AccuracyEvidence) -> AccuracyDrop:
-        """Against a reference without error, whose intersections are its unions."""
-        flawless, own = (found.union_px, found.union_px), (found.intersection_px, found.union_px)
+    def _short(self, accuracy: AccuracyEvidence) -> AccuracyDrop:
+        """Compute the drop against a reference without error, whose intersections are its unions."""
+        flawless, own = (accuracy.union_px, accuracy.union_px), (accuracy.intersection_px, accuracy.union_px)
         return self._once((*flawless, *own), lambda: mean_iou_drop(flawless, own, rng=_SEED))
 
-    def _drop(self, row: StrategyEvidence, found: AccuracyEvidence, reference: AccuracyEvidence) -> AccuracyDrop | None:
-        """Paired by item; None where either has no items."""
-        items = pair_items(reference.item_ids, found.item_ids)
+    def _drop(
+        self, row: StrategyEvidence, accuracy: AccuracyEvidence, reference: AccuracyEvidence
+    ) -> AccuracyDrop | None:
+        """Compute the drop paired by item; None where either side has no items."""
+        items = pair_items(reference.item_ids, accuracy.item_ids)
         if not items.reference.size:
             return None
         same = row.bit_identical
-        if found.top1.size and reference.top1.size:
-            hits = reference.top1[items.reference], found.top1[items.candidate]
+        if accuracy.top1.size and reference.top1.size:
+            hits = reference.top1[items.reference], accuracy.top1[items.candidate]
             return self._once(hits, lambda: hit_drop(*hits, bit_identical=same), same)
-        if found.intersection_px.size and np.array_equal(found.class_ids, reference.class_ids):
+        if accuracy.intersection_px.size and np.array_equal(accuracy.class_ids, reference.class_ids):
             first = reference.intersection_px[items.reference], reference.union_px[items.reference]
-            second = found.intersection_px[items.candidate], found.union_px[items.candidate]
+            second = accuracy.intersection_px[items.candidate], accuracy.union_px[items.candidate]
             return self._once(
                 (*first, *second), lambda: mean_iou_drop(first, second, bit_identical=same, rng=_SEED), same
             )
@@ -79,9 +88,9 @@ class AccuracyBounds:
     ) -> AccuracyDrop:
         key = (same, *((array.shape, array.dtype.str, _digest(array)) for array in arrays))
         self._used.add(key)
-        if key not in self._known:
-            self._known[key] = compute()
-        return self._known[key]
+        if key not in self._drops:
+            self._drops[key] = compute()
+        return self._drops[key]
 
 
 def _digest(array: NDArray[np.generic]) -> bytes:
@@ -89,7 +98,7 @@ def _digest(array: NDArray[np.generic]) -> bytes:
 
 
 class LinkParts:
-    """Belongs to one picture of the evidence and is forgotten with it; safe to share between threads."""
+    """What predictions start from, read at the first use and kept with its snapshot; safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -97,7 +106,7 @@ class LinkParts:
         self._kept: dict[tuple[str, int], tuple[StrategyParts, ...]] = {}
 
     def __call__(self, part: SubjectEvidence) -> tuple[StrategyParts, ...]:
-        """Every applicable strategy of a subject in an environment; raises `EvidenceUnavailable`."""
+        """Return every applicable strategy of a subject in an environment; raise `EvidenceUnavailable`."""
         key = part.subject, part.environment.id
         with self._lock:
             if key not in self._kept:
@@ -115,10 +124,10 @@ _QUANTIZING = "static_ptq"
 
 
 def load(database: Database, bounds: AccuracyBounds | None = None, before: Evidence | None = None) -> Evidence:
-    """Read everything in one transaction, so that the picture is of one moment.
+    """Read everything in one transaction, so that the snapshot is of one moment.
 
-    In SQLite every transaction is one; servers must be asked. A candidate that is as it was `before` stays the same
-    object, so that what was computed of it is not computed again.
+    SQLite isolates every transaction; a server needs REPEATABLE READ. A candidate that equals the one `before` stays
+    the same object, so that its cached results stay valid.
     """
     with database.session() as session:
         if database.engine.dialect.name != "sqlite":
@@ -143,7 +152,7 @@ _Kept = Mapping[tuple[str, int, str, str], Candidate]
 
 
 def _candidates(evidence: Evidence | None) -> _Kept:
-    """By subject, environment, operator and placement."""
+    """Index the candidates by subject, environment, operator and placement."""
     parts = [] if evidence is None else [part for subject in evidence.subjects.values() for part in subject]
     return {
         (part.subject, part.environment.id, candidate.operator, candidate.placement): candidate
@@ -154,47 +163,49 @@ def _candidates(evidence: Evidence | None) -> _Kept:
 
 def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds, kept: _Kept) -> SubjectEvidence:
     first = members[0]
-    it = first.environment
-    started = [each.started_at for row in members for each in row.rounds]
-    finished = [each.finished_at for row in members for each in row.rounds]
+    environment = first.environment
+    started = [measured.started_at for row in members for measured in row.rounds]
+    finished = [measured.finished_at for row in members for measured in row.rounds]
     floats = {(_passes(row), row.placement): row.operator for row in members}
     return SubjectEvidence(
         subject=first.subject,
         task=first.task,
-        environment=Environment(
-            id=it.id,
-            key=it.key,
-            launcher=it.launcher,
-            scale=it.scale,
-            host=it.host,
-            cpu_model=it.cpu_model,
-            cpu_count=it.cpu_count,
-            onnxruntime=it.onnxruntime,
-            created_at=it.created_at,
-            imported_from=None if it.origin is None else it.origin.name,
-            imported_files=tuple(ImportedFile(name, sha256) for name, sha256 in _files(members)),
+        environment=MeasurementEnvironment(
+            id=environment.id,
+            key=environment.key,
+            launcher=environment.launcher,
+            scale=environment.scale,
+            host=environment.host,
+            cpu_model=environment.cpu_model,
+            cpu_count=environment.cpu_count,
+            onnxruntime=environment.onnxruntime,
+            created_at=environment.created_at,
+            imported_from=None if environment.origin is None else environment.origin.name,
+            imported_files=tuple(EvidenceFile(name, sha256) for name, sha256 in _files(members)),
         ),
-        strategies=tuple(_known(row, bounds, floats, kept) for row in members),
+        strategies=tuple(_declared_strategy(row, bounds, floats, kept) for row in members),
         inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),
-        last_measured_at=max(finished, default=it.created_at),
+        last_measured_at=max(finished, default=environment.created_at),
         first_measured_at=min(started, default=None),
     )
 
 
 def _files(members: list[StrategyEvidence]) -> list[tuple[str, str]]:
-    """Every file that evidence of these strategies came from, in the order they were imported."""
+    """List every file that evidence of these strategies came from, in the order of their import."""
     origins = {origin.id: origin for row in members for origin in row.origins}
     return [(origin.name, origin.sha256) for _, origin in sorted(origins.items())]
 
 
-def _known(row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[str, str], str], kept: _Kept) -> Known:
+def _declared_strategy(
+    row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[str, str], str], kept: _Kept
+) -> DeclaredStrategy:
     applicable = row.status != "inapplicable"
     unquantized = _passes(row, without=_QUANTIZING)
     candidate = candidate_of(row, bounds) if applicable and row.measured else None
     before = kept.get((row.subject, row.environment.id, row.operator, row.placement))
     if candidate is not None and before is not None and same_evidence(candidate, before):
         candidate = before
-    return Known(
+    return DeclaredStrategy(
         operator=row.operator,
         placement=row.placement,
         status=row.status,
@@ -211,28 +222,30 @@ def _known(row: StrategyEvidence, bounds: AccuracyBounds, floats: Mapping[tuple[
         float_operator=floats.get((unquantized, row.placement)) if unquantized != _passes(row) else None,
         verdicts=dict(row.verdicts),
         doubts=tuple(
-            (each.reason or "no reason").partition(":")[0] for each in row.rounds if each.verdict == "DOUBTFUL"
+            (measured.reason or "no reason").partition(":")[0]
+            for measured in row.rounds
+            if measured.verdict == "DOUBTFUL"
         ),
     )
 
 
 def _passes(row: StrategyEvidence, *, without: str | None = None) -> str:
-    """The operator's pipeline as one comparable text."""
+    """Return the operator's passes as one comparable text."""
     return json.dumps([step for step in row.passes if step.get("name") != without], sort_keys=True)
 
 
 def _model_bytes(row: StrategyEvidence) -> dict[str, int]:
-    """By tier: the files of the part that computes there."""
-    found: dict[str, int] = {}
+    """Sum the files of each part by the tier that computes it."""
+    sizes: dict[str, int] = {}
     for file in row.files:
         if file.part < len(row.tiers):
-            found[row.tiers[file.part]] = found.get(row.tiers[file.part], 0) + file.size_bytes
-    return found
+            sizes[row.tiers[file.part]] = sizes.get(row.tiers[file.part], 0) + file.size_bytes
+    return sizes
 
 
 def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
-    """What ranking needs of a measured strategy."""
-    masks = [row.round == each.round for each in row.rounds]
+    """Return what ranking needs of a measured strategy."""
+    masks = [row.round == measured.round for measured in row.rounds]
     return Candidate(
         operator=row.operator,
         placement=row.placement,
@@ -247,10 +260,10 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
         doubts=tuple(_doubts(row)),
         judged=row.task != "any",
         input_index=tuple(row.input_index[mask] for mask in masks),
-        round_numbers=tuple(each.round for each in row.rounds),
-        memory_bytes={tier: it.memory_bytes for tier, it in row.tier_use.items() if it.memory_bytes is not None},
+        round_numbers=tuple(measured.round for measured in row.rounds),
+        memory_bytes={tier: use.memory_bytes for tier, use in row.tier_use.items() if use.memory_bytes is not None},
         model_bytes=_model_bytes(row),
-        cpu_s={tier: it.cpu_s for tier, it in row.tier_use.items() if it.cpu_s is not None},
+        cpu_s={tier: use.cpu_s for tier, use in row.tier_use.items() if use.cpu_s is not None},
         client=_client(row),
         changed=row.changes_outputs,
         distance=row.output_distance,
@@ -258,13 +271,14 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
 
 
 def _client(row: StrategyEvidence) -> str:
-    """The first tier of the measured route; foreign evidence names none, and there it is the first one used."""
+    """Return the first tier of the measured route, or the first one used where foreign evidence names no route."""
     route = row.conditions.get("tiers") or [{}]
     return str(route[0].get("name") or row.tiers[0])
 
 
 def _sent(row: StrategyEvidence) -> float | None:
-    """Imported evidence may not say what was sent: unknown is not nothing. On mobile alone nothing leaves."""
+    """Return the median of bytes sent; None where imported evidence does not say (on mobile alone nothing is
+    sent)."""
     if not row.sent_bytes_by_link and row.environment.origin is not None and row.tiers != ("mobile",):
         return None
     return float(np.median(row.sent_bytes))
@@ -277,12 +291,12 @@ def _no_accuracy(row: StrategyEvidence) -> str:
 
 
 def _doubts(row: StrategyEvidence) -> Iterator[str]:
-    for each in row.rounds:
-        if each.verdict == "DOUBTFUL":
-            because = f" ({each.reason})" if each.reason else ""
-            yield f"{row.operator} on {row.placement}: round {each.round} is marked doubtful{because}"
+    for measured in row.rounds:
+        if measured.verdict == "DOUBTFUL":
+            because = f" ({measured.reason})" if measured.reason else ""
+            yield f"{row.operator} on {row.placement}: round {measured.round} is marked doubtful{because}"
 
 
-def _slo(row: SloEvidence) -> Slo:
+def _slo(row: SloEvidence) -> DeclaredSlo:
     limits = tuple(LatencyBudget(percentile, max_s) for percentile, max_s in sorted(row.latency_s.items()))
-    return Slo(row.name, limits, row.min_pct, row.max_drop_pp)
+    return DeclaredSlo(row.name, limits, row.min_pct, row.max_drop_pp)

@@ -19,11 +19,11 @@ from recommender.errors import (
     UnknownSubject,
     UnknownTier,
 )
-from recommender.ranking import Accuracy, Candidate, LatencyBudget
+from recommender.ranking import AccuracyMeasurement, Candidate, LatencyBudget
 
 
 @dataclass(frozen=True)
-class ImportedFile:
+class EvidenceFile:
     """A file that evidence came from; its name tells it apart from other imported files."""
 
     name: str
@@ -31,7 +31,7 @@ class ImportedFile:
 
 
 @dataclass(frozen=True)
-class Environment:
+class MeasurementEnvironment:
     """Where something was measured; `imported_from` names the file that brought it, None for what was measured here.
 
     `imported_files` names every file that the evidence of the subject rests on.
@@ -47,11 +47,11 @@ class Environment:
     onnxruntime: str
     created_at: str
     imported_from: str | None = None
-    imported_files: tuple[ImportedFile, ...] = ()
+    imported_files: tuple[EvidenceFile, ...] = ()
 
 
 @dataclass(frozen=True)
-class Slo:
+class DeclaredSlo:
     """A named target as declared at the last fill."""
 
     name: str
@@ -70,12 +70,12 @@ class EnvironmentFilter:
     launcher: str | None = None
 
     def __str__(self) -> str:
-        given = (("host", self.host), ("scale", self.scale), ("launcher", self.launcher))
-        return ", ".join(f"{name} {value}" for name, value in given if value is not None)
+        properties = (("host", self.host), ("scale", self.scale), ("launcher", self.launcher))
+        return ", ".join(f"{name} {value}" for name, value in properties if value is not None)
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class DeclaredStrategy:
     """A declared strategy and what was measured of it; `candidate` is None while nothing was.
 
     `tiers` are those where a part computes. The evidence ids are content keys, None while nothing is recorded under
@@ -95,7 +95,7 @@ class Known:
     tiers: tuple[str, ...] = ()
     latency_evidence_id: str | None = None
     accuracy_evidence_id: str | None = None
-    accuracy: Accuracy | None = None
+    accuracy: AccuracyMeasurement | None = None
     model_bytes: Mapping[str, int] | None = None
     float_operator: str | None = None
     verdicts: Mapping[str, int] = field(default_factory=dict)
@@ -111,10 +111,10 @@ class Known:
         """Nothing is missing: all declared rounds and the accuracy, if it has one, or it cannot apply."""
         if not self.applicable:
             return True
-        found = self.candidate
-        if found is None or found.rounds < self.rounds_declared:
+        candidate = self.candidate
+        if candidate is None or candidate.rounds < self.rounds_declared:
             return False
-        return found.accuracy is not None or not self.judged
+        return candidate.accuracy is not None or not self.judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +123,8 @@ class SubjectEvidence:
 
     subject: str
     task: str
-    environment: Environment
-    strategies: tuple[Known, ...]
+    environment: MeasurementEnvironment
+    strategies: tuple[DeclaredStrategy, ...]
     inputs_select: str | None
     last_measured_at: str
     first_measured_at: str | None = None
@@ -141,7 +141,7 @@ class SubjectEvidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class EnvironmentChoice:
     """The evidence to answer from, in words why, and how many other environments hold evidence of the subject."""
 
     part: SubjectEvidence
@@ -162,7 +162,7 @@ class Evidence:
     """
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
-    slos: Mapping[str, Slo]
+    slos: Mapping[str, DeclaredSlo]
     loaded_at: datetime
     parts: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = field(default=lambda _: (), repr=False)
     left_out: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ class Evidence:
     def of(
         cls,
         parts: Iterable[SubjectEvidence],
-        slos: Iterable[Slo],
+        slos: Iterable[DeclaredSlo],
         linked: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = lambda _: (),
         left_out: tuple[str, ...] = (),
     ) -> "Evidence":
@@ -190,24 +190,26 @@ class Evidence:
         return any(part.candidates for parts in self.subjects.values() for part in parts)
 
     def select(self, subject: str, environment: str | None = None) -> SubjectEvidence:
-        """The evidence of a subject in one environment, as `choose` takes it."""
+        """Return the evidence of a subject in one environment, as `choose` takes it."""
         return self.choose(subject, EnvironmentFilter(key=environment)).part
 
-    def choose(self, subject: str, asked: EnvironmentFilter) -> Chosen:
-        """The evidence to answer from: one environment, by default the newest with complete evidence.
+    def choose(self, subject: str, conditions: EnvironmentFilter) -> EnvironmentChoice:
+        """Choose the environment to answer from: by default the newest with complete evidence.
 
-        Where none is complete, the newest with any; where there is none at all, the newest declared. Raises
+        Where none is complete, the newest with any evidence; without any, the newest declared. Raises
         `UnknownSubject`, `UnknownEnvironment`, `UnknownHost`, `UnknownScale` or `UnknownLauncher`.
         """
         if subject not in self.subjects:
             raise UnknownSubject(subject, self.subjects)
         parts = self.subjects[subject]
-        matching = [part for part in parts if _matches(part.environment, asked)] or _no_environment(parts, asked)
+        matching = [part for part in parts if _matches(part.environment, conditions)] or _no_environment(
+            parts, conditions
+        )
         keys = [part.environment.key for part in parts]
         preferred = preferred_environment([_standing(part) for part in matching], keys)
         part = next(part for part in matching if part.environment.key == preferred.key)
-        return Chosen(
-            part, _why(part, matching, asked), sum(bool(each.candidates) for each in parts if each is not part)
+        return EnvironmentChoice(
+            part, _why(part, matching, conditions), sum(bool(other.candidates) for other in parts if other is not part)
         )
 
     def check_names(self, *, tiers: Iterable[str], operators: Iterable[str]) -> None:
@@ -222,7 +224,7 @@ class Evidence:
     @cached_property
     def tiers(self) -> frozenset[str]:
         """Every tier that a declared strategy computes on, or that its requests start from."""
-        placed = {tier for known in self._strategies() for tier in known.tiers}
+        placed = {tier for strategy in self._strategies() for tier in strategy.tiers}
         return frozenset(
             placed | {strategy.candidate.client for strategy in self._strategies() if strategy.candidate is not None}
         )
@@ -230,13 +232,13 @@ class Evidence:
     @cached_property
     def operators(self) -> frozenset[str]:
         """Every declared operator."""
-        return frozenset(known.operator for known in self._strategies())
+        return frozenset(strategy.operator for strategy in self._strategies())
 
-    def _strategies(self) -> Iterator[Known]:
-        return (known for parts in self.subjects.values() for part in parts for known in part.strategies)
+    def _strategies(self) -> Iterator[DeclaredStrategy]:
+        return (strategy for parts in self.subjects.values() for part in parts for strategy in part.strategies)
 
-    def slo(self, name: str) -> Slo:
-        """The declared SLO of that name."""
+    def slo(self, name: str) -> DeclaredSlo:
+        """Return the declared SLO of that name; raise `UnknownSlo`."""
         if name not in self.slos:
             raise UnknownSlo(name, self.slos)
         return self.slos[name]
@@ -254,32 +256,40 @@ def _standing(part: SubjectEvidence) -> EnvironmentStanding:
     )
 
 
-def _matches(it: Environment, asked: EnvironmentFilter) -> bool:
-    wanted = ((asked.key, it.key), (asked.host, it.host), (asked.scale, it.scale), (asked.launcher, it.launcher))
-    return all(want is None or want == has for want, has in wanted)
+def _matches(environment: MeasurementEnvironment, conditions: EnvironmentFilter) -> bool:
+    properties = (
+        (conditions.key, environment.key),
+        (conditions.host, environment.host),
+        (conditions.scale, environment.scale),
+        (conditions.launcher, environment.launcher),
+    )
+    return all(want is None or want == has for want, has in properties)
 
 
-def _no_environment(parts: Sequence[SubjectEvidence], asked: EnvironmentFilter) -> NoReturn:
+def _no_environment(parts: Sequence[SubjectEvidence], conditions: EnvironmentFilter) -> NoReturn:
     """Name what exists: of the first property that nothing has, or of the environments where only all together fail."""
-    known = [part.environment for part in parts]
-    if asked.key is not None:
-        raise UnknownEnvironment(asked.key, (it.key for it in known))
+    environments = [part.environment for part in parts]
+    if conditions.key is not None:
+        raise UnknownEnvironment(conditions.key, (environment.key for environment in environments))
     properties: tuple[tuple[type[NotDeclared], str | None, set[str]], ...] = (
-        (UnknownHost, asked.host, {it.host for it in known}),
-        (UnknownScale, asked.scale, {it.scale for it in known}),
-        (UnknownLauncher, asked.launcher, {it.launcher for it in known}),
+        (UnknownHost, conditions.host, {environment.host for environment in environments}),
+        (UnknownScale, conditions.scale, {environment.scale for environment in environments}),
+        (UnknownLauncher, conditions.launcher, {environment.launcher for environment in environments}),
     )
     for error, want, has in properties:
         if want is not None and want not in has:
             raise error(want, has)
-    there_are = (str(EnvironmentFilter(None, it.host, it.scale, it.launcher)) for it in known)
-    raise UnknownEnvironment(str(asked), there_are)
+    existing = (
+        str(EnvironmentFilter(None, environment.host, environment.scale, environment.launcher))
+        for environment in environments
+    )
+    raise UnknownEnvironment(str(conditions), existing)
 
 
-def _why(part: SubjectEvidence, matching: Sequence[SubjectEvidence], asked: EnvironmentFilter) -> str:
-    if asked.key is not None:
+def _why(part: SubjectEvidence, matching: Sequence[SubjectEvidence], conditions: EnvironmentFilter) -> str:
+    if conditions.key is not None:
         return "asked for by its key"
-    among = f" with {asked}" if str(asked) else ""
+    among = f" with {conditions}" if str(conditions) else ""
     if len(matching) == 1:
         return f"the only one{among}"
     if part.complete:

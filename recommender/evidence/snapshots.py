@@ -1,4 +1,4 @@
-"""The database as one immutable picture in memory, taken anew when another process has written."""
+"""Immutable snapshots of the database in memory, replaced when another process has written."""
 
 import sqlite3
 import threading
@@ -19,14 +19,14 @@ from recommender.evidence.model import Evidence
 
 # Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
 _BLIND_REFRESH_S = 2.0
-# So long a question waits for new evidence before it is answered from what was known.
+# A question waits this long for new evidence before it is answered from the previous snapshot.
 _PATIENCE_S = 2.0
 
 
 class Snapshots:
     """The newest evidence on demand; safe to share between threads.
 
-    SQLite tells of other processes' commits through `PRAGMA data_version` on a connection that stays open: some
+    SQLite reports other processes' commits through `PRAGMA data_version` on a connection that stays open: some
     microseconds, against reading everything. The file's inode catches a database that was replaced.
     """
 
@@ -42,52 +42,52 @@ class Snapshots:
         self._reading: Future[None] | None = None
 
     def current(self) -> Evidence:
-        """The evidence as of now; raises `EvidenceUnavailable` when it cannot be read or nothing was measured.
+        """Return the newest evidence; raise `EvidenceUnavailable` when it cannot be read or nothing was measured.
 
-        The first to ask after a change has it read, and gets what was known before if that takes long (new accuracies
-        of many images do), as does at once who asks meanwhile.
+        The first caller after a change triggers a reload and waits for it, though not for long: new accuracies of many
+        images take seconds. Until the reload finishes, callers get the previous snapshot.
         """
         with self._lock:
             under_way = self._reading
             begun = self._begin_reading() if under_way is None else None
-            known = self._known()
-        if known is not None and begun is None:
-            return known
+            evidence = self._readable()
+        if evidence is not None and begun is None:
+            return evidence
         if (reading := begun or under_way) is not None:
             with suppress(TimeoutError):
-                reading.result(timeout=None if known is None else _PATIENCE_S)
-        known = self._known()
-        if known is None:
+                reading.result(timeout=None if evidence is None else _PATIENCE_S)
+        evidence = self._readable()
+        if evidence is None:
             raise NoEvidence(shown_location(self.database))
-        return known
+        return evidence
 
     def unchanged(self) -> Evidence | None:
-        """What `current` would give without waiting; None where something has to be read or cannot be."""
+        """Return what `current` would return without waiting; None where it would have to read, or fail."""
         with self._lock:
-            known = self._known()
-            if known is None or self._reading is not None:
-                return known
+            evidence = self._readable()
+            if evidence is None or self._reading is not None:
+                return evidence
             try:
                 with _translated(self.database):
                     opened = self._opened if _inode(self.database) == self._inode else None
-                    return known if opened is not None and self._change(opened) == self._seen else None
+                    return evidence if opened is not None and self._change(opened) == self._seen else None
             except EvidenceUnavailable:
                 return None
 
     def close(self) -> None:
-        """Let go of the database; the next question opens it again."""
+        """Close the database; the next question opens it again."""
         if (reading := self._reading) is not None:
             wait([reading])
         with self._lock:
             self._close()
 
-    def _known(self) -> Evidence | None:
-        """What was read last, if it can answer anything."""
-        known = self._evidence
-        return known if known is not None and known.measured else None
+    def _readable(self) -> Evidence | None:
+        """Return the evidence that was read last, if any answer can rest on it."""
+        evidence = self._evidence
+        return evidence if evidence is not None and evidence.measured else None
 
     def _begin_reading(self) -> Future[None] | None:
-        """Have the evidence read, unless it is in memory as it is now."""
+        """Start a thread that reads the evidence, unless the evidence in memory is up to date."""
         with _translated(self.database):
             opened = self._open()
             change = self._change(opened)
@@ -95,7 +95,7 @@ class Snapshots:
             return None
         reading: Future[None] = Future()
         self._reading = reading
-        # A daemon: whoever stops the program does not wait for it.
+        # A daemon thread: stopping the program does not wait for it.
         reader = threading.Thread(target=self._read, args=(opened, change, reading), name="evidence", daemon=True)
         reader.start()
         return reading
@@ -154,13 +154,13 @@ def _translated(database: str) -> Iterator[None]:
     except CatalogError as error:
         raise EvidenceUnavailable(str(error)) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
-        # What the driver says is not repeated: it may hold the password, and who asks may be a stranger.
+        # The driver's message is not repeated: it may contain the password, and the client may be unknown.
         shown = shown_location(database)
         raise EvidenceUnavailable(f"the evidence database {shown!r} cannot be read: {type(error).__name__}") from None
 
 
 def _inode(database: str) -> tuple[int, int] | None:
-    """Which file this is; None for a database that is no file."""
+    """Return the identity of the database file; None for a database that is not a file."""
     if "://" in database and not database.startswith("sqlite:///"):
         return None
     try:

@@ -16,6 +16,6 @@ QUESTION = {
 
 
 def answer() -> dict[str, Any]:
-    """The answer to `QUESTION`, as JSON."""
-    found: dict[str, Any] = json.loads((files(__package__) / "answer.json").read_text(encoding="utf-8"))
-    return found
+    """Return the answer to `QUESTION` as JSON."""
+    document: dict[str, Any] = json.loads((files(__package__) / "answer.json").read_text(encoding="utf-8"))
+    return document

@@ -1,4 +1,4 @@
-"""The connection under the application: what uvicorn leaves unlimited is limited here, before any key is checked.
+"""Limits on connections, which uvicorn leaves unlimited; they apply before any key is checked.
 
 uvicorn's protocol collects heads of any size, waits for heads and bodies without end, and treats 1000 connections of
 one client like those of 1000 clients. Sizes, times and shares are settings (`recommender.settings`).
@@ -64,13 +64,13 @@ class GuardedProtocol(HttpToolsProtocol):
         address = self.client[0] if self.client else ""
         self._peer = client_name(address)
         self.app = _Share(self.app, address, self._settings, self._running)
-        everybody = [connection for connection in self.connections if isinstance(connection, GuardedProtocol)]
+        connections = [other for other in self.connections if isinstance(other, GuardedProtocol)]
         is_proxy = _is_within(address, self._settings.trusted_proxies)
-        own = [] if is_proxy else [each for each in everybody if each._peer == self._peer]
+        own = [] if is_proxy else [other for other in connections if other._peer == self._peer]
         allowed = self._settings.max_client_connections
         if len(own) > allowed and not self._make_room(own):
             self._refuse(TooManyRequests(f"{allowed} connections are open from {self._peer}, the most for one client"))
-        elif len(everybody) > self._settings.max_connections and not self._make_room(everybody):
+        elif len(connections) > self._settings.max_connections and not self._make_room(connections):
             self._refuse(NoRoom(self._settings.max_connections))
         else:
             self._expire_after(self._settings.max_head_s)
@@ -84,17 +84,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _make_room(self, crowd: Sequence["GuardedProtocol"]) -> bool:
         """Close the connection that has waited longest for its client, of the client with the most connections."""
-        sizes = Counter(each._peer for each in crowd)
-        waiting = [each for each in crowd if each is not self and each._awaits_client()]
+        sizes = Counter(connection._peer for connection in crowd)
+        waiting = [connection for connection in crowd if connection is not self and connection._awaits_client()]
         if not waiting:
             return False
-        victim = min(waiting, key=lambda each: (-sizes[each._peer], each._waits_since))
+        victim = min(waiting, key=lambda connection: (-sizes[connection._peer], connection._waits_since))
         victim.transport.abort()
         self.connections.discard(victim)  # it is lost only in the loop's next turn, when others may have come
         return True
 
     def _awaits_client(self) -> bool:
-        """Whether nothing is computed for it: no request, or one whose head or body is still incomplete."""
+        """Return whether nothing is being computed: no request, or one whose head or body is incomplete."""
         answered = self.cycle is None or self.cycle.response_complete
         return self._refused or answered or (not self._awaits_head and len(self._unanswered) == 1)
 
@@ -191,7 +191,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
 
     def _abandon(self) -> None:
-        """Tell every request that nobody waits for its answer; uvicorn tells only the last one that it has read."""
+        """Mark every request as disconnected; uvicorn marks only the last one that it has read."""
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -263,7 +263,7 @@ class _Share:
 
 
 def client_name(address: str) -> str:
-    """Return whom an address counts for: IPv4 addresses singly, IPv6 by the /64 that one client commonly has."""
+    """Return the client of an address: each IPv4 address is one, and each /64 of IPv6 addresses."""
     parsed = _parsed(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, 64), strict=False))
@@ -271,7 +271,7 @@ def client_name(address: str) -> str:
 
 
 def requesting_client(address: str, headers: Iterable[tuple[bytes, bytes]], proxies: Sequence[_Network]) -> str:
-    """Return the client behind a trusted proxy: the last address in X-Forwarded-For that is no trusted proxy."""
+    """Return the client behind a trusted proxy: the last address in X-Forwarded-For that is not a trusted proxy."""
     if _is_within(address, proxies):
         hops = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1").split(",")
         for hop in map(_without_port, reversed(hops)):
@@ -281,7 +281,7 @@ def requesting_client(address: str, headers: Iterable[tuple[bytes, bytes]], prox
 
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address, IPv4 where IPv6 only wraps it; None for what is none, such as a Unix socket's path."""
+    """Return an address, IPv4 where IPv6 only wraps it; None for anything else, such as a Unix socket's path."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

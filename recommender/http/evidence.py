@@ -1,4 +1,4 @@
-"""What the answers rest on, to be read: subjects, strategies, their standing, coverage, single measurements."""
+"""Routes that show the evidence: subjects, strategies, their standing, coverage, single measurements."""
 
 from typing import Annotated
 
@@ -27,20 +27,20 @@ _PLAIN = documented(401, 413, 500, 503)
 
 
 def snapshots(request: Request) -> Snapshots:
-    """The application's one view of the database."""
-    found: Snapshots = request.app.state.snapshots
-    return found
+    """Return the application's view of the database."""
+    opened: Snapshots = request.app.state.snapshots
+    return opened
 
 
-def evidence(held: Annotated[Snapshots, Depends(snapshots)]) -> Evidence:
-    """The newest evidence; a problem when there is none."""
-    return held.current()
+def evidence(opened: Annotated[Snapshots, Depends(snapshots)]) -> Evidence:
+    """Return the newest evidence; raise `EvidenceUnavailable` when there is none."""
+    return opened.current()
 
 
 def lookup(request: Request) -> EvidenceLookup:
-    """Single measurements, from the database."""
-    found: EvidenceLookup = request.app.state.lookup
-    return found
+    """Return the application's access to single measurements."""
+    opened: EvidenceLookup = request.app.state.lookup
+    return opened
 
 
 EvidenceNow = Annotated[Evidence, Depends(evidence)]
@@ -54,41 +54,43 @@ EnvironmentQuery = Annotated[
 
 
 @router.get("/subjects", responses=_PLAIN)
-def subjects(known: EvidenceNow) -> SubjectsResponse:
-    """The subjects that a question can name, how far their evidence goes, and the declared SLOs."""
-    found = [subject_row(known, name) for name in known.subjects]
-    return SubjectsResponse(subjects=found, slos=sorted(known.slos))
+def subjects(evidence: EvidenceNow) -> SubjectsResponse:
+    """List the subjects that a question can name, how far their evidence goes, and the declared SLOs."""
+    rows = [subject_row(evidence, name) for name in evidence.subjects]
+    return SubjectsResponse(subjects=rows, slos=sorted(evidence.slos))
 
 
 @router.get("/strategies", responses=_NAMED)
 def strategies(
-    known: EvidenceNow,
+    evidence: EvidenceNow,
     subject: Annotated[str | None, Query(description="Only this subject", max_length=200)] = None,
 ) -> StrategiesResponse:
-    """Every declared strategy with its measurements, from each subject's default environment."""
-    chosen = list(known.subjects) if subject is None else [subject]
-    found = [row for name in chosen for row in strategy_rows(known.select(name))]
-    return StrategiesResponse(strategies=found)
+    """List every declared strategy with its measurements, from each subject's default environment."""
+    chosen = list(evidence.subjects) if subject is None else [subject]
+    rows = [row for name in chosen for row in strategy_rows(evidence.select(name))]
+    return StrategiesResponse(strategies=rows)
 
 
 @router.get("/strategies/{strategy_id}", responses=_NAMED)
 def strategy(
-    known: EvidenceNow,
+    evidence: EvidenceNow,
     stored: Lookup,
     strategy_id: Annotated[
         str, Path(description="subject:operator:placement", max_length=400, examples=["fashion-resnet:quantized:edge"])
     ],
     environment: EnvironmentQuery = None,
 ) -> StrategyResource:
-    """One strategy, with the ids of its evidence."""
-    part, found = standings.find(known, strategy_id, environment)
+    """Return one strategy with the ids of its evidence."""
+    part, declared = standings.find(evidence, strategy_id, environment)
     listed = strategy_rows(part)
-    ids = stored.ids(part.subject, found.operator, found.placement, part.environment.key)
+    ids = stored.ids(part.subject, declared.operator, declared.placement, part.environment.key)
     return StrategyResource(
         id=strategy_id,
-        strategy=next(row for row in listed if (row.operator, row.placement) == (found.operator, found.placement)),
+        strategy=next(
+            row for row in listed if (row.operator, row.placement) == (declared.operator, declared.placement)
+        ),
         environment=environment_out(part),
-        artifact_sha256=dict(found.artifact_sha256),
+        artifact_sha256=dict(declared.artifact_sha256),
         latency_evidence_id=ids.latency,
         accuracy_evidence_id=ids.accuracy,
     )
@@ -101,34 +103,34 @@ def one_measurement(
         str, Path(description="A latency's or an accuracy's key, as answers and strategies name it", max_length=400)
     ],
 ) -> LatencyEvidence | AccuracyEvidenceOut:
-    """What was recorded under a key: every round of a latency, or an accuracy."""
+    """Return what was recorded under a key: every round of a latency, or an accuracy."""
     return stored.find(evidence_id)
 
 
 @router.get("/leaderboard", responses=_NAMED)
 def leaderboard(
-    known: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
+    evidence: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
 ) -> StandingsResponse:
-    """The measured strategies of a subject, fastest first."""
-    return standings.standings(known.select(subject, environment), percentile)
+    """List the measured strategies of a subject, fastest first."""
+    return standings.standings(evidence.select(subject, environment), percentile)
 
 
 @router.get("/pareto", responses=_NAMED)
 def pareto(
-    known: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
+    evidence: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
 ) -> StandingsResponse:
-    """Only those that no other strategy beats in latency and accuracy at once, fastest first."""
-    everything = standings.standings(known.select(subject, environment), percentile)
+    """List only the strategies that no other beats in latency and accuracy at once, fastest first."""
+    everything = standings.standings(evidence.select(subject, environment), percentile)
     return everything.model_copy(update={"strategies": [row for row in everything.strategies if row.pareto]})
 
 
 @router.get("/coverage", responses=_PLAIN)
-def coverage(known: EvidenceNow) -> CoverageResponse:
-    """What is measured, what is missing, and the command that would measure it."""
-    return CoverageResponse(coverage=list(standings.coverage(known)), left_out=list(known.left_out))
+def coverage(evidence: EvidenceNow) -> CoverageResponse:
+    """Return what is measured, what is missing, and the command that would measure it."""
+    return CoverageResponse(coverage=list(standings.coverage(evidence)), left_out=list(evidence.left_out))
 
 
 @router.get("/slos", responses=_PLAIN)
-def slos(known: EvidenceNow) -> SlosResponse:
-    """The targets declared at the last fill."""
-    return SlosResponse(slos=standings.slos(known))
+def slos(evidence: EvidenceNow) -> SlosResponse:
+    """List the SLOs declared at the last fill."""
+    return SlosResponse(slos=standings.slos(evidence))

@@ -1,4 +1,4 @@
-"""Single measurements by their content key, read from the database: too many to hold in memory, seldom asked for."""
+"""Single measurements by their content key, read from the database: too many to keep in memory, and rarely needed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from catalog.evidence.tables import LinkProbe, Measurement, TierRun
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
 from recommender.schemas.resources import AccuracyEvidenceOut, LatencyEvidence, RoundOut
 
-_NOT_TOLD = {"id", "measurement_id"}
+_INTERNAL_COLUMNS = {"id", "measurement_id"}
 _AnswerT = TypeVar("_AnswerT")
 
 
@@ -37,24 +37,24 @@ class EvidenceIds:
 
 
 class EvidenceLookup:
-    """Opens the database read-only for each question, so that a replaced file or a long fill is no concern."""
+    """Opens the database read-only for each lookup, so that a replaced file or a long fill does no harm."""
 
     def __init__(self, database: str) -> None:
         self.database = database
 
     def find(self, identity: str) -> LatencyEvidence | AccuracyEvidenceOut:
-        """The measurement or accuracy of that key; raises `UnknownEvidence`."""
-        found = self._answer(lambda session: _found(session, identity))
-        if found is None:
+        """Return the measurement or accuracy of that key; raise `UnknownEvidence`."""
+        evidence = self._answer(lambda session: _evidence(session, identity))
+        if evidence is None:
             raise UnknownEvidence(identity)
-        return found
+        return evidence
 
     def ids(self, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
-        """The evidence ids of a strategy in an environment."""
+        """Return the evidence ids of a strategy in an environment."""
         return self._answer(lambda session: _ids(session, subject, operator, placement, environment))
 
     def _answer(self, question: Callable[[Session], _AnswerT]) -> _AnswerT:
-        """Ask the database as it is, and where that fails for what a row holds, ask without such rows."""
+        """Query the database as it is; where a row's content makes that fail, query it without such rows."""
         try:
             with open_database(self.database, readonly=True) as opened:
                 try:
@@ -67,17 +67,17 @@ class EvidenceLookup:
             raise self._unavailable(error) from None
 
     def _unavailable(self, error: Exception) -> EvidenceUnavailable:
-        """Say why without what a driver says, which may hold the password."""
+        """Return the reason without the driver's message, which may contain the password."""
         reason = str(error) if isinstance(error, CatalogError) else type(error).__name__
         return EvidenceUnavailable(f"the evidence database {shown_location(self.database)!r} cannot be read: {reason}")
 
 
-def _found(session: Session, identity: str) -> LatencyEvidence | AccuracyEvidenceOut | None:
-    """What can be sent as JSON too: a cell may hold what no answer can."""
-    found = _latency(session, identity) or _accuracy(session, identity)
-    if found is not None:
-        found.model_dump_json()
-    return found
+def _evidence(session: Session, identity: str) -> LatencyEvidence | AccuracyEvidenceOut | None:
+    """Return what was recorded under a key, checked to be valid JSON: a cell may hold what no answer can."""
+    evidence = _latency(session, identity) or _accuracy(session, identity)
+    if evidence is not None:
+        evidence.model_dump_json()
+    return evidence
 
 
 def _ids(session: Session, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
@@ -121,17 +121,17 @@ def _round(session: Session, measurement: Measurement) -> RoundOut:
         mean_s=extent.mean_s,
         max_s=extent.max_s,
         protocol=measurement.protocol,
-        tiers=_told(tier_runs_of(session, measurement.id)),
-        links=_told(link_probes_of(session, measurement.id)),
+        tiers=_details(tier_runs_of(session, measurement.id)),
+        links=_details(link_probes_of(session, measurement.id)),
     )
 
 
-def _told(rows: Sequence[TierRun] | Sequence[LinkProbe]) -> list[dict[str, object]]:
-    return [row.model_dump(exclude=_NOT_TOLD, exclude_none=True) for row in rows]
+def _details(rows: Sequence[TierRun] | Sequence[LinkProbe]) -> list[dict[str, object]]:
+    return [row.model_dump(exclude=_INTERNAL_COLUMNS, exclude_none=True) for row in rows]
 
 
 def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
-    """The newest under the key: an earlier one may be a failed attempt."""
+    """Return the newest accuracy under the key: an earlier one may be a failed attempt."""
     row = newest_accuracy(session, identity)
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""What a Prometheus server scrapes: requests by route, and how much evidence the answers rest on."""
+"""The metrics that a Prometheus server scrapes: requests by route, and the amount of evidence."""
 
 import time
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 class ServiceMetrics:
     """One registry per application, so that two in one process never share a count."""
 
-    def __init__(self, held: Snapshots) -> None:
+    def __init__(self, snapshots: Snapshots) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "tierwise_requests", "Requests answered", ["route", "method", "status"], registry=self.registry
@@ -29,8 +29,8 @@ class ServiceMetrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
-        self.registry.register(_EvidenceCollector(held))
-        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self.registry.register(_EvidenceCollector(snapshots))
+        self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def record(self, *, route: str, method: str, status: int, duration_s: float) -> None:
         """Count one request."""
@@ -39,19 +39,19 @@ class ServiceMetrics:
         durations.observe(duration_s)
 
     def _children(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
-        """Looked up by their labels once; routes, methods and statuses are few."""
+        """Return the metrics of these labels, looked up once; routes, methods and statuses are few."""
         key = route, method, status
-        if key not in self._known:
-            self._known[key] = self._requests.labels(route, method, str(status)), self._duration.labels(route)
-        return self._known[key]
+        if key not in self._labelled:
+            self._labelled[key] = self._requests.labels(route, method, str(status)), self._duration.labels(route)
+        return self._labelled[key]
 
     def text(self) -> bytes:
-        """The exposition format."""
+        """Return the metrics in Prometheus' exposition format."""
         return generate_latest(self.registry)
 
 
 class MetricsMiddleware:
-    """Times whatever it wraps. Routes are labelled by their template, strangers as one: labels stay few."""
+    """Times every request. Routes are labelled by their template, unknown ones together, so that labels stay few."""
 
     def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
         self._app = app
@@ -82,20 +82,20 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class _EvidenceCollector(Collector):
-    """Asks for the evidence at each scrape."""
+    """Reads the state of the evidence at each scrape."""
 
-    def __init__(self, held: Snapshots) -> None:
-        self._held = held
+    def __init__(self, snapshots: Snapshots) -> None:
+        self._snapshots = snapshots
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing, so that registering does not open the database."""
+        """Return nothing, so that registering does not open the database."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """How much there is, or that it cannot be read."""
+        """Yield how much evidence there is, or that it cannot be read."""
         ready = GaugeMetricFamily("tierwise_ready", "1 when a question can be answered now")
         try:
-            known = self._held.current()
+            evidence = self._snapshots.current()
         except RecommenderError:
             ready.add_metric([], 0)
             yield ready
@@ -105,13 +105,13 @@ class _EvidenceCollector(Collector):
         yield GaugeMetricFamily(
             "tierwise_evidence_loaded_timestamp_seconds",
             "When the evidence in memory was read",
-            value=known.loaded_at.timestamp(),
+            value=evidence.loaded_at.timestamp(),
         )
         strategies = GaugeMetricFamily(
             "tierwise_strategies", "Strategies of the default environment", labels=["subject", "state"]
         )
-        for subject in known.subjects:
-            part = known.select(subject)
+        for subject in evidence.subjects:
+            part = evidence.select(subject)
             strategies.add_metric([subject, "declared"], len(part.strategies))
             strategies.add_metric([subject, "measured"], len(part.candidates))
         yield strategies

@@ -1,4 +1,4 @@
-"""ASGI middleware around every resource: who may ask, the time limit, and headers that keep a page harmless."""
+"""ASGI middleware around every resource: access, the time limit, the body limit and security headers."""
 
 import asyncio
 import hmac
@@ -9,42 +9,42 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recommender.errors import BodyTooLarge, Exposed, NotAuthorized, RecommenderError, TooSlow, WrongHost
+from recommender.errors import BodyTooLarge, Exposed, NotAuthorized, RecommenderError, RequestTooSlow, WrongHost
 from recommender.http.problems import problem_response
 from recommender.settings import is_loopback
 
-# Without evidence in them: the page and the documentation can be loaded, probes need no secret.
+# They show no evidence: the page and the documentation can be loaded, probes need no secret.
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 _OPEN_PREFIXES = ("/page/", "/docs/static/")
 
 
 class ApiKey:
-    """Refuses a request that does not bring the key, in `Authorization: Bearer` or `X-API-Key`."""
+    """Refuses a request without the key, in `Authorization: Bearer` or `X-API-Key`."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
         self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _open(scope["path"]) or self._brings_it(scope["headers"]):
+        if scope["type"] != "http" or _open(scope["path"]) or self._has_key(scope["headers"]):
             await self._app(scope, receive, send)
             return
         await problem_response(NotAuthorized(), scope["path"])(scope, receive, send)
 
-    def _brings_it(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    def _has_key(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         for name, value in headers:
             if name == b"x-api-key" and hmac.compare_digest(value, self._key):
                 return True
-            scheme, _, given = value.partition(b" ")
-            if name == b"authorization" and scheme.lower() == b"bearer" and hmac.compare_digest(given, self._key):
+            scheme, _, credentials = value.partition(b" ")
+            if name == b"authorization" and scheme.lower() == b"bearer" and hmac.compare_digest(credentials, self._key):
                 return True
         return False
 
 
 class LocalOnly:
-    """Without a key: refuses what comes from elsewhere, and what a page of another site has a browser ask.
+    """Without a key: refuses requests from other machines, and those that a page of another site makes a browser send.
 
-    Listening on loopback keeps neither out by itself: a server of ASGI applications may be told any address, and a
+    Listening on loopback keeps neither out by itself: an ASGI server may listen on any address, and a
     site may have its own name resolve to 127.0.0.1 (DNS rebinding), which only the Host header gives away.
     """
 
@@ -73,7 +73,7 @@ class LocalOnly:
 
 
 class TimeLimit:
-    """Answers for a request that takes too long, be it the client that dawdles or we."""
+    """Answers for a request that takes too long, because of the client or of the service."""
 
     def __init__(self, app: ASGIApp, limit_s: float) -> None:
         self._app = app
@@ -96,13 +96,13 @@ class TimeLimit:
         except TimeoutError:
             if begun or not limit.expired():
                 raise
-            response = problem_response(TooSlow(self._limit_s), scope["path"])
+            response = problem_response(RequestTooSlow(self._limit_s), scope["path"])
             response.headers["connection"] = "close"
             await response(scope, receive, send)
 
 
 class SafeHeaders:
-    """Nothing is loaded from elsewhere, framed, sniffed or kept; the API page alone brings inline script."""
+    """Security headers: nothing is loaded from other hosts, framed or sniffed; only the API page has inline script."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -123,7 +123,7 @@ class SafeHeaders:
 
 @lru_cache(maxsize=1024)
 def _is_elsewhere(address: str) -> bool:
-    """Whether an address is one of a network; the path of a Unix socket is not."""
+    """Return whether an address belongs to another machine; the path of a Unix socket does not."""
     try:
         ipaddress.ip_address(address.split("%")[0])
     except ValueError:
@@ -132,7 +132,7 @@ def _is_elsewhere(address: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """The name in a Host header: `localhost:8080` and `[::1]:8080` without port and brackets."""
+    """Return the name in a Host header: `localhost:8080` and `[::1]:8080` without port and brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
@@ -173,7 +173,7 @@ class BodyLimit:
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                return  # the client went away before it had asked
+                return  # the client disconnected before its request was complete
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self._limit_bytes:

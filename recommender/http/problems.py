@@ -1,4 +1,4 @@
-"""One table from errors to problem details (RFC 9457, `application/problem+json`); nothing else answers an error."""
+"""The table from errors to problem details (RFC 9457, `application/problem+json`)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ from recommender.errors import (
     NotAuthorized,
     NotDeclared,
     RequestTimeout,
+    RequestTooSlow,
     TooManyRequests,
-    TooSlow,
     UnknownEnvironment,
     UnknownEvidence,
     UnknownHost,
@@ -48,44 +48,44 @@ _SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How one sort of error is told to a client."""
+class ProblemKind:
+    """The status, type and title of one kind of error."""
 
     status: int
     slug: str
     title: str
 
 
-TABLE: Mapping[type[Exception], Kind] = {
-    UnknownSubject: Kind(404, "unknown-subject", "Unknown subject"),
-    UnknownSlo: Kind(404, "unknown-slo", "Unknown SLO"),
-    UnknownEnvironment: Kind(404, "unknown-environment", "Unknown environment"),
-    UnknownLink: Kind(404, "unknown-link", "Unknown link"),
-    UnknownHost: Kind(404, "unknown-host", "Unknown host"),
-    UnknownScale: Kind(404, "unknown-scale", "Unknown scale"),
-    UnknownLauncher: Kind(404, "unknown-launcher", "Unknown launcher"),
-    UnknownTier: Kind(404, "unknown-tier", "Unknown tier"),
-    UnknownOperator: Kind(404, "unknown-operator", "Unknown operator"),
-    UnknownStrategy: Kind(404, "unknown-strategy", "Unknown strategy"),
-    UnknownEvidence: Kind(404, "unknown-evidence", "Unknown evidence"),
-    NotDeclared: Kind(404, "not-declared", "Unknown name"),
-    NotAuthorized: Kind(401, "not-authorized", "The API key is missing or wrong"),
-    Exposed: Kind(403, "exposed", "No API key protects this service"),
-    WrongHost: Kind(421, "wrong-host", "The request is meant for another host"),
-    RequestValidationError: Kind(422, "invalid-request", "The request is not valid"),
-    EmptyRange: Kind(422, "empty-range", "The range of bandwidths is empty"),
-    MalformedRequest: Kind(400, "malformed-request", "The request is not well-formed HTTP"),
-    RequestTimeout: Kind(408, "request-timeout", "The request did not arrive in time"),
-    HeadTooLarge: Kind(431, "head-too-large", "The head of the request is too large"),
-    TooManyRequests: Kind(429, "too-many-requests", "One client asks too much at once"),
-    NoRoom: Kind(503, "no-room", "The service has no room for another connection"),
-    BodyTooLarge: Kind(413, "body-too-large", "The request body is too large"),
-    TooSlow: Kind(503, "too-slow", "The request took too long"),
-    DatabaseMissing: Kind(503, "database-missing", "There is no evidence database"),
-    NoEvidence: Kind(503, "no-evidence", "Nothing has been measured yet"),
-    DatabaseVersionMismatch: Kind(503, "database-version", "The evidence database has another version"),
-    EvidenceUnavailable: Kind(503, "evidence-unavailable", "The evidence cannot be read now"),
-    Exception: Kind(500, "internal-error", "Something went wrong inside the service"),
+TABLE: Mapping[type[Exception], ProblemKind] = {
+    UnknownSubject: ProblemKind(404, "unknown-subject", "Unknown subject"),
+    UnknownSlo: ProblemKind(404, "unknown-slo", "Unknown SLO"),
+    UnknownEnvironment: ProblemKind(404, "unknown-environment", "Unknown environment"),
+    UnknownLink: ProblemKind(404, "unknown-link", "Unknown link"),
+    UnknownHost: ProblemKind(404, "unknown-host", "Unknown host"),
+    UnknownScale: ProblemKind(404, "unknown-scale", "Unknown scale"),
+    UnknownLauncher: ProblemKind(404, "unknown-launcher", "Unknown launcher"),
+    UnknownTier: ProblemKind(404, "unknown-tier", "Unknown tier"),
+    UnknownOperator: ProblemKind(404, "unknown-operator", "Unknown operator"),
+    UnknownStrategy: ProblemKind(404, "unknown-strategy", "Unknown strategy"),
+    UnknownEvidence: ProblemKind(404, "unknown-evidence", "Unknown evidence"),
+    NotDeclared: ProblemKind(404, "not-declared", "Unknown name"),
+    NotAuthorized: ProblemKind(401, "not-authorized", "The API key is missing or wrong"),
+    Exposed: ProblemKind(403, "exposed", "No API key protects this service"),
+    WrongHost: ProblemKind(421, "wrong-host", "The request is meant for another host"),
+    RequestValidationError: ProblemKind(422, "invalid-request", "The request is not valid"),
+    EmptyRange: ProblemKind(422, "empty-range", "The range of bandwidths is empty"),
+    MalformedRequest: ProblemKind(400, "malformed-request", "The request is not well-formed HTTP"),
+    RequestTimeout: ProblemKind(408, "request-timeout", "The request did not arrive in time"),
+    HeadTooLarge: ProblemKind(431, "head-too-large", "The head of the request is too large"),
+    TooManyRequests: ProblemKind(429, "too-many-requests", "One client asks too much at once"),
+    NoRoom: ProblemKind(503, "no-room", "The service has no room for another connection"),
+    BodyTooLarge: ProblemKind(413, "body-too-large", "The request body is too large"),
+    RequestTooSlow: ProblemKind(503, "too-slow", "The request took too long"),
+    DatabaseMissing: ProblemKind(503, "database-missing", "There is no evidence database"),
+    NoEvidence: ProblemKind(503, "no-evidence", "Nothing has been measured yet"),
+    DatabaseVersionMismatch: ProblemKind(503, "database-version", "The evidence database has another version"),
+    EvidenceUnavailable: ProblemKind(503, "evidence-unavailable", "The evidence cannot be read now"),
+    Exception: ProblemKind(500, "internal-error", "Something went wrong inside the service"),
 }
 
 
@@ -96,24 +96,24 @@ def install(app: FastAPI) -> None:
 
 
 def problem_response(error: Exception, instance: str) -> Response:
-    """The response for an error raised while answering `instance`."""
+    """Return the response for an error raised while answering `instance`."""
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else _headers(error)
     return _render(problem_for(error, instance), headers)
 
 
 def problem_for(error: Exception, instance: str) -> Problem:
-    """The problem document alone, for answers that hold several."""
+    """Return the problem document alone, for answers that hold several."""
     if isinstance(error, HTTPException):
         return _http_problem(error, instance)
-    kind = next(TABLE[each] for each in type(error).__mro__ if each in TABLE)
+    kind = next(TABLE[error_class] for error_class in type(error).__mro__ if error_class in TABLE)
     extra: dict[str, Any] = {}
     detail = str(error)
     if isinstance(error, NotDeclared):
-        extra = {"known": list(error.known), "nearest": error.nearest}
+        extra = {"known": list(error.existing), "nearest": error.nearest}
     elif isinstance(error, RequestValidationError):
-        refused = [field_problem(each) for each in error.errors()]
+        refused = [field_problem(detail) for detail in error.errors()]
         extra = {"errors": refused}
-        detail = "; ".join(f"{each.field}: {each.allowed}, got {each.got}" for each in refused[:5])
+        detail = "; ".join(f"{field.field}: {field.allowed}, got {field.got}" for field in refused[:5])
     elif kind.status == 500:
         detail = "the error is in the service's log; the request was not at fault"
     return Problem(
@@ -122,15 +122,15 @@ def problem_for(error: Exception, instance: str) -> Problem:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problem responses of a route, for OpenAPI."""
+    """Return the problem responses of a route for the OpenAPI document."""
     titles = {status: [kind.title for kind in TABLE.values() if kind.status == status] for status in statuses}
     return {status: {"model": Problem, "description": " / ".join(titles[status])} for status in statuses}
 
 
 def field_problem(error: Mapping[str, Any]) -> FieldProblem:
-    """One of pydantic's errors as field, what was got, what is allowed."""
+    """Return one of pydantic's errors as the field, what it got and what it allows."""
     place: Sequence[Any] = error.get("loc", ())
-    names = [str(each) for each in place if each not in ("body", "query", "path")]
+    names = [str(name) for name in place if name not in ("body", "query", "path")]
     match error.get("type"):
         case "missing":
             allowed, got = "required", "nothing"
@@ -147,7 +147,7 @@ def field_problem(error: Mapping[str, Any]) -> FieldProblem:
 
 
 def _headers(error: Exception) -> dict[str, str]:
-    status = next(TABLE[each].status for each in type(error).__mro__ if each in TABLE)
+    status = next(TABLE[error_class].status for error_class in type(error).__mro__ if error_class in TABLE)
     return {503: {"retry-after": "5"}, 429: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(status, {})
 
 
@@ -155,7 +155,7 @@ def _http_problem(error: HTTPException, instance: str) -> Problem:
     detail = str(error.detail)
     if error.status_code == 404:
         detail = "there is nothing here; /docs lists what there is"
-    elif error.status_code == 400:  # the framework does not say what: Python's JSON parser gave up
+    elif error.status_code == 400:  # the framework does not say why Python's JSON parser failed
         detail = (
             "the body cannot be read: it is not UTF-8, nests too deeply, or has a number of too many digits; allowed: "
             "one small JSON object in UTF-8"
@@ -176,13 +176,13 @@ async def _handle(request: Request, error: Exception) -> Response:
 
 
 def _render(problem: Problem, headers: Mapping[str, str]) -> Response:
-    """ASCII JSON, so that whatever a client sent can be echoed (lone surrogates have no UTF-8)."""
+    """Encode as ASCII JSON, so that anything a client sent can be echoed (lone surrogates have no UTF-8)."""
     body = json.dumps(problem.model_dump(exclude_none=True), ensure_ascii=True, allow_nan=False)
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=dict(headers))
 
 
 def _shown(value: object) -> str:
-    """What was got, short and printable, as JSON would spell it where it can."""
+    """Return a value, short and printable, as JSON spells it where it can."""
     if isinstance(value, bytes):
         text = value[:_SHOWN_CHARACTERS].decode("utf-8", "replace")
     else:

@@ -1,7 +1,7 @@
-"""The questions.
+"""Routes that answer questions.
 
-Reading evidence and drawing for it takes up to seconds and runs in the server's thread pool; arithmetic over what is in
-memory already takes a millisecond or two and runs where the request arrives, since threads would only take turns at it.
+Reading evidence and resampling it takes up to seconds and runs in the server's thread pool. Arithmetic over evidence in
+memory takes a millisecond or two and runs in the event loop, since threads would only take turns at it.
 """
 
 import json
@@ -39,9 +39,9 @@ _ANSWERED: dict[int | str, dict[str, Any]] = {
 
 
 def answers(request: Request) -> AnswerCache:
-    """The application's answers from the newest evidence."""
-    found: AnswerCache = request.app.state.answers
-    return found
+    """Return the application's cache of answers."""
+    cache: AnswerCache = request.app.state.answers
+    return cache
 
 
 @router.post(
@@ -51,21 +51,21 @@ def answers(request: Request) -> AnswerCache:
     tags=["questions"],
 )
 async def recommend(question: RecommendRequest, request: Request) -> Response:
-    """Which operator on which placement, within these budgets, and on what evidence."""
-    held = answers(request)
-    body = held.at_once(question) or await run_in_threadpool(held.json_for, question)
+    """Recommend an operator on a placement within these budgets, with the evidence."""
+    cache = answers(request)
+    body = cache.at_once(question) or await run_in_threadpool(cache.json_for, question)
     return Response(body, media_type="application/json")
 
 
 @router.post("/recommend/batch", responses=documented(401, 413, 422, 500, 503), tags=["questions"])
-def batch(asked: BatchRequest, held: Annotated[AnswerCache, Depends(answers)]) -> BatchResponse:
-    """Several questions at once, all answered from the same picture of the evidence."""
-    known = held.current()
-    return BatchResponse(answers=[_item(known, question) for question in asked.questions])
+def batch(body: BatchRequest, cache: Annotated[AnswerCache, Depends(answers)]) -> BatchResponse:
+    """Answer several questions at once, all from the same snapshot of the evidence."""
+    evidence = cache.current()
+    return BatchResponse(answers=[_item(evidence, question) for question in body.questions])
 
 
-def _item(known: Evidence, question: RecommendRequest) -> BatchItem:
+def _item(evidence: Evidence, question: RecommendRequest) -> BatchItem:
     try:
-        return BatchItem(answer=respond.respond(known, question))
+        return BatchItem(answer=respond.respond(evidence, question))
     except NotDeclared as error:
         return BatchItem(problem=problem_for(error, "/recommend/batch"))

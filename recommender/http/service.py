@@ -1,4 +1,4 @@
-"""For whoever operates the service: alive, ready, counted."""
+"""Health, readiness and metrics for operating the service, and its two pages."""
 
 from importlib.metadata import version
 from importlib.resources import files
@@ -20,18 +20,18 @@ router = APIRouter(tags=["service"])
 
 @router.get("/healthz", responses=documented(413, 500, 503))
 def healthz() -> LivenessResponse:
-    """200 while the process answers, with evidence or without."""
+    """Return 200 while the process answers, with evidence or without."""
     return LivenessResponse(version=version("tierwise"))
 
 
 @router.get("/readyz", responses=documented(413, 500, 503))
-def readyz(known: EvidenceNow) -> HealthResponse:
-    """200 when a question can be answered now; otherwise a problem that says what is missing."""
+def readyz(evidence: EvidenceNow) -> HealthResponse:
+    """Return 200 when a question can be answered now; otherwise a problem that says what is missing."""
     return HealthResponse(
         version=version("tierwise"),
-        subjects=len(known.subjects),
-        loaded_at=known.loaded_at.isoformat(),
-        left_out=len(known.left_out),
+        subjects=len(evidence.subjects),
+        loaded_at=evidence.loaded_at.isoformat(),
+        left_out=len(evidence.left_out),
     )
 
 
@@ -42,7 +42,7 @@ def readyz(known: EvidenceNow) -> HealthResponse:
     | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus exposition format"}},
 )
 def metrics(request: Request) -> Response:
-    """Requests by route, and how much evidence the answers rest on."""
+    """Return requests by route, and how much evidence the answers rest on."""
     counted: ServiceMetrics = request.app.state.metrics
     return Response(counted.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 

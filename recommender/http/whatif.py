@@ -1,4 +1,4 @@
-"""Links over HTTP: which a subject has, and latency against the bandwidth of one of them."""
+"""Routes about links: those of a subject, and latency against the bandwidth of one of them."""
 
 from typing import Annotated
 
@@ -33,10 +33,10 @@ Points = Annotated[int, Query(description="Per curve, evenly on a logarithmic sc
 
 
 @router.get("/links")
-def links(known: EvidenceNow, subject: OneSubject, environment: EnvironmentQuery = None) -> LinksResponse:
-    """The links that questions about a subject can name, and the bandwidths they were measured at."""
-    part = known.select(subject, environment)
-    strategies = known.parts(part)
+def links(evidence: EvidenceNow, subject: OneSubject, environment: EnvironmentQuery = None) -> LinksResponse:
+    """List the links that questions about a subject can name, and the bandwidths they were measured at."""
+    part = evidence.select(subject, environment)
+    strategies = evidence.parts(part)
     names = sorted({link for strategy in strategies for link in strategy.links})
     return LinksResponse(
         subject=part.subject, environment=part.environment.key, links=[_link(name, strategies) for name in names]
@@ -45,7 +45,7 @@ def links(known: EvidenceNow, subject: OneSubject, environment: EnvironmentQuery
 
 @router.get("/whatif")
 def whatif(
-    known: EvidenceNow,
+    evidence: EvidenceNow,
     subject: OneSubject,
     link: OneLink,
     low: From = "1mbit",
@@ -54,29 +54,31 @@ def whatif(
     points: Points = 9,
     environment: EnvironmentQuery = None,
 ) -> WhatIfResponse:
-    """Every strategy's latency against the bandwidth of a link, with intervals, and where the choice changes.
+    """Return every strategy's latency against the bandwidth of a link, and where the choice changes.
 
     Both directions of the link get the bandwidth; the other links stay as they are declared. Estimates decide where
     the choice changes: `POST /recommend` with `links` judges one bandwidth with all its uncertainty.
     """
-    part = known.select(subject, environment)
+    part = evidence.select(subject, environment)
     rates = float(parse_bit_rate(low)), float(parse_bit_rate(high))
     if rates[0] >= rates[1]:
         raise EmptyRange(low, high)
-    strategies = known.parts(part)
+    strategies = evidence.parts(part)
     names = {link for parts in strategies for link in parts.links}
     if link not in names:
         raise UnknownLink(link, names)
-    found = latency_curves(
+    curves = latency_curves(
         strategies, link, low_bit_per_s=rates[0], high_bit_per_s=rates[1], percentile=percentile, points=2 * points - 1
     )
-    return _answer(part, found, strategies)
+    return _answer(part, curves, strategies)
 
 
 def _link(name: str, strategies: tuple[StrategyParts, ...]) -> LinkOut:
     over = [strategy for strategy in strategies if name in strategy.links]
-    declared = [each.evidence[0].declared.get(name) for each in over if each.evidence]
-    measured = {rate.up_bit_per_s for each in over for one in each.evidence if (rate := one.declared.get(name))}
+    declared = [strategy.evidence[0].declared.get(name) for strategy in over if strategy.evidence]
+    measured = {
+        rate.up_bit_per_s for strategy in over for samples in strategy.evidence if (rate := samples.declared.get(name))
+    }
     return LinkOut(
         link=name,
         declared_bit_per_s=next((rate.up_bit_per_s for rate in declared if rate is not None), None),
@@ -85,36 +87,36 @@ def _link(name: str, strategies: tuple[StrategyParts, ...]) -> LinkOut:
     )
 
 
-def _answer(part: SubjectEvidence, found: Curves, strategies: tuple[StrategyParts, ...]) -> WhatIfResponse:
+def _answer(part: SubjectEvidence, curves: Curves, strategies: tuple[StrategyParts, ...]) -> WhatIfResponse:
     parts = {(strategy.operator, strategy.placement): strategy for strategy in strategies}
-    ordered = sorted(found.curves, key=lambda curve: (curve.latency_s[-1], curve.name))
+    ordered = sorted(curves.curves, key=lambda curve: (curve.latency_s[-1], curve.name))
     return WhatIfResponse(
         subject=part.subject,
         environment=part.environment.key,
-        link=found.link,
-        percentile=found.percentile,
-        curves=[_curve(each, found, parts[each.operator, each.placement]) for each in ordered],
-        crossings=[CrossingOut.model_validate(vars(crossing)) for crossing in found.crossings],
-        unpredictable=[UnpredictableOut.model_validate(vars(each)) for each in found.unpredictable],
+        link=curves.link,
+        percentile=curves.percentile,
+        curves=[_curve(curve, curves, parts[curve.operator, curve.placement]) for curve in ordered],
+        crossings=[CrossingOut.model_validate(vars(crossing)) for crossing in curves.crossings],
+        unpredictable=[UnpredictableOut.model_validate(vars(strategy)) for strategy in curves.unpredictable],
         conditions=CONDITIONS,
     )
 
 
-def _curve(curve: Curve, found: Curves, parts: StrategyParts) -> CurveOut:
-    """With intervals at every second rate: those between were for the crossings."""
-    rates = found.bit_per_s[::2]
+def _curve(curve: Curve, curves: Curves, parts: StrategyParts) -> CurveOut:
+    """Return a curve with an interval at every second rate; the rates between served to find the crossings."""
+    rates = curves.bit_per_s[::2]
     if curve.crosses:
-        predictions = [predict(parts, {found.link: LinkRate(rate, rate)}, found.percentile) for rate in rates]
+        predictions = [predict(parts, {curves.link: LinkRate(rate, rate)}, curves.percentile) for rate in rates]
     else:
-        predictions = [predict(parts, {}, found.percentile)] * len(rates)
-    known = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+        predictions = [predict(parts, {}, curves.percentile)] * len(rates)
+    shown = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
     return CurveOut(
         operator=curve.operator,
         placement=curve.placement,
         predicted=curve.crosses,
-        predicted_from=prediction_out(known[0], (found.link,)) if curve.crosses else None,
+        predicted_from=prediction_out(shown[0], (curves.link,)) if curve.crosses else None,
         points=[
-            PointOut(bit_per_s=rate, latency_s=each.estimate_s, low_s=each.low_s, high_s=each.high_s)
-            for rate, each in zip(rates, known, strict=True)
+            PointOut(bit_per_s=rate, latency_s=prediction.estimate_s, low_s=prediction.low_s, high_s=prediction.high_s)
+            for rate, prediction in zip(rates, shown, strict=True)
         ],
     )

@@ -17,7 +17,7 @@ export function verdict(answer, relax) {
 export function details(answer, strategies) {
   return [
     section("Equivalent to the fastest", related(answer, "equivalent")),
-    section("Not told apart from the fastest yet", related(answer, "unresolved")),
+    section("Not yet distinguishable from the fastest", related(answer, "unresolved")),
     section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
     section("Undecided: the evidence cannot promise the budgets", together(answer.undecided, (each) => `${each.reason}; ${each.to_do}`)),
     section("Read before acting", answer.warnings),

@@ -40,14 +40,14 @@ async function answer() {
   environments();
   field("accuracy-unit").textContent = field("accuracy-kind").value === "drop" ? "(percentage points)" : "(percent)";
   sliders.follow();
-  if (!question.valid()) return say(html("p", {}, "One of the budgets is not a number that can be a budget."));
+  if (!question.valid()) return say(html("p", {}, "One of the budgets is not a valid number."));
   asking?.abort();
   asking = new AbortController();
   const { signal } = asking;
   field("answer").setAttribute("aria-busy", "true");
   try {
     await links.show(field("subject").value, field("environment").value);
-    if (!question.valid()) return say(html("p", {}, "One of the bandwidths is not a number that can be a bandwidth."));
+    if (!question.valid()) return say(html("p", {}, "One of the bandwidths is not a valid number."));
     const body = question.request();
     const told = await ask("/recommend", { body, signal });
     const strategies = rows(told);

@@ -35,7 +35,7 @@ export function below(found, chosen) {
   const notes = changes(found).map((each) => each.charAt(0).toUpperCase() + each.slice(1));
   const left = found.unpredictable.map((each) => `No curve for ${strategyName(each)}: ${each.reason}`);
   return html("div", {}, list([...notes, ...left]), html("p", { class: "unit small" },
-    `${percentileName(found.percentile)}; dashed: predicted; solid grey: ${found.link} is not on its way, measured; bold: the fastest at each rate; other links as measured`
+    `${percentileName(found.percentile)}; dashed: predicted; solid grey: ${found.link} is not on its route, measured; bold: the fastest at each rate; other links as measured`
     + (chosen ? "; green, with its 95 % interval: the recommended one." : ".")));
 }
 

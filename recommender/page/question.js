@@ -1,4 +1,4 @@
-// The question: in the form, in the address, and as the service wants it.
+// The question: in the form, in the address, and as the service expects it.
 
 import * as links from "/page/links.js";
 

@@ -36,12 +36,12 @@ class Foresight:
     check: float | None
 
 
-def widened(found: Comparison, one: LogEstimate | None, other: LogEstimate | None) -> Comparison:
-    """A comparison with the models' errors of both sides; as it was where both were measured.
+def widened(comparison: Comparison, one: LogEstimate | None, other: LogEstimate | None) -> Comparison:
+    """Return a comparison with the models' errors of both sides; unchanged where both sides were measured.
 
     Parameters
     ----------
-    found : Comparison
+    comparison : Comparison
         Of the samples alone, measured or shifted.
     one, other : LogEstimate or None
         Of the percentile that was compared.
@@ -62,22 +62,22 @@ def widened(found: Comparison, one: LogEstimate | None, other: LogEstimate | Non
     >>> same = Samples.from_arrays([0.1] * 90, np.arange(90) // 30, np.arange(90) % 30)
     >>> measured = LogEstimate(np.log(0.1), 0.0, 0.0, df_rounds=2, df_inputs=5)
     >>> predicted = replace(measured, variance_model=0.01, df_model=5)
-    >>> found = compare(same, same, Question(90), rng=1)
-    >>> found.verdict.value, widened(found, measured, predicted).verdict.value
+    >>> comparison = compare(same, same, Question(90), rng=1)
+    >>> comparison.verdict.value, widened(comparison, measured, predicted).verdict.value
     ('equivalent', 'unresolved')
     """
-    models = [each for each in (one, other) if each is not None and each.variance_model > 0]
-    if not models or found.estimate is None:
-        return found
+    models = [estimate for estimate in (one, other) if estimate is not None and estimate.variance_model > 0]
+    if not models or comparison.estimate is None:
+        return comparison
     estimate = replace(
-        found.estimate,
+        comparison.estimate,
         variance_model=sum(model.variance_model for model in models),
         df_model=min(model.df_model for model in models),
     )
-    level = sidak(found.question.confidence_level, comparisons=found.comparisons)
+    level = sidak(comparison.question.confidence_level, comparisons=comparison.comparisons)
     low, high = (estimate.value + sign * estimate.guarded_margin(level) for sign in (-1, 1))
-    verdict = judge(low, high, margin=found.question.log_margin)
-    return replace(found, estimate=estimate, low=exponential(low), high=exponential(high), verdict=verdict)
+    verdict = judge(low, high, margin=comparison.question.log_margin)
+    return replace(comparison, estimate=estimate, low=exponential(low), high=exponential(high), verdict=verdict)
 
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ _MOST_RESULTS = 512
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class AccuracyMeasurement:
     """How well a strategy predicts; `drop_pp` is against identity on the same validation items, None when unknown.
 
     What a promise needs beside the point estimates: `hits` (or, for mIoU, `short`: the drop against a flawless
@@ -108,7 +108,7 @@ class Accuracy:
 
     @property
     def from_labels(self) -> bool:
-        """Agreement with identity says how alike two strategies are, not how right: it holds no accuracy budget."""
+        """Return whether it was judged by labels; agreement with identity says how alike, not how right."""
         return self.metric != "agreement"
 
 
@@ -134,7 +134,7 @@ class Candidate:
     tiers: tuple[str, ...]
     latency_s: tuple[NDArray[np.float64], ...]
     inputs: int
-    accuracy: Accuracy | None = None
+    accuracy: AccuracyMeasurement | None = None
     accuracy_missing: str | None = None
     size_bytes: int | None = None
     sent_bytes: float | None = None
@@ -215,7 +215,7 @@ class Estimate:
 
 
 def same_evidence(one: Candidate, other: Candidate) -> bool:
-    """Whether two candidates say the same in everything, so that what is remembered of one holds of the other.
+    """Return whether two candidates agree in every field, so that cached results of one hold for the other.
 
     Examples
     --------
@@ -232,13 +232,13 @@ def _same(one: object, other: object) -> bool:
         return isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.array_equal(one, other)
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, Accuracy) and isinstance(other, Accuracy):
+    if isinstance(one, AccuracyMeasurement) and isinstance(other, AccuracyMeasurement):
         return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
     return one == other
 
 
 def samples_of(candidate: Candidate) -> Samples:
-    """The latencies of a candidate as crossed rounds and inputs, put together once.
+    """Return the latencies of a candidate as crossed rounds and inputs, combined once.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def samples_of(candidate: Candidate) -> Samples:
 
 
 def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
-    """A percentile of a candidate's latency with its 95 % interval, computed once per candidate.
+    """Return a percentile of a candidate's latency with its 95 % interval, computed once per candidate.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def _interval(candidate: Candidate, percentile: float) -> PercentileInterval:
 
 
 def estimate(candidate: Candidate, percentile: float) -> Estimate:
-    """A candidate's median and asked percentile: taken within each round, geometric mean over the rounds.
+    """Return a candidate's median and percentile: within each round, then the geometric mean over the rounds.
 
     Parameters
     ----------
@@ -290,14 +290,14 @@ def estimate(candidate: Candidate, percentile: float) -> Estimate:
     -------
     Estimate
     """
-    asked = interval(candidate, percentile)
+    percentile_interval = interval(candidate, percentile)
     return Estimate(
         candidate=candidate,
         median_s=interval(candidate, 50.0).estimate_s,
         percentile=percentile,
-        percentile_s=asked.estimate_s,
-        percentile_s_by_round=asked.by_round_s,
-        interval=asked,
+        percentile_s=percentile_interval.estimate_s,
+        percentile_s_by_round=percentile_interval.by_round_s,
+        interval=percentile_interval,
     )
 
 

@@ -21,8 +21,8 @@ from catalog.statistics import (
     step_down,
 )
 from catalog.statistics.outcomes import sidak
-from recommender.ranking.candidates import Accuracy, Candidate, CandidateCache, Estimate, interval
-from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Undecided, Unit
+from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
+from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, UndecidedCandidate, Unit
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
@@ -36,8 +36,8 @@ _steadied_intervals: CandidateCache[tuple[PercentileInterval, ...]] = CandidateC
 _accuracy_shares: CandidateCache[tuple[int, ...]] = CandidateCache()
 
 
-def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | Undecided]:
-    """Where each candidate belongs: an estimate with its checks is feasible.
+def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | UndecidedCandidate]:
+    """Decide where each candidate belongs: an estimate with its checks is feasible.
 
     Parameters
     ----------
@@ -47,33 +47,35 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
 
     Returns
     -------
-    list of Estimate, NearMiss or Undecided
+    list of Estimate, NearMiss or UndecidedCandidate
         In the order given.
 
     Notes
     -----
     Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
     intervals shown with an estimate are the candidate's own. The surest first (`step_down`). Near misses and candidates
-    that nothing can be said about count as candidates, but are none of the surest.
+    that nothing can be said about count as candidates, but are never among the surest.
 
     Candidates that share one accuracy (an operator on several tiers) are wrong about it together or not at all: of n
     that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
-    most as many shares as there are wrong candidates, all of whom remain at the first wrong one.
+    most as many shares as there are wrong candidates, all of which remain at the first wrong one.
     """
-    settled = [_near_miss(estimate, budgets) or _missing(estimate, budgets) for estimate in estimates]
+    outcomes = [_near_miss(estimate, budgets) or _missing(estimate, budgets) for estimate in estimates]
     candidates = [estimate.candidate for estimate in estimates]
     bounds = [steadied(candidates, budget.percentile) for budget in budgets.latency]
     shared = sharing(candidates)
     checks = [
-        _Checks((), (), 1) if found else _checks(each, budgets, [of[each] for of in bounds], shared[each])
-        for each, found in zip(candidates, settled, strict=True)
+        _Checks((), (), 1)
+        if outcome
+        else _checks(candidate, budgets, [intervals[candidate] for intervals in bounds], shared[candidate])
+        for candidate, outcome in zip(candidates, outcomes, strict=True)
     ]
-    sure = [0.0 if found else own.confidence(budgets) for found, own in zip(settled, checks, strict=True)]
+    sure = [0.0 if outcome else own.confidence(budgets) for outcome, own in zip(outcomes, checks, strict=True)]
     steps = step_down(sure, confidence_level=budgets.confidence)
     return [
-        found or _decided(each, budgets, own, level=level, joint=joint)
-        for each, found, own, level, joint in zip(
-            estimates, settled, checks, steps.levels.tolist(), steps.joint.tolist(), strict=True
+        outcome or _decided(estimate, budgets, own, level=level, joint=joint)
+        for estimate, outcome, own, level, joint in zip(
+            estimates, outcomes, checks, steps.levels.tolist(), steps.joint.tolist(), strict=True
         )
     ]
 
@@ -87,81 +89,83 @@ class _Checks:
     sharing: int
 
     def confidence(self, budgets: Budgets) -> float:
-        """As one of the tests that step down; what its accuracy alone does not hold is below any of their levels."""
-        of_latency = min((each.confidence for each in self.latency), default=1.0)
-        of_accuracy = min((each.confidence for each in self.accuracy), default=1.0)
+        """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
+        of_latency = min((check.confidence for check in self.latency), default=1.0)
+        of_accuracy = min((check.confidence for check in self.accuracy), default=1.0)
         if of_accuracy >= budgets.confidence:
             of_accuracy **= 1 / self.sharing
         return min(of_latency, of_accuracy)
 
     def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
-        """Judged at the level of a step: once for all that share an accuracy, and never below what is asked."""
+        """Judge at the level of a step: once for all that share an accuracy, and never below the question's level."""
         of_accuracy = max(level**self.sharing, budgets.confidence)
-        return (*(each.at(level) for each in self.latency), *(each.at(of_accuracy) for each in self.accuracy))
+        return (*(check.at(level) for check in self.latency), *(check.at(of_accuracy) for check in self.accuracy))
 
 
-def _decided(each: Estimate, budgets: Budgets, own: _Checks, *, level: float, joint: float) -> Estimate | Undecided:
+def _decided(
+    estimate: Estimate, budgets: Budgets, own: _Checks, *, level: float, joint: float
+) -> Estimate | UndecidedCandidate:
     checks = own.at(level, budgets)
-    held = all(check.holds for check in checks)
+    feasible = all(check.holds for check in checks)
     joint = min([joint, *(check.confidence for check in own.accuracy)])
-    judged = replace(each, feasibility=Feasibility(feasible=held, joint_confidence=joint, checks=checks))
+    judged = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
     return _unproven(judged, budgets) or judged
 
 
-def _near_miss(each: Estimate, budgets: Budgets) -> NearMiss | None:
+def _near_miss(estimate: Estimate, budgets: Budgets) -> NearMiss | None:
     late = tuple(
         LatencyMiss(budget, got_s)
         for budget in budgets.latency
-        if (got_s := _at(each, budget.percentile)) > budget.max_s * (1 + _LATENCY_SLACK)
+        if (got_s := _at(estimate, budget.percentile)) > budget.max_s * (1 + _LATENCY_SLACK)
     )
-    accuracy = _accuracy(each)
+    accuracy = _accuracy(estimate)
     short_pp = _over(budgets.min_accuracy_pct, accuracy.accuracy_pct if accuracy else None)
     drop_pp = _over(accuracy.drop_pp if accuracy else None, budgets.max_accuracy_drop_pp)
     if not late and short_pp is None and drop_pp is None:
         return None
     shares = [math.log(miss.got_s) - math.log(miss.budget.max_s) for miss in late]
     shares += [points * _LATENCY_SHARE_PER_POINT for points in (short_pp, drop_pp) if points is not None]
-    return NearMiss(each, late, short_pp, drop_pp, distance=sum(shares))
+    return NearMiss(estimate, late, short_pp, drop_pp, distance=sum(shares))
 
 
 def _over(value: float | None, limit: float | None) -> float | None:
-    """By how much a value exceeds a limit; None when it does not, or when either is unknown."""
+    """Return by how much a value exceeds a limit; None when it does not, or when either is unknown."""
     if value is None or limit is None or value - limit <= _ACCURACY_SLACK_PP:
         return None
     return value - limit
 
 
-def _missing(each: Estimate, budgets: Budgets) -> Undecided | None:
-    """What has to be measured before any bound can be given."""
-    accuracy = _accuracy(each)
+def _missing(estimate: Estimate, budgets: Budgets) -> UndecidedCandidate | None:
+    """Return what has to be measured before any bound can be given."""
+    accuracy = _accuracy(estimate)
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if accuracy is None and (floor is not None or most is not None):
-        return Undecided(each, Gap.ACCURACY_MISSING)
+        return UndecidedCandidate(estimate, Gap.ACCURACY_MISSING)
     if accuracy is not None and most is not None and accuracy.drop is None:
-        return Undecided(each, Gap.DROP_MISSING if accuracy.drop_pp is None else Gap.ITEMS_MISSING)
+        return UndecidedCandidate(estimate, Gap.DROP_MISSING if accuracy.drop_pp is None else Gap.ITEMS_MISSING)
     if accuracy is not None and floor is not None and accuracy.hits is None and accuracy.short is None:
-        return Undecided(each, Gap.ITEMS_MISSING)
+        return UndecidedCandidate(estimate, Gap.ITEMS_MISSING)
     if accuracy is not None and (refused := _refusal(accuracy, budgets)) is not None:
-        return Undecided(each, Gap.TOO_FEW_IMAGES, refusal=refused)
-    for budget in sorted(budgets.latency, key=lambda each: -each.percentile):
-        refusal = interval(each.candidate, budget.percentile).refusal
+        return UndecidedCandidate(estimate, Gap.TOO_FEW_IMAGES, refusal=refused)
+    for budget in sorted(budgets.latency, key=lambda budget: -budget.percentile):
+        refusal = interval(estimate.candidate, budget.percentile).refusal
         if refusal is not None:
             kind = Gap.ONE_ROUND if refusal.kind is RefusalKind.ONE_ROUND else Gap.TOO_THIN
-            return Undecided(each, kind, budget.percentile, refusal.inputs_needed)
+            return UndecidedCandidate(estimate, kind, budget.percentile, refusal.inputs_needed)
     return None
 
 
-def _refusal(accuracy: Accuracy, budgets: Budgets) -> IntervalRefusal | None:
-    """Why the images bound an asked budget of accuracy by nothing."""
-    asked = (
+def _refusal(accuracy: AccuracyMeasurement, budgets: Budgets) -> IntervalRefusal | None:
+    """Return why the images give no bound for an accuracy budget of the question."""
+    drops = (
         accuracy.short if budgets.min_accuracy_pct is not None and accuracy.hits is None else None,
         accuracy.drop if budgets.max_accuracy_drop_pp is not None else None,
     )
-    return next((drop.refusal for drop in asked if drop is not None and drop.refusal is not None), None)
+    return next((drop.refusal for drop in drops if drop is not None and drop.refusal is not None), None)
 
 
 def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
-    """The percentile of each candidate as a promise takes it: its variance steadied by those of all the others."""
+    """Return each candidate's percentile as a promise takes it: its variance moderated by those of all others."""
     if not candidates:
         return {}
     key = percentile, tuple(map(ref, candidates))
@@ -170,7 +174,7 @@ def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Cand
 
 
 def sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
-    """How many of the candidates have the accuracy of each: computed from the same items with the same outcomes."""
+    """Count the candidates that share the accuracy of each: the same items with the same outcomes."""
     if not candidates:
         return {}
     shares = _accuracy_shares.get(candidates[0], tuple(map(ref, candidates)), lambda: _sharing(candidates))
@@ -185,8 +189,8 @@ def _sharing(candidates: Sequence[Candidate]) -> tuple[int, ...]:
 
 def _accuracy_evidence(candidate: Candidate) -> int:
     accuracy = candidate.accuracy
-    found = (accuracy.drop, accuracy.short, accuracy.hits) if accuracy is not None else ()
-    return id(next((each for each in found if each is not None), candidate))
+    arrays = (accuracy.drop, accuracy.short, accuracy.hits) if accuracy is not None else ()
+    return id(next((array for array in arrays if array is not None), candidate))
 
 
 def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
@@ -195,9 +199,9 @@ def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[Perce
     return tuple(replace(own, estimate=None if own.estimate is None else next(estimates)) for own in intervals)
 
 
-def _checks(each: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int) -> _Checks:
-    """Every budget; call it when nothing is missing."""
-    accuracy = each.accuracy
+def _checks(candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int) -> _Checks:
+    """Check every budget; call it when nothing is missing."""
+    accuracy = candidate.accuracy
     checks = []
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
@@ -205,13 +209,16 @@ def _checks(each: Candidate, budgets: Budgets, latency: Sequence[PercentileInter
     if most is not None and accuracy is not None and accuracy.drop is not None:
         checks.append(drop_within(accuracy.drop, most))
     return _Checks(
-        tuple(latency_within(found, budget.max_s) for found, budget in zip(latency, budgets.latency, strict=True)),
+        tuple(
+            latency_within(latency_interval, budget.max_s)
+            for latency_interval, budget in zip(latency, budgets.latency, strict=True)
+        ),
         tuple(checks),
         shared,
     )
 
 
-def floor_within(accuracy: Accuracy, floor: float) -> BudgetCheck:
+def floor_within(accuracy: AccuracyMeasurement, floor: float) -> BudgetCheck:
     """Check a floor by what is known of the accuracy: hits, or the drop against a flawless reference."""
     if accuracy.hits is not None:
         return hits_at_least(accuracy.hits, floor)
@@ -219,9 +226,9 @@ def floor_within(accuracy: Accuracy, floor: float) -> BudgetCheck:
     return floor_from_drop(accuracy.short, floor)
 
 
-def _unproven(each: Estimate, budgets: Budgets) -> Undecided | None:
-    """The first budget whose bound does not keep within it; with its percentile when it is one of latency."""
-    checks = each.feasibility.checks if each.feasibility else ()
+def _unproven(estimate: Estimate, budgets: Budgets) -> UndecidedCandidate | None:
+    """Return the first budget whose bound is beyond it, with its percentile when it is one of latency."""
+    checks = estimate.feasibility.checks if estimate.feasibility else ()
     percentiles: list[float | None] = [budget.percentile for budget in budgets.latency]
     units: list[Unit] = ["s"] * len(budgets.latency)
     units += ["%"] if budgets.min_accuracy_pct is not None else []
@@ -229,18 +236,18 @@ def _unproven(each: Estimate, budgets: Budgets) -> Undecided | None:
     percentiles += [None] * (len(units) - len(percentiles))
     for check, percentile, unit in zip(checks, percentiles, units, strict=True):
         if not check.holds:
-            return Undecided(each, Gap.UNPROVEN, percentile, check=check, unit=unit)
+            return UndecidedCandidate(estimate, Gap.UNPROVEN, percentile, check=check, unit=unit)
     return None
 
 
-def _at(each: Estimate, percentile: float) -> float:
-    return interval(each.candidate, percentile).estimate_s
+def _at(estimate: Estimate, percentile: float) -> float:
+    return interval(estimate.candidate, percentile).estimate_s
 
 
-def _accuracy(each: Estimate) -> Accuracy | None:
-    """What an accuracy budget can be held against."""
-    found = each.candidate.accuracy
-    return found if found is not None and found.from_labels else None
+def _accuracy(estimate: Estimate) -> AccuracyMeasurement | None:
+    """Return the accuracy that an accuracy budget can be compared with."""
+    accuracy = estimate.candidate.accuracy
+    return accuracy if accuracy is not None and accuracy.from_labels else None
 
 
 BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
@@ -303,7 +310,7 @@ class Shortfall:
 def shortfalls(
     candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate], judged: Feasibility | None = None
 ) -> tuple[Shortfall, ...]:
-    """Every budget of a question beside what is known of one candidate.
+    """Compare every budget of a question with the evidence of one candidate.
 
     Parameters
     ----------
@@ -328,14 +335,14 @@ def shortfalls(
     >>> import numpy as np
     >>> from recommender.ranking.model import LatencyBudget
     >>> slow = Candidate("identity", "mobile", ("mobile",), (np.full(30, 0.2),) * 3, inputs=30)
-    >>> [found] = shortfalls(slow, Budgets(latency=(LatencyBudget(90, 0.15),)), among=[slow])
-    >>> round(found.over, 3), round(found.bound_over, 3)
+    >>> [shortfall] = shortfalls(slow, Budgets(latency=(LatencyBudget(90, 0.15),)), among=[slow])
+    >>> round(shortfall.over, 3), round(shortfall.bound_over, 3)
     (0.05, 0.05)
     """
     own = candidate.accuracy if candidate.accuracy and candidate.accuracy.from_labels else None
     limits: list[tuple[BudgetField, float | None, float, float | None]] = [
-        ("max_latency_s", each.percentile, each.max_s, interval(candidate, each.percentile).estimate_s)
-        for each in budgets.latency
+        ("max_latency_s", budget.percentile, budget.max_s, interval(candidate, budget.percentile).estimate_s)
+        for budget in budgets.latency
     ]
     if budgets.min_accuracy_pct is not None:
         limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
@@ -355,19 +362,20 @@ def _against(
 
 
 def _shortfall_checks(
-    candidate: Candidate, accuracy: Accuracy | None, budgets: Budgets, among: Sequence[Candidate]
+    candidate: Candidate, accuracy: AccuracyMeasurement | None, budgets: Budgets, among: Sequence[Candidate]
 ) -> list[BudgetCheck | None]:
-    """In the order of the budgets, at the level of the only one to hold; None where nothing is known."""
+    """Check in the order of the budgets, at the level of the only candidate to hold; None without evidence."""
     level = sidak(budgets.confidence, comparisons=len(among))
-    found: list[BudgetCheck | None] = [
-        latency_within(steadied(among, each.percentile)[candidate], each.max_s).at(level) for each in budgets.latency
+    checks: list[BudgetCheck | None] = [
+        latency_within(steadied(among, budget.percentile)[candidate], budget.max_s).at(level)
+        for budget in budgets.latency
     ]
     level = max(level ** sharing(among)[candidate], budgets.confidence)
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None:
-        known = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
-        found.append(floor_within(accuracy, floor).at(level) if accuracy is not None and known else None)
+        has_items = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
+        checks.append(floor_within(accuracy, floor).at(level) if accuracy is not None and has_items else None)
     if most is not None:
         drop = None if accuracy is None else accuracy.drop
-        found.append(None if drop is None else drop_within(drop, most).at(level))
-    return found
+        checks.append(None if drop is None else drop_within(drop, most).at(level))
+    return checks

@@ -37,7 +37,7 @@ class Constraints:
     max_sent_bytes: float | None = None
 
     @property
-    def given(self) -> bool:
+    def any_set(self) -> bool:
         """Whether there is any constraint."""
         return self != Constraints()
 
@@ -70,7 +70,7 @@ class Breach:
 
 
 @dataclass(frozen=True, eq=False)
-class Excluded:
+class ExcludedCandidate:
     """A measured candidate that may not be chosen, and every reason."""
 
     candidate: Candidate
@@ -78,7 +78,7 @@ class Excluded:
 
 
 def breaches(candidate: Candidate, constraints: Constraints) -> tuple[Breach, ...]:
-    """Every constraint that a candidate breaks.
+    """Return every constraint that a candidate breaks.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def breaches(candidate: Candidate, constraints: Constraints) -> tuple[Breach, ..
     --------
     >>> import numpy as np
     >>> one = Candidate("identity", "edge", ("edge",), (np.full(30, 0.2),), inputs=30, memory_bytes={"edge": 70e6})
-    >>> [each.constraint for each in breaches(one, Constraints(max_memory_bytes={"edge": 64e6, "mobile": 1.0}))]
+    >>> [breach.constraint for breach in breaches(one, Constraints(max_memory_bytes={"edge": 64e6, "mobile": 1.0}))]
     ['max_memory_bytes']
     """
     return (
@@ -107,7 +107,7 @@ def breaches(candidate: Candidate, constraints: Constraints) -> tuple[Breach, ..
 def declared_breaches(
     operator: str, tiers: Sequence[str], model_bytes: Mapping[str, float] | None, constraints: Constraints
 ) -> tuple[Breach, ...]:
-    """The constraints that a strategy breaks whatever a measurement would say.
+    """Return the constraints that a strategy breaks whatever a measurement would say.
 
     Parameters
     ----------
@@ -146,11 +146,11 @@ def _named(operator: str, tiers: Sequence[str], constraints: Constraints) -> Ite
 
 
 def _over(
-    constraint: str, limits: Mapping[str, float], tiers: Sequence[str], known: Mapping[str, float]
+    constraint: str, limits: Mapping[str, float], tiers: Sequence[str], amounts: Mapping[str, float]
 ) -> Iterator[Breach]:
     for tier in tiers:
-        if tier in limits and not known.get(tier, float("inf")) <= limits[tier]:
-            yield Breach(constraint, tier, limits[tier], known.get(tier))
+        if tier in limits and not amounts.get(tier, float("inf")) <= limits[tier]:
+            yield Breach(constraint, tier, limits[tier], amounts.get(tier))
 
 
 def _sent(sent_bytes: float | None, limit: float | None) -> Iterator[Breach]:
@@ -243,7 +243,7 @@ Unit = Literal["s", "%", "pp"]
 
 
 @dataclass(frozen=True, eq=False)
-class Undecided:
+class UndecidedCandidate:
     """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets.
 
     `check` is the one that does not hold, in its `unit`, where there is one; `refusal` says why images bound nothing.
@@ -300,7 +300,7 @@ class Relaxation:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class RankedAnswer:
     """The best feasible strategy first, then everything else that was considered, each in its place.
 
     `pareto` holds those of the considered that no other considered one beats in latency and accuracy at once.
@@ -310,8 +310,8 @@ class Answer:
     recommendation: Estimate | None
     alternatives: tuple[Alternative, ...]
     near_misses: tuple[NearMiss, ...]
-    undecided: tuple[Undecided, ...]
+    undecided: tuple[UndecidedCandidate, ...]
     considered: tuple[Estimate, ...]
-    excluded: tuple[Excluded, ...] = ()
+    excluded: tuple[ExcludedCandidate, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
     pareto: frozenset[Candidate] = frozenset()

@@ -19,20 +19,20 @@ from recommender.ranking.candidates import (
 from recommender.ranking.feasibility import judge_all
 from recommender.ranking.model import (
     Alternative,
-    Answer,
     Budgets,
     Constraints,
-    Excluded,
+    ExcludedCandidate,
     NearMiss,
     Objective,
-    Undecided,
+    RankedAnswer,
+    UndecidedCandidate,
     breaches,
 )
 from recommender.ranking.relaxations import relaxations
 
 
 def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]:
-    """Indices of the points that no other dominates.
+    """Return the indices of the points that no other dominates.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ _FREE = Constraints()
 _comparisons: CandidateCache[Comparison] = CandidateCache()
 
 
-def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints: Constraints = _FREE) -> Answer:
+def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints: Constraints = _FREE) -> RankedAnswer:
     """Choose among measured strategies.
 
     Parameters
@@ -76,7 +76,7 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
 
     Returns
     -------
-    Answer
+    RankedAnswer
         Each candidate is in exactly one of recommendation, alternatives, near misses, undecided and excluded. Without
         a recommendation, `relaxations` says which single change leads to one.
 
@@ -87,7 +87,7 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     excluded by what is known before. A candidate whose *estimate* misses a budget is a near miss; one whose estimate
     is within and whose bound is not, or whose evidence supports no bound, is undecided. By latency, the feasible
     strategies that are equivalent to the fastest are tied with it, and ties are broken by accuracy, fewer tiers,
-    smaller models and fewer bytes sent, in this order. A changed model whose answers nobody judged, and whose outputs
+    smaller models and fewer bytes sent, in this order. A changed model whose answers were not judged, and whose outputs
     are far from identity's or not compared with them, is chosen only where no other is feasible. Comparisons
     with the fastest are simultaneous over all pairs of feasible strategies, because which one is the fastest was seen
     first.
@@ -104,19 +104,19 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     """
     measured = [candidate for candidate in candidates if candidate.samples]
     admitted, excluded = _divided(measured, constraints)
-    considered = [estimate(each, budgets.percentile) for each in admitted]
+    considered = [estimate(candidate, budgets.percentile) for candidate in admitted]
     placed = judge_all(considered, budgets)
-    feasible = [each for each in placed if isinstance(each, Estimate)]
-    missed = [each for each in placed if isinstance(each, NearMiss)]
-    undecided = [each for each in placed if isinstance(each, Undecided)]
-    feasible.sort(key=lambda each: _preference(each, budgets.objective))
+    feasible = [item for item in placed if isinstance(item, Estimate)]
+    missed = [item for item in placed if isinstance(item, NearMiss)]
+    undecided = [item for item in placed if isinstance(item, UndecidedCandidate)]
+    feasible.sort(key=lambda estimate: _preference(estimate, budgets.objective))
     best = _best(feasible, budgets) if feasible else None
-    return Answer(
+    return RankedAnswer(
         budgets=budgets,
         recommendation=best,
         alternatives=tuple(_alternatives(feasible, best, budgets)) if best else (),
-        near_misses=tuple(sorted(missed, key=lambda each: each.distance)),
-        undecided=tuple(sorted(undecided, key=lambda each: _preference(each.estimate, budgets.objective))),
+        near_misses=tuple(sorted(missed, key=lambda near_miss: near_miss.distance)),
+        undecided=tuple(sorted(undecided, key=lambda candidate: _preference(candidate.estimate, budgets.objective))),
         considered=tuple(considered),
         excluded=tuple(excluded),
         relaxations=() if best else relaxations(measured, budgets, constraints, _Rules(measured)),
@@ -125,86 +125,92 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
 
 
 class _Rules:
-    """This module's rules as `relaxations` asks them."""
+    """This module's rules as `relaxations` applies them."""
 
     def __init__(self, measured: Sequence[Candidate]) -> None:
         self._measured = measured
 
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
-        """The candidates that the constraints let through."""
+        """Return the candidates that the constraints admit."""
         return _divided(self._measured, constraints)[0]
 
     def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Estimate]:
-        """Those that hold every budget and break no constraint."""
+        """Return the candidates that hold every budget and break no constraint."""
         admitted, _ = _divided(self._measured, constraints)
-        placed = judge_all([estimate(each, budgets.percentile) for each in admitted], budgets)
-        return [each for each in placed if isinstance(each, Estimate)]
+        placed = judge_all([estimate(candidate, budgets.percentile) for candidate in admitted], budgets)
+        return [item for item in placed if isinstance(item, Estimate)]
 
     def chosen(self, feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
-        """The one of them to recommend."""
+        """Return the feasible strategy to recommend."""
         return _best(feasible, budgets)
 
 
-def _divided(measured: Sequence[Candidate], constraints: Constraints) -> tuple[list[Candidate], list[Excluded]]:
-    """Those that may be chosen, and those that may not."""
-    if not constraints.given:
+def _divided(
+    measured: Sequence[Candidate], constraints: Constraints
+) -> tuple[list[Candidate], list[ExcludedCandidate]]:
+    """Separate the candidates that may be chosen from those that may not."""
+    if not constraints.any_set:
         return list(measured), []
-    broken = {each: breaches(each, constraints) for each in measured}
+    broken = {candidate: breaches(candidate, constraints) for candidate in measured}
     return (
-        [each for each in measured if not broken[each]],
-        [Excluded(each, broken[each]) for each in measured if broken[each]],
+        [candidate for candidate in measured if not broken[candidate]],
+        [ExcludedCandidate(candidate, broken[candidate]) for candidate in measured if broken[candidate]],
     )
 
 
 def _best(feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
-    """By the objective; among those equivalent to the fastest, by the declared rules.
+    """Choose by the objective; among those equivalent to the fastest, by the declared rules.
 
     What may answer anything is last: how fast or small it is says nothing of its use.
     """
-    eligible = [each for each in feasible if not each.candidate.quality_open] or feasible
+    eligible = [estimate for estimate in feasible if not estimate.candidate.quality_open] or feasible
     if budgets.objective != "latency":
-        return min(eligible, key=lambda each: _preference(each, budgets.objective))
+        return min(eligible, key=lambda estimate: _preference(estimate, budgets.objective))
     fastest = _fastest(eligible)
     tied = [
-        each
-        for each in eligible
-        if each is fastest or _compared(each, fastest, budgets, len(feasible)).verdict is ComparisonOutcome.EQUIVALENT
+        estimate
+        for estimate in eligible
+        if estimate is fastest
+        or _compared(estimate, fastest, budgets, len(feasible)).verdict is ComparisonOutcome.EQUIVALENT
     ]
     return min(tied, key=_tie_break)
 
 
 def _alternatives(feasible: Sequence[Estimate], best: Estimate, budgets: Budgets) -> Iterator[Alternative]:
-    """The other feasible ones, each against the fastest and against the best."""
+    """Yield the other feasible strategies, compared with the fastest and with the best."""
     fastest = _fastest(feasible)
     mine = best.candidate.accuracy
-    for each in feasible:
-        if each is best:
+    for alternative in feasible:
+        if alternative is best:
             continue
-        other = each.candidate.accuracy
+        other = alternative.candidate.accuracy
         yield Alternative(
-            estimate=each,
-            latency_ratio=each.percentile_s / best.percentile_s,
+            estimate=alternative,
+            latency_ratio=alternative.percentile_s / best.percentile_s,
             accuracy_difference_pp=other.accuracy_pct - mine.accuracy_pct if mine and other else None,
-            comparison=None if each is fastest else _compared(each, fastest, budgets, len(feasible)),
-            against_best=_compared(each, best, budgets, len(feasible)),
+            comparison=None if alternative is fastest else _compared(alternative, fastest, budgets, len(feasible)),
+            against_best=_compared(alternative, best, budgets, len(feasible)),
         )
 
 
 def _fastest(feasible: Sequence[Estimate]) -> Estimate:
-    return min(feasible, key=lambda each: _preference(each, "latency"))
+    return min(feasible, key=lambda estimate: _preference(estimate, "latency"))
 
 
 def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
-    """Agreement with identity is no gain: it says how alike, not how right."""
+    """Return the Pareto front; agreement with identity is no gain, it says how alike, not how right."""
     points = [
-        (each.percentile_s, it.accuracy_pct if (it := each.candidate.accuracy) and it.from_labels else None)
-        for each in considered
+        (
+            estimate.percentile_s,
+            accuracy.accuracy_pct if (accuracy := estimate.candidate.accuracy) and accuracy.from_labels else None,
+        )
+        for estimate in considered
     ]
     return frozenset(considered[index].candidate for index in pareto_front(points))
 
 
 def _compared(one: Estimate, other: Estimate, budgets: Budgets, feasible: int) -> Comparison:
-    """Simultaneous over all pairs of the feasible, because which of them are compared was seen first."""
+    """Compare simultaneously over all pairs of the feasible: which pair to compare was chosen after seeing them."""
     question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
     pairs = max(1, feasible * (feasible - 1) // 2)
     first, second = one.candidate, other.candidate
@@ -217,28 +223,30 @@ def _question(percentile: float, equivalent_within: float, confidence: float) ->
 
 
 def _compare(first: Candidate, second: Candidate, question: Question, pairs: int) -> Comparison:
-    found = compare(samples_of(first), samples_of(second), question, comparisons=pairs, rng=SEED)
-    return widened(found, *(interval(each, question.percentile).estimate for each in (first, second)))
+    comparison = compare(samples_of(first), samples_of(second), question, comparisons=pairs, rng=SEED)
+    return widened(comparison, *(interval(candidate, question.percentile).estimate for candidate in (first, second)))
 
 
-def _tie_break(each: Estimate) -> tuple[float, int, float, float, float]:
-    """The declared rules: accuracy, fewer tiers, smaller, less data sent; the faster one last."""
-    it = each.candidate
+def _tie_break(estimate: Estimate) -> tuple[float, int, float, float, float]:
+    """Order by the declared rules: accuracy, fewer tiers, smaller, less data sent; the faster one last."""
+    candidate = estimate.candidate
     return (
-        -it.accuracy.accuracy_pct if it.accuracy else math.inf,
-        len(it.tiers),
-        math.inf if it.size_bytes is None else it.size_bytes,
-        math.inf if it.sent_bytes is None else it.sent_bytes,
-        each.percentile_s,
+        -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf,
+        len(candidate.tiers),
+        math.inf if candidate.size_bytes is None else candidate.size_bytes,
+        math.inf if candidate.sent_bytes is None else candidate.sent_bytes,
+        estimate.percentile_s,
     )
 
 
-def _preference(each: Estimate, objective: Objective) -> tuple[float, float, float, int, float, str, str]:
-    """Smaller is better; the names last, so that an exact tie is broken the same way every time."""
-    it = each.candidate
-    inaccuracy = -it.accuracy.accuracy_pct if it.accuracy else math.inf
-    size = math.inf if it.size_bytes is None else it.size_bytes
-    sent = math.inf if it.sent_bytes is None else it.sent_bytes
-    cpu = math.inf if it.client_cpu_s is None else it.client_cpu_s
-    first = {"latency": each.percentile_s, "accuracy": inaccuracy, "size": size, "sent": sent, "cpu": cpu}[objective]
-    return first, each.percentile_s, inaccuracy, len(it.tiers), size, it.operator, it.placement
+def _preference(estimate: Estimate, objective: Objective) -> tuple[float, float, float, int, float, str, str]:
+    """Order by the objective, smaller first; names come last, so that exact ties break the same way each time."""
+    candidate = estimate.candidate
+    inaccuracy = -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf
+    size = math.inf if candidate.size_bytes is None else candidate.size_bytes
+    sent = math.inf if candidate.sent_bytes is None else candidate.sent_bytes
+    cpu = math.inf if candidate.client_cpu_s is None else candidate.client_cpu_s
+    first = {"latency": estimate.percentile_s, "accuracy": inaccuracy, "size": size, "sent": sent, "cpu": cpu}[
+        objective
+    ]
+    return first, estimate.percentile_s, inaccuracy, len(candidate.tiers), size, candidate.operator, candidate.placement

@@ -44,7 +44,7 @@ def up(value: float) -> float:
 
 
 def next_up(value: float) -> float:
-    """The next limit of three figures above one.
+    """Return the next limit of three figures above a value.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def next_up(value: float) -> float:
 
 
 def points_up(value: float) -> float:
-    """Percent or percentage points rounded up to hundredths.
+    """Round percent or percentage points up to hundredths.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def points_up(value: float) -> float:
 
 
 def points_down(value: float) -> float:
-    """Percent rounded down to hundredths.
+    """Round percent down to hundredths.
 
     Examples
     --------
@@ -88,19 +88,19 @@ class Deciding(Protocol):
     """The question's rules, as `recommend` applies them."""
 
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
-        """The candidates that the constraints let through."""
+        """Return the candidates that the constraints admit."""
 
     def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Estimate]:
-        """Those that hold every budget and break no constraint."""
+        """Return the candidates that hold every budget and break no constraint."""
 
     def chosen(self, feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
-        """The one of them to recommend."""
+        """Return the feasible strategy to recommend."""
 
 
 def relaxations(
     candidates: Sequence[Candidate], budgets: Budgets, constraints: Constraints, deciding: Deciding
 ) -> tuple[Relaxation, ...]:
-    """The least change of each field that makes something feasible, the cheapest first.
+    """Return the least change of each field that makes something feasible, the cheapest first.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def relaxations(
     >>> change.field, change.before, change.after, round(change.cost, 2)
     ('max_latency_s', 0.15, 0.201, 0.34)
     """
-    found = [
+    proposals = [
         relaxed
         for limit in _limits(budgets)
         if (relaxed := _budget_relaxed(limit, budgets, constraints, deciding)) is not None
@@ -138,9 +138,9 @@ def relaxations(
     for changes in _loosenings(candidates, budgets, constraints):
         for change in changes:
             if feasible := deciding.feasible(budgets, change.constraints):
-                found.append(Relaxation(change, deciding.chosen(feasible, budgets)))
+                proposals.append(Relaxation(change, deciding.chosen(feasible, budgets)))
                 break
-    return tuple(sorted(found, key=lambda each: each.change.cost))
+    return tuple(sorted(proposals, key=lambda proposal: proposal.change.cost))
 
 
 @dataclass(frozen=True)
@@ -152,39 +152,39 @@ class _Limit:
     value: float
 
     def to(self, value: float | None, budgets: Budgets) -> Budgets:
-        """The budgets with this one changed, or without it."""
+        """Return the budgets with this one changed, or without it."""
         if self.field == "min_accuracy_pct":
             return replace(budgets, min_accuracy_pct=value)
         if self.field == "max_accuracy_drop_pp":
             return replace(budgets, max_accuracy_drop_pp=value)
         changed = [
-            each if each.percentile != self.percentile else None if value is None else replace(each, max_s=value)
-            for each in budgets.latency
+            budget if budget.percentile != self.percentile else None if value is None else replace(budget, max_s=value)
+            for budget in budgets.latency
         ]
-        return replace(budgets, latency=tuple(each for each in changed if each is not None))
+        return replace(budgets, latency=tuple(budget for budget in changed if budget is not None))
 
     def cost(self, value: float) -> float:
-        """Of a value instead of the one asked."""
+        """Return the cost of this value instead of the question's."""
         if self.field == "max_latency_s":
             return value / self.value - 1
         return COST_PER_POINT * abs(value - self.value)
 
     def lenient(self, bound: float) -> float:
-        """The value to ask so that a bound keeps within it, in few figures."""
+        """Return the limit of few figures that a bound keeps within."""
         if self.field == "max_latency_s":
             return up(bound)
         return points_up(bound) if self.field == "max_accuracy_drop_pp" else points_down(bound)
 
     def further(self, value: float) -> float:
-        """The next more lenient value of few figures."""
+        """Return the next more lenient value of few figures."""
         if self.field == "max_latency_s":
             return next_up(value)
         return points_up(value + 0.01) if self.field == "max_accuracy_drop_pp" else points_down(value - 0.01)
 
 
 def _limits(budgets: Budgets) -> Iterator[_Limit]:
-    for each in budgets.latency:
-        yield _Limit("max_latency_s", each.percentile, each.max_s)
+    for budget in budgets.latency:
+        yield _Limit("max_latency_s", budget.percentile, budget.max_s)
     if budgets.min_accuracy_pct is not None:
         yield _Limit("min_accuracy_pct", None, budgets.min_accuracy_pct)
     if budgets.max_accuracy_drop_pp is not None:
@@ -192,24 +192,24 @@ def _limits(budgets: Budgets) -> Iterator[_Limit]:
 
 
 def _budget_relaxed(limit: _Limit, budgets: Budgets, constraints: Constraints, deciding: Deciding) -> Relaxation | None:
-    """To the least bound of those that hold all other budgets; where none is known, given up."""
+    """Relax to the least bound of those that hold all other budgets; give the budget up where there is none."""
     without = limit.to(None, budgets)
     holding = deciding.feasible(without, constraints)
     if not holding:
         return None
     bounds = [
         bound
-        for each in holding
-        if (bound := _bound(each.candidate, limit, budgets, deciding.admitted(constraints))) is not None
+        for estimate in holding
+        if (bound := _bound(estimate.candidate, limit, budgets, deciding.admitted(constraints))) is not None
     ]
     if bounds:
         least = max(bounds) if limit.field == "min_accuracy_pct" else min(bounds)
         value = limit.lenient(least)
         for _ in range(_ATTEMPTS):
-            asked = limit.to(value, budgets)
-            if feasible := deciding.feasible(asked, constraints):
+            changed = limit.to(value, budgets)
+            if feasible := deciding.feasible(changed, constraints):
                 return _relaxation(
-                    limit, value, limit.cost(value), asked, constraints, deciding.chosen(feasible, asked)
+                    limit, value, limit.cost(value), changed, constraints, deciding.chosen(feasible, changed)
                 )
             value = limit.further(value)
     return _relaxation(limit, None, COST_OF_GIVING_UP, without, constraints, deciding.chosen(holding, without))
@@ -223,7 +223,7 @@ def _relaxation(
 
 
 def _bound(candidate: Candidate, limit: _Limit, budgets: Budgets, among: Sequence[Candidate]) -> float | None:
-    """What the limit would have to be for this candidate."""
+    """Return what the limit would have to be for this candidate."""
     return next(
         shortfall.bound
         for shortfall in shortfalls(candidate, budgets, among=among)
@@ -234,18 +234,18 @@ def _bound(candidate: Candidate, limit: _Limit, budgets: Budgets, among: Sequenc
 def _loosenings(
     candidates: Sequence[Candidate], budgets: Budgets, constraints: Constraints
 ) -> Iterator[Sequence[Change]]:
-    """For each constraint that alone excludes something: its changes, the cheapest first."""
+    """Yield, for each constraint that alone excludes something, its changes, the cheapest first."""
     alone: dict[tuple[str, str], list[tuple[Breach, ...]]] = {}
     for candidate in candidates:
         broken = breaches(candidate, constraints)
-        places = {(it.constraint, it.name if it.limit is not None else "") for it in broken}
+        places = {(breach.constraint, breach.name if breach.limit is not None else "") for breach in broken}
         if len(places) == 1:
             alone.setdefault(places.pop(), []).append(broken)
     for (constraint, tier), kept_out in sorted(alone.items()):
         if kept_out[0][0].limit is None:
             options = _named(constraint, kept_out, constraints)
         else:
-            options = _limited(constraint, tier, [each[0].got for each in kept_out], constraints)
+            options = _limited(constraint, tier, [broken[0].got for broken in kept_out], constraints)
         yield [
             Change(constraint, tier or None, None, before, after, cost, budgets, changed)
             for before, after, cost, changed in sorted(options, key=lambda option: option[2])
@@ -255,26 +255,26 @@ def _loosenings(
 _Option = tuple[Value, Value, float, Constraints]
 
 
-def _limited(field: str, tier: str, known: Sequence[float | None], constraints: Constraints) -> Iterator[_Option]:
-    """A limit in bytes, raised to what is known; given up for what is not."""
+def _limited(field: str, tier: str, amounts: Sequence[float | None], constraints: Constraints) -> Iterator[_Option]:
+    """Yield a limit in bytes, raised to each measured amount; given up for unmeasured ones."""
     limits = getattr(constraints, field)
     before = limits[tier] if tier else limits
-    for got in sorted({each for each in known if each is not None}):
+    for got in sorted({amount for amount in amounts if amount is not None}):
         after = math.ceil(up(got))
         yield before, after, after / before - 1, _with(constraints, field, {**limits, tier: after} if tier else after)
-    if None in known:
+    if None in amounts:
         rest = {name: value for name, value in limits.items() if name != tier} if tier else None
         yield before, None, COST_OF_GIVING_UP, _with(constraints, field, rest)
 
 
 def _named(field: str, broken: Sequence[Sequence[Breach]], constraints: Constraints) -> Iterator[_Option]:
-    """Names let in, as few as possible."""
+    """Yield the lists with more names admitted, as few as possible."""
     before = getattr(constraints, field)
     if field == "keep_raw_input_on":
         yield before, None, COST_OF_GIVING_UP, _with(constraints, field, None)
         return
-    needed = {tuple(sorted({it.name for it in each})) for each in broken}
-    for names in sorted(needed, key=lambda each: (len(each), each)):
+    needed = {tuple(sorted({breach.name for breach in breaches})) for breaches in broken}
+    for names in sorted(needed, key=lambda names: (len(names), names)):
         after = before | set(names) if field.startswith("allow") else before - set(names)
         changed = _with(constraints, field, frozenset(after))
         yield tuple(sorted(before)), tuple(sorted(after)), COST_OF_GIVING_UP * len(names), changed

@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP (and as `--json`): pydantic models, SI units, nothing unknown accepted."""
+"""Requests and responses over HTTP (and as `--json`): pydantic models in SI units that refuse unknown fields."""
 
 from recommender.schemas.answer import (
     AgeOut,

@@ -1,4 +1,4 @@
-"""What all models share."""
+"""The base class and the field types that all models share."""
 
 from typing import Annotated
 
@@ -16,6 +16,6 @@ BytesByTier = Annotated[dict[Name, Bytes], Field(max_length=100)]
 
 
 class Out(BaseModel):
-    """What leaves the service is declared: nothing unknown in it."""
+    """A response model that refuses undeclared fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -57,7 +57,7 @@ class HealthResponse(Out):
     version: str
     subjects: int
     loaded_at: str
-    left_out: int = Field(0, description="Rows of the database that nothing can be made of; GET /coverage names them")
+    left_out: int = Field(0, description="Unusable rows of the database; GET /coverage names them")
 
 
 class FieldProblem(Out):
@@ -89,7 +89,7 @@ MAX_QUESTIONS = 100
 
 
 class Resource(BaseModel):
-    """Complete by declaration: nothing unknown leaves the service."""
+    """A response model that refuses undeclared fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -233,7 +233,7 @@ class AccuracyEvidenceOut(Resource):
 
 
 class BatchRequest(BaseModel):
-    """Several questions, answered from one and the same picture of the evidence."""
+    """Several questions, answered from one snapshot of the evidence."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -267,7 +267,7 @@ class BatchResponse(Resource):
 
 
 class LivenessResponse(Resource):
-    """The process answers; whether it has evidence is /readyz's business."""
+    """The process answers; /readyz says whether it has evidence."""
 
     status: Literal["ok"] = "ok"
     version: str

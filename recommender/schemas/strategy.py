@@ -38,7 +38,7 @@ class AccuracyOut(Out):
     items: int
     remark: str | None = Field(
         default=None,
-        description="What keeps it from saying anything: it is not told from always giving the same answer, or all "
+        description="Why the figure says nothing: it does not differ from always giving the same answer, or all "
         "items are of one class; null also where classes were not counted",
     )
 

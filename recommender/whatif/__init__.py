@@ -8,14 +8,14 @@ take at the asked one. Everything else, the waiting included, stays as it was me
 from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
 from recommender.whatif.model import burst_bytes, grain_bytes, wire_s
 from recommender.whatif.predict import estimate_s, predict, refusal, what_if
-from recommender.whatif.prediction import Prediction, Unpredictable, WhatIf
+from recommender.whatif.prediction import Prediction, UnpredictableStrategy, WhatIf
 
 __all__ = [
     "LinkRate",
     "LinkedSamples",
     "Prediction",
     "StrategyParts",
-    "Unpredictable",
+    "UnpredictableStrategy",
     "WhatIf",
     "burst_bytes",
     "estimate_s",

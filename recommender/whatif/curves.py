@@ -8,7 +8,7 @@ import numpy as np
 
 from catalog.evidence.link_samples import LinkRate, StrategyParts
 from recommender.whatif.predict import estimate_s, refusal
-from recommender.whatif.prediction import Unpredictable
+from recommender.whatif.prediction import UnpredictableStrategy
 
 _HALVINGS = 30
 
@@ -24,7 +24,7 @@ class Curve:
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """The strategy as operator@placement."""
         return f"{self.operator}@{self.placement}"
 
 
@@ -47,10 +47,10 @@ class Curves:
     bit_per_s: tuple[float, ...]
     curves: tuple[Curve, ...]
     crossings: tuple[Crossing, ...]
-    unpredictable: tuple[Unpredictable, ...]
+    unpredictable: tuple[UnpredictableStrategy, ...]
 
     def fastest(self, index: int) -> Curve:
-        """At the rate of that index."""
+        """Return the fastest strategy at the rate of that index."""
         return min(self.curves, key=lambda curve: curve.latency_s[index])
 
 
@@ -85,7 +85,7 @@ def latency_curves(
     Raises
     ------
     ValueError
-        For a range that is none, and for a link that no strategy uses, with those that are used.
+        For an empty range, and for a link that no strategy uses, with those that are used.
     """
     if not 0 < low_bit_per_s < high_bit_per_s < math.inf or points < 2:
         raise ValueError(f"rates go from above 0 upwards, got {low_bit_per_s:g} to {high_bit_per_s:g} bit/s")
@@ -108,7 +108,7 @@ def latency_curves(
         bit_per_s=tuple(rates),
         curves=curves,
         crossings=tuple(_crossings(able, curves, link, rates, percentile)),
-        unpredictable=tuple(Unpredictable(*name, reason) for name, reason in refused.items() if reason),
+        unpredictable=tuple(UnpredictableStrategy(*name, reason) for name, reason in refused.items() if reason),
     )
 
 
@@ -132,11 +132,11 @@ def _crossings(
     rates: Sequence[float],
     percentile: float,
 ) -> list[Crossing]:
-    """Halve each interval at whose ends different strategies are fastest."""
+    """Bisect each interval at whose ends different strategies are fastest."""
     if not curves:
         return []
     fastest = [min(curves, key=lambda curve: curve.latency_s[index]).name for index in range(len(rates))]
-    found = []
+    crossings = []
     for index in range(len(rates) - 1):
         below, above = fastest[index], fastest[index + 1]
         if below == above:
@@ -146,5 +146,5 @@ def _crossings(
             middle = math.sqrt(low * high)
             still = _at(able[below], link, middle, percentile) <= _at(able[above], link, middle, percentile)
             low, high = (middle, high) if still else (low, middle)
-        found.append(Crossing(high, _at(able[above], link, high, percentile), below, above))
-    return found
+        crossings.append(Crossing(high, _at(able[above], link, high, percentile), below, above))
+    return crossings

@@ -20,7 +20,7 @@ _PROXY_LARGEST_BYTES = 65536
 
 
 def burst_bytes(launcher: str, bit_per_s: float) -> float:
-    """Payload that passes a link at once: a token bucket's burst under `docker`, nothing elsewhere."""
+    """Return the payload that passes a link at once: a token bucket's burst under `docker`, nothing elsewhere."""
     if launcher != "docker":
         return 0.0
     burst = max(_SMALLEST_BURST_BYTES, _REFERENCE_BURST_BYTES * bit_per_s / _REFERENCE_BIT_PER_S)
@@ -28,14 +28,14 @@ def burst_bytes(launcher: str, bit_per_s: float) -> float:
 
 
 def grain_bytes(launcher: str, bit_per_s: float) -> float:
-    """What a link holds back before it passes anything on: a chunk of the proxy under `process`, else a segment."""
+    """Return what a link holds back first: a chunk of the proxy under `process`, else a segment."""
     if launcher != "process":
         return float(_SEGMENT_BYTES)
     return float(np.clip(bit_per_s / 8 * _PROXY_GRAIN_S, _SEGMENT_BYTES, _PROXY_LARGEST_BYTES))
 
 
 def wire_s(parts: StrategyParts, samples: LinkedSamples, rates: Mapping[str, LinkRate]) -> NDArray[np.float64]:
-    """Seconds each sample's bytes are on the way when the links have these rates.
+    """Return the seconds that each sample's bytes are on the way when the links have these rates.
 
     Parameters
     ----------
@@ -83,10 +83,10 @@ def _flow(count: NDArray[np.int64], bit_per_s: float, launcher: str) -> _Flow:
 
 
 def _streamed(flows: Sequence[_Flow]) -> NDArray[np.float64]:
-    """Through links that work at the same time: the longest, and what the others hold back first."""
-    held = sum((flow.held_s for flow in flows), start=np.zeros_like(flows[0].held_s))
+    """Add up links that work at the same time: the longest, and what the others hold back first."""
+    delays = sum((flow.held_s for flow in flows), start=np.zeros_like(flows[0].held_s))
     longest: NDArray[np.float64] = np.max([flow.whole_s - flow.held_s for flow in flows], axis=0)
-    return longest + held
+    return longest + delays
 
 
 # What one rate says about another. Probes hold a declared rate to about this share, and so does the model.
@@ -103,7 +103,7 @@ _LEAST_SHARE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Shifted:
+class ShiftedSamples:
     """What one setting says: the percentile, the shifted latencies, and how far they were shifted.
 
     `own_s` is the percentile of these latencies, `estimate_s` that of all settings once they are merged.
@@ -119,60 +119,62 @@ class Shifted:
 
 
 def _from_setting(
-    parts: StrategyParts, samples: LinkedSamples, asked: Mapping[str, LinkRate], percentile: float, slope: float
-) -> Shifted:
-    if not set(asked) & set(parts.links):
+    parts: StrategyParts, samples: LinkedSamples, requested: Mapping[str, LinkRate], percentile: float, slope: float
+) -> ShiftedSamples:
+    if not set(requested) & set(parts.links):
         estimate = _percentile(samples.latency_s, samples.round, percentile)
-        return Shifted(estimate, estimate, samples.latency_s, samples, 0.0, 0.0, percentile)
+        return ShiftedSamples(estimate, estimate, samples.latency_s, samples, 0.0, 0.0, percentile)
     old = _rates(parts, samples)
-    new = {link: _achieved(asked[link], samples, link) if link in asked else rate for link, rate in old.items()}
+    new = {link: _achieved(requested[link], samples, link) if link in requested else rate for link, rate in old.items()}
     moved = slope * (wire_s(parts, samples, new) - wire_s(parts, samples, old))
     # Evidence at odds with its own probes must not end below zero.
     latency = np.maximum(samples.latency_s + moved, _LEAST_SHARE * samples.latency_s)
     estimate = _percentile(latency, samples.round, percentile)
     shift = float(np.abs(moved).mean())
     margin = math.log1p((_WIRE_SHARE * shift + _HANDLING_S * (shift > 0)) / estimate)
-    return Shifted(estimate, estimate, latency, samples, margin, shift / estimate, percentile)
+    return ShiftedSamples(estimate, estimate, latency, samples, margin, shift / estimate, percentile)
 
 
 def _rates(parts: StrategyParts, samples: LinkedSamples) -> dict[str, LinkRate]:
-    found = {link: samples.rate(link) for link in parts.links}
-    return {link: rate for link, rate in found.items() if rate is not None}
+    rates = {link: samples.rate(link) for link in parts.links}
+    return {link: rate for link, rate in rates.items() if rate is not None}
 
 
-def _achieved(asked: LinkRate, samples: LinkedSamples, link: str) -> LinkRate:
-    """The payload rate of a link that is declared so, by what this one carried of its declared rate."""
+def _achieved(requested: LinkRate, samples: LinkedSamples, link: str) -> LinkRate:
+    """Return the payload rate of a link of that declared rate, from what this one carried of its own."""
     declared, probed = samples.declared.get(link), samples.probed.get(link)
     if declared is None or probed is None:
-        return asked
+        return requested
     return LinkRate(
-        asked.up_bit_per_s * probed.up_bit_per_s / declared.up_bit_per_s,
-        asked.down_bit_per_s * probed.down_bit_per_s / declared.down_bit_per_s,
+        requested.up_bit_per_s * probed.up_bit_per_s / declared.up_bit_per_s,
+        requested.down_bit_per_s * probed.down_bit_per_s / declared.down_bit_per_s,
     )
 
 
 def _percentile(latency_s: NDArray[np.float64], number: NDArray[np.int64], percentile: float) -> float:
-    """Within each round, then the geometric mean over rounds."""
-    logs = [math.log(np.percentile(latency_s[number == each], percentile)) for each in np.unique(number)]
+    """Take the percentile within each round, then the geometric mean over rounds."""
+    logs = [
+        math.log(np.percentile(latency_s[number == round_number], percentile)) for round_number in np.unique(number)
+    ]
     return math.exp(float(np.mean(logs)))
 
 
-def merged(parts: StrategyParts, asked: Mapping[str, LinkRate], percentile: float, slope: float) -> Shifted:
-    """What the settings say together: the nearer, the more; the interval of the nearest."""
-    each = [_from_setting(parts, samples, asked, percentile, slope) for samples in parts.evidence]
-    nearest = min(each, key=lambda one: one.distance)
-    weights = np.array([1 / (one.distance + 0.01) ** 2 for one in each])
-    value = math.exp(float(np.average([math.log(one.estimate_s) for one in each], weights=weights)))
-    margin = float(np.average([one.model_margin for one in each], weights=weights))
+def merged(parts: StrategyParts, requested: Mapping[str, LinkRate], percentile: float, slope: float) -> ShiftedSamples:
+    """Combine the settings, the nearer weighing more; the interval is the nearest one's."""
+    settings = [_from_setting(parts, samples, requested, percentile, slope) for samples in parts.evidence]
+    nearest = min(settings, key=lambda setting: setting.distance)
+    weights = np.array([1 / (setting.distance + 0.01) ** 2 for setting in settings])
+    value = math.exp(float(np.average([math.log(setting.estimate_s) for setting in settings], weights=weights)))
+    margin = float(np.average([setting.model_margin for setting in settings], weights=weights))
     return replace(nearest, estimate_s=value, model_margin=margin)
 
 
 def fitted_slope(parts: StrategyParts) -> float:
-    """Seconds measured per modelled second on the wire, over the settings; 1 where they hardly differ."""
+    """Fit seconds measured per modelled second on the wire; 1 where the settings hardly differ."""
     if len(parts.evidence) < 2:
         return 1.0
-    wire = np.array([wire_s(parts, each, _rates(parts, each)).mean() for each in parts.evidence])
-    latency = np.array([each.latency_s.mean() for each in parts.evidence])
+    wire = np.array([wire_s(parts, samples, _rates(parts, samples)).mean() for samples in parts.evidence])
+    latency = np.array([samples.latency_s.mean() for samples in parts.evidence])
     if np.ptp(wire) < 0.1 * latency.min():
         return 1.0
     slope = float(np.polyfit(wire, latency, 1, w=1 / latency)[0])
@@ -180,23 +182,23 @@ def fitted_slope(parts: StrategyParts) -> float:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CrossCheck:
     """What predicting each setting from the others finds: the largest error, and errors against what is trusted."""
 
     largest: float
     scale: float
 
 
-def checked(parts: StrategyParts, percentile: float) -> Checked:
+def checked(parts: StrategyParts, percentile: float) -> CrossCheck:
     """Predict each setting from the others; there are at least two."""
     errors, scaled = [], []
     for index, left_out in enumerate(parts.evidence):
         others = replace(parts, evidence=parts.evidence[:index] + parts.evidence[index + 1 :])
-        asked = {link: left_out.declared.get(link, rate) for link, rate in _rates(parts, left_out).items()}
-        known = _percentile(left_out.latency_s, left_out.round, percentile)
-        found = merged(others, asked, percentile, fitted_slope(others))
-        errors.append(abs(found.estimate_s / known - 1))
-        if found.model_margin > 0:
-            scaled.append(math.log(found.estimate_s / known) / (found.model_margin / TRUST_QUANTILE))
+        requested = {link: left_out.declared.get(link, rate) for link, rate in _rates(parts, left_out).items()}
+        measured = _percentile(left_out.latency_s, left_out.round, percentile)
+        predicted = merged(others, requested, percentile, fitted_slope(others))
+        errors.append(abs(predicted.estimate_s / measured - 1))
+        if predicted.model_margin > 0:
+            scaled.append(math.log(predicted.estimate_s / measured) / (predicted.model_margin / TRUST_QUANTILE))
     scale = math.sqrt(float(np.mean(np.square(scaled)))) if scaled else 1.0
-    return Checked(max(errors), max(scale, _LEAST_SCALE))
+    return CrossCheck(max(errors), max(scale, _LEAST_SCALE))

@@ -10,17 +10,17 @@ from catalog.declaration.units import parse_bit_rate
 from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
 from catalog.statistics import PercentileInterval
 from recommender.errors import FILL_COMMAND, UnknownLink
-from recommender.evidence.model import Evidence, Known, SubjectEvidence
-from recommender.ranking import Answer, Candidate, Foresight
+from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
+from recommender.ranking import Candidate, Foresight, RankedAnswer
 from recommender.schemas.links import AskedLinkOut, PredictedFromOut
 from recommender.whatif.predict import predict
-from recommender.whatif.prediction import Prediction, Unpredictable
+from recommender.whatif.prediction import Prediction, UnpredictableStrategy
 
 
 def on_links(
     evidence: Evidence, part: SubjectEvidence, links: Mapping[str, str] | None, percentile: float
 ) -> SubjectEvidence:
-    """The evidence as it would be on the asked links; as it is where none is asked about.
+    """Return the evidence as it would be on the links of the question; unchanged where it names none.
 
     A strategy whose way has no asked link keeps its measurements. One that was measured at just the asked rates gets
     those. The others are predicted, or lose their candidate, with the reason, where the model cannot speak.
@@ -32,76 +32,86 @@ def on_links(
     """
     if not links:
         return part
-    asked = rates(links)
-    parts = {(each.operator, each.placement): each for each in evidence.parts(part)}
-    known = {link for part in parts.values() for link in part.links}
-    for link in asked:
-        if link not in known:
-            raise UnknownLink(link, known)
+    requested = rates(links)
+    parts = {(strategy.operator, strategy.placement): strategy for strategy in evidence.parts(part)}
+    links_in_use = {link for part in parts.values() for link in part.links}
+    for link in requested:
+        if link not in links_in_use:
+            raise UnknownLink(link, links_in_use)
     moved = [
-        _moved(strategy, parts.get((strategy.operator, strategy.placement)), asked, percentile)
+        _moved(strategy, parts.get((strategy.operator, strategy.placement)), requested, percentile)
         for strategy in part.strategies
     ]
     return replace(part, strategies=tuple(moved))
 
 
 def rates(links: Mapping[str, str]) -> dict[str, LinkRate]:
-    """The asked bandwidths, each for both directions."""
+    """Parse the bandwidths of the question, each for both directions."""
     return {
-        link: LinkRate(float(rate), float(rate)) for link, rate in ((n, parse_bit_rate(w)) for n, w in links.items())
+        link: LinkRate(float(rate), float(rate))
+        for link, rate in ((name, parse_bit_rate(words)) for name, words in links.items())
     }
 
 
 def asked_out(links: Mapping[str, str] | None) -> list[AskedLinkOut]:
-    """The asked links, as told to clients."""
+    """Return the links of the question as they are sent."""
     return [AskedLinkOut(link=link, bit_per_s=parse_bit_rate(words)) for link, words in (links or {}).items()]
 
 
-def _moved(known: Known, parts: StrategyParts | None, asked: Mapping[str, LinkRate], percentile: float) -> Known:
-    """One strategy on the asked links."""
-    if known.candidate is None:
-        return known
+def _moved(
+    strategy: DeclaredStrategy, parts: StrategyParts | None, requested: Mapping[str, LinkRate], percentile: float
+) -> DeclaredStrategy:
+    """Return one strategy on the links of the question."""
+    if strategy.candidate is None:
+        return strategy
     if parts is None or not parts.evidence:
-        return _without(known, (parts and parts.missing) or "what it sends over its links is not known")
-    if not set(asked) & set(parts.links):
-        return known
-    same = _measured_so(parts, asked)
+        return _without(strategy, (parts and parts.missing) or "what it sends over its links is not known")
+    if not set(requested) & set(parts.links):
+        return strategy
+    same = _measured_so(parts, requested)
     if same is parts.evidence[0]:
-        return known
+        return strategy
     if same is not None:
-        candidate = _with_samples(known.candidate, same.latency_s, same)
-        return replace(known, candidate=candidate, latency_evidence_id=same.evidence_id)
-    found = predict(parts, asked, percentile)
-    if isinstance(found, Unpredictable):
-        return _without(known, found.reason)
+        candidate = _with_samples(strategy.candidate, same.latency_s, same)
+        return replace(strategy, candidate=candidate, latency_evidence_id=same.evidence_id)
+    prediction = predict(parts, requested, percentile)
+    if isinstance(prediction, UnpredictableStrategy):
+        return _without(strategy, prediction.reason)
     foresight = Foresight(
-        interval=lambda each: found.interval if each == percentile else _interval(parts, asked, each),
-        links=tuple(link for link in parts.links if link in asked),
-        settings=found.settings,
-        check=found.check,
+        interval=lambda other: prediction.interval if other == percentile else _interval(parts, requested, other),
+        links=tuple(link for link in parts.links if link in requested),
+        settings=prediction.settings,
+        check=prediction.check,
     )
-    candidate = _with_samples(known.candidate, found.latency_s, found.source)
-    return replace(known, candidate=replace(candidate, predicted=foresight))
+    candidate = _with_samples(strategy.candidate, prediction.latency_s, prediction.source)
+    return replace(strategy, candidate=replace(candidate, predicted=foresight))
 
 
-def _without(known: Known, reason: str) -> Known:
-    return replace(known, candidate=None, reason=f"no prediction for the asked links: {reason}")
+def _without(strategy: DeclaredStrategy, reason: str) -> DeclaredStrategy:
+    return replace(strategy, candidate=None, reason=f"no prediction for the asked links: {reason}")
 
 
-def _interval(parts: StrategyParts, asked: Mapping[str, LinkRate], percentile: float) -> PercentileInterval:
-    found = predict(parts, asked, percentile)
-    assert isinstance(found, Prediction)  # it was one at the percentile that was asked
-    return found.interval
+def _interval(parts: StrategyParts, requested: Mapping[str, LinkRate], percentile: float) -> PercentileInterval:
+    prediction = predict(parts, requested, percentile)
+    assert isinstance(prediction, Prediction)  # it was one at the percentile that was asked
+    return prediction.interval
 
 
-def _measured_so(parts: StrategyParts, asked: Mapping[str, LinkRate]) -> LinkedSamples | None:
-    """The evidence at exactly the asked rates, the links that were not asked about being as they are declared now."""
-    wanted = {link: asked.get(link) or parts.evidence[0].declared.get(link) for link in parts.links}
-    return next((each for each in parts.evidence if all(each.declared.get(n) == r for n, r in wanted.items())), None)
+def _measured_so(parts: StrategyParts, requested: Mapping[str, LinkRate]) -> LinkedSamples | None:
+    """Return the evidence at exactly these rates, where all other links are as they are declared now."""
+    rates_now = {link: requested.get(link) or parts.evidence[0].declared.get(link) for link in parts.links}
+    return next(
+        (
+            samples
+            for samples in parts.evidence
+            if all(samples.declared.get(link) == rate for link, rate in rates_now.items())
+        ),
+        None,
+    )
 
 
 def _with_samples(candidate: Candidate, latency_s: NDArray[np.float64], source: LinkedSamples) -> Candidate:
-    """The candidate with other latencies; sizes, accuracy and doubts stay."""
+    """Return the candidate with other latencies; sizes, accuracy and doubts stay."""
     numbers = np.unique(source.round)
     masks = [source.round == number for number in numbers]
     return replace(
@@ -114,13 +124,13 @@ def _with_samples(candidate: Candidate, latency_s: NDArray[np.float64], source: 
 
 
 def source_out(foresight: Foresight | None) -> PredictedFromOut | None:
-    """What a predicted latency rests on, as told to clients; None for a measured one."""
+    """Return what a predicted latency rests on, as it is sent; None for a measured one."""
     return None if foresight is None else _from(foresight.links, foresight.settings, foresight.check)
 
 
-def prediction_out(found: Prediction, links: Sequence[str]) -> PredictedFromOut:
-    """The same of one prediction."""
-    return _from(links, found.settings, found.check)
+def prediction_out(prediction: Prediction, links: Sequence[str]) -> PredictedFromOut:
+    """Return what one prediction rests on, as it is sent."""
+    return _from(links, prediction.settings, prediction.check)
 
 
 def _from(links: Sequence[str], settings: int, check: float | None) -> PredictedFromOut:
@@ -130,24 +140,24 @@ def _from(links: Sequence[str], settings: int, check: float | None) -> Predicted
 
 
 def in_words(settings: int, check: float | None) -> str:
-    """From how much a prediction was made, and whether anything checked it."""
+    """Say from how much a prediction was made, and whether anything checked it."""
     if check is None:
         return "predicted from one measured bandwidth: the model of the link is trusted, nothing here checks it"
     return f"predicted from {settings} measured bandwidths; each from the others is off by {100 * check:.1f} % at most"
 
 
-def cautions(answer: Answer, links: Mapping[str, str] | None) -> Iterator[str]:
-    """What to know of an answer about other links."""
+def cautions(answer: RankedAnswer, links: Mapping[str, str] | None) -> Iterator[str]:
+    """Yield what to know of an answer about other links."""
     if not links:
         return
-    candidates: Sequence[Candidate] = [each.candidate for each in answer.considered]
+    candidates: Sequence[Candidate] = [estimate.candidate for estimate in answer.considered]
     predicted = [candidate for candidate in candidates if candidate.predicted is not None]
     where = ", ".join(f"{link} at {words}" for link, words in links.items())
     yield (
         f"asked about {where}: {len(predicted)} of {len(candidates)} latencies are predicted, the others measured; "
         "bounds and comparisons of the predicted ones include the model's error"
     )
-    if any(each.predicted is not None and each.predicted.check is None for each in predicted):
+    if any(candidate.predicted is not None and candidate.predicted.check is None for candidate in predicted):
         yield (
             "predictions from one measured bandwidth rest on a trust in the model that nothing here checks (5 % of the "
             f"time on the wire that is exchanged, and 0.5 ms); declare the link so and run `{FILL_COMMAND}` to know"

@@ -9,8 +9,8 @@ import scipy
 from catalog.evidence.link_samples import LinkRate, StrategyParts
 from catalog.statistics import PercentileInterval, Samples, percentile_intervals
 from catalog.statistics.intervals import exponential
-from recommender.whatif.model import TRUST_DF, TRUST_QUANTILE, Shifted, checked, fitted_slope, merged
-from recommender.whatif.prediction import Prediction, Unpredictable, WhatIf
+from recommender.whatif.model import TRUST_DF, TRUST_QUANTILE, ShiftedSamples, checked, fitted_slope, merged
+from recommender.whatif.prediction import Prediction, UnpredictableStrategy, WhatIf
 
 _RESAMPLES = 500
 _SEED = 5
@@ -18,17 +18,17 @@ _SEED = 5
 
 def predict(
     parts: StrategyParts,
-    asked: Mapping[str, LinkRate],
+    requested: Mapping[str, LinkRate],
     percentile: float,
     *,
     confidence_level: float = 0.95,
-) -> Prediction | Unpredictable:
-    """The latency percentile of one strategy on the asked links; links not asked about stay as declared now.
+) -> Prediction | UnpredictableStrategy:
+    """Predict a latency percentile of one strategy; links that are not named stay as declared now.
 
     Parameters
     ----------
     parts : StrategyParts
-    asked : mapping of link name to LinkRate
+    requested : mapping of link name to LinkRate
         Declared rates, as in the catalog: a link that carried 99 % of its declared rate is taken to do so again.
     percentile : float
         Above 0 and below 100.
@@ -37,7 +37,7 @@ def predict(
 
     Returns
     -------
-    Prediction or Unpredictable
+    Prediction or UnpredictableStrategy
 
     Raises
     ------
@@ -53,33 +53,33 @@ def predict(
     variances of evidence and model add, each with its own degrees of freedom: 5 for the trust as it stands, as many as
     there are settings once it was checked.
     """
-    reason = refusal(parts, asked)
+    reason = refusal(parts, requested)
     if reason is not None:
-        return Unpredictable(parts.operator, parts.placement, reason)
-    if not set(asked) & set(parts.links):
+        return UnpredictableStrategy(parts.operator, parts.placement, reason)
+    if not set(requested) & set(parts.links):
         parts = replace(parts, evidence=parts.evidence[:1])
     slope = fitted_slope(parts)
-    return _prediction(parts, merged(parts, asked, percentile, slope), confidence_level, slope=slope)
+    return _prediction(parts, merged(parts, requested, percentile, slope), confidence_level, slope=slope)
 
 
-def refusal(parts: StrategyParts, asked: Collection[str]) -> str | None:
-    """Why the model cannot speak about a strategy on the asked links; None when it can."""
+def refusal(parts: StrategyParts, requested: Collection[str]) -> str | None:
+    """Return why the model cannot predict a strategy on these links; None when it can."""
     if parts.missing is not None or not parts.evidence:
         return parts.missing or "nothing was measured yet"
-    if not set(asked) & set(parts.links):
+    if not set(requested) & set(parts.links):
         return None
-    lacking = [link for link in parts.links if any(each.rate(link) is None for each in parts.evidence)]
+    lacking = [link for link in parts.links if any(samples.rate(link) is None for samples in parts.evidence)]
     if lacking:
         return f"the rate of {', '.join(lacking)} was neither probed nor declared"
-    unknown = [link for link in parts.links if any(link not in each.received_bytes for each in parts.evidence)]
+    unknown = [link for link in parts.links if any(link not in samples.received_bytes for samples in parts.evidence)]
     return f"the bytes on {', '.join(unknown)} were not recorded with the samples" if unknown else None
 
 
-def estimate_s(parts: StrategyParts, asked: Mapping[str, LinkRate], percentile: float) -> float:
-    """The estimate of `predict` alone, of a strategy without `refusal`: what a curve of many points needs."""
-    if not set(asked) & set(parts.links):
+def estimate_s(parts: StrategyParts, requested: Mapping[str, LinkRate], percentile: float) -> float:
+    """Return the estimate of `predict` alone, of a strategy without `refusal`: what a curve of many points needs."""
+    if not set(requested) & set(parts.links):
         parts = replace(parts, evidence=parts.evidence[:1])
-    return merged(parts, asked, percentile, fitted_slope(parts)).estimate_s
+    return merged(parts, requested, percentile, fitted_slope(parts)).estimate_s
 
 
 def what_if(
@@ -89,7 +89,7 @@ def what_if(
     percentile: float = 90.0,
     confidence_level: float = 0.95,
 ) -> WhatIf:
-    """Every strategy of a subject on the asked links.
+    """Predict every strategy of a subject on the links of the question.
 
     Parameters
     ----------
@@ -108,16 +108,18 @@ def what_if(
     ValueError
         For a link that no strategy uses, with those that are used.
     """
-    known = sorted({link for strategy in strategies for link in strategy.links})
-    unknown = sorted(set(links) - set(known))
+    in_use = sorted({link for strategy in strategies for link in strategy.links})
+    unknown = sorted(set(links) - set(in_use))
     if unknown:
-        raise ValueError(f"no strategy uses the link {unknown[0]!r}; links in use: {', '.join(known) or 'none'}")
-    found = [predict(strategy, links, percentile, confidence_level=confidence_level) for strategy in strategies]
-    predictions = sorted((each for each in found if isinstance(each, Prediction)), key=lambda each: each.estimate_s)
-    return WhatIf(tuple(predictions), tuple(each for each in found if isinstance(each, Unpredictable)))
+        raise ValueError(f"no strategy uses the link {unknown[0]!r}; links in use: {', '.join(in_use) or 'none'}")
+    results = [predict(strategy, links, percentile, confidence_level=confidence_level) for strategy in strategies]
+    predictions = sorted(
+        (result for result in results if isinstance(result, Prediction)), key=lambda result: result.estimate_s
+    )
+    return WhatIf(tuple(predictions), tuple(result for result in results if isinstance(result, UnpredictableStrategy)))
 
 
-def _prediction(parts: StrategyParts, shifted: Shifted, confidence_level: float, *, slope: float) -> Prediction:
+def _prediction(parts: StrategyParts, shifted: ShiftedSamples, confidence_level: float, *, slope: float) -> Prediction:
     """Put the uncertainty of the evidence and the model's together."""
     settings = len(parts.evidence)
     check = checked(parts, shifted.percentile) if settings > 1 else None
@@ -144,17 +146,21 @@ def _prediction(parts: StrategyParts, shifted: Shifted, confidence_level: float,
     )
 
 
-def _interval(shifted: Shifted, confidence_level: float, *, variance: float, df: float) -> PercentileInterval:
-    """Of the nearest setting's shifted samples, moved to the estimate and widened by the model."""
+def _interval(shifted: ShiftedSamples, confidence_level: float, *, variance: float, df: float) -> PercentileInterval:
+    """Move the interval of the nearest setting's shifted samples to the estimate and widen it by the model."""
     samples = Samples.from_arrays(shifted.latency_s, shifted.samples.round, shifted.samples.input_index)
-    [found] = percentile_intervals(
+    [interval] = percentile_intervals(
         samples, [shifted.percentile], confidence_level=confidence_level, n_resamples=_RESAMPLES, rng=_SEED
     )
-    factor = shifted.estimate_s / found.estimate_s
-    moved = replace(found, estimate_s=shifted.estimate_s, by_round_s=tuple(factor * each for each in found.by_round_s))
-    if found.estimate is None:
+    factor = shifted.estimate_s / interval.estimate_s
+    moved = replace(
+        interval,
+        estimate_s=shifted.estimate_s,
+        by_round_s=tuple(factor * latency_s for latency_s in interval.by_round_s),
+    )
+    if interval.estimate is None:
         return moved
     value = math.log(shifted.estimate_s)
-    estimate = replace(found.estimate, value=value, variance_model=variance, df_model=df)
+    estimate = replace(interval.estimate, value=value, variance_model=variance, df_model=df)
     margin = estimate.margin(confidence_level)
     return replace(moved, low_s=exponential(value - margin), high_s=exponential(value + margin), estimate=estimate)

@@ -1,4 +1,4 @@
-"""What is told of strategies on other links."""
+"""Predictions of strategies on other links."""
 
 from dataclasses import dataclass, field
 
@@ -55,8 +55,8 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Unpredictable:
-    """A strategy that the model cannot speak about, and why."""
+class UnpredictableStrategy:
+    """A strategy that the model cannot predict, and why."""
 
     operator: str
     placement: str
@@ -68,4 +68,4 @@ class WhatIf:
     """The strategies on the asked links, fastest first."""
 
     predictions: tuple[Prediction, ...]
-    unpredictable: tuple[Unpredictable, ...]
+    unpredictable: tuple[UnpredictableStrategy, ...]

@@ -72,9 +72,9 @@ class Writer:
                 onnxruntime="1.32.0",
                 tierwise="0",
             )
-            found = upsert_environment(session, row)
+            number = upsert_environment(session, row)
             session.commit()
-        return found
+        return number
 
     def declare(
         self,
@@ -87,7 +87,7 @@ class Writer:
         refused: str | None = None,
         passes: Sequence[str] | None = None,
     ) -> None:
-        """A strategy in the catalog, with its artifact; keys are readable here."""
+        """Declare a strategy in the catalog, with its artifact; keys are readable here."""
         artifact = f"artifact:{subject}:{operator}"
         declared = self.rows.setdefault(environment, [])
         declared.append(
@@ -116,7 +116,7 @@ class Writer:
             session.commit()
 
     def declare_as_in(self, environment: int, other: int) -> None:
-        """The same catalog filled in another environment."""
+        """Declare the same catalog filled in another environment."""
         here, there = f":{environment}:", f":{other}:"
         self.rows[other] = [
             replace(
@@ -195,7 +195,7 @@ class Writer:
         metric: Literal["top1", "agreement"] = "top1",
         class_counts: Mapping[str, int] | None = None,
     ) -> None:
-        """An accuracy with its items: the first ones are right."""
+        """Store an accuracy with its items: the first ones are right."""
         right = round(accuracy_pct * items / 100)
         record = AccuracyRecord(
             key=f"accuracy:{environment}:{subject}:{operator}",
@@ -217,15 +217,15 @@ class Writer:
             session.commit()
 
     def compare_outputs(self, operator: str, distance: OutputDistance) -> None:
-        """What the build of the artifact measured of its outputs."""
+        """Store what the build of the artifact measured of its outputs."""
         self.artifact_details(operator, {DETAIL: distance.as_details()})
 
     def prove_equal(self, operator: str) -> None:
-        """What the build shows of a cut that computes the same, bit for bit."""
+        """Store that a cut computes the same, bit for bit."""
         self.artifact_details(operator, {"proof": {"composition": {"bit_identical": True}}})
 
     def artifact_details(self, operator: str, details: Mapping[str, object], *, subject: str = "net") -> None:
-        """What else the artifact's row holds."""
+        """Return what else the artifact's row holds."""
         files = [ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
         key = f"artifact:{subject}:{operator}"
         with self.database.session() as session:
@@ -245,7 +245,7 @@ class Writer:
     def strategy(
         self, environment: int, operator: str, placement: str, latency_s: float, *, subject: str = "net", day: int = 2
     ) -> None:
-        """Declared, and measured in its three rounds."""
+        """Declare a strategy and measure its three rounds."""
         self.declare(environment, operator, placement, subject=subject)
         for number in range(3):
             self.measure(environment, operator, placement, latency_s, subject=subject, number=number, day=day)
@@ -258,7 +258,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def template(sqlite_template: Path) -> Path:
-    """A migrated, empty database; a copy costs less than a migration."""
+    """Create a migrated, empty database once; a copy costs less than a migration."""
     return sqlite_template
 
 
@@ -319,7 +319,7 @@ def client(location: str) -> Iterator[Client]:
 
 @pytest.fixture
 def serve(location: str, filled: object) -> Iterator[Callable[..., Client]]:
-    """The application over the filled database with settings of one's choice."""
+    """Return a function that builds the application over the filled database with other settings."""
     apps = []
 
     def make(**settings: Any) -> Client:
@@ -334,7 +334,7 @@ def serve(location: str, filled: object) -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture
 def live(location: str, filled: object) -> Iterator[Callable[..., str]]:
-    """The application behind a real server on a free port; settings in, address out."""
+    """Return a function that runs the application behind a real server on a free port and returns its address."""
     servers: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(**settings: Any) -> str:

@@ -27,7 +27,7 @@ def chosen(answer: dict[str, Any]) -> tuple[str, str] | None:
 
 @pytest.fixture
 def split(filled: Any) -> Any:
-    """Also a partition over both tiers, fastest of all; what tiers used is known for some."""
+    """Store a partition over both tiers too, fastest of all; what tiers used is known for some."""
     filled.declare(1, "partition", "mobile-edge")
     for number in range(3):
         used = {"mobile": (60_000_000 + number, 0.06), "edge": (90_000_000, 0.3)}
@@ -54,9 +54,9 @@ def test_every_strategy_of_an_answer_names_evidence_that_can_be_fetched(client: 
 def test_pareto_membership_is_among_the_considered(client: Any, filled: Any) -> None:
     answer = ask(client)
     on_front = {
-        (each["operator"], each["placement"])
-        for each in (answer["recommendation"], *answer["alternatives"])
-        if each["pareto"]
+        (strategy["operator"], strategy["placement"])
+        for strategy in (answer["recommendation"], *answer["alternatives"])
+        if strategy["pareto"]
     }
     assert on_front == {("quantized", "mobile"), ("identity", "mobile")}
     assert ask(client, allow_tiers=["edge"])["recommendation"]["pareto"]
@@ -84,20 +84,20 @@ def test_the_summary_is_two_sentences(client: Any, filled: object) -> None:
 def test_excluded_strategies_are_listed_with_reasons(client: Any, split: Any) -> None:
     answer = ask(client, max_memory_bytes={"mobile": 50_000_000}, forbid_tiers=["edge"])
     assert answer["recommendation"] is None and answer["considered"] == []
-    found = {(each["operator"], each["placement"]): each for each in answer["excluded"]}
-    assert len(found) == 5
-    broken = found["partition", "mobile-edge"]["breaches"]
+    excluded_by_name = {(excluded["operator"], excluded["placement"]): excluded for excluded in answer["excluded"]}
+    assert len(excluded_by_name) == 5
+    broken = excluded_by_name["partition", "mobile-edge"]["breaches"]
     assert {"constraint": "max_memory_bytes", "name": "mobile", "limit": 5e7, "got": 60_000_002.0} in broken
-    assert "57.22 MiB, is over the limit of 47.68 MiB" in found["partition", "mobile-edge"]["reason"]
-    assert found["identity", "mobile"]["breaches"][0]["got"] is None
-    assert "not known" in found["identity", "mobile"]["reason"]
+    assert "57.22 MiB, is over the limit of 47.68 MiB" in excluded_by_name["partition", "mobile-edge"]["reason"]
+    assert excluded_by_name["identity", "mobile"]["breaches"][0]["got"] is None
+    assert "not known" in excluded_by_name["identity", "mobile"]["reason"]
     assert answer["constraints"]["forbid_tiers"] == ["edge"] and answer["constraints"]["allow_tiers"] is None
 
 
 def test_raw_input_may_be_kept_where_it_arises(client: Any, split: Any) -> None:
     answer = ask(client, keep_raw_input_on="mobile")
     assert chosen(answer) == ("partition", "mobile-edge")
-    assert {each["placement"] for each in answer["excluded"]} == {"edge"}
+    assert {excluded["placement"] for excluded in answer["excluded"]} == {"edge"}
     assert ask(client)["constraints"] is None
 
 
@@ -107,7 +107,7 @@ def test_what_tiers_used_is_told_and_decides_the_objective_cpu(client: Any, spli
     assert best["resources"]["memory_bytes"] == {"mobile": 60_000_002, "edge": 90_000_000}
     assert best["resources"]["cpu_s"] == {"mobile": pytest.approx(0.002), "edge": pytest.approx(0.01)}
     warned = ask(client, objective="cpu", forbid_operators=["partition"])["warnings"]
-    assert any("CPU" in each and "not recorded" in each for each in warned)
+    assert any("CPU" in warning and "not recorded" in warning for warning in warned)
 
 
 _UNKNOWN: list[Any] = [
@@ -122,11 +122,11 @@ _UNKNOWN: list[Any] = [
 
 
 def test_unknown_names_are_problems_that_name_what_exists(client: Any, filled: object) -> None:
-    for question, slug, known in _UNKNOWN:
+    for question, slug, existing in _UNKNOWN:
         response = client.post("/recommend", json={"subject": "net", **question})
         body = response.json()
         assert (response.status_code, body["type"]) == (404, f"urn:problem-type:tierwise:{slug}")
-        assert body["known"] == known
+        assert body["known"] == existing
 
 
 def test_an_environment_is_chosen_by_what_it_is_like_and_says_why(client: Any, filled: Any) -> None:
@@ -137,16 +137,19 @@ def test_an_environment_is_chosen_by_what_it_is_like_and_says_why(client: Any, f
     default = ask(client)
     assert default["environment"]["key"] == "env-a"
     assert default["environment_choice"] == {"why": "the newest complete one", "others": 2}
-    assert any("2 other environment(s)" in each for each in default["warnings"])
+    assert any("2 other environment(s)" in warning for warning in default["warnings"])
     process = ask(client, launcher="process")
-    assert process["environment"]["key"] == "env-b" and any("process launcher" in each for each in process["warnings"])
+    assert process["environment"]["key"] == "env-b" and any(
+        "process launcher" in warning for warning in process["warnings"]
+    )
     assert process["environment_choice"] == {"why": "the only one with launcher process", "others": 2}
     assert ask(client, host="g", scale="1")["environment"]["key"] == "env-c"
     assert ask(client, environment="env-b")["environment_choice"]["why"] == "asked for by its key"
     none = client.post("/recommend", json={"subject": "net", "host": "g", "launcher": "process"})
     assert none.status_code == 404
     assert none.json()["known"] == [
-        f"host {host}, scale 1, launcher {it}" for host, it in (("g", "docker"), ("h", "docker"), ("h", "process"))
+        f"host {host}, scale 1, launcher {launcher}"
+        for host, launcher in (("g", "docker"), ("h", "docker"), ("h", "process"))
     ]
 
 
@@ -203,8 +206,8 @@ _INFEASIBLE: list[Any] = [
 
 
 def test_the_relaxed_question_over_http_gives_what_was_promised(client: Any, split: Any) -> None:
-    for asked in _INFEASIBLE:
-        question = dict(asked)
+    for infeasible in _INFEASIBLE:
+        question = dict(infeasible)
         if "allow_operators" not in question:
             question = {"forbid_operators": ["partition"], **question}
         answer = ask(client, **question)
@@ -261,18 +264,20 @@ def test_warnings_name_doubts_drift_largest_inputs_and_slow_int8(client: Any, wr
     assert "6 of the 6 rounds of the considered strategies are DOUBTFUL, mostly for host load (4)" in said
     assert "identity on edge: p90 drifts between rounds, from 100 ms to 120 ms (20 %)" in said
     assert "int8 is slower than float here: int8 on edge takes 1.50 times the p90 of identity on edge" in said
-    assert any("largest inputs" in each for each in said) and any("emulated at 1/8" in each for each in said)
+    assert any("largest inputs" in warning for warning in said) and any(
+        "emulated at 1/8" in warning for warning in said
+    )
 
 
 def test_an_answer_tells_the_age_of_its_evidence_and_is_not_kept_beyond_its_day(path: Path, filled: Any) -> None:
     filled.strategy(1, "early_exit", "mobile", 0.01, day=5)
-    held = Snapshots(str(path))
+    snapshots = Snapshots(str(path))
     days = iter([date(2026, 1, 5), date(2026, 1, 5), date(2026, 1, 7)])
-    answers = AnswerCache(held, day=lambda: next(days))
+    answers = AnswerCache(snapshots, day=lambda: next(days))
     question = RecommendRequest(subject="net")
     first, second, third = (answers.json_for(question) for _ in range(3))
-    age = respond(held.current(), question, on=date(2026, 1, 5)).age
-    held.close()
+    age = respond(snapshots.current(), question, on=date(2026, 1, 5)).age
+    snapshots.close()
     assert first is second and third != first
     assert b"measured between 3 days ago and today" in first and b"measured between 5 days ago and 2 days ago" in third
     assert (age.oldest_at, age.newest_at) == tuple(
@@ -288,7 +293,7 @@ def test_a_tier_that_only_relays_is_allowed_and_told(client: Any, filled: Any) -
     filled.judge(1, "early_exit", 85.0)
     answer = ask(client, forbid_tiers=["edge"])
     assert chosen(answer) == ("early_exit", "cloud")
-    assert any("reached through edge" in each for each in answer["warnings"])
+    assert any("reached through edge" in warning for warning in answer["warnings"])
 
 
 _IMPOSSIBLE: list[Any] = [

@@ -65,7 +65,7 @@ def test_feasible_question_names_strategy_evidence_and_next_best(client: Any, fi
     assert best["verdicts"] == {"VALID": 3} and best["pareto"]
     assert best["artifact_sha256"] == {"whole.onnx": "ab" * 32}
     assert "1.25 times faster" in best["why"] and "identity on mobile" in best["why"] and "0.50 pp less" in best["why"]
-    assert [each["latency_ratio"] for each in answer["alternatives"]] == [pytest.approx(1.25)]
+    assert [alternative["latency_ratio"] for alternative in answer["alternatives"]] == [pytest.approx(1.25)]
     assert len(answer["near_misses"]) == 2
     assert answer["environment"]["key"] == "env-a" and answer["environment"]["complete"]
     assert answer["conditions"] == "unloaded, single stream, closed loop"
@@ -115,7 +115,7 @@ def test_slo_is_shown_as_the_budgets_it_stands_for(client: Any, filled: object) 
 def test_percentile_beyond_the_inputs_is_undecided_with_what_to_measure(client: Any, filled: object) -> None:
     answer = ask(client, max_latency_s=0.15, latency_percentile=99)
     assert answer["recommendation"] is None
-    assert {each["kind"] for each in answer["undecided"]} == {"too_thin"}
+    assert {undecided["kind"] for undecided in answer["undecided"]} == {"too_thin"}
     assert "299" in answer["undecided"][0]["to_do"]
     assert len(answer["considered"]) == 4
 
@@ -127,8 +127,8 @@ def test_one_round_alone_is_said_to_describe_only(client: Any, writer: Any) -> N
     answer = ask(client, max_latency_s=0.2)
     assert answer["recommendation"] is None
     assert answer["undecided"][0]["kind"] == "one_round"
-    assert any("one round" in each for each in answer["warnings"])
-    assert any("fewer rounds than declared" in each for each in answer["warnings"])
+    assert any("one round" in warning for warning in answer["warnings"])
+    assert any("fewer rounds than declared" in warning for warning in answer["warnings"])
 
 
 def test_unknown_accuracy_is_undecided_when_accuracy_is_asked(client: Any, writer: Any) -> None:
@@ -161,7 +161,7 @@ def test_invalid_rounds_do_not_count_and_doubtful_ones_are_told(client: Any, wri
     writer.measure(environment, "identity", "mobile", 9.0, number=2, verdict="INVALID")
     answer = ask(client)
     assert answer["recommendation"]["latency"]["percentile_s_by_round"] == pytest.approx([0.1, 0.2])
-    assert any("round 1 is marked doubtful" in each for each in answer["warnings"])
+    assert any("round 1 is marked doubtful" in warning for warning in answer["warnings"])
 
 
 def test_environments_are_never_mixed(client: Any, filled: Any) -> None:
@@ -179,7 +179,7 @@ def test_environments_are_never_mixed(client: Any, filled: Any) -> None:
     newest = ask(client)
     assert newest["environment"]["key"] == "env-b" and len(newest["considered"]) == 4
     assert newest["recommendation"]["latency"]["percentile_s"] == pytest.approx(0.001)
-    assert any("emulated at 1/8" in each for each in newest["warnings"])
+    assert any("emulated at 1/8" in warning for warning in newest["warnings"])
     assert ask(client, environment="env-a")["environment"]["key"] == "env-a"
     unknown = client.post("/recommend", json={"subject": "net", "environment": "env-c"})
     body = problem(unknown, 404, "unknown-environment")
@@ -223,9 +223,9 @@ def test_replaced_database_is_opened_anew(client: Any, filled: Any, path: Path, 
 
 
 def test_unchanged_evidence_is_not_read_again(filled: object, path: Path) -> None:
-    held = Snapshots(str(path))
-    assert held.current() is held.current()
-    held.close()
+    snapshots = Snapshots(str(path))
+    assert snapshots.current() is snapshots.current()
+    snapshots.close()
 
 
 def test_strategies_subjects_and_health(client: Any, filled: Any) -> None:

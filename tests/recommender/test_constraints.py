@@ -70,15 +70,15 @@ def test_what_is_not_known_never_passes_a_limit(constraints: Constraints) -> Non
 
 def test_the_excluded_do_not_count_among_those_whose_bounds_hold_together() -> None:
     rounds = tuple(np.full(30, value) for value in (0.098, 0.1, 0.102))
-    wanted = replace(candidate(), latency_s=rounds)
+    identity = replace(candidate(), latency_s=rounds)
     others = [candidate("other", f"tier{number}", 9.0) for number in range(40)]
     within = Budgets(latency=(LatencyBudget(90, 0.107),))
-    assert recommend([wanted, *others], within).recommendation is None
-    alone = recommend([wanted, *others], within, constraints=Constraints(allow_operators=frozenset({"identity"})))
-    assert alone.recommendation is not None and alone.recommendation.candidate is wanted
+    assert recommend([identity, *others], within).recommendation is None
+    alone = recommend([identity, *others], within, constraints=Constraints(allow_operators=frozenset({"identity"})))
+    assert alone.recommendation is not None and alone.recommendation.candidate is identity
     assert len(alone.excluded) == 40 and len(alone.considered) == 1
     assert alone.recommendation.feasibility is not None
-    single = recommend([wanted], within).recommendation
+    single = recommend([identity], within).recommendation
     assert single is not None and single.feasibility is not None
     assert alone.recommendation.feasibility.joint_confidence == single.feasibility.joint_confidence
 
@@ -90,7 +90,7 @@ def test_objective_cpu_is_the_least_where_the_raw_input_arises() -> None:
     answer = recommend([heavy, silent, light], Budgets(objective="cpu"))
     assert answer.recommendation is not None
     order = [answer.recommendation, *(alternative.estimate for alternative in answer.alternatives)]
-    assert [each.candidate.operator for each in order] == ["light", "heavy", "silent"]
+    assert [estimate.candidate.operator for estimate in order] == ["light", "heavy", "silent"]
 
 
 def test_ratios_to_the_recommendation_have_intervals_also_when_it_is_not_the_fastest() -> None:

@@ -24,24 +24,24 @@ def true_answer(directory: Path) -> dict[str, Any]:
     path = directory / "example.db"
     with open_database(path, create=True) as database:
         import_files(database, [EVIDENCE])
-    held = Snapshots(str(path))
-    found = respond(held.current(), RecommendRequest.model_validate(examples.QUESTION), on=date(2026, 12, 1))
-    held.close()
-    return found.model_dump(mode="json")
+    snapshots = Snapshots(str(path))
+    answer = respond(snapshots.current(), RecommendRequest.model_validate(examples.QUESTION), on=date(2026, 12, 1))
+    snapshots.close()
+    return answer.model_dump(mode="json")
 
 
-def assert_alike(found: Any, said: Any) -> None:
-    """Equal but for the last digits of numbers."""
-    if isinstance(said, dict):
-        assert list(found) == list(said)
-        for key, value in said.items():
-            assert_alike(found[key], value)
-    elif isinstance(said, list):
-        assert len(found) == len(said)
-        for one, other in zip(found, said, strict=True):
+def assert_alike(actual: Any, expected: Any) -> None:
+    """Assert equality but for the last digits of numbers."""
+    if isinstance(expected, dict):
+        assert list(actual) == list(expected)
+        for key, value in expected.items():
+            assert_alike(actual[key], value)
+    elif isinstance(expected, list):
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
             assert_alike(one, other)
     else:
-        assert found == (pytest.approx(said, rel=1e-6) if isinstance(said, float) else said)
+        assert actual == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected)
 
 
 def test_the_published_answer_is_what_the_evidence_gives(tmp_path: Path) -> None:

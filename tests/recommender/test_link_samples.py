@@ -13,7 +13,7 @@ TIERS = ("mobile", "edge", "cloud")
 
 
 def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: int = 50_000, **changed: Any) -> None:
-    """Three rounds of partition@edge-cloud with this rate of edge-cloud: 20 ms and the wire."""
+    """Measure three rounds of partition@edge-cloud with this rate of edge-cloud: 20 ms and the wire."""
     rates = {"mobile-edge": 200e6, "edge-cloud": mbit * 1e6}
     links = [{"name": name, "up_bit_per_s": rate, "down_bit_per_s": rate} for name, rate in rates.items()]
     conditions = {
@@ -62,7 +62,7 @@ def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: in
             session.commit()
 
 
-def found(writer: Writer, environment: int) -> tuple[StrategyParts, ...]:
+def read_parts(writer: Writer, environment: int) -> tuple[StrategyParts, ...]:
     with writer.database.session() as session:
         return strategy_parts(session, "net", environment)
 
@@ -76,7 +76,7 @@ def declared(writer: Writer) -> tuple[Writer, int]:
 
 
 def test_one_setting_with_its_hops_and_rates(declared: tuple[Writer, int]) -> None:
-    [parts] = found(*declared)
+    [parts] = read_parts(*declared)
     assert parts.hops == (("mobile-edge",), ("edge-cloud",))
     [samples] = parts.evidence
     assert samples.latency_s.shape == (90,)
@@ -90,8 +90,8 @@ def test_measurements_on_other_links_count_where_all_else_is_the_same(declared: 
     measure(writer, environment, "once-1mbit", 1)
     measure(writer, environment, "other-bytes", 2, sent=60_000)
     measure(writer, environment, "other-runtime", 5, runtime="0.1")
-    [parts] = found(writer, environment)
-    assert [each.declared["edge-cloud"].up_bit_per_s for each in parts.evidence] == [10e6, 1e6]
+    [parts] = read_parts(writer, environment)
+    assert [samples.declared["edge-cloud"].up_bit_per_s for samples in parts.evidence] == [10e6, 1e6]
     answer = what_if([parts], {"edge-cloud": LinkRate(2e6, 2e6)})
     assert answer.predictions[0].settings == 2
 
@@ -101,7 +101,7 @@ def test_what_is_not_known_is_said(writer: Writer) -> None:
     writer.declare(environment, "identity", "edge")
     writer.declare(environment, "quantized", "edge", refused="no")
     writer.strategy(environment, "identity", "cloud", 0.1)
-    unmeasured, unprobed = found(writer, environment)
+    unmeasured, unprobed = read_parts(writer, environment)
     assert "nothing was measured yet" in str(unmeasured.missing)
     answer = what_if([unprobed], {"mobile-edge": LinkRate(1e6, 1e6)})
     assert "neither probed nor declared" in answer.unpredictable[0].reason

@@ -83,14 +83,14 @@ def test_the_factory_on_every_address_answers_this_machine_alone(path: Path, fil
 
 
 def _addresses() -> list[str]:
-    """This machine's own addresses beyond loopback; a datagram socket that connects sends nothing."""
+    """Return this machine's addresses beyond loopback; a datagram socket that connects sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
             return []
-        found: str = probe.getsockname()[0]
-    return [] if found.startswith("127.") else [found]
+        address: str = probe.getsockname()[0]
+    return [] if address.startswith("127.") else [address]
 
 
 def test_command_announces_its_address_with_a_curl_example(path: Path, filled: object) -> None:
@@ -119,8 +119,8 @@ def test_taken_port_and_missing_database_are_one_clear_line(path: Path, filled: 
     assert refused.returncode == 1 and f"cannot listen on 127.0.0.1:{taken}" in refused.stderr
     missing = command(["--port", "0", "--database", str(tmp_path / "none.db")])
     assert missing.returncode == 1 and "runner fill-catalog" in missing.stderr
-    for each in (refused, missing):
-        assert "Traceback" not in each.stderr and each.stdout == ""
+    for result in (refused, missing):
+        assert "Traceback" not in result.stderr and result.stdout == ""
 
 
 def test_help_has_an_example_and_wrong_usage_is_exit_2() -> None:
@@ -153,8 +153,8 @@ def test_responses_are_what_the_openapi_document_promises(path: Path, filled: ob
     ]
     with running(["recommender", "--port", str(port), "--database", str(path)], port, {}):
         schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
-        for found in schema.get_all_operations():
-            operation = found.ok()
+        for documented in schema.get_all_operations():
+            operation = documented.ok()
 
             @given(case=operation.as_strategy())
             @settings(

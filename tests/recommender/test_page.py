@@ -82,7 +82,7 @@ def test_hostile_address_is_text_and_an_unknown_subject_falls_back(live: Callabl
 
 @pytest.fixture
 def linked(filled: Writer) -> Writer:
-    """Beside the others partition@edge-cloud, 60 ms with edge-cloud at 10 Mbit/s: 20 ms and 50 kB."""
+    """Store partition@edge-cloud beside the others: 60 ms with edge-cloud at 10 Mbit/s, 20 ms of it computing."""
     filled.declare(1, "partition", "edge-cloud")
     measure(filled, 1, "latency:1:net:partition:edge-cloud", 10)
     filled.judge(1, "partition", 90.0)
@@ -125,7 +125,7 @@ def test_links_that_nobody_asked_about_stay_as_measured(
 @in_browser
 def test_a_service_with_a_key_is_asked_for_it(live: Callable[..., str], tmp_path: Path) -> None:
     dom = loaded(live(api_key="0123456789abcdef"), tmp_path)
-    assert "wants its API key" in dom
+    assert "requires its API key" in dom
     assert not re.search(r'<form id="key-form"[^>]* hidden', dom)
 
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from catalog.statistics import hit_drop, latency_within
 from recommender.answer.wording import to_do, undecided_reason, why
 from recommender.ranking import (
-    Accuracy,
-    Answer,
+    AccuracyMeasurement,
     Budgets,
     Candidate,
     Gap,
     LatencyBudget,
+    RankedAnswer,
     estimate,
     inputs_needed,
     recommend,
@@ -35,14 +35,14 @@ def candidate(
     inputs: int = 30,
     size_bytes: int = 1000,
 ) -> Candidate:
-    """Constant latency within each round."""
+    """Return a candidate with constant latency within each round."""
     return Candidate(
         operator,
         placement,
         tuple(placement.split("-")),
         tuple(np.full(inputs, value) for value in rounds_s or (0.1, 0.1, 0.1)),
         inputs=inputs,
-        accuracy=Accuracy("top1", accuracy_pct, drop_pp, 2000) if accuracy_pct is not None else None,
+        accuracy=AccuracyMeasurement("top1", accuracy_pct, drop_pp, 2000) if accuracy_pct is not None else None,
         size_bytes=size_bytes,
     )
 
@@ -65,10 +65,10 @@ def test_inputs_needed_is_the_smallest_that_bounds(percentile: float) -> None:
 
 def test_percentile_is_taken_within_rounds_and_averaged_over_them() -> None:
     rounds = (np.arange(1, 12, dtype=float), np.arange(101, 112, dtype=float))
-    found = estimate(Candidate("identity", "mobile", ("mobile",), rounds, inputs=11), 90)
-    assert found.percentile_s_by_round == pytest.approx((10, 110))
-    assert found.percentile_s == pytest.approx(math.sqrt(10 * 110))  # pooled, it would be 109.9
-    assert found.median_s == pytest.approx(math.sqrt(6 * 106))
+    own = estimate(Candidate("identity", "mobile", ("mobile",), rounds, inputs=11), 90)
+    assert own.percentile_s_by_round == pytest.approx((10, 110))
+    assert own.percentile_s == pytest.approx(math.sqrt(10 * 110))  # pooled, it would be 109.9
+    assert own.median_s == pytest.approx(math.sqrt(6 * 106))
 
 
 def test_fastest_feasible_wins_and_measured_is_in_one_place() -> None:
@@ -82,17 +82,17 @@ def test_fastest_feasible_wins_and_measured_is_in_one_place() -> None:
 
 
 def test_budget_met_exactly_holds() -> None:
-    each = candidate("a", "mobile", 0.1, 0.1, 0.1)
-    assert estimate(each, 90).percentile_s > 0.1  # the mean of three equal numbers need not be that number
-    assert recommend([each], p90(0.1)).recommendation is not None
-    assert recommend([each], p90(0.0999999)).recommendation is None
+    single = candidate("a", "mobile", 0.1, 0.1, 0.1)
+    assert estimate(single, 90).percentile_s > 0.1  # the mean of three equal numbers need not be that number
+    assert recommend([single], p90(0.1)).recommendation is not None
+    assert recommend([single], p90(0.0999999)).recommendation is None
 
 
 def judged(lost: int, *, items: int = 2000) -> Candidate:
-    """Identity gets every item right, this one loses some of them."""
+    """Return an accuracy that loses some of identity's hits, which are all right."""
     hits = np.arange(items) >= lost
     drop = hit_drop(np.ones(items, dtype=np.bool_), hits)
-    accuracy = Accuracy("top1", 100 * hits.mean(), drop.drop_pp, items, hits=hits, drop=drop)
+    accuracy = AccuracyMeasurement("top1", 100 * hits.mean(), drop.drop_pp, items, hits=hits, drop=drop)
     return replace(candidate(), accuracy=accuracy)
 
 
@@ -100,7 +100,7 @@ def test_drop_within_budget_by_estimate_alone_is_unproven() -> None:
     within, sure = judged(19), judged(5)
     answer = recommend([within, sure], Budgets(max_accuracy_drop_pp=1.0))
     assert answer.recommendation is not None and answer.recommendation.candidate is sure
-    assert [(each.estimate.candidate, each.gap) for each in answer.undecided] == [(within, Gap.UNPROVEN)]
+    assert [(undecided.estimate.candidate, undecided.gap) for undecided in answer.undecided] == [(within, Gap.UNPROVEN)]
 
 
 def test_a_drop_exactly_at_its_budget_is_within() -> None:
@@ -161,8 +161,8 @@ def test_ties_go_to_accuracy_then_fewer_tiers_then_smaller_size() -> None:
     ]
     answer = recommend(list(reversed(ordered)), Budgets())
     assert answer.recommendation is not None
-    found = [answer.recommendation, *(alternative.estimate for alternative in answer.alternatives)]
-    assert [each.candidate.operator for each in found] == ["d", "b", "a", "c"]
+    order = [answer.recommendation, *(alternative.estimate for alternative in answer.alternatives)]
+    assert [estimate.candidate.operator for estimate in order] == ["d", "b", "a", "c"]
 
 
 def test_too_few_inputs_are_undecided_when_the_budget_would_hold() -> None:
@@ -181,15 +181,15 @@ def test_without_latency_budget_thin_evidence_is_ranked() -> None:
 
 
 def test_repetitions_of_few_inputs_stay_thin() -> None:
-    each = Candidate("a", "mobile", ("mobile",), (np.full(500, 0.1),), inputs=10)
-    assert recommend([each], p90(1.0)).undecided[0].gap is Gap.TOO_THIN
+    single = Candidate("a", "mobile", ("mobile",), (np.full(500, 0.1),), inputs=10)
+    assert recommend([single], p90(1.0)).undecided[0].gap is Gap.TOO_THIN
 
 
 def test_missing_accuracy_is_undecided_only_when_asked_for() -> None:
-    each = candidate(accuracy_pct=None)
-    assert recommend([each], p90(1.0)).recommendation is not None
-    assert recommend([each], Budgets(min_accuracy_pct=1)).undecided[0].gap is Gap.ACCURACY_MISSING
-    assert recommend([each], Budgets(max_accuracy_drop_pp=1)).undecided[0].gap is Gap.ACCURACY_MISSING
+    single = candidate(accuracy_pct=None)
+    assert recommend([single], p90(1.0)).recommendation is not None
+    assert recommend([single], Budgets(min_accuracy_pct=1)).undecided[0].gap is Gap.ACCURACY_MISSING
+    assert recommend([single], Budgets(max_accuracy_drop_pp=1)).undecided[0].gap is Gap.ACCURACY_MISSING
 
 
 def test_missing_identity_leaves_the_drop_undecided() -> None:
@@ -213,9 +213,9 @@ def test_near_misses_are_sorted_by_how_close_and_carry_each_shortfall() -> None:
 
 def test_several_latency_budgets_must_all_hold() -> None:
     spread = np.concatenate([np.full(50, 0.1), np.full(10, 1.0)])
-    each = Candidate("a", "mobile", ("mobile",), (spread,), inputs=60)
+    single = Candidate("a", "mobile", ("mobile",), (spread,), inputs=60)
     budgets = Budgets(latency=(LatencyBudget(50, 0.2), LatencyBudget(95, 0.5)), percentile=95)
-    miss = recommend([each], budgets).near_misses[0]
+    miss = recommend([single], budgets).near_misses[0]
     assert [late.budget.percentile for late in miss.latency] == [95]
 
 
@@ -247,22 +247,22 @@ def test_recommendation_always_holds_every_budget(
     assert placed == len(candidates)
 
 
-def noisy(name: str, mean_s: float, *, seed: int, accuracy: Accuracy | None = None) -> Candidate:
-    """Three rounds of 30 inputs around a mean."""
+def noisy(name: str, mean_s: float, *, seed: int, accuracy: AccuracyMeasurement | None = None) -> Candidate:
+    """Return three rounds of 30 inputs around a mean."""
     rng = np.random.default_rng(seed)
     log_s = np.log(mean_s) + 0.05 * rng.standard_normal((3, 1)) + 0.1 * rng.standard_normal((3, 30))
     return Candidate(name, "mobile", ("mobile",), tuple(np.exp(log_s)), inputs=30, accuracy=accuracy)
 
 
-def asserted(answer: Answer) -> set[str]:
-    found = [
+def asserted(answer: RankedAnswer) -> set[str]:
+    estimates = [
         *([answer.recommendation] if answer.recommendation else []),
         *(alternative.estimate for alternative in answer.alternatives),
     ]
-    return {each.candidate.operator for each in found}
+    return {estimate.candidate.operator for estimate in estimates}
 
 
-TWELVE = [noisy(f"s{each}", 0.1 * 1.25**each, seed=each) for each in range(12)]
+TWELVE = [noisy(f"s{number}", 0.1 * 1.25**number, seed=number) for number in range(12)]
 
 
 @settings(deadline=None, max_examples=25)
@@ -275,26 +275,26 @@ def test_a_wider_latency_budget_takes_nothing_back(low: float, factor: float) ->
 @settings(deadline=None, max_examples=25)
 @given(max_s=st.floats(min_value=0.1, max_value=3.0))
 def test_all_that_one_level_for_all_would_hold_is_held(max_s: float) -> None:
-    held = asserted(recommend(TWELVE, p90(max_s)))
+    proven = asserted(recommend(TWELVE, p90(max_s)))
     one_level = {
-        each.operator
-        for each, found in steadied(TWELVE, 90).items()
-        if latency_within(found, max_s, confidence_level=0.95 ** (1 / 12)).holds
+        candidate.operator
+        for candidate, interval in steadied(TWELVE, 90).items()
+        if latency_within(interval, max_s, confidence_level=0.95 ** (1 / 12)).holds
     }
-    assert one_level <= held
+    assert one_level <= proven
 
 
 def test_each_joint_confidence_is_the_largest_that_would_still_hold() -> None:
     budgets = p90(0.45)
     answer = recommend(TWELVE, budgets)
-    for each in (answer.recommendation, *(other.estimate for other in answer.alternatives)):
-        assert each is not None and each.feasibility is not None
-        joint = each.feasibility.joint_confidence
+    for chosen in (answer.recommendation, *(other.estimate for other in answer.alternatives)):
+        assert chosen is not None and chosen.feasibility is not None
+        joint = chosen.feasibility.joint_confidence
         assert joint >= 0.95
         if joint < 1 - 1e-9:
-            assert each.candidate.operator in asserted(recommend(TWELVE, replace(budgets, confidence=joint - 1e-9)))
+            assert chosen.candidate.operator in asserted(recommend(TWELVE, replace(budgets, confidence=joint - 1e-9)))
             above = replace(budgets, confidence=joint + (1 - joint) / 100)
-            assert each.candidate.operator not in asserted(recommend(TWELVE, above))
+            assert chosen.candidate.operator not in asserted(recommend(TWELVE, above))
 
 
 def test_candidates_that_are_long_certain_cost_a_close_one_nothing() -> None:
@@ -302,17 +302,17 @@ def test_candidates_that_are_long_certain_cost_a_close_one_nothing() -> None:
     alone, among = steadied([close], 90)[close], steadied(TWELVE, 90)[close]
     assert among.upper_s(0.95) is not None and alone.upper_s(0.95) != among.upper_s(0.95)
     just_enough = (among.upper_s(0.951) or 0) * 1.0001
-    assert asserted(recommend([*sure, close], p90(just_enough))) == {each.operator for each in TWELVE}
+    assert asserted(recommend([*sure, close], p90(just_enough))) == {candidate.operator for candidate in TWELVE}
 
 
 def test_an_accuracy_shared_by_all_is_one_test() -> None:
     hits = np.arange(2000) >= 12
     drop = hit_drop(np.ones(2000, dtype=np.bool_), hits)
-    accuracy = Accuracy("top1", 99.4, drop.drop_pp, 2000, hits=hits, drop=drop)
+    accuracy = AccuracyMeasurement("top1", 99.4, drop.drop_pp, 2000, hits=hits, drop=drop)
     budgets = Budgets(max_accuracy_drop_pp=drop.upper_pp(0.96))
     together = [replace(candidate(name), accuracy=accuracy) for name in "abcdefgh"]
     assert asserted(recommend(together, budgets)) == set("abcdefgh")
-    apart = [replace(each, accuracy=replace(accuracy, drop=replace(drop))) for each in together]
+    apart = [replace(member, accuracy=replace(accuracy, drop=replace(drop))) for member in together]
     assert recommend(apart, budgets).recommendation is None
     strict = replace(budgets, max_accuracy_drop_pp=drop.upper_pp(0.94) - 1e-6)
     assert recommend(together, strict).recommendation is None

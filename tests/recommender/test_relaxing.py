@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.statistics import hit_drop
-from recommender.ranking import Accuracy, Budgets, Candidate, Constraints, LatencyBudget, recommend
+from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, Constraints, LatencyBudget, recommend
 from recommender.ranking.relaxations import next_up, points_down, points_up, up
 
 ITEMS = 400
@@ -18,7 +18,7 @@ ITEMS = 400
 def made(
     operator: str, placement: str, latency_s: float, lost: int, memory: int | None, inputs: int, seed: int
 ) -> Candidate:
-    """Rounds and inputs that differ, and an accuracy with items against a flawless identity."""
+    """Return a candidate of differing rounds and inputs, with an accuracy against a flawless identity."""
     rng = np.random.default_rng(seed)
     rounds = tuple(latency_s * np.exp(rng.normal(0, 0.05) + rng.normal(0, 0.1, inputs)) for _ in range(3))
     hits = np.arange(ITEMS) >= lost
@@ -30,7 +30,7 @@ def made(
         tiers,
         rounds,
         inputs=inputs,
-        accuracy=Accuracy("top1", 100 * float(hits.mean()), drop.drop_pp, ITEMS, hits=hits, drop=drop),
+        accuracy=AccuracyMeasurement("top1", 100 * float(hits.mean()), drop.drop_pp, ITEMS, hits=hits, drop=drop),
         sent_bytes=float(1000 * (len(tiers) - 1) + (tiers[0] != "mobile") * 5000),
         memory_bytes={} if memory is None else dict.fromkeys(tiers, memory),
         model_bytes=dict.fromkeys(tiers, 10 + lost),
@@ -74,9 +74,9 @@ def asked_again(change: Any, budgets: Budgets, constraints: Constraints) -> tupl
     """The question with one field as the answer words it, put together independently of the ranking's own."""
     if change.field == "max_latency_s":
         latency = [
-            LatencyBudget(each.percentile, change.after if each.percentile == change.percentile else each.max_s)
-            for each in budgets.latency
-            if change.after is not None or each.percentile != change.percentile
+            LatencyBudget(budget.percentile, change.after if budget.percentile == change.percentile else budget.max_s)
+            for budget in budgets.latency
+            if change.after is not None or budget.percentile != change.percentile
         ]
         return replace(budgets, latency=tuple(latency)), constraints
     changed: dict[str, Any] = {change.field: change.after}
@@ -101,14 +101,14 @@ def test_asking_again_with_any_relaxation_recommends_what_it_said(
     assert costs == sorted(costs) and all(cost > 0 for cost in costs)
     for relaxation in answer.relaxations:
         again, loosened = asked_again(relaxation.change, budgets, constraints)
-        found = recommend(candidates, again, constraints=loosened).recommendation
-        assert found is not None and found.candidate is relaxation.gives.candidate
+        recommended = recommend(candidates, again, constraints=loosened).recommendation
+        assert recommended is not None and recommended.candidate is relaxation.gives.candidate
 
 
 def test_a_latency_budget_is_relaxed_to_the_least_value_of_three_figures() -> None:
     one = made("a", "mobile", 0.1, 0, 1, 60, seed=1)
-    (found,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.05),))).relaxations
-    least = found.change.after
+    (relaxation,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.05),))).relaxations
+    least = relaxation.change.after
     assert isinstance(least, float) and least == up(least)
     below = least - (next_up(least) - least)
     assert recommend([one], Budgets(latency=(LatencyBudget(90, below),))).recommendation is None
@@ -126,14 +126,14 @@ def test_the_cheapest_comes_first_and_a_point_costs_as_much_as_a_tenth_of_latenc
 
 def test_memory_never_measured_can_only_be_given_up() -> None:
     one = made("a", "mobile", 0.1, 0, None, 60, seed=1)
-    (found,) = recommend([one], Budgets(), constraints=Constraints(max_memory_bytes={"mobile": 10.0})).relaxations
-    assert (found.change.key, found.change.after) == ("mobile", None)
+    (relaxation,) = recommend([one], Budgets(), constraints=Constraints(max_memory_bytes={"mobile": 10.0})).relaxations
+    assert (relaxation.change.key, relaxation.change.after) == ("mobile", None)
 
 
 def test_too_thin_for_any_bound_the_budget_can_only_be_given_up() -> None:
     one = made("a", "mobile", 0.1, 0, 1, 20, seed=1)
-    (found,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.5),))).relaxations
-    assert found.change.after is None and found.change.cost == 1
+    (relaxation,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.5),))).relaxations
+    assert relaxation.change.after is None and relaxation.change.cost == 1
 
 
 def test_two_faults_at_once_have_no_single_relaxation() -> None:

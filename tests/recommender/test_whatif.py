@@ -14,7 +14,7 @@ from recommender.whatif import (
     LinkRate,
     Prediction,
     StrategyParts,
-    Unpredictable,
+    UnpredictableStrategy,
     burst_bytes,
     estimate_s,
     predict,
@@ -35,7 +35,7 @@ def both(mbit: float) -> LinkRate:
 def setting(
     mbit: float, *, compute_s: float = 0.02, sent: int = 100_000, probed: float = 1.0, wire: float = 1.0
 ) -> LinkedSamples:
-    """A real link without burst: latency = computing + 8 * bytes / rate, exactly."""
+    """Return samples of a real link without burst: latency = computing + 8 * bytes / rate, exactly."""
     rounds, inputs = (index.ravel() for index in np.indices((ROUNDS, INPUTS)))
     count = sent + 1000 * inputs
     latency = compute_s * (1 + 0.01 * rounds) + wire * 8 * count / (mbit * probed * MBIT)
@@ -63,22 +63,22 @@ def local(latency_s: float) -> StrategyParts:
 
 
 def predicted(parts: StrategyParts, rates: Mapping[str, LinkRate], percentile: float = 90.0) -> Prediction:
-    found = predict(parts, rates, percentile)
-    assert isinstance(found, Prediction)
-    return found
+    result = predict(parts, rates, percentile)
+    assert isinstance(result, Prediction)
+    return result
 
 
 @given(st.floats(0.1, 1000), st.floats(0.1, 1000), st.sampled_from([50.0, 90.0]))
 def test_one_setting_predicts_another_exactly(source: float, target: float, percentile: float) -> None:
-    known = setting(target)
-    by_round = [np.percentile(known.latency_s[known.round == each], percentile) for each in range(ROUNDS)]
-    found = estimate_s(strategy(setting(source)), {"edge-cloud": both(target)}, percentile)
-    assert found == pytest.approx(math.exp(np.mean(np.log(by_round))), rel=1e-6)
+    measured = setting(target)
+    by_round = [np.percentile(measured.latency_s[measured.round == number], percentile) for number in range(ROUNDS)]
+    result = estimate_s(strategy(setting(source)), {"edge-cloud": both(target)}, percentile)
+    assert result == pytest.approx(math.exp(np.mean(np.log(by_round))), rel=1e-6)
 
 
 def test_the_share_of_the_declared_rate_that_a_link_carries_is_kept() -> None:
-    found = predicted(strategy(setting(10, probed=0.98)), {"edge-cloud": both(2)}, 50.0)
-    assert found.estimate_s == pytest.approx(predicted(strategy(setting(2, probed=0.98)), {}, 50.0).estimate_s)
+    result = predicted(strategy(setting(10, probed=0.98)), {"edge-cloud": both(2)}, 50.0)
+    assert result.estimate_s == pytest.approx(predicted(strategy(setting(2, probed=0.98)), {}, 50.0).estimate_s)
 
 
 def test_what_was_asked_as_measured_is_a_measured_number() -> None:
@@ -98,21 +98,21 @@ def test_a_link_off_the_way_changes_nothing() -> None:
 
 def test_several_settings_fit_the_slope_and_check_it() -> None:
     slow, middle, fast = (setting(rate, wire=1.1) for rate in (1, 10, 100))
-    found = predicted(strategy(slow, middle, fast), {"edge-cloud": both(3)}, 50.0)
-    assert found.slope == pytest.approx(1.1, rel=0.01)
-    assert found.check is not None and found.check < 0.1
-    assert found.settings == 3
+    result = predicted(strategy(slow, middle, fast), {"edge-cloud": both(3)}, 50.0)
+    assert result.slope == pytest.approx(1.1, rel=0.01)
+    assert result.check is not None and result.check < 0.1
+    assert result.settings == 3
     alone = predicted(strategy(slow), {"edge-cloud": both(3)}, 50.0)
     true_s = predicted(strategy(setting(3, wire=1.1)), {}, 50.0).estimate_s
-    assert abs(found.estimate_s / true_s - 1) < abs(alone.estimate_s / true_s - 1)
+    assert abs(result.estimate_s / true_s - 1) < abs(alone.estimate_s / true_s - 1)
 
 
 def test_settings_that_contradict_the_model_widen_the_interval() -> None:
     odd = replace(setting(100), latency_s=setting(100).latency_s + 0.2)
-    found = predicted(strategy(setting(1), odd), {"edge-cloud": both(10)})
-    assert found.check is not None and found.check > 0.5
+    result = predicted(strategy(setting(1), odd), {"edge-cloud": both(10)})
+    assert result.check is not None and result.check > 0.5
     alike = predicted(strategy(setting(1), setting(100)), {"edge-cloud": both(10)})
-    assert found.model_margin > 10 * alike.model_margin
+    assert result.model_margin > 10 * alike.model_margin
 
 
 def test_the_bound_at_any_level_holds_the_models_error() -> None:
@@ -150,7 +150,7 @@ def test_the_burst_is_the_one_that_the_launcher_sets(bit_per_s: int) -> None:
 def test_missing_parts_are_refused_with_the_reason() -> None:
     whole = setting(10)
     unprobed = strategy(replace(whole, probed={}, declared={}))
-    found = what_if(
+    result = what_if(
         [
             strategy(whole),
             replace(unprobed, operator="unprobed"),
@@ -160,8 +160,8 @@ def test_missing_parts_are_refused_with_the_reason() -> None:
         ],
         {"edge-cloud": both(1)},
     )
-    assert [prediction.operator for prediction in found.predictions] == ["identity"]
-    reasons = {each.operator: each.reason for each in found.unpredictable}
+    assert [prediction.operator for prediction in result.predictions] == ["identity"]
+    reasons = {strategy.operator: strategy.reason for strategy in result.unpredictable}
     assert "edge-cloud was neither probed nor declared" in reasons["unprobed"]
     assert "bytes on edge-cloud were not recorded" in reasons["bytes"]
     assert "nothing was measured" in reasons["unmeasured"]
@@ -180,12 +180,12 @@ def test_thin_evidence_gives_an_estimate_without_interval() -> None:
         latency_s=whole.latency_s[kept],
         round=whole.round[kept],
         input_index=whole.input_index[kept],
-        sent_bytes={name: each[kept] for name, each in whole.sent_bytes.items()},
-        received_bytes={name: each[kept] for name, each in whole.received_bytes.items()},
+        sent_bytes={name: counts[kept] for name, counts in whole.sent_bytes.items()},
+        received_bytes={name: counts[kept] for name, counts in whole.received_bytes.items()},
     )
-    found = predicted(strategy(one_round), {"edge-cloud": both(1)})
-    assert found.low_s is None and found.high_s is None
-    assert found.refusal
+    result = predicted(strategy(one_round), {"edge-cloud": both(1)})
+    assert result.low_s is None and result.high_s is None
+    assert result.refusal
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
@@ -196,9 +196,9 @@ def test_impossible_rates_are_refused(rate: float) -> None:
 
 @given(st.floats(1e-3, 1e13), st.floats(0.1, 99.9))
 def test_any_possible_rate_gives_a_positive_latency(rate: float, percentile: float) -> None:
-    found = predict(strategy(setting(10)), {"edge-cloud": LinkRate(rate, rate)}, percentile)
-    assert isinstance(found, Prediction)
-    assert 0 < found.estimate_s < math.inf
+    result = predict(strategy(setting(10)), {"edge-cloud": LinkRate(rate, rate)}, percentile)
+    assert isinstance(result, Prediction)
+    assert 0 < result.estimate_s < math.inf
 
 
 def test_an_unknown_link_is_named_with_the_known_ones() -> None:
@@ -213,8 +213,8 @@ def test_the_choice_changes_where_the_latencies_are_equal() -> None:
     flat = replace(
         setting(1), latency_s=np.full(ROUNDS * INPUTS, 0.02) + 0.8, sent_bytes={"edge-cloud": np.full(90, 100_000)}
     )
-    found = latency_curves([strategy(flat), local(0.1)], "edge-cloud", low_bit_per_s=1e6, high_bit_per_s=1e8)
-    [crossing] = found.crossings
+    result = latency_curves([strategy(flat), local(0.1)], "edge-cloud", low_bit_per_s=1e6, high_bit_per_s=1e8)
+    [crossing] = result.crossings
     assert crossing.bit_per_s == pytest.approx(10e6, rel=1e-4)
     assert crossing.latency_s == pytest.approx(0.1, rel=1e-3)
     assert (crossing.below, crossing.above) == ("identity@mobile", "identity@cloud")
@@ -227,11 +227,11 @@ def test_ranges_that_are_none_are_refused(low: float, high: float) -> None:
 
 
 def test_refused_strategies_are_beside_the_curves() -> None:
-    found = latency_curves(
+    result = latency_curves(
         [strategy(setting(10)), StrategyParts("q", "cloud", (), (), "no bytes")],
         "edge-cloud",
         low_bit_per_s=1e6,
         high_bit_per_s=1e8,
     )
-    assert found.unpredictable == (Unpredictable("q", "cloud", "no bytes"),)
-    assert [curve.name for curve in found.curves] == ["identity@cloud"]
+    assert result.unpredictable == (UnpredictableStrategy("q", "cloud", "no bytes"),)
+    assert [curve.name for curve in result.curves] == ["identity@cloud"]

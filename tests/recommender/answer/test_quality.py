@@ -14,7 +14,7 @@ BROKEN = OutputDistance(32, "calibration", None, None, False)
 
 @pytest.fixture
 def timed(writer: Any) -> Any:
-    """Identity, and two faster operators, none of them judged."""
+    """Store identity and two faster operators, none of them judged."""
     environment = writer.environment()
     writer.strategy(environment, "identity", "mobile", 0.1)
     writer.strategy(environment, "quantized", "mobile", 0.08)
@@ -31,16 +31,16 @@ def test_what_changes_outputs_unjudged_is_not_the_head_line(client: Any, timed: 
     figure = "outputs differ from identity's by 80% (relative error over 32 inputs)"
     assert "faster is early_exit on mobile" in answer["recommendation"]["why"]
     assert figure in answer["recommendation"]["why"] and figure in answer["summary"]
-    assert {each["operator"] for each in answer["alternatives"]} == {"early_exit", "quantized"}
-    assert any(figure in each for each in answer["warnings"])
-    assert any("quantized" in each and "not finite" in each for each in answer["warnings"])
+    assert {alternative["operator"] for alternative in answer["alternatives"]} == {"early_exit", "quantized"}
+    assert any(figure in warning for warning in answer["warnings"])
+    assert any("quantized" in warning and "not finite" in warning for warning in answer["warnings"])
 
 
 def test_an_unknown_distance_is_no_small_one(client: Any, timed: Any) -> None:
     answer = ask(client, max_latency_s=1.0)
     assert chosen(answer) == ("identity", "mobile")
     assert "is not known" in answer["recommendation"]["why"]
-    assert any("nothing was measured of the answers of" in each for each in answer["warnings"])
+    assert any("nothing was measured of the answers of" in warning for warning in answer["warnings"])
 
 
 def test_a_near_one_is_chosen_with_its_figure(client: Any, timed: Any) -> None:
@@ -91,12 +91,12 @@ def test_a_judged_one_keeps_its_place_and_its_warning_is_shown(client: Any, fill
     answer = ask(client)
     assert chosen(answer) == ("quantized", "mobile")
     assert "outputs differ from identity's by 80%" in answer["recommendation"]["quality"]
-    assert any(each.startswith("quantized: outputs differ") for each in answer["warnings"])
+    assert any(warning.startswith("quantized: outputs differ") for warning in answer["warnings"])
 
 
 def test_every_resource_that_lists_strategies_has_the_distance(client: Any, timed: Any) -> None:
     timed.compare_outputs("early_exit", FAR)
-    rows = {each["operator"]: each for each in client.get("/strategies").json()["strategies"]}
+    rows = {row["operator"]: row for row in client.get("/strategies").json()["strategies"]}
     assert rows["early_exit"]["distance"]["agreement"] == {"agreeing": 11, "items": 32, "low": 0.186, "high": 0.532}
     assert rows["identity"]["distance"] is None
     assert client.get("/strategies/net:early_exit:mobile").json()["strategy"]["distance"]["warning"]
@@ -119,7 +119,7 @@ def test_an_agreement_at_chance_is_remarked_and_not_the_head_line(client: Any, t
     assert answer["recommendation"]["quality"].startswith("it answers as identity does in 98.00 % of 2000 items")
     remark = "agreement 54.55 % is not told from always answering class 0, which gives 54.55 % of these 2000 items"
     assert f"early_exit: {remark}" in answer["warnings"] and remark in answer["recommendation"]["why"]
-    early_exit = next(each for each in answer["alternatives"] if each["operator"] == "early_exit")
+    early_exit = next(alternative for alternative in answer["alternatives"] if alternative["operator"] == "early_exit")
     assert early_exit["accuracy"]["remark"] == remark
 
 
@@ -128,7 +128,7 @@ def test_an_accuracy_at_chance_is_remarked_even_of_identity(client: Any, timed: 
     answer = ask(client, max_latency_s=1.0)
     assert chosen(answer) == ("identity", "mobile")
     assert "top-1 accuracy 95.00 % is not told from always" in answer["recommendation"]["quality"]
-    assert any(each.startswith("identity: top-1 accuracy 95.00 %") for each in answer["warnings"])
+    assert any(warning.startswith("identity: top-1 accuracy 95.00 %") for warning in answer["warnings"])
 
 
 def test_data_of_one_class_is_remarked_once_for_all_operators(client: Any, filled: Any) -> None:

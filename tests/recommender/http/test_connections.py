@@ -37,7 +37,7 @@ class Service:
         return connection
 
     def ask(self, raw: bytes = ASK, *, source: str = "127.0.0.2") -> bytes:
-        """One request on a connection of its own, and all that comes back before a short silence."""
+        """Send one request on its own connection; return what comes back before a short silence."""
         with contextlib.closing(self.connect(raw, source=source)) as connection:
             return answer_of(connection)
 
@@ -49,7 +49,7 @@ class Service:
 
 
 def answer_of(connection: socket.socket) -> bytes:
-    """The first answer, or all that comes until the end."""
+    """Return the first answer, or all bytes until the end."""
     answer = bytearray()
     with contextlib.suppress(ConnectionResetError):
         while data := connection.recv(65536):
@@ -132,8 +132,8 @@ def test_a_head_without_end_takes_no_memory_and_is_told_431(
     endless_ones = [connect(first) for _ in range(5)]
     assert all(pour(connection, endless) < 32 * MIB for connection in endless_ones)
     assert service.rss_bytes() - before < 20 * MIB
-    told = [answer_of(connection) for connection in endless_ones]
-    assert any(problem_of(answer)["status"] == 431 for answer in told if answer)
+    answers = [answer_of(connection) for connection in endless_ones]
+    assert any(problem_of(answer)["status"] == 431 for answer in answers if answer)
     assert service.ask().startswith(b"HTTP/1.1 200")
 
 

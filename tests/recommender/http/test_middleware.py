@@ -100,8 +100,8 @@ def test_no_page_of_another_origin_may_read_unless_configured(serve: Serve) -> N
     origin = {"origin": "https://dash.example.org"}
     assert "access-control-allow-origin" not in serve().get("/subjects", headers=origin).headers
     allowed = serve(cors_origins=("https://dash.example.org",), api_key=KEY)
-    asked = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
-    preflight = allowed.request("OPTIONS", "/recommend", headers=asked)
+    headers = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+    preflight = allowed.request("OPTIONS", "/recommend", headers=headers)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://dash.example.org"
     other = allowed.get("/healthz", headers={"origin": "https://other.example"})

@@ -52,7 +52,7 @@ def test_strategy_leads_to_its_evidence(client: Any, filled: object) -> None:
     body = client.get("/strategies/net:quantized:edge").json()
     assert body["strategy"]["status"] == "complete" and body["artifact_sha256"] == {"whole.onnx": "ab" * 32}
     latency = client.get(f"/evidence/{body['latency_evidence_id']}").json()
-    assert latency["kind"] == "latency" and [each["round"] for each in latency["rounds"]] == [0, 1, 2]
+    assert latency["kind"] == "latency" and [one_round["round"] for one_round in latency["rounds"]] == [0, 1, 2]
     assert latency["rounds"][0]["samples"] == 30 and latency["rounds"][0]["max_s"] == pytest.approx(0.16)
     accuracy = client.get(f"/evidence/{body['accuracy_evidence_id']}").json()
     assert accuracy["kind"] == "accuracy" and accuracy["top1_pct"] == 89.5 and accuracy["environment"] == "env-a"
@@ -150,9 +150,9 @@ def test_metrics_are_there_when_the_evidence_is_not(client: Any) -> None:
 
 def test_every_operation_is_documented(client: Any) -> None:
     document = client.get("/openapi.json").json()
-    wanted = "/recommend /recommend/batch /subjects /strategies /strategies/{strategy_id} /evidence/{evidence_id}"
-    wanted += " /leaderboard /pareto /coverage /slos /links /whatif /healthz /readyz /metrics"
-    assert set(document["paths"]) == set(wanted.split())
+    paths = "/recommend /recommend/batch /subjects /strategies /strategies/{strategy_id} /evidence/{evidence_id}"
+    paths += " /leaderboard /pareto /coverage /slos /links /whatif /healthz /readyz /metrics"
+    assert set(document["paths"]) == set(paths.split())
     for path in document["paths"].values():
         for operation in path.values():
             assert operation["summary"] and operation["description"] and "503" in operation["responses"]

@@ -23,12 +23,12 @@ def linked(writer: Writer) -> int:
 def ask(client: Client, **question: Any) -> dict[str, Any]:
     response = client.post("/recommend", json={"subject": "net", **question})
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def latencies(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By placement, wherever in the answer."""
+    """Return the latencies by placement, wherever they are in the answer."""
     rows = [answer["recommendation"], *answer["alternatives"], *answer["near_misses"], *answer["undecided"]]
     return {row["placement"]: row["latency"] for row in rows if row}
 
@@ -37,19 +37,23 @@ def test_what_uses_an_asked_link_is_predicted_and_marked_and_the_rest_stays_meas
     linked: int, client: Client
 ) -> None:
     answer = ask(client, links={"edge-cloud": "100mbit"})
-    found = latencies(answer)
-    assert found["mobile"]["predicted"] is False and found["mobile"]["predicted_from"] is None
-    assert found["mobile"]["percentile_s"] == pytest.approx(0.05)
-    assert found["edge-cloud"]["predicted"] is True
-    assert found["edge-cloud"]["predicted_from"]["bandwidths_measured"] == 1
-    assert found["edge-cloud"]["predicted_from"]["largest_check_error"] is None
+    by_placement = latencies(answer)
+    assert by_placement["mobile"]["predicted"] is False and by_placement["mobile"]["predicted_from"] is None
+    assert by_placement["mobile"]["percentile_s"] == pytest.approx(0.05)
+    assert by_placement["edge-cloud"]["predicted"] is True
+    assert by_placement["edge-cloud"]["predicted_from"]["bandwidths_measured"] == 1
+    assert by_placement["edge-cloud"]["predicted_from"]["largest_check_error"] is None
     # 40 ms on the wire at the probed rate become about a tenth.
-    assert found["edge-cloud"]["percentile_s"] == pytest.approx(0.024, rel=0.05)
-    assert found["edge-cloud"]["low_s"] < found["edge-cloud"]["percentile_s"] < found["edge-cloud"]["high_s"]
+    assert by_placement["edge-cloud"]["percentile_s"] == pytest.approx(0.024, rel=0.05)
+    assert (
+        by_placement["edge-cloud"]["low_s"]
+        < by_placement["edge-cloud"]["percentile_s"]
+        < by_placement["edge-cloud"]["high_s"]
+    )
     assert answer["recommendation"]["placement"] == "edge-cloud"
     assert "predicted from one measured bandwidth of edge-cloud, not measured" in answer["recommendation"]["why"]
     assert answer["links"] == [{"link": "edge-cloud", "bit_per_s": 100e6}]
-    assert any("1 of 2 latencies are predicted" in each for each in answer["warnings"])
+    assert any("1 of 2 latencies are predicted" in warning for warning in answer["warnings"])
     assert not latencies(ask(client))["edge-cloud"]["predicted"]
 
 
@@ -94,7 +98,7 @@ def test_several_bandwidths_check_the_prediction_and_the_asked_one_may_be_measur
     there = latencies(answer)["edge-cloud"]
     assert there["predicted"] is False
     assert there["percentile_s"] == pytest.approx(0.42)
-    assert [each["latency_evidence_id"] for each in answer["alternatives"]] == ["at-1"]
+    assert [alternative["latency_evidence_id"] for alternative in answer["alternatives"]] == ["at-1"]
 
 
 def test_a_strategy_that_cannot_be_predicted_is_named_with_the_reason(
@@ -102,7 +106,7 @@ def test_a_strategy_that_cannot_be_predicted_is_named_with_the_reason(
 ) -> None:
     writer.strategy(linked, "identity", "cloud", 0.03)  # its links were not recorded: neither probed nor declared
     answer = ask(client, links={"mobile-edge": "1mbit"})
-    left_out = {each["placement"]: each["reason"] for each in answer["not_considered"]}
+    left_out = {left_out["placement"]: left_out["reason"] for left_out in answer["not_considered"]}
     assert left_out["cloud"].startswith("no prediction for the asked links: the rate of mobile-edge was neither probed")
     assert "cloud" not in latencies(answer)
     assert answer["environment"]["complete"] is True  # of the measurements, whatever the question
@@ -120,9 +124,9 @@ def test_bad_bandwidths_are_refused_with_what_is_allowed(linked: int, client: Cl
 def test_an_unknown_link_is_a_problem_with_the_known_ones(linked: int, client: Client) -> None:
     response = client.post("/recommend", json={"subject": "net", "links": {"edge-clout": "1mbit"}})
     assert response.status_code == 404
-    told = response.json()
-    assert told["type"] == "urn:problem-type:tierwise:unknown-link"
-    assert (told["known"], told["nearest"]) == (["edge-cloud", "mobile-edge"], "edge-cloud")
+    body = response.json()
+    assert body["type"] == "urn:problem-type:tierwise:unknown-link"
+    assert (body["known"], body["nearest"]) == (["edge-cloud", "mobile-edge"], "edge-cloud")
 
 
 @pytest.mark.parametrize("words", ["500kbit", "0.5mbit", "10Mbit", "10 mbit", "1.5gbit/s"])
@@ -132,8 +136,8 @@ def test_bandwidths_are_worded_as_in_the_catalog_file(linked: int, client: Clien
 
 def test_links_and_the_bandwidths_that_were_measured(linked: int, writer: Writer, client: Client) -> None:
     measure(writer, linked, "at-1", 1)
-    told = client.get("/links", params={"subject": "net"}).json()
-    edge, front = told["links"]
+    body = client.get("/links", params={"subject": "net"}).json()
+    edge, front = body["links"]
     assert (edge["link"], front["link"]) == ("edge-cloud", "mobile-edge")
     assert edge["declared_bit_per_s"] == 10e6
     assert edge["measured_bit_per_s"] == [1e6, 10e6]
@@ -141,18 +145,18 @@ def test_links_and_the_bandwidths_that_were_measured(linked: int, writer: Writer
 
 
 def test_curves_have_intervals_and_the_choice_changes_where_they_cross(linked: int, client: Client) -> None:
-    asked = {"subject": "net", "link": "edge-cloud", "from": "1mbit", "to": "100mbit", "points": 5}
-    told = client.get("/whatif", params=asked).json()
-    moving, flat = told["curves"]
+    query = {"subject": "net", "link": "edge-cloud", "from": "1mbit", "to": "100mbit", "points": 5}
+    body = client.get("/whatif", params=query).json()
+    moving, flat = body["curves"]
     assert (moving["placement"], moving["predicted"]) == ("edge-cloud", True)
     assert (flat["placement"], flat["predicted"], flat["predicted_from"]) == ("mobile", False, None)
-    assert [each["bit_per_s"] for each in moving["points"]] == pytest.approx([1e6, 10**6.5, 1e7, 10**7.5, 1e8])
+    assert [point["bit_per_s"] for point in moving["points"]] == pytest.approx([1e6, 10**6.5, 1e7, 10**7.5, 1e8])
     assert moving["points"][2]["latency_s"] == pytest.approx(0.06, rel=0.01)
     assert all(
-        each["low_s"] < each["latency_s"] < each["high_s"] for each in (moving["points"][0], moving["points"][4])
+        point["low_s"] < point["latency_s"] < point["high_s"] for point in (moving["points"][0], moving["points"][4])
     )
-    assert [each["latency_s"] for each in flat["points"]] == pytest.approx([0.05] * 5)
-    [crossing] = told["crossings"]
+    assert [point["latency_s"] for point in flat["points"]] == pytest.approx([0.05] * 5)
+    [crossing] = body["crossings"]
     assert (crossing["below"], crossing["above"]) == ("identity@mobile", "partition@edge-cloud")
     # 20 ms and 40 ms at 9.9 Mbit/s: 50 ms where the wire takes 30 ms, at 13.3 Mbit/s.
     assert crossing["bit_per_s"] == pytest.approx(13.3e6, rel=0.02)
@@ -180,10 +184,12 @@ def test_what_cannot_be_asked_is_a_problem(
 def test_the_document_has_the_links_with_examples_and_problems(client: Client) -> None:
     document = client.get("/openapi.json").json()
     operation = document["paths"]["/whatif"]["get"]
-    assert {"from", "to", "link", "subject"} <= {each["name"] for each in operation["parameters"]}
+    assert {"from", "to", "link", "subject"} <= {parameter["name"] for parameter in operation["parameters"]}
     assert all(
-        "examples" in each["schema"] for each in operation["parameters"] if each["name"] in ("from", "to", "link")
+        "examples" in parameter["schema"]
+        for parameter in operation["parameters"]
+        if parameter["name"] in ("from", "to", "link")
     )
     assert "application/problem+json" in operation["responses"]["422"]["content"]
     question = document["components"]["schemas"]["RecommendRequest"]
-    assert "links" in question["properties"] and any("links" in each for each in question["examples"])
+    assert "links" in question["properties"] and any("links" in example for example in question["examples"])
