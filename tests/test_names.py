@@ -18,19 +18,15 @@ RENEW = "name what it is; after lowering a count: python -m tests.test_names"
 
 # Class names that two modules define, and why both mean the same.
 SAME_MEANING = {
-    "Accuracy": "how well a strategy predicts: the row, and what ranking knows of it",
     "GuardedProtocol": "a connection under limits: to a tier, and to the service",
-    "ImportedFile": "a file that evidence came from: the row, and what the service knows of it",
     "LinkProbe": "what a link really carried: the row, and the message of a tier",
     "Sample": "one timed inference: the row, and the message of a tier",
     "SampleLink": "bytes of one inference on one link: the row, and the message of a tier",
     "SamplePart": "what one tier spent on one inference: the row, and the message of that tier",
-    "Slo": "a named target as declared at the last fill: the row, and what the service knows of it",
-    "TooSlow": "a request beyond its time limit: at a tier, and at the service",
 }
 # Names that still have two meanings: none may be added.
 UNSEPARATED = frozenset({
-    "Answer", "Environment", "Finding", "Problem", "Strategy",
+    "Finding", "Problem", "Strategy",
 })  # fmt: skip
 
 
