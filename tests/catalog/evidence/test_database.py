@@ -44,6 +44,8 @@ class Later:
         config = Config()
         config.set_main_option("script_location", str(self.scripts))
         self.monkeypatch.setattr(module, "_alembic", lambda: config)
+        newest = ScriptDirectory.from_config(config).get_current_head()
+        self.monkeypatch.setattr(module, "newest_revision", lambda: newest)
 
     def forgotten(self) -> None:
         self.monkeypatch.undo()
