@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog.keys import artifact_key
-from runner.artifacts.calibration import subject_calibration
+from runner.artifacts.calibration import first_inputs, subject_calibration
 from runner.artifacts.store import ArtifactStore
 from runner.host import this_host, versions
 from runner.operators import make_pass
@@ -112,7 +112,7 @@ def _compare(model: str, store: ArtifactStore, *, rounds: int, accuracy: bool) -
         for variant in variants:
             variant.accuracy_pct = score(variant.path, items, family)[metric]
     print(f"{subject.name}: latency", file=sys.stderr)
-    _time(variants, subject_calibration(subject)(8), rounds)
+    _time(variants, first_inputs(subject_calibration(subject)(8)), rounds)
     return [variant.row(subject.name, variants[0]) for variant in variants]
 
 

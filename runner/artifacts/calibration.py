@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
 from runner.graph import read_model
 from runner.subjects import Subject
@@ -19,7 +20,7 @@ from tierserver.messages import Preprocess
 
 Array = NDArray[np.generic]
 # From a count to as many inputs, so that a dataset is read only where a pass or a proof needs it.
-CalibrationSource = Callable[[int], Sequence[Array]]
+CalibrationSource = Callable[[int], Sequence[ModelInputs]]
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,19 @@ def subject_calibration(subject: Subject) -> CalibrationSource:
     """Return the source of a subject's calibration inputs, pre-processed as a tier does it."""
     settings = Preprocess.from_json(subject.preprocess)
 
-    def read(count: int) -> Sequence[Array]:
+    def read(count: int) -> Sequence[ModelInputs]:
         encoded = subject.dataset.calibration(count)
-        if settings.kind == "tensors":  # the first of several inputs: operators refuse such models themselves
-            return [read_tensors(sample)[0] for sample in encoded]
+        if settings.kind == "tensors":
+            samples = [read_tensors(sample) for sample in encoded]
+            return [sample[0] if len(sample) == 1 else tuple(sample) for sample in samples]
         return [preprocess(image, settings) for image in encoded]
 
     return read
+
+
+def first_inputs(inputs: Sequence[ModelInputs]) -> Sequence[Array]:
+    """Return the first array of each input, for passes: those that calibrate refuse models of several inputs."""
+    return [arrays[0] if isinstance(arrays, tuple) else arrays for arrays in inputs]
 
 
 def read_calibration(path: Path, model: Path) -> Calibration:

@@ -38,6 +38,8 @@ _ENGINE_ERRORS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(engine_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
 Array = NDArray[np.generic]
+# What a model takes at once: an array, or a tuple of them in the order of its inputs where it has several.
+ModelInputs = Array | tuple[Array, ...]
 Feeds = Mapping[str, Array]
 # Mostly arrays by name; a model may also give sequences and maps.
 Outputs = Mapping[str, Any]
@@ -82,8 +84,8 @@ class Trial:
     obstacle: str | None = None
 
 
-def try_model(model: Path, inputs: Sequence[Array]) -> Trial:
-    """Run a model on its own inputs, or on random ones where there are none or it has several inputs.
+def try_model(model: Path, inputs: Sequence[ModelInputs]) -> Trial:
+    """Run a model on its own inputs, or on random ones where there are none for all that it takes.
 
     Stops early, but not before four inputs, when runs take long or outputs fill the memory.
 
@@ -94,8 +96,8 @@ def try_model(model: Path, inputs: Sequence[Array]) -> Trial:
     """
     session = open_session(model)
     signature = signature_of(session)
-    if inputs and len(signature.inputs) == 1:
-        feeds: list[Feeds] = [{signature.inputs[0].name: array} for array in inputs]
+    feeds = [_own_feed(signature, arrays) for arrays in inputs]
+    if feeds and all(len(feed) == len(signature.inputs) for feed in feeds):
         return _bounded(session, model, feeds, "calibration")
     obstacle = "it takes no input"
     for size in _sizes_to_try(signature):
@@ -104,6 +106,12 @@ def try_model(model: Path, inputs: Sequence[Array]) -> Trial:
         except OperatorError as error:
             obstacle = str(error)
     return Trial((), (), "random", obstacle)
+
+
+def _own_feed(signature: Signature, arrays: ModelInputs) -> Feeds:
+    """Return the arrays under the names of the inputs, in order; fewer than the model has where some are missing."""
+    in_order = arrays if isinstance(arrays, tuple) else (arrays,)
+    return {value.name: array for value, array in zip(signature.inputs, in_order, strict=False)}
 
 
 def run_chain(parts: Sequence[Path], feeds: Sequence[Feeds]) -> list[Outputs]:

@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
 from catalog.output_distance import DETAIL
-from runner.artifacts.calibration import CalibrationSource
+from runner.artifacts.calibration import CalibrationSource, first_inputs
 from runner.artifacts.distance import measure_distance
-from runner.artifacts.model_runs import PROOF_INPUTS, TRIAL_INPUTS, NotRunnable, Signature, Trial, run_chain, try_model
+from runner.artifacts.model_runs import (
+    PROOF_INPUTS,
+    TRIAL_INPUTS,
+    ModelInputs,
+    NotRunnable,
+    Signature,
+    Trial,
+    run_chain,
+    try_model,
+)
 from runner.artifacts.verification import check, check_chain, prove_close, prove_equal
 from runner.errors import OperatorError, SubjectError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
@@ -165,7 +172,7 @@ def _apply(
     for number, step in enumerate(passes):
         workdir = directory / f"{number}-{step.name}"
         workdir.mkdir()
-        arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
+        arrays = first_inputs(calibration(step.calibration_samples)) if step.calibration_samples else ()
         applied = step.apply(parts, Context(workdir, arrays, environments))
         parts = applied.parts
         details.append({"pass": step.name, **applied.details})
@@ -184,7 +191,7 @@ def _try_original(model: Path, calibration: CalibrationSource) -> Trial:
         raise PassRefusal(f"the model does not run on the inputs it is to be measured with: {error}") from error
 
 
-def _up_to(count: int, calibration: CalibrationSource) -> Sequence[NDArray[np.generic]]:
+def _up_to(count: int, calibration: CalibrationSource) -> Sequence[ModelInputs]:
     """Return up to `count` inputs: a dataset refuses to give more than it has."""
     while count:
         try:

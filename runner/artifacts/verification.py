@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
 from runner.artifacts.model_runs import (
     PROOF_INPUTS,
     Array,
     Feeds,
+    ModelInputs,
     NotRunnable,
     Outputs,
     Signature,
@@ -58,7 +58,7 @@ def check_chain(model: Signature, parts: Sequence[Signature]) -> None:
             raise OperatorError(f"a part gives {sorted(outputs)} and the next takes {sorted(inputs)}")
 
 
-def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[NDArray[np.generic]]) -> dict[str, Any]:
+def prove_equal(whole: Path, parts: Sequence[Path], inputs: Sequence[ModelInputs]) -> dict[str, Any]:
     """Run the whole and its parts on the same inputs and compare, bit by bit.
 
     Besides the inputs themselves, extremes of the first of them are tried: ten, a thousand and a million times as

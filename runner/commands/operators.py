@@ -15,7 +15,7 @@ from rich.table import Table
 from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
 from runner.artifacts.apply_operator import apply_operator, parse_pipeline
-from runner.artifacts.calibration import Calibration, read_calibration, subject_calibration
+from runner.artifacts.calibration import Calibration, first_inputs, read_calibration, subject_calibration
 from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.errors import OperatorError, SubjectError
@@ -142,7 +142,7 @@ class _Model:
             return read_calibration(file, self.path)
         if self.subject is None:
             return Calibration()
-        inputs = subject_calibration(self.subject)(max(samples, TRIAL_INPUTS))
+        inputs = first_inputs(subject_calibration(self.subject)(max(samples, TRIAL_INPUTS)))
         return Calibration(inputs, str(self.subject.name))
 
 

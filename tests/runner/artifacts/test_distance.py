@@ -1,11 +1,14 @@
 """The distance of outputs to the model's own, against figures worked out by hand and the exact interval of scipy."""
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from scipy import stats
 
 from runner.artifacts.distance import measure_distance
-from runner.artifacts.model_runs import Outputs, Trial
+from runner.artifacts.model_runs import Outputs, Trial, try_model
 
 
 def trial(outputs: list[Outputs]) -> Trial:
@@ -62,3 +65,18 @@ def test_what_is_infinite_in_the_model_counts_nowhere() -> None:
 )  # fmt: skip
 def test_zeros_other_shapes_and_outputs_without_numbers(expected: object, made: object, error: float) -> None:
     assert measure_distance(trial([{"out": expected}]), [{"out": made}]).relative_error == error
+
+
+def test_a_model_of_several_inputs_runs_on_its_own(tmp_path: Path) -> None:
+    shape = [1, 4]
+    inputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("a", "b")]
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)
+    node = onnx.helper.make_node("Sub", ["a", "b"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", inputs, [output])
+    path = tmp_path / "two.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    own = (np.full(shape, 5, np.float32), np.full(shape, 3, np.float32))
+    attempt = try_model(path, [own] * 4)
+    assert attempt.source == "calibration"
+    assert [output["y"].tolist() for output in attempt.outputs] == [[[2.0] * 4]] * 4
+    assert try_model(path, [own[0]] * 4).source == "random"
