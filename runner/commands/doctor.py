@@ -74,7 +74,7 @@ def _engine() -> _Engine:
         none = Finding("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
         shaping = Finding("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
         return _Engine((none, shaping), this_host())
-    described = selection.reason.removeprefix("asked for: ")
+    described = selection.reason.removeprefix("requested: ")
     answers = Finding("Docker engine", described)
     try:
         host, refusal = selection.launcher.host(), selection.launcher.delay_refusal()

@@ -231,7 +231,7 @@ def test_a_tier_too_small_to_start_is_a_launch_error_and_leaves_nothing(
 
 
 def test_more_cpus_than_the_engine_has_are_refused(launcher: DockerLauncher) -> None:
-    with pytest.raises(LaunchError, match="tier 'cloud' wants 4096 CPUs, the Docker engine has"):
+    with pytest.raises(LaunchError, match="tier 'cloud' needs 4096 CPUs, the Docker engine has"):
         launcher.launch([TierLimits("cloud", 4096, 1 << 30, 1)], [], {}).__enter__()
 
 
