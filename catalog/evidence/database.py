@@ -228,6 +228,7 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
         # The driver's own transactions would commit before DDL and leave out SELECT; begin() below replaces them.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.create_function("is_utf8", 1, _is_utf8, deterministic=True)
         connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         if mode != "ro":
             _use_write_ahead_log(connection)
@@ -239,6 +240,29 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _is_utf8(value: bytes) -> bool:
+    """Tell whether a text's bytes are text: SQLite stores any bytes as TEXT, and the driver cannot read such a cell."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@contextmanager
+def odd_text_allowed(connection: Connection) -> Iterator[None]:
+    """Read bytes that are no UTF-8 as lone surrogates within the block, so that one such cell ends no query."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):  # a server refuses such text itself
+        yield
+        return
+    driver.text_factory = lambda value: value.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
 
 
 def _json_or_text(text: Any) -> Any:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, event, select
 from sqlalchemy.engine import make_url
 
 from catalog.evidence import allowed, tables
-from catalog.evidence.database import Database, server_engine, sqlite_engine
+from catalog.evidence.database import Database, odd_text_allowed, server_engine, sqlite_engine
 from migrations.views import VIEWS
 
 logger = logging.getLogger(__name__)
@@ -142,9 +142,19 @@ class _Dialect:
             terms.append("intersection_px <= union_px")
         return " AND ".join(terms)
 
+    def quoted(self, value: Any) -> str:
+        """Return the name of a row as a literal."""
+        if isinstance(value, int):
+            return str(value)
+        if self.sqlite:
+            return f"CAST(x'{str(value).encode(errors='surrogateescape').hex()}' AS TEXT)"
+        return "'" + str(value).replace("'", "''") + "'"
+
     def _holds(self, column: str, kind: str, least: float, most: float) -> str:
         if kind == "text":
-            typed = f"typeof({column}) = 'text' AND " if self.sqlite else ""
+            # Only what is not plain ASCII is decoded: a call per row would take longer than the whole check.
+            plain = f"({column} NOT GLOB '*[^ -~]*' OR is_utf8(CAST({column} AS BLOB)))"
+            typed = f"typeof({column}) = 'text' AND {plain} AND " if self.sqlite else ""
             return f"{typed}length({column}) BETWEEN {least} AND {most}"
         if kind == "boolean":
             return f"{column} IN (0, 1)" if self.sqlite else f"{column} IS NOT NULL"
@@ -168,10 +178,13 @@ def sound_database(database: Database) -> Database:
     """
     with database.translated(), database.engine.connect() as connection:
         dialect = _Dialect(connection.dialect.name == "sqlite")
-        unsound = _unsound(connection, dialect)
+        with odd_text_allowed(connection):
+            unsound = _unsound(connection, dialect)
     if not any(unsound.values()):
         return database
-    left_out = tuple(f"{table} {row}: {reason}" for table, rows in unsound.items() for row, reason in rows.items())
+    left_out = tuple(
+        f"{table} {_shown(row)}: {reason}" for table, rows in unsound.items() for row, reason in rows.items()
+    )
     for text in left_out[:_LOGGED]:
         logger.warning("left out: %s", text)
     if len(left_out) > _LOGGED:
@@ -309,7 +322,7 @@ def _shadows(dialect: _Dialect, unsound: Unsound) -> Iterator[str]:
     schema = "main" if dialect.sqlite else "public"
     for table, parents in _PARENTS.items():
         terms = [dialect.sound(table)] if table in _BULK else []
-        rows = [] if table in _BULK else [_quoted(row) for row in unsound.get(table, {})]
+        rows = [] if table in _BULK else [dialect.quoted(row) for row in unsound.get(table, {})]
         if rows:
             terms.append(f"{'name' if table == 'slo' else 'id'} NOT IN ({', '.join(rows)})")
         for column, parent in parents.items():
@@ -321,5 +334,5 @@ def _shadows(dialect: _Dialect, unsound: Unsound) -> Iterator[str]:
         yield f"CREATE TEMP VIEW {name} AS {query}"
 
 
-def _quoted(value: Any) -> str:
-    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
+def _shown(name: Any) -> str:
+    return str(name).encode(errors="backslashreplace").decode()

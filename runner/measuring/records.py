@@ -1,10 +1,10 @@
 """The records of the evidence that are made of a measurement, its verdict included."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -30,6 +30,8 @@ from runner.operators import Pass
 from runner.subjects import Metric
 from tierserver.messages import EvaluateResult, ItemScore, Sample, StatsResult
 
+_Number = TypeVar("_Number", int, float)
+
 
 def tier_run(setup: Setup, measured: RoundMeasurement, tier: TierLimits) -> TierRunRecord:
     """Record a tier's limits and its use: in total, and between the end of the warm-up and the last sample."""
@@ -54,46 +56,29 @@ def tier_run(setup: Setup, measured: RoundMeasurement, tier: TierLimits) -> Tier
         oom_kills=ended.memory.oom_kills if ended.memory else None,
         memory_peak_bytes=ended.memory.peak_bytes if ended.memory else None,
         restarted=len({loaded.instance, warmed.instance, ended.instance}) > 1,
-        window_cpu_seconds=ended.cpu_seconds - warmed.cpu_seconds,
-        window_periods=window.periods,
-        window_throttled_periods=window.throttled_periods,
-        window_throttled_s=window.throttled_s,
-        window_waited_s=_difference(warmed.waited_s, ended.waited_s),
-        window_major_faults=ended.major_faults - warmed.major_faults,
-        window_memory_limit_events=window.memory_limit_events,
+        window_cpu_seconds=window.grown(lambda stats: stats.cpu_seconds),
+        window_periods=window.grown(lambda stats: stats.cgroup.nr_periods if stats.cgroup else None),
+        window_throttled_periods=window.grown(lambda stats: stats.cgroup.nr_throttled if stats.cgroup else None),
+        window_throttled_s=window.grown(lambda stats: stats.cgroup.throttled_s if stats.cgroup else None),
+        window_waited_s=window.grown(lambda stats: stats.waited_s),
+        window_major_faults=window.grown(lambda stats: stats.major_faults),
+        window_memory_limit_events=window.grown(lambda stats: stats.memory.limit_events if stats.memory else None),
     )
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The differences of the controllers' counters between two moments; None where there is no such controller."""
+    """The counters of a tier at two moments, both totals since its start."""
 
     before: StatsResult
     after: StatsResult
 
-    @property
-    def periods(self) -> int | None:
-        if self.before.cgroup is None or self.after.cgroup is None:
-            return None
-        return self.after.cgroup.nr_periods - self.before.cgroup.nr_periods
-
-    @property
-    def throttled_periods(self) -> int | None:
-        if self.before.cgroup is None or self.after.cgroup is None:
-            return None
-        return self.after.cgroup.nr_throttled - self.before.cgroup.nr_throttled
-
-    @property
-    def throttled_s(self) -> float | None:
-        if self.before.cgroup is None or self.after.cgroup is None:
-            return None
-        return self.after.cgroup.throttled_s - self.before.cgroup.throttled_s
-
-    @property
-    def memory_limit_events(self) -> int | None:
-        if self.before.memory is None or self.after.memory is None:
-            return None
-        return self.after.memory.limit_events - self.before.memory.limit_events
+    def grown(self, counter: Callable[[StatsResult], _Number | None]) -> _Number | None:
+        """Return how much a counter grew; None where the tier has no such counter or started again in between."""
+        if self.before.instance != self.after.instance:
+            return None  # the second total began at zero: the difference would be negative, or small and wrong
+        before, after = counter(self.before), counter(self.after)
+        return None if before is None or after is None else after - before
 
 
 def link_probes(probed: ProbedLink) -> tuple[LinkProbeRecord, LinkProbeRecord]:
@@ -148,10 +133,6 @@ def _first_inference_s(measured: RoundMeasurement, tier: str) -> float | None:
             if part.tier == tier and part.compute_s > 0:
                 return part.preprocess_s + part.compute_s + part.postprocess_s
     return None
-
-
-def _difference(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
 
 
 _LOG_TAIL_CHARACTERS = 4000
