@@ -34,8 +34,7 @@ from tierserver.messages import (
     UnloadResult,
     parse_command,
 )
-from tierserver.pipeline import Tier, digest
-from tierserver.scoring import evaluate
+from tierserver.pipeline import Tier, digest, evaluate
 
 logger = logging.getLogger(__name__)
 _Emit = Callable[[Message], None]

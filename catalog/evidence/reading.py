@@ -10,7 +10,6 @@ from sqlalchemy import select, text
 from sqlmodel import Session
 from sqlmodel import select as select_rows
 
-from catalog.chance import chance_remark
 from catalog.evidence.imported_files import files_by_subject
 from catalog.evidence.records import (
     LastMeasurement,
@@ -32,6 +31,7 @@ from catalog.evidence.tables import (
     TierRun,
 )
 from catalog.output_distance import OutputDistance, output_distance
+from catalog.statistics.description import chance_remark
 
 
 def rounds_done(session: Session, latency_key: str) -> set[int]:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlmodel import Session
 
-from catalog.chance import chance_remark
 from catalog.evidence.records import ArtifactFile
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
+from catalog.statistics.description import chance_remark
 
 # CPU of the window between warm-up and last sample, over the rounds that recorded it and their inferences alone.
 _USE = f"""

@@ -7,7 +7,6 @@ from catalog.statistics.accuracy_comparison import (
     compare_accuracies,
     signed_rank,
 )
-from catalog.statistics.adjustment import ADJUSTMENTS, adjust_pvalues
 from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
 from catalog.statistics.components import VarianceShares, variance_shares
 from catalog.statistics.description import (
@@ -19,7 +18,6 @@ from catalog.statistics.description import (
     shapiro_wilk,
 )
 from catalog.statistics.drops import AccuracyDrop, PairedItems, hit_drop, mcnemar_exact, mean_iou_drop, pair_items
-from catalog.statistics.effect_size import cliffs_delta, delta_symbol, magnitude
 from catalog.statistics.families import (
     OperatorPair,
     StrategyFamily,
@@ -41,8 +39,17 @@ from catalog.statistics.feasibility import (
 )
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.moderation import moderated
-from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded
-from catalog.statistics.rank_tests import Conover, KruskalWallis, PooledRanks, conover, kruskal_wallis, pool_ranks
+from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, cliffs_delta, delta_symbol, magnitude
+from catalog.statistics.rank_tests import (
+    ADJUSTMENTS,
+    Conover,
+    KruskalWallis,
+    PooledRanks,
+    adjust_pvalues,
+    conover,
+    kruskal_wallis,
+    pool_ranks,
+)
 from catalog.statistics.ranking import Rank, Ranking, rank_strategies, rank_with_ties
 from catalog.statistics.refusal import IntervalRefusal, RefusalKind, inputs_needed
 from catalog.statistics.samples import Samples, percentile_by_round, percentile_over_rounds

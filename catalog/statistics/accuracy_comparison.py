@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog.statistics.effect_size import Magnitude, cliffs_delta, magnitude
 from catalog.statistics.families import OperatorPair
+from catalog.statistics.outcomes import Magnitude, cliffs_delta, magnitude
 from catalog.statistics.rank_tests import finite_samples, pool_ranks
 
 # Differences of accuracies are decimal fractions; this undoes what subtracting them in binary adds.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.description import SampleDescription, describe
-from catalog.statistics.effect_size import Magnitude, cliffs_delta, delta_symbol, magnitude
 from catalog.statistics.families import StrategyFamily
+from catalog.statistics.outcomes import Magnitude, cliffs_delta, delta_symbol, magnitude
 from catalog.statistics.rank_tests import Conover, KruskalWallis, conover, kruskal_wallis, pool_ranks
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import NoReturn
 
-from catalog.evidence.environment_choice import EnvironmentStanding, preferred_environment
+from catalog.evidence.environments import EnvironmentStanding, preferred_environment
 from catalog.evidence.link_samples import StrategyParts
 from recommender.errors import (
     NotDeclared,

@@ -6,9 +6,8 @@ take at the asked one. Everything else, the waiting included, stays as it was me
 """
 
 from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
-from recommender.whatif.model import burst_bytes, grain_bytes, wire_s
+from recommender.whatif.model import Prediction, UnpredictableStrategy, WhatIf, burst_bytes, grain_bytes, wire_s
 from recommender.whatif.predict import estimate_s, predict, refusal, what_if
-from recommender.whatif.prediction import Prediction, UnpredictableStrategy, WhatIf
 
 __all__ = [
     "LinkRate",

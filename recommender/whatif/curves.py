@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from catalog.evidence.link_samples import LinkRate, StrategyParts
+from recommender.whatif.model import UnpredictableStrategy
 from recommender.whatif.predict import estimate_s, refusal
-from recommender.whatif.prediction import UnpredictableStrategy
 
 _HALVINGS = 30
 

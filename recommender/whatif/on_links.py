@@ -13,8 +13,8 @@ from recommender.errors import FILL_COMMAND, UnknownLink
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
 from recommender.ranking import Candidate, Foresight, RankedAnswer
 from recommender.schemas.links import AskedLinkOut, PredictedFromOut
+from recommender.whatif.model import Prediction, UnpredictableStrategy
 from recommender.whatif.predict import predict
-from recommender.whatif.prediction import Prediction, UnpredictableStrategy
 
 
 def on_links(

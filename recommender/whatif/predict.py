@@ -9,8 +9,17 @@ import scipy
 from catalog.evidence.link_samples import LinkRate, StrategyParts
 from catalog.statistics import PercentileInterval, Samples, percentile_intervals
 from catalog.statistics.intervals import exponential
-from recommender.whatif.model import TRUST_DF, TRUST_QUANTILE, ShiftedSamples, checked, fitted_slope, merged
-from recommender.whatif.prediction import Prediction, UnpredictableStrategy, WhatIf
+from recommender.whatif.model import (
+    TRUST_DF,
+    TRUST_QUANTILE,
+    Prediction,
+    ShiftedSamples,
+    UnpredictableStrategy,
+    WhatIf,
+    checked,
+    fitted_slope,
+    merged,
+)
 
 _RESAMPLES = 500
 _SEED = 5

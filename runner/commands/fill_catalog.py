@@ -12,7 +12,7 @@ from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, sound_database
 from runner.artifacts.store import ArtifactStore
-from runner.commands.context import declared_catalog, run_context
+from runner.commands.plan import declared_catalog, run_context
 from runner.commands.progress import Progress
 from runner.commands.terminal import (
     NOTHING_MISSING,
@@ -27,13 +27,12 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.launchers import Selection, select_launcher
-from runner.measuring import environment
 from runner.measuring.extension import measure_and_extend
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import make_plan, update_plan
-from runner.measuring.setups import Setups
+from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.settings import RunnerSettings
 from runner.workdir import sweep
 
@@ -100,7 +99,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     if leftovers:
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
     with database.session() as writing:
-        environment_id = environment.store_environment(writing, context, selection)
+        environment_id = store_environment(writing, context, selection)
         store.sync_slos(writing, context.catalog.slos)
         writing.commit()
     context.prepare()
@@ -115,7 +114,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         filler.build(made, stop)
         made = update_plan(made, context, sound_database(database))
         with database.session() as writing:
-            environment.sync_strategies(writing, made, environment_id, context)
+            sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s)
         outcome = measure_and_extend(filler, made, stop)

@@ -17,8 +17,8 @@ from runner.errors import OperatorError, RunnerError, SubjectError
 from runner.graph import analyse
 from runner.operators.prospects import look_ahead
 from runner.settings import RunnerSettings
-from runner.subjects.first_guess import Guess, guess_subject
 from runner.subjects.folders import images_in
+from runner.subjects.own_model import Guess, guess_subject
 
 _CATALOG = """\
 {editor_line}

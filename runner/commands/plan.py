@@ -1,13 +1,14 @@
 """`runner plan`: what has no valid evidence, why, and how long measuring it would take."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.table import Table
 
+from catalog.declaration import Catalog, load_catalog
 from catalog.evidence import open_database, sound_database
-from runner.commands.context import declared_catalog, run_context
 from runner.commands.terminal import (
     NOTHING_MISSING,
     CatalogOption,
@@ -24,8 +25,24 @@ from runner.commands.terminal import (
 from runner.launchers import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
+from runner.measuring.tiers import Scale, check_delays, check_host
 from runner.reports.units import duration
 from runner.settings import RunnerSettings
+
+
+def declared_catalog(path: Path | None) -> tuple[Catalog, Path]:
+    """Return the catalog and the directory from which its relative paths start."""
+    chosen = path or RunnerSettings().catalog
+    return load_catalog(chosen), chosen.resolve().parent
+
+
+def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) -> RunContext:
+    """Return the run of a catalog with a launcher; raises HostTooSmallError where the tiers do not fit its host."""
+    parsed = Scale.parse(scale)
+    host = selection.launcher.host()
+    check_host(catalog, host, parsed)
+    check_delays(catalog, selection.launcher)
+    return RunContext(catalog, base, selection.launcher.name, parsed, RunnerSettings().workdir, host=host)
 
 
 def plan(

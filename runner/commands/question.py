@@ -1,4 +1,4 @@
-"""The question that `recommend`, `bundle` and `slo` share: one option per field of the request, parsed in one place.
+"""`runner recommend`, and the question that it shares with `bundle` and `slo`: one option per field of the request.
 
 An option is named for what a person types (`--max-latency 100ms`), its field for the quantity (`max_latency_s`), and
 the request validates it by the same rules as over HTTP.
@@ -7,6 +7,7 @@ the request validates it by the same rules as over HTTP.
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -22,6 +23,9 @@ from recommender.answer.respond import respond
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
+from runner.commands.terminal import DatabaseOption, JsonOption, example, out
+from runner.reports.answer import AnswerReport, evidence_lines
+from runner.settings import RunnerSettings
 
 _BUDGETS, _CONSTRAINTS, _EVIDENCE = "Budgets", "Constraints", "Which evidence"
 _SHOWN_CHARACTERS = 80
@@ -238,3 +242,41 @@ def ask(database: str, request: RecommendRequest) -> RecommendResponse:
     """Answer from the evidence in a database."""
     with known_evidence(database) as evidence:
         return respond(evidence, request)
+
+
+SubjectArgument = Annotated[str, typer.Argument(help="The model under study", show_default=False)]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also the ids of the evidence and the SHA-256")]
+
+
+@with_question_options()
+def recommend(
+    subject: SubjectArgument,
+    options: QuestionOptions,
+    database: DatabaseOption = None,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recommend an operator and a placement for given budgets.
+
+    Exit code 1 when the evidence shows no strategy that holds the budgets. --json prints the body that POST /recommend
+    sends for the same question.
+    """
+    answer = ask(database or RunnerSettings().database, options.request(subject))
+    if as_json:
+        sys.stdout.write(answer.model_dump_json() + "\n")
+    else:
+        out.print(AnswerReport(answer, verbose=verbose))
+        if verbose:
+            for line in evidence_lines(answer):
+                out.print(line, soft_wrap=True, highlight=False, markup=False)
+    raise typer.Exit(0 if answer.recommendation is not None else 1)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command(
+        epilog=example(
+            "runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1",
+            "runner recommend fashion-resnet --slo interactive --forbid-tier cloud --json",
+        )
+    )(recommend)

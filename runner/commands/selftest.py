@@ -17,11 +17,10 @@ from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.launchers import Selection, select_launcher
-from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
-from runner.measuring.setups import Setups
+from runner.measuring.setups import Setups, store_environment
 from runner.measuring.tiers import Scale, check_delays, check_host
 from runner.reports.units import duration
 from runner.settings import RunnerSettings
@@ -93,7 +92,7 @@ def _run(
     setups = Setups(context, ArtifactStore(context.workdir / "artifacts"), context.workdir)
     with open_database(path, create=True) as database:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, context, selection)
+            environment_id = store_environment(writing, context, selection)
             writing.commit()
         with Progress(err, 1.0) as progress, StopRequest(progress).listening() as stop:
             filler = Filler(setups, database, selection.launcher, environment_id, progress)

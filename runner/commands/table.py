@@ -28,13 +28,13 @@ COMMANDS = (
     CommandEntry("validate", _START, "validate", "Check the catalog file and show each error with its line."),
     CommandEntry("plan", _MEASURE, "plan", "Show what is missing, why, and how long measuring it takes."),
     CommandEntry("fill-catalog", _MEASURE, "fill_catalog", "Measure what is missing and store it."),
-    CommandEntry("status", _MEASURE, "status", "Count the evidence and list failed or invalid measurements."),
+    CommandEntry("status", _MEASURE, "verify", "Count the evidence and list failed or invalid measurements."),
     CommandEntry("verify", _MEASURE, "verify", "Judge every stored measurement again by every rule."),
     CommandEntry(
         "selftest", _MEASURE, "selftest", "Measure one strategy under several names, as a test of the analysis."
     ),
     CommandEntry("clean", _MEASURE, "fill_catalog", "Remove what a killed run left behind."),
-    CommandEntry("recommend", _ASK, "recommend", "Recommend an operator and a placement for given budgets."),
+    CommandEntry("recommend", _ASK, "question", "Recommend an operator and a placement for given budgets."),
     CommandEntry("slo", _ASK, "slo", "Check every declared SLO against the evidence of every subject."),
     CommandEntry("whatif", _ASK, "whatif", "Predict the latency of every strategy for another link bandwidth."),
     CommandEntry("leaderboard", _ASK, "leaderboard", "Print every strategy with evidence, fastest first."),

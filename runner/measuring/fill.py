@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol as Interface
 
-from catalog.chance import chance_remark
 from catalog.clock import utc_now
 from catalog.declaration import Catalog
 from catalog.evidence import (
@@ -21,6 +20,7 @@ from catalog.evidence import (
     upsert_artifact,
 )
 from catalog.output_distance import output_distance
+from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, OperatorError, TierCallError

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from runner.errors import RunnerError, SubjectError
-from runner.study.architectures import DEFAULT_FILES, FILES, RANDOM
+from runner.study.building import DEFAULT_FILES, FILES, RANDOM
 from runner.study.building import build as build_file
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")

@@ -19,12 +19,11 @@ from runner.artifacts.store import ArtifactStore
 from runner.launchers import Selection, select_launcher
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
-from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import make_plan
 from runner.measuring.rejudge import judge_stored
-from runner.measuring.setups import Setups
+from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
 
 CATALOG = """\
@@ -93,9 +92,9 @@ class Bench:
 
     def _fill(self, context: RunContext, selection: Selection, database: Any, meddler: Meddler) -> None:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, context, selection)
+            environment_id = store_environment(writing, context, selection)
             plan = make_plan(context, database)
-            environment.sync_strategies(writing, plan, environment_id, context)
+            sync_strategies(writing, plan, environment_id, context)
             writing.commit()
         setups = Setups(context, ArtifactStore(self.directory / "artifacts"), self.directory)
         filler = Filler(setups, database, selection.launcher, environment_id, meddler)

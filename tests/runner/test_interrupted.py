@@ -25,11 +25,10 @@ from runner.cli import app, run
 from runner.errors import EngineUnavailableError
 from runner.launchers import Deployment, LinkLimits, Mount, Selection, TierLimits
 from runner.launchers.process import ProcessLauncher
-from runner.measuring import environment
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
-from runner.measuring.setups import Setups
+from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
 
 CATALOG = """\
@@ -192,9 +191,9 @@ def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(t
     context = RunContext(catalog, tmp_path, "process", Scale.parse("1"), tmp_path, host=host)
     with open_database(tmp_path / "evidence.db", create=True) as database:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, context, selection)
+            environment_id = store_environment(writing, context, selection)
             plan = make_plan(context, database)
-            environment.sync_strategies(writing, plan, environment_id, context)
+            sync_strategies(writing, plan, environment_id, context)
             writing.commit()
         setups, notes = Setups(context, ArtifactStore(tmp_path / "artifacts"), tmp_path), Notes()
         filler = Filler(setups, database, selection.launcher, environment_id, notes)

@@ -17,8 +17,13 @@ from catalog.evidence import (
     tier_costs,
 )
 from catalog.evidence.breakdown import Breakdown, mean_breakdowns
-from catalog.evidence.environment_choice import environment_standing, preferred_environment
-from catalog.evidence.environment_rows import link_checks, round_verdicts, tier_limits
+from catalog.evidence.environments import (
+    environment_standing,
+    link_checks,
+    preferred_environment,
+    round_verdicts,
+    tier_limits,
+)
 from catalog.validity import without_names_in
 from runner.errors import RunnerError
 
@@ -60,7 +65,7 @@ def gather_report(
     session : Session
     environment : str, optional
         The beginning of a key, a launcher (`docker`, `process`, `imported`), or `all`; by default the
-        one that an answer would rest on, too (`catalog.evidence.environment_choice`).
+        one that an answer would rest on, too (`catalog.evidence.environments`).
     subject : str, optional
         Only this subject.
     settings : AnalysisSettings, optional

@@ -21,12 +21,11 @@ from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.process import ProcessLauncher
 from runner.launchers.volumes import volume_name
-from runner.measuring import environment
 from runner.measuring.experiment import measure
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.plan import MissingRound, Plan
-from runner.measuring.setups import Setups
+from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
 from runner.operators import Context, known_passes, make_pass
 from runner.subjects.embedded.registry import BUILTIN
@@ -128,8 +127,8 @@ def test_what_a_tier_reads_is_what_the_key_promises(
     notes = Notes()
     with open_database(tmp_path / "evidence.db", create=True) as database:
         with database.session() as writing:
-            environment_id = environment.store_environment(writing, setups.context, selection)
-            environment.sync_strategies(writing, plan, environment_id, setups.context)
+            environment_id = store_environment(writing, setups.context, selection)
+            sync_strategies(writing, plan, environment_id, setups.context)
             writing.commit()
         filler = Filler(setups, database, selection.launcher, environment_id, notes)
         filler.build(plan, StopRequest(notes))

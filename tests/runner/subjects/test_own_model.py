@@ -15,8 +15,7 @@ from catalog.declaration import SubjectSpec
 from runner.errors import SubjectError
 from runner.subjects import Subject, resolve_declared
 from tierserver.messages import Evaluate, Load, PartSpec, Postprocess, Preprocess
-from tierserver.pipeline import Tier
-from tierserver.scoring import evaluate
+from tierserver.pipeline import Tier, evaluate
 
 RANDOM = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from catalog.chance import chance_remark
+from catalog.statistics.description import chance_remark
 
 BALANCED = {"0": 100, "1": 100}
 
