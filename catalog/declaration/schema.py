@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from catalog.declaration.units import parse_bit_rate, parse_duration, parse_share, parse_size
+from catalog.units import parse_bit_rate, parse_duration, parse_share, parse_size
 
 Task = Literal["classification", "segmentation", "any"]
 Provider = Literal["cpu", "cuda"]

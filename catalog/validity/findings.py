@@ -59,6 +59,7 @@ def amount(value: float, unit: str) -> str:
     >>> amount(12.345, "%"), amount(0.0123, "s"), amount(3.0, "faults")
     ('12.3 %', '12 ms', '3 faults')
     """
+    # Not `catalog.units`: the text is stored with the verdict, and another format would make old verdicts look changed.
     if unit == "s":
         return f"{1000 * value:.0f} ms" if abs(value) < 1 else f"{value:.1f} s"
     return f"{value:.1f} %" if unit == "%" else f"{value:g} {unit}"

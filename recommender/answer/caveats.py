@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from catalog.statistics import inputs_needed
+from catalog.units import duration
 from recommender.answer.quality import output_warnings
-from recommender.answer.wording import duration, join, percentile_name, strategy_name
+from recommender.answer.wording import join, percentile_name, strategy_name
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import DeclaredStrategy, EnvironmentChoice
 from recommender.ranking import Candidate, Constraints, Estimate, RankedAnswer

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from catalog.statistics import BudgetCheck
+from catalog.units import duration, size
 from recommender.answer.quality import doubt, passed_over, quality_note
 from recommender.errors import FILL_COMMAND
 from recommender.ranking import (
@@ -21,13 +22,6 @@ from recommender.ranking.model import Unit
 from recommender.schemas.base import CONDITIONS
 
 _LEAST = {"size": "smallest", "sent": "least data sent", "cpu": "least CPU where the raw input arises"}
-
-
-def duration(seconds: float) -> str:
-    """Format seconds with three figures and a unit that fits: `0.42 ms`, `41.2 ms`, `1.46 s`."""
-    if abs(seconds) < 0.9995:
-        return f"{seconds * 1e3:.3g} ms"
-    return f"{seconds:.2f} s" if abs(seconds) < 99.995 else f"{seconds:.0f} s"
 
 
 def percentile_name(percentile: float) -> str:
@@ -261,16 +255,6 @@ def join(phrases: list[str]) -> str:
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
-_MIB = 1024 * 1024
-
-
-def size(count: float) -> str:
-    """Format a count of bytes: `62.1 MiB`, `12.3 KiB`, `512 bytes`."""
-    if count >= _MIB:
-        return f"{count / _MIB:.4g} MiB"
-    return f"{count / 1024:.4g} KiB" if count >= 1024 else f"{count:.4g} bytes"
-
-
 def breach_words(breach: Breach) -> str:
     """Say why one constraint excludes a strategy."""
     name = breach.name
@@ -321,7 +305,7 @@ def _value(change: Change, value: float | str | tuple[str, ...] | None) -> str:
     if value is None or isinstance(value, str):
         return str(value)
     if change.field.endswith("_bytes"):
-        return f"{value:.0f} bytes"
+        return f"{value:.0f} bytes"  # exact, because the figure is one to ask with
     if change.field == "max_latency_s":
         return duration(value)
     return f"{value:g} {'pp' if change.field == 'max_accuracy_drop_pp' else '%'}"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from catalog.declaration.units import parse_bit_rate
+from catalog.units import parse_bit_rate
 from recommender.errors import EmptyRange, UnknownLink
 from recommender.evidence.model import SubjectEvidence
 from recommender.http.evidence import EnvironmentQuery, EvidenceNow, OneSubject, Percentile

@@ -1,9 +1,12 @@
-// Numbers and names in words, the same in the chart, the answer and the tables.
+// Numbers and names in words, the same in the chart, the answer and the tables; figures as catalog/units.py prints them.
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (Math.abs(seconds) >= 0.9995) return `${seconds.toFixed(2)} s`;
-  return `${Number((seconds * 1e3).toPrecision(3))} ms`;
+  if (seconds < 0) return `-${duration(-seconds)}`;
+  if (seconds < 0.9995) return `${Number((seconds * 1e3).toPrecision(3))} ms`;
+  if (seconds < 59.995) return `${seconds.toFixed(2)} s`;
+  const whole = Math.round(seconds);
+  return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
 }
 
 export function percent(value) {
@@ -24,8 +27,10 @@ export function difference(distance) {
 
 export function bytes(value) {
   if (value === null || value === undefined) return "–";
-  if (value >= 2 ** 20) return `${(value / 2 ** 20).toFixed(2)} MiB`;
-  return value >= 1024 ? `${(value / 1024).toFixed(1)} KiB` : `${Math.round(value)} B`;
+  for (const [unit, factor, digits] of [["GiB", 2 ** 30, 2], ["MiB", 2 ** 20, 2], ["KiB", 2 ** 10, 1]]) {
+    if (value >= factor) return `${(value / factor).toFixed(digits).replace(/\.0+$/, "")} ${unit}`;
+  }
+  return `${Math.round(value)} B`;
 }
 
 export function bitRate(value) {

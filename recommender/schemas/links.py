@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from catalog.declaration.units import parse_bit_rate
 from catalog.errors import UnitError
+from catalog.units import parse_bit_rate
 
 _NUMBER = r"(0\.[0-9]{0,2}[1-9]|[1-9][0-9]{0,%d}(\.[0-9]{1,3})?) ?"
 # What `parse_bit_rate` takes, as an expression that the published schema can hold.

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.declaration.units import parse_bit_rate
 from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
 from catalog.statistics import PercentileInterval
+from catalog.units import parse_bit_rate
 from recommender.errors import FILL_COMMAND, UnknownLink
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
 from recommender.ranking import Candidate, Foresight, RankedAnswer

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from recommender.answer.wording import duration, percentile_name
+from catalog.units import duration, size
+from recommender.answer.wording import percentile_name
 from recommender.schemas import RecommendationOut, RecommendRequest, RecommendResponse
 from runner.artifacts.store import CachedArtifact
 from runner.bundles import run
@@ -27,7 +28,6 @@ from runner.errors import BundleError
 from runner.graph import data_file
 from runner.host import versions
 from runner.measuring.tiers import onnxruntime_provider
-from runner.reports.units import size
 from runner.sealed import file_sha256
 from runner.subjects import Subject
 from runner.workdir import new_directory

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database, sound_database
+from catalog.units import size
 from recommender.schemas import RecommendRequest
 from runner.artifacts.store import ArtifactStore
 from runner.bundles import Manifest, make_bundle, verify_bundle
@@ -18,7 +19,6 @@ from runner.commands.question import QuestionOptions, ask, with_question_options
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
 from runner.errors import BundleError
 from runner.reports.answer import AnswerReport
-from runner.reports.units import size
 from runner.settings import RunnerSettings
 from runner.subjects import Subject, resolve_declared
 from runner.workdir import refuse_existing

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from catalog.evidence import StrategyEvidence, open_database, sound_database, strategy_evidence
 from catalog.exchange.compare import LatencyChange, Pairing, StrategyChange, compare_evidence
+from catalog.units import duration, points
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
-from runner.reports.units import duration, points
 
 _MARGIN = 0.05
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from catalog.units import size
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError
 from runner.host import Host, this_host
@@ -47,7 +48,7 @@ def examine() -> Iterator[Finding]:
     few = "" if host.cpu_count >= _CPUS else f"tiers of up to {_CPUS} CPUs need --scale, e.g. --scale 1/2"
     yield Finding("CPUs", f"{host.cpu_count} × {host.cpu_model}", few)
     low = "" if host.memory_bytes >= _MEMORY_BYTES else "declare tiers of less memory"
-    yield Finding("memory", f"{host.memory_bytes / 2**30:.1f} GiB", low)
+    yield Finding("memory", size(host.memory_bytes), low)
     slow = "" if host.vnni else "int8 may be slower than float there; read quantized latencies as that machine's alone"
     yield Finding("int8 (VNNI)", "yes" if host.vnni else "no", slow)
     gpu = "CUDAExecutionProvider" in host.providers
@@ -63,7 +64,7 @@ _NO_GPU = "tiers with `provider: [cuda, cpu]` run on the CPU; with a GPU, replac
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     advice = "" if free >= _DISK_BYTES else "free some: artifacts and the tier image want about 2 GiB"
-    return Finding("disk", f"{free / 2**30:.1f} GiB free here", advice)
+    return Finding("disk", f"{size(free)} free here", advice)
 
 
 def _engine() -> _Engine:

@@ -22,9 +22,9 @@ from catalog.exchange import (
     import_files,
     rows_csv,
 )
+from catalog.units import size
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.reports.units import size
 from runner.settings import RunnerSettings
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
+from catalog.units import size
 from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration, first_inputs, read_calibration, subject_calibration
 from runner.artifacts.model_runs import TRIAL_INPUTS
@@ -23,7 +24,6 @@ from runner.graph import GraphAnalysis, analyse
 from runner.operators.prospects import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
-from runner.reports.units import size
 from runner.settings import RunnerSettings
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.embedded.registry import SUBJECTS

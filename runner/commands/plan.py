@@ -9,6 +9,7 @@ from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
 from catalog.evidence import open_database, sound_database
+from catalog.units import duration
 from runner.commands.terminal import (
     NOTHING_MISSING,
     CatalogOption,
@@ -26,7 +27,6 @@ from runner.launchers import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.tiers import Scale, check_delays, check_host
-from runner.reports.units import duration
 from runner.settings import RunnerSettings
 
 

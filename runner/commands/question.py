@@ -17,8 +17,8 @@ import typer
 from pydantic import ValidationError
 from typer.models import OptionInfo
 
-from catalog.declaration.units import parse_duration, parse_share, parse_size
 from catalog.errors import UnitError
+from catalog.units import parse_duration, parse_share, parse_size
 from recommender.answer.respond import respond
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots

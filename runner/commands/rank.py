@@ -9,9 +9,9 @@ from rich.markup import escape
 
 from catalog.analysis import SubjectResult
 from catalog.analysis.store import analyse, declared_settings
-from catalog.declaration.units import parse_share
 from catalog.evidence import open_database
 from catalog.statistics import ADJUSTMENTS
+from catalog.units import parse_share
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
 from runner.errors import RunnerError
 from runner.reports.ranking import family_table, notes, output_warnings, paired_rows, ranked_rows, ranking_table

@@ -10,6 +10,7 @@ import typer
 from catalog.analysis.store import declared_settings
 from catalog.clock import utc_now
 from catalog.evidence import open_database, sound_database
+from catalog.units import size
 from runner.commands.terminal import DatabaseOption, err, example
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
@@ -55,7 +56,7 @@ def report(
     except OSError as error:
         raise RunnerError(f"{output}: cannot be written: {error.strerror}") from error
     subjects = sum(len(environment.results) for environment in content.environments)
-    err.print(f"{output}: {subjects} subject(s), {len(page) // 1024} KiB", soft_wrap=True)
+    err.print(f"{output}: {subjects} subject(s), {size(len(page.encode()))}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

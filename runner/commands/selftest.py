@@ -12,6 +12,7 @@ from rich.text import Text
 
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database
+from catalog.units import duration
 from runner.artifacts.store import ArtifactStore
 from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, err, example, out, print_json
@@ -22,7 +23,6 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
 from runner.measuring.setups import Setups, store_environment
 from runner.measuring.tiers import Scale, check_delays, check_host
-from runner.reports.units import duration
 from runner.settings import RunnerSettings
 
 AaOption = Annotated[bool, typer.Option("--aa", help="Measure one strategy as if it were several")]

@@ -9,14 +9,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from catalog.declaration.units import parse_bit_rate
+from catalog.units import duration, parse_bit_rate, rate
 from recommender.answer.quality import output_warnings
 from recommender.evidence.snapshots import Snapshots
 from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
 from recommender.whatif.curves import Curves, latency_curves
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.reports.units import duration, rate
 from runner.reports.whatif_plot import write_svg
 from runner.settings import RunnerSettings
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from catalog.units import size
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
 from runner.host import Host
 from runner.image import ImageBuilder, TierImage
@@ -93,7 +94,7 @@ class DockerTier:
         if state.running:
             return Obituary("its container runs but does not answer", log_tail)
         if state.oom_killed:
-            limit = f"{self._limits.memory_bytes / 2**20:.0f} MiB"
+            limit = size(self._limits.memory_bytes)
             return Obituary(f"out of memory: killed at its limit of {limit}", log_tail)
         return Obituary.of_exit(state.exit_code, log_tail)
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from catalog.units import size
+
 # Anonymous memory cannot be freed: once it fills the limit, no room is left for the program's own pages.
 _FULL = 0.9
 # A tier that is starting reads some hundred pages from disk.
@@ -48,6 +50,6 @@ class MemoryUse:
         return self.held_bytes >= _FULL * self.limit_bytes and self.major_faults >= _MANY_FAULTS
 
     def __str__(self) -> str:
-        in_use, limit = self.held_bytes / 2**20, self.limit_bytes / 2**20
         hits = "" if self.limit_hits is None else f", {self.limit_hits} hits of the limit"
-        return f"{in_use:.0f} of {limit:.0f} MiB in use{hits}, {self.major_faults} pages read again from disk"
+        in_use = f"{size(self.held_bytes)} of {size(self.limit_bytes)} in use"
+        return f"{in_use}{hits}, {self.major_faults} pages read again from disk"

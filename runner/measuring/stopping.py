@@ -14,6 +14,7 @@ import numpy as np
 from catalog.declaration.schema import ExperimentSpec
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.samples import Samples, wide_rounds
+from catalog.units import duration
 
 # Rounds come first: they cost least, and the variance between rounds is the least certain. Then the inputs double.
 _MORE_ROUNDS = (2, 3, 4)
@@ -50,8 +51,8 @@ class Narrowness:
     def __str__(self) -> str:
         interval = self.interval
         width = "unknown" if self.half_width is None else f"± {100 * self.half_width:.1f} %"
-        size = f"{interval.rounds} rounds, {interval.samples} samples"
-        return f"p{interval.percentile:g} {1000 * interval.estimate_s:.1f} ms {width} ({size})"
+        samples = f"{interval.rounds} rounds, {interval.samples} samples"
+        return f"p{interval.percentile:g} {duration(interval.estimate_s)} {width} ({samples})"
 
 
 def planned_looks(experiment: ExperimentSpec, pool: int) -> tuple[Look, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from catalog.declaration import Catalog, Strategy
+from catalog.units import size
 from runner.errors import HostTooSmallError, RunnerError
 from runner.host import Host
 from runner.launchers import Launcher, LinkLimits, TierLimits
@@ -75,8 +76,8 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
     # Below scale 1 memory is capped instead: those results are marked as emulated.
     if memory > host.memory_bytes and scale.factor == 1:
         raise HostTooSmallError(
-            f"tier {largest!r} declares {memory / 2**30:.1f} GiB of memory, {host.label} has "
-            f"{host.memory_bytes / 2**30:.1f} GiB. Declare less, or emulate with `--scale 1/2`, which caps memory."
+            f"tier {largest!r} declares {size(memory)} of memory, {host.label} has "
+            f"{size(host.memory_bytes)}. Declare less, or emulate with `--scale 1/2`, which caps memory."
         )
 
 

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.output_distance import percentage
-from recommender.answer.wording import cannot_show, duration, percentile_name
+from catalog.units import duration, duration_range, rate, size
+from recommender.answer.wording import cannot_show, percentile_name
 from recommender.ranking.model import Unit
 from recommender.schemas import (
     AlternativeOut,
@@ -20,7 +21,6 @@ from recommender.schemas import (
     StrategyOut,
     UndecidedOut,
 )
-from runner.reports.units import rate, size
 
 # From these widths on there is room for one more kind of figure.
 _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 116, 126
@@ -121,13 +121,9 @@ def _name(strategy: StrategyOut) -> str:
 
 
 def interval(strategy: StrategyOut) -> str:
-    """Return `10.2–16.7 ms`, in one unit; a dash if the evidence is too thin for bounds."""
+    """Return `10.2–16.7 ms`; a dash if the evidence is too thin for bounds."""
     low, high = strategy.latency.low_s, strategy.latency.high_s
-    if low is None or high is None:
-        return "–"
-    factor, unit = (1e3, "ms") if high < 0.9995 else (1.0, "s")
-    digits = 2 if high * factor < 10 else 1 if high * factor < 100 else 0
-    return f"{low * factor:.{digits}f}–{high * factor:.{digits}f} {unit}"
+    return "–" if low is None or high is None else duration_range(low, high)
 
 
 def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_AnswerRow]]:

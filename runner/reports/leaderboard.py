@@ -15,9 +15,9 @@ from rich.text import Text
 
 from catalog.evidence import StrategyEvidence
 from catalog.output_distance import OutputDistance, percentage
+from catalog.units import duration, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import interval_text, sparkline
-from runner.reports.units import duration, percent, points, size
 
 _LEAST_OPERATOR = 16
 _LETTERS = 9

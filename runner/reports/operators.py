@@ -6,9 +6,9 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from catalog.units import size
 from runner.graph import Cut, Exit, GraphAnalysis, GraphTensor
 from runner.operators.prospects import Prospects
-from runner.reports.units import size
 
 _CUTS_SHOWN = 5
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
-from runner.reports.units import duration
+from catalog.units import duration, duration_range
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CELLS = 12
@@ -134,9 +134,7 @@ def interval_text(low_s: float, high_s: float, estimate_s: float) -> str:
     """Return `4.1–4.3 ms`, `980 ms – 1.20 s`, or that there is no bound yet."""
     if high_s > _NO_BOUND * estimate_s:
         return "no bound yet"
-    low, high = duration(low_s), duration(high_s)
-    one_unit = low.split()[1:] == high.split()[1:] and low.count(" ") == 1
-    return f"{low.split()[0]}–{high}" if one_unit else f"{low} – {high}"
+    return duration_range(low_s, high_s)
 
 
 def conditions(result: SubjectResult) -> str:

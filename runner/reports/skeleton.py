@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from catalog.units import size
 from runner.graph import Cut, Exit, GraphAnalysis, Segment
 from runner.operators.prospects import Prospects
 from runner.reports.operators import tensor_text, where_text
-from runner.reports.units import size
 
 _WIDTH, _MARGIN, _TOP = 880, 24, 96
 _LANE, _BOX, _BOX_WIDTH, _SIZE, _BAR, _BAR_WIDTH = 48, 72, 330, 490, 506, 350

@@ -9,14 +9,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from catalog.units import duration, rate, size
 from catalog.validity.findings import Finding, amount
-from recommender.answer.wording import duration as duration_in_words
 from recommender.answer.wording import percentile_name
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from runner.errors import RunnerError
 from runner.measuring.rejudge import JudgedMeasurement, RuleSummary
 from runner.reports.answer import PREDICTED, confidence, far_outputs, shortfall, undecided_lacks
-from runner.reports.units import duration, rate, size
 
 
 @dataclass(frozen=True)
@@ -166,9 +165,7 @@ def _quality(best: RecommendationOut) -> str:
 
 def _latency(strategy: StrategyOut) -> Text:
     prefix = PREDICTED if strategy.latency.predicted else ""
-    return Text(
-        f"{percentile_name(strategy.latency.percentile)} {prefix}{duration_in_words(strategy.latency.percentile_s)}"
-    )
+    return Text(f"{percentile_name(strategy.latency.percentile)} {prefix}{duration(strategy.latency.percentile_s)}")
 
 
 def _confidence(best: RecommendationOut) -> Text:

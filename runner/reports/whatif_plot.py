@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from catalog.units import duration, rate
 from recommender.whatif.curves import Curve, Curves
 from runner.reports.html.markup import Axis, Figure, Html, fitted, line, number, padded, seconds_tick, svg, tag, text
-from runner.reports.units import duration, rate
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 800.0, 60.0, 500.0, 34.0, 360.0
 _LINE = 13.0

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from catalog.units import duration, size
 from runner.errors import RunnerError, SubjectError
 from runner.study.building import DEFAULT_FILES, FILES, RANDOM
 from runner.study.building import build as build_file
@@ -50,8 +51,8 @@ def build(
     for name in chosen:
         started, target, model = time.monotonic(), directory / f"{name}.onnx", FILES[name].torchvision
         build_file(FILES[name], model.weights if model and weights is Weights.PRETRAINED else RANDOM, target)
-        size_mib = target.stat().st_size / 2**20
-        err.print(f"{escape(str(target))}: {size_mib:.2f} MiB in {time.monotonic() - started:.0f} s")
+        took_s = time.monotonic() - started
+        err.print(f"{escape(str(target))}: {size(target.stat().st_size)} in {duration(took_s)}")
 
 
 def run() -> int:

@@ -225,7 +225,7 @@ _UNMEASURED: list[Any] = [
     ({}, True, "its latency is open"),
     ({"forbid_tiers": ["cloud"]}, False, "excluded by what is declared: it computes on cloud"),
     ({"keep_raw_input_on": "mobile"}, False, "raw input"),
-    ({"max_model_bytes": {"cloud": 100}}, False, "over the limit of 100 bytes"),
+    ({"max_model_bytes": {"cloud": 100}}, False, "over the limit of 100 B"),
     ({"max_memory_bytes": {"cloud": 100}}, True, "its latency is open"),
     ({"max_accuracy_drop_pp": 0.3}, False, "misses max_accuracy_drop_pp"),
     ({"min_accuracy_pct": 89.0}, False, "cannot promise min_accuracy_pct"),

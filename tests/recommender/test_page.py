@@ -1,5 +1,6 @@
 """The page in a real browser: Chromium or Chrome, headless, with nothing but this service to talk to."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from catalog.units import duration, rate, size
 from tests.recommender.conftest import Writer
 from tests.recommender.test_link_samples import measure
 
@@ -158,3 +160,23 @@ def test_sliders_have_the_steps_that_their_script_counts_with() -> None:
     for name in ("latency", "accuracy"):
         (steps,) = re.findall(rf"const {name.upper()}_STEPS = (\d+);", script)
         assert f'<input id="{name}-slider" type="range" min="0" max="{steps}" step="1"' in page
+
+
+@in_browser
+def test_page_prints_figures_as_the_terminal_does(tmp_path: Path) -> None:
+    """The rules are written twice, in Python and in JavaScript; nothing else keeps them together."""
+    seconds = (0.000103, 0.00321, 0.04, 0.99949, 0.9996, 1.456, 59.996, 754, -0.0123)
+    counts = (812, 65_638, 65_536, 1_992_294, 512 * 2**20, 8_339_886_899)
+    rates = (800, 950e3, 9.98e6, 999.6e6, 1e9)
+    words = (PAGE / "words.js").read_text(encoding="utf-8").replace("export function", "function")
+    calls = (
+        f"{json.dumps(seconds)}.map(duration).concat({json.dumps(counts)}.map(bytes), {json.dumps(rates)}.map(bitRate))"
+    )
+    page = tmp_path / "words.html"
+    page.write_text(
+        f'<meta charset="utf-8"><p id="shown"></p><script>{words}\nshown.textContent = {calls}.join("|");</script>',
+        encoding="utf-8",
+    )
+    shown = re.search('<p id="shown">(.*?)</p>', loaded(page.as_uri(), tmp_path))
+    assert shown is not None
+    assert shown[1].split("|") == [*map(duration, seconds), *map(size, counts), *map(rate, rates)]

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from catalog.evidence import EnvironmentEvidence, Origin, SloEvidence
+from catalog.units import duration, rate, size
 from runner.reports.html.markup import Html, details, joined, table, tag
 from runner.reports.html.report_data import EnvironmentReport
-from runner.reports.units import duration, rate
 
 
 def title(environment: EnvironmentEvidence) -> str:
@@ -51,10 +51,6 @@ def in_short(report: EnvironmentReport) -> str:
     return f"Measured. {text}"
 
 
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.3g} GiB"
-
-
 def _range(values: Sequence[int]) -> str:
     return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
 
@@ -67,7 +63,7 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
         yield (
             "Host",
             (
-                f"{where.host}: {where.cpu_model}, {where.cpu_count} CPUs, {_gib(where.memory_bytes)}, "
+                f"{where.host}: {where.cpu_model}, {where.cpu_count} CPUs, {size(where.memory_bytes)}, "
                 f"kernel {where.kernel}"
             ),
         )
@@ -76,7 +72,7 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
         for origin in _origins(report) or [where.origin]:
             yield "File", f"{origin.name}, SHA-256 {origin.sha256[:16]}…, imported {origin.imported_at}"
     for tier in report.tiers:
-        limits = f"{tier['cpus']:g} CPUs, {_gib(tier['memory_bytes'])}, {tier['threads']} thread(s), {tier['provider']}"
+        limits = f"{tier['cpus']:g} CPUs, {size(tier['memory_bytes'])}, {tier['threads']} thread(s), {tier['provider']}"
         yield f"Tier {tier['tier']}", limits
     rows = [row for result in report.results for strategy in result.strategies for row in strategy.evidence.rounds]
     yield "From, to", f"{min(row.started_at for row in rows)}, {max(row.finished_at for row in rows)}"
@@ -100,7 +96,7 @@ def _origins(report: EnvironmentReport) -> list[Origin]:
 
 
 def _slo(slo: SloEvidence) -> str:
-    limits = [f"p{percentile:g} at most {1e3 * limit_s:g} ms" for percentile, limit_s in slo.latency_s.items()]
+    limits = [f"p{percentile:g} at most {duration(limit_s)}" for percentile, limit_s in slo.latency_s.items()]
     limits += [f"drop at most {slo.max_drop_pp:g} points"] if slo.max_drop_pp is not None else []
     limits += [f"accuracy at least {slo.min_pct:g} %"] if slo.min_pct is not None else []
     return ", ".join(limits) or "no limits"

@@ -12,6 +12,7 @@ from catalog.evidence.breakdown import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics import StrategyFamily, strategy_name
 from catalog.statistics.ranking import Rank
+from catalog.units import duration
 from runner.reports.html.markup import (
     WIDTH,
     Axis,
@@ -27,7 +28,6 @@ from runner.reports.html.markup import (
     text,
     text_width,
 )
-from runner.reports.units import duration
 
 
 def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[StrategyResult]]]:

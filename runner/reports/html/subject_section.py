@@ -7,6 +7,7 @@ from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectRe
 from catalog.evidence.breakdown import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
+from catalog.units import duration, percent, points, size
 from runner.reports.html.figures import (
     box_plots,
     breakdown_bars,
@@ -22,7 +23,6 @@ from runner.reports.html.report_data import EnvironmentReport
 from runner.reports.html.sentences import METRIC_NAMES
 from runner.reports.html.tradeoff import Tradeoff, tradeoff_plot, tradeoffs
 from runner.reports.tables import COSTS
-from runner.reports.units import duration, percent, points, size
 
 
 def ranking_table(result: SubjectResult) -> Html:

@@ -9,6 +9,7 @@ import numpy as np
 from catalog.analysis import StrategyResult, SubjectResult
 from catalog.evidence import SloEvidence
 from catalog.statistics.resampling import log_percentiles
+from catalog.units import duration, percent
 from runner.reports.html.markup import (
     WIDTH,
     Axis,
@@ -25,7 +26,6 @@ from runner.reports.html.markup import (
     text_width,
 )
 from runner.reports.html.sentences import METRIC_NAMES
-from runner.reports.units import duration, percent
 
 
 @dataclass(frozen=True)

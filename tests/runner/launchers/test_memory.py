@@ -47,7 +47,7 @@ def test_memory_is_full_when_nothing_can_be_given_back(stats: dict[str, Any], fu
 
 def test_it_says_what_it_holds() -> None:
     assert str(MemoryUse.from_stats(first(rss=90, cache=9, faults=7, failures=12))) == (
-        "99 of 100 MiB in use, 12 hits of the limit, 7 pages read again from disk"
+        "99 MiB of 100 MiB in use, 12 hits of the limit, 7 pages read again from disk"
     )
     assert "hits" not in str(MemoryUse.from_stats(second(anon=90, file=9)))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from recommender.answer.wording import duration
+from catalog.units import duration, duration_range
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.commands.question import ask
 from runner.reports.answer import AnswerReport, confidence
@@ -56,8 +56,8 @@ def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Calla
     text, best = shown(answer, 100), answer.recommendation
     assert best is not None and best.latency.low_s is not None and best.latency.high_s is not None
     assert "quantized on edge" in text.splitlines()[1]
-    low, high = (f"{1e3 * each:.1f}" for each in (best.latency.low_s, best.latency.high_s))
-    told = f"p90 {duration(best.latency.percentile_s)} (95 % interval {low}–{high} ms; 5 rounds of 100 inputs)"
+    bounds = duration_range(best.latency.low_s, best.latency.high_s)
+    told = f"p90 {duration(best.latency.percentile_s)} (95 % interval {bounds}; 5 rounds of 100 inputs)"
     assert told in text
     assert "all budgets hold with joint confidence " in text
     (line,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]

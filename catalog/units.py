@@ -1,4 +1,8 @@
-"""Human spellings of quantities, parsed once into SI units: `200mbit`, `512m`, `250ms`."""
+"""Quantities with units: as people write them (`200mbit`, `512m`, `250ms`), and as people read them.
+
+Code, database and API hold SI base units. Declarations are parsed once; figures are scaled only when they are printed,
+here for the terminal, the report and the answers alike (`recommender/page/words.js` repeats the rules for the page).
+"""
 
 import re
 from collections.abc import Mapping
@@ -145,3 +149,80 @@ def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, p
     if unit not in units:
         raise UnitError(f"unknown unit {match['unit']!r} in {text!r} (known: {', '.join(units)}); write {allowed}")
     return Fraction(match["number"]) * units[unit]
+
+
+def duration(seconds: float | None) -> str:
+    """Format seconds with a unit that fits, a dash for None.
+
+    Examples
+    --------
+    >>> duration(0.00321), duration(0.0412), duration(1.456), duration(754)
+    ('3.21 ms', '41.2 ms', '1.46 s', '12 min 34 s')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    # Each limit is where the figure would round up to the next unit: 0.9996 s is 1.00 s, never 1e+03 ms.
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 59.995:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def duration_range(low_s: float, high_s: float) -> str:
+    """Format two durations, with the unit once where it is the same.
+
+    Examples
+    --------
+    >>> duration_range(0.0041, 0.0043), duration_range(0.98, 1.2)
+    ('4.1–4.3 ms', '980 ms – 1.20 s')
+    """
+    low, high = duration(low_s), duration(high_s)
+    same_unit = low.split()[1:] == high.split()[1:] and low.count(" ") == 1
+    return f"{low.split()[0]}–{high}" if same_unit else f"{low} – {high}"
+
+
+def size(count: float | None) -> str:
+    """Format bytes in powers of 1024 (the paper's MB are MiB), a dash for None.
+
+    Examples
+    --------
+    >>> size(812), size(65_638), size(1_992_294), size(4 * 2**30)
+    ('812 B', '64.1 KiB', '1.90 MiB', '4 GiB')
+    """
+    if count is None:
+        return "–"
+    for unit, factor, digits in (("GiB", 2**30, 2), ("MiB", 2**20, 2), ("KiB", 2**10, 1)):
+        if count >= factor:
+            # Limits are mostly whole and read best as they were written; what is measured hardly ever is.
+            return f"{f'{count / factor:.{digits}f}'.removesuffix('.' + digits * '0')} {unit}"
+    return f"{count:.0f} B"
+
+
+def rate(bit_per_s: float | None) -> str:
+    """Format a bandwidth in powers of ten, a dash for None.
+
+    Examples
+    --------
+    >>> rate(9.98e6), rate(950e3), rate(1e9)
+    ('9.98 Mbit/s', '950 kbit/s', '1 Gbit/s')
+    """
+    if bit_per_s is None:
+        return "–"
+    for unit, factor in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if bit_per_s >= factor * 0.9995:  # what three figures would round up to it
+            return f"{bit_per_s / factor:.3g} {unit}"
+    return f"{bit_per_s:.0f} bit/s"
+
+
+def percent(value: float | None) -> str:
+    """Format a percentage, a dash for None."""
+    return "–" if value is None else f"{value:.2f} %"
+
+
+def points(value: float | None) -> str:
+    """Format a drop in percentage points: a gain has a minus sign; a dash for None."""
+    return "–" if value is None else f"{value:+.2f}" if value else "0.00"
