@@ -53,7 +53,7 @@ DECKS = {"process": ["runner"] * 3 + ["tier"] * 2, "docker": ["runner"] * 5 + ["
 PATIENCE_S = 900.0
 SETTLES_S = 15.0
 TRIES = 3
-Found = TypeVar("Found", list[str], dict[int, str])
+Leftovers = TypeVar("Leftovers", list[str], dict[int, str])
 
 
 @dataclass
@@ -265,7 +265,7 @@ class Crashes:
         left = settled(self._traces.left_behind)
         if self._engine and self._engine_was_killed:
             forgotten = self._engine.remove_forgotten()
-            self.tally.forgotten.update(each.split()[0] for each in forgotten)
+            self.tally.forgotten.update(line.split()[0] for line in forgotten)
             print(f"         forgotten by the killed engine: {', '.join(forgotten) or 'nothing'}", flush=True)
         left += settled(self._engine.left_behind) if self._engine else []
         self._wrong("left", len(left), f"left behind by {when}: {left[:5]}")
@@ -306,9 +306,9 @@ class Crashes:
         self._wrong("traces", self._said().count("Traceback"), f"a stack trace:\n{self._said()[-3000:]}")
 
     def _last_words(self) -> str:
-        """The error that a runner ended with, if it told one."""
-        told = self._said().rpartition("error: ")
-        return " ".join(told[2].split())[:200] if told[1] else "no error"
+        """Return the error that a runner ended with, if any."""
+        message = self._said().rpartition("error: ")
+        return " ".join(message[2].split())[:200] if message[1] else "no error"
 
     def _moment(self) -> str:
         """What the runner was doing, by the last task that it told."""
@@ -340,12 +340,12 @@ def tier_processes(runner: int) -> list[int]:
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "-m tierserver" in line]
 
 
-def settled(look: Callable[[], Found]) -> Found:
+def settled(look: Callable[[], Leftovers]) -> Leftovers:
     """What is still there when ending processes and containers were given time to end."""
     deadline = time.monotonic() + SETTLES_S
-    while (found := look()) and time.monotonic() < deadline:
+    while (remaining := look()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return found
+    return remaining
 
 
 def main() -> None:

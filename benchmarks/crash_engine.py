@@ -140,11 +140,17 @@ class PrivateEngine:
         bridges = [name for name in self._devices() if name.startswith("br-") and name not in networks]
         for name in bridges:
             self._output(["ip", "link", "delete", name])
-        found = {pid: told for pid, told in self._processes().items() if not containers & set(_ID.findall(told))}
-        for pid in found:
+        processes = {
+            pid: description
+            for pid, description in self._processes().items()
+            if not containers & set(_ID.findall(description))
+        }
+        for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return [f"bridge {name}" for name in bridges] + [f"process {told.split()[0]}" for told in found.values()]
+        return [f"bridge {name}" for name in bridges] + [
+            f"process {description.split()[0]}" for description in processes.values()
+        ]
 
     def volumes(self) -> list[str]:
         """What is cached."""
@@ -154,25 +160,25 @@ class PrivateEngine:
     def _processes(self) -> dict[int, str]:
         """Shims and whatever runs in the containers: command line and control groups, which name the container."""
         own = {self._holder.pid, self._containerd.pid, *([self._daemon.pid] if self._daemon else [])}
-        found = {}
+        descriptions = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 groups = (entry / "cgroup").read_text()
                 if ("containerd-shim" in words and str(self._directory) in words) or f"/{self._parent}/" in groups:
-                    found[int(entry.name)] = f"{words} {groups}"
-        return {pid: told for pid, told in found.items() if pid not in own}
+                    descriptions[int(entry.name)] = f"{words} {groups}"
+        return {pid: description for pid, description in descriptions.items() if pid not in own}
 
     def _held_by_the_kernel(self) -> list[str]:
         """Processes, control groups, network devices, shapers and mounts of containers."""
-        left = [f"process {pid} {told[:80]}" for pid, told in self._processes().items()]
+        left = [f"process {pid} {description[:80]}" for pid, description in self._processes().items()]
         left += [f"control group {path}" for path in self._groups(f"{self._parent}/*")]
         left += [f"device {name}" for name in self._devices() if name not in _KEPT_DEVICES]
         left += [f"shaper {line}" for line in self._output(["tc", "qdisc"]).splitlines() if " tbf " in f"{line} "]
         mounts = Path(f"/proc/{self._holder.pid}/mounts").read_text().splitlines()
         points = [line.split()[1] for line in mounts]
         mine = [point for point in points if point.startswith(str(self._directory))]
-        return left + [f"mount {each}" for each in mine if each.endswith("/merged") or "/netns/" in each]
+        return left + [f"mount {point}" for point in mine if point.endswith("/merged") or "/netns/" in point]
 
     def _devices(self) -> list[str]:
         lines = self._output(["ip", "-o", "link"]).splitlines()

@@ -53,10 +53,10 @@ class Evidence:
 
     def wrong(self) -> list[str]:
         """What no crash may lead to."""
-        found = [f"integrity_check: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row != ("ok",)]
-        found += [f"foreign key of {row[0]} {row[1]}" for row in self._rows("PRAGMA foreign_key_check")]
-        found += [f"half a transaction: {row}" for row in self._rows(*_PARTIAL)]
-        return found
+        violations = [f"integrity_check: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row != ("ok",)]
+        violations += [f"foreign key of {row[0]} {row[1]}" for row in self._rows("PRAGMA foreign_key_check")]
+        violations += [f"half a transaction: {row}" for row in self._rows(*_PARTIAL)]
+        return violations
 
     def duplicates(self) -> int:
         return sum(count - 1 for count in self.keys().values())
@@ -92,13 +92,13 @@ class Traces:
         """Process id -> command line of all that inherited the mark and run."""
         if sys.platform != "linux":
             raise SystemExit("counts processes in /proc: needs Linux")
-        found = {}
+        commands = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 if self._mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
                     words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    found[int(entry.name)] = words
-        return found
+                    commands[int(entry.name)] = words
+        return commands
 
     def left_behind(self) -> list[str]:
         """Processes, temporary files, and files that were half made."""

@@ -69,9 +69,9 @@ def fill(database: Database, rng: np.random.Generator) -> None:
             for placement in placements
         ]
         sync_strategies(session, where, declared)
-        for each in declared:
+        for record in declared:
             for number in range(1, ROUNDS + 1):
-                record_measurement(session, measurement(each, where, number, rng))
+                record_measurement(session, measurement(record, where, number, rng))
         for subject in SUBJECTS:
             for operator in (*WHOLE, *PARTED):
                 record_accuracy(session, accuracy(subject, operator, where, rng))
@@ -87,13 +87,13 @@ def strategy(subject: str, operator: str, placement: str) -> StrategyRecord:
     return StrategyRecord(subject, operator, placement, tiers, passes, *keys, "classification", ROUNDS)
 
 
-def measurement(each: StrategyRecord, where: int, number: int, rng: np.random.Generator) -> MeasurementRecord:
+def measurement(strategy: StrategyRecord, where: int, number: int, rng: np.random.Generator) -> MeasurementRecord:
     """One round: a sample for each input, with every tier's durations and every link's bytes."""
     inputs = [f"{index:04d}.jpg" for index in range(INPUTS)]
     sent = np.random.default_rng(0).integers(10_000, 200_000, INPUTS)
     samples = []
     for seq, input_id in enumerate(inputs):
-        parts = [PartTimes(tier, *map(float, rng.lognormal(-6, 0.3, 4))) for tier in each.tiers]
+        parts = [PartTimes(tier, *map(float, rng.lognormal(-6, 0.3, 4))) for tier in strategy.tiers]
         links = [LinkBytes(link, int(sent[seq]), int(rng.integers(690, 710))) for link in LINKS]
         busy_s = sum(part.preprocess_s + part.compute_s + part.postprocess_s + part.serialise_s for part in parts)
         transmission_s = float(rng.lognormal(-4, 0.3))
@@ -106,11 +106,11 @@ def measurement(each: StrategyRecord, where: int, number: int, rng: np.random.Ge
         for way in ("up", "down")
     ]
     return MeasurementRecord(
-        latency_key=each.latency_key,
+        latency_key=strategy.latency_key,
         environment_id=where,
-        subject=each.subject,
-        operator=each.operator,
-        placement=each.placement,
+        subject=strategy.subject,
+        operator=strategy.operator,
+        placement=strategy.placement,
         round=number,
         position=0,
         seed=7,
@@ -120,7 +120,7 @@ def measurement(each: StrategyRecord, where: int, number: int, rng: np.random.Ge
         started_at=NOW,
         finished_at=NOW,
         protocol={"version": 1, "input_ids": inputs},
-        conditions={"placement": list(each.tiers)},
+        conditions={"placement": list(strategy.tiers)},
         tier_runs=[TierRunRecord(tier, 0.5, 2**29, 1, "cpu", float(rng.random())) for tier in SINGLE],
         link_probes=probes,
         samples=samples,

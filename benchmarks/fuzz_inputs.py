@@ -112,11 +112,11 @@ def forked(work: Callable[[], dict[str, Any]], patience_s: int = _PATIENCE_S) ->
         signal.setitimer(signal.ITIMER_PROF, patience_s)
         try:
             try:
-                found = work()
+                outcome = work()
             except BaseException:  # noqa: BLE001 - told to the parent, which judges
-                found = {"crash": traceback.format_exc()}
+                outcome = {"crash": traceback.format_exc()}
             with os.fdopen(write, "w") as stream:
-                json.dump(found, stream)
+                json.dump(outcome, stream)
         finally:
             os._exit(0)
     os.close(write)
@@ -131,25 +131,25 @@ class Trials:
 
     def __init__(self) -> None:
         self.ended = Counter[str]()
-        self._asked = 0
+        self._trials = 0
         self._started = trial._ask
 
     def ask(self, model: Path, encoded: bytes, file: Path) -> dict[str, object]:
         """As `trial._ask`; a process that gave no answer is one that the model brought down."""
-        self._asked += 1
-        if self._asked % _STARTED_EVERY == 0:
+        self._trials += 1
+        if self._trials % _STARTED_EVERY == 0:
             self.ended["started as the product does"] += 1
             return self._started(model, encoded, file)
         file.write_bytes(encoded)
-        found, code = forked(lambda: attempt(model, file))
-        if found is None:
+        outcome, code = forked(lambda: attempt(model, file))
+        if outcome is None:
             self.ended["no answer in time" if code == -signal.SIGPROF else f"brought down (exit {code})"] += 1
             raise SubjectError("brings ONNX Runtime down")
-        if "crash" in found:
-            raise AssertionError(found["crash"])
-        if "error" in found:
-            raise SubjectError(str(found["error"]))
-        return found
+        if "crash" in outcome:
+            raise AssertionError(outcome["crash"])
+        if "error" in outcome:
+            raise SubjectError(str(outcome["error"]))
+        return outcome
 
 
 def try_model(content: bytes, folder: Path, spec: SubjectSpec) -> str:
@@ -163,12 +163,12 @@ def try_model(content: bytes, folder: Path, spec: SubjectSpec) -> str:
             subject.prepare()
     except SubjectError as error:
         return "refused: " + _refusal_of(str(error))
-    found, code = forked(lambda: operate(folder / "my.onnx", subject, folder / "artifacts"), 3 * _PATIENCE_S)
-    if found is None:
+    outcome, code = forked(lambda: operate(folder / "my.onnx", subject, folder / "artifacts"), 3 * _PATIENCE_S)
+    if outcome is None:
         raise AssertionError(f"the operators end the runner: exit {code}")
-    if "crash" in found:
-        raise AssertionError(found["crash"])
-    return f"accepted: {', '.join(found['operators'])}"
+    if "crash" in outcome:
+        raise AssertionError(outcome["crash"])
+    return f"accepted: {', '.join(outcome['operators'])}"
 
 
 def operate(model: Path, subject: Any, root: Path) -> dict[str, Any]:
@@ -209,16 +209,16 @@ def project(folder: Path, seed: onnx.ModelProto) -> SubjectSpec:
     """A folder with data that fit a seed: pictures where it takes one, tensors otherwise."""
     folder.mkdir()
     onnx.save(seed, folder / "my.onnx")
-    taken = read_inputs(folder / "my.onnx")
-    if len(taken) == 1 and len(taken[0].shape) == 4 and taken[0].shape[1] == 3:
+    tensors = read_inputs(folder / "my.onnx")
+    if len(tensors) == 1 and len(tensors[0].shape) == 4 and tensors[0].shape[1] == 3:
         (folder / "images").mkdir()
         for index in range(2):
             Image.new("RGB", (8, 8), (index, 2, 3)).save(folder / f"images/{index}.png")
         return SubjectSpec.model_validate({"model": "./my.onnx", "task": "any", "dataset": {"images": "images"}})
-    arrays = {each.name: np.ones([4, *(size or 1 for size in each.shape)], each.dtype) for each in taken}
-    for each in taken:
-        if each.shape and each.shape[0] in (None, 1):
-            arrays[each.name] = arrays[each.name][:, 0]
+    arrays = {tensor.name: np.ones([4, *(size or 1 for size in tensor.shape)], tensor.dtype) for tensor in tensors}
+    for tensor in tensors:
+        if tensor.shape and tensor.shape[0] in (None, 1):
+            arrays[tensor.name] = arrays[tensor.name][:, 0]
     np.savez(folder / "data.npz", **arrays)
     return SubjectSpec.model_validate({"model": "./my.onnx", "task": "any", "dataset": {"tensors": "data.npz"}})
 
@@ -247,7 +247,7 @@ def fuzz_models(count: int, first: int, crashes: list[str], keep: Path | None) -
     with tempfile.TemporaryDirectory() as folder:
         seeds = model_seeds()
         projects = [(Path(folder) / str(index), seed) for index, seed in enumerate(seeds)]
-        specs = [project(*each) for each in projects]
+        specs = [project(target, seed) for target, seed in projects]
         for index in range(first, first + count):
             source = random.Random(index)
             chosen = source.randrange(len(seeds))

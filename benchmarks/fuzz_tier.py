@@ -341,16 +341,16 @@ def two_tiers() -> Iterator[tuple[Running, Running]]:
     """`edge`, which relays to `cloud`; both serve `net`."""
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         flatten = helper.make_node("Flatten", ["x"], ["y"])
-        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 8, 8])
-        gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])
-        graph = helper.make_graph([flatten], "net", [given], [gives])
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 8, 8])
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])
+        graph = helper.make_graph([flatten], "net", [x], [y])
         onnx.save(
             helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), f"{directory}/n.onnx"
         )
         part = PartSpec("net", f"{directory}/n.onnx", preprocess=Preprocess("gray", 8, 8), postprocess=TOP3)
         edge, cloud = Running("edge", Path(directory)), Running("cloud", Path(directory))
-        for each in (edge, cloud):
-            stack.callback(each.stop)
+        for tier in (edge, cloud):
+            stack.callback(tier.stop)
         cloud.load((part,), {})
         edge.load((part,), {"cloud": f"http://127.0.0.1:{cloud.port}"})
         yield edge, cloud
@@ -410,9 +410,11 @@ def fuzz(requests: int, seed: int) -> dict[str, Any]:
             rng = random.Random(f"{seed} {number}")
             (name,) = rng.choices(list(FAMILIES), weights)
             raw = FAMILIES[name](rng)
-            asked = raw if name != "healthy" else raw.replace(b"Host: tier\r\n", b"Host: tier\r\nConnection: close\r\n")
-            answer = throw(edge.port, asked, patience_s=30 if name == "healthy" else PATIENCE_S)
-            statuses = [int(each) for each in STATUS.findall(answer)]
+            request = (
+                raw if name != "healthy" else raw.replace(b"Host: tier\r\n", b"Host: tier\r\nConnection: close\r\n")
+            )
+            answer = throw(edge.port, request, patience_s=30 if name == "healthy" else PATIENCE_S)
+            statuses = [int(status) for status in STATUS.findall(answer)]
             outcomes[name].update([str(status) for status in statuses] or ["closed or waiting"])
             if any(status >= 500 for status in statuses) or b"Traceback" in answer:
                 faults.append(f"request {number} ({name}): {answer[:300]!r} to {raw[:200]!r}")
@@ -429,8 +431,8 @@ def fuzz(requests: int, seed: int) -> dict[str, Any]:
         took_s = time.monotonic() - started
         growth = watch.end()
         for path in (IMAGE, "/tiers/cloud" + IMAGE):
-            asked = infer(path, image_entry(), struct.pack("<I", len(PNG)) + PNG)
-            answer = throw(edge.port, asked, patience_s=5)
+            request = infer(path, image_entry(), struct.pack("<I", len(PNG)) + PNG)
+            answer = throw(edge.port, request, patience_s=5)
             if not answer.startswith(b"HTTP/1.1 200"):
                 faults.append(f"afterwards {path} does not answer: {answer[:200]!r}")
         for tier in (edge, cloud):

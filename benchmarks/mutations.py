@@ -148,7 +148,7 @@ def _type(model: onnx.ModelProto, source: random.Random) -> None:
 
 
 def _attribute(model: onnx.ModelProto, source: random.Random) -> None:
-    attributes = [each for node in model.graph.node for each in node.attribute]
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
     if not attributes:
         return
     chosen = source.choice(attributes)
@@ -175,8 +175,8 @@ def _operator(model: onnx.ModelProto, source: random.Random) -> None:
 
 def _edge(model: onnx.ModelProto, source: random.Random) -> None:
     """Another tensor for one input of a node: circles, types and shapes that do not fit."""
+    names = [name for node in model.graph.node for name in (*node.input, *node.output)]
     node = source.choice(model.graph.node)
-    names = [name for each in model.graph.node for name in (*each.input, *each.output)]
     if node.input and source.random() < 0.8:
         node.input[source.randrange(len(node.input))] = source.choice([*names, "", "nowhere"])
     elif node.output:
@@ -239,9 +239,11 @@ def model_seeds() -> list[onnx.ModelProto]:
     return [_residual(), _residual(), _residual(quantized=True), _segmenter(), _attention(), _loop()]
 
 
-def _model(nodes: list[onnx.NodeProto], weights: dict[str, Any], taken: Any, given: Any) -> onnx.ModelProto:
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, taken)]
-    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, given)]
+def _model(
+    nodes: list[onnx.NodeProto], weights: dict[str, Any], input_shape: Any, output_shape: Any
+) -> onnx.ModelProto:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, input_shape)]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, output_shape)]
     stored = [numpy_helper.from_array(value, name) for name, value in weights.items()]
     graph = helper.make_graph(nodes, "g", inputs, outputs, stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -67,8 +67,8 @@ def write_model(path: Path, threshold: float, height: int, width: int) -> None:
         helper.make_node("Conv", ["once", "scaled", "offset"], ["score"], pads=[2] * 4),
     ]
     shape = (1, 1, height, width)
-    taken, given = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "score"))
-    graph = helper.make_graph(nodes, "nuclei", [taken], [given], [blur, scaled, offset])
+    image, score = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "score"))
+    graph = helper.make_graph(nodes, "nuclei", [image], [score], [blur, scaled, offset])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 

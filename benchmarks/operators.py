@@ -181,9 +181,9 @@ def report(model: Path, scratch: Path) -> Iterator[str]:
         )
     many = scratch / "many.onnx"
     onnx.save(residual_network([(_NODES // 7, 8, 16)], side=16), many)
-    found = analyse(many)
+    analysis = analyse(many)
     quick = measure("analysis", many, repeats=_QUICK_REPEATS)
-    yield _row(f"analysis, {found.node_count} nodes", quick)
+    yield _row(f"analysis, {analysis.node_count} nodes", quick)
 
 
 def _row(name: str, cost: Cost) -> str:

@@ -56,7 +56,7 @@ class Variant:
     def row(self, subject: str, identity: "Variant") -> tuple[str, ...]:
         options = self.options or {}
         size, whole = self.path.stat().st_size, identity.path.stat().st_size
-        known = self.accuracy_pct is not None and identity.accuracy_pct is not None
+        judged = self.accuracy_pct is not None and identity.accuracy_pct is not None
         ratio = statistics.median(self.cpu_times_s) / statistics.median(identity.cpu_times_s)
         return (
             subject,
@@ -65,8 +65,8 @@ class Variant:
             "float" if self.options is None else "7 bit" if options["reduce_range"] else "8 bit",
             f"{size / 2**20:.3f} MiB",
             f"{size / whole:.3f}",
-            f"{self.accuracy_pct:.2f} %" if known else "",
-            f"{self.accuracy_pct - identity.accuracy_pct:+.2f}" if known else "",
+            f"{self.accuracy_pct:.2f} %" if judged else "",
+            f"{self.accuracy_pct - identity.accuracy_pct:+.2f}" if judged else "",
             _quartiles(self.latencies_s),
             _quartiles(self.cpu_times_s),
             f"{ratio:.2f}",
@@ -126,10 +126,10 @@ def _built(subject: Subject, store: ArtifactStore, options: Mapping[str, object]
         calibration_fingerprint=subject.dataset.fingerprint(),
         tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
     )
-    found = store.find(key) or store.build(
+    artifact = store.find(key) or store.build(
         key, model=subject.model, passes=[step], calibration=subject_calibration(subject)
     )
-    return found.path(0)
+    return artifact.path(0)
 
 
 def _time(variants: Sequence[Variant], inputs: Sequence[NDArray[np.generic]], rounds: int) -> None:

@@ -107,8 +107,8 @@ class Bench:
 
     def time(self, kind: str, url: str, sizes: list[int], repetitions: int) -> dict[int, list[float]]:
         job = json.dumps({"kind": kind, "url": url, "sizes": sizes, "repetitions": repetitions})
-        found = json.loads(self._said("mobile", [INSIDE, "time", job]))
-        return {int(size): seconds for size, seconds in found.items()}
+        timings = json.loads(self._said("mobile", [INSIDE, "time", job]))
+        return {int(size): seconds for size, seconds in timings.items()}
 
     def _said(self, tier: str, arguments: list[str]) -> str:
         """What a Python in a tier's container prints; asked again, as engines under load lose output."""
@@ -152,9 +152,9 @@ def tiers(rate: int, cpus: float) -> Iterator[Bench]:
 
 
 def _mounts(directory: Path) -> list[Mount]:
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "n"])
-    gives = helper.make_tensor_value_info("y", TensorProto.INT64, [2])
-    graph = helper.make_graph([helper.make_node("Shape", ["x"], ["y"])], "shape", [given], [gives])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "n"])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [2])
+    graph = helper.make_graph([helper.make_node("Shape", ["x"], ["y"])], "shape", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, directory / "shape.onnx")
     inside = HERE / "transport_inside.py"
@@ -170,8 +170,8 @@ def _packages() -> dict[str, Path]:
     """Flask and Starlette with what they need, installed once."""
     if not CACHE.is_dir():
         staging = CACHE.with_suffix(".new")
-        wanted = ["flask==3.1.3", f"starlette=={importlib.metadata.version('starlette')}"]
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(staging), *wanted]
+        requirements = ["flask==3.1.3", f"starlette=={importlib.metadata.version('starlette')}"]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(staging), *requirements]
         subprocess.run(command, check=True)
         staging.rename(CACHE)
     files = (path for path in CACHE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -190,8 +190,8 @@ def measure_rate(rate: int, cpus: float, repetitions: int) -> tuple[float, list[
         for kind, target in ways:
             sizes = [*(SMALL_BYTES if kind in ("raw", "flask") else ()), small, large]
             judged = kind in ("raw", "down")
-            found = bench.time(kind, bench.url(kind, target), sizes, repetitions if judged else 2)
-            seconds = {str(size): median(values) for size, values in found.items()}
+            timings = bench.time(kind, bench.url(kind, target), sizes, repetitions if judged else 2)
+            seconds = {str(size): median(values) for size, values in timings.items()}
             measured = 8 * (large - small) / (seconds[str(large)] - seconds[str(small)])
             route = "mobile-edge" if target == "edge" else "mobile-edge-cloud"
             slopes.append(Slope(kind, route, rate, measured, seconds))
@@ -235,17 +235,19 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [f"Load of the host before and after: {result['load_before']:.1f}, {result['load_after']:.1f}.", ""]
     lines += ["| link | way | route | slope ÷ declared | 1 kB | 10 kB | 0.25 s of link | 1 s of link |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
-    for each in result["slopes"]:
-        seconds = list(each["seconds"].values())
+    for slope in result["slopes"]:
+        seconds = list(slope["seconds"].values())
         cells = ["", ""] * (len(seconds) == 2) + [f"{1e3 * value:.1f} ms" for value in seconds]
-        share = each["measured_bit_per_s"] / each["declared_bit_per_s"]
-        link = f"{each['declared_bit_per_s'] / 1e6:g} Mbit/s"
-        lines.append("| " + " | ".join([link, NAMES[each["kind"]], each["route"], f"{share:.3f}", *cells]) + " |")
+        share = slope["measured_bit_per_s"] / slope["declared_bit_per_s"]
+        link = f"{slope['declared_bit_per_s'] / 1e6:g} Mbit/s"
+        lines.append("| " + " | ".join([link, NAMES[slope["kind"]], slope["route"], f"{share:.3f}", *cells]) + " |")
     for rate, seconds in result["empty_round_trip_s"].items():
         lines.append(f"\nEmpty round trip at {int(rate) / 1e6:g} Mbit/s: {1e3 * seconds:.2f} ms.")
     lines += ["", f"| server | 100 MB at {result['cpus']:g} CPU | CPU ms per MB |", "|---|---|---|"]
-    for each in result["bulk"]:
-        lines.append(f"| {NAMES[each['kind']]} | {1e3 * each['seconds']:.0f} ms | {1e3 * each['cpu_s_per_mb']:.2f} |")
+    for transfer in result["bulk"]:
+        lines.append(
+            f"| {NAMES[transfer['kind']]} | {1e3 * transfer['seconds']:.0f} ms | {1e3 * transfer['cpu_s_per_mb']:.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -259,7 +261,7 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     rates = {rate: measure_rate(rate, options.cpus, options.repetitions) for rate in options.rates}
-    slopes = [slope for _, found in rates.values() for slope in found]
+    slopes = [slope for _, rate_slopes in rates.values() for slope in rate_slopes]
     bulk = [] if options.no_bulk else measure_bulk(options.cpus, options.repetitions)
     result = {
         "cpus": options.cpus,
@@ -267,12 +269,12 @@ def main() -> None:
         "load_after": os.getloadavg()[0],
         "empty_round_trip_s": {str(rate): empty for rate, (empty, _) in rates.items()},
         "slopes": [asdict(slope) for slope in slopes],
-        "bulk": [asdict(each) for each in bulk],
+        "bulk": [asdict(transfer) for transfer in bulk],
     }
     print(json.dumps(result, indent=2) if options.json else markdown(result))
     missed = [slope for slope in slopes if slope.kind in ("raw", "down") and abs(slope.deviation) > TOLERANCE]
-    for each in missed:
-        _tell(f"off by {each.deviation:+.1%}: {each.kind} {each.route} at {each.declared_bit_per_s / 1e6:g} Mbit/s")
+    for slope in missed:
+        _tell(f"off by {slope.deviation:+.1%}: {slope.kind} {slope.route} at {slope.declared_bit_per_s / 1e6:g} Mbit/s")
     sys.exit(1 if missed else 0)
 
 

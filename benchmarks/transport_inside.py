@@ -188,13 +188,13 @@ def run(job: Job) -> dict[str, list[float]]:
     """Seconds by size."""
     transfer = KINDS[job.kind](job.url)
     transfer(max(job.sizes))  # opens the connection, and its windows as a measurement's warm-up does
-    found: dict[str, list[float]] = {str(size): [] for size in job.sizes}
+    durations: dict[str, list[float]] = {str(size): [] for size in job.sizes}
     for _ in range(job.repetitions):
         for size in job.sizes:
             clock.restart()
             transfer(size)
-            found[str(size)].append(clock.elapsed_s())
-    return found
+            durations[str(size)].append(clock.elapsed_s())
+    return durations
 
 
 def main() -> None:

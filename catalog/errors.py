@@ -76,7 +76,7 @@ class SettingsFileError(CatalogError):
 
 
 @dataclass(frozen=True, order=True)
-class Problem:
+class FileProblem:
     """One thing wrong in a catalog file; lines and columns count from 1."""
 
     line: int
@@ -90,11 +90,11 @@ class CatalogFileError(CatalogError):
     Attributes
     ----------
     file : Path
-    problems : tuple of Problem
+    problems : tuple of FileProblem
         All that was found, in the order of the file; `line` and `column` are those of the first.
     """
 
-    def __init__(self, file: Path, problems: Sequence[Problem]) -> None:
+    def __init__(self, file: Path, problems: Sequence[FileProblem]) -> None:
         self.file = file
         self.problems = tuple(sorted(problems))
         self.line = self.problems[0].line

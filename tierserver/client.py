@@ -17,15 +17,15 @@ from tierserver.pipeline import Arrays, InferenceResult, Serving, Tier
 from tierserver.transport import Connection, Peer
 
 
-class Strategy(Protocol):
-    """From the encoded image to the final decoded output."""
+class InferenceTarget(Protocol):
+    """Where the client sends encoded images: it answers with the final decoded outputs."""
 
     def infer(self, encoded: bytes) -> InferenceResult: ...
 
     def close(self) -> None: ...
 
 
-class InProcessStrategy:
+class LocalTarget:
     """A part of this tier, without a network; it may have a next part elsewhere."""
 
     def __init__(self, tier: Tier, model: str) -> None:
@@ -38,7 +38,7 @@ class InProcessStrategy:
         """Do nothing: the part stays in service."""
 
 
-class RemoteStrategy:
+class RemoteTarget:
     """A part of another tier, perhaps behind relays."""
 
     def __init__(self, own: str, url: str, model: str, codec: Codec) -> None:
@@ -60,59 +60,61 @@ class RemoteStrategy:
 
 
 class Client:
-    """The client on one tier; a strategy that was only warmed up stays open for its measurement."""
+    """The client on one tier; a target that was only warmed up stays open for its measurement."""
 
     def __init__(self, tier: Tier) -> None:
         self._tier = tier
-        self._warm: _WarmStrategy | None = None
+        self._warm: _WarmTarget | None = None
 
     def measure(self, command: Measure, on_sample: Callable[[Sample], None]) -> MeasureResult:
         """Run the warm-up and the repetitions; each sample goes to `on_sample`, between two timed inferences."""
         inputs = _read_inputs(command)
-        strategy = self._take(command)
+        target = self._take(command)
         try:
-            warmup = tuple(_passes(strategy, inputs, range(-command.warmup, 0), first=-command.warmup * len(inputs)))
+            warmup = tuple(_passes(target, inputs, range(-command.warmup, 0), first=-command.warmup * len(inputs)))
             samples = 0
-            for sample in _passes(strategy, inputs, range(command.repetitions), first=0):
+            for sample in _passes(target, inputs, range(command.repetitions), first=0):
                 on_sample(sample)
                 samples += 1
         except BaseException:
-            strategy.close()
+            target.close()
             raise
         if command.repetitions == 0:
-            self._warm = _WarmStrategy(strategy, command.model, command.url, command.codec, self._tier.serving)
+            self._warm = _WarmTarget(target, command.model, command.url, command.codec, self._tier.serving)
         else:
-            strategy.close()
+            target.close()
         return MeasureResult(samples, warmup)
 
-    def _take(self, command: Measure) -> Strategy:
-        """Return the strategy that a warm-up left open if it still matches this command; else a new one."""
+    def _take(self, command: Measure) -> InferenceTarget:
+        """Return the target that a warm-up left open if it still matches this command; else a new one."""
         warm, self._warm = self._warm, None
         if warm is not None:
             key = (command.model, command.url, command.codec)
             if (warm.model, warm.url, warm.codec) == key and warm.serving is self._tier.serving:
-                return warm.strategy
-            warm.strategy.close()
-        return _strategy(self._tier, command)
+                return warm.target
+            warm.target.close()
+        return _target(self._tier, command)
 
 
 @dataclass(frozen=True)
-class _WarmStrategy:
-    """A strategy left open, and what it was opened for."""
+class _WarmTarget:
+    """A target left open, and what it was opened for."""
 
-    strategy: Strategy
+    target: InferenceTarget
     model: str
     url: str | None
     codec: Codec
     serving: Serving
 
 
-def _passes(strategy: Strategy, inputs: Mapping[str, bytes], repetitions: range, *, first: int) -> Iterator[Sample]:
+def _passes(
+    target: InferenceTarget, inputs: Mapping[str, bytes], repetitions: range, *, first: int
+) -> Iterator[Sample]:
     """Yield a sample of every input once per repetition; `first` numbers the first sample."""
     seq = first
     for repetition in repetitions:
         for input_id, encoded in inputs.items():
-            yield _sample(strategy, seq, input_id, repetition, encoded)
+            yield _sample(target, seq, input_id, repetition, encoded)
             seq += 1
 
 
@@ -126,10 +128,10 @@ def output_digest(outputs: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _sample(strategy: Strategy, seq: int, input_id: str, repetition: int, encoded: bytes) -> Sample:
+def _sample(target: InferenceTarget, seq: int, input_id: str, repetition: int, encoded: bytes) -> Sample:
     started = time.perf_counter()
     try:
-        outcome = strategy.infer(encoded)
+        outcome = target.infer(encoded)
     except TierError as error:
         raise CommandError(f"input {input_id!r}: {error}") from error
     latency_s = time.perf_counter() - started
@@ -137,10 +139,10 @@ def _sample(strategy: Strategy, seq: int, input_id: str, repetition: int, encode
     return Sample(seq, input_id, repetition, latency_s, outcome.parts, outcome.links, digest)
 
 
-def _strategy(tier: Tier, command: Measure) -> Strategy:
+def _target(tier: Tier, command: Measure) -> InferenceTarget:
     if command.url is None:
-        return InProcessStrategy(tier, command.model)
-    return RemoteStrategy(tier.name, command.url, command.model, command.codec)
+        return LocalTarget(tier, command.model)
+    return RemoteTarget(tier.name, command.url, command.model, command.codec)
 
 
 def _read_inputs(command: Measure) -> Mapping[str, bytes]:

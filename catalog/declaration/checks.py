@@ -22,7 +22,7 @@ from catalog.declaration.schema import (
 )
 from catalog.declaration.topology import Topology, TopologyError
 from catalog.declaration.yaml_source import Path_, YamlDocument
-from catalog.errors import CatalogFileError, Problem
+from catalog.errors import CatalogFileError, FileProblem
 
 # Which model stands where; "*" is any name or index.
 _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
@@ -78,7 +78,7 @@ def validate_file(document: YamlDocument) -> CatalogFile:
         raise CatalogFileError(document.file, list(problems)) from error
 
 
-def _translate(document: YamlDocument, details: ErrorDetails) -> Problem:
+def _translate(document: YamlDocument, details: ErrorDetails) -> FileProblem:
     path, is_key = _declared_path(document, details["loc"])
     kind = details["type"]
     if kind == "extra_forbidden":
@@ -162,9 +162,9 @@ def _where(path: Path_) -> str:
     return ".".join(str(step) for step in path) + ": " if path else ""
 
 
-def _problem(document: YamlDocument, path: Path_, message: str, *, key: bool = False) -> Problem:
+def _problem(document: YamlDocument, path: Path_, message: str, *, key: bool = False) -> FileProblem:
     position = document.locate(path, key=key)
-    return Problem(position.line, position.column, message)
+    return FileProblem(position.line, position.column, message)
 
 
 def check_names(declared: CatalogFile, topology: Topology, document: YamlDocument) -> None:
@@ -176,7 +176,7 @@ def check_names(declared: CatalogFile, topology: Topology, document: YamlDocumen
         raise CatalogFileError(document.file, problems)
 
 
-def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[Problem]:
+def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[FileProblem]:
     ends: dict[tuple[str, str], str] = {}
     for name in topology.link_names:
         try:
@@ -193,7 +193,7 @@ def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[Probl
         ends[first, second] = name
 
 
-def _strategy_problems(declared: CatalogFile, topology: Topology, document: YamlDocument) -> Iterator[Problem]:
+def _strategy_problems(declared: CatalogFile, topology: Topology, document: YamlDocument) -> Iterator[FileProblem]:
     seen: dict[tuple[str, str], int] = {}
     for index, entry in enumerate(declared.strategies):
         at: Path_ = ("strategies", index)
@@ -209,7 +209,9 @@ def _strategy_problems(declared: CatalogFile, topology: Topology, document: Yaml
         yield from _duplicates(document, at, entry, seen)
 
 
-def _part_problems(declared: CatalogFile, topology: Topology, document: YamlDocument, index: int) -> Iterator[Problem]:
+def _part_problems(
+    declared: CatalogFile, topology: Topology, document: YamlDocument, index: int
+) -> Iterator[FileProblem]:
     """Compare the parts that an entry's operators make with the tiers of its placements: one part runs on one tier."""
     entry = declared.strategies[index]
     for number, placement in enumerate(entry.placements):
@@ -259,7 +261,7 @@ def _placement_problem(placement: str, topology: Topology) -> str:
 
 def _duplicates(
     document: YamlDocument, at: Path_, entry: StrategySpec, seen: dict[tuple[str, str], int]
-) -> Iterator[Problem]:
+) -> Iterator[FileProblem]:
     """Yield operators declared twice on a placement: `seen` remembers the line of the first declaration."""
     for number, operator in enumerate(entry.operators):
         for place, placement in enumerate(entry.placements):

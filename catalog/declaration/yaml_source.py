@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from catalog.errors import CatalogFileError, Problem
+from catalog.errors import CatalogFileError, FileProblem
 
 Path_ = tuple[str | int, ...]
 
@@ -76,14 +76,14 @@ def read_yaml(file: Path) -> YamlDocument:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         message = "there is no such file; write one (README.md shows it) or name another with --catalog"
-        raise CatalogFileError(file, [Problem(1, 1, message)]) from error
+        raise CatalogFileError(file, [FileProblem(1, 1, message)]) from error
     except UnicodeDecodeError as error:
         raise CatalogFileError(
-            file, [Problem(1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8")]
+            file, [FileProblem(1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8")]
         ) from error
     except OSError as error:
         raise CatalogFileError(
-            file, [Problem(1, 1, f"cannot be read: {error.strerror}; name a catalog file")]
+            file, [FileProblem(1, 1, f"cannot be read: {error.strerror}; name a catalog file")]
         ) from error
     return parse_yaml(text, file)
 
@@ -91,21 +91,21 @@ def read_yaml(file: Path) -> YamlDocument:
 def parse_yaml(text: str, file: Path) -> YamlDocument:
     """Parse YAML text; `file` is what messages name. Raises CatalogFileError as `read_yaml` does."""
     if len(text) > _MAX_CHARACTERS:
-        raise CatalogFileError(file, [Problem(1, 1, f"longer than {_MAX_CHARACTERS} characters: not a catalog")])
+        raise CatalogFileError(file, [FileProblem(1, 1, f"longer than {_MAX_CHARACTERS} characters: not a catalog")])
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
-            raise CatalogFileError(file, [Problem(1, 1, "the file is empty; it starts with `version: 1`")])
+            raise CatalogFileError(file, [FileProblem(1, 1, "the file is empty; it starts with `version: 1`")])
         building = _YamlBuilder(file)
         data = building.value(root, ())
     except yaml.reader.ReaderError as error:
         line, column = _line_and_column(text, error.position)
         message = f"character U+{ord(text[error.position]):04X} is not allowed in YAML"
-        raise CatalogFileError(file, [Problem(line, column, message)]) from error
+        raise CatalogFileError(file, [FileProblem(line, column, message)]) from error
     except yaml.MarkedYAMLError as error:
         raise CatalogFileError(file, [_malformed(error, text)]) from error
     except RecursionError as error:
-        raise CatalogFileError(file, [Problem(1, 1, "nested too deeply for a catalog")]) from error
+        raise CatalogFileError(file, [FileProblem(1, 1, "nested too deeply for a catalog")]) from error
     if building.problems:
         raise CatalogFileError(file, building.problems)
     return YamlDocument(file, data, building.values, building.keys)
@@ -116,15 +116,15 @@ def _line_and_column(text: str, offset: int) -> tuple[int, int]:
     return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
 
 
-def _malformed(error: yaml.MarkedYAMLError, text: str) -> Problem:
+def _malformed(error: yaml.MarkedYAMLError, text: str) -> FileProblem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     said = ", ".join(part for part in (error.context, error.problem) if part)
     lines = text.splitlines()
     around = lines[line - 1] if line <= len(lines) else ""
     if "\t" in around[: len(around) - len(around.lstrip())] or "'\\t'" in said:
-        return Problem(line, column, "YAML is indented with spaces, and here is a tab; replace it with spaces")
-    return Problem(line, column, f"malformed YAML: {said}")
+        return FileProblem(line, column, "YAML is indented with spaces, and here is a tab; replace it with spaces")
+    return FileProblem(line, column, f"malformed YAML: {said}")
 
 
 @dataclass
@@ -134,7 +134,7 @@ class _YamlBuilder:
     file: Path
     values: dict[Path_, Position] = field(default_factory=dict)
     keys: dict[Path_, Position] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[FileProblem] = field(default_factory=list)
     _open: set[int] = field(default_factory=set)
     _scalars: yaml.SafeLoader = field(default_factory=lambda: yaml.SafeLoader(""))
 
@@ -143,10 +143,10 @@ class _YamlBuilder:
         self.values[path] = position
         if len(self.values) > _MAX_VALUES:
             message = f"aliases expand to more than {_MAX_VALUES} values; write them out or leave them out"
-            raise CatalogFileError(self.file, [Problem(position.line, position.column, message)])
+            raise CatalogFileError(self.file, [FileProblem(position.line, position.column, message)])
         if id(node) in self._open:
             raise CatalogFileError(
-                self.file, [Problem(position.line, position.column, "an anchor contains itself; write it out")]
+                self.file, [FileProblem(position.line, position.column, "an anchor contains itself; write it out")]
             )
         self._open.add(id(node))
         try:
@@ -193,7 +193,7 @@ class _YamlBuilder:
 
     def _report(self, node: yaml.Node, message: str) -> None:
         position = _position(node)
-        self.problems.append(Problem(position.line, position.column, message))
+        self.problems.append(FileProblem(position.line, position.column, message))
 
 
 def _position(node: yaml.Node) -> Position:

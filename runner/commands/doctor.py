@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -23,48 +23,48 @@ _DISK_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing looked at; `advice` is empty where nothing is lacking."""
+class MachineCheck:
+    """What one check of the machine says; `advice` is empty where nothing is lacking."""
 
     what: str
-    found: str
+    state: str
     advice: str = ""
 
 
 @dataclass(frozen=True)
 class _Engine:
-    """What there is to say of the container engine, and the machine on which tiers would run."""
+    """The checks of the container engine, and the machine on which tiers would run."""
 
-    findings: tuple[Finding, ...]
+    checks: tuple[MachineCheck, ...]
     host: Host
     place: str = "this machine"
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[MachineCheck]:
     """Look at everything that a fill may need; nothing is changed but the tier image being built."""
     engine = _engine()
     host = engine.host
-    yield Finding("machine of the tiers", engine.place, _REMOTE if host.remote else "")
+    yield MachineCheck("machine of the tiers", engine.place, _REMOTE if host.remote else "")
     few = "" if host.cpu_count >= _CPUS else f"tiers of up to {_CPUS} CPUs need --scale, e.g. --scale 1/2"
-    yield Finding("CPUs", f"{host.cpu_count} × {host.cpu_model}", few)
+    yield MachineCheck("CPUs", f"{host.cpu_count} × {host.cpu_model}", few)
     low = "" if host.memory_bytes >= _MEMORY_BYTES else "declare tiers of less memory"
-    yield Finding("memory", size(host.memory_bytes), low)
+    yield MachineCheck("memory", size(host.memory_bytes), low)
     slow = "" if host.vnni else "int8 may be slower than float there; read quantized latencies as that machine's alone"
-    yield Finding("int8 (VNNI)", "yes" if host.vnni else "no", slow)
+    yield MachineCheck("int8 (VNNI)", "yes" if host.vnni else "no", slow)
     gpu = "CUDAExecutionProvider" in host.providers
-    yield Finding("GPU (CUDA)", "yes" if gpu else "no", "" if gpu else _NO_GPU)
+    yield MachineCheck("GPU (CUDA)", "yes" if gpu else "no", "" if gpu else _NO_GPU)
     yield _disk()
-    yield from engine.findings
+    yield from engine.checks
 
 
 _REMOTE = "CPUs, memory, int8 and GPU are that machine's; disk, models and artifacts are this one's"
 _NO_GPU = "tiers with `provider: [cuda, cpu]` run on the CPU; with a GPU, replace onnxruntime by onnxruntime-gpu"
 
 
-def _disk() -> Finding:
+def _disk() -> MachineCheck:
     free = shutil.disk_usage(Path.cwd()).free
     advice = "" if free >= _DISK_BYTES else "free some: artifacts and the tier image want about 2 GiB"
-    return Finding("disk", f"{size(free)} free here", advice)
+    return MachineCheck("disk", f"{size(free)} free here", advice)
 
 
 def _engine() -> _Engine:
@@ -72,24 +72,24 @@ def _engine() -> _Engine:
     try:
         selection = select_launcher("docker", base_image=RunnerSettings().base_image)
     except EngineUnavailableError as error:
-        none = Finding("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
-        shaping = Finding("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
+        none = MachineCheck("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
+        shaping = MachineCheck("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
         return _Engine((none, shaping), this_host())
     described = selection.reason.removeprefix("requested: ")
-    answers = Finding("Docker engine", described)
+    answers = MachineCheck("Docker engine", described)
     try:
         host, refusal = selection.launcher.host(), selection.launcher.delay_refusal()
     except (LaunchError, RunnerError) as error:
-        return _Engine((answers, Finding("tier image", "none", str(error))), this_host())
+        return _Engine((answers, MachineCheck("tier image", "none", str(error))), this_host())
     place = f"the host of {described}" if host.remote else "this machine"
     return _Engine((answers, *_shaping(refusal)), host, place)
 
 
-def _shaping(refusal: str | None) -> Iterator[Finding]:
-    yield Finding("tier image", "there")
-    yield Finding("shaping of links", "tbf, in the kernel")
+def _shaping(refusal: str | None) -> Iterator[MachineCheck]:
+    yield MachineCheck("tier image", "there")
+    yield MachineCheck("shaping of links", "tbf, in the kernel")
     advice = f"{refusal}; use --launcher process for links with a delay" if refusal else ""
-    yield Finding("delay of links", "no" if refusal else "netem, in the kernel", advice)
+    yield MachineCheck("delay of links", "no" if refusal else "netem, in the kernel", advice)
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -97,13 +97,13 @@ def doctor(as_json: JsonOption = False) -> None:
 
     Looks at CPUs, memory, int8, GPU, the Docker engine and the shaping of links.
     """
-    findings = tuple(examine())
+    checks = tuple(examine())
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([{"what": check.what, "found": check.state, "advice": check.advice} for check in checks])
         return
     table = Table("what", "found", "what to do", pad_edge=False)
-    for finding in findings:
-        table.add_row(*(Text(cell) for cell in (finding.what, finding.found, finding.advice or "–")))
+    for check in checks:
+        table.add_row(*(Text(cell) for cell in (check.what, check.state, check.advice or "–")))
     out.print(table)
 
 

@@ -32,7 +32,7 @@ _ANALYSED = {
     "confidence_level": "confidence_level",
     "ratio_to_best": "ratio_to_best",
 }
-Strategy = tuple[str, str, str, str]
+StrategyId = tuple[str, str, str, str]
 
 
 # Of a strategy that takes two lines, what stands below what.
@@ -67,7 +67,7 @@ class _Column:
 
 
 def leaderboard_tables(
-    rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str], *, width: int
+    rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId, str], *, width: int
 ) -> Iterator[Table]:
     """Yield a table per subject and environment; if `width` is too small, two lines a strategy or fewer columns."""
 
@@ -79,7 +79,7 @@ def leaderboard_tables(
 
 
 def with_analysis(
-    rows: Sequence[Mapping[str, Any]], rankings: Mapping[Strategy, Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]], rankings: Mapping[StrategyId, Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
     """Return rows with the stored analysis: ranks, letters, interval, ratio to the best; None without one."""
     analysed: list[Mapping[str, Any]] = []
@@ -91,8 +91,8 @@ def with_analysis(
 
 def with_distances(
     rows: Sequence[Mapping[str, Any]],
-    distances: Mapping[Strategy, OutputDistance],
-    remarks: Mapping[Strategy, str] = MappingProxyType({}),
+    distances: Mapping[StrategyId, OutputDistance],
+    remarks: Mapping[StrategyId, str] = MappingProxyType({}),
 ) -> list[Mapping[str, Any]]:
     """Return rows with the distance of the outputs to identity's and what keeps an accuracy from saying anything."""
     compared: list[Mapping[str, Any]] = []
@@ -122,13 +122,13 @@ def of_family(
     ]
 
 
-def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[Strategy, str]:
+def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[StrategyId, str]:
     """Return the distribution of each measured strategy, on one scale per subject and environment."""
     groups: dict[tuple[str, str], list[StrategyEvidence]] = {}
     for strategy in evidence:
         if strategy.measured:
             groups.setdefault((strategy.subject, strategy.environment.key), []).append(strategy)
-    drawn: dict[Strategy, str] = {}
+    drawn: dict[StrategyId, str] = {}
     for (subject, environment), members in groups.items():
         logs = [np.log(member.latency_s) for member in members]
         low, high = min(float(log.min()) for log in logs), max(float(log.max()) for log in logs)
@@ -137,7 +137,7 @@ def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[Strategy, str]:
     return drawn
 
 
-def _strategy(row: Mapping[str, Any]) -> Strategy:
+def _strategy(row: Mapping[str, Any]) -> StrategyId:
     return (row["subject"], row["environment"], row["operator"], row["placement"])
 
 
@@ -149,7 +149,7 @@ def _where(row: Mapping[str, Any]) -> str:
     return f"{row['subject']}{launcher}{emulated}{imported}"
 
 
-def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str], width: int) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId, str], width: int) -> Table:
     every = _columns(rows, distributions)
     if not _fit(every, width):
         every = _stacked(every)
@@ -266,7 +266,7 @@ def _doubtful(row: Mapping[str, Any]) -> bool:
     return row["verdict"] not in (None, "VALID")
 
 
-def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[Strategy, str]) -> list[_Column]:
+def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId, str]) -> list[_Column]:
     """Return all columns in order; those of rarity 0 are always shown."""
 
     def column(heading: str, rarity: int, cell: Callable[[Mapping[str, Any]], str], left: bool = False) -> _Column:

@@ -125,8 +125,8 @@ def settled_files(tier):
 
 def test_a_reader_that_does_not_read_is_cut_off(small, connect, image):
     before = settled_files(small)
-    asked = connect(b"GET /probe?bytes=200000000 HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert asked.recv(1000).startswith(b"HTTP/1.1 200")
+    connection = connect(b"GET /probe?bytes=200000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert connection.recv(1000).startswith(b"HTTP/1.1 200")
     assert open_files(small) == before + 1
     deadline = time.monotonic() + 20
     while open_files(small) > before:

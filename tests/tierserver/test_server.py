@@ -61,14 +61,14 @@ def test_the_stock_client_lists_checks_and_infers(edge, image, path):
     try:
         assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("net")
         assert not client.is_model_ready("other")
-        assert {"net", "net.graph"} <= {each["name"] for each in client.get_model_repository_index()}
+        assert {"net", "net.graph"} <= {model["name"] for model in client.get_model_repository_index()}
         assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
         metadata = client.get_model_metadata("net", "1")
         assert metadata["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [1]}]
-        assert [each["name"] for each in metadata["outputs"]] == ["classes", "scores"]
-        given = triton.InferInput("image", [1], "BYTES")
-        given.set_data_from_numpy(np.array([image(1)], dtype=object))
-        result = client.infer("net", [given], request_id="r1")
+        assert [output["name"] for output in metadata["outputs"]] == ["classes", "scores"]
+        image_input = triton.InferInput("image", [1], "BYTES")
+        image_input.set_data_from_numpy(np.array([image(1)], dtype=object))
+        result = client.infer("net", [image_input], request_id="r1")
         assert result.get_response()["id"] == "r1"
         assert result.as_numpy("classes").shape == (3,) and result.as_numpy("classes").dtype == np.int64
         assert result.as_numpy("scores").sum() <= 1.0 + 1e-6
@@ -81,14 +81,14 @@ def test_the_stock_client_sends_a_tensor_to_the_graph(edge, binary):
     client = triton.InferenceServerClient(edge.url.removeprefix("http://"))
     try:
         pixels = np.random.default_rng(3).normal(size=(1, 1, 8, 8)).astype(np.float32)
-        given = triton.InferInput("x", [1, 1, 8, 8], "FP32")
-        given.set_data_from_numpy(pixels, binary_data=binary)
-        wanted = [triton.InferRequestedOutput("y", binary_data=binary)]
-        found = client.infer("net.graph", [given], outputs=wanted).as_numpy("y")
-        assert found.shape == (1, 5) and np.isfinite(found).all()
+        pixels_input = triton.InferInput("x", [1, 1, 8, 8], "FP32")
+        pixels_input.set_data_from_numpy(pixels, binary_data=binary)
+        outputs = [triton.InferRequestedOutput("y", binary_data=binary)]
+        y = client.infer("net.graph", [pixels_input], outputs=outputs).as_numpy("y")
+        assert y.shape == (1, 5) and np.isfinite(y).all()
         assert client.get_model_metadata("net.graph")["inputs"][0]["shape"] == [1, 1, 8, 8]
         with pytest.raises(triton.InferenceServerException, match="unknown outputs"):
-            client.infer("net.graph", [given], outputs=[triton.InferRequestedOutput("z")])
+            client.infer("net.graph", [pixels_input], outputs=[triton.InferRequestedOutput("z")])
     finally:
         client.close()
 
@@ -110,18 +110,18 @@ def test_the_stock_client_sends_and_gets_every_type(edge, models, binary_in, bin
     client = triton.InferenceServerClient(edge.url.removeprefix("http://"))
     try:
         described = client.get_model_metadata("types")
-        given, values = [], {}
-        for each in described["inputs"]:
-            dtype = triton_to_np_dtype(each["datatype"])
-            values[each["name"]] = np.array(EXTREMES[each["name"]], dtype)
-            given.append(triton.InferInput(each["name"], [2], each["datatype"]))
-            given[-1].set_data_from_numpy(values[each["name"]], binary_data=binary_in)
-        wanted = [triton.InferRequestedOutput(f"{name}_out", binary_data=binary_out) for name in values]
-        result = client.infer("types", given, outputs=wanted)
+        inputs, values = [], {}
+        for tensor in described["inputs"]:
+            dtype = triton_to_np_dtype(tensor["datatype"])
+            values[tensor["name"]] = np.array(EXTREMES[tensor["name"]], dtype)
+            inputs.append(triton.InferInput(tensor["name"], [2], tensor["datatype"]))
+            inputs[-1].set_data_from_numpy(values[tensor["name"]], binary_data=binary_in)
+        outputs = [triton.InferRequestedOutput(f"{name}_out", binary_data=binary_out) for name in values]
+        result = client.infer("types", inputs, outputs=outputs)
         assert len(values) == 12
         for name, value in values.items():
-            found = result.as_numpy(f"{name}_out")
-            assert found.dtype == value.dtype and found.tobytes() == value.tobytes(), name
+            echo = result.as_numpy(f"{name}_out")
+            assert echo.dtype == value.dtype and echo.tobytes() == value.tobytes(), name
     finally:
         client.close()
 
@@ -154,7 +154,7 @@ def test_a_head_describes_the_whole_route(tiers, ask, part):
     tiers.edge.load(part("head", postprocess=None, next=tiers.cloud.url))
     metadata = json.loads(ask("GET", "/v2/models/net")[1])
     assert metadata["inputs"][0]["name"] == "image"
-    assert [each["name"] for each in metadata["outputs"]] == ["classes", "scores"]
+    assert [output["name"] for output in metadata["outputs"]] == ["classes", "scores"]
     assert json.loads(ask("GET", "/v2/models/net.graph")[1])["outputs"][0]["name"] == "cut"
 
 

@@ -70,8 +70,8 @@ def evidence(database: Database, make: Any) -> Callable[..., tuple[StrategyEvide
 
 
 def pair(result: SubjectResult, family: str, left: str, right: str) -> Any:
-    (found,) = [each for each in result.families if each.paper.family.name == family]
-    (only,) = [pair for pair in found.pairs if (pair.paper.left, pair.paper.right) == (left, right)]
+    (tested,) = [tested for tested in result.families if tested.paper.family.name == family]
+    (only,) = [pair for pair in tested.pairs if (pair.paper.left, pair.paper.right) == (left, right)]
     return only
 
 
@@ -96,13 +96,13 @@ def test_equal_strategies_are_equivalent_and_no_disagreement(evidence: Any) -> N
 
 
 def test_a_difference_that_only_one_analysis_sees_is_explained(evidence: Any) -> None:
-    found = pair(analyse_subject(evidence(), SETTINGS), "operators@edge", "identity@edge", "quantized@edge")
-    pooled = replace(found.paper, significant=True, pvalue=1e-9)
-    said = disagreement(pooled, found.decided, samples=240)
+    compared = pair(analyse_subject(evidence(), SETTINGS), "operators@edge", "identity@edge", "quantized@edge")
+    pooled = replace(compared.paper, significant=True, pvalue=1e-9)
+    said = disagreement(pooled, compared.decided, samples=240)
     assert said is not None and "stays within 5 %" in said
-    unresolved = disagreement(pooled, replace(found.decided, verdict=ComparisonOutcome.UNRESOLVED), samples=240)
+    unresolved = disagreement(pooled, replace(compared.decided, verdict=ComparisonOutcome.UNRESOLVED), samples=240)
     assert unresolved is not None and "takes 240 samples as independent" in unresolved
-    hidden = disagreement(found.paper, replace(found.decided, verdict=ComparisonOutcome.DIFFERENT), samples=240)
+    hidden = disagreement(compared.paper, replace(compared.decided, verdict=ComparisonOutcome.DIFFERENT), samples=240)
     assert hidden is not None and "paired by input" in hidden
 
 
@@ -125,13 +125,13 @@ def test_drops_are_paired_by_item(evidence: Any) -> None:
 
 
 def test_a_result_is_stored_once_and_read_in_sql(evidence: Any, database: Database) -> None:
-    found = evidence()
-    result = analyse_subject(found, SETTINGS)
+    strategies = evidence()
+    result = analyse_subject(strategies, SETTINGS)
     with database.session() as session:
-        assert not analysis_stored(session, evidence_key(found, SETTINGS))
+        assert not analysis_stored(session, evidence_key(strategies, SETTINGS))
         store_analysis(session, result)
         session.commit()
-        assert analysis_stored(session, evidence_key(found, SETTINGS))
+        assert analysis_stored(session, evidence_key(strategies, SETTINGS))
         ranked = session.execute(
             text("SELECT operator, placement, rank FROM ranking ORDER BY ratio_to_best DESC LIMIT 1")
         ).one()
@@ -143,21 +143,21 @@ def test_a_result_is_stored_once_and_read_in_sql(evidence: Any, database: Databa
 
 
 def test_storing_again_replaces_what_rested_on_older_evidence(evidence: Any, database: Database) -> None:
-    found = evidence()
+    strategies = evidence()
     with database.session() as session:
-        store_analysis(session, analyse_subject(found, SETTINGS))
-        store_analysis(session, analyse_subject(found[:3], SETTINGS))
+        store_analysis(session, analyse_subject(strategies, SETTINGS))
+        store_analysis(session, analyse_subject(strategies[:3], SETTINGS))
         session.commit()
         assert session.execute(text("SELECT COUNT(*) FROM analysis")).scalar_one() == 1
         assert session.execute(text("SELECT COUNT(*) FROM analysis_strategy")).scalar_one() == 3
 
 
 def test_the_key_follows_evidence_and_settings(evidence: Any) -> None:
-    found = evidence()
-    key = evidence_key(found, SETTINGS)
-    assert evidence_key(found, SETTINGS) == key
-    assert evidence_key(found, replace(SETTINGS, percentile=90.0)) != key
-    assert evidence_key(found[:-1], SETTINGS) != key
+    strategies = evidence()
+    key = evidence_key(strategies, SETTINGS)
+    assert evidence_key(strategies, SETTINGS) == key
+    assert evidence_key(strategies, replace(SETTINGS, percentile=90.0)) != key
+    assert evidence_key(strategies[:-1], SETTINGS) != key
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 @dataclass
 class Later:
-    """A later version of the migrations, which this process knows between `known()` and `forgotten()`."""
+    """A later version of the migrations, which this process knows between `enter()` and `forgotten()`."""
 
     scripts: Path
     monkeypatch: pytest.MonkeyPatch
@@ -40,7 +40,7 @@ class Later:
     def write(self, more: str = "") -> None:
         (self.scripts / "versions" / "later.py").write_text(SECOND.format(head=HEAD) + more)
 
-    def known(self) -> None:
+    def enter(self) -> None:
         config = Config()
         config.set_main_option("script_location", str(self.scripts))
         self.monkeypatch.setattr(module, "_alembic", lambda: config)
@@ -55,16 +55,16 @@ class Later:
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Later:
     scripts = tmp_path / "later"
     shutil.copytree(str(files("migrations")), scripts)
-    found = Later(scripts, monkeypatch)
-    found.write()
-    return found
+    revision = Later(scripts, monkeypatch)
+    revision.write()
+    return revision
 
 
 def tables(path: Path) -> set[str]:
     connection = sqlite3.connect(path)
-    found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     connection.close()
-    return found
+    return names
 
 
 def test_created_by_migration_with_the_pragmas(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_older_one_is_upgraded_and_keeps_its_evidence(tmp_path: Path, make: A
     with open_database(path, create=True) as database, database.session() as session:
         upsert_environment(session, make.environment())
         session.commit()
-    later.known()
+    later.enter()
     with pytest.raises(errors.DatabaseTooOldError, match="runner plan"):
         open_database(path, readonly=True)
     with open_database(path) as database, database.session() as session:
@@ -109,7 +109,7 @@ def test_an_older_one_is_upgraded_and_keeps_its_evidence(tmp_path: Path, make: A
 
 def test_one_from_the_future_is_refused_untouched(tmp_path: Path, later: Later) -> None:
     path = tmp_path / "e.db"
-    later.known()
+    later.enter()
     open_database(path, create=True).close()
     later.forgotten()
     for readonly in (False, True):
@@ -126,7 +126,7 @@ def test_a_failing_migration_leaves_the_database_as_it_was(tmp_path: Path, later
     open_database(path, create=True).close()
     before = tables(path)
     later.write('    op.execute("THIS IS NO SQL")\n')
-    later.known()
+    later.enter()
     with pytest.raises(Exception, match="syntax error"):
         open_database(path)
     assert tables(path) == before

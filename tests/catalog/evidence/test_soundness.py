@@ -55,7 +55,7 @@ def test_what_is_not_in_order_is_left_out_and_named(
         assert len(evidence) == 5
         samples = session.execute(text("SELECT COUNT(*) FROM sample")).scalar_one()
         inside = session.execute(text("SELECT COUNT(*) FROM sample WHERE measurement_id = 2")).scalar_one()
-        assert inside == 0 and samples == sum(each.latency_s.size for each in evidence) + 49 - 1
+        assert inside == 0 and samples == sum(strategy.latency_s.size for strategy in evidence) + 49 - 1
         assert len(leaderboard(session)) == 5
     with database.session() as session:
         assert session.execute(text("SELECT COUNT(*) FROM slo")).scalar_one() == 2

@@ -174,18 +174,18 @@ def test_strategy_evidence_gives_arrays(database: Database, make: Any, fill: Cal
     with database.session() as session:
         store.record_measurement(session, make.measurement(1, "identity", "edge", 4, verdict="INVALID", reason="link"))
         store.record_measurement(session, make.measurement(1, "identity", "edge", 5, latency_key="old"))
-        evidence = {(each.operator, each.placement): each for each in store.strategy_evidence(session)}
+        evidence = {(strategy.operator, strategy.placement): strategy for strategy in store.strategy_evidence(session)}
         assert store.strategy_evidence(session, subject="other") == ()
     assert list(evidence) == list(latencies)
     for name, rounds in latencies.items():
-        each = evidence[name]
-        np.testing.assert_array_equal(each.latency_s, np.concatenate(rounds))
-        np.testing.assert_array_equal(each.round, [1] * 30 + [2] + [3] * 20)
-        np.testing.assert_array_equal(each.input_index[:30], np.arange(30) % 10)
-        np.testing.assert_array_equal(each.repetition[:30], np.arange(30) // 10)
-        assert [(one.round, one.samples) for one in each.rounds] == [(1, 30), (2, 1), (3, 20)]
-        assert each.input_ids == tuple(f"{number:04d}.jpg" for number in range(10))
-        assert (each.verdict, each.inputs_select, each.measured) == ("VALID", "random", True)
+        strategy = evidence[name]
+        np.testing.assert_array_equal(strategy.latency_s, np.concatenate(rounds))
+        np.testing.assert_array_equal(strategy.round, [1] * 30 + [2] + [3] * 20)
+        np.testing.assert_array_equal(strategy.input_index[:30], np.arange(30) % 10)
+        np.testing.assert_array_equal(strategy.repetition[:30], np.arange(30) // 10)
+        assert [(one.round, one.samples) for one in strategy.rounds] == [(1, 30), (2, 1), (3, 20)]
+        assert strategy.input_ids == tuple(f"{number:04d}.jpg" for number in range(10))
+        assert (strategy.verdict, strategy.inputs_select, strategy.measured) == ("VALID", "random", True)
     split = evidence["quantized", "cloud"]
     assert list(split.sent_bytes_by_link) == ["mobile-edge", "edge-cloud"]
     np.testing.assert_array_equal(split.sent_bytes[:2], [21, 2021])
@@ -242,12 +242,12 @@ def test_segmentation_items_become_matrices(database: Database, make: Any) -> No
         changes = {"metric_primary": "miou", "miou_pct": 61.5, "top1_pct": None, "top5_pct": None}
         record = make.accuracy(where, "identity", [1, 1], item_hits=(), class_pixels=pixels, **changes)
         store.record_accuracy(session, record)
-        (each,) = store.strategy_evidence(session)
-    assert each.accuracy is not None
-    assert (each.accuracy.accuracy_pct, each.accuracy.item_ids) == (61.5, ("a", "b"))
-    np.testing.assert_array_equal(each.accuracy.class_ids, [0, 3])
-    np.testing.assert_array_equal(each.accuracy.intersection_px, [[1, 4], [5, 0]])
-    np.testing.assert_array_equal(each.accuracy.union_px, [[2, 4], [9, 0]])
+        (strategy,) = store.strategy_evidence(session)
+    assert strategy.accuracy is not None
+    assert (strategy.accuracy.accuracy_pct, strategy.accuracy.item_ids) == (61.5, ("a", "b"))
+    np.testing.assert_array_equal(strategy.accuracy.class_ids, [0, 3])
+    np.testing.assert_array_equal(strategy.accuracy.intersection_px, [[1, 4], [5, 0]])
+    np.testing.assert_array_equal(strategy.accuracy.union_px, [[2, 4], [9, 0]])
 
 
 def test_the_namespace_exports_what_it_says() -> None:
@@ -270,13 +270,16 @@ def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: An
             session.add(row)
         session.commit()
         distances, remarks = store.output_distances(session), store.accuracy_remarks(session)
-        evidence = {(each.operator, each.placement): each for each in store.strategy_evidence(session)}
+        evidence = {(strategy.operator, strategy.placement): strategy for strategy in store.strategy_evidence(session)}
     assert {(operator, placement) for _, _, operator, placement in distances} == {
         ("quantized", placement) for operator, placement in evidence if operator == "quantized"
     }
     assert set(distances.values()) == {far}
     assert set(remarks.values()) == {"all 10 items are of class 3: an accuracy on one class says nothing"}
     assert {operator for _, _, operator, _ in remarks} == {"identity"}
-    for (operator, _), each in evidence.items():
-        assert each.changes_outputs == (operator != "identity")
-        assert (each.output_distance, each.accuracy is not None) == (far if operator == "quantized" else None, True)
+    for (operator, _), strategy in evidence.items():
+        assert strategy.changes_outputs == (operator != "identity")
+        assert (strategy.output_distance, strategy.accuracy is not None) == (
+            far if operator == "quantized" else None,
+            True,
+        )

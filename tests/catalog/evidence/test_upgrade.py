@@ -70,8 +70,8 @@ def columns(path: Path) -> dict[str, list[str]]:
 def contents(path: Path, names: dict[str, list[str]]) -> dict[str, list[tuple[object, ...]]]:
     with closing(sqlite3.connect(path)) as connection:
         return {
-            table: connection.execute(f"SELECT {', '.join(found)} FROM {table} ORDER BY 1, 2").fetchall()
-            for table, found in names.items()
+            table: connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY 1, 2").fetchall()
+            for table, columns in names.items()
         }
 
 

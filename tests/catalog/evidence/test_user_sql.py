@@ -49,10 +49,10 @@ def test_what_does_more_than_read_is_refused(
     reading: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = {each.name for each in tmp_path.iterdir()}
+    before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(QueryError, match="only reading is allowed: one statement that reads, such as: SELECT"):
         read_query(reading, statement)
-    assert {each.name for each in tmp_path.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == before
     assert read_query(reading, "SELECT COUNT(*) FROM sample").rows == ((306,),)
 
 

@@ -26,7 +26,7 @@ def test_views_equal_numpy(database: Database, fill: Callable[[], Any]) -> None:
     assert set(rows) == set(latencies)
     for name, rounds in latencies.items():
         row, values = rows[name], np.concatenate(rounds)
-        number = np.repeat([1, 2, 3], [len(each) for each in rounds])
+        number = np.repeat([1, 2, 3], [len(samples) for samples in rounds])
         assert row["median_latency_s"] == pytest.approx(percentile_over_rounds(values, number, 50), rel=1e-12)
         assert row["p90_latency_s"] == pytest.approx(percentile_over_rounds(values, number, 90), rel=1e-12)
         assert (row["rounds"], row["samples"], row["inputs"], row["verdict"]) == (3, 51, 10, "VALID")
@@ -84,13 +84,13 @@ def rows(database: Database, query: str) -> list[dict[str, Any]]:
 
 def test_percentiles_of_every_round_equal_numpy(database: Database, fill: Callable[[], Any]) -> None:
     latencies = fill()
-    found = {
+    by_round = {
         (row["operator"], row["placement"], row["round"]): row for row in rows(database, "SELECT * FROM percentiles")
     }
-    assert len(found) == 18
+    assert len(by_round) == 18
     for (operator, placement), rounds in latencies.items():
         for number, values in enumerate(rounds, 1):
-            row = found[operator, placement, number]
+            row = by_round[operator, placement, number]
             assert (row["samples"], row["inputs"]) == (len(values), min(len(values), 10))
             assert (row["verdict"], row["provenance"], row["environment"]) == ("VALID", "measured", "env")
             for percent in (50, 75, 90, 95, 99):
@@ -107,10 +107,10 @@ def test_links_are_checked_for_every_measurement_invalid_ones_too(
         record = make.measurement(1, "identity", "edge", 4, verdict="INVALID", reason="link", link_probes=probes)
         record_measurement(session, record)
         session.commit()
-    found = rows(database, "SELECT * FROM link_check ORDER BY measurement_id, link")
-    assert len(found) == 2 * 3 * (1 + 2) + 1
-    assert {round(row["deviation_pct"], 9) for row in found[:-1]} == {10.0}
-    last = found[-1]
+    checks = rows(database, "SELECT * FROM link_check ORDER BY measurement_id, link")
+    assert len(checks) == 2 * 3 * (1 + 2) + 1
+    assert {round(row["deviation_pct"], 9) for row in checks[:-1]} == {10.0}
+    last = checks[-1]
     names = ("placement", "round", "verdict", "link", "direction", "declared_bit_per_s", "measured_bit_per_s", "rtt_s")
     assert [last[name] for name in names] == ["edge", 4, "INVALID", "mobile-edge", "down", 2e6, 1e6, 0.25]
     assert last["deviation_pct"] == pytest.approx(-50.0)
@@ -125,16 +125,18 @@ def test_accuracy_drops_count_the_items_that_flipped(database: Database, make: A
         sync_strategies(session, where, [*declared, other])
         for operator, values in hits.items():
             record_accuracy(session, make.accuracy(where, operator, values))
-        told = make.accuracy(where, "quantized", [1], key="without-items", items=0, item_hits=(), top1_pct=55.0)
-        record_accuracy(session, told)
+        without_items = make.accuracy(
+            where, "quantized", [1], key="without-items", items=0, item_hits=(), top1_pct=55.0
+        )
+        record_accuracy(session, without_items)
         session.commit()
-    found = {(row["operator"], row["placement"]): row for row in rows(database, "SELECT * FROM accuracy_drop")}
-    identity, quantized = found["identity", "edge"], found["quantized", "edge"]
+    drops = {(row["operator"], row["placement"]): row for row in rows(database, "SELECT * FROM accuracy_drop")}
+    identity, quantized = drops["identity", "edge"], drops["quantized", "edge"]
     counts = ("paired_items", "lost_items", "gained_items")
     assert [identity[name] for name in counts] == [6, 0, 0]
     assert [quantized[name] for name in counts] == [6, 2, 1]
     assert quantized["drop_pp"] == pytest.approx(100 / 6)
     assert (quantized["metric"], quantized["items"]) == ("top1", 6)
-    without = found["quantized", "cloud"]
+    without = drops["quantized", "cloud"]
     assert [without[name] for name in counts] == [None] * 3
     assert without["drop_pp"] == pytest.approx(100 * 4 / 6 - 55)

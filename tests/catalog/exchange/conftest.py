@@ -76,8 +76,8 @@ def counters() -> dict[str, Any]:
 
 
 def failed_samples(make: Any) -> list[SampleRecord]:
-    found: list[SampleRecord] = make.samples(np.linspace(0.01, 0.02, 7), "edge")
-    return found
+    samples: list[SampleRecord] = make.samples(np.linspace(0.01, 0.02, 7), "edge")
+    return samples
 
 
 def segmenting(session: Any, where: int, make: Any) -> None:
@@ -108,7 +108,7 @@ def plain(evidence: Any) -> Any:
     if isinstance(evidence, str):
         return evidence.removeprefix("imported:")
     if isinstance(evidence, (tuple, list)):
-        return [plain(each) for each in evidence]
+        return [plain(element) for element in evidence]
     if isinstance(evidence, dict):
         return {key: plain(value) for key, value in evidence.items()}
     if hasattr(evidence, "__dataclass_fields__"):
@@ -117,11 +117,11 @@ def plain(evidence: Any) -> Any:
 
 
 @pytest.fixture
-def known() -> Callable[[Database], Any]:
+def stored_evidence() -> Callable[[Database], Any]:
     """Return all evidence of a database, comparable."""
 
-    def knowing(database: Database) -> Any:
+    def read(database: Database) -> Any:
         with database.session() as session:
             return plain(strategy_evidence(session))
 
-    return knowing
+    return read

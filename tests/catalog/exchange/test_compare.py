@@ -89,29 +89,29 @@ def latencies(rounds: int, inputs: int, seed: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize(("factor", "change"), [(1.5, "slower"), (0.5, "faster"), (1.0, "equivalent")])
 def test_an_interval_says_what_moved(twins: Callable[..., Pairing], factor: float, change: str) -> None:
     before, after = latencies(4, 60, seed=1), factor * latencies(4, 60, seed=2)
-    (found,) = twins(before, after).strategies
-    assert found.change == change
-    assert [each.percentile for each in found.latency] == [50.0, 90.0]
-    for each in found.latency:
-        assert each.comparison.low is not None
-        assert each.comparison.high is not None
-        assert each.comparison.low < each.ratio < each.comparison.high
-        assert each.ratio == pytest.approx(factor, rel=0.03)
-        assert each.a_s == pytest.approx(np.percentile(before, each.percentile, axis=1).mean(), rel=1e-12)
-        assert each.b_s == pytest.approx(np.percentile(after, each.percentile, axis=1).mean(), rel=1e-12)
+    (strategy,) = twins(before, after).strategies
+    assert strategy.change == change
+    assert [latency.percentile for latency in strategy.latency] == [50.0, 90.0]
+    for latency in strategy.latency:
+        assert latency.comparison.low is not None
+        assert latency.comparison.high is not None
+        assert latency.comparison.low < latency.ratio < latency.comparison.high
+        assert latency.ratio == pytest.approx(factor, rel=0.03)
+        assert latency.a_s == pytest.approx(np.percentile(before, latency.percentile, axis=1).mean(), rel=1e-12)
+        assert latency.b_s == pytest.approx(np.percentile(after, latency.percentile, axis=1).mean(), rel=1e-12)
 
 
 def test_one_round_settles_nothing_and_says_why(twins: Callable[..., Pairing]) -> None:
-    (found,) = twins(latencies(1, 60, seed=1), 3 * latencies(1, 60, seed=2)).strategies
-    assert found.change == "unresolved"
-    assert found.latency[1].ratio == pytest.approx(3, rel=0.05)
-    assert found.latency[1].comparison.refusal is not None
-    assert "round" in found.latency[1].comparison.refusal.reason
+    (strategy,) = twins(latencies(1, 60, seed=1), 3 * latencies(1, 60, seed=2)).strategies
+    assert strategy.change == "unresolved"
+    assert strategy.latency[1].ratio == pytest.approx(3, rel=0.05)
+    assert strategy.latency[1].comparison.refusal is not None
+    assert "round" in strategy.latency[1].comparison.refusal.reason
 
 
 def test_the_margin_is_the_callers(twins: Callable[..., Pairing]) -> None:
-    (found,) = twins(latencies(4, 60, seed=1), 1.1 * latencies(4, 60, seed=2), equivalent_within=0.2).strategies
-    assert found.change == "equivalent"
+    (strategy,) = twins(latencies(4, 60, seed=1), 1.1 * latencies(4, 60, seed=2), equivalent_within=0.2).strategies
+    assert strategy.change == "equivalent"
 
 
 def test_what_only_one_has_and_what_flipped(

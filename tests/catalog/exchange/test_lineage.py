@@ -231,9 +231,9 @@ def test_a_file_is_forgotten_by_name_id_or_sha256_and_nothing_else(
     with other.session() as session:
         sha256 = session.execute(text("SELECT sha256 FROM imported_file")).scalar_one()
     before = rows(other)
-    for wanted in ("second.json", "", "first", sha256[:3], "%", "2"):
+    for name in ("second.json", "", "first", sha256[:3], "%", "2"):
         with pytest.raises(ExchangeError, match=r"no imported file .*; there are: id 1: first\.json, SHA-256"):
-            forget_file(other, wanted)
+            forget_file(other, name)
     assert rows(other) == before
     for way in ("sha256", "id", "name"):
         with other.session() as session:

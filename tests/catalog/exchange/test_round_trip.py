@@ -57,17 +57,19 @@ def counts(database: Database) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", ["all.json", "all.json.gz"])
 def test_evidence_is_the_same_after_a_round_trip(
-    rich: Database, other: Database, known: Callable[[Database], Any], tmp_path: Path, name: str
+    rich: Database, other: Database, stored_evidence: Callable[[Database], Any], tmp_path: Path, name: str
 ) -> None:
     (imported,) = import_files(other, [written(rich, tmp_path / name)], now=NOW)
-    assert known(other) == known(rich)
+    assert stored_evidence(other) == stored_evidence(rich)
     before, after = counts(rich), counts(other)
     assert after == before | {"imported_file": 1}
     assert (imported.stored.environments, imported.stored.strategies) == (2, before["strategy"])
     assert imported.stored.accuracies == 3
     with other.session() as session:
-        origins = [each.environment.origin for each in strategy_evidence(session) if each.environment.origin]
-        assert {each.environment.provenance for each in strategy_evidence(session)} == {"imported"}
+        origins = [
+            strategy.environment.origin for strategy in strategy_evidence(session) if strategy.environment.origin
+        ]
+        assert {strategy.environment.provenance for strategy in strategy_evidence(session)} == {"imported"}
         assert {row["provenance"] for row in leaderboard(session)} == {"imported"}
         assert {row["source"] for row in leaderboard(session)} == {name}
     assert {(origin.name, origin.sha256, origin.imported_at) for origin in origins} == {
@@ -101,10 +103,10 @@ def test_an_export_names_no_process_of_the_host_and_the_database_goes_on_to(
     file = written(rich, tmp_path / "all.json")
     assert "payroll" not in file.read_text()
     import_files(other, [file])
-    (known,) = [measurement for measurement in exported(other).measurements if measurement.round == 9]
-    assert known.reason == "62.5 % (1 other process: 1.25 CPUs)"
-    assert known.host_load == load | {"others": [{"cpus": 1.25}]}
-    assert [finding["note"] for finding in known.findings or ()] == ["1 other process: 1.25 CPUs"]
+    (ninth,) = [measurement for measurement in exported(other).measurements if measurement.round == 9]
+    assert ninth.reason == "62.5 % (1 other process: 1.25 CPUs)"
+    assert ninth.host_load == load | {"others": [{"cpus": 1.25}]}
+    assert [finding["note"] for finding in ninth.findings or ()] == ["1 other process: 1.25 CPUs"]
     with rich.session() as session:
         kept = session.execute(text("SELECT reason FROM measurement WHERE round = 9")).scalar_one()
     assert kept == "62.5 % (payroll 7: 1.25 CPUs)"
@@ -117,7 +119,8 @@ def test_an_older_export_that_names_processes_is_imported_without_the_names(
     document = exported(rich)
     loads = [{"others": [{"name": "payroll", "pid": 7, "cpus": 1.0}]}, {"others": 5}, {"others": [{"name": "x"}, 3]}]
     changed = [
-        each.model_copy(update={"host_load": load}) for each, load in zip(document.measurements, loads, strict=False)
+        measurement.model_copy(update={"host_load": load})
+        for measurement, load in zip(document.measurements, loads, strict=False)
     ]
     several = [*changed, *document.measurements[len(changed) :]]
     for name in ("old.json", "again.json"):
@@ -126,7 +129,7 @@ def test_an_older_export_that_names_processes_is_imported_without_the_names(
         import_files(other, [tmp_path / name])
     with other.session() as session:
         kept = session.execute(text("SELECT host_load FROM measurement WHERE host_load IS NOT NULL")).scalars().all()
-    assert not [each for each in kept if "payroll" in str(each)]
+    assert not [load for load in kept if "payroll" in str(load)]
 
 
 def test_the_same_file_again_changes_nothing_compressed_or_not(rich: Database, other: Database, tmp_path: Path) -> None:
@@ -156,7 +159,7 @@ def test_the_committed_evidence_is_exported_as_it_was_imported(tmp_path: Path) -
         import_files(opened, [committed], now=NOW)
         after = exported(opened)
     for name in ("artifacts", "strategies", "measurements", "accuracies"):
-        said, sent = (document_bytes(Document(**{name: getattr(each, name)})) for each in (before, after))
+        said, sent = (document_bytes(Document(**{name: getattr(document, name)})) for document in (before, after))
         assert sent.replace(b'"imported:', b'"') == said
 
 
@@ -166,15 +169,15 @@ def test_exports_are_the_same_bytes(rich: Database, tmp_path: Path) -> None:
 
 
 def test_imported_evidence_is_never_pooled_with_what_was_measured_here(
-    rich: Database, known: Callable[[Database], Any], tmp_path: Path
+    rich: Database, stored_evidence: Callable[[Database], Any], tmp_path: Path
 ) -> None:
     """Import a database's own export: everything is there twice, side by side."""
-    before = known(rich)
+    before = stored_evidence(rich)
     with rich.session() as session:
         rounds = rounds_done(session, "latency-identity-edge")
         refused = inapplicable_artifacts(session)
     import_files(rich, [written(rich, tmp_path / "own.json")])
-    assert known(rich) == [*before, *before]
+    assert stored_evidence(rich) == [*before, *before]
     with rich.session() as session:
         assert rounds_done(session, "latency-identity-edge") == rounds
         assert rounds_done(session, "imported:latency-identity-edge") == rounds
@@ -210,7 +213,7 @@ def test_the_next_fill_leaves_imported_strategies_declared(
 
 
 def test_a_later_export_adds_only_what_is_new(
-    database: Database, other: Database, fill: Callable[[], Any], known: Any, make: Any, tmp_path: Path
+    database: Database, other: Database, fill: Callable[[], Any], stored_evidence: Any, make: Any, tmp_path: Path
 ) -> None:
     fill()
     import_files(other, [written(database, tmp_path / "monday.json")])
@@ -219,18 +222,18 @@ def test_a_later_export_adds_only_what_is_new(
         session.commit()
     (imported,) = import_files(other, [written(database, tmp_path / "tuesday.json")])
     assert (imported.stored.rounds, imported.stored.samples, imported.stored.environments) == (1, 20, 0)
-    assert known(other) == known(database)
+    assert stored_evidence(other) == stored_evidence(database)
     with other.session() as session:
         files = session.execute(text("SELECT imported_file_id, COUNT(*) FROM measurement GROUP BY 1 ORDER BY 1")).all()
     assert files == [(1, 18), (2, 1)]
 
 
 def test_what_contradicts_an_earlier_import_is_kept_apart_from_it(
-    database: Database, other: Database, fill: Callable[[], Any], known: Any, make: Any, tmp_path: Path
+    database: Database, other: Database, fill: Callable[[], Any], stored_evidence: Any, make: Any, tmp_path: Path
 ) -> None:
     fill()
     import_files(other, [written(database, tmp_path / "first.json")])
-    before, earlier = counts(other), known(other)
+    before, earlier = counts(other), stored_evidence(other)
     with database.session() as session:
         session.execute(text("UPDATE sample SET latency_s = 2 * latency_s WHERE measurement_id = 1"))
         session.execute(text("UPDATE accuracy SET top5_pct = NULL WHERE operator = 'quantized'"))
@@ -238,7 +241,7 @@ def test_what_contradicts_an_earlier_import_is_kept_apart_from_it(
         session.commit()
     (imported,) = import_files(other, [written(database, tmp_path / "second.json")])
     assert "does not contain that evidence unchanged" in imported.stored.apart[0]
-    assert known(other)[: len(earlier)] == earlier
+    assert stored_evidence(other)[: len(earlier)] == earlier
     after = counts(other)
     assert (after["environment"], after["measurement"]) == (2, 2 * before["measurement"] + 1)
 
@@ -262,7 +265,7 @@ def test_declared_targets_are_kept(rich: Database, other: Database, tmp_path: Pa
     (imported,) = import_files(other, [written(rich, tmp_path / "all.json")])
     assert imported.stored.slos_kept == ("fast",)
     with other.session() as session:
-        assert [each.latency_s for each in slo_evidence(session)] == [{50.0: 0.001}, {50.0: 0.002}]
+        assert [slo.latency_s for slo in slo_evidence(session)] == [{50.0: 0.001}, {50.0: 0.002}]
 
 
 def test_only_some_subjects(rich: Database, other: Database, tmp_path: Path) -> None:
@@ -287,10 +290,12 @@ def test_provenance_travels_on(rich: Database, other: Database, tmp_path: Path) 
     import_files(other, [second])
     assert counts(other)["environment"] == 2
     chain = exported(other).files
-    assert [each.name for each in chain] == ["a.json"]
+    assert [entry.name for entry in chain] == ["a.json"]
 
 
-def test_any_samples_survive(database: Database, other: Database, make: Any, known: Any, tmp_path: Path) -> None:
+def test_any_samples_survive(
+    database: Database, other: Database, make: Any, stored_evidence: Any, tmp_path: Path
+) -> None:
     """Doubles of every allowed magnitude, missing parts and links, repetitions out of order, exactly."""
     rng = np.random.default_rng(3)
 
@@ -315,7 +320,7 @@ def test_any_samples_survive(database: Database, other: Database, make: Any, kno
         record_measurement(session, make.measurement(where, "identity", "cloud", 1, samples=samples))
         session.commit()
     import_files(other, [written(database, tmp_path / "any.json.gz")])
-    assert known(other) == known(database)
+    assert stored_evidence(other) == stored_evidence(database)
     query = text("SELECT * FROM sample_part UNION ALL SELECT sample_id, link, sent_bytes, 0, 0, 0 FROM sample_link")
     with database.session() as first, other.session() as second:
         assert sorted(first.execute(query).all()) == sorted(second.execute(query).all())

@@ -90,9 +90,9 @@ def test_json_rows_are_the_same(database: Database, tmp_path: Path) -> None:
     header, *lines = phone().splitlines()
     names = header.split(",")
     objects = [dict(zip(names, line.split(","), strict=True)) for line in lines]
-    for each in objects:
-        numbers = {"repetition": int(each["repetition"]), "latency_s": float(each["latency_s"])}
-        each |= numbers | {"round": int(each["round"])}  # type: ignore[arg-type]
+    for row in objects:
+        numbers = {"repetition": int(row["repetition"]), "latency_s": float(row["latency_s"])}
+        row |= numbers | {"round": int(row["round"])}  # type: ignore[arg-type]
     first = stored(database, file(tmp_path, phone()))
     both = stored(database, file(tmp_path, json.dumps(objects), "phone.json"), environment="json")
     for one, two in zip(first, both[len(first) :], strict=True):
@@ -144,10 +144,10 @@ def test_accuracies_alone_and_of_every_metric(database: Database, tmp_path: Path
         "net,identity,edge,top1,90\ncanvas,identity,edge,miou,60.5\nblind,quantized,edge,agreement,97\n"
     )
     rows = {row.subject: row for row in stored(database, file(tmp_path, content))}
-    found = {
+    accuracies = {
         name: (row.task, row.accuracy.metric, row.accuracy.accuracy_pct) for name, row in rows.items() if row.accuracy
     }
-    assert found == {
+    assert accuracies == {
         "net": ("classification", "top1", 90.0),
         "canvas": ("segmentation", "miou", 60.5),
         "blind": ("any", "agreement", 97.0),
@@ -316,7 +316,7 @@ def test_files_that_are_none(database: Database, tmp_path: Path) -> None:
     st.one_of(
         st.binary(max_size=200),
         st.text(alphabet=f'{HEADER},;"\n\r\t0123456789.eE-+[]{{}}:\0', max_size=200).map(
-            lambda each: f"{HEADER}\n{each}"
+            lambda body: f"{HEADER}\n{body}"
         ),
     )
 )

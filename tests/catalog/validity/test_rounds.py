@@ -17,9 +17,9 @@ def scaled(record: MeasurementRecord, number: int, factor: float, *, inputs: int
 
 def test_the_round_that_is_off_is_the_doubtful_one(measurement: Make) -> None:
     rounds = [scaled(measurement(), number, factor) for number, factor in ((1, 1.0), (2, 1.05), (3, 1.5))]
-    found = judge_rounds(rounds)
-    assert [each[0].verdict for each in found] == ["VALID", "VALID", "DOUBTFUL"]
-    assert found[2][0].figure == pytest.approx(100 * (1.5 / 1.05 - 1))
+    findings_by_round = judge_rounds(rounds)
+    assert [findings[0].verdict for findings in findings_by_round] == ["VALID", "VALID", "DOUBTFUL"]
+    assert findings_by_round[2][0].figure == pytest.approx(100 * (1.5 / 1.05 - 1))
 
 
 def test_rounds_are_compared_on_the_inputs_they_share(measurement: Make) -> None:

@@ -14,9 +14,9 @@ Make = Callable[..., MeasurementRecord]
 
 
 def broken(record: MeasurementRecord, **options: Any) -> dict[str, Finding]:
-    found = judge_measurement(record, **options)
-    assert all(finding.advice for finding in found)
-    return {finding.rule: finding for finding in found if finding.verdict != "VALID"}
+    findings = judge_measurement(record, **options)
+    assert all(finding.advice for finding in findings)
+    return {finding.rule: finding for finding in findings if finding.verdict != "VALID"}
 
 
 def spoil(record: MeasurementRecord, tier: int, **changes: Any) -> MeasurementRecord:
@@ -26,9 +26,9 @@ def spoil(record: MeasurementRecord, tier: int, **changes: Any) -> MeasurementRe
 
 
 def test_a_sound_measurement_is_valid_and_every_rule_has_looked(measurement: Make) -> None:
-    found = judge_measurement(measurement(), percentiles=[90.0])
-    assert worst(found) == "VALID" and reason(found) is None
-    assert {finding.rule for finding in found} == {
+    findings = judge_measurement(measurement(), percentiles=[90.0])
+    assert worst(findings) == "VALID" and reason(findings) is None
+    assert {finding.rule for finding in findings} == {
         "link rate",
         "restart",
         "page faults",
@@ -49,9 +49,9 @@ def test_a_sound_measurement_is_valid_and_every_rule_has_looked(measurement: Mak
 def test_a_link_beyond_its_tolerance_makes_invalid(measurement: Make, rate: float, verdict: str | None) -> None:
     record = measurement()
     probe = replace(record.link_probes[0], measured_bit_per_s=rate)
-    found = broken(replace(record, link_probes=[probe])).get("link rate")
-    assert (found.verdict if found else None) == verdict
-    assert found is None or ("mobile-edge up, before" in str(found) and "1 Mbit/s declared" in str(found))
+    finding = broken(replace(record, link_probes=[probe])).get("link rate")
+    assert (finding.verdict if finding else None) == verdict
+    assert finding is None or ("mobile-edge up, before" in str(finding) and "1 Mbit/s declared" in str(finding))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_a_link_beyond_its_tolerance_makes_invalid(measurement: Make, rate: floa
     ],
 )
 def test_a_tier_in_trouble(measurement: Make, tier: int, changes: dict[str, Any], rule: str, verdict: str) -> None:
-    found = broken(spoil(measurement(), tier, **changes))[rule]
-    assert found.verdict == verdict and found.figure > found.threshold
-    assert found.where == ("mobile", "edge")[tier]
+    finding = broken(spoil(measurement(), tier, **changes))[rule]
+    assert finding.verdict == verdict and finding.figure > finding.threshold
+    assert finding.where == ("mobile", "edge")[tier]
 
 
 def test_throttling_that_the_quota_explains_is_sound(measurement: Make) -> None:
@@ -90,9 +90,9 @@ def test_a_host_that_others_use_makes_doubtful_and_says_who(
 ) -> None:
     others = [{"name": "backup", "pid": 7, "cpus": 0.9}]
     load = {"cpus": 2, "other_cpus": other, "steal_cpus": steal, "others": others}
-    found = broken(measurement(host_load=load))
-    assert list(found) == [rule] and found[rule].verdict == "DOUBTFUL"
-    assert rule != "host load" or "backup 7: 0.90 CPUs" in str(found[rule])
+    findings = broken(measurement(host_load=load))
+    assert list(findings) == [rule] and findings[rule].verdict == "DOUBTFUL"
+    assert rule != "host load" or "backup 7: 0.90 CPUs" in str(findings[rule])
 
 
 def test_a_clock_may_be_slewed_but_not_set(measurement: Make) -> None:
@@ -104,8 +104,8 @@ def test_a_clock_may_be_slewed_but_not_set(measurement: Make) -> None:
 def test_a_warm_up_that_was_still_slow_at_its_end(measurement: Make) -> None:
     """30 % slower throughout; only noise of the same size in both directions is no finding."""
     latency_s = [sample.latency_s for sample in measurement().samples]
-    found = broken(measurement(warmup_latency_s=[1.3 * value for value in latency_s]))["warm-up"]
-    assert found.verdict == "DOUBTFUL" and found.figure == pytest.approx(30)
+    finding = broken(measurement(warmup_latency_s=[1.3 * value for value in latency_s]))["warm-up"]
+    assert finding.verdict == "DOUBTFUL" and finding.figure == pytest.approx(30)
     warming = [value * (1.3 if index < 15 else 1.0) for index, value in enumerate(latency_s)]
     assert broken(measurement(warmup_latency_s=warming)) == {}
     noisy = [value * (1.3 if index % 2 else 0.7) for index, value in enumerate(latency_s)]
@@ -119,17 +119,17 @@ def test_no_warm_up_at_all_is_doubtful(measurement: Make) -> None:
 def test_outliers_are_told_from_large_inputs(measurement: Make) -> None:
     samples = list(measurement().samples)
     slow = [replace(sample, latency_s=3 * sample.latency_s) if sample.seq < 4 else sample for sample in samples]
-    found = broken(measurement(samples=slow))["outliers"]
-    assert found.verdict == "DOUBTFUL" and found.figure == pytest.approx(100 * 4 / 30)
+    finding = broken(measurement(samples=slow))["outliers"]
+    assert finding.verdict == "DOUBTFUL" and finding.figure == pytest.approx(100 * 4 / 30)
     large = [replace(sample, latency_s=9 * sample.latency_s) for sample in samples]
-    latency_s = [each.latency_s for each in large]
+    latency_s = [sample.latency_s for sample in large]
     assert "outliers" not in broken(measurement(samples=large, warmup_latency_s=latency_s))
 
 
 def test_too_few_inputs_for_a_percentile_that_is_asked(measurement: Make) -> None:
     assert broken(measurement(), percentiles=[50, 90]) == {}
-    found = broken(measurement(), percentiles=[99.0])["inputs"]
-    assert (found.figure, found.threshold, found.where) == (30, 299, "p99")
+    finding = broken(measurement(), percentiles=[99.0])["inputs"]
+    assert (finding.figure, finding.threshold, finding.where) == (30, 299, "p99")
 
 
 def test_what_was_not_recorded_is_not_judged(measurement: Make) -> None:
@@ -140,4 +140,4 @@ def test_what_was_not_recorded_is_not_judged(measurement: Make) -> None:
     assert judge_measurement(old) == ()
     assert judge_measurement(measurement(status="failed", samples=[], verdict="INVALID")) == ()
     alone = [SampleRecord(0, "a", 0, 0.1, 0.0)]
-    assert {each.rule for each in judge_measurement(replace(old, samples=alone), percentiles=[90])} == {"inputs"}
+    assert {finding.rule for finding in judge_measurement(replace(old, samples=alone), percentiles=[90])} == {"inputs"}

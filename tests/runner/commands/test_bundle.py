@@ -43,8 +43,8 @@ def standing_alone(script: Path, *arguments: str) -> dict[str, Any]:
         [sys.executable, "-I", "-c", code, str(script), *arguments], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    output: dict[str, Any] = json.loads(done.stdout)
+    return output
 
 
 def test_the_measured_files_are_handed_over_with_all_that_deploys_them(filled: Filled, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_the_measured_files_are_handed_over_with_all_that_deploys_them(filled: F
     assert done.code == 0, done.err
     assert "bit-identical to the measured files" in " ".join(done.out.split())
     target = tmp_path / "out/deploy"
-    assert sorted(each.name for each in target.iterdir()) == ["README.md", "manifest.json", "model.onnx", "run.py"]
+    assert sorted(path.name for path in target.iterdir()) == ["README.md", "manifest.json", "model.onnx", "run.py"]
     manifest = json.loads((target / "manifest.json").read_text())
     document = piece("fashion-resnet", ["quantized@edge"])
     (strategy,), (artifact,) = document["strategies"], document["artifacts"]
@@ -65,7 +65,7 @@ def test_the_measured_files_are_handed_over_with_all_that_deploys_them(filled: F
     assert manifest["question"]["max_latency_s"] == 0.1
     assert manifest["preprocess"]["mean"] == [0.286] and manifest["postprocess"]["kind"] == "top_k"
     assert manifest["check"]["identical"] and manifest["check"]["onnxruntime"]
-    assert not any("not shown to be those" in each for each in manifest["warnings"])
+    assert not any("not shown to be those" in warning for warning in manifest["warnings"])
     assert list((tmp_path / "out").iterdir()) == [target]
 
 
@@ -74,11 +74,11 @@ def test_the_script_runs_without_us_and_gives_what_the_manifest_says(filled: Fil
     assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
     check = json.loads((tmp_path / "deploy/manifest.json").read_text())["check"]
     FashionDataset(BUILTIN).write_inputs(tmp_path, [check["input"]])
-    told = standing_alone(tmp_path / "deploy/run.py", str(tmp_path / check["input"]), "-o", str(tmp_path / "o.npz"))
-    assert len(told["classes"]) == 5
+    printed = standing_alone(tmp_path / "deploy/run.py", str(tmp_path / check["input"]), "-o", str(tmp_path / "o.npz"))
+    assert len(printed["classes"]) == 5
     with np.load(tmp_path / "o.npz") as arrays:
-        for name, each in check["outputs"].items():
-            assert (str(arrays[name].dtype), list(arrays[name].shape)) == (each["dtype"], each["shape"])
+        for name, output in check["outputs"].items():
+            assert (str(arrays[name].dtype), list(arrays[name].shape)) == (output["dtype"], output["shape"])
     assert (tmp_path / "deploy/README.md").read_text().startswith("# fashion-resnet: identity on edge")
 
 
@@ -88,9 +88,9 @@ def test_a_partition_runs_part_by_part_as_on_its_tiers(filled: Filled, tmp_path:
     manifest = read_manifest(tmp_path / "deploy")
     assert [(part.part, part.tier) for part in manifest.parts] == [("head", "mobile"), ("tail", "edge")]
     assert [link["name"] for link in manifest.links] == ["mobile-edge"]
-    script, given, cut = tmp_path / "deploy/run.py", picture(tmp_path), tmp_path / "cut.npz"
-    whole = standing_alone(script, str(given))
-    standing_alone(script, str(given), "--part", "head", "-o", str(cut))
+    script, image, cut = tmp_path / "deploy/run.py", picture(tmp_path), tmp_path / "cut.npz"
+    whole = standing_alone(script, str(image))
+    standing_alone(script, str(image), "--part", "head", "-o", str(cut))
     assert standing_alone(script, str(cut), "--part", "tail") == whole
     assert "--part tail    # on edge" in (tmp_path / "deploy/README.md").read_text()
 
@@ -139,8 +139,8 @@ def test_nothing_feasible_prints_the_near_misses(filled: Filled, tmp_path: Path)
     assert done.code == 1
     assert "no recommendation" in done.out and "quantized on edge" in done.out
     assert "nothing to bundle" in done.said
-    told = json.loads(command("bundle", "fashion-resnet", "--max-latency", "1ms", "-o", "deploy", "--json").out)
-    assert told["recommendation"] is None and len(told["near_misses"]) == 2
+    answer = json.loads(command("bundle", "fashion-resnet", "--max-latency", "1ms", "-o", "deploy", "--json").out)
+    assert answer["recommendation"] is None and len(answer["near_misses"]) == 2
     assert not (tmp_path / "deploy").exists()
 
 
@@ -151,8 +151,8 @@ def test_a_full_disk_leaves_nothing(filled: Filled, tmp_path: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    asked = [sys.executable, "-m", "runner", "bundle", "fashion-resnet", "-o", "some/where"]
-    done = subprocess.run(asked, capture_output=True, text=True, preexec_fn=small_files, timeout=120)
+    arguments = [sys.executable, "-m", "runner", "bundle", "fashion-resnet", "-o", "some/where"]
+    done = subprocess.run(arguments, capture_output=True, text=True, preexec_fn=small_files, timeout=120)
     assert done.returncode == 1
     said = " ".join(done.stderr.split())
     assert said == "error: some/where cannot be written: File too large; nothing was left there"

@@ -70,19 +70,19 @@ def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     assert "net · phone, imported from phone.csv" in board.out
     answer = runner("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--json")
     assert answer.code == 0
-    told = json.loads(answer.out)
-    assert told["recommendation"]["placement"] == "mobile"
-    assert told["environment"]["imported_from"] == "phone.csv"
-    assert "imported from phone.csv and accuracies.csv, not measured here" in told["warnings"]
+    content = json.loads(answer.out)
+    assert content["recommendation"]["placement"] == "mobile"
+    assert content["environment"]["imported_from"] == "phone.csv"
+    assert "imported from phone.csv and accuracies.csv, not measured here" in content["warnings"]
     assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
 
 
 def test_an_accuracy_without_items_holds_no_budget_and_says_what_to_do(lab: Runner) -> None:
-    asked = ("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
-    told = json.loads(lab(*asked).out)
-    assert told["recommendation"] is None
-    assert {each["kind"] for each in told["undecided"]} == {"items_missing"}
-    assert told["undecided"][0]["to_do"].startswith("ask without an accuracy budget")
+    question = ("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
+    content = json.loads(lab(*question).out)
+    assert content["recommendation"] is None
+    assert {strategy["kind"] for strategy in content["undecided"]} == {"items_missing"}
+    assert content["undecided"][0]["to_do"].startswith("ask without an accuracy budget")
 
 
 def test_an_import_is_analysed_and_stored(lab: Runner) -> None:
@@ -105,7 +105,7 @@ def test_an_export_answers_elsewhere_without_measuring(lab: Runner, tmp_path: Pa
     assert lab("recommend", "net", "-d", "x.db").code == 0
     (first,) = json.loads(lab("import", "all.json.gz", "-d", "x.db", "--json").out)
     assert first["known_before"]
-    assert [each.name for each in tmp_path.glob("*.partial")] == []
+    assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
 def test_export_goes_to_stdout_for_pipes(lab: Runner) -> None:
@@ -185,7 +185,7 @@ def test_compare_tells_what_changed_and_what_did_not(lab: Runner, tmp_path: Path
     assert "net · the same environment" in done.out
     assert "3 same, 1 only in A, 1 only in B; accuracy differs in 0. p90 against A" in done.out
     (pairing,) = json.loads(lab("compare", "lab.db", "b.db", "--json").out)
-    assert {each["change"] for each in pairing["strategies"]} == {"same", "only in A", "only in B"}
+    assert {strategy["change"] for strategy in pairing["strategies"]} == {"same", "only in A", "only in B"}
     assert pairing["strategies"][0]["latency"][1]["ratio"] == 1.0
 
 

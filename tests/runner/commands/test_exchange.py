@@ -15,8 +15,10 @@ STRATEGIES = ("identity@mobile", "identity@edge", "quantized@edge")
 def forged(document: dict[str, Any]) -> dict[str, Any]:
     """Return rounds that look newer, under the key of the slowest strategy, at a tenth of a millisecond."""
     content: dict[str, Any] = json.loads(json.dumps(document))
-    (slow,) = (each["latency_key"] for each in content["strategies"] if each["placement"] == "mobile")
-    content["measurements"] = [each for each in content["measurements"] if each["latency_key"] == slow]
+    (slow,) = (strategy["latency_key"] for strategy in content["strategies"] if strategy["placement"] == "mobile")
+    content["measurements"] = [
+        measurement for measurement in content["measurements"] if measurement["latency_key"] == slow
+    ]
     for entry in content["measurements"]:
         entry["round"] += 10
         entry["samples"]["latency_s"] = [0.000103] * len(entry["samples"]["latency_s"])

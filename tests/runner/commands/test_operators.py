@@ -20,13 +20,13 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_analysis_as_json_holds_exits_cuts_and_the_passes_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner("operators", "builtin:fashion-resnet", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["runs"][0]["blocks"]) == 4
-    assert found["exits"][1]["saved_bytes"] > 500_000
-    best = min(found["cuts"], key=lambda cut: cut["difference_bytes"])
-    assert best == found["cuts"][0] and best["crossing_bytes"] > 0
-    assert found["passes"]["early_exit"]["refusal"] is None
-    assert found["passes"]["static_ptq"]["quantizable"] == {"Conv": 45, "Gemm": 1}
+    analysis = json.loads(capsys.readouterr().out)
+    assert len(analysis["runs"][0]["blocks"]) == 4
+    assert analysis["exits"][1]["saved_bytes"] > 500_000
+    best = min(analysis["cuts"], key=lambda cut: cut["difference_bytes"])
+    assert best == analysis["cuts"][0] and best["crossing_bytes"] > 0
+    assert analysis["passes"]["early_exit"]["refusal"] is None
+    assert analysis["passes"]["static_ptq"]["quantizable"] == {"Conv": 45, "Gemm": 1}
 
 
 def test_the_analysis_as_tables_and_a_picture(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:

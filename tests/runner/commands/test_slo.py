@@ -32,10 +32,10 @@ def test_all_hold(filled: Filled) -> None:
         ["✓", "interactive", "fashion-resnet", "quantized", "on", "edge"],
     ]
     assert "all 2 hold" in done.said
-    told = json.loads(command("slo", "--json").out)
-    assert told["holds"]
-    assert told["checked"][1]["strategy"] == "fashion-resnet:quantized:edge"
-    assert told["checked"][1]["joint_confidence"] >= 0.95
+    report = json.loads(command("slo", "--json").out)
+    assert report["holds"]
+    assert report["checked"][1]["strategy"] == "fashion-resnet:quantized:edge"
+    assert report["checked"][1]["joint_confidence"] >= 0.95
 
 
 def test_one_without_a_strategy_is_exit_code_1_with_its_nearest_miss(filled: Filled, tmp_path: Path) -> None:
@@ -46,9 +46,9 @@ def test_one_without_a_strategy_is_exit_code_1_with_its_nearest_miss(filled: Fil
     (line,) = [line for line in done.out.splitlines() if "instant" in line]
     assert line.startswith("✗") and "quantized on edge" in line and re.search(r"latency \+1[0-9.]+ ms", line)
     assert "1 of 3 without a strategy" in done.said
-    told = json.loads(command("slo", "--slo", "instant", "--json").out)
-    assert not told["holds"]
-    assert [each["operator"] for each in told["checked"][0]["near_misses"]] == ["quantized", "identity"]
+    report = json.loads(command("slo", "--slo", "instant", "--json").out)
+    assert not report["holds"]
+    assert [miss["operator"] for miss in report["checked"][0]["near_misses"]] == ["quantized", "identity"]
     assert command("slo", "--slo", "batch").code == 0
     assert command("slo", "--slo", "batch", "--confidence", "0.999999999999").code == 1
 

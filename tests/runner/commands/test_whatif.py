@@ -38,18 +38,20 @@ def test_a_table_and_a_figure(database: str, tmp_path: Path, capsys: pytest.Capt
     assert "! nothing was measured of the answers of partition" in said
     root = ElementTree.parse(svg).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    lines = [each for each in root.iter() if each.tag.endswith("polyline")]
+    lines = [element for element in root.iter() if element.tag.endswith("polyline")]
     assert len(lines) == 2  # one strategy and the fastest
 
 
 def test_json_has_curves_crossings_and_intervals(database: str, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert whatif(database, "--link", "edge-cloud=10mbit", "--json", "--percentile", "50") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["curves"]) == 1
-    assert found["bit_per_s"][0] == pytest.approx(2.5e6)
-    assert all(each["low_s"] <= each["estimate_s"] <= each["high_s"] for each in found["predictions"])
-    assert {each["predicted"] for each in found["predictions"]} == {True, False}
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer["curves"]) == 1
+    assert answer["bit_per_s"][0] == pytest.approx(2.5e6)
+    assert all(
+        prediction["low_s"] <= prediction["estimate_s"] <= prediction["high_s"] for prediction in answer["predictions"]
+    )
+    assert {prediction["predicted"] for prediction in answer["predictions"]} == {True, False}
 
 
 @pytest.mark.parametrize(

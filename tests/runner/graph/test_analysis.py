@@ -23,13 +23,13 @@ def test_only_branching_regions_with_weights_are_sub_graphs(network, tmp_path: P
     chain = build.conv(build.block(swish, "layer1.0"), "head")
     analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(chain)))
     assert [(sub_graph.number, sub_graph.name) for sub_graph in analysis.sub_graphs] == [(1, "layer1.0")]
-    assert sum(len(each.nodes) for each in analysis.skeleton) == analysis.node_count == len(build.nodes)
+    assert sum(len(segment.nodes) for segment in analysis.skeleton) == analysis.node_count == len(build.nodes)
 
 
 def test_the_last_run_is_the_last_and_a_projected_block_does_not_belong_to_it(residual: Path) -> None:
     analysis = analyse(residual)
     assert names_of(analysis) == ["layer2.0", "layer2.1", "layer2.2"]
-    assert [[block.name for block in each.blocks] for each in analysis.exits] == [
+    assert [[block.name for block in exit.blocks] for exit in analysis.exits] == [
         ["layer2.2"], ["layer2.1", "layer2.2"], ["layer2.0", "layer2.1", "layer2.2"],
     ]  # fmt: skip
     assert analysis.exits[1].saved_bytes == pytest.approx(2 * analysis.exits[0].saved_bytes, rel=0.01)

@@ -94,8 +94,8 @@ def inside(client: docker.DockerClient, deployment: Deployment, tier: str, scrip
 def owned_by(client: docker.DockerClient, pid: int) -> set[str]:
     """Containers and networks of one runner; others may be measuring on the same engine."""
     filters = {"label": "tierwise=1"}
-    found = [*client.api.containers(all=True, filters=filters), *client.api.networks(filters=filters)]
-    return {item["Id"] for item in found if f":{pid}:" in item["Labels"]["tierwise.owner"]}
+    resources = [*client.api.containers(all=True, filters=filters), *client.api.networks(filters=filters)]
+    return {resource["Id"] for resource in resources if f":{pid}:" in resource["Labels"]["tierwise.owner"]}
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -259,7 +259,7 @@ def test_clean_removes_what_a_killed_runner_left_and_spares_the_living(
     with live_runner("docker") as other:
         others = owned_by(client, other.pid)
         with ThreadPoolExecutor() as pool:  # two who clean at once find the same things
-            list(pool.map(lambda each: each.clean(), [launcher, DockerLauncher(Engine.connect())]))
+            list(pool.map(lambda one: one.clean(), [launcher, DockerLauncher(Engine.connect())]))
         assert not owned_by(client, killed.pid)
         assert len(others) == 3 and owned_by(client, other.pid) == others
     assert living and owned_by(client, os.getpid()) == living
@@ -301,8 +301,8 @@ def test_a_filling_whose_runner_died_is_taken_over(
         read = "import sys; print(open(sys.argv[1] + '/m.onnx').read())"
         assert inside(client, running, "mobile", read, running.tiers["mobile"].path("model")) == "bytes"
     assert not client.containers.list(all=True, filters={"name": f"{name}-fill"})
-    for each in (name, f"{name}-complete"):
-        client.volumes.get(each).remove()
+    for volume in (name, f"{name}-complete"):
+        client.volumes.get(volume).remove()
 
 
 class Relay:
@@ -337,10 +337,10 @@ class Relay:
             pass
 
     def cut(self) -> None:
-        for each in self._open:
+        for connection in self._open:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
         for thread in self._threads:
             thread.join(timeout=5)
 

@@ -141,12 +141,12 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 def gateways(client: docker.DockerClient) -> set[str]:
     """Where a container would find the host, on every network of the engine."""
-    found = set()
+    addresses = set()
     for network in client.api.networks():
         for pool in (network["IPAM"] or {}).get("Config") or []:
             first = pool["Subnet"].rsplit(".", 1)[0] + ".1"
-            found.add(pool.get("Gateway", first).split("/")[0])
-    return {each for each in found if ":" not in each}
+            addresses.add(pool.get("Gateway", first).split("/")[0])
+    return {address for address in addresses if ":" not in address}
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +160,8 @@ def seen(deployment: Deployment, engine_client: docker.DockerClient, host_port: 
         assert answer.exit_code == 0, answer.output
         if answer.output[0]:  # on a loaded machine engines lose what a command said
             break
-    found: dict[str, Any] = json.loads(answer.output[0])
-    return found
+    view: dict[str, Any] = json.loads(answer.output[0])
+    return view
 
 
 def test_nothing_that_was_tried_succeeds(seen: dict[str, Any]) -> None:

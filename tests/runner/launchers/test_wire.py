@@ -35,9 +35,9 @@ MOST_OVER, MOST_PER_REQUEST, MOST_APART = 1.05, 1500, 4000
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     directory = tmp_path_factory.mktemp("wire")
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 8, 8])
-    gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])
-    graph = helper.make_graph([helper.make_node("Flatten", ["x"], ["y"])], "net", [given], [gives])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])
+    graph = helper.make_graph([helper.make_node("Flatten", ["x"], ["y"])], "net", [x], [y])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), directory / "n.onnx")
     rng = np.random.default_rng(1)
     for number in range(IMAGES):
@@ -101,6 +101,6 @@ def test_reported_bytes_are_the_kernels(deployment: Deployment, target: str, lin
             (sent, sum(sample.links[place].sent_bytes for sample in samples)),
             (received, sum(sample.links[place].received_bytes for sample in samples)),
         ):
-            told = reported * REQUESTS / len(samples)
-            assert told <= kernel <= MOST_OVER * told + MOST_PER_REQUEST * REQUESTS + MOST_APART
+            payload = reported * REQUESTS / len(samples)
+            assert payload <= kernel <= MOST_OVER * payload + MOST_PER_REQUEST * REQUESTS + MOST_APART
     assert sum(sample.links[0].sent_bytes for sample in samples) > 50_000 * len(samples)

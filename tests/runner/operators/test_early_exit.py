@@ -42,7 +42,7 @@ def with_identities(model: Path, details: Mapping[str, Any], target: Path) -> Pa
 def test_equals_the_model_whose_blocks_are_identities(residual: Path, tmp_path: Path, run: Any, blocks: int) -> None:
     path, details = shorten(residual, tmp_path / "out", blocks=blocks)
     reference = with_identities(residual, details, tmp_path / "reference.onnx")
-    assert [each["name"] for each in details["skipped"]] == ["layer2.0", "layer2.1", "layer2.2"][-blocks:]
+    assert [block["name"] for block in details["skipped"]] == ["layer2.0", "layer2.1", "layer2.2"][-blocks:]
     for image in IMAGES:
         got, expected, original = (run(model, {"input": image})["scores"] for model in (path, reference, residual))
         assert np.array_equal(got, expected)
@@ -195,9 +195,9 @@ def halving_blocks(path: Path, sides: list[str], inner: list[str]) -> Path:
         declared.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, *inner]))
         current = name
     nodes.append(helper.make_node("GlobalAveragePool", [current], ["scores"]))
-    taken = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 4, *sides])]
-    given = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 4, 1, 1])]
-    graph = helper.make_graph(nodes, "halving", taken, given, weights, value_info=declared)
+    images = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 4, *sides])]
+    scores = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 4, 1, 1])]
+    graph = helper.make_graph(nodes, "halving", images, scores, weights, value_info=declared)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
 
@@ -227,8 +227,8 @@ def test_shapes_that_only_numbers_tell_are_compared_by_numbers(tmp_path: Path, r
         current = name
     nodes.append(helper.make_node("Softmax", [current], ["scores"]))
     dims = ["batch", "length", 8]
-    taken, given = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)] for name in ("input", "scores"))
-    graph = helper.make_graph(nodes, "computed", taken, given, weights)
+    inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)] for name in ("input", "scores"))
+    graph = helper.make_graph(nodes, "computed", inputs, outputs, weights)
     model = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
     path, details = shorten(model, tmp_path / "out", blocks=1)

@@ -69,9 +69,9 @@ def test_head_and_tail_are_the_whole_bit_by_bit(subject: str, pipeline: Pipeline
 
 def test_the_stored_proof_is_found_again(tmp_path: Path) -> None:
     built = artifact_of(BUILTIN / "fashion-resnet.onnx", [CUT], tmp_path, None)
-    found = ArtifactStore(tmp_path).find("key")
-    assert found == built
-    assert found.details["proof"]["composition"]["source"] == "random"
+    stored = ArtifactStore(tmp_path).find("key")
+    assert stored == built
+    assert stored.details["proof"]["composition"]["source"] == "random"
 
 
 def test_without_the_identity_pooling_the_bits_differ(network: Any, tmp_path: Path, run: Any) -> None:
@@ -100,10 +100,10 @@ def test_without_the_identity_pooling_the_bits_differ(network: Any, tmp_path: Pa
 
 
 def test_the_runtime_reproduces_every_cut_called_exact(residual: Path, tmp_path: Path) -> None:
-    structure, found = read_structure(read_model(residual)), analyse(residual)
+    structure, analysis = read_structure(read_model(residual)), analyse(residual)
     parts = (tmp_path / "head.onnx", tmp_path / "tail.onnx")
     verdicts = []
-    for cut in found.cuts:
+    for cut in analysis.cuts:
         halves = split(structure, tensors=[tensor.name for tensor in cut.tensors], side=[])
         for half, path in zip(halves, parts, strict=True):
             write_part(half, path)
@@ -122,7 +122,7 @@ def test_a_quantized_cut_has_scale_and_zero_point_on_both_sides(tmp_path: Path) 
         assert quantize.op_type == "QuantizeLinear"
         assert {node.op_type for node in dequantize} == {"DequantizeLinear"}
         for graph in (head, tail):
-            assert set(quantize.input[1:]) <= {each.name for each in graph.initializer}
+            assert set(quantize.input[1:]) <= {weight.name for weight in graph.initializer}
         assert all(node.input[1:] == quantize.input[1:] for node in dequantize)
 
 
@@ -250,11 +250,11 @@ def unbounded(path: Path) -> Path:
         helper.make_node("Cast", ["infinite"], ["c"], to=TensorProto.FLOAT),
         helper.make_node("Conv", ["c", "second"], ["scores"], pads=[1] * 4),
     ]
-    taken, given = (
+    inputs, outputs = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, 8, 8])] for name in ("input", "scores")
     )
     nothing = numpy_helper.from_array(np.float32(0), "nothing")
-    graph = helper.make_graph(nodes, "unbounded", taken, given, [*kernels, bias, nothing])
+    graph = helper.make_graph(nodes, "unbounded", inputs, outputs, [*kernels, bias, nothing])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
 

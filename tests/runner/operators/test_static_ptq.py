@@ -27,9 +27,9 @@ def weight(name: str, *shape: int) -> TensorProto:
 
 
 def save(
-    path: Path, nodes: list[onnx.NodeProto], taken: object, given: object, *weights: object, opset: int = 17
+    path: Path, nodes: list[onnx.NodeProto], inputs: object, outputs: object, *weights: object, opset: int = 17
 ) -> Path:
-    graph = helper.make_graph(nodes, "small", taken, given, weights)
+    graph = helper.make_graph(nodes, "small", inputs, outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
     return path
 
@@ -131,7 +131,7 @@ def old_squeezenet(path: Path) -> Path:
     """
     model = onnx.load(Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx")
     assert (model.ir_version, model.opset_import[0].version) == (3, 9)
-    shapes = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    shapes = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     fills = [node for node in model.graph.node if node.op_type == "ConstantOfShape"]
     random = np.random.default_rng(5)
     for node in fills:
@@ -154,7 +154,7 @@ def test_a_network_of_the_first_onnx_release_is_quantized(tmp_path: Path, format
     assert applied.details["warnings"] == [] and quantized.stat().st_size < 0.3 * model.stat().st_size
     result = onnx.load(quantized)
     onnx.checker.check_model(result, full_check=True)
-    assert [each.name for each in result.graph.input] == ["data_0"]
+    assert [model_input.name for model_input in result.graph.input] == ["data_0"]
     assert len(int8_weights(quantized)) == 26
     one, other = run([quantized], taken[2]).ravel(), run([model], taken[2]).ravel()
     assert one.argmax() == other.argmax() and close(one, other)
@@ -164,7 +164,7 @@ def test_an_old_ir_version_at_a_new_opset_is_raised(tmp_path: Path) -> None:
     path = whole(tmp_path / "m.onnx")
     model = onnx.load(path)
     model.ir_version = 3
-    model.graph.input.extend(tensor(each.name, *each.dims) for each in model.graph.initializer)
+    model.graph.input.extend(tensor(weight.name, *weight.dims) for weight in model.graph.initializer)
     onnx.save(model, path)
     (quantized,) = quantize([path], tmp_path / "work")
     assert onnx.load(quantized).ir_version >= 7
@@ -174,9 +174,9 @@ def test_an_old_ir_version_at_a_new_opset_is_raised(tmp_path: Path) -> None:
 
 def test_weights_in_constants_are_quantized_too(tmp_path: Path) -> None:
     constants = [helper.make_node("Constant", [], [w.name], value=w) for w in (weight("first", 64, 3, 3, 3),)]
-    given = [tensor("scores", 1, 64, 12, 12)]
+    outputs = [tensor("scores", 1, 64, 12, 12)]
     node = helper.make_node("Conv", ["input", "first"], ["scores"], pads=[1] * 4)
-    model = save(tmp_path / "m.onnx", [*constants, node], [tensor("input", *_SHAPE)], given)
+    model = save(tmp_path / "m.onnx", [*constants, node], [tensor("input", *_SHAPE)], outputs)
     (quantized,) = quantize([model], tmp_path / "work")
     assert [tuple(w.shape) for w in int8_weights(quantized)] == [(64, 3, 3, 3)]
     image = images(1, seed=9)[0]

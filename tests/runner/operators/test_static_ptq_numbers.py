@@ -41,8 +41,8 @@ class Network:
         return self.constant((self._random.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32))
 
     def save(self, path: Path, output: str, shape: list[int]) -> Path:
-        given = [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)]
-        graph = helper.make_graph(self.nodes, "small", self.inputs, given, self.weights)
+        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)]
+        graph = helper.make_graph(self.nodes, "small", self.inputs, outputs, self.weights)
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
         return path
 

@@ -57,8 +57,8 @@ def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Calla
     assert best is not None and best.latency.low_s is not None and best.latency.high_s is not None
     assert "quantized on edge" in text.splitlines()[1]
     bounds = duration_range(best.latency.low_s, best.latency.high_s)
-    told = f"p90 {duration(best.latency.percentile_s)} (95 % interval {bounds}; 5 rounds of 100 inputs)"
-    assert told in text
+    latency = f"p90 {duration(best.latency.percentile_s)} (95 % interval {bounds}; 5 rounds of 100 inputs)"
+    assert latency in text
     assert "all budgets hold with joint confidence " in text
     (line,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
     (other,) = [
@@ -97,7 +97,12 @@ def test_long_notes_are_cut_and_whole_on_request(answers: Callable[[str], Recomm
 
 
 def test_no_certainty_is_claimed() -> None:
-    assert [confidence(each) for each in (0.95, 0.99994, 0.99995, 1.0)] == ["0.9500", "0.9999", "> 0.9999", "> 0.9999"]
+    assert [confidence(level) for level in (0.95, 0.99994, 0.99995, 1.0)] == [
+        "0.9500",
+        "0.9999",
+        "> 0.9999",
+        "> 0.9999",
+    ]
 
 
 def test_verbose_names_what_can_be_fetched(filled: Callable[..., Command]) -> None:  # noqa: F811

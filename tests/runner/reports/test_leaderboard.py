@@ -16,7 +16,7 @@ from catalog.exchange import import_files
 from catalog.output_distance import OutputDistance
 from runner.errors import RunnerError
 from runner.reports.leaderboard import (
-    Strategy,
+    StrategyId,
     leaderboard_tables,
     of_family,
     sparklines,
@@ -33,7 +33,7 @@ class Board:
     """What the database gives the table."""
 
     rows: list[Any]
-    distributions: dict[Strategy, str]
+    distributions: dict[StrategyId, str]
     families: Any
 
     def printed(self, width: int) -> str:
@@ -117,10 +117,10 @@ def test_agreement_is_never_shown_as_an_accuracy_or_a_drop_of_one(tmp_path: Path
     with open_database(tmp_path / "lab.db", create=True) as opened:
         import_files(opened, [tmp_path / "phone.csv", tmp_path / "judged.csv"])
         with opened.session() as session:
-            found = leaderboard(session)
-            board = Board(with_analysis(found, {}), {}, {})
-            drops = {each.operator: each.drop_pp for each in strategy_evidence(session)}
-    assert [(row["metric"], row["accuracy_pct"], row["drop_pp"]) for row in found] == [
+            rows = leaderboard(session)
+            board = Board(with_analysis(rows, {}), {}, {})
+            drops = {strategy.operator: strategy.drop_pp for strategy in strategy_evidence(session)}
+    assert [(row["metric"], row["accuracy_pct"], row["drop_pp"]) for row in rows] == [
         ("agreement", 86, None),
         ("agreement", 100, None),
     ]

@@ -94,8 +94,8 @@ def test_the_order_of_rows_leaves_no_trace(
 ) -> None:
     rng = random.Random(3)
     files = written(tmp_path, arrange(latency_rows(lacking=LACKING), rng), arrange(accuracy_rows(), rng))
-    found = outputs(tmp_path, files, capsys)
-    assert [name for name in expected if found[name] != expected[name]] == []
+    actual = outputs(tmp_path, files, capsys)
+    assert [name for name in expected if actual[name] != expected[name]] == []
 
 
 def test_the_order_of_lists_in_a_document_leaves_no_trace(
@@ -115,8 +115,8 @@ def test_the_order_of_lists_in_a_document_leaves_no_trace(
         file = tmp_path / "document.json"
         file.write_text(json.dumps(document | lists))
         ways.append(outputs(tmp_path, [file], capsys))
-    for found in ways[1:]:
-        assert [name for name in found if found[name] != ways[0][name]] == []
+    for way in ways[1:]:
+        assert [name for name in way if way[name] != ways[0][name]] == []
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

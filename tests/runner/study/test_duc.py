@@ -34,7 +34,7 @@ def test_dilations_grow_where_the_resolution_does_not_shrink() -> None:
 
 
 def _ints(node: onnx.NodeProto, name: str) -> list[int]:
-    return next(list(each.ints) for each in node.attribute if each.name == name)
+    return next(list(attribute.ints) for attribute in node.attribute if attribute.name == name)
 
 
 @pytest.fixture(scope="module")

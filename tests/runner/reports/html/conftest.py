@@ -118,9 +118,14 @@ class Filling:
         ]
         with self.database.session() as session:
             sync_strategies(session, environment, records)
-            for each in records:
+            for strategy in records:
                 record = ArtifactRecord(
-                    each.artifact_key, each.subject, each.operator, each.passes, "ready", size_bytes=2 * 2**20
+                    strategy.artifact_key,
+                    strategy.subject,
+                    strategy.operator,
+                    strategy.passes,
+                    "ready",
+                    size_bytes=2 * 2**20,
                 )
                 upsert_artifact(session, record)
             session.commit()

@@ -23,7 +23,7 @@ def drawn(figure: Figure | None) -> ElementTree.Element:
 
 
 def of_class(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
-    return [each for each in root.iter() if name in (each.get("class") or "").split()]
+    return [element for element in root.iter() if name in (element.get("class") or "").split()]
 
 
 def at(element: ElementTree.Element, name: str) -> float:
@@ -58,7 +58,7 @@ def test_ticks_are_few_and_within_the_axis(low: float, factor: float, logarithmi
 
 def test_a_log_axis_puts_equal_ratios_at_equal_distances() -> None:
     axis = Axis(0.001, 0.1, 0, 200, logarithmic=True)
-    assert [axis.at(each) for each in (0.001, 0.01, 0.1, 5.0)] == pytest.approx([0, 100, 200, 200])
+    assert [axis.at(latency) for latency in (0.001, 0.01, 0.1, 5.0)] == pytest.approx([0, 100, 200, 200])
     assert axis.ticks() == pytest.approx([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1])
 
 
@@ -103,13 +103,13 @@ def test_everything_is_drawn_within_the_figure(result: SubjectResult, studied: P
         *(tradeoff_plot(tradeoff) for tradeoff in tradeoffs(result, slos)),
     ]
     for figure in figures:
-        for each in drawn(figure).iter():
+        for element in drawn(figure).iter():
             for name, most in (("x", WIDTH), ("x1", WIDTH), ("x2", WIDTH), ("cx", WIDTH)):
-                if each.get(name):
-                    assert -0.1 <= at(each, name) <= most + 0.1
+                if element.get(name):
+                    assert -0.1 <= at(element, name) <= most + 0.1
             for name in ("y", "y1", "y2", "cy"):
-                if each.get(name):
-                    assert -0.1 <= at(each, name) <= figure.height + 0.1
+                if element.get(name):
+                    assert -0.1 <= at(element, name) <= figure.height + 0.1
 
 
 def test_tie_bars_join_those_that_share_a_letter(result: SubjectResult) -> None:
@@ -117,7 +117,7 @@ def test_tie_bars_join_those_that_share_a_letter(result: SubjectResult) -> None:
     letters = [letter for strategy in result.strategies for letter in strategy.rank.letters]
     shared = {letter for letter in letters if letters.count(letter) > 1}
     assert len(of_class(root, "tie")) == len(shared) > 0
-    dots = sum((each.get("d") or "").count("M") for each in of_class(root, "tied"))
+    dots = sum((element.get("d") or "").count("M") for element in of_class(root, "tied"))
     assert dots == sum(letters.count(letter) for letter in shared)
 
 
@@ -143,22 +143,22 @@ def test_a_constant_strategy_can_be_drawn(filling: Any, made: Any) -> None:
 def test_the_front_is_what_nothing_dominates(result: SubjectResult, studied: Path) -> None:
     with open_database(studied) as database, database.session() as session:
         slos = slo_evidence(session)
-    (found,) = tradeoffs(result, slos)
-    assert found.percentile == 90
-    places = {point.strategy.name: (point.latency_s, point.accuracy_pct) for point in found.points}
+    (tradeoff,) = tradeoffs(result, slos)
+    assert tradeoff.percentile == 90
+    places = {point.strategy.name: (point.latency_s, point.accuracy_pct) for point in tradeoff.points}
     front = {
         name
         for name, (latency, accuracy) in places.items()
         if not any((x <= latency and y >= accuracy) and (x, y) != (latency, accuracy) for x, y in places.values())
     }
-    assert {each.strategy.name for each in found.front} == front
+    assert {point.strategy.name for point in tradeoff.front} == front
     reference = places["identity@mobile"][1]
-    regions = {region.name: (region.latency_s, region.accuracy_pct) for region in found.regions}
+    regions = {region.name: (region.latency_s, region.accuracy_pct) for region in tradeoff.regions}
     assert regions == {"interactive": (0.04, reference - 1.0), "batch": (0.2, reference - 6.0)}
-    root = drawn(tradeoff_plot(found))
+    root = drawn(tradeoff_plot(tradeoff))
     assert len(of_class(root, "target")) == 2
     assert len(of_class(root, "best")) == len(front)
-    assert "interactive" in [each.text for each in root.iter("text")]
+    assert "interactive" in [element.text for element in root.iter("text")]
 
 
 def test_segments_are_shares_of_the_mean(result: SubjectResult) -> None:
@@ -177,25 +177,26 @@ def test_segments_are_shares_of_the_mean(result: SubjectResult) -> None:
         ("transmission", 25.5),
         ("transmission", 8.5),
     ]
-    assert [each.text for each in of_class(root, "on-part")] == ["mobile", "edge"]
+    assert [element.text for element in of_class(root, "on-part")] == ["mobile", "edge"]
     assert len(of_class(root, "boundary")) == 3
 
 
 def test_means_by_part_come_from_the_rounds_that_count(studied: Path) -> None:
     with open_database(studied) as database, database.session() as session:
         evidence = strategy_evidence(session)
-        found = mean_breakdowns(session, evidence)
-    assert len(found) == 36
-    for each in evidence:
-        mean = found[each.latency_key]
-        assert mean.latency_s == pytest.approx(float(each.latency_s.mean()))
-        assert tuple(tier.tier for tier in mean.tiers) == each.tiers
+        breakdowns = mean_breakdowns(session, evidence)
+    assert len(breakdowns) == 36
+    for strategy in evidence:
+        mean = breakdowns[strategy.latency_key]
+        assert mean.latency_s == pytest.approx(float(strategy.latency_s.mean()))
+        assert tuple(tier.tier for tier in mean.tiers) == strategy.tiers
         spent = sum(t.preprocess_s + t.compute_s + t.postprocess_s + t.serialise_s for t in mean.tiers)
         assert spent + mean.transmission_s == pytest.approx(mean.latency_s)
         assert mean.other_transmission_s >= -1e-12 and all(link.wire_s > 0 for link in mean.links)
-    probed = [each for each in evidence if each.sent_bytes_by_link]
+    probed = [strategy for strategy in evidence if strategy.sent_bytes_by_link]
     assert probed and all(
-        {link.link for link in found[each.latency_key].links} == set(each.sent_bytes_by_link) for each in probed
+        {link.link for link in breakdowns[strategy.latency_key].links} == set(strategy.sent_bytes_by_link)
+        for strategy in probed
     )
 
 

@@ -43,14 +43,14 @@ def test_the_page_needs_no_network_and_runs_nothing(html: str, read_page: Any) -
 def test_every_table_has_a_caption_and_every_figure_a_title_and_a_description(html: str, read_page: Any) -> None:
     page = read_page(html)
     assert page.tags.count("table") == page.tags.count("caption") > 10
-    figures = [ElementTree.fromstring(found) for found in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+    figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
     drawn = [figure for figure in figures if figure.get("role") == "img"]
     assert len(drawn) == len(figures) - 1 == 2 * (4 + 18)
-    for each in drawn:
-        title, description = each[0], each[1]
+    for figure in drawn:
+        title, description = figure[0], figure[1]
         assert (title.tag, description.tag) == ("title", "desc")
         assert title.text and description.text
-        assert each.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+        assert figure.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
 
 
 def test_no_coordinate_is_unknown(html: str) -> None:
@@ -63,7 +63,7 @@ def test_the_summary_comes_first_then_conditions_subjects_and_checks(html: str, 
     questions = [heading for heading in headings if heading.startswith("RQ")]
     assert [question[:4] for question in questions] == ["RQ1:", "RQ2:", "RQ3:", "RQ4:", "RQ5:"]
     order = ["In words", *questions, "Conditions", "fashion-resnet", "canvas-fcn", "Effect sizes", "Accuracies"]
-    places = [headings.index(each) for each in order]
+    places = [headings.index(heading) for heading in order]
     assert places == sorted(places)
     assert headings[-1] == "Links and verdicts"
 

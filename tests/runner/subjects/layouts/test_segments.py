@@ -39,7 +39,7 @@ def test_packed_run_lengths_are_read(counts: list[int]) -> None:
 
 def test_packed_text_draws_as_the_plain_numbers_do() -> None:
     rng = np.random.default_rng(3)
-    counts = [int(each) for each in rng.multinomial(40 * 30, [1 / 9] * 9)]
+    counts = [int(count) for count in rng.multinomial(40 * 30, [1 / 9] * 9)]
     plain = draw({"counts": counts, "size": [40, 30]}, 40, 30)
     np.testing.assert_array_equal(draw({"counts": pack(counts), "size": [40, 30]}, 40, 30), plain)
     assert plain.sum() == sum(counts[1::2])
