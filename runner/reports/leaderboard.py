@@ -17,7 +17,7 @@ from catalog.evidence import StrategyEvidence
 from catalog.output_distance import OutputDistance, percentage
 from catalog.units import duration, percent, points, size
 from runner.errors import RunnerError
-from runner.reports.ranking import interval_text, sparkline
+from runner.reports.ranking import interval_text, rank_range, sparkline
 
 _LEAST_OPERATOR = 16
 _LETTERS = 9
@@ -257,9 +257,7 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
 def _place(row: Mapping[str, Any]) -> str:
     """Return `1–4`: tied until shown to differ; without an analysis, the order of the medians."""
     best, worst = row.get("best_rank"), row.get("worst_rank")
-    if best is None:
-        return str(row["rank"])
-    return str(best) if best == worst else f"{best}–{worst}"
+    return str(row["rank"]) if best is None or worst is None else rank_range(best, worst)
 
 
 def _doubtful(row: Mapping[str, Any]) -> bool:

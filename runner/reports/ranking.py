@@ -145,20 +145,24 @@ def conditions(result: SubjectResult) -> str:
 
 
 def pvalue(value: float) -> str:
-    """Return `0.031`, `3.2e-08`, `< 1e-300`."""
-    if value < 1e-300:
+    """Return `0.031`, `3.2e-08`, `< 1e-300`; never zero."""
+    if value < 1e-300:  # near the least float, a zero would claim certainty
         return "< 1e-300"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.1e}"
+
+
+def rank_range(rank: int, worst_rank: int) -> str:
+    """Return `3`, or `3–5` where ties leave it open."""
+    return str(rank) if rank == worst_rank else f"{rank}–{worst_rank}"
 
 
 def _ranked(strategy: StrategyResult, percentile: float, low: float, high: float) -> list[str]:
     interval = strategy.interval(percentile)
-    rank, worst = strategy.rank.rank, strategy.rank.worst_rank
     bounds = "one round" if interval.rounds == 1 else "too thin"
     if interval.low_s is not None and interval.high_s is not None:
         bounds = interval_text(interval.low_s, interval.high_s, interval.estimate_s)
     return [
-        str(rank) if rank == worst else f"{rank}–{worst}",
+        rank_range(strategy.rank.rank, strategy.rank.worst_rank),
         "".join(strategy.rank.letters),
         strategy.evidence.operator,
         strategy.evidence.placement,

@@ -185,3 +185,14 @@ def test_durations_sizes_and_rates_are_printed_in_one_place() -> None:
         for name in re.findall(r"^def (duration|size|rate|percent|points)\(", module.read_text(encoding="utf-8"), re.M)
     }
     assert {place for place, _ in defined} == {"catalog/units.py"}
+
+
+def test_p_values_and_ranks_are_printed_in_one_place() -> None:
+    """The terminal's p-values and the report's had a format each."""
+    reports = Path(__file__).parents[2] / "runner" / "reports"
+    homes = [
+        module.relative_to(reports).as_posix()
+        for module in reports.rglob("*.py")
+        if re.search(r"^def (pvalue|ranks?|rank_range)\(", module.read_text(encoding="utf-8"), re.M)
+    ]
+    assert homes == ["ranking.py"]

@@ -7,9 +7,9 @@ from catalog.analysis import DropResult, SubjectResult
 from catalog.evidence import StrategyEvidence
 from catalog.statistics import AccuracyAnalysis, AccuracyComparison, StudiedOperator, accuracy_pairs, compare_accuracies
 from catalog.units import points, size
-from runner.reports.html.figures import pvalue
 from runner.reports.html.markup import Html, table
 from runner.reports.html.sentences import METRIC_NAMES, listed, sentence, spoken
+from runner.reports.ranking import pvalue
 
 # Agreement with identity is not accuracy and takes no part.
 METRICS = ("top1", "top5", "miou")

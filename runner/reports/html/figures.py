@@ -11,7 +11,6 @@ from catalog.analysis import StrategyResult, SubjectResult
 from catalog.evidence.breakdown import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics import StrategyFamily, strategy_name
-from catalog.statistics.ranking import Rank
 from catalog.units import duration
 from runner.reports.html.markup import (
     WIDTH,
@@ -28,6 +27,7 @@ from runner.reports.html.markup import (
     text,
     text_width,
 )
+from runner.reports.ranking import pvalue, rank_range
 
 
 def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[StrategyResult]]]:
@@ -173,13 +173,6 @@ def _fit(across: Axis, up: Axis, slope: float, intercept: float) -> Html:
     return line(*places[0], *places[1], "fit")
 
 
-def pvalue(value: float) -> str:
-    """Return `0.031`, `2.0e-16`; never zero."""
-    if value < 1e-300:
-        return "< 1e-300"
-    return f"{value:.2g}" if value >= 1e-3 else f"{value:.1e}"
-
-
 _RANK_ROW, _BARS_AT_MOST, _RANK_BAR = 32.0, 80.0, 6.0
 
 
@@ -216,7 +209,15 @@ def _axis(ordered: Sequence[StrategyResult], percentile: float, right: float) ->
 def _rank_row(strategy: StrategyResult, axis: Axis, percentile: float, y: float, right: float) -> list[Html]:
     interval = strategy.interval(percentile)
     x, middle, label = axis.at(interval.estimate_s), y + 21, duration(interval.estimate_s)
-    shapes = [text(0.0, y + 11, fitted(f"{ranks(strategy.rank)} {strategy.name}", right, size=10.5), class_="row")]
+    ranks = rank_range(strategy.rank.rank, strategy.rank.worst_rank)
+    shapes = [
+        text(
+            0.0,
+            y + 11,
+            fitted(f"{ranks} {strategy.name}", right, size=10.5),
+            class_="row",
+        )
+    ]
     ends = (x, x)
     if interval.low_s is not None and interval.high_s is not None:
         ends = axis.at(interval.low_s), axis.at(interval.high_s)
@@ -226,12 +227,18 @@ def _rank_row(strategy: StrategyResult, axis: Axis, percentile: float, y: float,
     after = ends[1] + 7 + text_width(label, size=11) <= right
     place = (ends[1] + 7, "start") if after else (ends[0] - 7, "end")
     shapes.append(text(place[0], middle + 4, label, class_="value", anchor=place[1]))
-    return [tag("g", tag("title", f"{strategy.name}: rank {ranks(strategy.rank)}, {label}"), shapes)]
+    return [
+        tag(
+            "g",
+            tag("title", f"{strategy.name}: rank {ranks}, {label}"),
+            shapes,
+        )
+    ]
 
 
 def _bar(letter: str, members: Sequence[bool], x: float) -> list[Html]:
     places = [position * _RANK_ROW + 21 for position, member in enumerate(members) if member]
-    joined = tag("title", f"letter {letter}: not told apart")
+    joined = tag("title", f"letter {letter}: not shown to differ")
     bar = line(x, places[0], x, places[-1], "tie")
     return [tag("g", joined, bar, dots(((x, y) for y in places), "tied"))]
 
@@ -242,15 +249,11 @@ def _shared_letters(ordered: Sequence[StrategyResult]) -> list[str]:
     return [letter for letter in dict.fromkeys(letters) if letters.count(letter) > 1]
 
 
-def ranks(rank: Rank) -> str:
-    """Return `3`, or `3–5` where ties leave it open."""
-    return str(rank.rank) if rank.rank == rank.worst_rank else f"{rank.rank}–{rank.worst_rank}"
-
-
 def _rank_description(ordered: Sequence[StrategyResult], percentile: str) -> str:
     best = [strategy.name for strategy in ordered if strategy.rank.rank == 1]
     shown = "; ".join(
-        f"{strategy.name}, rank {ranks(strategy.rank)}, letters {' '.join(strategy.rank.letters)}"
+        f"{strategy.name}, rank {rank_range(strategy.rank.rank, strategy.rank.worst_rank)}, "
+        f"letters {' '.join(strategy.rank.letters)}"
         for strategy in ordered
     )
     return f"By {percentile}. Nothing is shown to be faster than {', '.join(best)}. {shown}."

@@ -12,16 +12,15 @@ from runner.reports.html.figures import (
     box_plots,
     breakdown_bars,
     fastest_first,
-    pvalue,
     quantile_plot,
     rank_diagram,
-    ranks,
     segments,
 )
 from runner.reports.html.markup import Child, Figure, Html, Ids, details, joined, svg, table, tag
 from runner.reports.html.report_data import EnvironmentReport
 from runner.reports.html.sentences import METRIC_NAMES
 from runner.reports.html.tradeoff import Tradeoff, tradeoff_plot, tradeoffs
+from runner.reports.ranking import pvalue, rank_range
 from runner.reports.tables import COSTS
 
 
@@ -34,7 +33,7 @@ def ranking_table(result: SubjectResult) -> Html:
     rows = (
         [
             strategy.name,
-            ranks(strategy.rank),
+            rank_range(strategy.rank.rank, strategy.rank.worst_rank),
             " ".join(strategy.rank.letters),
             *(interval_cell(interval) for interval in strategy.intervals),
             f"{strategy.ratio_to_best:.2f}",
@@ -44,7 +43,7 @@ def ranking_table(result: SubjectResult) -> Html:
         ]
         for strategy in fastest_first(result)
     )
-    caption = f"Ranked by p{percentile:g}; strategies that share a letter are not told apart"
+    caption = f"Ranked by p{percentile:g}; strategies that share a letter are not shown to differ"
     shown_table = table(caption, [*heads, "accuracy", "drop, points", "outputs differ"], rows)
     return joined(shown_table, doubts(result))
 
@@ -246,7 +245,7 @@ def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: st
 def _figures(result: SubjectResult, report: EnvironmentReport, id_: str, ids: Ids) -> Iterator[Html]:
     whiskers = "whiskers to 1.5 interquartile ranges, outliers as dots, medians at the right (as Figures 4 to 7)"
     yield _figure(box_plots(result), f"by placement: {whiskers}.", ids.new(id_, "boxes"))
-    bars = "a bar beside the rows joins, dot by dot, strategies that are not told apart"
+    bars = "a bar beside the rows joins, dot by dot, strategies that are not shown to differ"
     yield _figure(
         rank_diagram(result), f"fastest first, with the range of ranks left open; {bars}.", ids.new(id_, "ranks")
     )

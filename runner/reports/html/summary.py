@@ -64,7 +64,7 @@ def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: st
 
 
 def _placed(front: Sequence[str]) -> str:
-    return front[0] if len(front) == 1 else f"{' or '.join(front)} (not told apart)"
+    return front[0] if len(front) == 1 else f"{' or '.join(front)} (not shown to differ)"
 
 
 def _unbeaten(family: FamilyResult, members: Sequence[str]) -> list[str]:
@@ -135,9 +135,11 @@ def _drop_sentence(operator: str, metric: str, drops: dict[str, DropResult]) -> 
     name = METRIC_NAMES.get(metric, metric)
     shown = [subject for subject, drop in drops.items() if drop.drop.low_pp > 0 or drop.drop.high_pp < 0]
     if len(drops) == 1:
-        finding = "shown" if shown else "not told from none"
+        finding = "shown" if shown else "not shown to differ from zero"
         return sentence(f"{spoken(operator)} has a {name} drop of {lost} points in {next(iter(drops))}, {finding}")
-    finding = f"shown in {count(len(shown))} of {count(len(drops))}" if shown else "not told from none in any"
+    finding = (
+        f"shown in {count(len(shown))} of {count(len(drops))}" if shown else "not shown to differ from zero in any"
+    )
     return sentence(f"{spoken(operator)} has a {name} drop of {lost} points across {listed(list(drops))}; {finding}")
 
 

@@ -223,8 +223,6 @@ def _description(tradeoff: Tradeoff) -> str:
     points = "; ".join(
         f"{point.strategy.name}, {duration(point.latency_s)}, {percent(point.accuracy_pct)}" for point in tradeoff.front
     )
-    targets = "".join(
-        f" TargetRegion {region.name} ends at {duration(region.latency_s)}." for region in tradeoff.regions
-    )
+    targets = "".join(f" Target {region.name} ends at {duration(region.latency_s)}." for region in tradeoff.regions)
     metric = METRIC_NAMES.get(tradeoff.metric, tradeoff.metric)
     return f"p{tradeoff.percentile:g} latency and {metric}. Pareto front: {points}.{targets}"
