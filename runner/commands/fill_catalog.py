@@ -27,7 +27,6 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.launchers import Selection, select_launcher
-from runner.measuring.extension import measure_and_extend
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
@@ -117,7 +116,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
             sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s)
-        outcome = measure_and_extend(filler, made, stop)
+        outcome = filler.measure_until_narrow(made, stop)
     if not outcome.stopped:
         store_missing(database, settings_of(context.catalog.analysis))
     return outcome

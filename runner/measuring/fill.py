@@ -1,5 +1,9 @@
-"""The fill of a catalog: artifacts, accuracies, then rounds over the missing strategies in shuffled order."""
+"""The fill of a catalog: artifacts, accuracies, then rounds over the missing strategies in shuffled order.
 
+Where a precision is declared, rounds are added until every interval is narrow enough.
+"""
+
+import math
 import random
 import signal
 import time
@@ -17,8 +21,10 @@ from catalog.evidence import (
     MeasurementRecord,
     record_accuracy,
     record_measurement,
+    sound_database,
     upsert_artifact,
 )
+from catalog.evidence.reading import latencies
 from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration
@@ -28,7 +34,7 @@ from runner.launchers import Launcher
 from runner.measuring import records
 from runner.measuring.experiment import evaluate, measure
 from runner.measuring.keyed_strategy import KeyedStrategy
-from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
+from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, assess_stored, remaining
 from runner.measuring.setups import Setups
 from runner.operators import Pass
 from runner.subjects.items import class_counts
@@ -113,7 +119,7 @@ def _required_artifacts(keyed: KeyedStrategy) -> Iterator[_RequiredArtifact]:
 
 @dataclass(frozen=True)
 class Filler:
-    """Executes a plan and stores each result at once: `build`, then `measure` the updated plan.
+    """Executes a plan and stores each result at once: `build`, then `measure_until_narrow` with the updated plan.
 
     `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice.
     """
@@ -169,6 +175,50 @@ class Filler:
                     self._measure(task, number, seed)
         self.outcome.stopped = stop.requested
         return self.outcome
+
+    def measure_until_narrow(self, plan: Plan, stop: StopRequest) -> FillOutcome:
+        """Measure what the plan lists; where a precision is declared, add rounds until every interval is narrow enough.
+
+        No round follows once the declared time is over.
+        """
+        context = self.setups.context
+        experiment, outcome = context.catalog.experiment, self.outcome
+        if experiment.precision is None:
+            return self.measure(plan, stop)
+        deadline = time.monotonic() + (math.inf if experiment.max_time_s is None else experiment.max_time_s)
+
+        def late() -> bool:
+            return time.monotonic() >= deadline
+
+        self.measure(plan, stop, late=late)
+        before = -1
+        # A pass that measures nothing is the last, so that constant failure ends too.
+        while before < outcome.measured + outcome.accuracies and not (stop.requested or late()):
+            before = outcome.measured + outcome.accuracies
+            plan = remaining(plan, context, sound_database(self.database))
+            if not (plan.rounds or plan.accuracies):
+                break
+            # The next pass tries again what failed.
+            outcome.failures.clear()
+            outcome.invalid.clear()
+            self.measure(plan, stop, late=late)
+        applicable = [keyed for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable]
+        end = "stopped" if stop.requested else "max_time is over" if late() else "the last look failed or is INVALID"
+        outcome.precision += [self._precision(keyed, end) for keyed in applicable]
+        return outcome
+
+    def _precision(self, keyed: KeyedStrategy, end: str) -> str:
+        """Say in one line how narrow an interval is and, if it is too wide, why no round follows."""
+        with self.database.session() as reading:
+            rows = latencies(reading, keyed.latency_key)
+        if not rows:
+            return f"{keyed.strategy.name}: nothing measured"
+        narrowness = assess_stored(self.setups.context, keyed, rows)
+        line = f"{keyed.strategy.name}: {narrowness}"
+        if narrowness.reached:
+            return f"{line}: narrow enough"
+        limit = "all looks are used" if narrowness.next is None else end
+        return f"{line}: {100 * narrowness.target:g} % wanted, but {limit}"
 
     @contextmanager
     def _reporting(self, keyed: KeyedStrategy) -> Iterator[None]:

@@ -23,7 +23,7 @@ from catalog.evidence import (
 )
 from catalog.evidence.reading import latencies
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
-from runner.measuring.stopping import assess, planned_looks, samples_of
+from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 from runner.measuring.tiers import route_links
 from runner.subjects import Subject
 
@@ -212,17 +212,22 @@ def _missing_rounds(
 
 def _further_rounds(context: RunContext, keyed: KeyedStrategy, evidence: _StoredEvidence) -> list[MissingRound]:
     """Return the rounds of the next look; none where the interval is narrow enough."""
-    experiment, subject = context.catalog.experiment, context.subjects[keyed.strategy.subject]
-    rows = evidence.latencies(keyed.latency_key)
-    done = {row[0] for row in rows}
-    looks = planned_looks(experiment, len(subject.dataset.input_ids()))
-    narrowness = assess(samples_of(rows), experiment, looks=looks, done=done)
+    rows, subject = evidence.latencies(keyed.latency_key), context.subjects[keyed.strategy.subject]
+    narrowness = assess_stored(context, keyed, rows)
     if narrowness.next is None:
         return []
+    done = {row[0] for row in rows}
     longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, context.catalog, subject, narrowness.next.inputs))
     reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
     estimate_s = _estimate_s(context, longer, evidence.last(keyed.strategy))
     return [MissingRound(longer, number, reason, estimate_s) for number in narrowness.next.rounds if number not in done]
+
+
+def assess_stored(context: RunContext, keyed: KeyedStrategy, rows: Sequence[tuple[int, str, float]]) -> Narrowness:
+    """Return how narrow the interval of a strategy's stored samples is, and the look that comes next."""
+    experiment, dataset = context.catalog.experiment, context.subjects[keyed.strategy.subject].dataset
+    looks = planned_looks(experiment, len(dataset.input_ids()))
+    return assess(samples_of(rows), experiment, looks=looks, done={row[0] for row in rows})
 
 
 def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, count: int) -> tuple[str, ...]:

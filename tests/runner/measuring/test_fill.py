@@ -171,3 +171,34 @@ def test_the_recommender_answers_from_it_on_the_terminal(filled: tuple[Path, str
     refused = json.loads(printed(*tight, cwd=cwd, expect=1))
     assert refused["recommendation"] is None
     assert refused["near_misses"]
+
+
+PRECISE = """\
+version: 1
+subjects:
+  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
+operators: {identity: []}
+tiers: {mobile: {cpus: 1, memory: 1g, provider: cpu}}
+links: {}
+strategies: [{operators: [identity], placements: [mobile]}]
+experiment: {inputs: 6, rounds: 1, warmup: 1, percentile: 50.0, precision: 0.1%, max_time: LIMIT}
+"""
+
+
+def test_rounds_beyond_the_declared_ones_follow_until_the_time_is_over(tmp_path: Path) -> None:
+    (tmp_path / "strategies.yaml").write_text(PRECISE.replace("LIMIT", "1ms"))
+    line = _precision_line(tmp_path)
+    assert line.startswith("fashion-resnet/identity@mobile: p50 ") and "max_time is over" in line
+    assert query(tmp_path, "SELECT MAX(round) FROM measurement") == [(1,)]
+    (tmp_path / "strategies.yaml").write_text(PRECISE.replace("LIMIT", "4s"))
+    line = _precision_line(tmp_path)
+    assert "0.1 % wanted, but " in line or line.endswith("narrow enough")
+    assert query(tmp_path, "SELECT MAX(round) FROM measurement")[0][0] >= 2
+
+
+def _precision_line(cwd: Path) -> str:
+    """Fill the catalog; on a busy machine a round may be invalid, which ends with another code and as much to say."""
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as said:
+        run(lambda: app(["fill-catalog", "--launcher", "process", "--json"]))
+    (line,) = json.loads(said.getvalue())["precision"]
+    return str(line)

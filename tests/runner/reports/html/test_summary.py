@@ -47,7 +47,8 @@ def test_an_average_over_subjects_with_its_range(filling: Any, made: Any) -> Non
     )
     summary = by_question(results)["RQ1"]
     assert summary.answers == (
-        "Identity is fastest on edge or cloud (not shown to differ) in one of two subjects (a) and on cloud in one (b).",
+        "Identity is fastest on edge or cloud (not shown to differ) in one of two subjects (a) and on cloud in one "
+        "(b).",
     )
     assert summary.findings[0] == (
         "Edge shows 2.50x lower average median latency than mobile across two subjects (2.00x to 3.00x); different in "
