@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from catalog.evidence import open_database
 from runner.cli import app, run
+from tests.catalog_of_one import declare
 
 CATALOG = """\
 version: 1
@@ -176,7 +177,7 @@ def test_the_recommender_answers_from_it_on_the_terminal(filled: tuple[Path, str
 PRECISE = """\
 version: 1
 subjects:
-  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
+  table: {model: "./table.onnx", task: any, dataset: {tensors: table.npz}}
 operators: {identity: []}
 tiers: {mobile: {cpus: 1, memory: 1g, provider: cpu}}
 links: {}
@@ -186,9 +187,10 @@ experiment: {inputs: 6, rounds: 1, warmup: 1, percentile: 50.0, precision: 0.1%,
 
 
 def test_rounds_beyond_the_declared_ones_follow_until_the_time_is_over(tmp_path: Path) -> None:
+    declare(tmp_path)
     (tmp_path / "strategies.yaml").write_text(PRECISE.replace("LIMIT", "1ms"))
     line = _precision_line(tmp_path)
-    assert line.startswith("fashion-resnet/identity@mobile: p50 ") and "max_time is over" in line
+    assert line.startswith("table/identity@mobile: p50 ") and "max_time is over" in line
     assert query(tmp_path, "SELECT MAX(round) FROM measurement") == [(1,)]
     (tmp_path / "strategies.yaml").write_text(PRECISE.replace("LIMIT", "4s"))
     line = _precision_line(tmp_path)
