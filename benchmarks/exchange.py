@@ -83,8 +83,19 @@ def strategy(subject: str, operator: str, placement: str) -> StrategyRecord:
     passes = [] if operator == "identity" else [{"name": operator, "options": {}}]
     keys = [f"{kind}.{subject}.{operator}" for kind in ("artifact", "latency", "accuracy")]
     keys[1] += f".{placement}"
-    tiers = placement.split("-")
-    return StrategyRecord(subject, operator, placement, tiers, passes, *keys, "classification", ROUNDS)
+    return StrategyRecord(
+        subject=subject,
+        operator=operator,
+        placement=placement,
+        tiers=placement.split("-"),
+        passes=passes,
+        artifact_key=keys[0],
+        latency_key=keys[1],
+        accuracy_key=keys[2],
+        task="classification",
+        rounds=ROUNDS,
+        status="applicable",
+    )
 
 
 def measurement(strategy: StrategyRecord, where: int, number: int, rng: np.random.Generator) -> MeasurementRecord:

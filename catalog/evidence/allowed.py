@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -84,14 +85,19 @@ def _check_json(value: Any, depth: int) -> None:
 _TEXT_COLUMN: Any = ColumnField(sa_type=String)
 _BIG_COLUMN: Any = ColumnField(sa_type=BigInteger)
 _JSON_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True))
+# A dataclass's `field(default_factory=dict)` leaves no attribute from which a table or an entry could take its default.
+_OBJECT_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True), default_factory=dict)
+_LIST_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True), default_factory=list)
 
 # Names are printed in tables and typed on command lines: no blanks, no control characters, no markup.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255), _TEXT_COLUMN]
 Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500), _TEXT_COLUMN]
-Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_printable)]
-Id = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable)]
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=200)]
-Moment = Annotated[str, AfterValidator(_moment)]
+Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_printable), _TEXT_COLUMN]
+# A column's type is looked up at the top of an annotation, not inside `Text | None`.
+OptionalText = Annotated[Text | None, _TEXT_COLUMN]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable), _TEXT_COLUMN]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=200), _TEXT_COLUMN]
+Moment = Annotated[str, AfterValidator(_moment), _TEXT_COLUMN]
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Round = Annotated[int, Field(ge=0, le=1_000_000)]
 Rounds = Annotated[int, Field(ge=0, le=100_000)]
@@ -99,10 +105,10 @@ ClassId = Annotated[int, Field(ge=0, le=999_999_999)]
 # A class as JSON names it: the members of an object have text for names.
 ClassNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 Bytes = Annotated[int, Field(ge=0, le=_MAX_BIG), _BIG_COLUMN]
-# A column's type is looked up at the top of an annotation, not inside `Bytes | None`.
 OptionalBytes = Annotated[Bytes | None, _BIG_COLUMN]
-Summed = Annotated[int, Field(ge=0, le=_MAX_SUMMED)]
-Seed = Annotated[int, Field(ge=-_MAX_BIG - 1, le=_MAX_BIG)]
+Summed = Annotated[int, Field(ge=0, le=_MAX_SUMMED), _BIG_COLUMN]
+OptionalSummed = Annotated[Summed | None, _BIG_COLUMN]
+Seed = Annotated[int, Field(ge=-_MAX_BIG - 1, le=_MAX_BIG), _BIG_COLUMN]
 Seconds = Annotated[float, Field(ge=0, le=_MAX_S, allow_inf_nan=False)]
 LatencySeconds = Annotated[float, Field(ge=1e-9, le=_MAX_S, allow_inf_nan=False)]
 ClockSeconds = Annotated[float, Field(ge=-_MAX_S * 10, le=_MAX_S * 10, allow_inf_nan=False)]
@@ -111,11 +117,22 @@ Share = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 BitRate = Annotated[float, Field(ge=1, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
 MeasuredBitRate = Annotated[float, Field(ge=0, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
 OptionalBitRates = Annotated[list[MeasuredBitRate] | None, _JSON_COLUMN]
+OptionalSeconds = Annotated[list[Seconds] | None, _JSON_COLUMN]
 Direction = Annotated[Literal["up", "down"], _TEXT_COLUMN]
+Verdict = Literal["VALID", "DOUBTFUL", "INVALID"]
+RoundVerdict = Annotated[Verdict, _TEXT_COLUMN]
+ArtifactStatus = Annotated[Literal["ready", "inapplicable", "failed"], _TEXT_COLUMN]
+StrategyStatus = Annotated[Literal["applicable", "inapplicable"], _TEXT_COLUMN]
+AttemptStatus = Annotated[Literal["complete", "failed"], _TEXT_COLUMN]
+Metric = Annotated[Literal["top1", "miou", "agreement"], _TEXT_COLUMN]
 Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Json = Annotated[dict[str, Any], AfterValidator(_bounded)]
 JsonList = Annotated[list[Any], AfterValidator(_bounded)]
+JsonObject = Annotated[Json, _OBJECT_COLUMN]
+OptionalJson = Annotated[Json | None, _JSON_COLUMN]
+OptionalJsonObjects = Annotated[list[Json] | None, _JSON_COLUMN]
+ClassCounts = Annotated[dict[ClassNumber, Summed] | None, _JSON_COLUMN]
 
 
 class _Form(BaseModel):
@@ -129,13 +146,18 @@ class _Pass(_Form):
     options: dict[str, Any] = {}
 
 
-class _ArtifactFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+@dataclass(frozen=True)
+class ArtifactFile:
+    """One file of an artifact; `part` counts from 0 along the placement."""
 
     part: Annotated[int, Field(ge=0, le=1000)]
     file: Label
     sha256: Label
     size_bytes: Summed
+
+
+class _ArtifactFile(BaseModel, ArtifactFile):  # type: ignore[misc]  # as a form it is checked, not frozen
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class _Composition(_Form):
@@ -180,11 +202,16 @@ class _Protocol(_Form):
     input_ids: list[str] = []
 
 
-class _SloAccuracy(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+@dataclass(frozen=True, kw_only=True)
+class AccuracyDemand:
+    """What a target demands of the accuracy: a floor, a largest drop against identity, or both."""
 
     min_pct: Percent | None = None
     max_drop_pp: Percent | None = None
+
+
+class _SloAccuracy(BaseModel, AccuracyDemand):  # type: ignore[misc]  # as above
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def _formed(form: type[BaseModel]) -> AfterValidator:
@@ -216,12 +243,12 @@ def _different(values: Sequence[str]) -> Sequence[str]:
     return values
 
 
-Passes = list[Annotated[Json, _formed(_Pass)]]
-ArtifactFiles = list[Annotated[Json, _formed(_ArtifactFile)]]
-ArtifactDetails = Annotated[Json, _formed(_ArtifactDetails)]
-EnvironmentDetails = Annotated[Json, _formed(_EnvironmentDetails)]
-Conditions = Annotated[Json, _formed(_Conditions)]
-Protocol = Annotated[Json, _formed(_Protocol)]
-Tiers = Annotated[list[Name], Field(min_length=1, max_length=64), AfterValidator(_different)]
-SloLatency = Annotated[dict[str, Annotated[float, Field(gt=0, le=_MAX_S)]], AfterValidator(_percentiles)]
-SloAccuracy = Annotated[dict[str, float], _formed(_SloAccuracy)]
+Passes = Annotated[list[Annotated[Json, _formed(_Pass)]], _JSON_COLUMN]
+ArtifactFiles = Annotated[list[Annotated[Json, _formed(_ArtifactFile)]], _LIST_COLUMN]
+ArtifactDetails = Annotated[Json, _formed(_ArtifactDetails), _OBJECT_COLUMN]
+EnvironmentDetails = Annotated[Json, _formed(_EnvironmentDetails), _OBJECT_COLUMN]
+Conditions = Annotated[Json, _formed(_Conditions), _OBJECT_COLUMN]
+Protocol = Annotated[Json, _formed(_Protocol), _OBJECT_COLUMN]
+Tiers = Annotated[list[Name], Field(min_length=1, max_length=64), AfterValidator(_different), _JSON_COLUMN]
+SloLatency = Annotated[dict[str, Annotated[float, Field(gt=0, le=_MAX_S)]], AfterValidator(_percentiles), _JSON_COLUMN]
+SloAccuracy = Annotated[dict[str, float], _formed(_SloAccuracy), _JSON_COLUMN]

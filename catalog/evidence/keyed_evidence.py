@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
-from catalog.evidence.tables import Accuracy, Environment, LinkProbe, Measurement, Sample, Strategy, TierRun
+from catalog.evidence.tables import Accuracy, Environment, LinkProbe, Measurement, Sample, Strategy, TierRun, column
 
 
 @dataclass(frozen=True)
@@ -21,59 +21,70 @@ class LatencyExtent:
 
 def environment_key(session: Session, environment_id: int) -> str:
     """Return the key of an environment that is there."""
-    return session.exec(select(Environment.key).where(Environment.id == environment_id)).one()
+    return str(
+        session.exec(select(column(Environment, "key")).where(column(Environment, "id") == environment_id)).one()
+    )
 
 
 def stored_strategy(session: Session, subject: str, operator: str, placement: str, environment: str) -> Strategy | None:
     """Return a strategy's row in the environment of that key, declared now or not."""
     query = (
         select(Strategy)
-        .join(Environment, col(Environment.id) == Strategy.environment_id)
-        .where(Strategy.subject == subject, Strategy.operator == operator)
-        .where(Strategy.placement == placement, Environment.key == environment)
+        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
+        .where(column(Strategy, "subject") == subject, column(Strategy, "operator") == operator)
+        .where(column(Strategy, "placement") == placement, column(Environment, "key") == environment)
     )
     return session.exec(query).first()
 
 
 def has_measurement(session: Session, latency_key: str) -> bool:
     """Tell whether anything was measured under a key, whatever its outcome."""
-    return session.exec(select(Measurement.id).where(Measurement.latency_key == latency_key)).first() is not None
+    return (
+        session.exec(select(column(Measurement, "id")).where(column(Measurement, "latency_key") == latency_key)).first()
+        is not None
+    )
 
 
 def has_accuracy(session: Session, accuracy_key: str) -> bool:
     """Tell whether an accuracy was attempted under a key, whatever its outcome."""
-    return session.exec(select(Accuracy.id).where(Accuracy.key == accuracy_key)).first() is not None
+    return (
+        session.exec(select(column(Accuracy, "id")).where(column(Accuracy, "key") == accuracy_key)).first() is not None
+    )
 
 
 def measurements_under(session: Session, latency_key: str) -> Sequence[Measurement]:
     """Return every attempt under a key, by round and in the order they were made."""
-    query = select(Measurement).where(Measurement.latency_key == latency_key)
-    return session.exec(query.order_by(col(Measurement.round), col(Measurement.id))).all()
+    query = select(Measurement).where(column(Measurement, "latency_key") == latency_key)
+    return session.exec(query.order_by(column(Measurement, "round"), column(Measurement, "id"))).all()
 
 
 def input_orders(session: Session, latency_key: str) -> tuple[tuple[str, ...], ...]:
     """Return each order of input ids that was sent under a key, once."""
-    protocols = session.exec(select(Measurement.protocol).where(col(Measurement.latency_key) == latency_key)).all()
+    protocols = session.exec(
+        select(column(Measurement, "protocol")).where(column(Measurement, "latency_key") == latency_key)
+    ).all()
     return tuple(dict.fromkeys(tuple(protocol.get("input_ids", ())) for protocol in protocols))
 
 
 def latency_extent(session: Session, measurement_id: int | None) -> LatencyExtent:
     """Return how many samples a measurement has and between what they lie."""
-    latency = col(Sample.latency_s)
+    latency = column(Sample, "latency_s")
     query = select(func.count(latency), func.min(latency), func.avg(latency), func.max(latency))
-    return LatencyExtent(*session.exec(query.where(Sample.measurement_id == measurement_id)).one())
+    return LatencyExtent(*session.exec(query.where(column(Sample, "measurement_id") == measurement_id)).one())
 
 
 def tier_runs_of(session: Session, measurement_id: int | None) -> Sequence[TierRun]:
     """Return the tiers of a measurement."""
-    return session.exec(select(TierRun).where(TierRun.measurement_id == measurement_id)).all()
+    return session.exec(select(TierRun).where(column(TierRun, "measurement_id") == measurement_id)).all()
 
 
 def link_probes_of(session: Session, measurement_id: int | None) -> Sequence[LinkProbe]:
     """Return the link probes of a measurement."""
-    return session.exec(select(LinkProbe).where(LinkProbe.measurement_id == measurement_id)).all()
+    return session.exec(select(LinkProbe).where(column(LinkProbe, "measurement_id") == measurement_id)).all()
 
 
 def newest_accuracy(session: Session, accuracy_key: str) -> Accuracy | None:
     """Return the latest attempt under a key: an earlier one may have failed."""
-    return session.exec(select(Accuracy).where(Accuracy.key == accuracy_key).order_by(col(Accuracy.id).desc())).first()
+    return session.exec(
+        select(Accuracy).where(column(Accuracy, "key") == accuracy_key).order_by(column(Accuracy, "id").desc())
+    ).first()

@@ -37,6 +37,7 @@ from catalog.evidence.tables import (
     Measurement,
     Slo,
     Strategy,
+    column,
 )
 from catalog.statistics.canonical_order import condition_chains, tier_order
 from catalog.statistics.samples import wide_rounds
@@ -82,10 +83,12 @@ def strategy_evidence(
     -----
     Only complete, not INVALID measurements and complete accuracies count.
     """
-    query = select(Strategy).where(_sql(Strategy.declared))
+    query = select(Strategy).where(column(Strategy, "declared"))
     if subject is not None:
-        query = query.where(_sql(Strategy.subject) == subject)
-    declared = session.execute(query.order_by(_sql(Strategy.environment_id), _sql(Strategy.id))).scalars().all()
+        query = query.where(column(Strategy, "subject") == subject)
+    declared = (
+        session.execute(query.order_by(column(Strategy, "environment_id"), column(Strategy, "id"))).scalars().all()
+    )
     if not declared:
         return ()
     loaded = _LoadedEvidence(session, declared, subject, {} if read is None else read)
@@ -99,12 +102,12 @@ def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
     """Return the targets as declared at the last fill."""
     return tuple(
         SloEvidence(
-            row.name,
-            {float(percentile): limit for percentile, limit in row.latency.items()},
-            row.accuracy.get("max_drop_pp"),
-            row.accuracy.get("min_pct"),
+            name=row.name,
+            latency_s={float(percentile): limit for percentile, limit in row.latency.items()},
+            max_drop_pp=row.accuracy.get("max_drop_pp"),
+            min_pct=row.accuracy.get("min_pct"),
         )
-        for row in session.execute(select(Slo).order_by(_sql(Slo.name))).scalars()
+        for row in session.execute(select(Slo).order_by(column(Slo, "name"))).scalars()
     )
 
 
@@ -218,9 +221,9 @@ def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
     """Load the order of tiers by environment, over all subjects: it must not depend on which subjects are read."""
     placements: dict[int, list[Sequence[str]]] = defaultdict(list)
     chains: dict[int, list[Sequence[str]]] = defaultdict(list)
-    for environment_id, tiers in session.execute(select(_sql(Strategy.environment_id), _sql(Strategy.tiers))):
+    for environment_id, tiers in session.execute(select(column(Strategy, "environment_id"), column(Strategy, "tiers"))):
         placements[environment_id].append(tuple(tiers))
-    rows = select(_sql(Measurement.environment_id), _sql(Measurement.conditions))
+    rows = select(column(Measurement, "environment_id"), column(Measurement, "conditions"))
     for environment_id, conditions in session.execute(rows):
         chains[environment_id] += condition_chains(conditions)
     return {key: tier_order(set(placed), set(chains[key])) for key, placed in placements.items()}
@@ -236,7 +239,7 @@ def _load_origins(session: Session) -> dict[int, Origin]:
 
 def _load_accuracy_files(session: Session) -> dict[str, set[int]]:
     """Load by accuracy key the files that brought it."""
-    query = select(_sql(Accuracy.key), _sql(Accuracy.imported_file_id)).where(text(ACCURACY_COUNTS))
+    query = select(column(Accuracy, "key"), column(Accuracy, "imported_file_id")).where(text(ACCURACY_COUNTS))
     files: dict[str, set[int]] = defaultdict(set)
     for key, file_id in session.execute(query):
         files[key] |= set() if file_id is None else {file_id}
@@ -269,12 +272,12 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
         series.round += [measurement.round] * len(rows)
         series.rounds.append(
             RoundEvidence(
-                measurement.round,
-                measurement.verdict,
-                measurement.reason,
-                len(rows),
-                measurement.started_at,
-                measurement.finished_at,
+                round=measurement.round,
+                verdict=measurement.verdict,
+                reason=measurement.reason,
+                samples=len(rows),
+                started_at=measurement.started_at,
+                finished_at=measurement.finished_at,
             )
         )
         series.inputs_select = series.inputs_select or measurement.inputs_select
@@ -295,7 +298,7 @@ def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> 
 def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
     """Load the conditions of one measurement per key; they are in the key, so all rounds share them."""
     first_measurements = {one_series.first_measurement for one_series in series}
-    rows = session.execute(select(_sql(Measurement.id), _sql(Measurement.conditions)))
+    rows = session.execute(select(column(Measurement, "id"), column(Measurement, "conditions")))
     return {identity: conditions for identity, conditions in rows if identity in first_measurements}
 
 
@@ -370,8 +373,3 @@ def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> Accu
         union_px=counts[1],
         class_counts=row.class_counts,
     )
-
-
-def _sql(attribute: Any) -> Any:
-    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
-    return attribute

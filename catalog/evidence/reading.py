@@ -29,6 +29,7 @@ from catalog.evidence.tables import (
     Measurement,
     Strategy,
     TierRun,
+    column,
 )
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.statistics.description import chance_remark
@@ -54,7 +55,9 @@ def inapplicable_artifacts(session: Session) -> dict[str, str]:
 
 def unequal_compositions(session: Session) -> set[str]:
     """Return keys of artifacts whose parts are not shown to compute, bit for bit, what the uncut model computes."""
-    rows = session.execute(select(_sql(Artifact.key), _sql(Artifact.details)).where(_sql(Artifact.status) == "ready"))
+    rows = session.execute(
+        select(column(Artifact, "key"), column(Artifact, "details")).where(column(Artifact, "status") == "ready")
+    )
     proofs = {key: details.get("proof", {}).get("composition") for key, details in rows}
     return {key for key, proof in proofs.items() if proof is not None and not proof["bit_identical"]}
 
@@ -85,14 +88,14 @@ def last_measurement(
     row = session.get_one(Measurement, measurement_id)
     duration = datetime.fromisoformat(row.finished_at) - datetime.fromisoformat(row.started_at)
     return LastMeasurement(
-        row.latency_key,
-        row.round,
-        row.status,
-        row.verdict,
-        row.reason,
-        row.conditions,
-        row.started_at,
-        duration.total_seconds(),
+        latency_key=row.latency_key,
+        round=row.round,
+        status=row.status,
+        verdict=row.verdict,
+        reason=row.reason,
+        conditions=row.conditions,
+        started_at=row.started_at,
+        duration_s=duration.total_seconds(),
     )
 
 
@@ -219,11 +222,16 @@ def rankings(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str
 def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], OutputDistance]:
     """Return by subject, environment, operator and placement how far the outputs are from identity's, where known."""
     query = (
-        select(_sql(Strategy.subject), _sql(Environment.key), _sql(Strategy.operator), _sql(Strategy.placement))
-        .add_columns(_sql(Artifact.details))
-        .join(Environment, _sql(Environment.id) == Strategy.environment_id)
-        .join(Artifact, _sql(Artifact.key) == Strategy.artifact_key)
-        .where(_sql(Strategy.declared))
+        select(
+            column(Strategy, "subject"),
+            column(Environment, "key"),
+            column(Strategy, "operator"),
+            column(Strategy, "placement"),
+        )
+        .add_columns(column(Artifact, "details"))
+        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
+        .join(Artifact, column(Artifact, "key") == column(Strategy, "artifact_key"))
+        .where(column(Strategy, "declared"))
     )
     distances = {tuple(name): output_distance(details or {}) for *name, details in session.execute(query)}
     return {name: distance for name, distance in distances.items() if distance is not None}
@@ -232,11 +240,20 @@ def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], Out
 def accuracy_remarks(session: Session) -> Mapping[tuple[str, str, str, str], str]:
     """Return by subject, environment, operator and placement what keeps an accuracy from saying anything."""
     query = (
-        select(_sql(Strategy.subject), _sql(Environment.key), _sql(Strategy.operator), _sql(Strategy.placement))
-        .add_columns(_sql(Accuracy))
-        .join(Environment, _sql(Environment.id) == Strategy.environment_id)
-        .join(Accuracy, _sql(Accuracy.key) == Strategy.accuracy_key)
-        .where(_sql(Strategy.declared), _sql(Accuracy.status) == "complete", _sql(Accuracy.class_counts).is_not(None))
+        select(
+            column(Strategy, "subject"),
+            column(Environment, "key"),
+            column(Strategy, "operator"),
+            column(Strategy, "placement"),
+        )
+        .add_columns(Accuracy)
+        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
+        .join(Accuracy, column(Accuracy, "key") == column(Strategy, "accuracy_key"))
+        .where(
+            column(Strategy, "declared"),
+            column(Accuracy, "status") == "complete",
+            column(Accuracy, "class_counts").is_not(None),
+        )
     )
     remarks = {}
     for *name, row in session.execute(query):
@@ -257,11 +274,6 @@ def family_members(session: Session) -> Mapping[str, frozenset[tuple[str, str, s
 
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
     return [dict(row) for row in session.execute(text(query), values).mappings()]
-
-
-def _sql(attribute: Any) -> Any:
-    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
-    return attribute
 
 
 _Record = TypeVar("_Record")
@@ -286,12 +298,16 @@ def stored_measurements(session: Session, *, subject: str | None = None) -> tupl
     """Return every measurement of a strategy declared now, under its present key, in the order they were taken."""
     query = (
         select_rows(Measurement, Environment)
-        .join(Environment, _sql(Environment.id) == Measurement.environment_id)
-        .where(_sql(Measurement.latency_key).in_(select_rows(Strategy.latency_key).where(_sql(Strategy.declared))))
-        .order_by(_sql(Measurement.id))
+        .join(Environment, column(Environment, "id") == column(Measurement, "environment_id"))
+        .where(
+            column(Measurement, "latency_key").in_(
+                select_rows(column(Strategy, "latency_key")).where(column(Strategy, "declared"))
+            )
+        )
+        .order_by(column(Measurement, "id"))
     )
     if subject is not None:
-        query = query.where(Measurement.subject == subject)
+        query = query.where(column(Measurement, "subject") == subject)
     rows = session.exec(query).all()
     measurement_ids = {row.id for row, _ in rows}
     runs = _children(session, TierRun, TierRunRecord, measurement_ids)

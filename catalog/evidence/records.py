@@ -1,128 +1,228 @@
-"""What the runner hands over to be stored: frozen, complete, one record per transaction.
+"""What the runner hands over to be stored, and what tables and files have in common with it.
 
-A record that a table and a file hold too is declared here once, with what its values may be: the table adds its keys,
-the file's entry checks. Records themselves are not checked, so that an odd figure costs no measurement.
+A fact is declared here once, with what its values may be. The table derives from it and adds its keys, the record adds
+what it carries along, the entry of a file checks the values, and what answers read derives from the same class. Records
+themselves are not checked, so that an odd figure costs no measurement.
+
+A new field of a base class needs a migration, and a rule where something judges it; nothing else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
 
 from catalog.evidence.allowed import (
+    ArtifactDetails,
+    ArtifactFile,
+    ArtifactFiles,
+    ArtifactStatus,
+    AttemptStatus,
     BitRate,
     Bytes,
+    ClassCounts,
+    ClassId,
+    ClockSeconds,
+    Conditions,
     Count,
     Cpus,
     Direction,
+    EnvironmentDetails,
+    Id,
+    JsonObject,
+    Key,
     Label,
+    LatencySeconds,
     MeasuredBitRate,
+    Metric,
+    Moment,
     Name,
     OptionalBitRates,
     OptionalBytes,
+    OptionalJson,
+    OptionalJsonObjects,
+    OptionalSeconds,
+    OptionalSummed,
+    OptionalText,
+    Passes,
+    Percent,
+    Protocol,
+    Round,
+    Rounds,
+    RoundVerdict,
     Seconds,
+    Seed,
     Share,
+    SloAccuracy,
+    SloLatency,
+    StrategyStatus,
+    Summed,
+    Text,
+    Tiers,
+    Verdict,
 )
 
-Verdict = Literal["VALID", "DOUBTFUL", "INVALID"]
+__all__ = ["ArtifactFile", "Verdict"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Creation:
+    """When a row was first stored."""
+
+    created_at: Moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """When an attempt started and ended, as it is stored."""
+
+    started_at: Moment
+    finished_at: Moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptBase:
+    """Where and when something was attempted, and the file that brought it; None for what was measured here."""
+
+    environment_id: int
+    started_at: datetime
+    finished_at: datetime
+    imported_file_id: int | None = None
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of foreign evidence; `key` tells whether its content is stored already."""
+
+    key: Key
+    sha256: Key
+    name: Text
+    format: Label
+    imported_at: Moment
+    details: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EnvironmentRecord:
     """Where and with what; `key` is the content key of what keeps environments apart."""
 
-    key: str
-    launcher: str
-    scale: str
-    host: str
-    cpu_model: str
-    cpu_count: int
-    memory_bytes: int
-    kernel: str
-    engine: str
-    onnxruntime: str
-    tierwise: str
-    details: Mapping[str, Any] = field(default_factory=dict)
+    key: Key
+    launcher: Label
+    scale: Label
+    host: Label
+    cpu_model: Label
+    cpu_count: Count
+    memory_bytes: Bytes
+    kernel: Label
+    engine: Label
+    onnxruntime: Label
+    tierwise: Label
+    details: EnvironmentDetails = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class ArtifactFile:
-    """One file of an artifact; `part` counts from 0 along the placement."""
-
-    part: int
-    file: str
-    sha256: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class ArtifactRecord:
+class ArtifactBase:
     """An operator applied to a model. `passes` are `{"name": ..., "options": {...}}` in order."""
 
-    key: str
-    subject: str
-    operator: str
-    passes: Sequence[Mapping[str, Any]]
-    status: Literal["ready", "inapplicable", "failed"]
-    reason: str | None = None
+    key: Key
+    subject: Name
+    operator: Name
+    passes: Passes
+    status: ArtifactStatus
+    reason: OptionalText = None
+    size_bytes: OptionalSummed = None
+    details: ArtifactDetails = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord(ArtifactBase):
+    """An artifact with its files."""
+
     files: Sequence[ArtifactFile] = ()
-    size_bytes: int | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class StrategyRecord:
-    """A declared strategy with its present keys. `tiers` are those of the placement."""
+@dataclass(frozen=True, kw_only=True)
+class StoredArtifact(ArtifactBase, Creation):
+    """An artifact as tables and files hold it: its files, `ArtifactFile`, as JSON objects."""
 
-    subject: str
-    operator: str
-    placement: str
-    tiers: Sequence[str]
-    passes: Sequence[Mapping[str, Any]]
-    artifact_key: str
-    latency_key: str
-    accuracy_key: str
-    task: str
-    rounds: int
-    status: Literal["applicable", "inapplicable"] = "applicable"
-    reason: str | None = None
+    files: ArtifactFiles = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyBase:
+    """A strategy with the keys that its evidence has now."""
+
+    subject: Name
+    operator: Name
+    placement: Name
+    artifact_key: Key
+    latency_key: Key
+    accuracy_key: Key
+    task: Label
+    status: StrategyStatus
+    reason: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyRecord(StrategyBase):
+    """A declared strategy. `tiers` are those of the placement, `rounds` how many are declared."""
+
+    tiers: Tiers
+    passes: Passes
+    rounds: Rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStrategy(StrategyRecord):
+    """A strategy as tables and files hold it; what is no longer declared stays, marked so."""
+
+    declared: bool
+    updated_at: Moment
 
 
 @dataclass(frozen=True)
 class PartTimes:
     """A tier's own durations within a sample."""
 
-    tier: str
-    preprocess_s: float
-    compute_s: float
-    postprocess_s: float
-    serialise_s: float
+    tier: Name
+    preprocess_s: Seconds
+    compute_s: Seconds
+    postprocess_s: Seconds
+    serialise_s: Seconds
 
 
 @dataclass(frozen=True)
 class LinkBytes:
     """Bytes a sample moved over a link."""
 
-    link: str
-    sent_bytes: int
-    received_bytes: int
+    link: Name
+    sent_bytes: Summed
+    received_bytes: Summed
 
 
 @dataclass(frozen=True)
-class SampleRecord:
-    """One timed inference; `seq` counts from 0 within the measurement."""
+class SampleBase:
+    """One timed inference, end to end; `seq` counts from 0 within the measurement.
 
-    seq: int
-    input_id: str
-    repetition: int
-    latency_s: float
-    transmission_s: float
+    Transmission is what the durations of the tiers do not explain.
+    """
+
+    seq: Count
+    input_id: Id
+    repetition: Round
+    latency_s: LatencySeconds
+    transmission_s: Seconds
+
+
+@dataclass(frozen=True)
+class SampleRecord(SampleBase):
+    """A sample with what each tier and each link did in it."""
+
     parts: Sequence[PartTimes] = ()
     links: Sequence[LinkBytes] = ()
 
 
 @dataclass(frozen=True)
-class TierRunBase:
+class TierRunRecord:
     """A tier during one measurement: its limits, cold start and resource use.
 
     Totals are since the tier's start; those named `window_` lie between the end of the warm-up and the last sample. A
@@ -157,12 +257,7 @@ class TierRunBase:
 
 
 @dataclass(frozen=True)
-class TierRunRecord(TierRunBase):
-    """A tier during one measurement, to be stored below it."""
-
-
-@dataclass(frozen=True)
-class LinkProbeBase:
+class LinkProbeRecord:
     """What a link really carried in one direction before or after a measurement, beside what was declared.
 
     The rate is the slope between a small and a large payload. `discarded_bit_per_s` are earlier looks of the same
@@ -183,49 +278,58 @@ class LinkProbeBase:
     discarded_bit_per_s: OptionalBitRates = None
 
 
-@dataclass(frozen=True)
-class LinkProbeRecord(LinkProbeBase):
-    """One direction of one look at a link, to be stored below its measurement."""
+@dataclass(frozen=True, kw_only=True)
+class RoundBase:
+    """A round and what was judged of it."""
+
+    round: Round
+    verdict: RoundVerdict
+    reason: OptionalText = None
 
 
-@dataclass(frozen=True)
-class MeasurementRecord:
-    """One strategy in one round with everything below it. A failed one has verdict INVALID, a reason, no samples."""
+@dataclass(frozen=True, kw_only=True)
+class OutcomeBase(RoundBase):
+    """How an attempt under a key ended, and the limits that it was made under."""
 
-    latency_key: str
-    environment_id: int
-    subject: str
-    operator: str
-    placement: str
-    round: int
-    position: int
-    seed: int
-    status: Literal["complete", "failed"]
-    verdict: Verdict
-    inputs_select: str
-    started_at: datetime
-    finished_at: datetime
-    reason: str | None = None
-    log_tail: str | None = None
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    conditions: Mapping[str, Any] = field(default_factory=dict)
-    warmup_latency_s: Sequence[float] | None = None
-    window_s: float | None = None
-    clock_jump_s: float | None = None
-    host_load: Mapping[str, Any] | None = None
-    findings: Sequence[Mapping[str, Any]] | None = None
-    probing_s: float | None = None
+    latency_key: Key
+    status: AttemptStatus
+    conditions: Conditions = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementBase(OutcomeBase):
+    """One strategy in one round. A failed one has verdict INVALID and a reason."""
+
+    subject: Name
+    operator: Name
+    placement: Name
+    position: Round
+    seed: Seed
+    inputs_select: Label
+    log_tail: OptionalText = None
+    protocol: Protocol = field(default_factory=dict)
+    warmup_latency_s: OptionalSeconds = None
+    window_s: Seconds | None = None
+    clock_jump_s: ClockSeconds | None = None
+    host_load: OptionalJson = None
+    findings: OptionalJsonObjects = None
+    probing_s: Seconds | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementRecord(MeasurementBase, AttemptBase):
+    """A measurement with everything below it; a failed one has no samples."""
+
     tier_runs: Sequence[TierRunRecord] = ()
     link_probes: Sequence[LinkProbeRecord] = ()
     samples: Sequence[SampleRecord] = ()
-    imported_file_id: int | None = None
 
 
 @dataclass(frozen=True)
 class ItemHits:
     """Whether a validation item was hit."""
 
-    item_id: str
+    item_id: Id
     top1: bool
     top5: bool
 
@@ -234,48 +338,65 @@ class ItemHits:
 class ClassPixels:
     """Intersection and union of one class in one validation image."""
 
-    item_id: str
-    class_id: int
-    intersection_px: int
-    union_px: int
+    item_id: Id
+    class_id: ClassId
+    intersection_px: Summed
+    union_px: Summed
 
 
-@dataclass(frozen=True)
-class AccuracyRecord:
-    """An accuracy over all validation items, with the items; `items` counts them, 0 where they are not known.
+@dataclass(frozen=True, kw_only=True)
+class AccuracyScores:
+    """How well an artifact predicts with one provider, in percent; `items` counts them, 0 where they are not known.
 
     `class_counts` says, by class, of how many items (of masks: pixels) it is the truth; None where that is not known.
     """
 
-    key: str
-    environment_id: int
-    subject: str
-    operator: str
-    provider: str
-    metric_primary: Literal["top1", "miou", "agreement"]
-    items: int
-    status: Literal["complete", "failed"]
-    started_at: datetime
-    finished_at: datetime
-    top1_pct: float | None = None
-    top5_pct: float | None = None
-    miou_pct: float | None = None
-    reason: str | None = None
+    provider: Label
+    items: Count
+    top1_pct: Percent | None = None
+    top5_pct: Percent | None = None
+    miou_pct: Percent | None = None
+    class_counts: ClassCounts = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyBase(AccuracyScores):
+    """An accuracy over all validation items, or the attempt at one."""
+
+    key: Key
+    subject: Name
+    operator: Name
+    metric_primary: Metric
+    status: AttemptStatus
+    reason: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyRecord(AccuracyBase, AttemptBase):
+    """An accuracy with its items."""
+
     item_hits: Sequence[ItemHits] = ()
     class_pixels: Sequence[ClassPixels] = ()
-    class_counts: Mapping[str, int] | None = None
-    imported_file_id: int | None = None
 
 
 @dataclass(frozen=True)
-class LastMeasurement:
+class SloName:
+    """What a target is called."""
+
+    name: Name
+
+
+@dataclass(frozen=True)
+class SloRecord(SloName):
+    """A target as declared at the last fill: seconds by percentile, percent."""
+
+    latency: SloLatency
+    accuracy: SloAccuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastMeasurement(OutcomeBase):
     """The most recent attempt at a strategy, for `plan` to say why it is missing and how long it takes."""
 
-    latency_key: str
-    round: int
-    status: str
-    verdict: str
-    reason: str | None
-    conditions: Mapping[str, Any]
-    started_at: str
+    started_at: Moment
     duration_s: float

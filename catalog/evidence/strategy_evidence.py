@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlmodel import Session
 
-from catalog.evidence.records import ArtifactFile
+from catalog.evidence.allowed import AccuracyDemand
+from catalog.evidence.records import (
+    AccuracyScores,
+    ArtifactFile,
+    Creation,
+    EnvironmentRecord,
+    Period,
+    RoundBase,
+    SloName,
+    StrategyBase,
+)
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
@@ -78,8 +88,8 @@ def verdict_counts(session: Session) -> Mapping[str, Mapping[str, int]]:
     return counts
 
 
-@dataclass(frozen=True, eq=False)
-class AccuracyEvidence:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AccuracyEvidence(AccuracyScores):
     """An accuracy with its items.
 
     Attributes
@@ -105,18 +115,12 @@ class AccuracyEvidence:
 
     metric: str
     accuracy_pct: float
-    top1_pct: float | None
-    top5_pct: float | None
-    miou_pct: float | None
-    provider: str
-    items: int
     item_ids: tuple[str, ...]
     top1: NDArray[np.bool_]
     top5: NDArray[np.bool_]
     class_ids: NDArray[np.int64]
     intersection_px: NDArray[np.int64]
     union_px: NDArray[np.int64]
-    class_counts: Mapping[str, int] | None = None
 
     @property
     def remark(self) -> str | None:
@@ -142,24 +146,11 @@ class Origin:
     id: int = 0
 
 
-@dataclass(frozen=True)
-class EnvironmentEvidence:
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentEvidence(EnvironmentRecord, Creation):
     """Where the samples were measured; `origin` is None for evidence that was measured here, not imported."""
 
     id: int
-    key: str
-    launcher: str
-    scale: str
-    host: str
-    cpu_model: str
-    cpu_count: int
-    memory_bytes: int
-    kernel: str
-    engine: str
-    onnxruntime: str
-    tierwise: str
-    details: Mapping[str, Any]
-    created_at: str
     origin: Origin | None = None
 
     @property
@@ -168,30 +159,22 @@ class EnvironmentEvidence:
         return "measured" if self.origin is None else "imported"
 
 
-@dataclass(frozen=True)
-class RoundEvidence:
+@dataclass(frozen=True, kw_only=True)
+class RoundEvidence(RoundBase, Period):
     """One round that counts."""
 
-    round: int
-    verdict: str
-    reason: str | None
     samples: int
-    started_at: str
-    finished_at: str
 
 
-@dataclass(frozen=True)
-class SloEvidence:
+@dataclass(frozen=True, kw_only=True)
+class SloEvidence(AccuracyDemand, SloName):
     """A target as declared at the last fill: seconds by percentile (90.0 for p90), percent."""
 
-    name: str
     latency_s: Mapping[float, float]
-    max_drop_pp: float | None
-    min_pct: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class StrategyEvidence:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StrategyEvidence(StrategyBase):
     """A declared strategy and all that is known of it.
 
     Attributes
@@ -229,18 +212,9 @@ class StrategyEvidence:
         The tiers of its environment from the client on; empty where it was not read from a database.
     """
 
-    subject: str
-    operator: str
-    placement: str
     tiers: tuple[str, ...]
     passes: tuple[Mapping[str, Any], ...]
-    task: str
     environment: EnvironmentEvidence
-    status: str
-    reason: str | None
-    artifact_key: str
-    latency_key: str
-    accuracy_key: str
     rounds_declared: int
     latency_s: NDArray[np.float64]
     round: NDArray[np.int64]

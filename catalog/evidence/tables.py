@@ -1,15 +1,44 @@
 """The empirical catalog as tables: what was measured, where, under which key.
 
-Names are singular, quantities carry SI units, times are UTC in ISO 8601. The DDL that databases really have is in
-`migrations/`; a test holds both together.
+Names are singular, quantities carry SI units, times are UTC in ISO 8601. Columns come from `records.py`; here stand
+keys, references and indices. The DDL that databases really have is in `migrations/`; a test holds both together.
+
+A class of `records.py` is frozen and a row is not, which mypy refuses although the row's own `__setattr__` comes first.
 """
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
-from catalog.evidence.records import LinkProbeBase, TierRunBase
+from catalog.evidence.records import (
+    AccuracyBase,
+    ClassPixels,
+    Creation,
+    EnvironmentRecord,
+    FileRecord,
+    ItemHits,
+    LinkBytes,
+    LinkProbeRecord,
+    MeasurementBase,
+    PartTimes,
+    Period,
+    SampleBase,
+    SloRecord,
+    StoredArtifact,
+    StoredStrategy,
+    TierRunRecord,
+)
 
 NAMES = MetaData(
     naming_convention={
@@ -31,28 +60,23 @@ class EvidenceTable(SQLModel):
     metadata: ClassVar[MetaData] = NAMES
 
 
+def column(table: type[SQLModel], name: str) -> Any:
+    """Return a table's column as SQL uses it; SQLModel types the attribute as its Python value."""
+    return getattr(table, name)
+
+
 def _json() -> Any:
     return Field(sa_column=Column(JSON, nullable=False))
-
-
-def _optional_json() -> Any:
-    return Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
-
-
-def _bytes(*, optional: bool = False) -> Any:
-    return Field(default=None, sa_column=Column(BigInteger, nullable=True)) if optional else Field(sa_type=BigInteger)
 
 
 def _reference(target: str) -> Any:
     return Field(sa_column=Column(Integer, ForeignKey(target), index=True, nullable=False))
 
 
-def _parent(target: str, *, in_primary_key: bool = False) -> Any:
+def _parent(target: str, *, indexed: bool = True) -> Any:
     """Declare a foreign key whose rows go with their parent."""
     reference = ForeignKey(target, ondelete="CASCADE")
-    return Field(
-        sa_column=Column(Integer, reference, primary_key=in_primary_key, index=not in_primary_key, nullable=False)
-    )
+    return Field(sa_column=Column(Integer, reference, index=indexed, nullable=False))
 
 
 def _imported_file() -> Any:
@@ -60,89 +84,55 @@ def _imported_file() -> Any:
     return Field(default=None, sa_column=Column(Integer, ForeignKey("imported_file.id"), index=True, nullable=True))
 
 
-class ImportedFile(EvidenceTable, table=True):
+class ImportedFile(EvidenceTable, FileRecord, table=True):  # type: ignore[misc]
     """A file of foreign evidence; `key` is the content key of what makes it the same file when it comes again."""
 
     __tablename__ = "imported_file"
+    __table_args__ = (UniqueConstraint("key"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(unique=True)
-    sha256: str
-    name: str
-    format: str
-    imported_at: str
-    details: dict[str, Any] = _json()
 
 
-class Environment(EvidenceTable, table=True):
+class Environment(EvidenceTable, EnvironmentRecord, Creation, table=True):  # type: ignore[misc]
     """Where and with what something was measured; evidence of two environments is never mixed."""
 
     __tablename__ = "environment"
+    __table_args__ = (UniqueConstraint("key"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(unique=True)
-    launcher: str
-    scale: str
-    host: str
-    cpu_model: str
-    cpu_count: int
-    memory_bytes: int = _bytes()
-    kernel: str
-    engine: str
-    onnxruntime: str
-    tierwise: str
-    details: dict[str, Any] = _json()
-    created_at: str
     imported_file_id: int | None = _imported_file()
 
 
-class Artifact(EvidenceTable, table=True):
+class Artifact(EvidenceTable, StoredArtifact, table=True):  # type: ignore[misc]
     """What an operator made of a model: `ready`, `inapplicable` (the model does not allow it) or `failed`."""
 
     __tablename__ = "artifact"
+    __table_args__ = (UniqueConstraint("key"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(unique=True)
-    subject: str
-    operator: str
-    passes: list[dict[str, Any]] = _json()
-    status: str
-    reason: str | None = None
-    files: list[dict[str, Any]] = _json()
-    size_bytes: int | None = _bytes(optional=True)
-    details: dict[str, Any] = _json()
-    created_at: str
 
 
-class Strategy(EvidenceTable, table=True):
+class Strategy(EvidenceTable, StoredStrategy, table=True):  # type: ignore[misc]
     """A declared strategy with the keys its evidence has now; what is no longer declared stays, marked so."""
 
     __tablename__ = "strategy"
-    __table_args__ = (UniqueConstraint("subject", "operator", "placement", "environment_id"),)
+    __table_args__ = (
+        UniqueConstraint("subject", "operator", "placement", "environment_id"),
+        Index(None, "artifact_key"),
+        Index(None, "latency_key"),
+        Index(None, "accuracy_key"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
-    subject: str
-    operator: str
-    placement: str
-    tiers: list[str] = _json()
     environment_id: int = _reference("environment.id")
-    passes: list[dict[str, Any]] = _json()
-    artifact_key: str = Field(index=True)
-    latency_key: str = Field(index=True)
-    accuracy_key: str = Field(index=True)
-    task: str
-    rounds: int
-    declared: bool
-    status: str
-    reason: str | None = None
-    updated_at: str
 
 
-class Measurement(EvidenceTable, table=True):
+class Measurement(EvidenceTable, MeasurementBase, Period, table=True):  # type: ignore[misc]
     """One strategy in one round: `complete` or `failed`, with a verdict on its validity."""
 
     __tablename__ = "measurement"
     __table_args__ = (
+        Index(None, "latency_key"),
         Index(
             "uq_measurement_latency_key_round",
             "latency_key",
@@ -155,33 +145,11 @@ class Measurement(EvidenceTable, table=True):
     )
 
     id: int | None = Field(default=None, primary_key=True)
-    latency_key: str = Field(index=True)
     environment_id: int = _reference("environment.id")
-    subject: str
-    operator: str
-    placement: str
-    round: int
-    position: int
-    seed: int = Field(sa_type=BigInteger)
-    status: str
-    verdict: str
-    reason: str | None = None
-    log_tail: str | None = None
-    inputs_select: str
-    protocol: dict[str, Any] = _json()
-    conditions: dict[str, Any] = _json()
-    started_at: str
-    finished_at: str
     imported_file_id: int | None = _imported_file()
-    warmup_latency_s: list[float] | None = _optional_json()
-    window_s: float | None = None
-    clock_jump_s: float | None = None
-    host_load: dict[str, Any] | None = _optional_json()
-    findings: list[dict[str, Any]] | None = _optional_json()
-    probing_s: float | None = None
 
 
-class TierRun(EvidenceTable, TierRunBase, table=True):  # type: ignore[misc]  # rows change, what they derive from does not
+class TierRun(EvidenceTable, TierRunRecord, table=True):  # type: ignore[misc]
     """A tier during one measurement."""
 
     __tablename__ = "tier_run"
@@ -190,48 +158,35 @@ class TierRun(EvidenceTable, TierRunBase, table=True):  # type: ignore[misc]  # 
     measurement_id: int = _parent("measurement.id")
 
 
-class Sample(EvidenceTable, table=True):
+class Sample(EvidenceTable, SampleBase, table=True):  # type: ignore[misc]
     """One timed inference, end to end; transmission is what its parts do not explain."""
 
     __tablename__ = "sample"
     __table_args__ = (UniqueConstraint("measurement_id", "seq"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    measurement_id: int = Field(
-        sa_column=Column(Integer, ForeignKey("measurement.id", ondelete="CASCADE"), nullable=False)
-    )
-    seq: int
-    input_id: str
-    repetition: int
-    latency_s: float
-    transmission_s: float
+    measurement_id: int = _parent("measurement.id", indexed=False)  # the unique constraint has an index
 
 
-class SamplePart(EvidenceTable, table=True):
+class SamplePart(EvidenceTable, PartTimes, table=True):  # type: ignore[misc]
     """A tier's own durations within a sample."""
 
     __tablename__ = "sample_part"
+    __table_args__ = (PrimaryKeyConstraint("sample_id", "tier"),)
 
-    sample_id: int = _parent("sample.id", in_primary_key=True)
-    tier: str = Field(primary_key=True)
-    preprocess_s: float
-    compute_s: float
-    postprocess_s: float
-    serialise_s: float
+    sample_id: int = _parent("sample.id", indexed=False)
 
 
-class SampleLink(EvidenceTable, table=True):
+class SampleLink(EvidenceTable, LinkBytes, table=True):  # type: ignore[misc]
     """Bytes a sample moved over a link."""
 
     __tablename__ = "sample_link"
+    __table_args__ = (PrimaryKeyConstraint("sample_id", "link"),)
 
-    sample_id: int = _parent("sample.id", in_primary_key=True)
-    link: str = Field(primary_key=True)
-    sent_bytes: int = _bytes()
-    received_bytes: int = _bytes()
+    sample_id: int = _parent("sample.id", indexed=False)
 
 
-class LinkProbe(EvidenceTable, LinkProbeBase, table=True):  # type: ignore[misc]  # as above
+class LinkProbe(EvidenceTable, LinkProbeRecord, table=True):  # type: ignore[misc]
     """What a link really carried before and after a measurement."""
 
     __tablename__ = "link_probe"
@@ -240,14 +195,12 @@ class LinkProbe(EvidenceTable, LinkProbeBase, table=True):  # type: ignore[misc]
     measurement_id: int = _parent("measurement.id")
 
 
-class Accuracy(EvidenceTable, table=True):
-    """How well an artifact predicts with one provider, in percent over all validation items.
-
-    `class_counts` says, by class, of how many items (of masks: pixels) it is the truth.
-    """
+class Accuracy(EvidenceTable, AccuracyBase, Period, table=True):  # type: ignore[misc]
+    """How well an artifact predicts with one provider, in percent over all validation items."""
 
     __tablename__ = "accuracy"
     __table_args__ = (
+        Index(None, "key"),
         Index(
             "uq_accuracy_key",
             "key",
@@ -258,55 +211,33 @@ class Accuracy(EvidenceTable, table=True):
     )
 
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(index=True)
     environment_id: int = _reference("environment.id")
-    subject: str
-    operator: str
-    provider: str
-    metric_primary: str
-    top1_pct: float | None = None
-    top5_pct: float | None = None
-    miou_pct: float | None = None
-    items: int
-    status: str
-    reason: str | None = None
-    started_at: str
-    finished_at: str
     imported_file_id: int | None = _imported_file()
-    class_counts: dict[str, int] | None = _optional_json()
 
 
-class AccuracyItem(EvidenceTable, table=True):
+class AccuracyItem(EvidenceTable, ItemHits, table=True):  # type: ignore[misc]
     """Whether a validation item was hit."""
 
     __tablename__ = "accuracy_item"
+    __table_args__ = (PrimaryKeyConstraint("accuracy_id", "item_id"),)
 
-    accuracy_id: int = _parent("accuracy.id", in_primary_key=True)
-    item_id: str = Field(primary_key=True)
-    top1: bool
-    top5: bool
+    accuracy_id: int = _parent("accuracy.id", indexed=False)
 
 
-class AccuracyClassItem(EvidenceTable, table=True):
+class AccuracyClassItem(EvidenceTable, ClassPixels, table=True):  # type: ignore[misc]
     """Intersection and union of one class in one validation image."""
 
     __tablename__ = "accuracy_class_item"
+    __table_args__ = (PrimaryKeyConstraint("accuracy_id", "item_id", "class_id"),)
 
-    accuracy_id: int = _parent("accuracy.id", in_primary_key=True)
-    item_id: str = Field(primary_key=True)
-    class_id: int = Field(primary_key=True)
-    intersection_px: int = _bytes()
-    union_px: int = _bytes()
+    accuracy_id: int = _parent("accuracy.id", indexed=False)
 
 
-class Slo(EvidenceTable, table=True):
+class Slo(EvidenceTable, SloRecord, table=True):  # type: ignore[misc]
     """A named target as declared at the last fill: seconds by percentile, percent."""
 
     __tablename__ = "slo"
-
-    name: str = Field(primary_key=True)
-    latency: dict[str, float] = _json()
-    accuracy: dict[str, float] = _json()
+    __table_args__ = (PrimaryKeyConstraint("name"),)
 
 
 class Analysis(EvidenceTable, table=True):

@@ -1,7 +1,7 @@
 """Storing evidence. Each function works inside the caller's transaction; the caller commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from catalog.evidence.records import (
     ArtifactRecord,
     EnvironmentRecord,
     MeasurementRecord,
+    SampleBase,
     SampleRecord,
     StrategyRecord,
 )
@@ -34,6 +35,7 @@ from catalog.evidence.tables import (
     Slo,
     Strategy,
     TierRun,
+    column,
 )
 
 
@@ -49,8 +51,8 @@ def _now() -> str:
 
 def upsert_environment(session: Session, record: EnvironmentRecord) -> int:
     """Store an environment or refresh the one with its key; returns its id."""
-    values = asdict(record) | {"details": dict(record.details)}
-    row = session.execute(select(Environment).where(_column(Environment, "key") == record.key)).scalar_one_or_none()
+    values = asdict(record)
+    row = session.execute(select(Environment).where(column(Environment, "key") == record.key)).scalar_one_or_none()
     if row is None:
         row = Environment(**values, created_at=_now())
     else:
@@ -64,7 +66,7 @@ def upsert_environment(session: Session, record: EnvironmentRecord) -> int:
 def upsert_artifact(session: Session, record: ArtifactRecord) -> int:
     """Store an artifact or refresh the one with its key; returns its id."""
     values = asdict(record)
-    row = session.execute(select(Artifact).where(_column(Artifact, "key") == record.key)).scalar_one_or_none()
+    row = session.execute(select(Artifact).where(column(Artifact, "key") == record.key)).scalar_one_or_none()
     if row is None:
         row = Artifact(**values, created_at=_now())
     else:
@@ -89,8 +91,8 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
     """
     names = {(record.subject, record.operator, record.placement) for record in records}
     stored: dict[tuple[str, str, str], Strategy] = {}
-    measured_here = select(_column(Environment, "id")).where(_column(Environment, "imported_file_id").is_(None))
-    rows = select(Strategy).where(_column(Strategy, "environment_id").in_(measured_here))
+    measured_here = select(column(Environment, "id")).where(column(Environment, "imported_file_id").is_(None))
+    rows = select(Strategy).where(column(Strategy, "environment_id").in_(measured_here))
     for row in session.execute(rows).scalars():
         name = (row.subject, row.operator, row.placement)
         if row.environment_id == environment_id:
@@ -99,7 +101,7 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
             row.declared = False
             row.updated_at = _now()
     for record in records:
-        values = asdict(record) | {"tiers": list(record.tiers), "declared": True}
+        values = asdict(record) | {"declared": True}
         strategy = stored.get((record.subject, record.operator, record.placement))
         if strategy is None:
             session.add(Strategy(**values, environment_id=environment_id, updated_at=_now()))
@@ -143,10 +145,6 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
     children = ("tier_runs", "link_probes", "samples")
     values = {name: value for name, value in vars(record).items() if name not in children}
     values |= {
-        "protocol": dict(record.protocol),
-        "conditions": dict(record.conditions),
-        "host_load": None if record.host_load is None else dict(record.host_load),
-        "findings": None if record.findings is None else [dict(finding) for finding in record.findings],
         "started_at": utc_text(record.started_at),
         "finished_at": utc_text(record.finished_at),
     }
@@ -170,7 +168,6 @@ def record_accuracy(session: Session, record: AccuracyRecord) -> int:
     values |= {
         "started_at": utc_text(record.started_at),
         "finished_at": utc_text(record.finished_at),
-        "class_counts": None if record.class_counts is None else dict(record.class_counts),
     }
     try:
         with session.begin_nested():
@@ -186,11 +183,11 @@ def record_accuracy(session: Session, record: AccuracyRecord) -> int:
 def _insert_samples(session: Session, measurement_id: int, samples: Sequence[SampleRecord]) -> None:
     if not samples:
         return
-    fields = ("seq", "input_id", "repetition", "latency_s", "transmission_s")
-    rows = [{"measurement_id": measurement_id} | {name: getattr(sample, name) for name in fields} for sample in samples]
+    names = [fact.name for fact in fields(SampleBase)]
+    rows = [{"measurement_id": measurement_id} | {name: getattr(sample, name) for name in names} for sample in samples]
     session.execute(insert(Sample), rows)
-    stored = select(_column(Sample, "seq"), _column(Sample, "id")).where(
-        _column(Sample, "measurement_id") == measurement_id
+    stored = select(column(Sample, "seq"), column(Sample, "id")).where(
+        column(Sample, "measurement_id") == measurement_id
     )
     identity: dict[int, int] = dict(session.execute(stored).all())
     parts = [vars(part) | {"sample_id": identity[sample.seq]} for sample in samples for part in sample.parts]
@@ -201,7 +198,7 @@ def _insert_samples(session: Session, measurement_id: int, samples: Sequence[Sam
 
 
 def _insert_parent(session: Session, table: type[SQLModel], values: Mapping[str, Any]) -> int:
-    return int(session.execute(insert(table).returning(_column(table, "id")), [dict(values)]).scalar_one())
+    return int(session.execute(insert(table).returning(column(table, "id")), [dict(values)]).scalar_one())
 
 
 def _insert_all(session: Session, table: type[SQLModel], records: Iterable[object], **parent: int) -> None:
@@ -210,16 +207,11 @@ def _insert_all(session: Session, table: type[SQLModel], records: Iterable[objec
         session.execute(insert(table), rows)
 
 
-def _raise_duplicate(error: IntegrityError, column: str, what: str) -> None:
+def _raise_duplicate(error: IntegrityError, place: str, what: str) -> None:
     """Translate the violation of the partial unique index; SQLite names columns, PostgreSQL the index."""
     said = str(error.orig)
-    index = "uq_measurement_latency_key_round" if column.startswith("measurement") else "uq_accuracy_key"
-    if (said.startswith("UNIQUE") and column in said) or index in said:
+    index = "uq_measurement_latency_key_round" if place.startswith("measurement") else "uq_accuracy_key"
+    if (said.startswith("UNIQUE") and place in said) or index in said:
         raise DuplicateEvidenceError(
             f"{what} is already known, complete and valid; it is not measured twice"
         ) from error
-
-
-def _column(table: type[SQLModel], name: str) -> Any:
-    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
-    return getattr(table, name)

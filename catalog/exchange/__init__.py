@@ -3,7 +3,7 @@
 from catalog.exchange.document import Document
 from catalog.exchange.export_document import collect, rows_csv
 from catalog.exchange.forget import RemovalOutcome, forget_file
-from catalog.exchange.import_document import FileRecord, ImportOutcome, store_document
+from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.import_files import Imported, import_files
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.serialization import decompressed, document_bytes, parse_document

@@ -2,7 +2,8 @@
 
 Samples are columns, one array per quantity, so that a study of 36 000 samples is a few megabytes when compressed.
 Lists of input and item ids are written once and referred to by their hash; hits are packed bits. Everything is
-validated here, so that what is stored can be read.
+validated here, so that what is stored can be read. What an entry has in common with a table is declared in
+`catalog/evidence/records.py`; mypy refuses to derive from it because it does not see that an entry is frozen, too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,37 +13,30 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from catalog.evidence.allowed import (
-    ArtifactDetails,
-    ArtifactFiles,
-    Bytes,
     ClassId,
-    ClassNumber,
-    ClockSeconds,
-    Conditions,
     Count,
-    EnvironmentDetails,
     Id,
-    Json,
     Key,
-    Label,
     LatencySeconds,
-    Moment,
     Name,
-    Passes,
-    Percent,
-    Protocol,
     Round,
-    Rounds,
     Seconds,
-    Seed,
-    SloAccuracy,
-    SloLatency,
     Summed,
-    Text,
-    Tiers,
     check_placement,
 )
-from catalog.evidence.records import LinkProbeBase, TierRunBase
+from catalog.evidence.records import (
+    AccuracyBase,
+    Creation,
+    EnvironmentRecord,
+    FileRecord,
+    LinkProbeRecord,
+    MeasurementBase,
+    Period,
+    SloRecord,
+    StoredArtifact,
+    StoredStrategy,
+    TierRunRecord,
+)
 from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
 from catalog.validity import without_names, without_names_in
 
@@ -57,69 +51,24 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class FileEntry(Entry):
+class FileEntry(Entry, FileRecord):  # type: ignore[misc]
     """A file that had been imported into the database which this document was exported from."""
 
-    key: Key
-    sha256: Key
-    name: Text
-    format: Label
-    imported_at: Moment
-    details: Json = {}
 
-
-class EnvironmentEntry(Entry):
+class EnvironmentEntry(Entry, EnvironmentRecord, Creation):  # type: ignore[misc]
     """Where something was measured; `imported_from` is the key of a file, none for what was measured there."""
 
-    key: Key
-    launcher: Label
-    scale: Label
-    host: Label
-    cpu_model: Label
-    cpu_count: Count
-    memory_bytes: Bytes
-    kernel: Label
-    engine: Label
-    onnxruntime: Label
-    tierwise: Label
-    details: EnvironmentDetails = {}
-    created_at: Moment
     imported_from: Key | None = None
 
 
-class ArtifactEntry(Entry):
+class ArtifactEntry(Entry, StoredArtifact):  # type: ignore[misc]
     """What an operator made of a model, without the files."""
 
-    key: Key
-    subject: Name
-    operator: Name
-    passes: Passes
-    status: Literal["ready", "inapplicable", "failed"]
-    reason: Text | None = None
-    files: ArtifactFiles = []
-    size_bytes: Summed | None = None
-    details: ArtifactDetails = {}
-    created_at: Moment
 
-
-class StrategyEntry(Entry):
+class StrategyEntry(Entry, StoredStrategy):  # type: ignore[misc]
     """A strategy in an environment, with the keys its evidence has."""
 
     environment: Key
-    subject: Name
-    operator: Name
-    placement: Name
-    tiers: Tiers
-    passes: Passes
-    artifact_key: Key
-    latency_key: Key
-    accuracy_key: Key
-    task: Label
-    rounds: Rounds
-    declared: bool
-    status: Literal["applicable", "inapplicable"]
-    reason: Text | None = None
-    updated_at: Moment
 
     @model_validator(mode="after")
     def _placed(self) -> Self:
@@ -127,11 +76,11 @@ class StrategyEntry(Entry):
         return self
 
 
-class TierRunEntry(Entry, TierRunBase):  # type: ignore[misc]  # mypy does not see that an entry is frozen
+class TierRunEntry(Entry, TierRunRecord):  # type: ignore[misc]
     """A tier during one measurement."""
 
 
-class LinkProbeEntry(Entry, LinkProbeBase):  # type: ignore[misc]  # mypy does not see that an entry is frozen
+class LinkProbeEntry(Entry, LinkProbeRecord):  # type: ignore[misc]
     """What a link carried in one direction."""
 
 
@@ -189,32 +138,10 @@ class SampleColumns(Entry):
         return self
 
 
-class MeasurementEntry(Entry):
+class MeasurementEntry(Entry, MeasurementBase, Period):  # type: ignore[misc]
     """One strategy in one round, also a failed or an invalid one."""
 
     environment: Key
-    latency_key: Key
-    subject: Name
-    operator: Name
-    placement: Name
-    round: Round
-    position: Round
-    seed: Seed
-    status: Literal["complete", "failed"]
-    verdict: Literal["VALID", "DOUBTFUL", "INVALID"]
-    reason: Text | None = None
-    log_tail: Text | None = None
-    inputs_select: Label
-    protocol: Protocol = {}
-    conditions: Conditions = {}
-    started_at: Moment
-    finished_at: Moment
-    warmup_latency_s: list[Seconds] | None = None
-    window_s: Seconds | None = None
-    clock_jump_s: ClockSeconds | None = None
-    host_load: Json | None = None
-    findings: list[Json] | None = None
-    probing_s: Seconds | None = None
     tier_runs: list[TierRunEntry] = []
     link_probes: list[LinkProbeEntry] = []
     samples: SampleColumns | None = None
@@ -261,27 +188,10 @@ class PixelColumns(Entry):
         return self
 
 
-class AccuracyEntry(Entry):
-    """An accuracy in percent; `items` is 0 where it came without them.
-
-    `class_counts` says of how many items (of masks: pixels) each class is the truth.
-    """
+class AccuracyEntry(Entry, AccuracyBase, Period):  # type: ignore[misc]
+    """An accuracy in percent; `items` is 0 where it came without them."""
 
     environment: Key
-    key: Key
-    subject: Name
-    operator: Name
-    provider: Label
-    metric_primary: Literal["top1", "miou", "agreement"]
-    top1_pct: Percent | None = None
-    top5_pct: Percent | None = None
-    miou_pct: Percent | None = None
-    items: Count
-    status: Literal["complete", "failed"]
-    reason: Text | None = None
-    started_at: Moment
-    finished_at: Moment
-    class_counts: dict[ClassNumber, Summed] | None = None
     hits: HitColumns | None = None
     pixels: PixelColumns | None = None
 
@@ -291,12 +201,8 @@ class AccuracyEntry(Entry):
         return self
 
 
-class SloEntry(Entry):
+class SloEntry(Entry, SloRecord):  # type: ignore[misc]
     """A named target: seconds by percentile, percent."""
-
-    name: Name
-    latency: SloLatency
-    accuracy: SloAccuracy
 
 
 class Document(Entry):

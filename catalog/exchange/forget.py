@@ -156,7 +156,8 @@ class _FileRemoval:
         noted = dict(_noted(heir, "replaced", {}))
         earlier = {_name(entry) for entry in own}
         noted[key] = [*own, *(entry for entry in noted.get(key, []) if _name(entry) not in earlier)]
-        heir.details = {**heir.details, HERE: {**heir.details.get(HERE, {}), "replaced": noted}}
+        here = {**heir.details.get(HERE, {}), "replaced": noted}
+        heir.sqlmodel_update({"details": {**heir.details, HERE: here}})
 
     def _take_back(self, environment: Environment) -> None:
         for table in (Measurement, Accuracy):
@@ -198,7 +199,7 @@ class _FileRemoval:
         """Remove strategies of an environment that other files joined by its name and have no evidence of."""
         for row in self._strategies(environment):
             if not self._has(Measurement, "latency_key", row.latency_key):
-                row.rounds = 0
+                row.sqlmodel_update({"rounds": 0})
                 if not self._has(Accuracy, "key", row.accuracy_key):
                     self._session.delete(row)
 

@@ -18,6 +18,7 @@ from catalog.evidence.imported_files import HERE, file_labels
 from catalog.evidence.records import (
     AccuracyRecord,
     ClassPixels,
+    FileRecord,
     ItemHits,
     LinkBytes,
     LinkProbeRecord,
@@ -115,18 +116,6 @@ def _class_pixels(entry: AccuracyEntry, ids: Mapping[str, Sequence[str]]) -> lis
 
 
 @dataclass(frozen=True)
-class FileRecord:
-    """The file that a document came from; `key` tells whether it is known already."""
-
-    key: str
-    sha256: str
-    name: str
-    format: str
-    imported_at: str
-    details: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class ImportOutcome:
     """What an import changed: counts of what is new, `known_before` when nothing in the file was.
 
@@ -205,7 +194,8 @@ class _DocumentImport:
         measurements, accuracies = self._store_measurements(file_id), self._store_accuracies(file_id)
         here = {"extends": self._extends, "replaced": self._replaced, "artifacts": artifacts}
         row = self._session.get_one(ImportedFile, file_id)
-        row.details = {**self._file.details, HERE: {name: value for name, value in here.items() if value}}
+        noted = {name: value for name, value in here.items() if value}
+        row.sqlmodel_update({"details": {**self._file.details, HERE: noted}})
         self._session.flush()
         return ImportOutcome(
             environments=environments,

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +15,11 @@ from sqlmodel import Session, SQLModel
 from catalog.clock import utc_now
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
+from catalog.evidence.records import FileRecord
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
-from catalog.exchange.import_document import FileRecord, ImportOutcome, store_document
+from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.rows import read_rows
 from catalog.exchange.rows_to_document import (
@@ -144,7 +145,7 @@ class _Command:
     def _imported_file(self, key: str) -> ImportedFile | None:
         return self.session.execute(select(ImportedFile).filter_by(key=key)).scalar_one_or_none()
 
-    def _record(self, file: Path, key: str, raw: bytes, kind: str, details: Mapping[str, object]) -> FileRecord:
+    def _record(self, file: Path, key: str, raw: bytes, kind: str, details: dict[str, object]) -> FileRecord:
         return FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, self.at, details)
 
     def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:

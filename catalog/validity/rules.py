@@ -141,7 +141,8 @@ def judge_measurement(
     >>> from datetime import UTC, datetime
     >>> from catalog.evidence.records import SampleRecord
     >>> record = MeasurementRecord(
-    ...     "key", 1, "net", "identity", "edge", round=1, position=0, seed=0, status="complete", verdict="VALID",
+    ...     latency_key="key", environment_id=1, subject="net", operator="identity", placement="edge",
+    ...     round=1, position=0, seed=0, status="complete", verdict="VALID",
     ...     inputs_select="random", started_at=datetime.now(UTC), finished_at=datetime.now(UTC),
     ...     samples=[SampleRecord(0, "a.png", 0, 0.1, 0.0)],
     ... )
@@ -327,7 +328,8 @@ def judge_rounds(
     >>> from catalog.evidence.records import SampleRecord
     >>> def taken(number, latency_s):
     ...     return MeasurementRecord(
-    ...         "key", 1, "net", "identity", "edge", round=number, position=0, seed=0, status="complete",
+    ...         latency_key="key", environment_id=1, subject="net", operator="identity", placement="edge",
+    ...         round=number, position=0, seed=0, status="complete",
     ...         verdict="VALID", inputs_select="random", started_at=datetime.now(UTC), finished_at=datetime.now(UTC),
     ...         samples=[SampleRecord(0, "a.png", 0, latency_s, 0.0)],
     ...     )

@@ -169,7 +169,7 @@ def artifact(
         reason=reason,
         files=[ArtifactFile(index, file.file, file.sha256, file.size_bytes) for index, file in enumerate(files)],
         size_bytes=built.size_bytes if built and not built.inapplicable else None,
-        details=built.details if built else {},
+        details=dict(built.details) if built else {},
     )
 
 
@@ -244,7 +244,7 @@ def accuracy(
         class_pixels=[]
         if classified or metric == "agreement"
         else [pixels for item in items for pixels in _class_pixels(item)],
-        class_counts=class_counts,
+        class_counts=None if class_counts is None else dict(class_counts),
     )
 
 

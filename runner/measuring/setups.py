@@ -192,7 +192,7 @@ def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, contex
                 operator=strategy.operator,
                 placement=strategy.placement.name,
                 passes=records.passes(keyed.passes),
-                tiers=strategy.placement.tiers,
+                tiers=list(strategy.placement.tiers),
                 task=context.subjects[strategy.subject].task,
                 rounds=context.catalog.experiment.rounds,
                 artifact_key=keyed.artifact_key,

@@ -63,6 +63,7 @@ def strategy(operator: str, placement: str, **changes: Any) -> StrategyRecord:
         "accuracy_key": f"accuracy-{operator}",
         "task": "classification",
         "rounds": 3,
+        "status": "applicable",
     }
     return StrategyRecord(**(values | changes))
 

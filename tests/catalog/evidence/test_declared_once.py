@@ -1,5 +1,7 @@
-"""A counter is declared in one class: the table, the record and the entry of a file derive from it."""
+"""A fact is declared in one class: its table, its record, its entry in a file and its evidence derive from that."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -7,6 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from catalog.evidence import records, soundness, tables
+from catalog.evidence.strategy_evidence import (
+    AccuracyEvidence,
+    EnvironmentEvidence,
+    RoundEvidence,
+    SloEvidence,
+    StrategyEvidence,
+)
 from catalog.exchange import document
 from tierserver.messages import CgroupStats, MemoryStats, StatsResult
 
@@ -38,34 +47,124 @@ NOT_OF_THE_TIER = {
 }
 
 
+# Per fact: its table, its entry in a file, and what else carries it through the program. `None`: no such form.
+FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
+    "file": (tables.ImportedFile, document.FileEntry, records.FileRecord),
+    "environment": (
+        tables.Environment,
+        document.EnvironmentEntry,
+        records.EnvironmentRecord,
+        EnvironmentEvidence,
+    ),
+    "artifact": (tables.Artifact, document.ArtifactEntry, records.ArtifactRecord),
+    "strategy": (
+        tables.Strategy,
+        document.StrategyEntry,
+        records.StrategyRecord,
+        StrategyEvidence,
+    ),
+    "measurement": (
+        tables.Measurement,
+        document.MeasurementEntry,
+        records.MeasurementRecord,
+        records.LastMeasurement,
+        RoundEvidence,
+    ),
+    "tier run": (tables.TierRun, document.TierRunEntry, records.TierRunRecord),
+    "link probe": (tables.LinkProbe, document.LinkProbeEntry, records.LinkProbeRecord),
+    "sample": (tables.Sample, None, records.SampleRecord),
+    "part of a sample": (tables.SamplePart, None, records.PartTimes),
+    "link of a sample": (tables.SampleLink, None, records.LinkBytes),
+    "accuracy": (
+        tables.Accuracy,
+        document.AccuracyEntry,
+        records.AccuracyRecord,
+        AccuracyEvidence,
+    ),
+    "item": (tables.AccuracyItem, None, records.ItemHits),
+    "pixels of a class": (tables.AccuracyClassItem, None, records.ClassPixels),
+    "target": (tables.Slo, document.SloEntry, SloEvidence),
+}
+# Keys between rows: numbers in the database, content keys in a file.
+REFERENCES = {"id", "environment_id", "measurement_id", "sample_id", "accuracy_id", "imported_file_id"}
+FILE_REFERENCES = {"environment", "imported_from"}
+# What stands below a row: tables of their own, and columns of a file's entry.
+CHILDREN = {"tier_runs", "link_probes", "samples", "hits", "pixels"}
+# The same fact in two forms, each of them declared once: text in the database and moments in the program, lists that
+# JSON has and tuples that do not change, files of an artifact as objects of both, rounds that are declared and those
+# that were measured.
+FORMS = {"started_at", "finished_at", "tiers", "passes", "files", "rounds"}
+
+
 def names(base: Any) -> set[str]:
     return {field.name for field in fields(base)}
 
 
-@pytest.mark.parametrize(
-    ("base", "record", "table", "entry"),
-    [
-        (records.TierRunBase, records.TierRunRecord, tables.TierRun, document.TierRunEntry),
-        (records.LinkProbeBase, records.LinkProbeRecord, tables.LinkProbe, document.LinkProbeEntry),
-    ],
-)
-def test_table_record_and_entry_have_the_fields_of_their_base(base: Any, record: Any, table: Any, entry: Any) -> None:
-    assert "__annotations__" not in vars(entry) or not vars(entry)["__annotations__"]
-    assert names(record) == set(entry.model_fields) == names(base)
-    assert set(table.__table__.columns.keys()) == names(base) | {"id", "measurement_id"}
+def declarations(kinds: Iterable[type[Any] | None]) -> Mapping[str, set[type[Any]]]:
+    """Return by field the classes in which it is written down."""
+    declaring: dict[str, set[type[Any]]] = defaultdict(set)
+    for kind in kinds:
+        for base in kind.__mro__ if kind is not None else ():
+            for name in vars(base).get("__annotations__", {}):
+                if not name.startswith("_") and base.__module__.startswith("catalog."):
+                    declaring[name].add(base)
+    return declaring
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_field_is_declared_in_one_class(fact: str) -> None:
+    declaring = declarations(FACTS[fact])
+    twice = {
+        name: sorted(base.__name__ for base in bases)
+        for name, bases in declaring.items()
+        if len(bases) > 1 and name not in REFERENCES | FILE_REFERENCES | CHILDREN | FORMS | {"metadata", "model_config"}
+    }
+    assert twice == {}
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_table_and_an_entry_have_the_same_fields(fact: str) -> None:
+    table, entry, *_ = FACTS[fact]
+    assert table is not None
+    columns = set(table.__table__.columns.keys()) - REFERENCES
+    if entry is not None:
+        assert set(entry.model_fields) - FILE_REFERENCES - CHILDREN == columns
+    assert not set(vars(table).get("__annotations__", {})) - REFERENCES, "a table declares keys and nothing else"
+
+
+def test_every_table_of_evidence_is_among_the_facts() -> None:
+    tables_of_facts = {forms[0].__tablename__ for forms in FACTS.values() if forms[0] is not None}
+    evidence = {name for name in tables.EvidenceTable.metadata.tables if not name.startswith("analysis")}
+    assert tables_of_facts == evidence
+
+
+def test_columns_of_a_file_are_those_of_the_rows() -> None:
+    for columns, row, name in (
+        (document.PartColumns, records.PartTimes, "tier"),
+        (document.LinkColumns, records.LinkBytes, "link"),
+    ):
+        assert set(columns.model_fields) - {"at"} == names(row) - {name}
+
+
+def test_a_second_declaration_would_be_noticed() -> None:
+    class Second(records.TierRunRecord):
+        cpus: float
+
+    Second.__module__ = "catalog.second"
+    assert declarations([tables.TierRun, Second])["cpus"] == {records.TierRunRecord, Second}
 
 
 @pytest.mark.parametrize("message", [StatsResult, CgroupStats, MemoryStats])
 def test_what_a_tier_counts_is_stored(message: Any) -> None:
-    """Name a new counter of the tier in `TierRunBase` and here, or say that it is none."""
+    """Name a new counter of the tier in `TierRunRecord` and here, or say that it is none."""
     counted = {name for of, name in COUNTERS if of is message}
     assert names(message) - NOT_OF_THE_TIER == counted
-    assert {stored for (of, _), stored in COUNTERS.items() if of is message} <= names(records.TierRunBase)
+    assert {stored for (of, _), stored in COUNTERS.items() if of is message} <= names(records.TierRunRecord)
 
 
 def test_a_counter_of_the_window_has_a_total() -> None:
-    windowed = {name.removeprefix("window_") for name in names(records.TierRunBase) if name.startswith("window_")}
-    assert windowed <= names(records.TierRunBase)
+    windowed = {name.removeprefix("window_") for name in names(records.TierRunRecord) if name.startswith("window_")}
+    assert windowed <= names(records.TierRunRecord)
 
 
 @pytest.mark.parametrize(

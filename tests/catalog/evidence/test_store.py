@@ -134,7 +134,9 @@ def test_slos_follow_the_declaration(database: Database) -> None:
         store.sync_slos(session, slos)
         store.sync_slos(session, {"fast": slos["fast"]})
         session.commit()
-        assert store.slo_evidence(session) == (store.SloEvidence("fast", {90.0: 0.1, 50.0: 1.0}, 1.0, None),)
+        assert store.slo_evidence(session) == (
+            store.SloEvidence(name="fast", latency_s={90.0: 0.1, 50.0: 1.0}, max_drop_pp=1.0),
+        )
 
 
 def test_the_last_attempt_is_known_whatever_its_keys(database: Database, make: Any) -> None:

@@ -80,7 +80,17 @@ def path(tmp_path: Path) -> Path:
     with open_database(file, create=True) as database, database.session() as writing:
         where = upsert_environment(writing, environment())
         strategy = StrategyRecord(
-            "net", "identity", "edge", ["edge"], [], "artifact", KEY, "accuracy", "classification", 3
+            subject="net",
+            operator="identity",
+            placement="edge",
+            tiers=["edge"],
+            passes=[],
+            artifact_key="artifact",
+            latency_key=KEY,
+            accuracy_key="accuracy",
+            task="classification",
+            rounds=3,
+            status="applicable",
         )
         sync_strategies(writing, where, [strategy])
         for number in (1, 2, 3):

@@ -111,6 +111,7 @@ class Filling:
                 latency_key=f"latency:{environment}:{subject.name}:{operator}:{placement}",
                 accuracy_key=f"accuracy:{environment}:{subject.name}:{operator}",
                 task=subject.task,
+                status="applicable",
                 rounds=rounds,
             )
             for subject in subjects
