@@ -1,6 +1,6 @@
 """The recommender's answer in the terminal: recommendation, confidence, other strategies and notes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -185,14 +185,25 @@ class AnswerReport:
         yield _verdict(answer, width)
         if any((answer.recommendation, answer.alternatives, answer.near_misses, answer.undecided)):
             yield answer_table(answer, width=width, whole=self._verbose)
-        notes = list(_notes(answer))
+        names = frozenset(strategy.operator for strategy in considered(answer))
+        notes = [_sentence(note, names) for note in _notes(answer)]
         if notes:
             yield _bullets(notes, width, whole=self._verbose)
 
 
+# Corners, a dash and a blank on both sides of a title.
+_TITLE_FRAME = 6
+
+
 def _verdict(answer: RecommendResponse, width: int) -> Panel:
     best = answer.recommendation
+    request = _request_text(answer)
+    title = f"{answer.subject}: {request}"
     body = Text()
+    if len(title) > width - _TITLE_FRAME:
+        # The frame would cut it, and the limits stand at its end.
+        title = answer.subject
+        body.append(f"{request}\n")
     if best is not None:
         body.append(f"{best.operator} on {best.placement}", style="bold green")
         body.append(f"\n{_sentence(best.why)}\n")
@@ -204,14 +215,9 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
         body.append(f"\n{answer.summary}")
         for relaxation in _relaxations(answer):
             body.append(f"\n{_sentence(relaxation)}", style="bold")
+    body.append(f"\n{_where(answer)}", style="dim")
     return Panel(
-        body,
-        title=Text(f"{answer.subject}: {_request_text(answer)}"),
-        title_align="left",
-        subtitle=Text(_where(answer)),
-        subtitle_align="left",
-        width=width,
-        border_style="green" if best is not None else "yellow",
+        body, title=Text(title), title_align="left", width=width, border_style="green" if best is not None else "yellow"
     )
 
 
@@ -285,7 +291,7 @@ def _bullets(notes: Sequence[str], width: int, *, whole: bool) -> RenderableType
     room = _NOTE_LINES * (width - 4)
     for note in notes:
         text = note if whole or len(note) <= room else f"{note[: room - 22].rsplit(' ', 1)[0]} … (--verbose)"
-        grid.add_row(Text("!", style="yellow"), Text(_sentence(text)))
+        grid.add_row(Text("!", style="yellow"), Text(text))
     return grid
 
 
@@ -306,11 +312,13 @@ def _where(answer: RecommendResponse) -> str:
     if environment is None:
         return answer.conditions
     emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
-    return f"{answer.conditions}; launcher {environment.launcher}{emulated}; {answer.age.words}"
+    return f"{answer.conditions}; launcher {environment.launcher}{emulated}\n{answer.age.words}"
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _sentence(text: str, names: Collection[str] = ()) -> str:
+    """Begin with a capital letter, unless the first word is one of the names: those are written as declared."""
+    first = text.split(" ", 1)[0].rstrip(":,")
+    return text if first in names else text[:1].upper() + text[1:]
 
 
 def considered(answer: RecommendResponse) -> Iterator[StrategyOut]:

@@ -51,6 +51,34 @@ def test_it_fits_and_names_every_strategy(answers: Callable[[str], RecommendResp
                 assert any(operator in line for line in lines), (name, width, operator)
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_frame_cuts_neither_the_question_nor_the_age(
+    answers: Callable[[str], RecommendResponse], width: int
+) -> None:
+    age = "measured between 300 days ago and 299 days ago"
+    for name in ("met", "missed", "elsewhere"):
+        answer = answers(name)
+        answer = answer.model_copy(update={"age": answer.age.model_copy(update={"words": age})})
+        lines = shown(answer, width).splitlines()
+        bottom = next(number for number, line in enumerate(lines) if line.startswith("╰"))
+        assert all(len(line) == width and line[-1] in "╮│╯" for line in lines[: bottom + 1])
+        framed = " ".join(word for line in lines[: bottom + 1] for word in line.split() if word not in "│╭╮╰╯")
+        assert age in framed and f"best {answer.budgets.objective}" in framed
+        assert "…" not in framed and set(lines[bottom][1:-1]) == {"─"}
+
+
+def test_a_note_that_begins_with_a_name_keeps_its_spelling(answers: Callable[[str], RecommendResponse]) -> None:
+    notes = {
+        "identity: p90 drifts": "! identity: p90 drifts",
+        "quantized on edge was measured in one round": "! quantized on edge was measured in one round",
+        "quantized_early_exit_partition, identity: one class": "! quantized_early_exit_partition, identity: one class",
+        "identities differ": "! Identities differ",
+        "emulated at 1/2": "! Emulated at 1/2",
+    }
+    text = shown(answers("met").model_copy(update={"warnings": list(notes)}), 100)
+    assert [line.strip() for line in text.splitlines() if line.strip() in notes.values()] == list(notes.values())
+
+
 def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Callable[[str], RecommendResponse]) -> None:
     answer = answers("met")
     text, best = shown(answer, 100), answer.recommendation
