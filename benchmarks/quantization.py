@@ -27,10 +27,10 @@ from rich.table import Table
 from catalog.keys import artifact_key
 from runner.artifacts.calibration import first_inputs, subject_calibration
 from runner.artifacts.store import ArtifactStore
+from runner.graph import model_sha256
 from runner.host import this_host, versions
 from runner.operators import make_pass
 from runner.operators.quantizers import neural_compressor
-from runner.sealed import file_sha256
 from runner.subjects import Subject, resolve_subject
 from runner.subjects.embedded.registry import BUILTIN, SUBJECTS
 from runner.subjects.training.ship import score, shipped_items
@@ -120,7 +120,7 @@ def _built(subject: Subject, store: ArtifactStore, options: Mapping[str, object]
     """The artifact, from the cache if it is there."""
     step = make_pass("static_ptq", options)
     key = artifact_key(
-        model_sha256=file_sha256(subject.model),
+        model_sha256=model_sha256(subject.model),
         passes=[{"name": step.name, "options": dict(step.options())}],
         pass_versions={step.name: step.version},
         calibration_fingerprint=subject.dataset.fingerprint(),

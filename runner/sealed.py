@@ -51,7 +51,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _current_sha256(path: Path) -> str:
+def current_sha256(path: Path) -> str:
     """Return a file's SHA-256, hashed once as long as the file does not change."""
     status = path.stat()
     if time.time_ns() - max(status.st_ctime_ns, status.st_mtime_ns) < _SETTLED_NS:
@@ -124,7 +124,7 @@ def _checked(directory: Path, key: str, manifest: Mapping[str, Any]) -> SealedCo
         path = directory / file.file
         if not _is_plain(path):
             raise _BrokenSeal(f"{file.file} is not there as a file")
-        if path.stat().st_size != file.size_bytes or _current_sha256(path) != file.sha256:
+        if path.stat().st_size != file.size_bytes or current_sha256(path) != file.sha256:
             raise _BrokenSeal(f"{file.file} was changed since it was made")
     return SealedContent(files, manifest["content"])
 

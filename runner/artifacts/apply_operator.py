@@ -18,9 +18,10 @@ from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
+from runner.graph import model_sha256
+from runner.graph.model_file import data_files
 from runner.host import versions
 from runner.operators import Pass, PassRefusal, known_passes, make_pass
-from runner.sealed import file_sha256
 from runner.workdir import new_directory, refuse_existing
 
 MANIFEST = "manifest.json"
@@ -145,13 +146,14 @@ def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, sto
 def _manifest(
     pipeline: Pipeline, passes: Sequence[Pass], model: Path, calibration: Calibration, artifact: CachedArtifact
 ) -> Mapping[str, Any]:
+    size_bytes = sum(file.stat().st_size for file in (model, *data_files(model)))
     used = max((step.calibration_samples for step in passes), default=0)
     return {
         "version": _MANIFEST_VERSION,
         "operator": pipeline.name,
         "declared_in": pipeline.declared_in,
         "passes": [{"name": step.name, "version": step.version, "options": dict(step.options())} for step in passes],
-        "model": {"file": model.name, "sha256": _sha256(model), "size_bytes": model.stat().st_size},
+        "model": {"file": model.name, "sha256": _sha256(model), "size_bytes": size_bytes},
         "calibration": {"source": calibration.source, "samples": min(used, len(calibration.arrays))},
         "files": [asdict(file) for file in artifact.files],
         "size_bytes": artifact.size_bytes,
@@ -164,6 +166,6 @@ def _manifest(
 
 def _sha256(model: Path) -> str:
     try:
-        return file_sha256(model)
+        return model_sha256(model)
     except OSError as error:
         raise OperatorError(f"{model} cannot be read: {error.strerror}") from error

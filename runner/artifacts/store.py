@@ -27,7 +27,7 @@ from runner.artifacts.model_runs import (
     run_chain,
     try_model,
 )
-from runner.artifacts.verification import check, check_chain, prove_close, prove_equal
+from runner.artifacts.verification import check, check_chain, is_inferable, prove_close, prove_equal
 from runner.errors import OperatorError, SubjectError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
 from runner.operators import Context, Pass, PassRefusal
@@ -123,10 +123,11 @@ class ArtifactStore:
             reason: str | None = None
             details: Mapping[str, Any] = {}
             try:
-                signature = check(model)
+                inferred = is_inferable(model)
+                signature = check(model, inferred=inferred)
                 trial = _try_original(model, calibration)
                 made = _apply(model, passes, calibration, directory, self._root.parent / "envs")
-                signatures = _check(signature, made)
+                signatures = _check(signature, made, inferred=inferred)
                 distance = _run_beside(trial, made)
                 proof = {**signatures, **_prove(trial, made, calibration)}
                 details = _as_stored({"passes": made.details, "proof": proof, **distance})
@@ -201,10 +202,10 @@ def _up_to(count: int, calibration: CalibrationSource) -> Sequence[ModelInputs]:
     return ()
 
 
-def _check(model: Signature, made: _PassOutput) -> Mapping[str, Any]:
+def _check(model: Signature, made: _PassOutput, *, inferred: bool) -> Mapping[str, Any]:
     """Check every part with its inputs and outputs; raise Refusal where one is not valid."""
     try:
-        check_chain(model, [check(part) for part in made.parts])
+        check_chain(model, [check(part, inferred=inferred) for part in made.parts])
     except OperatorError as error:
         raise PassRefusal(f"what was made of the model is not valid: {error}") from error
     return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}

@@ -38,14 +38,28 @@ _EXTREMES = (10.0, 1e3, 1e6, -1.0, 0.0)
 _ROUNDING = 0.01
 
 
-def check(path: Path) -> Signature:
-    """Check a file with the ONNX checker and a load in the real engine; raise OperatorError in one line."""
+def check(path: Path, *, inferred: bool = True) -> Signature:
+    """Check a file with the ONNX checker and a load in the real engine; raise OperatorError in one line.
+
+    `inferred` includes the checker's shape inference.
+    """
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(str(path), full_check=inferred)
         session = open_session(path)
     except Exception as error:
         raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {brief(error)}") from error
     return signature_of(session)
+
+
+def is_inferable(path: Path) -> bool:
+    """Return whether the checker's shape inference understands a model: it does not know all that the engine runs."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.shape_inference.InferenceError:
+        return False
+    except (onnx.checker.ValidationError, ValueError, OSError):  # `check` reports these
+        return True
+    return True
 
 
 def check_chain(model: Signature, parts: Sequence[Signature]) -> None:

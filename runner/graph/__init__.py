@@ -1,6 +1,7 @@
 """ONNX graphs read, understood and rewritten without touching the weights."""
 
 from runner.graph.analysis import Block, Cut, Exit, GraphAnalysis, GraphTensor, Run, Segment, analyse, analyse_structure
+from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import ModelFile, complete_model, has_external_data, read_model
 from runner.graph.rewriting import NotRewirable, skip, split, whole, with_identity
 from runner.graph.structure import Structure, read_structure
@@ -23,6 +24,7 @@ __all__ = [
     "complete_model",
     "data_file",
     "has_external_data",
+    "model_sha256",
     "read_model",
     "read_structure",
     "skip",

@@ -288,6 +288,16 @@ def has_external_data(path: Path) -> bool:
     return read_model(path).external_data
 
 
+def data_files(path: Path) -> tuple[Path, ...]:
+    """Return the files with a model's external data, by name; raise ModelFileError as `read_model` does."""
+    if not has_external_data(path):
+        return ()
+    # `read_model` checked every location, but no longer names the files of what it read into memory.
+    tensors = filter(is_external, tensors_in(onnx.load(path, load_external_data=False)))
+    locations = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return tuple(sorted({(path.parent / location).resolve() for location in locations}))
+
+
 def tensor_bytes(tensor: TensorProto) -> int | None:
     """Return the bytes that a tensor's type and dimensions declare; None for strings and unknown types."""
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or any(size < 0 for size in tensor.dims):

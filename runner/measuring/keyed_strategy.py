@@ -3,17 +3,17 @@
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from catalog.declaration import Catalog, Strategy
 from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
+from runner.graph import model_sha256
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
 from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
 from runner.operators import Partition, Pass, make_pass
-from runner.sealed import file_sha256
 from runner.subjects import Subject, resolve_declared
 
 
@@ -125,7 +125,7 @@ def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
     tools = versions()
     calibrated = any(step.calibration_samples for step in passes)
     return artifact_key(
-        model_sha256=_model_sha256(subject.model),
+        model_sha256=model_sha256(subject.model),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
         pass_versions={step.name: step.version for step in passes},
         calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
@@ -141,18 +141,6 @@ def _judged(
     if cut is None or unequal or mixed:
         return JudgedArtifact(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)
     return JudgedArtifact(artifact_key_of(subject, passes[:cut]), passes[:cut], tiers[-1:])
-
-
-def _model_sha256(path: Path) -> str:
-    """Hash a model once per process: there are many strategies for one file of hundreds of megabytes."""
-    # Within one process, size and modification time stand for the content.
-    stat = path.stat()
-    return _hashed(path, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _hashed(path: Path, size_bytes: int, mtime_ns: int) -> str:
-    return file_sha256(path)
 
 
 def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:

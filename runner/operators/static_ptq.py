@@ -14,7 +14,7 @@ from runner.operators.base import AppliedPass, Context, PassRefusal
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
 from runner.operators.quantizers.preparation import PreparedModel, prepare, quantized_nodes, refuse_several_inputs
-from runner.operators.quantizers.ranges import unusable_scale
+from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
 
 # int8 weights are a quarter of the floats, so a result can pass protobuf's 2 GiB only above this.
 _EXTERNAL_DATA_BYTES = 2**32
@@ -118,17 +118,16 @@ class StaticPtq:
         self, prepared: PreparedModel, feeds: Feeds, settings: Settings, context: Context
     ) -> tuple[Path, Sequence[str]]:
         """Return the quantized file, and the nodes that were left in floats because of their numbers."""
-        directory = prepared.path.parent
-        target, left = directory / "quantized.onnx", list[str]()
+        source, large = prepared.path, prepared.size_bytes > _EXTERNAL_DATA_BYTES
+        target = source.with_name("quantized.onnx")
+        ranges = onnx_runtime.measure_ranges(source, feeds, external_data=large)
+        left = name_nodes(source, float_nodes(read_model(source), ranges))
         if self.declared.tool == "neural-compressor":
             environment = neural_compressor.own_environment(context.environments)
-            neural_compressor.quantize(
-                prepared.path, target, feeds, settings, workdir=directory, environment=environment
-            )
+            neural_compressor.quantize(source, target, feeds, settings, left=left, environment=environment)
         else:
-            large = prepared.size_bytes > _EXTERNAL_DATA_BYTES
-            left = onnx_runtime.quantize(prepared.path, target, feeds, settings, external_data=large)
-        prepared.path.unlink()
+            onnx_runtime.quantize(source, target, settings, left=left, external_data=large)
+        source.unlink()
         return target, left
 
     def _details(self, prepared: PreparedModel, quantized: ModelFile, left: Sequence[str]) -> Mapping[str, object]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
-from runner.sealed import file_sha256
+from runner.graph import model_sha256
 from runner.subjects.agreement import AgreeingTensors, AgreementLayout, Predictor
 from runner.subjects.dataset import Dataset, Metric, Subject, Task
 from runner.subjects.folders import FolderDataset, FolderLayout
@@ -131,7 +131,7 @@ def _of_tensors(
     if classes is None:
         return Subject(name, "any", path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset, metric=None)
     post = top_scores(classes)
-    agreeing = AgreeingTensors(dataset, Predictor(path, file_sha256(path), AS_THEY_ARE, post))
+    agreeing = AgreeingTensors(dataset, Predictor(path, model_sha256(path), AS_THEY_ARE, post))
     return Subject(name, "any", path, classes, AS_THEY_ARE, post, agreeing, metric="agreement")
 
 
@@ -187,7 +187,7 @@ def _layout(
 
 
 def _predictor(path: Path, settings: Preprocess, post: Mapping[str, object]) -> Predictor:
-    return Predictor(path, file_sha256(path), settings.to_json(), post)
+    return Predictor(path, model_sha256(path), settings.to_json(), post)
 
 
 # The size of a side that the model leaves free: the catalog declares it, and the user can change it.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import SubjectError
-from runner.sealed import file_sha256
+from runner.graph import model_sha256
 from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
 
@@ -32,7 +32,7 @@ class ModelOutput:
 
 def try_out(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
     """Run the model on encoded tensors once; raise SubjectError with the runtime's reason."""
-    key = hashlib.sha256(f"{VERSION} {file_sha256(model)} {hashlib.sha256(encoded).hexdigest()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{VERSION} {model_sha256(model)} {hashlib.sha256(encoded).hexdigest()}".encode()).hexdigest()
     answer = kept / "tried" / f"{key}.json"
     if not answer.is_file():
         with scratch(kept) as directory:

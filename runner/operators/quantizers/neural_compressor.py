@@ -6,13 +6,14 @@ Its last release with an ONNX adaptor needs older onnx and numpy than ours, and 
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from runner.errors import OperatorError
+from runner.operators.base import PassRefusal
 from runner.operators.quantizers.base import Feeds, Settings
 from runner.operators.quantizers.environment import ToolEnvironment
 
@@ -35,10 +36,13 @@ def versions() -> Mapping[str, str]:
 
 
 def quantize(
-    source: Path, target: Path, feeds: Feeds, settings: Settings, *, workdir: Path, environment: ToolEnvironment
+    source: Path, target: Path, feeds: Feeds, settings: Settings, *, left: Sequence[str], environment: ToolEnvironment
 ) -> None:
-    """Write the quantized model; `workdir` takes the calibration inputs and the tool's own files."""
-    python = environment.python()
+    """Write the quantized model; the directory of `source` takes the calibration inputs and the tool's own files.
+
+    `left` are the names of the nodes that stay in floats.
+    """
+    python, workdir = environment.python(), source.parent
     names = _write_calibration(feeds, workdir / "calibration")
     job = {
         **asdict(settings),
@@ -46,6 +50,7 @@ def quantize(
         "target": str(target.resolve()),
         "calibration": str((workdir / "calibration").resolve()),
         "inputs": names,
+        "left": list(left),
     }
     (workdir / "job.json").write_text(json.dumps(job))
     command = [str(python), "-I", str(_WORKER), "job.json"]
@@ -54,7 +59,8 @@ def quantize(
     )
     if done.returncode != 0 or not target.is_file():
         log = done.stdout.decode(errors="replace")
-        raise OperatorError(f"neural-compressor made no model: {_reason(log, done.returncode)}")
+        error, reason = _reason(log, done.returncode)
+        raise error(f"neural-compressor made no model: {reason}")
 
 
 def _write_calibration(feeds: Feeds, directory: Path) -> list[str]:
@@ -67,10 +73,15 @@ def _write_calibration(feeds: Feeds, directory: Path) -> list[str]:
     return names
 
 
-def _reason(log: str, code: int) -> str:
-    """Return the first logged error, which is the cause; later ones only say that there is no result."""
+def _reason(log: str, code: int) -> tuple[type[OperatorError], str]:
+    """Return the first logged error, which is the cause; later ones only say that there is no result.
+
+    An error that the tool reports itself is a refusal of the model; a process that ends in another way failed.
+    """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line.partition("[ERROR]")[2].strip() for line in lines if "[ERROR]" in line]
+    if errors and code == 1:
+        return PassRefusal, errors[0]
     if errors:
-        return errors[0]
-    return f"exit code {code}; the end of its log: {' | '.join(lines[-_TAIL_LINES:]) or 'none'}"
+        return OperatorError, errors[0]
+    return OperatorError, f"exit code {code}; the end of its log: {' | '.join(lines[-_TAIL_LINES:]) or 'none'}"

@@ -1,6 +1,7 @@
 """Runs inside neural-compressor's environment: a job's JSON in, a model file out. Imports nothing of ours."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,11 +34,13 @@ def _quantize(job: dict[str, Any]) -> Any:
 
     calibration = _Calibration(Path(job["calibration"]), job["inputs"])
     granularity = ["per_channel" if job["per_channel"] else "per_tensor"]
+    in_float = {"activation": {"dtype": ["fp32"]}, "weight": {"dtype": ["fp32"]}}
     config = PostTrainingQuantConfig(
         approach="static",
         quant_format="QDQ" if job["format"] == "qdq" else "QOperator",
         calibration_sampling_size=[len(calibration)],
         op_type_dict={"Conv|MatMul|Gemm": {"weight": {"granularity": granularity}}},
+        op_name_dict={re.escape(name): in_float for name in job["left"]} or None,
         reduce_range=job["reduce_range"],
         recipes={"graph_optimization_level": "ENABLE_BASIC"},
     )

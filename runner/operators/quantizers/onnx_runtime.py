@@ -5,19 +5,19 @@ model in memory until the end of a run, because ONNX Runtime leaves nodes that c
 activation is, for last; a session that runs them as soon as it can needs a tenth of the memory.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 
 from runner.errors import OperatorError
-from runner.graph import read_model
+from runner.operators.base import PassRefusal
 from runner.operators.quantizers.base import Feed, Feeds, Settings
-from runner.operators.quantizers.ranges import Ranges, float_nodes
+from runner.operators.quantizers.ranges import Ranges
 
 
 class _CalibrationReader:
@@ -30,75 +30,87 @@ class _CalibrationReader:
         return next(self._feeds, None)
 
 
-def quantize(source: Path, target: Path, feeds: Feeds, settings: Settings, *, external_data: bool = False) -> list[str]:
-    """Write the quantized model; `source` lies in a directory that may be written to.
+def ranges_file(source: Path) -> Path:
+    """Return where the ranges of a model's activations are written."""
+    return source.with_name("ranges.json")
 
-    `external_data` puts the weights beside the model, for results above protobuf's 2 GiB. Returns the names of the
-    nodes that were left in floats (`float_nodes`).
+
+def quantize(
+    source: Path, target: Path, settings: Settings, *, left: Sequence[str], external_data: bool = False
+) -> None:
+    """Write the quantized model; `source` has its ranges beside it (`measure_ranges`).
+
+    `left` are the names of the nodes that stay in floats; `external_data` puts the weights beside the model, for
+    results above protobuf's 2 GiB.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    op_types = sorted({*QDQRegistry, *QLinearOpsRegistry})
-    ranges = source.with_name("ranges.json")
-    try:
-        measured = _measure_ranges(source, ranges, feeds, op_types, external_data=external_data)
-        left = _named(source, float_nodes(read_model(source), measured))
-        # Ranges of nodes that stay in floats need not be finite; the tool computes a scale for them all the same.
-        with np.errstate(all="ignore"):
-            quantize_static(
-                str(source),
-                str(target),
-                None,
-                quant_format=QuantFormat.QDQ if settings.format == "qdq" else QuantFormat.QOperator,
-                op_types_to_quantize=op_types,
-                nodes_to_exclude=left,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=settings.per_channel,
-                reduce_range=settings.reduce_range,
-                calibrate_method=CalibrationMethod.MinMax,
-                calibration_cache_path=ranges,
-                use_external_data_format=external_data,
-            )
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise OperatorError(f"onnxruntime.quantization could not quantize the model: {reason[0]}") from error
-    return left
+    # Weights of nodes that stay in floats need not be finite; the tool computes a scale for them all the same.
+    with _translated(), np.errstate(all="ignore"):
+        quantize_static(
+            str(source),
+            str(target),
+            None,
+            quant_format=QuantFormat.QDQ if settings.format == "qdq" else QuantFormat.QOperator,
+            op_types_to_quantize=_op_types(),
+            nodes_to_exclude=list(left),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=settings.per_channel,
+            reduce_range=settings.reduce_range,
+            calibrate_method=CalibrationMethod.MinMax,
+            calibration_cache_path=ranges_file(source),
+            use_external_data_format=external_data,
+        )
 
 
-def _measure_ranges(source: Path, target: Path, feeds: Feeds, op_types: list[str], *, external_data: bool) -> Ranges:
-    """Write and return the least and the greatest value of every activation over all inputs."""
-    from onnxruntime.quantization.calibrate import MinMaxCalibrater, save_tensors_data
+def measure_ranges(source: Path, feeds: Feeds, *, external_data: bool = False) -> Ranges:
+    """Write and return the least and the greatest value of every activation over all inputs.
+
+    `source` lies in a directory that may be written to. Ranges that are not finite are returned as they are and
+    written as [0, 1]: the nodes with such tensors stay in floats (`float_nodes`), and the tool fails on NaN.
+    """
+    from onnxruntime.quantization.calibrate import MinMaxCalibrater, TensorData, save_tensors_data
 
     augmented = source.with_name("augmented.onnx")
-    calibrater: Any = MinMaxCalibrater(
-        source, op_types, augmented_model_path=str(augmented), use_external_data_format=external_data
-    )
-    calibrater.augment_graph()
-    calibrater.model = None  # the session reads the file; the copy in memory is no longer needed
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    calibrater.infer_session = onnxruntime.InferenceSession(str(augmented), options, providers=["CPUExecutionProvider"])
-    calibrater.collect_data(_CalibrationReader(feeds))
-    data = calibrater.compute_data()
-    save_tensors_data(data, target)
-    augmented.unlink()
-    bounds = {name: entry.range_value for name, entry in data.items()}
+    with _translated(), np.errstate(all="ignore"):
+        calibrater: Any = MinMaxCalibrater(
+            source, _op_types(), augmented_model_path=str(augmented), use_external_data_format=external_data
+        )
+        calibrater.augment_graph()
+        calibrater.model = None  # the session reads the file; the copy in memory is no longer needed
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        calibrater.infer_session = onnxruntime.InferenceSession(
+            str(augmented), options, providers=["CPUExecutionProvider"]
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)  # the range says so
+            calibrater.collect_data(_CalibrationReader(feeds))
+            data = calibrater.compute_data()
+        augmented.unlink()
+        bounds = {name: entry.range_value for name, entry in data.items()}
+        for name, (low, high) in bounds.items():
+            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+                data[name] = TensorData(lowest=np.zeros_like(low), highest=np.ones_like(high))
+        save_tensors_data(data, ranges_file(source))
     return {name: (float(np.min(low)), float(np.max(high))) for name, (low, high) in bounds.items()}
 
 
-def _named(source: Path, indices: list[int]) -> list[str]:
-    """Return the names of these nodes; name those without a unique name, since the tool knows nodes by name."""
-    if not indices:
-        return []
-    model = onnx.load(source, load_external_data=False)
-    counts = Counter(node.name for node in model.graph.node)
-    nodes = [model.graph.node[index] for index in indices]
-    nameless = [node for node in nodes if not node.name or counts[node.name] > 1]
-    for node in nameless:
-        node.name = f"{node.name or node.op_type}/{node.output[0]}"
-    if nameless:
-        onnx.save(model, source)
-    return [node.name for node in nodes]
+def _op_types() -> list[str]:
+    """Return everything that the library quantizes."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise PassRefusal where the library refuses a model, OperatorError where the machine fails; one line each."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = f"onnxruntime.quantization could not quantize the model: {lines[0]}"
+        raise (OperatorError if isinstance(error, OSError | MemoryError) else PassRefusal)(reason) from error

@@ -73,7 +73,8 @@ def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
     file = read_model(model)
     refuse_quantized(file.graph)
     target = directory / "model.onnx"
-    changed = any(_is_weight(node) for node in file.graph.node) or bool(_tied(file.graph, settings))
+    changed = any(_is_weight(node) or _is_unshielded(node, settings) for node in file.graph.node)
+    changed = changed or bool(_tied(file.graph, settings))
     if _is_old(file.model) or (changed and file.size_bytes <= _PROTOBUF_BYTES):
         _rewrite(file, target, settings)
     elif file.external_data:
@@ -127,6 +128,7 @@ def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
     _lift(model.graph)
     _close(model.graph)
     _separate(model.graph, settings)
+    _shield(model.graph, settings)
     onnx.save(model, target)
 
 
@@ -164,6 +166,38 @@ def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
             initializers[copy.name] = copy
             for index, place in (key for key, value in places.items() if value == way):
                 graph.node[index].input[place] = copy.name
+
+
+def _shield(graph: onnx.GraphProto, settings: Settings) -> None:
+    """Let every Where read copies of computed tensors.
+
+    In the format of integer operators ONNX Runtime's quantizer forgets to turn what a Where reads back into floats, and
+    then refuses its own result; for an Identity it does not, and runtimes remove that.
+    """
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    computed: set[str] = set()
+    copies: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for place in (1, 2) if _is_unshielded(node, settings) else ():
+            name = node.input[place]
+            if name in computed and name not in copies:
+                copies[name] = f"{name}/float"
+                while copies[name] in taken:
+                    copies[name] += "_"
+                taken.add(copies[name])
+                nodes.append(onnx.helper.make_node("Identity", [name], [copies[name]], name=copies[name]))
+            node.input[place] = copies.get(name, name)
+        nodes.append(node)
+        computed.update(node.output)
+    if copies:
+        shielded = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(shielded)
+
+
+def _is_unshielded(node: onnx.NodeProto, settings: Settings) -> bool:
+    return node.op_type == "Where" and settings.format == "qoperator"
 
 
 def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[int, int], str]]:

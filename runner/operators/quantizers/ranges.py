@@ -3,11 +3,14 @@
 Two kinds of nodes stay in floats. A Clip whose bounds leave out zero: the quantizer takes the limits of uint8 for the
 bounds, and the range of a quantized tensor always holds zero. And masks: one scale for -inf (or -1e9) and for the
 numbers beside it leaves no precision. So constants of that size, what is computed with them, and the nodes that read
-the results are not quantized, until the numbers are of an ordinary size again (after the Softmax).
+the results are not quantized, until the numbers are of an ordinary size again (after the Softmax). A smaller constant
+is a mask too where it is many times as large as all that it is combined with.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,6 +22,10 @@ from runner.graph.model_file import is_external
 
 # Masks are -inf, the least float, the least half (-65504), -1e9 or -1e4; weights and activations are far smaller.
 _MASKING = 1e4
+# A constant below that is a mask from here on if it is so many times as large as the numbers beside it: their range
+# would keep three or four bits of eight.
+_LEAST_MASK = 100.0
+_FAR_BEYOND = 16.0
 # Without a constant that says so, only what no activation reaches counts as a mask.
 _BEYOND_ACTIVATIONS = 1e30
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
@@ -29,6 +36,8 @@ _MOVING = frozenset(
     {"Cast", "Expand", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Slice", "Tile", "Identity", "Trilu", "Neg"}
     | {"Gather", "Concat"}
 )
+# What puts numbers of a mask's size beside others, or adds one to the other.
+_SELECTING = frozenset({"Add", "Sub", "Where", "Min", "Max", "Sum"})
 _SCALED = frozenset({"QuantizeLinear", "DequantizeLinear", "QGemm"})
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -63,10 +72,13 @@ class _Constants:
             return None
         return numpy_helper.to_array(self.file.whole_tensor(tensor)).astype(np.float64)
 
-    def masks(self, name: str) -> bool:
-        """Return whether a constant holds numbers of a mask's size."""
+    def magnitude(self, name: str) -> float:
+        """Return a constant's greatest absolute value: infinity for NaN, and 0 where it is not a constant of floats."""
         value = self.value(name)
-        return value is not None and not bool((np.abs(value) < _MASKING).all())
+        if value is None or not value.size:
+            return 0.0
+        greatest = float(np.abs(value).max())
+        return np.inf if np.isnan(greatest) else greatest
 
 
 def float_nodes(file: ModelFile, ranges: Ranges) -> list[int]:
@@ -89,7 +101,7 @@ def float_nodes(file: ModelFile, ranges: Ranges) -> list[int]:
     return [
         index
         for index, node in enumerate(file.graph.node)
-        if not masked.isdisjoint((*node.input, *node.output))
+        if not masked.keys().isdisjoint((*node.input, *node.output))
         or (node.op_type == "Clip" and not _clips_at_zero(node, constants))
     ]
 
@@ -108,19 +120,61 @@ def unusable_scale(file: ModelFile) -> str | None:
     return None
 
 
-def _masked_tensors(graph: onnx.GraphProto, constants: _Constants, ranges: Ranges) -> set[str]:
-    """Return the tensors that hold numbers of a mask's size, constants first."""
-    masked = {name for name, (low, high) in ranges.items() if not max(abs(low), abs(high)) < _BEYOND_ACTIVATIONS}
+def name_nodes(source: Path, indices: Sequence[int]) -> list[str]:
+    """Return the names of these nodes of a file; name those without a unique name, since tools know nodes by name."""
+    if not indices:
+        return []
+    model = onnx.load(source, load_external_data=False)
+    counts = Counter(node.name for node in model.graph.node)
+    nodes = [model.graph.node[index] for index in indices]
+    nameless = [node for node in nodes if not node.name or counts[node.name] > 1]
+    for node in nameless:
+        node.name = f"{node.name or node.op_type}/{node.output[0]}"
+    if nameless:
+        onnx.save(model, source)
+    return [node.name for node in nodes]
+
+
+def _masked_tensors(graph: onnx.GraphProto, constants: _Constants, ranges: Ranges) -> Mapping[str, float]:
+    """Return the tensors that hold numbers of a mask's size, and from which size on; constants first."""
+    masked = {name: _MASKING for name, bounds in ranges.items() if not _greatest(bounds) < _BEYOND_ACTIVATIONS}
+    fixed = {"", *constants.tensors, *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
+        if fixed.issuperset(node.input):
+            fixed.update(node.output)
         if node.op_type in _COMBINING | _MOVING:
-            masked.update(name for name in node.input if name not in masked and constants.masks(name))
-        if masked.isdisjoint(node.input):
-            continue
-        for name in node.output:
-            low, high = ranges.get(name, (-np.inf, np.inf) if node.op_type in _COMBINING | _MOVING else (0.0, 0.0))
-            if not max(abs(low), abs(high)) < _MASKING:
-                masked.add(name)
+            beside = _greatest_beside(node, fixed, ranges)
+            for name in node.input:
+                computed = name in fixed and name in ranges
+                size = _mask_size(_greatest(ranges[name]) if computed else constants.magnitude(name), beside)
+                if name not in masked and size is not None:
+                    masked[name] = size
+        sizes = [masked[name] for name in node.input if name in masked]
+        for name in node.output if sizes else ():
+            ordinary = (-np.inf, np.inf) if node.op_type in _COMBINING | _MOVING else (0.0, 0.0)
+            if not _greatest(ranges.get(name, ordinary)) < min(sizes):
+                masked[name] = min(sizes)
     return masked
+
+
+def _mask_size(magnitude: float, beside: float | None) -> float | None:
+    """Return from which size on numbers belong to a mask if a constant of this magnitude is one, None if it is not."""
+    if not magnitude < _MASKING:
+        return _MASKING
+    if beside is not None and magnitude >= max(_LEAST_MASK, _FAR_BEYOND * beside):
+        return magnitude / 2
+    return None
+
+
+def _greatest_beside(node: onnx.NodeProto, fixed: Collection[str], ranges: Ranges) -> float | None:
+    """Return the greatest value of what a node combines with constants; None where it scales them or none is known."""
+    measured = [_greatest(ranges[name]) for name in node.input if name in ranges and name not in fixed]
+    return max(measured) if measured and node.op_type in _SELECTING else None
+
+
+def _greatest(bounds: tuple[float, float]) -> float:
+    """Return the greatest absolute value within a range: NaN if a bound is."""
+    return float(np.max(np.abs(bounds)))
 
 
 def _clips_at_zero(node: onnx.NodeProto, constants: _Constants) -> bool:

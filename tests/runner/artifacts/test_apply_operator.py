@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -104,3 +105,18 @@ def test_without_calibration_inputs_the_option_is_named(tmp_path: Path, store: A
         apply_operator(
             parse_pipeline("static_ptq", None), _MODEL, tmp_path / "out", calibration=Calibration(), store=store
         )
+
+
+def test_weights_outside_the_file_belong_to_the_model(tmp_path: Path, store: ArtifactStore) -> None:
+    source = tmp_path / "source" / "m.onnx"
+    source.parent.mkdir()
+    onnx.save(onnx.load(_MODEL), source, save_as_external_data=True, location="w.bin", size_threshold=0)
+    weights = source.with_name("w.bin")
+    pipeline = parse_pipeline("early_exit", None)
+    first = apply_operator(pipeline, source, tmp_path / "first", calibration=images(2), store=store)
+    assert first["model"]["size_bytes"] == source.stat().st_size + weights.stat().st_size
+    changed = np.frombuffer(weights.read_bytes(), np.float32) * np.float32(1.5)
+    weights.write_bytes(changed.tobytes())
+    second = apply_operator(pipeline, source, tmp_path / "second", calibration=images(2), store=store)
+    assert first["model"]["sha256"] != second["model"]["sha256"]
+    assert first["files"] != second["files"]

@@ -192,3 +192,21 @@ def test_what_fails_to_run_is_inapplicable(tmp_path: Path) -> None:
     )
     assert made.reason is not None
     assert "fails where the model runs" in made.reason
+
+
+def test_a_model_with_sparse_weights_is_judged_by_the_engine(tmp_path: Path) -> None:
+    """ONNX's shape inference does not know sparse initializers, and ONNX Runtime runs them."""
+    values = numpy_helper.from_array(np.array([1, 2, 3], np.float32), "sparse")
+    places = numpy_helper.from_array(np.array([0, 5, 9], np.int64), "places")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["input", "sparse"], ["scores"])],
+        "sparse",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4])],
+        sparse_initializer=[helper.make_sparse_tensor(values, places, [4, 4])],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    artifact = ArtifactStore(tmp_path / "store").build("key", model=path, passes=(), calibration=lambda count: ())
+    distance = output_distance(artifact.details)
+    assert artifact.reason is None and distance is not None and distance.relative_error == 0

@@ -16,8 +16,9 @@ from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import ArtifactStore
 from runner.errors import ModelFileError
-from runner.graph import analyse, data_file, read_model, read_structure, whole, write_part
-from runner.graph.model_file import tensors_in
+from runner.graph import analyse, data_file, model_sha256, read_model, read_structure, whole, write_part
+from runner.graph.model_file import data_files, tensors_in
+from runner.sealed import file_sha256
 from tierserver.engine import Session
 
 SIZE = 20
@@ -307,3 +308,47 @@ def test_nested_tensors_may_not_name_files_outside_the_folder(
     source.write_bytes(model.SerializeToString())
     with pytest.raises(ModelFileError, match=r"outside the model's folder|'missing\.bin' is missing"):
         analyse(source)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_change_make_another_model(kind: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
+    source = stored_outside(kind(), tmp_path / "source" / "m.onnx")
+    weights = source.with_name("weights.bin")
+    first = model_sha256(source)
+    content = bytearray(weights.read_bytes())
+    content[100] ^= 1
+    weights.write_bytes(content)
+    second = model_sha256(source)
+    assert first != second != file_sha256(source)
+    content[100] ^= 1
+    weights.write_bytes(content)
+    assert model_sha256(source) == first
+    shutil.copytree(source.parent, tmp_path / "copy")
+    assert model_sha256(tmp_path / "copy" / "m.onnx") == first
+
+
+def test_a_model_in_one_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    onnx.save(in_if(), tmp_path / "m.onnx")
+    assert model_sha256(tmp_path / "m.onnx") == file_sha256(tmp_path / "m.onnx")
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    assert model_sha256(tmp_path / "no.onnx") == file_sha256(tmp_path / "no.onnx")
+
+
+def test_data_files_are_listed_once_in_order(tmp_path: Path) -> None:
+    names = ("b", "c", "d")
+    weights = [numpy_helper.from_array(array(SIZE, SIZE), name) for name in names]
+    nodes = [
+        helper.make_node("MatMul", [before, name], [f"{name}.out"])
+        for before, name in zip(("x", "b.out", "c.out"), names, strict=True)
+    ]
+    graph = helper.make_graph(nodes, "chain", [info("x", 1, SIZE)], [info("d.out", 1, SIZE)], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "parts").mkdir()
+    for tensor, location in zip(model.graph.initializer, ("parts/2.bin", "parts/1.bin", "parts/2.bin"), strict=True):
+        content = numpy_helper.to_array(tensor).tobytes()
+        with (tmp_path / location).open("ab") as data:
+            external_data_helper.set_external_data(tensor, location, data.tell(), len(content))
+            data.write(content)
+        tensor.ClearField("raw_data")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert [file.name for file in data_files(tmp_path / "m.onnx")] == ["1.bin", "2.bin"]

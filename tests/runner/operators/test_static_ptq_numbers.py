@@ -11,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from catalog.output_distance import output_distance
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.graph import read_model
-from runner.operators import make_pass
+from runner.operators import PassRefusal, make_pass
+from runner.operators.quantizers import Settings, onnx_runtime
+from runner.operators.quantizers.base import FirstPart
+from runner.operators.quantizers.preparation import prepare
 from runner.operators.quantizers.ranges import unusable_scale
 
 FORMATS = ["qdq", "qoperator"]
@@ -121,12 +124,10 @@ def attention(path: Path, mask: float, how: str) -> Path:
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("how", ["added", "chosen", "computed"])
-@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min), -65504.0, -1e9, -1e4])
+@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min), -65504.0, -1e9, -1e4, -1e3])
 def test_masks_stay_in_floats(mask: float, how: str, format: str, tmp_path: Path) -> None:
     if np.isinf(mask) and how == "computed":
         pytest.skip("0 times infinity is no number")
-    if how == "chosen" and format == "qoperator":
-        pytest.skip("the tool refuses to write a Where that reads what was quantized, with and without a mask")
     artifact = quantized(attention(tmp_path / "m.onnx", mask, how), tmp_path / "store", format=format)
     assert relative_error(artifact) < 0.12
     assert artifact.details["passes"][0]["quantized"][0]["left_in_float"]
@@ -196,3 +197,37 @@ def factor_and_summand(path: Path) -> Path:
 def test_weights_that_are_read_in_several_ways(network: Any, format: str, per_channel: bool, tmp_path: Path) -> None:
     artifact = quantized(network(tmp_path / "m.onnx"), tmp_path / "store", format=format, per_channel=per_channel)
     assert relative_error(artifact) < 0.15
+
+
+def test_a_summand_as_large_as_what_it_is_added_to_is_quantized(tmp_path: Path) -> None:
+    net = Network([1, 32])
+    hidden = net("Mul", net("Gemm", "input", net.weight(32, 32)), net.constant(np.float32(100)))
+    shifted = net("Relu", net("Add", hidden, net.constant(np.full(32, 250, np.float32))))
+    artifact = quantized(
+        net.save(tmp_path / "m.onnx", net("Gemm", shifted, net.weight(32, 10)), [1, 10]), tmp_path / "s"
+    )
+    assert relative_error(artifact) < 0.1
+    assert "left_in_float" not in artifact.details["passes"][0]["quantized"][0]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_infinities_and_nan_of_activations_stay_in_floats(format: str, tmp_path: Path) -> None:
+    net = Network([1, 32])
+    hidden = net("Relu", net("Gemm", "input", net.weight(32, 32), net.weight(32)))
+    logarithm = net("Log", hidden)  # of zero: -inf
+    nan = net("Sub", logarithm, logarithm)
+    numbers = net("Where", net("IsNaN", nan), net.constant(np.float32(0)), hidden)
+    artifact = quantized(
+        net.save(tmp_path / "m.onnx", net("Gemm", numbers, net.weight(32, 10)), [1, 10]), tmp_path / "s", format=format
+    )
+    assert relative_error(artifact) < 0.1
+
+
+def test_a_model_that_the_tool_refuses_is_inapplicable(tmp_path: Path) -> None:
+    net = Network([1, 32])
+    doubles = net("Cast", net("Gemm", "input", net.weight(32, 32)), to=TensorProto.DOUBLE)
+    model = net.save(tmp_path / "m.onnx", net("Cast", doubles, to=TensorProto.FLOAT), [1, 32])
+    source = prepare(model, tmp_path / "prepared", Settings("qdq", per_channel=True, reduce_range=False)).path
+    feeds = FirstPart("absent", [np.zeros((1, 32), np.float32)])
+    with pytest.raises(PassRefusal, match=r"onnxruntime\.quantization could not quantize the model: "):
+        onnx_runtime.measure_ranges(source, feeds)

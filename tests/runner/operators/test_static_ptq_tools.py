@@ -4,6 +4,7 @@ Real environments and processes; the package inside is a small wheel written her
 real one, which only the last test installs: in CI, and where `.tierwise/envs` has it already.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import onnxruntime
 import pytest
 
 from runner.errors import OperatorError
-from runner.operators import Context, make_pass
+from runner.operators import Context, PassRefusal, make_pass
 from runner.operators.quantizers import Settings, neural_compressor
 from runner.operators.quantizers.base import FirstPart
 from runner.operators.quantizers.environment import ToolEnvironment
@@ -63,9 +64,9 @@ def test_an_environment_is_made_once_and_a_failure_tells_the_first_error_logged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = environment(tmp_path / "envs", wheel(tmp_path, _FAILS))
-    with pytest.raises(OperatorError, match=r"made no model: Unexpected exception ValueError\('bad node'\)$"):
+    with pytest.raises(PassRefusal, match=r"made no model: Unexpected exception ValueError\('bad node'\)$"):
         neural_compressor.quantize(
-            tmp_path / "m.onnx", tmp_path / "q.onnx", _FEEDS, _SETTINGS, workdir=tmp_path, environment=made
+            tmp_path / "m.onnx", tmp_path / "q.onnx", _FEEDS, _SETTINGS, left=(), environment=made
         )
     said = capsys.readouterr()
     assert "once: 1 packages" in said.err and "[1/1]" in said.err and not said.out
@@ -121,3 +122,27 @@ def test_the_real_tool_quantizes_and_tells_why_it_fails(tmp_path: Path, format: 
     (tmp_path / "wrong").mkdir()
     with pytest.raises(OperatorError, match="neural-compressor made no model: Unexpected exception"):
         step.apply([model], Context(tmp_path / "wrong", [np.zeros((1, 9, 28, 28), np.float32)], environments))
+
+
+# Stands in for neural-compressor: it writes down which nodes it was to leave in floats.
+_NOTES = """
+import json, pathlib
+class PostTrainingQuantConfig:
+    def __init__(self, **options): self.options = options
+class quantization:
+    @staticmethod
+    def fit(model, config, calib_dataloader):
+        pathlib.Path("options.json").write_text(json.dumps(config.options["op_name_dict"]))
+        print("2026-01-01 [ERROR] it only takes notes")
+"""
+
+
+def test_the_tool_leaves_the_same_nodes_in_floats(tmp_path: Path) -> None:
+    made = environment(tmp_path / "envs", wheel(tmp_path, _NOTES))
+    with pytest.raises(PassRefusal, match="it only takes notes"):
+        neural_compressor.quantize(
+            tmp_path / "m.onnx", tmp_path / "q.onnx", _FEEDS, _SETTINGS, left=["/clip.1/Clip"], environment=made
+        )
+    in_float = {"activation": {"dtype": ["fp32"]}, "weight": {"dtype": ["fp32"]}}
+    # The tool takes names for regular expressions.
+    assert json.loads((tmp_path / "options.json").read_text()) == {r"/clip\.1/Clip": in_float}
