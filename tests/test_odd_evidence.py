@@ -171,8 +171,10 @@ def mutate_database(path: Path, seed: int) -> str:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             value = float(value)
         row = rng.choice(rows)
+        # SQLite stores any bytes as TEXT, and its driver then cannot read the cell.
+        cell = "CAST(? AS TEXT)" if isinstance(value, bytes) and rng.random() < 0.5 else "?"
         try:
-            connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ? WHERE rowid = ?", (value, row))
+            connection.execute(f"UPDATE OR IGNORE {table} SET {column} = {cell} WHERE rowid = ?", (value, row))
         except sqlite3.Error:
             continue
         done.append(f"{table}[{row}].{column} = {value!r}"[:200])

@@ -87,6 +87,12 @@ class Database:
         with self.translated(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
+    @contextmanager
+    def writing_session(self) -> Iterator[Session]:
+        """Open a unit of work as `session` does, which survives cells that another program wrote and are no text."""
+        with self.session() as session, odd_text_allowed(session.connection()):
+            yield session
+
     def translated(self) -> AbstractContextManager[None]:
         """Turn what the driver says within the block into DatabaseError."""
         return _translated(self.location, self.engine.url)
@@ -258,11 +264,12 @@ def odd_text_allowed(connection: Connection) -> Iterator[None]:
     if not isinstance(driver, sqlite3.Connection):  # a server refuses such text itself
         yield
         return
+    former = driver.text_factory
     driver.text_factory = lambda value: value.decode(errors="surrogateescape")
     try:
         yield
     finally:
-        driver.text_factory = str
+        driver.text_factory = former
 
 
 def _json_or_text(text: Any) -> Any:

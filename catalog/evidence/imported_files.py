@@ -2,14 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import select, text
 from sqlmodel import Session
 
+from catalog.evidence.allowed import printable
 from catalog.evidence.tables import ImportedFile
 
 # Of a file's details: what was noted while importing it, which says nothing to anyone elsewhere.
 HERE = "here"
+# Of what was noted: the targets that the file brought and that no catalog here declares, by name.
+SLOS = "slos"
 
 _BY_SUBJECT = """
 SELECT e.key, b.subject, b.imported_file_id
@@ -18,6 +22,22 @@ FROM (SELECT environment_id, subject, imported_file_id FROM measurement
 JOIN environment e ON e.id = b.environment_id
 WHERE b.imported_file_id IS NOT NULL ORDER BY 1, 2, 3
 """
+
+
+def noted(file: ImportedFile, name: str, default: Any) -> Any:
+    """Return what was noted while importing a file; the default where another program wrote something else there."""
+    here = file.details.get(HERE) if isinstance(file.details, dict) else None
+    value = here.get(name, default) if isinstance(here, dict) else default
+    return value if isinstance(value, type(default)) else default
+
+
+def note(file: ImportedFile, name: str, value: Any) -> None:
+    """Note something with an imported file; an empty value takes the note away."""
+    details = file.details if isinstance(file.details, dict) else {}
+    here = details.get(HERE)
+    notes = {**(here if isinstance(here, dict) else {}), name: value}
+    # A new value, because a change within the old one would not be noticed.
+    file.sqlmodel_update({"details": {**details, HERE: {name: value for name, value in notes.items() if value}}})
 
 
 def file_labels(session: Session) -> dict[int, str]:
@@ -35,7 +55,7 @@ def file_labels(session: Session) -> dict[int, str]:
     rows = [row for row in session.execute(select(ImportedFile)).scalars() if row.id is not None]
     names = Counter(row.name for row in rows)
     return {
-        row.id: row.name if names[row.name] == 1 else f"{row.name} (SHA-256 {row.sha256[:12]}…)"
+        row.id: printable(str(row.name) if names[row.name] == 1 else f"{row.name} (SHA-256 {row.sha256!s:.12}…)")
         for row in rows
         if row.id is not None
     }

@@ -8,6 +8,7 @@ of the schema, then sees only sound rows. A database in order is read as it is.
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 from sqlalchemy import Connection, event, select
 from sqlalchemy.engine import make_url
+from sqlmodel import Session
 
 from catalog.evidence import allowed, tables
 from catalog.evidence.database import Database, odd_text_allowed, server_engine, sqlite_engine
@@ -155,6 +157,29 @@ def sound_database(database: Database) -> Database:
     return sound
 
 
+@contextmanager
+def sound_rows(session: Session) -> Iterator[None]:
+    """Let the queries of the block see sound rows only, within the session's own transaction.
+
+    Another connection would not see what this transaction has written so far. Nothing can be stored within the block.
+    """
+    connection = session.connection()
+    dialect = _Dialect(connection.dialect.name == "sqlite")
+    with odd_text_allowed(connection):
+        unsound = _unsound(connection, dialect)
+    if not any(unsound.values()):
+        yield
+        return
+    # The driver's own cursor: a name with a percent sign is no parameter to it.
+    cursor = connection.connection.cursor()
+    for statement in _shadowed_tables(dialect, unsound):
+        cursor.execute(statement)
+    yield
+    for table in reversed(list(_PARENTS)):
+        cursor.execute(f"DROP VIEW {'temp' if dialect.sqlite else 'pg_temp'}.{table}")
+    cursor.close()
+
+
 def _unsound(connection: Connection, dialect: _Dialect) -> dict[str, dict[Any, str]]:
     """Return by table the unsound rows with the reason; what belongs to such a row goes with it, unnamed."""
     unsound: dict[str, dict[Any, str]] = defaultdict(dict)
@@ -280,6 +305,12 @@ def _shadowed(database: Database, dialect: _Dialect, unsound: Unsound) -> Any:
 
 
 def _shadows(dialect: _Dialect, unsound: Unsound) -> Iterator[str]:
+    yield from _shadowed_tables(dialect, unsound)
+    for name, query in VIEWS.items():
+        yield f"CREATE TEMP VIEW {name} AS {query}"
+
+
+def _shadowed_tables(dialect: _Dialect, unsound: Unsound) -> Iterator[str]:
     schema = "main" if dialect.sqlite else "public"
     for table, parents in _PARENTS.items():
         terms = [dialect.sound(table)] if table in _BULK else []
@@ -291,8 +322,6 @@ def _shadows(dialect: _Dialect, unsound: Unsound) -> Iterator[str]:
             terms.append(f"({none}{column} IN (SELECT id FROM {parent}))")
         where = f" WHERE {' AND '.join(terms)}" if terms else ""
         yield f"CREATE TEMP VIEW {table} AS SELECT * FROM {schema}.{table}{where}"
-    for name, query in VIEWS.items():
-        yield f"CREATE TEMP VIEW {name} AS {query}"
 
 
 def _shown(name: Any) -> str:

@@ -5,13 +5,14 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
 from catalog.clock import utc_now
 from catalog.declaration.schema import SloSpec
 from catalog.errors import DuplicateEvidenceError
+from catalog.evidence.imported_files import SLOS, note, noted
 from catalog.evidence.records import (
     AccuracyRecord,
     ArtifactRecord,
@@ -27,6 +28,7 @@ from catalog.evidence.tables import (
     AccuracyItem,
     Artifact,
     Environment,
+    ImportedFile,
     LinkProbe,
     Measurement,
     Sample,
@@ -112,10 +114,10 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
 
 def sync_slos(session: Session, slos: Mapping[str, SloSpec]) -> None:
     """Make the stored targets exactly those declared."""
-    stored = {row.name: row for row in session.execute(select(Slo)).scalars()}
-    for name, row in stored.items():
-        if name not in slos:
-            session.delete(row)
+    session.execute(delete(Slo).where(column(Slo, "name").not_in(list(slos))))
+    for file in session.execute(select(ImportedFile)).scalars():
+        if noted(file, SLOS, {}):  # what stands now is declared here, and stays when the file is forgotten
+            note(file, SLOS, {})
     for name, declared in slos.items():
         latency = {f"{percentile:g}": limit for percentile, limit in declared.latency_s.items()}
         accuracy = declared.accuracy.model_dump(exclude_none=True)

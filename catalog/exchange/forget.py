@@ -11,9 +11,10 @@ from sqlalchemy import delete, func, select, update
 from sqlmodel import Session, SQLModel
 
 from catalog.errors import ExchangeError
+from catalog.evidence.allowed import printable
 from catalog.evidence.database import Database
-from catalog.evidence.imported_files import HERE
-from catalog.evidence.tables import Accuracy, Analysis, Artifact, Environment, ImportedFile, Measurement, Strategy
+from catalog.evidence.imported_files import SLOS, note, noted
+from catalog.evidence.tables import Accuracy, Analysis, Artifact, Environment, ImportedFile, Measurement, Slo, Strategy
 from catalog.exchange.lineage import PREFIX, contributing_files
 
 _FEWEST_DIGITS = 4
@@ -21,7 +22,10 @@ _FEWEST_DIGITS = 4
 
 @dataclass(frozen=True)
 class RemovalOutcome:
-    """What was removed with a file; `kept_with` names files that contain its evidence as well, which then stays."""
+    """What was removed with a file; `kept_with` names files that contain its evidence as well, which then stays.
+
+    `slos` names the targets that went with it: those that neither a catalog here nor another file has.
+    """
 
     name: str
     sha256: str
@@ -30,6 +34,7 @@ class RemovalOutcome:
     measurements: int
     accuracies: int
     kept_with: tuple[str, ...] = ()
+    slos: tuple[str, ...] = ()
 
 
 def forget_file(database: Database, name: str) -> RemovalOutcome:
@@ -38,7 +43,7 @@ def forget_file(database: Database, name: str) -> RemovalOutcome:
     Parameters
     ----------
     database : Database
-    wanted : str
+    name : str
         Its name, its id in the table `imported_file`, or the start of its SHA-256 (four digits or more).
 
     Returns
@@ -50,7 +55,7 @@ def forget_file(database: Database, name: str) -> RemovalOutcome:
     ExchangeError
         When no imported file is called so, or several are; nothing is changed then.
     """
-    with database.session() as session:
+    with database.writing_session() as session:
         forgotten = _FileRemoval(session, _file(session, name)).forget()
         session.commit()
     return forgotten
@@ -64,12 +69,12 @@ def _file(session: Session, name: str) -> ImportedFile:
     ways = (
         [row for row in rows if row.name == name],
         [row for row in rows if str(row.id) == name],
-        [row for row in rows if len(digits) >= _FEWEST_DIGITS and row.sha256.startswith(digits)],
+        [row for row in rows if len(digits) >= _FEWEST_DIGITS and str(row.sha256).startswith(digits)],
     )
     matches: list[ImportedFile] = next((matching for matching in ways if matching), [])
     if len(matches) == 1:
         return matches[0]
-    listed = "; ".join(f"id {row.id}: {row.name}, SHA-256 {row.sha256[:12]}…" for row in matches or rows)
+    listed = printable("; ".join(f"id {row.id}: {row.name}, SHA-256 {row.sha256!s:.12}…" for row in matches or rows))
     if matches:
         raise ExchangeError(
             "forget", [f"{len(matches)} imported files are called {name!r}; say the id of one: {listed}"]
@@ -95,7 +100,7 @@ class _FileRemoval:
     def forget(self) -> RemovalOutcome:
         """Remove it."""
         before = {table: self._count(table) for table in (Environment, Strategy, Measurement, Accuracy)}
-        artifacts = set(_noted(self._file, "artifacts", []))
+        artifacts = set(noted(self._file, "artifacts", []))
         for environment in self._environments():
             artifacts |= self._strategy_artifacts(environment)
             heir = self._heir(environment)
@@ -104,8 +109,10 @@ class _FileRemoval:
             else:
                 self._hand_over(environment, heir)
         self._session.flush()
+        self._remove_misplaced()
         self._remove_artifacts(artifacts)
-        name, sha256 = self._file.name, self._file.sha256
+        slos = self._remove_slos()
+        name, sha256 = printable(str(self._file.name)), str(self._file.sha256)
         self._session.execute(delete(ImportedFile).where(_column(ImportedFile, "id") == self._file.id))
         removed = {table: count - self._count(table) for table, count in before.items()}
         return RemovalOutcome(
@@ -116,6 +123,7 @@ class _FileRemoval:
             measurements=removed[Measurement],
             accuracies=removed[Accuracy],
             kept_with=tuple(self._kept_with),
+            slos=slos,
         )
 
     def _count(self, table: type[SQLModel]) -> int:
@@ -132,7 +140,7 @@ class _FileRemoval:
     def _heir(self, environment: Environment) -> ImportedFile | None:
         """Return the first later file that contains this one's evidence of the environment."""
         return next(
-            (row for row in self._later if self._file.key in _noted(row, "extends", {}).get(environment.key, ())), None
+            (row for row in self._later if self._file.key in noted(row, "extends", {}).get(environment.key, ())), None
         )
 
     def _hand_over(self, environment: Environment, heir: ImportedFile) -> None:
@@ -150,14 +158,13 @@ class _FileRemoval:
 
     def _pass_on_replaced(self, key: str, heir: ImportedFile) -> None:
         """Keep with the heir what was there before this file."""
-        own = _noted(self._file, "replaced", {}).get(key, [])
+        own = noted(self._file, "replaced", {}).get(key, [])
         if not own:
             return
-        noted = dict(_noted(heir, "replaced", {}))
+        replaced = noted(heir, "replaced", {})
         earlier = {_name(entry) for entry in own}
-        noted[key] = [*own, *(entry for entry in noted.get(key, []) if _name(entry) not in earlier)]
-        here = {**heir.details.get(HERE, {}), "replaced": noted}
-        heir.sqlmodel_update({"details": {**heir.details, HERE: here}})
+        later = [entry for entry in replaced.get(key, []) if _name(entry) not in earlier]
+        note(heir, "replaced", replaced | {key: [*own, *later]})
 
     def _take_back(self, environment: Environment) -> None:
         for table in (Measurement, Accuracy):
@@ -172,13 +179,21 @@ class _FileRemoval:
             self._session.flush()
             others = contributing_files(self._session, _identity(environment))
             if not others:
-                self._session.execute(delete(Strategy).where(_column(Strategy, "environment_id") == environment.id))
+                # Where another program changed a measurement's file, it still belongs to this environment.
+                tables: tuple[type[SQLModel], ...] = (Measurement, Accuracy, Strategy)
+                for rows in tables:
+                    self._session.execute(delete(rows).where(_column(rows, "environment_id") == environment.id))
                 self._session.delete(environment)
                 return
             environment.imported_file_id = others[0]
             self._drop_unsupported(environment)
         else:
             self._restore_strategies(environment)
+
+    def _remove_misplaced(self) -> None:
+        """Remove what names this file and an environment that is not there, as another program may have left it."""
+        for table in (Measurement, Accuracy):
+            self._session.execute(delete(table).where(_column(table, "imported_file_id") == self._file.id))
 
     def _strategies(self, environment: Environment) -> list[Strategy]:
         query = select(Strategy).where(_column(Strategy, "environment_id") == environment.id)
@@ -187,9 +202,9 @@ class _FileRemoval:
     def _restore_strategies(self, environment: Environment) -> None:
         """Give strategies that this file changed their former state; those that it brought go."""
         rows = {(row.subject, row.operator, row.placement): row for row in self._strategies(environment)}
-        for entry in _noted(self._file, "replaced", {}).get(environment.key, []):
+        for entry in noted(self._file, "replaced", {}).get(environment.key, []):
             row = rows.get(_name(entry))
-            if row is not None and entry["former"] is None:
+            if row is not None and entry.get("former") is None:
                 self._session.delete(row)
             elif row is not None:
                 row.sqlmodel_update(entry["former"])
@@ -207,16 +222,27 @@ class _FileRemoval:
         query = select(_column(table, "id")).where(_column(table, column) == key)
         return self._session.execute(query).first() is not None
 
+    def _remove_slos(self) -> tuple[str, ...]:
+        """Remove targets that only this file brought; of those that others brought as well, the first one's stay."""
+        removed = []
+        query = select(ImportedFile).order_by(_column(ImportedFile, "id"))
+        others = [row for row in self._session.execute(query).scalars() if row.id != self._file.id]
+        for name in noted(self._file, SLOS, {}):
+            heirs = [noted(other, SLOS, {}) for other in others]
+            targets = next((slos[name] for slos in heirs if isinstance(slos.get(name), dict)), None)
+            named = _column(Slo, "name") == name
+            if targets is not None:
+                self._session.execute(update(Slo).where(named).values(**targets))
+            elif self._session.execute(delete(Slo).where(named).returning(_column(Slo, "name"))).first():
+                removed.append(name)
+        return tuple(removed)
+
     def _remove_artifacts(self, keys: Collection[str]) -> None:
         """Remove imported artifacts that no strategy has any more; those made here are never among them."""
         used = set(self._session.execute(select(_column(Strategy, "artifact_key"))).scalars())
-        unused = [key for key in keys if key not in used and key.startswith(PREFIX)]
+        unused = [key for key in keys if key not in used and str(key).startswith(PREFIX)]
         for key in unused:
             self._session.execute(delete(Artifact).where(_column(Artifact, "key") == key))
-
-
-def _noted(file: ImportedFile, name: str, default: Any) -> Any:
-    return file.details.get(HERE, {}).get(name, default)
 
 
 def _name(entry: Any) -> tuple[str, str, str]:

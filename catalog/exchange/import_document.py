@@ -5,16 +5,20 @@ imported evidence neither answers for a measurement that is missing here nor is 
 unless one contains the other's evidence (`lineage.py`), or the user named one environment for both.
 """
 
+import json
+import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import insert, select
 from sqlmodel import Session, SQLModel
 
-from catalog.evidence.imported_files import HERE, file_labels
+from catalog.errors import DuplicateEvidenceError
+from catalog.evidence.imported_files import HERE, SLOS, file_labels, note, noted
 from catalog.evidence.records import (
     AccuracyRecord,
     ClassPixels,
@@ -47,6 +51,8 @@ from catalog.exchange.lineage import (
     measurement_digest,
 )
 from catalog.exchange.serialization import unpack_bits
+
+logger = logging.getLogger(__name__)
 
 
 def measurement_record(
@@ -183,7 +189,7 @@ class _DocumentImport:
     def store(self) -> ImportOutcome:
         """Store everything that is new, parents first."""
         if self._places and all(place.contained for place in self._places.values()):
-            return ImportOutcome(known_before=True, slos_kept=tuple(self._store_slos()))
+            return self._known_before()
         labels = file_labels(self._session)
         apart = tuple(self._apart(labels))
         extended = self._extended()
@@ -194,8 +200,10 @@ class _DocumentImport:
         measurements, accuracies = self._store_measurements(file_id), self._store_accuracies(file_id)
         here = {"extends": self._extends, "replaced": self._replaced, "artifacts": artifacts}
         row = self._session.get_one(ImportedFile, file_id)
-        noted = {name: value for name, value in here.items() if value}
-        row.sqlmodel_update({"details": {**self._file.details, HERE: noted}})
+        row.sqlmodel_update(
+            {"details": {**self._file.details, HERE: {name: value for name, value in here.items() if value}}}
+        )
+        slos_kept = tuple(self._store_slos(row))
         self._session.flush()
         return ImportOutcome(
             environments=environments,
@@ -203,10 +211,17 @@ class _DocumentImport:
             rounds=sum(entry.counts for entry in measurements),
             samples=sum(len(entry.samples.latency_s) for entry in measurements if entry.samples is not None),
             accuracies=sum(entry.status == "complete" for entry in accuracies),
-            slos_kept=tuple(self._store_slos()),
+            slos_kept=slos_kept,
             extended=tuple(labels[identity] for identity in extended),
             apart=apart,
         )
+
+    def _known_before(self) -> ImportOutcome:
+        """Store only the targets, with one of the files that brought the evidence."""
+        joined = [place.joined for place in self._places.values() if place.joined is not None]
+        files = {identity for environment in joined for identity in contributing_files(self._session, environment)}
+        owner = self._session.get_one(ImportedFile, max(files)) if files else None
+        return ImportOutcome(known_before=True, slos_kept=tuple(self._store_slos(owner)))
 
     def _extended(self) -> list[int]:
         """Return the files that this one adds to, and remember them by environment."""
@@ -215,7 +230,7 @@ class _DocumentImport:
         for place in self._places.values():
             if place.joined is not None and place.digests and not place.contained:
                 files = contributing_files(self._session, place.joined)
-                self._extends[place.key] = [keys[identity] for identity in files]
+                self._extends[place.key] = [str(keys[identity]) for identity in files]
                 extended |= set(files)
         return sorted(extended)
 
@@ -249,8 +264,9 @@ class _DocumentImport:
                 continue
             named = entry.model_copy(update={"latency_key": place.stored_key(entry.latency_key)})
             environment_id = self._environment_ids[place.key]
-            record_measurement(self._session, measurement_record(named, self._document.ids, environment_id, file_id))
-            stored.append(entry)
+            record = measurement_record(named, self._document.ids, environment_id, file_id)
+            if _stored(partial(record_measurement, self._session, record)):
+                stored.append(entry)
         return stored
 
     def _store_accuracies(self, file_id: int) -> list[AccuracyEntry]:
@@ -261,8 +277,9 @@ class _DocumentImport:
                 continue
             named = entry.model_copy(update={"key": self._accuracy_key(entry.key, place)})
             environment_id = self._environment_ids[place.key]
-            record_accuracy(self._session, accuracy_record(named, self._document.ids, environment_id, file_id))
-            stored.append(entry)
+            record = accuracy_record(named, self._document.ids, environment_id, file_id)
+            if _stored(partial(record_accuracy, self._session, record)):
+                stored.append(entry)
         return stored
 
     def _accuracy_key(self, key: str, place: Place) -> str:
@@ -315,7 +332,7 @@ class _DocumentImport:
             ):
                 continue
             if place.joined is not None:
-                former = None if row is None else row.model_dump(exclude={"id", "environment_id", *name})
+                former = None if row is None else _former_values(row, {"id", "environment_id", *name})
                 self._replaced[place.key].append({**name, "former": former})
             if row is None:
                 self._insert(Strategy, values)
@@ -333,9 +350,18 @@ class _DocumentImport:
             "accuracy_key": self._accuracy_key(entry.accuracy_key, place),
         }
 
-    def _store_slos(self) -> list[str]:
-        """Store targets that are not declared here; returns the names of those declared here otherwise."""
+    def _store_slos(self, owner: ImportedFile | None) -> list[str]:
+        """Store targets that are not declared here; returns the names of those declared here otherwise.
+
+        The owner notes those that no catalog here declares: they go when the last file that has them is forgotten.
+        """
         stored = {row.name: row for row in self._session.execute(select(Slo)).scalars()}
+        files = self._session.execute(select(ImportedFile)).scalars()
+        imported = {name for file in files for name in noted(file, SLOS, {})}
+        own = [slo for slo in self._document.slos if slo.name not in stored or slo.name in imported]
+        if own and owner is not None:
+            targets = {slo.name: {"latency": slo.latency, "accuracy": slo.accuracy} for slo in own}
+            note(owner, SLOS, targets | noted(owner, SLOS, {}))
         kept = []
         for slo in self._document.slos:
             row = stored.get(slo.name)
@@ -350,7 +376,30 @@ class _DocumentImport:
 
 
 def _is_later(entry: StrategyEntry, row: Strategy) -> bool:
-    return datetime.fromisoformat(entry.updated_at) >= datetime.fromisoformat(row.updated_at)
+    try:
+        return datetime.fromisoformat(entry.updated_at) >= datetime.fromisoformat(row.updated_at)
+    except (TypeError, ValueError):  # another program wrote the stored moment
+        return True
+
+
+def _former_values(row: Strategy, without: Collection[str]) -> dict[str, Any] | None:
+    """Return what a row holds, to be given back later; None where another program wrote what cannot be kept."""
+    values = {name: getattr(row, name) for name in Strategy.model_fields if name not in without}
+    try:
+        json.dumps(values).encode()
+    except (TypeError, ValueError):
+        return None
+    return values
+
+
+def _stored(store: Callable[[], int]) -> bool:
+    """Store an entry; False where a row that nothing can be made of, and that is left out everywhere, has its place."""
+    try:
+        store()
+    except DuplicateEvidenceError as error:
+        logger.warning("not stored: %s; the stored row cannot be read", error)
+        return False
+    return True
 
 
 def _measurement_order(entry: MeasurementEntry) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from catalog.clock import utc_now
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
 from catalog.evidence.records import FileRecord
+from catalog.evidence.soundness import sound_rows
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
@@ -76,7 +77,7 @@ def import_files(
     names = {} if environment is None else {environment: environment}
     if environment is not None and not is_name(environment):
         raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
-    with database.session() as session:
+    with database.writing_session() as session:
         command = _Command(session, environment, _stem(files[0]), at, names)
         imported = tuple(command.import_file(file) for file in files)
         session.commit()
@@ -127,12 +128,15 @@ class _Command:
         former = {"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest(), "environments": claimed}
         present = self._imported_file(key) or self._imported_file(content_key(former))
         if present is not None:
-            self.names.update(present.details.get("named", {name: name for name in claimed}))
+            self.names.update({name: name for name in claimed})
+            self.names.update(_names_given(present))
             return Imported(file, rows.kind, present.sha256, ImportOutcome(known_before=True))
         apart = self._named_apart(claimed, digest)
         foreign = ForeignRows(renamed(gathered, self.names), digest, self.at)
         try:
-            document = foreign_document(foreign, _imported_strategies(self.session), file=str(file))
+            with sound_rows(self.session):
+                imported = _imported_strategies(self.session)
+            document = foreign_document(foreign, imported, file=str(file))
         except ValidationError as error:  # what rows may hold by themselves and evidence may not
             raise ExchangeError(str(file), problems_of(error)) from error
         details: dict[str, object] = {"environments": sorted(entry.host for entry in document.environments)}
@@ -190,6 +194,12 @@ def _chain(document: Document) -> dict[str, object]:
             for environment in document.environments
         }
     }
+
+
+def _names_given(file: ImportedFile) -> dict[str, str]:
+    """Return the names that environments got which an imported file claims; another program may have changed them."""
+    named = file.details.get("named") if isinstance(file.details, dict) else None
+    return named if isinstance(named, dict) else {}
 
 
 def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], ImportedStrategy]:

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import select, union
 from sqlmodel import Session
 
-from catalog.evidence.tables import Accuracy, Artifact, Environment, Measurement, Strategy
+from catalog.evidence.soundness import sound_rows
+from catalog.evidence.tables import Accuracy, Artifact, Environment, ImportedFile, Measurement, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import (
     AccuracyEntry,
@@ -133,7 +134,9 @@ def contributing_files(session: Session, environment_id: int) -> list[int]:
         select(_sql(table.imported_file_id)).where(_sql(table.environment_id) == environment_id)
         for table in (Measurement, Accuracy)
     )
-    return sorted(file for file in session.execute(union(named, *rows)).scalars() if file is not None)
+    # A row that another program wrote may name a file that is not there.
+    files = set(session.execute(select(_sql(ImportedFile.id))).scalars())
+    return sorted(files & set(session.execute(union(named, *rows)).scalars()))
 
 
 def evidence_digests(document: Document, *, suffix: str = "") -> Mapping[str, frozenset[str]]:
@@ -228,7 +231,10 @@ def _claims(stored_key: str, claimed_key: str) -> bool:
 
 def _stored_digests(session: Session, keys: Collection[str]) -> Any:
     """Return a function of an environment's key and suffix; without an environment to compare, nothing is read."""
-    document = collect(session) if keys else Document()
+    document = Document()
+    if keys:
+        with sound_rows(session):
+            document = collect(session)
 
     def digests(key: str, suffix: str) -> frozenset[str]:
         own = document.model_copy(

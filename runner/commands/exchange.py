@@ -181,7 +181,7 @@ def forget(
     out.print(
         f"{escape(forgotten.name)} (SHA-256 {forgotten.sha256[:12]}…) is forgotten: removed "
         f"{forgotten.environments} environment(s), {forgotten.strategies} strategies, {forgotten.measurements} "
-        f"measurements, {forgotten.accuracies} accuracies. SLOs stay as they are",
+        f"measurements, {forgotten.accuracies} accuracies, {len(forgotten.slos)} SLOs",
         soft_wrap=True,
     )
     for name in forgotten.kept_with:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 
+from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
-from catalog.evidence import Database, leaderboard, record_measurement, strategy_evidence, sync_strategies
+from catalog.evidence import Database, leaderboard, record_measurement, strategy_evidence, sync_slos, sync_strategies
+from catalog.evidence.tables import Slo
 from catalog.exchange import collect, document_bytes, forget_file, import_files
 
 pytestmark = pytest.mark.both_databases
@@ -284,3 +287,98 @@ def test_rows_of_one_command_meet(other: Database, tmp_path: Path) -> None:
         assert {row["host"]: row["source"] for row in leaderboard(session)} == {"phone": "a.csv, b.csv"}
     forget_file(other, "a.csv")
     assert [place[1] for place in shown(other)] == ["quantized"]
+
+
+def with_slos(document: dict[str, Any], **limits_s: float) -> dict[str, Any]:
+    slos = [{"name": name, "latency": {"90": limit_s}, "accuracy": {}} for name, limit_s in limits_s.items()]
+    return document | {"slos": slos}
+
+
+def stored_slos(database: Database) -> dict[str, float]:
+    with database.session() as session:
+        return {row.name: row.latency["90"] for row in session.execute(select(Slo)).scalars()}
+
+
+def test_the_targets_of_a_file_go_with_it_unless_another_file_or_the_user_has_them(
+    other: Database, first: dict[str, Any], tmp_path: Path
+) -> None:
+    forget_file(other, "first.json")
+    import_files(other, [written(with_slos(first, shared=1.0, own=2.0, here=3.0), tmp_path / "a.json")])
+    second = with_slos(other_rounds(first, 0.2), shared=9.0, second=4.0)
+    (imported,) = import_files(other, [written(second, tmp_path / "b.json")])
+    assert imported.stored.slos_kept == ("shared",)
+    assert forget_file(other, "a.json").slos == ("own", "here")
+    assert stored_slos(other) == {"shared": 9.0, "second": 4.0}  # as if the first file had never been imported
+    with other.session() as session:
+        sync_slos(session, {"shared": SloSpec.model_validate({"latency": {"p90": "5s"}})})
+        session.commit()
+    assert forget_file(other, "b.json").slos == ()
+    assert stored_slos(other) == {"shared": 5.0}
+
+
+def test_targets_of_a_file_whose_evidence_is_there_go_with_the_file_that_brought_it(
+    other: Database, first: dict[str, Any], tmp_path: Path
+) -> None:
+    (imported,) = import_files(other, [written(with_slos(first, late=1.0), tmp_path / "again.json")])
+    assert imported.stored.known_before
+    assert stored_slos(other) == {"late": 1.0}
+    assert forget_file(other, "first.json").slos == ("late",)
+    (imported,) = import_files(other, [written(with_slos(first, late=1.0), tmp_path / "again.json")])
+    assert imported.stored.environments == 1
+    assert forget_file(other, "again.json").slos == ("late",)
+
+
+# What another program may leave in rows that files brought; afterwards both commands do what they did before.
+DAMAGE = (
+    "UPDATE environment SET created_at = 'yesterday' WHERE id = 1",
+    "UPDATE measurement SET conditions = '[]' WHERE id = 2",
+    "UPDATE strategy SET tiers = '1', updated_at = 'x' WHERE id = 1",
+    "UPDATE artifact SET details = '[1]', files = '1'",
+    "UPDATE imported_file SET details = '[]', imported_at = 'x'",
+    "UPDATE slo SET latency = '1', accuracy = '[]'",
+    "UPDATE accuracy SET top1_pct = 1000 WHERE id = 1",
+    "UPDATE measurement SET imported_file_id = NULL WHERE id = 3",
+    "UPDATE accuracy SET imported_file_id = 77 WHERE id = 1",
+    "UPDATE imported_file SET name = CAST(x'fffe' AS TEXT)",
+    "UPDATE imported_file SET sha256 = 7, key = x'00'",
+    "UPDATE strategy SET environment_id = 99 WHERE id = 1",
+)
+OF_OTHER_TYPES = (
+    "UPDATE measurement SET environment_id = 'agreement' WHERE id = 3",
+    "UPDATE measurement SET imported_file_id = 'x', latency_key = x'ff' WHERE id = 3",
+    "UPDATE strategy SET reason = CAST(x'fffe' AS TEXT), task = x'fffe', declared = 'x' WHERE id = 1",
+    "UPDATE sample SET input_id = 7, latency_s = 'x' WHERE id < 9",
+    "INSERT INTO slo VALUES (CAST(x'fffe' AS TEXT), '{', '{')",
+)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, *OF_OTHER_TYPES])
+def test_rows_that_another_program_wrote_stop_neither_an_import_nor_the_forgetting_of_a_file(
+    other: Database, first: dict[str, Any], tmp_path: Path, damage: str
+) -> None:
+    is_sqlite = other.engine.dialect.name == "sqlite"
+    unchecked = (
+        ("COMMIT", "PRAGMA foreign_keys = OFF", "BEGIN") if is_sqlite else ("SET session_replication_role = replica",)
+    )
+    with other.engine.connect() as connection:
+        for statement in unchecked:
+            connection.exec_driver_sql(statement)
+        if damage in OF_OTHER_TYPES and not is_sqlite:  # a server keeps its columns' types
+            with pytest.raises(DBAPIError):
+                connection.exec_driver_sql(damage)
+            return
+        connection.exec_driver_sql(damage)
+        connection.commit()
+    other.engine.dispose()
+    more = first | {"measurements": [*first["measurements"], first["measurements"][0] | {"round": 30}]}
+    more["strategies"] = [entry | {"updated_at": "2099-01-01T00:00:00+00:00"} for entry in first["strategies"]]
+    import_files(other, [written(with_slos(more, new=1.0), tmp_path / "more.json")])
+    (tmp_path / "a.csv").write_text(csv(0.1))
+    import_files(other, [tmp_path / "a.csv"])
+    for name in ("more.json", "a.csv"):
+        forget_file(other, name)
+    forget_file(other, "1")
+    with other.session() as session:
+        left = {table: session.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one() for table in TABLES}
+    assert {table for table, count in left.items() if count} <= {"strategy", "artifact"}
+    assert left["imported_file"] == left["environment"] == left["measurement"] == left["accuracy"] == 0
