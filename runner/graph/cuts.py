@@ -16,6 +16,7 @@ from runner.graph.structure import Region, RegionLayout, Role, Structure
 # Pairs cost the square of a region; in larger ones only the live sets along the order of the nodes are tried.
 _LARGEST_REGION = 256
 _LARGEST_SET = 8
+# What a tier's engine and protocol serve; bfloat16, strings and four-bit integers are not among them.
 _SERVED = frozenset(
     {TensorProto.BOOL, TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE}
     | {TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
@@ -49,6 +50,7 @@ def find_cuts(structure: Structure, layout: RegionLayout) -> list[CutPlace]:
     for region in layout.regions:
         for cut in finder.cuts_of(region):
             earlier = cuts.get(frozenset(cut.tensors))
+            # A live set and a pair may be the same tensors; the reading under which no branch is cut counts.
             if earlier is None or (cut.paper and not earlier.paper):
                 cuts[frozenset(cut.tensors)] = cut
     return sorted(cuts.values(), key=lambda cut: (abs(cut.head_bytes - cut.tail_bytes), len(cut.tensors)))
@@ -61,6 +63,8 @@ class _CutFinder:
         self._structure = structure
         self._layout = layout
         count = len(structure.data)
+        # Prefix sums: an initializer belongs to a head from its first user on and to a tail up to its last, so that the
+        # bytes on either side of a position are two look-ups.
         ending, beginning = [0] * (count + 1), [0] * (count + 1)
         for name, users in layout.users.items():
             size = structure.tensor_bytes.get(name, 0)
@@ -95,6 +99,7 @@ class _CutFinder:
         """Return the tensor to cut for this one, or None: a QDQ group is cut only at its quantized tensor."""
         structure = self._structure
         index = structure.producer.get(name)
+        # At an input the head would compute nothing; at an output it would give a part of the answer itself.
         if index is None or name in structure.outputs:
             return None
         node, tensor_type = structure.nodes[index], structure.types.get(name)
@@ -150,6 +155,7 @@ class _CutFinder:
             inside = (2 << number) - 1
             alive.update(inner.writes[number])
             alive = {name for name in alive if inner.readers[name] & ~inside}
+            # A single tensor ends its region, and `cuts_of` has yielded that cut.
             if 1 < len(alive) <= _LARGEST_SET:
                 yield from self._cut(region, inside, sorted(alive), paper=inner.apart(alive))
 
@@ -164,6 +170,7 @@ class _CutFinder:
                 yield from self._cut(region, alone, crossing, paper=False)
             for second in range(first + 1, count):
                 together = alone | inner.ancestors[second] | 1 << second
+                # Whatever reads what the two are computed from must lie in the head, or a third tensor would cross.
                 if inner.ancestors[second] >> first & 1 or (inner.needs[first] | inner.needs[second]) & ~together:
                     continue
                 yield from self._cut(region, together, inner.crossing(together), paper=True)
@@ -176,6 +183,7 @@ class _RegionMasks:
         self._entries = region.entries
         indices = structure.data[region.start : region.end]
         bit = {index: number for number, index in enumerate(indices)}
+        # One bit more than there are nodes stands for every reader outside the region.
         beyond = 1 << len(indices)
         self.writes = [structure.writes[index] for index in indices]
         self.readers: dict[str, int] = {}

@@ -84,6 +84,7 @@ def read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
+        # Ten bytes of seven bits hold 64; protobuf allows no longer number.
         if shift > 63:
             raise WireError(f"a number of more than ten bytes before byte {position}")
     raise WireError(f"the data ends inside a number at byte {position}")
@@ -126,6 +127,7 @@ def without_bulk(
 
 # Shape inference reads the values of small tensors only; scales of a thousand channels still count as small.
 KEEP_BYTES = 1024
+# The graph is held in memory and serialised again; no real graph without weights comes near.
 _MAX_SKELETON_BYTES = 512 << 20
 _GRAPH, _NODE, _INITIALIZER, _SPARSE = 7, 1, 5, 15
 _SCHEMAS: Mapping[str, Schema] = {
@@ -145,6 +147,7 @@ _TENSOR_HOLDERS = (
     onnx.FunctionProto,
     onnx.TrainingInfoProto,
 )
+# NumPy has no type of four bits and reports a whole byte.
 _HALF_BYTES = frozenset({TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
 
 
@@ -403,6 +406,7 @@ def _settle(path: Path, model: onnx.ModelProto, inline: Mapping[int, ByteRange])
         declared = tensor_bytes(tensor)
         if index in inline:
             place = inline[index]
+            # Not `!=`: the range is the whole field, which holds the tensor's name and dimensions besides its data.
             if declared is not None and declared > place.length and not is_external(tensor):
                 raise ModelFileError(
                     path, f"initializer {tensor.name!r} declares {declared} bytes and the file holds {place.length}"
@@ -476,6 +480,7 @@ def _external(path: Path, tensor: TensorProto, label: str, declared: int | None)
     location, folder = entries.get("location", ""), path.parent.resolve()
     if "\0" in location:
         raise ModelFileError(path, f"{label} names data in no file: {location!r}")
+    # Resolved before it is compared, so that neither `..` nor a symbolic link leads outside.
     target = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
         raise ModelFileError(path, f"{label} names data outside the model's folder: {location!r}")

@@ -67,6 +67,7 @@ def _run(
     start = end - size
     while start >= 0 and digests[start : start + size] == pattern:
         entries, result = regions[start].entries, regions[start + size - 1].result
+        # Skipping needs a block whose input can take the place of its output.
         if len(entries) != 1 or result is None or not same_type(structure, entries[0], result):
             break
         units.insert(0, Unit(start, start + size, entries[0], result))
@@ -93,6 +94,7 @@ def _region_digest(structure: Structure, layout: RegionLayout, region: Region) -
         index = structure.data[position]
         node = structure.nodes[index]
         read = [digests.get(name) or _outside(structure, name) for name in node.input]
+        # Exporters write the operands of a residual addition in either order.
         if node.op_type in _COMMUTATIVE:
             read.sort()
         digest = hashlib.sha256(repr((node.domain, node.op_type, _attributes(node), read)).encode())
@@ -129,6 +131,7 @@ def _attributes(node: onnx.NodeProto) -> list[tuple[str, Any]]:
     dilations = values.pop("dilations", None) or [1] * len(kernel or ())
     if kernel and pads and len(pads) == 2 * len(kernel) == 2 * len(dilations):
         axes = range(len(kernel))
+        # What the padding is beyond the dilated kernel's reach: the same for every dilation that keeps the size.
         values["pads"] = [pads[i] + pads[i + len(kernel)] - dilations[i] * (kernel[i] - 1) for i in axes]
     return sorted(values.items())
 
@@ -137,6 +140,7 @@ def _attribute_value(attribute: onnx.AttributeProto) -> Any:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):
         return (value.data_type, tuple(value.dims))
+    # Bodies are compared byte by byte: two that differ in a name only count as different, which is safe.
     if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
         return hashlib.sha256(attribute.SerializeToString(deterministic=True)).hexdigest()
     return list(value) if attribute.type >= onnx.AttributeProto.FLOATS else value

@@ -95,6 +95,7 @@ def readers(structure: Structure, tensor: str) -> tuple[tuple[Rescaling, ...], s
             if node.op_type in _TRANSPARENT:
                 waiting += structure.writes[user]
                 continue
+            # A shape is the same whatever the numbers' scale is.
             if node.op_type == "Shape":
                 continue
             places = [i for i in _DATA_INPUTS.get(node.op_type, _none)(len(node.input)) if node.input[i] == name]
@@ -132,6 +133,7 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
     rescaled = _rescaled(structure, entry=entry, result=result)
     nodes: dict[int, onnx.NodeProto | ByteRange] = {}
     for index, node in enumerate(structure.nodes):
+        # A node that nothing changes is copied as bytes from the file, its large tensors included.
         if result not in structure.reads[index] and index not in rescaled:
             nodes[index] = structure.file.stored_nodes.get(index, node)
             continue
@@ -278,6 +280,7 @@ def _part(file: ModelFile, nodes: Sequence[onnx.NodeProto | ByteRange], used: se
     if graph.doc_string:
         part.doc_string = graph.doc_string
     part.sparse_initializer.extend(tensor for tensor in graph.sparse_initializer if tensor.values.name in used)
+    # Inputs stay even where nothing reads them any more: callers feed them by name.
     part.input.extend(value for value in graph.input if value.name not in sources or value.name in used)
     part.output.extend(graph.output)
     part.value_info.extend(value for value in graph.value_info if value.name in used)

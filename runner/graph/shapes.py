@@ -120,6 +120,7 @@ def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPro
 
 def _inferred(model: onnx.ModelProto) -> dict[str, TensorType]:
     inferred = model
+    # With data propagation first: shapes that are computed (Shape → Gather → Reshape) are known only so.
     for data_prop in (True, False):
         # Inference is optional: a model that it cannot process keeps the types it declares.
         with contextlib.suppress(shape_inference.InferenceError, RuntimeError, ValueError, TypeError):
@@ -169,11 +170,13 @@ def _window(node: onnx.NodeProto, axis: int, size: Dimension, types: Mapping[str
     if kernel is None and node.op_type in _CONVOLUTIONS:
         weight = types.get(node.input[_CONVOLUTIONS[node.op_type]])
         kernel = weight.dims[2:] if weight and weight.dims else None
+    # SAME pads by the size itself, which is free here.
     if kernel is None or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", b""):
         return None
     pads = attributes.get("pads") or [0] * (2 * len(kernel))
     stride = (attributes.get("strides") or [1] * len(kernel))[spatial]
     dilation = (attributes.get("dilations") or [1] * len(kernel))[spatial]
+    # The formula of ONNX's Conv and pooling operators; a dilated kernel reaches dilation * (kernel - 1) + 1 far.
     margin = pads[spatial] + pads[spatial + len(kernel)] - dilation * (kernel[spatial] - 1)
     if stride == 1:
         return _shifted(size, margin)

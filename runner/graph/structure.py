@@ -108,6 +108,7 @@ class Structure:
     def pinned_types(self) -> tuple[Mapping[str, TensorType], ...]:
         """Types for two choices of sizes for the free dimensions of the inputs: a computed shape is then a number."""
         names = {dim.dim_param: 0 for value in self.file.graph.input for dim in value.type.tensor_type.shape.dim}
+        # Another number for every name, so that two free dimensions never look equal by accident.
         choices = ({name: first + index for index, name in enumerate(names) if name} for first in (128, 192))
         return tuple(infer_types(self.file.model, sizes=choice) for choice in choices if choice)
 
@@ -145,6 +146,7 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     sources = {tensor.name for tensor in graph.initializer} | {
         tensor.values.name for tensor in graph.sparse_initializer
     }
+    # Before IR version 4 every initializer is among the inputs as well.
     inputs = tuple(value.name for value in graph.input if value.name not in sources)
     outputs = tuple(value.name for value in graph.output)
     producer = _producers(file, reads, writes, sources | set(inputs))
@@ -223,6 +225,7 @@ def _roles(
 def _live(reads: tuple[tuple[str, ...], ...], producer: Mapping[str, int], outputs: tuple[str, ...]) -> tuple[int, ...]:
     """Return the nodes that an output needs, in order."""
     needed = {producer[name] for name in outputs if name in producer}
+    # Backwards once: nodes are in topological order, which `_producers` has checked.
     for index in range(len(reads) - 1, -1, -1):
         if index in needed:
             needed.update(producer[name] for name in reads[index] if name in producer)
@@ -291,6 +294,7 @@ def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tu
         alive.update(name for name in structure.writes[index] if name in last_use)
         alive -= {name for name in structure.reads[index] if last_use.get(name) == position}
         at_end = position == len(structure.data) - 1
+        # One live tensor separates what is before it from what is after it: nothing else passes (paper, section 4.5.3).
         if len(alive) == 1 or at_end:
             (result,) = alive if len(alive) == 1 else (None,)
             weighted = any(

@@ -148,6 +148,7 @@ def _merged(pieces: Iterable[bytes | ByteRange]) -> Iterator[bytes | ByteRange]:
         if loose:
             yield b"".join(loose)
             loose.clear()
+        # Weights lie one after the other in most files: one copy instead of hundreds.
         if pending and pending.path == piece.path and pending.offset + pending.length == piece.offset:
             pending = ByteRange(pending.path, pending.offset, pending.length + piece.length)
             continue
@@ -179,6 +180,7 @@ def _copied_by_kernel(source: FileIO, target: FileIO, count: int) -> int:
     if not hasattr(os, "copy_file_range"):
         return 0
     try:
+        # One call copies less than 2 GiB on Linux, so the caller loops.
         return os.copy_file_range(source.fileno(), target.fileno(), min(count, 1 << 30))
     except OSError:
         return 0

@@ -79,6 +79,7 @@ class Partition:
 
     def _details(self, analysis: GraphAnalysis, chosen: Cut, targets: tuple[Path, Path]) -> Mapping[str, object]:
         head, tail = (stored_bytes(target) for target in targets)
+        # Of the written files: an initializer that both parts need is in both, so this may differ from the estimate.
         percent = 100 * head / (head + tail)
         uneven = f"head and tail hold {percent:.1f} % / {100 - percent:.1f} % of the bytes"
         return {

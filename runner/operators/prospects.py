@@ -84,6 +84,7 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
 
 
 def _quantizable(graph: onnx.GraphProto) -> Counter[str]:
+    # A bias or a scale has one dimension; only matrices and kernels become int8.
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
     return Counter(
         node.op_type for node in graph.node if node.op_type in _QUANTIZED_TYPES and weights.intersection(node.input)

@@ -83,6 +83,7 @@ class StaticPtq:
     def options(self) -> Mapping[str, object]:
         resolved: dict[str, object] = {**self.declared.model_dump(), "reduce_range": self.reduce_range}
         if self.declared.tool == "neural-compressor":
+            # They enter the artifact's key: another release may quantize another way.
             resolved["tool_versions"] = dict(neural_compressor.versions())
         return resolved
 
@@ -104,6 +105,8 @@ class StaticPtq:
         for index, part in enumerate(parts):
             directory = context.workdir / f"part{index}"
             prepared = prepare(part, directory, settings)
+            # The float parts before this one, not the quantized ones: the ranges are then those of the float model,
+            # and no error of an earlier part enters a later one's scales.
             feeds = _first(prepared, context) if feeds is None else NextPart(parts[index - 1], feeds)
             result, left = self._quantize(prepared, feeds, settings, context)
             results.append(result)

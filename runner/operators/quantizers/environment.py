@@ -84,9 +84,12 @@ class ToolEnvironment:
         _, interpreter = _interpreter()
         python = str(staging / "bin" / "python")
         self._run([interpreter, "-m", "venv", "--without-pip", str(staging)])
+        # Our pip works on the new environment from outside, which then needs none and is made faster.
         pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--no-input"]
+        # No dependency is resolved and nothing is compiled: the pins name every package, and sdists could run code.
         install = ["install", "--progress-bar", "off", "--no-deps", "--only-binary", ":all:"]
         self._run([*pip, *install, "-r", str(self.requirements)], total)
+        # Isolated, so that neither PYTHONPATH nor the current folder can lend it a module.
         self._run([python, "-I", "-c", f"import {', '.join(self.modules)}"])
 
     def _run(self, command: Sequence[str], total: int = 0) -> None:

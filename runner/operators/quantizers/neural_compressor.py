@@ -57,6 +57,7 @@ def quantize(
     done = subprocess.run(
         command, cwd=workdir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
+    # It reports failures in its log alone, so the file is what counts.
     if done.returncode != 0 or not target.is_file():
         log = done.stdout.decode(errors="replace")
         error, reason = _reason(log, done.returncode)
@@ -69,6 +70,7 @@ def _write_calibration(feeds: Feeds, directory: Path) -> list[str]:
     names: list[str] = []
     for index, feed in enumerate(feeds):
         names = list(feed)
+        # By position: a tensor's name may hold characters that a file name in the archive cannot.
         np.savez(directory / f"{index:05d}.npz", *feed.values())
     return names
 

@@ -42,6 +42,7 @@ def _quantize(job: dict[str, Any]) -> Any:
         op_type_dict={"Conv|MatMul|Gemm": {"weight": {"granularity": granularity}}},
         op_name_dict={re.escape(name): in_float for name in job["left"]} or None,
         reduce_range=job["reduce_range"],
+        # The extended level fuses nodes into operators that only ONNX Runtime knows.
         recipes={"graph_optimization_level": "ENABLE_BASIC"},
     )
     return quantization.fit(job["source"], config, calib_dataloader=calibration)

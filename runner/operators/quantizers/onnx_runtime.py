@@ -80,6 +80,7 @@ def measure_ranges(source: Path, feeds: Feeds, *, external_data: bool = False) -
         calibrater.augment_graph()
         calibrater.model = None  # the session reads the file; the copy in memory is no longer needed
         options = onnxruntime.SessionOptions()
+        # As the library's own calibration does: the ranges are those of the nodes as they are written.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         calibrater.infer_session = onnxruntime.InferenceSession(
