@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -68,6 +69,16 @@ def test_no_file_has_more_filler_names_than_it_had() -> None:
     stored = stored_counts()
     grown = {path: count for path, count in filler_names().items() if count > stored.get(path, 0)}
     assert not grown, RENEW
+
+
+def test_no_script_of_the_page_binds_a_filler_name() -> None:
+    names = "|".join(sorted(FILLERS))
+    # A declaration, a parameter of a function or arrow function, or an element of a destructuring.
+    binding = re.compile(rf"(?:\b(?:const|let|function)\s+|[(,{{[]\s*)({names})\b(?=\s*(?:[,)}}\]=]|of\b|in\b))")
+    scripts = sorted((ROOT / "recommender/page").glob("*.js"))
+    assert scripts
+    bound = {script.name: binding.findall(script.read_text(encoding="utf-8")) for script in scripts}
+    assert not {name: fillers for name, fillers in bound.items() if fillers}, RENEW
 
 
 def test_no_class_name_has_two_meanings() -> None:

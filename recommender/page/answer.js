@@ -19,26 +19,26 @@ export function details(answer, strategies) {
     section("Equivalent to the fastest", related(answer, "equivalent")),
     section("Not yet distinguishable from the fastest", related(answer, "unresolved")),
     section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
-    section("Undecided: the evidence cannot promise the budgets", together(answer.undecided, (each) => `${each.reason}; ${each.to_do}`)),
+    section("Undecided: the evidence cannot promise the budgets", together(answer.undecided, (strategy) => `${strategy.reason}; ${strategy.to_do}`)),
     section("Read before acting", answer.warnings),
-    section("Declared, without evidence", together(answer.not_considered, (each) =>
-      `${[each.reason, each.command].filter(Boolean).join("; ")}; ${each.could_change_answer ? "could change this answer" : "cannot change this answer"}: ${each.because}`)),
+    section("Declared, without evidence", together(answer.not_considered, (strategy) =>
+      `${[strategy.reason, strategy.command].filter(Boolean).join("; ")}; ${strategy.could_change_answer ? "could change this answer" : "cannot change this answer"}: ${strategy.because}`)),
     ...table(answer, strategies), provenance(answer),
-  ].filter((each) => each !== null);
+  ].filter((element) => element !== null);
 }
 
-// What the service tried already: one budget changed, and the recommendation that this leads to.
+// The changes of one budget that the service has tried, with the recommendation that follows.
 function ways(answer, relax) {
-  const changes = [answer.relaxation, ...answer.other_relaxations].filter((each) => each !== null && relax(each) !== null);
+  const changes = [answer.relaxation, ...answer.other_relaxations].filter((change) => change !== null && relax(change) !== null);
   if (!changes.length) return null;
-  return html("ul", { class: "ways" }, ...changes.map((each) => {
-    const button = html("button", { type: "button" }, asking(each));
-    button.addEventListener("click", relax(each));
-    return html("li", {}, button, ` gives ${strategyName(each)}`);
+  return html("ul", { class: "ways" }, ...changes.map((change) => {
+    const button = html("button", { type: "button" }, changeWords(change));
+    button.addEventListener("click", relax(change));
+    return html("li", {}, button, ` gives ${strategyName(change)}`);
   }));
 }
 
-function asking(change) {
+function changeWords(change) {
   const shown = { max_latency_s: (value) => `at most ${duration(value)}`, max_accuracy_drop_pp: (value) => `a drop of at most ${points(value)}`,
     min_accuracy_pct: (value) => `at least ${percent(value)}` }[change.field];
   const names = { max_latency_s: "limit of latency", max_accuracy_drop_pp: "limit of accuracy lost", min_accuracy_pct: "floor of accuracy" };
@@ -71,22 +71,22 @@ function numbers(best, answer) {
 }
 
 function related(answer, relation) {
-  return answer.alternatives.filter((each) => each.relation === relation).map((each) =>
-    `${strategyName(each)}${each.relation === "equivalent" && each.ratio_low === null ? ", the fastest" : ""}: ${each.latency_ratio.toFixed(2)} × the latency of the recommendation${each.latency.predicted ? ", predicted" : ""}${farOutputs(each)}`);
+  return answer.alternatives.filter((strategy) => strategy.relation === relation).map((strategy) =>
+    `${strategyName(strategy)}${strategy.relation === "equivalent" && strategy.ratio_low === null ? ", the fastest" : ""}: ${strategy.latency_ratio.toFixed(2)} × the latency of the recommendation${strategy.latency.predicted ? ", predicted" : ""}${farOutputs(strategy)}`);
 }
 
-function misses(found) {
-  return found.slice(0, 5).map((each) => `${strategyName(each)} ${(each.lacks ?? []).join("; ")}${farOutputs(each)}`);
+function misses(strategies) {
+  return strategies.slice(0, 5).map((strategy) => `${strategyName(strategy)} ${(strategy.lacks ?? []).join("; ")}${farOutputs(strategy)}`);
 }
 
-function farOutputs(each) {
-  return each.distance?.warning ? `; ${each.distance.warning}` : "";
+function farOutputs(strategy) {
+  return strategy.distance?.warning ? `; ${strategy.distance.warning}` : "";
 }
 
-// Those of which the same is to be said in one line.
-function together(found, words) {
+// Strategies that share a text share one line.
+function together(strategies, words) {
   const same = new Map();
-  for (const each of found) same.set(words(each), [...(same.get(words(each)) ?? []), strategyName(each)]);
+  for (const strategy of strategies) same.set(words(strategy), [...(same.get(words(strategy)) ?? []), strategyName(strategy)]);
   return [...same].map(([text, names]) => `${names.join(", ")}: ${text}`);
 }
 
@@ -96,20 +96,20 @@ function section(title, texts) {
 
 function table(answer, strategies) {
   if (!strategies.length) return [];
-  const outcome = new Map((answer.considered ?? []).map((each) => [strategyName(each), each.outcome]));
+  const outcome = new Map((answer.considered ?? []).map((strategy) => [strategyName(strategy), strategy.outcome]));
   const percentile = percentileName(answer.shown_percentile);
-  const foreseen = strategies.some((each) => each.predicted);
-  const compared = strategies.some((each) => each.distance !== null);
-  const judged = strategies.some((each) => each.accuracy_pct !== null) || !compared;
+  const foreseen = strategies.some((strategy) => strategy.predicted);
+  const compared = strategies.some((strategy) => strategy.distance !== null);
+  const judged = strategies.some((strategy) => strategy.accuracy_pct !== null) || !compared;
   const heads = ["Strategy", percentile, "Median", ...(judged ? [strategies[0].metric ?? "Accuracy", "Drop"] : []),
     ...(compared ? ["Outputs differ"] : []), "Size", "Sent", "Outcome"];
-  const rows = strategies.map((each) => {
-    const name = strategyName(each);
-    const cells = [duration(each.percentile_s), duration(each.median_s), ...(judged ? [percent(each.accuracy_pct), points(each.drop_pp)] : []),
-      ...(compared ? [difference(each.distance)] : []), bytes(each.size_bytes), bytes(each.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (each.pareto ? " · on the front" : "")];
+  const rows = strategies.map((strategy) => {
+    const name = strategyName(strategy);
+    const cells = [duration(strategy.percentile_s), duration(strategy.median_s), ...(judged ? [percent(strategy.accuracy_pct), points(strategy.drop_pp)] : []),
+      ...(compared ? [difference(strategy.distance)] : []), bytes(strategy.size_bytes), bytes(strategy.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (strategy.pareto ? " · on the front" : "")];
     return html("tr", { class: outcome.get(name) === "recommended" ? "chosen" : "" }, html("th", { scope: "row" }, name),
       ...cells.map((text, index) => html("td", { class: index < heads.length - 2 ? "n" : "", "data-label": heads[index + 1] }, text,
-        index === 0 && each.predicted ? html("small", {}, " predicted") : null)));
+        index === 0 && strategy.predicted ? html("small", {}, " predicted") : null)));
   });
   const head = html("thead", {}, html("tr", {}, ...heads.map((text, index) =>
     html("th", { scope: "col", class: index > 0 && index < heads.length - 1 ? "n" : "" }, text))));

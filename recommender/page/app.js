@@ -19,20 +19,20 @@ let shown = null;
 let waiting = 0;
 
 async function start() {
-  const [known, targets, api] = await Promise.all([ask("/subjects"), ask("/slos"), ask("/openapi.json")]);
-  subjects = known.subjects;
+  const [evidence, targets, api] = await Promise.all([ask("/subjects"), ask("/slos"), ask("/openapi.json")]);
+  subjects = evidence.subjects;
   slos = targets.slos;
-  question.choices(field("subject"), subjects.map((each) => each.subject));
-  question.choices(field("slo"), slos.map((each) => each.name), (name) => `SLO ${name}`);
+  question.choices(field("subject"), subjects.map((entry) => entry.subject));
+  question.choices(field("slo"), slos.map((entry) => entry.name), (name) => `SLO ${name}`);
   question.choices(field("objective"), objectives(api), (name) => OBJECTIVES[name] ?? name.replaceAll("_", " "));
   question.fromAddress();
   await answer();
 }
 
 function objectives(api) {
-  const asked = api.components.schemas.RecommendRequest.properties.objective ?? {};
-  const named = asked.$ref ? api.components.schemas[asked.$ref.split("/").pop()] : asked;
-  return named.enum ?? ["latency", "accuracy"];
+  const property = api.components.schemas.RecommendRequest.properties.objective ?? {};
+  const schema = property.$ref ? api.components.schemas[property.$ref.split("/").pop()] : property;
+  return schema.enum ?? ["latency", "accuracy"];
 }
 
 async function answer() {
@@ -49,10 +49,10 @@ async function answer() {
     await links.show(field("subject").value, field("environment").value);
     if (!question.valid()) return say(html("p", {}, "One of the bandwidths is not a valid number."));
     const body = question.request();
-    const told = await ask("/recommend", { body, signal });
-    const strategies = rows(told);
+    const reply = await ask("/recommend", { body, signal });
+    const strategies = rows(reply);
     const percentile = strategies[0]?.percentile ?? Number(field("percentile").value);
-    shown = { told: { ...told, shown_percentile: percentile }, strategies, whatif: await moved(body, percentile, signal) };
+    shown = { reply: { ...reply, shown_percentile: percentile }, strategies, moved: await moved(body, percentile, signal) };
     history.replaceState(null, "", question.address());
     show();
   } catch (error) {
@@ -62,29 +62,29 @@ async function answer() {
   }
 }
 
-// The curves of the link that was moved last; none where none was.
+// The curves of the link that was moved last; null if no link was moved.
 async function moved(body, percentile, signal) {
   const link = links.current();
   if (link === null) return null;
   const query = { subject: body.subject, link, percentile, environment: body.environment ?? "", ...curves.range(body.links[link]) };
-  const found = await ask("/whatif", { query, signal });
-  return { found, askedMbit: Number(body.links[link].replace(/mbit$/, "")) };
+  const sweep = await ask("/whatif", { query, signal });
+  return { sweep, mbit: Number(body.links[link].replace(/mbit$/, "")) };
 }
 
 function show() {
-  const { told, strategies } = shown;
-  say(verdict(told, relaxed));
-  document.title = `${told.recommendation ? `${told.recommendation.operator} on ${told.recommendation.placement}` : "nothing holds"} · ${told.subject} · Tierwise`;
+  const { reply, strategies } = shown;
+  say(verdict(reply, relaxed));
+  document.title = `${reply.recommendation ? `${reply.recommendation.operator} on ${reply.recommendation.placement}` : "nothing holds"} · ${reply.subject} · Tierwise`;
   sliders.fit(strategies);
-  field("details").replaceChildren(...details(told, strategies));
-  field("conditions").textContent = `All latencies are end to end: ${told.conditions ?? ""}.`
-    + (told.inputs_select ? ` Inputs: ${told.inputs_select}.` : "");
+  field("details").replaceChildren(...details(reply, strategies));
+  field("conditions").textContent = `All latencies are end to end: ${reply.conditions ?? ""}.`
+    + (reply.inputs_select ? ` Inputs: ${reply.inputs_select}.` : "");
   chart();
 }
 
-// What a proposed change does when it is taken up; null where the form has no field for it.
+// The action that applies a proposed change; null if the form has no field for it.
 function relaxed(change) {
-  const budgets = shown.told.budgets;
+  const budgets = shown.reply.budgets;
   if (!question.canTake(change, budgets)) return null;
   return () => {
     question.take(change, budgets);
@@ -93,39 +93,39 @@ function relaxed(change) {
 }
 
 function whatif(width) {
-  const { whatif: asked, told } = shown;
-  const some = asked !== null && asked.found.curves.length > 0;
+  const { moved: change, reply } = shown;
+  const some = change !== null && change.sweep.curves.length > 0;
   field("curves-figure").hidden = !some;
   if (!some) return;
-  field("curves-head").textContent = `If ${asked.found.link} were faster or slower`;
-  field("curves").replaceChildren(curves.draw(asked.found, asked.askedMbit, told.recommendation, width));
-  field("curves-caption").replaceChildren(curves.below(asked.found, told.recommendation));
+  field("curves-head").textContent = `If ${change.sweep.link} were faster or slower`;
+  field("curves").replaceChildren(curves.draw(change.sweep, change.mbit, reply.recommendation, width));
+  field("curves-caption").replaceChildren(curves.below(change.sweep, reply.recommendation));
 }
 
 function chart() {
   if (shown === null) return;
   whatif(Math.max(280, Math.round(field("answer").clientWidth - 32)));
-  const some = shown.strategies.some((each) => each.accuracy_pct !== null);
+  const some = shown.strategies.some((strategy) => strategy.accuracy_pct !== null);
   field("chart-figure").hidden = !some;
   if (!some) return;
   const width = Math.max(280, Math.round(field("chart-figure").clientWidth));
-  field("chart").replaceChildren(draw(shown.strategies, shown.told, width));
-  field("legend").replaceChildren(...legend(shown.strategies.some((each) => each.predicted)));
-  const without = shown.strategies.filter((each) => each.accuracy_pct === null).length;
+  field("chart").replaceChildren(draw(shown.strategies, shown.reply, width));
+  field("legend").replaceChildren(...legend(shown.strategies.some((strategy) => strategy.predicted)));
+  const without = shown.strategies.filter((strategy) => strategy.accuracy_pct === null).length;
   field("chart-caption").textContent = without ? `${without} strategies without a measured accuracy are in the table only.` : "";
 }
 
 function environments() {
-  const places = subjects.find((each) => each.subject === field("subject").value)?.environments ?? [];
+  const places = subjects.find((entry) => entry.subject === field("subject").value)?.environments ?? [];
   const select = field("environment");
   const words = (key) => {
-    const it = places.find((each) => each.key === key);
-    const from = it?.imported_files.length ? `, from ${it.imported_files.map((file) => file.name).join(", ")}` : "";
-    return it ? `${it.host}, ${it.launcher}${it.scale === "1" ? "" : `, scale ${it.scale}`}, ${it.measured_at.slice(0, 10)}${from}` : key;
+    const environment = places.find((place) => place.key === key);
+    const from = environment?.imported_files.length ? `, from ${environment.imported_files.map((file) => file.name).join(", ")}` : "";
+    return environment ? `${environment.host}, ${environment.launcher}${environment.scale === "1" ? "" : `, scale ${environment.scale}`}, ${environment.measured_at.slice(0, 10)}${from}` : key;
   };
-  question.choices(select, places.map((each) => each.key), words);
-  for (const each of [...select.options]) {
-    if (each.value !== "" && each.value !== select.value && !places.some((it) => it.key === each.value)) each.remove();
+  question.choices(select, places.map((place) => place.key), words);
+  for (const option of [...select.options]) {
+    if (option.value !== "" && option.value !== select.value && !places.some((place) => place.key === option.value)) option.remove();
   }
   field("environment-field").hidden = places.length < 2 && select.value === "";
 }

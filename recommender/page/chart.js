@@ -7,17 +7,17 @@ const KINDS = { mobile: "mobile alone", edge: "edge", cloud: "cloud", split: "sp
 const MARGIN = { left: 52, right: 14, top: 14, bottom: 44 };
 
 export function draw(strategies, answer, width) {
-  const placed = strategies.filter((each) => each.accuracy_pct !== null);
+  const placed = strategies.filter((strategy) => strategy.accuracy_pct !== null);
   const size = { width, height: Math.round(Math.min(440, Math.max(300, width * 0.52))) };
   const limits = budgets(placed, answer);
   const spread = answer.recommendation && interval(answer.recommendation.latency);
   const scales = scaled(placed, limits, spread, size);
-  const best = placed.find((each) => same(each, answer.recommendation));
+  const best = placed.find((strategy) => same(strategy, answer.recommendation));
   const root = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-labelledby": "chart-title chart-text" });
   root.append(svg("title", { id: "chart-title" }, "Latency against accuracy of the strategies"));
   root.append(svg("desc", { id: "chart-text" }, inWords(placed, limits, best)));
   root.append(region(limits, scales, size), axes(scales, size, placed, answer), front(placed, scales));
-  for (const each of [...placed].reverse()) root.append(point(each, scales, limits));
+  for (const strategy of [...placed].reverse()) root.append(point(strategy, scales, limits));
   if (best) root.append(chosen(best, spread, scales, size));
   return root;
 }
@@ -36,24 +36,24 @@ export function legend(predicted) {
 }
 
 export function budgets(placed, answer) {
-  const asked = answer.budgets ?? {};
+  const requested = answer.budgets ?? {};
   const percentile = placed[0] ? answer.shown_percentile : null;
-  const latency = (asked.latency ?? []).filter((each) => each.percentile === percentile).map((each) => each.max_s);
-  const identity = placed.find((each) => each.drop_pp !== null);
-  const floors = [asked.min_accuracy_pct ?? null];
-  if (identity && typeof asked.max_accuracy_drop_pp === "number") {
-    floors.push(identity.accuracy_pct + identity.drop_pp - asked.max_accuracy_drop_pp);
+  const latency = (requested.latency ?? []).filter((limit) => limit.percentile === percentile).map((limit) => limit.max_s);
+  const identity = placed.find((strategy) => strategy.drop_pp !== null);
+  const floors = [requested.min_accuracy_pct ?? null];
+  if (identity && typeof requested.max_accuracy_drop_pp === "number") {
+    floors.push(identity.accuracy_pct + identity.drop_pp - requested.max_accuracy_drop_pp);
   }
-  const known = floors.filter((each) => each !== null);
-  return { latency: latency.length ? Math.min(...latency) : null, accuracy: known.length ? Math.max(...known) : null };
+  const declared = floors.filter((floor) => floor !== null);
+  return { latency: latency.length ? Math.min(...latency) : null, accuracy: declared.length ? Math.max(...declared) : null };
 }
 
 function scaled(placed, limits, spread, size) {
-  const times = [...placed.map((each) => each.percentile_s), ...(limits.latency === null ? [] : [limits.latency])];
+  const times = [...placed.map((strategy) => strategy.percentile_s), ...(limits.latency === null ? [] : [limits.latency])];
   if (spread) times.push(spread.low, spread.high);
   const low = Math.log10(Math.min(...times)) - 0.12;
   const high = Math.log10(Math.max(...times)) + 0.15;
-  const values = placed.map((each) => each.accuracy_pct);
+  const values = placed.map((strategy) => strategy.accuracy_pct);
   const range = Math.max(1, Math.max(...values) - Math.min(...values));
   const near = limits.accuracy !== null && limits.accuracy > Math.min(...values) - 2 * range && limits.accuracy < Math.max(...values) + 2 * range;
   if (near) values.push(limits.accuracy);
@@ -101,19 +101,19 @@ function axes({ low, high, bottom, top, x, y }, size, placed, answer) {
 }
 
 function front(placed, { x, y }) {
-  const members = placed.filter((each) => each.pareto).sort((a, b) => a.percentile_s - b.percentile_s);
-  const steps = members.map((each, index) => index === 0 ? `M${x(each.percentile_s)} ${y(each.accuracy_pct)}`
-    : `H${x(each.percentile_s)}V${y(each.accuracy_pct)}`);
+  const members = placed.filter((strategy) => strategy.pareto).sort((a, b) => a.percentile_s - b.percentile_s);
+  const steps = members.map((strategy, index) => index === 0 ? `M${x(strategy.percentile_s)} ${y(strategy.accuracy_pct)}`
+    : `H${x(strategy.percentile_s)}V${y(strategy.accuracy_pct)}`);
   return svg("path", { class: "front", d: steps.join("") });
 }
 
-function point(each, { x, y }, limits) {
-  const inside = (limits.latency === null || each.percentile_s <= limits.latency)
-    && (limits.accuracy === null || each.accuracy_pct >= limits.accuracy - 1e-9);
-  const words = `${strategyName(each)}: ${duration(each.percentile_s)}${each.predicted ? ", predicted" : ""}, ${percent(each.accuracy_pct)}`;
-  const mark = shape(kind(each), x(each.percentile_s), y(each.accuracy_pct), `point ${inside ? "in" : ""}`);
-  const ring = each.predicted ? svg("circle", { class: "foreseen", cx: x(each.percentile_s), cy: y(each.accuracy_pct), r: 8.5 }) : null;
-  return svg("g", { class: kind(each) }, svg("title", {}, words), ring, mark);
+function point(strategy, { x, y }, limits) {
+  const inside = (limits.latency === null || strategy.percentile_s <= limits.latency)
+    && (limits.accuracy === null || strategy.accuracy_pct >= limits.accuracy - 1e-9);
+  const words = `${strategyName(strategy)}: ${duration(strategy.percentile_s)}${strategy.predicted ? ", predicted" : ""}, ${percent(strategy.accuracy_pct)}`;
+  const mark = shape(kind(strategy), x(strategy.percentile_s), y(strategy.accuracy_pct), `point ${inside ? "in" : ""}`);
+  const ring = strategy.predicted ? svg("circle", { class: "foreseen", cx: x(strategy.percentile_s), cy: y(strategy.accuracy_pct), r: 8.5 }) : null;
+  return svg("g", { class: kind(strategy) }, svg("title", {}, words), ring, mark);
 }
 
 function chosen(best, spread, { x, y }, size) {
@@ -135,21 +135,21 @@ function shape(name, x, y, style) {
 }
 
 function inWords(placed, limits, best) {
-  const within = placed.filter((each) => (limits.latency === null || each.percentile_s <= limits.latency)
-    && (limits.accuracy === null || each.accuracy_pct >= limits.accuracy - 1e-9)).length;
-  const members = placed.filter((each) => each.pareto).map(strategyName).join(", ");
-  const foreseen = placed.filter((each) => each.predicted).length;
+  const within = placed.filter((strategy) => (limits.latency === null || strategy.percentile_s <= limits.latency)
+    && (limits.accuracy === null || strategy.accuracy_pct >= limits.accuracy - 1e-9)).length;
+  const members = placed.filter((strategy) => strategy.pareto).map(strategyName).join(", ");
+  const foreseen = placed.filter((strategy) => strategy.predicted).length;
   const source = foreseen ? `${foreseen} of ${placed.length} latencies are predicted, the others measured. ` : "";
   return source + `${within} of ${placed.length} strategies lie within the budgets. Pareto front: ${members}. `
     + (best ? `Recommended: ${strategyName(best)}.` : "None is recommended.") + " The table below has every number.";
 }
 
-function kind(each) {
-  return each.placement in KINDS ? each.placement : "split";
+function kind(strategy) {
+  return strategy.placement in KINDS ? strategy.placement : "split";
 }
 
-function same(each, other) {
-  return other && each.operator === other.operator && each.placement === other.placement;
+function same(strategy, other) {
+  return other && strategy.operator === other.operator && strategy.placement === other.placement;
 }
 
 function clamp(value, low, high) {
@@ -157,18 +157,18 @@ function clamp(value, low, high) {
 }
 
 function ticks(low, high) {
-  const found = [];
+  const marks = [];
   for (let power = Math.floor(low); power <= high; power += 1) {
-    for (const step of high - low > 2 ? [1] : [1, 2, 5]) found.push(step * 10 ** power);
+    for (const step of high - low > 2 ? [1] : [1, 2, 5]) marks.push(step * 10 ** power);
   }
-  return found.filter((each) => Math.log10(each) >= low && Math.log10(each) <= high);
+  return marks.filter((mark) => Math.log10(mark) >= low && Math.log10(mark) <= high);
 }
 
 function levels(bottom, top) {
   const rough = (top - bottom) / 5;
   const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((each) => each * unit).find((each) => each >= rough);
-  const found = [];
-  for (let index = Math.ceil(bottom / step); index * step <= top; index += 1) found.push(Number((index * step).toPrecision(8)));
-  return found;
+  const step = [1, 2, 5, 10].map((factor) => factor * unit).find((width) => width >= rough);
+  const marks = [];
+  for (let index = Math.ceil(bottom / step); index * step <= top; index += 1) marks.push(Number((index * step).toPrecision(8)));
+  return marks;
 }

@@ -12,7 +12,7 @@ export function svg(tag, attributes = {}, ...children) {
 
 function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== false) element.setAttribute(name, value);
-  element.append(...children.filter((each) => each !== null));
+  element.append(...children.filter((child) => child !== null));
   return element;
 }
 

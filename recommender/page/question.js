@@ -8,9 +8,9 @@ const FIELDS = ["subject", "slo", "latency", "percentile", "accuracy", "accuracy
 const DEFAULTS = { percentile: "90", "accuracy-kind": "drop", objective: "latency" };
 
 export function fromAddress() {
-  const given = new URLSearchParams(location.search);
+  const params = new URLSearchParams(location.search);
   for (const name of FIELDS) {
-    const value = given.get(name) ?? DEFAULTS[name] ?? "";
+    const value = params.get(name) ?? DEFAULTS[name] ?? "";
     if (name === "percentile") withOption(value);
     if (name === "environment" && value && !has(field(name), value)) field(name).add(new Option(value, value));
     if (field(name).tagName !== "SELECT" || has(field(name), value)) field(name).value = value;
@@ -30,15 +30,15 @@ export function address() {
 }
 
 export function request() {
-  const asked = { subject: field("subject").value, objective: field("objective").value };
-  if (field("environment").value) asked.environment = field("environment").value;
-  if (Object.keys(links.asked()).length) asked.links = links.asked();
-  if (field("slo").value) return { ...asked, slo: field("slo").value };
-  asked.latency_percentile = Number(field("percentile").value);
-  if (field("latency").value !== "") asked.max_latency_s = Number(field("latency").value) / 1e3;
+  const body = { subject: field("subject").value, objective: field("objective").value };
+  if (field("environment").value) body.environment = field("environment").value;
+  if (Object.keys(links.rates()).length) body.links = links.rates();
+  if (field("slo").value) return { ...body, slo: field("slo").value };
+  body.latency_percentile = Number(field("percentile").value);
+  if (field("latency").value !== "") body.max_latency_s = Number(field("latency").value) / 1e3;
   const budget = field("accuracy-kind").value === "drop" ? "max_accuracy_drop_pp" : "min_accuracy_pct";
-  if (field("accuracy").value !== "") asked[budget] = Number(field("accuracy").value);
-  return asked;
+  if (field("accuracy").value !== "") body[budget] = Number(field("accuracy").value);
+  return body;
 }
 
 // The form holds one budget of latency and one of accuracy: a change beyond those cannot be taken up here.
@@ -57,14 +57,14 @@ export function take(change, budgets) {
   field("accuracy").value = limits.min_accuracy_pct ?? limits.max_accuracy_drop_pp ?? "";
 }
 
-export function choices(select, values, words = (each) => each) {
+export function choices(select, values, words = (value) => value) {
   const before = select.value;
   for (const value of values) if (!has(select, value)) select.add(new Option(words(value), value));
   if (has(select, before)) select.value = before;
 }
 
 export function showSlo(slos) {
-  const chosen = slos.find((each) => each.name === field("slo").value);
+  const chosen = slos.find((slo) => slo.name === field("slo").value);
   for (const name of ["latency", "latency-slider", "percentile", "accuracy", "accuracy-slider", "accuracy-kind"]) {
     field(name).disabled = chosen !== undefined;
   }
@@ -78,7 +78,7 @@ export function showSlo(slos) {
 }
 
 export function valid() {
-  return [...form.elements].every((each) => each.disabled || each.checkValidity());
+  return [...form.elements].every((element) => element.disabled || element.checkValidity());
 }
 
 function withOption(percentile) {
@@ -86,5 +86,5 @@ function withOption(percentile) {
 }
 
 function has(select, value) {
-  return [...select.options].some((each) => each.value === value);
+  return [...select.options].some((option) => option.value === value);
 }

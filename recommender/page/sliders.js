@@ -9,13 +9,13 @@ let latencySpan = [1, 1000];
 let accuracySpan = [0, 5];
 
 export function fit(strategies) {
-  const latencies = strategies.map((each) => each.percentile_s * 1e3);
+  const latencies = strategies.map((strategy) => strategy.percentile_s * 1e3);
   if (latencies.length) latencySpan = [Math.min(...latencies) / 2, Math.max(...latencies) * 2];
-  const known = strategies.filter((each) => each.accuracy_pct !== null);
+  const judged = strategies.filter((strategy) => strategy.accuracy_pct !== null);
   if (field("accuracy-kind").value === "floor") {
-    const values = known.map((each) => each.accuracy_pct);
+    const values = judged.map((strategy) => strategy.accuracy_pct);
     accuracySpan = values.length ? [Math.floor(Math.min(...values) - 1), Math.ceil(Math.max(...values) + 0.5)] : [0, 100];
-  } else accuracySpan = [0, Math.max(1, ...known.map((each) => Math.ceil((each.drop_pp ?? 0) * 1.25)))];
+  } else accuracySpan = [0, Math.max(1, ...judged.map((strategy) => Math.ceil((strategy.drop_pp ?? 0) * 1.25)))];
   follow();
 }
 

@@ -38,10 +38,10 @@ export function bitRate(value) {
   return `${Math.round(value)} bit/s`;
 }
 
-export function strategyName(each) {
-  if (typeof each === "string") return each;
-  if (each?.operator) return `${each.operator} on ${each.placement}`;
-  return each?.strategy ? strategyName(each.strategy) : (each?.name ?? each?.id ?? "a strategy");
+export function strategyName(strategy) {
+  if (typeof strategy === "string") return strategy;
+  if (strategy?.operator) return `${strategy.operator} on ${strategy.placement}`;
+  return strategy?.strategy ? strategyName(strategy.strategy) : (strategy?.name ?? strategy?.id ?? "a strategy");
 }
 
 export function percentileName(percentile) {
