@@ -6,15 +6,17 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
-from catalog.evidence import open_database, sound_database
-from catalog.evidence.tables import EvidenceTable
+from catalog.evidence import Database, EnvironmentRecord, open_database, sound_database, upsert_environment
+from catalog.evidence.tables import Environment, EvidenceTable
 from catalog.exchange import collect, decompressed, document_bytes
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
@@ -60,6 +62,7 @@ QUESTIONS: tuple[dict[str, Any], ...] = (
     {"subject": SUBJECT, "slo": "interactive"},
     {"subject": SUBJECT, "max_latency_s": 1.0, "links": {"edge-cloud": "20mbit"}},
 )
+RECORDED = fields(EnvironmentRecord)
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +248,47 @@ def test_the_row_is_named_and_the_rest_stays(folder: Path, capfd: pytest.Capture
     service.state.snapshots.close()
     with open_database("odd.db") as database, database.session() as session:
         assert session.connection().exec_driver_sql("SELECT COUNT(*) FROM slo").scalar() == 4
+
+
+# What stands in the way of a fill where another program changed its last results.
+DAMAGE = (
+    "UPDATE measurement SET conditions = '[]' WHERE id = (SELECT MAX(id) FROM measurement)",
+    "UPDATE sample SET latency_s = 'x' WHERE measurement_id = (SELECT MIN(id) FROM measurement)",
+    "UPDATE accuracy SET top1_pct = 1000",
+    "UPDATE strategy SET reason = CAST(x'fffe' AS TEXT), updated_at = 'x'",
+    "UPDATE artifact SET details = '[]', reason = CAST(x'fffe' AS TEXT), created_at = 'x'",
+    "UPDATE environment SET host = CAST(x'fffe' AS TEXT)",
+    "INSERT INTO slo VALUES (CAST(x'fffe' AS TEXT), '{', '{')",
+)
+
+
+def test_a_fill_measures_again_what_cannot_be_read_and_ends(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fill = ["fill-catalog", "--launcher", "process"]
+    assert run(lambda: app(fill)) == 0
+    connection = sqlite3.connect("odd.db")
+    for statement in DAMAGE:
+        connection.execute(statement)
+    connection.commit()
+    capfd.readouterr()
+    assert run(lambda: app(fill)) == 0, capfd.readouterr().err
+    assert connection.execute("SELECT COUNT(*) FROM measurement").fetchone() == (6,)
+    again = connection.execute("SELECT COUNT(*) FROM measurement WHERE status = 'failed' AND verdict = 'INVALID'")
+    assert again.fetchone() == (2,)
+    connection.execute("UPDATE environment SET created_at = 'yesterday', imported_file_id = 77")
+    connection.commit()
+    connection.close()
+    with open_database("odd.db") as database:
+        assert any(text.startswith("environment 1: its") for text in sound_database(database).left_out)
+        store_again(database)
+        assert not any("environment" in text for text in sound_database(database).left_out)
+
+
+def store_again(database: Database) -> None:
+    """Store the environment as a fill does when it starts."""
+    with database.writing_session() as session:
+        row = session.execute(select(Environment)).scalar_one()
+        upsert_environment(session, EnvironmentRecord(**{field.name: getattr(row, field.name) for field in RECORDED}))
+        session.commit()
 
 
 def test_sound_evidence_is_read_as_it_is(whole: Path) -> None:

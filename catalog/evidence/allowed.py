@@ -54,6 +54,14 @@ def _moment(text: str) -> str:
     return text
 
 
+def is_moment(value: Any) -> bool:
+    """Tell whether a stored value is a moment as the evidence writes it."""
+    try:
+        return isinstance(value, str) and bool(_moment(value))
+    except ValueError:
+        return False
+
+
 def _bounded(value: Any) -> Any:
     """Return JSON that can be stored, read and printed: finite, not too deep, not too large."""
     _check_json(value, _JSON_DEPTH)

@@ -5,14 +5,16 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
 from catalog.clock import utc_now
 from catalog.declaration.schema import SloSpec
 from catalog.errors import DuplicateEvidenceError
+from catalog.evidence.allowed import is_moment
 from catalog.evidence.imported_files import SLOS, note, noted
+from catalog.evidence.reading import accuracy_done, rounds_done
 from catalog.evidence.records import (
     AccuracyRecord,
     ArtifactRecord,
@@ -22,7 +24,10 @@ from catalog.evidence.records import (
     SampleRecord,
     StrategyRecord,
 )
+from catalog.evidence.soundness import sound_rows
 from catalog.evidence.tables import (
+    ACCURACY_COUNTS,
+    MEASUREMENT_COUNTS,
     Accuracy,
     AccuracyClassItem,
     AccuracyItem,
@@ -58,7 +63,7 @@ def upsert_environment(session: Session, record: EnvironmentRecord) -> int:
     if row is None:
         row = Environment(**values, created_at=_now())
     else:
-        row.sqlmodel_update(values)
+        row.sqlmodel_update(values | _repairs(row, "created_at") | {"imported_file_id": None})
     session.add(row)
     session.flush()
     assert row.id is not None
@@ -72,7 +77,7 @@ def upsert_artifact(session: Session, record: ArtifactRecord) -> int:
     if row is None:
         row = Artifact(**values, created_at=_now())
     else:
-        row.sqlmodel_update(values)
+        row.sqlmodel_update(values | _repairs(row, "created_at"))
     session.add(row)
     session.flush()
     assert row.id is not None
@@ -107,9 +112,16 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
         strategy = stored.get((record.subject, record.operator, record.placement))
         if strategy is None:
             session.add(Strategy(**values, environment_id=environment_id, updated_at=_now()))
-        elif any(getattr(strategy, name) != value for name, value in values.items()):
+        elif any(getattr(strategy, name) != value for name, value in values.items()) or _repairs(
+            strategy, "updated_at"
+        ):
             strategy.sqlmodel_update(values | {"updated_at": _now()})
     session.flush()
+
+
+def _repairs(row: SQLModel, name: str) -> dict[str, str]:
+    """Return a moment for a row whose own cannot be read: else what is stored with it would be left out for good."""
+    return {} if is_moment(getattr(row, name)) else {name: _now()}
 
 
 def sync_slos(session: Session, slos: Mapping[str, SloSpec]) -> None:
@@ -180,6 +192,37 @@ def record_accuracy(session: Session, record: AccuracyRecord) -> int:
         _raise_duplicate(error, "accuracy.key", f"accuracy {record.key[:12]}…")
         raise
     return accuracy_id
+
+
+def replace_unreadable_measurement(session: Session, record: MeasurementRecord) -> int:
+    """Store a measurement in place of one that nothing can be made of, which is kept and no longer counts.
+
+    Raises
+    ------
+    DuplicateEvidenceError
+        When the stored one can be read.
+    """
+    with sound_rows(session):
+        readable = record.round in rounds_done(session, record.latency_key)
+    if not readable:
+        same = (column(Measurement, "latency_key") == record.latency_key, column(Measurement, "round") == record.round)
+        session.execute(
+            update(Measurement).where(*same, text(MEASUREMENT_COUNTS)).values(_NO_LONGER | {"verdict": "INVALID"})
+        )
+    return record_measurement(session, record)
+
+
+def replace_unreadable_accuracy(session: Session, record: AccuracyRecord) -> int:
+    """Store an accuracy in place of one that nothing can be made of; raises as `replace_unreadable_measurement`."""
+    with sound_rows(session):
+        readable = accuracy_done(session, record.key)
+    if not readable:
+        same = column(Accuracy, "key") == record.key
+        session.execute(update(Accuracy).where(same, text(ACCURACY_COUNTS)).values(_NO_LONGER))
+    return record_accuracy(session, record)
+
+
+_NO_LONGER = {"status": "failed", "reason": "the stored values cannot be read; it was measured again"}
 
 
 def _insert_samples(session: Session, measurement_id: int, samples: Sequence[SampleRecord]) -> None:

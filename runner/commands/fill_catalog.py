@@ -97,7 +97,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
-    with database.session() as writing:
+    with database.writing_session() as writing:
         environment_id = store_environment(writing, context, selection)
         store.sync_slos(writing, context.catalog.slos)
         writing.commit()
@@ -112,7 +112,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         filler = Filler(setups, database, selection.launcher, environment_id, progress)
         filler.build(made, stop)
         made = update_plan(made, context, sound_database(database))
-        with database.session() as writing:
+        with database.writing_session() as writing:
             sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s)

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol as Interface
 
+from sqlmodel import Session
+
 from catalog.clock import utc_now
 from catalog.declaration import Catalog
+from catalog.errors import DuplicateEvidenceError
 from catalog.evidence import (
     AccuracyRecord,
     Database,
@@ -25,6 +28,7 @@ from catalog.evidence import (
     upsert_artifact,
 )
 from catalog.evidence.reading import latencies
+from catalog.evidence.writing import replace_unreadable_accuracy, replace_unreadable_measurement
 from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration
@@ -204,13 +208,13 @@ class Filler:
             self.measure(plan, stop, late=late)
         applicable = [keyed for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable]
         end = "stopped" if stop.requested else "max_time is over" if late() else "the last look failed or is INVALID"
-        outcome.precision += [self._precision(keyed, end) for keyed in applicable]
+        with sound_database(self.database).session() as reading:
+            outcome.precision += [self._precision(reading, keyed, end) for keyed in applicable]
         return outcome
 
-    def _precision(self, keyed: KeyedStrategy, end: str) -> str:
+    def _precision(self, reading: Session, keyed: KeyedStrategy, end: str) -> str:
         """Say in one line how narrow an interval is and, if it is too wide, why no round follows."""
-        with self.database.session() as reading:
-            rows = latencies(reading, keyed.latency_key)
+        rows = latencies(reading, keyed.latency_key)
         if not rows:
             return f"{keyed.strategy.name}: nothing measured"
         narrowness = assess_stored(self.setups.context, keyed, rows)
@@ -257,7 +261,7 @@ class Filler:
 
     def _store_artifact(self, artifact: _RequiredArtifact, cached: CachedArtifact | None, reason: str | None) -> None:
         record = records.artifact(artifact.key, artifact.subject, artifact.operator, artifact.passes, cached, reason)
-        with self.database.session() as writing:
+        with self.database.writing_session() as writing:
             upsert_artifact(writing, record)
             writing.commit()
 
@@ -346,13 +350,19 @@ class Filler:
         self.watcher.end(f"DOUBTFUL: {record.reason}" if record.verdict == "DOUBTFUL" else "ok")
 
     def _store_measurement(self, record: MeasurementRecord) -> None:
-        with self.database.session() as writing:
-            record_measurement(writing, record)
+        with self.database.writing_session() as writing:
+            try:
+                record_measurement(writing, record)
+            except DuplicateEvidenceError:
+                replace_unreadable_measurement(writing, record)
             writing.commit()
 
     def _store_accuracy(self, record: AccuracyRecord) -> None:
-        with self.database.session() as writing:
-            record_accuracy(writing, record)
+        with self.database.writing_session() as writing:
+            try:
+                record_accuracy(writing, record)
+            except DuplicateEvidenceError:
+                replace_unreadable_accuracy(writing, record)
             writing.commit()
 
     def _fail(self, message: str) -> None:
