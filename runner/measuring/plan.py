@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlmodel import Session as SqlSession
 
-from catalog.declaration import Catalog, Strategy
+from catalog.declaration import Catalog
 from catalog.evidence import (
     Database,
     LastMeasurement,
@@ -79,13 +79,13 @@ def make_plan(context: RunContext, database: Database) -> Plan:
     with database.session() as reading:
         unequal = unequal_compositions(reading)
         declared = tuple(key_strategy(context, strategy, unequal=unequal) for strategy in strategies)
-        return _look_up(context, declared, _StoredEvidence(reading, context.environment_key), unready)
+        return _look_up(context, declared, reading, unready)
 
 
 def remaining(plan: Plan, context: RunContext, database: Database) -> Plan:
     """Look up what the strategies of a plan still lack; their keys stay as they are."""
     with database.session() as reading:
-        return _look_up(context, plan.declared, _StoredEvidence(reading, context.environment_key), plan.unready)
+        return _look_up(context, plan.declared, reading, plan.unready)
 
 
 def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
@@ -95,9 +95,9 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
     accuracy of their own. Only those strategies are keyed and looked up again; the others keep their tasks.
     """
     with database.session() as reading:
-        evidence = _StoredEvidence(reading, context.environment_key)
         unequal, inapplicable = unequal_compositions(reading), inapplicable_artifacts(reading)
         declared = tuple(_keyed_by_proof(keyed, context, unequal) for keyed in plan.declared)
+        # By name: a strategy whose accuracy is judged in another way has another accuracy key, but stays the same task.
         usable = {keyed.strategy.name: keyed for keyed in declared if keyed.artifact_key not in inapplicable}
         # A task keeps its inputs: those of a further look are more than the declared ones.
         rounds = tuple(
@@ -107,21 +107,21 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
         )
         # An imported refusal does not outlive an artifact that was built here.
         freed = [keyed for keyed in usable.values() if keyed.artifact_key in plan.inapplicable]
-        rounds += _missing_rounds(context, freed, evidence)
-        accuracies = _updated_accuracies(plan, _with_metric(context, usable.values()), evidence)
+        rounds += _missing_rounds(context, freed, reading)
+        accuracies = _updated_accuracies(plan, _with_metric(context, usable.values()), reading)
     return replace(plan, declared=declared, inapplicable=inapplicable, accuracies=accuracies, rounds=rounds)
 
 
 def _look_up(
     context: RunContext,
     declared: tuple[KeyedStrategy, ...],
-    evidence: "_StoredEvidence",
+    reading: SqlSession,
     unready: Mapping[str, tuple[str, ...]],
 ) -> Plan:
-    inapplicable = evidence.inapplicable()
+    inapplicable = inapplicable_artifacts(reading)
     usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
-    accuracies = _missing_accuracies(_with_metric(context, usable), evidence)
-    return Plan(declared, inapplicable, accuracies, _missing_rounds(context, usable, evidence), unready)
+    accuracies = _missing_accuracies(_with_metric(context, usable), reading)
+    return Plan(declared, inapplicable, accuracies, _missing_rounds(context, usable, reading), unready)
 
 
 def _keyed_by_proof(keyed: KeyedStrategy, context: RunContext, unequal: Collection[str]) -> KeyedStrategy:
@@ -139,13 +139,13 @@ def _with_metric(context: RunContext, strategies: Iterable[KeyedStrategy]) -> li
 
 
 def _updated_accuracies(
-    plan: Plan, strategies: Sequence[KeyedStrategy], evidence: "_StoredEvidence"
+    plan: Plan, strategies: Sequence[KeyedStrategy], reading: SqlSession
 ) -> tuple[MissingAccuracy, ...]:
     """Keep the planned accuracies that a strategy still needs, and add those whose key is new."""
     planned = {task.keyed.accuracy_key: task for task in plan.accuracies}
     looked_up = {keyed.accuracy_key for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable}
     added = [keyed for keyed in strategies if keyed.accuracy_key not in looked_up]
-    planned |= {task.keyed.accuracy_key: task for task in _missing_accuracies(added, evidence)}
+    planned |= {task.keyed.accuracy_key: task for task in _missing_accuracies(added, reading)}
     # The strategy that stood for an accuracy may be gone; the first one left that needs it takes its place.
     needed: dict[str, MissingAccuracy] = {}
     for keyed in strategies:
@@ -154,72 +154,44 @@ def _updated_accuracies(
     return tuple(needed.values())
 
 
-class _StoredEvidence:
-    """Look-ups in the evidence of one environment."""
-
-    def __init__(self, reading: SqlSession, environment_key: str) -> None:
-        self._reading = reading
-        self._environment_key = environment_key
-
-    def inapplicable(self) -> dict[str, str]:
-        return inapplicable_artifacts(self._reading)
-
-    def rounds(self, key: str) -> set[int]:
-        return rounds_done(self._reading, key)
-
-    def latencies(self, key: str) -> list[tuple[int, str, float]]:
-        return latencies(self._reading, key)
-
-    def accuracy(self, key: str) -> bool:
-        return accuracy_done(self._reading, key)
-
-    def accuracy_failure(self, key: str) -> str | None:
-        return last_accuracy_failure(self._reading, key)
-
-    def last(self, strategy: Strategy) -> LastMeasurement | None:
-        return last_measurement(
-            self._reading, strategy.subject, strategy.operator, strategy.placement.name, self._environment_key
-        )
-
-
-def _missing_accuracies(declared: Sequence[KeyedStrategy], evidence: _StoredEvidence) -> tuple[MissingAccuracy, ...]:
+def _missing_accuracies(declared: Sequence[KeyedStrategy], reading: SqlSession) -> tuple[MissingAccuracy, ...]:
     missing: dict[str, MissingAccuracy] = {}
     for keyed in declared:
-        if keyed.accuracy_key not in missing and not evidence.accuracy(keyed.accuracy_key):
-            failure = evidence.accuracy_failure(keyed.accuracy_key)
+        if keyed.accuracy_key not in missing and not accuracy_done(reading, keyed.accuracy_key):
+            failure = last_accuracy_failure(reading, keyed.accuracy_key)
             reason = f"last attempt failed: {failure.splitlines()[0]}" if failure else "no accuracy with this key"
             missing[keyed.accuracy_key] = MissingAccuracy(keyed, reason, _ACCURACY_S)
     return tuple(missing.values())
 
 
 def _missing_rounds(
-    context: RunContext, declared: Sequence[KeyedStrategy], evidence: _StoredEvidence
+    context: RunContext, declared: Sequence[KeyedStrategy], reading: SqlSession
 ) -> tuple[MissingRound, ...]:
     missing = []
     for keyed in declared:
-        done = evidence.rounds(keyed.latency_key)
+        done = rounds_done(reading, keyed.latency_key)
         undone = set(range(1, context.catalog.experiment.rounds + 1)) - done
         if not undone and context.catalog.experiment.precision is not None:
-            missing += _further_rounds(context, keyed, evidence)
+            missing += _further_rounds(context, keyed, reading)
         if not undone:
             continue
-        last = evidence.last(keyed.strategy)
+        last = _last(context, keyed, reading)
         reason = _why(keyed, last, done)
         estimate_s = _estimate_s(context, keyed, last)
         missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(undone)]
     return tuple(missing)
 
 
-def _further_rounds(context: RunContext, keyed: KeyedStrategy, evidence: _StoredEvidence) -> list[MissingRound]:
+def _further_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> list[MissingRound]:
     """Return the rounds of the next look; none where the interval is narrow enough."""
-    rows, subject = evidence.latencies(keyed.latency_key), context.subjects[keyed.strategy.subject]
+    rows, subject = latencies(reading, keyed.latency_key), context.subjects[keyed.strategy.subject]
     narrowness = assess_stored(context, keyed, rows)
     if narrowness.next is None:
         return []
     done = {row[0] for row in rows}
     longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, context.catalog, subject, narrowness.next.inputs))
     reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
-    estimate_s = _estimate_s(context, longer, evidence.last(keyed.strategy))
+    estimate_s = _estimate_s(context, longer, _last(context, keyed, reading))
     return [MissingRound(longer, number, reason, estimate_s) for number in narrowness.next.rounds if number not in done]
 
 
@@ -236,9 +208,17 @@ def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, co
         return chosen
     if catalog.experiment.select == "largest":
         return tuple(subject.dataset.largest(count))
+    # Seeded, and after the chosen ones: a wider look contains the narrower one, so that its rounds compare.
     rest = sorted(set(subject.dataset.input_ids()) - set(chosen))
     random.Random(catalog.experiment.seed).shuffle(rest)
     return (*chosen, *rest[: count - len(chosen)])
+
+
+def _last(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> LastMeasurement | None:
+    """Return a strategy's last measurement in this environment, under whichever key."""
+    strategy = keyed.strategy
+    place = strategy.placement.name
+    return last_measurement(reading, strategy.subject, strategy.operator, place, context.environment_key)
 
 
 def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int]) -> str:
@@ -262,6 +242,7 @@ def _estimate_s(context: RunContext, keyed: KeyedStrategy, last: LastMeasurement
         return last.duration_s
     experiment = context.catalog.experiment
     rates = [link.up_bit_per_s for link in route_links(context.catalog, keyed.strategy, context.scale)]
+    # A transfer takes as long as its slowest link lets it; the others overlap with it.
     slowest = min(rates, default=0)
     transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
     count = len(keyed.input_ids) * (experiment.warmup + experiment.repetitions)
