@@ -1,4 +1,4 @@
-"""Content keys: evidence belongs to the SHA-256 of everything that determines it (DESIGN section 3).
+"""Content keys: evidence belongs to the SHA-256 of everything that determines it.
 
 Three things are determined by different things, hence three keys. Change one link and only the latencies of the
 strategies whose route has that link get another key. Rounds are in no key: more rounds add to the same evidence.

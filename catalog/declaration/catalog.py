@@ -134,7 +134,7 @@ def load_catalog(path: Path | str) -> Catalog:
     Parameters
     ----------
     path : Path or str
-        A YAML file as in DESIGN section 3.
+        A YAML file; `runner schema` prints its schema.
 
     Returns
     -------

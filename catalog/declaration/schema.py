@@ -227,7 +227,7 @@ class StrategySpec(Declared):
 
 
 class ExperimentSpec(Declared):
-    """How a strategy is measured (DESIGN section 4); `codec` is how tensors travel (docs/transport.md).
+    """How a strategy is measured; `codec` is how tensors travel (docs/transport.md).
 
     With `precision`, rounds and then inputs are added until the interval of `percentile` is that narrow (half its
     width, relative), or `max_time` of a fill is over.

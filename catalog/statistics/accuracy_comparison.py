@@ -58,7 +58,7 @@ def signed_rank(left: ArrayLike, right: ArrayLike) -> SignedRank:
     2 / 2^n, the paper's 7.6e-6 for its 18 pairs. Without any difference the statistic is 0 and the p-value 1.
 
     The pairs are taken as independent. The study's 18 are 6 metrics in 3 nearly equal environments, which overstates
-    certainty (DESIGN section 8).
+    certainty (docs/statistics.md).
 
     O(n³): 100 pairs take some milliseconds, 1000 a few seconds.
 

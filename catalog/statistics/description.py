@@ -240,7 +240,7 @@ def describe(
     -----
     Percentiles and quartiles interpolate linearly (numpy's default, Hyndman and Fan's type 7). All samples are pooled,
     as in the paper: this describes what was measured and decides nothing, and a percentile's uncertainty is another
-    matter (DESIGN section 8). O(n log n).
+    matter (docs/statistics.md). O(n log n).
 
     References
     ----------

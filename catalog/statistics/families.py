@@ -1,4 +1,4 @@
-"""The families of strategies that are compared, as in the study (DESIGN section 8), for any catalog."""
+"""The families of strategies that are compared, as in the study, for any catalog."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

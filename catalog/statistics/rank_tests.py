@@ -230,7 +230,7 @@ def kruskal_wallis(pooled: PooledRanks) -> KruskalWallis:
     tied, nothing can differ: the statistic is NaN and the p-value 1.
 
     Samples are taken as independent. Repetitions of the same inputs in the same round are not: with such samples the
-    test rejects too often (DESIGN section 8), which is why it is reported as in the paper and decides nothing.
+    test rejects too often (docs/statistics.md), which is why it is reported as in the paper and decides nothing.
 
     References
     ----------

@@ -216,7 +216,7 @@ def percentile_over_rounds(values: ArrayLike, rounds: ArrayLike, percentile: flo
 
     Notes
     -----
-    Rounds weigh alike, whatever their number of samples: the round, not the sample, is the unit (DESIGN section 4).
+    Rounds weigh alike, whatever their number of samples: the round, not the sample, is the unit (docs/statistics.md).
 
     Examples
     --------

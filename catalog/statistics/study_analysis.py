@@ -241,7 +241,7 @@ def analyse_families(
     Notes
     -----
     All samples of a strategy are pooled and taken as independent, as in the paper, which overstates certainty for
-    repeated inputs and rounds; what decides is the analysis by rounds and inputs (DESIGN section 8).
+    repeated inputs and rounds; what decides is the analysis by rounds and inputs (docs/statistics.md).
 
     Each family is sorted once, and all its tests read that. O(n log n + n k) for k strategies with n samples in all.
 

@@ -1,7 +1,7 @@
 """The proofs that every artifact passes before anything may use it: valid, loadable, and of the same meaning.
 
 A partition's parts are run one after the other in ONNX Runtime, at the optimisation level the tiers use, and compared
-bit by bit with the model they were cut from: only then may they inherit its accuracy (DESIGN sections 4 and 6).
+bit by bit with the model they were cut from: only then may they inherit its accuracy (docs/operators.md).
 """
 
 import contextlib

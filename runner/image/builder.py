@@ -94,6 +94,7 @@ class ImageBuilder:
 
     def _present_base(self) -> _BaseImage | None:
         """Return the one of the two bases that the engine has already."""
+        # What is there already is used first, even if a registry answers: the environment stays the same.
         bases = [_dockerfile_base(DEFAULT_BASE)]
         if self._tree_refusal() is None:
             bases.append(_tree_base())
@@ -123,6 +124,7 @@ class ImageBuilder:
     def _tree_refusal(self) -> str | None:
         """Return why this machine's own files would not run on the engine's host; None if they do."""
         info = self._engine.info
+        # A copied interpreter is machine code: it runs only on its own operating system and architecture.
         there = (str(info.get("OSType")).lower(), _architecture(str(info.get("Architecture"))))
         here = (platform.system().lower(), _architecture(platform.machine()))
         if there != here:

@@ -55,6 +55,7 @@ TREE_SETTINGS = (
 
 def tree_hash() -> str:
     """Hash what determines the tree: versions of Python, the distributions and `tc`, and this recipe."""
+    # MAGIC_NUMBER, because compiled modules of another one would be ignored and compiled at every start.
     facts = [str(_RECIPE_VERSION), sys.version, platform.machine(), MAGIC_NUMBER.hex(), *TREE_SETTINGS]
     facts += [f"{distribution.name}=={distribution.version}" for distribution in _distributions()]
     facts.append(subprocess.run([_find_tc(), "-V"], capture_output=True, text=True, check=False).stdout)
@@ -85,6 +86,7 @@ class _Tree:
             self._directory(PurePosixPath(name))
         self._text("/etc/passwd", "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n")
         self._text("/etc/group", "root:x:0:\nnogroup:x:65534:\n")
+        # Older glibc asks DNS first where this file is absent, and the engine writes the tiers' names into /etc/hosts.
         self._text("/etc/nsswitch.conf", "hosts: files dns\n")
         interpreter = Path(sys.executable).resolve()
         self._file(interpreter, _HOME / "bin" / _VERSION)
@@ -137,6 +139,7 @@ class _Tree:
     def _file(self, path: Path, target: PurePosixPath, *, mode: int | None = None) -> None:
         self._directory(target.parent)
         entry = self._tar.gettarinfo(str(path), arcname=str(target).lstrip("/"))
+        # The installation may belong to a user of this machine, whose name says nothing inside the image.
         entry.uid = entry.gid = 0
         entry.uname = entry.gname = "root"
         entry.type = tarfile.REGTYPE  # a second name of one file (hard link) is written as a file
@@ -207,6 +210,7 @@ def _is_unwanted(path: Path) -> bool:
 
 def _ldd(paths: Iterable[Path]) -> dict[str, Path]:
     """Map library names to files, for everything these files link to; the loader's name is its absolute path."""
+    # All files in one call: ldd starts a shell and the loader each time.
     command = ["ldd", *map(str, paths)]
     shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     needed = {}

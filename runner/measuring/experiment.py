@@ -1,4 +1,4 @@
-"""One strategy in one round: fresh tiers, probes, warm-up, samples, counters, tear-down (DESIGN section 4).
+"""One strategy in one round: fresh tiers, probes, warm-up, samples, counters, tear-down.
 
 Counters are read at three moments: when the parts are loaded, when the warm-up is over, and after the last sample. What
 lies between the last two belongs to the measured samples alone.
@@ -80,6 +80,7 @@ def probe_link(deployment: Deployment, link: LinkLimits, *, tolerance: float, mo
 
 def _within(rates: tuple[float, float], link: LinkLimits, tolerance: float) -> bool:
     declared_rates = (link.up_bit_per_s, link.down_bit_per_s)
+    # Relative to the declared rate: a link that is too fast is as wrong as one that is too slow.
     return all(abs(rate / declared - 1) <= tolerance for rate, declared in zip(rates, declared_rates, strict=True))
 
 
@@ -97,6 +98,7 @@ def _command(url: str, link: LinkLimits, large_s: float) -> Probe:
 
 
 def _small_bytes(bit_per_s: int) -> int:
+    # Eight bits to a byte: the payload that takes `_SMALL_S` at the declared rate.
     return max(_SMALL_FRAMES * _FRAME_BYTES, int(bit_per_s * _SMALL_S / 8))
 
 
@@ -323,6 +325,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _LoadedParts:
     provider_nodes: dict[str, dict[str, int]] = {}
     parts: dict[str, list[PartSpec]] = {tier.name: [] for tier in setup.tiers}
     mount = _model_mount(setup)
+    # The placement is the order of the parts; only the last one has no next part to send to.
     for index, name in enumerate(setup.placement):
         following = None if index == last else deployment.url(name, setup.placement[index + 1])
         parts[name].append(
@@ -340,6 +343,7 @@ def _load_parts(deployment: Deployment, setup: Setup) -> _LoadedParts:
     for name, tier in deployment.tiers.items():
         command = Load(parts=tuple(parts[name]), routes=deployment.routes(name))
         result = LoadResult.from_json(tier.call(command.to_json(), deadline_s=_LOAD_DEADLINE_S))
+        # A tier without parts relays and loads nothing, so that it has no cold start.
         if parts[name]:
             _refuse_changed(name, mount, [part.path for part in parts[name] if not _is_loaded(part, mount, result)])
             cold_start_s[name] = sum(result.cold_start_s.values())

@@ -67,6 +67,7 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
         """Handle SIGINT and SIGTERM while the block runs."""
+        # Restored afterwards: a Ctrl-C outside a fill must end the program as usual.
         previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
@@ -163,6 +164,7 @@ class Filler:
         declared ones are left out once `late` says that the time is over.
         """
         experiment = self.setups.context.catalog.experiment
+        # Accuracies first: an artifact that cannot run fails here once, before rounds are spent on it.
         for accuracy in plan.accuracies:
             if stop.requested:
                 break
@@ -172,6 +174,7 @@ class Filler:
         for number, seed, task in _rounds(plan, experiment.seed):
             if stop.requested:
                 break
+            # Declared rounds are always measured: max_time limits only what is added to them.
             if task.round > experiment.rounds and late():
                 continue
             if self._usable(task.keyed, task.keyed.artifact_key):
@@ -287,6 +290,7 @@ class Filler:
                     self._judge(task, again=True)
                 return
             took_s = time.monotonic() - clock
+            # Stored as well, so that the next plan can say why the accuracy is still missing.
             failed = records.failed_accuracy(
                 task.keyed, self.environment_id, setup, error, started, took_s=took_s, metric=metric
             )
@@ -401,6 +405,8 @@ def slo_percentiles(catalog: Catalog) -> set[float]:
 
 def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
     """Yield position, seed and task; a round has every missing strategy of a subject once, in shuffled order."""
+    # Subject by subject within a round: strategies that are compared run close together in time, so that a slow
+    # change of the machine (heat, other load) meets them alike.
     subjects = list(dict.fromkeys(task.keyed.strategy.subject for task in plan.rounds))
     for number in sorted({task.round for task in plan.rounds}):
         for index, subject in enumerate(subjects):

@@ -60,6 +60,7 @@ def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
         "duration_s": duration_s,
         "busy_cpus": busy_s / duration_s,
         "own_cpus": own_s / duration_s,
+        # The two counters are read at different moments, so a difference may come out below zero.
         "other_cpus": max(0.0, busy_s - own_s) / duration_s,
         "steal_cpus": (last.steal_s - first.steal_s) / duration_s,
         "load_start": before.client.load_average[0],
@@ -75,6 +76,7 @@ def processes() -> dict[int, Process]:
     for entry in _PROC.iterdir() if _PROC.is_dir() else ():
         if entry.name.isdigit():
             try:
+                # A process may have any name, brackets and blanks included: its last bracket ends it (proc(5)).
                 head, _, tail = (entry / "stat").read_text().rpartition(")")
             except OSError:  # the process ended between the listing and the reading
                 continue

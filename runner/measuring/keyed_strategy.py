@@ -104,6 +104,7 @@ def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection
         # A list only for parts on several tiers: the keys of uncut models contain a plain name.
         provider=providers if judged.composed else providers[0],
         runtime=context.host.onnxruntime,
+        # Kernels for another instruction set round differently.
         cpu_model=context.host.cpu_model,
     )
     input_ids = select_inputs(catalog, subject)
@@ -137,6 +138,7 @@ def _judged(
     subject: Subject, passes: tuple[Pass, ...], tiers: tuple[str, ...], provider: Mapping[str, str], *, unequal: bool
 ) -> JudgedArtifact:
     cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
+    # Two providers round differently, so that the parts together need not equal the uncut model on either.
     mixed = len({provider[name] for name in tiers}) > 1
     if cut is None or unequal or mixed:
         return JudgedArtifact(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)

@@ -107,6 +107,7 @@ def store_verdicts(session: SqlSession, judged: Iterable[JudgedMeasurement]) -> 
     changed = 0
     for measurement in judged:
         record, verdict, reason = measurement.stored.record, measurement.verdict, measurement.reason
+        # A failed measurement has no samples to judge; its stored reason is the error.
         if measurement.failed or (verdict, reason) == (record.verdict, record.reason):
             continue
         broken = [finding.to_json() for finding in measurement.findings if finding.verdict != "VALID"]

@@ -74,6 +74,7 @@ def aliases(keyed: KeyedStrategy, count: int) -> tuple[KeyedStrategy, ...]:
         replace(
             keyed,
             strategy=replace(keyed.strategy, operator=f"{keyed.strategy.operator}-{number}"),
+            # The number keeps the names apart, and a real fill never computes such a key.
             latency_key=content_key({"selftest": number, "latency_key": keyed.latency_key}),
         )
         for number in range(1, count + 1)
@@ -127,6 +128,7 @@ def compare_aliases(database: Database, keyed: Sequence[KeyedStrategy], *, perce
     with database.session() as reading:
         rows = {alias.strategy.operator: latencies(reading, alias.latency_key) for alias in keyed}
     samples = {name: samples_of(name_rows) for name, name_rows in rows.items()}
+    # No margin: the test is about false differences, and a margin would call some of them equivalent.
     question = Question(percentile, equivalent_within=0.0, confidence_level=1 - _LEVEL)
     different = pooled = 0
     for first, second in combinations(samples, 2):

@@ -108,6 +108,7 @@ class Setups:
         sealed = unseal(directory, key)
         if sealed is None:
             with scratch(directory.parent) as staging:
+                # Under its final name inside the staging directory, so that one rename puts it in place whole.
                 (staging / key).mkdir()
                 write(staging / key)
                 seal(staging / key, key, names, {})
@@ -126,6 +127,7 @@ class Setups:
         host = self.context.host
         provider = resolve_provider(declared[tier].provider, host)
         alike = [name for name in declared if resolve_provider(declared[name].provider, host) == provider]
+        # Outputs depend on the provider, not on the quota of CPUs, so the widest tier gives the same items sooner.
         return max(alike, key=lambda name: declared[name].cpus)
 
     def _subject(self, keyed: KeyedStrategy) -> Subject:

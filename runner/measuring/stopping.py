@@ -91,6 +91,7 @@ def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look
     open_looks = [look for look in looks if not set(look.rounds) <= set(done) and 2 * look.inputs >= widest]
     if half_width is not None and half_width <= target:
         open_looks = []
+    # More rounds could not reach the target, whatever they show.
     elif _inputs_alone(interval) > target:
         open_looks = [look for look in open_looks if look.inputs > experiment.inputs]
     return Narrowness(target, interval, half_width, open_looks[0] if open_looks else None)

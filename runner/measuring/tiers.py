@@ -11,6 +11,7 @@ from runner.errors import HostTooSmallError, RunnerError
 from runner.host import Host
 from runner.launchers import Launcher, LinkLimits, TierLimits
 
+# The names that a catalog may write, and ONNX Runtime's.
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -37,6 +38,7 @@ class Scale:
 
 def threads_for(cpus: float) -> int:
     """Return the intra-op threads for a CPU quota: the quota rounded up, at least one."""
+    # Rounded up: a thread less would leave a part of the quota unused, one more only waits for it.
     return max(1, math.ceil(cpus))
 
 
@@ -65,6 +67,7 @@ def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
     cpus = catalog.tiers[widest].cpus
     if cpus * scale.factor > host.cpu_count:
         denominator = 2
+        # Halved until it fits: powers of two are the factors that a person can still compare in their head.
         while cpus / denominator > host.cpu_count:
             denominator *= 2
         raise HostTooSmallError(

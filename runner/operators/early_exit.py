@@ -1,4 +1,4 @@
-"""Early exit: skip the last of a run of identical sub-graphs (paper, section 4.5.3, Algorithm 1; DESIGN section 6)."""
+"""Early exit: skip the last of a run of identical sub-graphs (paper, section 4.5.3, Algorithm 1)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

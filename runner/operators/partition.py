@@ -1,4 +1,4 @@
-"""Partition: head and tail of nearly equal size (paper, section 4.5.4, Algorithm 2; DESIGN section 6)."""
+"""Partition: head and tail of nearly equal size (paper, section 4.5.4, Algorithm 2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

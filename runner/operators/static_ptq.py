@@ -1,4 +1,4 @@
-"""Static post-training int8 quantization with a choice of tools (paper, section 4.5.2; DESIGN section 6)."""
+"""Static post-training int8 quantization with a choice of tools (paper, section 4.5.2; docs/quantization.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

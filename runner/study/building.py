@@ -58,6 +58,7 @@ EXTRA = "this needs torch and torchvision, which are not installed: pip install 
 
 def has_torch() -> bool:
     """Return whether models can be exported here, without importing anything."""
+    # Importing torch takes seconds, and most callers only want to know.
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "torchvision"))
 
 
@@ -76,6 +77,7 @@ def build(file: StudyFile, weights: str, target: Path) -> None:
     if file.torchvision is None and weights != RANDOM:
         raise SubjectError("DUC is built with random weights only; download ResNet101-DUC-7.onnx for published ones")
     try:
+        # Beside its place and then renamed: a killed build must not leave half a model that looks whole.
         with scratch(target.parent) as directory:
             written = directory / target.name
             _write(file, weights, written)

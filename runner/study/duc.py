@@ -172,6 +172,7 @@ def _dense_upsampling(graph: DucGraph, value: str, channels: int) -> None:
         bias = graph.parameter(f"{name}.bias", (outputs,), "offset")
         views.append(graph.add("Conv", [value, weight, bias], name, **_geometry(3, 1, dilation)))
     total = graph.add("Sum", views, "head.sum")
+    # [0, classes, -1]: the batch as it is, the classes apart, so that the softmax is over classes alone.
     shape = graph.parameter("head.shape", (3,), "shape")
     flat = graph.add("Reshape", [total, shape], "head.cells")
     graph.nodes.append(helper.make_node("Softmax", [flat], ["seg_loss"], name="head.softmax", axis=1))

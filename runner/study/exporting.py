@@ -36,6 +36,7 @@ def export(architecture: Torchvision, weights: str, path: Path, *, dynamic: bool
 
 
 def _model(architecture: Torchvision, weights: str, seed: int) -> Any:
+    # Before the model is made: its constructor draws the random weights.
     torch.manual_seed(seed)
     options: dict[str, Any] = {"weights": None if weights == RANDOM else weights}
     if architecture.segments:

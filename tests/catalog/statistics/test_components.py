@@ -65,7 +65,7 @@ def test_what_is_drawn_independently_is_what_counts() -> None:
     assert shares.effective_samples == pytest.approx(20)
     rounds_only = np.repeat(np.random.default_rng(3).standard_normal((5, 1, 1)), 20, axis=1)
     assert variance_shares(samples_of(rounds_only)).effective_samples == pytest.approx(5)
-    # Five repetitions of 100 inputs that repeat themselves: not 500 values (DESIGN section 4).
+    # Five repetitions of 100 inputs that repeat themselves: not 500 values.
     repeated = np.broadcast_to(np.random.default_rng(4).standard_normal((1, 100, 1)), (2, 100, 5))
     assert variance_shares(samples_of(repeated)).effective_samples == pytest.approx(100)
 

@@ -14,7 +14,7 @@ STUDY = [
     StudiedOperator("quantized_early_exit_partition", ("static_ptq", "early_exit", "partition"), ACROSS),
 ]
 
-# DESIGN section 8, written out.
+# The study's families, written out.
 I, Q, E, P, QE, QEP = (operator.name for operator in STUDY)  # noqa: E741  (the paper's letters)
 FAMILIES_OF_THE_STUDY = {
     "tiers:identity": (("RQ1",), [f"{I}@mobile", f"{I}@edge", f"{I}@cloud"]),
