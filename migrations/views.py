@@ -86,6 +86,30 @@ _PLACE = """
     FROM environment e LEFT JOIN imported_file f ON f.id = e.imported_file_id
 """
 
+# All files that brought evidence of a subject in an environment, in the order of their import, as answers call them:
+# told apart by their SHA-256 where two have one name. Joined by recursion, because the databases aggregate text differently.
+_SOURCES = """
+called AS (
+    SELECT f.id, CASE WHEN COUNT(*) OVER (PARTITION BY f.name) = 1 THEN f.name
+                      ELSE f.name || ' (SHA-256 ' || SUBSTR(f.sha256, 1, 12) || '…)' END AS label
+    FROM imported_file f
+),
+brought AS (
+    SELECT b.environment_id, b.subject, called.label,
+           ROW_NUMBER() OVER (PARTITION BY b.environment_id, b.subject ORDER BY called.id) AS place,
+           COUNT(*) OVER (PARTITION BY b.environment_id, b.subject) AS files
+    FROM (SELECT environment_id, subject, imported_file_id FROM measurement
+          UNION SELECT environment_id, subject, imported_file_id FROM accuracy) b
+    JOIN called ON called.id = b.imported_file_id
+),
+sources AS (
+    SELECT environment_id, subject, place, files, CAST(label AS TEXT) AS source FROM brought WHERE place = 1
+    UNION ALL
+    SELECT b.environment_id, b.subject, b.place, b.files, s.source || ', ' || b.label
+    FROM sources s
+    JOIN brought b ON b.environment_id = s.environment_id AND b.subject = s.subject AND b.place = s.place + 1
+)"""
+
 # Every declared strategy's accuracy beside identity's of the same subject and environment: on the same placement,
 # else with the same provider.
 _KNOWN_ACCURACY = f"""
@@ -121,10 +145,11 @@ identity AS ({_IDENTITY}),
 compared AS ({_COMPARED_ACCURACY})"""
 
 _STRATEGY_SUMMARY = f"""
-WITH latency AS ({_LATENCY}),
+WITH RECURSIVE latency AS ({_LATENCY}),
 inputs AS ({_INPUTS}),
 sent AS ({_SENT}),
 place AS ({_PLACE}),
+{_SOURCES},
 {_ACCURACIES}
 SELECT s.subject, s.operator, s.placement,
        e.environment, e.launcher, e.scale, e.host, s.task,
@@ -132,7 +157,7 @@ SELECT s.subject, s.operator, s.placement,
        latency.median_latency_s, latency.p90_latency_s, inputs.inputs_select,
        a.metric, a.accuracy_pct, a.drop_pp,
        artifact.size_bytes, CASE WHEN e.launcher <> 'imported' THEN sent.sent_bytes END AS sent_bytes,
-       latency.verdict, e.provenance, e.source
+       latency.verdict, e.provenance, COALESCE(sources.source, e.source) AS source
 FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN latency ON latency.latency_key = s.latency_key
@@ -140,6 +165,8 @@ JOIN inputs ON inputs.latency_key = s.latency_key
 JOIN sent ON sent.latency_key = s.latency_key
 LEFT JOIN compared a ON a.strategy_id = s.id
 LEFT JOIN artifact ON artifact.key = s.artifact_key
+LEFT JOIN sources ON sources.environment_id = s.environment_id AND sources.subject = s.subject
+     AND sources.place = sources.files
 WHERE s.declared
 """
 

@@ -1,10 +1,9 @@
 """Imported files as they are called in answers, and what they brought."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlmodel import Session
 
 from catalog.evidence.allowed import printable
@@ -14,14 +13,6 @@ from catalog.evidence.tables import ImportedFile
 HERE = "here"
 # Of what was noted: the targets that the file brought and that no catalog here declares, by name.
 SLOS = "slos"
-
-_BY_SUBJECT = """
-SELECT e.key, b.subject, b.imported_file_id
-FROM (SELECT environment_id, subject, imported_file_id FROM measurement
-      UNION SELECT environment_id, subject, imported_file_id FROM accuracy) b
-JOIN environment e ON e.id = b.environment_id
-WHERE b.imported_file_id IS NOT NULL ORDER BY 1, 2, 3
-"""
 
 
 def noted(file: ImportedFile, name: str, default: Any) -> Any:
@@ -59,12 +50,3 @@ def file_labels(session: Session) -> dict[int, str]:
         for row in rows
         if row.id is not None
     }
-
-
-def files_by_subject(session: Session) -> Mapping[tuple[str, str], tuple[str, ...]]:
-    """Return the labels of all files that brought evidence, by key of the environment and subject."""
-    labels = file_labels(session)
-    brought: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for environment, subject, file_id in session.execute(text(_BY_SUBJECT)) if labels else ():
-        brought[environment, subject].append(labels[file_id])
-    return {place: tuple(files) for place, files in brought.items()}

@@ -10,7 +10,6 @@ from sqlalchemy import select, text
 from sqlmodel import Session
 from sqlmodel import select as select_rows
 
-from catalog.evidence.imported_files import files_by_subject
 from catalog.evidence.records import (
     LastMeasurement,
     LinkProbeRecord,
@@ -181,12 +180,7 @@ def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Map
     """Return the view `leaderboard` by subject, environment and rank; `source` names every imported file."""
     where = "" if subject is None else "WHERE subject = :subject"
     query = f"SELECT * FROM leaderboard {where} ORDER BY subject, environment, rank, operator, placement"
-    rows = _rows(session, query, **({} if subject is None else {"subject": subject}))
-    files = files_by_subject(session)
-    return [
-        {**row, "source": ", ".join(files.get((row["environment"], row["subject"]), ())) or row["source"]}
-        for row in rows
-    ]
+    return _rows(session, query, **({} if subject is None else {"subject": subject}))
 
 
 def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:

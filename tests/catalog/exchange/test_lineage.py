@@ -124,6 +124,8 @@ def test_a_file_of_the_same_name_is_told_apart(other: Database, first: dict[str,
     names = {name for values in shown(other).values() for name in values[3]}
     assert len(names) == 2
     assert all(name.startswith("first.json (SHA-256 ") for name in names)
+    with other.session() as session:
+        assert set(session.execute(text("SELECT source FROM leaderboard")).scalars()) == names
 
 
 def test_a_file_that_contains_the_other_one_adds_to_it_in_either_order(
@@ -137,6 +139,9 @@ def test_a_file_that_contains_the_other_one_adds_to_it_in_either_order(
     assert imported.stored.extended == ("first.json",)
     names = {place[1:]: values[3] for place, values in shown(other).items()}
     assert names["identity", "edge"] == ["first.json", "later.json"]
+    with other.session() as session:
+        sources = set(session.execute(text("SELECT source FROM leaderboard")).scalars())
+    assert sources == {"first.json, later.json"}
     before = rows(other)
     earlier = first | {"measurements": first["measurements"][:5], "strategies": first["strategies"][:2]}
     earlier["strategies"] = [
