@@ -87,7 +87,7 @@ _PLACE = """
 """
 
 # All files that brought evidence of a subject in an environment, in the order of their import, as answers call them:
-# told apart by their SHA-256 where two have one name. Joined by recursion, because the databases aggregate text differently.
+# told apart by their SHA-256 where two have one name. Joined by recursion: the databases aggregate text differently.
 _SOURCES = """
 called AS (
     SELECT f.id, CASE WHEN COUNT(*) OVER (PARTITION BY f.name) = 1 THEN f.name
