@@ -28,8 +28,8 @@ import numpy as np
 from scipy import special
 
 from catalog.evidence import open_database
-from catalog.evidence.link_samples import strategy_parts
-from recommender.whatif import LinkedSamples, LinkRate, Prediction, StrategyParts, predict
+from catalog.evidence.link_samples import linked_strategies
+from recommender.whatif import LinkedSamples, LinkedStrategy, LinkRate, Prediction, predict
 
 RATES_MBIT = (1, 2, 5, 10, 50, 200)
 FAST_MBIT = 50
@@ -116,7 +116,7 @@ def mbit(samples: LinkedSamples) -> float:
     return samples.declared[LINK].up_bit_per_s / 1e6
 
 
-def cases_of(parts: StrategyParts) -> list[Case]:
+def cases_of(parts: LinkedStrategy) -> list[Case]:
     """Predict each setting from each other alone, and from all others."""
     name = f"{parts.operator}@{parts.placement}"
     cases = []
@@ -155,7 +155,9 @@ class Choice:
         return math.log1p(self.excess) - self.noise <= math.log1p(MARGIN)
 
 
-def choices(unlinked: Sequence[StrategyParts], linked: Sequence[StrategyParts], cases: Sequence[Case]) -> list[Choice]:
+def choices(
+    unlinked: Sequence[LinkedStrategy], linked: Sequence[LinkedStrategy], cases: Sequence[Case]
+) -> list[Choice]:
     """Choose for each rate and origin, among the linked strategies and those that do not use the link."""
     fixed = {f"{parts.operator}@{parts.placement}": parts.evidence[0] for parts in unlinked}
     chosen_by_rate = []
@@ -191,7 +193,7 @@ def noise_of_a_difference(cells: Sequence[LinkedSamples]) -> float:
     return float(special.stdtrit(freedom, 1 - tail)) * math.sqrt(2 * variance / min(logs.size for logs in rounds))
 
 
-def report(cases: Sequence[Case], unlinked: Sequence[StrategyParts], linked: Sequence[StrategyParts]) -> bool:
+def report(cases: Sequence[Case], unlinked: Sequence[LinkedStrategy], linked: Sequence[LinkedStrategy]) -> bool:
     """Print the figures; true when all targets are met."""
     print("| from | to, Mbit/s | predictions | median error | largest | interval holds |")
     print("|---|--:|--:|--:|--:|--:|")
@@ -255,7 +257,7 @@ def main() -> int:
                 fast_rounds=options.fast_rounds,
             )
         with open_database(str(database)) as opened, opened.session() as session:
-            strategies = strategy_parts(session, "fashion-resnet", 1)
+            strategies = linked_strategies(session, "fashion-resnet", 1)
     linked = [strategy for strategy in strategies if LINK in strategy.links and len(strategy.evidence) > 1]
     cases = [case for parts in linked for case in cases_of(parts)]
     if options.json:

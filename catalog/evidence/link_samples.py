@@ -71,7 +71,7 @@ class LinkedSamples:
 
 
 @dataclass(frozen=True, eq=False)
-class StrategyParts:
+class LinkedStrategy:
     """A strategy with its evidence, the setting declared now first.
 
     `hops` are the requests of one inference in order, each with the links it flows through: a relay passes on while it
@@ -118,14 +118,14 @@ WHERE measurement_id IN {_OF_SUBJECT}
 _SAME_BYTES = 0.01
 
 
-def strategy_parts(session: Session, subject: str, environment_id: int) -> tuple[StrategyParts, ...]:
+def linked_strategies(session: Session, subject: str, environment_id: int) -> tuple[LinkedStrategy, ...]:
     """Return every applicable declared strategy of a subject in an environment, with all settings of its links.
 
     Measurements under other links than those declared now are taken in where everything else is the same: tiers,
     protocol, inputs, and the bytes sent.
     """
     reading = _Reading(session, {"subject": subject, "environment": environment_id})
-    return tuple(reading.parts(row) for row in reading.rows(_STRATEGIES) if row["status"] != "inapplicable")
+    return tuple(reading.strategy(row) for row in reading.rows(_STRATEGIES) if row["status"] != "inapplicable")
 
 
 class _Reading:
@@ -152,28 +152,28 @@ class _Reading:
     def rows(self, query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in self._session.execute(text(query), self._values).mappings()]
 
-    def parts(self, strategy: Mapping[str, Any]) -> StrategyParts:
-        name = strategy["operator"], strategy["placement"]
+    def strategy(self, declared: Mapping[str, Any]) -> LinkedStrategy:
+        name = declared["operator"], declared["placement"]
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in self._measurements[name]:
             groups[row["latency_key"]].append(row)
-        current = groups.pop(strategy["latency_key"], [])
+        current = groups.pop(declared["latency_key"], [])
         if not current:
-            return StrategyParts(*name, (), (), "nothing was measured yet; measure it with: runner fill-catalog")
+            return LinkedStrategy(*name, (), (), "nothing was measured yet; measure it with: runner fill-catalog")
         links = _names_in_order(current[0]["conditions"]) or self._links_of(current)
-        if not links and "links" not in current[0]["conditions"] and _json(strategy["tiers"]) != ["mobile"]:
-            return StrategyParts(*name, (), (), "which links it uses was not recorded, as in imported latencies")
-        hops = _hops(links, _json(strategy["tiers"]), current[0]["conditions"])
+        if not links and "links" not in current[0]["conditions"] and _json(declared["tiers"]) != ["mobile"]:
+            return LinkedStrategy(*name, (), (), "which links it uses was not recorded, as in imported latencies")
+        hops = _hops(links, _json(declared["tiers"]), current[0]["conditions"])
         if hops is None:
             reason = f"which request uses which of its links ({', '.join(links)}) is not known"
-            return StrategyParts(*name, (), (), reason)
+            return LinkedStrategy(*name, (), (), reason)
         now = self._linked(current, links)
         if now is None:
-            return StrategyParts(*name, hops, (), "the bytes on its links were not recorded with the samples")
+            return LinkedStrategy(*name, hops, (), "the bytes on its links were not recorded with the samples")
         alike = [rows for rows in groups.values() if links and _alike(rows[0], current[0])]
         settings = [self._linked(rows, links) for rows in alike]
         others = [setting for setting in settings if setting and _same_bytes(setting, now)]
-        return StrategyParts(*name, hops, (now, *others))
+        return LinkedStrategy(*name, hops, (now, *others))
 
     def _links_of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         links = {

@@ -130,18 +130,18 @@ def _remarks(answer: RankedAnswer) -> Iterator[str]:
 
 
 def _environment(chosen: EnvironmentChoice) -> Iterator[str]:
-    part = chosen.part
-    environment = part.environment
+    subject_evidence = chosen.subject_evidence
+    environment = subject_evidence.environment
     if environment.scale != "1":
         yield f"emulated at {environment.scale}: budgets are judged on the emulation only"
     if environment.launcher == "process":
         yield "measured with the process launcher: no containers, links paced in user space"
-    if part.inputs_select == "largest":
+    if subject_evidence.inputs_select == "largest":
         yield "measured on the largest inputs: an upper bound for the latency of the population"
     if environment.imported_from is not None:
         files = [imported_file.name for imported_file in environment.imported_files] or [environment.imported_from]
         yield f"imported from {' and '.join(files)}, not measured here"
-    if not part.complete:
+    if not subject_evidence.complete:
         yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"
     if chosen.others:
         yield (

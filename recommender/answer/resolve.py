@@ -63,20 +63,20 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-def age_out(part: SubjectEvidence, on: date) -> AgeOut:
+def age_out(subject_evidence: SubjectEvidence, on: date) -> AgeOut:
     """Return the span of the measurements and its distance from a day."""
     return AgeOut(
-        oldest_at=part.first_measured_at,
-        newest_at=part.last_measured_at,
+        oldest_at=subject_evidence.first_measured_at,
+        newest_at=subject_evidence.last_measured_at,
         asked_on=on.isoformat(),
-        words=_words(part, on),
+        words=_words(subject_evidence, on),
     )
 
 
-def _words(part: SubjectEvidence, on: date) -> str:
-    if part.first_measured_at is None:
+def _words(subject_evidence: SubjectEvidence, on: date) -> str:
+    if subject_evidence.first_measured_at is None:
         return "nothing measured yet"
-    oldest, newest = _days(part.first_measured_at, on), _days(part.last_measured_at, on)
+    oldest, newest = _days(subject_evidence.first_measured_at, on), _days(subject_evidence.last_measured_at, on)
     if oldest == newest:
         return f"measured {_ago(newest)}"
     return f"measured between {_ago(oldest)} and {_ago(newest)}"

@@ -51,32 +51,34 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     conditions = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
     chosen = evidence.choose(request.subject, conditions)
     budgets = resolve_budgets(evidence, request)
-    part = on_links.on_links(evidence, chosen.part, request.links, budgets.percentile)
+    subject_evidence = on_links.on_links(evidence, chosen.subject_evidence, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
-    answer = recommend(part.candidates, budgets, constraints=constraints)
-    strategies = {strategy.candidate: strategy for strategy in part.strategies if strategy.candidate is not None}
-    parts = _AnswerFields(answer, part.subject, strategies)
+    answer = recommend(subject_evidence.candidates, budgets, constraints=constraints)
+    strategies = {
+        strategy.candidate: strategy for strategy in subject_evidence.strategies if strategy.candidate is not None
+    }
+    fields = _AnswerFields(answer, subject_evidence.subject, strategies)
     relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
     return RecommendResponse(
-        subject=part.subject,
+        subject=subject_evidence.subject,
         budgets=_budgets(budgets, request.slo),
         links=on_links.asked_out(request.links),
         constraints=constraints_out(request) if constraints.any_set else None,
         summary=summary(answer),
-        recommendation=parts.recommendation(),
+        recommendation=fields.recommendation(),
         relaxation=relaxed[0] if relaxed else None,
         other_relaxations=relaxed[1:],
-        alternatives=list(parts.alternatives()),
-        near_misses=list(parts.near_misses()),
-        undecided=list(parts.undecided()),
+        alternatives=list(fields.alternatives()),
+        near_misses=list(fields.near_misses()),
+        undecided=list(fields.undecided()),
         considered=_considered(answer),
         excluded=[_excluded(excluded) for excluded in answer.excluded],
-        not_considered=list(not_considered(part, answer, constraints)),
+        not_considered=list(not_considered(subject_evidence, answer, constraints)),
         warnings=[*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
-        environment=environment_out(chosen.part),
+        environment=environment_out(chosen.subject_evidence),
         environment_choice=ChoiceOut(why=chosen.why, others=chosen.others),
-        age=age_out(part, on or today()),
-        inputs_select=part.inputs_select,
+        age=age_out(subject_evidence, on or today()),
+        inputs_select=subject_evidence.inputs_select,
     )
 
 

@@ -15,26 +15,30 @@ def find(evidence: Evidence, identity: str, environment: str | None = None) -> t
     subject, _, _ = identity.partition(SEPARATOR)
     if subject not in evidence.subjects:
         raise UnknownStrategy(identity, ())
-    part = evidence.select(subject, environment)
-    ids = {strategy_id(subject, strategy.operator, strategy.placement): strategy for strategy in part.strategies}
+    subject_evidence = evidence.select(subject, environment)
+    ids = {
+        strategy_id(subject, strategy.operator, strategy.placement): strategy
+        for strategy in subject_evidence.strategies
+    }
     if identity not in ids:
         raise UnknownStrategy(identity, ids)
-    return part, ids[identity]
+    return subject_evidence, ids[identity]
 
 
-def standings(part: SubjectEvidence, percentile: float) -> StandingsResponse:
+def standings(subject_evidence: SubjectEvidence, percentile: float) -> StandingsResponse:
     """Rank all measured strategies of a subject by the percentile and mark the Pareto front."""
     ordered = sorted(
-        (estimate(candidate, percentile) for candidate in part.candidates if candidate.samples), key=_speed
+        (estimate(candidate, percentile) for candidate in subject_evidence.candidates if candidate.samples), key=_speed
     )
     front = pareto_front([(measured.percentile_s, _accuracy(measured)) for measured in ordered])
     rows = [
-        _standing(part.subject, measured, rank, rank - 1 in front) for rank, measured in enumerate(ordered, start=1)
+        _standing(subject_evidence.subject, measured, rank, rank - 1 in front)
+        for rank, measured in enumerate(ordered, start=1)
     ]
     return StandingsResponse(
-        subject=part.subject,
+        subject=subject_evidence.subject,
         percentile=percentile,
-        environment=environment_out(part),
+        environment=environment_out(subject_evidence),
         strategies=rows,
         without_accuracy=[row.id for row in rows if row.accuracy_pct is None],
     )
@@ -42,9 +46,9 @@ def standings(part: SubjectEvidence, percentile: float) -> StandingsResponse:
 
 def coverage(evidence: Evidence) -> Iterator[CoverageRow]:
     """Yield how far each subject's declaration is measured in each environment."""
-    for subject, parts in evidence.subjects.items():
-        for part in parts:
-            yield _coverage(subject, part)
+    for subject, by_environment in evidence.subjects.items():
+        for subject_evidence in by_environment:
+            yield _coverage(subject, subject_evidence)
 
 
 def slos(evidence: Evidence) -> list[SloOut]:
@@ -60,18 +64,18 @@ def slos(evidence: Evidence) -> list[SloOut]:
     ]
 
 
-def _coverage(subject: str, part: SubjectEvidence) -> CoverageRow:
-    applicable = [strategy for strategy in part.strategies if strategy.applicable]
+def _coverage(subject: str, subject_evidence: SubjectEvidence) -> CoverageRow:
+    applicable = [strategy for strategy in subject_evidence.strategies if strategy.applicable]
     unfinished = [strategy for strategy in applicable if not strategy.complete]
     missing = sum(strategy.candidate is None for strategy in unfinished)
     return CoverageRow(
         subject=subject,
-        environment=part.environment.key,
-        declared=len(part.strategies),
+        environment=subject_evidence.environment.key,
+        declared=len(subject_evidence.strategies),
         complete=len(applicable) - len(unfinished),
         partial=len(unfinished) - missing,
         missing=missing,
-        inapplicable=len(part.strategies) - len(applicable),
+        inapplicable=len(subject_evidence.strategies) - len(applicable),
         rounds=sum(strategy.candidate.rounds for strategy in applicable if strategy.candidate is not None),
         rounds_declared=sum(strategy.rounds_declared for strategy in applicable),
         to_measure=[strategy_id(subject, strategy.operator, strategy.placement) for strategy in unfinished],

@@ -158,15 +158,15 @@ def _resources(candidate: Candidate) -> ResourcesOut:
 DEFAULT_PERCENTILE = 90.0
 
 
-def strategy_rows(part: SubjectEvidence) -> Iterator[StrategyRow]:
+def strategy_rows(subject_evidence: SubjectEvidence) -> Iterator[StrategyRow]:
     """Yield every declared strategy of a subject in one environment, measured or not."""
-    for strategy in part.strategies:
+    for strategy in subject_evidence.strategies:
         measured = estimate(strategy.candidate, DEFAULT_PERCENTILE) if strategy.candidate is not None else None
         yield StrategyRow(
-            subject=part.subject,
+            subject=subject_evidence.subject,
             operator=strategy.operator,
             placement=strategy.placement,
-            environment=part.environment.key,
+            environment=subject_evidence.environment.key,
             status=_status(strategy),
             reason=strategy.reason,
             latency=latency_out(measured) if measured else None,
@@ -179,19 +179,19 @@ def strategy_rows(part: SubjectEvidence) -> Iterator[StrategyRow]:
 
 def subject_row(evidence: Evidence, subject: str) -> SubjectRow:
     """Return how far the evidence of a subject goes, in its default environment and the others."""
-    part = evidence.select(subject)
+    subject_evidence = evidence.select(subject)
     return SubjectRow(
         subject=subject,
-        task=part.task,
-        strategies=len(part.strategies),
-        measured=len(part.candidates),
+        task=subject_evidence.task,
+        strategies=len(subject_evidence.strategies),
+        measured=len(subject_evidence.candidates),
         environments=[environment_out(selection) for selection in evidence.subjects[subject]],
     )
 
 
-def environment_out(part: SubjectEvidence) -> EnvironmentOut:
+def environment_out(subject_evidence: SubjectEvidence) -> EnvironmentOut:
     """Return the environment of an answer as it is sent."""
-    environment = part.environment
+    environment = subject_evidence.environment
     return EnvironmentOut(
         key=environment.key,
         launcher=environment.launcher,
@@ -200,10 +200,10 @@ def environment_out(part: SubjectEvidence) -> EnvironmentOut:
         cpu_model=environment.cpu_model,
         cpu_count=environment.cpu_count,
         onnxruntime=environment.onnxruntime,
-        measured_at=part.last_measured_at,
+        measured_at=subject_evidence.last_measured_at,
         imported_from=environment.imported_from,
         imported_files=[ImportedFileOut(name=file.name, sha256=file.sha256) for file in environment.imported_files],
-        complete=part.complete,
+        complete=subject_evidence.complete,
     )
 
 

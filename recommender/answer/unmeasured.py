@@ -20,7 +20,9 @@ from recommender.schemas import NotConsideredOut
 _NO_BOUND = "nothing known rules it out: its latency is open"
 
 
-def not_considered(part: SubjectEvidence, answer: RankedAnswer, constraints: Constraints) -> Iterator[NotConsideredOut]:
+def not_considered(
+    subject_evidence: SubjectEvidence, answer: RankedAnswer, constraints: Constraints
+) -> Iterator[NotConsideredOut]:
     """Yield every declared strategy without evidence, and whether its evidence could change the answer.
 
     It could become the recommendation unless one of these is known already:
@@ -33,8 +35,8 @@ def not_considered(part: SubjectEvidence, answer: RankedAnswer, constraints: Con
 
     A bound on its latency from parts measured elsewhere is not used: another tier, another load, no sound bound.
     """
-    accuracies = _accuracies(part)
-    for strategy in part.strategies:
+    accuracies = _accuracies(subject_evidence)
+    for strategy in subject_evidence.strategies:
         if strategy.candidate is None:
             accuracy = strategy.accuracy or accuracies.get(strategy.operator)
             excuse = _cannot_change(strategy, accuracy, answer, constraints)
@@ -49,9 +51,13 @@ def not_considered(part: SubjectEvidence, answer: RankedAnswer, constraints: Con
             )
 
 
-def _accuracies(part: SubjectEvidence) -> dict[str, AccuracyMeasurement]:
+def _accuracies(subject_evidence: SubjectEvidence) -> dict[str, AccuracyMeasurement]:
     """Map operators to accuracies: an accuracy does not depend on where the model runs, up to rounding."""
-    return {strategy.operator: strategy.accuracy for strategy in part.strategies if strategy.accuracy is not None}
+    return {
+        strategy.operator: strategy.accuracy
+        for strategy in subject_evidence.strategies
+        if strategy.accuracy is not None
+    }
 
 
 def _cannot_change(

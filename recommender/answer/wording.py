@@ -342,14 +342,14 @@ def _nothing(answer: RankedAnswer) -> str:
         if answer.excluded:
             return f"All of the {len(answer.excluded)} measured strategies are excluded by a constraint"
         return "Nothing has been measured for this subject in this environment yet"
-    parts = [f"None of the {len(answer.considered)} considered strategies is known to meet every budget"]
+    clauses = [f"None of the {len(answer.considered)} considered strategies is known to meet every budget"]
     if answer.undecided:
-        parts.append(f"{len(answer.undecided)} could not be decided{_too_few(answer)}")
+        clauses.append(f"{len(answer.undecided)} could not be decided{_too_few(answer)}")
     if answer.near_misses:
         nearest = answer.near_misses[0]
         name = strategy_name(nearest.estimate.candidate)
-        parts.append(f"of those that miss a budget the nearest, {name}, {join(list(lacks(nearest)))}")
-    return "; ".join(parts)
+        clauses.append(f"of those that miss a budget the nearest, {name}, {join(list(lacks(nearest)))}")
+    return "; ".join(clauses)
 
 
 def _too_few(answer: RankedAnswer) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.evidence import AccuracyEvidence, Database, SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
-from catalog.evidence.link_samples import StrategyParts, strategy_parts
+from catalog.evidence.link_samples import LinkedStrategy, linked_strategies
 from catalog.evidence.loading import ReadAccuracies
 from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from recommender.errors import EvidenceUnavailable
@@ -97,22 +97,22 @@ def _digest(array: NDArray[np.generic]) -> bytes:
     return blake2b(np.ascontiguousarray(array).tobytes()).digest()
 
 
-class LinkParts:
+class LinkedStrategies:
     """What predictions start from, read at the first use and kept with its snapshot; safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._kept: dict[tuple[str, int], tuple[StrategyParts, ...]] = {}
+        self._kept: dict[tuple[str, int], tuple[LinkedStrategy, ...]] = {}
 
-    def __call__(self, part: SubjectEvidence) -> tuple[StrategyParts, ...]:
+    def __call__(self, subject_evidence: SubjectEvidence) -> tuple[LinkedStrategy, ...]:
         """Return every applicable strategy of a subject in an environment; raise `EvidenceUnavailable`."""
-        key = part.subject, part.environment.id
+        key = subject_evidence.subject, subject_evidence.environment.id
         with self._lock:
             if key not in self._kept:
                 try:
                     with self._database.session() as session:
-                        self._kept[key] = strategy_parts(session, *key)
+                        self._kept[key] = linked_strategies(session, *key)
                 except SQLAlchemyError as error:
                     raise EvidenceUnavailable(f"the samples on the links cannot be read: {error}") from error
             return self._kept[key]
@@ -137,15 +137,17 @@ def load(database: Database, bounds: AccuracyBounds | None = None, before: Evide
         for row in strategy_evidence(session, read=drawn.read):
             groups.setdefault((row.subject, row.environment.id), []).append(row)
         kept = _candidates(before)
-        parts, left_out = [], list(database.left_out)
+        loaded, left_out = [], list(database.left_out)
         for members in groups.values():
             try:
-                parts.append(_subject(members, drawn, kept))
+                loaded.append(_subject(members, drawn, kept))
             except Exception as error:
                 logger.exception("left out: subject %s", members[0].subject)
                 left_out.append(f"subject {members[0].subject}: {type(error).__name__}; the log has more")
         drawn.forget_unused()
-        return Evidence.of(parts, [_slo(row) for row in slo_evidence(session)], LinkParts(database), tuple(left_out))
+        return Evidence.of(
+            loaded, [_slo(row) for row in slo_evidence(session)], LinkedStrategies(database), tuple(left_out)
+        )
 
 
 _Kept = Mapping[tuple[str, int, str, str], Candidate]
@@ -153,11 +155,12 @@ _Kept = Mapping[tuple[str, int, str, str], Candidate]
 
 def _candidates(evidence: Evidence | None) -> _Kept:
     """Index the candidates by subject, environment, operator and placement."""
-    parts = [] if evidence is None else [part for subject in evidence.subjects.values() for part in subject]
+    subjects = {} if evidence is None else evidence.subjects
     return {
-        (part.subject, part.environment.id, candidate.operator, candidate.placement): candidate
-        for part in parts
-        for candidate in part.candidates
+        (member.subject, member.environment.id, candidate.operator, candidate.placement): candidate
+        for by_environment in subjects.values()
+        for member in by_environment
+        for candidate in member.candidates
     }
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import NoReturn
 
 from catalog.evidence.environments import EnvironmentStanding, preferred_environment
-from catalog.evidence.link_samples import StrategyParts
+from catalog.evidence.link_samples import LinkedStrategy
 from recommender.errors import (
     NotDeclared,
     UnknownEnvironment,
@@ -144,54 +144,58 @@ class SubjectEvidence:
 class EnvironmentChoice:
     """The evidence to answer from, in words why, and how many other environments hold evidence of the subject."""
 
-    part: SubjectEvidence
+    subject_evidence: SubjectEvidence
     why: str
     others: int
 
 
-def _preference(part: SubjectEvidence) -> tuple[bool, str, int]:
-    return part.environment.imported_from is None, part.last_measured_at, part.environment.id
+def _preference(subject_evidence: SubjectEvidence) -> tuple[bool, str, int]:
+    return (
+        subject_evidence.environment.imported_from is None,
+        subject_evidence.last_measured_at,
+        subject_evidence.environment.id,
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Everything known at one moment; `subjects` maps each to its environments, imported ones last, newest first.
 
-    `parts` gives what predictions on other links start from: read when it is first asked for, since few questions do.
-    `left_out` names the rows of the database that nothing can be made of.
+    `linked_strategies` returns what predictions on other links start from, read on demand: few questions need it.
+    `left_out` names the unusable rows of the database.
     """
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
     slos: Mapping[str, DeclaredSlo]
     loaded_at: datetime
-    parts: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = field(default=lambda _: (), repr=False)
+    linked_strategies: Callable[[SubjectEvidence], tuple[LinkedStrategy, ...]] = field(default=lambda _: (), repr=False)
     left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
-        parts: Iterable[SubjectEvidence],
+        members: Iterable[SubjectEvidence],
         slos: Iterable[DeclaredSlo],
-        linked: Callable[[SubjectEvidence], tuple[StrategyParts, ...]] = lambda _: (),
+        linked: Callable[[SubjectEvidence], tuple[LinkedStrategy, ...]] = lambda _: (),
         left_out: tuple[str, ...] = (),
     ) -> "Evidence":
         """Group by subject: what was measured here before what was imported, the most recent first."""
         grouped: dict[str, list[SubjectEvidence]] = {}
-        for part in parts:
-            grouped.setdefault(part.subject, []).append(part)
-        for members in grouped.values():
-            members.sort(key=_preference, reverse=True)
-        subjects = {name: tuple(members) for name, members in sorted(grouped.items())}
+        for member in members:
+            grouped.setdefault(member.subject, []).append(member)
+        for by_environment in grouped.values():
+            by_environment.sort(key=_preference, reverse=True)
+        subjects = {name: tuple(by_environment) for name, by_environment in sorted(grouped.items())}
         return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC), linked, left_out)
 
     @property
     def measured(self) -> bool:
         """Whether anything can be answered at all."""
-        return any(part.candidates for parts in self.subjects.values() for part in parts)
+        return any(member.candidates for by_environment in self.subjects.values() for member in by_environment)
 
     def select(self, subject: str, environment: str | None = None) -> SubjectEvidence:
         """Return the evidence of a subject in one environment, as `choose` takes it."""
-        return self.choose(subject, EnvironmentFilter(key=environment)).part
+        return self.choose(subject, EnvironmentFilter(key=environment)).subject_evidence
 
     def choose(self, subject: str, conditions: EnvironmentFilter) -> EnvironmentChoice:
         """Choose the environment to answer from: by default the newest with complete evidence.
@@ -201,16 +205,15 @@ class Evidence:
         """
         if subject not in self.subjects:
             raise UnknownSubject(subject, self.subjects)
-        parts = self.subjects[subject]
-        matching = [part for part in parts if _matches(part.environment, conditions)] or _no_environment(
-            parts, conditions
+        by_environment = self.subjects[subject]
+        matching = [member for member in by_environment if _matches(member.environment, conditions)] or _no_environment(
+            by_environment, conditions
         )
-        keys = [part.environment.key for part in parts]
-        preferred = preferred_environment([_standing(part) for part in matching], keys)
-        part = next(part for part in matching if part.environment.key == preferred.key)
-        return EnvironmentChoice(
-            part, _why(part, matching, conditions), sum(bool(other.candidates) for other in parts if other is not part)
-        )
+        keys = [member.environment.key for member in by_environment]
+        preferred = preferred_environment([_standing(member) for member in matching], keys)
+        chosen = next(member for member in matching if member.environment.key == preferred.key)
+        others = sum(bool(member.candidates) for member in by_environment if member is not chosen)
+        return EnvironmentChoice(chosen, _why(chosen, matching, conditions), others)
 
     def check_names(self, *, tiers: Iterable[str], operators: Iterable[str]) -> None:
         """Raise `UnknownTier` or `UnknownOperator` for a name that no declared strategy has."""
@@ -235,7 +238,12 @@ class Evidence:
         return frozenset(strategy.operator for strategy in self._strategies())
 
     def _strategies(self) -> Iterator[DeclaredStrategy]:
-        return (strategy for parts in self.subjects.values() for part in parts for strategy in part.strategies)
+        return (
+            strategy
+            for by_environment in self.subjects.values()
+            for member in by_environment
+            for strategy in member.strategies
+        )
 
     def slo(self, name: str) -> DeclaredSlo:
         """Return the declared SLO of that name; raise `UnknownSlo`."""
@@ -244,15 +252,15 @@ class Evidence:
         return self.slos[name]
 
 
-def _standing(part: SubjectEvidence) -> EnvironmentStanding:
-    environment = part.environment
+def _standing(subject_evidence: SubjectEvidence) -> EnvironmentStanding:
+    environment = subject_evidence.environment
     return EnvironmentStanding(
         key=environment.key,
         id=environment.id,
         imported=environment.imported_from is not None,
-        measured=bool(part.candidates),
-        complete=part.complete,
-        finished_at=part.last_measured_at,
+        measured=bool(subject_evidence.candidates),
+        complete=subject_evidence.complete,
+        finished_at=subject_evidence.last_measured_at,
     )
 
 
@@ -266,9 +274,9 @@ def _matches(environment: MeasurementEnvironment, conditions: EnvironmentFilter)
     return all(want is None or want == has for want, has in properties)
 
 
-def _no_environment(parts: Sequence[SubjectEvidence], conditions: EnvironmentFilter) -> NoReturn:
+def _no_environment(by_environment: Sequence[SubjectEvidence], conditions: EnvironmentFilter) -> NoReturn:
     """Name what exists: of the first property that nothing has, or of the environments where only all together fail."""
-    environments = [part.environment for part in parts]
+    environments = [member.environment for member in by_environment]
     if conditions.key is not None:
         raise UnknownEnvironment(conditions.key, (environment.key for environment in environments))
     properties: tuple[tuple[type[NotDeclared], str | None, set[str]], ...] = (
@@ -286,12 +294,14 @@ def _no_environment(parts: Sequence[SubjectEvidence], conditions: EnvironmentFil
     raise UnknownEnvironment(str(conditions), existing)
 
 
-def _why(part: SubjectEvidence, matching: Sequence[SubjectEvidence], conditions: EnvironmentFilter) -> str:
+def _why(subject_evidence: SubjectEvidence, matching: Sequence[SubjectEvidence], conditions: EnvironmentFilter) -> str:
     if conditions.key is not None:
         return "asked for by its key"
     among = f" with {conditions}" if str(conditions) else ""
     if len(matching) == 1:
         return f"the only one{among}"
-    if part.complete:
+    if subject_evidence.complete:
         return f"the newest complete one{among}"
-    return f"the newest one{among}; none is complete" if part.candidates else f"the newest declared one{among}"
+    return (
+        f"the newest one{among}; none is complete" if subject_evidence.candidates else f"the newest declared one{among}"
+    )

@@ -230,15 +230,15 @@ def strategy(
     environment: EnvironmentQuery = None,
 ) -> StrategyResource:
     """Return one strategy with the ids of its evidence."""
-    part, declared = standings.find(evidence, strategy_id, environment)
-    listed = strategy_rows(part)
-    ids = stored.ids(part.subject, declared.operator, declared.placement, part.environment.key)
+    subject_evidence, declared = standings.find(evidence, strategy_id, environment)
+    listed = strategy_rows(subject_evidence)
+    ids = stored.ids(subject_evidence.subject, declared.operator, declared.placement, subject_evidence.environment.key)
     return StrategyResource(
         id=strategy_id,
         strategy=next(
             row for row in listed if (row.operator, row.placement) == (declared.operator, declared.placement)
         ),
-        environment=environment_out(part),
+        environment=environment_out(subject_evidence),
         artifact_sha256=dict(declared.artifact_sha256),
         latency_evidence_id=ids.latency,
         accuracy_evidence_id=ids.accuracy,

@@ -111,7 +111,7 @@ class _EvidenceCollector(Collector):
             "tierwise_strategies", "Strategies of the default environment", labels=["subject", "state"]
         )
         for subject in evidence.subjects:
-            part = evidence.select(subject)
-            strategies.add_metric([subject, "declared"], len(part.strategies))
-            strategies.add_metric([subject, "measured"], len(part.candidates))
+            subject_evidence = evidence.select(subject)
+            strategies.add_metric([subject, "declared"], len(subject_evidence.strategies))
+            strategies.add_metric([subject, "measured"], len(subject_evidence.candidates))
         yield strategies

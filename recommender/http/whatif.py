@@ -20,7 +20,7 @@ from recommender.schemas.links import (
     UnpredictableOut,
     WhatIfResponse,
 )
-from recommender.whatif import LinkRate, Prediction, StrategyParts, predict
+from recommender.whatif import LinkedStrategy, LinkRate, Prediction, predict
 from recommender.whatif.curves import Curve, Curves, latency_curves
 from recommender.whatif.on_links import prediction_out
 
@@ -35,11 +35,13 @@ Points = Annotated[int, Query(description="Per curve, evenly on a logarithmic sc
 @router.get("/links")
 def links(evidence: EvidenceNow, subject: OneSubject, environment: EnvironmentQuery = None) -> LinksResponse:
     """List the links that questions about a subject can name, and the bandwidths they were measured at."""
-    part = evidence.select(subject, environment)
-    strategies = evidence.parts(part)
+    subject_evidence = evidence.select(subject, environment)
+    strategies = evidence.linked_strategies(subject_evidence)
     names = sorted({link for strategy in strategies for link in strategy.links})
     return LinksResponse(
-        subject=part.subject, environment=part.environment.key, links=[_link(name, strategies) for name in names]
+        subject=subject_evidence.subject,
+        environment=subject_evidence.environment.key,
+        links=[_link(name, strategies) for name in names],
     )
 
 
@@ -59,21 +61,21 @@ def whatif(
     Both directions of the link get the bandwidth; the other links stay as they are declared. Estimates decide where
     the choice changes: `POST /recommend` with `links` judges one bandwidth with all its uncertainty.
     """
-    part = evidence.select(subject, environment)
+    subject_evidence = evidence.select(subject, environment)
     rates = float(parse_bit_rate(low)), float(parse_bit_rate(high))
     if rates[0] >= rates[1]:
         raise EmptyRange(low, high)
-    strategies = evidence.parts(part)
-    names = {link for parts in strategies for link in parts.links}
+    strategies = evidence.linked_strategies(subject_evidence)
+    names = {link for strategy in strategies for link in strategy.links}
     if link not in names:
         raise UnknownLink(link, names)
     curves = latency_curves(
         strategies, link, low_bit_per_s=rates[0], high_bit_per_s=rates[1], percentile=percentile, points=2 * points - 1
     )
-    return _answer(part, curves, strategies)
+    return _answer(subject_evidence, curves, strategies)
 
 
-def _link(name: str, strategies: tuple[StrategyParts, ...]) -> LinkOut:
+def _link(name: str, strategies: tuple[LinkedStrategy, ...]) -> LinkOut:
     over = [strategy for strategy in strategies if name in strategy.links]
     declared = [strategy.evidence[0].declared.get(name) for strategy in over if strategy.evidence]
     measured = {
@@ -87,28 +89,30 @@ def _link(name: str, strategies: tuple[StrategyParts, ...]) -> LinkOut:
     )
 
 
-def _answer(part: SubjectEvidence, curves: Curves, strategies: tuple[StrategyParts, ...]) -> WhatIfResponse:
-    parts = {(strategy.operator, strategy.placement): strategy for strategy in strategies}
+def _answer(
+    subject_evidence: SubjectEvidence, curves: Curves, strategies: tuple[LinkedStrategy, ...]
+) -> WhatIfResponse:
+    by_name = {(strategy.operator, strategy.placement): strategy for strategy in strategies}
     ordered = sorted(curves.curves, key=lambda curve: (curve.latency_s[-1], curve.name))
     return WhatIfResponse(
-        subject=part.subject,
-        environment=part.environment.key,
+        subject=subject_evidence.subject,
+        environment=subject_evidence.environment.key,
         link=curves.link,
         percentile=curves.percentile,
-        curves=[_curve(curve, curves, parts[curve.operator, curve.placement]) for curve in ordered],
+        curves=[_curve(curve, curves, by_name[curve.operator, curve.placement]) for curve in ordered],
         crossings=[CrossingOut.model_validate(vars(crossing)) for crossing in curves.crossings],
         unpredictable=[UnpredictableOut.model_validate(vars(strategy)) for strategy in curves.unpredictable],
         conditions=CONDITIONS,
     )
 
 
-def _curve(curve: Curve, curves: Curves, parts: StrategyParts) -> CurveOut:
+def _curve(curve: Curve, curves: Curves, strategy: LinkedStrategy) -> CurveOut:
     """Return a curve with an interval at every second rate; the rates between served to find the crossings."""
     rates = curves.bit_per_s[::2]
     if curve.crosses:
-        predictions = [predict(parts, {curves.link: LinkRate(rate, rate)}, curves.percentile) for rate in rates]
+        predictions = [predict(strategy, {curves.link: LinkRate(rate, rate)}, curves.percentile) for rate in rates]
     else:
-        predictions = [predict(parts, {}, curves.percentile)] * len(rates)
+        predictions = [predict(strategy, {}, curves.percentile)] * len(rates)
     shown = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
     return CurveOut(
         operator=curve.operator,

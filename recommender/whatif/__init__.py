@@ -5,15 +5,15 @@ on the wire is exchanged, sample by sample: out goes what the bytes took at the 
 take at the asked one. Everything else, the waiting included, stays as it was measured.
 """
 
-from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
+from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
 from recommender.whatif.model import Prediction, UnpredictableStrategy, WhatIf, burst_bytes, grain_bytes, wire_s
 from recommender.whatif.predict import estimate_s, predict, refusal, what_if
 
 __all__ = [
     "LinkRate",
     "LinkedSamples",
+    "LinkedStrategy",
     "Prediction",
-    "StrategyParts",
     "UnpredictableStrategy",
     "WhatIf",
     "burst_bytes",

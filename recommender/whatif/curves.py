@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalog.evidence.link_samples import LinkRate, StrategyParts
+from catalog.evidence.link_samples import LinkedStrategy, LinkRate
 from recommender.whatif.model import UnpredictableStrategy
 from recommender.whatif.predict import estimate_s, refusal
 
@@ -55,7 +55,7 @@ class Curves:
 
 
 def latency_curves(
-    strategies: Sequence[StrategyParts],
+    strategies: Sequence[LinkedStrategy],
     link: str,
     *,
     low_bit_per_s: float,
@@ -67,7 +67,7 @@ def latency_curves(
 
     Parameters
     ----------
-    strategies : sequence of StrategyParts
+    strategies : sequence of LinkedStrategy
         Of one subject in one environment.
     link : str
         Both of its directions get the rate.
@@ -91,7 +91,7 @@ def latency_curves(
         raise ValueError(f"rates go from above 0 upwards, got {low_bit_per_s:g} to {high_bit_per_s:g} bit/s")
     if not 0 < percentile < 100:
         raise ValueError(f"a percentile is above 0 and below 100, got {percentile!r}")
-    used = sorted({link for parts in strategies for link in parts.links})
+    used = sorted({link for strategy in strategies for link in strategy.links})
     if link not in used:
         raise ValueError(f"no strategy uses the link {link!r}; links in use: {', '.join(used) or 'none'}")
     refused = {(strategy.operator, strategy.placement): refusal(strategy, (link,)) for strategy in strategies}
@@ -101,7 +101,7 @@ def latency_curves(
         if not refused[strategy.operator, strategy.placement]
     }
     rates = np.geomspace(low_bit_per_s, high_bit_per_s, points).tolist()
-    curves = tuple(_curve(parts, link, rates, percentile) for parts in able.values())
+    curves = tuple(_curve(strategy, link, rates, percentile) for strategy in able.values())
     return Curves(
         link=link,
         percentile=percentile,
@@ -112,21 +112,21 @@ def latency_curves(
     )
 
 
-def _curve(parts: StrategyParts, link: str, rates: Sequence[float], percentile: float) -> Curve:
-    crosses = link in parts.links
+def _curve(strategy: LinkedStrategy, link: str, rates: Sequence[float], percentile: float) -> Curve:
+    crosses = link in strategy.links
     if crosses:
-        latency = tuple(_at(parts, link, rate, percentile) for rate in rates)
+        latency = tuple(_at(strategy, link, rate, percentile) for rate in rates)
     else:
-        latency = (estimate_s(parts, {}, percentile),) * len(rates)
-    return Curve(parts.operator, parts.placement, latency, crosses)
+        latency = (estimate_s(strategy, {}, percentile),) * len(rates)
+    return Curve(strategy.operator, strategy.placement, latency, crosses)
 
 
-def _at(parts: StrategyParts, link: str, rate: float, percentile: float) -> float:
-    return estimate_s(parts, {link: LinkRate(rate, rate)}, percentile)
+def _at(strategy: LinkedStrategy, link: str, rate: float, percentile: float) -> float:
+    return estimate_s(strategy, {link: LinkRate(rate, rate)}, percentile)
 
 
 def _crossings(
-    able: Mapping[str, StrategyParts],
+    able: Mapping[str, LinkedStrategy],
     curves: Sequence[Curve],
     link: str,
     rates: Sequence[float],

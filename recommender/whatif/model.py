@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
+from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
 from catalog.statistics import PercentileInterval
 
 _SEGMENT_BYTES = 1448
@@ -35,12 +35,12 @@ def grain_bytes(launcher: str, bit_per_s: float) -> float:
     return float(np.clip(bit_per_s / 8 * _PROXY_GRAIN_S, _SEGMENT_BYTES, _PROXY_LARGEST_BYTES))
 
 
-def wire_s(parts: StrategyParts, samples: LinkedSamples, rates: Mapping[str, LinkRate]) -> NDArray[np.float64]:
+def wire_s(strategy: LinkedStrategy, samples: LinkedSamples, rates: Mapping[str, LinkRate]) -> NDArray[np.float64]:
     """Return the seconds that each sample's bytes are on the way when the links have these rates.
 
     Parameters
     ----------
-    parts : StrategyParts
+    strategy : LinkedStrategy
         For its hops.
     samples : LinkedSamples
         For its bytes and its launcher.
@@ -61,11 +61,11 @@ def wire_s(parts: StrategyParts, samples: LinkedSamples, rates: Mapping[str, Lin
     >>> count, rate = np.array([1_000_000]), LinkRate(8e6, 8e6)
     >>> link = {"edge-cloud": count}
     >>> samples = LinkedSamples(np.ones(1), count, count, link, {"edge-cloud": 0 * count}, {}, {}, launcher="real")
-    >>> wire_s(StrategyParts("identity", "cloud", (("edge-cloud",),), (samples,)), samples, {"edge-cloud": rate})
+    >>> wire_s(LinkedStrategy("identity", "cloud", (("edge-cloud",),), (samples,)), samples, {"edge-cloud": rate})
     array([1.])
     """
     total = np.zeros(samples.latency_s.size)
-    for hop in parts.hops:
+    for hop in strategy.hops:
         up = [_flow(samples.sent_bytes[link], rates[link].up_bit_per_s, samples.launcher) for link in hop]
         down = [_flow(samples.received_bytes[link], rates[link].down_bit_per_s, samples.launcher) for link in hop]
         total += _streamed(up) + _streamed(down)
@@ -120,14 +120,14 @@ class ShiftedSamples:
 
 
 def _from_setting(
-    parts: StrategyParts, samples: LinkedSamples, requested: Mapping[str, LinkRate], percentile: float, slope: float
+    strategy: LinkedStrategy, samples: LinkedSamples, requested: Mapping[str, LinkRate], percentile: float, slope: float
 ) -> ShiftedSamples:
-    if not set(requested) & set(parts.links):
+    if not set(requested) & set(strategy.links):
         estimate = _percentile(samples.latency_s, samples.round, percentile)
         return ShiftedSamples(estimate, estimate, samples.latency_s, samples, 0.0, 0.0, percentile)
-    old = _rates(parts, samples)
+    old = _rates(strategy, samples)
     new = {link: _achieved(requested[link], samples, link) if link in requested else rate for link, rate in old.items()}
-    moved = slope * (wire_s(parts, samples, new) - wire_s(parts, samples, old))
+    moved = slope * (wire_s(strategy, samples, new) - wire_s(strategy, samples, old))
     # Evidence at odds with its own probes must not end below zero.
     latency = np.maximum(samples.latency_s + moved, _LEAST_SHARE * samples.latency_s)
     estimate = _percentile(latency, samples.round, percentile)
@@ -136,8 +136,8 @@ def _from_setting(
     return ShiftedSamples(estimate, estimate, latency, samples, margin, shift / estimate, percentile)
 
 
-def _rates(parts: StrategyParts, samples: LinkedSamples) -> dict[str, LinkRate]:
-    rates = {link: samples.rate(link) for link in parts.links}
+def _rates(strategy: LinkedStrategy, samples: LinkedSamples) -> dict[str, LinkRate]:
+    rates = {link: samples.rate(link) for link in strategy.links}
     return {link: rate for link, rate in rates.items() if rate is not None}
 
 
@@ -160,9 +160,11 @@ def _percentile(latency_s: NDArray[np.float64], number: NDArray[np.int64], perce
     return math.exp(float(np.mean(logs)))
 
 
-def merged(parts: StrategyParts, requested: Mapping[str, LinkRate], percentile: float, slope: float) -> ShiftedSamples:
+def merged(
+    strategy: LinkedStrategy, requested: Mapping[str, LinkRate], percentile: float, slope: float
+) -> ShiftedSamples:
     """Combine the settings, the nearer weighing more; the interval is the nearest one's."""
-    settings = [_from_setting(parts, samples, requested, percentile, slope) for samples in parts.evidence]
+    settings = [_from_setting(strategy, samples, requested, percentile, slope) for samples in strategy.evidence]
     nearest = min(settings, key=lambda setting: setting.distance)
     weights = np.array([1 / (setting.distance + 0.01) ** 2 for setting in settings])
     value = math.exp(float(np.average([math.log(setting.estimate_s) for setting in settings], weights=weights)))
@@ -170,12 +172,12 @@ def merged(parts: StrategyParts, requested: Mapping[str, LinkRate], percentile: 
     return replace(nearest, estimate_s=value, model_margin=margin)
 
 
-def fitted_slope(parts: StrategyParts) -> float:
+def fitted_slope(strategy: LinkedStrategy) -> float:
     """Fit seconds measured per modelled second on the wire; 1 where the settings hardly differ."""
-    if len(parts.evidence) < 2:
+    if len(strategy.evidence) < 2:
         return 1.0
-    wire = np.array([wire_s(parts, samples, _rates(parts, samples)).mean() for samples in parts.evidence])
-    latency = np.array([samples.latency_s.mean() for samples in parts.evidence])
+    wire = np.array([wire_s(strategy, samples, _rates(strategy, samples)).mean() for samples in strategy.evidence])
+    latency = np.array([samples.latency_s.mean() for samples in strategy.evidence])
     if np.ptp(wire) < 0.1 * latency.min():
         return 1.0
     slope = float(np.polyfit(wire, latency, 1, w=1 / latency)[0])
@@ -190,12 +192,12 @@ class CrossCheck:
     scale: float
 
 
-def checked(parts: StrategyParts, percentile: float) -> CrossCheck:
+def checked(strategy: LinkedStrategy, percentile: float) -> CrossCheck:
     """Predict each setting from the others; there are at least two."""
     errors, scaled = [], []
-    for index, left_out in enumerate(parts.evidence):
-        others = replace(parts, evidence=parts.evidence[:index] + parts.evidence[index + 1 :])
-        requested = {link: left_out.declared.get(link, rate) for link, rate in _rates(parts, left_out).items()}
+    for index, left_out in enumerate(strategy.evidence):
+        others = replace(strategy, evidence=strategy.evidence[:index] + strategy.evidence[index + 1 :])
+        requested = {link: left_out.declared.get(link, rate) for link, rate in _rates(strategy, left_out).items()}
         measured = _percentile(left_out.latency_s, left_out.round, percentile)
         predicted = merged(others, requested, percentile, fitted_slope(others))
         errors.append(abs(predicted.estimate_s / measured - 1))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.evidence.link_samples import LinkedSamples, LinkRate, StrategyParts
+from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
 from catalog.statistics import PercentileInterval
 from catalog.units import parse_bit_rate
 from recommender.errors import FILL_COMMAND, UnknownLink
@@ -18,7 +18,7 @@ from recommender.whatif.predict import predict
 
 
 def on_links(
-    evidence: Evidence, part: SubjectEvidence, links: Mapping[str, str] | None, percentile: float
+    evidence: Evidence, subject_evidence: SubjectEvidence, links: Mapping[str, str] | None, percentile: float
 ) -> SubjectEvidence:
     """Return the evidence as it would be on the links of the question; unchanged where it names none.
 
@@ -31,18 +31,20 @@ def on_links(
         For a link that no measured strategy uses.
     """
     if not links:
-        return part
+        return subject_evidence
     requested = rates(links)
-    parts = {(strategy.operator, strategy.placement): strategy for strategy in evidence.parts(part)}
-    links_in_use = {link for part in parts.values() for link in part.links}
+    linked_strategies = {
+        (strategy.operator, strategy.placement): strategy for strategy in evidence.linked_strategies(subject_evidence)
+    }
+    links_in_use = {link for linked in linked_strategies.values() for link in linked.links}
     for link in requested:
         if link not in links_in_use:
             raise UnknownLink(link, links_in_use)
     moved = [
-        _moved(strategy, parts.get((strategy.operator, strategy.placement)), requested, percentile)
-        for strategy in part.strategies
+        _moved(strategy, linked_strategies.get((strategy.operator, strategy.placement)), requested, percentile)
+        for strategy in subject_evidence.strategies
     ]
-    return replace(part, strategies=tuple(moved))
+    return replace(subject_evidence, strategies=tuple(moved))
 
 
 def rates(links: Mapping[str, str]) -> dict[str, LinkRate]:
@@ -59,27 +61,27 @@ def asked_out(links: Mapping[str, str] | None) -> list[AskedLinkOut]:
 
 
 def _moved(
-    strategy: DeclaredStrategy, parts: StrategyParts | None, requested: Mapping[str, LinkRate], percentile: float
+    strategy: DeclaredStrategy, linked: LinkedStrategy | None, requested: Mapping[str, LinkRate], percentile: float
 ) -> DeclaredStrategy:
     """Return one strategy on the links of the question."""
     if strategy.candidate is None:
         return strategy
-    if parts is None or not parts.evidence:
-        return _without(strategy, (parts and parts.missing) or "what it sends over its links is not known")
-    if not set(requested) & set(parts.links):
+    if linked is None or not linked.evidence:
+        return _without(strategy, (linked and linked.missing) or "what it sends over its links is not known")
+    if not set(requested) & set(linked.links):
         return strategy
-    same = _measured_so(parts, requested)
-    if same is parts.evidence[0]:
+    same = _measured_so(linked, requested)
+    if same is linked.evidence[0]:
         return strategy
     if same is not None:
         candidate = _with_samples(strategy.candidate, same.latency_s, same)
         return replace(strategy, candidate=candidate, latency_evidence_id=same.evidence_id)
-    prediction = predict(parts, requested, percentile)
+    prediction = predict(linked, requested, percentile)
     if isinstance(prediction, UnpredictableStrategy):
         return _without(strategy, prediction.reason)
     foresight = Foresight(
-        interval=lambda other: prediction.interval if other == percentile else _interval(parts, requested, other),
-        links=tuple(link for link in parts.links if link in requested),
+        interval=lambda other: prediction.interval if other == percentile else _interval(linked, requested, other),
+        links=tuple(link for link in linked.links if link in requested),
         settings=prediction.settings,
         check=prediction.check,
     )
@@ -91,19 +93,19 @@ def _without(strategy: DeclaredStrategy, reason: str) -> DeclaredStrategy:
     return replace(strategy, candidate=None, reason=f"no prediction for the asked links: {reason}")
 
 
-def _interval(parts: StrategyParts, requested: Mapping[str, LinkRate], percentile: float) -> PercentileInterval:
-    prediction = predict(parts, requested, percentile)
+def _interval(linked: LinkedStrategy, requested: Mapping[str, LinkRate], percentile: float) -> PercentileInterval:
+    prediction = predict(linked, requested, percentile)
     assert isinstance(prediction, Prediction)  # it was one at the percentile that was asked
     return prediction.interval
 
 
-def _measured_so(parts: StrategyParts, requested: Mapping[str, LinkRate]) -> LinkedSamples | None:
+def _measured_so(linked: LinkedStrategy, requested: Mapping[str, LinkRate]) -> LinkedSamples | None:
     """Return the evidence at exactly these rates, where all other links are as they are declared now."""
-    rates_now = {link: requested.get(link) or parts.evidence[0].declared.get(link) for link in parts.links}
+    rates_now = {link: requested.get(link) or linked.evidence[0].declared.get(link) for link in linked.links}
     return next(
         (
             samples
-            for samples in parts.evidence
+            for samples in linked.evidence
             if all(samples.declared.get(link) == rate for link, rate in rates_now.items())
         ),
         None,

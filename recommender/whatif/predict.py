@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import scipy
 
-from catalog.evidence.link_samples import LinkRate, StrategyParts
+from catalog.evidence.link_samples import LinkedStrategy, LinkRate
 from catalog.statistics import PercentileInterval, Samples, percentile_intervals
 from catalog.statistics.intervals import exponential
 from recommender.whatif.model import (
@@ -26,7 +26,7 @@ _SEED = 5
 
 
 def predict(
-    parts: StrategyParts,
+    strategy: LinkedStrategy,
     requested: Mapping[str, LinkRate],
     percentile: float,
     *,
@@ -36,7 +36,7 @@ def predict(
 
     Parameters
     ----------
-    parts : StrategyParts
+    strategy : LinkedStrategy
     requested : mapping of link name to LinkRate
         Declared rates, as in the catalog: a link that carried 99 % of its declared rate is taken to do so again.
     percentile : float
@@ -62,37 +62,39 @@ def predict(
     variances of evidence and model add, each with its own degrees of freedom: 5 for the trust as it stands, as many as
     there are settings once it was checked.
     """
-    reason = refusal(parts, requested)
+    reason = refusal(strategy, requested)
     if reason is not None:
-        return UnpredictableStrategy(parts.operator, parts.placement, reason)
-    if not set(requested) & set(parts.links):
-        parts = replace(parts, evidence=parts.evidence[:1])
-    slope = fitted_slope(parts)
-    return _prediction(parts, merged(parts, requested, percentile, slope), confidence_level, slope=slope)
+        return UnpredictableStrategy(strategy.operator, strategy.placement, reason)
+    if not set(requested) & set(strategy.links):
+        strategy = replace(strategy, evidence=strategy.evidence[:1])
+    slope = fitted_slope(strategy)
+    return _prediction(strategy, merged(strategy, requested, percentile, slope), confidence_level, slope=slope)
 
 
-def refusal(parts: StrategyParts, requested: Collection[str]) -> str | None:
+def refusal(strategy: LinkedStrategy, requested: Collection[str]) -> str | None:
     """Return why the model cannot predict a strategy on these links; None when it can."""
-    if parts.missing is not None or not parts.evidence:
-        return parts.missing or "nothing was measured yet"
-    if not set(requested) & set(parts.links):
+    if strategy.missing is not None or not strategy.evidence:
+        return strategy.missing or "nothing was measured yet"
+    if not set(requested) & set(strategy.links):
         return None
-    lacking = [link for link in parts.links if any(samples.rate(link) is None for samples in parts.evidence)]
+    lacking = [link for link in strategy.links if any(samples.rate(link) is None for samples in strategy.evidence)]
     if lacking:
         return f"the rate of {', '.join(lacking)} was neither probed nor declared"
-    unknown = [link for link in parts.links if any(link not in samples.received_bytes for samples in parts.evidence)]
+    unknown = [
+        link for link in strategy.links if any(link not in samples.received_bytes for samples in strategy.evidence)
+    ]
     return f"the bytes on {', '.join(unknown)} were not recorded with the samples" if unknown else None
 
 
-def estimate_s(parts: StrategyParts, requested: Mapping[str, LinkRate], percentile: float) -> float:
+def estimate_s(strategy: LinkedStrategy, requested: Mapping[str, LinkRate], percentile: float) -> float:
     """Return the estimate of `predict` alone, of a strategy without `refusal`: what a curve of many points needs."""
-    if not set(requested) & set(parts.links):
-        parts = replace(parts, evidence=parts.evidence[:1])
-    return merged(parts, requested, percentile, fitted_slope(parts)).estimate_s
+    if not set(requested) & set(strategy.links):
+        strategy = replace(strategy, evidence=strategy.evidence[:1])
+    return merged(strategy, requested, percentile, fitted_slope(strategy)).estimate_s
 
 
 def what_if(
-    strategies: Sequence[StrategyParts],
+    strategies: Sequence[LinkedStrategy],
     links: Mapping[str, LinkRate],
     *,
     percentile: float = 90.0,
@@ -102,7 +104,7 @@ def what_if(
 
     Parameters
     ----------
-    strategies : sequence of StrategyParts
+    strategies : sequence of LinkedStrategy
         Of one subject in one environment.
     links : mapping of link name to LinkRate
     percentile, confidence_level : float
@@ -128,16 +130,18 @@ def what_if(
     return WhatIf(tuple(predictions), tuple(result for result in results if isinstance(result, UnpredictableStrategy)))
 
 
-def _prediction(parts: StrategyParts, shifted: ShiftedSamples, confidence_level: float, *, slope: float) -> Prediction:
+def _prediction(
+    strategy: LinkedStrategy, shifted: ShiftedSamples, confidence_level: float, *, slope: float
+) -> Prediction:
     """Put the uncertainty of the evidence and the model's together."""
-    settings = len(parts.evidence)
-    check = checked(parts, shifted.percentile) if settings > 1 else None
+    settings = len(strategy.evidence)
+    check = checked(strategy, shifted.percentile) if settings > 1 else None
     deviation = shifted.model_margin / TRUST_QUANTILE * (check.scale if check else 1.0)
     df = settings if check else TRUST_DF
     interval = _interval(shifted, confidence_level, variance=deviation**2, df=df)
     return Prediction(
-        operator=parts.operator,
-        placement=parts.placement,
+        operator=strategy.operator,
+        placement=strategy.placement,
         percentile=shifted.percentile,
         estimate_s=shifted.estimate_s,
         low_s=interval.low_s,

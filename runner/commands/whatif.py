@@ -12,7 +12,7 @@ from rich.table import Table
 from catalog.units import duration, parse_bit_rate, rate
 from recommender.answer.quality import output_warnings
 from recommender.evidence.snapshots import Snapshots
-from recommender.whatif import LinkRate, Prediction, StrategyParts, WhatIf, what_if
+from recommender.whatif import LinkedStrategy, LinkRate, Prediction, WhatIf, what_if
 from recommender.whatif.curves import Curves, latency_curves
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
@@ -47,7 +47,7 @@ def whatif(
     that do not use the link keep their measured latency.
     """
     name, low, high = _parsed(link)
-    parts, warnings = _parts(database or RunnerSettings().database, subject, environment)
+    parts, warnings = _linked_strategies(database or RunnerSettings().database, subject, environment)
     columns = _WIDE_COLUMNS if out.width >= _WIDE or as_json else _COLUMNS
     try:
         curves = latency_curves(parts, name, low_bit_per_s=low, high_bit_per_s=high, percentile=percentile)
@@ -79,13 +79,15 @@ def _parsed(text: str) -> tuple[str, float, float]:
     return name, low, high
 
 
-def _parts(database: str, subject: str, environment: str | None) -> tuple[Sequence[StrategyParts], Sequence[str]]:
+def _linked_strategies(
+    database: str, subject: str, environment: str | None
+) -> tuple[Sequence[LinkedStrategy], Sequence[str]]:
     """Return what predictions start from, and which operators' outputs are far from identity's or not compared."""
     snapshots = Snapshots(database)
     try:
         evidence = snapshots.current()
         selection = evidence.select(subject, environment)
-        return evidence.parts(selection), list(output_warnings(selection.candidates))
+        return evidence.linked_strategies(selection), list(output_warnings(selection.candidates))
     finally:
         snapshots.close()
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from catalog.evidence import LinkBytes, LinkProbeRecord, MeasurementRecord, SampleRecord, record_measurement
-from catalog.evidence.link_samples import strategy_parts
-from recommender.whatif import LinkRate, StrategyParts, what_if
+from catalog.evidence.link_samples import linked_strategies
+from recommender.whatif import LinkedStrategy, LinkRate, what_if
 from tests.recommender.conftest import Writer, on
 
 TIERS = ("mobile", "edge", "cloud")
@@ -62,9 +62,9 @@ def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: in
             session.commit()
 
 
-def read_parts(writer: Writer, environment: int) -> tuple[StrategyParts, ...]:
+def read_linked(writer: Writer, environment: int) -> tuple[LinkedStrategy, ...]:
     with writer.database.session() as session:
-        return strategy_parts(session, "net", environment)
+        return linked_strategies(session, "net", environment)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def declared(writer: Writer) -> tuple[Writer, int]:
 
 
 def test_one_setting_with_its_hops_and_rates(declared: tuple[Writer, int]) -> None:
-    [parts] = read_parts(*declared)
+    [parts] = read_linked(*declared)
     assert parts.hops == (("mobile-edge",), ("edge-cloud",))
     [samples] = parts.evidence
     assert samples.latency_s.shape == (90,)
@@ -90,7 +90,7 @@ def test_measurements_on_other_links_count_where_all_else_is_the_same(declared: 
     measure(writer, environment, "once-1mbit", 1)
     measure(writer, environment, "other-bytes", 2, sent=60_000)
     measure(writer, environment, "other-runtime", 5, runtime="0.1")
-    [parts] = read_parts(writer, environment)
+    [parts] = read_linked(writer, environment)
     assert [samples.declared["edge-cloud"].up_bit_per_s for samples in parts.evidence] == [10e6, 1e6]
     answer = what_if([parts], {"edge-cloud": LinkRate(2e6, 2e6)})
     assert answer.predictions[0].settings == 2
@@ -101,7 +101,7 @@ def test_what_is_not_known_is_said(writer: Writer) -> None:
     writer.declare(environment, "identity", "edge")
     writer.declare(environment, "quantized", "edge", refused="no")
     writer.strategy(environment, "identity", "cloud", 0.1)
-    unmeasured, unprobed = read_parts(writer, environment)
+    unmeasured, unprobed = read_linked(writer, environment)
     assert "nothing was measured yet" in str(unmeasured.missing)
     answer = what_if([unprobed], {"mobile-edge": LinkRate(1e6, 1e6)})
     assert "neither probed nor declared" in answer.unpredictable[0].reason

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from recommender.whatif import (
     LinkedSamples,
+    LinkedStrategy,
     LinkRate,
     Prediction,
-    StrategyParts,
     UnpredictableStrategy,
     burst_bytes,
     estimate_s,
@@ -52,17 +52,17 @@ def setting(
     )
 
 
-def strategy(*evidence: LinkedSamples, operator: str = "identity") -> StrategyParts:
-    return StrategyParts(operator, "cloud", (("edge-cloud",),), evidence)
+def strategy(*evidence: LinkedSamples, operator: str = "identity") -> LinkedStrategy:
+    return LinkedStrategy(operator, "cloud", (("edge-cloud",),), evidence)
 
 
-def local(latency_s: float) -> StrategyParts:
+def local(latency_s: float) -> LinkedStrategy:
     rounds, inputs = (index.ravel() for index in np.indices((ROUNDS, INPUTS)))
     samples = LinkedSamples(np.full(rounds.size, latency_s), rounds, inputs, {}, {}, {}, {})
-    return StrategyParts("identity", "mobile", (), (samples,))
+    return LinkedStrategy("identity", "mobile", (), (samples,))
 
 
-def predicted(parts: StrategyParts, rates: Mapping[str, LinkRate], percentile: float = 90.0) -> Prediction:
+def predicted(parts: LinkedStrategy, rates: Mapping[str, LinkRate], percentile: float = 90.0) -> Prediction:
     result = predict(parts, rates, percentile)
     assert isinstance(result, Prediction)
     return result
@@ -133,8 +133,8 @@ def test_links_of_one_hop_work_at_once_and_hops_in_turn() -> None:
     empty = {name: np.zeros(1, dtype=np.int64) for name in links}
     samples = LinkedSamples(np.ones(1), count, count, links, empty, {}, {}, launcher="real")
     rates = {name: both(8) for name in links}
-    streamed = StrategyParts("identity", "cloud", (("mobile-edge", "edge-cloud"),), (samples,))
-    in_turn = StrategyParts("partition", "edge-cloud", (("mobile-edge",), ("edge-cloud",)), (samples,))
+    streamed = LinkedStrategy("identity", "cloud", (("mobile-edge", "edge-cloud"),), (samples,))
+    in_turn = LinkedStrategy("partition", "edge-cloud", (("mobile-edge",), ("edge-cloud",)), (samples,))
     assert wire_s(streamed, samples, rates)[0] == pytest.approx(1.0, rel=0.002)
     assert wire_s(in_turn, samples, rates)[0] == pytest.approx(2.0)
     narrow = {**rates, "edge-cloud": both(0.8)}
@@ -155,7 +155,7 @@ def test_missing_parts_are_refused_with_the_reason() -> None:
             strategy(whole),
             replace(unprobed, operator="unprobed"),
             replace(strategy(replace(whole, received_bytes={})), operator="bytes"),
-            StrategyParts("unmeasured", "cloud", (("edge-cloud",),), ()),
+            LinkedStrategy("unmeasured", "cloud", (("edge-cloud",),), ()),
             replace(strategy(whole), operator="foreign", missing="its route is not known"),
         ],
         {"edge-cloud": both(1)},
@@ -228,7 +228,7 @@ def test_ranges_that_are_none_are_refused(low: float, high: float) -> None:
 
 def test_refused_strategies_are_beside_the_curves() -> None:
     result = latency_curves(
-        [strategy(setting(10)), StrategyParts("q", "cloud", (), (), "no bytes")],
+        [strategy(setting(10)), LinkedStrategy("q", "cloud", (), (), "no bytes")],
         "edge-cloud",
         low_bit_per_s=1e6,
         high_bit_per_s=1e8,
