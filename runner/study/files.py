@@ -1,4 +1,4 @@
-"""Building one of the study's ONNX files: DUC needs nothing more, the others need torch."""
+"""The ONNX files of the study's models, and how one is built: DUC needs nothing more, the others need torch."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -95,6 +95,6 @@ def _write(file: StudyFile, weights: str, target: Path) -> None:
     if file.torchvision is None:
         write_duc(target)
         return
-    from runner.study.exporting import export
+    from runner.study.torch_export import export
 
     export(file.torchvision, weights, target, dynamic=file.dynamic)
