@@ -19,6 +19,7 @@ from catalog.units import duration, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import interval_text, rank_range, sparkline
 
+# Narrower, and names are folded after every underscore; wider, and rarer columns go too soon.
 _LEAST_OPERATOR = 16
 _LETTERS = 9
 _EDGE = 1
@@ -130,6 +131,7 @@ def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[StrategyId, str]:
             groups.setdefault((strategy.subject, strategy.environment.key), []).append(strategy)
     drawn: dict[StrategyId, str] = {}
     for (subject, environment), members in groups.items():
+        # Of logarithms: latencies are skewed, and a ratio then is a distance, whichever strategy has it.
         logs = [np.log(member.latency_s) for member in members]
         low, high = min(float(log.min()) for log in logs), max(float(log.max()) for log in logs)
         for strategy, log in zip(members, logs, strict=True):
@@ -151,6 +153,7 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId, str], width: int) -> Table:
     every = _columns(rows, distributions)
+    # Two lines first: a column that is left out is gone, one below another is only harder to read.
     if not _fit(every, width):
         every = _stacked(every)
     shown = _fitting(every, width)
@@ -245,6 +248,7 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
         lines.append(f"no room for {', '.join(left_out)}: use a wider terminal, --csv or --json")
     if any(_compared(row) for row in rows):
         lines.append("differs: relative error of the outputs against identity's on the same inputs; not an accuracy")
+    # Reversed twice: of several operators with one remark the first is named, in the order of the rows.
     remarks = {row["accuracy_remark"]: row["operator"] for row in reversed(rows) if row.get("accuracy_remark")}
     lines += [f"! {operator}: {remark}" for remark, operator in reversed(remarks.items())]
     warned = {row["operator"]: row["output_warning"] for row in rows if row.get("output_warning")}

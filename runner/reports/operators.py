@@ -52,6 +52,7 @@ def _runs(analysis: GraphAnalysis) -> Table:
 
 def _exits(analysis: GraphAnalysis) -> Table:
     """Return exits of the last run, which early_exit takes."""
+    # An exit ends where its run does, so the last block tells whose it is.
     last = [exit_ for exit_ in analysis.exits if exit_.blocks[-1] == analysis.runs[0].blocks[-1]]
     others = len(analysis.exits) - len(last)
     note = f" ({others} of earlier runs: --json)" if others else ""

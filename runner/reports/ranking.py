@@ -22,6 +22,7 @@ _NAMES = ("left", "right")
 
 def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> str:
     """Draw a histogram of log latencies in twelve cells from `low` to `high`; a blank is an empty cell."""
+    # All samples equal: any width will do, and zero would divide.
     width = (high - low) / _CELLS or 1.0
     cell = np.clip(((log_latency - low) / width).astype(int), 0, _CELLS - 1)
     counts = np.bincount(cell, minlength=_CELLS)
@@ -40,6 +41,7 @@ def ranking_table(result: SubjectResult) -> Table:
     )
     for heading in ("rank", "", "operator", "placement", "latency", f"{level:g} % interval", "× best", "distribution"):
         table.add_column(heading, no_wrap=heading != "operator", justify=_justify(heading), overflow="fold")
+    # One scale for all rows, so that the eye can compare them.
     everything = np.concatenate([strategy.samples.log_latency for strategy in result.strategies])
     low, high = float(everything.min()), float(everything.max())
     for strategy in sorted(result.strategies, key=lambda strategy: (strategy.rank.rank, strategy.ratio_to_best)):

@@ -141,6 +141,7 @@ def _shown(analysis: GraphAnalysis, prospects: Prospects) -> frozenset[int]:
         marked += range(prospects.exit.blocks[0].first, prospects.exit.blocks[-1].last + 1)
     if prospects.cut is not None:
         marked.append(prospects.cut.segment)
+    # Some neighbours on either side, so that a marked segment is seen in its place.
     near = {m + step for m in marked for step in range(-_KEPT_AROUND, _KEPT_AROUND + 1)}
     return frozenset(index for index in near if 0 <= index < count)
 
@@ -170,6 +171,7 @@ def _drawn(row: _SkeletonRow, skipped: frozenset[str], largest: int) -> Iterator
     yield _text(_BOX + 10, row.top + 16, _shortened(label, room), "skiptext" if whole else "")
     yield _text(_BOX + _BOX_WIDTH - 10, row.top + 16, count, "right muted")
     yield _text(_SIZE, row.top + 16, size(segment.size_bytes), "right")
+    # At least a pixel: a segment without weights is still there.
     width = max(1.0, _BAR_WIDTH * segment.size_bytes / largest)
     yield f'<rect class="bar" x="{_BAR}" y="{row.top + 7}" width="{width:.1f}" height="10"/>'
 

@@ -109,6 +109,7 @@ def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
     for heading in ("declared", "measured", "least", "most", "RTT", "probes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in links:
+        # Relative, because the tolerance of a link is: both columns can be read against it.
         deviations = (row[f"{name}_bit_per_s"] / row["declared_bit_per_s"] - 1 for name in ("least", "most"))
         table.add_row(
             row["link"],
@@ -214,6 +215,7 @@ def broken_table(judged: Sequence[JudgedMeasurement]) -> Table:
 
 def advice(judged: Sequence[JudgedMeasurement]) -> Iterator[str]:
     """Yield what to do, once per broken rule."""
+    # By rule: its advice is the same for every measurement that breaks it.
     advices = {finding.rule: finding.advice for measurement in judged for finding in _broken(measurement)}
     for rule, what in advices.items():
         yield f"{rule}: {what}"

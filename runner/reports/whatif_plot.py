@@ -59,6 +59,7 @@ def whatif_svg(curves: Curves, *, subject: str) -> str:
         width=_WIDTH,
     )
     drawn = svg(figure, id_="whatif")
+    # A document of its own needs the namespace and a size, which inside an HTML page would only be in the way.
     return drawn.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{number(_WIDTH)}" ', 1) + "\n"
 
 
@@ -88,6 +89,7 @@ def _path(curve: Curve, curves: Curves, across: Axis, up: Axis, class_: str) -> 
 
 def _best(curves: Curves, across: Axis, up: Axis) -> Html:
     points = [(value, curves.fastest(index).latency_s[index]) for index, value in enumerate(curves.bit_per_s)]
+    # Crossings lie between the rates that were computed: with them the line bends where the choice changes.
     points = sorted(points + [(crossing.bit_per_s, crossing.latency_s) for crossing in curves.crossings])
     return _polyline([x for x, _ in points], [y for _, y in points], across, up, "best")
 

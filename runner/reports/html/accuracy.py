@@ -54,6 +54,7 @@ def study_accuracies(results: Sequence[SubjectResult]) -> StudyAccuracies | None
     operators = {strategy.operator: StudiedOperator(strategy.operator, _passes(strategy), ()) for strategy in evidence}
     values = _values(evidence)
     pairs = [pair for pair in accuracy_pairs(list(operators.values())) if pair.left in values and pair.right in values]
+    # A signed-rank test is paired: only where every operator has an accuracy can one be compared with another.
     slots = [slot for slot in next(iter(values.values()), {}) if all(slot in by_slot for by_slot in values.values())]
     if not pairs or not slots:
         return None
@@ -86,6 +87,8 @@ def _once(evidence: Sequence[StrategyEvidence], slots: Sequence[_Slot]) -> list[
     keys: dict[tuple[str, str], list[str]] = {}
     for strategy in evidence:
         keys.setdefault((strategy.subject, strategy.placement), []).append(strategy.accuracy_key)
+    # Tiers with one provider share an accuracy measurement; counting it three times would make a p-value smaller
+    # without another observation.
     first: dict[tuple[str, str, tuple[str, ...]], _Slot] = {}
     for slot in slots:
         first.setdefault((slot.subject, slot.metric, tuple(keys[slot.subject, slot.placement])), slot)
@@ -166,6 +169,7 @@ def _row(members: Sequence[StrategyEvidence], metrics: Sequence[str], placements
 def _drop_cells(members: Sequence[StrategyEvidence], result: SubjectResult) -> Iterator[str]:
     """Yield the drop of each provider once; without items a drop has no interval."""
     drops = [drop for drop in result.drops if drop.operator == members[0].operator]
+    # One drop for each provider: only then does its name say anything.
     several = len(drops) > 1
     if not drops:
         drop_texts = {points(member.drop_pp) for member in members if member.drop_pp is not None and member.passes}

@@ -37,6 +37,7 @@ def in_short(report: EnvironmentReport) -> str:
         f"End-to-end latencies of a single stream of requests, one at a time, on unloaded tiers. {inputs} inputs "
         f"({select}) in {_range(rounds)} round(s), each input {repetitions} a round."
     )
+    # How rounds differ is what an interval rests on; one round does not show it.
     if min(rounds) < 2:
         text += " One round alone supports description, not decisions."
     doubtful = sum(row["verdict"] == "DOUBTFUL" for row in report.verdicts)
@@ -131,6 +132,7 @@ def verdict_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
         counts.setdefault(row["subject"], Counter())[_verdict(row)] += 1
     cells = ([subject, *(str(by_verdict[name]) for name in VERDICTS)] for subject, by_verdict in counts.items())
     yield table("Measurements by verdict", ("subject", *VERDICTS), cells)
+    # Folded, because a busy machine may have doubted hundreds.
     doubted = [row for row in rows if _verdict(row) != "VALID"]
     if doubted:
         listed = (

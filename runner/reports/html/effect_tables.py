@@ -92,6 +92,7 @@ def _turned(cell: str) -> str:
     """Return the same effect in the other direction: the members are listed with the single tiers first."""
     if cell in ("", "·", "†"):
         return cell
+    # Cliff's delta of the pair in the other order has the other sign and the same magnitude.
     return cell[1:] if cell.startswith("-") else f"-{cell}"
 
 
@@ -99,6 +100,7 @@ def _triangles(
     matrix: _Matrix, members: Sequence[str], table_number: str, head: Callable[[str], Child]
 ) -> Iterator[Html]:
     subjects = list(matrix.by_subject)
+    # Two subjects to a square, one above and one below the diagonal, as the study prints its tables.
     for start in range(0, len(subjects), 2):
         upper, lower = subjects[start], subjects[start + 1] if start + 1 < len(subjects) else None
         rows = [

@@ -35,6 +35,7 @@ def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[S
     groups: dict[str, list[StrategyResult]] = {}
     for strategy in strategies:
         groups.setdefault(strategy.evidence.placement, []).append(strategy)
+    # Stable, so that placements of as many tiers stay in the order of the evidence.
     return sorted(groups.items(), key=lambda group: len(group[1][0].evidence.tiers))
 
 
@@ -122,6 +123,7 @@ def _seconds(strategy: StrategyResult) -> NDArray[np.float64]:
 def _whiskers(strategy: StrategyResult) -> tuple[float, float]:
     """Return the farthest samples within the fences."""
     description, seconds = strategy.description, _seconds(strategy)
+    # Tukey's rule: a whisker ends at a sample, not at the fence itself.
     within = seconds[(seconds >= description.lower_fence) & (seconds <= description.upper_fence)]
     return float(within.min()), float(within.max())
 
@@ -142,6 +144,7 @@ def quantile_plot(strategy: StrategyResult) -> Figure:
     """Draw order statistics over normal quantiles, with the least-squares line through them."""
     quantiles = strategy.description.quantiles
     count = quantiles.ordered.size
+    # Sixty points of any number draw the same curve at this size, and a page has one such plot for every strategy.
     shown = np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
     across = Axis(
         *padded(float(quantiles.theoretical[0]), float(quantiles.theoretical[-1]), logarithmic=False), 4, _WIDTH - 4
@@ -224,6 +227,7 @@ def _rank_row(strategy: StrategyResult, axis: Axis, percentile: float, y: float,
         shapes.append(line(ends[0], middle, ends[1], middle, "whisker"))
         shapes += [line(end, middle - 3, end, middle + 3, "whisker") for end in ends]
     shapes.append(dots([(x, middle)], "estimate"))
+    # Beside the interval's right end if there is room, else at its left.
     after = ends[1] + 7 + text_width(label, size=11) <= right
     place = (ends[1] + 7, "start") if after else (ends[0] - 7, "end")
     shapes.append(text(place[0], middle + 4, label, class_="value", anchor=place[1]))
@@ -312,6 +316,7 @@ def _breakdown_row(strategy: StrategyResult, breakdown: Breakdown, y: float) -> 
     name = fitted(strategy.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
     yield text(0.0, y + 11, name)
     yield text(WIDTH, y + 11, label, class_="value", anchor="end")
+    # The rest that nothing explains is a difference of means and may come out just below zero.
     drawn = [(segment, tier, max(seconds, 0.0)) for segment, tier, seconds in segments(breakdown)]
     whole = sum(seconds for _, _, seconds in drawn) or 1.0
     x, before = 0.0, drawn[0][1]

@@ -153,6 +153,7 @@ def rect(x: float, y: float, width: float, height: float, class_: str, *children
 
 def dots(points: Iterable[tuple[float, float]], class_: str) -> Html:
     """Draw many dots as one path: lines of no length with round caps; those on the same half pixel only once."""
+    # A subject may have thousands of outliers, most of them on the same few pixels.
     places = dict.fromkeys((round(2 * x) / 2, round(2 * y) / 2) for x, y in points)
     return tag("path", d="".join(f"M{number(x)} {number(y)}h0" for x, y in places), class_=class_)
 
@@ -193,6 +194,7 @@ class Axis:
         """Return round values, two to seven of them."""
         if self.logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            # 1, 2, 5 of every power of ten where that gives few enough labels; over many decades the powers alone.
             for factors in ((1, 2, 5), (1,)):
                 ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
                 ticks = [value for value in ticks if self.low <= value <= self.high]
@@ -208,6 +210,7 @@ def _linear_ticks(low: float, high: float) -> list[float]:
         return [low]
     rough = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(rough))
+    # Heckbert's nice numbers: the smallest round step of at least a quarter of the range.
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough)
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
@@ -237,6 +240,7 @@ def bottom_axis(axis: Axis, top: float, bottom: float, *, title: str) -> list[Ht
         x, label = axis.at(value), seconds_tick(value)
         half = text_width(label, size=12) / 2  # digits are wider than letters
         shapes.append(line(x, top, x, bottom, "grid"))
+        # A label at an edge moves inwards, and one that would cover its neighbour is left out.
         left = min(max(x, half), WIDTH - half)
         if left - half >= free:
             shapes.append(text(left, bottom + 12, label, class_="small", anchor="middle"))

@@ -55,6 +55,7 @@ def render_report(report: Report, *, made_at: datetime) -> str:
         ),
         tag(
             "body",
+            # Once for the whole page: the figures of all subjects refer to these fills by id.
             patterns(),
             tag("h1", name),
             tag("p", f"Made {made_at:%Y-%m-%d %H:%M} UTC. {_left_out(report)}", class_="muted"),

@@ -96,6 +96,7 @@ def gather_report(
 
 def _chosen(measured: Sequence[list[StrategyEvidence]], environment: str | None) -> list[list[StrategyEvidence]]:
     if environment is None:
+        # The rule of the answers, so that a report and a recommendation rest on the same environment.
         preferred = preferred_environment([environment_standing(members) for members in measured])
         return [members for members in measured if members[0].environment.key == preferred.key]
     chosen = [members for members in measured if environment == "all" or _matches(members[0].environment, environment)]

@@ -80,6 +80,7 @@ class PairOfSubject:
     def outcome(self) -> SubjectOutcome:
         """Return the outcome for the strategy that the sentence is about."""
         decided = self.pair.decided
+        # Without a bound nothing is decided, whatever the estimate is.
         if decided.refusal is not None or decided.high is None:
             return SubjectOutcome.UNDECIDED
         if decided.verdict is ComparisonOutcome.DIFFERENT:

@@ -163,6 +163,7 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> Html:
 
 def disagreements(result: SubjectResult) -> Html:
     """Return where the study's tests and the deciding analysis differ, each with its sentence."""
+    # Families overlap; a pair that two of them hold is one disagreement.
     pairs = {(p.paper.left, p.paper.right): p for family in result.families for p in family.pairs}
     differing = [pair for pair in pairs.values() if pair.disagreement]
     decided = sum(pair.decided.refusal is None for pair in pairs.values())
@@ -252,6 +253,7 @@ def _figures(result: SubjectResult, report: EnvironmentReport, id_: str, ids: Id
     drawn = list(tradeoffs(result, report.slos))
     for tradeoff in drawn:
         yield _figure(tradeoff_plot(tradeoff), _front_list(tradeoff), ids.new(id_, "tradeoff"))
+    # Said rather than left out: a reader would look for the figure.
     if not drawn:
         yield tag("p", "Accuracies are not known, so latency is not set against accuracy.", class_="muted")
     bars_figure = breakdown_bars(result, report.breakdowns)

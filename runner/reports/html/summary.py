@@ -251,6 +251,7 @@ def _pairs(results: Sequence[SubjectResult]) -> Iterator[_Pair]:
     """Yield every pair of every family once, even if several families hold it."""
     seen: set[frozenset[str]] = set()
     for family in families_of_all(results):
+        # Families overlap, and a sentence that stands twice reads like two findings.
         for left, right in combinations(family.members, 2):
             if frozenset((left, right)) in seen or _two_singles(family, left, right):
                 continue
@@ -327,6 +328,7 @@ def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) 
     """Return whether `left` is the subject of the sentence: the placement that is faster on average."""
     if split(left)[0] != split(right)[0]:
         return False
+    # In logarithms: a subject that is twice as fast and one that is half as fast cancel out.
     return sum(math.log(member.median_s / member.reference_s) for member in members) <= 0
 
 
@@ -336,6 +338,7 @@ def _is_key(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> bool:
     if operator == reference:
         return True
     if pair.family.kind == "partitions":
+        # A cut on its placement nearest to the client stands for the others, which are folded below.
         nearest = next(name for name in pair.family.members if split(name)[0] == operator)
         return pair.spoken_of == nearest
     return not passes[reference] and "partition" not in passes[operator]

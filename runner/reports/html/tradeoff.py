@@ -105,6 +105,7 @@ def _points(strategies: Sequence[StrategyResult], percentile: float) -> tuple[Po
 def _region(slo: SloEvidence, percentile: float, reference_pct: float | None) -> TargetRegion:
     floors = [slo.min_pct] if slo.min_pct is not None else []
     if slo.max_drop_pp is not None and reference_pct is not None:
+        # A drop is counted from identity, so its floor is another one for every subject.
         floors.append(reference_pct - slo.max_drop_pp)
     return TargetRegion(slo.name, slo.latency_s[percentile], max(floors, default=-math.inf))
 
@@ -144,6 +145,7 @@ def _axes(tradeoff: Tradeoff, top: float, bottom: float) -> tuple[Axis, Axis]:
     latencies = [point.latency_s for point in tradeoff.points] + [region.latency_s for region in tradeoff.regions]
     accuracies = [point.accuracy_pct for point in tradeoff.points]
     floors = [region.accuracy_pct for region in tradeoff.regions if math.isfinite(region.accuracy_pct)]
+    # Budgets as well, so that the region that a target asks for is seen whole.
     across = padded(min(latencies), max(latencies), logarithmic=True, share=0.08)
     up = padded(min([*accuracies, *floors]), max(accuracies), logarithmic=False, share=0.12)
     return Axis(*across, _LEFT, _RIGHT, logarithmic=True), Axis(*up, bottom, top)
@@ -168,6 +170,7 @@ def _target(region: TargetRegion, across: Axis, up: Axis, label: float) -> Itera
 def _front(front: Sequence[Point], across: Axis, up: Axis) -> Html:
     places = [(across.at(point.latency_s), up.at(point.accuracy_pct)) for point in front]
     path = f"M{number(places[0][0])} {number(places[0][1])}"
+    # Steps and no slopes: between two strategies there is none to choose.
     for x, y in places[1:]:
         path += f"H{number(x)}V{number(y)}"
     return tag("path", d=path, class_="front")
@@ -203,6 +206,7 @@ def _labels(tradeoff: Tradeoff, across: Axis, up: Axis) -> Iterator[Html]:
         x, y = across.at(point.latency_s), up.at(point.accuracy_pct)
         name = fitted(point.strategy.name, 200, size=10)
         width = text_width(name, size=10)
+        # Right, left, above right, above left, below: the first that covers no mark and no other name.
         for left, base in ((x + 8, y + 3), (x - 8 - width, y + 3), (x + 3, y - 8), (x - width, y - 8), (x + 3, y + 15)):
             inside = left >= _LEFT and left + width <= WIDTH and base - 8 >= up.end and base <= up.start
             free = all(abs(base - other) >= 10 or left >= end or left + width <= start for start, end, other in taken)
