@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from catalog.declaration.schema import (
+    TAKING_ONE_MODEL,
     AccuracyTarget,
     AnalysisSpec,
     CatalogFile,
@@ -171,7 +172,7 @@ def check_names(declared: CatalogFile, topology: Topology, document: YamlDocumen
     """Check what the parts of a file say of one another; raises CatalogFileError with all problems."""
     problems = list(_link_problems(topology, document))
     if not problems:
-        problems = [*_strategy_problems(declared, topology, document)]
+        problems = [*_operator_problems(declared, document), *_strategy_problems(declared, topology, document)]
     if problems:
         raise CatalogFileError(document.file, problems)
 
@@ -191,6 +192,19 @@ def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[FileP
             message = f"link {name!r} is {ends[second, first]!r} in the other direction; use its up and down instead"
             yield _problem(document, ("links", name), message, key=True)
         ends[first, second] = name
+
+
+def _operator_problems(declared: CatalogFile, document: YamlDocument) -> Iterator[FileProblem]:
+    """Yield passes that take one model and stand behind one that makes parts of it."""
+    for name, passes in declared.operators.items():
+        for number, step in enumerate(passes):
+            parts = parts_made(passes[:number])
+            if step.name in TAKING_ONE_MODEL and parts is not None and parts > 1:
+                message = (
+                    f"operator {name!r}: {step.name} takes one model, and the passes before it make {parts} parts; "
+                    f"put it before `partition`, and declare `partition` once"
+                )
+                yield _problem(document, ("operators", name, number), message)
 
 
 def _strategy_problems(declared: CatalogFile, topology: Topology, document: YamlDocument) -> Iterator[FileProblem]:

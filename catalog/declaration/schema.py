@@ -156,6 +156,8 @@ class PassSpec(Declared):
 
 # How many parts each pass makes of a model; nothing is known of a pass that is missing here.
 PARTS_MADE: Mapping[str, int] = {"static_ptq": 1, "early_exit": 1, "partition": 2}
+# The passes that take one model, not the parts that a pass before them made.
+TAKING_ONE_MODEL = frozenset({"early_exit", "partition"})
 
 
 def parts_made(passes: Iterable[PassSpec]) -> int | None:

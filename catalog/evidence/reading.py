@@ -52,6 +52,15 @@ def inapplicable_artifacts(session: Session) -> dict[str, str]:
     return {key: reason or "" for key, reason in session.execute(query)}
 
 
+def distance_warnings(session: Session) -> dict[str, str]:
+    """Return by artifact key how far its outputs are from identity's, of the artifacts where that is a warning."""
+    rows = session.execute(
+        select(column(Artifact, "key"), column(Artifact, "details")).where(column(Artifact, "status") == "ready")
+    )
+    distances = {key: output_distance(details or {}) for key, details in rows}
+    return {key: distance.warning for key, distance in distances.items() if distance is not None and distance.warning}
+
+
 def unequal_compositions(session: Session) -> set[str]:
     """Return keys of artifacts whose parts are not shown to compute, bit for bit, what the uncut model computes."""
     rows = session.execute(

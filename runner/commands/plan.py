@@ -1,6 +1,7 @@
 """`runner plan`: what has no valid evidence, why, and how long measuring it would take."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import typer
 from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
-from catalog.evidence import open_database, sound_database
+from catalog.evidence import distance_warnings, open_database, sound_database
 from catalog.units import duration
 from runner.commands.terminal import (
     NOTHING_MISSING,
@@ -57,9 +58,12 @@ def plan(
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     context = run_context(declared, base, selection, scale)
     with open_database(database or RunnerSettings().database, create=True) as opened:
-        made = make_plan(context, sound_database(opened))
+        evidence = sound_database(opened)
+        made = make_plan(context, evidence)
+        with evidence.session() as reading:
+            remarks = _remarks(made, distance_warnings(reading))
     if as_json:
-        print_json(_plan_json(made, context, selection))
+        print_json(_plan_json(made, context, selection) | {"warnings": remarks})
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     counts = Counter(strategy.subject for strategy in declared.strategies())
@@ -71,6 +75,19 @@ def plan(
         out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
     elif not made.unready:
         out.print(NOTHING_MISSING)
+    for operator, remark in remarks.items():
+        out.print(f"! {operator}: {remark}", markup=False, highlight=False)
+
+
+def _remarks(made: Plan, warnings: Mapping[str, str]) -> dict[str, str]:
+    """Return by subject and operator what is known of its artifact: why there is none, or that its outputs differ."""
+    remarks = {}
+    for keyed in made.declared:
+        reason = made.inapplicable.get(keyed.artifact_key)
+        remark = warnings.get(keyed.artifact_key) if reason is None else f"inapplicable: {reason}"
+        if remark is not None:
+            remarks[f"{keyed.strategy.subject}/{keyed.strategy.operator}"] = remark
+    return remarks
 
 
 def _plan_table(made: Plan) -> Table:

@@ -3,10 +3,11 @@
 import typer
 
 from catalog.declaration import load_catalog
-from runner.commands.terminal import CatalogOption, JsonOption, example, out, print_json, print_lacks
+from runner.commands.terminal import CatalogOption, JsonOption, err, example, out, print_json, print_lacks
 from runner.operators import make_pass
 from runner.settings import RunnerSettings
 from runner.subjects import resolve_declared
+from runner.subjects.labels import one_class_remark
 
 
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
@@ -24,12 +25,16 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     for strategy in strategies:
         for spec in strategy.passes:
             make_pass(spec.name, spec.options)
+    remarks = {name: remark for name, subject in subjects.items() if (remark := one_class_remark(subject)) is not None}
     if as_json:
         names = [strategy.name for strategy in strategies]
-        print_json({"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked})
+        checked = {"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked}
+        print_json(checked | {"warnings": remarks})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
     print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
+    for name, remark in remarks.items():
+        err.print(f"warning: {name}: {remark}", markup=False, highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -22,6 +22,8 @@ from runner.subjects.items import Picture, Truth, write_items
 CALIBRATION_POOL = 512
 _RESERVED_SHARE = 10  # at most every tenth picture, if calibration has to come out of the validation part
 _SEED = 20261129
+# The layouts with a label for each picture; masks are many bytes and are counted when they are written.
+_LABELLED = frozenset({"images", "imagenet"})
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 
 
@@ -82,6 +84,12 @@ class FolderDataset:
         truth = self._layout.truth([picture.path for picture in self._items])
         write_items(path, self._items, truth)
         return len(self._items)
+
+    def label_counts(self) -> Mapping[str, int]:
+        """Return of how many judged items each class is the declared label; empty where they have no labels."""
+        if not self._judged or self._layout.kind not in _LABELLED:
+            return {}
+        return Counter(str(int(label)) for label in self._layout.truth([item.path for item in self._items]).values)
 
     def calibration(self, count: int) -> list[bytes]:
         if not 0 < count <= len(self._calibration) and not self._few:

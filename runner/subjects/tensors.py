@@ -3,6 +3,7 @@
 import hashlib
 import random
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +71,11 @@ class TensorDataset:
     def write_judged(self, path: Path, labels: NDArray[np.int64]) -> None:
         """Write the items with these labels."""
         write_encoded(path, map(self.sample, self.items), {"label": labels})
+
+    def label_counts(self) -> Mapping[str, int]:
+        """Return of how many judged items each class is the declared label; empty where they have no labels."""
+        labels = self.labels
+        return {} if labels is None else Counter(map(str, labels[self.items].tolist()))
 
     def calibration(self, count: int) -> list[bytes]:
         return [self.sample(index) for index in self._calibration[:count]]

@@ -1,6 +1,7 @@
 """Own models through a whole fill, in processes: text and tabular tensors, pictures of a free size."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,32 @@ def test_a_calibrated_artifact_that_is_not_cached_is_built_again_for_a_bundle(
         measured = measured_strategy(session, subject, "quantized", "edge", environment)
     artifact = measured_artifact(measured, declared, ArtifactStore(tmp_path / "artifacts"), "strategies.yaml")
     assert file_sha256(artifact.path(0)) == measured.row.files[0].sha256
+
+
+def test_a_plan_says_what_is_known_of_the_artifacts(
+    folder: Path,
+    filled: dict[tuple[str, str], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run(lambda: app(["plan", "--launcher", "process"])) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"! text/quantized: inapplicable: {filled['text', 'quantized']['refused']}" in shown
+    assert run(lambda: app(["plan", "--launcher", "process", "--json"])) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"].keys() >= {"text/quantized"}
+
+
+def test_labels_of_one_class_are_remarked_by_validate(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "own", ignore=shutil.ignore_patterns(".tierwise", "*.db"))
+    monkeypatch.chdir(tmp_path / "own")
+    with np.load("text.npz") as arrays:
+        np.savez("text.npz", **{name: arrays[name] * (name != "labels") for name in arrays.files})
+    assert run(lambda: app(["validate"])) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("valid: ")
+    assert "warning: text: all 18 items are of class 0: an accuracy on one class says nothing" in said.err
+    assert run(lambda: app(["validate", "--json"])) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"].keys() == {"text"}

@@ -148,6 +148,12 @@ WRONG = [
     ("[edge-cloud]", "[edge]", "edge]", "operator 'shorter' makes 2 parts and placement 'edge' has 1 tier; each part"),
     ("[edge-cloud]", "[edge]", "edge]", "name placements of 2 tiers (such as mobile-edge), in a separate entry"),
     ("[edge-cloud]", "[edge-cloud, mobile-edge-cloud]", "mobile-edge-cloud", "makes 2 parts and placement "),
+    (
+        "{early_exit: {blocks: 2}}, partition]",
+        "partition, early_exit]",
+        "early_exit]",
+        "early_exit takes one model, and",
+    ),
     ("[mobile, cloud]", "[mobile, edge-cloud]", "edge-cloud", "'identity' makes 1 part and placement 'edge-cloud' has"),
     ("[mobile, cloud]", "[mobile, edge-cloud]", "edge-cloud", "name single tiers (mobile, edge, cloud), in a separate"),
     ("  edge-cloud: {", "  edge-clod: {", "edge-clod", "does not join two declared tiers (mobile, edge, cloud)"),

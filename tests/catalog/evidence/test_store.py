@@ -272,6 +272,7 @@ def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: An
             session.add(row)
         session.commit()
         distances, remarks = store.output_distances(session), store.accuracy_remarks(session)
+        assert store.distance_warnings(session) == {"artifact-quantized": far.warning}
         evidence = {(strategy.operator, strategy.placement): strategy for strategy in store.strategy_evidence(session)}
     assert {(operator, placement) for _, _, operator, placement in distances} == {
         ("quantized", placement) for operator, placement in evidence if operator == "quantized"

@@ -14,6 +14,7 @@ from PIL import Image
 from catalog.declaration import SubjectSpec
 from runner.errors import SubjectError
 from runner.subjects import Subject, resolve_declared
+from runner.subjects.labels import one_class_remark
 from tierserver.messages import Evaluate, Load, PartSpec, Postprocess, Preprocess
 from tierserver.pipeline import Tier, evaluate
 
@@ -207,6 +208,29 @@ def test_masks_are_read_as_class_numbers_or_gray_levels(tmp_path: Path) -> None:
             assert score.intersections == score.unions and sum(score.unions) == 64
     with pytest.raises(SubjectError, match=r"holds the values 0, 128, 200; allowed: 0 to 2"):
         resolve(tmp_path, {"images": "images", "masks": "grays"}, "segmentation").prepare()
+
+
+def test_labels_of_one_class_are_remarked(tmp_path: Path) -> None:
+    classifier(tmp_path / "my.onnx")
+    dataset = labelled(tmp_path)
+    assert one_class_remark(resolve(tmp_path, dataset)) is None
+    names = [path.name for path in sorted((tmp_path / "images").iterdir())]
+    (tmp_path / "labels.csv").write_text("".join(f"{name},2\n" for name in names))
+    remark = f"all {len(names) - 1} items are of class 2: an accuracy on one class says nothing"
+    assert one_class_remark(resolve(tmp_path, dataset)) == remark
+    # Identity's answers are not known before a fill.
+    assert one_class_remark(resolve(tmp_path, {"images": "images"}, "any")) is None
+    (tmp_path / "labels.csv").write_text("cat,2\n")
+    assert one_class_remark(resolve(tmp_path, dataset)) is None
+
+
+def test_labels_of_one_class_beside_tensors_are_remarked(tmp_path: Path) -> None:
+    save(tmp_path / "my.onnx", [helper.make_node("Relu", ["a"], ["b"])], [("a", TensorProto.FLOAT, ("N", 4))], "b", [])
+    rows = RANDOM.normal(size=(20, 4)).astype(np.float32)
+    for labels, remark in ((np.arange(20) % 4, None), (np.full(20, 1), "all 18 items are of class 1: an accuracy on")):
+        np.savez(tmp_path / "data.npz", a=rows, labels=labels)
+        text = one_class_remark(resolve(tmp_path, {"tensors": "data.npz"}))
+        assert text == remark if remark is None else text is not None and text.startswith(remark)
 
 
 def test_tensors_go_in_as_they_are(tmp_path: Path) -> None:
