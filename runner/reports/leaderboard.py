@@ -15,9 +15,9 @@ from rich.text import Text
 
 from catalog.evidence import StrategyEvidence
 from catalog.output_distance import OutputDistance, percentage
-from catalog.units import duration, percent, points, size
+from catalog.units import duration, duration_interval, percent, points, size
 from runner.errors import RunnerError
-from runner.reports.ranking import interval_text, rank_range, sparkline
+from runner.reports.ranking import rank_range, sparkline
 
 # Narrower, and names are folded after every underscore; wider, and rarer columns go too soon.
 _LEAST_OPERATOR = 16
@@ -325,4 +325,4 @@ def _metric(rows: Sequence[Mapping[str, Any]]) -> str:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["low_s"] is None or row["high_s"] is None:
         return "–"
-    return interval_text(row["low_s"], row["high_s"], row["median_latency_s"])
+    return duration_interval(row["low_s"], row["high_s"], row["median_latency_s"])

@@ -11,12 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
-from catalog.units import duration, duration_range
+from catalog.units import duration, duration_interval
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CELLS = 12
-# Two rounds that disagree give no useful bound, and a figure of many digits would only look precise.
-_NO_BOUND = 1000
 _NAMES = ("left", "right")
 
 
@@ -132,13 +130,6 @@ def paired_rows(result: SubjectResult, family: FamilyResult) -> list[dict[str, A
     ]
 
 
-def interval_text(low_s: float, high_s: float, estimate_s: float) -> str:
-    """Return `4.1–4.3 ms`, `980 ms – 1.20 s`, or that there is no bound yet."""
-    if high_s > _NO_BOUND * estimate_s:
-        return "no bound yet"
-    return duration_range(low_s, high_s)
-
-
 def conditions(result: SubjectResult) -> str:
     """Describe in one line what was measured."""
     first = result.strategies[0]
@@ -162,7 +153,7 @@ def _ranked(strategy: StrategyResult, percentile: float, low: float, high: float
     interval = strategy.interval(percentile)
     bounds = "one round" if interval.rounds == 1 else "too thin"
     if interval.low_s is not None and interval.high_s is not None:
-        bounds = interval_text(interval.low_s, interval.high_s, interval.estimate_s)
+        bounds = duration_interval(interval.low_s, interval.high_s, interval.estimate_s)
     return [
         rank_range(strategy.rank.rank, strategy.rank.worst_rank),
         "".join(strategy.rank.letters),

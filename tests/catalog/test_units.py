@@ -1,3 +1,4 @@
+import math
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -112,6 +113,9 @@ def test_any_text_parses_or_raises_our_error(text: str) -> None:
         (59.996, "1 min 00 s"),
         (754, "12 min 34 s"),
         (-0.0123, "-12.3 ms"),
+        (1e300, "1e+300 s"),
+        (math.inf, "inf s"),
+        (math.nan, "nan s"),
         (None, "–"),
     ],
 )

@@ -7,7 +7,7 @@ from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectRe
 from catalog.evidence.breakdown import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
-from catalog.units import duration, percent, points, size
+from catalog.units import duration, duration_interval, percent, points, size
 from runner.reports.html.figures import (
     box_plots,
     breakdown_bars,
@@ -74,10 +74,12 @@ def doubts(result: SubjectResult) -> Html | None:
 
 
 def interval_cell(interval: PercentileInterval) -> str:
-    """Return `12.1 ms [11.9, 12.4]`, or the estimate alone if the evidence is too thin for an interval."""
+    """Return `12.1 ms [11.9–12.4 ms]`, or the estimate alone if the evidence is too thin for an interval."""
     if interval.low_s is None or interval.high_s is None:
         return f"{duration(interval.estimate_s)} [–]"
-    return f"{duration(interval.estimate_s)} [{duration(interval.low_s)}, {duration(interval.high_s)}]"
+    return (
+        f"{duration(interval.estimate_s)} [{duration_interval(interval.low_s, interval.high_s, interval.estimate_s)}]"
+    )
 
 
 def _difference(strategy: StrategyResult) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from catalog.units import duration, duration_range
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.commands.question import ask
-from runner.reports.answer import AnswerReport, confidence
+from runner.reports.answer import AnswerReport, confidence, interval
 from tests.runner.commands.conftest import Command, command, filled, piece  # noqa: F401
 
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -151,3 +151,11 @@ def test_commands_start_without_a_web_framework_and_without_distributions() -> N
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(said.stdout) == []
+
+
+def test_bounds_of_rounds_that_disagree_are_not_printed(answers: Callable[[str], RecommendResponse]) -> None:
+    """The leaderboard says so too; a bound of 300 digits once filled the screen."""
+    best = answers("met").recommendation
+    assert best is not None
+    unbounded = best.latency.model_copy(update={"high_s": 1e300})
+    assert interval(best.model_copy(update={"latency": unbounded})) == "no bound yet"
