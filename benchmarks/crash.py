@@ -102,7 +102,7 @@ class Tally:
 
 
 class Watch:
-    """Reads the evidence until it is told to stop; what it has seen once was committed."""
+    """Reads the evidence until it is stopped; what it has read once was committed."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -141,7 +141,7 @@ class Crashes:
         self.tally = Tally()
 
     def undisturbed(self) -> None:
-        """What a fill that nobody kills ends with, and how long it takes (the second one, when images are there)."""
+        """Return what an undisturbed fill ends with, and its duration (of the second fill, when images are there)."""
         self._prepare_catalog()
         for _ in range(2 if self._engine else 1):
             self._reset()

@@ -206,7 +206,7 @@ def raw(name: str) -> bytes:
 
 
 def models() -> dict[str, onnx.ModelProto]:
-    """By name: `rgb` and `gray` take images of 8 x 8, `any` takes numbers, `grow` gives as many as it is told."""
+    """By name: `rgb` and `gray` take images of 8 x 8, `any` takes numbers, `grow` returns as many as requested."""
     values = {"rgb": [1, 3, 8, 8], "gray": [1, 1, 8, 8], "any": [None]}
     made = {name: _model(_identity(), [("x", TensorProto.FLOAT, shape)], shape) for name, shape in values.items()}
     constant = numpy_helper.from_array(np.ones(1, np.float32))

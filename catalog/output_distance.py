@@ -1,7 +1,7 @@
 """How far an artifact's outputs are from identity's on the same inputs: known without labels, measured at every build.
 
-It is no accuracy: a small distance says that the operator changed little, a large one that it changed much, and neither
-says which of the two models is right.
+It is not an accuracy: a small distance says that the operator changed little, a large one that it changed much, and
+neither says which of the two models is right.
 """
 
 import math

@@ -55,7 +55,7 @@ class Declared(BaseModel):
 
 
 class DatasetFiles(Declared):
-    """A data set of one's own: a directory of images, with a file of labels or a directory of masks, or tensors.
+    """A user's data set: a directory of images, with a file of labels or a directory of masks, or tensors.
 
     `mask_values` are the gray levels that stand for class 0, 1, ... where a mask does not hold the numbers themselves.
     """
@@ -154,7 +154,7 @@ class PassSpec(Declared):
         }
 
 
-# How many parts each pass makes of a model; nothing is known of a pass that is missing here.
+# How many parts each pass makes of a model; a pass that is missing here is not checked.
 PARTS_MADE: Mapping[str, int] = {"static_ptq": 1, "early_exit": 1, "partition": 2}
 # The passes that take one model, not the parts that a pass before them made.
 TAKING_ONE_MODEL = frozenset({"early_exit", "partition"})

@@ -1,4 +1,4 @@
-"""Rows that another program wrote and nothing can be made of: each is named, and costs itself alone.
+"""Unusable rows, written by another program: each is named and left out, and nothing else is lost.
 
 Every row is checked as a file's entries are (`allowed.py`). Where one does not hold, the database is read through
 temporary views that have the names of its tables and lack that row and what belongs to it; every query, and every view
@@ -127,7 +127,7 @@ class _Dialect:
 
 
 def sound_database(database: Database) -> Database:
-    """Return the database as it can be read: itself, or one that leaves out the rows that nothing can be made of.
+    """Return the database itself, or a reading of it that leaves out the unusable rows.
 
     Parameters
     ----------

@@ -124,7 +124,7 @@ class AccuracyEvidence(AccuracyScores):
 
     @property
     def remark(self) -> str | None:
-        """Return what keeps it from saying anything, such as an accuracy at chance; None where nothing is known to."""
+        """Return why the figure says nothing, such as an accuracy at chance; None if it says something."""
         counts = self.class_counts
         if counts is None and self.class_ids.size == 1:  # no other class is in the truth or in the answers
             counts = {str(self.class_ids[0]): int(self.union_px.sum())}

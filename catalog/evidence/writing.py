@@ -195,7 +195,7 @@ def record_accuracy(session: Session, record: AccuracyRecord) -> int:
 
 
 def replace_unreadable_measurement(session: Session, record: MeasurementRecord) -> int:
-    """Store a measurement in place of one that nothing can be made of, which is kept and no longer counts.
+    """Store a measurement in place of an unusable one, which is kept and no longer counts.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def replace_unreadable_measurement(session: Session, record: MeasurementRecord) 
 
 
 def replace_unreadable_accuracy(session: Session, record: AccuracyRecord) -> int:
-    """Store an accuracy in place of one that nothing can be made of; raises as `replace_unreadable_measurement`."""
+    """Store an accuracy in place of an unusable one; raises as `replace_unreadable_measurement`."""
     with sound_rows(session):
         readable = accuracy_done(session, record.key)
     if not readable:

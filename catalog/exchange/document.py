@@ -179,7 +179,7 @@ class PixelColumns(Entry):
         if {len(self.class_id), len(self.intersection_px), len(self.union_px)} != {len(self.item)}:
             raise ValueError("item, class_id, intersection_px and union_px differ in length")
         if len(set(zip(self.item, self.class_id, strict=True))) != len(self.item):
-            raise ValueError("a class of an item is told twice")
+            raise ValueError("a class of an item occurs twice")
         if any(inter > union for inter, union in zip(self.intersection_px, self.union_px, strict=True)):
             raise ValueError("an intersection is larger than its union")
         # Evidence is loaded as a matrix of items by classes.

@@ -393,7 +393,7 @@ def _former_values(row: Strategy, without: Collection[str]) -> dict[str, Any] | 
 
 
 def _stored(store: Callable[[], int]) -> bool:
-    """Store an entry; False where a row that nothing can be made of, and that is left out everywhere, has its place."""
+    """Store an entry; return False if an unusable row, which is left out everywhere, takes its place."""
     try:
         store()
     except DuplicateEvidenceError as error:

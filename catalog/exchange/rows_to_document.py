@@ -388,7 +388,7 @@ class _DocumentBuilder:
             input=[index[name] for name in input_ids],
             repetition=repetition,
             latency_s=latency_s,
-            # Without the tiers' own durations nothing is known of it; the samples' missing parts say so.
+            # Unknown without the tiers' own durations; the samples' missing parts say so.
             transmission_s=[0.0] * len(rows),
         )
 

@@ -308,7 +308,7 @@ def chance_remark(metric: str, accuracy_pct: float, items: int, class_counts: An
     Examples
     --------
     >>> chance_remark("agreement", 100 * 12 / 22, 22, {"0": 12, "1": 10})
-    'agreement 54.55 % is not told from always answering class 0, which gives 54.55 % of these 22 items'
+    'agreement 54.55 % cannot be distinguished from always answering class 0, which gives 54.55 % of these 22 items'
     >>> chance_remark("top1", 100.0, 22, {"3": 22})
     'all 22 items are of class 3: an accuracy on one class says nothing'
     >>> chance_remark("top1", 90.0, 200, {"0": 100, "1": 100}) is None
@@ -327,7 +327,7 @@ def chance_remark(metric: str, accuracy_pct: float, items: int, class_counts: An
         return None
     name, of_these = _METRICS.get(metric, metric), "" if metric == "miou" else f" of these {what}"
     constant = f"always answering class {most}, which gives {100 * guess:.2f} %{of_these}"
-    return f"{name} {accuracy_pct:.2f} % is not told from {constant}"
+    return f"{name} {accuracy_pct:.2f} % cannot be distinguished from {constant}"
 
 
 def _one_class(metric: str, label: str, what: str) -> str:

@@ -60,7 +60,7 @@ def _instead_of(answer: RankedAnswer, quicker: Estimate) -> str:
     assert best is not None
     name = percentile_name(best.percentile)
     return (
-        f"chosen for answers that are known to be identity's, near them or judged ({name} "
+        f"chosen because its answers are identity's, close to them, or judged against labels ({name} "
         f"{duration(best.percentile_s)}); faster is {strategy_name(quicker.candidate)} "
         f"({duration(quicker.percentile_s)}), but {doubt(quicker.candidate)}"
     )
@@ -120,7 +120,7 @@ def undecided_reason(gap: UndecidedCandidate) -> str:
     if gap.gap is Gap.ITEMS_MISSING:
         return "its accuracy is known as a number only; without its items no bound can be given"
     if gap.gap is Gap.DROP_MISSING:
-        return "its accuracy is known, but identity's is not, so its drop cannot be told"
+        return "its accuracy is known, but identity's is not, so its drop cannot be computed"
     if candidate.accuracy is not None and not candidate.accuracy.from_labels:
         return "it has no accuracy: agreement with identity, measured without labels, holds no accuracy budget"
     return candidate.accuracy_missing or "its accuracy has not been measured"

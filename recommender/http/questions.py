@@ -23,7 +23,7 @@ router = APIRouter()
 
 _ANSWERED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The answer with its evidence; no recommendation when nothing is known to hold every budget",
+        "description": "The answer with its evidence; no recommendation if no strategy is known to meet every budget",
         "content": {
             "application/json": {
                 "examples": {

@@ -109,7 +109,7 @@ class ChoiceOut(Out):
 
 
 class RecommendResponse(Out):
-    """The answer with its evidence; `recommendation` is null when nothing is known to hold every budget."""
+    """The answer with its evidence; `recommendation` is null if no strategy is known to meet every budget."""
 
     subject: str
     budgets: BudgetsOut

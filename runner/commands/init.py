@@ -140,7 +140,7 @@ _FIT = {
     "any": "neither scores of classes nor a map",
 }
 _WITHOUT_TRUTH = {
-    True: "judged by its agreement with identity, which is no accuracy",
+    True: "judged by its agreement with identity, which is not an accuracy",
     False: "timed only: there is no truth to judge by",
 }
 

@@ -49,7 +49,7 @@ class AppliedPass:
 class Pass(Protocol):
     """One step of an operator.
 
-    `name` and `version` enter the artifact's content key, as do `options()`, every one resolved for this host.
+    `name` and `version` enter the artifact's content key, together with `options()`, resolved for this host.
     """
 
     @property

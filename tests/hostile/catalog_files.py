@@ -71,7 +71,7 @@ CASES = (
 )
 SECTION = Section(
     "The catalog file",
-    "`runner validate`; every problem of the file is told, each on a line of its own.",
+    "`runner validate`; every problem of the file is printed on a line of its own.",
     ("strategies.yaml", "what is said"),
     CASES,
 )

@@ -44,9 +44,9 @@ def test_every_resource_comes_back_typed(live: Callable[..., str]) -> None:
 def test_silence_and_strangers_are_told_apart() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    nobody = RecommenderClient(f"http://127.0.0.1:{port}")
-    with nobody, pytest.raises(ServiceProblem, match="does not answer"):
-        nobody.subjects()
+    absent = RecommenderClient(f"http://127.0.0.1:{port}")
+    with absent, pytest.raises(ServiceProblem, match="does not answer"):
+        absent.subjects()
     other = httpx.MockTransport(lambda request: httpx.Response(502, text="<h1>Bad gateway</h1>"))
     proxy = RecommenderClient("http://other", transport=other)
     with proxy, pytest.raises(ServiceProblem, match="answered 502 without a problem document"):

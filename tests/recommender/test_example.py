@@ -1,4 +1,4 @@
-"""The published example is true; `python tests/recommender/test_example.py` writes it anew."""
+"""The published example is true; `python tests/recommender/test_example.py` renews it."""
 
 import json
 from datetime import date

@@ -113,9 +113,7 @@ def test_a_link_in_the_address_is_predicted_and_marked(
 
 
 @in_browser
-def test_links_that_nobody_asked_about_stay_as_measured(
-    linked: Writer, live: Callable[..., str], tmp_path: Path
-) -> None:
+def test_links_outside_the_question_stay_as_measured(linked: Writer, live: Callable[..., str], tmp_path: Path) -> None:
     dom = loaded(f"{live()}/?subject=net&link.moon=1mbit&link.edge-cloud=%3Cb%3Equick", tmp_path)
     assert '<span class="badge known">measured</span>' in dom
     assert "measured at 10 Mbit/s" in dom and "What if a link were faster?" in dom

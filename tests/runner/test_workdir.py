@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whoever is killed and however many make the same."""
+"""Files that are there whole or not at all, whichever process is killed and however many make the same."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Rows that nothing can be made of are left out of what is read, with what belongs to them, on both databases."""
+"""Unusable rows are left out of what is read, with what belongs to them, on both databases."""
 
 import logging
 from collections.abc import Callable

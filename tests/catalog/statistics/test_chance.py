@@ -13,7 +13,7 @@ BALANCED = {"0": 100, "1": 100}
     [
         ("agreement", 100 * 12 / 22, 22, {"0": 12, "1": 10}, "always answering class 0, which gives 54.55 %"),
         ("top1", 95.5, 200, {"0": 10, "1": 190}, "always answering class 1, which gives 95.00 %"),
-        ("top1", 0.0, 30, {"0": 10, "1": 10, "2": 10}, "0.00 % is not told"),
+        ("top1", 0.0, 30, {"0": 10, "1": 10, "2": 10}, "0.00 % cannot be distinguished"),
         ("top1", 100.0, 30, {"4": 30}, "all 30 items are of class 4"),
         ("agreement", 100.0, 30, {"4": 30, "5": 0}, "identity answers class 4 on all 30 items"),
         ("miou", 100.0, 3, {"0": 5000}, "all pixels are of class 0"),

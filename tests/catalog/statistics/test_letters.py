@@ -84,7 +84,7 @@ def test_more_sets_than_letters_stay_distinct() -> None:
 
 
 @pytest.mark.parametrize("pair", [(0, 0), (0, 2), (-1, 0)])
-def test_pairs_of_nobody_are_refused(pair: tuple[int, int]) -> None:
+def test_pairs_outside_the_strategies_are_refused(pair: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="two different positions from 0 to 1"):
         rank_with_ties([1.0, 2.0], [pair])
 

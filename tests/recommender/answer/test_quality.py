@@ -1,4 +1,4 @@
-"""What an answer says of a strategy whose answers nobody judged, or that are known to be worse."""
+"""What an answer says of a strategy whose answers were not judged, or are worse."""
 
 from typing import Any
 
@@ -117,7 +117,8 @@ def test_an_agreement_at_chance_is_remarked_and_not_the_head_line(client: Any, t
     answer = ask(client, max_latency_s=1.0)
     assert chosen(answer) == ("quantized", "mobile")
     assert answer["recommendation"]["quality"].startswith("it answers as identity does in 98.00 % of 2000 items")
-    remark = "agreement 54.55 % is not told from always answering class 0, which gives 54.55 % of these 2000 items"
+    constant = "always answering class 0, which gives 54.55 % of these 2000 items"
+    remark = f"agreement 54.55 % cannot be distinguished from {constant}"
     assert f"early_exit: {remark}" in answer["warnings"] and remark in answer["recommendation"]["why"]
     early_exit = next(alternative for alternative in answer["alternatives"] if alternative["operator"] == "early_exit")
     assert early_exit["accuracy"]["remark"] == remark
@@ -127,7 +128,7 @@ def test_an_accuracy_at_chance_is_remarked_even_of_identity(client: Any, timed: 
     timed.judge(1, "identity", 95.0, class_counts={"0": 1900, "1": 100})
     answer = ask(client, max_latency_s=1.0)
     assert chosen(answer) == ("identity", "mobile")
-    assert "top-1 accuracy 95.00 % is not told from always" in answer["recommendation"]["quality"]
+    assert "top-1 accuracy 95.00 % cannot be distinguished from always" in answer["recommendation"]["quality"]
     assert any(warning.startswith("identity: top-1 accuracy 95.00 %") for warning in answer["warnings"])
 
 

@@ -87,7 +87,7 @@ def test_who_asks_during_a_refresh_gets_what_was_known_before(
     assert b"early_exit" in first[0] and answers.at_once(question(0.2)) is first[0]
 
 
-def test_nobody_waits_longer_for_new_evidence_than_is_bearable(
+def test_no_question_waits_longer_for_new_evidence_than_the_limit(
     opened: Snapshots, filled: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = AnswerCache(opened, quick_s=60)

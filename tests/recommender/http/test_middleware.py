@@ -54,7 +54,7 @@ def test_with_a_key_or_open_to_everybody_any_name_is_answered(serve: Serve) -> N
 @pytest.mark.parametrize("field", ["server", "client"])
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7", "fe80::7%eth0"])
 def test_what_reaches_it_from_elsewhere_without_a_key_is_refused(serve: Serve, field: str, address: str) -> None:
-    """As when uvicorn is given the factory and --host 0.0.0.0, of which the application is not told."""
+    """As with uvicorn, the factory and --host 0.0.0.0, which the application does not see."""
     client = serve()
     inner = client._transport.app
 

@@ -53,7 +53,7 @@ def test_a_delay_is_made_and_the_rate_kept(probe: Callable[..., dict[str, Any]])
         assert result[direction]["rate_bit_per_s"] == pytest.approx(20_000_000, rel=0.1)
 
 
-def test_a_tier_runs_with_its_threads_and_as_a_child_of_nobody_elses_terminal(deployment: Deployment) -> None:
+def test_a_tier_runs_with_its_threads_and_in_a_session_of_its_own(deployment: Deployment) -> None:
     cloud: Any = deployment.tiers["cloud"]
     environment = Path(f"/proc/{cloud.pid}/environ").read_text().split("\0")
     assert "OMP_NUM_THREADS=2" in environment

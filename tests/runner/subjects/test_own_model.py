@@ -1,4 +1,4 @@
-"""A model of one's own: defaults read from it, and one clear error for everything that does not fit."""
+"""A user's model: defaults read from the file, and one clear error for everything that does not fit."""
 
 import json
 import struct
