@@ -1,6 +1,6 @@
 """Evidence analysed: the study's tests and the analysis that decides, side by side, and stored for answers to cite."""
 
-from catalog.analysis.store import analysis_stored, store_analysis
+from catalog.analysis.store import store_analysis
 from catalog.analysis.subject import (
     AnalysisSettings,
     DropResult,
@@ -12,6 +12,7 @@ from catalog.analysis.subject import (
     disagreement,
     evidence_key,
 )
+from catalog.evidence.analyses import analysis_stored
 
 __all__ = [
     "AnalysisSettings",

@@ -2,13 +2,12 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, insert, select
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from catalog.analysis.subject import (
     AnalysisSettings,
@@ -23,47 +22,28 @@ from catalog.analysis.subject import (
 from catalog.clock import utc_now
 from catalog.declaration import AnalysisSpec, load_catalog
 from catalog.evidence import Database, StrategyEvidence, sound_database, strategy_evidence
-from catalog.evidence.tables import Analysis, AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
+from catalog.evidence.analyses import AnalysisRows, analysis_stored, replace_analysis
+from catalog.evidence.tables import AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
 from catalog.evidence.writing import utc_text
-
-
-def analysis_stored(session: Session, evidence_key: str) -> bool:
-    """Tell whether there is an analysis that rests on exactly this evidence."""
-    row = session.execute(select(_sql(Analysis.id)).where(_sql(Analysis.evidence_key) == evidence_key)).first()
-    return row is not None
 
 
 def store_analysis(session: Session, result: SubjectResult) -> int:
     """Store a result and forget the older ones of this subject, environment and percentile; returns its id."""
-    session.execute(
-        delete(Analysis).where(
-            _sql(Analysis.subject) == result.subject,
-            _sql(Analysis.environment_id) == result.environment.id,
-            _sql(Analysis.percentile) == result.settings.percentile,
-        )
-    )
-    row = Analysis(
-        subject=result.subject,
-        environment_id=result.environment.id,
-        evidence_key=result.evidence_key,
-        created_at=utc_text(utc_now()),
+    analysis = {
+        "subject": result.subject,
+        "environment_id": result.environment.id,
+        "evidence_key": result.evidence_key,
+        "created_at": utc_text(utc_now()),
         **asdict(result.settings),
-    )
-    session.add(row)
-    session.flush()
-    assert row.id is not None
+    }
     percentile = result.settings.percentile
-    _insert(session, AnalysisStrategy, row.id, (_strategy(strategy, percentile) for strategy in result.strategies))
-    _insert(session, AnalysisFamily, row.id, map(_family, result.families))
-    _insert(session, AnalysisPair, row.id, (_pair(family, pair) for family in result.families for pair in family.pairs))
-    _insert(session, AnalysisDrop, row.id, map(_drop, result.drops))
-    return row.id
-
-
-def _insert(session: Session, table: type[SQLModel], analysis_id: int, rows: Iterable[dict[str, Any]]) -> None:
-    listed = [{"analysis_id": analysis_id, **row} for row in rows]
-    if listed:
-        session.execute(insert(table), listed)
+    rows: AnalysisRows = {
+        AnalysisStrategy: [_strategy(strategy, percentile) for strategy in result.strategies],
+        AnalysisFamily: map(_family, result.families),
+        AnalysisPair: [_pair(family, pair) for family in result.families for pair in family.pairs],
+        AnalysisDrop: map(_drop, result.drops),
+    }
+    return replace_analysis(session, analysis, rows)
 
 
 def _strategy(strategy: StrategyResult, percentile: float) -> dict[str, Any]:
@@ -152,11 +132,6 @@ def _drop(drop: DropResult) -> dict[str, Any]:
 def _number_or_null(value: float) -> float | None:
     """Return NULL for NaN: databases have it for what was not computed."""
     return None if math.isnan(value) else value
-
-
-def _sql(attribute: Any) -> Any:
-    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
-    return attribute
 
 
 logger = logging.getLogger(__name__)

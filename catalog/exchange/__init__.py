@@ -10,7 +10,6 @@ from catalog.exchange.serialization import decompressed, document_bytes, parse_d
 
 __all__ = [
     "Document",
-    "FileRecord",
     "ImportOutcome",
     "Imported",
     "RemovalOutcome",

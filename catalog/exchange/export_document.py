@@ -7,16 +7,25 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import select, text
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
 from catalog.evidence.imported_files import HERE
+from catalog.evidence.stored_rows import (
+    hits_by_accuracy,
+    links_by_measurement,
+    parts_by_measurement,
+    pixels_by_accuracy,
+    samples_by_measurement,
+    stored_rows,
+    stored_values,
+)
 from catalog.evidence.tables import (
     Accuracy,
     Artifact,
     Environment,
+    EvidenceTable,
     ImportedFile,
     LinkProbe,
     Measurement,
@@ -48,20 +57,7 @@ from catalog.exchange.rows import REQUIRED, Kind
 from catalog.exchange.rows_to_document import LAUNCHER
 from catalog.exchange.serialization import ids_name, pack_bits, problems_of
 
-_SAMPLES = "SELECT measurement_id, id, input_id, repetition, latency_s, transmission_s FROM sample ORDER BY 1, seq"
-_PARTS = (
-    "SELECT s.measurement_id, p.sample_id, p.tier, p.preprocess_s, p.compute_s, p.postprocess_s, p.serialise_s "
-    "FROM sample_part p JOIN sample s ON s.id = p.sample_id ORDER BY 1, p.tier, s.seq"
-)
-_LINKS = (
-    "SELECT s.measurement_id, l.sample_id, l.link, l.sent_bytes, l.received_bytes "
-    "FROM sample_link l JOIN sample s ON s.id = l.sample_id ORDER BY 1, l.link, s.seq"
-)
-_HITS = "SELECT accuracy_id, item_id, top1, top5 FROM accuracy_item"
-_PIXELS = "SELECT accuracy_id, item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
-
 EntryT = TypeVar("EntryT", bound=Entry)
-Rows = Mapping[int, Sequence[Any]]
 
 
 def collect(session: Session, *, subjects: Collection[str] | None = None) -> Document:
@@ -92,7 +88,7 @@ def collect(session: Session, *, subjects: Collection[str] | None = None) -> Doc
 
 
 def _check_subjects(session: Session, subjects: Collection[str]) -> None:
-    present = sorted(session.execute(text("SELECT DISTINCT subject FROM strategy")).scalars())
+    present = sorted(stored_values(session, Strategy, "subject"))
     unknown = [f"there is no subject {name!r}; known: {', '.join(present)}" for name in subjects if name not in present]
     if unknown:
         raise ExchangeError("export", unknown)
@@ -105,8 +101,8 @@ class _DocumentExport:
         self._session = session
         self._subjects = subjects
         self._ids: dict[str, list[str]] = {}
-        self._environments = {row.id: row for row in self._rows(Environment)}
-        self._files = {row.id: row for row in self._rows(ImportedFile)}
+        self._environments = {row.id: row for row in stored_rows(self._session, Environment)}
+        self._files = {row.id: row for row in stored_rows(self._session, ImportedFile)}
 
     def document(self) -> Document:
         """Return the whole document, in the order of the form."""
@@ -128,7 +124,9 @@ class _DocumentExport:
                 key=lambda entry: (entry.subject, entry.operator, entry.key),
             ),
             strategies=strategies,
-            slos=sorted((_entry(SloEntry, row) for row in self._rows(Slo)), key=lambda entry: entry.name),
+            slos=sorted(
+                (_entry(SloEntry, row) for row in stored_rows(self._session, Slo)), key=lambda entry: entry.name
+            ),
             ids=self._ids,
             measurements=measurements,
             accuracies=accuracies,
@@ -140,12 +138,9 @@ class _DocumentExport:
         rows = [*self._of_subjects(Measurement), *self._of_subjects(Accuracy)]
         return {row.imported_file_id for row in rows if row.environment_id in environments}
 
-    def _rows(self, table: type[SQLModel]) -> list[Any]:
-        order = getattr(table, "id", None) or table.name  # type: ignore[attr-defined]
-        return list(self._session.execute(select(table).order_by(order)).scalars())
-
-    def _of_subjects(self, table: type[SQLModel]) -> list[Any]:
-        return [row for row in self._rows(table) if self._subjects is None or row.subject in self._subjects]
+    def _of_subjects(self, table: type[EvidenceTable]) -> list[Any]:
+        rows: list[Any] = stored_rows(self._session, table)
+        return [row for row in rows if self._subjects is None or row.subject in self._subjects]
 
     def _environment(self, row: Environment) -> EnvironmentEntry:
         file = self._files.get(row.imported_file_id)
@@ -159,14 +154,9 @@ class _DocumentExport:
         self._ids[name] = list(ids)
         return name
 
-    def _grouped(self, query: str) -> Rows:
-        grouped: dict[int, list[Any]] = defaultdict(list)
-        for parent, *values in self._session.execute(text(query)):
-            grouped[parent].append(values)
-        return grouped
-
     def _measurements(self) -> list[MeasurementEntry]:
-        samples, parts, links = (self._grouped(query) for query in (_SAMPLES, _PARTS, _LINKS))
+        samples = samples_by_measurement(self._session)
+        parts, links = parts_by_measurement(self._session), links_by_measurement(self._session)
         runs, probes = self._children(TierRun, TierRunEntry), self._children(LinkProbe, LinkProbeEntry)
         entries = [
             self._placed(
@@ -183,9 +173,10 @@ class _DocumentExport:
         names = ("environment", "subject", "operator", "placement", "latency_key", "round", "started_at")
         return sorted(map(neutral, entries), key=lambda entry: [getattr(entry, name) for name in names])
 
-    def _children(self, table: type[SQLModel], kind: type[EntryT]) -> dict[int, list[EntryT]]:
+    def _children(self, table: type[EvidenceTable], kind: type[EntryT]) -> dict[int, list[EntryT]]:
         grouped: dict[int, list[EntryT]] = defaultdict(list)
-        for row in self._rows(table):
+        rows: list[Any] = stored_rows(self._session, table)
+        for row in rows:
             grouped[row.measurement_id].append(_entry(kind, row))
         return grouped
 
@@ -205,7 +196,7 @@ class _DocumentExport:
         )
 
     def _accuracies(self) -> list[AccuracyEntry]:
-        hits, pixels = self._grouped(_HITS), self._grouped(_PIXELS)
+        hits, pixels = hits_by_accuracy(self._session), pixels_by_accuracy(self._session)
         entries = [
             self._placed(
                 AccuracyEntry,
@@ -261,7 +252,7 @@ def _file(row: ImportedFile) -> FileEntry:
     return _entry(FileEntry, row, details=details)
 
 
-def _entry(kind: type[EntryT], row: SQLModel, **more: object) -> EntryT:
+def _entry(kind: type[EntryT], row: EvidenceTable, **more: object) -> EntryT:
     """Return a row as an entry; `more` has what is not a column of the table."""
     values = {name: getattr(row, name) for name in kind.model_fields if hasattr(row, name)}
     # What a tier printed last, and reasons that quote it, may hold a terminal's escape sequences.

@@ -1,0 +1,101 @@
+"""Rows of any table as they stand, for what exports, imports and removes evidence: every query of theirs is here.
+
+Each function works inside the caller's transaction; the caller commits.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from sqlalchemy import delete, func, insert, select, text, update
+from sqlmodel import Session
+
+from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes
+from catalog.evidence.tables import EvidenceTable, Slo, column
+
+RowT = TypeVar("RowT", bound=EvidenceTable)
+# By the id of the parent: a tuple of values for each row below it.
+ChildRows = Mapping[int, Sequence[Any]]
+
+
+def stored_rows(session: Session, table: type[RowT], **values: object) -> list[RowT]:
+    """Return the rows that have these values, in the order they were stored."""
+    order = column(table, "name" if table is Slo else "id")
+    return list(session.execute(select(table).filter_by(**values).order_by(order)).scalars())
+
+
+def stored_values(session: Session, table: type[EvidenceTable], name: str, **values: object) -> set[Any]:
+    """Return what a column holds in the rows that have these values."""
+    return set(session.execute(select(column(table, name)).filter_by(**values)).scalars())
+
+
+def count_rows(session: Session, table: type[EvidenceTable]) -> int:
+    """Count the rows of a table."""
+    return int(session.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def insert_row(session: Session, table: type[EvidenceTable], values: Mapping[str, Any]) -> int:
+    """Insert a row of a table whose rows are numbered; return its number."""
+    return int(session.execute(insert(table).returning(column(table, "id")), [dict(values)]).scalar_one())
+
+
+def insert_rows(session: Session, table: type[EvidenceTable], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows at once."""
+    listed = [dict(row) for row in rows]
+    if listed:  # an empty list would insert one row of defaults
+        session.execute(insert(table), listed)
+
+
+def update_rows(session: Session, table: type[EvidenceTable], changes: Mapping[str, object], **values: object) -> None:
+    """Change the rows that have these values."""
+    session.execute(update(table).filter_by(**values).values(**changes))
+
+
+def delete_rows(session: Session, table: type[EvidenceTable], **values: object) -> None:
+    """Delete the rows that have these values; what belongs to them goes with them."""
+    session.execute(delete(table).filter_by(**values))
+
+
+def samples_by_measurement(session: Session) -> ChildRows:
+    """Return per measurement, in order: the sample's id, input, repetition, latency and transmission."""
+    names = "id, input_id, repetition, latency_s, transmission_s"
+    return _grouped(session, f"SELECT measurement_id, {names} FROM sample ORDER BY 1, seq")
+
+
+def parts_by_measurement(session: Session) -> ChildRows:
+    """Return per measurement the sample's id and the fields of `PartTimes`, by tier and in the order of the samples."""
+    return _grouped(session, _below_samples("sample_part", PartTimes, "tier"))
+
+
+def links_by_measurement(session: Session) -> ChildRows:
+    """Return per measurement the sample's id and the fields of `LinkBytes`, by link and in the order of the samples."""
+    return _grouped(session, _below_samples("sample_link", LinkBytes, "link"))
+
+
+def hits_by_accuracy(session: Session) -> ChildRows:
+    """Return per accuracy the fields of `ItemHits`."""
+    return _grouped(session, f"SELECT accuracy_id, {_names(ItemHits)} FROM accuracy_item")
+
+
+def pixels_by_accuracy(session: Session) -> ChildRows:
+    """Return per accuracy the fields of `ClassPixels`."""
+    return _grouped(session, f"SELECT accuracy_id, {_names(ClassPixels)} FROM accuracy_class_item")
+
+
+def _names(row: Any, prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{fact.name}" for fact in fields(row))
+
+
+def _below_samples(table: str, row: Any, order: str) -> str:
+    return (
+        f"SELECT s.measurement_id, c.sample_id, {_names(row, 'c.')} "
+        f"FROM {table} c JOIN sample s ON s.id = c.sample_id ORDER BY 1, c.{order}, s.seq"
+    )
+
+
+def _grouped(session: Session, query: str) -> ChildRows:
+    children: dict[int, list[Any]] = defaultdict(list)
+    for parent, *values in session.execute(text(query)):
+        children[parent].append(values)
+    return children
