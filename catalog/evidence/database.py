@@ -293,6 +293,15 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(_RETRY_EVERY_S)
 
 
+def data_version(connection: Any) -> int:
+    """Return SQLite's number that changes when another connection has written; it costs some microseconds."""
+    cursor = connection.cursor()
+    try:
+        return int(cursor.execute("PRAGMA data_version").fetchone()[0])
+    finally:
+        cursor.close()
+
+
 def sqlite_engine(location: str) -> Engine:
     """Create another engine over a file that is only read."""
     return _sqlite_engine(Path(location), "ro")

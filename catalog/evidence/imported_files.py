@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import select
 from sqlmodel import Session
 
 from catalog.evidence.allowed import printable
-from catalog.evidence.tables import ImportedFile
+from catalog.evidence.stored_rows import stored_rows, stored_values
+from catalog.evidence.tables import Accuracy, Environment, ImportedFile, Measurement
 
 # Of a file's details: what was noted while importing it, which says nothing to anyone elsewhere.
 HERE = "here"
@@ -43,10 +43,24 @@ def file_labels(session: Session) -> dict[int, str]:
     dict of int to str
         By the file's id: its name, with the start of its SHA-256 where another imported file has the same name.
     """
-    rows = [row for row in session.execute(select(ImportedFile)).scalars() if row.id is not None]
+    rows = [row for row in stored_rows(session, ImportedFile) if row.id is not None]
     names = Counter(row.name for row in rows)
     return {
         row.id: printable(str(row.name) if names[row.name] == 1 else f"{row.name} (SHA-256 {row.sha256!s:.12}…)")
         for row in rows
         if row.id is not None
     }
+
+
+def imported_file(session: Session, key: str) -> ImportedFile | None:
+    """Return the file whose content has this key; None where it was not imported."""
+    return next(iter(stored_rows(session, ImportedFile, key=key)), None)
+
+
+def contributing_files(session: Session, environment_id: int) -> list[int]:
+    """Return the ids of the imported files that an environment and its evidence came from, the first one first."""
+    files = stored_values(session, Environment, "imported_file_id", id=environment_id)
+    for table in (Measurement, Accuracy):
+        files |= stored_values(session, table, "imported_file_id", environment_id=environment_id)
+    # A row that another program wrote may name a file that is not there.
+    return sorted(files & stored_values(session, ImportedFile, "id"))

@@ -52,6 +52,15 @@ def has_accuracy(session: Session, accuracy_key: str) -> bool:
     )
 
 
+def attempted_keys(session: Session) -> set[tuple[str, int]]:
+    """Return the keys under which anything was attempted, each with the environment of an attempt."""
+    keys: set[tuple[str, int]] = set()
+    for table, name in ((Measurement, "latency_key"), (Accuracy, "key")):
+        rows = session.execute(select(column(table, name), column(table, "environment_id")).distinct())
+        keys |= {(key, environment_id) for key, environment_id in rows}
+    return keys
+
+
 def measurements_under(session: Session, latency_key: str) -> Sequence[Measurement]:
     """Return every attempt under a key, by round and in the order they were made."""
     query = select(Measurement).where(column(Measurement, "latency_key") == latency_key)

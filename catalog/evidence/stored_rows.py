@@ -25,6 +25,11 @@ def stored_rows(session: Session, table: type[RowT], **values: object) -> list[R
     return list(session.execute(select(table).filter_by(**values).order_by(order)).scalars())
 
 
+def stored_row(session: Session, table: type[RowT], number: int) -> RowT:
+    """Return a row that is there, by its number."""
+    return session.get_one(table, number)
+
+
 def stored_values(session: Session, table: type[EvidenceTable], name: str, **values: object) -> set[Any]:
     """Return what a column holds in the rows that have these values."""
     return set(session.execute(select(column(table, name)).filter_by(**values)).scalars())
@@ -52,9 +57,10 @@ def update_rows(session: Session, table: type[EvidenceTable], changes: Mapping[s
     session.execute(update(table).filter_by(**values).values(**changes))
 
 
-def delete_rows(session: Session, table: type[EvidenceTable], **values: object) -> None:
-    """Delete the rows that have these values; what belongs to them goes with them."""
-    session.execute(delete(table).filter_by(**values))
+def delete_rows(session: Session, table: type[EvidenceTable], **values: object) -> int:
+    """Delete the rows that have these values, with what belongs to them; return how many they were."""
+    deleted: Any = session.execute(delete(table).filter_by(**values))
+    return int(deleted.rowcount)
 
 
 def samples_by_measurement(session: Session) -> ChildRows:

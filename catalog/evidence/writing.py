@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
@@ -25,6 +24,7 @@ from catalog.evidence.records import (
     StrategyRecord,
 )
 from catalog.evidence.soundness import sound_rows
+from catalog.evidence.stored_rows import insert_row, insert_rows
 from catalog.evidence.tables import (
     ACCURACY_COUNTS,
     MEASUREMENT_COUNTS,
@@ -33,6 +33,7 @@ from catalog.evidence.tables import (
     AccuracyItem,
     Artifact,
     Environment,
+    EvidenceTable,
     ImportedFile,
     LinkProbe,
     Measurement,
@@ -164,9 +165,9 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
     }
     try:
         with session.begin_nested():
-            measurement_id = _insert_parent(session, Measurement, values)
-            _insert_all(session, TierRun, record.tier_runs, measurement_id=measurement_id)
-            _insert_all(session, LinkProbe, record.link_probes, measurement_id=measurement_id)
+            measurement_id = insert_row(session, Measurement, values)
+            _insert_below(session, TierRun, record.tier_runs, measurement_id=measurement_id)
+            _insert_below(session, LinkProbe, record.link_probes, measurement_id=measurement_id)
             _insert_samples(session, measurement_id, record.samples)
     except IntegrityError as error:
         _raise_duplicate(
@@ -185,9 +186,9 @@ def record_accuracy(session: Session, record: AccuracyRecord) -> int:
     }
     try:
         with session.begin_nested():
-            accuracy_id = _insert_parent(session, Accuracy, values)
-            _insert_all(session, AccuracyItem, record.item_hits, accuracy_id=accuracy_id)
-            _insert_all(session, AccuracyClassItem, record.class_pixels, accuracy_id=accuracy_id)
+            accuracy_id = insert_row(session, Accuracy, values)
+            _insert_below(session, AccuracyItem, record.item_hits, accuracy_id=accuracy_id)
+            _insert_below(session, AccuracyClassItem, record.class_pixels, accuracy_id=accuracy_id)
     except IntegrityError as error:
         _raise_duplicate(error, "accuracy.key", f"accuracy {record.key[:12]}…")
         raise
@@ -230,26 +231,19 @@ def _insert_samples(session: Session, measurement_id: int, samples: Sequence[Sam
         return
     names = [fact.name for fact in fields(SampleBase)]
     rows = [{"measurement_id": measurement_id} | {name: getattr(sample, name) for name in names} for sample in samples]
-    session.execute(insert(Sample), rows)
+    insert_rows(session, Sample, rows)
     stored = select(column(Sample, "seq"), column(Sample, "id")).where(
         column(Sample, "measurement_id") == measurement_id
     )
     identity: dict[int, int] = dict(session.execute(stored).all())
     parts = [vars(part) | {"sample_id": identity[sample.seq]} for sample in samples for part in sample.parts]
     links = [vars(link) | {"sample_id": identity[sample.seq]} for sample in samples for link in sample.links]
-    for table, children in ((SamplePart, parts), (SampleLink, links)):
-        if children:
-            session.execute(insert(table), children)
+    insert_rows(session, SamplePart, parts)
+    insert_rows(session, SampleLink, links)
 
 
-def _insert_parent(session: Session, table: type[SQLModel], values: Mapping[str, Any]) -> int:
-    return int(session.execute(insert(table).returning(column(table, "id")), [dict(values)]).scalar_one())
-
-
-def _insert_all(session: Session, table: type[SQLModel], records: Iterable[object], **parent: int) -> None:
-    rows = [vars(record) | parent for record in records]
-    if rows:
-        session.execute(insert(table), rows)
+def _insert_below(session: Session, table: type[EvidenceTable], records: Iterable[object], **parent: int) -> None:
+    insert_rows(session, table, (vars(record) | parent for record in records))
 
 
 def _raise_duplicate(error: IntegrityError, place: str, what: str) -> None:

@@ -7,15 +7,26 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
 from catalog.evidence.database import Database
-from catalog.evidence.imported_files import SLOS, note, noted
-from catalog.evidence.tables import Accuracy, Analysis, Artifact, Environment, ImportedFile, Measurement, Slo, Strategy
-from catalog.exchange.lineage import PREFIX, contributing_files
+from catalog.evidence.imported_files import SLOS, contributing_files, note, noted
+from catalog.evidence.keyed_evidence import has_accuracy, has_measurement
+from catalog.evidence.stored_rows import count_rows, delete_rows, stored_rows, stored_values, update_rows
+from catalog.evidence.tables import (
+    Accuracy,
+    Analysis,
+    Artifact,
+    Environment,
+    EvidenceTable,
+    ImportedFile,
+    Measurement,
+    Slo,
+    Strategy,
+)
+from catalog.exchange.lineage import PREFIX
 
 _FEWEST_DIGITS = 4
 
@@ -62,9 +73,7 @@ def forget_file(database: Database, name: str) -> RemovalOutcome:
 
 
 def _file(session: Session, name: str) -> ImportedFile:
-    rows: list[ImportedFile] = list(
-        session.execute(select(ImportedFile).order_by(_column(ImportedFile, "id"))).scalars()
-    )
+    rows = stored_rows(session, ImportedFile)
     digits = name.lower()
     ways = (
         [row for row in rows if row.name == name],
@@ -88,18 +97,15 @@ class _FileRemoval:
     def __init__(self, session: Session, file: ImportedFile) -> None:
         self._session = session
         self._file = file
-        self._later = (
-            session.execute(
-                select(ImportedFile).where(_column(ImportedFile, "id") > file.id).order_by(_column(ImportedFile, "id"))
-            )
-            .scalars()
-            .all()
-        )
+        files = stored_rows(session, ImportedFile)  # in the order they were imported
+        self._others = [row for row in files if row.id != file.id]
+        self._later = files[files.index(file) + 1 :]
         self._kept_with: dict[str, None] = {}
 
     def forget(self) -> RemovalOutcome:
         """Remove it."""
-        before = {table: self._count(table) for table in (Environment, Strategy, Measurement, Accuracy)}
+        counted: tuple[type[EvidenceTable], ...] = (Environment, Strategy, Measurement, Accuracy)
+        before = {table: count_rows(self._session, table) for table in counted}
         artifacts = set(noted(self._file, "artifacts", []))
         for environment in self._environments():
             artifacts |= self._strategy_artifacts(environment)
@@ -113,8 +119,8 @@ class _FileRemoval:
         self._remove_artifacts(artifacts)
         slos = self._remove_slos()
         name, sha256 = printable(str(self._file.name)), str(self._file.sha256)
-        self._session.execute(delete(ImportedFile).where(_column(ImportedFile, "id") == self._file.id))
-        removed = {table: count - self._count(table) for table, count in before.items()}
+        delete_rows(self._session, ImportedFile, id=self._file.id)
+        removed = {table: count - count_rows(self._session, table) for table, count in before.items()}
         return RemovalOutcome(
             name,
             sha256,
@@ -126,16 +132,12 @@ class _FileRemoval:
             slos=slos,
         )
 
-    def _count(self, table: type[SQLModel]) -> int:
-        return int(self._session.execute(select(func.count()).select_from(table)).scalar_one())
-
     def _environments(self) -> list[Environment]:
-        rows = list(self._session.execute(select(Environment).order_by(_column(Environment, "id"))).scalars())
+        rows = stored_rows(self._session, Environment)
         return [row for row in rows if self._file.id in contributing_files(self._session, _identity(row))]
 
     def _strategy_artifacts(self, environment: Environment) -> set[str]:
-        query = select(_column(Strategy, "artifact_key")).where(_column(Strategy, "environment_id") == environment.id)
-        return set(self._session.execute(query).scalars())
+        return stored_values(self._session, Strategy, "artifact_key", environment_id=environment.id)
 
     def _heir(self, environment: Environment) -> ImportedFile | None:
         """Return the first later file that contains this one's evidence of the environment."""
@@ -146,12 +148,8 @@ class _FileRemoval:
     def _hand_over(self, environment: Environment, heir: ImportedFile) -> None:
         self._kept_with[heir.name] = None
         for table in (Measurement, Accuracy):
-            self._session.execute(
-                update(table)
-                .where(_column(table, "environment_id") == environment.id)
-                .where(_column(table, "imported_file_id") == self._file.id)
-                .values(imported_file_id=heir.id)
-            )
+            own: dict[str, Any] = {"environment_id": environment.id, "imported_file_id": self._file.id}
+            update_rows(self._session, table, {"imported_file_id": heir.id}, **own)
         if environment.imported_file_id == self._file.id:
             environment.imported_file_id = heir.id
         self._pass_on_replaced(environment.key, heir)
@@ -168,21 +166,17 @@ class _FileRemoval:
 
     def _take_back(self, environment: Environment) -> None:
         for table in (Measurement, Accuracy):
-            self._session.execute(
-                delete(table)
-                .where(_column(table, "environment_id") == environment.id)
-                .where(_column(table, "imported_file_id") == self._file.id)
-            )
-        self._session.execute(delete(Analysis).where(_column(Analysis, "environment_id") == environment.id))
+            delete_rows(self._session, table, environment_id=environment.id, imported_file_id=self._file.id)
+        delete_rows(self._session, Analysis, environment_id=environment.id)
         if environment.imported_file_id == self._file.id:
             environment.imported_file_id = None
             self._session.flush()
             others = contributing_files(self._session, _identity(environment))
             if not others:
                 # Where another program changed a measurement's file, it still belongs to this environment.
-                tables: tuple[type[SQLModel], ...] = (Measurement, Accuracy, Strategy)
-                for rows in tables:
-                    self._session.execute(delete(rows).where(_column(rows, "environment_id") == environment.id))
+                belonging: tuple[type[EvidenceTable], ...] = (Measurement, Accuracy, Strategy)
+                for rows in belonging:
+                    delete_rows(self._session, rows, environment_id=environment.id)
                 self._session.delete(environment)
                 return
             environment.imported_file_id = others[0]
@@ -193,11 +187,10 @@ class _FileRemoval:
     def _remove_misplaced(self) -> None:
         """Remove what names this file and an environment that is not there, as another program may have left it."""
         for table in (Measurement, Accuracy):
-            self._session.execute(delete(table).where(_column(table, "imported_file_id") == self._file.id))
+            delete_rows(self._session, table, imported_file_id=self._file.id)
 
     def _strategies(self, environment: Environment) -> list[Strategy]:
-        query = select(Strategy).where(_column(Strategy, "environment_id") == environment.id)
-        return list(self._session.execute(query).scalars())
+        return stored_rows(self._session, Strategy, environment_id=environment.id)
 
     def _restore_strategies(self, environment: Environment) -> None:
         """Give strategies that this file changed their former state; those that it brought go."""
@@ -213,36 +206,29 @@ class _FileRemoval:
     def _drop_unsupported(self, environment: Environment) -> None:
         """Remove strategies of an environment that other files joined by its name and have no evidence of."""
         for row in self._strategies(environment):
-            if not self._has(Measurement, "latency_key", row.latency_key):
+            if not has_measurement(self._session, row.latency_key):
                 row.sqlmodel_update({"rounds": 0})
-                if not self._has(Accuracy, "key", row.accuracy_key):
+                if not has_accuracy(self._session, row.accuracy_key):
                     self._session.delete(row)
-
-    def _has(self, table: type[SQLModel], column: str, key: str) -> bool:
-        query = select(_column(table, "id")).where(_column(table, column) == key)
-        return self._session.execute(query).first() is not None
 
     def _remove_slos(self) -> tuple[str, ...]:
         """Remove targets that only this file brought; of those that others brought as well, the first one's stay."""
         removed = []
-        query = select(ImportedFile).order_by(_column(ImportedFile, "id"))
-        others = [row for row in self._session.execute(query).scalars() if row.id != self._file.id]
         for name in noted(self._file, SLOS, {}):
-            heirs = [noted(other, SLOS, {}) for other in others]
+            heirs = [noted(other, SLOS, {}) for other in self._others]
             targets = next((slos[name] for slos in heirs if isinstance(slos.get(name), dict)), None)
-            named = _column(Slo, "name") == name
             if targets is not None:
-                self._session.execute(update(Slo).where(named).values(**targets))
-            elif self._session.execute(delete(Slo).where(named).returning(_column(Slo, "name"))).first():
+                update_rows(self._session, Slo, targets, name=name)
+            elif delete_rows(self._session, Slo, name=name):
                 removed.append(name)
         return tuple(removed)
 
     def _remove_artifacts(self, keys: Collection[str]) -> None:
         """Remove imported artifacts that no strategy has any more; those made here are never among them."""
-        used = set(self._session.execute(select(_column(Strategy, "artifact_key"))).scalars())
+        used = stored_values(self._session, Strategy, "artifact_key")
         unused = [key for key in keys if key not in used and str(key).startswith(PREFIX)]
         for key in unused:
-            self._session.execute(delete(Artifact).where(_column(Artifact, "key") == key))
+            delete_rows(self._session, Artifact, key=key)
 
 
 def _name(entry: Any) -> tuple[str, str, str]:
@@ -252,8 +238,3 @@ def _name(entry: Any) -> tuple[str, str, str]:
 def _identity(environment: Environment) -> int:
     assert environment.id is not None
     return environment.id
-
-
-def _column(table: type[SQLModel], name: str) -> Any:
-    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
-    return getattr(table, name)

@@ -14,11 +14,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import insert, select
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence.imported_files import HERE, SLOS, file_labels, note, noted
+from catalog.evidence.imported_files import HERE, SLOS, contributing_files, file_labels, imported_file, note, noted
 from catalog.evidence.records import (
     AccuracyRecord,
     ClassPixels,
@@ -31,6 +30,7 @@ from catalog.evidence.records import (
     SampleRecord,
     TierRunRecord,
 )
+from catalog.evidence.stored_rows import insert_row, insert_rows, stored_row, stored_rows, stored_values
 from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy
 from catalog.evidence.writing import record_accuracy, record_measurement
 from catalog.exchange.document import (
@@ -45,7 +45,6 @@ from catalog.exchange.document import (
 from catalog.exchange.lineage import (
     Place,
     accuracy_digest,
-    contributing_files,
     evidence_places,
     imported_key,
     measurement_digest,
@@ -160,7 +159,7 @@ def store_document(
     ImportOutcome
         All zero, with `known_before`, when everything in the file is there already.
     """
-    if session.execute(select(ImportedFile).filter_by(key=file.key)).first() is not None:
+    if imported_file(session, file.key) is not None:
         return ImportOutcome(known_before=True)
     imported = document.model_copy(update={"measurements": list(map(neutral, document.measurements))})
     places = _named_places(session, imported) if named_by_user else evidence_places(session, imported, file.sha256)
@@ -168,7 +167,7 @@ def store_document(
 
 
 def _named_places(session: Session, document: Document) -> Mapping[str, Place]:
-    ids = {row.key: row.id for row in session.execute(select(Environment)).scalars()}
+    ids = {row.key: row.id for row in stored_rows(session, Environment)}
     keys = {environment.key: imported_key(environment.key) for environment in document.environments}
     return {claimed: Place(key, "", ids.get(key)) for claimed, key in keys.items()}
 
@@ -193,13 +192,13 @@ class _DocumentImport:
         labels = file_labels(self._session)
         apart = tuple(self._apart(labels))
         extended = self._extended()
-        file_id = self._insert(ImportedFile, {**asdict(self._file), "details": dict(self._file.details)})
+        file_id = insert_row(self._session, ImportedFile, {**asdict(self._file), "details": dict(self._file.details)})
         environments = self._store_environments(file_id)
         artifacts = self._store_artifacts()
         strategies = self._store_strategies()
         measurements, accuracies = self._store_measurements(file_id), self._store_accuracies(file_id)
         here = {"extends": self._extends, "replaced": self._replaced, "artifacts": artifacts}
-        row = self._session.get_one(ImportedFile, file_id)
+        row = stored_row(self._session, ImportedFile, file_id)
         row.sqlmodel_update(
             {"details": {**self._file.details, HERE: {name: value for name, value in here.items() if value}}}
         )
@@ -220,13 +219,13 @@ class _DocumentImport:
         """Store only the targets, with one of the files that brought the evidence."""
         joined = [place.joined for place in self._places.values() if place.joined is not None]
         files = {identity for environment in joined for identity in contributing_files(self._session, environment)}
-        owner = self._session.get_one(ImportedFile, max(files)) if files else None
+        owner = stored_row(self._session, ImportedFile, max(files)) if files else None
         return ImportOutcome(known_before=True, slos_kept=tuple(self._store_slos(owner)))
 
     def _extended(self) -> list[int]:
         """Return the files that this one adds to, and remember them by environment."""
         extended: set[int] = set()
-        keys = {row.id: row.key for row in self._session.execute(select(ImportedFile)).scalars()}
+        keys = {row.id: row.key for row in stored_rows(self._session, ImportedFile)}
         for place in self._places.values():
             if place.joined is not None and place.digests and not place.contained:
                 files = contributing_files(self._session, place.joined)
@@ -236,7 +235,7 @@ class _DocumentImport:
 
     def _apart(self, labels: Mapping[int, str]) -> list[str]:
         """Return a sentence for every environment whose key other evidence claims, too."""
-        rows = {row.key: row for row in self._session.execute(select(Environment)).scalars()}
+        rows = {row.key: row for row in stored_rows(self._session, Environment)}
         said = []
         for environment in self._document.environments:
             place = self._places[environment.key]
@@ -286,19 +285,19 @@ class _DocumentImport:
         return imported_key(key) + self._accuracy_suffixes.get(key, place.suffix)
 
     def _store_environments(self, file_id: int) -> int:
-        ids = {row.key: row.id for row in self._session.execute(select(Environment)).scalars()}
+        ids = {row.key: row.id for row in stored_rows(self._session, Environment)}
         new = [entry for entry in self._document.environments if self._places[entry.key].key not in ids]
         new.sort(key=lambda entry: (entry.created_at, entry.key))
         for entry in new:
             key = self._places[entry.key].key
             values = entry.model_dump(exclude={"imported_from"}) | {"key": key, "imported_file_id": file_id}
-            ids[key] = self._insert(Environment, values)
+            ids[key] = insert_row(self._session, Environment, values)
         self._environment_ids: Mapping[str, Any] = ids
         return len(new)
 
     def _store_artifacts(self) -> list[str]:
         """Store artifacts that are not there; returns the keys of those that no strategy of the document has."""
-        present = set(self._session.execute(select(_column(Artifact, "key"))).scalars())
+        present = stored_values(self._session, Artifact, "key")
         suffixes: dict[str, set[str]] = defaultdict(set)
         for strategy in self._document.strategies:
             place = self._places[strategy.environment]
@@ -308,7 +307,7 @@ class _DocumentImport:
             for suffix in sorted(suffixes.get(entry.key, {""})):
                 key = imported_key(entry.key) + suffix
                 if key not in present:
-                    self._insert(Artifact, entry.model_dump() | {"key": key})
+                    insert_row(self._session, Artifact, entry.model_dump() | {"key": key})
                     unused += [key] if entry.key not in suffixes else []
         return unused
 
@@ -316,7 +315,7 @@ class _DocumentImport:
         """Store new strategies, and those of which the document knows a later state."""
         present = {
             (row.environment_id, row.subject, row.operator, row.placement): row
-            for row in self._session.execute(select(Strategy)).scalars()
+            for row in stored_rows(self._session, Strategy)
         }
         changed = 0
         environments = sorted(self._document.environments, key=lambda entry: (entry.created_at, entry.key))
@@ -335,7 +334,7 @@ class _DocumentImport:
                 former = None if row is None else _former_values(row, {"id", "environment_id", *name})
                 self._replaced[place.key].append({**name, "former": former})
             if row is None:
-                self._insert(Strategy, values)
+                insert_row(self._session, Strategy, values)
             else:
                 row.sqlmodel_update(values)
             changed += 1
@@ -355,8 +354,8 @@ class _DocumentImport:
 
         The owner notes those that no catalog here declares: they go when the last file that has them is forgotten.
         """
-        stored = {row.name: row for row in self._session.execute(select(Slo)).scalars()}
-        files = self._session.execute(select(ImportedFile)).scalars()
+        stored = {row.name: row for row in stored_rows(self._session, Slo)}
+        files = stored_rows(self._session, ImportedFile)
         imported = {name for file in files for name in noted(file, SLOS, {})}
         own = [slo for slo in self._document.slos if slo.name not in stored or slo.name in imported]
         if own and owner is not None:
@@ -366,13 +365,10 @@ class _DocumentImport:
         for slo in self._document.slos:
             row = stored.get(slo.name)
             if row is None:
-                self._session.execute(insert(Slo), [slo.model_dump()])
+                insert_rows(self._session, Slo, [slo.model_dump()])
             elif (row.latency, row.accuracy) != (slo.latency, slo.accuracy):
                 kept.append(slo.name)
         return kept
-
-    def _insert(self, table: type[SQLModel], values: Mapping[str, Any]) -> int:
-        return int(self._session.execute(insert(table).returning(_column(table, "id")), [dict(values)]).scalar_one())
 
 
 def _is_later(entry: StrategyEntry, row: Strategy) -> bool:
@@ -415,8 +411,3 @@ def _accuracy_suffixes(document: Document, places: Mapping[str, Place]) -> Mappi
     """Return by accuracy key the suffix of the environment that it was measured in, which others may refer to."""
     complete_last = sorted(document.accuracies, key=lambda entry: entry.status == "complete")
     return {entry.key: places[entry.environment].suffix for entry in complete_last}
-
-
-def _column(table: type[SQLModel], name: str) -> Any:
-    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
-    return getattr(table, name)

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import select
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from catalog.clock import utc_now
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
+from catalog.evidence.imported_files import imported_file
 from catalog.evidence.records import FileRecord
 from catalog.evidence.soundness import sound_rows
+from catalog.evidence.stored_rows import stored_rows, stored_values
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
@@ -126,7 +126,7 @@ class _Command:
         key = content_key({"kind": "imported rows", "digest": digest})
         # Before, the order of the rows was in the key.
         former = {"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest(), "environments": claimed}
-        present = self._imported_file(key) or self._imported_file(content_key(former))
+        present = imported_file(self.session, key) or imported_file(self.session, content_key(former))
         if present is not None:
             self.names.update({name: name for name in claimed})
             self.names.update(_names_given(present))
@@ -146,15 +146,12 @@ class _Command:
         stored = store_document(self.session, document, record, named_by_user=True)
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
 
-    def _imported_file(self, key: str) -> ImportedFile | None:
-        return self.session.execute(select(ImportedFile).filter_by(key=key)).scalar_one_or_none()
-
     def _record(self, file: Path, key: str, raw: bytes, kind: str, details: dict[str, object]) -> FileRecord:
         return FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, self.at, details)
 
     def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:
         """Find a name for every claimed one; says which are not the claimed ones because these are taken."""
-        taken = set(self.session.execute(select(_column(Environment, "key"))).scalars())
+        taken = stored_values(self.session, Environment, "key")
         said = []
         for name in claimed:
             if name in self.names:
@@ -204,16 +201,11 @@ def _names_given(file: ImportedFile) -> dict[str, str]:
 
 def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], ImportedStrategy]:
     """Return imported strategies by environment key, subject, operator and placement."""
-    keys = {row.id: row.key for row in session.execute(select(Environment)).scalars() if row.imported_file_id}
+    keys = {row.id: row.key for row in stored_rows(session, Environment) if row.imported_file_id}
     return {
         (keys[row.environment_id], row.subject, row.operator, row.placement): ImportedStrategy(
             row.latency_key, row.accuracy_key, row.task, row.rounds
         )
-        for row in session.execute(select(Strategy)).scalars()
+        for row in stored_rows(session, Strategy)
         if row.environment_id in keys
     }
-
-
-def _column(table: type[SQLModel], name: str) -> Any:
-    """Return a table's column, typed as SQL (SQLModel types the attribute as its Python value)."""
-    return getattr(table, name)

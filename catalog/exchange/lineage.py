@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, union
 from sqlmodel import Session
 
+from catalog.evidence.keyed_evidence import attempted_keys
 from catalog.evidence.soundness import sound_rows
-from catalog.evidence.tables import Accuracy, Artifact, Environment, ImportedFile, Measurement, Strategy
+from catalog.evidence.stored_rows import stored_rows, stored_values
+from catalog.evidence.tables import Artifact, Environment, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import (
     AccuracyEntry,
@@ -107,7 +108,7 @@ def evidence_places(session: Session, document: Document, sha256: str) -> Mappin
     """
     incoming = evidence_digests(document)
     places: dict[str, Place] = {}
-    ids = {row.key: row.id for row in session.execute(select(Environment)).scalars()}
+    ids = {row.key: row.id for row in stored_rows(session, Environment)}
     claims = {
         environment.key: [key for key in ids if _claims(key, imported_key(environment.key))]
         for environment in document.environments
@@ -125,18 +126,6 @@ def evidence_places(session: Session, document: Document, sha256: str) -> Mappin
         if environment.key not in places:
             places[environment.key] = _own_place(document, environment.key, taken, sha256)
     return places
-
-
-def contributing_files(session: Session, environment_id: int) -> list[int]:
-    """Return the ids of the imported files that an environment and its evidence came from, the first one first."""
-    named = select(_sql(Environment.imported_file_id)).where(_sql(Environment.id) == environment_id)
-    rows = (
-        select(_sql(table.imported_file_id)).where(_sql(table.environment_id) == environment_id)
-        for table in (Measurement, Accuracy)
-    )
-    # A row that another program wrote may name a file that is not there.
-    files = set(session.execute(select(_sql(ImportedFile.id))).scalars())
-    return sorted(files & set(session.execute(union(named, *rows)).scalars()))
 
 
 def evidence_digests(document: Document, *, suffix: str = "") -> Mapping[str, frozenset[str]]:
@@ -250,17 +239,15 @@ def _stored_digests(session: Session, keys: Collection[str]) -> Any:
 
 def _taken(session: Session, joined: Collection[int | None]) -> set[str]:
     """Return keys that evidence of other files has or waits for: a document with one would change what they show."""
-    taken = {row.key for row in session.execute(select(Environment)).scalars()}
+    taken = stored_values(session, Environment, "key")
     joined_artifacts = set()
-    for strategy in session.execute(select(Strategy)).scalars():
+    for strategy in stored_rows(session, Strategy):
         if strategy.environment_id in joined:
             joined_artifacts.add(strategy.artifact_key)
         else:
             taken |= {strategy.artifact_key, strategy.latency_key, strategy.accuracy_key}
-    taken |= set(session.execute(select(_sql(Artifact.key))).scalars()) - joined_artifacts
-    for table, name in ((Measurement, "latency_key"), (Accuracy, "key")):
-        query = select(_sql(getattr(table, name)), _sql(table.environment_id)).distinct()
-        taken |= {key for key, environment_id in session.execute(query) if environment_id not in joined}
+    taken |= stored_values(session, Artifact, "key") - joined_artifacts
+    taken |= {key for key, environment_id in attempted_keys(session) if environment_id not in joined}
     return taken
 
 
@@ -285,8 +272,3 @@ def _keys_of(document: Document, environment: str) -> set[str]:
             keys |= {strategy.latency_key, strategy.artifact_key}
             keys |= {strategy.accuracy_key} - elsewhere
     return keys
-
-
-def _sql(attribute: Any) -> Any:
-    """Return a table's attribute as the column that it is in SQL; SQLModel types it as its Python value."""
-    return attribute

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
 from catalog.evidence import Database, open_database, shown_location, sound_database
+from catalog.evidence.database import data_version
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import Evidence
@@ -128,12 +129,7 @@ class Snapshots:
             return time.monotonic() // _BLIND_REFRESH_S
         if self._watch is None:
             self._watch = opened.engine.raw_connection()
-        cursor = self._watch.cursor()
-        try:
-            version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
-        finally:
-            cursor.close()
-        return version
+        return data_version(self._watch)
 
     def _close(self) -> None:
         if self._watch is not None:

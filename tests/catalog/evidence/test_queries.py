@@ -12,8 +12,8 @@ HOME = ROOT / "catalog" / "evidence"
 LIBRARIES = {"sqlalchemy", "sqlmodel"}
 # The session is handed over, and what a database refuses is translated, wherever a transaction begins.
 ALLOWED = {"Session", "SQLAlchemyError"}
-# Of a session or a connection; `execute` of the tier's protocol has another module.
-RUNS_A_QUERY = {"exec", "execute", "exec_driver_sql", "scalars", "get_one", "merge"}
+# Of a session, a connection or a cursor.
+RUNS_A_QUERY = {"exec", "execute", "exec_driver_sql", "scalars", "get_one"}
 
 
 def faults(source: str) -> Iterator[str]:
