@@ -11,7 +11,7 @@ import logging
 import shutil
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,11 @@ def seal(directory: Path, key: str, files: Sequence[str], content: Mapping[str, 
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def unseal(directory: Path, key: str) -> SealedContent | None:
-    """Return the content of a key's directory; None where it is absent, or where it was changed and is removed."""
+def unseal(directory: Path, key: str, *, names: Collection[str] | None = None) -> SealedContent | None:
+    """Return the content of a key's directory; None where it is absent, or where it was changed and is removed.
+
+    `names` are the files that it must have, where they are known beforehand.
+    """
     try:
         manifest = _manifest(directory, key)
         if manifest is None:
@@ -83,8 +86,8 @@ def unseal(directory: Path, key: str) -> SealedContent | None:
             logger.info("cached files in %s are of another version; they are made again", directory)
             remove(directory)
             return None
-        return _checked(directory, key, manifest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _checked(directory, key, manifest, names)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = str(error) if isinstance(error, OSError | _BrokenSeal) else "its manifest cannot be read"
         logger.warning("cached files in %s are not used: %s; they are removed and made again", directory, reason)
         remove(directory)
@@ -112,12 +115,14 @@ def _manifest(directory: Path, key: str) -> Mapping[str, Any] | None:
     return manifest
 
 
-def _checked(directory: Path, key: str, manifest: Mapping[str, Any]) -> SealedContent:
+def _checked(directory: Path, key: str, manifest: Mapping[str, Any], names: Collection[str] | None) -> SealedContent:
     if manifest["key"] != key:
         raise _BrokenSeal(f"it was made for the key {str(manifest['key'])[:12]}…")
     if manifest["sha256"] != _digest({name: value for name, value in manifest.items() if name != "sha256"}):
         raise _BrokenSeal("its manifest was changed")
     files = tuple(SealedFile(**entry) for entry in manifest["files"])
+    if names is not None and {file.file for file in files} != set(names):
+        raise _BrokenSeal("its manifest does not list the files that belong to this key")
     for file in files:
         if file.file in ("", ".", "..") or Path(file.file).name != file.file:
             raise _BrokenSeal(f"its manifest names a file elsewhere: {file.file!r}")
@@ -126,6 +131,8 @@ def _checked(directory: Path, key: str, manifest: Mapping[str, Any]) -> SealedCo
             raise _BrokenSeal(f"{file.file} is not there as a file")
         if path.stat().st_size != file.size_bytes or current_sha256(path) != file.sha256:
             raise _BrokenSeal(f"{file.file} was changed since it was made")
+    if not isinstance(manifest["content"], dict):
+        raise _BrokenSeal("its manifest cannot be read")
     return SealedContent(files, manifest["content"])
 
 

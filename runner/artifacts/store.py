@@ -5,6 +5,7 @@ because it is built next to its place and renamed into it.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,9 +32,11 @@ from runner.artifacts.verification import check, check_chain, is_inferable, prov
 from runner.errors import OperatorError, SubjectError
 from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
 from runner.operators import Context, Pass, PassRefusal
-from runner.sealed import file_sha256, remove, seal, unseal
+from runner.sealed import SealedContent, file_sha256, remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.errors import TierError
+
+logger = logging.getLogger(__name__)
 
 _MANIFEST_VERSION = 3
 # The key of the details under which the reason stands why nothing was run.
@@ -93,15 +96,12 @@ class ArtifactStore:
         sealed = unseal(directory, key)
         if sealed is None:
             return None
-        content = sealed.content
-        if content["version"] != _MANIFEST_VERSION:
-            remove(directory)
-            return None
-        files = tuple(
-            CachedFile(part, file.file, file.sha256, file.size_bytes)
-            for part, file in zip(content["parts"], sealed.files, strict=True)
+        artifact = (
+            None if sealed.content.get("version") != _MANIFEST_VERSION else _sealed_artifact(directory, key, sealed)
         )
-        return CachedArtifact(key, directory, files, content["reason"], content["details"])
+        if artifact is None:
+            remove(directory)
+        return artifact
 
     def discard(self, key: str) -> None:
         """Remove an artifact whose bytes are not what they should be, so that it is built again."""
@@ -143,6 +143,30 @@ class ArtifactStore:
         if built is None:
             raise OperatorError(f"artifact {key[:12]}… was removed from {self._root} while it was built; try again")
         return built
+
+
+def _sealed_artifact(directory: Path, key: str, sealed: SealedContent) -> CachedArtifact | None:
+    """Return the artifact that a manifest describes; None, and a warning, where it describes none."""
+    content = sealed.content
+    parts, reason, details = content.get("parts"), content.get("reason"), content.get("details")
+    listed = (
+        isinstance(parts, list) and len(parts) == len(sealed.files) and all(isinstance(name, str) for name in parts)
+    )
+    # Either there are files, or a reason why there are none.
+    if (
+        not listed
+        or not isinstance(details, dict)
+        or (not isinstance(reason, str) if not parts else reason is not None)
+    ):
+        logger.warning(
+            "cached files in %s are not used: its manifest describes no artifact; they are made again", directory
+        )
+        return None
+    files = [
+        CachedFile(name, file.file, file.sha256, file.size_bytes)
+        for name, file in zip(content["parts"], sealed.files, strict=True)
+    ]
+    return CachedArtifact(key, directory, tuple(files), reason, details)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Setups:
     ) -> Mapping[str, "_KeptFile"]:
         """Return the files of this content, which are written only if they are absent or were changed."""
         directory = self.workdir / kind / key
-        sealed = unseal(directory, key)
+        sealed = unseal(directory, key, names=names)
         if sealed is None:
             with scratch(directory.parent) as staging:
                 # Under its final name inside the staging directory, so that one rename puts it in place whole.
@@ -114,7 +114,7 @@ class Setups:
                 seal(staging / key, key, names, {})
                 settle(staging / key, directory)
             # Another runner may have put the same content there first; then that one is used.
-            sealed = unseal(directory, key)
+            sealed = unseal(directory, key, names=names)
         if sealed is None:
             raise RunnerError(
                 f"{kind} {key[:12]}… were removed from {directory.parent} while they were made; try again"

@@ -9,11 +9,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.errors import SubjectError
 from runner.graph import model_sha256
+from runner.sealed import remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
 
@@ -33,14 +36,29 @@ class ModelOutput:
 def try_out(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
     """Run the model on encoded tensors once; raise SubjectError with the runtime's reason."""
     key = hashlib.sha256(f"{VERSION} {model_sha256(model)} {hashlib.sha256(encoded).hexdigest()}".encode()).hexdigest()
-    answer = kept / "tried" / f"{key}.json"
-    if not answer.is_file():
-        with scratch(kept) as directory:
-            answered = _ask(model, encoded, directory / "input")
-            (directory / "found.json").write_text(json.dumps(answered))
-            settle(directory / "found.json", answer)
-    stored = json.loads(answer.read_text())
-    return ModelOutput(stored["name"], stored["dtype"], tuple(stored["shape"]))
+    answer = kept / "tried" / key
+    sealed = unseal(answer, key, names=())
+    stored = None if sealed is None else _output(sealed.content)
+    if stored is not None:
+        return stored
+    remove(answer)
+    with scratch(kept) as directory:
+        answered = _ask(model, encoded, directory / "input")
+        (directory / key).mkdir()
+        seal(directory / key, key, (), answered)
+        settle(directory / key, answer)
+    output = _output(answered)
+    assert output is not None
+    return output
+
+
+def _output(answered: Mapping[str, Any]) -> ModelOutput | None:
+    """Return the output that an answer describes; None where a stored one describes none."""
+    name, dtype, shape = answered.get("name"), answered.get("dtype"), answered.get("shape")
+    sizes = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+    if not (isinstance(name, str) and isinstance(dtype, str) and isinstance(shape, list) and sizes):
+        return None
+    return ModelOutput(name, dtype, tuple(shape))
 
 
 def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:

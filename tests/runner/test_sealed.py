@@ -65,6 +65,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "manifest was changed": lambda directory: renamed_in_manifest(directory, "/etc/hostname"),
     "has no manifest.json": lambda directory: (directory / "manifest.json").unlink(),
     "cannot be read": lambda directory: (directory / "manifest.json").write_text("{"),
+    "manifest cannot be read": lambda directory: (directory / "manifest.json").write_text("[" * 100_000),
     "is not a mapping": lambda directory: (directory / "manifest.json").write_text("[]"),
 }
 
@@ -109,6 +110,14 @@ def _digest_of(manifest: dict[str, object]) -> str:
     import hashlib
 
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def test_the_files_of_a_key_are_those_that_belong_to_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory = sealed(tmp_path, "key")
+    assert unseal(directory, "key", names=["model.onnx"]) is not None
+    assert unseal(directory, "key", names=["items.npz"]) is None
+    assert not directory.exists()
+    assert "does not list the files that belong to this key" in caplog.text
 
 
 def test_a_directory_that_is_a_link_is_not_believed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from catalog.output_distance import output_distance
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.operators import AppliedPass, Context, Pass, PassRefusal, make_pass
-from runner.sealed import file_sha256
+from runner.sealed import file_sha256, seal
 
 
 def small_model(path: Path, *, channels: int = 8) -> Path:
@@ -210,3 +211,30 @@ def test_a_model_with_sparse_weights_is_judged_by_the_engine(tmp_path: Path) -> 
     artifact = ArtifactStore(tmp_path / "store").build("key", model=path, passes=(), calibration=lambda count: ())
     distance = output_distance(artifact.details)
     assert artifact.reason is None and distance is not None and distance.relative_error == 0
+
+
+FORGERIES: dict[str, Any] = {
+    "a list": [],
+    "no version": {"reason": None, "parts": ["model"], "details": {}},
+    "fewer parts than files": {"version": 3, "reason": None, "parts": [], "details": {}},
+    "more parts than files": {"version": 3, "reason": None, "parts": ["head", "tail"], "details": {}},
+    "parts that are no names": {"version": 3, "reason": None, "parts": [7], "details": {}},
+    "details that are none": {"version": 3, "reason": None, "parts": ["model"], "details": []},
+    "a reason beside files": {"version": 3, "reason": "it cannot be", "parts": ["model"], "details": {}},
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_sealed_manifest_that_describes_no_artifact_counts_as_absent(tmp_path: Path, forgery: str) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    artifact = build(store, small_model(tmp_path / "m.onnx"))
+    seal(artifact.directory, "key", ["model.onnx"], FORGERIES[forgery])
+    assert store.find("key") is None
+    assert not artifact.directory.exists()
+
+
+def test_an_artifact_of_no_files_needs_a_reason(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    artifact = build(store, small_model(tmp_path / "m.onnx"))
+    seal(artifact.directory, "key", [], {"version": 3, "reason": None, "parts": [], "details": {}})
+    assert store.find("key") is None

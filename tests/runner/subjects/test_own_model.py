@@ -424,13 +424,24 @@ def test_what_was_found_sound_is_not_looked_at_again(tmp_path: Path) -> None:
     resolve(tmp_path, dataset).prepare()
     (marker,) = (tmp_path / "kept/looked-at").iterdir()
     (answer,) = (tmp_path / "kept/tried").iterdir()
-    assert json.loads(answer.read_text())["shape"] == [1, 3]
+    assert json.loads((answer / "manifest.json").read_text())["content"]["shape"] == [1, 3]
     written = marker.stat().st_mtime_ns
     resolve(tmp_path, dataset).prepare()
     assert marker.stat().st_mtime_ns == written
     (tmp_path / "images/03.png").write_bytes(b"spoilt later")
     with pytest.raises(SubjectError, match="not a decodable image"):
         resolve(tmp_path, dataset).prepare()
+
+
+@pytest.mark.parametrize("text", ["", "{}", None])
+def test_a_trial_run_that_was_changed_is_made_again(tmp_path: Path, text: str | None) -> None:
+    classifier(tmp_path / "my.onnx")
+    dataset = labelled(tmp_path)
+    assert resolve(tmp_path, dataset).classes == 3
+    (answer,) = (tmp_path / "kept/tried").iterdir()
+    manifest = answer / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("3", "2") if text is None else text)
+    assert resolve(tmp_path, dataset).classes == 3
 
 
 def test_a_network_out_of_the_onnx_package_runs(tmp_path: Path) -> None:
