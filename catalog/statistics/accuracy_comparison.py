@@ -81,6 +81,7 @@ def signed_rank(left: ArrayLike, right: ArrayLike) -> SignedRank:
     difference = difference[difference != 0]  # Wilcoxon drops pairs without a difference
     doubled = _doubled_ranks(np.abs(difference))
     positive = int(doubled[difference > 0].sum())
+    # The distribution is symmetric, so two tails are twice the smaller one; 1 where they overlap.
     smaller = min(positive, int(doubled.sum()) - positive)
     at_most = float(_distribution(doubled)[: smaller + 1].sum())
     return SignedRank(smaller / 2, min(1.0, 2 * at_most), difference.size)
@@ -193,6 +194,7 @@ def compare_accuracies(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha lies between 0 and 1, got {alpha!r}")
+    # Bonferroni over the pairs that were compared: a pair without evidence must not make the others stricter.
     measured = [pair for pair in pairs if _measured(accuracies, pair.left) and _measured(accuracies, pair.right)]
     level = alpha / max(len(measured), 1)
     comparisons = tuple(_compare(pair, accuracies[pair.left], accuracies[pair.right], level) for pair in measured)

@@ -214,6 +214,7 @@ def compare_pairs(
     if not pairs:
         return ()
     number = len(pairs) if comparisons is None else comparisons
+    # Shared by all pairs: k strategies need k percentiles with their draws, not k (k - 1).
     percentiles = _Percentiles(candidates, question, np.random.default_rng(rng))
     return tuple(_compare(percentiles, pair, number) for pair in pairs)
 
@@ -251,6 +252,7 @@ class _Percentiles:
         """Return the draws of these inputs, the same whichever pair needs them first."""
         key = inputs.tobytes()
         if key not in self._counts:
+            # Seeded for every set, not drawn from one stream: results must not depend on the order of pairs.
             rng = np.random.default_rng([self._seed, inputs.size])
             self._counts[key] = draw_inputs(inputs.size, n_resamples=self.question.n_resamples, rng=rng)
         return self._counts[key]
@@ -265,6 +267,7 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
         return _nothing_in_common(question, first, second, comparisons)
     one, other = (percentiles.of(position, common) for position in pair)
     same, rows, columns = _pair_rounds(one.samples.rounds, other.samples.rounds)
+    # Differences of logs are logs of ratios; inputs that are hard for both cancel.
     ratios = one.by_round[rows] - other.by_round[columns]
     inputs = min(one.samples.fewest_inputs, other.samples.fewest_inputs)
     refusal = refuse(rounds=rows.size, inputs=inputs, percentile=question.percentile)
@@ -272,6 +275,7 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
     if refusal is None:
         drawn = one.resampled[rows] - other.resampled[columns]
         estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
+        # The guarded margin, because a verdict decides: see docs/statistics.md, "A percentile and its interval".
         margin = estimate.guarded_margin(level)
         verdict = judge(estimate.value - margin, estimate.value + margin, margin=question.log_margin)
         low, high = exponential(estimate.value - margin), exponential(estimate.value + margin)

@@ -92,6 +92,7 @@ def _equations(samples: Samples, *, repeated: bool) -> tuple[NDArray[np.float64]
     # Centred, because the components do not depend on the mean and its square would swamp them.
     values = samples.log_latency - samples.log_latency.mean()
     cells = samples.cells
+    # Henderson's method I (1953): it needs no complete table, which an interrupted fill does not give.
     sums = np.zeros(cells.shape)
     np.add.at(sums, (samples.round_position, samples.input_position), values)
     count, by_round, by_input, filled = cells.sum(), cells.sum(axis=1), cells.sum(axis=0), cells > 0
@@ -112,6 +113,7 @@ def _equations(samples: Samples, *, repeated: bool) -> tuple[NDArray[np.float64]
         (sums[filled] ** 2 / cells[filled]).sum(),
         (values**2).sum(),
     ]
+    # Without repetitions the cell and the repetition are one: only their sum can be estimated.
     unknowns = 5 if repeated else 4
     return np.array(rows, dtype=np.float64)[:unknowns, :unknowns], np.array(squares)[:unknowns]
 
@@ -120,6 +122,7 @@ def _shares(samples: Samples, solved: NDArray[np.float64]) -> VarianceShares:
     """Return the shares from the unbiased components (round, input, round x input[, repetition])."""
     rounds, inputs, rest = (float(variance) for variance in (solved[0], solved[1], solved[2:].sum()))
     raw = {"rounds": rounds, "inputs": inputs, "rest": rest}
+    # An unbiased estimate of a variance near zero is often negative; `truncated` says so.
     kept = {name: max(value, 0.0) for name, value in raw.items()}
     total = sum(kept.values())
     return VarianceShares(

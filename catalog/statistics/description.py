@@ -157,6 +157,7 @@ def normal_quantiles(samples: ArrayLike, *, name: str = "the strategy") -> Norma
 
 def _standard_quantiles(count: int) -> NDArray[np.float64]:
     """Return the quantiles of the order statistics' medians, symmetric about 0, so that their mean is 0."""
+    # Filliben (1975), as `scipy.stats.probplot`.
     medians = (np.arange(1, count + 1) - 0.3175) / (count + 0.365)
     medians[-1] = 0.5 ** (1 / count)
     medians[0] = 1 - medians[-1]
@@ -258,6 +259,7 @@ def describe(
     # One call sorts the values once.
     levels = np.percentile(values, [25, 50, 75, *percentiles])
     spread = levels[2] - levels[0]
+    # Tukey's fences.
     lower, upper = levels[0] - 1.5 * spread, levels[2] + 1.5 * spread
     return SampleDescription(
         count=values.size,
@@ -322,6 +324,7 @@ def chance_remark(metric: str, accuracy_pct: float, items: int, class_counts: An
     what = f"{items} items" if by_item else "pixels"
     if len(counts) == 1:
         return _one_class(metric, most, what)
+    # A constant answer has the IoU of one class and 0 for all others.
     guess = counts[most] / total / (len(counts) if metric == "miou" else 1)
     if _beats(accuracy_pct / 100, guess, items if by_item else None):
         return None

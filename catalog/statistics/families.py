@@ -149,6 +149,7 @@ def accuracy_pairs(operators: Sequence[StudiedOperator]) -> tuple[OperatorPair, 
     >>> accuracy_pairs(operators)
     (OperatorPair(left='identity', right='quantized', questions=('RQ2',)),)
     """
+    # A partition computes what the whole does, so it has no accuracy of its own to compare.
     whole = [operator for operator in operators if _PARTITION not in operator.passes]
     return tuple(
         OperatorPair(left.name, right.name, research_questions(right.passes))
@@ -221,6 +222,7 @@ def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[Strate
         if operator.on_several_tiers:
             passes = tuple(name for name in operator.passes if name != _PARTITION)
             whole = next((other for other in operators if other.passes == passes), None)
+            # Partitions are compared with the whole model on single tiers, which stands first: on the left of pairs.
             singles = _members(whole, whole.on_one_tier) if whole else ()
             members = singles + _members(operator, operator.on_several_tiers)
             yield StrategyFamily(

@@ -152,6 +152,7 @@ def latency_within(interval: PercentileInterval, max_s: float, *, confidence_lev
     check_level(confidence_level)
     if not max_s > 0:
         raise ValueError(f"a latency budget is above 0 s, got {max_s!r}")
+    # A refusal is confidence 0: such a budget may be kept, but nothing is promised of it.
     if interval.estimate is None:
         return BudgetCheck(max_s, interval.estimate_s, 0.0, confidence_level, interval.refusal)
     estimate = interval.estimate
@@ -221,6 +222,7 @@ def floor_from_drop(short: AccuracyDrop, min_pct: float, *, confidence_level: fl
     >>> round(floor_from_drop(hit_drop([True] * 83, [True] * 83), 90.0).bound, 1)
     96.2
     """
+    # Accuracy is 100 less the drop against a reference without error, so one bound serves both budgets.
     check = drop_within(short, 100 - min_pct, confidence_level=confidence_level)
     return replace(
         check,
@@ -346,6 +348,7 @@ def mean_iou_at_least(
     >>> check.holds, round(check.bound, 1)
     (True, 76.5)
     """
+    # Flawless masks are those whose intersection is the union.
     short = mean_iou_drop((union_px, union_px), (intersection_px, union_px), n_resamples=n_resamples, rng=rng)
     return floor_from_drop(short, min_pct, confidence_level=confidence_level)
 
@@ -412,8 +415,10 @@ def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -
         raise ValueError(f"confidences are one-dimensional and from 0 to 1, got {confidences!r}")
     if not single.size:
         return StepDown(single, single)
+    # Stable, so that equal confidences keep the candidates' order and the answer does not depend on the sort.
     surest_first = np.argsort(-single, kind="stable")
     remaining = np.arange(single.size, 0, -1)
+    # A test of confidence c among k that remain holds up to the joint level c ** k, and is never surer than one before.
     joint = np.minimum.accumulate(single[surest_first] ** remaining)
     holding = int(np.searchsorted(-joint, -confidence_level, side="right"))
     # Every test that does not hold is shown at the level of the step that failed first.

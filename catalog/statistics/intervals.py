@@ -63,6 +63,7 @@ class LogEstimate:
     @property
     def df(self) -> float:
         """Satterthwaite's degrees of freedom; infinite where nothing varies."""
+        # (sum of V) ** 2 / sum of (V ** 2 / df): Satterthwaite 1946, matching the first two moments of a chi-square.
         spread = sum(variance**2 / df for variance, df in self._sources)
         return sum(variance for variance, _ in self._sources) ** 2 / spread if spread > 0 else math.inf
 
@@ -72,6 +73,7 @@ class LogEstimate:
 
     def guarded_margin(self, confidence_level: float) -> float:
         """Return half the width of the two-sided interval that decides."""
+        # Not Satterthwaite: where rounds agree by luck, its degrees of freedom are those of the inputs, and it errs.
         return self._guarded((1 - confidence_level) / 2)
 
     def upper(self, confidence_level: float) -> float:
@@ -82,6 +84,7 @@ class LogEstimate:
 
     def confidence_below(self, limit: float) -> float:
         """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
+        # The guarded margin grows as the tail shrinks, so the level whose bound is the limit is unique.
         distance = abs(limit - self.value)
         if not self.standard_error > 0:
             return float(self.value <= limit)
@@ -105,10 +108,12 @@ class LogEstimate:
             square = slope = 0.0
             for (df, variance), scale in zip(sources, scales, strict=True):
                 quantile = float(scipy.special.stdtrit(df, tail))
+                # Student's t density at the quantile: the derivative of the quantile by the tail is 1 / density.
                 density = math.exp(scale - (df + 1) / 2 * math.log1p(quantile**2 / df))
                 square += quantile**2 * variance
                 slope += 2 * quantile * variance / density
             step = math.log(square / target_square) * square / (slope * tail)
+            # The cap keeps an overshooting step below one half, where the quantile changes its sign.
             tail = min(tail * math.exp(-step), (tail + 0.5) / 2)
             if abs(step) <= _CLOSE:
                 break
@@ -180,8 +185,10 @@ def estimate_over_rounds(
     Related Fields 80 (1988).
     """
     rounds, share = by_round.size, percentile / 100
+    # A draw may leave a round without any of its inputs; such a draw says nothing about a covariance between rounds.
     drawn = resampled[:, np.isfinite(resampled).all(axis=0)]
     of_mean, of_each = drawn.mean(axis=0).var(ddof=1), drawn.var(axis=1, ddof=1).mean()
+    # var(mean) = of_each / R + (R - 1) / R * covariance, solved for the covariance.
     between = (rounds * of_mean - of_each) / (rounds - 1)
     return LogEstimate(
         value=float(by_round.mean()),

@@ -83,6 +83,7 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
         return tuple(estimates)
     prior = variance_prior(
         [estimate.value for estimate in varying],
+        # Of one round, not of the mean over rounds: strategies with more rounds would otherwise look quieter.
         [estimate.variance_rounds * (estimate.df_rounds + 1) for estimate in varying],
         [estimate.df_rounds for estimate in varying],
     )
@@ -127,15 +128,19 @@ def variance_prior(
     (8.0, 1.0)
     """
     x, half = np.asarray(log_latency, dtype=np.float64), np.asarray(df, dtype=np.float64) / 2
+    # Smyth 2004: the log of a chi-square variance is biased by digamma(d / 2) - log(d / 2).
     centred = np.log(np.asarray(variance, dtype=np.float64)) - scipy.special.digamma(half) + np.log(half)
     off = x - x.mean()
+    # Equal latencies say nothing about a trend; dividing by their rounding would.
     slope = float(off @ centred) / spread if (spread := float(off @ off)) > 1e-12 else 0.0
     line = centred.mean() + slope * off
+    # The line takes two parameters.
     freedom = x.size - 2
     scatter = float(((centred - line) ** 2).sum()) / freedom
     noise = scipy.special.polygamma(1, half)
     error = math.sqrt(2 / freedom + float((scipy.special.polygamma(3, half) / noise**2).mean()) / x.size)
     beyond = scatter * (1 + standard_errors * error) - float(noise.mean())
+    # No scatter beyond chance: as far as can be seen, all true variances lie on the line.
     d0 = min(2 * _inverse_trigamma(beyond), _LARGEST_DF) if beyond > 0 else _LARGEST_DF
     return VariancePrior(np.exp(line + scipy.special.digamma(d0 / 2) - math.log(d0 / 2)), d0)
 
@@ -147,12 +152,14 @@ def _weight(prior_df: float, strategies: int, own_df: float) -> float:
 
 def _steadied(estimate: LogEstimate, usual: float, weight: float) -> LogEstimate:
     own = estimate.df_rounds
+    # The usual variance is of one round; this estimate's is of the mean of own + 1 rounds.
     pooled = (weight * usual / (own + 1) + own * estimate.variance_rounds) / (weight + own)
     return replace(estimate, variance_rounds=pooled, df_rounds=own + weight)
 
 
 def _inverse_trigamma(value: float) -> float:
     """Invert trigamma by Newton's method on 1 / trigamma, which is nearly a line."""
+    # trigamma(x) is 1 / x to first order for large x; Newton would lose all digits there.
     if value < 1e-6:
         return 1 / value
     root = 0.5 + 1 / value

@@ -57,6 +57,7 @@ def judge(low: float, high: float, *, margin: float) -> ComparisonOutcome:
     """
     if not (margin >= 0 and low <= high):
         raise ValueError(f"a margin is at or above 0 and low is at most high, got {margin!r}, {low!r}, {high!r}")
+    # First: an interval within the margin is equivalent even if it excludes 0, because the difference does not matter.
     if -margin <= low and high <= margin:
         return ComparisonOutcome.EQUIVALENT
     return ComparisonOutcome.DIFFERENT if low > 0 or high < 0 else ComparisonOutcome.UNRESOLVED
@@ -159,6 +160,7 @@ def still_needed(
     >>> still_needed(estimate, margin=0.05, confidence_level=0.95, rounds=3, inputs=30)
     StillNeeded(rounds=26, inputs=None, rounds_and_inputs=(26, 260))
     """
+    # Whichever verdict has more room: away from 0 for different, inside the margin for equivalent.
     target = max(abs(estimate.value), margin - abs(estimate.value))
 
     def settles(more_rounds: float, more_inputs: float) -> bool:
@@ -166,6 +168,7 @@ def still_needed(
             estimate,
             variance_rounds=estimate.variance_rounds / more_rounds,
             variance_inputs=estimate.variance_inputs / more_inputs,
+            # Rounds minus one; the inputs' freedom grows with the square root of their number (Hall and Martin).
             df_rounds=(estimate.df_rounds + 1) * more_rounds - 1,
             df_inputs=estimate.df_inputs * math.sqrt(more_inputs),
         )
@@ -236,6 +239,7 @@ def cliffs_delta(pooled: PooledRanks) -> NDArray[np.float64]:
     delta = np.zeros((count, count))
     distinct = int(pooled.dense_ranks.max(initial=-1)) + 1
     for column, (start, size) in enumerate(zip(pooled.starts, pooled.sizes, strict=True)):
+        # One pass per group over the shared ranks: O(groups x values), where counting pairs would be O(values ** 2).
         counts = np.bincount(pooled.dense_ranks[start : start + size], minlength=distinct)
         below = np.cumsum(counts) - counts
         balance = 2 * below + counts - size  # per distinct value: members of this group below it, minus those above
@@ -274,6 +278,7 @@ def magnitude(delta: float) -> Magnitude:
     size = abs(delta)
     if not size <= 1:
         raise ValueError(f"Cliff's delta is from -1 to 1, got {delta!r}")
+    # The limits of Romano et al. (2006), as in the paper.
     if size < 0.147:
         return "negligible"
     if size < 0.33:

@@ -44,6 +44,7 @@ def draw_inputs(inputs: int, *, n_resamples: int, rng: np.random.Generator) -> N
     """
     if inputs < 1 or n_resamples < 2:
         raise ValueError(f"at least 1 input and 2 resamples are needed, got {inputs} and {n_resamples}")
+    # One bincount over (resample, input) numbers instead of one per resample.
     drawn = rng.integers(inputs, size=(inputs, n_resamples)) + np.arange(n_resamples) * inputs
     counts = np.bincount(drawn.ravel(), minlength=inputs * n_resamples).astype(np.int32)
     return np.ascontiguousarray(counts.reshape(n_resamples, inputs).T)
@@ -126,6 +127,7 @@ def resampled_log_percentiles(
     out = np.empty((len(percentiles), samples.rounds.size, counts.shape[1]))
     for position in range(samples.rounds.size):
         own = np.flatnonzero(samples.round_position == position)
+        # Sorted once per round; a draw then only weights the sorted values, so no resample is sorted.
         own = own[np.argsort(samples.log_latency[own], kind="stable")]
         step = max(1, _CHUNK // own.size)
         for start in range(0, counts.shape[1], step):
@@ -143,6 +145,7 @@ def _weighted(
     total = passed[-1].astype(np.int64)
     out = np.empty((len(percentiles), counts.shape[1]))
     for row, percentile in enumerate(percentiles):
+        # Type 7 of Hyndman and Fan (1996), numpy's default, so that a draw of every input once is the estimate itself.
         rank = np.maximum(total - 1, 0) * (percentile / 100)
         below = np.floor(rank).astype(np.int32)
         above = np.minimum(below + 1, np.maximum(total - 1, 0)).astype(np.int32)

@@ -81,6 +81,7 @@ class Samples:
             )
         rounds, round_position = np.unique(number, return_inverse=True)
         inputs, input_position = np.unique(index, return_inverse=True)
+        # Logs once: effects on latency multiply, and the ratio of two strategies is a difference of logs.
         return cls(np.log(latency), round_position, input_position, rounds, inputs)
 
     @property

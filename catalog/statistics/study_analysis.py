@@ -78,6 +78,7 @@ def speedup(medians: ArrayLike, reference_medians: ArrayLike) -> Speedup:
         if not np.all((values > 0) & np.isfinite(values)):
             raise ValueError(f"a median must be a finite number above 0 to be in a ratio, got {values.tolist()}")
     average = ours.size > 1
+    # The direction by the geometric mean: the arithmetic mean of ratios can exceed 1 in both directions.
     log_ratio = float(np.mean(np.log(theirs) - np.log(ours)))
     if log_ratio == 0:
         return Speedup(1.0, "equal", average)
@@ -172,6 +173,7 @@ class FamilyAnalysis:
 
     def _comparison(self, row: int, column: int) -> PairComparison:
         delta, medians = float(self.delta[row, column]), (float(self.median[row]), float(self.median[column]))
+        # Conover's test is post hoc: without a rejected Kruskal-Wallis the paper looks at no pair.
         significant = self.rejected and bool(self.post_hoc.pvalue[row, column] < self.alpha)
         return PairComparison(
             left=self.members[row],
@@ -183,6 +185,7 @@ class FamilyAnalysis:
             delta=delta,
             magnitude=magnitude(delta),
             symbol=delta_symbol(delta) if significant else "",
+            # A ratio needs two medians above 0; ranks do not.
             speedup=speedup(*medians) if min(medians) > 0 else None,
         )
 

@@ -54,6 +54,7 @@ def without_names_in(text: str, host_load: Mapping[str, Any] | None) -> str:
     'host load: 25.0 % (1 other process: 0.50 CPUs)'
     """
     named = strangers(host_load)
+    # The text was made by `strangers` from the same load, so its words occur literally.
     return text.replace(named, strangers(without_names(host_load))) if host_load and named else text
 
 

@@ -62,9 +62,11 @@ def warmup_slowdown(warmup_latency_s: Sequence[float], samples: Sequence[SampleR
     count = len(first)
     if not count or len(warmup_latency_s) < count:
         return None
+    # The last third alone: the beginning of a warm-up is meant to be slow.
     tail = count - max(1, count // 3)
     ratio = np.array(warmup_latency_s[-count:])[tail:] / np.array(first)[tail:]
     slower, decided = int((ratio > 1).sum()), int((ratio != 1).sum())
+    # Sign test, one-sided: a few slow inputs do not make a warm-up too short.
     pvalue = float(scipy.special.bdtrc(slower - 1, decided, 0.5)) if decided else 1.0
     return WarmUp(100 * (float(np.median(ratio)) - 1), float(pvalue), int(ratio.size))
 
@@ -98,6 +100,7 @@ def outliers_pct(
     for sample in samples:
         passes[sample.input_id].append(sample.latency_s)
     count = len(passes)
+    # With one repetition, the last warm-up pass is the only other pass over the inputs.
     if count and len(warmup_latency_s) >= count:
         for input_id, latency_s in zip(passes, warmup_latency_s[-count:], strict=True):
             passes[input_id].append(latency_s)
@@ -149,6 +152,7 @@ def judge_measurement(
     >>> [str(finding) for finding in judge_measurement(record, percentiles=[90])]
     ['inputs (p90): 1 inputs, limit 29 inputs']
     """
+    # A failed measurement has its reason already, and half of its figures.
     if record.status != "complete":
         return ()
     rules = (_links, _restarted, _memory, _throttling, _client, _waiting, _host, _clock, _warmup, _outliers)
@@ -159,6 +163,7 @@ def judge_measurement(
 def _links(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     for probe in record.link_probes:
         if probe.tolerance is not None:
+            # Beyond the tolerance in either direction: shaping that was lost shows as too fast a link.
             deviation = probe.measured_bit_per_s / probe.declared_bit_per_s - 1
             yield Finding(
                 rule="link rate",
@@ -175,6 +180,7 @@ def _links(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
 def _restarted(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     for run in record.tier_runs:
         if run.restarted is not None:
+            # INVALID at once: a restarted tier has lost its caches in the middle of the samples.
             deaths = int(run.restarted) + (run.oom_kills or 0)
             advice = f"the tier died while it was measured: give it more memory, look at its log, then {_AGAIN}"
             yield Finding("restart", run.tier, deaths, 0, "deaths", "INVALID" if deaths else "VALID", advice)
@@ -206,6 +212,7 @@ def _throttling(record: MeasurementRecord, limits: Thresholds) -> Iterator[Findi
 
 
 def _client(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    # The first tier is the client's; one that computes a part is judged by `throttling` instead.
     for run in record.tier_runs[:1]:
         if run.provider == "none" and run.window_throttled_s is not None and record.window_s:
             share = 100 * run.window_throttled_s / record.window_s
@@ -217,6 +224,7 @@ def _waiting(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]
     for run in _windows(record):
         if run.window_waited_s is None or not run.window_cpu_seconds or not record.window_s:
             continue
+        # Throttled threads wait too, but by their own quota, which is no disturbance.
         waited_s = max(0.0, run.window_waited_s - (run.window_throttled_s or 0.0))
         share = 100 * waited_s / run.window_cpu_seconds
         much = 100 * waited_s / record.window_s > limits.waited_least_pct
@@ -240,6 +248,7 @@ def _host(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
 def _clock(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     if record.clock_jump_s is not None:
         lasted_s = (record.finished_at - record.started_at).total_seconds()
+        # NTP slews the clock in proportion to time, so a long measurement may drift further.
         threshold = limits.clock_jump_s + limits.clock_slew_pct / 100 * max(0.0, lasted_s)
         jump = abs(record.clock_jump_s)
         advice = f"the clock was set or the machine slept meanwhile; {_AGAIN}"
@@ -353,9 +362,11 @@ def _drift(own: Mapping[str, float], rounds: Sequence[Mapping[str, float]], limi
     for input_id, latency_s in own.items():
         latencies_s = [by_input[input_id] for by_input in rounds if input_id in by_input]
         if len(latencies_s) > 1:
+            # Per input, because rounds may differ in which inputs they have.
             ratios.append(latency_s / float(np.median(latencies_s)))
     if not ratios:
         return ()
+    # The median over inputs: single disturbed inferences are the rule `outliers`.
     drift = 100 * (float(np.median(ratios)) - 1)
     verdict: Verdict = "DOUBTFUL" if abs(drift) > limits.drift_pct else "VALID"
     advice = "the host changed between the rounds, or a start was lucky: add rounds, or measure on a quieter host"

@@ -72,6 +72,7 @@ def widened(comparison: Comparison, one: LogEstimate | None, other: LogEstimate 
     estimate = replace(
         comparison.estimate,
         variance_model=sum(model.variance_model for model in models),
+        # The fewer degrees of freedom, which is the wider margin; the models' errors are taken as independent.
         df_model=min(model.df_model for model in models),
     )
     level = sidak(comparison.question.confidence_level, comparisons=comparison.comparisons)
@@ -183,6 +184,7 @@ class CandidateCache(Generic[T]):
     """
 
     def __init__(self) -> None:
+        # Weak keys: a reload drops the candidates that changed, and their results go with them.
         self._results: WeakKeyDictionary[Candidate, dict[Hashable, T]] = WeakKeyDictionary()
 
     def get(self, candidate: Candidate, key: Hashable, compute: Callable[[], T]) -> T:
@@ -192,6 +194,7 @@ class CandidateCache(Generic[T]):
         if result is None:
             result = compute()  # two threads may both do so, with equal results
             if len(results) >= _MOST_RESULTS:
+                # All at once: an order of use would cost more than computing the few that are needed again.
                 results.clear()
             results[key] = result
         return result
@@ -224,6 +227,7 @@ def same_evidence(one: Candidate, other: Candidate) -> bool:
     >>> same_evidence(first, second), same_evidence(first, replace(second, inputs=8))
     (True, False)
     """
+    # By field, because arrays have no single truth value; used after a reload to keep the old object and its results.
     return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
 
 
@@ -303,6 +307,7 @@ def estimate(candidate: Candidate, percentile: float) -> Estimate:
 
 def _samples_of(candidate: Candidate) -> Samples:
     numbers = candidate.round_numbers or tuple(range(candidate.rounds))
+    # Evidence without indices has its inputs in order, once per repetition.
     indices = candidate.input_index or tuple(
         np.arange(values.size) % max(candidate.inputs, 1) for values in candidate.latency_s
     )

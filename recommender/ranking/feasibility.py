@@ -70,6 +70,8 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
         else _checks(candidate, budgets, [intervals[candidate] for intervals in bounds], shared[candidate])
         for candidate, outcome in zip(candidates, outcomes, strict=True)
     ]
+    # Near misses and undecided candidates stay in the family with confidence 0: leaving them out after seeing their
+    # estimates would be a choice by the result.
     sure = [0.0 if outcome else own.confidence(budgets) for outcome, own in zip(outcomes, checks, strict=True)]
     steps = step_down(sure, confidence_level=budgets.confidence)
     return [
@@ -93,6 +95,7 @@ class _Checks:
         of_latency = min((check.confidence for check in self.latency), default=1.0)
         of_accuracy = min((check.confidence for check in self.accuracy), default=1.0)
         if of_accuracy >= budgets.confidence:
+            # Judged once for all that share it, at level ** sharing (see `at`); the root puts it on the scale of one test.
             of_accuracy **= 1 / self.sharing
         return min(of_latency, of_accuracy)
 
@@ -107,6 +110,7 @@ def _decided(
 ) -> Estimate | UndecidedCandidate:
     checks = own.at(level, budgets)
     feasible = all(check.holds for check in checks)
+    # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
     joint = min([joint, *(check.confidence for check in own.accuracy)])
     judged = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
     return _unproven(judged, budgets) or judged
@@ -123,6 +127,7 @@ def _near_miss(estimate: Estimate, budgets: Budgets) -> NearMiss | None:
     drop_pp = _over(accuracy.drop_pp if accuracy else None, budgets.max_accuracy_drop_pp)
     if not late and short_pp is None and drop_pp is None:
         return None
+    # On the log scale, so that twice the budget is as far for 5 ms as for 5 s.
     shares = [math.log(miss.got_s) - math.log(miss.budget.max_s) for miss in late]
     shares += [points * _LATENCY_SHARE_PER_POINT for points in (short_pp, drop_pp) if points is not None]
     return NearMiss(estimate, late, short_pp, drop_pp, distance=sum(shares))
@@ -147,6 +152,7 @@ def _missing(estimate: Estimate, budgets: Budgets) -> UndecidedCandidate | None:
         return UndecidedCandidate(estimate, Gap.ITEMS_MISSING)
     if accuracy is not None and (refused := _refusal(accuracy, budgets)) is not None:
         return UndecidedCandidate(estimate, Gap.TOO_FEW_IMAGES, refusal=refused)
+    # The highest percentile first: it needs the most inputs, and with those the others have enough.
     for budget in sorted(budgets.latency, key=lambda budget: -budget.percentile):
         refusal = interval(estimate.candidate, budget.percentile).refusal
         if refusal is not None:
@@ -168,6 +174,7 @@ def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Cand
     """Return each candidate's percentile as a promise takes it: its variance moderated by those of all others."""
     if not candidates:
         return {}
+    # Weak references, so that the key does not keep candidates of an older snapshot alive.
     key = percentile, tuple(map(ref, candidates))
     intervals = _steadied_intervals.get(candidates[0], key, lambda: _steadied(candidates, percentile))
     return dict(zip(candidates, intervals, strict=True))
@@ -190,11 +197,13 @@ def _sharing(candidates: Sequence[Candidate]) -> tuple[int, ...]:
 def _accuracy_evidence(candidate: Candidate) -> int:
     accuracy = candidate.accuracy
     arrays = (accuracy.drop, accuracy.short, accuracy.hits) if accuracy is not None else ()
+    # By identity: loading gives equal accuracies one object. A candidate without evidence shares with none.
     return id(next((array for array in arrays if array is not None), candidate))
 
 
 def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
     intervals = [interval(candidate, percentile) for candidate in candidates]
+    # Candidates without an interval neither give nor take variance, but keep their place.
     estimates = iter(moderated([own.estimate for own in intervals if own.estimate is not None]))
     return tuple(replace(own, estimate=None if own.estimate is None else next(estimates)) for own in intervals)
 
@@ -365,6 +374,7 @@ def _shortfall_checks(
     candidate: Candidate, accuracy: AccuracyMeasurement | None, budgets: Budgets, among: Sequence[Candidate]
 ) -> list[BudgetCheck | None]:
     """Check in the order of the budgets, at the level of the only candidate to hold; None without evidence."""
+    # The strictest step of all: what would have to hold if it were the surest candidate.
     level = sidak(budgets.confidence, comparisons=len(among))
     checks: list[BudgetCheck | None] = [
         latency_within(steadied(among, budget.percentile)[candidate], budget.max_s).at(level)

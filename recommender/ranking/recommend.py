@@ -49,6 +49,7 @@ def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]
     >>> sorted(pareto_front([(1.0, 80.0), (2.0, 90.0), (3.0, 85.0), (2.0, 90.0), (0.5, None)]))
     [0, 1, 3]
     """
+    # In order of cost, a point is on the front exactly if it gains more than all before it; equal points all are.
     placed = sorted((cost, -gain, index) for index, (cost, gain) in enumerate(points) if gain is not None)
     front: list[int] = []
     best: tuple[float, float] | None = None
@@ -103,6 +104,7 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     ('quantized', 0.05)
     """
     measured = [candidate for candidate in candidates if candidate.samples]
+    # Constraints first: an excluded strategy must neither be chosen nor count among those that hold together.
     admitted, excluded = _divided(measured, constraints)
     considered = [estimate(candidate, budgets.percentile) for candidate in admitted]
     placed = judge_all(considered, budgets)
@@ -163,6 +165,7 @@ def _best(feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
 
     What may answer anything is last: how fast or small it is says nothing of its use.
     """
+    # A faster strategy whose answers nothing vouches for must not win by default; alone it is still the answer.
     eligible = [estimate for estimate in feasible if not estimate.candidate.quality_open] or feasible
     if budgets.objective != "latency":
         return min(eligible, key=lambda estimate: _preference(estimate, budgets.objective))
@@ -173,6 +176,7 @@ def _best(feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
         if estimate is fastest
         or _compared(estimate, fastest, budgets, len(feasible)).verdict is ComparisonOutcome.EQUIVALENT
     ]
+    # Ties are with the fastest, not with each other: "equivalent" is not transitive, and a chain could drift.
     return min(tied, key=_tie_break)
 
 
@@ -212,8 +216,10 @@ def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
 def _compared(one: Estimate, other: Estimate, budgets: Budgets, feasible: int) -> Comparison:
     """Compare simultaneously over all pairs of the feasible: which pair to compare was chosen after seeing them."""
     question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
+    # All pairs, not those with the fastest alone: the fastest was found by looking.
     pairs = max(1, feasible * (feasible - 1) // 2)
     first, second = one.candidate, other.candidate
+    # The number of pairs is in the key, because the level of the interval depends on it.
     return _comparisons.get(first, (ref(second), question, pairs), lambda: _compare(first, second, question, pairs))
 
 
@@ -231,6 +237,7 @@ def _tie_break(estimate: Estimate) -> tuple[float, int, float, float, float]:
     """Order by the declared rules: accuracy, fewer tiers, smaller, less data sent; the faster one last."""
     candidate = estimate.candidate
     return (
+        # What is not known counts as worst, here and below.
         -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf,
         len(candidate.tiers),
         math.inf if candidate.size_bytes is None else candidate.size_bytes,

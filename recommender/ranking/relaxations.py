@@ -137,6 +137,7 @@ def relaxations(
     ]
     for changes in _loosenings(candidates, budgets, constraints):
         for change in changes:
+            # Tried and not reasoned: a proposal that does not lead to its strategy would be worse than none.
             if feasible := deciding.feasible(budgets, change.constraints):
                 proposals.append(Relaxation(change, deciding.chosen(feasible, budgets)))
                 break
@@ -203,6 +204,7 @@ def _budget_relaxed(limit: _Limit, budgets: Budgets, constraints: Constraints, d
         if (bound := _bound(estimate.candidate, limit, budgets, deciding.admitted(constraints))) is not None
     ]
     if bounds:
+        # The nearest bound: the change that asks the least of the user.
         least = max(bounds) if limit.field == "min_accuracy_pct" else min(bounds)
         value = limit.lenient(least)
         for _ in range(_ATTEMPTS):

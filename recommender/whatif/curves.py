@@ -10,6 +10,7 @@ from catalog.evidence.link_samples import LinkedStrategy, LinkRate
 from recommender.whatif.model import UnpredictableStrategy
 from recommender.whatif.predict import estimate_s, refusal
 
+# Of the interval between two rates: a crossing is placed to within a billionth of it.
 _HALVINGS = 30
 
 
@@ -100,6 +101,7 @@ def latency_curves(
         for strategy in strategies
         if not refused[strategy.operator, strategy.placement]
     }
+    # Evenly on a log scale, as the axis is: time on the wire goes with 1 / rate.
     rates = np.geomspace(low_bit_per_s, high_bit_per_s, points).tolist()
     curves = tuple(_curve(strategy, link, rates, percentile) for strategy in able.values())
     return Curves(
@@ -117,6 +119,7 @@ def _curve(strategy: LinkedStrategy, link: str, rates: Sequence[float], percenti
     if crosses:
         latency = tuple(_at(strategy, link, rate, percentile) for rate in rates)
     else:
+        # The link is not on its way: measured once, the same at every rate.
         latency = (estimate_s(strategy, {}, percentile),) * len(rates)
     return Curve(strategy.operator, strategy.placement, latency, crosses)
 
@@ -135,6 +138,7 @@ def _crossings(
     """Bisect each interval at whose ends different strategies are fastest."""
     if not curves:
         return []
+    # By estimates alone. Two crossings between neighbouring rates are missed, as a finer grid would show.
     fastest = [min(curves, key=lambda curve: curve.latency_s[index]).name for index in range(len(rates))]
     crossings = []
     for index in range(len(rates) - 1):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
 from catalog.statistics import PercentileInterval
 
+# Payload of a TCP segment with timestamps on Ethernet (MTU 1500), and its frame as a token bucket counts it.
 _SEGMENT_BYTES = 1448
 _FRAME_BYTES = 1514
 # How the launchers emulate a link: a token bucket lets its burst pass at once, a paced proxy forwards whole chunks.
@@ -68,6 +69,7 @@ def wire_s(strategy: LinkedStrategy, samples: LinkedSamples, rates: Mapping[str,
     for hop in strategy.hops:
         up = [_flow(samples.sent_bytes[link], rates[link].up_bit_per_s, samples.launcher) for link in hop]
         down = [_flow(samples.received_bytes[link], rates[link].down_bit_per_s, samples.launcher) for link in hop]
+        # Request and reply never overlap: a tier answers when it has the whole request.
         total += _streamed(up) + _streamed(down)
     return total
 
@@ -79,6 +81,7 @@ class _Flow:
 
 
 def _flow(count: NDArray[np.int64], bit_per_s: float, launcher: str) -> _Flow:
+    # The bucket is taken to be full when a request comes: links rest between inferences (closed loop).
     paced = np.maximum(count - burst_bytes(launcher, bit_per_s), 0.0)
     return _Flow(8 * paced / bit_per_s, 8 * np.minimum(paced, grain_bytes(launcher, bit_per_s)) / bit_per_s)
 
@@ -132,6 +135,7 @@ def _from_setting(
     latency = np.maximum(samples.latency_s + moved, _LEAST_SHARE * samples.latency_s)
     estimate = _percentile(latency, samples.round, percentile)
     shift = float(np.abs(moved).mean())
+    # In proportion to what was exchanged, so a prediction at the measured rate has no error of the model.
     margin = math.log1p((_WIRE_SHARE * shift + _HANDLING_S * (shift > 0)) / estimate)
     return ShiftedSamples(estimate, estimate, latency, samples, margin, shift / estimate, percentile)
 
@@ -166,6 +170,7 @@ def merged(
     """Combine the settings, the nearer weighing more; the interval is the nearest one's."""
     settings = [_from_setting(strategy, samples, requested, percentile, slope) for samples in strategy.evidence]
     nearest = min(settings, key=lambda setting: setting.distance)
+    # Inverse squares of the distance; the 1 % keeps a setting at the very rate from an infinite weight.
     weights = np.array([1 / (setting.distance + 0.01) ** 2 for setting in settings])
     value = math.exp(float(np.average([math.log(setting.estimate_s) for setting in settings], weights=weights)))
     margin = float(np.average([setting.model_margin for setting in settings], weights=weights))
@@ -178,9 +183,12 @@ def fitted_slope(strategy: LinkedStrategy) -> float:
         return 1.0
     wire = np.array([wire_s(strategy, samples, _rates(strategy, samples)).mean() for samples in strategy.evidence])
     latency = np.array([samples.latency_s.mean() for samples in strategy.evidence])
+    # A slope over less than a tenth of the latency would be a slope through noise.
     if np.ptp(wire) < 0.1 * latency.min():
         return 1.0
+    # Weighted by 1 / latency: errors are in proportion, and the slowest setting must not decide alone.
     slope = float(np.polyfit(wire, latency, 1, w=1 / latency)[0])
+    # Beyond these the settings differ in more than the link, which no slope describes.
     return float(np.clip(slope, 0.8, 1.25))
 
 

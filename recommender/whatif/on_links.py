@@ -71,6 +71,7 @@ def _moved(
     if not set(requested) & set(linked.links):
         return strategy
     same = _measured_so(linked, requested)
+    # Setting 0 is the one declared now, from which the candidate was loaded.
     if same is linked.evidence[0]:
         return strategy
     if same is not None:
@@ -80,6 +81,7 @@ def _moved(
     if isinstance(prediction, UnpredictableStrategy):
         return _without(strategy, prediction.reason)
     foresight = Foresight(
+        # Lazily: most questions need no second percentile, and each costs hundreds of draws.
         interval=lambda other: prediction.interval if other == percentile else _interval(linked, requested, other),
         links=tuple(link for link in linked.links if link in requested),
         settings=prediction.settings,

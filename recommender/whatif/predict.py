@@ -21,6 +21,7 @@ from recommender.whatif.model import (
     merged,
 )
 
+# A quarter of a measured interval's draws: one question predicts many strategies, and the model's error is added.
 _RESAMPLES = 500
 _SEED = 5
 
@@ -66,6 +67,7 @@ def predict(
     if reason is not None:
         return UnpredictableStrategy(strategy.operator, strategy.placement, reason)
     if not set(requested) & set(strategy.links):
+        # No requested link on its way: the setting declared now is measured, and others would only blur it.
         strategy = replace(strategy, evidence=strategy.evidence[:1])
     slope = fitted_slope(strategy)
     return _prediction(strategy, merged(strategy, requested, percentile, slope), confidence_level, slope=slope)
@@ -137,6 +139,7 @@ def _prediction(
     settings = len(strategy.evidence)
     check = checked(strategy, shifted.percentile) if settings > 1 else None
     deviation = shifted.model_margin / TRUST_QUANTILE * (check.scale if check else 1.0)
+    # With a check, the errors seen are as many as the settings; without one, the trust counts as six values.
     df = settings if check else TRUST_DF
     interval = _interval(shifted, confidence_level, variance=deviation**2, df=df)
     return Prediction(
@@ -165,6 +168,7 @@ def _interval(shifted: ShiftedSamples, confidence_level: float, *, variance: flo
     [interval] = percentile_intervals(
         samples, [shifted.percentile], confidence_level=confidence_level, n_resamples=_RESAMPLES, rng=_SEED
     )
+    # The merged estimate lies elsewhere than the nearest setting's own; rounds keep their spread around it.
     factor = shifted.estimate_s / interval.estimate_s
     moved = replace(
         interval,
