@@ -95,7 +95,7 @@ class _Checks:
         of_latency = min((check.confidence for check in self.latency), default=1.0)
         of_accuracy = min((check.confidence for check in self.accuracy), default=1.0)
         if of_accuracy >= budgets.confidence:
-            # Judged once for all that share it, at level ** sharing (see `at`); the root puts it on the scale of one test.
+            # Judged once for all that share it, at level ** sharing (`at`); the root puts it on the scale of one test.
             of_accuracy **= 1 / self.sharing
         return min(of_latency, of_accuracy)
 
