@@ -13,8 +13,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from runner.errors import OperatorError
 
+# So many give the distance an interval; to compare bits a few suffice.
 TRIAL_INPUTS = 32
 PROOF_INPUTS = 4
+# A proof must not take longer than the passes, nor hold the outputs of a segmenter for 32 images.
 _TRIAL_TIME_S = 10.0
 _TRIAL_BYTES = 2**28
 _SEED = 20

@@ -38,6 +38,7 @@ from tierserver.errors import TierError
 
 logger = logging.getLogger(__name__)
 
+# Raised when files or details mean something else; older artifacts are then built again.
 _MANIFEST_VERSION = 3
 # The key of the details under which the reason stands why nothing was run.
 NOT_VERIFIED = "not_verified"
@@ -271,6 +272,7 @@ def _collect(parts: Sequence[Path], target: Path) -> tuple[CachedFile, ...]:
                 data.append(_file(f"{name} data", data_file(destination)))
         else:
             shutil.copyfile(part, destination)
+        # Data files come last, so that the index of a file is the index of its part.
         files.append(_file(name, destination))
     return (*files, *data)
 

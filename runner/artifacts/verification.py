@@ -33,6 +33,7 @@ from runner.artifacts.model_runs import (
 )
 from runner.errors import OperatorError
 
+# Beyond what half precision holds, and the sign and the zeros that calibration data may lack.
 _EXTREMES = (10.0, 1e3, 1e6, -1.0, 0.0)
 # What the order of a sum's terms may change in half precision.
 _ROUNDING = 0.01
@@ -175,6 +176,7 @@ def _is_same(one: Any, other: Any) -> bool:
         return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)
     if one.shape != other.shape or one.dtype.kind != "f":
         return bool(one.tobytes() == other.tobytes() and one.shape == other.shape)
+    # A NaN has many bit patterns, and which one comes out means nothing.
     first, second = (np.where(np.isnan(array), np.nan, array) for array in (one, other))
     return bool(first.tobytes() == second.tobytes())
 
@@ -186,6 +188,7 @@ def _relative_difference(one: Any, other: Any) -> float:
     finite = np.isfinite(first) & np.isfinite(second)
     if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
         return math.inf
+    # Of the largest value and not of each one: a difference beside a number near zero says nothing.
     scale = float(np.abs(first[finite]).max(initial=0.0))
     return float(np.abs(first[finite] - second[finite]).max(initial=0.0)) / (scale or 1.0)
 

@@ -23,6 +23,7 @@ Buffer = bytes | mmap.mmap
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
+# Protobuf's own parsers stop at a depth of 100; without a limit, a hostile file would exhaust our stack.
 _MAX_DEPTH = 64
 
 
@@ -129,6 +130,7 @@ def without_bulk(
 KEEP_BYTES = 1024
 # The graph is held in memory and serialised again; no real graph without weights comes near.
 _MAX_SKELETON_BYTES = 512 << 20
+# ModelProto.graph, then GraphProto.node, initializer and sparse_initializer.
 _GRAPH, _NODE, _INITIALIZER, _SPARSE = 7, 1, 5, 15
 _SCHEMAS: Mapping[str, Schema] = {
     "graph": Schema(nested={1: "node", 5: "tensor", 15: "sparse"}),

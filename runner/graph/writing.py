@@ -25,6 +25,7 @@ from runner.graph.model_file import (
     varint,
 )
 
+# ModelProto.graph and GraphProto.node.
 _GRAPH, _NODE = 7, 1
 _Message = TypeVar("_Message", bound=Message)
 _CHUNK_BYTES = 1 << 20

@@ -37,6 +37,7 @@ _UNWANTED_PACKAGES = (
 _UNWANTED_SUFFIXES = {".a", ".c", ".h", ".hpp", ".o", ".pxd", ".pyi", ".pyx", ".exe"}
 # glibc loads these by name to resolve hosts, so that no file links to them.
 _RESOLVER = ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
+# Raised when the same packages are laid out in another way.
 _RECIPE_VERSION = 1
 
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"

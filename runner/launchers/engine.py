@@ -30,7 +30,9 @@ _PING_S = 3
 _REQUEST_S = 120
 _LOG_TAIL_LINES = 40
 _SHORT_OUTPUT = 2000
+# 128 + 9, as shells and engines report a process that SIGKILL ended.
 _SIGKILLED = 137
+# The engine's status for a name that another container has.
 _CONFLICT = 409
 
 

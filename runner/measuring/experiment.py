@@ -47,6 +47,7 @@ _SMALL_FRAMES = 12
 _FRAMES_BETWEEN = 60
 # One probe may be spoiled by a moment's load; a link that is really off stays off.
 _PROBES = 3
+# A deadline only ends calls that hang; three probes of the slowest link take far less.
 _DEADLINE_S = 300.0
 
 
@@ -109,6 +110,7 @@ def _large_bytes(bit_per_s: int, seconds: float, small_bytes: int) -> int:
 # Raised whenever the clock, the parts or the transport change the meaning of a sample: old latencies are then missing.
 PROTOCOL_VERSION = 1
 
+# Deadlines, too, of calls that hang: a small tier may take long to open a large model.
 _LOAD_DEADLINE_S = 120.0
 _STATS_DEADLINE_S = 10.0
 _SAMPLE_DEADLINE_S = 60.0

@@ -24,6 +24,7 @@ from recommender.schemas import (
 
 # From these widths on there is room for one more kind of figure.
 _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 116, 126
+# As wide as the study's longest operator, quantized_early_exit_partition; a longer name breaks before its placement.
 _NAME_WIDTH = 30
 # If nothing was judged: the relative error of the outputs against identity's.
 _DIFFERENCE = "outputs differ"
@@ -167,6 +168,7 @@ def _figures(strategy: StrategyOut, headings: list[str], metric: str) -> Iterato
     yield from (figures[heading] for heading in headings)
 
 
+# Narrower, and figures would be cut; wider, and the eye loses the line.
 _NARROWEST, _WIDEST = 72, 140
 # A note that is longer than so many lines is cut; --verbose has the whole of it.
 _NOTE_LINES = 2
@@ -271,6 +273,7 @@ def _notes(answer: RecommendResponse) -> Iterator[str]:
 def _unmeasured(answer: RecommendResponse) -> Iterator[str]:
     """Yield what has no evidence: by name if it could change the answer, else as a number."""
     missing = [strategy for strategy in answer.not_considered if strategy.command is not None]
+    # By name only where measuring may pay; the others would bury them.
     could = [strategy for strategy in missing if strategy.could_change_answer]
     if could:
         names = _few([f"{strategy.operator} on {strategy.placement}" for strategy in could])

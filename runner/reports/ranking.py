@@ -14,6 +14,7 @@ from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectRe
 from catalog.units import duration, duration_interval
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+# Enough cells for a shape, and few enough for one column of many.
 _CELLS = 12
 _NAMES = ("left", "right")
 
@@ -24,6 +25,7 @@ def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> s
     width = (high - low) / _CELLS or 1.0
     cell = np.clip(((log_latency - low) / width).astype(int), 0, _CELLS - 1)
     counts = np.bincount(cell, minlength=_CELLS)
+    # Rounded up: a cell with one sample is low, but never empty.
     heights = np.ceil(counts * len(_BLOCKS) / counts.max()).astype(int)
     return "".join(_BLOCKS[height - 1] if height else " " for height in heights)
 

@@ -15,6 +15,7 @@ from runner.operators.prospects import Prospects
 from runner.reports.operators import tensor_text, where_text
 
 _WIDTH, _MARGIN, _TOP = 880, 24, 96
+# From left to right: the way around skipped blocks, boxes, their sizes (right-aligned), bars.
 _LANE, _BOX, _BOX_WIDTH, _SIZE, _BAR, _BAR_WIDTH = 48, 72, 330, 490, 506, 350
 _TALL, _SHORT, _GAP, _CUT = 24, 14, 6, 44
 _CHARACTER = 6.7  # of the 11 px monospaced font, rounded up

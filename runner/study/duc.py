@@ -22,6 +22,7 @@ CLASSES = 19
 CELL = 4
 SIZE_PX = 800
 _EXPANSION = 4
+# The rates of DeepLab's pyramid, which the published network keeps.
 _HEAD_DILATIONS = (6, 12, 18, 24)
 # Uniform draws by a parameter's role; pixels come as 0..255 less their mean, with a variance of about 60².
 _RANGES = {

@@ -20,6 +20,7 @@ _MINIMUM_IR = 7
 # A protobuf message, which the opset converter works on, holds no more.
 _PROTOBUF_BYTES = 2**31 - 1
 
+# A factor at input 1 and, except for MatMul, a bias at input 2.
 _FACTORED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 

@@ -32,6 +32,7 @@ def in_short(report: EnvironmentReport) -> str:
     repetitions = "once" if repeated == "1" else f"{repeated} times"
     chosen = {strategy.evidence.inputs_select for strategy in strategies}
     how = {"random": "chosen at random", "largest": "the largest of the data set"}
+    # Several, where strategies were imported from files that chose their inputs in different ways.
     select = " or ".join(sorted(how.get(name or "", "chosen in an unknown way") for name in chosen))
     text = (
         f"End-to-end latencies of a single stream of requests, one at a time, on unloaded tiers. {inputs} inputs "

@@ -98,6 +98,7 @@ def _row(strategy: StrategyResult, axis: Axis, y: float) -> list[Html]:
     middle = y + 17 + _BOX / 2
     quartiles = axis.at(description.quartile_1), axis.at(description.quartile_3)
     name = fitted(strategy.evidence.operator, WIDTH - text_width(label, size=11) - 12, size=11)
+    # Of the stored samples, so that every dot is a request that was measured.
     outliers = _seconds(strategy)[description.outlier_indices]
     label_text = (
         f"{strategy.name}: median {label}, quartiles {duration(description.quartile_1)} and "
@@ -176,6 +177,7 @@ def _fit(across: Axis, up: Axis, slope: float, intercept: float) -> Html:
     return line(*places[0], *places[1], "fit")
 
 
+# However many letters there are, their bars leave most of the width to the latencies.
 _RANK_ROW, _BARS_AT_MOST, _RANK_BAR = 32.0, 80.0, 6.0
 
 

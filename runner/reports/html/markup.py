@@ -37,6 +37,7 @@ def _attributes(name: str, attributes: dict[str, Attribute]) -> Iterable[str]:
     yield name
     for key, value in attributes.items():
         spelled = key.rstrip("_").replace("_", "-")
+        # An attribute without a value, as HTML writes booleans.
         if value is True:
             yield f" {spelled}"
         elif isinstance(value, float):
@@ -104,6 +105,7 @@ def details(summary: Child, *children: Child) -> Html:
     return tag("details", tag("summary", summary), children)
 
 
+# A phone's screen less its margins: no figure needs zooming there.
 WIDTH = 340.0
 # Of a letter at size 1, in a wide font such as DejaVu Sans; names are mostly small letters.
 _LETTER = 0.53

@@ -74,6 +74,7 @@ def tradeoffs(result: SubjectResult, slos: Sequence[SloEvidence]) -> Iterator[Tr
     same = [
         strategy for strategy in judged if strategy.evidence.accuracy and strategy.evidence.accuracy.metric == metric
     ]
+    # Several providers may have several accuracies of identity; the strictest floor follows from the best.
     reference = max((e.evidence.reference.accuracy_pct for e in same if e.evidence.reference), default=None)
     for percentile in sorted({strategy for slo in slos for strategy in slo.latency_s}) or [result.settings.percentile]:
         regions = [_region(slo, percentile, reference) for slo in slos if percentile in slo.latency_s]
@@ -111,6 +112,7 @@ def _region(slo: SloEvidence, percentile: float, reference_pct: float | None) ->
 
 
 _LEFT, _RIGHT, _HEIGHT, _LABEL = 40.0, WIDTH - 6, 220.0, 13.0
+# Shapes and no colours: a printed page shows them as well.
 _SHAPES = ("circle", "square", "triangle", "diamond", "cross", "plus")
 
 
