@@ -295,8 +295,11 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyI
     # Agreement stands alone: a drop is one of accuracy.
     columns = [shown for shown in columns if not (agreement and shown.heading == "drop pp")]
     # Where nothing was judged, the distance of the outputs stands in the place of an accuracy.
-    unjudged = not any(row["metric"] for row in rows) and any(_compared(row) for row in rows)
-    return [shown for shown in columns if not (unjudged and shown.heading in ("accuracy %", "drop pp"))]
+    compared = any(map(_compared, rows))
+    unjudged = compared and not any(row["metric"] for row in rows)
+    # Evidence of other files may hold no distance at all: a column of dashes would only take the room of others.
+    left_out = ("accuracy %", "drop pp") if unjudged else () if compared else ("differs",)
+    return [shown for shown in columns if shown.heading not in left_out]
 
 
 def _compared(row: Mapping[str, Any]) -> bool:

@@ -154,6 +154,10 @@ def test_outputs_far_from_identitys_are_a_warning_with_its_figure(
     assert "accuracy %" not in text
 
 
+def test_no_column_of_dashes_where_no_outputs_were_compared(board: Board) -> None:
+    assert "differs" not in board.printed(170)
+
+
 def test_json_rows_name_the_distance(board: Board) -> None:
     rows = {row["operator"]: row for row in _compared(board, accuracy_pct=None).rows}
     assert rows[LONGEST]["output_relative_error"] == 0.8 and rows[LONGEST]["output_cosine"] == 0.6
