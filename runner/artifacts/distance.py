@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
 from catalog.output_distance import Agreement, OutputDistance
-from runner.artifacts.model_runs import Outputs, Trial
+from runner.artifacts.model_runs import Array, Outputs, Trial
 
 _INTERVAL_LEVEL = 0.95
 _Floats = NDArray[np.float64]
@@ -47,7 +46,7 @@ def _badness(figures: tuple[float | None, float | None, bool]) -> tuple[bool, fl
     return not finite, math.inf if relative_error is None else relative_error
 
 
-def _figures(expected: Sequence[Any], made: Sequence[Any]) -> tuple[float | None, float | None, bool]:
+def _figures(expected: Sequence[Array], made: Sequence[Array]) -> tuple[float | None, float | None, bool]:
     """Return relative error, cosine and finiteness of one output over all inputs."""
     difference = first = second = product = 0.0
     for one, other in zip(expected, made, strict=True):
@@ -68,27 +67,20 @@ def _figures(expected: Sequence[Any], made: Sequence[Any]) -> tuple[float | None
     return relative_error, cosine if cosine is None else max(-1.0, min(1.0, cosine)), True
 
 
-def _numbers(one: Any, other: Any) -> tuple[_Floats, _Floats]:
+def _numbers(one: Array, other: Array) -> tuple[_Floats, _Floats]:
     """Return both as flat arrays of one length; of another shape, nothing of the output is left."""
-    if not (isinstance(one, np.ndarray) and one.dtype.kind in "fiub"):
-        return np.ones(1), np.full(1, float(_same(one, other)))
+    if one.dtype.kind not in "fiub":
+        return np.ones(1), np.full(1, float(np.array_equal(one, other)))
     original = one.astype(np.float64).ravel()
     if one.shape != other.shape:
         return original, np.zeros_like(original)
     return original, other.astype(np.float64).ravel()
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Return whether two outputs other than arrays of numbers (strings, sequences, maps) are equal."""
-    if isinstance(one, np.ndarray):
-        return bool(np.array_equal(one, other))
-    return bool(one == other)
-
-
 def _agreement(expected: Sequence[Outputs], made: Sequence[Outputs]) -> Agreement | None:
     """Return how often the first class is the same, by the first output that holds scores of classes."""
     for name, scores in expected[0].items():
-        if not (isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and _has_classes(scores.shape)):
+        if not (scores.dtype.kind == "f" and _has_classes(scores.shape)):
             continue
         pairs = [(original[name], changed[name]) for original, changed in zip(expected, made, strict=True)]
         if any(one.shape != other.shape for one, other in pairs):

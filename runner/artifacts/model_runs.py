@@ -43,8 +43,8 @@ Array = NDArray[np.generic]
 # What a model takes at once: an array, or a tuple of them in the order of its inputs where it has several.
 ModelInputs = Array | tuple[Array, ...]
 Feeds = Mapping[str, Array]
-# Mostly arrays by name; a model may also give sequences and maps.
-Outputs = Mapping[str, Any]
+# Arrays by name; of sequences and maps, which a model may give too, their elements (`as_array`).
+Outputs = Mapping[str, Array]
 
 
 class NotRunnable(OperatorError):
@@ -161,16 +161,32 @@ def _bounded(session: onnxruntime.InferenceSession, path: Path, feeds: Sequence[
         if full and len(outputs) >= PROOF_INPUTS:
             break
         outputs.append(_run_once(session, path, feed))
-        kept_bytes += sum(array.nbytes for array in outputs[-1].values() if isinstance(array, np.ndarray))
+        kept_bytes += sum(array.nbytes for array in outputs[-1].values())
     return Trial(tuple(feeds[: len(outputs)]), tuple(outputs), source)
 
 
 def _run_once(session: onnxruntime.InferenceSession, path: Path, feed: Feeds) -> Outputs:
     names = [value.name for value in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, dict(feed)), strict=True))
+        return dict(zip(names, map(as_array, session.run(names, dict(feed))), strict=True))
     except _ENGINE_ERRORS as error:
         raise NotRunnable(f"{path.name} cannot be run: {brief(error)}") from error
+
+
+def as_array(output: Any) -> Array:
+    """Return an output as one array: the elements of a sequence one after the other, those of a map by key.
+
+    Examples
+    --------
+    >>> as_array([{"b": 2.0, "a": 1.0}, {"a": 3.0, "b": 4.0}])
+    array([1., 2., 3., 4.])
+    """
+    if isinstance(output, Mapping):
+        output = [output[key] for key in sorted(output, key=str)]
+    if isinstance(output, list):
+        return np.concatenate([as_array(element).ravel() for element in output]) if output else np.zeros(0)
+    array: Array = np.asarray(output)
+    return array
 
 
 def _sizes_to_try(signature: Signature) -> Sequence[int]:

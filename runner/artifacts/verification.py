@@ -167,13 +167,14 @@ def _scaled(array: Array, factor: float) -> Array:
     if array.dtype.kind != "f":
         return array
     limits = np.finfo(array.dtype.name)
-    return np.clip(array.astype(np.float64) * factor, limits.min, limits.max).astype(array.dtype)
+    with np.errstate(invalid="ignore"):  # an input may hold infinities of its own, which zeros make NaN
+        return np.clip(array.astype(np.float64) * factor, limits.min, limits.max).astype(array.dtype)
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: Array, other: Array) -> bool:
     """Return whether two outputs are equal bit by bit, every NaN being like another."""
-    if not (isinstance(one, np.ndarray) and one.dtype.kind in "fiub"):
-        return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)
+    if one.dtype.kind not in "fiub":
+        return bool(np.array_equal(one, other))
     if one.shape != other.shape or one.dtype.kind != "f":
         return bool(one.tobytes() == other.tobytes() and one.shape == other.shape)
     # A NaN has many bit patterns, and which one comes out means nothing.
@@ -181,8 +182,8 @@ def _is_same(one: Any, other: Any) -> bool:
     return bool(first.tobytes() == second.tobytes())
 
 
-def _relative_difference(one: Any, other: Any) -> float:
-    if not (isinstance(one, np.ndarray) and one.dtype.kind in "fiub") or one.shape != other.shape:
+def _relative_difference(one: Array, other: Array) -> float:
+    if one.dtype.kind not in "fiub" or one.shape != other.shape:
         return math.inf
     first, second = one.astype(np.float64), other.astype(np.float64)
     finite = np.isfinite(first) & np.isfinite(second)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from runner.artifacts.distance import measure_distance
-from runner.artifacts.model_runs import Outputs, Trial, try_model
+from runner.artifacts.model_runs import Outputs, Trial, as_array, try_model
 
 
 def trial(outputs: list[Outputs]) -> Trial:
@@ -60,11 +60,15 @@ def test_what_is_infinite_in_the_model_counts_nowhere() -> None:
         (np.array(["cat"]), np.array(["cat"]), 0.0),
         (np.array(["cat"]), np.array(["dog"]), 1.0),
         ([{1: 0.5}], [{1: 0.5}], 0.0),
-        ([{1: 0.5}], [{1: 0.25}], 1.0),
+        ([{1: 0.5}], [{1: 0.25}], 0.5),
+        ([{1: 3.0, 2: 4.0}], [{2: 4.0, 1: 3.0}], 0.0),
+        ([{1: 0.5}], [], 1.0),
+        ([np.full((2, 2), 1.0), np.full(3, 1.0)], [np.full((2, 2), 1.0), np.full(3, 1.0)], 0.0),
     ],
 )  # fmt: skip
 def test_zeros_other_shapes_and_outputs_without_numbers(expected: object, made: object, error: float) -> None:
-    assert measure_distance(trial([{"out": expected}]), [{"out": made}]).relative_error == error
+    original, changed = as_array(expected), as_array(made)
+    assert measure_distance(trial([{"out": original}]), [{"out": changed}]).relative_error == error
 
 
 def test_a_model_of_several_inputs_runs_on_its_own(tmp_path: Path) -> None:

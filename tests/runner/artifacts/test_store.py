@@ -238,3 +238,29 @@ def test_an_artifact_of_no_files_needs_a_reason(tmp_path: Path) -> None:
     artifact = build(store, small_model(tmp_path / "m.onnx"))
     seal(artifact.directory, "key", [], {"version": 3, "reason": None, "parts": [], "details": {}})
     assert store.find("key") is None
+
+
+@pytest.mark.parametrize("op_type", ["SplitToSequence", "ZipMap"])
+def test_sequences_and_maps_are_compared_element_by_element(tmp_path: Path, op_type: str) -> None:
+    weights = np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["input", "weights"], ["scores"])]
+    if op_type == "ZipMap":
+        labels = list(range(8))
+        nodes.append(helper.make_node("ZipMap", ["scores"], ["last"], domain="ai.onnx.ml", classlabels_int64s=labels))
+        element = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    else:
+        nodes.append(helper.make_node("SplitToSequence", ["scores", "halves"], ["last"], axis=1))
+        element = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    last = helper.make_value_info("last", helper.make_sequence_type_proto(element))
+    initializers = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([4, 4]), "halves")]
+    source = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 32])
+    graph = helper.make_graph(nodes, "g", [source], [last], initializers)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    inputs = list(np.random.default_rng(1).normal(size=(8, 1, 32)).astype(np.float32))
+    passes = [make_pass("static_ptq", {"calibration_samples": 8})]
+    store = ArtifactStore(tmp_path / "store")
+    artifact = store.build("key", model=tmp_path / "m.onnx", passes=passes, calibration=lambda count: inputs[:count])
+    distance = output_distance(artifact.details)
+    assert artifact.reason is None and distance is not None and distance.relative_error is not None
+    assert 0 < distance.relative_error < 0.1
