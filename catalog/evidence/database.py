@@ -166,7 +166,7 @@ def _parse_url(url_or_path: str | Path) -> URL:
         return URL.create("sqlite", database=str(url_or_path))
     try:
         url = make_url(url_or_path)
-    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
+    except (ArgumentError, ValueError):  # a port that is not a number is a ValueError
         message = "this is neither a path nor a database URL such as sqlite:///tierwise.db or postgresql://host/name"
         # Not chained: the error repeats the URL with its password.
         raise DatabaseError(shown_location(url_or_path), message) from None
@@ -208,7 +208,7 @@ def _hidden(message: str, url: URL | None) -> str:
 
 
 def _check_file(path: Path, *, create: bool) -> bool:
-    """Tell whether the file must be created; raises DatabaseError when it is no file or must not be created."""
+    """Tell whether the file must be created; raises DatabaseError if it is not a file or must not be created."""
     if path.is_dir():
         raise NotADatabaseError(str(path), f"this is a directory; name a file in it, such as {path / 'tierwise.db'}")
     if path.exists():

@@ -201,7 +201,7 @@ class _Reading:
 
 
 def _json(value: Any) -> Any:
-    """Parse JSON: plain SQL returns it as SQLite's text, or as what a server's driver made of it."""
+    """Parse JSON: plain SQL returns text from SQLite, and parsed values from a server's driver."""
     return json.loads(value) if isinstance(value, str) else value
 
 

@@ -268,7 +268,7 @@ class StrategyEvidence(StrategyBase):
     def drop_pp(self) -> float | None:
         """Accuracy lost against identity, in percentage points; negative is a gain, None is unknown.
 
-        Of an agreement there is none: that an operator answers otherwise than identity does not make it worse.
+        None for an agreement: an answer that differs from identity's need not be worse.
         """
         if self.accuracy is None or self.reference is None or self.accuracy.metric == "agreement":
             return None

@@ -350,7 +350,7 @@ def _beats(share: float, guess: float, items: int | None) -> bool:
 
 
 def _sound(class_counts: Any) -> Mapping[str, int]:
-    """Return the classes that occur; nothing where what was stored is no count of classes."""
+    """Return the classes that occur; empty if the stored value is not a count of classes."""
     if not isinstance(class_counts, Mapping):
         return {}
     values = class_counts.values()

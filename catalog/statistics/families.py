@@ -122,6 +122,7 @@ def study_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -
     """
     _check(operators, tiers)
     families = [*_tier_families(operators), *_partition_families(operators), *_operator_families(operators, tiers)]
+    # One strategy alone has nothing to be compared with.
     return tuple(family for family in families if len(family.members) > 1)
 
 
@@ -221,6 +222,7 @@ def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[Strate
     for operator in operators:
         if operator.on_several_tiers:
             passes = tuple(name for name in operator.passes if name != _PARTITION)
+            # The same operator without its cut, so that a family differs in placement and in nothing else.
             whole = next((other for other in operators if other.passes == passes), None)
             # Partitions are compared with the whole model on single tiers, which stands first: on the left of pairs.
             singles = _members(whole, whole.on_one_tier) if whole else ()
@@ -238,6 +240,7 @@ def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str
         members: list[str] = []
         questions: set[str] = set()
         for operator in operators:
+            # By the declaration: a choice by the latencies that are then tested would favour the one chosen.
             nearest = sorted(operator.on_several_tiers, key=lambda placement: [order[name] for name in placement])[:1]
             here = [(tier,)] if (tier,) in operator.placements else []
             members += _members(operator, (*here, *nearest))

@@ -182,6 +182,7 @@ def pool_ranks(samples: Mapping[str, ArrayLike]) -> PooledRanks:
     """
     groups = [finite_samples(name, values) for name, values in samples.items()]
     pooled = np.concatenate(groups) if groups else np.empty(0)
+    # Ranks from the sorted distinct values: ties get the mean of the ranks that they span.
     _, dense, counts = np.unique(pooled, return_inverse=True, return_counts=True)
     mean_ranks = np.cumsum(counts) - (counts - 1) / 2
     sizes = np.array([group.size for group in groups], dtype=np.int64)
@@ -244,6 +245,7 @@ def kruskal_wallis(pooled: PooledRanks) -> KruskalWallis:
     (3.8571, 0.0495)
     """
     freedom = max(len(pooled.names) - 1, 0)
+    # Centred before squaring: the textbook formula subtracts two numbers of the size n ** 3.
     centred = pooled.ranks - (pooled.ranks.size + 1) / 2
     total = float(centred @ centred)
     if freedom == 0 or total == 0:
@@ -335,6 +337,7 @@ def conover(pooled: PooledRanks, *, adjustment: str = "holm") -> Conover:
 
 def _t_statistics(pooled: PooledRanks) -> NDArray[np.float64]:
     means = pooled.rank_means
+    # Pooled within groups: n values less one mean per group.
     freedom = pooled.ranks.size - means.size
     difference = means[:, None] - means
     if freedom < 1 or np.all(pooled.dense_ranks == 0):

@@ -96,9 +96,11 @@ def _maximal_sets(estimates: Sequence[float], different: Collection[tuple[int, i
     order = sorted(range(len(estimates)), key=lambda position: (estimates[position], position))
     place = {position: number for number, position in enumerate(order)}
     sets = {frozenset(range(len(estimates)))} if estimates else set()
+    # In a fixed order: the sets are the same for any, the work is not.
     for one, other in sorted(different, key=lambda pair: sorted(place[position] for position in pair)):
         holding = {members for members in sets if one in members and other in members}
         halves = {members - {left} for members in holding for left in (one, other)}
+        # Absorb: a set inside another joins nothing that the other does not join.
         kept = sets - holding
         halves = {half for half in halves if not any(half < more for more in kept | halves)}
         sets = {members for members in kept if not any(members < more for more in halves)} | halves
@@ -167,6 +169,7 @@ def rank_strategies(
     comparisons = compare_pairs(candidates, question, pairs=pairs, rng=rng)
     estimates = tuple(math.exp(log_percentiles(candidate, [question.percentile]).mean()) for candidate in candidates)
     shown = [
+        # The ratio is of the first to the second, and smaller latency is better.
         pair if comparison.high is not None and comparison.high < 1 else pair[::-1]
         for pair, comparison in zip(pairs, comparisons, strict=True)
         if comparison.verdict is ComparisonOutcome.DIFFERENT

@@ -72,7 +72,9 @@ def inputs_needed(percentile: float, *, confidence_level: float = 0.95) -> int:
             f"a percentile is above 0 and below 100 and a confidence level above 0 and below 1, "
             f"got {percentile!r} and {confidence_level!r}"
         )
+    # All n inputs below the true percentile have the probability p ** n; only then is their largest no upper bound.
     needed = math.log(1 - confidence_level) / math.log(percentile / 100)
+    # A last bit above a whole number must not cost another input.
     return max(1, math.ceil(needed - 1e-9))
 
 
@@ -95,6 +97,7 @@ def refuse(*, rounds: int, inputs: int, percentile: float) -> IntervalRefusal | 
     The rule for the inputs is that of a single bound at 95 %, whatever the level of the interval. Below the median the
     lower bound is the one that needs the inputs.
     """
+    # Both bounds are needed, and below the median the lower one is the harder.
     needed = inputs_needed(max(percentile, 100 - percentile))
     if inputs < needed:
         reason = f"too thin: p{percentile:g} needs {needed} inputs in each round, got {inputs}"

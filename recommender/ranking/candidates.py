@@ -164,7 +164,7 @@ class Candidate:
 
     @property
     def quality_open(self) -> bool:
-        """Return whether nothing says that its answers are of use: neither judged nor known to be near identity's."""
+        """Return whether its answers are unproven: neither judged nor close to identity's."""
         accuracy = self.accuracy
         if not self.changed or (accuracy is not None and (accuracy.from_labels or accuracy.remark is None)):
             return False

@@ -1,4 +1,4 @@
-"""Which budgets a candidate misses, which it holds, and which nothing can be said about."""
+"""Which budgets a candidate misses, which it meets, and which stay undecided."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A question's budgets, and an answer's parts."""
+"""A question's budgets and constraints, and what an answer consists of."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,6 +141,7 @@ def _named(operator: str, tiers: Sequence[str], constraints: Constraints) -> Ite
         yield Breach("allow_operators", operator)
     if operator in constraints.forbid_operators:
         yield Breach("forbid_operators", operator)
+    # The first part reads the raw input; from its tier on, only cut tensors travel.
     if constraints.keep_raw_input_on is not None and tiers[0] != constraints.keep_raw_input_on:
         yield Breach("keep_raw_input_on", tiers[0])
 
@@ -149,6 +150,7 @@ def _over(
     constraint: str, limits: Mapping[str, float], tiers: Sequence[str], amounts: Mapping[str, float]
 ) -> Iterator[Breach]:
     for tier in tiers:
+        # What was not recorded counts as over the limit: a limit is kept only by evidence.
         if tier in limits and not amounts.get(tier, float("inf")) <= limits[tier]:
             yield Breach(constraint, tier, limits[tier], amounts.get(tier))
 
@@ -200,6 +202,7 @@ class Alternative:
     @property
     def relation(self) -> ComparisonOutcome:
         """To the fastest: `equivalent`, `different` or `unresolved`."""
+        # Only the fastest itself has no comparison with the fastest.
         return ComparisonOutcome.EQUIVALENT if self.comparison is None else self.comparison.verdict
 
 

@@ -202,7 +202,7 @@ def _fastest(feasible: Sequence[Estimate]) -> Estimate:
 
 
 def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
-    """Return the Pareto front; agreement with identity is no gain, it says how alike, not how right."""
+    """Return the Pareto front; agreement with identity is not a gain: it says how alike, not how right."""
     points = [
         (
             estimate.percentile_s,

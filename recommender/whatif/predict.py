@@ -114,7 +114,7 @@ def what_if(
     Returns
     -------
     WhatIf
-        Each strategy is in exactly one of its two parts; the predictions are sorted by their estimate.
+        Each strategy is in exactly one of the two lists; the predictions are sorted by their estimate.
 
     Raises
     ------

@@ -172,7 +172,7 @@ def _target(region: TargetRegion, across: Axis, up: Axis, label: float) -> Itera
 def _front(front: Sequence[Point], across: Axis, up: Axis) -> Html:
     places = [(across.at(point.latency_s), up.at(point.accuracy_pct)) for point in front]
     path = f"M{number(places[0][0])} {number(places[0][1])}"
-    # Steps and no slopes: between two strategies there is none to choose.
+    # Steps instead of slopes: there is no strategy to choose between two.
     for x, y in places[1:]:
         path += f"H{number(x)}V{number(y)}"
     return tag("path", d=path, class_="front")
