@@ -1,13 +1,12 @@
 """Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI.
 
-`make test` runs most tests in two processes side by side, and then those marked `alone`: whatever measures, keeps time,
-starts containers or draws pages would disturb the others and be disturbed by them.
+`make test` runs most tests in two processes side by side, one file in one process and all containers in the same one;
+then those marked `alone`, which measure or keep time.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,21 +20,13 @@ from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
 
 _TESTS = Path(__file__).parent
-# A folder or file that is not listed has the machine to itself.
-_SIDE_BY_SIDE = (
-    "catalog", "hostile", "recommender", "runner/artifacts", "runner/bundles", "runner/commands", "runner/graph",
-    "runner/operators", "runner/reports", "runner/study", "runner/subjects", "runner/test_own_models.py",
-    "runner/test_paper.py", "runner/test_wheel.py", "runner/test_workdir.py", "test_examples.py", "test_names.py",
-    "test_odd_evidence.py", "test_secrets.py", "tierserver/test_encoding.py", "tierserver/test_imaging.py",
-    "tierserver/test_messages.py", "tierserver/test_protocol.py",
-)  # fmt: skip
+# What measures or keeps time: it would disturb what runs beside it, and be disturbed.
 _ALONE = (
-    "recommender/http/test_connections.py",
-    "recommender/test_live.py",
-    "recommender/test_page.py",
-    "runner/commands/test_selftest.py",
-    "runner/commands/test_start.py",
-)
+    "recommender/http/test_connections.py", "runner/commands/test_selftest.py", "runner/launchers/test_channel.py",
+    "runner/launchers/test_docker.py", "runner/launchers/test_process.py", "runner/measuring/test_fill.py",
+    "runner/test_disturbed.py", "tierserver/test_hostile.py", "tierserver/test_paced_link.py",
+    "tierserver/test_strategies.py",
+)  # fmt: skip
 _MARKS = ("docker", "postgres")
 _NO_POSTGRES = 'no PostgreSQL server; start one with: eval "$(.ci/postgres start)"'
 
@@ -55,11 +46,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", ["sqlite", server], indirect=True)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files out that hold nothing for the half of `make test` that runs: importing all of them takes seconds."""
+    halves = {"alone": False, "not alone": True}
+    if collection_path.suffix == ".py" and config.option.markexpr in halves:
+        return _is_alone(collection_path) is halves[config.option.markexpr] or None
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if missing := [name for name in _ALONE if not (_TESTS / name).is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py lists files that are not there: {', '.join(missing)}")
     for item in items:
-        if item.get_closest_marker("docker") or not _runs_beside_others(item.path):
+        if _is_alone(item.path):
             item.add_marker("alone")
+        group = "docker" if item.get_closest_marker("docker") else item.path.relative_to(_TESTS).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    # The longest group is given out first.
+    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
     if os.environ.get("CI") == "true":
         return
     if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
@@ -68,11 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _skip(items, "postgres", _NO_POSTGRES)
 
 
-@cache
-def _runs_beside_others(path: Path) -> bool:
-    names = {place.as_posix() for place in (path, *path.parents) if place.is_relative_to(_TESTS)}
-    listed, alone = ({(_TESTS / name).as_posix() for name in some} for some in (_SIDE_BY_SIDE, _ALONE))
-    return bool(names & listed) and not names & alone
+def _is_alone(path: Path) -> bool:
+    return path.is_relative_to(_TESTS) and path.relative_to(_TESTS).as_posix() in _ALONE
 
 
 def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:

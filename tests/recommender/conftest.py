@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,66 +15,42 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from catalog.declaration import SloSpec
 from catalog.evidence import (
-    AccuracyRecord,
-    ArtifactFile,
-    ArtifactRecord,
-    Database,
-    EnvironmentRecord,
-    ItemHits,
     LinkBytes,
-    MeasurementRecord,
-    SampleRecord,
     StrategyRecord,
-    TierRunRecord,
     Verdict,
     open_database,
     record_accuracy,
-    record_measurement,
-    sync_slos,
     sync_strategies,
     upsert_artifact,
-    upsert_environment,
 )
 from catalog.output_distance import DETAIL, OutputDistance
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
+from tests.evidence_builder import (
+    EvidenceBuilder,
+    accuracy_record,
+    artifact_record,
+    measurement_record,
+    named_passes,
+    sample_records,
+    strategy_record,
+    tier_run_record,
+)
 
 
 def on(day: int) -> datetime:
     return datetime(2026, 1, day, 10, tzinfo=UTC)
 
 
-def _passes(operator: str) -> list[str]:
-    return [] if operator == "identity" else [operator]
-
-
 @dataclass
-class Writer:
-    """What a fill would write, with chosen numbers; every method is one transaction."""
+class Writer(EvidenceBuilder):
+    """What a fill would write, one strategy after another."""
 
-    database: Database
-    rows: dict[int, list[StrategyRecord]]
+    rows: dict[int, list[StrategyRecord]] = field(default_factory=dict)
 
-    def environment(self, key: str = "env-a", launcher: str = "docker", scale: str = "1", host: str = "h") -> int:
-        with self.database.session() as session:
-            row = EnvironmentRecord(
-                key=key,
-                launcher=launcher,
-                scale=scale,
-                host=host,
-                cpu_model="Test CPU",
-                cpu_count=2,
-                memory_bytes=4 * 2**30,
-                kernel="6",
-                engine="test 1",
-                onnxruntime="1.32.0",
-                tierwise="0",
-            )
-            number = upsert_environment(session, row)
-            session.commit()
-        return number
+    def environment(self, key: str = "env-a", **changes: Any) -> int:
+        return super().environment(key, **({"host": "h", "onnxruntime": "1.32.0"} | changes))
 
     def declare(
         self,
@@ -87,32 +63,16 @@ class Writer:
         refused: str | None = None,
         passes: Sequence[str] | None = None,
     ) -> None:
-        """Declare a strategy in the catalog, with its artifact; keys are readable here."""
-        artifact = f"artifact:{subject}:{operator}"
+        """Declare a strategy in the catalog, with its artifact."""
+        changes: dict[str, Any] = {"rounds": rounds, "reason": refused}
+        changes["status"] = "inapplicable" if refused else "applicable"
+        if passes is not None:
+            changes["passes"] = named_passes(*passes)
         declared = self.rows.setdefault(environment, [])
-        declared.append(
-            StrategyRecord(
-                subject=subject,
-                operator=operator,
-                placement=placement,
-                passes=[{"name": name, "options": {}} for name in (_passes(operator) if passes is None else passes)],
-                tiers=placement.split("-"),
-                task="classification",
-                rounds=rounds,
-                artifact_key=artifact,
-                latency_key=f"latency:{environment}:{subject}:{operator}:{placement}",
-                accuracy_key=f"accuracy:{environment}:{subject}:{operator}",
-                status="inapplicable" if refused else "applicable",
-                reason=refused,
-            )
-        )
-        files = [ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
+        declared.append(strategy_record(environment, subject, operator, placement, **changes))
         with self.database.session() as session:
             sync_strategies(session, environment, declared)
-            upsert_artifact(
-                session,
-                ArtifactRecord(artifact, subject, operator, passes=[], status="ready", files=files, size_bytes=2048),
-            )
+            upsert_artifact(session, artifact_record(subject, operator))
             session.commit()
 
     def declare_as_in(self, environment: int, other: int) -> None:
@@ -148,41 +108,25 @@ class Writer:
     ) -> None:
         """One round; a single latency stands for all inputs. `used` is per tier: peak memory, CPU of the window."""
         values = [latency_s] * inputs if isinstance(latency_s, float) else list(latency_s)
-        record = MeasurementRecord(
-            latency_key=f"latency:{environment}:{subject}:{operator}:{placement}",
-            environment_id=environment,
-            subject=subject,
-            operator=operator,
-            placement=placement,
-            round=number,
-            position=0,
-            seed=1,
-            status="complete",
+        limits: dict[str, Any] = {"cpus": 1.0, "memory_bytes": 2**30, "provider": "CPUExecutionProvider"}
+        record = measurement_record(
+            environment,
+            subject,
+            operator,
+            placement,
+            number,
             verdict=verdict,
             inputs_select=inputs_select,
             reason=reason,
             tier_runs=[
-                TierRunRecord(
-                    tier,
-                    cpus=1.0,
-                    memory_bytes=2**30,
-                    threads=1,
-                    provider="CPUExecutionProvider",
-                    memory_peak_bytes=peak,
-                    window_cpu_seconds=cpu_s,
-                )
+                tier_run_record(tier, memory_peak_bytes=peak, window_cpu_seconds=cpu_s, **limits)
                 for tier, (peak, cpu_s) in (used or {}).items()
             ],
             started_at=on(day),
             finished_at=on(day),
-            samples=[
-                SampleRecord(seq, f"{seq:04d}", 0, value, 0.0, links=[LinkBytes("mobile-edge", 500, 50)])
-                for seq, value in enumerate(values)
-            ],
+            samples=sample_records(values, links=[LinkBytes("mobile-edge", 500, 50)]),
         )
-        with self.database.session() as session:
-            record_measurement(session, record)
-            session.commit()
+        self.store_rounds([record])
 
     def judge(
         self,
@@ -197,21 +141,9 @@ class Writer:
     ) -> None:
         """Store an accuracy with its items: the first ones are right."""
         right = round(accuracy_pct * items / 100)
-        record = AccuracyRecord(
-            key=f"accuracy:{environment}:{subject}:{operator}",
-            environment_id=environment,
-            subject=subject,
-            operator=operator,
-            provider="CPUExecutionProvider",
-            metric_primary=metric,
-            class_counts=class_counts,
-            items=items,
-            status="complete",
-            started_at=on(2),
-            finished_at=on(2),
-            top1_pct=accuracy_pct,
-            item_hits=[ItemHits(f"{item:04d}", item < right, True) for item in range(items)],
-        )
+        changes: dict[str, Any] = {"metric_primary": metric, "class_counts": class_counts, "top1_pct": accuracy_pct}
+        hits = [item < right for item in range(items)]
+        record = accuracy_record(environment, subject, operator, hits, started_at=on(2), finished_at=on(2), **changes)
         with self.database.session() as session:
             record_accuracy(session, record)
             session.commit()
@@ -225,22 +157,13 @@ class Writer:
         self.artifact_details(operator, {"proof": {"composition": {"bit_identical": True}}})
 
     def artifact_details(self, operator: str, details: Mapping[str, object], *, subject: str = "net") -> None:
-        """Return what else the artifact's row holds."""
-        files = [ArtifactFile(part=0, file="whole.onnx", sha256="ab" * 32, size_bytes=2048)]
-        key = f"artifact:{subject}:{operator}"
+        """Store what else the artifact's row holds."""
         with self.database.session() as session:
-            upsert_artifact(
-                session,
-                ArtifactRecord(
-                    key, subject, operator, passes=[], status="ready", files=files, size_bytes=2048, details=details
-                ),
-            )
+            upsert_artifact(session, artifact_record(subject, operator, details=details))
             session.commit()
 
     def slo(self, name: str, spec: dict[str, object]) -> None:
-        with self.database.session() as session:
-            sync_slos(session, {name: SloSpec.model_validate(spec)})
-            session.commit()
+        self.slos({name: spec})
 
     def strategy(
         self, environment: int, operator: str, placement: str, latency_s: float, *, subject: str = "net", day: int = 2
@@ -268,17 +191,7 @@ def location(backend: str, path: Path, request: pytest.FixtureRequest) -> str:
     return str(path) if backend == "sqlite" else str(request.getfixturevalue("database_url"))
 
 
-@pytest.fixture
-def writer(backend: str, location: str, sqlite_template: Path) -> Iterator[Writer]:
-    if backend == "sqlite":
-        shutil.copy(sqlite_template, location)
-    database = open_database(location)
-    yield Writer(database, {})
-    database.close()
-
-
-@pytest.fixture
-def filled(writer: Writer) -> Writer:
+def fill(writer: Writer) -> None:
     """Two operators on two placements: quantized is faster and 0.5 points worse, edge is slower than mobile."""
     environment = writer.environment()
     for placement, factor in (("mobile", 1.0), ("edge", 2.0)):
@@ -287,6 +200,43 @@ def filled(writer: Writer) -> Writer:
     writer.judge(environment, "identity", 90.0)
     writer.judge(environment, "quantized", 89.5)
     writer.slo("interactive", {"latency": {"p90": "150ms"}, "accuracy": {"max_drop": 0.2}})
+
+
+@dataclass(frozen=True)
+class FilledTemplate:
+    """A filled file to copy, and what its writer declared."""
+
+    path: Path
+    rows: Mapping[int, Sequence[StrategyRecord]]
+
+
+@pytest.fixture(scope="session")
+def filled_template(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> FilledTemplate:
+    path = tmp_path_factory.mktemp("filled") / "evidence.db"
+    with open_database(shutil.copy(sqlite_template, path)) as database:
+        writer = Writer(database)
+        fill(writer)
+    return FilledTemplate(path, writer.rows)
+
+
+@pytest.fixture
+def writer(backend: str, location: str, sqlite_template: Path, request: pytest.FixtureRequest) -> Iterator[Writer]:
+    rows: Mapping[int, Sequence[StrategyRecord]] = {}
+    if backend == "sqlite":
+        source = sqlite_template
+        if "filled" in request.fixturenames:  # a copy takes a hundredth of what filling takes
+            template: FilledTemplate = request.getfixturevalue("filled_template")
+            source, rows = template.path, template.rows
+        shutil.copy(source, location)
+    database = open_database(location)
+    yield Writer(database, {environment: list(declared) for environment, declared in rows.items()})
+    database.close()
+
+
+@pytest.fixture
+def filled(writer: Writer) -> Writer:
+    if not writer.rows:
+        fill(writer)
     return writer
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import LinkBytes, LinkProbeRecord, MeasurementRecord, SampleRecord, record_measurement
+from catalog.evidence import LinkBytes
 from catalog.evidence.link_samples import linked_strategies
 from recommender.whatif import LinkedStrategy, LinkRate, what_if
+from tests.evidence_builder import link_probe_record, measurement_record, sample_records
 from tests.recommender.conftest import Writer, on
 
 TIERS = ("mobile", "edge", "cloud")
@@ -22,44 +23,28 @@ def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: in
         "placement": ["edge", "cloud"],
         **changed,
     }
-    for number in range(3):
-        samples = [
-            SampleRecord(
-                seq,
-                f"{seq:04d}",
-                0,
-                0.02 + 8 * sent / rates["edge-cloud"],
-                0.0,
-                links=[LinkBytes(name, sent, 0) for name in rates],
-            )
-            for seq in range(30)
-        ]
-        probes = [
-            LinkProbeRecord(name, way, rate, rate * 0.99, 0.001)
-            for name, rate in rates.items()
-            for way in ("up", "down")
-        ]
-        record = MeasurementRecord(
+    latencies_s = [0.02 + 8 * sent / rates["edge-cloud"]] * 30
+    probes = [
+        link_probe_record(name, way, declared_bit_per_s=rate, measured_bit_per_s=0.99 * rate)
+        for name, rate in rates.items()
+        for way in ("up", "down")
+    ]
+    writer.store_rounds(
+        measurement_record(
+            environment,
+            "net",
+            "partition",
+            "edge-cloud",
+            number,
             latency_key=key,
-            environment_id=environment,
-            subject="net",
-            operator="partition",
-            placement="edge-cloud",
-            round=number,
-            position=0,
-            seed=1,
-            status="complete",
-            verdict="VALID",
-            inputs_select="random",
             started_at=on(2),
             finished_at=on(2),
             conditions=conditions,
             link_probes=probes,
-            samples=samples,
+            samples=sample_records(latencies_s, links=[LinkBytes(name, sent, 0) for name in rates]),
         )
-        with writer.database.session() as session:
-            record_measurement(session, record)
-            session.commit()
+        for number in range(3)
+    )
 
 
 def read_linked(writer: Writer, environment: int) -> tuple[LinkedStrategy, ...]:

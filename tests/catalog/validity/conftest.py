@@ -2,25 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, SampleRecord, TierRunRecord
+from catalog.evidence.records import MeasurementRecord
+from tests.evidence_builder import (
+    STARTED,
+    link_probe_record,
+    measurement_record,
+    sample_records,
+    tier_run_record,
+)
 
-STARTED = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 LATENCY_S = [0.05 + 0.001 * index for index in range(30)]
 
 
 def sound(**changes: Any) -> MeasurementRecord:
-    run = TierRunRecord(
-        tier="mobile",
-        cpus=0.5,
-        memory_bytes=2**29,
-        threads=1,
+    run = tier_run_record(
+        "mobile",
         provider="none",
-        cold_start_s=None,
         oom_kills=0,
         restarted=False,
         window_cpu_seconds=0.05,
@@ -31,28 +33,16 @@ def sound(**changes: Any) -> MeasurementRecord:
     )
     edge = replace(run, tier="edge", cpus=1.0, provider="CPUExecutionProvider", window_cpu_seconds=1.0)
     values: dict[str, Any] = {
-        "latency_key": "key",
-        "environment_id": 1,
-        "subject": "net",
-        "operator": "identity",
-        "placement": "edge",
-        "round": 1,
-        "position": 0,
-        "seed": 1,
-        "status": "complete",
-        "verdict": "VALID",
-        "inputs_select": "random",
-        "started_at": STARTED,
         "finished_at": STARTED + timedelta(seconds=10),
         "warmup_latency_s": LATENCY_S,
         "window_s": 2.0,
         "clock_jump_s": 1e-6,
         "host_load": {"cpus": 2, "other_cpus": 0.1, "steal_cpus": 0.0, "others": []},
         "tier_runs": [run, edge],
-        "link_probes": [LinkProbeRecord("mobile-edge", "up", 1e6, 1.02e6, 0.001, "before", 0.05)],
-        "samples": [SampleRecord(i, f"{i:04d}", 0, latency_s, 0.0) for i, latency_s in enumerate(LATENCY_S)],
+        "link_probes": [link_probe_record("mobile-edge", measured_bit_per_s=1.02e6, moment="before", tolerance=0.05)],
+        "samples": sample_records(LATENCY_S),
     }
-    return MeasurementRecord(**(values | changes))
+    return measurement_record(1, "net", "identity", "edge", 1, **(values | changes))
 
 
 @pytest.fixture

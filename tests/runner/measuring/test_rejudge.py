@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,8 @@ import pytest
 
 from catalog.evidence import (
     Database,
-    EnvironmentRecord,
     LinkBytes,
-    LinkProbeRecord,
     MeasurementRecord,
-    SampleRecord,
-    StrategyRecord,
-    TierRunRecord,
     open_database,
     record_measurement,
     rounds_done,
@@ -32,45 +27,37 @@ from runner.cli import app, run
 from runner.errors import RunnerError
 from runner.measuring.rejudge import judge_stored, store_verdicts, summarise
 from runner.reports.tables import chosen_costs
+from tests.evidence_builder import (
+    STARTED,
+    environment_record,
+    link_probe_record,
+    measurement_record,
+    sample_records,
+    strategy_record,
+    tier_run_record,
+)
 
 KEY = "latency-identity-edge"
 
 
-def environment() -> EnvironmentRecord:
-    return EnvironmentRecord("env", "docker", "1", "host", "cpu", 2, 2**33, "6", "none", "1", "0")
-
-
 def record(environment_id: int, number: int, factor: float = 1.0, **changes: Any) -> MeasurementRecord:
-    started = datetime(2026, 11, 24, 6, number, tzinfo=UTC)
+    started = STARTED + timedelta(minutes=number)
     latency_s = factor * np.linspace(0.05, 0.1, 30)
-    run = TierRunRecord("mobile", 0.5, 2**29, 1, "none", peak_rss_bytes=60 * 2**20, window_cpu_seconds=0.03)
+    run = tier_run_record("mobile", provider="none", peak_rss_bytes=60 * 2**20, window_cpu_seconds=0.03)
     edge = replace(
         run, tier="edge", provider="cpu", cold_start_s=0.2, first_inference_s=0.01 * number, window_cpu_seconds=0.6
     )
     values: dict[str, Any] = {
         "latency_key": KEY,
-        "environment_id": environment_id,
-        "subject": "net",
-        "operator": "identity",
-        "placement": "edge",
-        "round": number,
-        "position": 0,
-        "seed": 1,
-        "status": "complete",
-        "verdict": "VALID",
-        "inputs_select": "random",
         "started_at": started,
         "finished_at": started + timedelta(seconds=9),
         "warmup_latency_s": latency_s.tolist(),
         "window_s": 3.0,
         "tier_runs": [run, edge],
-        "link_probes": [LinkProbeRecord("mobile-edge", "up", 1e6, 1.01e6, 0.001, "before", 0.05)],
-        "samples": [
-            SampleRecord(i, f"{i:04d}", 0, float(value), 0.0, links=[LinkBytes("mobile-edge", 1000, 50)])
-            for i, value in enumerate(latency_s)
-        ],
+        "link_probes": [link_probe_record("mobile-edge", moment="before", tolerance=0.05)],
+        "samples": sample_records(latency_s, links=[LinkBytes("mobile-edge", 1000, 50)]),
     }
-    return MeasurementRecord(**(values | changes))
+    return measurement_record(environment_id, "net", "identity", "edge", number, **(values | changes))
 
 
 @pytest.fixture
@@ -78,21 +65,8 @@ def path(tmp_path: Path) -> Path:
     """Store three sound rounds of one strategy."""
     file = tmp_path / "evidence.db"
     with open_database(file, create=True) as database, database.session() as writing:
-        where = upsert_environment(writing, environment())
-        strategy = StrategyRecord(
-            subject="net",
-            operator="identity",
-            placement="edge",
-            tiers=["edge"],
-            passes=[],
-            artifact_key="artifact",
-            latency_key=KEY,
-            accuracy_key="accuracy",
-            task="classification",
-            rounds=3,
-            status="applicable",
-        )
-        sync_strategies(writing, where, [strategy])
+        where = upsert_environment(writing, environment_record())
+        sync_strategies(writing, where, [strategy_record(where, "net", "identity", "edge", latency_key=KEY)])
         for number in (1, 2, 3):
             record_measurement(writing, record(where, number))
         writing.commit()
@@ -139,7 +113,7 @@ def test_a_round_that_is_off_becomes_doubtful_and_stays_evidence(database: Datab
 
 
 def test_an_invalid_round_does_not_accuse_the_others_and_is_replaced_once(database: Database) -> None:
-    probe = LinkProbeRecord("mobile-edge", "up", 1e6, 9e6, 0.001, "after", 0.05)
+    probe = link_probe_record("mobile-edge", measured_bit_per_s=9e6, moment="after", tolerance=0.05)
     add(database, 4, factor=9.0, link_probes=[probe], verdict="INVALID", reason="as stored")
     with database.session() as session:
         judged = judge_stored(session)
@@ -170,7 +144,7 @@ def test_the_command_prints_each_rule_and_fails_on_invalid(path: Path, database:
     code, sound = verify(path)
     assert code == 0 and "3 VALID, 0 DOUBTFUL, 0 INVALID" in sound
     assert "link rate" in sound and "not valid" not in sound
-    probe = LinkProbeRecord("mobile-edge", "up", 1e6, 9e6, 0.001, "after", 0.05)
+    probe = link_probe_record("mobile-edge", measured_bit_per_s=9e6, moment="after", tolerance=0.05)
     add(database, 4, link_probes=[probe])
     code, spoiled = verify(path, "--rejudge")
     assert code == 1 and "1 stored verdict(s) changed" in spoiled

@@ -1,8 +1,9 @@
 """A synthetic study with plausible effects, written through the catalog's own functions; and a reader of pages."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog.declaration import SloSpec
 from catalog.evidence import (
     AccuracyRecord,
-    ArtifactRecord,
     ClassPixels,
-    Database,
-    EnvironmentRecord,
     ItemHits,
     LinkBytes,
-    LinkProbeRecord,
     MeasurementRecord,
     PartTimes,
     SampleRecord,
-    StrategyRecord,
-    TierRunRecord,
     Verdict,
     open_database,
     record_accuracy,
     record_measurement,
-    sync_slos,
     sync_strategies,
     upsert_artifact,
-    upsert_environment,
+)
+from tests.evidence_builder import (
+    STARTED,
+    EvidenceBuilder,
+    accuracy_record,
+    artifact_record,
+    link_probe_record,
+    links_to,
+    measurement_record,
+    named_passes,
+    sample_records,
+    strategy_record,
+    tier_run_record,
 )
 
-STARTED = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 PASSES = {
     "identity": [],
     "quantized": ["static_ptq"],
@@ -68,10 +72,6 @@ STUDY = (
 )
 
 
-def passes(operator: str) -> list[dict[str, Any]]:
-    return [{"name": name, "options": {}} for name in PASSES[operator]]
-
-
 def compute_factor(operator: str, tier: str) -> float:
     """Quantization pays on the edge and costs on the mobile tier, as in the study."""
     quantized = {"mobile": 1.12, "edge": 0.68, "cloud": 1.0}[tier] if "static_ptq" in PASSES[operator] else 1.0
@@ -79,39 +79,30 @@ def compute_factor(operator: str, tier: str) -> float:
 
 
 @dataclass
-class Filling:
+class Filling(EvidenceBuilder):
     """What a fill would write; `effects` turns all latencies of a strategy, to plant what a test looks for."""
 
-    database: Database
     seed: int = 1
     effects: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def environment(self, key: str = "e" * 64, launcher: str = "docker", **changes: Any) -> int:
-        values: dict[str, Any] = {
-            "key": key, "launcher": launcher, "scale": "1", "host": "bench-7", "cpu_model": "EPYC <9> & co",
-            "cpu_count": 2, "memory_bytes": 24 * 2**30, "kernel": "6.18", "engine": "docker 20.10",
-            "onnxruntime": "1.32.0", "tierwise": "0.1.0",
+    def environment(self, key: str = "e" * 64, **changes: Any) -> int:
+        machine: dict[str, Any] = {
+            "host": "bench-7", "cpu_model": "EPYC <9> & co", "memory_bytes": 24 * 2**30, "kernel": "6.18",
+            "engine": "docker 20.10", "onnxruntime": "1.32.0", "tierwise": "0.1.0",
         }  # fmt: skip
-        with self.database.session() as session:
-            row = upsert_environment(session, EnvironmentRecord(**(values | changes)))
-            session.commit()
-        return row
+        return super().environment(key, **(machine | changes))
 
     def declare(
         self, environment: int, subjects: Sequence[Subject], strategies: Sequence[tuple[str, str]], rounds: int
     ) -> None:
         records = [
-            StrategyRecord(
-                subject=subject.name,
-                operator=operator,
-                placement=placement,
-                tiers=placement.split("-"),
-                passes=passes(operator),
-                artifact_key=f"artifact:{subject.name}:{operator}",
-                latency_key=f"latency:{environment}:{subject.name}:{operator}:{placement}",
-                accuracy_key=f"accuracy:{environment}:{subject.name}:{operator}",
+            strategy_record(
+                environment,
+                subject.name,
+                operator,
+                placement,
+                passes=named_passes(*PASSES[operator]),
                 task=subject.task,
-                status="applicable",
                 rounds=rounds,
             )
             for subject in subjects
@@ -119,16 +110,9 @@ class Filling:
         ]
         with self.database.session() as session:
             sync_strategies(session, environment, records)
-            for strategy in records:
-                record = ArtifactRecord(
-                    strategy.artifact_key,
-                    strategy.subject,
-                    strategy.operator,
-                    strategy.passes,
-                    "ready",
-                    size_bytes=2 * 2**20,
-                )
-                upsert_artifact(session, record)
+            for record in records:
+                artifact = {"passes": record.passes, "files": (), "size_bytes": 2 * 2**20}
+                upsert_artifact(session, artifact_record(record.subject, record.operator, **artifact))
             session.commit()
 
     def measure(
@@ -158,7 +142,7 @@ class Filling:
         self, environment: int, subject: Subject, operator: str, placement: str, number: int, scale: Any, detailed: bool
     ) -> MeasurementRecord:
         tiers = placement.split("-")
-        links = {"mobile": [], "edge": ["mobile-edge"], "cloud": list(LINK_S)}[tiers[-1]]
+        links = links_to(placement)
         compute = {
             tier: subject.compute_s * SPEED[tier] * compute_factor(operator, tier) / len(tiers) for tier in tiers
         }
@@ -183,28 +167,19 @@ class Filling:
                 )
             )
         at = STARTED + timedelta(minutes=number)
-        probes = [
-            LinkProbeRecord(link, way, 1e7, 1.004e7, 0.001, moment="before", tolerance=0.05)
-            for link in links
-            for way in ("up", "down")
-        ]
-        return MeasurementRecord(
-            latency_key=f"latency:{environment}:{subject.name}:{operator}:{placement}",
-            environment_id=environment,
-            subject=subject.name,
-            operator=operator,
-            placement=placement,
-            round=number,
-            position=0,
-            seed=1,
-            status="complete",
-            verdict="VALID",
-            inputs_select="random",
+        rates: dict[str, Any] = {"declared_bit_per_s": 1e7, "measured_bit_per_s": 1.004e7, "tolerance": 0.05}
+        probes = [link_probe_record(link, way, moment="before", **rates) for link in links for way in ("up", "down")]
+        return measurement_record(
+            environment,
+            subject.name,
+            operator,
+            placement,
+            number,
             started_at=at,
             finished_at=at,
             samples=samples,
             link_probes=probes if detailed else (),
-            tier_runs=[TierRunRecord(t, 0.5, 2**29, 1, "cpu", cold_start_s=0.2) for t in tiers] if detailed else (),
+            tier_runs=[tier_run_record(tier, cold_start_s=0.2) for tier in tiers] if detailed else (),
         )
 
     def judge(
@@ -235,17 +210,7 @@ class Filling:
             values["class_pixels"] = [
                 ClassPixels(f"{i:04d}", k, int(shared[i, k]), 100) for i in range(60) for k in range(5)
             ]
-        return AccuracyRecord(
-            key=f"accuracy:{environment}:{subject.name}:{operator}",
-            environment_id=environment,
-            subject=subject.name,
-            operator=operator,
-            provider="CPUExecutionProvider",
-            status="complete",
-            started_at=STARTED,
-            finished_at=STARTED,
-            **values,
-        )
+        return accuracy_record(environment, subject.name, operator, **values)
 
     def exact(
         self,
@@ -259,22 +224,23 @@ class Filling:
     ) -> None:
         """Latencies in known ratios: all strategies share the factors of inputs (median 1) and of rounds."""
         factors = np.linspace(0.99, 1.01, inputs)
-        with self.database.session() as session:
-            for number in range(1, rounds + 1):
-                drift = 1 + 0.002 * (number - 2)
-                for (operator, placement), median_s in medians_s.items():
-                    record = self._record(environment, subject, operator, placement, number, factors, detailed=False)
-                    samples = [
-                        SampleRecord(seq, f"{seq:04d}.png", 0, median_s * float(factor) * drift, 0.0)
-                        for seq, factor in enumerate(factors)
-                    ]
-                    record_measurement(
-                        session,
-                        replace(
-                            record, samples=samples, verdict=verdict, reason=None if verdict == "VALID" else "noise"
-                        ),
-                    )
-            session.commit()
+        reason = None if verdict == "VALID" else "noise"
+        self.store_rounds(
+            measurement_record(
+                environment,
+                subject.name,
+                operator,
+                placement,
+                number,
+                started_at=STARTED + timedelta(minutes=number),
+                finished_at=STARTED + timedelta(minutes=number),
+                samples=sample_records(median_s * factors * (1 + 0.002 * (number - 2)), input_name="{:04d}.png"),
+                verdict=verdict,
+                reason=reason,
+            )
+            for number in range(1, rounds + 1)
+            for (operator, placement), median_s in medians_s.items()
+        )
 
     def study(self, subjects: Sequence[Subject] = STUDY, *, rounds: int = 5, inputs: int = 100) -> int:
         """All of it in one environment, with the targets of the embedded catalog."""
@@ -282,29 +248,18 @@ class Filling:
         self.declare(environment, subjects, STRATEGIES, rounds)
         self.measure(environment, subjects, STRATEGIES, rounds=rounds, inputs=inputs)
         self.judge(environment, subjects, list(PASSES))
-        with self.database.session() as session:
-            targets: dict[str, Any] = {
+        self.slos(
+            {
                 "interactive": {"latency": {"p90": "40ms"}, "accuracy": {"max_drop": 1.0}},
                 "batch": {"latency": {"p90": "200ms"}, "accuracy": {"max_drop": 6.0}},
             }
-            sync_slos(session, {name: SloSpec.model_validate(spec) for name, spec in targets.items()})
-            session.commit()
+        )
         return environment
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A migrated, empty database; a copy costs less than a migration."""
-    made = tmp_path_factory.mktemp("template") / "evidence.db"
-    open_database(made, create=True).close()
-    return made.read_bytes()
-
-
 @pytest.fixture
-def filling(template: bytes, tmp_path: Path) -> Iterator[Filling]:
-    path = tmp_path / "evidence.db"
-    path.write_bytes(template)
-    with open_database(path) as database:
+def filling(sqlite_template: Path, tmp_path: Path) -> Iterator[Filling]:
+    with open_database(shutil.copy(sqlite_template, tmp_path / "evidence.db")) as database:
         yield Filling(database)
 
 
@@ -372,10 +327,9 @@ def made() -> Made:
 
 
 @pytest.fixture(scope="session")
-def studied(template: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def studied(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of the study's subjects, one per task, with all its strategies; not to be written to."""
     path = tmp_path_factory.mktemp("study") / "study.db"
-    path.write_bytes(template)
-    with open_database(path) as database:
+    with open_database(shutil.copy(sqlite_template, path)) as database:
         Filling(database).study((STUDY[0], STUDY[2]), rounds=3, inputs=30)
     return path
