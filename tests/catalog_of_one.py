@@ -20,14 +20,15 @@ CATALOG: dict[str, Any] = {
 }
 
 
-def declare(folder: Path) -> None:
-    """Write a catalog of one small model on two tiers, with the model and its inputs."""
-    weights = numpy_helper.from_array(np.ones((8, 4), np.float32), "weights")
-    row = helper.make_tensor_value_info("row", TensorProto.FLOAT, ("batch", 8))
+def declare(folder: Path, *, width: int = 8, labels: bool = False) -> None:
+    """Write a catalog of one small model on two tiers, with the model and its inputs of so many numbers."""
+    weights = numpy_helper.from_array(np.ones((width, 4), np.float32), "weights")
+    row = helper.make_tensor_value_info("row", TensorProto.FLOAT, ("batch", width))
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 4))
     nodes = [helper.make_node("MatMul", ["row", "weights"], ["scores"])]
     graph = helper.make_graph(nodes, "table", [row], [scores], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "table.onnx")
-    np.savez(folder / "table.npz", row=np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
+    inputs = {"row": np.random.default_rng(0).normal(size=(40, width)).astype(np.float32)}
+    np.savez(folder / "table.npz", **(inputs | {"labels": np.arange(40) % 4} if labels else inputs))
     (folder / "strategies.yaml").write_text(yaml.safe_dump(CATALOG, sort_keys=False))

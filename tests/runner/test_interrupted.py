@@ -38,7 +38,7 @@ subjects:
 operators: {identity: []}
 tiers: {mobile: {cpus: 0.5, memory: 512m, provider: cpu}}
 strategies: [{operators: [identity], placements: [mobile]}]
-experiment: {inputs: 20, rounds: 200, repetitions: 20, warmup: 1}
+experiment: {inputs: 20, rounds: 200, repetitions: 8, warmup: 1}
 """
 
 
@@ -50,7 +50,7 @@ _MEASURED = "FROM measurement WHERE id > 1"
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with a measured accuracy: measuring it takes longer than all that is tested here."""
     cwd = tmp_path_factory.mktemp("prepared")
-    (cwd / "strategies.yaml").write_text(CATALOG.replace("rounds: 200, repetitions: 20", "rounds: 1, repetitions: 1"))
+    (cwd / "strategies.yaml").write_text(CATALOG.replace("rounds: 200, repetitions: 8", "rounds: 1, repetitions: 1"))
     assert printed("fill-catalog", "--launcher", "process", "--json", cwd=cwd)["accuracies"] == 1
     return cwd
 
@@ -114,7 +114,7 @@ def test_one_ctrl_c_finishes_the_measurement_in_flight(directory: Path) -> None:
     with open_database(directory / "tierwise.db", readonly=True) as database, database.session() as session:
         query = f"SELECT COUNT(*) FROM sample WHERE measurement_id IN (SELECT id {_MEASURED}) GROUP BY measurement_id"
         counts = session.execute(text(query)).scalars().all()
-    assert counts == [400] * done
+    assert counts == [160] * done
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)], ids=["ctrl-c twice", "term"])
@@ -136,7 +136,7 @@ def test_stopping_now_leaves_no_process_behind(directory: Path, signals: tuple[s
 
 @pytest.mark.docker
 def test_a_tier_out_of_memory_is_stored_as_failed_with_its_reason(tmp_path: Path) -> None:
-    catalog = CATALOG.replace("memory: 512m", "memory: 16m").replace("rounds: 200, repetitions: 20", "rounds: 1")
+    catalog = CATALOG.replace("memory: 512m", "memory: 16m").replace("rounds: 200, repetitions: 8", "rounds: 1")
     (tmp_path / "strategies.yaml").write_text(catalog)
     filled = printed("fill-catalog", "--launcher", "docker", "--json", cwd=tmp_path, expect=1)
     assert len(filled["failures"]) == 2
@@ -185,7 +185,7 @@ class Notes:
 
 
 def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(tmp_path: Path) -> None:
-    (tmp_path / "strategies.yaml").write_text(CATALOG.replace("repetitions: 20", "repetitions: 1"))
+    (tmp_path / "strategies.yaml").write_text(CATALOG.replace("repetitions: 8", "repetitions: 1"))
     selection = Selection(Vanishing(tmp_path, launches=1), "for this test")
     catalog, host = load_catalog(tmp_path / "strategies.yaml"), selection.launcher.host()
     context = RunContext(catalog, tmp_path, "process", Scale.parse("1"), tmp_path, host=host)

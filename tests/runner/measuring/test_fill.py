@@ -21,7 +21,7 @@ from tests.catalog_of_one import declare
 CATALOG = """\
 version: 1
 subjects:
-  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}
+  table: {model: "./table.onnx", task: classification, dataset: {tensors: table.npz}}
 operators: {identity: [], quantized: [static_ptq: {calibration_samples: 8}]}
 tiers:
   mobile: {cpus: 0.5, memory: 512m, provider: cpu}
@@ -33,19 +33,13 @@ experiment: {inputs: 6, rounds: 2, warmup: 1}
 """
 
 
-def runner(*arguments: str, cwd: Path) -> None:
-    """Run the real command in its own directory."""
-    command = [sys.executable, "-m", "runner", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-
-
 def printed(*arguments: str, cwd: Path, expect: int = 0) -> str:
-    """Return what a reading command prints, inside this process: starting another one takes longer than reading."""
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as said:
-        assert run(lambda: app(list(arguments))) == expect
-    return said.getvalue()
+    """Return what a command prints, run inside this process: starting another one takes longer than reading."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(lambda: app(list(arguments)))
+    assert code == expect and "Traceback" not in err.getvalue(), f"{arguments}: {out.getvalue()}\n{err.getvalue()}"
+    return out.getvalue()
 
 
 def plan(cwd: Path, launcher: str) -> dict[str, Any]:
@@ -66,6 +60,7 @@ def query(cwd: Path, statement: str) -> list[tuple[Any, ...]]:
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return a directory whose catalog was filled: killed once in the middle, then continued."""
     cwd, launcher = tmp_path_factory.mktemp("fill"), str(request.param)
+    declare(cwd, width=256, labels=True)
     (cwd / "strategies.yaml").write_text(CATALOG)
     command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", launcher]
     victim = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -78,7 +73,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     victim.wait()
     before = _count(cwd)
     assert 2 <= before < 12
-    runner("fill-catalog", "--launcher", launcher, cwd=cwd)
+    printed("fill-catalog", "--launcher", launcher, cwd=cwd)
     return cwd, launcher
 
 
@@ -146,7 +141,8 @@ def test_parts_and_transmission_add_up_to_the_latency(filled: tuple[Path, str]) 
 def test_accuracy_is_kept_per_item_and_measured_once_per_operator(filled: tuple[Path, str]) -> None:
     cwd, _ = filled
     rows = query(cwd, "SELECT operator, items, top1_pct FROM accuracy ORDER BY operator")
-    assert [(operator, items) for operator, items, _ in rows] == [("identity", 2000), ("quantized", 2000)]
+    # Of the 40 inputs a tenth is kept for calibration.
+    assert [(operator, items) for operator, items, _ in rows] == [("identity", 36), ("quantized", 36)]
     for operator, _, top1_pct in rows:
         hits = query(
             cwd,
@@ -165,10 +161,10 @@ def test_the_leaderboard_fits_100_columns(filled: tuple[Path, str]) -> None:
 
 def test_the_recommender_answers_from_it_on_the_terminal(filled: tuple[Path, str]) -> None:
     cwd, _ = filled
-    wide = ("recommend", "fashion-resnet", "--max-latency", "10s", "--percentile", "50", "--json")
+    wide = ("recommend", "table", "--max-latency", "10s", "--percentile", "50", "--json")
     answer = json.loads(printed(*wide, cwd=cwd))
     assert answer["recommendation"]["operator"] in ("identity", "quantized")
-    tight = ("recommend", "fashion-resnet", "--max-latency", "1us", "--percentile", "50", "--json")
+    tight = ("recommend", "table", "--max-latency", "1us", "--percentile", "50", "--json")
     refused = json.loads(printed(*tight, cwd=cwd, expect=1))
     assert refused["recommendation"] is None
     assert refused["near_misses"]

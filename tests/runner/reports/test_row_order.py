@@ -1,9 +1,12 @@
 """The order of rows and of lists leaves no trace: every table, report, answer and export is the same, byte for byte."""
 
+import contextlib
+import io
 import json
 import random
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,11 +41,18 @@ COMMANDS = (
 )
 
 
-def outputs(folder: Path, files: list[Path], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("order")
+    with pytest.MonkeyPatch.context() as patched, contextlib.chdir(folder):
+        patched.setenv("COLUMNS", "140")
+        yield folder
+
+
+def outputs(folder: Path, files: list[Path], template: Path) -> dict[str, str]:
     """Everything that is shown of the files, by what shows it."""
-    database = folder / "evidence.db"
-    database.unlink(missing_ok=True)
-    with open_database(database, create=True) as opened:
+    database = shutil.copy(template, folder / "evidence.db")
+    with open_database(database) as opened:
         import_files(opened, files, now=NOW)
         with opened.session() as session:
             document = collect(session)
@@ -53,9 +63,9 @@ def outputs(folder: Path, files: list[Path], capsys: pytest.CaptureFixture[str])
     shown = {"page": page, "export": export, "csv": rows_csv(document, "latencies")}
     shown["accuracy-csv"] = rows_csv(document, "accuracies")
     for arguments in COMMANDS:
-        capsys.readouterr()
-        assert run(lambda arguments=arguments: app([*arguments, "-d", str(database)])) == 0  # type: ignore[misc]
-        shown[" ".join(arguments)] = capsys.readouterr().out
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert run(lambda arguments=arguments: app([*arguments, "-d", str(database)])) == 0  # type: ignore[misc]
+        shown[" ".join(arguments)] = printed.getvalue()
     return {name: SHA256.sub("SHA", content) for name, content in shown.items()}
 
 
@@ -78,28 +88,27 @@ def shuffled(rows: list[str], rng: random.Random) -> list[str]:
     return rng.sample(rows, len(rows))
 
 
-@pytest.fixture
-def expected(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "140")
-    return outputs(tmp_path, written(tmp_path, latency_rows(lacking=LACKING), accuracy_rows()), capsys)
+@pytest.fixture(scope="module")
+def expected(folder: Path, sqlite_template: Path) -> dict[str, str]:
+    files = written(folder, latency_rows(lacking=LACKING), accuracy_rows())
+    return outputs(folder, files, sqlite_template)
 
 
 @pytest.mark.parametrize("arrange", [by_name, backwards, shuffled])
 def test_the_order_of_rows_leaves_no_trace(
     expected: dict[str, str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    sqlite_template: Path,
     arrange: Callable[[list[str], random.Random], list[str]],
 ) -> None:
     rng = random.Random(3)
-    files = written(tmp_path, arrange(latency_rows(lacking=LACKING), rng), arrange(accuracy_rows(), rng))
-    actual = outputs(tmp_path, files, capsys)
-    assert [name for name in expected if actual[name] != expected[name]] == []
+    files = written(folder, arrange(latency_rows(lacking=LACKING), rng), arrange(accuracy_rows(), rng))
+    shown = outputs(folder, files, sqlite_template)
+    assert [name for name in expected if shown[name] != expected[name]] == []
 
 
 def test_the_order_of_lists_in_a_document_leaves_no_trace(
-    expected: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    expected: dict[str, str], folder: Path, sqlite_template: Path
 ) -> None:
     document: dict[str, Any] = json.loads(expected["export"].replace('"SHA"', f'"{"0" * 64}"'))
     ways = []
@@ -112,20 +121,21 @@ def test_the_order_of_lists_in_a_document_leaves_no_trace(
         }
         # Subjects are shown in the order of their declaration.
         lists["strategies"].sort(key=lambda entry: entry["subject"])
-        file = tmp_path / "document.json"
+        file = folder / "document.json"
         file.write_text(json.dumps(document | lists))
-        ways.append(outputs(tmp_path, [file], capsys))
+        ways.append(outputs(folder, [file], sqlite_template))
     for way in ways[1:]:
         assert [name for name in way if way[name] != ways[0][name]] == []
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False))
-def test_any_permutation_stores_the_same(tmp_path: Path, rng: random.Random) -> None:
+def test_any_permutation_stores_the_same(tmp_path: Path, sqlite_template: Path, rng: random.Random) -> None:
     stored = []
     for arrange in (by_name, shuffled):
         rows = arrange(latency_rows(rounds=1, inputs=2), rng)
-        with open_database(tmp_path / "any.db", create=True) as opened:
+        shutil.copy(sqlite_template, tmp_path / "any.db")
+        with open_database(tmp_path / "any.db") as opened:
             import_files(opened, written(tmp_path, rows, arrange(accuracy_rows(), rng)), now=NOW)
             with opened.session() as session:
                 tables = ("environment", "strategy", "measurement", "sample", "accuracy")
