@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model, model_validator
 from sqlalchemy import Connection, event, select
 from sqlalchemy.engine import make_url
 from sqlmodel import Session
 
-from catalog.evidence import allowed, tables
+from catalog.evidence import allowed, records, tables
 from catalog.evidence.database import Database, odd_text_allowed, server_engine, sqlite_engine
 from migrations.views import VIEWS
 
@@ -63,31 +63,37 @@ _ROWS: Mapping[str, Any] = {
     for mapped in vars(tables).values()
     if isinstance(mapped, type) and issubclass(mapped, tables.EvidenceTable) and mapped is not tables.EvidenceTable
 }
-# Tables of many small rows are checked by the database itself: (column, kind, least, most).
-_Bounds = tuple[tuple[str, str, float, float], ...]
-_DURATIONS = tuple((f"{name}_s", "number", 0, 1e9) for name in ("preprocess", "compute", "postprocess", "serialise"))
-_BULK: Mapping[str, _Bounds] = {
-    "sample": (
-        ("seq", "integer", 0, 2**31),
-        ("input_id", "text", 1, 1000),
-        ("repetition", "integer", 0, 10**6),
-        ("latency_s", "number", 1e-9, 1e9),
-        ("transmission_s", "number", 0, 1e9),
-    ),
-    "sample_part": (("tier", "text", 1, 255), *_DURATIONS),
-    "sample_link": (
-        ("link", "text", 1, 255),
-        ("sent_bytes", "integer", 0, 2**46),
-        ("received_bytes", "integer", 0, 2**46),
-    ),
-    "accuracy_item": (("item_id", "text", 1, 1000), ("top1", "boolean", 0, 1), ("top5", "boolean", 0, 1)),
-    "accuracy_class_item": (
-        ("item_id", "text", 1, 1000),
-        ("class_id", "integer", 0, 10**9),
-        ("intersection_px", "integer", 0, 2**46),
-        ("union_px", "integer", 0, 2**46),
-    ),
+# Tables of many small rows are checked by the database itself, in the bounds that their records declare.
+_BULK: Mapping[str, type[Any]] = {
+    "sample": records.SampleBase,
+    "sample_part": records.PartTimes,
+    "sample_link": records.LinkBytes,
+    "accuracy_item": records.ItemHits,
+    "accuracy_class_item": records.ClassPixels,
 }
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """A column with its kind as JSON Schema calls it: the least and the most, of a text its length."""
+
+    column: str
+    kind: str
+    least: float
+    most: float
+
+
+@cache
+def _bounds(table: str) -> tuple[_Bounds, ...]:
+    bounds = []
+    for name, annotation in get_type_hints(_BULK[table], include_extras=True).items():
+        schema = TypeAdapter(annotation).json_schema()
+        if schema["type"] == "string":
+            bounds.append(_Bounds(name, "string", schema.get("minLength", 1), schema["maxLength"]))
+        else:
+            bounds.append(_Bounds(name, schema["type"], schema.get("minimum", 0), schema.get("maximum", 1)))
+    return tuple(bounds)
+
 
 Unsound = Mapping[str, Mapping[Any, str]]
 
@@ -100,7 +106,7 @@ class _Dialect:
 
     def sound(self, table: str) -> str:
         """Return the condition that a row of a bulk table meets."""
-        terms = [self._holds(*bounds) for bounds in _BULK[table]]
+        terms = [self._holds(bounds) for bounds in _bounds(table)]
         if table == "accuracy_class_item":
             terms.append("intersection_px <= union_px")
         return " AND ".join(terms)
@@ -113,15 +119,16 @@ class _Dialect:
             return f"CAST(x'{str(value).encode(errors='surrogateescape').hex()}' AS TEXT)"
         return "'" + str(value).replace("'", "''") + "'"
 
-    def _holds(self, column: str, kind: str, least: float, most: float) -> str:
-        if kind == "text":
+    def _holds(self, bounds: _Bounds) -> str:
+        column, least, most = bounds.column, bounds.least, bounds.most
+        if bounds.kind == "string":
             # Only what is not plain ASCII is decoded: a call per row would take longer than the whole check.
             plain = f"({column} NOT GLOB '*[^ -~]*' OR is_utf8(CAST({column} AS BLOB)))"
             typed = f"typeof({column}) = 'text' AND {plain} AND " if self.sqlite else ""
             return f"{typed}length({column}) BETWEEN {least} AND {most}"
-        if kind == "boolean":
+        if bounds.kind == "boolean":
             return f"{column} IN (0, 1)" if self.sqlite else f"{column} IS NOT NULL"
-        types = "'integer'" if kind == "integer" else "'integer', 'real'"
+        types = "'integer'" if bounds.kind == "integer" else "'integer', 'real'"
         typed = f"typeof({column}) IN ({types}) AND " if self.sqlite else ""
         return f"{typed}{column} BETWEEN {least!r} AND {most!r}"
 
@@ -230,7 +237,7 @@ def _bulk(connection: Connection, dialect: _Dialect, table: str, parent: str) ->
     """Count the unsound rows of a table of many small rows, by their parent."""
     unsound = f"NOT COALESCE({dialect.sound(table)}, FALSE)"
     query = f"SELECT {parent}, COUNT(*) FROM {table} WHERE {unsound} GROUP BY {parent}"
-    words = ", ".join(column for column, *_ in _BULK[table])
+    words = ", ".join(bounds.column for bounds in _bounds(table))
     return {
         f"of {parent.removesuffix('_id')} {owner}": f"{count} row(s) with values out of range ({words})"
         for owner, count in connection.exec_driver_sql(query)

@@ -19,3 +19,10 @@ class Out(BaseModel):
     """A response model that refuses undeclared fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StrategyNameOut(Out):
+    """A strategy of the subject that was asked about."""
+
+    operator: str
+    placement: str

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from catalog.errors import UnitError
 from catalog.units import parse_bit_rate
+from recommender.schemas.base import Out, StrategyNameOut
 
 _NUMBER = r"(0\.[0-9]{0,2}[1-9]|[1-9][0-9]{0,%d}(\.[0-9]{1,3})?) ?"
 # What `parse_bit_rate` takes, as an expression that the published schema can hold.
@@ -30,18 +31,14 @@ LinkName = Annotated[str, Field(min_length=1, max_length=200)]
 Links = Annotated[dict[LinkName, Bandwidth], Field(max_length=16)]
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AskedLinkOut(_Out):
+class AskedLinkOut(Out):
     """A link as the question asked for it, in both directions."""
 
     link: str
     bit_per_s: float
 
 
-class PredictedFromOut(_Out):
+class PredictedFromOut(Out):
     """What a latency that was not measured was predicted from."""
 
     links: list[str] = Field(description="The asked links that are on the strategy's way")
@@ -52,7 +49,7 @@ class PredictedFromOut(_Out):
     in_words: str
 
 
-class LinkOut(_Out):
+class LinkOut(Out):
     """A link that questions can ask about."""
 
     link: str
@@ -61,7 +58,7 @@ class LinkOut(_Out):
     strategies: int = Field(description="How many measured strategies have it on their way")
 
 
-class LinksResponse(_Out):
+class LinksResponse(Out):
     """The links of a subject in one environment."""
 
     subject: str
@@ -69,7 +66,7 @@ class LinksResponse(_Out):
     links: list[LinkOut]
 
 
-class PointOut(_Out):
+class PointOut(Out):
     """A strategy's latency at one bandwidth."""
 
     bit_per_s: float
@@ -80,17 +77,15 @@ class PointOut(_Out):
     high_s: float | None
 
 
-class CurveOut(_Out):
+class CurveOut(StrategyNameOut):
     """A strategy's latency against the bandwidth of the link."""
 
-    operator: str
-    placement: str
     predicted: bool = Field(description="False where the link is not on its way: measured, and the same at every rate")
     predicted_from: PredictedFromOut | None
     points: list[PointOut]
 
 
-class CrossingOut(_Out):
+class CrossingOut(Out):
     """From this bandwidth on, upwards, the fastest strategy is another."""
 
     bit_per_s: float
@@ -99,15 +94,13 @@ class CrossingOut(_Out):
     above: str
 
 
-class UnpredictableOut(_Out):
+class UnpredictableOut(StrategyNameOut):
     """A strategy without a curve."""
 
-    operator: str
-    placement: str
     reason: str
 
 
-class WhatIfResponse(_Out):
+class WhatIfResponse(Out):
     """Latency against the bandwidth of one link, predicted from the measured parts."""
 
     subject: str

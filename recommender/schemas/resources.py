@@ -88,13 +88,7 @@ class Problem(BaseModel):
 MAX_QUESTIONS = 100
 
 
-class Resource(BaseModel):
-    """A response model that refuses undeclared fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StrategyResource(Resource):
+class StrategyResource(Out):
     """One strategy with the ids under which its evidence can be fetched."""
 
     id: str = Field(description="subject:operator:placement")
@@ -105,7 +99,7 @@ class StrategyResource(Resource):
     accuracy_evidence_id: str | None = Field(description="For GET /evidence/{id}; null while nothing was measured")
 
 
-class StandingOut(Resource):
+class StandingOut(Out):
     """A measured strategy's place among those of its subject."""
 
     id: str
@@ -127,7 +121,7 @@ class StandingOut(Resource):
     )
 
 
-class StandingsResponse(Resource):
+class StandingsResponse(Out):
     """The measured strategies of one subject in one environment, fastest first."""
 
     subject: str
@@ -138,7 +132,7 @@ class StandingsResponse(Resource):
     conditions: str = CONDITIONS
 
 
-class CoverageRow(Resource):
+class CoverageRow(Out):
     """How much of a subject's declaration has evidence in one environment."""
 
     subject: str
@@ -154,14 +148,14 @@ class CoverageRow(Resource):
     command: str | None = Field(description="What would measure them; null when nothing is missing")
 
 
-class CoverageResponse(Resource):
+class CoverageResponse(Out):
     """Every subject in every environment."""
 
     coverage: list[CoverageRow]
-    left_out: list[str] = []
+    left_out: list[str] = Field(default=[])
 
 
-class SloOut(Resource):
+class SloOut(Out):
     """A named target as declared at the last fill."""
 
     name: str
@@ -170,13 +164,13 @@ class SloOut(Resource):
     max_accuracy_drop_pp: float | None
 
 
-class SlosResponse(Resource):
+class SlosResponse(Out):
     """All SLOs that a question can name."""
 
     slos: list[SloOut]
 
 
-class RoundOut(Resource):
+class RoundOut(Out):
     """One round of measuring, or one attempt at it, as it was recorded."""
 
     measurement_id: int
@@ -196,7 +190,7 @@ class RoundOut(Resource):
     links: list[dict[str, Any]] = Field(description="What each link really carried beside what was declared")
 
 
-class LatencyEvidence(Resource):
+class LatencyEvidence(Out):
     """All rounds under one latency key: the SHA-256 of everything that determines the latency."""
 
     kind: Literal["latency"] = "latency"
@@ -209,7 +203,7 @@ class LatencyEvidence(Resource):
     conditions: str = CONDITIONS
 
 
-class AccuracyEvidenceOut(Resource):
+class AccuracyEvidenceOut(Out):
     """One accuracy over the whole validation set; a failed attempt has its reason and no numbers."""
 
     kind: Literal["accuracy"] = "accuracy"
@@ -253,20 +247,20 @@ class BatchRequest(BaseModel):
     questions: list[RecommendRequest] = Field(min_length=1, max_length=MAX_QUESTIONS)
 
 
-class BatchItem(Resource):
+class BatchItem(Out):
     """The answer to a question, or the problem with it."""
 
     answer: RecommendResponse | None = None
     problem: Problem | None = None
 
 
-class BatchResponse(Resource):
+class BatchResponse(Out):
     """One item per question, in their order."""
 
     answers: list[BatchItem]
 
 
-class LivenessResponse(Resource):
+class LivenessResponse(Out):
     """The process answers; /readyz says whether it has evidence."""
 
     status: Literal["ok"] = "ok"

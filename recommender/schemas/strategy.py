@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recommender.schemas.base import Out
+from recommender.schemas.base import Out, StrategyNameOut
 from recommender.schemas.links import PredictedFromOut
 
 
@@ -166,11 +166,9 @@ class UndecidedOut(StrategyOut):
 Outcome = Literal["recommended", "alternative", "near_miss", "undecided"]
 
 
-class ConsideredOut(Out):
+class ConsideredOut(StrategyNameOut):
     """One line per strategy that took part, and where in this answer it is."""
 
-    operator: str
-    placement: str
     outcome: Outcome
 
 
@@ -183,20 +181,16 @@ class BreachOut(Out):
     got: float | None = Field(description="Bytes; null where it is not known, which counts as broken")
 
 
-class ExcludedOut(Out):
+class ExcludedOut(StrategyNameOut):
     """Measured, but a constraint of the question excludes it."""
 
-    operator: str
-    placement: str
     reason: str
     breaches: list[BreachOut]
 
 
-class NotConsideredOut(Out):
+class NotConsideredOut(StrategyNameOut):
     """Declared, but without evidence."""
 
-    operator: str
-    placement: str
     reason: str
     command: str | None = Field(description="What would measure it; null when it cannot apply to this subject")
     could_change_answer: bool = Field(description="Whether its evidence could make it the recommendation")

@@ -1,5 +1,6 @@
 """A fact is declared in one class: its table, its record, its entry in a file and its evidence derive from that."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -144,6 +145,20 @@ def test_columns_of_a_file_are_those_of_the_rows() -> None:
         (document.LinkColumns, records.LinkBytes, "link"),
     ):
         assert set(columns.model_fields) - {"at"} == names(row) - {name}
+
+
+def test_the_database_checks_small_rows_in_the_bounds_of_their_records() -> None:
+    for table, record in {
+        "sample": records.SampleBase,
+        "sample_part": records.PartTimes,
+        "sample_link": records.LinkBytes,
+        "accuracy_item": records.ItemHits,
+        "accuracy_class_item": records.ClassPixels,
+    }.items():
+        condition = soundness._Dialect(sqlite=True).sound(table)
+        assert all(re.search(rf"\b{name}\)? (BETWEEN|IN) ", condition) for name in names(record)), table
+    assert soundness._bounds("sample_link")[1].most == 2**46
+    assert soundness._bounds("accuracy_class_item")[1].most == 999_999_999
 
 
 def test_a_second_declaration_would_be_noticed() -> None:
