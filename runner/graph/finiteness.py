@@ -1,5 +1,6 @@
 """Which tensors of a graph may hold infinities or NaN although the model's inputs are ordinary numbers."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -22,6 +23,9 @@ _FINITE = frozenset(
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "BatchNormalization", "FusedConv", "FusedMatMul"})
 # A constant divisor below this makes infinities of ordinary numbers.
 _LEAST_DIVISOR = 1e-9
+# What is multiplied by more than this overflows where it is an ordinary number.
+_GREATEST_FACTOR = 1e30
+_SCALING = frozenset({"Mul", "PRelu"})
 
 Constants = Callable[[str], NDArray[np.generic] | None]
 
@@ -50,12 +54,14 @@ def _is_harmless(node: onnx.NodeProto, constants: Constants) -> bool:
     if node.op_type == "Div":
         divisor = constants(node.input[1])
         return divisor is not None and _is_finite(divisor) and bool((np.abs(divisor) > _LEAST_DIVISOR).all())
-    if node.op_type not in _FINITE:
+    if node.op_type not in _FINITE or not all(math.isfinite(attribute.f) for attribute in node.attribute):
         return False
-    # The weights are many bytes, and a model whose weights are not finite computes nothing anyway.
-    summands = () if node.op_type in _WEIGHTED else node.input
-    return all(_is_finite(value) for name in summands if (value := constants(name)) is not None)
+    # The weights are many bytes, and a model whose weights are not finite computes nothing anyway; a bias is read.
+    summands = node.input[2:] if node.op_type in _WEIGHTED else node.input
+    limit = _GREATEST_FACTOR if node.op_type in _SCALING else np.inf
+    return all(_is_finite(value, limit) for name in summands if (value := constants(name)) is not None)
 
 
-def _is_finite(value: NDArray[np.generic] | None) -> bool:
-    return value is not None and (value.dtype.kind != "f" or bool(np.isfinite(value).all()))
+def _is_finite(value: NDArray[np.generic], limit: float = np.inf) -> bool:
+    """Return whether every number is finite, and not beyond the limit."""
+    return value.dtype.kind != "f" or bool((np.isfinite(value) & (np.abs(value) <= limit)).all())
