@@ -59,6 +59,7 @@ def this_host() -> Host:
         cpu_model=model,
         cpu_count=usable_cpus(),
         memory_bytes=memory,
+        # Recorded, but no part of the fingerprint: an update of the kernel is no other machine.
         kernel=platform.release(),
         vnni=has_vnni(),
         onnxruntime=versions()["onnxruntime"],
@@ -101,6 +102,7 @@ def _hardware(host: Host) -> tuple[object, ...]:
 
 
 def _fingerprint(machine: str, model: str, cpus: int) -> str:
+    # Hashed and cut: it goes into every export, where a machine id or a MAC address has no place.
     return hashlib.sha256(f"{machine}|{model}|{cpus}".encode()).hexdigest()[:16]
 
 

@@ -90,6 +90,7 @@ def gather_report(
     slos = slo_evidence(session)
     return Report(
         tuple(_report(session, members, costs, slos, settings or AnalysisSettings()) for members in chosen),
+        # Named on the page, so that the shown environment is not taken for everything that was measured.
         tuple(members[0].environment for members in measured if members not in chosen),
     )
 

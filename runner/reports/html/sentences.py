@@ -39,6 +39,7 @@ def sentence(text: str) -> str:
 
 def extent(values: Sequence[float], unit: str = "") -> str:
     """Return `1.20x`, or `1.20x to 2.40x` if they differ as printed."""
+    # Compared as printed: `1.20x to 1.20x` would look like a mistake.
     low, high = f"{min(values):.2f}{unit}", f"{max(values):.2f}{unit}"
     return low if low == high else f"{low} to {high}"
 
@@ -186,6 +187,7 @@ def _needed(members: Sequence[PairOfSubject]) -> str:
     """Return what would settle all of them: the most rounds that any of them needs, if rounds help."""
     needed = [member.pair.decided.needed for member in members]
     rounds = [need.rounds for need in needed if need and need.rounds is not None]
+    # Only where rounds settle every one of them: some pairs need inputs, and some would stay unresolved.
     return f"about {max(rounds)} rounds would settle it" if len(rounds) == len(members) else ""
 
 
@@ -245,6 +247,7 @@ def codes_of(evidence: Iterable[StrategyEvidence]) -> Codes:
 
 
 def _operator(strategy: StrategyEvidence) -> str:
+    # By passes and not by name: an operator may be called anything.
     passes = [str(step["name"]) for step in strategy.passes]
     return "".join(_LETTERS.get(name, name[0].upper()) for name in passes) or "I"
 
