@@ -1,8 +1,9 @@
 """Upper bounds of a drop of accuracy at any level, and their inverse: the confidence that a limit holds."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import scipy
@@ -15,6 +16,7 @@ ROUNDING_PP = 1e-9
 _LEAST_CHANCE = 1e-15
 # Of the logarithm of a chance, where the search for it ends.
 _TOLERANCE = 1e-9
+_RELATIVE_TOLERANCE = 8.881784197001252e-16
 
 
 class DropBound(Protocol):
@@ -139,10 +141,78 @@ def _confidence_at_most(counts: PairedCounts, limit_pp: float) -> float:
         return 0.0
     if excess(least) <= 0:
         return 1.0
-    logarithm = float(scipy.optimize.brentq(excess, least, 0.0, xtol=_TOLERANCE))
+    logarithm = root(excess, least, 0.0, tolerance=_TOLERANCE)
     while excess(logarithm) > 0:
         logarithm = min(0.0, logarithm + _TOLERANCE)
     return -math.expm1(logarithm)
+
+
+def root(function: Callable[[float], float], first: float, last: float, *, tolerance: float) -> float:
+    """Find where a function crosses 0, by Brent's method.
+
+    Parameters
+    ----------
+    function : callable
+        Continuous, with values of opposite signs at both ends.
+    first, last : float
+        The ends, in any order.
+    tolerance : float
+        Largest distance of the result from the root; above 0.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    It takes the steps of `scipy.optimize.brentq` and gives its result to the last bit. Importing scipy.optimize takes
+    longer than a whole answer, and this search is all that an answer needs of it.
+
+    References
+    ----------
+    R. P. Brent, Algorithms for Minimization Without Derivatives (1973), chapter 4.
+
+    Examples
+    --------
+    >>> round(root(lambda x: x * x - 2, 0.0, 2.0, tolerance=1e-12), 10)
+    1.4142135624
+    """
+    before, best, opposite = first, last, first
+    value_before, value, value_opposite = function(first), function(last), 0.0
+    step = step_before = 0.0
+    while value != 0:
+        if (value_before < 0) != (value < 0):
+            opposite, value_opposite = before, value_before
+            step = step_before = best - before
+        if abs(value_opposite) < abs(value):
+            before, best, opposite = best, opposite, best
+            value_before, value, value_opposite = value, value_opposite, value
+        least = (tolerance + _RELATIVE_TOLERANCE * abs(best)) / 2
+        half = (opposite - best) / 2
+        if value == 0 or abs(half) < least:
+            break
+        tried = half
+        if abs(step_before) > least and abs(value) < abs(value_before):
+            tried = _interpolated((before, value_before), (best, value), (opposite, value_opposite))
+        short = 2 * abs(tried) < min(abs(step_before), 3 * abs(half) - least)
+        step_before, step = (step, tried) if short else (half, half)
+        before, value_before = best, value
+        best += step if abs(step) > least else math.copysign(least, half)
+        value = function(best)
+    return best
+
+
+_Point = tuple[float, float]
+
+
+def _interpolated(before: _Point, best: _Point, opposite: _Point) -> float:
+    """Return the step to where a line through two points, or an inverse parabola through three, crosses 0."""
+    if before[0] == opposite[0]:
+        return -best[1] * (best[0] - before[0]) / (best[1] - before[1])
+    slope = (before[1] - best[1]) / (before[0] - best[0])
+    slope_opposite = (opposite[1] - best[1]) / (opposite[0] - best[0])
+    rise = opposite[1] * slope_opposite - before[1] * slope
+    return -best[1] * rise / (slope_opposite * slope * (opposite[1] - before[1]))
 
 
 @dataclass(frozen=True)
@@ -189,17 +259,25 @@ class InfluentialImages:
 
     Attributes
     ----------
-    drop_pp, error_pp : float
-        The drop and its standard error, widened where the bootstrap-t is.
+    drop_pp, standard_error_pp : float
+        The drop and its standard error, to first order.
     freedom : float
         Degrees of freedom that the concentration of the influences leaves.
     images : int
+    widening : callable
+        Returns the factor by which the bootstrap-t is wider; called once, when a bound is first used.
     """
 
     drop_pp: float
-    error_pp: float
+    standard_error_pp: float
     freedom: float
     images: int
+    widening: Callable[[], float]
+
+    @cached_property
+    def error_pp(self) -> float:
+        """The standard error, widened where the bootstrap-t is."""
+        return self.standard_error_pp * self.widening()
 
     def upper_pp(self, confidence_level: float) -> float:
         """Return the one-sided upper bound, by Student's t."""

@@ -1,7 +1,8 @@
 """Accuracy lost against a reference, paired by item."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy
@@ -16,36 +17,54 @@ from catalog.statistics.refusal import IntervalRefusal, RefusalKind
 class AccuracyDrop:
     """How many percentage points the candidate is below the reference; negative is a gain.
 
+    The interval and the p-value are computed when they are first used: an answer about one subject does not pay for the
+    resampling of the others.
+
     Attributes
     ----------
-    drop_pp, low_pp, high_pp : float
+    drop_pp : float
     confidence_level : float
         Of all `comparisons` together.
     comparisons, items : int
     lost, gained : int or None
         Items that only the reference gets right, and only the candidate; None for mIoU.
-    pvalue : float or None
-        Exact McNemar, two-sided, of this comparison alone; None for mIoU.
     note : str or None
         Why the bounds are degenerate.
-    bound : DropBound
-        One-sided, at any level.
+    bound, gain_bound : DropBound
+        One-sided, at any level: of the drop, and of the drop with the sides exchanged.
     refusal : IntervalRefusal or None
         Why the bound promises nothing; the interval then only describes.
     """
 
     drop_pp: float
-    low_pp: float
-    high_pp: float
     confidence_level: float
     comparisons: int
     items: int
     lost: int | None
     gained: int | None
-    pvalue: float | None
     note: str | None
     bound: DropBound
+    gain_bound: DropBound
     refusal: IntervalRefusal | None = None
+
+    @cached_property
+    def low_pp(self) -> float:
+        """The lower end of the two-sided interval."""
+        return min(self.drop_pp, -self.gain_bound.upper_pp(self._one_sided_level))
+
+    @cached_property
+    def high_pp(self) -> float:
+        """The upper end of the two-sided interval."""
+        return max(self.drop_pp, self.bound.upper_pp(self._one_sided_level))
+
+    @cached_property
+    def pvalue(self) -> float | None:
+        """McNemar's exact p-value, two-sided, of this comparison alone; None for mIoU."""
+        return None if self.lost is None or self.gained is None else mcnemar_exact(self.lost, self.gained)
+
+    @property
+    def _one_sided_level(self) -> float:
+        return two_sided(self.confidence_level, comparisons=self.comparisons)
 
     def upper_pp(self, confidence_level: float) -> float:
         """Return the one-sided upper bound."""
@@ -171,20 +190,16 @@ def hit_drop(
             raise ValueError(f"what is bit-identical has the same hits, got {lost} lost and {gained} gained")
         return no_drop(first.size, confidence_level=confidence_level, comparisons=comparisons, counted=True)
     bound = PairedCounts(lost, gained, first.size)
-    level = two_sided(confidence_level, comparisons=comparisons)
-    drop_pp = bound.drop_pp
     return AccuracyDrop(
-        drop_pp=drop_pp,
-        low_pp=min(drop_pp, -PairedCounts(gained, lost, first.size).upper_pp(level)),
-        high_pp=max(drop_pp, bound.upper_pp(level)),
+        drop_pp=bound.drop_pp,
         confidence_level=confidence_level,
         comparisons=comparisons,
         items=first.size,
         lost=lost,
         gained=gained,
-        pvalue=mcnemar_exact(lost, gained),
         note=_IDENTICAL if lost + gained == 0 else None,
         bound=bound,
+        gain_bound=PairedCounts(gained, lost, first.size),
     )
 
 
@@ -222,16 +237,14 @@ def no_drop(items: int, *, confidence_level: float, comparisons: int, counted: b
     """
     return AccuracyDrop(
         drop_pp=0.0,
-        low_pp=0.0,
-        high_pp=0.0,
         confidence_level=confidence_level,
         comparisons=comparisons,
         items=items,
         lost=0 if counted else None,
         gained=0 if counted else None,
-        pvalue=1.0 if counted else None,
         note=_SAME_MODEL,
         bound=NoDrop(),
+        gain_bound=NoDrop(),
     )
 
 
@@ -303,7 +316,7 @@ def mean_iou_drop(
     bit_identical : bool
         As in `hit_drop`.
     rng : numpy.random.Generator, int or None
-        As scipy takes it.
+        As scipy takes it. A generator draws at once; from a seed, images are drawn when a bound is first used.
 
     Returns
     -------
@@ -352,20 +365,17 @@ def mean_iou_drop(
         if differing:
             raise ValueError(f"what is bit-identical has the same pixels, got {differing} images that differ")
         return no_drop(images, confidence_level=confidence_level, comparisons=comparisons, counted=False)
-    loss, gain = _bounds(tables, n_resamples=n_resamples, rng=np.random.default_rng(rng))
-    level = two_sided(confidence_level, comparisons=comparisons)
+    loss, gain = _bounds(tables, n_resamples=n_resamples, rng=rng)
     return AccuracyDrop(
         drop_pp=loss.drop_pp,
-        low_pp=-gain.upper_pp(level),
-        high_pp=loss.upper_pp(level),
         confidence_level=confidence_level,
         comparisons=comparisons,
         items=images,
         lost=None,
         gained=None,
-        pvalue=None,
         note=None if differing else _IDENTICAL_MASKS,
         bound=loss,
+        gain_bound=gain,
         refusal=_refusal(tables, differing),
     )
 
@@ -406,7 +416,7 @@ def _pixel_tables(
 
 
 def _bounds(
-    tables: list[NDArray[np.float64]], *, n_resamples: int, rng: np.random.Generator
+    tables: list[NDArray[np.float64]], *, n_resamples: int, rng: np.random.Generator | int | None
 ) -> tuple[DropBound, DropBound]:
     """Bound the drop and, of the opposite sign, the gain."""
     images = len(tables[0])
@@ -417,11 +427,34 @@ def _bounds(
     if error < _ALIKE_PP:
         return AlikeImages(drop_pp, images), AlikeImages(-drop_pp, images)
     freedom = squares.sum() ** 2 / (squares**2).sum() - 1
-    drawn = _studentised(pixels, drop_pp, n_resamples=n_resamples, rng=rng)
+    bootstrap = _Bootstrap(pixels, drop_pp, n_resamples=n_resamples, rng=rng)
     return (
-        InfluentialImages(drop_pp, error * _widening(-drawn, freedom), freedom, images),
-        InfluentialImages(-drop_pp, error * _widening(drawn, freedom), freedom, images),
+        InfluentialImages(drop_pp, error, freedom, images, lambda: _widening(-bootstrap.deviations, freedom)),
+        InfluentialImages(-drop_pp, error, freedom, images, lambda: _widening(bootstrap.deviations, freedom)),
     )
+
+
+class _Bootstrap:
+    """The bootstrap-t that both bounds of a drop share, drawn when one of them first needs it."""
+
+    def __init__(
+        self,
+        pixels: NDArray[np.float64],
+        drop_pp: float,
+        *,
+        n_resamples: int,
+        rng: np.random.Generator | int | None,
+    ) -> None:
+        self._pixels, self._drop_pp, self._n_resamples, self._rng = pixels, drop_pp, n_resamples, rng
+        if isinstance(rng, np.random.Generator):
+            # The generator is the caller's: what is drawn must not depend on what else draws from it later.
+            _ = self.deviations
+
+    @cached_property
+    def deviations(self) -> NDArray[np.float64]:
+        """The deviation of the drop of each draw, in its own standard errors."""
+        draws = _draws(self._pixels.shape[0], n_resamples=self._n_resamples, rng=self._rng)
+        return _studentised(self._pixels, self._drop_pp, draws)
 
 
 def _linearised(
@@ -444,15 +477,35 @@ def _standard_error(squares: float, images: int) -> float:
     return float(np.sqrt(squares * images / max(images - 1, 1)))
 
 
+def _draws(
+    images: int, *, n_resamples: int, rng: np.random.Generator | int | None
+) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield how often each image is drawn, shape (draws, images), as many draws at a time as memory allows."""
+    if isinstance(rng, int) and images * n_resamples <= _CHUNK:
+        yield _seeded_draws(images, n_resamples, rng)
+        return
+    generator = np.random.default_rng(rng)
+    for start in range(0, n_resamples, step := max(1, _CHUNK // images)):
+        size = min(step, n_resamples - start)
+        yield generator.multinomial(images, np.full(images, 1 / images), size=size).astype(np.uint32)
+
+
+# The drops of one dataset are drawn from one seed, and drawing takes longer than all that follows it.
+@lru_cache(maxsize=1)
+def _seeded_draws(images: int, n_resamples: int, seed: int) -> NDArray[np.unsignedinteger]:
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(images, np.full(images, 1 / images), size=n_resamples)
+    return counts.astype(np.uint16 if images < 2**16 else np.uint32)
+
+
 def _studentised(
-    pixels: NDArray[np.float64], drop_pp: float, *, n_resamples: int, rng: np.random.Generator
+    pixels: NDArray[np.float64], drop_pp: float, draws: Iterable[NDArray[np.unsignedinteger]]
 ) -> NDArray[np.float64]:
     """Return the deviation of each draw's drop in its own standard errors; draws without an error are left out."""
     images = pixels.shape[0]
     deviations = []
-    for start in range(0, n_resamples, step := max(1, _CHUNK // images)):
-        size = min(step, n_resamples - start)
-        counts = rng.multinomial(images, np.full(images, 1 / images), size=size).astype(np.float64)
+    for drawn in draws:
+        counts = drawn.astype(np.float64)
         drops, influences = _linearised(pixels, counts)
         errors = np.sqrt((counts * influences**2).sum(axis=1) * images / max(images - 1, 1))
         usable = np.isfinite(drops) & (errors > _ALIKE_PP)

@@ -31,11 +31,16 @@ _SEED = 1
 
 
 class AccuracyBounds:
-    """Accuracies with their bounds, remembered from one snapshot to the next; `read` are the rows they come from."""
+    """Accuracies with their bounds, remembered from one snapshot to the next; `read` are the rows they come from.
+
+    A bound is computed by the first question that needs it, so that the first answer does not wait for the bounds of
+    every other subject.
+    """
 
     def __init__(self) -> None:
         self._drops: dict[Hashable, AccuracyDrop] = {}
         self._used: set[Hashable] = set()
+        self._measurements: dict[tuple[AccuracyEvidence, AccuracyEvidence | None], AccuracyMeasurement] = {}
         self.read: ReadAccuracies = {}
 
     def accuracy(self, row: StrategyEvidence) -> AccuracyMeasurement | None:
@@ -43,6 +48,12 @@ class AccuracyBounds:
         accuracy = row.accuracy
         if accuracy is None:
             return None
+        pair = accuracy, row.reference
+        if pair not in self._measurements:  # placements share an accuracy, and telling items apart hashes them all
+            self._measurements[pair] = self._measurement(row, accuracy)
+        return self._measurements[pair]
+
+    def _measurement(self, row: StrategyEvidence, accuracy: AccuracyEvidence) -> AccuracyMeasurement:
         return AccuracyMeasurement(
             metric=accuracy.metric,
             accuracy_pct=accuracy.accuracy_pct,
@@ -58,6 +69,12 @@ class AccuracyBounds:
         """Drop what the last snapshot did not use."""
         self._drops = {key: drop for key, drop in self._drops.items() if key in self._used}
         self._used = set()
+        self._measurements = {}
+
+    def compute_all(self) -> None:
+        """Compute every bound now: a snapshot that replaces another one makes no question wait."""
+        for drop in self._drops.values():
+            _ = drop.low_pp, drop.high_pp
 
     def _short(self, accuracy: AccuracyEvidence) -> AccuracyDrop:
         """Compute the drop against a reference without error, whose intersections are its unions."""

@@ -105,7 +105,10 @@ class Snapshots:
         failure: BaseException | None = None
         try:
             with _translated(self.database):
-                self._evidence = load(sound_database(opened), self._bounds, self._evidence)
+                evidence = load(sound_database(opened), self._bounds, self._evidence)
+                if self._evidence is not None:
+                    self._bounds.compute_all()
+                self._evidence = evidence
             self._seen = change
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             failure = error

@@ -124,3 +124,25 @@ def test_a_floor_of_mean_iou_is_near_the_lower_bound_of_redrawn_images() -> None
     assert check.bound == pytest.approx(np.quantile(redrawn, 0.05), abs=0.5)
     assert check.holds
     assert not mean_iou_at_least(intersection, union, check.estimate, rng=4).holds
+
+
+def test_a_seed_draws_images_when_a_bound_is_first_used_and_once_for_all_drops() -> None:
+    rng = np.random.default_rng(1)
+    reference, candidate = pixels(rng, 40, 3), pixels(rng, 40, 3)
+    iou_drops._seeded_draws.cache_clear()
+    loss = mean_iou_drop(reference, candidate, n_resamples=200, rng=5)
+    gain = mean_iou_drop(candidate, reference, n_resamples=200, rng=5)
+    assert loss.drop_pp == pytest.approx(-gain.drop_pp)
+    assert iou_drops._seeded_draws.cache_info().misses == 0
+    assert loss.low_pp < loss.drop_pp < loss.high_pp
+    assert (gain.low_pp, gain.high_pp) == pytest.approx((-loss.high_pp, -loss.low_pp))
+    assert iou_drops._seeded_draws.cache_info().misses == 1
+
+
+def test_a_generator_draws_at_once() -> None:
+    rng = np.random.default_rng(1)
+    reference, candidate = pixels(rng, 40, 3), pixels(rng, 40, 3)
+    generator = np.random.default_rng(5)
+    drop = mean_iou_drop(reference, candidate, n_resamples=200, rng=generator)
+    generator.random(1000)
+    assert drop.high_pp == mean_iou_drop(reference, candidate, n_resamples=200, rng=5).high_pp
