@@ -1,7 +1,7 @@
 """The empirical catalog: what was measured, in a database, its tables, and the queries on it."""
 
 from catalog.evidence.database import Database, open_database, shown_location
-from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.loading import StrategyLatencies, slo_evidence, strategy_evidence, strategy_latencies
 from catalog.evidence.reading import (
     accuracy_done,
     accuracy_remarks,
@@ -79,6 +79,7 @@ __all__ = [
     "SampleRecord",
     "SloEvidence",
     "StrategyEvidence",
+    "StrategyLatencies",
     "StrategyRecord",
     "TierRunRecord",
     "TierUse",
@@ -106,6 +107,7 @@ __all__ = [
     "slo_evidence",
     "sound_database",
     "strategy_evidence",
+    "strategy_latencies",
     "sync_slos",
     "sync_strategies",
     "tier_costs",

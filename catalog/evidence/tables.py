@@ -6,8 +6,9 @@ keys, references and indices. The DDL that databases really have is in `migratio
 A class of `records.py` is frozen and a row is not, which mypy refuses although the row's own `__setattr__` comes first.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+from pydantic import ConfigDict
 from sqlalchemy import (
     JSON,
     Column,
@@ -57,6 +58,8 @@ ACCURACY_COUNTS = "status = 'complete'"
 class EvidenceTable(SQLModel):
     """Root of the tables: metadata of their own, so that nothing else in the process mixes in."""
 
+    # Rows are stored as they are, so that most processes never need the validators: they are built at their first use.
+    model_config = cast(Any, ConfigDict(defer_build=True))
     metadata: ClassVar[MetaData] = NAMES
 
 

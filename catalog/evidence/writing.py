@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
 from catalog.clock import utc_now
-from catalog.declaration.schema import SloSpec
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import is_moment
 from catalog.evidence.imported_files import SLOS, note, noted
@@ -45,6 +45,9 @@ from catalog.evidence.tables import (
     TierRun,
     column,
 )
+
+if TYPE_CHECKING:
+    from catalog.declaration.schema import SloSpec
 
 
 def utc_text(moment: datetime) -> str:
@@ -125,7 +128,7 @@ def _repairs(row: SQLModel, name: str) -> dict[str, str]:
     return {} if is_moment(getattr(row, name)) else {name: _now()}
 
 
-def sync_slos(session: Session, slos: Mapping[str, SloSpec]) -> None:
+def sync_slos(session: Session, slos: "Mapping[str, SloSpec]") -> None:
     """Make the stored targets exactly those declared."""
     session.execute(delete(Slo).where(column(Slo, "name").not_in(list(slos))))
     for file in session.execute(select(ImportedFile)).scalars():

@@ -140,8 +140,14 @@ logger = logging.getLogger(__name__)
 _QUANTIZING = "static_ptq"
 
 
-def load(database: Database, bounds: AccuracyBounds | None = None, before: Evidence | None = None) -> Evidence:
-    """Read everything in one transaction, so that the snapshot is of one moment.
+def load(
+    database: Database,
+    bounds: AccuracyBounds | None = None,
+    before: Evidence | None = None,
+    *,
+    subject: str | None = None,
+) -> Evidence:
+    """Read everything, or all of one subject, in one transaction, so that the snapshot is of one moment.
 
     SQLite isolates every transaction; a server needs REPEATABLE READ. A candidate that equals the one `before` stays
     the same object, so that its cached results stay valid.
@@ -151,7 +157,7 @@ def load(database: Database, bounds: AccuracyBounds | None = None, before: Evide
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         drawn = bounds or AccuracyBounds()
         groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
-        for row in strategy_evidence(session, read=drawn.read):
+        for row in strategy_evidence(session, subject=subject, read=drawn.read):
             groups.setdefault((row.subject, row.environment.id), []).append(row)
         kept = _candidates(before)
         loaded, left_out = [], list(database.left_out)

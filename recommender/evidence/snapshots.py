@@ -28,11 +28,13 @@ class Snapshots:
     """The newest evidence on demand; safe to share between threads.
 
     SQLite reports other processes' commits through `PRAGMA data_version` on a connection that stays open: some
-    microseconds, against reading everything. The file's inode catches a database that was replaced.
+    microseconds, against reading everything. The file's inode catches a database that was replaced. With a `subject`,
+    the evidence of that one alone is read.
     """
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, *, subject: str | None = None) -> None:
         self.database = database
+        self._subject = subject
         self._lock = threading.Lock()
         self._opened: Database | None = None
         self._watch: Any = None
@@ -105,7 +107,7 @@ class Snapshots:
         failure: BaseException | None = None
         try:
             with _translated(self.database):
-                evidence = load(sound_database(opened), self._bounds, self._evidence)
+                evidence = load(sound_database(opened), self._bounds, self._evidence, subject=self._subject)
                 if self._evidence is not None:
                     self._bounds.compute_all()
                 self._evidence = evidence

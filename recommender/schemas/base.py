@@ -16,9 +16,12 @@ BytesByTier = Annotated[dict[Name, Bytes], Field(max_length=100)]
 
 
 class Out(BaseModel):
-    """A response model that refuses undeclared fields."""
+    """A response model that refuses undeclared fields.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Its validator is built at its first use: one answer needs few of the models.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class StrategyNameOut(Out):

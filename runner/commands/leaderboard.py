@@ -10,8 +10,8 @@ from catalog.evidence import open_database, sound_database
 from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, example, out, print_csv, print_json
 from runner.errors import RunnerError
 from runner.reports import leaderboard_tables, with_analysis, with_distances
+from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.reports.leaderboard import of_family, sparklines
-from runner.reports.tables import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.settings import RunnerSettings
 
 
@@ -36,7 +36,7 @@ def leaderboard(
         if family is not None:
             rows = of_family(rows, store.family_members(session), family)
         plain = as_json or as_csv
-        evidence = () if plain else store.strategy_evidence(session, subject=subject)
+        latencies = () if plain else store.strategy_latencies(session, subject=subject)
         paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
         inapplicable = store.inapplicable_strategies(session, subject=subject)
     if as_json:
@@ -47,7 +47,7 @@ def leaderboard(
     if as_csv:
         print_csv(rows)
         return
-    tables = leaderboard_tables(rows, sparklines(evidence), width=out.width)
+    tables = leaderboard_tables(rows, sparklines(latencies), width=out.width)
     for table in (*tables, *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()

@@ -6,6 +6,7 @@ the request validates it by the same rules as over HTTP.
 
 import inspect
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typer.models import OptionInfo
 from catalog.errors import UnitError
 from catalog.units import parse_duration, parse_share, parse_size
 from recommender.answer.respond import respond
+from recommender.errors import NoEvidence, NotDeclared
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
@@ -27,6 +29,7 @@ from runner.commands.terminal import DatabaseOption, JsonOption, example, out
 from runner.reports.answer import AnswerReport, evidence_lines
 from runner.settings import RunnerSettings
 
+logger = logging.getLogger(__name__)
 _BUDGETS, _CONSTRAINTS, _EVIDENCE = "Budgets", "Constraints", "Which evidence"
 _SHOWN_CHARACTERS = 80
 
@@ -229,9 +232,9 @@ def _shown(value: object) -> str:
 
 
 @contextmanager
-def known_evidence(database: str) -> Iterator[Evidence]:
-    """Yield all evidence of a database as of now; raises `EvidenceUnavailable`."""
-    snapshots = Snapshots(database)
+def known_evidence(database: str, *, subject: str | None = None) -> Iterator[Evidence]:
+    """Yield all evidence of a database as of now, or that of one subject; raises `EvidenceUnavailable`."""
+    snapshots = Snapshots(database, subject=subject)
     try:
         yield snapshots.current()
     finally:
@@ -239,7 +242,12 @@ def known_evidence(database: str) -> Iterator[Evidence]:
 
 
 def ask(database: str, request: RecommendRequest) -> RecommendResponse:
-    """Answer from the evidence in a database."""
+    """Answer from the evidence in a database, of which mostly that of the question's subject is all that is read."""
+    try:
+        with known_evidence(database, subject=request.subject) as evidence:
+            return respond(evidence, request)
+    except (NotDeclared, NoEvidence):
+        logger.debug("a name is not of this subject: the message names those of all subjects", exc_info=True)
     with known_evidence(database) as evidence:
         return respond(evidence, request)
 

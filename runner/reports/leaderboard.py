@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence import StrategyEvidence
+from catalog.evidence import StrategyLatencies
 from catalog.output_distance import OutputDistance, percentage
 from catalog.units import duration, duration_interval, percent, points, size
 from runner.errors import RunnerError
@@ -123,12 +123,11 @@ def of_family(
     ]
 
 
-def sparklines(evidence: Iterable[StrategyEvidence]) -> dict[StrategyId, str]:
+def sparklines(latencies: Iterable[StrategyLatencies]) -> dict[StrategyId, str]:
     """Return the distribution of each measured strategy, on one scale per subject and environment."""
-    groups: dict[tuple[str, str], list[StrategyEvidence]] = {}
-    for strategy in evidence:
-        if strategy.measured:
-            groups.setdefault((strategy.subject, strategy.environment.key), []).append(strategy)
+    groups: dict[tuple[str, str], list[StrategyLatencies]] = {}
+    for strategy in latencies:
+        groups.setdefault((strategy.subject, strategy.environment), []).append(strategy)
     drawn: dict[StrategyId, str] = {}
     for (subject, environment), members in groups.items():
         # Of logarithms: latencies are skewed, and a ratio then is a distance, whichever strategy has it.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 from catalog.units import duration, duration_interval
+
+if TYPE_CHECKING:
+    from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Enough cells for a shape, and few enough for one column of many.
@@ -30,7 +32,7 @@ def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> s
     return "".join(_BLOCKS[height - 1] if height else " " for height in heights)
 
 
-def ranking_table(result: SubjectResult) -> Table:
+def ranking_table(result: "SubjectResult") -> Table:
     """Return every measured strategy of a subject in one environment, the best first."""
     settings = result.settings
     level, margin = 100 * settings.confidence_level, 100 * settings.equivalent_within
@@ -49,7 +51,7 @@ def ranking_table(result: SubjectResult) -> Table:
     return table
 
 
-def output_warnings(result: SubjectResult) -> list[str]:
+def output_warnings(result: "SubjectResult") -> list[str]:
     """Return the warning, with its figure, of each operator whose outputs are far from identity's."""
     distances = {strategy.evidence.operator: strategy.evidence.output_distance for strategy in result.strategies}
     return [
@@ -59,7 +61,7 @@ def output_warnings(result: SubjectResult) -> list[str]:
     ]
 
 
-def family_table(result: SubjectResult, family: FamilyResult) -> Table:
+def family_table(result: "SubjectResult", family: "FamilyResult") -> Table:
     """Return every pair of a family: as in the paper, and decided."""
     test, settings = family.paper.kruskal_wallis, result.settings
     statistic = "–" if math.isnan(test.statistic) else f"{test.statistic:.1f}"
@@ -75,7 +77,7 @@ def family_table(result: SubjectResult, family: FamilyResult) -> Table:
     return table
 
 
-def ranked_rows(result: SubjectResult) -> list[dict[str, Any]]:
+def ranked_rows(result: "SubjectResult") -> list[dict[str, Any]]:
     """Return the ranking as plain rows, SI units, for JSON and CSV."""
     rows = []
     for strategy in sorted(result.strategies, key=lambda strategy: (strategy.rank.rank, strategy.ratio_to_best)):
@@ -106,7 +108,7 @@ def ranked_rows(result: SubjectResult) -> list[dict[str, Any]]:
     return rows
 
 
-def paired_rows(result: SubjectResult, family: FamilyResult) -> list[dict[str, Any]]:
+def paired_rows(result: "SubjectResult", family: "FamilyResult") -> list[dict[str, Any]]:
     """Return a family's pairs as plain rows."""
     return [
         {
@@ -132,7 +134,7 @@ def paired_rows(result: SubjectResult, family: FamilyResult) -> list[dict[str, A
     ]
 
 
-def conditions(result: SubjectResult) -> str:
+def conditions(result: "SubjectResult") -> str:
     """Describe in one line what was measured."""
     first = result.strategies[0]
     interval, select = first.interval(result.settings.percentile), first.evidence.inputs_select
@@ -151,7 +153,7 @@ def rank_range(rank: int, worst_rank: int) -> str:
     return str(rank) if rank == worst_rank else f"{rank}–{worst_rank}"
 
 
-def _ranked(strategy: StrategyResult, percentile: float, low: float, high: float) -> list[str]:
+def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: float) -> list[str]:
     interval = strategy.interval(percentile)
     bounds = "one round" if interval.rounds == 1 else "too thin"
     if interval.low_s is not None and interval.high_s is not None:
@@ -168,7 +170,7 @@ def _ranked(strategy: StrategyResult, percentile: float, low: float, high: float
     ]
 
 
-def _paired(pair: PairResult) -> list[str]:
+def _paired(pair: "PairResult") -> list[str]:
     decided, paper = pair.decided, pair.paper
     bounds = f"{decided.low:.3g} – {decided.high:.3g}" if decided.low is not None and decided.high is not None else "–"
     needed = decided.needed
@@ -184,7 +186,7 @@ def _paired(pair: PairResult) -> list[str]:
     ]
 
 
-def _needed(pair: PairResult) -> Mapping[str, int | None]:
+def _needed(pair: "PairResult") -> Mapping[str, int | None]:
     needed = pair.decided.needed
     return {
         "rounds_needed": needed.rounds if needed else None,
@@ -192,7 +194,7 @@ def _needed(pair: PairResult) -> Mapping[str, int | None]:
     }
 
 
-def _where(result: SubjectResult) -> str:
+def _where(result: "SubjectResult") -> str:
     environment = result.environment
     emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
     return f"launcher {environment.launcher}{emulated}"
@@ -215,7 +217,7 @@ def _justify(heading: str) -> Any:
     return "right" if heading in ("rank", "latency", "× best", "Conover p", "ratio") else "left"
 
 
-def notes(families: Sequence[FamilyResult]) -> list[str]:
+def notes(families: "Sequence[FamilyResult]") -> list[str]:
     """Explain each disagreement between the two analyses."""
     return [
         f"* {pair.paper.left} and {pair.paper.right}: {pair.disagreement}"

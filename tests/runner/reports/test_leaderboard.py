@@ -11,7 +11,7 @@ from rich.console import Console
 
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
-from catalog.evidence import family_members, leaderboard, open_database, rankings, strategy_evidence
+from catalog.evidence import family_members, leaderboard, open_database, rankings, strategy_evidence, strategy_latencies
 from catalog.exchange import import_files
 from catalog.output_distance import OutputDistance
 from runner.errors import RunnerError
@@ -62,7 +62,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
         with opened.session() as session:
             return Board(
                 with_analysis(leaderboard(session), rankings(session)),
-                sparklines(strategy_evidence(session)),
+                sparklines(strategy_latencies(session)),
                 family_members(session),
             )
 
