@@ -40,7 +40,7 @@ class AccuracyBounds:
     def __init__(self) -> None:
         self._drops: dict[Hashable, AccuracyDrop] = {}
         self._used: set[Hashable] = set()
-        self._measurements: dict[tuple[AccuracyEvidence, AccuracyEvidence | None], AccuracyMeasurement] = {}
+        self._measurements: dict[tuple[int, int], AccuracyMeasurement] = {}
         self.read: ReadAccuracies = {}
 
     def accuracy(self, row: StrategyEvidence) -> AccuracyMeasurement | None:
@@ -48,7 +48,8 @@ class AccuracyBounds:
         accuracy = row.accuracy
         if accuracy is None:
             return None
-        pair = accuracy, row.reference
+        # By identity: an accuracy that equals identity's in every figure need not be identity's own.
+        pair = id(accuracy), id(row.reference)
         if pair not in self._measurements:  # placements share an accuracy, and telling items apart hashes them all
             self._measurements[pair] = self._measurement(row, accuracy)
         return self._measurements[pair]

@@ -4,11 +4,13 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from runner.commands.lazy_group import load_command
 from runner.commands.table import COMMANDS, CommandEntry
+from tests.runner.commands.conftest import Command
 
 _HEAVY = (
     "alembic",
@@ -109,3 +111,33 @@ def test_a_misspelt_command_is_suggested_without_an_import() -> None:
     ended = subprocess.run([sys.executable, "-m", "runner", "recomend"], capture_output=True, text=True)
     assert ended.returncode == 2
     assert "recommend" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "unused"),
+    [
+        (
+            "leaderboard",
+            ("catalog.analysis", "catalog.declaration", "recommender.ranking", "recommender.schemas", "yaml"),
+        ),
+        ("question", ("catalog.analysis", "catalog.declaration", "runner.measuring", "yaml")),
+    ],
+)
+def test_a_command_imports_nothing_that_only_others_use(module: str, unused: tuple[str, ...]) -> None:
+    heavy = (*unused, "alembic", "docker", "fastapi", "onnx", "onnxruntime", "scipy.optimize", "scipy.special")
+    code = f"import sys, runner.commands.{module}; print([name for name in {heavy} if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
+
+
+def test_a_question_about_accuracy_is_answered_without_the_whole_of_scipy(filled: Callable[..., Command]) -> None:
+    filled("fashion-resnet", "quantized@edge", "identity@edge")
+    heavy = ("scipy.optimize", "scipy.stats", "onnxruntime", "docker", "alembic")
+    code = (
+        "import sys; from runner.cli import app, run; run(lambda: app(prog_name='runner')); "
+        f"print('heavy:', [name for name in {heavy} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "recommend", "fashion-resnet", "--max-drop", "1"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "identity" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "heavy: []"

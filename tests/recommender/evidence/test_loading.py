@@ -1,0 +1,41 @@
+"""What a snapshot holds of accuracies, and of one subject alone."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from recommender.answer.respond import respond
+from recommender.evidence.model import Evidence
+from recommender.evidence.snapshots import Snapshots
+from recommender.schemas import RecommendRequest
+from tests.recommender.conftest import Writer
+
+
+@pytest.fixture
+def all_evidence(writer: Writer, location: str) -> Iterator[Evidence]:
+    environment = writer.environment()
+    for subject in ("net", "other"):
+        for operator in ("identity", "quantized"):
+            writer.strategy(environment, operator, "mobile", 0.1, subject=subject)
+            writer.judge(environment, operator, 90.0, subject=subject)
+    snapshots = Snapshots(location)
+    yield snapshots.current()
+    snapshots.close()
+
+
+def test_an_accuracy_equal_in_every_figure_is_not_taken_for_the_reference(all_evidence: Evidence) -> None:
+    width_pp = {
+        strategy.operator: strategy.accuracy.drop.high_pp - strategy.accuracy.drop.low_pp
+        for strategy in all_evidence.select("net").strategies
+        if strategy.accuracy is not None and strategy.accuracy.drop is not None
+    }
+    assert width_pp["identity"] == 0 < width_pp["quantized"]
+
+
+def test_the_evidence_of_one_subject_answers_as_all_of_it(all_evidence: Evidence, location: str) -> None:
+    snapshots = Snapshots(location, subject="other")
+    alone = snapshots.current()
+    snapshots.close()
+    assert list(all_evidence.subjects) == ["net", "other"] and list(alone.subjects) == ["other"]
+    question = RecommendRequest(subject="other", max_latency_s=0.2, max_accuracy_drop_pp=1.0)
+    assert respond(alone, question) == respond(all_evidence, question)
