@@ -1,4 +1,4 @@
-"""Rows of any table as they stand, for what exports, imports and removes evidence: every query of theirs is here.
+"""Rows of any table as they stand, for what exports, imports, analyses and removes evidence.
 
 Each function works inside the caller's transaction; the caller commits.
 """
@@ -12,11 +12,12 @@ from sqlalchemy import delete, func, insert, select, text, update
 from sqlmodel import Session
 
 from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes
-from catalog.evidence.tables import EvidenceTable, Slo, column
+from catalog.evidence.tables import Analysis, EvidenceTable, Slo, column
 
 RowT = TypeVar("RowT", bound=EvidenceTable)
 # By the id of the parent: a tuple of values for each row below it.
 ChildRows = Mapping[int, Sequence[Any]]
+AnalysisRows = Mapping[type[EvidenceTable], Iterable[Mapping[str, Any]]]
 
 
 def stored_rows(session: Session, table: type[RowT], **values: object) -> list[RowT]:
@@ -61,6 +62,21 @@ def delete_rows(session: Session, table: type[EvidenceTable], **values: object) 
     """Delete the rows that have these values, with what belongs to them; return how many they were."""
     deleted: Any = session.execute(delete(table).filter_by(**values))
     return int(deleted.rowcount)
+
+
+def analysis_stored(session: Session, evidence_key: str) -> bool:
+    """Tell whether there is an analysis that rests on exactly this evidence."""
+    return bool(stored_values(session, Analysis, "id", evidence_key=evidence_key))
+
+
+def replace_analysis(session: Session, analysis: Mapping[str, Any], rows: AnalysisRows) -> int:
+    """Store an analysis and the rows below it, and delete the former one of the same question; return its id."""
+    question = ("subject", "environment_id", "percentile")
+    delete_rows(session, Analysis, **{name: analysis[name] for name in question})
+    analysis_id = insert_row(session, Analysis, analysis)
+    for table, children in rows.items():
+        insert_rows(session, table, ({"analysis_id": analysis_id, **child} for child in children))
+    return analysis_id
 
 
 def samples_by_measurement(session: Session) -> ChildRows:
