@@ -1,7 +1,7 @@
 """neural-compressor's own environment, and what comes back from its process.
 
 Real environments and processes; the package inside is a small wheel written here that stands in for the 660 MB of the
-real one, which only the last test installs: in CI, and where `.tierwise/envs` has it already.
+real one, which only the tests of the real tool install: in CI, and where `.tierwise/envs` has it already.
 """
 
 import json
@@ -17,12 +17,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from runner.errors import OperatorError
 from runner.operators import Context, PassRefusal, make_pass
 from runner.operators.quantizers import Settings, neural_compressor
-from runner.operators.quantizers.base import FirstPart
+from runner.operators.quantizers.base import FirstPart, Format
 from runner.operators.quantizers.environment import ToolEnvironment
+from runner.operators.quantizers.preparation import prepare
 from runner.subjects.embedded.registry import BUILTIN
 
 _SETTINGS = Settings("qdq", per_channel=True, reduce_range=False)
@@ -101,12 +104,24 @@ ToolEnvironment(Path({str(tmp_path / "envs")!r}), name="neural-compressor",
     assert not list((tmp_path / "envs").glob("*.building-*"))
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("format", ["qdq", "qoperator"])
-def test_the_real_tool_quantizes_and_tells_why_it_fails(tmp_path: Path, format: str) -> None:
+@pytest.fixture
+def environments() -> Path:
+    """Return the directory that has the real tool's environment, or in CI will have it."""
     environments = _REPOSITORY / ".tierwise" / "envs"
     if os.environ.get("CI") != "true" and not neural_compressor.own_environment(environments).directory.is_dir():
         pytest.skip("neural-compressor's environment is not made yet; CI=true makes it (a minute, 660 MB)")
+    return environments
+
+
+def first_output(path: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    output: NDArray[np.float32] = session.run(None, {"input": values})[0]
+    return output
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("format", ["qdq", "qoperator"])
+def test_the_real_tool_quantizes_and_tells_why_it_fails(tmp_path: Path, format: Format, environments: Path) -> None:
     model = BUILTIN / "fashion-resnet.onnx"
     random = np.random.default_rng(1)
     inputs = [random.normal(size=(1, 1, 28, 28)).astype(np.float32) for _ in range(4)]
@@ -114,14 +129,56 @@ def test_the_real_tool_quantizes_and_tells_why_it_fails(tmp_path: Path, format: 
     (quantized,) = step.apply([model], Context(tmp_path, inputs, environments)).parts
     onnx.checker.check_model(str(quantized), full_check=True)
     assert quantized.stat().st_size < model.stat().st_size / 3
-    whole, small = (
-        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"input": inputs[0]})[0]
-        for path in (model, quantized)
-    )
+    whole, small = (first_output(path, inputs[0]) for path in (model, quantized))
     assert np.abs(whole - small).max() < 0.25 * np.abs(whole).max()
-    (tmp_path / "wrong").mkdir()
-    with pytest.raises(OperatorError, match="neural-compressor made no model: Unexpected exception"):
-        step.apply([model], Context(tmp_path / "wrong", [np.zeros((1, 9, 28, 28), np.float32)], environments))
+    settings = Settings(format, per_channel=True, reduce_range=True)
+    prepared = prepare(model, tmp_path / "wrong", settings)
+    feeds = FirstPart("input", [np.zeros((1, 9, 28, 28), np.float32)])
+    with pytest.raises(PassRefusal, match="neural-compressor made no model: Unexpected exception"):
+        neural_compressor.quantize(
+            prepared.path,
+            tmp_path / "wrong" / "quantized.onnx",
+            feeds,
+            settings,
+            left=(),
+            environment=neural_compressor.own_environment(environments),
+        )
+
+
+@pytest.mark.timeout(900)
+def test_the_real_tool_keeps_a_clip_that_leaves_out_zero(tmp_path: Path, environments: Path) -> None:
+    """It removed the Clip, and what divides by its result was off by 150 %."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "first": random.normal(size=(32, 32)) / 6,
+        "mean": np.full((32, 1), 0.005),
+        "least": np.array(0.5),
+        "second": random.normal(size=(32, 10)) / 6,
+    }
+    nodes = [
+        helper.make_node("MatMul", ["input", "first"], ["a"]),
+        helper.make_node("Relu", ["a"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "mean"], ["size"]),
+        helper.make_node("Clip", ["size", "least"], ["divisor"], name="/clip.1/Clip"),
+        helper.make_node("Div", ["hidden", "divisor"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "second"], ["scores"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size])
+        for name, size in (("input", 32), ("scores", 10))
+    ]
+    weights = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+    model = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    inputs = [random.normal(size=(1, 32)).astype(np.float32) for _ in range(16)]
+    step = make_pass("static_ptq", {"tool": "neural-compressor", "calibration_samples": 16})
+    applied = step.apply([model], Context(tmp_path, inputs, environments))
+    assert "Clip" in {node.op_type for node in onnx.load(applied.parts[0]).graph.node}
+    expected, made = (
+        np.concatenate([first_output(path, array) for array in inputs]) for path in (model, *applied.parts)
+    )
+    assert np.linalg.norm(expected - made) < 0.1 * np.linalg.norm(expected)
 
 
 # Stands in for neural-compressor: it writes down which nodes it was to leave in floats.
