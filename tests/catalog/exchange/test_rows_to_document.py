@@ -1,6 +1,8 @@
 """Rows from elsewhere: what they mean once stored, and everything that can be wrong with them, by line."""
 
 import json
+import random
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from catalog.errors import CatalogError, ExchangeError
-from catalog.evidence import Database, StrategyEvidence, leaderboard, strategy_evidence
+from catalog.evidence import Database, StrategyEvidence, leaderboard, open_database, strategy_evidence
 from catalog.exchange import collect, import_files, rows_csv
 from catalog.exchange.rows import read_rows
 from catalog.statistics import percentile_over_rounds
@@ -325,3 +327,44 @@ def test_nothing_hostile_gets_further_than_one_clear_error(tmp_path: Path, datab
         import_files(database, [file(tmp_path, content)])
     except CatalogError as error:
         assert str(error)
+
+
+# Names that sort otherwise as numbers, in another case, or that could be taken for a link.
+ODD_NAMES = (("1", "A-net", "a-net"), ("identity", "edge-1", "Edge-1", "10"), ("edge-1", "10", "1", "Edge", "edge"))
+
+
+def odd_rows() -> list[dict[str, str]]:
+    subjects, operators, placements = ODD_NAMES
+    return [
+        {
+            "subject": subject,
+            "operator": operator,
+            "placement": placement,
+            "input_id": str(item),
+            "repetition": "0",
+            "latency_s": str(0.1 + item / 10 + len(operator) / 100),
+            "edge-1_bit_per_s": "1e6" if placement == "edge-1" else "",
+        }
+        for subject in subjects
+        for operator in operators
+        for placement in placements
+        for item in (1, 10, 9)
+    ]
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rng=st.randoms(use_true_random=False), as_json=st.booleans())
+def test_rows_and_columns_in_any_order_store_the_same(tmp_path: Path, rng: random.Random, as_json: bool) -> None:
+    stored = []
+    for arrange in (list, lambda values: rng.sample(values, len(values))):
+        rows = arrange([dict(arrange(list(row.items()))) for row in odd_rows()])
+        columns = arrange(list(rows[0]))
+        lines = [",".join(columns), *(",".join(row[column] for column in columns) for row in rows)]
+        (tmp_path / "phone.csv").write_text(json.dumps(rows) if as_json and stored else "\n".join(lines))
+        (tmp_path / "any.db").unlink(missing_ok=True)
+        with open_database(tmp_path / "any.db", create=True) as opened:
+            import_files(opened, [tmp_path / "phone.csv"], now=datetime(2026, 11, 29, tzinfo=UTC))
+            with opened.session() as session:
+                tables = ("environment", "strategy", "measurement", "sample", "leaderboard")
+                stored.append([session.execute(text(f"SELECT * FROM {table}")).all() for table in tables])
+    assert stored[0] == stored[1]
