@@ -23,7 +23,11 @@ def is_loopback(host: str) -> bool:
 class RecommenderSettings(FileSettings):
     """Settings of the service: on loopback by default; elsewhere an API key is required unless `without_key` is set."""
 
-    database: str = Field(default="tierwise.db", description="SQLite file or database URL with the evidence")
+    database: str = Field(
+        default="tierwise.db",
+        repr=False,  # a URL may hold a password, and settings are printed in logs and tracebacks
+        description="SQLite file or database URL with the evidence",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")
     api_key: SecretStr | None = Field(

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
 from catalog.settings_file import FileSettings
 
 
@@ -9,6 +11,7 @@ class RunnerSettings(FileSettings):
     """Defaults of the command line; every one can be set as `TIERWISE_<NAME>` or by an option."""
 
     catalog: Path = Path("strategies.yaml")
-    database: str = "tierwise.db"
+    # A URL may hold a password, and settings are printed in logs and tracebacks.
+    database: str = Field(default="tierwise.db", repr=False)
     workdir: Path = Path(".tierwise")
     base_image: str | None = None

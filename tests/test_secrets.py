@@ -21,6 +21,7 @@ from recommender.app import create_app
 from recommender.settings import RecommenderSettings
 from runner.cli import app, run
 from runner.measuring.lock import FillLock
+from runner.settings import RunnerSettings
 from tests.catalog_of_one import declare
 from tests.recommender.conftest import Client
 
@@ -189,6 +190,14 @@ def test_a_settings_file_comes_after_the_environment_and_before_the_default(
     assert "cannot be read (No such file or directory)" in " ".join(capsys.readouterr().err.split())
 
 
+def test_settings_are_printed_without_the_databases_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERWISE_DATABASE", f"postgresql://me:{quote(SECRET, safe='')}@host/name")
+    monkeypatch.setenv("TIERWISE_API_KEY", KEY)
+    for settings in (RecommenderSettings(), RunnerSettings()):
+        assert settings.database.startswith("postgresql://")
+        assert not secrets_in(f"{settings} {settings!r}")
+
+
 def test_a_key_that_is_too_short_is_not_repeated(tmp_path: Path) -> None:
     environment = {**os.environ, "TIERWISE_API_KEY": "short-secret"}
     for command in (["-m", "recommender"], ["-c", "from recommender.app import create_app; create_app()"]):
@@ -205,6 +214,7 @@ def test_a_key_that_is_too_short_is_not_repeated(tmp_path: Path) -> None:
         ("postgresql://me:s3?c/r@et@host:port/name", "postgresql://me:***@host:port/name"),
         ("postgresql://me:s3@cret@host/name?x=y", "postgresql://me:***@host/name?x=y"),
         ("postgresql://host/name?user=me&password=s3cret", "postgresql://host/name?user=me&password=***"),
+        ("postgresql://host/name?options=-cpassword=s3cret", "postgresql://host/name?options=-cpassword=***"),
         ("oracle://me:s3cret@host/name?ssl_password=s3cret", "oracle://me:***@host/name?ssl_password=***"),
     ],
 )

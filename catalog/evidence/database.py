@@ -44,7 +44,7 @@ _NOT_OPENED = (
 )
 
 # Options of a URL whose values are secrets: password, sslpassword, and what other drivers call theirs.
-_SECRET_OPTION = re.compile("^([^=]*(?:pass(?:word|wd|phrase)|pwd|secret|token)[^=]*=?).*$", re.IGNORECASE | re.DOTALL)
+_SECRET_OPTION = re.compile("^(.*?(?:pass(?:word|wd|phrase)|pwd|secret|token)[^=]*=?).*$", re.IGNORECASE | re.DOTALL)
 
 # What SQLite says, by a part of its message.
 _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
