@@ -279,6 +279,11 @@ class InfluentialImages:
         """The standard error, widened where the bootstrap-t is."""
         return self.standard_error_pp * self.widening()
 
+    @property
+    def equal_images(self) -> float:
+        """How many images of equal influence would leave as many degrees of freedom."""
+        return self.freedom + 1
+
     def upper_pp(self, confidence_level: float) -> float:
         """Return the one-sided upper bound, by Student's t."""
         return min(

@@ -61,6 +61,24 @@ def test_concentrated_influence_leaves_few_degrees_of_freedom() -> None:
     assert not drop_within(uneven, uneven.drop_pp + 10).holds
 
 
+def test_images_of_which_few_make_most_of_the_drop_promise_nothing() -> None:
+    rng = np.random.default_rng(7)
+    wrong = promised = even = 0
+    for _ in range(60):
+        union = np.ceil(200 * np.exp(2.0 * rng.standard_normal((300, 3))))
+        reference = np.floor(union * rng.uniform(0.6, 1, (300, 1)))
+        missed = np.where(rng.random((300, 1)) < 0.5, rng.beta(1, 3, (300, 1)), 0)
+        drop = mean_iou_drop((reference, union), (np.floor(reference * (1 - missed)), union), n_resamples=100, rng=rng)
+        promised += drop.refusal is None
+        wrong += drop.refusal is None and drop.upper_pp(0.95) < 80 * 0.5 * 0.25
+        level = np.full((300, 3), 200.0)
+        same = (level * 0.8 * (1 - missed)).astype(int)
+        even += mean_iou_drop((level * 0.8, level), (same, level), n_resamples=100, rng=rng).refusal is None
+    assert (promised <= 6, wrong <= 2, even) == (True, True, 60)
+    assert drop.refusal is not None and "weigh like" in drop.refusal.reason
+    assert not drop_within(drop, 90.0).holds
+
+
 def test_identical_masks_are_a_rule_of_three_in_images() -> None:
     union = np.full((300, 4), 50)
     same = mean_iou_drop((union - 5, union), (union - 5, union), rng=1)
