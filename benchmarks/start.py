@@ -3,15 +3,18 @@
 Every command is started a few times in turn, and the least CPU time (user and system) of each is printed, because
 other work on the machine changes it less than elapsed time. Beside it stands its ratio to two references of the same
 run: an interpreter that imports Typer and Rich, and `sqlite-utils --help`, a command line that many users know, from a
-temporary environment. Where sqlite-utils cannot be installed, its column is left out. Exit code 1 when a limit is
-missed.
+temporary environment. Where sqlite-utils cannot be installed, its column is left out. The service is started until
+`/readyz` says that it can answer. Exit code 1 when a limit is missed.
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +25,18 @@ from rich.table import Table
 REPOSITORY = Path(__file__).parents[1]
 _SQLITE_UTILS = "sqlite-utils --help"
 _TYPER_AND_RICH = "import typer, rich"
+_READY_WITHIN_S = 120
 
 
 @dataclass(frozen=True)
 class StartCase:
-    """A command with its limit in CPU seconds; references have none."""
+    """A command with its limit in CPU seconds; references have none. A `service` is stopped once it is ready."""
 
     name: str
     command: tuple[str, ...]
     limit_s: float | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    service: bool = False
 
 
 def main() -> int:
@@ -78,6 +83,7 @@ def _commands(folder: Path) -> list[StartCase]:
         StartCase("runner validate", (*runner, "validate"), 0.6),
         StartCase("runner leaderboard", (*runner, "leaderboard"), 1.0),
         StartCase("runner recommend", (*runner, *question), 1.0),
+        StartCase("recommender ready", (sys.executable, "-m", "recommender", "--port", "0"), 1.5, service=True),
     ]
 
 
@@ -90,7 +96,28 @@ def _cpu_s(case: StartCase, folder: Path) -> float:
 
 def _run(case: StartCase, folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **dict(case.environment)}
-    subprocess.run(case.command, cwd=folder, env=environment, check=True, capture_output=True)
+    if not case.service:
+        subprocess.run(case.command, cwd=folder, env=environment, check=True, capture_output=True)
+        return
+    with subprocess.Popen(case.command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            _wait_until_ready(started)
+        finally:
+            started.terminate()
+
+
+def _wait_until_ready(started: "subprocess.Popen[str]") -> None:
+    """Wait until the service that announces its address on stderr says that it can answer."""
+    assert started.stderr is not None
+    address = next(match[0] for line in started.stderr if (match := re.search(r"http://[\d.:]+", line)))
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{address}/readyz", timeout=_READY_WITHIN_S):
+                return
+        except OSError:  # not listening yet, or not ready
+            time.sleep(0.02)
+    raise TimeoutError(f"{address} was not ready within {_READY_WITHIN_S} s")
 
 
 def _print(cases: list[StartCase], seconds: dict[str, float]) -> None:
