@@ -123,7 +123,8 @@ class _Dialect:
         column, least, most = bounds.column, bounds.least, bounds.most
         if bounds.kind == "string":
             # Only what is not plain ASCII is decoded: a call per row would take longer than the whole check.
-            plain = f"({column} NOT GLOB '*[^ -~]*' OR is_utf8(CAST({column} AS BLOB)))"
+            # CASE, because SQLite evaluates both sides of an OR inside a function's argument.
+            plain = f"CASE WHEN {column} GLOB '*[^ -~]*' THEN is_utf8(CAST({column} AS BLOB)) ELSE TRUE END"
             typed = f"typeof({column}) = 'text' AND {plain} AND " if self.sqlite else ""
             return f"{typed}length({column}) BETWEEN {least} AND {most}"
         if bounds.kind == "boolean":
