@@ -1,5 +1,6 @@
 """Bytes that are no text, which SQLite stores as text and its driver cannot read, cost the row that holds them."""
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from catalog.evidence import Database, leaderboard, slo_evidence, sound_database, strategy_evidence
+from catalog.evidence.soundness import _Dialect
 
 
 def spoil(database: Database, *statements: str) -> None:
@@ -50,3 +52,22 @@ def test_a_name_that_is_no_text_is_left_out_too(database: Database, fill: Callab
     assert [name.partition(":")[0] for name in sound.left_out] == [r"slo o\udcff"]
     with sound.session() as session:
         assert [row.name for row in slo_evidence(session)] == ["good"]
+
+
+def test_only_a_text_that_is_not_plain_ascii_is_decoded() -> None:
+    decoded: list[bytes] = []
+
+    def is_utf8(value: bytes) -> bool:
+        decoded.append(value)
+        return True
+
+    connection = sqlite3.connect(":memory:")
+    connection.create_function("is_utf8", 1, is_utf8)
+    connection.execute("CREATE TABLE sample_link (link TEXT, sent_bytes INTEGER, received_bytes INTEGER)")
+    connection.executemany(
+        "INSERT INTO sample_link VALUES (?, 1, 1)", [("mobile-edge",), ("m\u00fcnchen",), ("edge-cloud",)]
+    )
+    unsound = f"SELECT COUNT(*) FROM sample_link WHERE NOT COALESCE({_Dialect(True).sound('sample_link')}, FALSE)"
+    assert connection.execute(unsound).fetchone() == (0,)
+    connection.close()
+    assert decoded == ["m\u00fcnchen".encode()]
