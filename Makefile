@@ -23,7 +23,7 @@ demo: .venv/.ready  ## fill the catalog, print the leaderboard, ask the recommen
 # without bytecode each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.ready  ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not alone"; side_by_side=$$?; \
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"; side_by_side=$$?; \
 	  $(BIN)/python -m pytest -m alone && exit $$side_by_side
 
 lint: .venv/.ready  ## ruff, mypy, import rules, names

@@ -7,13 +7,16 @@ then those marked `alone`, which measure or keep time.
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
+from xdist.scheduler import LoadFileScheduling
 
 from catalog.evidence import open_database
 from runner.errors import EngineUnavailableError
@@ -54,6 +57,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+class _OneFileInOneProcess(LoadFileScheduling):  # type: ignore[misc]
+    """Gives out whole files, and all that start containers to the same process: their volumes are shared."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name: str = super()._split_scope(nodeid)
+        return "containers" if _starts_containers(self.config.rootpath / name) else name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return _OneFileInOneProcess(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if missing := [name for name in _ALONE if not (_TESTS / name).is_file()]:
@@ -61,16 +77,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if _is_alone(item.path):
             item.add_marker("alone")
-        group = "docker" if item.get_closest_marker("docker") else item.path.relative_to(_TESTS).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-    # The longest group is given out first.
-    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
+    # What takes longest is given out first.
+    items.sort(key=lambda item: not _starts_containers(item.path))
     if os.environ.get("CI") == "true":
         return
     if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
         _skip(items, "docker", "no Docker engine answers")
     if "TIERWISE_TEST_POSTGRES" not in os.environ:
         _skip(items, "postgres", _NO_POSTGRES)
+
+
+@cache
+def _starts_containers(path: Path) -> bool:
+    return "mark.docker" in path.read_text(encoding="utf-8")
 
 
 def _is_alone(path: Path) -> bool:
