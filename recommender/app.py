@@ -12,9 +12,8 @@ from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.answer_cache import AnswerCache
 from recommender.http.evidence import EvidenceLookup
-from recommender.http.metrics import MetricsMiddleware, ServiceMetrics
 from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, SafeHeaders, TimeLimit
-from recommender.http.service import install_api_page, install_question_page
+from recommender.http.service import MetricsMiddleware, ServiceMetrics, install_api_page, install_question_page
 from recommender.settings import RecommenderSettings
 
 _DESCRIPTION = """\

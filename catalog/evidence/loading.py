@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import select, text
 from sqlmodel import Session
 
-from catalog.evidence.imported_files import file_labels
 from catalog.evidence.records import ArtifactFile
+from catalog.evidence.stored_rows import file_labels
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,

@@ -12,7 +12,6 @@ from sqlmodel import Session, SQLModel
 from catalog.clock import utc_now
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import is_moment
-from catalog.evidence.imported_files import SLOS, note, noted
 from catalog.evidence.reading import accuracy_done, rounds_done
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -24,7 +23,7 @@ from catalog.evidence.records import (
     StrategyRecord,
 )
 from catalog.evidence.soundness import sound_rows
-from catalog.evidence.stored_rows import insert_row, insert_rows
+from catalog.evidence.stored_rows import SLOS, insert_row, insert_rows, note, noted
 from catalog.evidence.tables import (
     ACCURACY_COUNTS,
     MEASUREMENT_COUNTS,

@@ -11,8 +11,8 @@ from sqlmodel import Session
 
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
-from catalog.evidence.imported_files import HERE
 from catalog.evidence.stored_rows import (
+    HERE,
     hits_by_accuracy,
     links_by_measurement,
     parts_by_measurement,

@@ -12,9 +12,18 @@ from sqlmodel import Session
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
 from catalog.evidence.database import Database
-from catalog.evidence.imported_files import SLOS, contributing_files, note, noted
 from catalog.evidence.keyed_evidence import has_accuracy, has_measurement
-from catalog.evidence.stored_rows import count_rows, delete_rows, stored_rows, stored_values, update_rows
+from catalog.evidence.stored_rows import (
+    SLOS,
+    contributing_files,
+    count_rows,
+    delete_rows,
+    note,
+    noted,
+    stored_rows,
+    stored_values,
+    update_rows,
+)
 from catalog.evidence.tables import (
     Accuracy,
     Analysis,

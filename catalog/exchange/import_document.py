@@ -17,7 +17,6 @@ from typing import Any
 from sqlmodel import Session
 
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence.imported_files import HERE, SLOS, contributing_files, file_labels, imported_file, note, noted
 from catalog.evidence.records import (
     AccuracyRecord,
     ClassPixels,
@@ -30,7 +29,20 @@ from catalog.evidence.records import (
     SampleRecord,
     TierRunRecord,
 )
-from catalog.evidence.stored_rows import insert_row, insert_rows, stored_row, stored_rows, stored_values
+from catalog.evidence.stored_rows import (
+    HERE,
+    SLOS,
+    contributing_files,
+    file_labels,
+    imported_file,
+    insert_row,
+    insert_rows,
+    note,
+    noted,
+    stored_row,
+    stored_rows,
+    stored_values,
+)
 from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy
 from catalog.evidence.writing import record_accuracy, record_measurement
 from catalog.exchange.document import (

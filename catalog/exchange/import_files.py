@@ -13,10 +13,9 @@ from sqlmodel import Session
 from catalog.clock import utc_now
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
-from catalog.evidence.imported_files import imported_file
 from catalog.evidence.records import FileRecord
 from catalog.evidence.soundness import sound_rows
-from catalog.evidence.stored_rows import stored_rows, stored_values
+from catalog.evidence.stored_rows import imported_file, stored_rows, stored_values
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
 from catalog.evidence.writing import utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document

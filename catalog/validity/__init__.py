@@ -1,7 +1,15 @@
 """Whether a measurement may be believed: named rules over its stored figures, and what to do where one is broken."""
 
-from catalog.validity.findings import DEFAULTS, Finding, Thresholds, reason, worst
-from catalog.validity.other_processes import strangers, without_names, without_names_in
+from catalog.validity.findings import (
+    DEFAULTS,
+    Finding,
+    Thresholds,
+    reason,
+    strangers,
+    without_names,
+    without_names_in,
+    worst,
+)
 from catalog.validity.rules import judge_measurement, judge_rounds
 
 __all__ = [

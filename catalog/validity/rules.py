@@ -9,8 +9,7 @@ import scipy
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, SampleRecord, TierRunRecord, Verdict
 from catalog.statistics.refusal import inputs_needed
-from catalog.validity.findings import DEFAULTS, Finding, Thresholds
-from catalog.validity.other_processes import strangers
+from catalog.validity.findings import DEFAULTS, Finding, Thresholds, strangers
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import date
 
 from recommender.answer import respond
-from recommender.answer.resolve import today
+from recommender.answer.respond import today
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest

@@ -1,5 +1,7 @@
 """Health, readiness and metrics for operating the service, and its two pages."""
 
+import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -7,13 +9,123 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from recommender.errors import RecommenderError
+from recommender.evidence.snapshots import Snapshots
 from recommender.http.evidence import EvidenceNow
-from recommender.http.metrics import ServiceMetrics
 from recommender.http.problems import documented
 from recommender.schemas import HealthResponse
 from recommender.schemas.resources import LivenessResponse
+
+_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class ServiceMetrics:
+    """One registry per application, so that two in one process never share a count."""
+
+    def __init__(self, snapshots: Snapshots) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "tierwise_requests", "Requests answered", ["route", "method", "status"], registry=self.registry
+        )
+        self._duration = Histogram(
+            "tierwise_request_duration_seconds",
+            "From the first byte of a request to the last of its response",
+            ["route"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.registry.register(_EvidenceCollector(snapshots))
+        self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def record(self, *, route: str, method: str, status: int, duration_s: float) -> None:
+        """Count one request."""
+        count, durations = self._children(route, method, status)
+        count.inc()
+        durations.observe(duration_s)
+
+    def _children(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        """Return the metrics of these labels, looked up once; routes, methods and statuses are few."""
+        key = route, method, status
+        if key not in self._labelled:
+            self._labelled[key] = self._requests.labels(route, method, str(status)), self._duration.labels(route)
+        return self._labelled[key]
+
+    def text(self) -> bytes:
+        """Return the metrics in Prometheus' exposition format."""
+        return generate_latest(self.registry)
+
+
+class MetricsMiddleware:
+    """Times every request. Routes are labelled by their template, unknown ones together, so that labels stay few."""
+
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        started = time.perf_counter()
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            route = getattr(scope.get("route"), "path", None) or "(other)"
+            method = scope["method"] if scope["method"] in _METHODS else "(other)"
+            self._metrics.record(route=route, method=method, status=status, duration_s=time.perf_counter() - started)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _EvidenceCollector(Collector):
+    """Reads the state of the evidence at each scrape."""
+
+    def __init__(self, snapshots: Snapshots) -> None:
+        self._snapshots = snapshots
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, so that registering does not open the database."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield how much evidence there is, or that it cannot be read."""
+        ready = GaugeMetricFamily("tierwise_ready", "1 when a question can be answered now")
+        try:
+            evidence = self._snapshots.current()
+        except RecommenderError:
+            ready.add_metric([], 0)
+            yield ready
+            return
+        ready.add_metric([], 1)
+        yield ready
+        yield GaugeMetricFamily(
+            "tierwise_evidence_loaded_timestamp_seconds",
+            "When the evidence in memory was read",
+            value=evidence.loaded_at.timestamp(),
+        )
+        strategies = GaugeMetricFamily(
+            "tierwise_strategies", "Strategies of the default environment", labels=["subject", "state"]
+        )
+        for subject in evidence.subjects:
+            subject_evidence = evidence.select(subject)
+            strategies.add_metric([subject, "declared"], len(subject_evidence.strategies))
+            strategies.add_metric([subject, "measured"], len(subject_evidence.candidates))
+        yield strategies
+
 
 router = APIRouter(tags=["service"])
 

@@ -17,7 +17,6 @@ import onnxruntime
 
 from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import CalibrationSource, first_inputs
-from runner.artifacts.distance import measure_distance
 from runner.artifacts.model_runs import (
     PROOF_INPUTS,
     TRIAL_INPUTS,
@@ -25,6 +24,7 @@ from runner.artifacts.model_runs import (
     NotRunnable,
     Signature,
     Trial,
+    measure_distance,
     run_chain,
     try_model,
 )

@@ -13,8 +13,7 @@ from catalog.units import size
 from recommender.schemas import RecommendRequest
 from runner.artifacts.store import ArtifactStore
 from runner.bundles import Manifest, make_bundle, verify_bundle
-from runner.bundles.bundle import AnsweredQuestion
-from runner.bundles.measured_files import measured_artifact, measured_strategy
+from runner.bundles.bundle import AnsweredQuestion, measured_artifact, measured_strategy
 from runner.commands.question import QuestionOptions, ask, with_question_options
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
 from runner.errors import BundleError

@@ -7,7 +7,7 @@ from runner.commands.terminal import CatalogOption, JsonOption, err, example, ou
 from runner.operators import make_pass
 from runner.settings import RunnerSettings
 from runner.subjects import resolve_declared
-from runner.subjects.labels import one_class_remark
+from runner.subjects.own_model import one_class_remark
 
 
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:

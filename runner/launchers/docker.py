@@ -3,6 +3,7 @@
 Every object carries labels for the project, its run, its owner and its age, by which `clean` finds it.
 """
 
+import json
 import logging
 import time
 import uuid
@@ -10,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from catalog.units import size
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
-from runner.host import Host
+from runner.host import Host, host_of_engine
 from runner.image import ImageBuilder, TierImage
 from runner.launchers.base import (
     Deployment,
@@ -27,11 +28,42 @@ from runner.launchers.base import (
 )
 from runner.launchers.channel import ControlChannel, Obituary
 from runner.launchers.engine import ContainerSpec, Engine
-from runner.launchers.engine_host import read_host
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
 from runner.launchers.shaping import ShapedDevice, Shaping, netem_refusal, shape, shaping_of
 from runner.launchers.volumes import OWNER_LABEL, ROOT, discard_volume, ensure_volume, remove_volumes, volume_name
+from tierserver.messages import TierFacts
+
+
+class FactsEngine(Protocol):
+    """The methods of a container engine that reading the facts needs."""
+
+    @property
+    def info(self) -> Mapping[str, Any]: ...
+
+    def run_to_end(self, spec: ContainerSpec) -> str: ...
+
+
+def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str]) -> Host:
+    """Return the machine under the engine's containers.
+
+    The engine itself knows neither the CPU's name nor its flags, and the machine of the runner may have others.
+    """
+    reading = ContainerSpec(
+        image=image,
+        command=["python", "-m", "tierserver.facts"],
+        name=f"tierwise-facts-{uuid.uuid4().hex[:12]}",
+        labels=labels,
+    )
+    output = engine.run_to_end(reading)
+    try:
+        facts = TierFacts.from_json(json.loads(output))
+    except ValueError as error:  # not JSON, or another message
+        raise LaunchError(
+            f"a container of {image} did not report its machine ({error}), but: {output[:200]}"
+        ) from error
+    return host_of_engine(engine.info, facts)
+
 
 logger = logging.getLogger(__name__)
 

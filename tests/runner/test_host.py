@@ -12,9 +12,8 @@ from catalog.declaration import load_catalog, parse_catalog
 from catalog.keys import content_key
 from runner.errors import HostTooSmallError, LaunchError, RunnerError
 from runner.host import Host, host_of_engine, this_host, versions
-from runner.launchers.docker import DockerLauncher
+from runner.launchers.docker import DockerLauncher, read_host
 from runner.launchers.engine import ContainerSpec, Engine
-from runner.launchers.engine_host import read_host
 from runner.launchers.process import ProcessLauncher
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.tiers import Scale, check_host, resolve_provider

@@ -16,7 +16,7 @@ from PIL import Image
 from catalog.declaration import load_catalog
 from catalog.evidence import open_database, strategy_evidence
 from runner.artifacts.store import ArtifactStore
-from runner.bundles.measured_files import measured_artifact, measured_strategy
+from runner.bundles.bundle import measured_artifact, measured_strategy
 from runner.cli import app, run
 from runner.sealed import file_sha256
 from runner.subjects import resolve_declared

@@ -7,8 +7,7 @@ import onnx
 import pytest
 from scipy import stats
 
-from runner.artifacts.distance import measure_distance
-from runner.artifacts.model_runs import Outputs, Trial, as_array, try_model
+from runner.artifacts.model_runs import Outputs, Trial, as_array, measure_distance, try_model
 
 
 def trial(outputs: list[Outputs]) -> Trial:

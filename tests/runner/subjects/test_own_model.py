@@ -14,7 +14,7 @@ from PIL import Image
 from catalog.declaration import SubjectSpec
 from runner.errors import SubjectError
 from runner.subjects import Subject, resolve_declared
-from runner.subjects.labels import one_class_remark
+from runner.subjects.own_model import one_class_remark
 from tierserver.messages import Evaluate, Load, PartSpec, Postprocess, Preprocess
 from tierserver.pipeline import Tier, evaluate
 
