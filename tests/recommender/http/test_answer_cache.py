@@ -61,10 +61,10 @@ def slow_load(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threadi
     """Announce that reading began, and continue only when released."""
     reading, go_on = threading.Event(), threading.Event()
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         reading.set()
         assert go_on.wait(timeout=30)
-        return load(*arguments)
+        return load(*arguments, **options)
 
     monkeypatch.setattr(snapshots, "load", slow)
     return reading, go_on
