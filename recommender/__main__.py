@@ -47,17 +47,21 @@ def serve(
     Listening beyond loopback requires an API key in the environment variable TIERWISE_API_KEY.
     """
     if settings_file is not None:
+        # Settings find their file through this variable alone, so it is set before they are built.
         os.environ[VARIABLE] = str(settings_file)
     options = {"host": host, "port": port, "database": database, "without_key": without_key}
+    # An option of None would count as given and hide the environment and the file.
     settings = RecommenderSettings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
     app = create_app(settings)
     snapshots: Snapshots = app.state.snapshots
     try:
+        # An unreadable database must stop the start before a port is taken and an address announced.
         subject = _example_subject(snapshots)
         listener = _listen(settings.host, settings.port)
         _announce(settings, listener.getsockname()[1], subject)
         uvicorn.Server(_config(app, settings)).run(sockets=[listener])
     finally:
+        # The application's lifespan closes them too, but it never begins where the port cannot be bound.
         snapshots.close()
 
 
@@ -69,13 +73,16 @@ def main() -> None:
         _fail(str(error))
     except ValidationError as error:
         details = "; ".join(
-            f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg']}" for detail in error.errors()
+            # Only place and message: an error's `input` may be the API key.
+            f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg']}"
+            for detail in error.errors()
         )
         _fail(f"a setting is not valid: {details}", code=2)
 
 
 def _config(app: FastAPI, settings: RecommenderSettings) -> uvicorn.Config:
     """Return uvicorn's settings, with every connection under the limits of `recommender.http.connections`."""
+    # One counter for all connections: what a client may have under way is counted over all of them.
     running: Counter[str] = Counter()
     proxies = [str(network) for network in settings.trusted_proxies]
     return uvicorn.Config(
@@ -87,6 +94,7 @@ def _config(app: FastAPI, settings: RecommenderSettings) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=cast(int, settings.max_idle_s),
         timeout_graceful_shutdown=5,
+        # None keeps uvicorn's default, which believes X-Forwarded-For from loopback alone.
         forwarded_allow_ips=proxies or None,
     )
 
@@ -110,6 +118,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise OSError(f"--host {host!r} is not an address of this machine ({error.strerror}); try 127.0.0.1") from error
     listener = socket.socket(family, kind, protocol)
+    # There it allows a restart while old connections are in TIME_WAIT; on Windows it would let two programs share a
+    # port.
     if os.name == "posix":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -125,6 +135,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _announce(settings: RecommenderSettings, port: int, subject: str) -> None:
+    # An IPv6 address in a URL stands in brackets (RFC 3986, section 3.2.2).
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
     err.print(f"Tierwise recommender on {url}  (question page; API: {url}/docs; Ctrl-C to stop)", markup=False)
@@ -137,6 +148,7 @@ def _announce(settings: RecommenderSettings, port: int, subject: str) -> None:
 
 def _fail(message: str, *, code: int = 1) -> None:
     err.print("[red]error:[/] ", end="")
+    # A message may contain brackets, which rich would take for markup.
     err.print(message, markup=False)
     sys.exit(code)
 

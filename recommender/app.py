@@ -61,11 +61,13 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
 
 def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
     """Add the middleware from the inside out: the last one added sees a request first."""
+    # Innermost: of a request that another layer refuses, the body is never read.
     app.add_middleware(BodyLimit, limit_bytes=chosen.max_body_bytes)
     if chosen.api_key is not None:
         app.add_middleware(ApiKey, key=chosen.api_key.get_secret_value())
     elif not chosen.without_key:
         app.add_middleware(LocalOnly, host=chosen.host)
+    # Outside the key: a browser sends its preflight request (OPTIONS) without credentials.
     if chosen.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -73,8 +75,11 @@ def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "x-api-key"],
         )
+    # Outside all that may wait for a client or compute.
     app.add_middleware(TimeLimit, limit_s=chosen.max_request_s)
+    # Outside every layer that refuses, so that refusals carry the headers too.
     app.add_middleware(SafeHeaders)
+    # Outermost, so that refusals are counted and timed as well.
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
 
 
@@ -83,6 +88,7 @@ class _Service(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
+            # FastAPI keeps the document that it returns here, so what is changed below stays changed.
             document = super().openapi()
             operations = [operation for path in document["paths"].values() for operation in path.values()]
             for operation in operations:

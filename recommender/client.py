@@ -79,6 +79,7 @@ class RecommenderClient:
 
     def strategy(self, strategy_id: str, *, environment: str | None = None) -> StrategyResource:
         """Fetch one strategy with the ids of its evidence."""
+        # No character is safe: a slash in a name must not begin another segment of the path.
         return self._get(f"/strategies/{quote(strategy_id, safe='')}", StrategyResource, environment=environment)
 
     def evidence(self, evidence_id: str) -> LatencyEvidence | AccuracyEvidenceOut:
@@ -145,6 +146,7 @@ class RecommenderClient:
         return model.model_validate_json(self._send("GET", path, params=parameters))
 
     def _post(self, path: str, body: BaseModel, model: type[ModelT]) -> ModelT:
+        # Defaults stay out: beside `slo`, a percentile that was only a default would be refused as a second budget.
         content = body.model_dump_json(exclude_unset=True)
         headers = {"content-type": "application/json"}
         return model.model_validate_json(self._send("POST", path, content=content, headers=headers))

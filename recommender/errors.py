@@ -30,6 +30,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 FILL_COMMAND = "runner fill-catalog"
+# Names listed in a message; the problem document has all of them.
 _LISTED = 50
 
 
@@ -75,6 +76,7 @@ class NotDeclared(RecommenderError):
     def __init__(self, name: str, existing: Iterable[str], *, where: str | None = None) -> None:
         self.name = name
         self.existing = tuple(sorted(existing))
+        # Its time grows with the product of both lengths, and a client chooses this one.
         self.nearest = next(iter(get_close_matches(name[:200], self.existing, n=1)), None)
         listed = where or f"known: {_listed(self.existing)}"
         hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
@@ -270,4 +272,5 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _shown(name: str) -> str:
+    # Escaped, because a client's name must not send control characters to a terminal or a log.
     return ascii(name) if len(name) <= 80 else f"{name[:80]!a}…"

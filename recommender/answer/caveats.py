@@ -64,6 +64,7 @@ def _doubtful(considered: list[DeclaredStrategy]) -> Iterator[str]:
 def _thin_ranking(answer: RankedAnswer) -> Iterator[str]:
     """Warn where an order without a latency budget rests on few inputs."""
     best = answer.recommendation
+    # With a budget of latency, too few inputs leave a candidate undecided and are reported there.
     if best is None or answer.budgets.latency:
         return
     needed = inputs_needed(best.percentile)
@@ -86,6 +87,8 @@ def _drift(best: Estimate, margin: float) -> Iterator[str]:
 
 def _relayed(best: Candidate, constraints: Constraints) -> Iterator[str]:
     """Name the tiers that may not compute but still pass bytes on."""
+    # Resources are recorded on every tier of the route; one that neither computes nor sends the request only passes
+    # bytes on.
     relays = {*best.memory_bytes, *best.cpu_s} - {*best.tiers, best.client}
     allowed = constraints.allow_tiers
     for tier in sorted(relays):
@@ -105,6 +108,7 @@ def _slow_int8(answer: RankedAnswer, strategies: Mapping[Candidate, DeclaredStra
         if other is not None and _slower(estimate, other, answer.budgets.equivalent_within):
             slower.append((estimate.percentile_s / other.percentile_s, estimate, other))
     if slower:
+        # One warning for all, with the worst as the example.
         ratio, estimate, other = max(slower, key=lambda pair: pair[0])
         more = f" (and {len(slower) - 1} more)" if len(slower) > 1 else ""
         yield (
@@ -114,12 +118,14 @@ def _slow_int8(answer: RankedAnswer, strategies: Mapping[Candidate, DeclaredStra
 
 
 def _slower(estimate: Estimate, other: Estimate, margin: float) -> bool:
+    # The sides may have unequal numbers of rounds; only as many as both have can be set side by side.
     rounds = zip(estimate.percentile_s_by_round, other.percentile_s_by_round, strict=False)
     return estimate.percentile_s > other.percentile_s * (1 + margin) and all(mine > its for mine, its in rounds)
 
 
 def _remarks(answer: RankedAnswer) -> Iterator[str]:
     """Yield the remarks on accuracies that say nothing, with all operators that share one together."""
+    # Dictionaries serve as ordered sets: operators come in the order of the answer.
     operators: dict[str, dict[str, None]] = {}
     for estimate in answer.considered:
         accuracy = estimate.candidate.accuracy

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from catalog.output_distance import OutputDistance
 from recommender.ranking import Candidate, Estimate, RankedAnswer
 
+# Less than this the sentence would print as 0.00 pp.
 _LEAST_DROP_PP = 0.005
 
 
@@ -33,6 +34,7 @@ def quality_note(answer: RankedAnswer) -> str | None:
 def passed_over(answer: RankedAnswer) -> Estimate | None:
     """Return the feasible strategy that was not chosen only because nothing says that its answers are of any use."""
     best = answer.recommendation
+    # For any other objective, a faster strategy does not call the choice into question.
     if best is None or best.candidate.quality_open or answer.budgets.objective != "latency":
         return None
     quicker = [
@@ -46,6 +48,7 @@ def passed_over(answer: RankedAnswer) -> Estimate | None:
 def output_warnings(candidates: Iterable[Candidate]) -> Iterator[str]:
     """Name each operator whose outputs are far from identity's, whatever its accuracy; then those not compared."""
     changed = [candidate for candidate in candidates if candidate.changed]
+    # By operator: placements share the artifact whose outputs were compared.
     distances = {candidate.operator: candidate.distance for candidate in changed}
     for operator, distance in distances.items():
         if distance is not None and distance.is_large:

@@ -134,6 +134,7 @@ def _ago(days: int) -> str:
     return f"{days} day{'s' if days > 1 else ''} ago"
 
 
+# A row depends on the candidate and its outcome alone, so it serves later questions too.
 _considered_rows: CandidateCache[ConsideredOut] = CandidateCache()
 
 
@@ -142,6 +143,7 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     conditions = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
     chosen = evidence.choose(request.subject, conditions)
     budgets = resolve_budgets(evidence, request)
+    # From here on candidates are those over the asked links: predicted where these were not measured.
     subject_evidence = on_links.on_links(evidence, chosen.subject_evidence, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
     answer = recommend(subject_evidence.candidates, budgets, constraints=constraints)
@@ -233,6 +235,7 @@ class _AnswerFields:
         return strategy_fields(self._subject, self._strategies[estimate.candidate], estimate, pareto=pareto)
 
     def _shortfalls(self, estimate: Estimate) -> list[ShortfallOut]:
+        # All considered ones, because the bounds of the answer hold together over all of them.
         among = [other.candidate for other in self._answer.considered]
         missing = shortfalls(estimate.candidate, self._answer.budgets, among=among, judged=estimate.feasibility)
         return [

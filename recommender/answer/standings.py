@@ -25,6 +25,7 @@ from recommender.schemas.resources import CoverageRow, SloOut, StandingOut, Stan
 
 def find(evidence: Evidence, identity: str, environment: str | None = None) -> tuple[SubjectEvidence, DeclaredStrategy]:
     """Return the strategy of that id and the evidence that holds it; raise `UnknownStrategy`."""
+    # Names in a catalog file contain no colon, so the first one ends the subject.
     subject, _, _ = identity.partition(SEPARATOR)
     if subject not in evidence.subjects:
         raise UnknownStrategy(identity, ())
@@ -188,14 +189,17 @@ def _cannot_change(
 
 def _too_inaccurate(strategy: DeclaredStrategy, accuracy: AccuracyMeasurement, budgets: Budgets) -> str | None:
     """Name an accuracy budget that the measured accuracy misses, or could not promise as the only candidate."""
+    # Without latencies: it is asked about budgets of accuracy only.
     alone = Candidate(strategy.operator, strategy.placement, strategy.tiers, (), inputs=0, accuracy=accuracy)
     accuracy_budgets = Budgets(
         min_accuracy_pct=budgets.min_accuracy_pct,
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         confidence=budgets.confidence,
     )
+    # Alone it needs the lowest confidence of all, so what fails here fails beside other candidates too.
     for shortfall in shortfalls(alone, accuracy_budgets, among=[alone]):
         beyond = shortfall.bound_over if shortfall.bound_over is not None else shortfall.over
+        # Room for rounding: an accuracy exactly at its limit must not miss it by 1e-14.
         if beyond is not None and beyond > 1e-9:
             what = f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %"
             if shortfall.over is not None and shortfall.over > 1e-9:

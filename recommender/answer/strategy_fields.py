@@ -21,6 +21,7 @@ from recommender.schemas import (
 )
 from recommender.whatif.on_links import source_out
 
+# Of each side of a two-sided 95 % interval.
 _TAIL = 0.025
 SEPARATOR = ":"
 
@@ -138,10 +139,13 @@ def _accuracy(accuracy: AccuracyMeasurement) -> AccuracyOut:
 def _accuracy_interval(accuracy: AccuracyMeasurement) -> tuple[float | None, float | None]:
     """Return Clopper and Pearson's interval for hits; for mIoU the bootstrap's, against a flawless reference."""
     if accuracy.short is not None:
+        # The accuracy is 100 less what the flawless reference is ahead, so the ends change places.
         return 100 - accuracy.short.high_pp, 100 - accuracy.short.low_pp
     if accuracy.hits is None:
         return None, None
     right, items = int(accuracy.hits.sum()), accuracy.hits.size
+    # Clopper and Pearson (Biometrika 26, 1934): quantiles of beta distributions, which do not exist for none or all
+    # right.
     low = scipy.special.betaincinv(right, items - right + 1, _TAIL) if right else 0.0
     high = scipy.special.betaincinv(right + 1, items - right, 1 - _TAIL) if right < items else 1.0
     return 100 * float(low), 100 * float(high)

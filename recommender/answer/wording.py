@@ -78,6 +78,7 @@ def prediction_note(candidate: Candidate) -> str:
 def lacks(miss: NearMiss) -> Iterator[str]:
     """Yield one phrase per budget that the strategy misses, ready to follow its name."""
     for late in miss.latency:
+        # Beyond ten times too much, a percentage has too many digits to be read.
         share = late.got_s / late.budget.max_s - 1
         excess = f"{100 * share:.1f} % too much" if share < 10 else f"{share + 1:.3g} times the budget"
         yield (
@@ -86,6 +87,7 @@ def lacks(miss: NearMiss) -> Iterator[str]:
         )
     accuracy = miss.estimate.candidate.accuracy
     if accuracy is not None and miss.accuracy_short_pp is not None:
+        # A miss stores by how much it misses; the budget follows from that.
         floor = accuracy.accuracy_pct + miss.accuracy_short_pp
         yield (
             f"is {_pp(miss.accuracy_short_pp)} short of {accuracy.metric} >= {floor:.2f} % "
@@ -202,6 +204,7 @@ def _claim(answer: RankedAnswer, best: Estimate) -> str:
         return f"most accurate of {meeting} ({accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number})"
     if objective in _LEAST:
         return f"{_LEAST[objective]} of {meeting} ({number})"
+    # Only the fastest has no comparison with the fastest; it is an alternative where a tie was broken against it.
     fastest = next(
         (alternative.estimate for alternative in answer.alternatives if alternative.comparison is None), None
     )
@@ -215,6 +218,7 @@ def _claim(answer: RankedAnswer, best: Estimate) -> str:
 
 def _preferred(best: Estimate, fastest: Estimate) -> str:
     """Name the declared rule that broke the tie: accuracy, fewer tiers, smaller models, less data sent."""
+    # In the order of `_tie_break` in `recommender.ranking.recommend`: the first rule that differs decided.
     one, other = best.candidate, fastest.candidate
     if one.accuracy and (other.accuracy is None or one.accuracy.accuracy_pct > other.accuracy.accuracy_pct):
         return "its accuracy"
@@ -225,6 +229,7 @@ def _preferred(best: Estimate, fastest: Estimate) -> str:
 
 def _speed(best: Estimate, other: Estimate, ratio: float) -> str:
     name = percentile_name(best.percentile)
+    # A ratio nearer to 1 would print as "1.00 times faster".
     if ratio >= 1.005:
         return f"{ratio:.2f} times faster at {name} ({duration(other.percentile_s)}) than"
     if ratio <= 1 / 1.005:
@@ -235,6 +240,7 @@ def _speed(best: Estimate, other: Estimate, ratio: float) -> str:
 def _accuracy_against(difference_pp: float | None, best: Candidate) -> str:
     if difference_pp is None or best.accuracy is None:
         return ", whose accuracy cannot be compared"
+    # A smaller difference would print as 0.00 pp.
     if abs(difference_pp) < 0.005:
         return f", at the same {best.accuracy.metric}"
     word = "less" if difference_pp > 0 else "more"
@@ -332,6 +338,7 @@ def _promise(answer: RankedAnswer, best: Estimate) -> str:
     if best.feasibility is None or not bounded(answer.budgets):
         return "; no budget was asked, so nothing is promised"
     level = best.feasibility.joint_confidence
+    # Four decimals would round it to 1.0000, a certainty that no sample gives.
     confidence = "above 0.9999" if level > 0.9999 else f"{level:.4f}"
     return f"; all budgets hold with joint confidence {confidence}, over {_many(len(answer.considered), 'candidate')}"
 

@@ -75,6 +75,7 @@ class AccuracyBounds:
     def compute_all(self) -> None:
         """Compute every bound now: a snapshot that replaces another one makes no question wait."""
         for drop in self._drops.values():
+            # Both bounds are computed when they are first looked at.
             _ = drop.low_pp, drop.high_pp
 
     def _short(self, accuracy: AccuracyEvidence) -> AccuracyDrop:
@@ -93,6 +94,7 @@ class AccuracyBounds:
         if accuracy.top1.size and reference.top1.size:
             hits = reference.top1[items.reference], accuracy.top1[items.candidate]
             return self._once(hits, lambda: hit_drop(*hits, bit_identical=same), same)
+        # A mean over other classes is another quantity, so such accuracies have no paired drop.
         if accuracy.intersection_px.size and np.array_equal(accuracy.class_ids, reference.class_ids):
             first = reference.intersection_px[items.reference], reference.union_px[items.reference]
             second = accuracy.intersection_px[items.candidate], accuracy.union_px[items.candidate]
@@ -104,6 +106,7 @@ class AccuracyBounds:
     def _once(
         self, arrays: tuple[NDArray[np.generic], ...], compute: Callable[[], AccuracyDrop], same: bool = False
     ) -> AccuracyDrop:
+        # By content, because a reload may bring new arrays with the same figures.
         key = (same, *((array.shape, array.dtype.str, _digest(array)) for array in arrays))
         self._used.add(key)
         if key not in self._drops:
@@ -126,6 +129,7 @@ class LinkedStrategies:
     def __call__(self, subject_evidence: SubjectEvidence) -> tuple[LinkedStrategy, ...]:
         """Return every applicable strategy of a subject in an environment; raise `EvidenceUnavailable`."""
         key = subject_evidence.subject, subject_evidence.environment.id
+        # Held while reading, so that two questions do not read the same samples twice.
         with self._lock:
             if key not in self._kept:
                 try:
@@ -155,6 +159,7 @@ def load(
     """
     with database.session() as session:
         if database.engine.dialect.name != "sqlite":
+            # READ COMMITTED, PostgreSQL's default, would let every statement see a moment of its own.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         drawn = bounds or AccuracyBounds()
         groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
@@ -165,6 +170,7 @@ def load(
         for members in groups.values():
             try:
                 loaded.append(_subject(members, drawn, kept))
+            # One subject whose rows no computation can take must not keep the others from being answered.
             except Exception as error:
                 logger.exception("left out: subject %s", members[0].subject)
                 left_out.append(f"subject {members[0].subject}: {type(error).__name__}; the log has more")
@@ -193,6 +199,7 @@ def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds, kept: _Kep
     environment = first.environment
     started = [measured.started_at for row in members for measured in row.rounds]
     finished = [measured.finished_at for row in members for measured in row.rounds]
+    # To find, for a quantized strategy, the one with the same passes but the quantization.
     floats = {(_passes(row), row.placement): row.operator for row in members}
     return SubjectEvidence(
         subject=first.subject,
@@ -258,6 +265,7 @@ def _declared_strategy(
 
 def _passes(row: StrategyEvidence, *, without: str | None = None) -> str:
     """Return the operator's passes as one comparable text."""
+    # Passes are the same whatever the order of their options.
     return json.dumps([step for step in row.passes if step.get("name") != without], sort_keys=True)
 
 

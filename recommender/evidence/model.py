@@ -206,6 +206,7 @@ class Evidence:
         if subject not in self.subjects:
             raise UnknownSubject(subject, self.subjects)
         by_environment = self.subjects[subject]
+        # `_no_environment` always raises, and says which property nothing has.
         matching = [member for member in by_environment if _matches(member.environment, conditions)] or _no_environment(
             by_environment, conditions
         )
@@ -228,6 +229,7 @@ class Evidence:
     def tiers(self) -> frozenset[str]:
         """Every tier that a declared strategy computes on, or that its requests start from."""
         placed = {tier for strategy in self._strategies() for tier in strategy.tiers}
+        # The tier that requests start from may compute nothing, yet `keep_raw_input_on` can name it.
         return frozenset(
             placed | {strategy.candidate.client for strategy in self._strategies() if strategy.candidate is not None}
         )

@@ -59,6 +59,7 @@ class Snapshots:
         if (reading := begun or under_way) is not None:
             with suppress(TimeoutError):
                 reading.result(timeout=None if evidence is None else _PATIENCE_S)
+        # No lock: the reading thread replaces the evidence in one assignment.
         evidence = self._readable()
         if evidence is None:
             raise NoEvidence(shown_location(self.database))
@@ -79,6 +80,7 @@ class Snapshots:
 
     def close(self) -> None:
         """Close the database; the next question opens it again."""
+        # The reading thread still uses the database.
         if (reading := self._reading) is not None:
             wait([reading])
         with self._lock:
@@ -111,9 +113,11 @@ class Snapshots:
                 if self._evidence is not None:
                     self._bounds.compute_all()
                 self._evidence = evidence
+            # Last, so that after a failure the change stays unseen and the next question reads again.
             self._seen = change
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             failure = error
+        # Before the waiting callers wake: one of them may start the next reading.
         self._reading = None
         if failure is None:
             reading.set_result(None)

@@ -16,6 +16,7 @@ from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest
 
+# At some 34 kB an answer (docs/recommend.md), about 17 MB.
 _KEPT = 512
 # A question of a shape that took less is answered in the event loop: handing it to a thread would take as long.
 _QUICK_S = 0.005
@@ -63,6 +64,7 @@ class AnswerCache:
 
     def _find(self, moment: _Moment, key: str) -> bytes | None:
         with self._lock:
+            # Evidence compares by identity: every snapshot is another object.
             if self._moment != moment:
                 self._moment = moment
                 self._answers.clear()
@@ -73,6 +75,7 @@ class AnswerCache:
             return body
 
     def _compute(self, moment: _Moment, question: RecommendRequest, key: str) -> bytes:
+        # CPU time of this thread: by the wall clock, a busy service would find every question slow.
         started = time.thread_time()
         body = respond.respond(moment[0], question, on=moment[1]).model_dump_json().encode()
         quick = time.thread_time() - started < self._quick_s
@@ -90,6 +93,7 @@ class AnswerCache:
     def _learn(self, shape: str, *, quick: bool) -> None:
         if not quick:
             self._quick.discard(shape)
+        # Bounded, because clients choose the shapes.
         elif len(self._quick) < self._kept:
             self._quick.add(shape)
 

@@ -30,6 +30,8 @@ from recommender.settings import RecommenderSettings
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MOST_PIPELINED = 16
 _FRAMING_FACTOR = 8  # a chunk of one byte takes six bytes on the wire
+# A refused connection is read and dropped for this long, and up to this much, before it closes (RFC 9112, section
+# 9.6).
 _LINGER_S = 2.0
 _LINGER_BYTES = 2**20
 
@@ -63,9 +65,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         address = self.client[0] if self.client else ""
         self._peer = client_name(address)
+        # The application is wrapped for each connection, because the peer is known only now.
         self.app = _Share(self.app, address, self._settings, self._running)
         connections = [other for other in self.connections if isinstance(other, GuardedProtocol)]
         is_proxy = _is_within(address, self._settings.trusted_proxies)
+        # Many clients share a proxy's connections; `_Share` counts their requests apart.
         own = [] if is_proxy else [other for other in connections if other._peer == self._peer]
         allowed = self._settings.max_client_connections
         if len(own) > allowed and not self._make_room(own):
@@ -95,6 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _awaits_client(self) -> bool:
         """Return whether nothing is being computed: no request, or one whose head or body is incomplete."""
+        # With more than one unanswered, an earlier request is computed while the body of this one arrives.
         answered = self.cycle is None or self.cycle.response_complete
         return self._refused or answered or (not self._awaits_head and len(self._unanswered) == 1)
 
@@ -106,11 +111,13 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._read_bytes > _LINGER_BYTES:
                 self.transport.abort()
             return
+        # The first bytes of a later request: its head has as long as the first one had.
         if self._awaits_head and self._deadline is None:
             self._expire_after(self._settings.max_head_s)
         super().data_received(data)
         if self._refused or self.transport.is_closing():
             return
+        # Raw bytes, because the parser reports neither a header without an end nor the framing of chunks.
         if self._awaits_head and self._read_bytes > self._settings.max_head_bytes:
             self._refuse(self._head_error())
         elif not self._awaits_head and self._read_bytes > _FRAMING_FACTOR * self._settings.max_body_bytes:
@@ -132,6 +139,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count headers, and the trailers of a chunked body, which come the same way."""
         self._header_lines += 1
+        # The 4 bytes are the colon, the space and the line's end.
         self._count(len(name) + len(value) + 4)
         super().on_header(name, value)
 
@@ -220,6 +228,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        # No buffer has this size, so the first look only takes note of it.
         self._watch_writing(-1)
 
     def resume_writing(self) -> None:
@@ -258,6 +267,7 @@ class _Share:
             await self._app(scope, receive, send)
         finally:
             self._running[client] -= 1
+            # An entry for every client that ever came would let the table grow without end.
             if not self._running[client]:
                 del self._running[client]
 
@@ -274,6 +284,7 @@ def requesting_client(address: str, headers: Iterable[tuple[bytes, bytes]], prox
     """Return the client behind a trusted proxy: the last address in X-Forwarded-For that is not a trusted proxy."""
     if _is_within(address, proxies):
         hops = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1").split(",")
+        # From the right: what stands left of the last trusted proxy is whatever the client wrote.
         for hop in map(_without_port, reversed(hops)):
             if hop and not _is_within(hop, proxies):
                 return client_name(hop)
@@ -283,6 +294,7 @@ def requesting_client(address: str, headers: Iterable[tuple[bytes, bytes]], prox
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return an address, IPv4 where IPv6 only wraps it; None for anything else, such as a Unix socket's path."""
     try:
+        # A link-local address may name its zone after a % (RFC 4007, section 11).
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return None
@@ -298,6 +310,7 @@ def _without_port(hop: str) -> str:
     hop = hop.strip()
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
+    # Several colons make an IPv6 address without brackets, which has no port.
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 

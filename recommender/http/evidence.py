@@ -39,6 +39,7 @@ from recommender.schemas.resources import (
     StrategyResource,
 )
 
+# Row numbers of one database say nothing to a reader elsewhere.
 _INTERNAL_COLUMNS = {"id", "measurement_id"}
 _AnswerT = TypeVar("_AnswerT")
 
@@ -123,6 +124,7 @@ def _latency(session: Session, identity: str) -> LatencyEvidence | None:
 def _round(session: Session, measurement: Measurement) -> RoundOut:
     extent = latency_extent(session, measurement.id)
     return RoundOut(
+        # Every stored row has an id; its type says otherwise because the database gives it.
         measurement_id=measurement.id or 0,
         round=measurement.round,
         status=measurement.status,
@@ -171,6 +173,7 @@ def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
 
 router = APIRouter(tags=["evidence"])
 
+# Any route may answer 413: the limit on bodies does not ask for the method.
 _NAMED = documented(401, 404, 413, 422, 500, 503)
 _PLAIN = documented(401, 413, 500, 503)
 

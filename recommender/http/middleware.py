@@ -33,6 +33,7 @@ class ApiKey:
 
     def _has_key(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         for name, value in headers:
+            # In constant time, so that the time of a refusal tells nothing about the key.
             if name == b"x-api-key" and hmac.compare_digest(value, self._key):
                 return True
             scheme, _, credentials = value.partition(b" ")
@@ -60,6 +61,7 @@ class LocalOnly:
         await problem_response(refused, scope["path"])(scope, receive, send)
 
     def _why_not(self, scope: Scope) -> RecommenderError | None:
+        # Both ends: another server may listen beyond loopback, or believe a header that names the client.
         for address in (scope.get("server"), scope.get("client")):
             if address and _is_elsewhere(str(address[0])):
                 return Exposed(str(address[0]))
@@ -94,9 +96,12 @@ class TimeLimit:
             async with asyncio.timeout(self._limit_s) as limit:
                 await self._app(scope, receive, noted)
         except TimeoutError:
+            # A response that has begun cannot be replaced, and a TimeoutError within the limit is the application's
+            # own.
             if begun or not limit.expired():
                 raise
             response = problem_response(RequestTooSlow(self._limit_s), scope["path"])
+            # What still arrives of this request must not be taken for the next one.
             response.headers["connection"] = "close"
             await response(scope, receive, send)
 
@@ -125,6 +130,7 @@ class SafeHeaders:
 def _is_elsewhere(address: str) -> bool:
     """Return whether an address belongs to another machine; the path of a Unix socket does not."""
     try:
+        # A link-local address may name its zone after a %.
         ipaddress.ip_address(address.split("%")[0])
     except ValueError:
         return False
@@ -183,6 +189,7 @@ class BodyLimit:
 
     async def _refuse(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         response = problem_response(BodyTooLarge(self._limit_bytes), scope["path"])
+        # What still arrives of this body must not be taken for the next request.
         response.headers["connection"] = "close"
         await response(dict(scope), receive, send)
 
@@ -191,6 +198,7 @@ def declared_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """Return the length of a body as its head declares it; 0 where it does not."""
     for name, value in headers:
         if name == b"content-length" and value.isdigit():
+            # Twenty digits exceed every limit, and Python refuses to convert more than 4300.
             return int(value[:20])
     return 0
 
@@ -199,6 +207,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:
+        # After the body come the server's own messages, by which the application learns of a disconnect.
         return pending.pop() if pending else await receive()
 
     return next_message

@@ -71,11 +71,13 @@ TABLE: Mapping[type[Exception], ProblemKind] = {
     NotDeclared: ProblemKind(404, "not-declared", "Unknown name"),
     NotAuthorized: ProblemKind(401, "not-authorized", "The API key is missing or wrong"),
     Exposed: ProblemKind(403, "exposed", "No API key protects this service"),
+    # RFC 9110, section 15.5.20: a server that does not answer for the name it was reached by.
     WrongHost: ProblemKind(421, "wrong-host", "The request is meant for another host"),
     RequestValidationError: ProblemKind(422, "invalid-request", "The request is not valid"),
     EmptyRange: ProblemKind(422, "empty-range", "The range of bandwidths is empty"),
     MalformedRequest: ProblemKind(400, "malformed-request", "The request is not well-formed HTTP"),
     RequestTimeout: ProblemKind(408, "request-timeout", "The request did not arrive in time"),
+    # 431 and 429 are of RFC 6585.
     HeadTooLarge: ProblemKind(431, "head-too-large", "The head of the request is too large"),
     TooManyRequests: ProblemKind(429, "too-many-requests", "One client asks too much at once"),
     NoRoom: ProblemKind(503, "no-room", "The service has no room for another connection"),
@@ -91,6 +93,7 @@ TABLE: Mapping[type[Exception], ProblemKind] = {
 
 def install(app: FastAPI) -> None:
     """Register the table; the most specific class of an error decides."""
+    # With the framework's own errors, such as 404 and 405 of unknown routes.
     for error in (*TABLE, HTTPException):
         app.add_exception_handler(error, _handle)
 
@@ -105,6 +108,7 @@ def problem_for(error: Exception, instance: str) -> Problem:
     """Return the problem document alone, for answers that hold several."""
     if isinstance(error, HTTPException):
         return _http_problem(error, instance)
+    # From the most specific class up: a subclass without a row is its parent's kind.
     kind = next(TABLE[error_class] for error_class in type(error).__mro__ if error_class in TABLE)
     extra: dict[str, Any] = {}
     detail = str(error)
@@ -113,8 +117,10 @@ def problem_for(error: Exception, instance: str) -> Problem:
     elif isinstance(error, RequestValidationError):
         refused = [field_problem(detail) for detail in error.errors()]
         extra = {"errors": refused}
+        # The first five in words; `errors` holds all.
         detail = "; ".join(f"{field.field}: {field.allowed}, got {field.got}" for field in refused[:5])
     elif kind.status == 500:
+        # What failed inside may name paths or rows, which are no business of a client.
         detail = "the error is in the service's log; the request was not at fault"
     return Problem(
         type=_TYPE_PREFIX + kind.slug, title=kind.title, status=kind.status, detail=detail, instance=instance, **extra
@@ -130,12 +136,14 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def field_problem(error: Mapping[str, Any]) -> FieldProblem:
     """Return one of pydantic's errors as the field, what it got and what it allows."""
     place: Sequence[Any] = error.get("loc", ())
+    # The place begins with where the field was sent, which its sender does not call it by.
     names = [str(name) for name in place if name not in ("body", "query", "path")]
     match error.get("type"):
         case "missing":
             allowed, got = "required", "nothing"
         case "json_invalid":
             reason = error.get("ctx", {}).get("error", "malformed")
+            # FastAPI puts the position of the first wrong character last.
             return FieldProblem(field="(body)", got=f"{reason} at character {place[-1]}", allowed="one JSON object")
         case "extra_forbidden":
             allowed, got = "no such field", _shown(error.get("input"))
@@ -148,6 +156,7 @@ def field_problem(error: Mapping[str, Any]) -> FieldProblem:
 
 def _headers(error: Exception) -> dict[str, str]:
     status = next(TABLE[error_class].status for error_class in type(error).__mro__ if error_class in TABLE)
+    # A 401 must name a scheme (RFC 9110, section 15.5.2); the seconds are when asking again may succeed.
     return {503: {"retry-after": "5"}, 429: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(status, {})
 
 
@@ -163,7 +172,12 @@ def _http_problem(error: HTTPException, instance: str) -> Problem:
     elif error.status_code == 405:
         detail = f"allowed here: {(error.headers or {}).get('Allow') or (error.headers or {}).get('allow', '')}"
     return Problem(
-        type="about:blank", title=_phrase(error.status_code), status=error.status_code, detail=detail, instance=instance
+        # RFC 9457, section 4.2.1: with `about:blank` the title is the status's own phrase.
+        type="about:blank",
+        title=_phrase(error.status_code),
+        status=error.status_code,
+        detail=detail,
+        instance=instance,
     )
 
 

@@ -54,10 +54,12 @@ async def recommend(question: RecommendRequest, request: Request) -> Response:
     """Recommend an operator on a placement within these budgets, with the evidence."""
     cache = answers(request)
     body = cache.at_once(question) or await run_in_threadpool(cache.json_for, question)
+    # Encoded already: returned as a model, the answer would be validated and encoded a second time.
     return Response(body, media_type="application/json")
 
 
 @router.post("/recommend/batch", responses=documented(401, 413, 422, 500, 503), tags=["questions"])
+# Not `async`, so that up to 100 questions run in the thread pool and not in the event loop.
 def batch(body: BatchRequest, cache: Annotated[AnswerCache, Depends(answers)]) -> BatchResponse:
     """Answer several questions at once, all from the same snapshot of the evidence."""
     evidence = cache.current()
@@ -67,5 +69,6 @@ def batch(body: BatchRequest, cache: Annotated[AnswerCache, Depends(answers)]) -
 def _item(evidence: Evidence, question: RecommendRequest) -> BatchItem:
     try:
         return BatchItem(answer=respond.respond(evidence, question))
+    # An unknown name concerns its question alone; any other error concerns all of them and is raised.
     except NotDeclared as error:
         return BatchItem(problem=problem_for(error, "/recommend/batch"))

@@ -21,6 +21,7 @@ from recommender.http.problems import documented
 from recommender.schemas import HealthResponse
 from recommender.schemas.resources import LivenessResponse
 
+# A kept answer takes less than a millisecond, a new one about two, the first one seconds (docs/recommend.md).
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -71,6 +72,7 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # What is counted where the application fails before it answers.
         status = 500
         started = time.perf_counter()
 
@@ -88,6 +90,7 @@ class MetricsMiddleware:
             self._metrics.record(route=route, method=method, status=status, duration_s=time.perf_counter() - started)
 
 
+# HTTP lets a client make up methods, and each would be a label that stays.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -133,6 +136,7 @@ router = APIRouter(tags=["service"])
 @router.get("/healthz", responses=documented(413, 500, 503))
 def healthz() -> LivenessResponse:
     """Return 200 while the process answers, with evidence or without."""
+    # The evidence is not looked at: a restart would not repair a database.
     return LivenessResponse(version=version("tierwise"))
 
 
@@ -184,4 +188,5 @@ def install_question_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
+        # The browser asks again at every visit, so that a new version never meets an old page.
         return FileResponse(f"{directory}/index.html", media_type="text/html", headers={"cache-control": "no-cache"})

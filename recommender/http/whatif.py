@@ -100,6 +100,7 @@ def _answer(
         link=curves.link,
         percentile=curves.percentile,
         curves=[_curve(curve, curves, by_name[curve.operator, curve.placement]) for curve in ordered],
+        # The dataclasses have exactly the fields of the models, which refuse any other.
         crossings=[CrossingOut.model_validate(vars(crossing)) for crossing in curves.crossings],
         unpredictable=[UnpredictableOut.model_validate(vars(strategy)) for strategy in curves.unpredictable],
         conditions=CONDITIONS,
@@ -112,6 +113,7 @@ def _curve(curve: Curve, curves: Curves, strategy: LinkedStrategy) -> CurveOut:
     if curve.crosses:
         predictions = [predict(strategy, {curves.link: LinkRate(rate, rate)}, curves.percentile) for rate in rates]
     else:
+        # Without the link on its way its latency is the same at every rate, and is resampled once.
         predictions = [predict(strategy, {}, curves.percentile)] * len(rates)
     shown = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
     return CurveOut(
@@ -121,6 +123,7 @@ def _curve(curve: Curve, curves: Curves, strategy: LinkedStrategy) -> CurveOut:
         predicted_from=prediction_out(shown[0], (curves.link,)) if curve.crosses else None,
         points=[
             PointOut(bit_per_s=rate, latency_s=prediction.estimate_s, low_s=prediction.low_s, high_s=prediction.high_s)
+            # `latency_curves` has left out what cannot be predicted, so every rate has its prediction.
             for rate, prediction in zip(rates, shown, strict=True)
         ],
     )

@@ -233,12 +233,18 @@ class NearMiss:
 class Gap(StrEnum):
     """Why the evidence cannot decide about a candidate."""
 
+    # Fewer distinct inputs than a bound on the percentile takes.
     TOO_THIN = "too_thin"
+    # Images are what the mean intersection over union is resampled from.
     TOO_FEW_IMAGES = "too_few_images"
+    # Nothing says how rounds differ.
     ONE_ROUND = "one_round"
+    # The estimate is within the budget, its bound is not.
     UNPROVEN = "unproven"
+    # An accuracy that came as a number alone, as a file may bring it.
     ITEMS_MISSING = "items_missing"
     ACCURACY_MISSING = "accuracy_missing"
+    # Identity has no accuracy, so nothing can be compared with it.
     DROP_MISSING = "drop_missing"
 
 

@@ -36,6 +36,7 @@ def up(value: float) -> float:
     >>> up(0.031234), up(66193817)
     (0.0313, 66200000.0)
     """
+    # The exact value of the float: its shortest decimal text may lie below it.
     exact = Decimal(value)
     step = Decimal(1).scaleb(exact.adjusted() - _FIGURES + 1)
     rounded = float(exact.quantize(step, rounding=ROUND_CEILING))
@@ -262,6 +263,7 @@ def _limited(field: str, tier: str, amounts: Sequence[float | None], constraints
     limits = getattr(constraints, field)
     before = limits[tier] if tier else limits
     for got in sorted({amount for amount in amounts if amount is not None}):
+        # Whole bytes, still on the lenient side.
         after = math.ceil(up(got))
         yield before, after, after / before - 1, _with(constraints, field, {**limits, tier: after} if tier else after)
     if None in amounts:

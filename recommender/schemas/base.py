@@ -7,8 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 CONDITIONS = "unloaded, single stream, closed loop"
 
 
+# Lengths and counts are limited because clients choose them and messages repeat them.
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=100)]
+# Python's JSON parser takes NaN and Infinity, against which no limit holds.
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Bytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]

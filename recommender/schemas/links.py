@@ -16,6 +16,7 @@ ALLOWED = "a bandwidth such as 500kbit, 10mbit or 1gbit"
 
 def _worded(value: Any) -> Any:
     try:
+        # Before the pattern, whose own message would show a regular expression.
         parse_bit_rate(value)
     except UnitError as error:
         raise ValueError(str(error)) from error

@@ -25,6 +25,7 @@ OneOrMore = Annotated[Names, Field(min_length=1)]
 class RecommendRequest(BaseModel):
     """A subject and the budgets to hold; every budget is optional, none at all means: the best by the objective."""
 
+    # Strict: a number sent as text is refused and not guessed at.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"examples": _EXAMPLES})
 
     subject: Name = Field(description="The model under study, as named in the catalog file (GET /subjects lists them)")
@@ -99,6 +100,7 @@ class RecommendRequest(BaseModel):
         )
 
     def _refuse_beside(self, field: str, others: tuple[str, ...], because: str, instead: str) -> Self:
+        # Only what was sent: the percentile has a value in every question.
         sent = self.model_fields_set
         both = [name for name in others if name in sent and getattr(self, name) is not None]
         if getattr(self, field) is not None and both:
