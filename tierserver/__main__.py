@@ -60,6 +60,7 @@ def main() -> None:
 def _ready(control: Control, name: str, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     ready = Ready(name, port, os.getpid(), platform.python_version(), VERSION, available_providers())
+    # The ready line comes before the reader starts: the runner takes the first line for it.
     control.tell(ready.to_json())
     control.start()
 
@@ -118,6 +119,7 @@ class TierService(uvicorn.Server):
         self._on_ready()
 
     def stop(self) -> None:
+        # uvicorn polls this flag ten times a second, so another thread may set it without waking the loop.
         self.should_exit = True
 
 
@@ -145,6 +147,7 @@ def _config(app: TierApp, limits: Limits) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
+        # uvicorn's default of 5 s would close a warm connection in a pause between two commands.
         timeout_keep_alive=600,
         timeout_graceful_shutdown=1,
     )

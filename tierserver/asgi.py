@@ -61,6 +61,7 @@ async def send_answer(send: Send, answer: Answer, headers: Iterable[tuple[bytes,
     await send({"type": "http.response.start", "status": answer.status, "headers": head})
     for piece in answer.pieces:
         view = memoryview(piece)
+        # uvicorn waits for a slow reader only between two sends: slices bound what its buffer takes of a large tensor.
         for start in range(0, len(view), _WRITE_BYTES):
             body = view[start : start + _WRITE_BYTES]
             await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -81,6 +82,7 @@ class IncomingBody:
         allowed_s = self._timeout_s + self.received_bytes / MIN_BODY_BYTES_PER_S
         started = time.monotonic()
         try:
+            # Two limits at once: this silence alone, and all silences of the body so far.
             async with asyncio.timeout(min(self._timeout_s, allowed_s - self._waited_s)):
                 message = await self._receive()
         except TimeoutError as error:
@@ -106,6 +108,7 @@ class ByteBudget:
 
     def __init__(self, max_held_bytes: int) -> None:
         self._max_held_bytes = max_held_bytes
+        # No lock: only the thread of the event loop counts.
         self._held_bytes = 0
 
     @contextmanager
@@ -121,6 +124,7 @@ class ByteBudget:
             taken += count
 
         try:
+            # Inside the `try` while `taken` is still 0: a refusal gives back only what was taken.
             more(count)
             yield more
         finally:
@@ -138,6 +142,7 @@ class BodyReader:
     @asynccontextmanager
     async def reading(self, scope: Scope, receive: Receive) -> AsyncIterator[memoryview]:
         """Yield the whole body, whose bytes are counted as held for the block."""
+        # The parser has refused a Content-Length that is not a number before the application runs.
         declared = int(header(scope, b"content-length") or 0)
         if declared > self._max_body_bytes:
             raise TooLarge(f"the body has {declared} bytes; allowed: {self._max_body_bytes}")
@@ -189,6 +194,7 @@ async def _complete(intake: Intake, expected: int, timeout_s: float) -> None:
                 raise _too_slow(received, waited_s, timeout_s) from error
     if intake.refusal is not None:
         raise intake.refusal
+    # The event is also set when the connection is lost, and only then are bytes missing.
     if intake.left:
         raise ClientGone
 

@@ -68,14 +68,17 @@ class Client:
 
     def measure(self, command: Measure, on_sample: Callable[[Sample], None]) -> MeasureResult:
         """Run the warm-up and the repetitions; each sample goes to `on_sample`, between two timed inferences."""
+        # All inputs are read before the first pass, so that no latency contains the disk.
         inputs = _read_inputs(command)
         target = self._take(command)
         try:
+            # Warm-up passes count up to -1, so that the samples of a measurement begin at 0.
             warmup = tuple(_passes(target, inputs, range(-command.warmup, 0), first=-command.warmup * len(inputs)))
             samples = 0
             for sample in _passes(target, inputs, range(command.repetitions), first=0):
                 on_sample(sample)
                 samples += 1
+        # An interrupt counts too: half an exchange may be on the connection, which nothing may use again.
         except BaseException:
             target.close()
             raise
@@ -90,6 +93,7 @@ class Client:
         warm, self._warm = self._warm, None
         if warm is not None:
             key = (command.model, command.url, command.codec)
+            # A `load` in between makes another Serving, and a local target would still hold a part of the former one.
             if (warm.model, warm.url, warm.codec) == key and warm.serving is self._tier.serving:
                 return warm.target
             warm.target.close()
@@ -135,6 +139,7 @@ def _sample(target: InferenceTarget, seq: int, input_id: str, repetition: int, e
     except TierError as error:
         raise CommandError(f"input {input_id!r}: {error}") from error
     latency_s = time.perf_counter() - started
+    # Hashed after the clock has stopped: the digest is a cost of measuring, not of the inference.
     digest = output_digest(outcome.outputs)
     return Sample(seq, input_id, repetition, latency_s, outcome.parts, outcome.links, digest)
 
@@ -199,6 +204,7 @@ def _direction(transfer: Callable[[int], None], payloads: _Payloads, repetitions
     large_s = median(_timed(transfer, payloads.large) for _ in range(repetitions))
     if large_s <= small_s:  # something held up the small one: the large one alone bounds the rate from below
         return ProbeDirection(small_s, large_s, 8 * payloads.large / large_s)
+    # What both transfers share (round trip, heads, handling) drops out of the difference.
     return ProbeDirection(small_s, large_s, 8 * (payloads.large - payloads.small) / (large_s - small_s))
 
 

@@ -111,6 +111,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # uvicorn has counted this connection already, so the limit itself is still allowed.
         if len(self.connections) > self._limits.max_connections and not self._make_room():
             transport.abort()
             return
@@ -132,6 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Close the connection that has waited longest for its client's next request."""
+        # Only a connection between two requests gives way to a newcomer: no request is cut off for it.
         waiting = [
             connection
             for connection in self.connections
@@ -148,6 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # -- reading ------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        # A kept connection's clock starts with the first byte of the next request, not while it is idle.
         if self._awaits_head and self._deadline is None:
             self._arm()
         self._idle_bytes += len(data)
@@ -167,6 +170,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def take(self, room: memoryview, on_bytes: Callable[[int], None]) -> Intake:
         """Receive the rest of the present body into `room`: an ASGI extension of the scope."""
         intake = Intake(self, room, on_bytes)
+        # A closing connection delivers nothing more, and its end may have been told to the former protocol already.
         if self.transport.is_closing():
             intake.ended.set()
         self._set_protocol(intake)
@@ -181,6 +185,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.pause_reading()
             self.transport.set_protocol(protocol)
+            # uvicorn may have paused reading itself; if its flag did not follow, it would never pause again.
             self.flow.read_paused = False
             self.transport.resume_reading()
 
@@ -196,6 +201,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        # The 4 are the colon, the blank and the line end, which the parser does not pass on.
         self._count(len(name) + len(value) + 4)
         super().on_header(name, value)
 
@@ -272,6 +278,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        # No buffer has -1 bytes, so the first look never ends the connection.
         self._watch_writing(-1)
 
     def resume_writing(self) -> None:

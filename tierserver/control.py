@@ -54,12 +54,14 @@ class Control:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def start(self) -> None:
+        # Daemons: nothing can interrupt a read of stdin, and it must not keep the process alive.
         threading.Thread(target=self._read, name="control-read", daemon=True).start()
         threading.Thread(target=self._work, name="control-work", daemon=True).start()
 
     def tell(self, line: Mapping[str, Any]) -> None:
         """Write one line; end the tier if the reader is gone."""
         try:
+            # A sink that was closed on this side raises ValueError, one closed by the reader BrokenPipeError.
             self._sink.write(json.dumps(line) + "\n")
             self._sink.flush()
         except (BrokenPipeError, ValueError):
@@ -73,6 +75,7 @@ class Control:
                 if line.strip():
                     self._lines.put(line)
         finally:
+            # The end of stdin is the end of the process that started the tier, which must not outlive it.
             self._on_end()
 
     def _work(self) -> None:
@@ -85,12 +88,14 @@ class Control:
             raw = json.loads(line)
             if not isinstance(raw, dict):
                 raise MessageError(f"a command is a JSON object, got {type(raw).__name__}")
+            # Before the id is read: a refusal without an id is never taken for the answer to the runner's own command.
             self._check(raw.get("token"))
             number = raw.get("id")
             result = self._execute(parse_command(raw), lambda event: self.tell({"id": number, **event.to_json()}))
         except (TierError, MessageError, json.JSONDecodeError) as error:
             info = ErrorInfo(type(error).__name__, str(error))
             self.tell({"id": number, "ok": False, "error": info.to_json()})
+        # A fault in one command must not end the thread, or all later commands would stay without an answer.
         except Exception as error:
             logger.exception("command failed: %.200s", line)
             info = ErrorInfo(type(error).__name__, f"unexpected: {error}; the tier's log has the trace")
@@ -107,6 +112,7 @@ class Control:
         return True
 
     def _check(self, token: object) -> None:
+        # The time of the comparison tells nothing about the token; as bytes, because of texts it takes only ASCII.
         if self._token is not None and not hmac.compare_digest(str(token).encode(), self._token.encode()):
             raise CommandError("a command without the token that this tier was started with; only its starter has it")
 

@@ -37,6 +37,7 @@ def compress(array: NDArray[Any]) -> bytes | None:
     if array.nbytes < _SMALLEST_BYTES:
         return None
     octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
+    # A sample from the middle spares what cannot be compressed the whole deflate; short arrays are tried whole.
     if array.nbytes > 2 * _TRIAL_BYTES:
         middle = len(octets) // 2
         trial = octets[middle : middle + _TRIAL_BYTES // array.itemsize]
@@ -51,6 +52,7 @@ def decompress(packed: memoryview, dtype: np.dtype[Any], count: int) -> NDArray[
     expected = count * dtype.itemsize
     inflater = zlib.decompressobj()
     try:
+        # One byte more than fits is enough to see that there is too much, without inflating a bomb.
         plain = inflater.decompress(packed, expected + 1)
     except zlib.error as error:
         raise CodecError(f"not shuffle-zlib data: {error}") from error
@@ -80,7 +82,9 @@ def _deflated(octets: NDArray[np.uint8]) -> bytes:
 
 
 _MOST_ARRAYS = 1024
+# numpy reads a header with `ast.literal_eval`, which also raises SyntaxError, RecursionError and MemoryError.
 _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, OverflowError, SyntaxError, RecursionError, MemoryError)
+# Version 3.0 of the format differs only in the encoding of field names, and records are refused anyway.
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -110,6 +114,7 @@ def _read(stream: io.BytesIO, encoded: bytes | memoryview) -> NDArray[Any]:
     shape, fortran, dtype = _HEADERS[npy.read_magic(stream)](stream)
     if dtype.hasobject or dtype.kind not in "biuf" or fortran or any(size < 0 for size in shape):
         raise ValueError(f"an array of {dtype} {list(shape)}; served are numbers in C order")
+    # Python's integers: a product of hostile sizes would wrap around in int64.
     count = int(np.prod(shape, dtype=object))
     array = np.frombuffer(encoded, dtype, count, stream.tell()) if count else np.empty(0, dtype)
     stream.seek(array.nbytes, io.SEEK_CUR)

@@ -144,6 +144,7 @@ def _options(threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # 3 is ERROR: the log tail of a tier that died should hold its reason, not warnings about the graph.
     options.log_severity_level = 3
     # A spinning thread eats the quota that the next inference needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -63,6 +63,7 @@ class EngineError(TierError):
 class PeerError(TierError):
     """The next tier is unreachable, refused, or answered something that is not the protocol."""
 
+    # Bad Gateway (RFC 9110, section 15.6.3): the fault lies behind this tier, not in it.
     status = 502
 
     def __init__(self, message: str, *, peer: str, peer_status: int | None = None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tierserver.errors import TooLarge
 
+# Far slower than a link of 1 Mbit/s, and still the end of a sender that sends one byte a minute.
 MIN_BODY_BYTES_PER_S = 1024
 _UNKNOWN_BYTES = 2**62  # a system that does not report it
 _LARGEST_BODY_BYTES = 512 * 2**20
@@ -93,6 +94,7 @@ class Memory:
             return
         allowed = self.limit_bytes - self.limit_bytes // _RESERVED
         if count > allowed - _resident_bytes():
+            # Only before a refusal: freed memory that glibc keeps is not in use, but giving it back takes time.
             _trim()
             if count > (left := allowed - _resident_bytes()):
                 raise TooLarge(
@@ -108,9 +110,11 @@ class Memory:
             return
         import resource  # not on Windows, where a runner imports this module too
 
+        # RLIMIT_AS would also count mapped files and reserved addresses; RLIMIT_DATA counts mmap since Linux 4.7.
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         left = max(self.limit_bytes - _resident_bytes(), _SMALL_BYTES)
         bound = _data_bytes() + left
+        # RLIM_INFINITY is -1 here, so `min` alone would take it for the smaller limit.
         resource.setrlimit(resource.RLIMIT_DATA, (bound if hard < 0 else min(bound, hard), hard))
         try:
             yield

@@ -29,6 +29,7 @@ def read_stats() -> StatsResult:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return StatsResult(
         cpu_seconds=usage.ru_utime + usage.ru_stime,
+        # getrusage(2) counts kibibytes on Linux.
         peak_rss_bytes=_peak_rss_bytes() or usage.ru_maxrss * 1024,
         threads=len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else 0,
         load_average=os.getloadavg(),
@@ -50,6 +51,7 @@ def parse_cpu_stat(text: str) -> CgroupStats | None:
     values = _pairs(text)
     if "nr_periods" not in values:
         return None
+    # cgroup v2 counts microseconds, v1 nanoseconds.
     throttled_s = values["throttled_usec"] / 1e6 if "throttled_usec" in values else values["throttled_time"] / 1e9
     return CgroupStats(values["nr_periods"], values["nr_throttled"], throttled_s)
 
@@ -57,6 +59,7 @@ def parse_cpu_stat(text: str) -> CgroupStats | None:
 def parse_memory_v2(events: str, peak: str | None) -> MemoryStats:
     """Read memory.events and memory.peak: hits of the limit, kills, and the peak."""
     values = _pairs(events)
+    # `max` counts how often the limit was about to be exceeded, which reclaiming may still have prevented.
     return MemoryStats(values["max"], values.get("oom_kill", 0), None if peak is None else int(peak))
 
 
@@ -73,6 +76,7 @@ def parse_schedstat(texts: Iterable[str]) -> float:
 def parse_host_stat(text: str, *, ticks_per_s: int) -> tuple[float, float]:
     """Return the CPU seconds of all CPUs that /proc/stat counts as busy, and those stolen by the hypervisor."""
     fields = [int(field) for field in text.split("\n", 1)[0].split()[1:]]
+    # The two skipped are idle and iowait; guest time, which follows, is part of user already. See proc(5).
     user, nice, system, _, _, irq, softirq, steal = (*fields, *[0] * 8)[:8]
     return (user + nice + system + irq + softirq) / ticks_per_s, steal / ticks_per_s
 
@@ -80,6 +84,7 @@ def parse_host_stat(text: str, *, ticks_per_s: int) -> tuple[float, float]:
 def _peak_rss_bytes() -> int | None:
     """Read the peak of this program alone: that of getrusage is inherited from the process that started it."""
     for line in (_read(Path("/proc/self/status")) or "").splitlines():
+        # proc(5) writes kB and means 1024 bytes.
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
@@ -114,6 +119,7 @@ def _memory() -> MemoryStats | None:
 
 def _waited_s() -> float | None:
     try:
+        # A thread that ends between the listing and the reading makes the value unknown rather than wrong.
         return parse_schedstat(path.read_text() for path in Path("/proc/self/task").glob("*/schedstat"))
     except (OSError, ValueError, IndexError):
         return None

@@ -351,6 +351,7 @@ class EvaluateResult(Message):
 class CgroupStats(Message):
     """The CPU controller's counters since the tier's start."""
 
+    # The names are the kernel's own (Documentation/scheduler/sched-bwc.rst).
     nr_periods: int
     nr_throttled: int
     throttled_s: float
@@ -385,6 +386,7 @@ class StatsResult(Message):
     load_average: tuple[float, ...]
     instance: str
     pid: int
+    # A process id means something only in its namespace: a container's first process is 1 there.
     pid_namespace: str
     wall_s: float
     monotonic_s: float
@@ -416,6 +418,7 @@ def _encode(value: Any) -> Any:
     return value
 
 
+# Annotations are texts here and evaluating them is slow, while a measurement reads thousands of samples.
 _hints_by_class: dict[str, dict[str, Any]] = {}
 
 
@@ -441,6 +444,7 @@ def _decode_message(cls: type[Message], raw: Any) -> Message:
 def _decode(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
+        # `X | None` is the only union that a message may hold.
         inner = next(argument for argument in arguments if argument is not type(None))
         return None if value is None else _decode(inner, value, where)
     if origin is Literal:
@@ -457,8 +461,10 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
 
 
 def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
+    # JSON has one kind of number: a float may arrive without a fraction. A bool is an int to `isinstance`.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    # Compared by type, because `isinstance` would let True through as an int.
     if isinstance(hint, type) and type(value) is hint:
         return value
     expected = (

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 _GRAIN_S = 0.004  # a chunk takes about this long
 _QUEUE_S = 0.05  # chunks wait up to this long: more than any wake-up is late
+# The payload of one full Ethernet frame: 1500 less two headers of 20 and 12 of time stamps.
 _MIN_CHUNK_BYTES = 1448
 _MAX_CHUNK_BYTES = 65536
 
@@ -32,6 +33,7 @@ class Direction:
         self.bytes_per_s = rate_bit_per_s / 8
         self.delay_s = delay_s
         self.chunk_bytes = int(min(max(self.bytes_per_s * _GRAIN_S, _MIN_CHUNK_BYTES), _MAX_CHUNK_BYTES))
+        # What is on its way during the delay counts as queued; without it a long delay would throttle the rate.
         self.queue_bytes = max(int(self.bytes_per_s * (_QUEUE_S + delay_s)), 2 * self.chunk_bytes)
         self._free_at = 0.0
 
@@ -73,6 +75,7 @@ class Link:
             return
         for end in (writer, far_writer):
             connection: socket.socket = end.get_extra_info("socket")
+            # Nagle's algorithm (RFC 896) would hold short chunks back until an acknowledgement.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             async with asyncio.TaskGroup() as group:
@@ -101,6 +104,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dire
             if (wait_s := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
             if not chunk:
+                # Half closed only: the other direction may still carry the answer.
                 writer.write_eof()
                 return
             writer.write(chunk)
@@ -116,6 +120,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dire
             waiting.put_nowait((direction.due(len(chunk)), chunk))
             async with room:
                 await room.wait_for(has_room)
+        # The end needs no due time: it stands in the queue behind the last chunk.
         waiting.put_nowait((0.0, b""))
 
     async with asyncio.TaskGroup() as group:
@@ -132,6 +137,7 @@ async def _run(options: argparse.Namespace) -> None:
     def watch() -> None:
         while sys.stdin.buffer.read(4096):
             pass
+        # The loop may be closed already when stdin ends.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(ended.set)
 

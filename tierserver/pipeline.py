@@ -128,11 +128,14 @@ def postprocess(results: Arrays, spec: Postprocess) -> dict[str, NDArray[Any]]:
         return {"labels": (plane > spec.threshold).astype(np.uint8)}
     if spec.kind == "label_map":
         axis = 0 if spec.layout == "nchw" else -1
+        # `_check_postprocess` has refused more than 256 classes, so that a label fits into 8 bits.
         return {"labels": _label_map(first[0].argmax(axis=axis).astype(np.uint8), spec)}
     scores = first.reshape(-1)
     if spec.softmax:
+        # The shift keeps exp from overflowing and cancels out in the quotient.
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()
+    # Stable: among equal scores the lower class comes first on every machine.
     classes = np.argsort(-scores, kind="stable")[: spec.k].astype(np.int64)
     return {"classes": classes, "scores": scores[classes].astype(np.float32)}
 
@@ -187,6 +190,7 @@ def _check_preprocess(name: str, spec: Preprocess, session: Session) -> None:
         channels = 1 if spec.color == "gray" else 3
         plane = (spec.height, spec.width)
         shape = (1, channels, *plane) if spec.layout == "nchw" else (1, *plane, channels)
+        # A broadcast scalar has the shape without taking the memory of a picture.
         session.inputs[0].check(np.broadcast_to(np.zeros((), spec.dtype), shape))
     except RequestError as error:
         raise EngineError(f"part {name!r}: {error}") from error
@@ -199,6 +203,7 @@ def _check_postprocess(name: str, spec: Postprocess, session: Session) -> None:
         raise EngineError(f"part {name!r}: label_map needs an output [1, classes <= 256, ...], got {list(shape)}")
     if spec.kind == "label_map" and (spec.cell, spec.height, spec.width) != (1, None, None):
         _check_cells(name, spec, shape)
+    # A free size (-1) is known only when the graph runs; what may be enough passes here.
     scores = math.prod(shape) if all(size > 0 for size in shape) else max(shape[-1], 0) or spec.k
     if spec.kind == "top_k" and (spec.k < 1 or scores < spec.k):
         raise EngineError(f"part {name!r}: top_k of {spec.k} needs that many classes, the output is {list(shape)}")
@@ -255,6 +260,7 @@ class Tier:
 
     def load(self, command: Load) -> LoadResult:
         """Replace everything served; after a failure nothing is served."""
+        # Before anything is created: two models at once may exceed the tier's memory.
         self.unload()
         parts: dict[str, ServedPart] = {}
         digests: dict[str, str] = {}
@@ -263,6 +269,7 @@ class Tier:
                 raise CommandError(
                     f"part name {spec.name!r}: must be unique, without '/', not ending in {GRAPH_SUFFIX}"
                 )
+            # Hashing first also brings the file into the page cache, so that `cold_start_s` depends less on the disk.
             digests[spec.name] = file_sha256(Path(spec.path))
             parts[spec.name] = ServedPart(spec, self.name)
         self.serving = Serving(parts, dict(command.routes))
@@ -288,6 +295,7 @@ class Tier:
         return [name + suffix for name in self.serving.parts for suffix in ("", GRAPH_SUFFIX)]
 
 
+# The label of void pixels in PASCAL VOC and in Cityscapes' training ids.
 IGNORED_LABEL = 255
 _PROGRESS_S = 1.0
 
@@ -342,6 +350,7 @@ def overlap(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Overlap:
     counted = truth != IGNORED_LABEL
     seen, true = predicted[counted], truth[counted]
     both = np.bincount(true[seen == true], minlength=256)
+    # Inclusion and exclusion: the union is the sum of both less what they share.
     either = np.bincount(seen, minlength=256) + np.bincount(true, minlength=256) - both
     return Overlap(both, either)
 
@@ -349,6 +358,7 @@ def overlap(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Overlap:
 def read_items(path: str) -> Items:
     """Read and check an items file (.npz)."""
     try:
+        # A pickle may run code while it is read.
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
         items = Items(
@@ -397,6 +407,7 @@ def _trimmed(scores: list[ItemScore]) -> tuple[ItemScore, ...]:
     unions = [score.unions for score in scores if score.unions is not None]
     if not unions:
         return tuple(scores)
+    # Class 0 stays even where no item has it, so that no list becomes empty.
     size = 1 + max(index for union in unions for index, count in enumerate(union) if count or index == 0)
     return tuple(
         ItemScore(score.item_id, intersections=(score.intersections or ())[:size], unions=(score.unions or ())[:size])

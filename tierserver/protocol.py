@@ -28,6 +28,7 @@ from tierserver.limits import MEMORY
 from tierserver.messages import Codec
 
 HEADER_LENGTH = "inference-header-content-length"
+# Binary tensor data is little-endian on every machine, as the extension prescribes.
 DATATYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
@@ -99,6 +100,7 @@ def encode_image_request(encoded: bytes, how: Codec = "raw") -> Body:
     if how == "base64-json":
         tensor |= {"parameters": {_CODEC: how}, "data": [encoding.to_base64(encoded)]}
         return Body(None, (_request_head([tensor], how),))
+    # In binary data each BYTES element follows its own length in 4 bytes.
     tensor["parameters"] = {"binary_data_size": len(encoded) + 4}
     head = _request_head([tensor], how)
     return Body(len(head), (head + struct.pack("<I", len(encoded)), encoded))
@@ -165,6 +167,7 @@ def encode_response(
         answer["id"] = request.id
     answer["parameters"] = dict(parameters())
     head = json.dumps(answer).encode()
+    # An answer without binary data is plain JSON, which has no length of a head.
     return Body(len(head) if pieces else None, (head, *pieces))
 
 
@@ -230,6 +233,7 @@ def _split(body: memoryview, header_length: str | None) -> tuple[memoryview, mem
 
 def _object(head: memoryview, what: str) -> dict[str, Any]:
     text = bytes(head)
+    # Before parsing: each further value costs a comma or a bracket, so the text itself bounds their number.
     if (count := sum(map(text.count, (b",", b"[", b"{")))) > _MAX_JSON_VALUES:
         raise TooLarge(f"{what} has {count} JSON values; allowed: {_MAX_JSON_VALUES}, send tensors as binary data")
     wide = not text.isascii() or b"\\u" in text  # then one character may make all of a text four bytes each
@@ -292,10 +296,12 @@ def _tensors(described: Any, rest: memoryview, what: str, max_bytes: int) -> tup
             read = _from_base64 if how == "base64-json" else _from_json
             tensors[name] = read(name, entry, shape)
             continue
+        # True is an int to Python and would pass for a size of 1.
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest):
             raise RequestError(f"tensor {name!r}: binary_data_size is {str(size)[:40]}, {len(rest)} bytes are left")
         if how == "shuffle-zlib":
             tensors[name] = _from_packed(name, entry.get("datatype"), shape, rest[:size], max_bytes)
+            # The limit is for all packed tensors of a request together: many small bombs are a large one.
             max_bytes -= tensors[name].size_bytes
         else:
             tensors[name] = _from_binary(name, entry.get("datatype"), shape, rest[:size])
@@ -309,6 +315,7 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
     sizes_ok = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**40 for size in shape)
     if not sizes_ok or len(shape) > _MAX_RANK:
         raise RequestError(f"tensor {name!r}: shape must be a list of at most {_MAX_RANK} sizes of 0 or more")
+    # Zeros count as 1 because numpy refuses such a shape too: it multiplies the other sizes.
     if math.prod(max(size, 1) for size in shape) * _WIDEST > _MAX_TENSOR_BYTES:
         raise RequestError(
             f"tensor {name!r}: shape {shape} is larger than any tensor; allowed: {_MAX_TENSOR_BYTES} bytes"
@@ -377,6 +384,7 @@ def _from_base64(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) ->
 
 def _elements(name: str, shape: tuple[int, ...], data: memoryview) -> tuple[memoryview, ...]:
     count = math.prod(shape)
+    # The claimed count is checked against the bytes before anything is allocated for it.
     if 4 * count > len(data):
         raise RequestError(f"tensor {name!r}: BYTES {list(shape)} takes {4 * count} bytes or more, got {len(data)}")
     MEMORY.require(count * _ELEMENT_BYTES, f"tensor {name!r} of {count} elements")
@@ -398,6 +406,7 @@ def _from_json(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> T
     dtype = _dtype(name, entry.get("datatype"))
     try:
         _check_numbers(entry.get("data"))
+        # First without a type: with one, numpy would turn 1.7 into the integer 1 without a word.
         loose = np.asarray(entry.get("data"))
         if dtype.kind == "u" and loose.dtype.kind == "f":  # numpy finds no common integer type above 2**63
             loose = np.asarray(entry.get("data"), dtype=object)
@@ -405,6 +414,7 @@ def _from_json(name: str, entry: Mapping[str, Any], shape: tuple[int, ...]) -> T
                 loose = loose.astype(np.uint64)
         if loose.dtype.kind not in ("biuf" if dtype.kind == "f" else "b" if dtype.kind == "b" else "iu") and loose.size:
             raise ValueError(f"numbers expected, got {loose.dtype}")
+        # A number too large for half or single precision would otherwise become infinity.
         with np.errstate(over="raise"):
             array = np.asarray(entry.get("data"), dtype=dtype)
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:

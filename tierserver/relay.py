@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 262144
 _CONNECT_TIMEOUT_S = 10.0
 _SILENCE_S = 300.0  # as long as a tier waits for another's answer
+# RFC 9110, section 7.6.1; besides, uvicorn answers `expect` itself, and `host` is written again.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive te trailer transfer-encoding upgrade expect host".split()
     + b"proxy-connection proxy-authorization proxy-authenticate".split()
@@ -89,6 +90,7 @@ class Relay:
         try:
             keep = await self._download(channel, upload, send)
         finally:
+            # An upload that did not end leaves half a request on the connection.
             keep = keep and upload.done() and not upload.cancelled() and upload.exception() is None
             upload.cancel()
             with contextlib.suppress(asyncio.CancelledError, ClientGone, OSError, Exception):
@@ -123,6 +125,7 @@ class Relay:
         chunked = header(scope, b"transfer-encoding") is not None
         try:
             chunk = await incoming.next()
+            # Head and first piece go out in one write, which is one packet for a small request.
             await channel.write(self._head(scope, target, chunked=chunked) + _framed(chunk, chunked))
             while chunk.more:
                 chunk = await incoming.next()
@@ -139,6 +142,7 @@ class Relay:
         method: bytes = scope["method"].encode("latin-1")
         lines = [method + b" " + self._prefix + target + b" HTTP/1.1", b"host: " + self._netloc]
         connection = (header(scope, b"connection") or "").lower().encode("latin-1")
+        # A client that names content-length in `Connection` must not take the body's length from the request.
         dropped = _HOP_BY_HOP | {name.strip() for name in connection.split(b",")} - {b"content-length"}
         lines += [name + b": " + value for name, value in scope["headers"] if name not in dropped]
         if chunked:
@@ -172,6 +176,7 @@ class Relay:
 
     def _broken(self, upload: asyncio.Task[None], error: Exception, *, started: bool) -> None:
         if upload.done() and not upload.cancelled():
+            # A client that left or stalled is the cause of the broken answer, so its error is the one to report.
             failure = upload.exception()
             if failure is not None and not isinstance(failure, OSError):
                 raise failure
@@ -181,6 +186,7 @@ class Relay:
 
     def _start(self, channel: _Channel, answer: _NeighbourAnswer, parser: Any, fed: int) -> dict[str, Any]:
         answered = dict(answer.headers)
+        # The head goes on before the body is whole, so the bytes still to come are those that it announces.
         length = int(answered.get(b"content-length", b"0"))
         received = fed - answer.body_bytes + length
         link = format_link(SampleLink(self._link, channel.sent_bytes, received)).encode("latin-1")

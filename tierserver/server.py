@@ -112,6 +112,7 @@ class TierApp:
                 return Answer(200, ())
             case []:
                 _allow(method, "GET")
+                # A part with a next tier asks that tier for its outputs, which would block the loop.
                 return await asyncio.get_running_loop().run_in_executor(self._worker, self._metadata, model)
         raise NotFound(f"no such path below a model: {'/'.join(rest)[:80]!r}; there are infer and ready")
 
@@ -132,6 +133,7 @@ class TierApp:
         loop = asyncio.get_running_loop()
         async with self._bodies.reading(scope, receive) as body:
             answer = await loop.run_in_executor(self._worker, self._run, model, body, length)
+        # The body's bytes are no longer counted, so nothing may hold them while the answer is sent.
         del body
         if answer.size_bytes > self._limits.max_held_bytes:
             raise TooLarge(f"the answer has {answer.size_bytes} bytes; allowed: {self._limits.max_held_bytes}")
@@ -175,6 +177,7 @@ class TierApp:
     def _zeros(self, scope: Scope) -> Answer:
         requested = parse_qs(scope["query_string"].decode("latin-1")).get("bytes", ["0"])[-1]
         if (
+            # `isdigit` alone lets characters such as a superscript two through, which `int` refuses.
             not (requested.isascii() and requested.isdigit())
             or len(requested) > 12
             or int(requested) > _MAX_PROBE_BYTES
@@ -185,6 +188,7 @@ class TierApp:
         return Answer(200, pieces, content_type=b"application/octet-stream")
 
     async def _relay(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        # The undecoded path, so that percent-encoded names arrive as they were sent.
         raw = bytes(scope.get("raw_path") or scope["path"].encode())
         target = b"/" + b"/".join(raw.lstrip(b"/").split(b"/")[2:])
         if scope["query_string"]:

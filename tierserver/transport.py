@@ -53,6 +53,7 @@ class Connection:
         self._prefix = address.path.rstrip("/")
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
+        # The server's worker and the control thread may run the same part, which has one connection to its next tier.
         self._lock = threading.Lock()
 
     def request(
@@ -100,6 +101,7 @@ class Connection:
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
             self._socket.settimeout(self._timeout_s)
+            # Nagle's algorithm (RFC 896) would hold the end of a body back until an acknowledgement, in every latency.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             sent = _send(self._socket, pieces)
@@ -149,6 +151,7 @@ def _send(target: socket.socket, pieces: Sequence[bytes | memoryview]) -> int:
     total = sum(map(len, pieces))
     left = [memoryview(piece) for piece in pieces if len(piece)]
     while left:
+        # The kernel may take less than all, and may end inside any piece.
         count = target.sendmsg(left)
         while left and count >= len(left[0]):
             count -= len(left.pop(0))
@@ -212,6 +215,7 @@ class Peer:
             raise PeerError(message, peer=self.base_url, peer_status=response.status)
 
     def _links(self, response: Response) -> tuple[SampleLink, ...]:
+        # A relay overwrites this header with its own name, so it names the near end of the first link.
         first = response.headers.get(TIER_HEADER, "?")
         own = SampleLink(f"{self._own}-{first}", response.sent_bytes, response.received_bytes)
         relayed = response.headers.get(LINK_HEADER, "")
