@@ -37,8 +37,9 @@ from catalog.declaration import SubjectSpec
 from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
 from runner.errors import OperatorError, SubjectError
-from runner.operators import make_pass
-from runner.subjects import resolve_declared, trial
+from runner.operators.registry import make_pass
+from runner.subjects import trial
+from runner.subjects.declared import resolve_declared
 from runner.subjects.model_interface import read_inputs
 from runner.subjects.trial_process import attempt
 

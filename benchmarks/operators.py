@@ -24,8 +24,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.graph import analyse, read_model
-from runner.operators import Context, choose_cut, choose_exit, make_pass
+from runner.graph.analysis import analyse
+from runner.graph.model_file import read_model
+from runner.operators.base import Context
+from runner.operators.early_exit import choose_exit
+from runner.operators.partition import choose_cut
+from runner.operators.registry import make_pass
 
 _QUICK_REPEATS = 3
 _NODES = 5_000

@@ -27,12 +27,12 @@ from rich.table import Table
 from catalog.keys import artifact_key
 from runner.artifacts.calibration import first_inputs, subject_calibration
 from runner.artifacts.store import ArtifactStore
-from runner.graph import model_sha256
+from runner.graph.model_digest import model_sha256
 from runner.host import this_host, versions
-from runner.operators import make_pass
 from runner.operators.quantizers import neural_compressor
-from runner.subjects import Subject, resolve_subject
-from runner.subjects.embedded.registry import BUILTIN, SUBJECTS
+from runner.operators.registry import make_pass
+from runner.subjects.dataset import Subject
+from runner.subjects.embedded.registry import BUILTIN, SUBJECTS, resolve_subject
 from runner.subjects.training.ship import score, shipped_items
 
 _TOOLS = ("onnxruntime", "neural-compressor")

@@ -32,7 +32,7 @@ import docker
 import onnx
 from onnx import TensorProto, helper
 
-from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import Engine
 from tierserver.messages import Load, PartSpec

@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from tierserver.machine import boot_id, cpu_model, has_vnni
 from tierserver.messages import TierFacts
 
@@ -53,6 +51,9 @@ def this_host() -> Host:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     machine = _MACHINE_ID.read_text().strip() if _MACHINE_ID.exists() else ""
     model = cpu_model()
+    # Imported here: only what plans or measures asks which providers there are.
+    import onnxruntime
+
     return Host(
         # Some containers have no machine id; the network card's address takes its place.
         fingerprint=_fingerprint(machine or str(uuid.getnode()), model, usable_cpus()),

@@ -33,6 +33,10 @@ _NUMBER_BYTES = 48  # an element of a tag, as a Python number in a tuple
 _STRIP_BYTES = 600  # a strip or tile: its offset, its length, and what Pillow plans for it
 _TIFF_PLACES = (273, 279, 324, 325)  # offsets and byte counts of strips and tiles
 _TIFF_TILE = (322, 323)
+# A progressive JPEG has about ten scans; each takes the decoder once over the whole picture, however few bytes it has.
+_MAX_SCANS = 100
+_SCAN = b"\xff\xda"
+_JPEG_COMPRESSIONS = ("jpeg", "tiff_jpeg")  # what Pillow calls them in a TIFF
 _RESIZE_TABLE_BYTES = 32  # per row and column of the input: the filter's weights, as doubles and as integers
 
 
@@ -156,7 +160,12 @@ def check_before_open(encoded: bytes | memoryview) -> None:
 
 
 def check_before_load(image: Image.Image, encoded: bytes | memoryview, mode: str) -> None:
-    """Refuse a picture whose pixels, decoded and converted to `mode`, take too much."""
+    """Refuse a picture whose pixels, decoded and converted to `mode`, take too much memory or minutes to decode."""
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") in _JPEG_COMPRESSIONS:
+        # The marker cannot occur in compressed data, where a zero follows every byte of 0xff.
+        scans = bytes(encoded).count(_SCAN)
+        if scans > _MAX_SCANS:
+            raise TooLarge(f"the JPEG has {scans} scans; allowed: {_MAX_SCANS}")
     pixel_bytes = _stored(image.mode) + max(_decoder_bytes(image, encoded), _conversion_bytes(image, mode))
     _require(image.height * (image.width * pixel_bytes + _ROW_BYTES), image.width, image.height)
 

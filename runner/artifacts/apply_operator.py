@@ -18,10 +18,11 @@ from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
-from runner.graph import model_sha256
+from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import data_files
 from runner.host import versions
-from runner.operators import Pass, PassRefusal, known_passes, make_pass
+from runner.operators.base import Pass, PassRefusal
+from runner.operators.registry import known_passes, make_pass
 from runner.workdir import new_directory, refuse_existing
 
 MANIFEST = "manifest.json"

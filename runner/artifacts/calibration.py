@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
-from runner.graph import read_model
-from runner.subjects import Subject
+from runner.graph.model_file import read_model
+from runner.subjects.dataset import Subject
 from tierserver.encoding import read_tensors
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess

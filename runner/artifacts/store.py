@@ -30,8 +30,11 @@ from runner.artifacts.model_runs import (
 )
 from runner.artifacts.verification import check, check_chain, is_inferable, prove_close, prove_equal
 from runner.errors import OperatorError, SubjectError
-from runner.graph import data_file, has_external_data, read_model, read_structure, whole, write_part
-from runner.operators import Context, Pass, PassRefusal
+from runner.graph.model_file import has_external_data, read_model
+from runner.graph.rewriting import whole
+from runner.graph.structure import read_structure
+from runner.graph.writing import data_file, write_part
+from runner.operators.base import Context, Pass, PassRefusal
 from runner.sealed import SealedContent, file_sha256, remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.errors import TierError

@@ -32,13 +32,14 @@ from runner.bundles.manifest import (
     check_runs,
 )
 from runner.errors import BundleError
-from runner.graph import data_file
+from runner.graph.writing import data_file
 from runner.host import versions
 from runner.measuring.keyed_strategy import artifact_key_of
 from runner.measuring.tiers import onnxruntime_provider
-from runner.operators import Pass, make_pass
+from runner.operators.base import Pass
+from runner.operators.registry import make_pass
 from runner.sealed import file_sha256
-from runner.subjects import Subject
+from runner.subjects.dataset import Subject
 from runner.workdir import new_directory
 from tierserver.messages import Postprocess, Preprocess
 

@@ -19,7 +19,8 @@ from runner.commands.terminal import DatabaseOption, JsonOption, err, example, o
 from runner.errors import BundleError
 from runner.reports.answer import AnswerReport
 from runner.settings import RunnerSettings
-from runner.subjects import Subject, resolve_declared
+from runner.subjects.dataset import Subject
+from runner.subjects.declared import resolve_declared
 from runner.workdir import refuse_existing
 
 SubjectArgument = Annotated[str | None, typer.Argument(help="The model under study", show_default=False)]

@@ -13,7 +13,7 @@ from catalog.units import size
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError
 from runner.host import Host, this_host
-from runner.launchers import select_launcher
+from runner.launchers.select import select_launcher
 from runner.settings import RunnerSettings
 
 # What the demo's three tiers want (strategies.yaml).

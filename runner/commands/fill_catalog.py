@@ -26,7 +26,7 @@ from runner.commands.terminal import (
     out,
     print_json,
 )
-from runner.launchers import Selection, select_launcher
+from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock

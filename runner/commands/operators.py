@@ -20,13 +20,13 @@ from runner.artifacts.calibration import Calibration, first_inputs, read_calibra
 from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.errors import OperatorError, SubjectError
-from runner.graph import GraphAnalysis, analyse
+from runner.graph.analysis import GraphAnalysis, analyse
 from runner.operators.prospects import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
 from runner.settings import RunnerSettings
-from runner.subjects import Subject, resolve_subject
-from runner.subjects.embedded.registry import SUBJECTS
+from runner.subjects.dataset import Subject
+from runner.subjects.embedded.registry import SUBJECTS, resolve_subject
 
 _BUILTIN = "builtin:"
 # A pipe has no width of its own.

@@ -24,7 +24,7 @@ from runner.commands.terminal import (
     print_json,
     print_lacks,
 )
-from runner.launchers import Selection, select_launcher
+from runner.launchers.select import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.tiers import Scale, check_delays, check_host

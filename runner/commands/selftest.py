@@ -17,7 +17,7 @@ from runner.artifacts.store import ArtifactStore
 from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.launchers import Selection, select_launcher
+from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases

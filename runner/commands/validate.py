@@ -4,10 +4,10 @@ import typer
 
 from catalog.declaration import load_catalog
 from runner.commands.terminal import CatalogOption, JsonOption, err, example, out, print_json, print_lacks
-from runner.operators import make_pass
+from runner.operators.options import check_options
 from runner.settings import RunnerSettings
-from runner.subjects import resolve_declared
-from runner.subjects.own_model import one_class_remark
+from runner.subjects.dataset import one_class_remark
+from runner.subjects.declared import resolve_declared
 
 
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
@@ -24,7 +24,7 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     for strategy in strategies:
         for spec in strategy.passes:
-            make_pass(spec.name, spec.options)
+            check_options(spec.name, spec.options)
     remarks = {name: remark for name, subject in subjects.items() if (remark := one_class_remark(subject)) is not None}
     if as_json:
         names = [strategy.name for strategy in strategies]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from runner.artifacts.store import CachedArtifact
 from runner.errors import ChangedFilesError
-from runner.launchers import Deployment, Launcher, LinkLimits, Mount, TierLimits
+from runner.launchers.base import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from runner.measuring.host_load import Snapshot, processes
 from tierserver.messages import (
     Codec,

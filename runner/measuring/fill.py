@@ -34,13 +34,13 @@ from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, OperatorError, TierCallError
-from runner.launchers import Launcher
+from runner.launchers.base import Launcher
 from runner.measuring import records
 from runner.measuring.experiment import evaluate, measure
 from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, assess_stored, remaining
 from runner.measuring.setups import Setups
-from runner.operators import Pass
+from runner.operators.base import Pass
 from runner.subjects.items import class_counts
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 from catalog.declaration import Catalog, Strategy
 from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
-from runner.graph import model_sha256
+from runner.graph.model_digest import model_sha256
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
 from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
-from runner.operators import Partition, Pass, make_pass
-from runner.subjects import Subject, resolve_declared
+from runner.operators.base import Pass
+from runner.operators.partition import Partition
+from runner.operators.registry import make_pass
+from runner.subjects.dataset import Subject
+from runner.subjects.declared import resolve_declared
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from catalog.evidence.reading import latencies
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 from runner.measuring.tiers import route_links
-from runner.subjects import Subject
+from runner.subjects.dataset import Subject
 
 # Guesses for strategies never measured here; the progress bar corrects them as it goes.
 _ROUND_OVERHEAD_S = 4.0

@@ -22,12 +22,12 @@ from catalog.evidence.records import (
 from catalog.validity import judge_measurement, reason, worst
 from runner.artifacts.store import CachedArtifact
 from runner.errors import LaunchError, TierCallError
-from runner.launchers import TierLimits
+from runner.launchers.base import TierLimits
 from runner.measuring.experiment import PROTOCOL_VERSION, ProbedLink, RoundMeasurement, Setup
 from runner.measuring.host_load import host_load
 from runner.measuring.keyed_strategy import KeyedStrategy
-from runner.operators import Pass
-from runner.subjects import Metric
+from runner.operators.base import Pass
+from runner.subjects.dataset import Metric
 from tierserver.messages import EvaluateResult, ItemScore, Sample, StatsResult
 
 _Number = TypeVar("_Number", int, float)

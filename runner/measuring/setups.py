@@ -14,14 +14,15 @@ from catalog.keys import content_key
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError, RunnerError
 from runner.host import versions
-from runner.launchers import LinkLimits, Selection
+from runner.launchers.base import LinkLimits
+from runner.launchers.select import Selection
 from runner.measuring import records
 from runner.measuring.experiment import ItemsFile, Protocol, Setup
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
 from runner.measuring.plan import Plan
 from runner.measuring.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
 from runner.sealed import seal, unseal
-from runner.subjects import Subject
+from runner.subjects.dataset import Subject
 from runner.workdir import scratch, settle
 from tierserver.messages import Postprocess, Preprocess
 

@@ -9,7 +9,7 @@ from catalog.declaration import Catalog, Strategy
 from catalog.units import size
 from runner.errors import HostTooSmallError, RunnerError
 from runner.host import Host
-from runner.launchers import Launcher, LinkLimits, TierLimits
+from runner.launchers.base import Launcher, LinkLimits, TierLimits
 
 # The names that a catalog may write, and ONNX Runtime's.
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -5,35 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from runner.errors import OperatorError
-from runner.graph import (
-    Exit,
-    GraphAnalysis,
-    NotRewirable,
-    Part,
-    Structure,
-    analyse_structure,
-    read_model,
-    read_structure,
-    skip,
-    stored_bytes,
-    with_identity,
-    write_part,
-)
+from runner.graph.analysis import Exit, GraphAnalysis, analyse_structure
+from runner.graph.model_file import read_model
+from runner.graph.rewriting import NotRewirable, skip, with_identity
+from runner.graph.structure import Structure, read_structure
+from runner.graph.writing import Part, stored_bytes, write_part
 from runner.operators.base import AppliedPass, Context, PassRefusal
+from runner.operators.options import EarlyExitOptions
 
 # The paper finds that exits which save less than 7 % are not worth their loss; below this share the pass warns.
 _WORTHWHILE_SHARE = 0.05
-
-
-class EarlyExitOptions(BaseModel):
-    """Options of the pass as the catalog declares them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    blocks: int = Field(default=2, ge=1, le=1000)
 
 
 @dataclass(frozen=True)
@@ -100,7 +82,7 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
 
     Examples
     --------
-    >>> from runner.graph import analyse
+    >>> from runner.graph.analysis import analyse
     >>> from runner.subjects.embedded.registry import BUILTIN
     >>> [block.name for block in choose_exit(analyse(BUILTIN / "fashion-resnet.onnx"), 2).blocks]
     ['backbone.3.3', 'backbone.3.4']

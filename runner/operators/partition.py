@@ -3,36 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import ClassVar
 
 from runner.errors import OperatorError
-from runner.graph import (
-    Cut,
-    GraphAnalysis,
-    GraphTensor,
-    NotRewirable,
-    analyse_structure,
-    read_model,
-    read_structure,
-    split,
-    stored_bytes,
-    write_part,
-)
+from runner.graph.analysis import Cut, GraphAnalysis, GraphTensor, analyse_structure
+from runner.graph.model_file import read_model
+from runner.graph.rewriting import NotRewirable, split
+from runner.graph.structure import read_structure
+from runner.graph.writing import stored_bytes, write_part
 from runner.operators.base import AppliedPass, Context, PassRefusal
+from runner.operators.options import PartitionOptions
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
 _LARGEST_SHARE = 4 / 5
-
-
-class PartitionOptions(BaseModel):
-    """Options of the pass as the catalog declares them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    balance: Literal["size"] = "size"
-    cut: Literal["paper", "any"] = "paper"
 
 
 @dataclass(frozen=True)
@@ -124,7 +107,7 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
 
     Examples
     --------
-    >>> from runner.graph import analyse
+    >>> from runner.graph.analysis import analyse
     >>> from runner.subjects.embedded.registry import BUILTIN
     >>> cut = choose_cut(analyse(BUILTIN / "fashion-resnet.onnx"))
     >>> len(cut.tensors), cut.crossing_bytes

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from runner.graph import Cut, Exit, GraphAnalysis, read_model
+from runner.graph.analysis import Cut, Exit, GraphAnalysis
+from runner.graph.model_file import read_model
 from runner.operators.base import PassRefusal
 from runner.operators.early_exit import choose_exit
 from runner.operators.partition import choose_cut
@@ -58,7 +59,7 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
 
     Examples
     --------
-    >>> from runner.graph import analyse
+    >>> from runner.graph.analysis import analyse
     >>> from runner.subjects.embedded.registry import BUILTIN
     >>> look_ahead(analyse(BUILTIN / "fashion-resnet.onnx"), blocks=9).refusals["early_exit"][:20]
     'early_exit: 9 blocks'

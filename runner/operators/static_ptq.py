@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import ClassVar
 
 from runner.errors import OperatorError
-from runner.graph import ModelFile, read_model
+from runner.graph.model_file import ModelFile, read_model
 from runner.host import Host
 from runner.operators.base import AppliedPass, Context, PassRefusal
+from runner.operators.options import StaticPtqOptions
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
 from runner.operators.quantizers.preparation import PreparedModel, prepare, quantized_nodes, refuse_several_inputs
@@ -20,18 +19,6 @@ from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable
 _EXTERNAL_DATA_BYTES = 2**32
 # Of int8 weights and float biases about 0.26 remain; beyond this most of the weights were not quantized.
 _WORTHWHILE_SHARE = 0.8
-
-
-class StaticPtqOptions(BaseModel):
-    """Options of the pass as the catalog declares them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tool: Literal["onnxruntime", "neural-compressor"] = "onnxruntime"
-    format: Literal["qdq", "qoperator"] = "qdq"
-    calibration_samples: int = Field(default=100, ge=1, le=10_000)
-    per_channel: bool = True
-    reduce_range: bool | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)

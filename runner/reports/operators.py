@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.units import size
-from runner.graph import Cut, Exit, GraphAnalysis, GraphTensor
+from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor
 from runner.operators.prospects import Prospects
 
 _CUTS_SHOWN = 5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from catalog.units import size
-from runner.graph import Cut, Exit, GraphAnalysis, Segment
+from runner.graph.analysis import Cut, Exit, GraphAnalysis, Segment
 from runner.operators.prospects import Prospects
 from runner.reports.operators import tensor_text, where_text
 

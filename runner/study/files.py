@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.error import URLError
 
 from runner.errors import SubjectError
-from runner.study.duc import write_duc
 from runner.workdir import scratch, settle
 
 RANDOM = "random"
@@ -93,6 +92,9 @@ def build(file: StudyFile, weights: str, target: Path) -> None:
 
 def _write(file: StudyFile, weights: str, target: Path) -> None:
     if file.torchvision is None:
+        # Imported where a file is built: a catalog that only names the study is read without onnx.
+        from runner.study.duc import write_duc
+
         write_duc(target)
         return
     from runner.study.torch_export import export

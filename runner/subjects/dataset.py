@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,14 @@ class Dataset(Protocol):
 
     def largest(self, count: int) -> list[str]:
         """Return the ids of the largest encoded files, largest first."""
+
+
+@runtime_checkable
+class LabelledDataset(Protocol):
+    """A dataset of the user's whose labels can be counted before anything is measured."""
+
+    def label_counts(self) -> Mapping[str, int]:
+        """Return how often each label occurs; raise SubjectError where labels are missing or do not fit."""
 
 
 class ModelSource(Protocol):
@@ -108,3 +116,23 @@ def write_encoded(path: Path, encoded: Iterable[bytes], truth: Mapping[str, NDAr
     }
     with path.open("wb") as stream:  # a stream, because savez appends .npz to a name
         np.savez(stream, allow_pickle=False, **arrays)
+
+
+def one_class_remark(subject: Subject) -> str | None:
+    """Return the remark that all judged items have one label; None where they do not, or where there are no labels.
+
+    Identity's answers, which stand for labels where there are none, are not known before a fill, which remarks them.
+    """
+    dataset = subject.dataset
+    if subject.metric != "accuracy" or not isinstance(dataset, LabelledDataset) or subject.absent():
+        return None
+    try:
+        counts = dataset.label_counts()
+    except SubjectError:  # a plan or a fill, which cannot go on without the labels, reports it
+        return None
+    if len(counts) != 1:
+        return None
+    # Imported where it is needed: the statistics take longer to import than a catalog to check.
+    from catalog.statistics.description import chance_remark
+
+    return chance_remark("top1", 100.0, sum(counts.values()), counts)

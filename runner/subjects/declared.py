@@ -12,8 +12,8 @@ from runner.subjects.layouts.coco import Coco
 from runner.subjects.layouts.imagenet import ImageNet
 from runner.subjects.layouts.own import Images
 from runner.subjects.models import KNOWN_MODELS, ArchitectureFile, SubjectArchitecture, find_model
-from runner.subjects.own_model import SUFFIX, own_subject
 
+_OWN_MODEL = ".onnx"
 _FOLDERS = ("imagenet:DIR", "coco:DIR", "cityscapes:DIR")
 
 
@@ -32,7 +32,10 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -
         dataset = spec.dataset if isinstance(spec.dataset, str) else "{images: ...}"
         return resolve_subject(name, spec.model, dataset, spec.task, base)
     try:
-        if spec.model.lower().endswith(SUFFIX) and ":" not in spec.model:
+        if spec.model.lower().endswith(_OWN_MODEL) and ":" not in spec.model:
+            # Imported here: reading a user's model needs onnx and a runtime, the embedded subjects neither.
+            from runner.subjects.own_model import own_subject
+
             return own_subject(name, spec, base=base, kept=built)
         model = find_model(spec.model, base=base, built=built)
         if model is None:

@@ -9,7 +9,7 @@ import onnx
 
 from catalog.declaration import PreprocessSpec
 from runner.errors import ModelFileError, SubjectError
-from runner.graph import read_model
+from runner.graph.model_file import read_model
 from runner.subjects.trial import ModelOutput
 from tierserver.encoding import write_tensors
 from tierserver.errors import RequestError

@@ -11,7 +11,7 @@ import numpy as np
 
 from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
-from runner.graph import model_sha256
+from runner.graph.model_digest import model_sha256
 from runner.subjects.agreement import AgreeingTensors, AgreementLayout, Predictor
 from runner.subjects.dataset import Dataset, Metric, Subject, Task
 from runner.subjects.folders import FolderDataset, FolderLayout
@@ -62,9 +62,6 @@ class PictureCheck:
             pass
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
-
-
-SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
@@ -267,23 +264,3 @@ def _task(output: ModelOutput) -> Task:
 
 def _shown(output: ModelOutput | None) -> str:
     return f"{output.name}: {output.dtype} {list(output.shape)}" if output else ""
-
-
-def one_class_remark(subject: Subject) -> str | None:
-    """Return the remark that all judged items have one label; None where they do not, or where there are no labels.
-
-    Identity's answers, which stand for labels where there are none, are not known before a fill, which remarks them.
-    """
-    dataset = subject.dataset
-    if subject.metric != "accuracy" or not isinstance(dataset, FolderDataset | TensorDataset) or subject.absent():
-        return None
-    try:
-        counts = dataset.label_counts()
-    except SubjectError:  # a plan or a fill, which cannot go on without the labels, reports it
-        return None
-    if len(counts) != 1:
-        return None
-    # Imported where it is needed: the statistics take longer to import than a catalog to check.
-    from catalog.statistics.description import chance_remark
-
-    return chance_remark("top1", 100.0, sum(counts.values()), counts)

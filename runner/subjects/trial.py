@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import SubjectError
-from runner.graph import model_sha256
+from runner.graph.model_digest import model_sha256
 from runner.sealed import remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.engine import VERSION

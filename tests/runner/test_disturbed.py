@@ -16,9 +16,9 @@ from catalog.declaration import load_catalog
 from catalog.evidence import open_database
 from catalog.evidence.reading import StoredMeasurement, stored_measurements
 from runner.artifacts.store import ArtifactStore
-from runner.launchers import Selection, select_launcher
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
+from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import make_plan

@@ -23,8 +23,9 @@ from catalog.evidence import open_database
 from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
 from runner.errors import EngineUnavailableError
-from runner.launchers import Deployment, LinkLimits, Mount, Selection, TierLimits
+from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.process import ProcessLauncher
+from runner.launchers.select import Selection
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan

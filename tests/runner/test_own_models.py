@@ -19,7 +19,7 @@ from runner.artifacts.store import ArtifactStore
 from runner.bundles.bundle import measured_artifact, measured_strategy
 from runner.cli import app, run
 from runner.sealed import file_sha256
-from runner.subjects import resolve_declared
+from runner.subjects.declared import resolve_declared
 
 FAMILIES = Path(__file__).parents[1] / "data/families"
 RANDOM = np.random.default_rng(0)

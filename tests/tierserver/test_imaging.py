@@ -111,6 +111,19 @@ def test_a_bomb_is_refused_before_it_is_decoded():
         imaging.preprocess(bytes(bomb), RAW)
 
 
+@pytest.mark.parametrize("container", ["JPEG", "TIFF"])
+def test_a_small_file_of_many_scans_is_refused_before_it_is_decoded(container):
+    jpeg = encode(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    bomb = jpeg[:-2] + 200 * scan + jpeg[-2:]
+    if container == "TIFF":
+        tiff = encode(Image.new("RGB", (64, 64)), "TIFF", compression="jpeg")
+        bomb = tiff + 200 * scan
+    with pytest.raises(TooLarge, match=r"20\d scans|21\d scans"):
+        imaging.preprocess(bomb, RAW)
+    assert imaging.preprocess(jpeg, RAW).shape == (1, 1, 2, 3)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 20, 60, -200])
 def test_what_is_no_image_is_refused(cut):
     picture = encode(Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 40), np.uint8)))

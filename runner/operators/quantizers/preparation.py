@@ -9,7 +9,10 @@ from pathlib import Path
 import onnx
 
 from runner.errors import OperatorError
-from runner.graph import ModelFile, complete_model, read_model, read_structure, whole, write_part
+from runner.graph.model_file import ModelFile, complete_model, read_model
+from runner.graph.rewriting import whole
+from runner.graph.structure import read_structure
+from runner.graph.writing import write_part
 from runner.operators.base import PassRefusal
 from runner.operators.quantizers.base import Settings
 

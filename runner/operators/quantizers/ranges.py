@@ -17,8 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from runner.graph import ModelFile
-from runner.graph.model_file import is_external
+from runner.graph.model_file import ModelFile, is_external
 
 # Masks are -inf, the least float, the least half (-65504), -1e9 or -1e4; weights and activations are far smaller.
 _MASKING = 1e4

@@ -13,7 +13,7 @@ from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
-from runner.operators import PassRefusal
+from runner.operators.base import PassRefusal
 from runner.sealed import file_sha256
 from runner.subjects.embedded.registry import BUILTIN
 

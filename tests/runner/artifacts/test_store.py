@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from catalog.output_distance import output_distance
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
-from runner.operators import AppliedPass, Context, Pass, PassRefusal, make_pass
+from runner.operators.base import AppliedPass, Context, Pass, PassRefusal
+from runner.operators.registry import make_pass
 from runner.sealed import file_sha256, seal
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from runner.graph import GraphAnalysis, analyse
+from runner.graph.analysis import GraphAnalysis, analyse
 from runner.subjects.embedded.registry import BUILTIN
 
 

@@ -16,8 +16,12 @@ from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import ArtifactStore
 from runner.errors import ModelFileError
-from runner.graph import analyse, data_file, model_sha256, read_model, read_structure, whole, write_part
-from runner.graph.model_file import data_files, tensors_in
+from runner.graph.analysis import analyse
+from runner.graph.model_digest import model_sha256
+from runner.graph.model_file import data_files, read_model, tensors_in
+from runner.graph.rewriting import whole
+from runner.graph.structure import read_structure
+from runner.graph.writing import data_file, write_part
 from runner.sealed import file_sha256
 from tierserver.engine import Session
 

@@ -9,7 +9,11 @@ import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from runner.errors import ModelFileError, OperatorError
-from runner.graph import analyse, data_file, read_model, read_structure, whole, write_part
+from runner.graph.analysis import analyse
+from runner.graph.model_file import read_model
+from runner.graph.rewriting import whole
+from runner.graph.structure import read_structure
+from runner.graph.writing import data_file, write_part
 from runner.subjects.embedded.registry import BUILTIN
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from runner.launchers import LinkLimits, TierLimits
+from runner.launchers.base import LinkLimits, TierLimits
 
 RUNNER = """
 import json, sys
-from runner.launchers import LinkLimits, TierLimits, select_launcher
+from runner.launchers.base import LinkLimits, TierLimits
+from runner.launchers.select import select_launcher
 tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1.0, 512 << 20, 1)]
 links = [LinkLimits("mobile-edge", "mobile", "edge", 10**8, 10**8)]
 with select_launcher(sys.argv[1]).launcher.launch(tiers, links, {}) as deployment:

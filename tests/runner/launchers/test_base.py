@@ -3,8 +3,7 @@
 import pytest
 
 from runner.errors import LaunchError
-from runner.launchers import Deployment, LinkLimits, TierLimits
-from runner.launchers.base import check_links
+from runner.launchers.base import Deployment, LinkLimits, TierLimits, check_links
 
 LINKS = (
     LinkLimits("mobile-edge", "mobile", "edge", 1, 1),

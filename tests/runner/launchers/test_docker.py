@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from runner.errors import EngineUnavailableError, LaunchError, TierCallError
-from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.docker import DockerDeployment, DockerLauncher
 from runner.launchers.engine import Engine
 from runner.launchers.owner import Owner
@@ -269,7 +269,8 @@ def test_clean_removes_what_a_killed_runner_left_and_spares_the_living(
 SHARED_CONTENT = """
 import sys
 from pathlib import Path
-from runner.launchers import Mount, TierLimits, select_launcher
+from runner.launchers.base import Mount, TierLimits
+from runner.launchers.select import select_launcher
 mounts = {"mobile": [Mount("model", {"m.onnx": Path(sys.argv[1])}, sys.argv[2])]}
 with select_launcher("docker").launcher.launch([TierLimits("mobile", 0.5, 256 << 20, 1)], [], mounts) as deployment:
     deployment.tiers["mobile"].call({"cmd": "stats"}, deadline_s=20)

@@ -8,7 +8,7 @@ from typing import Any
 import docker
 import pytest
 
-from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import Engine
 

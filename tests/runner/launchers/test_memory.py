@@ -7,7 +7,7 @@ import docker
 import pytest
 
 from runner.errors import TierCallError
-from runner.launchers import TierLimits
+from runner.launchers.base import TierLimits
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import Engine
 from runner.launchers.memory import MemoryUse

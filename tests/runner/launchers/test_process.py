@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runner.errors import LaunchError, TierCallError
-from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.owner import command_line, start_of
 from runner.launchers.process import ProcessLauncher
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import EngineUnavailableError, RunnerError
-from runner.launchers import select_launcher
+from runner.launchers.select import select_launcher
 
 
 @pytest.fixture

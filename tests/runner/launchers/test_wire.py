@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from runner.launchers import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.docker import DockerLauncher, launch_labels
 from runner.launchers.engine import ContainerSpec, Engine
 from tierserver.messages import Load, Measure, PartSpec, Postprocess, Preprocess, Sample

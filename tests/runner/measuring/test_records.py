@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from runner.launchers import TierLimits
+from runner.launchers.base import TierLimits
 from runner.measuring.records import tier_run
 from tierserver.messages import StatsResult
 

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
-from runner.graph import analyse
-from runner.operators import AppliedPass, Context, PassRefusal, make_pass
+from runner.graph.analysis import analyse
+from runner.operators.base import AppliedPass, Context, PassRefusal
+from runner.operators.registry import make_pass
 from runner.subjects.embedded.registry import BUILTIN
 
 IMAGES = [np.random.default_rng(seed).normal(size=(1, 16, 16, 16)).astype(np.float32) for seed in range(3)]

@@ -14,7 +14,7 @@ from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
-from runner.graph import read_model
+from runner.graph.model_file import read_model
 
 FAMILIES = sorted((Path(__file__).parents[2] / "data/families").glob("*.onnx"))
 CATALOG = load_catalog(Path(__file__).parents[3] / "strategies.yaml")

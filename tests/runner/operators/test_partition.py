@@ -13,8 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.artifacts.verification import prove_equal
-from runner.graph import analyse, data_file, read_model, read_structure, split, write_part
-from runner.operators import Context, PassRefusal, make_pass
+from runner.graph.analysis import analyse
+from runner.graph.model_file import read_model
+from runner.graph.rewriting import split
+from runner.graph.structure import read_structure
+from runner.graph.writing import data_file, write_part
+from runner.operators.base import Context, PassRefusal
+from runner.operators.registry import make_pass
 from runner.subjects.embedded.registry import BUILTIN
 
 Pipeline = list[tuple[str, dict[str, Any]]]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from runner.errors import OperatorError
-from runner.operators import Context, PassRefusal, make_pass
+from runner.operators.base import Context, PassRefusal
+from runner.operators.registry import make_pass
 
 _SHAPE = [1, 3, 12, 12]
 

@@ -10,12 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from catalog.output_distance import output_distance
 from runner.artifacts.store import ArtifactStore, CachedArtifact
-from runner.graph import read_model
-from runner.operators import PassRefusal, make_pass
+from runner.graph.model_file import read_model
+from runner.operators.base import PassRefusal
 from runner.operators.quantizers import Settings, onnx_runtime
 from runner.operators.quantizers.base import FirstPart
 from runner.operators.quantizers.preparation import prepare
 from runner.operators.quantizers.ranges import unusable_scale
+from runner.operators.registry import make_pass
 
 FORMATS = ["qdq", "qoperator"]
 

@@ -10,10 +10,17 @@ import onnx
 import pytest
 
 from runner.errors import SubjectError
-from runner.subjects import Subject, resolve_subject
-from runner.subjects.dataset import png
+from runner.subjects.dataset import Subject, png
 from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset, canvases_sha256, validation_canvases
-from runner.subjects.embedded.registry import BUILTIN, CANVAS, FASHION, SUBJECTS, SubjectFamily, manifest
+from runner.subjects.embedded.registry import (
+    BUILTIN,
+    CANVAS,
+    FASHION,
+    SUBJECTS,
+    SubjectFamily,
+    manifest,
+    resolve_subject,
+)
 from runner.subjects.training.ship import card, miou_pct, normalise, score, sha256, shipped_items
 from tierserver.imaging import preprocess
 from tierserver.messages import Postprocess, Preprocess

@@ -6,7 +6,8 @@ import pytest
 
 from catalog.declaration import DatasetFiles, SubjectSpec
 from runner.errors import SubjectError
-from runner.subjects import Subject, resolve_declared
+from runner.subjects.dataset import Subject
+from runner.subjects.declared import resolve_declared
 from tierserver.imaging import check
 from tierserver.messages import Postprocess, Preprocess
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from catalog.declaration import SubjectSpec
 from runner.errors import SubjectError
-from runner.subjects import Subject, resolve_declared
-from runner.subjects.own_model import one_class_remark
+from runner.subjects.dataset import Subject, one_class_remark
+from runner.subjects.declared import resolve_declared
 from tierserver.messages import Evaluate, Load, PartSpec, Postprocess, Preprocess
 from tierserver.pipeline import Tier, evaluate
 
