@@ -246,8 +246,9 @@ def ask(database: str, request: RecommendRequest) -> RecommendResponse:
     try:
         with known_evidence(database, subject=request.subject) as evidence:
             return respond(evidence, request)
-    except (NotDeclared, NoEvidence):
-        logger.debug("a name is not of this subject: the message names those of all subjects", exc_info=True)
+    except (NotDeclared, NoEvidence) as refusal:
+        # Answered again from all evidence, so that the message can name what the other subjects have.
+        logger.debug("%s", refusal)
     with known_evidence(database) as evidence:
         return respond(evidence, request)
 

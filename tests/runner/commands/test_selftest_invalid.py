@@ -1,0 +1,37 @@
+"""`runner selftest --aa` where no round can be VALID; what it measures does not matter, so others may run beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from catalog.evidence import open_database
+from runner.cli import app, run
+from tests.catalog_of_one import declare
+
+UNREACHABLE = """\
+version: 1
+subjects:
+  table: {model: "./table.onnx", task: any, dataset: {tensors: table.npz}}
+operators: {identity: []}
+tiers: {mobile: {cpus: 0.5, memory: 512m}, edge: {cpus: 1, memory: 1g}}
+links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.000001}}
+strategies: [{operators: [identity], placements: [edge]}]
+experiment: {inputs: 2, rounds: 1, warmup: 0}
+"""
+
+
+def test_what_is_invalid_is_measured_again_and_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Require a millionth of the declared rate, which no link meets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIERWISE_WORKDIR", str(tmp_path / "work"))
+    declare(tmp_path)
+    (tmp_path / "strategies.yaml").write_text(UNREACHABLE)
+    code = run(lambda: app(["selftest", "--aa", "--launcher", "process", "--names", "2", "--keep", "aa.db"]))
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == 1 and "2 measurement(s) failed 3 times: table · identity-" in said
+    assert "link rate (mobile-edge" in said
+    with open_database(tmp_path / "aa.db", readonly=True) as database, database.session() as session:
+        verdicts = session.connection().exec_driver_sql("SELECT verdict FROM measurement").scalars().all()
+    assert verdicts == ["INVALID"] * 6
