@@ -123,12 +123,17 @@ def attention(path: Path, mask: float, how: str) -> Path:
     return net.save(path, hidden, [1, 16, 32])
 
 
+MASKS = [
+    (mask, how)
+    for mask in (-np.inf, float(np.finfo(np.float32).min), -65504.0, -1e9, -1e4, -1e3)
+    for how in ("added", "chosen", "computed")
+    if not (np.isinf(mask) and how == "computed")  # 0 times infinity is no number
+]
+
+
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("how", ["added", "chosen", "computed"])
-@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min), -65504.0, -1e9, -1e4, -1e3])
+@pytest.mark.parametrize(("mask", "how"), MASKS)
 def test_masks_stay_in_floats(mask: float, how: str, format: str, tmp_path: Path) -> None:
-    if np.isinf(mask) and how == "computed":
-        pytest.skip("0 times infinity is no number")
     artifact = quantized(attention(tmp_path / "m.onnx", mask, how), tmp_path / "store", format=format)
     assert relative_error(artifact) < 0.12
     assert artifact.details["passes"][0]["quantized"][0]["left_in_float"]
