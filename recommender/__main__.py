@@ -72,10 +72,9 @@ def main() -> None:
     except (RecommenderError, CatalogError, OSError) as error:
         _fail(str(error))
     except ValidationError as error:
+        # Only place and message: an error's `input` may be the API key.
         details = "; ".join(
-            # Only place and message: an error's `input` may be the API key.
-            f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg']}"
-            for detail in error.errors()
+            f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg']}" for detail in error.errors()
         )
         _fail(f"a setting is not valid: {details}", code=2)
 

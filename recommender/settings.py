@@ -13,9 +13,11 @@ def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:
+        # A link-local address may name its zone after a %.
         address = ipaddress.ip_address(host.split("%")[0])
     except ValueError:
         return False
+    # A socket of both IP versions reports IPv4 clients as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2).
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
 
@@ -30,6 +32,7 @@ class RecommenderSettings(FileSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")
+    # Long enough not to be guessed: a client may try any number of wrong keys.
     api_key: SecretStr | None = Field(
         default=None, min_length=16, description="Key that every request for evidence must bring"
     )
@@ -42,6 +45,7 @@ class RecommenderSettings(FileSettings):
         default=30.0, gt=0, allow_inf_nan=False, description="Longest time from a request's head to its response"
     )
 
+    # From here on limits that hold before any key is checked (`recommender.http.connections`).
     max_head_bytes: int = Field(default=32 * 1024, ge=1024, description="Largest request head, trailers included")
     max_header_lines: int = Field(default=100, ge=10, description="Most header lines of one request")
     max_head_s: float = Field(
@@ -50,6 +54,7 @@ class RecommenderSettings(FileSettings):
     max_body_s: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="Longest time from a request's head to its body's end"
     )
+    # The default of uvicorn itself.
     max_idle_s: float = Field(
         default=5.0, gt=0, allow_inf_nan=False, description="How long a connection is kept between two requests"
     )

@@ -171,13 +171,9 @@ def _http_problem(error: HTTPException, instance: str) -> Problem:
         )
     elif error.status_code == 405:
         detail = f"allowed here: {(error.headers or {}).get('Allow') or (error.headers or {}).get('allow', '')}"
+    # RFC 9457, section 4.2.1: with `about:blank` the title is the status's own phrase.
     return Problem(
-        # RFC 9457, section 4.2.1: with `about:blank` the title is the status's own phrase.
-        type="about:blank",
-        title=_phrase(error.status_code),
-        status=error.status_code,
-        detail=detail,
-        instance=instance,
+        type="about:blank", title=_phrase(error.status_code), status=error.status_code, detail=detail, instance=instance
     )
 
 

@@ -71,6 +71,7 @@ class FieldProblem(Out):
 class Problem(BaseModel):
     """Problem details (RFC 9457)."""
 
+    # RFC 9457, section 3.2: a problem may bring members of its own, and a client ignores those it does not know.
     model_config = ConfigDict(extra="allow", frozen=True)
 
     type: str
@@ -85,6 +86,7 @@ class Problem(BaseModel):
     nearest: str | None = Field(default=None, description="The known name that is spelled most like the one sent")
 
 
+# At about 2 ms a new question (docs/recommend.md), a whole batch keeps well within the time limit of a request.
 MAX_QUESTIONS = 100
 
 
@@ -193,6 +195,7 @@ class RoundOut(Out):
 class LatencyEvidence(Out):
     """All rounds under one latency key: the SHA-256 of everything that determines the latency."""
 
+    # By this field a client tells which of the two an id led to.
     kind: Literal["latency"] = "latency"
     id: str
     subject: str

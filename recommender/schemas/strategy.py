@@ -113,6 +113,7 @@ class RecommendationOut(StrategyOut):
 class AlternativeOut(StrategyOut):
     """Holds the budgets too. `relation` is to the fastest feasible strategy, simultaneous over all pairs."""
 
+    # The values of `catalog.statistics.ComparisonOutcome`.
     relation: Literal["equivalent", "different", "unresolved"]
     ratio_low: float | None = Field(description="Interval of the latency ratio to the fastest feasible strategy")
     ratio_high: float | None
@@ -155,6 +156,7 @@ class NearMissOut(StrategyOut):
 class UndecidedOut(StrategyOut):
     """Nothing measured speaks against it, but the evidence cannot promise the budgets."""
 
+    # The values of `recommender.ranking.Gap`.
     kind: Literal[
         "too_thin", "one_round", "unproven", "too_few_images", "items_missing", "accuracy_missing", "drop_missing"
     ]

@@ -147,8 +147,10 @@ def _crossings(
             continue
         low, high = rates[index], rates[index + 1]
         for _ in range(_HALVINGS):
+            # Halves the interval on the logarithmic scale that the rates lie on.
             middle = math.sqrt(low * high)
             still = _at(able[below], link, middle, percentile) <= _at(able[above], link, middle, percentile)
             low, high = (middle, high) if still else (low, middle)
+        # The upper end, where the other strategy is known to be the faster one.
         crossings.append(Crossing(high, _at(able[above], link, high, percentile), below, above))
     return crossings

@@ -76,6 +76,7 @@ def _moved(
         return strategy
     if same is not None:
         candidate = _with_samples(strategy.candidate, same.latency_s, same)
+        # Samples at other rates are recorded under a key of their own.
         return replace(strategy, candidate=candidate, latency_evidence_id=same.evidence_id)
     prediction = predict(linked, requested, percentile)
     if isinstance(prediction, UnpredictableStrategy):
@@ -108,6 +109,7 @@ def _measured_so(linked: LinkedStrategy, requested: Mapping[str, LinkRate]) -> L
         (
             samples
             for samples in linked.evidence
+            # Exact, because declared and requested rates are both parsed to whole bits per second.
             if all(samples.declared.get(link) == rate for link, rate in rates_now.items())
         ),
         None,

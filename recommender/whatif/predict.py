@@ -151,12 +151,14 @@ def _prediction(
         high_s=interval.high_s,
         confidence_level=confidence_level,
         refusal=None if interval.refusal is None else interval.refusal.reason,
+        # `scipy.special` and not `scipy.stats`, whose import alone would delay every first answer.
         model_margin=float(scipy.special.stdtrit(df, (1 + confidence_level) / 2)) * deviation,
         slope=slope,
         check=check.largest if check else None,
         settings=settings,
         predicted=shifted.distance > 0,
         interval=interval,
+        # The nearest setting's samples, moved so that their percentile is the merged estimate.
         latency_s=shifted.latency_s * (shifted.estimate_s / shifted.own_s),
         source=shifted.samples,
     )

@@ -57,12 +57,14 @@ def bundle(
         return
     if subject is None or output is None:
         raise typer.BadParameter("name the subject and, with -o, a new directory", param_hint="runner bundle")
+    # First, so that a directory in the way costs no work.
     refuse_existing(output, error=BundleError)
     request = options.request(subject)
     source = database or RunnerSettings().database
     answered = _answered(source, request, as_json=as_json)
     made = _made(answered, catalog or RunnerSettings().catalog, output)
     if as_json:
+        # Printed as the file has it, line end included.
         print(made.to_json(), end="")
         return
     out.print(_table(made, output))
@@ -126,6 +128,7 @@ def _table(made: Manifest, output: Path) -> Table:
     for part in made.parts:
         provider = part.provider.removesuffix("ExecutionProvider")
         numbers = (str(part.threads), size(part.size_bytes))
+        # Enough to recognise a file; the manifest has the whole digest.
         table.add_row(part.part, part.file, part.tier, provider, *numbers, f"{part.sha256[:12]}…")
     return table
 

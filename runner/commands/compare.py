@@ -14,6 +14,7 @@ from catalog.units import duration, points
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
 
+# The default that a question has as well.
 _MARGIN = 0.05
 
 FirstArgument = Annotated[str, typer.Argument(metavar="A", help="Database of before: a file or URL")]
@@ -67,6 +68,7 @@ def _table(pairing: Pairing) -> Table:
 def _numbers(strategy: StrategyChange) -> list[str]:
     if not strategy.latency:
         return ["–"] * 5
+    # Percentiles ascend: the median comes first and p90 last.
     median, last = strategy.latency[0], strategy.latency[-1]
     drop = points(strategy.accuracy.difference_pp) if strategy.accuracy else "–"
     return [duration(median.b_s), f"{median.ratio:.2f}", duration(last.b_s), _interval(last), drop]
@@ -87,6 +89,7 @@ def _summary(pairing: Pairing) -> str:
     refusals = (
         strategy.latency[-1].comparison.refusal for strategy in pairing.strategies if strategy.change == "unresolved"
     )
+    # Many pairs are refused for one reason, which is said once.
     return "\n".join([text, *dict.fromkeys(f"unresolved: {refusal.reason}" for refusal in refusals if refusal)])
 
 

@@ -75,10 +75,12 @@ def _engine() -> _Engine:
         none = MachineCheck("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
         shaping = MachineCheck("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
         return _Engine((none, shaping), this_host())
+    # This command asked for Docker itself, so that part of the reason says nothing.
     described = selection.reason.removeprefix("requested: ")
     answers = MachineCheck("Docker engine", described)
     try:
         host, refusal = selection.launcher.host(), selection.launcher.delay_refusal()
+    # The engine answers, but its machine can only be looked at from within a container of the tier image.
     except (LaunchError, RunnerError) as error:
         return _Engine((answers, MachineCheck("tier image", "none", str(error))), this_host())
     place = f"the host of {described}" if host.remote else "this machine"

@@ -75,6 +75,7 @@ def export(
         raise RunnerError("there is no evidence to export yet; measure some with: runner fill-catalog")
     content = _content(document, form or _form(output), compress=output is not None and output.suffix == ".gz")
     if output is None:
+        # As bytes: a text stream would encode again, and translate line ends on some systems.
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
@@ -83,6 +84,7 @@ def export(
 
 
 def _form(output: Path | None) -> Format:
+    # A name such as latencies.csv.gz says CSV too.
     suffixes = [] if output is None else [suffix for suffix in output.suffixes if suffix != ".gz"]
     return Format.CSV if suffixes[-1:] == [".csv"] else Format.JSON
 
@@ -91,11 +93,13 @@ def _content(document: Document, form: Format, *, compress: bool) -> bytes:
     if form is Format.JSON:
         return document_bytes(document, compress=compress)
     rows = rows_csv(document, "latencies" if form is Format.CSV else "accuracies").encode()
+    # Without the time of writing, so that the same evidence gives the same bytes.
     return gzip.compress(rows, compresslevel=9, mtime=0) if compress else rows
 
 
 def _write(output: Path, content: bytes) -> None:
     """Write all of the file or nothing, so that a reader never sees half of it."""
+    # In the same directory, because only within one file system a rename replaces the file in one step.
     partial = output.parent / f".{output.name}.partial"
     try:
         partial.write_bytes(content)

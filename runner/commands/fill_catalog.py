@@ -60,6 +60,7 @@ def fill_catalog(
     context = run_context(declared, base, selection, scale)
     target = database or RunnerSettings().database
     workdir = RunnerSettings().workdir
+    # The lock first: two fills of one database would measure each other's load and repeat each other's work.
     with FillLock(workdir, target), open_database(target, create=True) as opened:
         try:
             outcome = _fill(context, opened, selection, workdir)
@@ -87,36 +88,43 @@ def fill_catalog(
 def _edited(declared: Catalog) -> bool:
     """Return whether the file changed after it was read."""
     try:
+        # By content, so that a new comment or another order of lines is no edit.
         return load_catalog(declared.file).declared != declared.declared
     except CatalogError:
+        # A file that no longer reads was edited as well.
         return True
 
 
 def _fill(context: RunContext, database: Database, selection: Selection, workdir: Path) -> FillOutcome:
     """Clean what a killed run left, plan, measure."""
+    # First of all: what a killed run left would still load the host.
     leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
     with database.writing_session() as writing:
         environment_id = store_environment(writing, context, selection)
         store.sync_slos(writing, context.catalog.slos)
+        # Before the long work, which must not hold the database's write lock.
         writing.commit()
     context.prepare()
     made = make_plan(context, sound_database(database))
     if not (made.rounds or made.accuracies):
         err.print(NOTHING_MISSING)
     else:
+        # Among others it builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
     setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)
     with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
         filler = Filler(setups, database, selection.launcher, environment_id, progress)
         filler.build(made, stop)
+        # Building shows which operators do not apply and which parts need an accuracy of their own.
         made = update_plan(made, context, sound_database(database))
         with database.writing_session() as writing:
             sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s)
         outcome = filler.measure_until_narrow(made, stop)
+    # A stopped fill ends soon: the next one computes the analyses.
     if not outcome.stopped:
         store_missing(database, settings_of(context.catalog.analysis))
     return outcome

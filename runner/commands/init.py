@@ -185,6 +185,7 @@ def init(output: OutputOption = Path("strategies.yaml"), model: ModelOption = No
         raise typer.BadParameter("it goes with --model", param_hint="--data")
     own = None if model is None else _look_at(model, data, output)
     text = embedded_catalog() if own is None else own_catalog(own)
+    # What does not parse must not be written.
     parse_catalog(text, output)
     _write(text, output)
     write_schema(output.parent / SCHEMA_NAME)
@@ -208,6 +209,7 @@ def _look_at(model: Path, data: Path | None, output: Path) -> OwnModel:
     if not model.is_file():
         raise SubjectError(f"there is no model file {model}; allowed: an ONNX file")
     guess = guess_subject(model, kept=RunnerSettings().workdir / "models")
+    # 63 characters are the most that a name in the catalog may have (`catalog.declaration`).
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.stem).strip("-._")[:63] or "mine"
     return OwnModel(
         name,
@@ -239,12 +241,14 @@ def _from(directory: Path, path: Path, *, mark: bool = True) -> str:
     """Return the path relative to the directory of the catalog file."""
     if path.is_absolute():
         return str(path)
+    # `Path.relative_to` cannot lead upwards before Python 3.12.
     relative = os.path.relpath(path, directory)
     return relative if not mark or relative.startswith("..") else f"./{relative}"
 
 
 def _write(text: str, output: Path) -> None:
     try:
+        # Fails where the file exists, without a moment between the look and the writing.
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:

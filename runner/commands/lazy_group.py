@@ -30,4 +30,5 @@ def load_command(entry: CommandEntry) -> Any:
     """Import the module of a command and return the command, with its parameters and its whole help text."""
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
     import_module(f"runner.commands.{entry.module}").add_to(app)
+    # `get_command` would turn an application of one command into that command, without a name.
     return get_group(app).commands[entry.name]

@@ -181,6 +181,7 @@ def _write(path: Path, content: str) -> None:
 def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, Any]:
     """Return the analysis with its derived figures and the answers of the passes."""
     content = asdict(analysis) | {"path": str(analysis.path)}
+    # Derived figures are properties, which `asdict` leaves out.
     for entry, cut in zip(content["cuts"], analysis.cuts, strict=True):
         entry |= {
             "where": where_text(analysis, cut),
@@ -189,6 +190,7 @@ def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, A
         }
     content["passes"] = {
         "static_ptq": {"refusal": prospects.quantization_refusal, "quantizable": dict(prospects.quantizable)},
+        # `and` keeps the None of a pass that was refused.
         "early_exit": {"refusal": prospects.exit_refusal, "exit": prospects.exit and asdict(prospects.exit)},
         "partition": {"refusal": prospects.cut_refusal, "cut": prospects.cut and asdict(prospects.cut)},
     }

@@ -41,6 +41,7 @@ def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) 
     """Return the run of a catalog with a launcher; raises HostTooSmallError where the tiers do not fit its host."""
     parsed = Scale.parse(scale)
     host = selection.launcher.host()
+    # Before any subject is prepared: on a host that is too small, the rest would be in vain.
     check_host(catalog, host, parsed)
     check_delays(catalog, selection.launcher)
     return RunContext(catalog, base, selection.launcher.name, parsed, RunnerSettings().workdir, host=host)
@@ -57,6 +58,7 @@ def plan(
     declared, base = declared_catalog(catalog)
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     context = run_context(declared, base, selection, scale)
+    # Created, because before the first fill there is none, and everything is missing.
     with open_database(database or RunnerSettings().database, create=True) as opened:
         evidence = sound_database(opened)
         made = make_plan(context, evidence)
@@ -86,6 +88,7 @@ def _remarks(made: Plan, warnings: Mapping[str, str]) -> dict[str, str]:
         reason = made.inapplicable.get(keyed.artifact_key)
         remark = warnings.get(keyed.artifact_key) if reason is None else f"inapplicable: {reason}"
         if remark is not None:
+            # Placements share an artifact, so what is known of it is said once.
             remarks[f"{keyed.strategy.subject}/{keyed.strategy.operator}"] = remark
     return remarks
 

@@ -25,6 +25,7 @@ class Progress:
             transient=True,
             speed_estimate_period=120,
         )
+        # A task with a total of 0 would count as finished at once.
         self._task = self._bar.add_task("", total=max(total_s, 1e-9))
         self._what, self._estimate_s, self._base_s = "", 0.0, 0.0
 
@@ -44,6 +45,7 @@ class Progress:
     def begin(self, what: str, estimate_s: float) -> None:
         self._what, self._estimate_s = what, estimate_s
         self._bar.update(self._task, description=escape(what))
+        # In a log the bar is not drawn, so every task gets a line of its own.
         if not self._console.is_terminal:
             self._console.print(escape(what), soft_wrap=True)
 
@@ -51,6 +53,7 @@ class Progress:
         self._bar.update(self._task, completed=self._base_s + self._estimate_s * min(fraction, 1.0))
 
     def end(self, outcome: str) -> None:
+        # Other texts are of an attempt that goes on, whose time must not be counted twice.
         if outcome == "ok" or outcome.startswith(
             ("failed", "INVALID", "DOUBTFUL", "inapplicable", "warning", "not verified")
         ):

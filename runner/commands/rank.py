@@ -52,6 +52,7 @@ def rank(
         "adjustment": adjustment,
     }
     try:
+        # Only what was given: for the rest, the catalog's `analysis` stands.
         settings = replace(settings, **{name: value for name, value in overrides.items() if value is not None})
     except ValueError as error:
         raise RunnerError(str(error)) from error
@@ -89,6 +90,7 @@ def _print(result: SubjectResult, family: str | None) -> None:
         for warning in output_warnings(result):
             out.print(f"! {warning}", highlight=False, markup=False)
         for strategy in result.unmeasured:
+            # What cannot apply is not missing.
             if strategy.status != "inapplicable":
                 name = f"{strategy.subject}/{strategy.operator}@{strategy.placement}"
                 err.print(f"not measured: {name}; measure it with: runner fill-catalog")

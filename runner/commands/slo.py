@@ -19,6 +19,7 @@ from runner.errors import RunnerError
 from runner.reports.tables import slo_table
 from runner.settings import RunnerSettings
 
+# What an SLO states itself cannot be asked beside it.
 _BUDGETS = {"max_latency_s", "latency_percentile", "min_accuracy_pct", "max_accuracy_drop_pp"}
 _SHARED = tuple(name for name in QuestionOptions.__dataclass_fields__ if name not in _BUDGETS)
 
@@ -86,6 +87,7 @@ def slo(
 def _check(evidence: Evidence, options: QuestionOptions, subject: str | None) -> Sequence[SloCheck]:
     if subject is not None and subject not in evidence.subjects:
         raise UnknownSubject(subject, evidence.subjects)
+    # Looked up even where it is only named, so that an unknown SLO ends with exit code 2.
     names = [evidence.slo(options.slo).name] if options.slo is not None else sorted(evidence.slos)
     if not names:
         raise RunnerError("no SLO is declared; add one under `slos` of the catalog file, then run: runner fill-catalog")

@@ -13,6 +13,7 @@ from catalog.evidence.user_sql import QueryResult, read_query
 from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
 from runner.settings import RunnerSettings
 
+# rich lays out a whole table before it prints the first line.
 _SHOWN = 1000
 
 StatementArgument = Annotated[str, typer.Argument(help="One SELECT; docs/sql.md describes views and tables")]
@@ -33,6 +34,7 @@ def sql(
     if as_json:
         print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
     elif as_csv:
+        # The default of `csv` is \r\n, which other command-line tools show as part of the last field.
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(result.columns)
         writer.writerows(result.rows)
@@ -48,6 +50,7 @@ def _table(result: QueryResult) -> Table:
         numeric = all(isinstance(row[index], int | float | None) for row in result.rows[:_SHOWN])
         table.add_column(Text(name), justify="right" if numeric and result.rows else "left", overflow="fold")
     for row in result.rows[:_SHOWN]:
+        # `Text`, because a cell may hold what rich would take for markup.
         table.add_row(*(Text(_cell(value)) for value in row))
     return table
 

@@ -18,6 +18,7 @@ ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and link
 
 # A pipe has no width of its own; our tables fit 100 columns.
 out = Console(width=None if sys.stdout.isatty() else 100)
+# A log is searched by line, so nothing is wrapped there.
 err = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 DatabaseOption = Annotated[

@@ -22,6 +22,7 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     base, built = chosen.resolve().parent, settings.workdir / "models"
     subjects = {name: resolve_declared(name, spec, base=base, built=built) for name, spec in declared.subjects.items()}
     unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
+    # A pass is made only for the check of its options, which raises.
     for strategy in strategies:
         for spec in strategy.passes:
             check_options(spec.name, spec.options)

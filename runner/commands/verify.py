@@ -28,10 +28,12 @@ def verify(
     The rules are in docs/verdicts.md. Exit code 1 when a measurement is INVALID.
     """
     with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
+        # Judged is what the sound reading holds; verdicts are stored in the database itself.
         with sound_database(opened).session() as reading:
             everything = judge_stored(reading, subject=subject)
         changed = store_verdicts(session, everything) if rejudge else 0
         session.commit()
+    # An attempt that a later one replaced is shown in full output, but decides nothing.
     measurements = [measurement for measurement in everything if not measurement.replaced]
     if as_json:
         print_json({"measurements": [measurement.to_json() for measurement in everything], "changed": changed})
@@ -80,6 +82,7 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         out.print(f"left out: {escape(text)}", soft_wrap=True)
     table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
     for row in rows:
+        # The view's columns are in the order of the headings.
         table.add_row(*(str(value) for value in row.values()))
     out.print(table)
     if links:

@@ -125,7 +125,9 @@ def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
     rows = [{(one.operator, one.placement): one for one in answer.predictions} for answer in answers]
     fastest = [min((one.estimate_s for one in row.values()), default=0.0) for row in rows]
     for name in sorted(rows[0], key=lambda key: rows[-1][key].estimate_s):
+        # The least is one of these very values, so that equality finds it.
         cells = [_cell(row[name], best=row[name].estimate_s == least) for row, least in zip(rows, fastest, strict=True)]
+        # A rate at which the strategy was measured is no prediction, so both ends are looked at.
         table.add_row(
             f"{name[0]}@{name[1]}" + ("" if rows[0][name].predicted or rows[-1][name].predicted else " *"), *cells
         )

@@ -51,6 +51,7 @@ def cost_tables(
     def group(row: Mapping[str, Any]) -> tuple[str, str]:
         return (row["subject"], row["environment"])
 
+    # `groupby` joins neighbours only, hence the order.
     for _, members in groupby(sorted(rows, key=lambda row: (group(row), row["rank"])), key=group):
         yield _table(list(members), by_strategy, columns)
 
@@ -91,6 +92,7 @@ def _strategy(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def paid_by_tier(row: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the costs of one row of the leaderboard, as `--json` prints them."""
+    # The row that these costs are added to says them already.
     left_out = ("subject", "environment", "operator", "placement", "provenance")
     mine = [cost for cost in costs if _strategy(cost) == _strategy(row)]
     return [{name: value for name, value in cost.items() if name not in left_out} for cost in mine]

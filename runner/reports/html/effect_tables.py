@@ -15,6 +15,7 @@ FOOTNOTE = (
     "L, M, S, N: large, medium, small, negligible (Cliff's delta). Empty: not significant. ·: not measured. "
     "†: the analysis that decides says otherwise."
 )
+# By what an operator does: it may be called anything. The figures are numbers of the study's tables.
 _TIERS = {(): "5", ("static_ptq",): "10", ("early_exit",): "11", ("static_ptq", "early_exit"): "14"}
 _PARTITIONS = {("partition",): ("12", "13"), ("static_ptq", "early_exit", "partition"): ("15", "16")}
 _OPERATORS = {"operators@mobile": "7", "operators@edge": "8", "operators@cloud": "9"}
@@ -117,6 +118,7 @@ def _triangle_cell(
     row, column = place
     if row == column:
         return "-"
+    # Below the diagonal the column's member is the earlier one, and a pair is stored with the earlier one first.
     subject = upper if row < column else lower
     return matrix.cell(subject, members[min(place)], members[max(place)])
 
