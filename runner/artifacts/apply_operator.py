@@ -70,6 +70,7 @@ def parse_pipeline(text: str, catalog: Catalog | None) -> Pipeline:
     if catalog is not None and text in catalog.operators:
         return Pipeline(text, catalog.operators[text], catalog.file.name)
     try:
+        # Read as a YAML list, so that passes are spelled here as in a catalog.
         specs = _PIPELINE.validate_python(yaml.safe_load(f"[{text}]"))
     except (yaml.YAMLError, ValidationError) as error:
         raise OperatorError(
@@ -116,6 +117,7 @@ def apply_operator(
     OperatorError
         When the model or the target is not what it should be, or a pass fails.
     """
+    # Before the work, which may take minutes.
     refuse_existing(target, error=OperatorError)
     passes = pipeline.passes()
     artifact = _artifact(passes, model, calibration, store)
@@ -124,6 +126,7 @@ def apply_operator(
     manifest = _manifest(pipeline, passes, model, calibration, artifact)
     with new_directory(target, error=OperatorError) as staging:
         for file in artifact.files:
+            # Copied rather than linked: the result stays whole when the cache is removed.
             shutil.copyfile(artifact.directory / file.file, staging / file.file)
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
@@ -134,6 +137,7 @@ def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, sto
         model_sha256=_sha256(model),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
         pass_versions={step.name: step.version for step in passes},
+        # The prefix keeps these keys apart from those of a subject's dataset.
         calibration_fingerprint=f"files:{calibration.sha256}",
         tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
     )

@@ -35,6 +35,7 @@ class Calibration:
         """The SHA-256 of shapes, types and values, in order."""
         digest = hashlib.sha256()
         for array in self.arrays:
+            # The same bytes in another type or shape are other numbers.
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -103,6 +104,7 @@ def read_calibration(path: Path, model: Path) -> Calibration:
 
 def _arrays(file: Path) -> Mapping[str, Array]:
     try:
+        # A pickle may run code while it is read.
         content = np.load(file, allow_pickle=False)
         return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
@@ -114,6 +116,7 @@ def _arrays(file: Path) -> Mapping[str, Array]:
 
 def _inputs(array: Array, model_input: _ModelInput, where: str) -> Iterator[Array]:
     """Return an array as inputs of the model: one, one without its batch axis, or many along the first axis."""
+    # The width is converted below, the kind is not: integers for floats would be pixels without pre-processing.
     if array.dtype.kind != model_input.dtype.kind:
         raise SubjectError(f"{where} is {array.dtype}, and the model's input {model_input.name!r} takes {model_input}")
     values, rank = array.astype(model_input.dtype, copy=False), len(model_input.shape)
@@ -140,6 +143,7 @@ def _fits(shape: Sequence[int], declared: Sequence[int | None]) -> bool:
 
 def _model_input(model: Path) -> _ModelInput:
     graph = read_model(model).graph
+    # Before IR version 4 every initializer had to be listed among the inputs too.
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in initializers]
     if len(inputs) != 1:

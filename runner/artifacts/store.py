@@ -127,6 +127,7 @@ class ArtifactStore:
             reason: str | None = None
             details: Mapping[str, Any] = {}
             try:
+                # What the checker cannot infer of the original is no fault of the operator.
                 inferred = is_inferable(model)
                 signature = check(model, inferred=inferred)
                 trial = _try_original(model, calibration)
@@ -143,6 +144,7 @@ class ArtifactStore:
             # Sealed before it is moved: a directory under a key's name is always complete.
             seal(target, key, [file.file for file in files], content)
             settle(target, self._root / key)
+        # Read back by its key: another process may have put the same artifact there first.
         built = self.find(key)
         if built is None:
             raise OperatorError(f"artifact {key[:12]}… was removed from {self._root} while it was built; try again")
@@ -270,6 +272,7 @@ def _collect(parts: Sequence[Path], target: Path) -> tuple[CachedFile, ...]:
     for name, part in zip(names, parts, strict=True):
         destination = target / f"{name}.onnx"
         if has_external_data(part):
+            # Written again, because a model names its data file, and that name changes with the model's.
             write_part(whole(read_structure(read_model(part))), destination)
             if data_file(destination).exists():  # small tensors moved into the model
                 data.append(_file(f"{name} data", data_file(destination)))

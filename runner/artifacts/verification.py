@@ -45,6 +45,7 @@ def check(path: Path, *, inferred: bool = True) -> Signature:
     `inferred` includes the checker's shape inference.
     """
     try:
+        # By path: a model above protobuf's 2 GiB cannot be handed over in memory.
         onnx.checker.check_model(str(path), full_check=inferred)
         session = open_session(path)
     except Exception as error:
@@ -157,6 +158,7 @@ def _run_extremes(whole: Path, trial: Trial) -> list[tuple[Feeds, Outputs]]:
     pairs: list[tuple[Feeds, Outputs]] = []
     for factor in _EXTREMES if trial.feeds else ():
         feed = {name: _scaled(array, factor) for name, array in trial.feeds[0].items()}
+        # A model may refuse an extreme by itself, and then there is nothing to compare.
         with contextlib.suppress(NotRunnable):
             pairs += [(feed, outputs) for outputs in run(whole, [feed])]
     return pairs

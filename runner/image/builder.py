@@ -73,6 +73,7 @@ class ImageBuilder:
         base = self._base()
         sources = _tierserver_sources()
         recipe = (_HERE / "Dockerfile.tier").read_bytes()
+        # Names are hashed beside contents: a module that only moved makes another image.
         tag = f"tierwise-tier:{_digest(base.tag.encode(), recipe, *sources.values(), *map(str.encode, sources))}"
         if not self._engine.has_image(tag):
             logger.info("building tier image %s", tag)
@@ -82,6 +83,7 @@ class ImageBuilder:
 
     def refusal(self) -> str | None:
         """Return why this engine cannot get a tier image, found without building; None if it can."""
+        # The registry is asked last, and only if nothing local will do.
         if self._base_image is not None or self._present_base() is not None or self._tree_refusal() is None:
             return None
         unreachable = self._dockerfile_refusal()
@@ -107,6 +109,7 @@ class ImageBuilder:
         if unreachable is None:
             try:
                 return self._built(DEFAULT_BASE)
+            # Without an engine the other base would fail as well.
             except EngineUnavailableError:
                 raise
             except LaunchError as error:
@@ -201,5 +204,6 @@ def _architecture(name: str) -> str:
 def _digest(*contents: bytes) -> str:
     total = hashlib.sha256()
     for content in contents:
+        # A hash of hashes, so that the same bytes divided differently have another digest.
         total.update(hashlib.sha256(content).digest())
     return total.hexdigest()[:16]

@@ -58,6 +58,7 @@ def readable(mount: Mount, inside: str) -> Path:
     """Return the real path of one of a mount's files; raise LaunchError if it cannot be read."""
     try:
         path = mount.files[inside].resolve(strict=True)
+        # Opened once, so that a missing permission shows here with the mount's name and not in the middle of a launch.
         path.open("rb").close()
     except OSError as error:
         raise LaunchError(f"file {inside!r} of mount {mount.name!r} cannot be read: {error}") from error
@@ -107,6 +108,7 @@ class Deployment:
     def url(self, source: str, target: str) -> str:
         """Return the base URL by which `source` reaches `target`, through relays if they are not neighbours."""
         route = self._route(source, target)
+        # The first neighbour is reached over its link; every further tier is reached through the relay before it.
         return self.addresses[route[0], route[1]] + "".join(f"/tiers/{name}" for name in route[2:])
 
     def routes(self, tier: str) -> dict[str, str]:
@@ -115,6 +117,7 @@ class Deployment:
 
     def _route(self, source: str, target: str) -> list[str]:
         """Return the shortest way over the links, breadth first."""
+        # `seen` ends the search where links form a circle.
         ways, seen = deque([[source]]), {source}
         while ways:
             way = ways.popleft()

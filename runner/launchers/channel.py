@@ -53,7 +53,9 @@ class ControlChannel:
         self._obituary = obituary
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._next_id = 0
+        # 128 random bits: a process beside the tier can write to its stdin, but cannot guess this.
         self._token = secrets.token_hex(16)
+        # A daemon: a reader that waits for a hanging tier must not keep the runner from ending.
         self._reader = threading.Thread(target=self._drain, args=(lines,), name=f"tier-{tier}", daemon=True)
         self._reader.start()
 
@@ -89,6 +91,7 @@ class ControlChannel:
     def call(self, command: Mapping[str, Any], *, on_event: EventCallback | None, deadline_s: float) -> dict[str, Any]:
         """Send one command and wait for its answer."""
         self._next_id += 1
+        # One deadline for the whole call: events on the way do not extend it.
         deadline = time.monotonic() + deadline_s
         self._write({"id": self._next_id, "token": self._token, **command})
         while True:
@@ -122,6 +125,7 @@ class ControlChannel:
             tail = self._obituary().log_tail
             raise TierCallError(self._tier, "DeadlineExceeded", "no answer in time", log_tail=tail) from None
         if message is None:
+            # Put back, so that every later call learns of the end too.
             self._messages.put(None)
             raise self._died()
         return message

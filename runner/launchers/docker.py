@@ -81,6 +81,7 @@ _CREATED_LABEL = "tierwise.created"
 _ABANDONED_S = 24 * 3600
 # A 10 ms period holds short inferences to the quota, which Docker's default of 100 ms does not.
 _PERIOD_US = 10_000
+# The kernel refuses a smaller quota, so a tier with little CPU gets a longer period.
 _SMALLEST_QUOTA_US = 1_000
 
 
@@ -125,6 +126,7 @@ class DockerTier:
         log_tail = self._engine.log_tail(self.container)
         if state.running:
             return Obituary("its container runs but does not answer", log_tail)
+        # Before the exit code, which is that of any SIGKILL.
         if state.oom_killed:
             limit = size(self._limits.memory_bytes)
             return Obituary(f"out of memory: killed at its limit of {limit}", log_tail)
@@ -205,6 +207,7 @@ class DockerLauncher:
             raise
         finally:
             run.remove()
+            # Only after the removal of the tiers: a volume in use cannot be removed.
             for mount in changed:
                 discard_volume(self._engine, mount)
 
@@ -262,12 +265,15 @@ class _Run:
     def _start_one(self, limits: TierLimits, mounts: Sequence[Mount]) -> None:
         links = self._links_of(limits.name)
         container = self._engine.create_container(self._spec(limits, mounts, links))
+        # Engines before API 1.44 take one network at creation; the others must be connected before the start.
         for link in links[1:]:
             self._engine.connect_network(self._network(link), container, limits.name)
         tier = DockerTier(self._engine, limits, container)
+        # Kept before the start, so that `remove` closes the connection whatever fails.
         self._tiers[limits.name] = tier
         self._engine.start_container(container)
         if links:
+            # Before the tier is ready: no byte of a measurement may pass an unshaped link.
             self._shape(tier, {link.name: shaping_of(_sent_by(limits.name, link), link.delay_s) for link in links})
         tier.wait_ready()
 
@@ -282,6 +288,7 @@ class _Run:
             aliases=[limits.name] if links else [],
             environment=thread_environment(limits.threads),
             binds={volume_name(mount): f"{ROOT}/{mount.name}" for mount in mounts},
+            # The only place that may be written; what is in it counts towards the tier's memory.
             tmpfs={"/tmp": "size=16m,mode=1777"},
             cpu_period_us=period_us,
             cpu_quota_us=round(period_us * limits.cpus),
@@ -328,6 +335,7 @@ class _Run:
             tier.close()
         label = f"{_RUN_LABEL}={self._id}"
         try:
+            # Containers first: the engine refuses to remove a network that has endpoints.
             _in_parallel(self._engine.remove_container, [item["Id"] for item in self._engine.list_containers(label)])
             _in_parallel(self._engine.remove_network, [item["Id"] for item in self._engine.list_networks(label)])
         except EngineUnavailableError as error:
@@ -388,5 +396,6 @@ def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
     listed = list(items)
     if not listed:
         return []
+    # A thread for each item: a launch lasts as long as its slowest tier, and the threads only wait for the engine.
     with ThreadPoolExecutor(max_workers=len(listed)) as pool:
         return list(pool.map(function, listed))

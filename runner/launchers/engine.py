@@ -24,6 +24,7 @@ from docker.utils import kwargs_from_env
 from runner.errors import EngineUnavailableError, LaunchError, NameTakenError
 from runner.launchers.memory import MemoryUse
 
+# Without a terminal the engine multiplexes: one byte for the stream, three of padding, four for the length.
 _FRAME_HEADER = struct.Struct(">BxxxL")
 _STDOUT = 1
 _PING_S = 3
@@ -116,6 +117,7 @@ class Attachment:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._socket: socket.socket = getattr(stream, "_sock", stream)
+        # The client's timeout for requests would end a long command's silence.
         self._socket.settimeout(None)
 
     def send(self, line: bytes) -> None:
@@ -168,6 +170,7 @@ class Engine:
         """Connect to the engine that Docker's own variables and defaults name; raise EngineUnavailableError."""
         with translated("connecting"):
             _knock()
+            # A client for this question alone: an engine that hangs must not delay the choice of a launcher.
             probe = docker.from_env(timeout=_PING_S)
             try:
                 probe.ping()
@@ -233,6 +236,7 @@ class Engine:
         if spec.cpu_quota_us:
             limits |= {"cpu_period": spec.cpu_period_us, "cpu_quota": spec.cpu_quota_us}
         if spec.memory_bytes:
+            # The same limit for memory and swap together: swap would turn a lack of memory into latency.
             limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
         host_config = api.create_host_config(
             network_mode=spec.network_mode,
@@ -246,6 +250,7 @@ class Engine:
             # The engine's resolver knows its containers by itself; for other names it would ask the host's
             # servers, even from an internal network. Nothing answers at this address.
             dns=["127.0.0.1"] if spec.aliases else None,
+            # Not the engine's default: that driver may be one whose logs cannot be read back, or have no limit.
             log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
             **limits,
         )
@@ -262,6 +267,7 @@ class Engine:
                 user=spec.user,
                 environment=dict(spec.environment),
                 stdin_open=spec.interactive,
+                # An image's own health check would run on the tier's CPU quota.
                 healthcheck={"test": ["NONE"]},
                 host_config=host_config,
                 networking_config=networking,
@@ -309,6 +315,7 @@ class Engine:
         """Return how full a container's memory is; None if it does not run."""
         with translated("asking for a container's memory"):
             try:
+                # `one_shot`, because otherwise the engine waits a second for another look at the CPU.
                 stats = self._api.stats(container, stream=False, one_shot=True)
             except NotFound:
                 return None
@@ -341,6 +348,7 @@ class Engine:
             except NotFound:
                 pass
             except APIError as error:
+                # Two runners may clean at the same time; the status alone (409) has other causes as well.
                 if "already in progress" not in str(error):
                     raise
 

@@ -16,6 +16,7 @@ _PID_NAMESPACE = Path("/proc/self/ns/pid")
 @functools.cache
 def _here() -> str:
     """Return where process ids are valid: this machine, and in a container the container's own numbering."""
+    # The inode number identifies a namespace (namespaces(7)).
     namespace = _PID_NAMESPACE.stat().st_ino if _PID_NAMESPACE.exists() else 0
     return f"{this_host().fingerprint}.{namespace}"
 
@@ -28,7 +29,9 @@ def start_of(pid: int) -> str | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
+    # The name in brackets may hold blanks and brackets, so the fields are counted from the last bracket (proc(5)).
     state, *rest = text.rpartition(")")[2].split()
+    # A zombie has ended. `rest` begins with field 4, so that its 18 is field 22, the start in ticks since boot.
     return None if state in "ZX" else rest[18]
 
 

@@ -72,6 +72,7 @@ class _Child:
         log_tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
         if code is None:
             return Obituary("runs but does not answer", log_tail)
+        # Popen reports a signal as its negative number, shells and containers as 128 plus the number.
         return Obituary.of_exit(128 - code if code < 0 else code, log_tail)
 
 
@@ -146,6 +147,7 @@ class ProcessLauncher:
             started = {
                 limits.name: stack.enter_context(_tier(run, limits, mounts.get(limits.name, ()))) for limits in tiers
             }
+            # All tiers are started before the first is waited for, so that they load their libraries at the same time.
             ports = {name: tier.wait_ready() for name, tier in started.items()}
             relays = [(link, stack.enter_context(_link(run, link, ports[link.downstream]))) for link in links]
             addresses = {(link.upstream, link.downstream): _relay_url(link, child) for link, child in relays}
@@ -164,6 +166,7 @@ class ProcessLauncher:
 @contextmanager
 def _run_directory(root: Path) -> Iterator[Path]:
     run = root / owned_name(_PREFIX)
+    # The system's temporary directory is open to all users; what a run puts there is not.
     run.mkdir(mode=0o700)
     try:
         yield run
@@ -217,6 +220,7 @@ def _child(run: Path, name: str, arguments: Sequence[str], environment: Mapping[
     """Start a Python process in a session of its own, so that Ctrl-C reaches only the runner."""
     log = run / f"{name}.log"
     added = [f"{key}={value}" for key, value in {"PYTHONUNBUFFERED": "1", **environment}.items()]
+    # Isolated and without site packages, whose import would only delay the tier.
     become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), str(len(added)), *added]
     with log.open("wb") as stderr:
         process = subprocess.Popen(
@@ -255,10 +259,12 @@ def _kill_recorded(record: Path) -> bool:
         return False
     if written.get("start") is None or start_of(pid) != written["start"]:
         return False
+    # The record is a file in a directory that others may have written: nothing else is killed on its word.
     if "-m tierserver" not in command_line(pid):
         return False
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+        # Not a child of this process, so that nothing but its disappearance tells that it has ended.
         while start_of(pid) == written["start"]:
             time.sleep(0.01)
     return True

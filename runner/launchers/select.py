@@ -27,6 +27,7 @@ def select_launcher(name: str, *, base_image: str | None = None) -> Selection:
         return Selection(ProcessLauncher(), "requested")
     if name not in _NAMES:
         raise RunnerError(f"unknown launcher {name!r}; there are: {', '.join(_NAMES)}")
+    # Imported here, so that a run with processes does not load the `docker` package.
     from runner.launchers.docker import DockerLauncher
     from runner.launchers.engine import Engine
 

@@ -82,6 +82,7 @@ class Shaping:
         bucket = ["tbf", *self.bucket.arguments()]
         if not self.delay_s:
             return [["root", *bucket]]
+        # netem drops what exceeds its limit, so the limit has to cover the delay and the queue of the bucket below it.
         queued_s = self.delay_s + self.bucket.queue_s
         frames = math.ceil(queued_s * self.bucket.rate_bit_per_s / (8 * _FRAME_BYTES)) + _SPARE_FRAMES
         netem = ["netem", "delay", f"{round(self.delay_s * 1e6)}us", "limit", str(frames)]

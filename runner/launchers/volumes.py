@@ -54,6 +54,7 @@ def _is_complete(engine: Engine, name: str) -> bool:
 
 def _remove_abandoned(engine: Engine, name: str, *, late: bool) -> bool:
     """Remove the helper of a runner that is dead, or that runs elsewhere and is overdue."""
+    # This process fills one volume after another, so that a helper of its own is a leftover as well.
     abandoned = []
     for helper in engine.list_containers(f"{KEY_LABEL}={name}"):
         owner = Owner.parse(helper["Labels"].get(OWNER_LABEL, ""))
@@ -79,6 +80,7 @@ def _fill(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]
     )
     container = engine.create_container(helper)
     try:
+        # Another runner may have filled it while this one waited for the container's name.
         if _is_complete(engine, name):
             return
         with tempfile.TemporaryFile() as archive:
@@ -94,7 +96,9 @@ def _fill(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]
 
 def _add(tar: tarfile.TarFile, inside: str, path: Path) -> None:
     entry = tar.gettarinfo(str(path), arcname=inside)
+    # Tiers run as nobody: they may read the files, but neither own nor change them.
     entry.uid = entry.gid = 0
+    # tarfile would write a second name of one inode as a hard link, without its content.
     entry.type, entry.size, entry.mode = tarfile.REGTYPE, path.stat().st_size, 0o444
     with path.open("rb") as content:
         tar.addfile(entry, content)
@@ -116,6 +120,7 @@ def remove_volumes(engine: Engine, *, all_of_them: bool, key: str | None = None)
         owner = Owner.parse(labels.get(OWNER_LABEL, ""))
         if owner is not None and owner.is_alive and owner != Owner.current():
             continue
+        # A volume with its marker is complete and worth keeping; a marker goes with its volume.
         if not all_of_them and (name.endswith(COMPLETE) or name + COMPLETE in volumes):
             continue
         with suppress(LaunchError):  # in use by another runner's tier

@@ -411,6 +411,7 @@ def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
     for number in sorted({task.round for task in plan.rounds}):
         for index, subject in enumerate(subjects):
             # Stored with the measurement, so that the order of a round can be reproduced.
+            # Distinct for up to 1000 rounds of 1000 subjects.
             shuffle_seed = seed * 1_000_000 + number * 1000 + index
             tasks = [task for task in plan.rounds if task.round == number and task.keyed.strategy.subject == subject]
             random.Random(shuffle_seed).shuffle(tasks)

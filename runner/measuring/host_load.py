@@ -81,6 +81,7 @@ def processes() -> dict[int, Process]:
             except OSError:  # the process ended between the listing and the reading
                 continue
             fields = tail.split()
+            # User and system time are fields 14 and 15 of proc(5); what follows the bracket begins with field 3.
             rows[int(entry.name)] = (head.partition("(")[2], int(fields[1]), sum(map(int, fields[11:13])) / ticks)
     own = _descendants(rows, os.getpid())
     return {

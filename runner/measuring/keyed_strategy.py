@@ -132,7 +132,9 @@ def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
         model_sha256=model_sha256(subject.model),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
         pass_versions={step.name: step.version for step in passes},
+        # Another dataset must not make an artifact stale that no calibration data went into.
         calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
+        # Without passes the artifact is a copy, which no library's version changes.
         tools={name: tools[name] for name in ("onnx", "onnxruntime")} if passes else {},
     )
 

@@ -54,6 +54,7 @@ class FillLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Closing releases the lock. The file stays: if it were removed, two runners could lock two files of one name.
         os.close(self._descriptor)
 
 

@@ -128,6 +128,7 @@ def clock_jump_s(measured: RoundMeasurement) -> float:
 
 def _first_inference_s(measured: RoundMeasurement, tier: str) -> float | None:
     """Return a tier's own time for the very first inference; None where it only relays."""
+    # Without a warm-up the first sample is also the very first inference.
     for sample in (*measured.warmup, *measured.samples)[:1]:
         for part in sample.parts:
             if part.tier == tier and part.compute_s > 0:
@@ -195,6 +196,7 @@ def complete(
         status="complete",
         verdict="VALID",
         warmup_latency_s=[sample.latency_s for sample in measured.warmup],
+        # Both moments by the client's clock: monotonic clocks of two machines have different zeros.
         window_s=measured.ended.client.monotonic_s - measured.warmed.client.monotonic_s,
         clock_jump_s=clock_jump_s(measured),
         probing_s=sum(probed.took_s for probed in measured.probed),
@@ -208,6 +210,7 @@ def complete(
         record,
         verdict=worst(findings),
         reason=reason(findings),
+        # What is VALID can be judged again from the record at any time, so only the others are stored.
         findings=[finding.to_json() for finding in findings if finding.verdict != "VALID"],
     )
 
@@ -266,6 +269,7 @@ def failed_accuracy(
         subject=keyed.strategy.subject,
         operator=keyed.strategy.operator,
         provider=_provider(setup),
+        # Without items only the kind of post-processing tells which accuracy it would have been.
         metric_primary="agreement"
         if metric == "agreement"
         else "miou"
@@ -295,6 +299,7 @@ def mean_iou(items: Sequence[ItemScore]) -> float:
     # A tier leaves out the classes above the highest one that occurs in an image.
     intersections = [sum(column) for column in zip_longest(*(item.intersections or () for item in items), fillvalue=0)]
     unions = [sum(column) for column in zip_longest(*(item.unions or () for item in items), fillvalue=0)]
+    # A class that occurs nowhere has no ratio; counted as 0 it would lower the mean.
     ratios = [inner / outer for inner, outer in zip(intersections, unions, strict=True) if outer]
     return 100 * sum(ratios) / len(ratios)
 

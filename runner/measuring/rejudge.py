@@ -143,6 +143,7 @@ def summarise(judged: Iterable[JudgedMeasurement]) -> tuple[RuleSummary, ...]:
 
 
 def _owners(pairs: Sequence[tuple[Finding, JudgedMeasurement]]) -> list[JudgedMeasurement]:
+    # By identity: the records hold lists, which cannot be hashed.
     return list({id(owner): owner for _, owner in pairs}.values())
 
 

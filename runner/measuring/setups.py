@@ -73,6 +73,7 @@ class Setups:
             placement=placement,
             tiers=tuple(tier_limits(catalog, name, self.context.scale, self.context.host) for name in placement),
             links=tuple(_unhurried(first, second) for first, second in itertools.pairwise(placement)),
+            # Links are not probed for an accuracy, which does not depend on them.
             tolerances={},
             preprocess=Preprocess.from_json(self._subject(keyed).preprocess),
             postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
@@ -81,6 +82,7 @@ class Setups:
     def protocol(self, keyed: KeyedStrategy) -> Protocol:
         """Return the inputs as files, written once per selection."""
         subject, experiment = self._subject(keyed), self.context.catalog.experiment
+        # The ids are part of it, because a later look sends more inputs of the same dataset.
         key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
         inputs = self._kept("inputs", key, keyed.input_ids, partial(subject.dataset.write_inputs, ids=keyed.input_ids))
         return Protocol(

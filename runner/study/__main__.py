@@ -64,6 +64,7 @@ def run() -> int:
         err.print(f"[red]error:[/] {escape(str(error))}")
         return 1
     except SystemExit as end:
+        # Typer has printed its message already and leaves only the exit code.
         return end.code if isinstance(end.code, int) else 0
     return 0
 

@@ -46,6 +46,7 @@ class DucStage:
 STAGES = (
     DucStage(blocks=3, stride=1, dilations=(1,)),
     DucStage(blocks=4, stride=2, dilations=(1,)),
+    # Rates without a common factor reach every pixel between them (section 3.2 of the paper).
     DucStage(blocks=23, stride=1, dilations=(1, 2, 5, 9)),
     DucStage(blocks=3, stride=1, dilations=(5, 9, 17)),
 )
@@ -101,6 +102,7 @@ def write_duc(path: Path, *, seed: int = 0, width: int = 64, size_px: int = SIZE
     """Write the model with random weights that keep activations finite; the same seed gives the same bytes."""
     architecture = duc_architecture(width=width, size_px=size_px)
     image = helper.make_tensor_value_info("data", onnx.TensorProto.FLOAT, [1, 3, size_px, size_px])
+    # Stem, pooling and the second stage halve the image once each, which leaves an eighth.
     cells = CELL**2 * (size_px // 8) ** 2
     labels = helper.make_tensor_value_info("seg_loss", onnx.TensorProto.FLOAT, [1, CLASSES, cells])
     graph = helper.make_graph(
@@ -159,6 +161,7 @@ def _geometry(kernel: int, stride: int, dilation: int) -> dict[str, object]:
         "kernel_shape": [kernel] * 2,
         "strides": [stride] * 2,
         "dilations": [dilation] * 2,
+        # Pads as wide as the kernel reaches keep the resolution at stride 1.
         "pads": [dilation * (kernel // 2)] * 4,
     }
 
