@@ -7,7 +7,7 @@ import platform
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -109,4 +109,12 @@ def _fingerprint(machine: str, model: str, cpus: int) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what transforms and executes models; they enter the content keys."""
-    return {name: version(name) for name in ("onnx", "onnxruntime", "numpy", "pillow")}
+    return {name: _version(name) for name in ("onnx", "onnxruntime", "numpy", "pillow")}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        # The runtime's build for GPUs is another package with the same module.
+        return version(f"{package}-gpu")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from catalog.declaration import load_catalog, parse_catalog
 from catalog.keys import content_key
+from runner import host
 from runner.errors import HostTooSmallError, LaunchError, RunnerError
 from runner.host import Host, host_of_engine, this_host, versions
 from runner.launchers.docker import DockerLauncher, read_host
@@ -156,3 +158,15 @@ def test_the_local_engines_facts_are_this_hosts() -> None:
     launcher = DockerLauncher(Engine.connect())
     host = launcher.host()
     assert host == this_host() and launcher.host() is host
+
+
+def test_the_runtime_for_gpus_alone_is_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = versions()
+
+    def version(package: str) -> str:
+        if package == "onnxruntime":
+            raise PackageNotFoundError(package)
+        return expected["onnxruntime"] if package == "onnxruntime-gpu" else expected[package]
+
+    monkeypatch.setattr(host, "version", version)
+    assert versions() == expected
