@@ -44,6 +44,14 @@ def drawn(mode: str, kind: str, color: Any = None, **options: Any) -> Request:
     return image(stream.getvalue())
 
 
+def jpeg_of_scans(count: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG: a decoder goes over the whole picture for each."""
+    stream = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(stream, "JPEG", progressive=True)
+    encoded = stream.getvalue()
+    return encoded[:-2] + count * encoded[encoded.rindex(b"\xff\xda") : -2] + encoded[-2:]
+
+
 def png(width: int, height: int, *, bits: int, color: int, interlaced: bool = False, extra: bytes = b"") -> bytes:
     """A black PNG, compressed row by row so that making it takes little memory."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
@@ -157,6 +165,7 @@ REQUESTS: dict[str, Callable[[], Request]] = {
     "JPEG": lambda: drawn("RGB", "JPEG"),
     "JPEG progressive": lambda: drawn("RGB", "JPEG", progressive=True, subsampling=0),
     "JPEG in CMYK": lambda: drawn("CMYK", "JPEG", progressive=True),
+    "JPEG of endless scans": lambda: image(jpeg_of_scans(20_000)),
     "WebP": lambda: drawn("RGB", "WEBP", lossless=True, quality=0, method=0),
     "TIFF": lambda: drawn("RGB", "TIFF", compression="tiff_adobe_deflate"),
     "TIFF of floats": lambda: drawn("F", "TIFF", compression="tiff_adobe_deflate"),
