@@ -49,6 +49,7 @@ class ExchangeError(CatalogError):
         All that was found, each with its place; the message shows the first 20.
     """
 
+    # A wrong column makes a problem of every row: a terminal shows the first, `problems` has all.
     _SHOWN = 20
 
     def __init__(self, file: str, problems: Sequence[str]) -> None:
@@ -96,6 +97,7 @@ class CatalogFileError(CatalogError):
 
     def __init__(self, file: Path, problems: Sequence[FileProblem]) -> None:
         self.file = file
+        # The checks run one after another, so their order is not that of the file.
         self.problems = tuple(sorted(problems))
         self.line = self.problems[0].line
         self.column = self.problems[0].column

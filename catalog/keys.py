@@ -36,11 +36,14 @@ def content_key(mapping: Mapping[str, object]) -> str:
     >>> content_key({"b": 1.0, "a": (True, None)}) == content_key({"a": [True, None], "b": 1})
     True
     """
+    # Every stored key depends on these bytes: another spelling would make all evidence look missing.
     text = json.dumps(_canonical(mapping, "$"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # File names that are no UTF-8 come as lone surrogates, which strict UTF-8 refuses.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(value: object, where: str) -> object:
+    # Before numbers, because a bool is an int and `true` must not share a key with 1.
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
@@ -83,6 +86,7 @@ def artifact_key(
     """
     return content_key(
         {
+            # `kind` keeps the three keys apart, whatever their other fields are.
             "kind": "artifact",
             "model_sha256": model_sha256,
             "passes": passes,
@@ -118,6 +122,7 @@ def accuracy_key(
     -------
     str
     """
+    # `locals()` are the arguments alone: a variable set before this line would enter the key.
     return content_key({"kind": "accuracy", **locals()})
 
 
@@ -162,6 +167,7 @@ def latency_key(
     -------
     str
     """
+    # First, for the same reason as in `accuracy_key`.
     determining = locals()
     if codec == "raw":  # keys from before there was a choice stay what they are
         del determining["codec"]

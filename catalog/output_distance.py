@@ -103,6 +103,7 @@ def output_distance(details: Mapping[str, Any]) -> OutputDistance | None:
         agreement = stored["agreement"]
         fields = {**stored, "agreement": None if agreement is None else Agreement(**agreement)}
         distance = OutputDistance(**fields)
+    # Artifacts of earlier versions have none, and another program may have written anything.
     except (TypeError, KeyError):
         return None
     return distance if _sound(distance) else None
@@ -116,6 +117,7 @@ def percentage(share: float) -> str:
     >>> percentage(0.8), percentage(0.0213), percentage(3e-7)
     ('80%', '2.1%', '3e-05%')
     """
+    # From 9.95 % on, two figures round to 10 %, where whole percents begin.
     return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:.2g}%"
 
 
@@ -134,6 +136,7 @@ def _sound(distance: OutputDistance) -> bool:
         and isinstance(distance.source, str)
         and isinstance(distance.finite, bool)
         and (error is None or (_number(error, 0, math.inf) and math.isfinite(error)))
+        # A cosine of 1 may exceed it by rounding.
         and (cosine is None or _number(cosine, -1.000001, 1.000001))
     )
 

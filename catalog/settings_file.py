@@ -54,6 +54,7 @@ def settings_file() -> Path | None:
         mode = stat.S_IMODE(path.stat().st_mode)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        # Not chained: a UnicodeDecodeError carries the file's bytes, and with them a password.
         raise SettingsFileError(str(path), str(reason)) from None
     if os.name == "posix" and mode & 0o077:
         advice = "which may hold a password; keep it to yourself: chmod 600"

@@ -19,6 +19,7 @@ _DURATIONS = {"us": Fraction(1, 10**6), "ms": Fraction(1, 1000), "s": Fraction(1
 _MAX_BIT_PER_S = 10**13
 _MAX_BYTES = 2**50
 _MAX_S = 10**7
+# An upper end more than so many times the estimate is printed as no bound.
 _NO_BOUND = 1000
 
 
@@ -139,6 +140,7 @@ def parse_share(text: object) -> float:
 
 
 def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, per_second: bool = False) -> Fraction:
+    # YAML reads `memory: 512` as a number; to guess a unit may be wrong by a factor of 2^20.
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         raise UnitError(f"{text!r} has no unit; write {allowed}")
     if not isinstance(text, str):
@@ -149,6 +151,7 @@ def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, p
     unit = match["unit"].lower()
     if unit not in units:
         raise UnitError(f"unknown unit {match['unit']!r} in {text!r} (known: {', '.join(units)}); write {allowed}")
+    # Exact, so that a size or rate that is not whole is refused instead of rounded.
     return Fraction(match["number"]) * units[unit]
 
 
@@ -172,6 +175,7 @@ def duration(seconds: float | None) -> str:
     # A bound of two rounds that disagree may be 1e300 s or infinite: no number of minutes to read.
     if not seconds < _MAX_S:
         return f"{seconds:.3g} s"
+    # Rounded first: 119.6 s are 2 min 00 s, never 1 min 60 s.
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
 
@@ -197,6 +201,7 @@ def duration_range(low_s: float, high_s: float) -> str:
     ('4.1–4.3 ms', '980 ms – 1.20 s')
     """
     low, high = duration(low_s), duration(high_s)
+    # Minutes are written with two units, which two figures cannot share.
     same_unit = low.split()[1:] == high.split()[1:] and low.count(" ") == 1
     return f"{low.split()[0]}–{high}" if same_unit else f"{low} – {high}"
 

@@ -139,6 +139,7 @@ logger = logging.getLogger(__name__)
 
 def declared_settings(catalog: Path) -> AnalysisSettings:
     """Return the settings of the catalog file; the defaults where there is no file."""
+    # An imported database is analysed where no catalog file is.
     return settings_of(load_catalog(catalog).analysis if catalog.exists() else AnalysisSpec())
 
 
@@ -178,6 +179,7 @@ def store_missing(database: Database, settings: AnalysisSettings) -> int:
 
 
 def _groups(database: Database, subject: str | None) -> list[list[StrategyEvidence]]:
+    # Rows that another program wrote wrongly are left out and end no analysis.
     with sound_database(database).session() as reading:
         evidence = strategy_evidence(reading, subject=subject)
     groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
@@ -190,6 +192,7 @@ def _store(database: Database, result: SubjectResult) -> None:
     if database.readonly:
         return
     with database.session() as writing:
+        # Another process may have stored it meanwhile.
         if not analysis_stored(writing, result.evidence_key):
             store_analysis(writing, result)
             writing.commit()

@@ -75,6 +75,7 @@ def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) ->
             f"Conover finds nothing (p = {paper.pvalue:.2g}) because the spread between inputs hides it; paired by "
             f"input the ratio {interval} excludes equality"
         )
+    # A negative delta and a ratio below 1 both mean that the left one is faster.
     if paper.significant and decided.verdict is ComparisonOutcome.DIFFERENT and (paper.delta < 0) != (decided.high < 1):
         return (
             f"the two point opposite ways: Cliff's delta {paper.delta:+.2f} speaks of all pooled samples, the ratio "
@@ -114,6 +115,7 @@ class AnalysisSettings:
         """Refuse what cannot be asked."""
         if self.adjustment not in ADJUSTMENTS:
             raise ValueError(f"unknown adjustment {self.adjustment!r}; allowed: {', '.join(ADJUSTMENTS)}")
+        # Its own checks refuse a percentile, margin or level out of range.
         self.question()
 
     def question(self) -> Question:
@@ -226,6 +228,7 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
     families = study_families(_studied(evidence), common_tier_order(evidence))
     pooled = {_name(strategy): strategy.latency_s for strategy in measured}
     paper = analyse_families(pooled, families, adjustment=settings.adjustment)
+    # `pooled` is in the order of `measured`, as `samples` is.
     by_name = dict(zip(pooled, samples, strict=True))
     return SubjectResult(
         subject=measured[0].subject,
@@ -246,6 +249,7 @@ def evidence_key(evidence: Sequence[StrategyEvidence], settings: AnalysisSetting
         {
             "strategy": _name(strategy),
             "latency": strategy.latency_key if strategy.measured else None,
+            # The start tells a round that was measured again from the former one, whose number it has.
             "rounds": [[row.round, row.verdict, row.started_at] for row in strategy.rounds],
             "accuracy": strategy.accuracy_key if strategy.accuracy else None,
         }
@@ -285,6 +289,7 @@ def _strategies(
                 percentiles,
                 confidence_level=settings.confidence_level,
                 n_resamples=settings.n_resamples,
+                # A seed, not a shared generator: an interval must not depend on which strategies come before.
                 rng=settings.seed,
             ),
             shares=variance_shares(its_samples),
@@ -363,6 +368,7 @@ def _pixels(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return intersections and unions of the paired items over the classes of both."""
     classes = np.union1d(accuracy.class_ids, other.class_ids)
+    # union1d sorts and contains every class, so that the position found is the class's own.
     columns = np.searchsorted(classes, accuracy.class_ids)
     spread = []
     for counts in (accuracy.intersection_px, accuracy.union_px):

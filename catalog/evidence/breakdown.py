@@ -14,6 +14,7 @@ _COUNTING = (
     f"SELECT id, latency_key, round FROM measurement WHERE {MEASUREMENT_COUNTS} "
     "AND latency_key IN (SELECT latency_key FROM strategy WHERE declared)"
 )
+# Sums and counts by round, so that rounds which `evidence` leaves out can be dropped before the mean is taken.
 _WHOLE = f"""
 SELECT m.latency_key, m.round, COUNT(*), SUM(s.latency_s), SUM(s.transmission_s)
 FROM sample s JOIN ({_COUNTING}) m ON m.id = s.measurement_id
@@ -29,6 +30,7 @@ SELECT m.latency_key, m.round, l.link, SUM(l.sent_bytes), SUM(l.received_bytes)
 FROM sample_link l JOIN sample s ON s.id = l.sample_id JOIN ({_COUNTING}) m ON m.id = s.measurement_id
 GROUP BY m.latency_key, m.round, l.link
 """
+# No time follows from a probe that carried nothing.
 _RATES = f"""
 SELECT m.latency_key, p.link, p.direction, AVG(p.measured_bit_per_s)
 FROM link_probe p JOIN ({_COUNTING}) m ON m.id = p.measurement_id WHERE p.measured_bit_per_s > 0
@@ -97,6 +99,7 @@ def _wires(session: Session, rounds: Set[tuple[str, int]]) -> Mapping[str, Mappi
     for key, number, link, sent, received in session.execute(text(_BYTES)):
         up, down = (rates.get((key, link, way)) for way in ("up", "down"))
         if (key, number) in rounds and up and down:
+            # Bits of requests at the rate up, of answers at the rate down.
             wires[key][link] += 8 * (sent / up + received / down)
     return wires
 
@@ -108,7 +111,9 @@ def _breakdown(
     wires: Mapping[str, float],
 ) -> Breakdown:
     count, latency_s, transmission_s = (sum(column) for column in zip(*rows, strict=True))
+    # Relays are not in the placement and come last.
     tiers = sorted(parts, key=lambda tier: (placement.index(tier) if tier in placement else len(placement), tier))
+    # Where links overlap they explain more than there is: all are then shortened alike.
     fits = min(1.0, max(0.0, transmission_s) / (sum(wires.values()) or 1.0))
     return Breakdown(
         latency_s / count,

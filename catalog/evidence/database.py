@@ -147,6 +147,7 @@ def open_database(url_or_path: str | Path, *, create: bool = False, readonly: bo
         location = str(path)
         fresh = _check_file(path, create=create and not readonly)
         if not fresh:
+            # Looked at read-only first: switching to WAL would already write into a file that is something else.
             _check_once(_sqlite_engine(path, "ro"), location, create=create, readonly=readonly)
         engine = _sqlite_engine(path, "ro" if readonly else "rwc" if create else "rw")
     else:
@@ -170,6 +171,7 @@ def _parse_url(url_or_path: str | Path) -> URL:
         message = "this is neither a path nor a database URL such as sqlite:///tierwise.db or postgresql://host/name"
         # Not chained: the error repeats the URL with its password.
         raise DatabaseError(shown_location(url_or_path), message) from None
+    # SQLAlchemy takes plain `postgresql` for psycopg2, and `tierwise[postgres]` installs psycopg 3.
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 
@@ -202,6 +204,7 @@ def _secrets(url: URL) -> set[str]:
 
 
 def _hidden(message: str, url: URL | None) -> str:
+    # The longest first: a secret that is part of another would leave the rest of it readable.
     for secret in sorted(_secrets(url) if url is not None else (), key=len, reverse=True):
         message = message.replace(secret, "***")
     return message.strip()
@@ -225,23 +228,28 @@ def _sqlite_engine(path: Path, mode: str) -> Engine:
 
     def connect() -> sqlite3.Connection:
         uri = f"{path.as_uri()}?mode={mode}"
+        # The pool lends a connection to one thread at a time, which need not be the one that opened it.
         return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
 
+    # The URL names no file, and SQLAlchemy's default for that is the pool of databases in memory.
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, json_deserializer=_json_or_text)
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, record: object) -> None:
         # The driver's own transactions would commit before DDL and leave out SELECT; begin() below replaces them.
         connection.isolation_level = None
+        # Off by default, and set for each connection.
         connection.execute("PRAGMA foreign_keys = ON")
         connection.create_function("is_utf8", 1, _is_utf8, deterministic=True)
         connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         if mode != "ro":
             _use_write_ahead_log(connection)
+            # With WAL, a power failure may then lose the last commit and cannot damage the file.
             connection.execute("PRAGMA synchronous = NORMAL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        # IMMEDIATE takes the write lock at once: one that has read first may be refused it without waiting.
         immediate = connection.get_execution_options().get("tierwise_immediate", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
@@ -317,6 +325,7 @@ def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:
     if url.drivername == "postgresql+psycopg" and "connect_timeout" not in url.query:
         options["connect_args"] = {"connect_timeout": _CONNECT_TIMEOUT_S}
     try:
+        # A server may have been restarted since the connection was last used.
         engine = create_engine(url, pool_pre_ping=True, **options)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         message = f"no driver for it ({error}); for PostgreSQL: pip install 'tierwise[postgres]'"
@@ -378,6 +387,7 @@ def _upgrade(engine: Engine, location: str) -> None:
     head = newest_revision()
     with _translated(location, engine.url):
         with engine.connect() as connection:
+            # Looked at without the write lock: mostly nothing is to do, and opening must not wait for a fill.
             if inspect(connection).has_table("alembic_version") and _revision(connection) == head:
                 return
         from alembic import command
@@ -403,6 +413,7 @@ def _alembic() -> "Config":
     from alembic.config import Config
 
     config = Config()
+    # Alembic's configuration interpolates `%`.
     config.set_main_option("script_location", str(importlib.resources.files("migrations")).replace("%", "%%"))
     return config
 
@@ -412,6 +423,7 @@ def _translated(location: str, url: URL | None = None) -> Iterator[None]:
     """Turn what the driver says into our errors, without the secrets of `url` that it may repeat."""
     try:
         yield
+    # Callers tell a duplicate by it.
     except IntegrityError:
         raise
     except (DBAPIError, sqlite3.Error) as error:

@@ -33,6 +33,7 @@ def environment_standing(strategies: Sequence[StrategyEvidence]) -> EnvironmentS
         imported=environment.origin is not None,
         measured=measured,
         complete=measured and all(strategy.complete for strategy in strategies),
+        # Stored moments are UTC in one spelling, so that text compares as time does.
         finished_at=max(finished, default=environment.created_at),
     )
 
@@ -72,6 +73,7 @@ def preferred_environment(
             standing.measured,
             not standing.imported,
             standing.finished_at,
+            # Of equal moments, the one that was stored last.
             standing.id,
         ),
     )
@@ -96,6 +98,7 @@ def claims_another(key: str, keys: Collection[str]) -> bool:
     return bool(suffix) and claimed in keys
 
 
+# Directions descend, so that `up` stands before `down`.
 _LINK_CHECKS = """
 SELECT link, direction, declared_bit_per_s, AVG(measured_bit_per_s) AS mean_bit_per_s, MIN(deviation_pct) AS least_pct,
        MAX(deviation_pct) AS most_pct, MIN(tolerance_pct) AS tolerance_pct, AVG(rtt_s) AS rtt_s, COUNT(*) AS probes

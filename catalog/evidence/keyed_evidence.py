@@ -72,6 +72,7 @@ def input_orders(session: Session, latency_key: str) -> tuple[tuple[str, ...], .
     protocols = session.exec(
         select(column(Measurement, "protocol")).where(column(Measurement, "latency_key") == latency_key)
     ).all()
+    # Imported rows have a protocol without input ids.
     return tuple(dict.fromkeys(tuple(protocol.get("input_ids", ())) for protocol in protocols))
 
 
@@ -94,6 +95,7 @@ def link_probes_of(session: Session, measurement_id: int | None) -> Sequence[Lin
 
 def newest_accuracy(session: Session, accuracy_key: str) -> Accuracy | None:
     """Return the latest attempt under a key: an earlier one may have failed."""
+    # By the number, because the clock may have been set back.
     return session.exec(
         select(Accuracy).where(column(Accuracy, "key") == accuracy_key).order_by(column(Accuracy, "id").desc())
     ).first()

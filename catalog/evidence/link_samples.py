@@ -140,6 +140,7 @@ class _Reading:
         self._samples: dict[int, list[tuple[int, str, float]]] = defaultdict(list)
         for row in self.rows(_SAMPLES):
             self._samples[row["measurement_id"]].append((row["id"], row["input_id"], row["latency_s"]))
+        # One index for all strategies of the subject: comparisons pair by it.
         names = sorted({name for rows in self._samples.values() for _, name, _ in rows})
         self._index = {name: index for index, name in enumerate(names)}
         self._bytes: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
@@ -170,6 +171,7 @@ class _Reading:
         now = self._linked(current, links)
         if now is None:
             return LinkedStrategy(*name, hops, (), "the bytes on its links were not recorded with the samples")
+        # Without links no setting of them could differ.
         alike = [rows for rows in groups.values() if links and _alike(rows[0], current[0])]
         settings = [self._linked(rows, links) for rows in alike]
         others = [setting for setting in settings if setting and _same_bytes(setting, now)]
@@ -193,6 +195,7 @@ class _Reading:
             input_index=np.array([self._index[sample[2]] for sample in flat], dtype=np.int64),
             sent_bytes={link: np.array([self._bytes[sample[1]][link][0] for sample in flat]) for link in links},
             received_bytes={link: np.array([self._bytes[sample[1]][link][1] for sample in flat]) for link in links},
+            # Conditions are in the key, so those of the first round are those of all.
             declared=_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s"),
             probed=_rates(probes, "measured_bit_per_s"),
             launcher=rows[0]["launcher"],
@@ -238,7 +241,9 @@ def _hops(
         return ()
     route = [str(tier["name"]) for tier in conditions.get("tiers") or ()]
     if len(route) != len(links) + 1 or any(tier not in route for tier in placement):
+        # A single link is the single hop, whatever was recorded of the route.
         return (tuple(links),) if len(links) == 1 else None
+    # A hop ends where a part runs; the tiers between two stops only relay.
     stops = [0, *(route.index(tier) for tier in placement)]
     return tuple(tuple(links[first:last]) for first, last in itertools.pairwise(stops) if last > first)
 
@@ -249,6 +254,7 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     def rest(row: Mapping[str, Any]) -> Any:
         conditions = {name: value for name, value in row["conditions"].items() if name != "links"}
         inputs = sorted(row["protocol"].get("input_ids") or ())
+        # Everything but the rates has to agree, the delay too: what-if questions change rates alone.
         kept = [
             {k: v for k, v in link.items() if "bit_per_s" not in k} for link in row["conditions"].get("links") or ()
         ]

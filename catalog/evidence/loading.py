@@ -42,6 +42,7 @@ from catalog.evidence.tables import (
 from catalog.statistics.canonical_order import condition_chains, tier_order
 from catalog.statistics.samples import wide_rounds
 
+# The cast gives PostgreSQL the type of a parameter that is only compared with NULL.
 _DECLARED_KEYS = (
     "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"
 )
@@ -151,6 +152,7 @@ def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
     return tuple(
         SloEvidence(
             name=row.name,
+            # JSON has text keys alone.
             latency_s={float(percentile): limit for percentile, limit in row.latency.items()},
             max_drop_pp=row.accuracy.get("max_drop_pp"),
             min_pct=row.accuracy.get("min_pct"),
@@ -262,6 +264,7 @@ class _LoadedEvidence:
             and accuracy.metric == own.metric
             and (identity.placement == row.placement or accuracy.provider == own.provider)
         ]
+        # False sorts before True: the same placement first, then by name, whatever the order of the rows.
         return min(usable, key=lambda identity: (identity.placement != row.placement, identity.placement), default=None)
 
 
@@ -274,6 +277,7 @@ def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
     rows = select(column(Measurement, "environment_id"), column(Measurement, "conditions"))
     for environment_id, conditions in session.execute(rows):
         chains[environment_id] += condition_chains(conditions)
+    # As sets, because thousands of measurements repeat a few chains.
     return {key: tier_order(set(placed), set(chains[key])) for key, placed in placements.items()}
 
 
@@ -309,6 +313,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
     samples: dict[int, list[Any]] = {row.id: [] for row in measurements}
     query = _SAMPLES.format(of_subject="" if subject is None else _SAMPLES_OF_SUBJECT)
     for row in session.execute(text(query), {} if subject is None else {"subject": subject}):
+        # The query returns the samples of measurements that do not count as well.
         if row[1] in samples:
             samples[row[1]].append(row)
     series_by_key: dict[str, _Series] = defaultdict(_Series)
@@ -337,6 +342,7 @@ def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
 
 def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> Iterator[Any]:
     """Yield the measurements that describe their strategy together: those over far fewer inputs are left out."""
+    # groupby joins neighbours only: `_MEASUREMENTS` is ordered by the key.
     for _, rows in groupby(measurements, key=lambda row: row.latency_key):
         members = list(rows)
         inputs = {row.round: len({sample[2] for sample in samples[row.id]}) for row in members}
@@ -363,6 +369,7 @@ def _load_sent(
     sent: dict[str, dict[str, NDArray[np.int64]]] = {}
     query = _SENT.format(of_subject="" if subject is None else _SENT_OF_SUBJECT)
     for sample_id, link, sent_bytes in session.execute(text(query), {} if subject is None else {"subject": subject}):
+        # Of a measurement that does not count, or of a round that `_wide` left out.
         if sample_id not in place:
             continue
         key, position = place[sample_id]
@@ -382,6 +389,7 @@ def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> 
     query = "SELECT accuracy_id, item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
     pixels = _grouped(session, query, new)
     read |= {_place(row): _accuracy(row, sorted(hits[row.id]), sorted(pixels[row.id])) for row in new}
+    # A service keeps `read` for as long as it runs: without this it would only grow.
     for unused in read.keys() - {_place(row) for row in rows}:
         del read[unused]
     return {row.key: read[_place(row)] for row in rows}
@@ -402,6 +410,7 @@ def _grouped(session: Session, query: str, accuracies: Sequence[Accuracy]) -> di
 
 def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> AccuracyEvidence:
     """Return one accuracy; `hits` and `pixels` are sorted by item."""
+    # An agreement is stored as top-1.
     primary = {"top1": row.top1_pct, "miou": row.miou_pct}.get(row.metric_primary, row.top1_pct)
     item_ids = [hit[0] for hit in hits] or sorted({pixel[0] for pixel in pixels})
     class_ids = sorted({pixel[1] for pixel in pixels})

@@ -107,6 +107,7 @@ def last_measurement(
     )
 
 
+# LEFT JOIN keeps subjects without evidence; the cast keeps the sum of PostgreSQL's bigints a whole number.
 _COVERAGE = f"""
 SELECT s.subject, e.launcher, e.scale, COUNT(DISTINCT s.id) AS strategies,
        COUNT(DISTINCT CASE WHEN m.id IS NOT NULL THEN s.id END) AS with_evidence,
@@ -138,6 +139,7 @@ ORDER BY m.id
 """
 
 
+# Imported rounds are left out: their time was spent elsewhere.
 _PROBING = """
 SELECT m.started_at, m.finished_at, m.probing_s FROM measurement m
 WHERE m.status = 'complete' AND m.probing_s IS NOT NULL AND m.imported_file_id IS NULL
@@ -153,6 +155,7 @@ def probing_share(session: Session) -> float | None:
     return probing_s / total_s if total_s else None
 
 
+# DISTINCT, because several strategies may share one accuracy.
 _FAILED_ACCURACIES = f"""
 SELECT DISTINCT a.subject, a.operator, e.launcher, e.scale, a.provider, a.status, a.reason, a.started_at
 FROM accuracy a JOIN environment e ON e.id = a.environment_id
@@ -188,6 +191,7 @@ def troubles(session: Session) -> Sequence[Mapping[str, Any]]:
 def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
     """Return the view `leaderboard` by subject, environment and rank; `source` names every imported file."""
     where = "" if subject is None else "WHERE subject = :subject"
+    # Ordered again: what a view orders by is no promise to the statement that reads it.
     query = f"SELECT * FROM leaderboard {where} ORDER BY subject, environment, rank, operator, placement"
     return _rows(session, query, **({} if subject is None else {"subject": subject}))
 
@@ -348,6 +352,7 @@ def judge_again(
 ) -> bool:
     """Store another verdict; False, and nothing is changed, where the round was measured again meanwhile."""
     row = session.get_one(Measurement, measurement_id)
+    # One measurement per key and round may count (unique index); a newer one keeps that place.
     if row.verdict == "INVALID" and verdict != "INVALID":
         same = "latency_key = :key AND round = :round AND id <> :id"
         query = text(f"SELECT 1 FROM measurement WHERE {same} AND {MEASUREMENT_COUNTS}")
@@ -363,6 +368,7 @@ def judge_again(
 def _record(
     row: Measurement, runs: list[TierRunRecord], probes: list[LinkProbeRecord], samples: list[SampleRecord]
 ) -> MeasurementRecord:
+    # The row has more columns than the record, such as its own number.
     recorded = {item.name for item in fields(MeasurementRecord)}
     values = {name: value for name, value in row.model_dump().items() if name in recorded}
     values |= {
@@ -396,5 +402,6 @@ def _samples(session: Session, measurement_ids: set[int | None]) -> dict[int, li
 
 
 def _identity(value: int | None) -> int:
+    # None is the type of rows that are not stored yet.
     assert value is not None
     return value

@@ -84,6 +84,7 @@ class AttemptBase:
     """Where and when something was attempted, and the file that brought it; None for what was measured here."""
 
     environment_id: int
+    # Moments until they are stored; tables and files have text.
     started_at: datetime
     finished_at: datetime
     imported_file_id: int | None = None
@@ -235,17 +236,24 @@ class TierRunRecord:
     threads: Count
     provider: Label
     cold_start_s: Seconds | None = None
+    # Resident memory of the server process (VmHWM); the cgroup's peak is `memory_peak_bytes`.
     peak_rss_bytes: OptionalBytes = None
+    # User and system time of the process (getrusage).
     cpu_seconds: Seconds | None = None
+    # cpu.stat of the cgroup: periods of the quota, those in which it ran out, and for how long.
     throttled_periods: Count | None = None
     periods: Count | None = None
     throttled_s: Seconds | None = None
     first_inference_s: Seconds | None = None
+    # Ready and not running, over all threads (/proc/self/task/*/schedstat, second field).
     waited_s: Seconds | None = None
+    # Pages that had to be read from disk (ru_majflt).
     major_faults: Count | None = None
+    # memory.events and memory.peak of the cgroup: `max` counts allocations that met the limit.
     memory_limit_events: Count | None = None
     oom_kills: Count | None = None
     memory_peak_bytes: OptionalBytes = None
+    # A server names itself at random when it starts; another name in between is a restart.
     restarted: bool | None = None
     window_cpu_seconds: Seconds | None = None
     window_periods: Count | None = None
@@ -310,6 +318,7 @@ class MeasurementBase(OutcomeBase):
     protocol: Protocol = field(default_factory=dict)
     warmup_latency_s: OptionalSeconds = None
     window_s: Seconds | None = None
+    # The wall clock's advance less the monotonic one's, of the tier where they differ most.
     clock_jump_s: ClockSeconds | None = None
     host_load: OptionalJson = None
     findings: OptionalJsonObjects = None

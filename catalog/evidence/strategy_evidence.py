@@ -74,7 +74,9 @@ def tier_use(session: Session) -> Mapping[str, Mapping[str, TierUse]]:
     """
     uses: dict[str, dict[str, TierUse]] = defaultdict(dict)
     for key, tier, cgroup_bytes, resident_bytes, cpu_s, inferences in session.execute(text(_USE)):
+        # Linux before 5.19 has no memory.peak, nor has the root cgroup: the first may be missing.
         peaks = [int(peak) for peak in (cgroup_bytes, resident_bytes) if peak is not None]
+        # PostgreSQL sums whole numbers to decimals, which are read as floats.
         spent = float(cpu_s) / int(inferences) if cpu_s is not None and inferences else None
         uses[key][tier] = TierUse(max(peaks, default=None), spent)
     return uses
@@ -262,6 +264,7 @@ class StrategyEvidence(StrategyBase):
     @property
     def bit_identical(self) -> bool:
         """Whether the accuracy is identity's own: of itself, and of parts shown to compute the same bit by bit."""
+        # The same object: loading makes one per key, and equal figures under two keys are no proof.
         return self.accuracy is not None and self.accuracy is self.reference
 
     @property
@@ -302,6 +305,7 @@ def common_tier_order(evidence: Sequence[StrategyEvidence]) -> tuple[str, ...]:
     return tier_order(
         [row.tiers for row in evidence],
         [row.tier_order for row in evidence]
+        # The measured routes too: a placement does not name the tiers that only relay.
         + [chain for row in evidence for chain in condition_chains(row.conditions)],
     )
 
@@ -323,4 +327,5 @@ def changes_outputs(passes: Sequence[Mapping[str, Any]], details: Mapping[str, A
         return True
     proof = details.get("proof")
     composition = proof.get("composition") if isinstance(proof, Mapping) else None
+    # `is True`: another program may have written anything here, and only a true one is a proof.
     return not (isinstance(composition, Mapping) and composition.get("bit_identical") is True)

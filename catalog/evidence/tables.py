@@ -41,6 +41,7 @@ from catalog.evidence.records import (
     TierRunRecord,
 )
 
+# The names that the migrations give: SQLite names no constraint, and one without a name cannot be dropped.
 NAMES = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -84,6 +85,7 @@ def _parent(target: str, *, indexed: bool = True) -> Any:
 
 def _imported_file() -> Any:
     """Declare the file that brought a row; None for what was measured here."""
+    # No cascade: a later file may contain the same evidence, which then stays (`runner forget`).
     return Field(default=None, sa_column=Column(Integer, ForeignKey("imported_file.id"), index=True, nullable=True))
 
 
@@ -121,6 +123,7 @@ class Strategy(EvidenceTable, StoredStrategy, table=True):  # type: ignore[misc]
     __tablename__ = "strategy"
     __table_args__ = (
         UniqueConstraint("subject", "operator", "placement", "environment_id"),
+        # Keys, not references: a strategy is declared before it has evidence, and evidence outlives it.
         Index(None, "artifact_key"),
         Index(None, "latency_key"),
         Index(None, "accuracy_key"),
@@ -137,6 +140,7 @@ class Measurement(EvidenceTable, MeasurementBase, Period, table=True):  # type: 
     __table_args__ = (
         Index(None, "latency_key"),
         Index(
+            # Partial: a round may have any number of failed or INVALID attempts, and one that counts.
             "uq_measurement_latency_key_round",
             "latency_key",
             "round",
@@ -205,6 +209,7 @@ class Accuracy(EvidenceTable, AccuracyBase, Period, table=True):  # type: ignore
     __table_args__ = (
         Index(None, "key"),
         Index(
+            # Partial, as for measurements.
             "uq_accuracy_key",
             "key",
             unique=True,

@@ -56,6 +56,7 @@ def read_query(database: Database, statement: str) -> QueryResult:
         except (connection.dialect.loaded_dbapi.Error, sqlite3.Warning) as error:
             raise QueryError(_explained(database, str(error).strip())) from error
         finally:
+            # Ends the snapshot, which would keep SQLite's write-ahead log from being shortened.
             driver.rollback()
         return QueryResult(tuple(column[0] for column in cursor.description), rows)
 
@@ -67,6 +68,7 @@ def _run_sqlite(driver: sqlite3.Connection, statement: str) -> Any:
     try:
         return driver.execute(statement)
     finally:
+        # SQLite asks it while it compiles a statement; fetching the rows needs it no more.
         driver.set_authorizer(None)
 
 

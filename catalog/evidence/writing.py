@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 def utc_text(moment: datetime) -> str:
     """Format a moment as ISO 8601 in UTC with milliseconds; a naive moment is taken as UTC."""
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    # Always three decimals and +00:00, so that stored moments sort as text.
     return aware.isoformat(timespec="milliseconds")
 
 
@@ -115,6 +116,7 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
         strategy = stored.get((record.subject, record.operator, record.placement))
         if strategy is None:
             session.add(Strategy(**values, environment_id=environment_id, updated_at=_now()))
+        # A row that stays as it is keeps its `updated_at`, by which imports tell the later state.
         elif any(getattr(strategy, name) != value for name, value in values.items()) or _repairs(
             strategy, "updated_at"
         ):
@@ -134,6 +136,7 @@ def sync_slos(session: Session, slos: "Mapping[str, SloSpec]") -> None:
         if noted(file, SLOS, {}):  # what stands now is declared here, and stays when the file is forgotten
             note(file, SLOS, {})
     for name, declared in slos.items():
+        # JSON has text keys alone.
         latency = {f"{percentile:g}": limit for percentile, limit in declared.latency_s.items()}
         accuracy = declared.accuracy.model_dump(exclude_none=True)
         session.merge(Slo(name=name, latency=latency, accuracy=accuracy))
@@ -160,12 +163,14 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
         When complete, valid evidence of this key and round is stored already. Nothing is stored then.
     """
     children = ("tier_runs", "link_probes", "samples")
+    # vars, because asdict would first copy every sample.
     values = {name: value for name, value in vars(record).items() if name not in children}
     values |= {
         "started_at": utc_text(record.started_at),
         "finished_at": utc_text(record.finished_at),
     }
     try:
+        # A savepoint: a duplicate undoes this record alone, and the caller's transaction goes on.
         with session.begin_nested():
             measurement_id = insert_row(session, Measurement, values)
             _insert_below(session, TierRun, record.tier_runs, measurement_id=measurement_id)
@@ -210,6 +215,7 @@ def replace_unreadable_measurement(session: Session, record: MeasurementRecord) 
     if not readable:
         same = (column(Measurement, "latency_key") == record.latency_key, column(Measurement, "round") == record.round)
         session.execute(
+            # INVALID gives the place in the unique index free; the row stays to be looked at.
             update(Measurement).where(*same, text(MEASUREMENT_COUNTS)).values(_NO_LONGER | {"verdict": "INVALID"})
         )
     return record_measurement(session, record)
@@ -234,6 +240,7 @@ def _insert_samples(session: Session, measurement_id: int, samples: Sequence[Sam
     names = [fact.name for fact in fields(SampleBase)]
     rows = [{"measurement_id": measurement_id} | {name: getattr(sample, name) for name in names} for sample in samples]
     insert_rows(session, Sample, rows)
+    # Read back, because an insert of many rows promises no order of the numbers that it returns.
     stored = select(column(Sample, "seq"), column(Sample, "id")).where(
         column(Sample, "measurement_id") == measurement_id
     )

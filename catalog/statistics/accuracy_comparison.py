@@ -90,6 +90,7 @@ def signed_rank(left: ArrayLike, right: ArrayLike) -> SignedRank:
 def _doubled_ranks(sizes: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return twice the mean ranks, which makes them whole numbers."""
     _, block, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    # The k values of a tie end at rank c, so their mean rank is c - (k - 1) / 2.
     doubled: NDArray[np.int64] = (2 * np.cumsum(counts) - counts + 1)[block]
     return doubled
 
@@ -98,6 +99,7 @@ def _distribution(doubled_ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the probability of each (doubled) sum of the ranks that get a plus."""
     probability = np.zeros(int(doubled_ranks.sum()) + 1)
     probability[0] = 1.0
+    # A convolution rank by rank, because nobody can list the 2^n assignments of 100 pairs.
     for rank in doubled_ranks:
         shifted = np.zeros_like(probability)
         shifted[rank:] = probability[: probability.size - rank]
@@ -213,6 +215,7 @@ def _compare(pair: OperatorPair, left: ArrayLike, right: ArrayLike, level: float
             f"so give the same subjects, metrics and tiers for both"
         )
     test = signed_rank(first, second)
+    # Unpaired, as in the paper's Table 6, although the test is paired.
     delta = float(cliffs_delta(pool_ranks({pair.left: first, pair.right: second}))[0, 1])
     drops = first - second
     return AccuracyComparison(

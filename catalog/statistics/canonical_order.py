@@ -36,14 +36,17 @@ def tier_order(placements: Iterable[Sequence[str]], chains: Iterable[Sequence[st
     >>> tier_order([("hub",), ("pi",)], chains=[("pi", "hub")])
     ('pi', 'hub')
     """
+    # Sorted: which of two contradicting statements wins must not depend on the order of the rows.
     placed = sorted(map(tuple, placements))
     linked = sorted(map(tuple, chains))
     behind: dict[str, set[str]] = {tier: set() for tiers in (*placed, *linked) for tier in tiers}
+    # Links before placements, because the first statement wins.
     for tiers in (*linked, *placed):
         for before, after in pairwise(tiers):
             # A link or placement that contradicts an earlier one is ignored, so that the order has no cycle.
             if before != after and before not in _reachable(behind, after):
                 behind[before].add(after)
+    # Kahn's topological sort; of several tiers that are free, `_tier_rank` names the next, so the order is unique.
     ordered: list[str] = []
     while len(ordered) < len(behind):
         waiting = behind.keys() - set(ordered)

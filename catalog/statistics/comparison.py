@@ -54,6 +54,7 @@ class Question:
     @property
     def log_margin(self) -> float:
         """The margin of the log ratio, the same to both sides."""
+        # On the logarithm, 1.05 and 1 / 1.05 are equally far from no difference.
         return math.log1p(self.equivalent_within)
 
 
@@ -232,12 +233,14 @@ class _Percentiles:
     def __init__(self, candidates: Sequence[Samples], question: Question, rng: np.random.Generator) -> None:
         self.candidates = candidates
         self.question = question
+        # Drawn once, so that the caller's generator moves alike however many sets of inputs there are.
         self._seed = int(rng.integers(2**63))
         self._counts: dict[bytes, NDArray[np.int32]] = {}
         self._drawn: dict[tuple[int, bytes], _ResampledPercentiles] = {}
 
     def of(self, position: int, inputs: NDArray[np.int64]) -> _ResampledPercentiles:
         """Return the percentiles of one strategy on these inputs."""
+        # An array cannot be a key; `inputs` comes sorted from intersect1d, so equal sets have equal bytes.
         key = position, inputs.tobytes()
         if key not in self._drawn:
             samples = self.candidates[position]
@@ -302,6 +305,7 @@ def _pair_rounds(
 ) -> tuple[bool, NDArray[np.int64], NDArray[np.int64]]:
     """Return whether rounds pair by number, and the positions that pair."""
     _, rows, columns = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    # One common number alone would leave one pair of rounds, and with it no interval.
     if rows.size >= min(2, first.size, second.size):
         return True, rows, columns
     # Any pairing that does not look at the latencies is valid; in order is the simplest.
@@ -310,6 +314,7 @@ def _pair_rounds(
 
 
 def _nothing_in_common(question: Question, first: Samples, second: Samples, comparisons: int) -> Comparison:
+    # Both bounds are needed; below the median the lower one takes more inputs.
     needed = max(inputs_needed(percentile) for percentile in (question.percentile, 100 - question.percentile))
     reason = f"the two share no input: measure both on the same {needed} inputs or more"
     return Comparison(

@@ -145,9 +145,11 @@ def normal_quantiles(samples: ArrayLike, *, name: str = "the strategy") -> Norma
     ordered = np.sort(finite_samples(name, samples))
     theoretical = _standard_quantiles(ordered.size)
     centred = ordered - ordered.mean()
+    # `theoretical` is symmetric about 0, so only the samples need centring, and the intercept is their mean.
     scatter, spread = float(theoretical @ theoretical), float(centred @ centred)
     shared = float(theoretical @ centred)
     slope = shared / scatter if scatter else float("nan")
+    # By the range: centring equal values may leave rounding, which would pass for a spread.
     constant = np.ptp(ordered) == 0
     correlation = float("nan") if constant or not spread else shared / float(np.sqrt(scatter * spread))
     return NormalQuantiles(
@@ -159,6 +161,7 @@ def _standard_quantiles(count: int) -> NDArray[np.float64]:
     """Return the quantiles of the order statistics' medians, symmetric about 0, so that their mean is 0."""
     # Filliben (1975), as `scipy.stats.probplot`.
     medians = (np.arange(1, count + 1) - 0.3175) / (count + 0.365)
+    # The median of the largest of n uniform values is exactly 2^(-1/n); the formula above only approximates it.
     medians[-1] = 0.5 ** (1 / count)
     medians[0] = 1 - medians[-1]
     quantiles: NDArray[np.float64] = scipy.special.ndtri(medians)
@@ -320,6 +323,7 @@ def chance_remark(metric: str, accuracy_pct: float, items: int, class_counts: An
     if not counts or items < 1:
         return None
     total, most = sum(counts.values()), max(counts, key=lambda name: counts[name])
+    # Of masks, pixels are counted, whose sum is not the number of images.
     by_item = total == items
     what = f"{items} items" if by_item else "pixels"
     if len(counts) == 1:
@@ -343,8 +347,10 @@ def _beats(share: float, guess: float, items: int | None) -> bool:
     """Return whether a share is above that of a constant answer: shown so by the items, or as it is."""
     if items is None:
         return share > guess
+    # The percentage was made from a count; rounding gives the count back.
     hits = round(share * items)
     # The probability of so many hits or more, where each item is one with the probability of the guess.
+    # It is the regularised incomplete beta function I_p(k, n - k + 1) (DLMF 8.17.5).
     pvalue = 1.0 if hits == 0 else float(scipy.special.betainc(hits, items - hits + 1, guess))
     return pvalue <= 1 - _LEVEL
 
@@ -354,6 +360,7 @@ def _sound(class_counts: Any) -> Mapping[str, int]:
     if not isinstance(class_counts, Mapping):
         return {}
     values = class_counts.values()
+    # A bool is an int in Python, and JSON's `true` is no count.
     if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in values):
         return {}
     return {str(name): count for name, count in class_counts.items() if count}

@@ -16,6 +16,7 @@ ROUNDING_PP = 1e-9
 _LEAST_CHANCE = 1e-15
 # Of the logarithm of a chance, where the search for it ends.
 _TOLERANCE = 1e-9
+# The default of scipy.optimize.brentq: four times the spacing of doubles at 1.
 _RELATIVE_TOLERANCE = 8.881784197001252e-16
 
 
@@ -136,14 +137,18 @@ def _confidence_at_most(counts: PairedCounts, limit_pp: float) -> float:
     def excess(logarithm: float) -> float:
         return counts.bound_pp(math.exp(logarithm)) - limit_pp
 
+    # On the logarithm, because chances range over fifteen orders of magnitude.
     least = math.log(_LEAST_CHANCE)
+    # A chance of 1 gives the lowest bound of all: above the limit even there, it holds at no level.
     if excess(0.0) > 0:
         return 0.0
     if excess(least) <= 0:
         return 1.0
     logarithm = root(excess, least, 0.0, tolerance=_TOLERANCE)
+    # The root may lie a tolerance on the wrong side, and a confidence must not be overstated.
     while excess(logarithm) > 0:
         logarithm = min(0.0, logarithm + _TOLERANCE)
+    # 1 - exp(x) would lose digits where the chance is near 1, that is of small confidences.
     return -math.expm1(logarithm)
 
 
@@ -184,6 +189,7 @@ def root(function: Callable[[float], float], first: float, last: float, *, toler
         if (value_before < 0) != (value < 0):
             opposite, value_opposite = before, value_before
             step = step_before = best - before
+        # `best` is always the end with the smaller value; `opposite` has the other sign.
         if abs(value_opposite) < abs(value):
             before, best, opposite = best, opposite, best
             value_before, value, value_opposite = value, value_opposite, value
@@ -194,6 +200,7 @@ def root(function: Callable[[float], float], first: float, last: float, *, toler
         tried = half
         if abs(step_before) > least and abs(value) < abs(value_before):
             tried = _interpolated((before, value_before), (best, value), (opposite, value_opposite))
+        # Brent's safeguard: where interpolation does not shrink the steps, bisection takes over, which ends.
         short = 2 * abs(tried) < min(abs(step_before), 3 * abs(half) - least)
         step_before, step = (step, tried) if short else (half, half)
         before, value_before = best, value
@@ -308,6 +315,7 @@ class InfluentialImages:
 def _items_needed(limit_pp: float, chance: float) -> int | None:
     """Return the smallest n with (1 - limit)^n at most the chance: n unharmed items keep the bound within the limit."""
     limit = (limit_pp + ROUNDING_PP) / 100
+    # A limit of 0: no number of unharmed items shows that nothing is ever lost.
     if limit <= 2 * ROUNDING_PP / 100:
         return None
     return 1 if limit >= 1 else max(1, math.ceil(math.log(chance) / math.log1p(-limit)))
@@ -333,6 +341,7 @@ def upper_share(count: int, items: int, *, chance: float) -> float:
     >>> round(upper_share(0, 83, chance=0.05), 6)  # 1 - 0.05 ** (1 / 83)
     0.03545
     """
+    # The beta quantile at 1 - chance; the complement takes the chance itself, which 1 - chance would round.
     return float(scipy.special.betainccinv(count + 1, items - count, chance)) if count < items else 1.0
 
 

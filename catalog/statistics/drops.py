@@ -273,6 +273,7 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     """
     if lost < 0 or gained < 0:
         raise ValueError(f"counts are at or above 0, got {lost} and {gained}")
+    # Where both ways are equally likely the smaller count is binomial with 1/2; both tails are alike, hence twice.
     return float(min(1.0, 2 * scipy.special.bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
@@ -393,6 +394,7 @@ def _refusal(tables: list[NDArray[np.float64]], differing: int, bound: DropBound
     if 0 < differing < IMAGES_NEEDED:
         reason = f"{differing} of {len(tables[0])} images make a difference, and a bound takes {IMAGES_NEEDED}"
         return IntervalRefusal(RefusalKind.TOO_FEW_IMAGES, reason, rounds_needed=1, inputs_needed=IMAGES_NEEDED)
+    # In either: a class that only the candidate predicts enters its mean as well.
     present = ((tables[1] > 0) | (tables[3] > 0)).sum(axis=0)
     rarest = int(present[present > 0].min())
     if rarest < IMAGES_PER_CLASS:
@@ -411,6 +413,7 @@ def _pixel_tables(
     reference: Sequence[NDArray[np.integer]], candidate: Sequence[NDArray[np.integer]]
 ) -> list[NDArray[np.float64]]:
     """Validate and return intersection and union of the reference, then of the candidate."""
+    # Floats hold pixels exactly up to 2^53, and sums over many draws are then one matrix product.
     tables = [np.asarray(pixels, dtype=np.float64) for pixels in (*reference, *candidate)]
     shapes = {table.shape for table in tables}
     if len(tables) != 4 or len(shapes) != 1 or tables[0].ndim != 2 or not tables[0].size:
@@ -431,14 +434,17 @@ def _bounds(
     """Bound the drop and, of the opposite sign, the gain."""
     images = len(tables[0])
     pixels = np.concatenate(tables, axis=1)
+    # The draw that takes every image once is the estimate itself.
     drop, influences = _linearised(pixels, np.ones((1, images)))
     drop_pp, squares = float(drop[0]), influences[0] ** 2
     error = _standard_error(squares.sum(), images)
     if error < _ALIKE_PP:
         return AlikeImages(drop_pp, images), AlikeImages(-drop_pp, images)
+    # Of n equal influences it is n - 1, of one image that makes all the difference 0.
     freedom = squares.sum() ** 2 / (squares**2).sum() - 1
     bootstrap = _Bootstrap(pixels, drop_pp, n_resamples=n_resamples, rng=rng)
     return (
+        # The upper bound of the drop looks at the draws below the estimate (bootstrap-t), hence the sign.
         InfluentialImages(drop_pp, error, freedom, images, lambda: _widening(-bootstrap.deviations, freedom)),
         InfluentialImages(-drop_pp, error, freedom, images, lambda: _widening(bootstrap.deviations, freedom)),
     )
@@ -477,6 +483,7 @@ def _linearised(
     for sign, first in ((1, 0), (-1, 2)):
         intersection, union = sums[:, first], sums[:, first + 1]
         occurs = union > 0
+        # A class's ratio I / U has the derivatives 1 / U by I and -I / U^2 by U; its share of the mean is 1 / classes.
         share = np.divide(100 * sign, union * occurs.sum(axis=1, keepdims=True), out=np.zeros_like(union), where=occurs)
         ratio = np.divide(intersection, union, out=np.zeros_like(union), where=occurs)
         weights[:, first], weights[:, first + 1] = share, -ratio * share
@@ -484,6 +491,7 @@ def _linearised(
 
 
 def _standard_error(squares: float, images: int) -> float:
+    # Influences deviate from the estimate of these same images, which takes one degree of freedom.
     return float(np.sqrt(squares * images / max(images - 1, 1)))
 
 
@@ -497,6 +505,7 @@ def _draws(
     generator = np.random.default_rng(rng)
     for start in range(0, n_resamples, step := max(1, _CHUNK // images)):
         size = min(step, n_resamples - start)
+        # How often each image is drawn, not which: the sums of all draws are then one matrix product.
         yield generator.multinomial(images, np.full(images, 1 / images), size=size).astype(np.uint32)
 
 
@@ -505,6 +514,7 @@ def _draws(
 def _seeded_draws(images: int, n_resamples: int, seed: int) -> NDArray[np.unsignedinteger]:
     generator = np.random.default_rng(seed)
     counts = generator.multinomial(images, np.full(images, 1 / images), size=n_resamples)
+    # No count exceeds the number of images; the smaller type halves what stays in memory.
     return counts.astype(np.uint16 if images < 2**16 else np.uint32)
 
 
@@ -528,6 +538,7 @@ def _widening(deviations: NDArray[np.float64], freedom: float) -> float:
     if not deviations.size:
         return 1.0
     student = -scipy.special.stdtrit(freedom, _CHANCES)
+    # At least 1: the bootstrap may widen a bound, never sharpen it.
     return float(max(1.0, (np.quantile(deviations, 1 - _CHANCES) / student).max()))
 
 

@@ -157,6 +157,7 @@ def accuracy_pairs(operators: Sequence[StudiedOperator]) -> tuple[OperatorPair, 
         for left in whole
         for right in whole
         if _extends(right.passes, left.passes)
+        # Only the nearest: with I, Q and QE declared, I-QE would test I-Q and Q-QE once more.
         and not any(_extends(right.passes, mid.passes) and _extends(mid.passes, left.passes) for mid in whole)
     )
 
@@ -235,6 +236,7 @@ def _partition_families(operators: Sequence[StudiedOperator]) -> Iterator[Strate
 def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> Iterator[StrategyFamily]:
     order = {tier: position for position, tier in enumerate(tiers)}
     for tier in tiers:
+        # A tier that only cut models use has no whole model to compare them with.
         if not any((tier,) in operator.placements for operator in operators):
             continue
         members: list[str] = []
@@ -245,6 +247,7 @@ def _operator_families(operators: Sequence[StudiedOperator], tiers: Sequence[str
             here = [(tier,)] if (tier,) in operator.placements else []
             members += _members(operator, (*here, *nearest))
             questions |= set(research_questions(operator.passes)) if here or nearest else set()
+        # RQ1 asks about tiers, and here the tier is the same for all.
         yield StrategyFamily(f"operators@{tier}", "operators", tuple(sorted(questions - {"RQ1"})), tuple(members))
 
 

@@ -185,6 +185,7 @@ def drop_within(drop: AccuracyDrop, max_pp: float, *, confidence_level: float = 
     False
     """
     check_level(confidence_level)
+    # What as many items show at best tells too few items from a model that is too inaccurate.
     best = drop.bound.without_loss()
     return BudgetCheck(
         max_pp,
@@ -284,6 +285,7 @@ def hits_at_least(hits: ArrayLike, min_pct: float, *, confidence_level: float = 
     def best_bound_at(level: float) -> float:
         return 100 * lower_share(items, items, chance=1 - level)
 
+    # A floor below 0 % always holds and one above 100 % never; the beta functions take shares alone.
     share = min(max(min_pct / 100, 0.0), 1.0)
     return BudgetCheck(
         min_pct,
@@ -420,6 +422,7 @@ def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -
     remaining = np.arange(single.size, 0, -1)
     # A test of confidence c among k that remain holds up to the joint level c ** k, and is never surer than one before.
     joint = np.minimum.accumulate(single[surest_first] ** remaining)
+    # `joint` descends and searchsorted expects ascending values, hence the signs.
     holding = int(np.searchsorted(-joint, -confidence_level, side="right"))
     # Every test that does not hold is shown at the level of the step that failed first.
     steps = np.minimum(np.arange(single.size), holding)

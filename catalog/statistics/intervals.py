@@ -139,6 +139,7 @@ class LogEstimate:
 @lru_cache(maxsize=1024)
 def _density_scale(df: float) -> float:
     """Return the logarithm of the density of Student's t at 0."""
+    # lgamma, because the gamma function itself overflows beyond 342 degrees of freedom.
     return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
 
 
@@ -195,6 +196,7 @@ def estimate_over_rounds(
         variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / rounds)),
         variance_inputs=_unless_rounding(float(between * inputs / (inputs - 1))),
         df_rounds=rounds - 1,
+        # Hall and Martin's relative variance, set equal to that of a chi-square, 2 / df.
         df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
     )
 

@@ -103,6 +103,7 @@ def sidak(confidence_level: float, *, comparisons: int) -> float:
 
 # Beyond this many times the present evidence, more measurements are no useful advice.
 _FACTOR_MAX = 1000
+# The customary power of a planned test: a chance of four in five.
 _POWER = 0.8
 
 
@@ -177,6 +178,7 @@ def still_needed(
         )
 
     by_rounds = _smallest(lambda number: settles(number / rounds, 1.0), start=rounds)
+    # The other side stays as it is: each of the three answers stands alone.
     by_inputs = _smallest(lambda number: settles(1.0, number / inputs), start=inputs)
     both = _smallest(lambda number: settles(number / rounds, number / rounds), start=rounds)
     return StillNeeded(
@@ -243,6 +245,7 @@ def cliffs_delta(pooled: PooledRanks) -> NDArray[np.float64]:
         counts = np.bincount(pooled.dense_ranks[start : start + size], minlength=distinct)
         below = np.cumsum(counts) - counts
         balance = 2 * below + counts - size  # per distinct value: members of this group below it, minus those above
+        # `pool_ranks` refuses empty groups, of which reduceat would return the next group's first value.
         wins = np.add.reduceat(balance[pooled.dense_ranks], pooled.starts)
         delta[:, column] = wins / (pooled.sizes * size)
     return delta

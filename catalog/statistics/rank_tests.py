@@ -251,6 +251,7 @@ def kruskal_wallis(pooled: PooledRanks) -> KruskalWallis:
     if freedom == 0 or total == 0:
         return KruskalWallis(float("nan"), 1.0, freedom)
     shifts = pooled.rank_means - (pooled.ranks.size + 1) / 2
+    # Dividing by the variance of the ranks as they are contains the correction for ties.
     statistic = float(pooled.sizes @ shifts**2) * (pooled.ranks.size - 1) / total
     return KruskalWallis(statistic, float(scipy.special.chdtrc(freedom, statistic)), freedom)
 
@@ -324,10 +325,12 @@ def conover(pooled: PooledRanks, *, adjustment: str = "holm") -> Conover:
     (-3.6742, 0.0213)
     """
     statistic = _t_statistics(pooled)
+    # Without a finite t other than 0 no p-value is computed: in most such cases the library divides by zero.
     if np.any(np.isfinite(statistic) & (statistic != 0)):
         unadjusted = _posthoc_pvalues(pooled)
     else:
         unadjusted = np.where(np.isinf(statistic), 0.0, 1.0)
+    # One p-value per pair: adjusting the whole matrix would count every pair twice.
     upper = np.triu_indices(len(pooled.names), k=1)
     adjusted = np.ones_like(unadjusted)
     adjusted[upper] = adjust_pvalues(unadjusted[upper], adjustment)

@@ -78,6 +78,7 @@ def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int,
             raise ValueError(f"a pair is two different positions from 0 to {count - 1}, got {(one, other)}")
         if (other, one) in different:
             raise ValueError(f"a pair has one better of two members, got both {(one, other)} and {(other, one)}")
+    # A Counter gives 0 for a strategy that no pair names.
     beaten_by, beats = Counter(worse for _, worse in different), Counter(better for better, _ in different)
     # By hand: scikit-posthocs's compact_letter_display raises beyond 52 letters, and 72 strategies apart need 72.
     sets = _maximal_sets(estimates, different)
@@ -167,6 +168,7 @@ def rank_strategies(
     """
     pairs = tuple(combinations(range(len(candidates)), 2))
     comparisons = compare_pairs(candidates, question, pairs=pairs, rng=rng)
+    # Over all inputs of a candidate, not those that a pair shares: an estimate must not depend on its rivals.
     estimates = tuple(math.exp(log_percentiles(candidate, [question.percentile]).mean()) for candidate in candidates)
     shown = [
         # The ratio is of the first to the second, and smaller latency is better.

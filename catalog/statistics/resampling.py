@@ -141,6 +141,7 @@ def _weighted(
     ascending: NDArray[np.float64], counts: NDArray[np.integer], percentiles: Sequence[float]
 ) -> NDArray[np.float64]:
     """Return the type 7 of a sample with each value `counts` times, shape (percentiles, n_resamples)."""
+    # 32 bits, as `_CHUNK` reckons; numpy would sum in 64.
     passed = np.cumsum(counts, axis=0, dtype=np.int32)
     total = passed[-1].astype(np.int64)
     out = np.empty((len(percentiles), counts.shape[1]))
@@ -149,6 +150,7 @@ def _weighted(
         rank = np.maximum(total - 1, 0) * (percentile / 100)
         below = np.floor(rank).astype(np.int32)
         above = np.minimum(below + 1, np.maximum(total - 1, 0)).astype(np.int32)
+        # The value of rank r is the first whose running count exceeds r; in an empty draw none does.
         low, high = (
             ascending[np.minimum((passed <= which).sum(axis=0), ascending.size - 1)] for which in (below, above)
         )

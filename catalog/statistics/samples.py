@@ -72,6 +72,7 @@ class Samples:
             )
         if not latency.size:
             raise ValueError("there are no samples: at least one latency is needed")
+        # Zero and below have no logarithm.
         bad = np.flatnonzero(~(np.isfinite(latency) & (latency > 0)))
         if bad.size:
             first = bad[0]
@@ -87,6 +88,7 @@ class Samples:
     @property
     def cells(self) -> NDArray[np.int64]:
         """How many repetitions each round has of each input, shape (rounds, inputs); zero is a missing cell."""
+        # One bincount over the numbers of cells instead of one per round.
         flat = self.round_position * self.inputs.size + self.input_position
         count = np.bincount(flat, minlength=self.rounds.size * self.inputs.size)
         return count.astype(np.int64).reshape(self.rounds.size, self.inputs.size)
@@ -107,6 +109,7 @@ class Samples:
         keep = np.isin(self.rounds[self.round_position], rounds) & np.isin(self.inputs[self.input_position], inputs)
         if not keep.any():
             raise ValueError("no sample is in these rounds and on these inputs")
+        # Numbered again: a round or an input without samples must not stay as an empty one.
         kept_rounds, round_position = np.unique(self.rounds[self.round_position[keep]], return_inverse=True)
         kept_inputs, input_position = np.unique(self.inputs[self.input_position[keep]], return_inverse=True)
         return type(self)(self.log_latency[keep], round_position, input_position, kept_rounds, kept_inputs)
@@ -114,6 +117,7 @@ class Samples:
 
 def _whole(values: ArrayLike, *, name: str) -> NDArray[np.int64]:
     array = np.asarray(values)
+    # numpy makes floats of an empty list.
     if array.size and not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{name} holds whole numbers, got {array.dtype}")
     return array.astype(np.int64)
@@ -225,4 +229,5 @@ def percentile_over_rounds(values: ArrayLike, rounds: ArrayLike, percentile: flo
     11.0
     """
     by_round = percentile_by_round(values, rounds, percentile)
+    # numpy warns of the mean of nothing.
     return float(by_round.mean()) if by_round.size else float("nan")

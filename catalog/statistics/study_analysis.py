@@ -83,6 +83,7 @@ def speedup(medians: ArrayLike, reference_medians: ArrayLike) -> Speedup:
     if log_ratio == 0:
         return Speedup(1.0, "equal", average)
     if log_ratio > 0:
+        # Taken in the direction of the geometric mean, the arithmetic mean of the ratios cannot be below 1.
         return Speedup(float(np.mean(theirs / ours)), "lower", average)
     return Speedup(float(np.mean(ours / theirs)), "higher", average)
 
@@ -184,6 +185,7 @@ class FamilyAnalysis:
             significant=significant,
             delta=delta,
             magnitude=magnitude(delta),
+            # The paper leaves the cells of other pairs empty.
             symbol=delta_symbol(delta) if significant else "",
             # A ratio needs two medians above 0; ranks do not.
             speedup=speedup(*medians) if min(medians) > 0 else None,
@@ -266,6 +268,7 @@ def analyse_families(
         raise ValueError(f"alpha lies between 0 and 1, got {alpha!r}")
     measured = {name: np.asarray(values, dtype=np.float64) for name, values in samples.items() if np.size(values)}
     descriptions = {name: describe(values, name=name) for name, values in measured.items()}
+    # Once per strategy, because a strategy belongs to several families.
     medians = {name: description.median for name, description in descriptions.items()}
     analyses = tuple(_analyse(family, measured, medians, adjustment, alpha) for family in families)
     return SubjectAnalysis(descriptions, analyses, adjustment, alpha)
