@@ -13,6 +13,7 @@ connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=EvidenceTable.metadata,
+    # For revisions that Alembic writes: SQLite changes few things in place, so it copies the table.
     render_as_batch=True,
 )
 with context.begin_transaction():

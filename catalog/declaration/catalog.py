@@ -122,6 +122,7 @@ class Catalog:
 
     def _strategy(self, subject: str, operator: str, placement: str) -> Strategy:
         tiers = self.topology.placement(placement)
+        # From the client on: a placement on the cloud alone still has a route with links.
         route = self.topology.route(tiers)
         return Strategy(
             subject, operator, self.operators[operator], Placement(placement, tiers), route, self.topology.links(route)
@@ -159,6 +160,7 @@ def parse_catalog(text: str, file: Path | str = "strategies.yaml") -> Catalog:
 
 
 def _checked(document: YamlDocument) -> Catalog:
+    # The form first: names are compared only within a file whose form is right.
     declared = validate_file(document)
     topology = Topology(tuple(declared.tiers), tuple(declared.links))
     check_names(declared, topology, document)

@@ -75,6 +75,7 @@ def validate_file(document: YamlDocument) -> CatalogFile:
         errors = error.errors(include_url=False)
         misspelt = {_meant(details) for details in errors if details["type"] == "extra_forbidden"}
         own_errors = [details for details in errors if not _follows(details, misspelt)]
+        # Without repeats, in order: for a union, pydantic may find one mistake once for each member.
         problems = dict.fromkeys(_translate(document, details) for details in own_errors)
         raise CatalogFileError(document.file, list(problems)) from error
 
@@ -114,6 +115,7 @@ def _wording(details: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return f"{got!r} is not a name: letters, digits, and _ . - after the first"
     if kind == "literal_error":
+        # pydantic joins the literals to a sentence: 'a', 'b' or 'c'.
         allowed = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         if isinstance(got, str) and got.isdigit() and got in allowed:
             return f"got the text {got!r}; {_UNQUOTE}"
@@ -144,6 +146,7 @@ def _declared_path(document: YamlDocument, loc: tuple[int | str, ...]) -> tuple[
     """Return the longest part of pydantic's location that is in the file (it adds names of union members)."""
     path: Path_ = ()
     for step in loc:
+        # pydantic's mark for the key of a mapping, in place of its value.
         if step == "[key]":
             return path, True
         if (*path, step) in document.values:
@@ -171,6 +174,7 @@ def _problem(document: YamlDocument, path: Path_, message: str, *, key: bool = F
 def check_names(declared: CatalogFile, topology: Topology, document: YamlDocument) -> None:
     """Check what the parts of a file say of one another; raises CatalogFileError with all problems."""
     problems = list(_link_problems(topology, document))
+    # Routes follow the links: a wrong link would be reported again for every placement.
     if not problems:
         problems = [*_operator_problems(declared, document), *_strategy_problems(declared, topology, document)]
     if problems:
@@ -233,6 +237,7 @@ def _part_problems(
             tiers = topology.placement(placement)
         except TopologyError:  # reported with the placement
             continue
+        # An operator that is listed twice is reported by `_duplicates`, once.
         for operator in dict.fromkeys(entry.operators):
             parts = parts_made(declared.operators[operator]) if operator in declared.operators else None
             if parts is not None and parts != len(tiers):

@@ -42,6 +42,7 @@ Share = Annotated[
     Field(gt=0, le=1),
     WithJsonSchema({"type": "string", "examples": ["5%"]}),
 ]
+# Strict, here and below: pydantic would take `true` for 1 and the text "30" for 30.
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Percentage = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
 
@@ -118,6 +119,7 @@ class SubjectSpec(Declared):
     model: Text
     task: Task
     dataset: Annotated[
+        # The discriminator chooses one member, so that a mistake in a mapping is not reported as "expected text" too.
         Annotated[Text, Tag("name")] | Annotated[DatasetFiles, Tag("files")], Discriminator(_dataset_kind)
     ]
     preprocess: PreprocessSpec | None = None
@@ -213,6 +215,7 @@ class LinkSpec(Declared):
     @property
     def up_bit_per_s(self) -> int:
         """Payload rate in the direction of the name."""
+        # Declared rates are at least 1, and the validator has made sure of one: 0 only satisfies the type.
         return self.up or self.bandwidth or 0
 
     @property
@@ -249,12 +252,14 @@ class ExperimentSpec(Declared):
     @model_validator(mode="after")
     def _precision_is_attainable(self) -> "ExperimentSpec":
         if self.precision is None:
+            # Whether `percentile` was written: its default is always there.
             if self.max_time_s is not None or "percentile" in self.model_fields_set:
                 raise ValueError("percentile and max_time belong to precision: add `precision: 5%`, or remove them")
             return self
         # Imported here: the package of statistics costs more than reading a whole catalog file.
         from catalog.statistics.refusal import inputs_needed
 
+        # An interval needs both bounds; below the median the lower one takes more inputs.
         needed = inputs_needed(max(self.percentile, 100 - self.percentile))
         if self.inputs < needed:
             raise ValueError(f"precision at p{self.percentile:g} needs inputs: {needed} or more, got {self.inputs}")

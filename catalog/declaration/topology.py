@@ -33,6 +33,7 @@ class Topology:
     def link_ends(self, name: str) -> tuple[str, str]:
         """Split a link's name into its two tiers; raises TopologyError."""
         readings = [reading for reading in self._readings(name) if len(reading) == 2]
+        # With tiers `a`, `a-b`, `b-c` and `c`, the name `a-b-c` has two readings, and none is guessed.
         if len(readings) != 1:
             self._refuse_ambiguous(name, readings)
             raise TopologyError(f"link {name!r} does not join two declared tiers ({', '.join(self.tiers)})")
@@ -60,6 +61,7 @@ class Topology:
 
     def links(self, route: tuple[str, ...]) -> tuple[str, ...]:
         """Return the link names along a route."""
+        # Two tiers have one link at most, because its name is made of theirs.
         names = {ends: name for name, ends in self._ends.items()}
         return tuple(names[pair] for pair in itertools.pairwise(route))
 
@@ -74,6 +76,7 @@ class Topology:
         while waiting and target not in paths:
             tier = waiting.pop(0)
             for first, second in self._ends.values():
+                # In the link's direction only: answers travel back over the same link.
                 if first == tier and second not in paths:
                     paths[second] = [*paths[tier], second]
                     waiting.append(second)

@@ -15,8 +15,10 @@ from catalog.errors import CatalogFileError, FileProblem
 Path_ = tuple[str | int, ...]
 
 _MAX_CHARACTERS = 2**20
+# A few lines of nested aliases may expand to billions of values.
 _MAX_VALUES = 20_000
 _MAP, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
+# The kinds that JSON has as well, because keys and the database hold JSON.
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
 
 
@@ -93,17 +95,20 @@ def parse_yaml(text: str, file: Path) -> YamlDocument:
     if len(text) > _MAX_CHARACTERS:
         raise CatalogFileError(file, [FileProblem(1, 1, f"longer than {_MAX_CHARACTERS} characters: not a catalog")])
     try:
+        # Composed, not loaded: only nodes have marks, and loading keeps the last of two equal keys without a word.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             raise CatalogFileError(file, [FileProblem(1, 1, "the file is empty; it starts with `version: 1`")])
         building = _YamlBuilder(file)
         data = building.value(root, ())
     except yaml.reader.ReaderError as error:
+        # This error has an offset, where the others have a mark.
         line, column = _line_and_column(text, error.position)
         message = f"character U+{ord(text[error.position]):04X} is not allowed in YAML"
         raise CatalogFileError(file, [FileProblem(line, column, message)]) from error
     except yaml.MarkedYAMLError as error:
         raise CatalogFileError(file, [_malformed(error, text)]) from error
+    # PyYAML composes nested values by recursion.
     except RecursionError as error:
         raise CatalogFileError(file, [FileProblem(1, 1, "nested too deeply for a catalog")]) from error
     if building.problems:
@@ -144,6 +149,7 @@ class _YamlBuilder:
         if len(self.values) > _MAX_VALUES:
             message = f"aliases expand to more than {_MAX_VALUES} values; write them out or leave them out"
             raise CatalogFileError(self.file, [FileProblem(position.line, position.column, message)])
+        # An alias is the node of its anchor itself, so a node that is open contains itself.
         if id(node) in self._open:
             raise CatalogFileError(
                 self.file, [FileProblem(position.line, position.column, "an anchor contains itself; write it out")]

@@ -148,6 +148,7 @@ def _places(rows: Sequence[StrategyEvidence], subject: str) -> dict[str, list[St
 def _newest(places: Mapping[str, Sequence[StrategyEvidence]]) -> str:
     def last(key: str) -> tuple[bool, str]:
         finished = [round_evidence.finished_at for row in places[key] for round_evidence in row.rounds]
+        # Those with evidence before those without; stored moments compare as text.
         return bool(finished), max(finished, default="")
 
     return max(places, key=last, default="")
@@ -189,6 +190,7 @@ def _latencies(
 ) -> list[tuple[LatencyChange, ...]]:
     """Compare every pair's percentiles, B against A, all pairs of a question at once."""
     candidates = [samples for before, after in pairs for samples in _paired_samples(before, after)]
+    # Candidates alternate between A and B; B comes first in a pair, so that the ratio is B by A.
     positions = [(2 * index + 1, 2 * index) for index in range(len(pairs))]
     by_question = [compare_pairs(candidates, question, pairs=positions, rng=_SEED) for question in questions]
     return [
@@ -218,6 +220,7 @@ def _accuracy(before: StrategyEvidence, after: StrategyEvidence) -> AccuracyChan
     a, b = before.accuracy, after.accuracy
     if a is None or b is None or a.metric != b.metric:
         return None
+    # Loading sorts by item id: equal ids are the same items in the same order.
     paired = a.top1.size > 0 and a.item_ids == b.item_ids and a.top1.size == b.top1.size
     flipped = int(np.count_nonzero(a.top1 != b.top1)) if paired else None
     return AccuracyChange(a.metric, a.accuracy_pct, b.accuracy_pct, flipped)

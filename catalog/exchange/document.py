@@ -133,6 +133,7 @@ class SampleColumns(Entry):
             length = count if child.at is None else len(child.at)
             if {len(column) for column in child.columns} != {length}:
                 raise ValueError(f"the arrays of {name} are not {length} long, as `at` or latency_s is")
+            # The database has one row for each sample and tier or link.
             if child.at is not None and (len(set(child.at)) != length or max(child.at, default=-1) >= count):
                 raise ValueError(f"`at` of {name} names a sample twice or one that does not exist")
         return self
@@ -221,6 +222,7 @@ class Document(Entry):
 
 
 def _check_order(started_at: str, finished_at: str) -> None:
+    # As moments: the two may be written in different time zones.
     if datetime.fromisoformat(finished_at) < datetime.fromisoformat(started_at):
         raise ValueError(f"finished at {finished_at}, before it started at {started_at}")
 
@@ -279,6 +281,7 @@ def neutral(entry: MeasurementEntry) -> MeasurementEntry:
         return entry
     changes = {
         "host_load": without_names(load),
+        # `and` keeps None and an empty list what they are.
         "findings": entry.findings and [_neutral_finding(finding, load) for finding in entry.findings],
         "reason": entry.reason and without_names_in(entry.reason, load),
     }

@@ -114,6 +114,7 @@ class _DocumentExport:
         }
         used |= {accuracy.environment for accuracy in accuracies}
         environments = [row for row in self._environments.values() if self._subjects is None or row.key in used]
+        # The key decides between equal moments: row numbers must not change the bytes of an export.
         environments.sort(key=lambda row: (row.created_at, row.key))
         files = {row.imported_file_id for row in environments} | self._contributing({row.id for row in environments})
         document = Document(
@@ -131,6 +132,7 @@ class _DocumentExport:
             measurements=measurements,
             accuracies=accuracies,
         )
+        # At the end, because the order of tiers takes the measurements' conditions.
         return document.model_copy(update={"strategies": ordered_strategies(document)})
 
     def _contributing(self, environments: Collection[int | None]) -> set[int | None]:
@@ -182,6 +184,7 @@ class _DocumentExport:
 
     def _samples(self, rows: Sequence[Any], parts: Sequence[Any], links: Sequence[Any]) -> SampleColumns:
         sample_ids, input_ids, repetition, latency_s, transmission_s = map(list, zip(*rows, strict=True))
+        # Sorted, so that strategies share one list, whatever order their inputs were sent in.
         ids = sorted(set(input_ids))
         index = {name: position for position, name in enumerate(ids)}
         at = {sample_id: position for position, sample_id in enumerate(sample_ids)}
@@ -279,6 +282,7 @@ def rows_csv(document: Document, kind: Kind) -> str:
     fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment"]
     links = sorted({name for row in rows for name in row} - set(fixed))
     text = io.StringIO(newline="")
+    # The module's default ends lines with \r\n on every system.
     writer = csv.DictWriter(text, [*fixed, *links], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -287,6 +291,7 @@ def rows_csv(document: Document, kind: Kind) -> str:
 
 def _place(environment: EnvironmentEntry) -> str:
     """Return a short name: that of a foreign environment, else the start of the key."""
+    # `foreign_document` keeps the name of a foreign environment as its host.
     return environment.host if environment.launcher == LAUNCHER else environment.key.rpartition(":")[2][:16]
 
 

@@ -84,6 +84,7 @@ def forget_file(database: Database, name: str) -> RemovalOutcome:
 def _file(session: Session, name: str) -> ImportedFile:
     rows = stored_rows(session, ImportedFile)
     digits = name.lower()
+    # In this order: a file that is called `3` is meant before the id 3.
     ways = (
         [row for row in rows if row.name == name],
         [row for row in rows if str(row.id) == name],
@@ -123,11 +124,13 @@ class _FileRemoval:
                 self._take_back(environment)
             else:
                 self._hand_over(environment, heir)
+        # Statements that delete by value follow; they must see what the session holds.
         self._session.flush()
         self._remove_misplaced()
         self._remove_artifacts(artifacts)
         slos = self._remove_slos()
         name, sha256 = printable(str(self._file.name)), str(self._file.sha256)
+        # Last, when no row names the file any more: the reference has no cascade.
         delete_rows(self._session, ImportedFile, id=self._file.id)
         removed = {table: count - count_rows(self._session, table) for table, count in before.items()}
         return RemovalOutcome(
@@ -170,12 +173,14 @@ class _FileRemoval:
             return
         replaced = noted(heir, "replaced", {})
         earlier = {_name(entry) for entry in own}
+        # This file's notes are of an earlier state than the heir's and win over them.
         later = [entry for entry in replaced.get(key, []) if _name(entry) not in earlier]
         note(heir, "replaced", replaced | {key: [*own, *later]})
 
     def _take_back(self, environment: Environment) -> None:
         for table in (Measurement, Accuracy):
             delete_rows(self._session, table, environment_id=environment.id, imported_file_id=self._file.id)
+        # Analyses rest on what goes; the next one is computed from what is left.
         delete_rows(self._session, Analysis, environment_id=environment.id)
         if environment.imported_file_id == self._file.id:
             environment.imported_file_id = None
@@ -216,6 +221,7 @@ class _FileRemoval:
         """Remove strategies of an environment that other files joined by its name and have no evidence of."""
         for row in self._strategies(environment):
             if not has_measurement(self._session, row.latency_key):
+                # Without rounds, another file may bring latencies of it again (`rows_to_document`).
                 row.sqlmodel_update({"rounds": 0})
                 if not has_accuracy(self._session, row.accuracy_key):
                     self._session.delete(row)

@@ -173,6 +173,7 @@ def store_document(
     """
     if imported_file(session, file.key) is not None:
         return ImportOutcome(known_before=True)
+    # A file from elsewhere may name processes of another host; these names are not stored.
     imported = document.model_copy(update={"measurements": list(map(neutral, document.measurements))})
     places = _named_places(session, imported) if named_by_user else evidence_places(session, imported, file.sha256)
     return _DocumentImport(session, imported, file, places).store()
@@ -201,10 +202,12 @@ class _DocumentImport:
         """Store everything that is new, parents first."""
         if self._places and all(place.contained for place in self._places.values()):
             return self._known_before()
+        # Before anything is stored, else this file would be among those that were there.
         labels = file_labels(self._session)
         apart = tuple(self._apart(labels))
         extended = self._extended()
         file_id = insert_row(self._session, ImportedFile, {**asdict(self._file), "details": dict(self._file.details)})
+        # First of the rows: it sets `_environment_ids`, in which all others look up their environment.
         environments = self._store_environments(file_id)
         artifacts = self._store_artifacts()
         strategies = self._store_strategies()
@@ -269,6 +272,7 @@ class _DocumentImport:
 
     def _store_measurements(self, file_id: int) -> list[MeasurementEntry]:
         stored = []
+        # Sorted: the numbers of the rows must not depend on the order in the file.
         for entry in sorted(self._document.measurements, key=_measurement_order):
             place = self._places[entry.environment]
             if place.contained or (place.digests and measurement_digest(entry, self._document.ids) in place.digests):
@@ -302,6 +306,7 @@ class _DocumentImport:
         new.sort(key=lambda entry: (entry.created_at, entry.key))
         for entry in new:
             key = self._places[entry.key].key
+            # Where the exporting database had it from is kept in the file's details.
             values = entry.model_dump(exclude={"imported_from"}) | {"key": key, "imported_file_id": file_id}
             ids[key] = insert_row(self._session, Environment, values)
         self._environment_ids: Mapping[str, Any] = ids
@@ -342,6 +347,7 @@ class _DocumentImport:
                 not _is_later(entry, row) or all(getattr(row, field) == value for field, value in values.items())
             ):
                 continue
+            # An environment of its own needs no former state: it goes with its file.
             if place.joined is not None:
                 former = None if row is None else _former_values(row, {"id", "environment_id", *name})
                 self._replaced[place.key].append({**name, "former": former})
@@ -421,5 +427,6 @@ def _accuracy_order(entry: AccuracyEntry) -> tuple[object, ...]:
 
 def _accuracy_suffixes(document: Document, places: Mapping[str, Place]) -> Mapping[str, str]:
     """Return by accuracy key the suffix of the environment that it was measured in, which others may refer to."""
+    # The last one wins below: a complete accuracy over a failed attempt under the same key.
     complete_last = sorted(document.accuracies, key=lambda entry: entry.status == "complete")
     return {entry.key: places[entry.environment].suffix for entry in complete_last}

@@ -105,6 +105,7 @@ class _Command:
         """Import one file into the command's transaction."""
         raw = read_bytes(file)
         content = decompressed(raw, file=str(file))
+        # A document is an object; rows are CSV, or a list.
         if content.lstrip()[:1] == b"{":
             return self._import_document(file, raw, content)
         return self._import_rows(file, raw, content)
@@ -113,6 +114,7 @@ class _Command:
         if self.environment is not None:
             raise ExchangeError(str(file), ["names its environments itself; leave out --environment"])
         document = parse_document(content, file=str(file))
+        # Of the content, so that an export is the same file whether compressed or not.
         key = content_key({"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest()})
         record = self._record(file, key, raw, f"{FORMAT} {VERSION}", _chain(document))
         return Imported(file, record.format, record.sha256, store_document(self.session, document, record))
@@ -127,6 +129,7 @@ class _Command:
         former = {"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest(), "environments": claimed}
         present = imported_file(self.session, key) or imported_file(self.session, content_key(former))
         if present is not None:
+            # Later files of the command join the environments that this one got when it was imported.
             self.names.update({name: name for name in claimed})
             self.names.update(_names_given(present))
             return Imported(file, rows.kind, present.sha256, ImportOutcome(known_before=True))
@@ -157,6 +160,7 @@ class _Command:
                 continue
             self.names[name] = name
             if imported_key(environment_key(name)) in taken:
+                # 63 characters with the hyphen, as `is_name` allows.
                 others = (f"{name[: 62 - length]}-{digest[:length]}" for length in range(8, len(digest)))
                 self.names[name] = next(
                     other
@@ -174,6 +178,7 @@ def read_bytes(file: Path) -> bytes:
     """Return the file's bytes, no more than may be imported; raises ExchangeError where it cannot be read."""
     try:
         with file.open("rb") as reading:
+            # One byte more than allowed, by which `decompressed` sees that there are too many.
             return reading.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise ExchangeError(str(file), ["is a directory; name a file in it"]) from error

@@ -118,6 +118,7 @@ def evidence_places(session: Session, document: Document, sha256: str) -> Mappin
         for key in keys:
             suffix = key.removeprefix(imported_key(claimed))
             own, theirs = incoming[claimed], stored(key, suffix)
+            # The empty set is a subset of any: without evidence, an environment would join every other.
             if own and theirs and (own <= theirs or own >= theirs):
                 places[claimed] = Place(key, suffix, ids[key], theirs, contained=own <= theirs)
                 break
@@ -155,12 +156,14 @@ def measurement_digest(entry: MeasurementEntry, ids: Mapping[str, Sequence[str]]
     """Return the content key of one attempt at one round, without judgements and without where it is stored."""
     entry = neutral(entry)
     lists = {"tier_runs", "link_probes"}
+    # Without defaults, so that a field which a later version adds leaves the digests of older evidence alone.
     values = entry.model_dump(mode="json", exclude=_JUDGED | {"samples"} | lists, exclude_defaults=True)
     values |= {
         name: _sorted(row.model_dump(mode="json", exclude_defaults=True) for row in getattr(entry, name))
         for name in lists
     }
     values |= _moments(entry)
+    # The verdict may change, but not between counting and not counting.
     values |= {"latency_key": _bare(entry.latency_key, suffix), "counts": entry.counts}
     if entry.samples is not None:
         values["samples"] = _sample_values(entry.samples, ids[entry.samples.ids])
@@ -202,6 +205,7 @@ def _aligned(columns: PartColumns | LinkColumns, count: int) -> list[list[float]
 
 
 def _moments(entry: MeasurementEntry | AccuracyEntry) -> dict[str, str]:
+    # In one spelling, because another exporter may write another time zone.
     return {name: utc_text(datetime.fromisoformat(getattr(entry, name))) for name in ("started_at", "finished_at")}
 
 
@@ -222,6 +226,7 @@ def _stored_digests(session: Session, keys: Collection[str]) -> Any:
     """Return a function of an environment's key and suffix; without an environment to compare, nothing is read."""
     document = Document()
     if keys:
+        # Once for all environments of the document, because it reads the whole database.
         with sound_rows(session):
             document = collect(session)
 
@@ -257,6 +262,7 @@ def _own_place(document: Document, environment: str, taken: Collection[str], sha
     suffix = ""
     while any(imported_key(key) + suffix in taken for key in keys):
         digest = content_key({"kind": "imported environment", "file": sha256, "key": environment, "number": number})
+        # 48 bits; should they meet a key that is taken, `number` gives the next.
         suffix = f".{digest[:12]}"
         number += 1
     return Place(imported_key(environment) + suffix, suffix)

@@ -62,11 +62,13 @@ def read_rows(content: bytes, *, file: str) -> Rows:
         more or fewer cells than the header, no rows.
     """
     try:
+        # Spreadsheets begin with a byte order mark, which would become part of the first column's name.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ExchangeError(file, [f"not UTF-8 text (byte {error.start}); {_EXPECTED}"]) from error
     if "\0" in text:
         raise ExchangeError(file, [f"holds NUL characters: not a text file; {_EXPECTED}"])
+    # One line ending, so that the numbers in messages are those that an editor shows.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     problems: list[str] = []
     read = _json_rows if text.lstrip()[:1] == "[" else _csv_rows
@@ -107,10 +109,12 @@ def _csv_rows(text: str, file: str, problems: list[str]) -> tuple[list[str], lis
         header = [name.strip() for name in next(reader, [])]
         if not any(header):
             raise ExchangeError(file, [f"the file is empty or has no header; {_EXPECTED}"])
+        # A quoted cell may span lines: `line_num` is where a row ends.
         start = reader.line_num + 1
         for cells in reader:
             if len(cells) == len(header):
                 rows.append(_row(f"line {start}", dict(zip(header, map(str.strip, cells), strict=True)), problems))
+            # csv reads an empty line as a row without cells.
             elif cells:
                 problems.append(f"line {start}: {len(cells)} cells where the header has {len(header)}")
             start = reader.line_num + 1

@@ -27,7 +27,9 @@ from catalog.keys import content_key
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9][A-Za-z0-9_.]*){0,7}")
 NAME_RULE = "letters, digits, '_', '.', '-', at most 63, a letter or digit first"
+# Nine digits fit a 32-bit column; `\d` would take the digits of other scripts, too.
 _WHOLE = re.compile(r"[0-9]{1,9}")
+# Not float(), which takes `nan`, `inf` and `1_000`.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
@@ -73,6 +75,7 @@ class RowCollector:
         """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
         take = self._take_latency if self._rows.kind == "latencies" else self._take_accuracy
         for row in self._rows.rows:
+            # A row in which something is wrong is reported and not collected.
             before = len(self.problems)
             strategy = self._strategy(row)
             take(row, strategy, before)
@@ -95,6 +98,7 @@ class RowCollector:
         if len(self.problems) > before:
             return
         members = self._gathered[strategy]
+        # The first row of a strategy says its rates for all.
         if members.links is None:
             members.links = links
         elif members.links != links:
@@ -127,6 +131,7 @@ class RowCollector:
         if _WHOLE.fullmatch(text) and int(text) >= minimum:
             return int(text)
         self._problem(row, column, f"a whole number from {minimum} on")
+        # Any allowed value will do: with a problem, nothing of the file is stored.
         return minimum
 
     def _number(self, row: Row, column: str, allowed: str, within: Callable[[float], bool]) -> float:
@@ -318,6 +323,7 @@ class _DocumentBuilder:
             scale="1",
             host=name,
             cpu_model=_UNKNOWN,
+            # 0 is unknown where a number is required.
             cpu_count=0,
             memory_bytes=0,
             kernel=_UNKNOWN,
@@ -344,7 +350,9 @@ class _DocumentBuilder:
             subject=strategy.subject,
             operator=strategy.operator,
             placement=strategy.placement,
+            # Unlike in a catalog file, the name of a tier has no hyphen here (`_PLACEMENT`).
             tiers=strategy.placement.split("-"),
+            # What the operator did is unknown; its name as a pass sets it apart from identity.
             passes=[] if strategy.operator == "identity" else [{"name": strategy.operator, "options": {}}],
             artifact_key=_key("artifact", self._foreign, strategy),
             **keys,
@@ -373,6 +381,7 @@ class _DocumentBuilder:
                 verdict="VALID",
                 inputs_select="given",
                 conditions={"placement": strategy.placement.split("-"), "links": links},
+                # Rows do not tell when they were measured: the import is the latest that it can have been.
                 started_at=self._foreign.at,
                 finished_at=self._foreign.at,
                 samples=self._samples(rows),
@@ -397,6 +406,7 @@ class _DocumentBuilder:
         values: dict[str, Any] = {f"{name}_pct": metrics.get(name) for name in ("top1", "top5", "miou")}
         values["metric_primary"] = next(name for name in metrics if name != "top5")
         if "agreement" in metrics:
+            # It has no column of its own: `metric_primary` says what the figure is.
             values["top1_pct"] = metrics["agreement"]
         return AccuracyEntry(
             environment=environment_key(strategy.environment),

@@ -73,6 +73,7 @@ def _repeated_names(document: Document) -> Iterator[str]:
         "measurements": ((m.latency_key, m.round) for m in document.measurements if m.counts),
         "accuracies": (accuracy.key for accuracy in document.accuracies if accuracy.status == "complete"),
     }
+    # Failed and invalid attempts may repeat a key; what counts may not.
     for section, names in named.items():
         for name in duplicates(names):
             shown = "/".join(str(part) for part in name) if isinstance(name, tuple) else name
@@ -229,6 +230,7 @@ def parse_document(content: bytes, *, file: str) -> Document:
         out of range, a reference that leads nowhere.
     """
     try:
+        # First, because every field that another version has would be reported as unknown.
         head = _Head.model_validate_json(content)
         if head.format != FORMAT:
             raise ExchangeError(file, [f"format is {_shown(head.format)}; expected {FORMAT!r} (docs/exchange.md)"])
@@ -257,8 +259,10 @@ def problems_of(error: ValidationError) -> Sequence[str]:
 def decompressed(content: bytes, *, file: str) -> bytes:
     """Return the content of a gzip file, or the bytes as they are; raises ExchangeError if damaged or far too large."""
     if content.startswith(_GZIP):
+        # 31 is the largest window (15) and a gzip header (16).
         reading = zlib.decompressobj(wbits=31)
         try:
+            # Never more than may be imported: a small file may expand to gigabytes.
             content = reading.decompress(content, MAX_BYTES + 1)
         except zlib.error as error:
             raise ExchangeError(file, [f"a damaged gzip file ({error}); copy it again"]) from error
@@ -276,6 +280,7 @@ def _lines(section: Any) -> str:
 
 
 def _compact(value: Any) -> str:
+    # Python would write NaN, which is no JSON.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

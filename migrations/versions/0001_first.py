@@ -8,6 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+# Written out: what a released migration does must not change with `tables.py`.
 MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
 ACCURACY_COUNTS = "status = 'complete'"
 
@@ -146,6 +147,7 @@ def _create_measurement() -> None:
         op.create_index(f"ix_measurement_{column}", "measurement", [column])
     op.create_index("ix_measurement_subject_operator_placement", "measurement", ["subject", "operator", "placement"])
     op.create_index(
+        # Partial: any number of failed or INVALID attempts at a round, and one that counts.
         "uq_measurement_latency_key_round",
         "measurement",
         ["latency_key", "round"],

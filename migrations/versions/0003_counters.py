@@ -51,6 +51,7 @@ def upgrade() -> None:
     """Add the columns."""
     for table, columns in _COLUMNS.items():
         for name, kind in columns.items():
+            # Nullable, so that no row of the old evidence is rewritten.
             op.add_column(table, sa.Column(name, kind(), nullable=True))
 
 

@@ -8,6 +8,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+# In the order in which they can be dropped: those that refer to `analysis` before it.
 _TABLES = ("analysis_drop", "analysis_pair", "analysis_family", "analysis_strategy", "analysis")
 
 
