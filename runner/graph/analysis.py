@@ -21,6 +21,7 @@ def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
     scope = _scope(nodes, "/")
     if scope:
         *_, parent, last = ["", *scope.split("/")]
+        # A name with a dot (`layer4.1`) says enough alone; `conv` needs the scope above it.
         return last if "." in last or not parent else f"{parent}/{last}"
     # Names with a colon are those that exporters make up (`onnx::Conv_497`); they name no layer.
     return _scope([name for name in initializers if "." in name and ":" not in name], ".") or nodes[0]
@@ -185,6 +186,7 @@ class GraphAnalysis:
         candidates = [cut for cut in self.cuts if cut.paper or not paper]
         # Equal bits spare an accuracy measurement and a doubt, which is worth a few bytes of balance.
         exact = (cut for cut in candidates if cut.exact and cut.balanced)
+        # `find_cuts` has sorted them, the best balanced first.
         return next(exact, candidates[0] if candidates else None)
 
 
@@ -239,6 +241,7 @@ class _Analyst:
         self._layout: RegionLayout = lay_out(structure)
         self._sides = Sides(structure)
         self._first_used: list[list[tuple[int, int]]] = [[] for _ in structure.data]
+        # Kept by the first node that uses an initializer, with the last: a stretch owns it only if both are inside.
         for name, users in self._layout.users.items():
             self._first_used[users[0]].append((users[-1], structure.tensor_bytes.get(name, 0)))
         self._spans = self._segment_spans()
@@ -281,6 +284,7 @@ class _Analyst:
         branching = {region.start: region for region in self._layout.regions if region.branching}
         entries = {region.start: region.entries for region in self._layout.regions}
         results = {region.end: region.result for region in self._layout.regions}
+        # Counted down, because the paper numbers sub-graphs from the end of the model.
         left = len(branching)
         segments = []
         for span in self._spans:
@@ -307,6 +311,7 @@ class _Analyst:
     def _block(self, unit: Unit) -> Block:
         regions = self._layout.regions[unit.start : unit.end]
         span = range(regions[0].start, regions[-1].end)
+        # `find_runs` accepts only units with a branching region, after which the block is named.
         core = next(region for region in regions if region.branching)
         return Block(
             name=self._name(range(core.start, core.end)),
@@ -334,6 +339,7 @@ class _Analyst:
             yield Exit(run.blocks[-count:], entry, result, saved, saved / self._structure.file.size_bytes)
 
     def _cut(self, place: CutPlace) -> Cut:
+        # The highest bit of `inside` is the last node of the head within this region.
         last = place.start + max(place.inside.bit_length() - 1, 0)
         segment = self._segment_of[last]
         tensors = tuple(self._tensor(name) for name in place.tensors)
@@ -374,5 +380,6 @@ class _Analyst:
 def _dtype(elem_type: int) -> str:
     try:
         return helper.tensor_dtype_to_np_dtype(elem_type).name
+    # A type that this version of onnx does not know.
     except KeyError:
         return f"onnx type {elem_type}"

@@ -24,6 +24,7 @@ def model_sha256(path: Path) -> str:
         return own
     folder = path.parent.resolve()
     listed = [f"{file.relative_to(folder).as_posix()}:{current_sha256(file)}" for file in data]
+    # File names need not be UTF-8 on Linux, and such a name must not end in a UnicodeEncodeError.
     return hashlib.sha256("\n".join([own, *listed]).encode("utf-8", "surrogateescape")).hexdigest()
 
 

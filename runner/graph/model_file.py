@@ -21,6 +21,7 @@ from runner.errors import ModelFileError
 
 Buffer = bytes | mmap.mmap
 
+# Protobuf's wire types; 3 and 4 mark groups, which no ONNX message has.
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 # Protobuf's own parsers stop at a depth of 100; without a limit, a hostile file would exhaust our stack.
@@ -67,6 +68,7 @@ def fields(data: Buffer, start: int, end: int) -> Iterator[Field]:
             size = _FIXED_SIZES[wire_type]
         else:
             raise WireError(f"unknown wire type {wire_type} at byte {tag_start}")
+        # Numbers of fields begin at 1, so this is padding or damage.
         if number == 0:
             raise WireError(f"field number 0 at byte {tag_start}")
         if size > end - position:
@@ -132,6 +134,7 @@ KEEP_BYTES = 1024
 _MAX_SKELETON_BYTES = 512 << 20
 # ModelProto.graph, then GraphProto.node, initializer and sparse_initializer.
 _GRAPH, _NODE, _INITIALIZER, _SPARSE = 7, 1, 5, 15
+# By field number in onnx.proto; those of a tensor are its seven data fields, from float_data to uint64_data.
 _SCHEMAS: Mapping[str, Schema] = {
     "graph": Schema(nested={1: "node", 5: "tensor", 15: "sparse"}),
     "node": Schema(nested={5: "attribute"}),
@@ -208,6 +211,7 @@ class ModelFile:
             content = stream.read(weight.content.length)
         if weight.external:
             return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
+        # The range is a whole field of the graph, tag included, and so reads as a graph with one initializer.
         graph: onnx.GraphProto = onnx.GraphProto.FromString(content)
         initializer: TensorProto = graph.initializer[0]
         return initializer
@@ -337,6 +341,7 @@ class _ModelFileReader:
             else:
                 self._grow(field.size)
                 skeleton.append(self._data[field.start : field.end])
+        # Protobuf merges a message that occurs more than once, and so do these pieces.
         skeleton.append(tagged(_GRAPH, b"".join(self._pieces)))
         return b"".join(skeleton), self._weights, self._stored
 
@@ -480,6 +485,7 @@ def _external(path: Path, tensor: TensorProto, label: str, declared: int | None)
     """Return where an external tensor's bytes are; never outside the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, folder = entries.get("location", ""), path.parent.resolve()
+    # For a path with a NUL Python raises ValueError, which nothing below expects of `resolve`.
     if "\0" in location:
         raise ModelFileError(path, f"{label} names data in no file: {location!r}")
     # Resolved before it is compared, so that neither `..` nor a symbolic link leads outside.

@@ -41,6 +41,7 @@ _OUTPUT_SCALE = {
     "QLinearSoftmax": 3,
     "QLinearConcat": 0,
 }
+# They move numbers without computing with them, so that the scale of the input is that of the output.
 _TRANSPARENT = frozenset(
     {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split", "Gather"}
 )
@@ -110,6 +111,7 @@ def rescale(node: onnx.NodeProto, index: int, scaling: Scaling) -> None:
     node.input[index + 1] = scaling.scale
     if len(node.input) > index + 2:
         node.input[index + 2] = scaling.zero_point
+    # The zero point is an optional input; without one it is 0.
     elif scaling.zero_point:
         node.input.append(scaling.zero_point)
 
@@ -191,6 +193,7 @@ def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) 
     anchors = {name: _anchor_name(structure, name) for name in tensors if _has_anchor(structure, name)}
     renamed = {index: _renamed(structure, index, anchors) for index in plain}
     reads = {i: tuple(n for n in node.input if n) for i, node in renamed.items() if isinstance(node, onnx.NodeProto)}
+    # Anchors count as given: their own nodes are put in front at the end.
     tail = _extract(
         structure, renamed, reads, outputs=structure.outputs, stop=frozenset(crossing) | frozenset(anchors.values())
     )
@@ -259,6 +262,7 @@ def _extract(
             if name not in seen and name not in stop:
                 seen.add(name)
                 waiting.append(name)
+    # By index, because the order in the file is topological, which `read_structure` has checked.
     return _part(structure.file, [nodes[index] for index in sorted(needed)], seen | _written(structure, needed))
 
 
@@ -301,6 +305,7 @@ def _declare(
         sources = [value for value in graph.input if value.name not in structure.inputs]
         del graph.input[:]
         graph.input.extend([*(_value_info(structure, name) for name in inputs), *sources])
+    # A tensor that crosses is an input or output now and must not be declared a second time.
     declared = {value.name for value in (*graph.input, *graph.output)}
     kept = [value for value in graph.value_info if value.name not in declared]
     del graph.value_info[:]

@@ -67,6 +67,7 @@ class Structure:
         """Bytes of each node, its tensors included, wherever they are stored."""
         stored = self.file.stored_nodes
         return tuple(
+            # The 2 are the tag and the length of the node's own field.
             stored[i].length if i in stored else node.ByteSize() + 2 + external_bytes(node)
             for i, node in enumerate(self.nodes)
         )
@@ -157,8 +158,10 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     live = _live(reads, producer, outputs)
     consumers: dict[str, list[int]] = {}
     for index in live:
+        # A node that reads a tensor twice is one consumer.
         for name in dict.fromkeys(reads[index]):
             consumers.setdefault(name, []).append(index)
+    # The 3 are one byte of tag and at most two of length; what is longer has its exact range in `weights`.
     sizes_on_disk = {tensor.name: tensor.ByteSize() + 3 for tensor in graph.initializer}
     sizes_on_disk |= {tensor.values.name: tensor.ByteSize() + 3 for tensor in graph.sparse_initializer}
     sizes_on_disk |= {name: weight.size_bytes for name, weight in file.weights.items()}
@@ -213,6 +216,7 @@ def _roles(
             roles[producer[name]] if name in producer else Role.DATA if name in inputs else Role.CONSTANT
             for name in reads[index]
         }
+        # The result holds sizes alone, whatever numbers went in.
         if node.op_type in _SHAPE_READERS:
             roles.append(Role.CONSTANT if kinds == {Role.CONSTANT} else Role.SHAPE)
         elif Role.DATA in kinds or node.op_type in _RANDOM:

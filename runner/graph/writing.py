@@ -81,6 +81,7 @@ def _graph_pieces(part: Part, data: "_DataFile") -> list[bytes | ByteRange]:
     extra = onnx.GraphProto(
         initializer=[data.holding(declared[weight.name], weight.content) for weight in part.weights if weight.external]
     )
+    # A message may be written in several pieces: protobuf joins the repeated fields of all.
     pieces: list[bytes | ByteRange] = [data.moved(part.graph).SerializeToString()]
     pieces += [
         node if isinstance(node, ByteRange) else tagged(_NODE, data.moved(node).SerializeToString())

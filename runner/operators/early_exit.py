@@ -42,6 +42,7 @@ class EarlyExit:
 
     def apply(self, parts: Sequence[Path], context: Context) -> AppliedPass:
         if len(parts) != 1:
+            # A wrong order in the declaration is no obstacle in the model: an error, not a refusal.
             raise OperatorError(f"early_exit shortens one model, got {len(parts)} parts; put it before `partition`")
         structure = read_structure(read_model(parts[0]))
         analysis = analyse_structure(structure)
@@ -93,6 +94,7 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
         )
     if not analysis.runs:
         raise PassRefusal(f"no two consecutive identical branching sub-graphs: {_alternatives(analysis)}")
+    # Runs are listed from the output backwards: the first is the last of the model.
     run = analysis.runs[0]
     names = ", ".join(block.name for block in run.blocks)
     if len(run.blocks) < blocks:
@@ -100,6 +102,7 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
             f"early_exit: {blocks} blocks were requested and the last run of identical sub-graphs has "
             f"{len(run.blocks)}: {names}; set `blocks` to {len(run.blocks)} or less"
         )
+    # The exits of a run end where something outside needs what a block computes, so this one may be absent.
     chosen = next((exit_ for exit_ in analysis.exits if exit_.blocks == run.blocks[-blocks:]), None)
     if chosen is None:
         raise PassRefusal(f"a shape computed inside the last run of identical sub-graphs ({names}) is used outside it")
@@ -131,6 +134,7 @@ def _shortened(structure: Structure, chosen: Exit) -> Part:
     except NotRewirable as error:
         raise PassRefusal(f"early_exit cannot skip {names}: {error}") from error
     kept = len(part.graph.initializer) + len(part.weights)
+    # Weights that the rest of the model uses too stay in the file whatever is skipped.
     if kept == len(structure.file.graph.initializer):
         raise PassRefusal(f"skipping {names} would save nothing: the rest of the model uses the same weights")
     return part

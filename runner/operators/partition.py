@@ -43,6 +43,7 @@ class Partition:
 
     def apply(self, parts: Sequence[Path], context: Context) -> AppliedPass:
         if len(parts) != 1:
+            # A wrong declaration, not an obstacle in the model: an error, not a refusal.
             raise OperatorError(f"partition cuts one model, got {len(parts)} parts; declare it once")
         structure = read_structure(read_model(parts[0]))
         analysis = analyse_structure(structure)
@@ -132,6 +133,7 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
 
 def _heaviest(analysis: GraphAnalysis) -> str:
     share = analysis.largest_initializer_bytes / analysis.size_bytes
+    # Nothing cuts an initializer in two, so one with more than half of the bytes explains the imbalance.
     if analysis.largest_initializer is None or share <= 0.5:
         return ""
     return f"; the initializer {analysis.largest_initializer!r} alone holds {100 * share:.1f} % of the bytes"
@@ -148,6 +150,7 @@ def _obstacle(analysis: GraphAnalysis) -> str:
         obstacles.append(
             f"{len(analysis.outputs)} outputs ({_names(analysis.outputs)}), one of which the head would give"
         )
+    # Only `cut: paper` comes here with cuts at hand.
     if analysis.cuts:
         obstacles.append("every cut takes an identity branch, which `cut: any` allows")
     count = sum(len(segment.nodes) for segment in analysis.skeleton)

@@ -74,6 +74,7 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
         cut = choose_cut(analysis, paper=paper)
     except PassRefusal as refusal:
         cut_refusal = str(refusal)
+    # Read again, because an analysis does not keep the graph.
     graph = read_model(analysis.path).graph
     quantization_refusal = None
     try:

@@ -11,6 +11,7 @@ from runner.operators.static_ptq import StaticPtq
 
 _FACTORIES: Mapping[str, Callable[[Mapping[str, object], Host], Pass]] = {
     StaticPtq.name: StaticPtq.from_options,
+    # Only quantization depends on the host, whose CPU decides whether 8-bit weights saturate.
     EarlyExit.name: lambda options, _: EarlyExit.from_options(options),
     Partition.name: lambda options, _: Partition.from_options(options),
 }

@@ -53,6 +53,7 @@ class NextPart:
     feeds: Feeds
 
     def __iter__(self) -> Iterator[Feed]:
+        # Opened for each iteration and gone with it, so that the part before need not stay in memory.
         session = onnxruntime.InferenceSession(str(self.before), providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_outputs()]
         return (dict(zip(names, session.run(names, feed), strict=True)) for feed in self.feeds)

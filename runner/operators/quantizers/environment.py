@@ -62,6 +62,7 @@ class ToolEnvironment:
         directory = self.directory
         if not directory.is_dir():
             self.root.mkdir(parents=True, exist_ok=True)
+            # Another process may make it while this one waits for the lock, so there is a second look.
             with _locked(directory.with_suffix(".lock")):
                 if not directory.is_dir():
                     self._make(directory)

@@ -53,6 +53,7 @@ def quantize(
         "left": list(left),
     }
     (workdir / "job.json").write_text(json.dumps(job))
+    # Isolated, so that no PYTHONPATH lends it our newer numpy and onnx.
     command = [str(python), "-I", str(_WORKER), "job.json"]
     done = subprocess.run(
         command, cwd=workdir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False

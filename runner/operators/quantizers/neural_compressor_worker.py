@@ -25,6 +25,7 @@ class _Calibration:
 
         for file in self._files:
             with np.load(file, allow_pickle=False) as content:
+                # numpy.savez gives these names to arrays that come by position.
                 arrays = [content[f"arr_{index}"] for index in range(len(self._inputs))]
             yield (arrays[0] if len(arrays) == 1 else dict(zip(self._inputs, arrays, strict=True))), 0
 
@@ -40,6 +41,7 @@ def _quantize(job: dict[str, Any]) -> Any:
         quant_format="QDQ" if job["format"] == "qdq" else "QOperator",
         calibration_sampling_size=[len(calibration)],
         op_type_dict={"Conv|MatMul|Gemm": {"weight": {"granularity": granularity}}},
+        # The tool takes the keys for regular expressions.
         op_name_dict={re.escape(name): in_float for name in job["left"]} or None,
         reduce_range=job["reduce_range"],
         # The extended level fuses nodes into operators that only ONNX Runtime knows.

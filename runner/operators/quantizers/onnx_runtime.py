@@ -43,6 +43,7 @@ def quantize(
     `left` are the names of the nodes that stay in floats; `external_data` puts the weights beside the model, for
     results above protobuf's 2 GiB.
     """
+    # Imported where it is used, so that no other pass or command loads it.
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     # Weights of nodes that stay in floats need not be finite; the tool computes a scale for them all the same.
@@ -50,6 +51,7 @@ def quantize(
         quantize_static(
             str(source),
             str(target),
+            # No reader of calibration data: with the ranges from the file the tool runs nothing.
             None,
             quant_format=QuantFormat.QDQ if settings.format == "qdq" else QuantFormat.QOperator,
             op_types_to_quantize=_op_types(),

@@ -129,6 +129,7 @@ def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
     if _opset(model) < _MINIMUM_OPSET:
         model = _converted(model, name)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
+    # First of the four: `_separate` copies initializers, so weights in nodes must have become some.
     _lift(model.graph)
     _close(model.graph)
     _separate(model.graph, settings)
@@ -160,6 +161,7 @@ def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
     """Copy a weight for every further way in which it is quantized."""
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     for name, places in _tied(graph, settings).items():
+        # The first way keeps the original.
         _, *others = dict.fromkeys(places.values())
         for way in others:
             copy = graph.initializer.add()
@@ -183,6 +185,7 @@ def _shield(graph: onnx.GraphProto, settings: Settings) -> None:
     copies: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
+        # Input 0 of a Where is its condition, which is never quantized.
         for place in (1, 2) if _is_unshielded(node, settings) else ():
             name = node.input[place]
             if name in computed and name not in copies:
