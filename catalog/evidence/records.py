@@ -148,7 +148,7 @@ class StoredArtifact(ArtifactBase, Creation):
     files: ArtifactFiles = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # evidence derives from it, and is compared by identity
 class StrategyBase:
     """A strategy with the keys that its evidence has now."""
 
@@ -353,7 +353,7 @@ class ClassPixels:
     union_px: Summed
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # evidence derives from it, and is compared by identity
 class AccuracyScores:
     """How well an artifact predicts with one provider, in percent; `items` counts them, 0 where they are not known.
 

@@ -193,3 +193,9 @@ def test_a_file_and_a_row_are_held_to_the_same_bounds(changes: dict[str, object]
     row = tables.TierRun(**values, measurement_id=1).model_dump() | {"id": 1}
     assert soundness._reason("tier_run", row) is None
     assert str(soundness._reason("tier_run", row | changes)).startswith(next(iter(changes)))
+
+
+@pytest.mark.parametrize("evidence", [AccuracyEvidence, StrategyEvidence])
+def test_evidence_is_compared_by_identity(evidence: type[Any]) -> None:
+    """Equal figures do not make two strategies one; a hash over arrays or lists would fail."""
+    assert (evidence.__eq__, evidence.__hash__) == (object.__eq__, object.__hash__)
