@@ -213,6 +213,7 @@ class Ready(Message):
     python: str
     onnxruntime: str
     providers: tuple[str, ...]
+    # A field and not a ClassVar, since it travels in the message: readers tell events apart by it.
     event: Literal["ready"] = "ready"
 
 
@@ -245,6 +246,7 @@ class SamplePart(Message):
 class SampleLink(Message):
     """Bytes of one request on one link, HTTP head and body: `sent_bytes` go from the first tier to the second."""
 
+    # Without the headers of TCP and IP, which a socket does not see.
     link: str
     sent_bytes: int
     received_bytes: int
@@ -363,6 +365,7 @@ class MemoryStats(Message):
 
     limit_events: int
     oom_kills: int
+    # None before Linux 5.19, which brought memory.peak to cgroup v2.
     peak_bytes: int | None = None
 
 

@@ -94,6 +94,7 @@ class ServedPart:
         if self.spec.preprocess is not None:
             inputs = [{"name": "image", "datatype": "BYTES", "shape": [1]}]
         if self._peer is not None:
+            # A client gets what the last part gives, which only that part's tier knows.
             outputs = self._peer.metadata(self.spec.name)["outputs"]
         elif self.spec.postprocess is not None and self.spec.postprocess.kind != "tensors":
             outputs = _postprocessed(self.spec.postprocess)
@@ -114,6 +115,7 @@ class ServedPart:
         body = protocol.encode_tensor_request(results, self.spec.codec)
         encode_s = time.perf_counter() - started
         answer = peer.infer(self.spec.name, body)
+        # The wait for the answer is not part of it: that time belongs to the link and to the tiers behind it.
         own = SamplePart(self.tier, preprocess_s, compute_s, 0.0, encode_s + answer.decode_s)
         return InferenceResult(answer.outputs, (own, *answer.parts), answer.links)
 

@@ -36,6 +36,7 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+# numpy's own limit before its version 2, which allows 64.
 _MAX_RANK = 32
 _MAX_JSON_VALUES = 2**20
 _JSON_VALUE_BYTES = 200  # what one takes in memory, at most: an object with one key

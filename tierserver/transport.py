@@ -26,6 +26,7 @@ TIER_HEADER = "tierwise-tier"
 LINK_HEADER = "tierwise-link"
 _CONNECT_TIMEOUT_S = 10.0
 _HEAD_BYTES = 65536
+# The largest probe that a tier answers (`tierserver.server`).
 _MAX_BODY_BYTES = 2**31
 
 
@@ -100,6 +101,7 @@ class Connection:
     def _attempt(self, pieces: list[bytes | memoryview]) -> Response:
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
+            # Longer than the connection may take: a small tier may compute for minutes before it answers.
             self._socket.settimeout(self._timeout_s)
             # Nagle's algorithm (RFC 896) would hold the end of a body back until an acknowledgement, in every latency.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -139,6 +141,7 @@ class Connection:
     def _parse(self, head: bytes) -> tuple[int, dict[str, str]]:
         first, *lines = head.decode("latin-1").split("\r\n")
         fields = first.split(" ", 2)
+        # Names of fields are case-insensitive (RFC 9110, section 5.1).
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         plain = headers.get("content-length", "0").isdigit() and "transfer-encoding" not in headers
         if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not fields[1].isdigit() or not plain:

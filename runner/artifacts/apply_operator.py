@@ -121,6 +121,7 @@ def apply_operator(
     refuse_existing(target, error=OperatorError)
     passes = pipeline.passes()
     artifact = _artifact(passes, model, calibration, store)
+    # Before the target is made, so that a refusal leaves nothing behind.
     if artifact.reason is not None:
         raise PassRefusal(artifact.reason)
     manifest = _manifest(pipeline, passes, model, calibration, artifact)

@@ -351,6 +351,7 @@ class _Analyst:
             paper=place.paper,
             exact=is_exact(self._structure, place.tensors),
             segment=segment,
+            # A separator is a single tensor, so several can only cross inside a region.
             inside_segment=len(place.tensors) > 1 or last != self._spans[segment].stop - 1,
         )
 
@@ -362,6 +363,7 @@ class _Analyst:
 
     def _labels(self, span: range) -> tuple[str, ...]:
         indices = [self._structure.data[position] for position in span]
+        # ONNX does not require names of nodes; names of outputs are unique.
         return tuple(self._structure.nodes[i].name or next(iter(self._structure.writes[i]), "") for i in indices)
 
     def _name(self, span: range) -> str:

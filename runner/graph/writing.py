@@ -123,6 +123,7 @@ class _DataFile:
         if self._stream is None:
             self._stream = self._closing.enter_context(self._path.open("wb", buffering=0))
         _write_bytes(bytes(-self._stream.tell() % _ALIGNMENT), self._stream)
+        # By file name alone: locations are relative to the folder of the model.
         declare_external(tensor, self._path.name, self._stream.tell(), content.length)
         _write([content], self._stream)
 

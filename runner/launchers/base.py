@@ -166,6 +166,7 @@ class Launcher(Protocol):
 def check_links(tiers: Sequence[TierLimits], links: Sequence[LinkLimits]) -> None:
     """Refuse a link that ends at a tier which is not launched, and two tiers of one name."""
     names = [tier.name for tier in tiers]
+    # A name is an address too: containers reach one another by it.
     if len(set(names)) != len(names):
         raise LaunchError(f"two tiers have the same name: {', '.join(names)}")
     for link in links:

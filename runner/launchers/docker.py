@@ -71,6 +71,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _PORT = 8000
+# All addresses of the container, because its networks lead to its links alone.
 _LISTENING = ("--port", str(_PORT), "--host", "0.0.0.0", "--token")
 _READY_S = 60.0
 _DEATH_S = 2.0

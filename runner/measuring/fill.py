@@ -358,6 +358,7 @@ class Filler:
             try:
                 record_measurement(writing, record)
             except DuplicateEvidenceError:
+                # Only what cannot be read gives way; a readable one raises the error again.
                 replace_unreadable_measurement(writing, record)
             writing.commit()
 

@@ -55,6 +55,7 @@ def tier_run(setup: Setup, measured: RoundMeasurement, tier: TierLimits) -> Tier
         memory_limit_events=ended.memory.limit_events if ended.memory else None,
         oom_kills=ended.memory.oom_kills if ended.memory else None,
         memory_peak_bytes=ended.memory.peak_bytes if ended.memory else None,
+        # An instance is drawn when a process starts, so a second one is another process.
         restarted=len({loaded.instance, warmed.instance, ended.instance}) > 1,
         window_cpu_seconds=window.grown(lambda stats: stats.cpu_seconds),
         window_periods=window.grown(lambda stats: stats.cgroup.nr_periods if stats.cgroup else None),
@@ -341,6 +342,7 @@ def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
         "protocol": {"version": PROTOCOL_VERSION, "input_ids": list(keyed.input_ids)},
         "conditions": dict(keyed.conditions),
         "started_at": attempt.started,
+        # By the monotonic clock's duration, because the wall clock may have been set in between.
         "finished_at": attempt.started + timedelta(seconds=took_s),
     }
 

@@ -133,6 +133,7 @@ def summarise(judged: Iterable[JudgedMeasurement]) -> tuple[RuleSummary, ...]:
             grouped[finding.rule].append((finding, measurement))
     summaries = []
     for rule, pairs in grouped.items():
+        # One verdict for a measurement and a rule, however many links or tiers the rule found something about.
         verdicts = [
             worst(finding for finding, owner in pairs if owner is measurement) for measurement in _owners(pairs)
         ]

@@ -63,6 +63,7 @@ class Pass(Protocol):
         """How many calibration inputs the pass needs; 0 for none."""
         ...
 
+    # Resolved, because `auto` stands for different artifacts on different hosts, which need different keys.
     def options(self) -> Mapping[str, object]:
         """Return every option, defaults included, resolved for this host."""
         ...

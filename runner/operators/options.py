@@ -26,6 +26,7 @@ class EarlyExitOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # The study skips two: so its prose and its sizes, where Algorithm 1 as printed skips all of a long run.
     blocks: int = Field(default=2, ge=1, le=1000)
 
 
@@ -38,6 +39,7 @@ class PartitionOptions(BaseModel):
     cut: Literal["paper", "any"] = "paper"
 
 
+# Keyed by text: the classes of the passes, which hold these names, import onnx.
 PASS_OPTIONS: Mapping[str, type[BaseModel]] = {
     "static_ptq": StaticPtqOptions,
     "early_exit": EarlyExitOptions,

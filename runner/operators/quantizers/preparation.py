@@ -229,6 +229,7 @@ def _way(node: onnx.NodeProto, place: int, settings: Settings) -> str:
         return "bias"
     if place == 1 and node.op_type in _FACTORED and settings.per_channel:
         transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
+        # The axis of the output channels: the first of a Conv's kernel and a transposed matrix, else the second.
         return "rows" if node.op_type == "Conv" or transposed else "columns"
     return "activation" if settings.format == "qoperator" and node.op_type in ("Add", "Mul") else "one scale"
 
