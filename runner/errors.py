@@ -24,6 +24,7 @@ _FREE_SPACE = (
 )
 _WHAT_TO_DO = {
     errno.ENOSPC: _FREE_SPACE,
+    # To its user, a quota that is used up is a full disk.
     errno.EDQUOT: _FREE_SPACE,
     errno.EROFS: "allowed: a place that may be written; name one with --database and TIERWISE_WORKDIR",
     errno.EACCES: "allowed: files that this user may use; change the permissions, or name another place",
@@ -35,6 +36,7 @@ _WHAT_TO_DO = {
 def explain(error: OSError) -> str:
     """Explain what the operating system refused in one message: where, what, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
+    # An error that was raised with a text alone has no number.
     advice = _WHAT_TO_DO.get(error.errno or 0, "look at that place, then give the same command again")
     return f"{where}{error.strerror or error}; {advice}"
 

@@ -87,6 +87,7 @@ def unseal(directory: Path, key: str, *, names: Collection[str] | None = None) -
             remove(directory)
             return None
         return _checked(directory, key, manifest, names)
+    # A damaged manifest may raise any of these; one that nests too deeply raises RecursionError.
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = str(error) if isinstance(error, OSError | _BrokenSeal) else "its manifest cannot be read"
         logger.warning("cached files in %s are not used: %s; they are removed and made again", directory, reason)
@@ -96,6 +97,7 @@ def unseal(directory: Path, key: str, *, names: Collection[str] | None = None) -
 
 def remove(directory: Path) -> None:
     """Remove a cached directory, or whatever stands in its place."""
+    # A link is removed and not followed: what it leads to is not ours.
     if directory.is_symlink() or directory.is_file():
         directory.unlink(missing_ok=True)
     else:
@@ -124,11 +126,13 @@ def _checked(directory: Path, key: str, manifest: Mapping[str, Any], names: Coll
     if names is not None and {file.file for file in files} != set(names):
         raise _BrokenSeal("its manifest does not list the files that belong to this key")
     for file in files:
+        # A manifest is data, and a name such as ../x must not lead out of the directory.
         if file.file in ("", ".", "..") or Path(file.file).name != file.file:
             raise _BrokenSeal(f"its manifest names a file elsewhere: {file.file!r}")
         path = directory / file.file
         if not _is_plain(path):
             raise _BrokenSeal(f"{file.file} is not there as a file")
+        # The size first, which costs no reading.
         if path.stat().st_size != file.size_bytes or current_sha256(path) != file.sha256:
             raise _BrokenSeal(f"{file.file} was changed since it was made")
     if not isinstance(manifest["content"], dict):

@@ -90,10 +90,12 @@ def measured_artifact(
             f"the evidence of {measured.name} ({measured.came_from}) does not say which model files were measured, so "
             f"none can be handed over; measure it here (`runner fill-catalog`), or make files with `runner apply`"
         )
+    # Imported evidence has keys of its own; the cache of artifacts knows the original ones.
     cached = artifacts.find(original_key(measured.row.artifact_key))
     if cached is not None and _sha256(cached) == recorded:
         return cached
     if cached is not None:
+        # Otherwise `build` would return the same files again.
         artifacts.discard(cached.key)
     subject.prepare()
     _check_model(measured, subject, catalog)
@@ -129,6 +131,7 @@ def _check_model(measured: MeasuredStrategy, subject: Subject, catalog: str) -> 
     """Refuse early, before anything is built, where the declared model is another one."""
     own = file_sha256(subject.model)
     same_key = artifact_key_of(subject, _passes(measured)) == original_key(measured.row.artifact_key)
+    # Either shows the same model: its key, or identity's file by its digest, which imports may lack.
     if same_key or measured.identity_sha256 in (None, own):
         return
     raise BundleError(
@@ -278,6 +281,7 @@ def make_bundle(answered: AnsweredQuestion, subject: Subject, artifact: CachedAr
     with new_directory(target, error=BundleError) as staging:
         for file in artifact.files:
             shutil.copyfile(artifact.directory / file.file, staging / file.file)
+        # A module of this package, so that its code is checked as all other code is.
         shutil.copyfile(run.__file__, staging / SCRIPT)
         # run.py reads the manifest, so a draft without the check and the final checksums is written first.
         draft = _manifest(answered, subject, artifact, staging)
@@ -285,6 +289,7 @@ def make_bundle(answered: AnsweredQuestion, subject: Subject, artifact: CachedAr
         name, encoded = _real_input(answered.measured, subject)
         check = check_runs(staging, draft, artifact, name=name, encoded=encoded)
         checked = draft.model_copy(update={"check": check})
+        # Before the checksums, which cover it.
         (staging / README).write_text(readme(checked), encoding="utf-8")
         final = checked.model_copy(update={"files": list(_files(staging))})
         (staging / MANIFEST).write_text(final.to_json(), encoding="utf-8")
@@ -306,6 +311,7 @@ def _manifest(answered: AnsweredQuestion, subject: Subject, artifact: CachedArti
         codec=row.conditions.get("codec", "raw"),
         preprocess=asdict(Preprocess.from_json(subject.preprocess)),
         postprocess=asdict(Postprocess.from_json(subject.postprocess)),
+        # Only what was asked, so that it can be sent again as it stands.
         question=answered.request.model_dump(mode="json", exclude_unset=True),
         answer=answered.best.model_dump(mode="json"),
         summary=answer.summary,
@@ -369,6 +375,7 @@ def _evidence(answered: AnsweredQuestion) -> EvidenceEntry:
 
 def _files(staging: Path) -> Iterator[BundledFile]:
     for path in sorted(staging.iterdir()):
+        # The manifest cannot hold its own checksum.
         if path.name != MANIFEST:
             yield BundledFile(file=path.name, sha256=file_sha256(path), size_bytes=path.stat().st_size)
 

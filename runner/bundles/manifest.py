@@ -35,6 +35,7 @@ class _Entry(BaseModel):
 class BundledFile(_Entry):
     """One file of the bundle; its name has no directory."""
 
+    # No directory, because the name is joined to the path of the bundle.
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int
@@ -57,6 +58,7 @@ class SessionEntry(_Entry):
 
     graph_optimization_level: str = "ORT_ENABLE_ALL"
     inter_op_num_threads: int = 1
+    # As `tierserver.engine` sets them in a tier.
     config: dict[str, str] = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
 
 
@@ -221,10 +223,12 @@ def _as_bundled(directory: Path, encoded: bytes) -> Arrays:
             tail = done.stderr.strip()[-_TAIL_CHARACTERS:]
             raise BundleError(f"the bundle does not run on this machine: {tail.splitlines()[-1] if tail else 'killed'}")
         with np.load(outputs, allow_pickle=False) as content:
+            # Whole, because the file goes with its directory.
             return dict(content)
 
 
 def _same(one: NDArray[Any], other: NDArray[Any] | None) -> bool:
+    # By bytes: a NaN equals itself, and 0.0 is not -0.0.
     return other is not None and (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
 
 

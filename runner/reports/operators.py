@@ -10,6 +10,7 @@ from catalog.units import size
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor
 from runner.operators.prospects import Prospects
 
+# More would leave the screen; --json has all.
 _CUTS_SHOWN = 5
 
 
@@ -32,6 +33,7 @@ def tensor_text(tensor: GraphTensor) -> str:
 def _summary(analysis: GraphAnalysis) -> Table:
     table = Table.grid(padding=(0, 2))
     chains = len(analysis.skeleton) - len(analysis.sub_graphs)
+    # Names come from the model file and may hold what rich takes for markup.
     table.add_row("model", escape(analysis.path.name), size(analysis.size_bytes))
     for what, tensors in (("input", analysis.inputs), ("output", analysis.outputs)):
         for tensor in tensors:
@@ -70,6 +72,7 @@ def _names(exit_: Exit) -> str:
 
 def _cuts(analysis: GraphAnalysis) -> Table:
     """Return the best cuts of each kind."""
+    # The analysis lists the best-balanced cuts first.
     paper = [cut for cut in analysis.cuts if cut.paper][:_CUTS_SHOWN]
     others = [cut for cut in analysis.cuts if not cut.paper][:_CUTS_SHOWN]
     title = f"Best of {len(analysis.cuts)} cuts (all: --json)"
@@ -125,6 +128,7 @@ def _cut_text(analysis: GraphAnalysis, cut: Cut | None) -> str:
     tensors = f"{count} tensor{'s' if count > 1 else ''}"
     sizes = f"{size(cut.head_bytes)} + {size(cut.tail_bytes)}"
     free = "of free size, see --dimension"
+    # A dimension that the model leaves free leaves the bytes open too.
     crossing = free if cut.crossing_bytes is None else f"({size(cut.crossing_bytes)}) cross the link"
     return f"cut {where_text(analysis, cut)}: {sizes}; {tensors} {crossing}"
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from catalog.units import duration, duration_interval
 
+# For annotations alone: importing the analysis would delay `runner leaderboard`, which needs two functions of here.
 if TYPE_CHECKING:
     from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 
@@ -64,6 +65,7 @@ def output_warnings(result: "SubjectResult") -> list[str]:
 def family_table(result: "SubjectResult", family: "FamilyResult") -> Table:
     """Return every pair of a family: as in the paper, and decided."""
     test, settings = family.paper.kruskal_wallis, result.settings
+    # Without two groups to compare there is no statistic.
     statistic = "–" if math.isnan(test.statistic) else f"{test.statistic:.1f}"
     table = _table(
         f"{result.subject} · {family.paper.family.name} · Kruskal-Wallis H = {statistic}, p = {pvalue(test.pvalue)}",

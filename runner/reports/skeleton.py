@@ -94,9 +94,11 @@ def skeleton_svg(analysis: GraphAnalysis, prospects: Prospects) -> str:
     rows = _rows(analysis, prospects)
     bottom = rows[-1].bottom if rows else _TOP
     room = int((_WIDTH - 2 * _MARGIN) / _CHARACTER)
+    # Some refusals begin with the name of their pass.
     refusals = [f"{name}: {text.removeprefix(f'{name}: ')}" for name, text in prospects.refusals.items()]
     notes = [line for refusal in refusals for line in _wrapped(refusal, room)]
     height = bottom + _MARGIN + 16 * len(notes) + (8 if notes else 0)
+    # A model without weights would divide by zero.
     largest = max((segment.size_bytes for segment in analysis.skeleton), default=1) or 1
     body = [*_header(analysis, prospects)]
     for before, after in itertools.pairwise(rows):

@@ -62,6 +62,7 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
         remark = Text(_quality(best), "yellow")
         return (Text("✓", "green"), Text(slo), Text(subject), name, _latency(best), _confidence(best), remark)
     undecided = answer.undecided[:1]
+    # What only lacks evidence is nearer to a strategy than what misses a budget.
     nearest: StrategyOut | None = next(iter((*undecided, *answer.near_misses)), None)
     if nearest is None:
         return (Text("✗", "red"), Text(slo), Text(subject), Text("–"), Text("–"), Text("–"), Text("not measured"))

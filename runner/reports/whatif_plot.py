@@ -101,6 +101,7 @@ def _polyline(xs: Sequence[float], ys: Sequence[float], across: Axis, up: Axis, 
 
 def _names(curves: Curves, up: Axis) -> Iterator[tuple[Curve, float]]:
     """Yield each name beside the right end of its curve; names that would cover each other move down, then up."""
+    # The slowest first, which is the highest up: pixels count downwards.
     ordered = sorted(curves.curves, key=lambda curve: -curve.latency_s[-1])
     places: list[float] = []
     for curve in ordered:

@@ -81,12 +81,14 @@ class AgreementLayout:
         return self.images.validation()
 
     def training(self, count: int) -> Sequence[Path]:
+        # A folder of one's own has no training part; `FolderDataset` keeps a share of it for calibration.
         return ()
 
     def labels(self) -> Mapping[str, bytes]:
         return {"identity": self.predictor.fingerprint()}
 
     def truth(self, pictures: Sequence[Path]) -> Truth:
+        # Read one at a time: a folder may be larger than memory.
         encoded = (path.read_bytes() for path in pictures)
         if self.mask_shape is not None:
             return Truth("mask", self.mask_shape, np.uint8, self.predictor.label_maps(encoded, self.mask_shape))
@@ -102,6 +104,7 @@ class AgreeingTensors(TensorDataset):
         self._predictor = predictor
 
     def fingerprint(self) -> str:
+        # Labels are identity's answers, so its model and settings determine them.
         return hashlib.sha256(super().fingerprint().encode() + self._predictor.fingerprint()).hexdigest()
 
     def write_items(self, path: Path) -> int:

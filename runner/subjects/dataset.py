@@ -88,6 +88,7 @@ class Subject:
 
     def prepare(self) -> None:
         """Build the model if necessary; raise SubjectError if anything is still missing then."""
+        # The data first: without them it would be in vain to build a model for minutes.
         missing = self.dataset.absent()
         if missing is not None:
             raise SubjectError(f"subject {self.name}: {missing}")
@@ -109,8 +110,10 @@ def write_encoded(path: Path, encoded: Iterable[bytes], truth: Mapping[str, NDAr
     """Write an items file from encoded items in memory."""
     images = list(encoded)
     arrays = {
+        # Five digits, so that ids in the order of their text are in the order of their numbers.
         "item_id": np.array([f"{index:05d}" for index in range(len(images))]),
         "image": np.frombuffer(b"".join(images), np.uint8),
+        # One more than there are items: item i is image[offset[i]:offset[i + 1]].
         "offset": np.cumsum([0, *map(len, images)], dtype=np.int64),
         **truth,
     }

@@ -29,9 +29,11 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -
     """
     if spec.model in SUBJECTS:
         _check_known_model(name, spec)
+        # An embedded model goes with its own dataset only; the refusal shows this text.
         dataset = spec.dataset if isinstance(spec.dataset, str) else "{images: ...}"
         return resolve_subject(name, spec.model, dataset, spec.task, base)
     try:
+        # With a colon it is a reference such as study:duc@./ResNet101-DUC-7.onnx, whatever it ends in.
         if spec.model.lower().endswith(_OWN_MODEL) and ":" not in spec.model:
             # Imported here: reading a user's model needs onnx and a runtime, the embedded subjects neither.
             from runner.subjects.own_model import own_subject

@@ -21,6 +21,7 @@ from runner.subjects.items import Picture, Truth, write_items
 
 CALIBRATION_POOL = 512
 _RESERVED_SHARE = 10  # at most every tenth picture, if calibration has to come out of the validation part
+# Fixed, because the choice decides which pictures are judged, and so the content keys.
 _SEED = 20261129
 # The layouts with a label for each picture; masks are many bytes and are counted when they are written.
 _LABELLED = frozenset({"images", "imagenet"})
@@ -110,6 +111,7 @@ class FolderDataset:
     def largest(self, count: int) -> list[str]:
         if not 0 < count <= len(self._inputs):
             raise SubjectError(f"{self._layout.root}: asked for {count} inputs; allowed: 1 to {len(self._inputs)}")
+        # Equal sizes by id, so that the choice is the same on every file system.
         order = sorted(self._inputs.values(), key=lambda picture: (-picture.size_bytes, picture.id))
         return [picture.id for picture in order[:count]]
 
@@ -126,6 +128,7 @@ class FolderDataset:
             raise SubjectError(
                 f"{self._layout.root} holds {len(pictures)} picture(s); expected {self._layout.expected}"
             )
+        # By id, because every file system lists in an order of its own.
         return {picture.id: picture for picture in sorted(pictures, key=lambda picture: picture.id)}
 
     @cached_property
@@ -143,6 +146,7 @@ class FolderDataset:
     @cached_property
     def _items(self) -> tuple[Picture, ...]:
         """The pictures that are judged: all, less those that calibrate."""
+        # A training part is apart from the pictures that are judged, so nothing has to be kept back.
         reserved = {picture.id for picture in self._calibration} if not self._training else set()
         return tuple(picture for name, picture in self._inputs.items() if name not in reserved)
 
@@ -186,6 +190,7 @@ def _missing(layout: FolderLayout) -> str:
 
 def _pictures(root: Path, paths: Iterable[Path]) -> Iterator[Picture]:
     for path in paths:
+        # An id is a file name (`write_inputs`), so the folders become part of it.
         name = "_".join(path.relative_to(root).parts)
         yield Picture(name, path, path.stat().st_size)
 

@@ -43,9 +43,11 @@ class Truth:
 def write_items(path: Path, pictures: Sequence[Picture], truth: Truth) -> None:
     """Write an uncompressed npz of item_id, image, offset and label or mask, one picture at a time."""
     sizes = [picture.size_bytes for picture in pictures]
+    # Stored, because encoded pictures cannot be compressed further.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _array(archive, "item_id", np.array([picture.id for picture in pictures]))
         _array(archive, "offset", np.cumsum([0, *sizes], dtype=np.int64))
+        # The header, with the sum of all sizes, comes before the data; `_copy` sees to it that it is true.
         with _member(archive, "image", (sum(sizes),), np.dtype(np.uint8)) as stream:
             for picture in pictures:
                 _copy(picture, stream)
@@ -67,6 +69,7 @@ def class_counts(path: Path) -> dict[str, int] | None:
             return None
         counts: Counter[int] = Counter()
         with archive.open(member) as stream:
+            # Of version 1.0, as `_member` writes it.
             npy.read_magic(stream)
             _, _, dtype = npy.read_array_header_1_0(stream)
             while content := stream.read(_COUNTED_BYTES):
@@ -86,6 +89,7 @@ def _member(
     archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]
 ) -> Iterator[IO[bytes]]:
     """Open one array of the archive after its header; without a date, so that equal data give equal files."""
+    # Whether a member will pass 2 GiB must be said before it is written.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
         header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(stream, header)

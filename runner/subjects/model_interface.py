@@ -38,6 +38,7 @@ def read_inputs(path: Path) -> tuple[ModelInput, ...]:
             f"{error}; allowed: an ONNX file that is whole, with external data (if any) in its own folder. "
             "Export the model again, or copy it again with its data files"
         ) from error
+    # Before IR version 4 of ONNX, initializers had to be listed among the inputs too.
     stored = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_model_input(value, path) for value in graph.input if value.name not in stored)
     if not inputs:
@@ -56,6 +57,7 @@ def _model_input(value: onnx.ValueInfoProto, path: Path) -> ModelInput:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     except KeyError as error:
         raise SubjectError(f"{path.name}: the input {value.name!r} has an unknown type; allowed: numbers") from error
+    # Some exporters write 0 or -1 for a free dimension.
     shape = tuple(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
     )
@@ -80,6 +82,8 @@ def image_settings(path: Path, inputs: tuple[ModelInput, ...], spec: PreprocessS
             "width] or "
             f"[1, height, width, channels] of {', '.join(_DTYPES)}. Give the inputs as dataset: {{tensors: FILE.npz}}"
         )
+    # Of two axes that may be the channels the one with 1 or 3 is taken, and ONNX's usual order where that does not
+    # tell.
     layout = spec.layout or (
         "nhwc" if model_input.shape[3] in (1, 3) and model_input.shape[1] not in (1, 3) else "nchw"
     )
@@ -154,10 +158,14 @@ def judging(task: str, output: ModelOutput, path: Path) -> tuple[int, Mapping[st
             f"{path.name} gives {output.name}: {output.dtype} {list(shape)}; allowed for segmentation: scores for "
             "every pixel as the first output, [1, classes, height, width] or [1, height, width, classes]"
         )
+    # There are fewer classes than pixels along a side.
     layout = "nhwc" if shape[3] < min(shape[1], shape[2]) else "nchw"
     classes = shape[3] if layout == "nhwc" else shape[1]
     if classes == 1:
+        # One score is the foreground's: a probability after a Sigmoid, else a logit, which is 0 at a probability of
+        # 0.5.
         return 2, {"kind": "label_map", "layout": layout, "threshold": 0.5 if _last_kind(path) == "Sigmoid" else 0.0}
+    # A label is a byte, and 255 does not count.
     if classes > 255:
         raise SubjectError(f"{path.name} distinguishes {classes} classes; allowed for segmentation: 2 to 255")
     return classes, {"kind": "label_map", "layout": layout}

@@ -16,6 +16,7 @@ from typing import Literal
 from runner.errors import SubjectError
 from runner.study import DUC, EXTRA, RANDOM, TORCHVISION, StudyFile, build, has_torch
 
+# Of ImageNet's training images, by channel, as torchvision's presets have them.
 _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _RGB: Mapping[str, object] = {"color": "rgb", "layout": "nchw", "dtype": "float32"}
 _NORMALISED: Mapping[str, object] = {**_RGB, "scale": 1 / 255, "mean": _IMAGENET_MEAN, "std": _IMAGENET_STD}

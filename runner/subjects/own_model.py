@@ -50,6 +50,7 @@ class PictureCheck:
         if not pictures:
             raise SubjectError(f"{self.layout.root} holds no picture that is used; expected {self.layout.expected}")
         labels = self.layout.labels() if self.judged else {}
+        # With the time, because a picture that was repaired in place may keep its size.
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in pictures]
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in labels.items()}
         key = hashlib.sha256(json.dumps([self.layout.kind, stats, digests], sort_keys=True).encode()).hexdigest()
@@ -58,8 +59,10 @@ class PictureCheck:
             return
         for path in pictures:
             check_picture(path)
+        # To draw the truth is the check: it decodes every mask.
         for _ in self.layout.truth(pictures).values if self.judged else ():
             pass
+        # A marker says that everything passed.
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
 
@@ -93,6 +96,7 @@ def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path) -> Subj
             "{images: DIR, masks: DIR}, {images: DIR}, {tensors: FILE.npz}"
         )
     if not path.is_file():
+        # Never read: the source says first that the model is missing.
         nothing = FolderDataset(Images(base), judged=False)
         return Subject(name, spec.task, path, 0, {}, {}, nothing, source=MissingModel(path))
     inputs = read_inputs(path)
@@ -110,6 +114,7 @@ def _of_tensors(
     if spec.preprocess is not None:
         raise SubjectError("tensors go into the model as they are; remove `preprocess`, or give images")
     dataset = TensorDataset(base / Path(spec.dataset.tensors or "").expanduser(), inputs)
+    # Without a sample there is nothing to try the model with; `absent` says what to do.
     if dataset.absent():
         return Subject(name, spec.task, path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset)
     output = try_out(path, dataset.sample(0), kept)
@@ -139,6 +144,7 @@ def _of_images(
     output = try_out(path, blank_image(settings, inputs[0].dtype), kept)
     classes, post = judging(spec.task, output, path)
     layout, metric = _layout(spec, path, base, settings, classes, post, output)
+    # A user's folder may hold fewer pictures than a pass calibrates with.
     dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True)
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.to_json().items()}
     task: Task = "any" if metric == "agreement" else spec.task

@@ -17,6 +17,7 @@ from runner.subjects.model_interface import ModelInput
 from tierserver.encoding import write_tensors
 
 LABELS = "labels"
+# Fixed, because the choice decides which samples are judged.
 _SEED = 20261129
 _RESERVED_SHARE, _MOST_RESERVED = 10, 512
 
@@ -98,6 +99,7 @@ class TensorDataset:
 
     @cached_property
     def _sha256(self) -> str:
+        # With the kind, so that the same bytes declared as something else have another fingerprint.
         return hashlib.sha256(b"tensors" + hashlib.sha256(self.file.read_bytes()).digest()).hexdigest()
 
     @cached_property
@@ -120,7 +122,9 @@ class TensorDataset:
             if not zipfile.is_zipfile(self.file):  # numpy would take it for pickled data and advise to trust it
                 raise ValueError("it is not an archive of arrays, as numpy.savez writes")
             with np.load(self.file, allow_pickle=False) as content:
+                # Other arrays may be large, or objects that only pickle could read.
                 arrays = {name: content[name] for name in content.files if name in (*self._names, LABELS)}
+        # What numpy and zipfile raise depends on where a file is damaged.
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
             raise SubjectError(
                 f"{self.file} is not a readable file of tensors: {error}; expected {self._expected}"
@@ -128,6 +132,7 @@ class TensorDataset:
         problems = [problem for model_input in self.inputs for problem in _problems(model_input, arrays)]
         if problems:
             raise SubjectError(f"{self.file}: {problems[0]}; expected {self._expected}")
+        # At least one sample calibrates, and one must be left to judge.
         counts = {name: len(arrays[name]) for name in self._names}
         if len(set(counts.values())) > 1 or min(counts.values()) < 2:
             raise SubjectError(f"{self.file} holds {counts} samples; allowed: equally many for each input, at least 2")

@@ -42,6 +42,7 @@ def try_out(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
     if stored is not None:
         return stored
     remove(answer)
+    # Sealed in a directory of its own and then renamed, so that a killed run leaves no half answer.
     with scratch(kept) as directory:
         answered = _ask(model, encoded, directory / "input")
         (directory / key).mkdir()
@@ -63,6 +64,7 @@ def _output(answered: Mapping[str, Any]) -> ModelOutput | None:
 
 def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
     file.write_bytes(encoded)
+    # -P keeps the child's own directory out of its import path, where modules would hide others of the same name.
     command = [sys.executable, "-P", str(_CHILD), str(model.absolute()), str(file), str(os.getpid())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
@@ -72,6 +74,7 @@ def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
             "Look for a loop without end in it, and export it again"
         ) from error
     try:
+        # The last line: the engine may print before it.
         answered: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise SubjectError(

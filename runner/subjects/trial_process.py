@@ -19,6 +19,8 @@ from tierserver.errors import TierError
 def attempt(model: Path, file: Path) -> dict[str, object]:
     """Return name, type and shape of the first output, or the error."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # A larger allocation fails here with MemoryError; without the limit the kernel might kill any process of the
+    # machine.
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
         session = Session(model, threads=1, providers=("CPUExecutionProvider",))
@@ -33,7 +35,9 @@ def attempt(model: Path, file: Path) -> dict[str, object]:
 def end_with(parent: int) -> None:
     """Let the kernel (Linux) kill this process when its parent ends; exit at once if the parent has ended already."""
     if sys.platform == "linux":
+        # 1 is PR_SET_PDEATHSIG (prctl(2)).
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    # A parent that ended before that call sends no signal any more.
     if os.getppid() != parent:
         sys.exit(1)
 

@@ -74,6 +74,7 @@ def box_plots(result: SubjectResult) -> Figure:
     """Draw a box per strategy: quartiles, median, whiskers to 1.5 interquartile ranges, outliers as dots."""
     smallest = min(strategy.description.minimum for strategy in result.strategies)
     largest = max(strategy.description.maximum for strategy in result.strategies)
+    # Logarithmic, because the latencies of tiers differ by factors.
     axis = Axis(*padded(smallest, largest, logarithmic=True), 4.0, WIDTH - 4.0, logarithmic=True)
     shapes: list[Html] = []
     y = 0.0
@@ -206,6 +207,7 @@ def rank_diagram(result: SubjectResult) -> Figure:
 
 def _axis(ordered: Sequence[StrategyResult], percentile: float, right: float) -> Axis:
     intervals = [strategy.interval(percentile) for strategy in ordered]
+    # Where an interval was refused, the estimate alone is drawn.
     lowest = min(interval.low_s or interval.estimate_s for interval in intervals)
     highest = max(interval.high_s or interval.estimate_s for interval in intervals)
     return Axis(*padded(lowest, highest, logarithmic=True), 4.0, right - 4, logarithmic=True)

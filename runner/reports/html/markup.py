@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+# The elements that have no content and take no closing tag.
 _VOID = frozenset({"meta", "br", "hr", "col"})
 
 
@@ -93,6 +94,7 @@ def table(
         for row in listed
     ]
     inner = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_=class_ or None)
+    # Focusable, so that the keyboard scrolls it too (WCAG 2.1, success criterion 2.1.1).
     return tag("div", inner, class_="scroll", tabindex="0")
 
 
@@ -214,6 +216,7 @@ def _linear_ticks(low: float, high: float) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(rough))
     # Heckbert's nice numbers: the smallest round step of at least a quarter of the range.
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough)
+    # A tick on the edge itself must not be lost to rounding.
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -229,6 +232,7 @@ def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.04) -
 
 def seconds_tick(seconds: float) -> str:
     """Return `0.5 ms`, `20 ms`, `2 s`: an axis label."""
+    # From here on three digits of milliseconds would print as 1e+03.
     if seconds < 0.9995:
         return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e3:.2g} ms"
     return f"{seconds:.3g} s" if seconds < 9999 else f"{seconds:.0f} s"

@@ -38,6 +38,7 @@ def render_report(report: Report, *, made_at: datetime) -> str:
     str
         An HTML document, UTF-8.
     """
+    # One source for the whole page, because an id may occur once in a document.
     ids = Ids()
     sections = [
         (environment, ids.new("environment", str(number)), list(_page_sections(environment, ids)))
@@ -49,8 +50,10 @@ def render_report(report: Report, *, made_at: datetime) -> str:
         tag(
             "head",
             tag("meta", charset="utf-8"),
+            # Without it a phone lays the page out as for a desktop and shrinks it.
             tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
             tag("title", name),
+            # As markup: within <style> a browser decodes no entities.
             tag("style", Html(CSS)),
         ),
         tag(
@@ -107,6 +110,7 @@ def _page_sections(report: EnvironmentReport, ids: Ids) -> Iterator[_Section]:
     yield _Section(ids.new("conditions"), "Conditions", conditions(report))
     subjects = [(ids.new("subject", result.subject), result) for result in report.results]
     body = joined(subject_section(result, report, id_=id_, ids=ids) for id_, result in subjects)
+    # Without a heading of its own: every subject brings one.
     yield _Section("", "", body, tuple((id_, result.subject) for id_, result in subjects))
     yield _Section(ids.new("effects"), "Effect sizes", _effects(report))
     yield _Section(ids.new("accuracies"), "Accuracies", _accuracies(report))

@@ -129,6 +129,7 @@ def _report(
         results=tuple(
             analyse_subject(strategies, settings)
             for strategies in subjects.values()
+            # A subject without a measurement has nothing to analyse; its strategies are among the unmeasured.
             if any(strategy.measured for strategy in strategies)
         ),
         unmeasured=tuple(member for member in members if not member.measured),
@@ -136,6 +137,7 @@ def _report(
         breakdowns=mean_breakdowns(session, members),
         costs=tuple(row for row in costs if row["environment"] == environment.key),
         links=link_checks(session, environment.key),
+        # The query gives the rounds of every subject, and a report may be of one.
         verdicts=tuple(_unnamed(row) for row in round_verdicts(session, environment.id) if row["subject"] in subjects),
         tiers=tier_limits(session, environment.id),
     )

@@ -85,6 +85,7 @@ class PairOfSubject:
         if decided.refusal is not None or decided.high is None:
             return SubjectOutcome.UNDECIDED
         if decided.verdict is ComparisonOutcome.DIFFERENT:
+            # A ratio below 1 says that the left one is faster; turned, the sentence is about the right one.
             return SubjectOutcome.LOWER if (decided.high < 1) != self.turned else SubjectOutcome.HIGHER
         return (
             SubjectOutcome.EQUIVALENT if decided.verdict is ComparisonOutcome.EQUIVALENT else SubjectOutcome.UNRESOLVED
@@ -126,6 +127,7 @@ def pair_sentence(
     everyone = [member.subject for member in members]
     groups = {outcome: [member for member in members if member.outcome is outcome] for outcome in SubjectOutcome}
     shown = groups[SubjectOutcome.LOWER] + groups[SubjectOutcome.HIGHER]
+    # Where nothing is decided anywhere, the estimates still make a sentence, which says so.
     if len(groups[SubjectOutcome.UNDECIDED]) == len(members):
         refusal = members[0].pair.decided.refusal
         why = f": {refusal.reason}" if refusal else ""

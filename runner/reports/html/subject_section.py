@@ -27,6 +27,7 @@ from runner.reports.ranking import pvalue, rank_range
 def ranking_table(result: SubjectResult) -> Html:
     """Return every strategy, fastest first, with the figures that decide."""
     percentile = result.settings.percentile
+    # All strategies of a result have intervals of the same percentiles.
     shown = [interval.percentile for interval in result.strategies[0].intervals]
     level = f"{100 * result.settings.confidence_level:g} %"
     heads = ["strategy", "rank", "letters", *(f"p{strategy:g} [{level} interval]" for strategy in shown), "× best"]
@@ -38,6 +39,7 @@ def ranking_table(result: SubjectResult) -> Html:
             *(interval_cell(interval) for interval in strategy.intervals),
             f"{strategy.ratio_to_best:.2f}",
             _accuracy(strategy),
+            # Identity has no drop: drops are counted from it.
             points(strategy.evidence.drop_pp) if strategy.evidence.passes else "–",
             _difference(strategy),
         ]
@@ -66,6 +68,7 @@ def doubts(result: SubjectResult) -> Html | None:
     ]
     remarks = {
         accuracy.remark: strategy.evidence.operator
+        # Reversed, because the last entry stays: of several operators with one remark the first is named.
         for strategy in reversed(result.strategies)
         if (accuracy := strategy.evidence.accuracy) is not None and accuracy.remark is not None
     }
@@ -137,6 +140,7 @@ def breakdown_table(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) 
         breakdown = breakdowns.get(strategy.evidence.latency_key)
         if breakdown is not None and breakdown.tiers:
             texts = [
+                # The rest of the transmission that nothing explains has no tier or link to name.
                 f"{segment} {tier} {duration(seconds)}".replace("  ", " ")
                 for segment, tier, seconds in segments(breakdown)
             ]

@@ -49,8 +49,10 @@ def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: st
             missing.append(MissingSubject(result.subject, "fewer than two placements measured"))
         else:
             front = _unbeaten(family_result, members)
+            # One pair without a decision leaves open whether another placement is faster.
             decided &= all(pair.decided.refusal is None for pair in family_result.pairs)
             everyone.append(result.subject)
+            # Subjects with the same placements share a clause.
             fronts.setdefault(tuple(split(name)[1] for name in front), []).append(result.subject)
     if not fronts:
         return None
@@ -73,6 +75,7 @@ def _unbeaten(family: FamilyResult, members: Sequence[str]) -> list[str]:
     for pair in family.pairs:
         left, right = pair.paper.left, pair.paper.right
         if pair.decided.verdict is ComparisonOutcome.DIFFERENT and pair.decided.high is not None:
+            # A ratio of left by right below 1: the left one is faster.
             loser, winner = (right, left) if pair.decided.high < 1 else (left, right)
             if winner in members:
                 beaten.add(loser)
@@ -110,6 +113,7 @@ def accuracy_sentences(operator: str, results: Sequence[SubjectResult]) -> Itera
         (result.subject, drop) for result in results for drop in result.drops if drop.operator == operator
     ]
     for metric in dict.fromkeys(drop.metric for _, drop in drops_of_operator):
+        # Reversed twice: of several providers the first one's drop stays, in the order of the subjects.
         drops = {subject: drop for subject, drop in reversed(drops_of_operator) if drop.metric == metric}
         yield _drop_sentence(operator, metric, dict(reversed(drops.items())))
 
@@ -133,6 +137,7 @@ def outputs_sentence(operator: str, results: Sequence[SubjectResult]) -> str | N
 def _drop_sentence(operator: str, metric: str, drops: dict[str, DropResult]) -> str:
     lost = extent([drop.drop.drop_pp for drop in drops.values()])
     name = METRIC_NAMES.get(metric, metric)
+    # Where the interval leaves zero out; a gain is shown as well as a drop.
     shown = [subject for subject, drop in drops.items() if drop.drop.low_pp > 0 or drop.drop.high_pp < 0]
     if len(drops) == 1:
         finding = "shown" if shown else "not shown to differ from zero"
@@ -157,6 +162,7 @@ def against_whole(operator: str, results: Sequence[SubjectResult]) -> tuple[str,
         if across and single:
             whole = split(single[0])[0]
             best = _unbeaten(family, single)[0], _unbeaten(family, across)[0]
+            # A family lists single tiers before placements across tiers, so that its pairs have them on the left.
             pair = next(pair for pair in family.pairs if (pair.paper.left, pair.paper.right) == best)
             medians = dict(zip(family.paper.members, family.paper.median.tolist(), strict=True))
             compared.append(PairOfSubject(result.subject, medians[best[1]], medians[best[0]], pair, turned=True))
@@ -279,6 +285,7 @@ def _two_singles(family: StrategyFamily, left: str, right: str) -> bool:
 def _members(results: Sequence[SubjectResult], family: str, left: str, right: str) -> Iterator[PairOfSubject]:
     """Yield the pair of every subject that compares it, in this family or, if not in this one, in another."""
     for result in results:
+        # The family of the sentence first: False sorts before True.
         ordered = sorted(result.families, key=lambda other_family: other_family.paper.family.name != family)
         member = next(
             (
@@ -326,6 +333,7 @@ def _why_missing(result: SubjectResult, names: Sequence[str]) -> str:
 
 def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) -> bool:
     """Return whether `left` is the subject of the sentence: the placement that is faster on average."""
+    # Of two operators the later one of the family is spoken of, against the earlier.
     if split(left)[0] != split(right)[0]:
         return False
     # In logarithms: a subject that is twice as fast and one that is half as fast cancel out.
@@ -386,6 +394,7 @@ def _of_whole(operator: str, basis: _SummaryBasis) -> Iterator[str | None]:
     identity = next((name for name, steps in basis.passes.items() if not steps), "")
     same = _same_tier(operator, identity, basis.pairs)
     compared = [member for pair in same for member in pair.members]
+    # A dictionary as an ordered set: one subject may be missing on several tiers for one reason.
     missing = {entry: None for pair in same for entry in pair.missing}
     yield tally_sentence(operator, identity, "on the same tier", compared, missing=list(missing))
     yield fastest_sentence(operator, basis.results, f"tiers:{operator}")
@@ -396,6 +405,7 @@ def _same_tier(operator: str, identity: str, pairs: Sequence[_Pair]) -> list[_Pa
     return [
         pair
         for pair in pairs
+        # Chained: the one spoken of is the operator, the reference is identity, and the two differ.
         if split(pair.spoken_of)[0] == operator != split(pair.reference)[0] == identity
         and split(pair.spoken_of)[1] == split(pair.reference)[1]
     ]

@@ -87,6 +87,7 @@ def _accuracy(strategy: StrategyResult) -> float:
 
 def _points(strategies: Sequence[StrategyResult], percentile: float) -> tuple[Point, ...]:
     places = [
+        # As the analysis estimates it: percentiles within rounds, then their geometric mean.
         (float(np.exp(log_percentiles(strategy.samples, [percentile]).mean())), _accuracy(strategy))
         for strategy in strategies
     ]

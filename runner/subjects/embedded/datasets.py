@@ -25,6 +25,7 @@ from runner.subjects.embedded.images import (
 VALIDATION_CANVASES = 2_000
 
 
+# Other seeds than those of training and of the pool, so that no canvas occurs in two parts.
 VALIDATION_SEED, CALIBRATION_SEED = 20261127, 20261128
 
 
@@ -56,6 +57,7 @@ class _Embedded:
 
     @cached_property
     def _pool(self) -> tuple[bytes, ...]:
+        # Kept, because the choice of the largest needs the bytes of all.
         return tuple(self.pictures(range(POOL)))
 
     def pictures(self, indices: range) -> Iterable[bytes]:
@@ -71,12 +73,14 @@ class _Embedded:
     def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
         for name in ids:
             index = self._index(name)
+            # The same bytes as within the pool: every picture has a random state of its own.
             (picture,) = self.pictures(range(index, index + 1))
             (directory / name).write_bytes(picture)
 
     def largest(self, count: int) -> list[str]:
         self._check(count, POOL, "inputs")
         ids = self.input_ids()
+        # Equal sizes in the order of the pool, so that the choice is the same everywhere.
         order = sorted(range(POOL), key=lambda index: (-len(self._pool[index]), index))
         return [ids[index] for index in order[:count]]
 
@@ -163,6 +167,7 @@ def _read_garments(path: Path) -> Garments:
         return Garments(content["images"], content["labels"].astype(np.int64))
 
 
+# Needed for every plan; shipped files do not change while a process runs.
 @cache
 def _sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

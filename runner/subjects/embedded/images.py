@@ -39,7 +39,9 @@ def compose_canvas(garments: Bytes, labels: NDArray[np.int64], random: RandomSta
         raise ValueError(f"a canvas takes 1 to {MOST_GARMENTS} garments, got {len(garments)}")
     image, mask = texture(random, size, size), np.zeros((size, size), np.uint8)
     quarters = random.permutation(MOST_GARMENTS)
+    # Four quarters, and as many of them as there are garments.
     for garment, label, quarter in zip(garments, labels, quarters, strict=False):
+        # Whole thousandths of the canvas: floats might round differently on another machine.
         side = size * random.randint(400, 525) // 1000
         shift = size * random.randint(-60, 61, 2) // 1000
         row = _start(int(quarter) // 2, size, side, int(shift[0]))
@@ -74,9 +76,11 @@ def texture(random: RandomState, height: int, width: int) -> Bytes:
 def resize(image: Bytes, height: int, width: int) -> Bytes:
     """Return the image resized bilinearly in 8-bit fixed point, pixel centres aligned."""
     rows, columns = _taps(image.shape[0], height), _taps(image.shape[1], width)
+    # 8 bits of intensity and twice 8 of weight fit into 32.
     wide = image.astype(np.int32)
     wide = wide[rows.low] * (256 - rows.weight)[:, None] + wide[rows.high] * rows.weight[:, None]
     wide = wide[:, columns.low] * (256 - columns.weight) + wide[:, columns.high] * columns.weight
+    # Half of the last place that stays, so that the shift rounds.
     return ((wide + (1 << 15)) >> 16).astype(np.uint8)
 
 
@@ -88,6 +92,7 @@ class _Taps:
 
 
 def _taps(source: int, target: int) -> _Taps:
+    # (2 i + 1) source / (2 target) - 1/2, in units of 1/256: the centres of pixels are aligned.
     centre = (2 * np.arange(target, dtype=np.int64) + 1) * source * 128 // target - 128
     centre = np.clip(centre, 0, (source - 1) * 256)
     low = centre >> 8
@@ -111,11 +116,13 @@ _GRAIN = 128
 
 def generator() -> str:
     """Name everything besides the garments that decides the pictures' bytes."""
+    # The encoder decides the bytes, and it comes with Pillow.
     return f"pictures {VERSION}, quality {QUALITY}, Pillow {PIL.__version__}"
 
 
 def fashion_pictures(garments: Bytes, indices: range = range(POOL)) -> Iterator[bytes]:
     """Compose RGB JPEGs of 0.05 to 1 megapixel, one garment in the middle of a textured background."""
+    # A state for each index, so that any picture can be composed without those before it.
     return (_fashion_picture(garments, RandomState([_SEED, index])) for index in indices)
 
 
@@ -156,6 +163,7 @@ def _background(random: RandomState, height: int, width: int) -> Bytes:
 
 def _log_uniform(random: RandomState, low: int, high: int) -> int:
     value = round(math.exp(random.uniform(math.log(low), math.log(high))))
+    # Rounding may step over either end by one.
     return min(max(value, low), high)
 
 

@@ -99,5 +99,6 @@ def manifest(name: str) -> dict[str, object]:
 def _dataset(family: SubjectFamily) -> Dataset:
     if family is FASHION:
         return FashionDataset(BUILTIN)
+    # Both subjects of canvases are judged on the same ones; either manifest pins them.
     pinned = manifest("canvas-fcn")["validation_canvases_sha256"]
     return CanvasDataset(BUILTIN, str(pinned))

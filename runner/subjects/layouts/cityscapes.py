@@ -63,10 +63,13 @@ class Cityscapes:
 
     def _mask(self, path: Path) -> NDArray[np.uint8]:
         try:
+            # Another format may be lossy, and its numbers no label ids.
             with Image.open(path, formats=("PNG",)) as image:
+                # P as well: the bytes are the ids, whatever colours a palette gives them.
                 if image.mode not in ("L", "P"):
                     raise SubjectError(f"{path} is a {image.mode} image; label ids are one byte a pixel")
                 ids = np.asarray(image.resize((self.width, self.height), Image.Resampling.NEAREST))
+        # Pillow raises SyntaxError for a damaged PNG.
         except (OSError, SyntaxError) as error:
             raise SubjectError(f"{path} is not a readable label image: {error}; expected {self.expected}") from error
         mask: NDArray[np.uint8] = _train_ids()[ids]

@@ -39,17 +39,22 @@ def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
 def unpack(text: str) -> list[int]:
     """Read packed run lengths."""
     counts: list[int] = []
+    # As `rleFrString` of COCO's maskApi.c: characters from '0' on carry six bits, five of them value and one to go
+    # on.
     value = shift = 0
     for character in text:
         code = ord(character) - 48
+        # A count of pixels is shorter; a damaged text could make a number grow without end.
         if not 0 <= code < 64 or shift > 30:
             raise ValueError(f"{character!r} does not belong into packed run lengths")
         value |= (code & 31) << shift
         shift += 5
         if code & 32:
             continue
+        # The value is signed: the highest value bit of its last character is the sign.
         if code & 16:
             value -= 1 << shift
+        # From the fourth count on, what is packed is the difference to the last count but one.
         counts.append(value + counts[-2] if len(counts) > 2 else value)
         value = shift = 0
     if shift:
@@ -71,7 +76,9 @@ def _runs(counts: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     lengths = np.asarray(counts, np.int64)
     if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
         raise ValueError(f"run lengths must be positive and add up to {height * width} pixels")
+    # Runs alternate, and the first is of pixels that are not covered.
     covered = np.arange(len(lengths)) % 2 == 1
+    # Run lengths go down the columns, not along the rows.
     return np.repeat(covered, lengths).reshape(width, height).T
 
 
@@ -160,6 +167,7 @@ class Coco:
             if path.name not in instances:
                 raise SubjectError(f"{path.name} is not among the images of {self._annotations}; expected its own set")
             try:
+                # Opened for its size alone; the outlines are in pixels of the original.
                 with Image.open(path) as image:
                     width, height = image.size
                 mask = merge(instances[path.name], height, width)
@@ -172,6 +180,7 @@ class Coco:
 def merge(instances: Sequence[Instance], height: int, width: int) -> NDArray[np.uint8]:
     """Return one label per pixel: the class of its instance, 0 without one, 255 with several."""
     labels = np.zeros((height, width), np.uint8)
+    # A byte would wrap where 256 instances claim one pixel.
     claims = np.zeros((height, width), np.uint16)
     for instance in instances:
         covered = draw(instance.segmentation, height, width)

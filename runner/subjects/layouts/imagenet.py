@@ -22,6 +22,7 @@ from runner.subjects.folders import folders_in, images_in
 from runner.subjects.items import Truth
 
 CLASSES = 1000
+# A noun's offset in WordNet.
 _WORDNET = re.compile(r"n\d{8}")
 _SEED = 20261129
 
@@ -41,6 +42,7 @@ class ImageNet:
     @cached_property
     def _folders(self) -> tuple[Path, ...]:
         """The class folders in the order of the class index."""
+        # Any other folder must not shift the class indices.
         folders = tuple(path for path in folders_in(self._validation_root) if _WORDNET.fullmatch(path.name))
         if len(folders) != self.classes:
             raise SubjectError(
@@ -60,6 +62,7 @@ class ImageNet:
         """Return one picture of each class in turn, in a seeded order: a million files need not be listed."""
         folders = [path for path in folders_in(self.root / "train") if _WORDNET.fullmatch(path.name)]
         random.Random(_SEED).shuffle(folders)
+        # No class can give more than `count` pictures, nor more than `count` classes give any.
         turns = zip_longest(*(images_in(folder)[:count] for folder in folders[:count]))
         return [path for path in chain.from_iterable(turns) if path is not None][:count]
 

@@ -54,12 +54,14 @@ class Images:
         if self.table is None:
             return {}
         try:
+            # Spreadsheets put a byte order mark at the beginning.
             rows = [row for row in csv.reader(_read(self.table).decode("utf-8-sig").splitlines()) if row]
         except (UnicodeDecodeError, csv.Error) as error:
             raise SubjectError(f"{self.table} is not a CSV file in UTF-8: {error}") from error
         labelled: dict[str, int] = {}
         for number, row in enumerate(rows, start=1):
             name, label = self._row(number, row)
+            # A line that is there twice does no harm; two classes for one file do.
             if labelled.setdefault(name, label) != label:
                 raise SubjectError(
                     f"{self.table}, line {number}: {name} is class {label}, and was {labelled[name]} above; allowed: "
@@ -76,6 +78,7 @@ class Images:
             )
 
     def _row(self, number: int, row: Sequence[str]) -> tuple[str, int]:
+        # `int` alone would also take 1_0 and -1.
         label = int(row[1]) if len(row) == 2 and row[1].strip().isdecimal() else -1
         if not 0 <= label < self.classes:
             raise SubjectError(
@@ -95,6 +98,7 @@ def _read(path: Path) -> bytes:
 
 
 IGNORED = 255
+# The modes of one channel; I;16 is a PNG of 16 bits.
 _MODES = ("1", "L", "P", "I", "I;16")
 
 
@@ -119,6 +123,7 @@ class MaskedImages:
         return ()
 
     def labels(self) -> Mapping[str, bytes]:
+        # What is done to a mask determines the truth as its bytes do.
         geometry = f"{self.height} x {self.width}, {self.values}, {self.preprocess.to_json()}".encode()
         return {"geometry": geometry, **{path.name: self._mask_of(path).read_bytes() for path in self.validation()}}
 
@@ -141,6 +146,7 @@ class MaskedImages:
     def _mask(self, picture: Path) -> NDArray[np.uint8]:
         path = self._mask_of(picture)
         numbers = self._numbers(path)
+        # As a tier decodes it: a mask belongs to the picture that the EXIF orientation has turned upright.
         upright = decode(picture.read_bytes(), "gray")
         if upright.size != numbers.size:
             raise SubjectError(
@@ -168,6 +174,7 @@ class MaskedImages:
         present = np.unique(levels).tolist()
         allowed = list(self.values or range(self.classes))
         wrong = [level for level in present if level not in allowed and level != IGNORED]
+        # Only 0 and 255: two classes drawn in black and white, of which the white one would not count.
         if wrong or (self.values is None and present == [0, IGNORED]):
             raise SubjectError(
                 f"{path} holds the values {', '.join(map(str, present[:8]))}; allowed: {allowed[0]} to {allowed[-1]}, "

@@ -84,6 +84,7 @@ class DenseUpsampling(nn.Module):
         self.shuffle = nn.PixelShuffle(factor)
 
     def forward(self, features: Tensor) -> Tensor:
+        # Not `sum`, which starts from 0 and would leave that addition in the exported graph.
         total = self.branches[0](features)
         for branch in list(self.branches)[1:]:
             total = total + branch(features)
@@ -136,7 +137,9 @@ def _stages(channels: int, stages: Sequence[Stage]) -> list[nn.Module]:
 def _convolution(
     channels_in: int, channels_out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> list[nn.Module]:
+    # Keeps the size of the plane where the stride is 1.
     padding = dilation * (kernel // 2)
+    # Without a bias: the norm that follows has a shift of its own.
     convolution = nn.Conv2d(
         channels_in, channels_out, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
     )

@@ -67,6 +67,7 @@ def compose_data(garments: Data, *, count: int, seed: int) -> Data:
 def train(network: nn.Module, data: Data, recipe: Recipe, epochs: int) -> None:
     """Fit with SGD and Nesterov momentum on one cycle; bfloat16 arithmetic, float32 weights."""
     inputs, targets = torch.from_numpy(normalise(data.pictures, recipe.family)), torch.from_numpy(data.targets)
+    # Without the smaller batch at the end, so that the schedule knows its steps.
     steps = len(inputs) // BATCH
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=epochs * steps, pct_start=0.25)
@@ -101,10 +102,12 @@ def export(network: nn.Module, path: Path, recipe: Recipe) -> None:
 
 
 def _step(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, optimizer: torch.optim.Optimizer) -> float:
+    # A mask turns with its picture, a label stays.
     if torch.rand(()) < 0.5:
         inputs, targets = inputs.flip(-1), targets.flip(-1) if targets.ndim > 1 else targets
     with torch.autocast("cpu", torch.bfloat16):
         scores = network(inputs.contiguous(memory_format=torch.channels_last))
+    # In float32: bfloat16 keeps 8 bits of a number.
     loss = nn.functional.cross_entropy(scores.float(), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -141,6 +144,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
+    # Before the network is made, whose first weights it decides.
     torch.manual_seed(SEED)
     torch.set_num_threads(options.threads)
     recipe, started = RECIPES[options.subject], time.perf_counter()
