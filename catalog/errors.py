@@ -101,6 +101,7 @@ class CatalogFileError(CatalogError):
         self.problems = tuple(sorted(problems))
         self.line = self.problems[0].line
         self.column = self.problems[0].column
+        # The form of compilers, from which editors open the place.
         super().__init__(
             "\n".join(f"{file}:{problem.line}:{problem.column}: {problem.message}" for problem in self.problems)
         )

@@ -106,6 +106,7 @@ def _pair(family: FamilyResult, pair: PairResult) -> dict[str, Any]:
         "low": pair.decided.low,
         "high": pair.decided.high,
         "verdict": pair.decided.verdict.value,
+        # Nothing is needed where it is settled; a refusal says itself what it takes.
         "rounds_needed": needed.rounds if needed else None,
         "inputs_needed": needed.inputs if needed else None,
         "refusal": pair.decided.refusal.reason if pair.decided.refusal else None,
@@ -156,6 +157,7 @@ def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
 def analyse(database: Database, settings: AnalysisSettings, *, subject: str | None = None) -> Iterator[SubjectResult]:
     """Yield the result of every subject in every environment with evidence; new results are stored."""
     for members in _groups(database, subject):
+        # Computed also where it is stored: the rows hold less than the result.
         result = analyse_subject(members, settings)
         _store(database, result)
         yield result

@@ -248,6 +248,7 @@ def evidence_key(evidence: Sequence[StrategyEvidence], settings: AnalysisSetting
     rows = [
         {
             "strategy": _name(strategy),
+            # A declared strategy has keys before it has evidence.
             "latency": strategy.latency_key if strategy.measured else None,
             # The start tells a round that was measured again from the former one, whose number it has.
             "rounds": [[row.round, row.verdict, row.started_at] for row in strategy.rounds],
@@ -278,6 +279,7 @@ def _strategies(
     settings: AnalysisSettings,
 ) -> tuple[StrategyResult, ...]:
     best = min(ranking.estimates_s)
+    # p50 and p90 are shown, whichever percentile decides.
     percentiles = sorted({*INTERVAL_PERCENTILES, settings.percentile})
     return tuple(
         StrategyResult(
@@ -304,6 +306,7 @@ def _strategies(
 
 def _family(paper: FamilyAnalysis, samples: Mapping[str, Samples], settings: AnalysisSettings) -> FamilyResult:
     members = [samples[name] for name in paper.members]
+    # The order of `FamilyAnalysis.comparisons`, on which the zip below relies.
     pairs = list(combinations(range(len(members)), 2))
     decided = compare_pairs(members, settings.question(), pairs=pairs, rng=settings.seed)
     results = []

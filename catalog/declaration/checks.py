@@ -117,6 +117,7 @@ def _wording(details: ErrorDetails) -> str:
     if kind == "literal_error":
         # pydantic joins the literals to a sentence: 'a', 'b' or 'c'.
         allowed = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        # `version: "1"`: right but for its quotes.
         if isinstance(got, str) and got.isdigit() and got in allowed:
             return f"got the text {got!r}; {_UNQUOTE}"
         return f"got {_short(got)}; {nearest(str(got), allowed)}"

@@ -129,6 +129,7 @@ class PassSpec(Declared):
     """One pass of an operator: `static_ptq`, or `{early_exit: {blocks: 2}}` in the file."""
 
     name: Name
+    # A mutable default is safe here: pydantic copies it for each model.
     options: Mapping[str, JsonValue] = {}
 
     @model_validator(mode="before")

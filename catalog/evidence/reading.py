@@ -124,6 +124,7 @@ ORDER BY s.subject, e.id
 """
 
 # A failed or invalid attempt is no longer a trouble once the same round of the same key is known.
+# `id <> m.id`, because a DOUBTFUL measurement counts and would hide itself.
 _TROUBLES = f"""
 SELECT m.subject, m.operator, m.placement, e.launcher, e.scale, m.round, m.status, m.verdict, m.reason, m.log_tail,
        m.started_at

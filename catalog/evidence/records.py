@@ -255,6 +255,7 @@ class TierRunRecord:
     memory_peak_bytes: OptionalBytes = None
     # A server names itself at random when it starts; another name in between is a restart.
     restarted: bool | None = None
+    # Differences between the end of the warm-up and the last sample (docs/verdicts.md).
     window_cpu_seconds: Seconds | None = None
     window_periods: Count | None = None
     window_throttled_periods: Count | None = None
@@ -316,6 +317,7 @@ class MeasurementBase(OutcomeBase):
     inputs_select: Label
     log_tail: OptionalText = None
     protocol: Protocol = field(default_factory=dict)
+    # In the order sent: rules read the last pass over the inputs from its end.
     warmup_latency_s: OptionalSeconds = None
     window_s: Seconds | None = None
     # The wall clock's advance less the monotonic one's, of the tier where they differ most.

@@ -38,6 +38,7 @@ SELECT c.latency_key, t.tier, MAX(t.memory_peak_bytes) AS cgroup_bytes, MAX(t.pe
 FROM counted c JOIN tier_run t ON t.measurement_id = c.id
 GROUP BY c.latency_key, t.tier
 """
+# Failed attempts are INVALID as well, so that the verdict alone would count them.
 _VERDICTS = """
 SELECT latency_key, verdict, COUNT(*) FROM measurement WHERE status = 'complete' GROUP BY latency_key, verdict
 """
@@ -290,6 +291,7 @@ class StrategyEvidence(StrategyBase):
         """DOUBTFUL if any round is, VALID otherwise, None without rounds."""
         if not self.rounds:
             return None
+        # INVALID ones are not among `rounds`.
         return "DOUBTFUL" if any(round_evidence.verdict == "DOUBTFUL" for round_evidence in self.rounds) else "VALID"
 
 

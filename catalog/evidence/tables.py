@@ -181,6 +181,7 @@ class SamplePart(EvidenceTable, PartTimes, table=True):  # type: ignore[misc]
     __tablename__ = "sample_part"
     __table_args__ = (PrimaryKeyConstraint("sample_id", "tier"),)
 
+    # The primary key begins with it and is its index; so below.
     sample_id: int = _parent("sample.id", indexed=False)
 
 
@@ -248,6 +249,7 @@ class Slo(EvidenceTable, SloRecord, table=True):  # type: ignore[misc]
     __table_args__ = (PrimaryKeyConstraint("name"),)
 
 
+# Analyses are derived and never exported: no other form of them is declared in `records.py`.
 class Analysis(EvidenceTable, table=True):
     """One analysis of one subject in one environment; `evidence_key` is the content key of all that it rests on."""
 

@@ -34,6 +34,7 @@ class LatencyChange:
     @property
     def ratio(self) -> float:
         """Below 1: faster in B. Paired by input where they have inputs in common."""
+        # Without an input in common, each side's own percentile is all there is.
         return self.b_s / self.a_s if self.comparison.ratio is None else self.comparison.ratio
 
     @property

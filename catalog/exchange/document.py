@@ -209,6 +209,7 @@ class SloEntry(Entry, SloRecord):  # type: ignore[misc]
 class Document(Entry):
     """Everything known, in one file."""
 
+    # `document_bytes` writes these two itself, because it leaves out defaults.
     format: Literal["tierwise-evidence"] = "tierwise-evidence"
     version: Literal[1] = 1
     files: list[FileEntry] = []
@@ -233,6 +234,7 @@ def ordered_strategies(document: Document) -> list[StrategyEntry]:
     subjects: dict[tuple[str, str], int] = {}
     for position, strategy in enumerate(document.strategies):
         subjects.setdefault((strategy.environment, strategy.subject), position)
+    # Every environment that an entry names is there: `inconsistencies` and the database's references see to it.
     placements: dict[str, set[tuple[str, ...]]] = {key: set() for key in places}
     chains: dict[str, set[tuple[str, ...]]] = {key: set() for key in places}
     for strategy in document.strategies:

@@ -173,6 +173,7 @@ class _DocumentExport:
             for row in self._of_subjects(Measurement)
         ]
         names = ("environment", "subject", "operator", "placement", "latency_key", "round", "started_at")
+        # Names of the host's processes stay in the database where they were recorded.
         return sorted(map(neutral, entries), key=lambda entry: [getattr(entry, name) for name in names])
 
     def _children(self, table: type[EvidenceTable], kind: type[EntryT]) -> dict[int, list[EntryT]]:
@@ -251,6 +252,7 @@ def _import_order(entry: FileEntry) -> tuple[str, str]:
 
 
 def _file(row: ImportedFile) -> FileEntry:
+    # What was noted while importing speaks of this database alone.
     details = {name: value for name, value in row.details.items() if name != HERE}
     return _entry(FileEntry, row, details=details)
 

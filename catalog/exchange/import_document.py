@@ -200,6 +200,7 @@ class _DocumentImport:
 
     def store(self) -> ImportOutcome:
         """Store everything that is new, parents first."""
+        # all() of no environments is true, and a document may bring targets alone.
         if self._places and all(place.contained for place in self._places.values()):
             return self._known_before()
         # Before anything is stored, else this file would be among those that were there.
@@ -321,6 +322,7 @@ class _DocumentImport:
             suffixes[strategy.artifact_key] |= set() if place.contained else {place.suffix}
         unused = []
         for entry in sorted(self._document.artifacts, key=lambda entry: entry.key):
+            # An artifact may serve an environment that joins and one that is kept apart: under a key for each.
             for suffix in sorted(suffixes.get(entry.key, {""})):
                 key = imported_key(entry.key) + suffix
                 if key not in present:
@@ -336,6 +338,7 @@ class _DocumentImport:
         }
         changed = 0
         environments = sorted(self._document.environments, key=lambda entry: (entry.created_at, entry.key))
+        # New rows are numbered in this order, and by their numbers subjects are listed.
         for entry in ordered_strategies(self._document.model_copy(update={"environments": environments})):
             place = self._places[entry.environment]
             if place.contained:
@@ -375,6 +378,7 @@ class _DocumentImport:
         stored = {row.name: row for row in stored_rows(self._session, Slo)}
         files = stored_rows(self._session, ImportedFile)
         imported = {name for file in files for name in noted(file, SLOS, {})}
+        # A target that a catalog here declares does not go when a file is forgotten.
         own = [slo for slo in self._document.slos if slo.name not in stored or slo.name in imported]
         if own and owner is not None:
             targets = {slo.name: {"latency": slo.latency, "accuracy": slo.accuracy} for slo in own}

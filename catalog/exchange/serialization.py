@@ -42,6 +42,7 @@ def unpack_bits(text: str, count: int) -> list[bool]:
     [True, False, True]
     """
     try:
+        # Without `validate`, characters outside the alphabet would be skipped.
         packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"is not Base64 ({error})") from error
@@ -266,6 +267,7 @@ def decompressed(content: bytes, *, file: str) -> bytes:
             content = reading.decompress(content, MAX_BYTES + 1)
         except zlib.error as error:
             raise ExchangeError(file, [f"a damaged gzip file ({error}); copy it again"]) from error
+        # Beyond the limit the end was never read; within it, its absence is a file that was cut off.
         if len(content) <= MAX_BYTES and not reading.eof:
             raise ExchangeError(file, ["a gzip file that ends too early; copy it again"])
     if len(content) > MAX_BYTES:

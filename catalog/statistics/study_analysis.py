@@ -155,6 +155,7 @@ class FamilyAnalysis:
     @property
     def rejected(self) -> bool:
         """Whether Kruskal-Wallis finds a difference; the paper looks at pairs only then."""
+        # Where there is nothing to test the p-value is 1.
         return self.kruskal_wallis.pvalue < self.alpha
 
     def comparison(self, left: str, right: str) -> PairComparison:
@@ -282,6 +283,7 @@ def _analyse(
     alpha: float,
 ) -> FamilyAnalysis:
     members = tuple(name for name in family.members if name in measured)
+    # The one sort of the family, which all its tests read.
     pooled = pool_ranks({name: measured[name] for name in members})
     return FamilyAnalysis(
         family=family,

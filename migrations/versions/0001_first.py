@@ -60,6 +60,7 @@ def _text(*names: str) -> list[sa.Column[object]]:
 def _foreign(table: str, parent: str, *, cascade: bool = True) -> sa.ForeignKeyConstraint:
     column = f"{parent}_id"
     name = f"fk_{table}_{column}"
+    # Rows below a measurement go with it; an environment cannot go while evidence refers to it.
     return sa.ForeignKeyConstraint([column], [f"{parent}.id"], name=name, ondelete="CASCADE" if cascade else None)
 
 
@@ -72,6 +73,7 @@ def _create_environment() -> None:
         _required("memory_bytes", sa.BigInteger),
         *_text("kernel", "engine", "onnxruntime", "tierwise"),
         _required("details", sa.JSON),
+        # Moments are text in ISO 8601 and UTC, since SQLite has no type for them.
         *_text("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_environment"),
         sa.UniqueConstraint("key", name="uq_environment_key"),
@@ -203,6 +205,7 @@ def _create_sample() -> None:
         _required("transmission_s", sa.Float),
         sa.PrimaryKeyConstraint("id", name="pk_sample"),
         _foreign("sample", "measurement"),
+        # Its index serves the reference to the measurement as well.
         sa.UniqueConstraint("measurement_id", "seq", name="uq_sample_measurement_id_seq"),
     )
     op.create_table(
@@ -242,6 +245,7 @@ def _create_accuracy() -> None:
     op.create_index("ix_accuracy_key", "accuracy", ["key"])
     op.create_index("ix_accuracy_environment_id", "accuracy", ["environment_id"])
     op.create_index(
+        # Partial: any number of failed attempts, and one that succeeded.
         "uq_accuracy_key",
         "accuracy",
         ["key"],

@@ -31,6 +31,7 @@ def upgrade() -> None:
         *_columns(sa.String, "operator", "placement", "letters"),
         *_columns(sa.Integer, "rank", "worst_rank", "samples", "rounds", "inputs", "outliers"),
         *_columns(sa.Float, "estimate_s", "ratio_to_best", "mean_s", "median_s", "iqr_s"),
+        # NULL where the evidence supports no interval, or where a test does not apply.
         *_columns(sa.Float, "low_s", "high_s", "shapiro_statistic", "shapiro_pvalue", nullable=True),
         *_columns(sa.Float, "rounds_share", "inputs_share", "rest_share", "effective_samples", nullable=True),
         *_columns(sa.String, "refusal", nullable=True),
