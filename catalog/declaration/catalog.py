@@ -162,6 +162,7 @@ def parse_catalog(text: str, file: Path | str = "strategies.yaml") -> Catalog:
 def _checked(document: YamlDocument) -> Catalog:
     # The form first: names are compared only within a file whose form is right.
     declared = validate_file(document)
+    # The order in the file counts: the first tier is the client's.
     topology = Topology(tuple(declared.tiers), tuple(declared.links))
     check_names(declared, topology, document)
     return Catalog(document.file, declared, topology)

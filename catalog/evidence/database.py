@@ -71,6 +71,7 @@ class Database:
 
     def replace_sound(self, sound: "Database") -> None:
         """Keep the database that leaves unsound rows out, to be closed with this one; the former is closed."""
+        # One at a time: each holds connections of its own.
         while self._sound:
             self._sound.pop().engine.dispose()
         self._sound.append(sound)

@@ -34,6 +34,7 @@ def stored_strategy(session: Session, subject: str, operator: str, placement: st
         .where(column(Strategy, "subject") == subject, column(Strategy, "operator") == operator)
         .where(column(Strategy, "placement") == placement, column(Environment, "key") == environment)
     )
+    # One at most: the four names are unique together.
     return session.exec(query).first()
 
 

@@ -185,6 +185,7 @@ class _Reading:
 
     def _linked(self, rows: Sequence[Mapping[str, Any]], links: Sequence[str]) -> LinkedSamples | None:
         """Return one setting of the links; None where bytes are missing."""
+        # All rounds of one key, because its samples were taken at one setting of the links.
         flat = [(row["round"], *sample) for row in rows for sample in self._samples[row["id"]]]
         if not flat or any(link not in self._bytes[sample_id] for _, sample_id, _, _ in flat for link in links):
             return None

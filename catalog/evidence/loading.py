@@ -199,6 +199,7 @@ class _LoadedEvidence:
     def assemble(self, row: Strategy) -> StrategyEvidence:
         """Return one strategy's evidence."""
         series = self._series.get(row.latency_key, _Series())
+        # One list for all strategies of the subject, by whose positions samples pair.
         input_ids = self._inputs[row.subject, row.environment_id]
         index = {name: position for position, name in enumerate(input_ids)}
         artifact = self._artifacts.get(row.artifact_key)

@@ -74,6 +74,7 @@ def inapplicable_strategies(session: Session, *, subject: str | None = None) -> 
     """Return declared strategies whose operator the model does not allow: subject, operator, placement, reason."""
     where = "" if subject is None else "AND subject = :subject"
     query = (
+        # A strategy may be declared in several environments, which are not told apart here.
         "SELECT DISTINCT subject, operator, placement, reason FROM strategy "
         f"WHERE declared AND status = 'inapplicable' {where} ORDER BY subject, operator, placement"
     )
@@ -108,6 +109,7 @@ def last_measurement(
 
 
 # LEFT JOIN keeps subjects without evidence; the cast keeps the sum of PostgreSQL's bigints a whole number.
+# DISTINCT, because the join repeats a strategy for each of its rounds.
 _COVERAGE = f"""
 SELECT s.subject, e.launcher, e.scale, COUNT(DISTINCT s.id) AS strategies,
        COUNT(DISTINCT CASE WHEN m.id IS NOT NULL THEN s.id END) AS with_evidence,

@@ -74,7 +74,9 @@ def _run_sqlite(driver: sqlite3.Connection, statement: str) -> Any:
 
 def _run_server(driver: Any, statement: str) -> Any:
     """Run a prepared statement: it is one statement, so none can end the read-only transaction and go on."""
+    # psycopg then begins its transactions with READ ONLY, which the server enforces.
     driver.read_only = True
+    # Without parameters, psycopg leaves a `%` of the statement alone.
     return driver.execute(statement.encode(), prepare=True)
 
 

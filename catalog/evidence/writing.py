@@ -139,6 +139,7 @@ def sync_slos(session: Session, slos: "Mapping[str, SloSpec]") -> None:
         # JSON has text keys alone.
         latency = {f"{percentile:g}": limit for percentile, limit in declared.latency_s.items()}
         accuracy = declared.accuracy.model_dump(exclude_none=True)
+        # The name is the key: a target that stands is changed in place.
         session.merge(Slo(name=name, latency=latency, accuracy=accuracy))
     session.flush()
 

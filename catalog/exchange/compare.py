@@ -162,6 +162,7 @@ def _pairing(subject: str, rows: _Rows, questions: Sequence[Question]) -> Pairin
         for name, (before, after) in pairs.items()
         if before is not None and after is not None and before.measured and after.measured
     }
+    # All pairs at once, because their intervals are simultaneous.
     latencies = dict(zip(both, _latencies(list(both.values()), questions), strict=True))
     changes = []
     for name, (before, after) in pairs.items():

@@ -287,6 +287,7 @@ def neutral(entry: MeasurementEntry) -> MeasurementEntry:
         "findings": entry.findings and [_neutral_finding(finding, load) for finding in entry.findings],
         "reason": entry.reason and without_names_in(entry.reason, load),
     }
+    # model_copy does not validate; the new values are those of a valid entry without names.
     return entry.model_copy(update=changes)
 
 

@@ -113,6 +113,7 @@ class _DocumentExport:
             measurement.environment for measurement in measurements
         }
         used |= {accuracy.environment for accuracy in accuracies}
+        # Without a choice of subjects, also those in which nothing was measured yet.
         environments = [row for row in self._environments.values() if self._subjects is None or row.key in used]
         # The key decides between equal moments: row numbers must not change the bytes of an export.
         environments.sort(key=lambda row: (row.created_at, row.key))
@@ -326,6 +327,7 @@ def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str,
             continue
         primary = accuracy.miou_pct if accuracy.metric_primary == "miou" else accuracy.top1_pct
         for metric, value in ((accuracy.metric_primary, primary), ("top5", accuracy.top5_pct)):
+            # Rows have top5 beside top1 alone (docs/exchange.md).
             if value is not None and not (metric == "top5" and accuracy.metric_primary != "top1"):
                 yield {
                     "subject": strategy.subject,

@@ -124,6 +124,7 @@ class _Command:
         gathered = gather_rows(rows, self.environment or self.default, file=str(file))
         digest = rows_digest(gathered)
         claimed = sorted({strategy.environment for strategy in gathered})
+        # Of the rows, not of the file: in another order or spelling they are the same import.
         key = content_key({"kind": "imported rows", "digest": digest})
         # Before, the order of the rows was in the key.
         former = {"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest(), "environments": claimed}

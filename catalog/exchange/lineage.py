@@ -251,6 +251,7 @@ def _taken(session: Session, joined: Collection[int | None]) -> set[str]:
             joined_artifacts.add(strategy.artifact_key)
         else:
             taken |= {strategy.artifact_key, strategy.latency_key, strategy.accuracy_key}
+    # A document may bring the artifacts of an environment that it joins once more.
     taken |= stored_values(session, Artifact, "key") - joined_artifacts
     taken |= {key for key, environment_id in attempted_keys(session) if environment_id not in joined}
     return taken

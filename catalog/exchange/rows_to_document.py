@@ -264,6 +264,7 @@ def _contradictions(
         if before is None:
             continue
         latency_key, accuracy_key = (_stored(_key(kind, foreign, strategy)) for kind in ("latency", "accuracy"))
+        # One file may bring latencies and another accuracies; two that bring the same kind contradict each other.
         for kind, has, old, new in (
             ("latencies", bool(members.rounds) and before.rounds > 0, before.latency_key, latency_key),
             ("accuracies", bool(members.metrics) and before.task != _UNKNOWN, before.accuracy_key, accuracy_key),

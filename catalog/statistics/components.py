@@ -141,6 +141,7 @@ def _effective(samples: Samples, rounds: float, inputs: float, rest: NDArray[np.
     cells = samples.cells.astype(np.float64)
     count = cells.sum()
     crossed, repetition = rest[0], rest[1:].sum()
+    # A level's share in the overall mean is its share of the samples: components enter by the squares of these.
     of_mean = (
         rounds * (cells.sum(axis=1) ** 2).sum() + inputs * (cells.sum(axis=0) ** 2).sum() + crossed * (cells**2).sum()
     ) / count**2 + repetition / count

@@ -248,6 +248,7 @@ class AlikeImages:
 
     def confidence_at_most(self, limit_pp: float) -> float:
         """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
+        # Were this share of all images off by 100 points, (1 - share)^n would be the chance to meet none of them.
         share = (limit_pp + ROUNDING_PP - self.drop_pp) / 100
         return 1 - (1 - min(share, 1.0)) ** self.images if share > 0 and limit_pp < 100 else float(limit_pp >= 100)
 

@@ -499,6 +499,7 @@ def _draws(
     images: int, *, n_resamples: int, rng: np.random.Generator | int | None
 ) -> Iterator[NDArray[np.unsignedinteger]]:
     """Yield how often each image is drawn, shape (draws, images), as many draws at a time as memory allows."""
+    # Only a seed names draws that are worth keeping, and only what fits in memory is kept.
     if isinstance(rng, int) and images * n_resamples <= _CHUNK:
         yield _seeded_draws(images, n_resamples, rng)
         return

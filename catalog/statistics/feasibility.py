@@ -428,5 +428,6 @@ def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -
     steps = np.minimum(np.arange(single.size), holding)
     levels = np.array([sidak(confidence_level, comparisons=int(single.size - step)) for step in steps])
     back = np.empty_like(surest_first)
+    # The inverse of the sort: results are in the order of the tests.
     back[surest_first] = np.arange(single.size)
     return StepDown(levels[back], joint[back])
