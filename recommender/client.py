@@ -55,6 +55,7 @@ class RecommenderClient:
         base_url: str = "http://127.0.0.1:8080",
         *,
         api_key: str | None = None,
+        # As long as the service takes at most (`max_request_s`).
         timeout_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:

@@ -149,6 +149,7 @@ class UnknownEvidence(NotDeclared):
     what = "evidence id"
 
     def __init__(self, name: str) -> None:
+        # No list of names: every measurement has such a key.
         super().__init__(name, (), where="GET /strategies/{id} names those of a strategy")
 
 

@@ -123,12 +123,14 @@ def _words(subject_evidence: SubjectEvidence, on: date) -> str:
 
 def _days(moment: str, on: date) -> int:
     """Count whole days, by UTC's calendar."""
+    # Days of the calendar, because answers are kept until the day changes (`recommender.http.answer_cache`).
     return (on - datetime.fromisoformat(moment).astimezone(UTC).date()).days
 
 
 def _ago(days: int) -> str:
     if days == 0:
         return "today"
+    # Evidence may come from a machine whose clock is ahead.
     if days < 0:
         return f"{-days} day{'s' if days < -1 else ''} in the future (a clock is wrong)"
     return f"{days} day{'s' if days > 1 else ''} ago"
@@ -159,6 +161,7 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
         constraints=constraints_out(request) if constraints.any_set else None,
         summary=summary(answer),
         recommendation=fields.recommendation(),
+        # `relaxations` puts the cheapest first.
         relaxation=relaxed[0] if relaxed else None,
         other_relaxations=relaxed[1:],
         alternatives=list(fields.alternatives()),
@@ -300,6 +303,7 @@ def _excluded(excluded: ExcludedCandidate) -> ExcludedOut:
 
 
 def _breach(breach: Breach) -> BreachOut:
+    # The limit on bytes sent concerns no tier and no operator, so its name is empty.
     return BreachOut(constraint=breach.constraint, name=breach.name or None, limit=breach.limit, got=breach.got)
 
 

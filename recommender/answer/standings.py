@@ -126,6 +126,7 @@ def _accuracy(estimate: Estimate) -> float | None:
 
 
 def _speed(estimate: Estimate) -> tuple[float, str, str]:
+    # With the names, so that equal latencies keep one order.
     return estimate.percentile_s, estimate.candidate.operator, estimate.candidate.placement
 
 

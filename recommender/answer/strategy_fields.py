@@ -99,6 +99,7 @@ def _latency(estimate: Estimate) -> LatencyOut:
 def accuracy_of(candidate: Candidate) -> AccuracyOut | None:
     """Return a candidate's accuracy with its 95 % intervals."""
     accuracy = candidate.accuracy
+    # Under one key: an accuracy is the same whatever the question is.
     return None if accuracy is None else _accuracies.get(candidate, None, lambda: _accuracy(accuracy))
 
 
@@ -159,6 +160,7 @@ def _resources(candidate: Candidate) -> ResourcesOut:
     )
 
 
+# The default of a question (`RecommendRequest.latency_percentile`).
 DEFAULT_PERCENTILE = 90.0
 
 

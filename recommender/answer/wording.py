@@ -41,6 +41,7 @@ def why(answer: RankedAnswer) -> str:
         raise ValueError("an answer without a recommendation has nothing to explain")
     claim = _claim(answer, best)
     quicker = passed_over(answer)
+    # A faster strategy that was passed over needs more of an explanation than the next best.
     if quicker is not None:
         return f"{_instead_of(answer, quicker)}{prediction_note(best.candidate)}."
     if not answer.alternatives:
@@ -137,6 +138,7 @@ def to_do(gap: UndecidedCandidate) -> str:
         )
     if gap.gap is Gap.ONE_ROUND:
         return "set `experiment.rounds` to 3 or more and run `runner fill-catalog`"
+    # More of the present measurements would leave the model's error, so measuring at the asked rates is what helps.
     if gap.gap is Gap.UNPROVEN and gap.percentile is not None and gap.estimate.candidate.predicted is not None:
         links = " and ".join(gap.estimate.candidate.predicted.links)
         return f"declare {links} as asked and measure it there (`runner fill-catalog`), or ask at a lower `confidence`"

@@ -137,6 +137,7 @@ class SubjectEvidence:
     @cached_property
     def complete(self) -> bool:
         """Whether every declared strategy has all its evidence, and there is some."""
+        # Inapplicable strategies count as complete, and nothing can be answered from those alone.
         return bool(self.candidates) and all(strategy.complete for strategy in self.strategies)
 
 
@@ -152,6 +153,7 @@ class EnvironmentChoice:
 def _preference(subject_evidence: SubjectEvidence) -> tuple[bool, str, int]:
     return (
         subject_evidence.environment.imported_from is None,
+        # ISO 8601 in UTC, so that the order of the texts is that of the times.
         subject_evidence.last_measured_at,
         subject_evidence.environment.id,
     )
@@ -213,6 +215,7 @@ class Evidence:
         keys = [member.environment.key for member in by_environment]
         preferred = preferred_environment([_standing(member) for member in matching], keys)
         chosen = next(member for member in matching if member.environment.key == preferred.key)
+        # An environment without candidates is only declared: nothing of it was left out.
         others = sum(bool(member.candidates) for member in by_environment if member is not chosen)
         return EnvironmentChoice(chosen, _why(chosen, matching, conditions), others)
 
@@ -289,6 +292,7 @@ def _no_environment(by_environment: Sequence[SubjectEvidence], conditions: Envir
     for error, want, has in properties:
         if want is not None and want not in has:
             raise error(want, has)
+    # Each property exists, but not all together, so whole environments are named.
     existing = (
         str(EnvironmentFilter(None, environment.host, environment.scale, environment.launcher))
         for environment in environments

@@ -76,6 +76,7 @@ class EvidenceLookup:
                 try:
                     with opened.session() as session:
                         return question(session)
+                # To find the unusable rows all tables are read, so that is done only where one of them is in the way.
                 except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
                     with sound_database(opened).session() as session:
                         return question(session)
@@ -272,6 +273,7 @@ def pareto(
     evidence: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
 ) -> StandingsResponse:
     """List only the strategies that no other beats in latency and accuracy at once, fastest first."""
+    # Ranks stay those among all measured strategies.
     everything = standings.standings(evidence.select(subject, environment), percentile)
     return everything.model_copy(update={"strategies": [row for row in everything.strategies if row.pareto]})
 

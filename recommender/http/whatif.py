@@ -29,6 +29,7 @@ router = APIRouter(tags=["links"], responses=documented(401, 404, 413, 422, 500,
 OneLink = Annotated[str, Query(description="A link, as GET /links names it", max_length=200, examples=["edge-cloud"])]
 From = Annotated[Bandwidth, Query(alias="from", description="The lowest bandwidth", examples=["1mbit"])]
 To = Annotated[Bandwidth, Query(alias="to", description="The highest bandwidth, above `from`", examples=["200mbit"])]
+# Every point is resampled for every strategy over the link, so a client may not ask for any number of them.
 Points = Annotated[int, Query(description="Per curve, evenly on a logarithmic scale", ge=2, le=17, examples=[9])]
 
 

@@ -218,6 +218,7 @@ class AccuracyEvidenceOut(Out):
     metric: str
     top1_pct: float | None
     top5_pct: float | None
+    # Null in evidence that is older than the counting of classes.
     class_counts: dict[str, int] | None = Field(
         default=None, description="Of how many items (of masks: pixels) each class is the truth"
     )

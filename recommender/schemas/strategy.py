@@ -83,6 +83,7 @@ class StrategyOut(Out):
     placement: str
     latency: LatencyOut
     accuracy: AccuracyOut | None
+    # Null too for artifacts that were built before distances were measured.
     distance: DistanceOut | None = Field(
         default=None, description="Of the outputs to identity's; null for identity, and where it was not measured"
     )

@@ -100,6 +100,7 @@ class Manifest(_Entry):
     """The whole file."""
 
     format: Literal["tierwise-bundle"] = "tierwise-bundle"
+    # Any other version is refused and not guessed at.
     version: Literal[1] = 1
     created_at: str
     subject: str

@@ -64,6 +64,7 @@ def session(path: Path, part: dict[str, Any], settings: dict[str, Any]) -> onnxr
     options.intra_op_num_threads = part["threads"]
     options.inter_op_num_threads = settings["inter_op_num_threads"]
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, settings["graph_optimization_level"])
+    # 3 is ERROR: ONNX Runtime's warnings would stand between a user and the prediction.
     options.log_severity_level = 3
     for name, value in settings["config"].items():
         options.add_session_config_entry(name, value)
@@ -72,6 +73,8 @@ def session(path: Path, part: dict[str, Any], settings: dict[str, Any]) -> onnxr
     return onnxruntime.InferenceSession(str(path), options, providers=[part["provider"]])
 
 
+# From here on twins of the tier server's functions, without which a bundle must do; making a bundle compares their
+# outputs bit by bit (`check_runs`).
 def preprocess(encoded: bytes, spec: dict[str, Any]) -> Any:
     """Turn an image file into the graph's input: decode, resize, (pixel * scale - mean) / std."""
     pixels = np.asarray(frame(decode(encoded, spec["color"]), spec))
@@ -170,6 +173,7 @@ def label_map(first: Any, spec: dict[str, Any]) -> Any:
     if spec["height"] is None or spec["width"] is None:
         return labels
     cell, height, width = spec["cell"], spec["height"], spec["width"]
+    # Dense upsampling (Wang et al. 2018): a place of the graph's output holds the labels of cell x cell pixels.
     cells = labels.reshape(cell, cell, height // cell, width // cell)
     return np.ascontiguousarray(cells.transpose(2, 0, 3, 1)).reshape(height, width)
 
@@ -210,6 +214,7 @@ def main() -> int:
         parser.error("name an input, or say --check")
     outputs = Bundle(part=arguments.part)(arguments.input.read_bytes())
     if arguments.output is not None:
+        # A stream, because savez appends .npz to a name.
         with arguments.output.open("wb") as stream:
             np.savez(stream, **outputs)
     print(json.dumps({name: shown(array) for name, array in outputs.items()}))

@@ -130,6 +130,7 @@ def import_(
     Each file is stored completely or not at all. Imported evidence keeps its provenance and is never pooled with yours.
     """
     settings = declared_settings(catalog or RunnerSettings().catalog)
+    # A first import may come before any fill.
     with open_database(database or RunnerSettings().database, create=True) as opened:
         imported = import_files(opened, files, environment=environment)
         store_missing(opened, settings)
@@ -177,6 +178,7 @@ def forget(
     """
     settings = declared_settings(catalog or RunnerSettings().catalog)
     with open_database(database or RunnerSettings().database) as opened:
+        # What stays is other evidence, whose analyses are stored next.
         forgotten = forget_file(opened, file)
         store_missing(opened, settings)
     if as_json:

@@ -111,10 +111,12 @@ def apply(
     """
     pipeline = parse_pipeline(operator, _catalog(catalog))
     chosen = _model(model)
+    # As many as the pass that wants the most.
     samples = max((step.calibration_samples for step in pipeline.passes()), default=0)
     store = ArtifactStore(RunnerSettings().workdir / "artifacts")
     inputs = chosen.calibration(calibration, samples)
     manifest = apply_operator(pipeline, chosen.path, output, calibration=inputs, store=store)
+    # Warnings go to stderr, so that --json stays one document.
     for did in manifest["did"]:
         for warning in did.get("warnings", ()):
             err.print(f"[yellow]{did['pass']}:[/] {escape(warning)}")

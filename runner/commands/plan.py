@@ -95,6 +95,7 @@ def _remarks(made: Plan, warnings: Mapping[str, str]) -> dict[str, str]:
 
 def _plan_table(made: Plan) -> Table:
     table = Table("subject", "operator", "placement", "missing", "why", "time", pad_edge=False)
+    # An accuracy is an operator's, whatever the placement.
     for task in made.accuracies:
         strategy = task.keyed.strategy
         table.add_row(strategy.subject, strategy.operator, "", "accuracy", task.reason, duration(task.estimate_s))

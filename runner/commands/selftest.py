@@ -56,6 +56,7 @@ def selftest(
     selection = select_launcher(launcher, base_image=settings.base_image)
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     declared = load_catalog(chosen)
+    # Unscaled, because the host as it is belongs to what is tested.
     host, whole = selection.launcher.host(), Scale.parse("1")
     check_host(declared, host, whole)
     check_delays(declared, selection.launcher)
@@ -87,6 +88,7 @@ def _run(
     context: RunContext, selection: Selection, path: Path, *, strategy: str | None, names: int, percentile: float
 ) -> AaResult:
     one = find_strategy(context, strategy)
+    # Before the database is made: where this fails, --keep leaves no empty file.
     context.subjects[one.subject].prepare()
     selection.launcher.prepare()
     setups = Setups(context, ArtifactStore(context.workdir / "artifacts"), context.workdir)

@@ -59,6 +59,7 @@ def _range(values: Sequence[int]) -> str:
 
 def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
     where, settings = report.environment, report.results[0].settings
+    # --environment takes the beginning of a key.
     yield "Environment", f"{where.key[:16]}, {where.provenance}"
     if where.origin is None:
         yield "Launcher", f"{where.launcher}, {where.engine}, scale {where.scale}"

@@ -244,6 +244,7 @@ def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: st
         tag("h4", "Spread, normality, variance"),
         spread_table(result),
         details("Q-Q plots of every strategy", _quantiles(result, id_, ids)),
+        # Imported latencies may come without their parts.
         details("Mean latency by part and tier", breakdown_table(result, breakdowns)) if breakdowns else None,
         details("What each tier pays", costs_table(costs)) if costs else None,
     )

@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
             *_convolution(middle, out, kernel=1),
         )
         nn.init.zeros_(self.body[-1].weight)  # each block starts as the identity, which trains deep nets faster
+        # Where the shapes differ, the shortcut is a projection (He et al. 2016, option B).
         same = channels_in == out and stride == 1
         self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(channels_in, out, 1, stride))
 
