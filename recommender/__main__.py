@@ -117,8 +117,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise OSError(f"--host {host!r} is not an address of this machine ({error.strerror}); try 127.0.0.1") from error
     listener = socket.socket(family, kind, protocol)
-    # There it allows a restart while old connections are in TIME_WAIT; on Windows it would let two programs share a
-    # port.
+    # Allows a restart while old connections are in TIME_WAIT; on Windows two programs could share the port.
     if os.name == "posix":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

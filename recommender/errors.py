@@ -274,4 +274,5 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _shown(name: str) -> str:
     # Escaped, because a client's name must not send control characters to a terminal or a log.
+    # Cut as well: a name of a client may have any length that a request may have.
     return ascii(name) if len(name) <= 80 else f"{name[:80]!a}…"

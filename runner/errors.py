@@ -36,7 +36,7 @@ _WHAT_TO_DO = {
 def explain(error: OSError) -> str:
     """Explain what the operating system refused in one message: where, what, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
-    # An error that was raised with a text alone has no number.
+    # An OSError that was raised with a text alone has no errno.
     advice = _WHAT_TO_DO.get(error.errno or 0, "look at that place, then give the same command again")
     return f"{where}{error.strerror or error}; {advice}"
 

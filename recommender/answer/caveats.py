@@ -87,8 +87,7 @@ def _drift(best: Estimate, margin: float) -> Iterator[str]:
 
 def _relayed(best: Candidate, constraints: Constraints) -> Iterator[str]:
     """Name the tiers that may not compute but still pass bytes on."""
-    # Resources are recorded on every tier of the route; one that neither computes nor sends the request only passes
-    # bytes on.
+    # Resources are recorded on every tier of the route; what neither computes nor starts the request is a relay.
     relays = {*best.memory_bytes, *best.cpu_s} - {*best.tiers, best.client}
     allowed = constraints.allow_tiers
     for tier in sorted(relays):

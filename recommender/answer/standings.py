@@ -190,14 +190,14 @@ def _cannot_change(
 
 def _too_inaccurate(strategy: DeclaredStrategy, accuracy: AccuracyMeasurement, budgets: Budgets) -> str | None:
     """Name an accuracy budget that the measured accuracy misses, or could not promise as the only candidate."""
-    # Without latencies: it is asked about budgets of accuracy only.
+    # Without latencies, because only budgets of accuracy are checked.
     alone = Candidate(strategy.operator, strategy.placement, strategy.tiers, (), inputs=0, accuracy=accuracy)
     accuracy_budgets = Budgets(
         min_accuracy_pct=budgets.min_accuracy_pct,
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         confidence=budgets.confidence,
     )
-    # Alone it needs the lowest confidence of all, so what fails here fails beside other candidates too.
+    # A single candidate needs the lowest confidence, so a budget that fails here fails among others too.
     for shortfall in shortfalls(alone, accuracy_budgets, among=[alone]):
         beyond = shortfall.bound_over if shortfall.bound_over is not None else shortfall.over
         # Room for rounding: an accuracy exactly at its limit must not miss it by 1e-14.

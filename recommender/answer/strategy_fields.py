@@ -145,8 +145,7 @@ def _accuracy_interval(accuracy: AccuracyMeasurement) -> tuple[float | None, flo
     if accuracy.hits is None:
         return None, None
     right, items = int(accuracy.hits.sum()), accuracy.hits.size
-    # Clopper and Pearson (Biometrika 26, 1934): quantiles of beta distributions, which do not exist for none or all
-    # right.
+    # Clopper and Pearson (Biometrika 26, 1934): beta quantiles, which do not exist where none or all are right.
     low = scipy.special.betaincinv(right, items - right + 1, _TAIL) if right else 0.0
     high = scipy.special.betaincinv(right + 1, items - right, 1 - _TAIL) if right < items else 1.0
     return 100 * float(low), 100 * float(high)

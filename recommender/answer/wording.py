@@ -88,7 +88,7 @@ def lacks(miss: NearMiss) -> Iterator[str]:
         )
     accuracy = miss.estimate.candidate.accuracy
     if accuracy is not None and miss.accuracy_short_pp is not None:
-        # A miss stores by how much it misses; the budget follows from that.
+        # A near miss stores its distance from the budget; the budget follows from it.
         floor = accuracy.accuracy_pct + miss.accuracy_short_pp
         yield (
             f"is {_pp(miss.accuracy_short_pp)} short of {accuracy.metric} >= {floor:.2f} % "
@@ -138,7 +138,7 @@ def to_do(gap: UndecidedCandidate) -> str:
         )
     if gap.gap is Gap.ONE_ROUND:
         return "set `experiment.rounds` to 3 or more and run `runner fill-catalog`"
-    # More of the present measurements would leave the model's error, so measuring at the asked rates is what helps.
+    # More measurements at the present rates would not reduce the model's error; those at the asked rates replace it.
     if gap.gap is Gap.UNPROVEN and gap.percentile is not None and gap.estimate.candidate.predicted is not None:
         links = " and ".join(gap.estimate.candidate.predicted.links)
         return f"declare {links} as asked and measure it there (`runner fill-catalog`), or ask at a lower `confidence`"
@@ -206,7 +206,7 @@ def _claim(answer: RankedAnswer, best: Estimate) -> str:
         return f"most accurate of {meeting} ({accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number})"
     if objective in _LEAST:
         return f"{_LEAST[objective]} of {meeting} ({number})"
-    # Only the fastest has no comparison with the fastest; it is an alternative where a tie was broken against it.
+    # Only the fastest itself has no comparison with the fastest; a tie that was broken makes it an alternative.
     fastest = next(
         (alternative.estimate for alternative in answer.alternatives if alternative.comparison is None), None
     )

@@ -75,7 +75,7 @@ class AccuracyBounds:
     def compute_all(self) -> None:
         """Compute every bound now: a snapshot that replaces another one makes no question wait."""
         for drop in self._drops.values():
-            # Both bounds are computed when they are first looked at.
+            # Both bounds are computed at their first use.
             _ = drop.low_pp, drop.high_pp
 
     def _short(self, accuracy: AccuracyEvidence) -> AccuracyDrop:

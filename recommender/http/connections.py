@@ -30,8 +30,7 @@ from recommender.settings import RecommenderSettings
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MOST_PIPELINED = 16
 _FRAMING_FACTOR = 8  # a chunk of one byte takes six bytes on the wire
-# A refused connection is read and dropped for this long, and up to this much, before it closes (RFC 9112, section
-# 9.6).
+# After a refusal input is dropped for this long, up to this much, before the close (RFC 9112, section 9.6).
 _LINGER_S = 2.0
 _LINGER_BYTES = 2**20
 

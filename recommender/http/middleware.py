@@ -96,12 +96,11 @@ class TimeLimit:
             async with asyncio.timeout(self._limit_s) as limit:
                 await self._app(scope, receive, noted)
         except TimeoutError:
-            # A response that has begun cannot be replaced, and a TimeoutError within the limit is the application's
-            # own.
+            # A response that has begun cannot be replaced; a TimeoutError within the limit is the application's own.
             if begun or not limit.expired():
                 raise
             response = problem_response(RequestTooSlow(self._limit_s), scope["path"])
-            # What still arrives of this request must not be taken for the next one.
+            # The rest of this request must not be taken for the next one.
             response.headers["connection"] = "close"
             await response(scope, receive, send)
 
@@ -189,7 +188,7 @@ class BodyLimit:
 
     async def _refuse(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         response = problem_response(BodyTooLarge(self._limit_bytes), scope["path"])
-        # What still arrives of this body must not be taken for the next request.
+        # The rest of this body must not be taken for the next request.
         response.headers["connection"] = "close"
         await response(dict(scope), receive, send)
 

@@ -71,7 +71,7 @@ TABLE: Mapping[type[Exception], ProblemKind] = {
     NotDeclared: ProblemKind(404, "not-declared", "Unknown name"),
     NotAuthorized: ProblemKind(401, "not-authorized", "The API key is missing or wrong"),
     Exposed: ProblemKind(403, "exposed", "No API key protects this service"),
-    # RFC 9110, section 15.5.20: a server that does not answer for the name it was reached by.
+    # RFC 9110, section 15.5.20: this server does not answer for the name that it was reached by.
     WrongHost: ProblemKind(421, "wrong-host", "The request is meant for another host"),
     RequestValidationError: ProblemKind(422, "invalid-request", "The request is not valid"),
     EmptyRange: ProblemKind(422, "empty-range", "The range of bandwidths is empty"),
@@ -93,7 +93,7 @@ TABLE: Mapping[type[Exception], ProblemKind] = {
 
 def install(app: FastAPI) -> None:
     """Register the table; the most specific class of an error decides."""
-    # With the framework's own errors, such as 404 and 405 of unknown routes.
+    # The framework's own errors, such as 404 and 405 of unknown routes, become problems too.
     for error in (*TABLE, HTTPException):
         app.add_exception_handler(error, _handle)
 
@@ -136,7 +136,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def field_problem(error: Mapping[str, Any]) -> FieldProblem:
     """Return one of pydantic's errors as the field, what it got and what it allows."""
     place: Sequence[Any] = error.get("loc", ())
-    # The place begins with where the field was sent, which its sender does not call it by.
+    # FastAPI's place begins with where a field was sent (body, query, path), which is no part of its name.
     names = [str(name) for name in place if name not in ("body", "query", "path")]
     match error.get("type"):
         case "missing":

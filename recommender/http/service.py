@@ -72,7 +72,7 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # What is counted where the application fails before it answers.
+        # The status to count where the application fails before it answers.
         status = 500
         started = time.perf_counter()
 
@@ -136,7 +136,7 @@ router = APIRouter(tags=["service"])
 @router.get("/healthz", responses=documented(413, 500, 503))
 def healthz() -> LivenessResponse:
     """Return 200 while the process answers, with evidence or without."""
-    # The evidence is not looked at: a restart would not repair a database.
+    # The evidence is not read: a restart would not repair a database.
     return LivenessResponse(version=version("tierwise"))
 
 

@@ -29,7 +29,7 @@ router = APIRouter(tags=["links"], responses=documented(401, 404, 413, 422, 500,
 OneLink = Annotated[str, Query(description="A link, as GET /links names it", max_length=200, examples=["edge-cloud"])]
 From = Annotated[Bandwidth, Query(alias="from", description="The lowest bandwidth", examples=["1mbit"])]
 To = Annotated[Bandwidth, Query(alias="to", description="The highest bandwidth, above `from`", examples=["200mbit"])]
-# Every point is resampled for every strategy over the link, so a client may not ask for any number of them.
+# Every point is resampled for every strategy over the link, so their number is limited.
 Points = Annotated[int, Query(description="Per curve, evenly on a logarithmic scale", ge=2, le=17, examples=[9])]
 
 
@@ -114,7 +114,7 @@ def _curve(curve: Curve, curves: Curves, strategy: LinkedStrategy) -> CurveOut:
     if curve.crosses:
         predictions = [predict(strategy, {curves.link: LinkRate(rate, rate)}, curves.percentile) for rate in rates]
     else:
-        # Without the link on its way its latency is the same at every rate, and is resampled once.
+        # A strategy that does not use the link has one latency at every rate, which is resampled once.
         predictions = [predict(strategy, {}, curves.percentile)] * len(rates)
     shown = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
     return CurveOut(

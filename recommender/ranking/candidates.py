@@ -166,7 +166,7 @@ class Candidate:
     @property
     def quality_open(self) -> bool:
         """Return whether its answers are unproven: neither judged nor close to identity's."""
-        # An agreement that always the same answer would reach carries a remark and proves nothing.
+        # An agreement that a constant answer would reach as well carries a remark and proves nothing.
         accuracy = self.accuracy
         if not self.changed or (accuracy is not None and (accuracy.from_labels or accuracy.remark is None)):
             return False

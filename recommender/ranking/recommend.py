@@ -174,7 +174,7 @@ def _best(feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
         estimate
         for estimate in eligible
         if estimate is fastest
-        # All the feasible count, since which of them are eligible or fastest was seen first.
+        # All the feasible count, because which of them are eligible or fastest was decided after seeing them.
         or _compared(estimate, fastest, budgets, len(feasible)).verdict is ComparisonOutcome.EQUIVALENT
     ]
     # Ties are with the fastest, not with each other: "equivalent" is not transitive, and a chain could drift.

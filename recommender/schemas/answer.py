@@ -28,6 +28,7 @@ class EnvironmentOut(Out):
 
     key: str
     launcher: str
+    # A text, because a factor such as 1/3 has no exact decimal.
     scale: str = Field(description="1, or the common factor of an emulation such as 1/8")
     host: str
     cpu_model: str
@@ -97,6 +98,7 @@ class AgeOut(Out):
 
     oldest_at: str | None = Field(description="Start of the earliest round")
     newest_at: str = Field(description="End of the latest round")
+    # With the day in it, the same question on another day has another answer.
     asked_on: str = Field(description="The day of this answer, UTC; an answer is not kept beyond it")
     words: str
 

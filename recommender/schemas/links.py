@@ -29,6 +29,7 @@ Bandwidth = Annotated[
     Field(pattern=BANDWIDTH_PATTERN, max_length=40, description=ALLOWED.capitalize(), examples=["10mbit"]),
 ]
 LinkName = Annotated[str, Field(min_length=1, max_length=200)]
+# Each asked link is predicted for every strategy over it, so their number is limited.
 Links = Annotated[dict[LinkName, Bandwidth], Field(max_length=16)]
 
 

@@ -109,7 +109,7 @@ def _measured_so(linked: LinkedStrategy, requested: Mapping[str, LinkRate]) -> L
         (
             samples
             for samples in linked.evidence
-            # Exact, because declared and requested rates are both parsed to whole bits per second.
+            # An exact comparison is safe: declared and requested rates are both parsed to whole bits per second.
             if all(samples.declared.get(link) == rate for link, rate in rates_now.items())
         ),
         None,

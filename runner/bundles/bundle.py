@@ -131,7 +131,7 @@ def _check_model(measured: MeasuredStrategy, subject: Subject, catalog: str) -> 
     """Refuse early, before anything is built, where the declared model is another one."""
     own = file_sha256(subject.model)
     same_key = artifact_key_of(subject, _passes(measured)) == original_key(measured.row.artifact_key)
-    # Either shows the same model: its key, or identity's file by its digest, which imports may lack.
+    # The key or the digest of identity's file shows that the model is the same; imports may lack the digest.
     if same_key or measured.identity_sha256 in (None, own):
         return
     raise BundleError(
@@ -289,7 +289,7 @@ def make_bundle(answered: AnsweredQuestion, subject: Subject, artifact: CachedAr
         name, encoded = _real_input(answered.measured, subject)
         check = check_runs(staging, draft, artifact, name=name, encoded=encoded)
         checked = draft.model_copy(update={"check": check})
-        # Before the checksums, which cover it.
+        # Written before the checksums, which cover it.
         (staging / README).write_text(readme(checked), encoding="utf-8")
         final = checked.model_copy(update={"files": list(_files(staging))})
         (staging / MANIFEST).write_text(final.to_json(), encoding="utf-8")
@@ -311,7 +311,7 @@ def _manifest(answered: AnsweredQuestion, subject: Subject, artifact: CachedArti
         codec=row.conditions.get("codec", "raw"),
         preprocess=asdict(Preprocess.from_json(subject.preprocess)),
         postprocess=asdict(Postprocess.from_json(subject.postprocess)),
-        # Only what was asked, so that it can be sent again as it stands.
+        # Only the fields that were set, so that the question can be sent again as it stands.
         question=answered.request.model_dump(mode="json", exclude_unset=True),
         answer=answered.best.model_dump(mode="json"),
         summary=answer.summary,

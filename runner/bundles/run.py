@@ -73,8 +73,8 @@ def session(path: Path, part: dict[str, Any], settings: dict[str, Any]) -> onnxr
     return onnxruntime.InferenceSession(str(path), options, providers=[part["provider"]])
 
 
-# From here on twins of the tier server's functions, without which a bundle must do; making a bundle compares their
-# outputs bit by bit (`check_runs`).
+# The functions below repeat the tier server's, which a bundle must not need; every bundle is made only if both give the
+# same outputs bit by bit (`check_runs`).
 def preprocess(encoded: bytes, spec: dict[str, Any]) -> Any:
     """Turn an image file into the graph's input: decode, resize, (pixel * scale - mean) / std."""
     pixels = np.asarray(frame(decode(encoded, spec["color"]), spec))
@@ -173,7 +173,7 @@ def label_map(first: Any, spec: dict[str, Any]) -> Any:
     if spec["height"] is None or spec["width"] is None:
         return labels
     cell, height, width = spec["cell"], spec["height"], spec["width"]
-    # Dense upsampling (Wang et al. 2018): a place of the graph's output holds the labels of cell x cell pixels.
+    # Dense upsampling (Wang et al. 2018): each place of the graph's output holds the labels of cell x cell pixels.
     cells = labels.reshape(cell, cell, height // cell, width // cell)
     return np.ascontiguousarray(cells.transpose(2, 0, 3, 1)).reshape(height, width)
 

@@ -82,7 +82,7 @@ def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> Ans
             print(answer.model_dump_json())
         else:
             out.print(AnswerReport(answer))
-        # The answer is data and goes to stdout, why the command failed to stderr.
+        # The answer is data and goes to stdout; the reason for the exit code goes to stderr.
         err.print("nothing to bundle: no strategy is known to hold these budgets")
         raise typer.Exit(1)
     with open_database(database, readonly=True) as opened, sound_database(opened).session() as session:

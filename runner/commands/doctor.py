@@ -75,7 +75,7 @@ def _engine() -> _Engine:
         none = MachineCheck("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
         shaping = MachineCheck("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
         return _Engine((none, shaping), this_host())
-    # This command asked for Docker itself, so that part of the reason says nothing.
+    # This command requests Docker itself, so that part of the reason says nothing.
     described = selection.reason.removeprefix("requested: ")
     answers = MachineCheck("Docker engine", described)
     try:

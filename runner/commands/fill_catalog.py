@@ -111,7 +111,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     if not (made.rounds or made.accuracies):
         err.print(NOTHING_MISSING)
     else:
-        # Among others it builds the tier image, which takes long and which an empty plan does not need.
+        # This builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
     setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)
     with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:

@@ -41,7 +41,7 @@ def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) 
     """Return the run of a catalog with a launcher; raises HostTooSmallError where the tiers do not fit its host."""
     parsed = Scale.parse(scale)
     host = selection.launcher.host()
-    # Before any subject is prepared: on a host that is too small, the rest would be in vain.
+    # Before any subject is prepared, because on a host that is too small that would be wasted work.
     check_host(catalog, host, parsed)
     check_delays(catalog, selection.launcher)
     return RunContext(catalog, base, selection.launcher.name, parsed, RunnerSettings().workdir, host=host)

@@ -45,7 +45,7 @@ def report(
     settings = declared_settings(catalog or RunnerSettings().catalog)
     if percentile is not None:
         settings = replace(settings, percentile=percentile)
-    # Without the unusable rows, as answers are given without them.
+    # Unusable rows are left out, as they are from answers.
     with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
         content = gather_report(session, environment=environment, subject=subject, settings=settings)
     # The time is passed in, so that a page depends on nothing but its arguments.

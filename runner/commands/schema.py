@@ -19,6 +19,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write
 
 def catalog_schema() -> dict[str, Any]:
     """Return the schema of the catalog file (JSON Schema 2020-12)."""
+    # By alias, because that is how a file spells its fields.
     described = CatalogFile.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "Tierwise catalog"}
 

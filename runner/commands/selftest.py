@@ -56,7 +56,7 @@ def selftest(
     selection = select_launcher(launcher, base_image=settings.base_image)
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     declared = load_catalog(chosen)
-    # Unscaled, because the host as it is belongs to what is tested.
+    # Unscaled, because the test is of the host as it is, too.
     host, whole = selection.launcher.host(), Scale.parse("1")
     check_host(declared, host, whole)
     check_delays(declared, selection.launcher)

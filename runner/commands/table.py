@@ -17,6 +17,7 @@ class CommandEntry:
     summary: str
 
 
+# `--help` shows panels in the order of their first command, so the table's order is that of a first use.
 _START, _MEASURE, _ASK, _EVIDENCE, _MODELS = "Start", "Measure", "Ask", "Evidence", "Models"
 
 COMMANDS = (

@@ -28,7 +28,7 @@ def verify(
     The rules are in docs/verdicts.md. Exit code 1 when a measurement is INVALID.
     """
     with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
-        # Judged is what the sound reading holds; verdicts are stored in the database itself.
+        # The sound reading is judged; the verdicts are stored in the database itself.
         with sound_database(opened).session() as reading:
             everything = judge_stored(reading, subject=subject)
         changed = store_verdicts(session, everything) if rejudge else 0

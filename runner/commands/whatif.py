@@ -89,6 +89,7 @@ def _linked_strategies(
         selection = evidence.select(subject, environment)
         return evidence.linked_strategies(selection), list(output_warnings(selection.candidates))
     finally:
+        # Strategies on links are read at once and kept, so nothing needs the database any more.
         snapshots.close()
 
 

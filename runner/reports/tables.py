@@ -61,6 +61,7 @@ def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: st
         name = Text(f"{best.operator} on {best.placement}", "green")
         remark = Text(_quality(best), "yellow")
         return (Text("✓", "green"), Text(slo), Text(subject), name, _latency(best), _confidence(best), remark)
+    # Both lists come with the best or nearest first.
     undecided = answer.undecided[:1]
     # What only lacks evidence is nearer to a strategy than what misses a budget.
     nearest: StrategyOut | None = next(iter((*undecided, *answer.near_misses)), None)

@@ -35,6 +35,7 @@ class Predictor:
 
     def fingerprint(self) -> bytes:
         """Return what determines every answer."""
+        # The order in which settings were declared must not matter.
         return json.dumps([self.sha256, dict(self.preprocess), dict(self.postprocess)], sort_keys=True).encode()
 
     def classes(self, encoded: Iterator[bytes]) -> Iterator[int]:
@@ -81,7 +82,7 @@ class AgreementLayout:
         return self.images.validation()
 
     def training(self, count: int) -> Sequence[Path]:
-        # A folder of one's own has no training part; `FolderDataset` keeps a share of it for calibration.
+        # A user's folder has no training part; `FolderDataset` keeps a share of it for calibration.
         return ()
 
     def labels(self) -> Mapping[str, bytes]:

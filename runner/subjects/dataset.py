@@ -88,7 +88,7 @@ class Subject:
 
     def prepare(self) -> None:
         """Build the model if necessary; raise SubjectError if anything is still missing then."""
-        # The data first: without them it would be in vain to build a model for minutes.
+        # The data first, because without them building a model for minutes would be wasted work.
         missing = self.dataset.absent()
         if missing is not None:
             raise SubjectError(f"subject {self.name}: {missing}")

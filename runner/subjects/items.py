@@ -47,7 +47,7 @@ def write_items(path: Path, pictures: Sequence[Picture], truth: Truth) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _array(archive, "item_id", np.array([picture.id for picture in pictures]))
         _array(archive, "offset", np.cumsum([0, *sizes], dtype=np.int64))
-        # The header, with the sum of all sizes, comes before the data; `_copy` sees to it that it is true.
+        # The header, with the sum of all sizes, comes before the data; `_copy` checks that it is true.
         with _member(archive, "image", (sum(sizes),), np.dtype(np.uint8)) as stream:
             for picture in pictures:
                 _copy(picture, stream)

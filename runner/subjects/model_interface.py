@@ -82,8 +82,7 @@ def image_settings(path: Path, inputs: tuple[ModelInput, ...], spec: PreprocessS
             "width] or "
             f"[1, height, width, channels] of {', '.join(_DTYPES)}. Give the inputs as dataset: {{tensors: FILE.npz}}"
         )
-    # Of two axes that may be the channels the one with 1 or 3 is taken, and ONNX's usual order where that does not
-    # tell.
+    # The axis of size 1 or 3 is the channels; where both or neither is, ONNX's usual order (NCHW) is assumed.
     layout = spec.layout or (
         "nhwc" if model_input.shape[3] in (1, 3) and model_input.shape[1] not in (1, 3) else "nchw"
     )
@@ -162,8 +161,7 @@ def judging(task: str, output: ModelOutput, path: Path) -> tuple[int, Mapping[st
     layout = "nhwc" if shape[3] < min(shape[1], shape[2]) else "nchw"
     classes = shape[3] if layout == "nhwc" else shape[1]
     if classes == 1:
-        # One score is the foreground's: a probability after a Sigmoid, else a logit, which is 0 at a probability of
-        # 0.5.
+        # One score is the foreground's: a probability after a Sigmoid, else a logit, which is 0 at probability 0.5.
         return 2, {"kind": "label_map", "layout": layout, "threshold": 0.5 if _last_kind(path) == "Sigmoid" else 0.0}
     # A label is a byte, and 255 does not count.
     if classes > 255:

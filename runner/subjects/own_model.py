@@ -59,7 +59,7 @@ class PictureCheck:
             return
         for path in pictures:
             check_picture(path)
-        # To draw the truth is the check: it decodes every mask.
+        # Iterating over the truth is the check: it decodes every mask.
         for _ in self.layout.truth(pictures).values if self.judged else ():
             pass
         # A marker says that everything passed.

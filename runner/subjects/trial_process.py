@@ -19,8 +19,7 @@ from tierserver.errors import TierError
 def attempt(model: Path, file: Path) -> dict[str, object]:
     """Return name, type and shape of the first output, or the error."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # A larger allocation fails here with MemoryError; without the limit the kernel might kill any process of the
-    # machine.
+    # A larger allocation fails with MemoryError; without the limit the kernel might kill any other process.
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
         session = Session(model, threads=1, providers=("CPUExecutionProvider",))

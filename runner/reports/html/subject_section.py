@@ -130,6 +130,7 @@ def _spread(strategy: StrategyResult) -> Iterator[str]:
         yield from (f"{description.normality.statistic:.3f}", pvalue(description.normality.pvalue))
     for share in (shares.inputs_share, shares.rounds_share, shares.rest_share):
         yield "–" if share is None else f"{share:.0%}"
+    # Samples of one input or one round resemble each other, so many of them are worth fewer independent ones.
     yield "–" if shares.effective_samples is None else f"{shares.effective_samples:.0f}"
 
 

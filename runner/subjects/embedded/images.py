@@ -80,7 +80,7 @@ def resize(image: Bytes, height: int, width: int) -> Bytes:
     wide = image.astype(np.int32)
     wide = wide[rows.low] * (256 - rows.weight)[:, None] + wide[rows.high] * rows.weight[:, None]
     wide = wide[:, columns.low] * (256 - columns.weight) + wide[:, columns.high] * columns.weight
-    # Half of the last place that stays, so that the shift rounds.
+    # Half of the last bit that remains, so that the shift rounds.
     return ((wide + (1 << 15)) >> 16).astype(np.uint8)
 
 

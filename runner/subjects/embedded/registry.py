@@ -86,6 +86,7 @@ def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) 
 
 def builtin_dataset(name: str) -> Dataset | None:
     """Return the embedded dataset with this name, for its pictures alone; None if there is none."""
+    # Subjects share families, so any of those with this dataset will do.
     family = next((member for member in SUBJECTS.values() if member.dataset == name), None)
     return None if family is None else _dataset(family)
 

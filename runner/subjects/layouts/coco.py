@@ -39,8 +39,7 @@ def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
 def unpack(text: str) -> list[int]:
     """Read packed run lengths."""
     counts: list[int] = []
-    # As `rleFrString` of COCO's maskApi.c: characters from '0' on carry six bits, five of them value and one to go
-    # on.
+    # As `rleFrString` of COCO's maskApi.c: a character from '0' on has five bits of value and one to go on.
     value = shift = 0
     for character in text:
         code = ord(character) - 48

@@ -62,7 +62,7 @@ class ImageNet:
         """Return one picture of each class in turn, in a seeded order: a million files need not be listed."""
         folders = [path for path in folders_in(self.root / "train") if _WORDNET.fullmatch(path.name)]
         random.Random(_SEED).shuffle(folders)
-        # No class can give more than `count` pictures, nor more than `count` classes give any.
+        # At most `count` pictures are taken, so no more are needed of a class, and no more classes.
         turns = zip_longest(*(images_in(folder)[:count] for folder in folders[:count]))
         return [path for path in chain.from_iterable(turns) if path is not None][:count]
 

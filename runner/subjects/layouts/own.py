@@ -78,7 +78,7 @@ class Images:
             )
 
     def _row(self, number: int, row: Sequence[str]) -> tuple[str, int]:
-        # `int` alone would also take 1_0 and -1.
+        # `int` alone would also take 1_0.
         label = int(row[1]) if len(row) == 2 and row[1].strip().isdecimal() else -1
         if not 0 <= label < self.classes:
             raise SubjectError(

@@ -102,7 +102,7 @@ def export(network: nn.Module, path: Path, recipe: Recipe) -> None:
 
 
 def _step(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, optimizer: torch.optim.Optimizer) -> float:
-    # A mask turns with its picture, a label stays.
+    # A mask is flipped with its picture; a label has no direction.
     if torch.rand(()) < 0.5:
         inputs, targets = inputs.flip(-1), targets.flip(-1) if targets.ndim > 1 else targets
     with torch.autocast("cpu", torch.bfloat16):
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
-    # Before the network is made, whose first weights it decides.
+    # Before the network is created, because the seed determines its first weights.
     torch.manual_seed(SEED)
     torch.set_num_threads(options.threads)
     recipe, started = RECIPES[options.subject], time.perf_counter()
