@@ -94,6 +94,7 @@ def resolve_constraints(evidence: Evidence, request: RecommendRequest) -> Constr
 
 def constraints_out(request: RecommendRequest) -> ConstraintsOut:
     """Return the constraints as the question states them."""
+    # The constraints have the same names in a question and in its answer.
     return ConstraintsOut(**request.model_dump(include=set(ConstraintsOut.model_fields)))
 
 

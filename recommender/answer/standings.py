@@ -35,6 +35,7 @@ def find(evidence: Evidence, identity: str, environment: str | None = None) -> t
         for strategy in subject_evidence.strategies
     }
     if identity not in ids:
+        # With the ids of the subject, from which the error names the nearest spelling.
         raise UnknownStrategy(identity, ids)
     return subject_evidence, ids[identity]
 

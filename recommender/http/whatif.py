@@ -70,6 +70,7 @@ def whatif(
     names = {link for strategy in strategies for link in strategy.links}
     if link not in names:
         raise UnknownLink(link, names)
+    # Twice as fine as the answer, to find the crossings; `_curve` sends every second rate.
     curves = latency_curves(
         strategies, link, low_bit_per_s=rates[0], high_bit_per_s=rates[1], percentile=percentile, points=2 * points - 1
     )

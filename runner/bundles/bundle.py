@@ -69,6 +69,7 @@ def measured_strategy(
     """Read the evidence of an answer's recommendation."""
     rows = [row for row in strategy_evidence(session, subject=subject) if row.environment.key == environment]
     row = next(row for row in rows if (row.operator, row.placement) == (operator, placement))
+    # Without passes and in one piece: only then is the digest that of the model itself.
     identity = next((row.files for row in rows if not row.passes and len(row.files) == 1), ())
     return MeasuredStrategy(row, identity[0].sha256 if identity else None, input_orders(session, row.latency_key))
 

@@ -165,6 +165,7 @@ def check_runs(
     expected = _as_measured(original, manifest, encoded)
     got = _as_bundled(directory, encoded)
     differing = [output for output in expected if not _same(expected[output], got.get(output))]
+    # `differing` holds expected outputs only; the sets differ where the bundle gives others besides.
     if differing or set(expected) != set(got):
         raise BundleError(
             f"the bundle does not give what the measured files give on {name}: "

@@ -114,6 +114,7 @@ def find_model(reference: str, *, base: Path, built: Path) -> ArchitectureFile |
         return None
     short = name.partition(":")[2]
     if short == DUC:
+        # Random weights are built here; any other text is the path of the user's file.
         if weights in ("", RANDOM):
             return ArchitectureFile(architecture, built / f"{DUC}@{RANDOM}.onnx", RANDOM, StudyFile())
         return ArchitectureFile(architecture, base / Path(weights).expanduser(), weights, None)

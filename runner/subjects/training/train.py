@@ -93,6 +93,7 @@ def export(network: nn.Module, path: Path, recipe: Recipe) -> None:
         str(path),
         input_names=["input"],
         output_names=["scores"],
+        # Segmenters take pictures of any size, classifiers only of the one they were trained with.
         dynamic_axes={"input": dynamic, "scores": dynamic} if recipe.segmentation else None,
         opset_version=OPSET,
         do_constant_folding=True,
