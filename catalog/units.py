@@ -217,7 +217,7 @@ def size(count: float | None) -> str:
     if count is None:
         return "–"
     for unit, factor, digits in (("GiB", 2**30, 2), ("MiB", 2**20, 2), ("KiB", 2**10, 1)):
-        if count >= factor:
+        if count >= factor - factor / 2048:  # what three figures would round up to it
             # Limits are mostly whole and read best as they were written; what is measured hardly ever is.
             return f"{f'{count / factor:.{digits}f}'.removesuffix('.' + digits * '0')} {unit}"
     return f"{count:.0f} B"
@@ -246,4 +246,7 @@ def percent(value: float | None) -> str:
 
 def points(value: float | None) -> str:
     """Format a drop in percentage points: a gain has a minus sign; a dash for None."""
-    return "–" if value is None else f"{value:+.2f}" if value else "0.00"
+    if value is None:
+        return "–"
+    shown = f"{value:+.2f}"
+    return shown if float(shown) else "0.00"

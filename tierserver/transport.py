@@ -149,13 +149,17 @@ class Connection:
         return int(fields[1]), headers
 
 
+# Linux refuses more in one call (UIO_MAXIOV, sendmsg(2)): a request of 1 024 tensors has more pieces.
+_MOST_BUFFERS = 1024
+
+
 def _send(target: socket.socket, pieces: Sequence[bytes | memoryview]) -> int:
     """Send all pieces, gathered, without joining them."""
     total = sum(map(len, pieces))
     left = [memoryview(piece) for piece in pieces if len(piece)]
     while left:
         # The kernel may take less than all, and may end inside any piece.
-        count = target.sendmsg(left)
+        count = target.sendmsg(left[:_MOST_BUFFERS])
         while left and count >= len(left[0]):
             count -= len(left.pop(0))
         if left and count:

@@ -317,7 +317,7 @@ def _family(paper: FamilyAnalysis, samples: Mapping[str, Samples], settings: Ana
 
 
 def _drops(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> tuple[DropResult, ...]:
-    """Compare strategy operator with identity, once per accuracy: a partition that inherits one is not judged again."""
+    """Compare every accuracy with identity's once: a partition that inherits one is not judged again."""
     judged: dict[str, StrategyEvidence] = {}
     for strategy in evidence:
         if strategy.passes and strategy.accuracy is not None and strategy.reference is not None:

@@ -145,7 +145,8 @@ class PassSpec(Declared):
         return {"name": name, "options": dict(options or {})}
 
     def __hash__(self) -> int:
-        return hash((self.name, repr(self.options)))
+        # Options may hold lists and compare equal in any order, so only the name is hashed.
+        return hash(self.name)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class YamlDocument:
     keys: Mapping[Path_, Position]
 
     def locate(self, path: Path_, *, key: bool = False) -> Position:
-        """Find the nearest positions position: of the value (or its key), else of what contains it."""
+        """Find the nearest position: of the value (or its key), else of what contains it."""
         positions = self.keys if key else self.values
         while path not in positions:
             if not path:

@@ -67,7 +67,7 @@ def unequal_compositions(session: Session) -> set[str]:
         select(column(Artifact, "key"), column(Artifact, "details")).where(column(Artifact, "status") == "ready")
     )
     proofs = {key: details.get("proof", {}).get("composition") for key, details in rows}
-    return {key for key, proof in proofs.items() if proof is not None and not proof["bit_identical"]}
+    return {key for key, proof in proofs.items() if proof is not None and not proof.get("bit_identical")}
 
 
 def inapplicable_strategies(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:

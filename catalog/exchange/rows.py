@@ -1,6 +1,6 @@
 """Rows from elsewhere: CSV with a header, or a JSON list of objects with the same names; every cell is text here.
 
-What may be wrong with the file as a whole is found here, what may be wrong with a row in `foreign.py`.
+What may be wrong with the file as a whole is found here, what may be wrong with a row in `rows_to_document.py`.
 """
 
 import csv

@@ -260,19 +260,31 @@ def problems_of(error: ValidationError) -> Sequence[str]:
 def decompressed(content: bytes, *, file: str) -> bytes:
     """Return the content of a gzip file, or the bytes as they are; raises ExchangeError if damaged or far too large."""
     if content.startswith(_GZIP):
+        content = _unzipped(content, file)
+    if len(content) > MAX_BYTES:
+        raise ExchangeError(file, [f"larger than {MAX_BYTES >> 20} MiB; export fewer subjects at once (--subject)"])
+    return content
+
+
+def _unzipped(packed: bytes, file: str) -> bytes:
+    """Return what all members of a gzip file hold: `cat a.gz b.gz` makes a file of two."""
+    content = bytearray()
+    # Zeros may follow the last member (RFC 1952 allows padding by tools that write whole blocks).
+    while packed.strip(b"\0"):
         # 31 is the largest window (15) and a gzip header (16).
         reading = zlib.decompressobj(wbits=31)
         try:
             # Never more than may be imported: a small file may expand to gigabytes.
-            content = reading.decompress(content, MAX_BYTES + 1)
+            content += reading.decompress(packed, MAX_BYTES + 1 - len(content))
         except zlib.error as error:
             raise ExchangeError(file, [f"a damaged gzip file ({error}); copy it again"]) from error
-        # Beyond the limit the end was never read; within it, its absence is a file that was cut off.
-        if len(content) <= MAX_BYTES and not reading.eof:
+        # Beyond the limit the end is never read; within it, its absence is a file that was cut off.
+        if len(content) > MAX_BYTES:
+            break
+        if not reading.eof:
             raise ExchangeError(file, ["a gzip file that ends too early; copy it again"])
-    if len(content) > MAX_BYTES:
-        raise ExchangeError(file, [f"larger than {MAX_BYTES >> 20} MiB; export fewer subjects at once (--subject)"])
-    return content
+        packed = reading.unused_data
+    return bytes(content)
 
 
 def _lines(section: Any) -> str:

@@ -79,7 +79,7 @@ def shapiro_wilk(samples: ArrayLike, *, name: str = "the strategy") -> ShapiroWi
     References
     ----------
     S. S. Shapiro and M. B. Wilk, An analysis of variance test for normality, Biometrika 52 (1965).
-    P. Royston, Remark AS R94, AppliedPass Statistics 44 (1995).
+    P. Royston, Remark AS R94, Applied Statistics 44 (1995).
 
     Examples
     --------

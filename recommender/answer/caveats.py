@@ -117,9 +117,16 @@ def _slow_int8(answer: RankedAnswer, strategies: Mapping[Candidate, DeclaredStra
 
 
 def _slower(estimate: Estimate, other: Estimate, margin: float) -> bool:
-    # The sides may have unequal numbers of rounds; only as many as both have can be set side by side.
-    rounds = zip(estimate.percentile_s_by_round, other.percentile_s_by_round, strict=False)
-    return estimate.percentile_s > other.percentile_s * (1 + margin) and all(mine > its for mine, its in rounds)
+    # By number, because either side may lack a round; what they have in common was measured under the same conditions.
+    mine, its = _by_round(estimate), _by_round(other)
+    common = mine.keys() & its.keys()
+    slower = all(mine[number] > its[number] for number in common)
+    return estimate.percentile_s > other.percentile_s * (1 + margin) and slower
+
+
+def _by_round(estimate: Estimate) -> Mapping[int, float]:
+    numbers = estimate.candidate.round_numbers or range(len(estimate.percentile_s_by_round))
+    return dict(zip(numbers, estimate.percentile_s_by_round, strict=False))
 
 
 def _remarks(answer: RankedAnswer) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from catalog.declaration import parse_catalog
 from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
@@ -120,7 +121,7 @@ def _filled(subject: str, remarks: str, slos: str, inputs: int) -> str:
 
 def _subject(model: OwnModel) -> list[str]:
     guess, data = model.guess, _quoted(model.data)
-    lines = [f"  {model.name}:", f"    model: {_quoted(model.path)}"]
+    lines = [f"  {_quoted(model.name)}:", f"    model: {_quoted(model.path)}"]
     lines += [f"    # takes {_one_line(model_input)}" for model_input in guess.takes]
     lines += [f"    # gives {_one_line(guess.gives)}: {_FIT[guess.task]}"] if guess.gives else []
     lines += [f"    task: any                   # {_WITHOUT_TRUTH[guess.task == 'classification']}"]
@@ -161,7 +162,8 @@ def _preprocess(guess: Guess) -> list[str]:
 
 def _quoted(text: str) -> str:
     """Return a YAML scalar; a JSON string is one."""
-    return text if _PLAIN_NAME.fullmatch(text) else json.dumps(text)
+    # Words such as `no` and numbers are names to us and values to YAML.
+    return text if _PLAIN_NAME.fullmatch(text) and yaml.safe_load(text) == text else json.dumps(text)
 
 
 def _one_line(text: str) -> str:

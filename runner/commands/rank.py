@@ -63,7 +63,7 @@ def rank(
     rows = [row for result in results for row in _rows(result, family)]
     if as_json:
         print_json(rows)
-    elif as_csv and rows:
+    elif as_csv:
         print_csv(rows)
     else:
         for result in results:

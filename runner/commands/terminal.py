@@ -42,7 +42,9 @@ def print_json(value: Any) -> None:
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as CSV; the keys of the first name the columns."""
+    """Print rows as CSV; the keys of the first name the columns, and no rows print nothing."""
+    if not rows:
+        return
     writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

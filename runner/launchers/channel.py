@@ -78,15 +78,15 @@ class ControlChannel:
         """Return the tier's first line; raise LaunchError if it dies or stays silent."""
         try:
             message = self._receive(time.monotonic() + deadline_s)
+            if message.get("event") == "ready":
+                self._write({"token": self._token})
+                return message
         except TierCallError as error:
             raise LaunchError(
                 f"tier {self._tier!r} did not get ready: {error.message}", tier=self._tier, log_tail=error.log_tail
             ) from error
-        if message.get("event") != "ready":
-            shown = json.dumps(message)[:_LONGEST_LINE_SHOWN]
-            raise LaunchError(f"tier {self._tier!r} said {shown} instead of being ready", tier=self._tier)
-        self._write({"token": self._token})
-        return message
+        shown = json.dumps(message)[:_LONGEST_LINE_SHOWN]
+        raise LaunchError(f"tier {self._tier!r} said {shown} instead of being ready", tier=self._tier)
 
     def call(self, command: Mapping[str, Any], *, on_event: EventCallback | None, deadline_s: float) -> dict[str, Any]:
         """Send one command and wait for its answer."""

@@ -135,6 +135,8 @@ def test_a_range_has_its_unit_once() -> None:
         (812, "812 B"),
         (65_638, "64.1 KiB"),
         (65_536, "64 KiB"),
+        (1_048_570, "1 MiB"),
+        (1_073_741_000, "1 GiB"),
         (1_992_294, "1.90 MiB"),
         (512 * 2**20, "512 MiB"),
         (4 * 2**30, "4 GiB"),
@@ -157,7 +159,14 @@ def test_rates_print_in_powers_of_ten() -> None:
 
 
 def test_a_gain_has_a_sign() -> None:
-    assert [points(value) for value in (1.25, -0.5, 0.0, None)] == ["+1.25", "-0.50", "0.00", "–"]
+    assert [points(value) for value in (1.25, -0.5, 0.0, -0.001, 0.001, None)] == [
+        "+1.25",
+        "-0.50",
+        "0.00",
+        "0.00",
+        "0.00",
+        "–",
+    ]
 
 
 # A unit right after a formatted figure, and why it does not come from `catalog.units`.

@@ -278,6 +278,14 @@ def test_twenty_problems_are_shown_and_the_rest_counted() -> None:
     assert str(caught.value).endswith("and 10 more; nothing of the file was stored")
 
 
+def test_every_member_of_a_gzip_file_is_read() -> None:
+    first, second = gzip.compress(b"a,b\n1,2\n"), gzip.compress(b"3,4\n")
+    assert decompressed(first + second, file="f") == b"a,b\n1,2\n3,4\n"
+    assert decompressed(first + bytes(512), file="f") == b"a,b\n1,2\n"
+    with pytest.raises(ExchangeError, match="ends too early"):
+        decompressed(first + second[:-9], file="f")
+
+
 def test_damaged_and_exploding_gzip_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gzip.compress(b"x" * 5000)
     assert decompressed(whole, file="f") == b"x" * 5000

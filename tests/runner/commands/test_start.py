@@ -171,6 +171,17 @@ def test_init_for_a_model_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert run(lambda: app(["validate"])) == 0
 
 
+@pytest.mark.parametrize(("model", "data"), [("no", "on"), ("123", "1e3"), ("true", "2026-11-29")])
+def test_init_quotes_names_that_yaml_would_read_as_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, data: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{model}.onnx").write_bytes((FAMILIES / "mobilenet_v2.onnx").read_bytes())
+    photos(tmp_path / data)
+    assert run(lambda: app(["init", "--model", f"{model}.onnx", "--data", data])) == 0
+    assert list(load_catalog(tmp_path / "strategies.yaml").subjects) == [model]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -1,5 +1,6 @@
 """The control channel against a real process that speaks its lines."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,17 @@ def call(channel: ControlChannel, name: str, deadline_s: float = 5.0) -> dict[st
 def test_ready_then_answers_in_order(channel: ControlChannel) -> None:
     assert channel.wait_ready(deadline_s=5)["port"] == 1
     assert [call(channel, name)["said"] for name in ("a", "b")] == ["a", "b"]
+
+
+def test_a_tier_that_dies_after_its_ready_line_did_not_get_ready() -> None:
+    def send(line: bytes) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    ready = io.BytesIO(b'{"event": "ready", "port": 1}\n')
+    channel = ControlChannel("edge", lines=ready, send=send, obituary=lambda: Obituary("ended", "last words\n"))
+    with pytest.raises(LaunchError, match="did not get ready") as refused:
+        channel.wait_ready(deadline_s=5)
+    assert refused.value.log_tail == "last words\n"
 
 
 def test_events_come_before_the_result(channel: ControlChannel) -> None:
