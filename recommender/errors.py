@@ -19,7 +19,12 @@ RecommenderError
 │   └── UnknownEvidence
 ├── EmptyRange                a range of bandwidths that is empty
 ├── BodyTooLarge              a request body that is too large
-├── RequestTooSlow            a request that took longer than it may
+├── HeadTooLarge              header lines without end
+├── RequestTooSlow            an answer that took longer than it may
+├── RequestTimeout            a request that did not arrive in time
+├── TooManyRequests           a client that holds its share of connections
+├── NoRoom                    a service whose connections are all in use
+├── MalformedRequest          bytes that are not HTTP
 ├── NotAuthorized             a request without the API key
 ├── WrongHost                 a request for another machine's name to a service without a key
 ├── Exposed                   a request from or to an address beyond loopback, to a service without a key

@@ -9,7 +9,6 @@ from typing import Any
 
 from catalog.declaration import Catalog, Strategy
 from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
-from runner.graph.model_digest import model_sha256
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
 from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
@@ -129,7 +128,7 @@ def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
     tools = versions()
     calibrated = any(step.calibration_samples for step in passes)
     return artifact_key(
-        model_sha256=model_sha256(subject.model),
+        model_sha256=subject.model_sha256(),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
         pass_versions={step.name: step.version for step in passes},
         # Another dataset must not make an artifact stale that no calibration data went into.

@@ -86,6 +86,13 @@ class Subject:
         reasons = (self.source.absent() if self.source else None, self.dataset.absent())
         return tuple(reason for reason in reasons if reason is not None)
 
+    def model_sha256(self) -> str:
+        """Return what identifies the model in content keys; raise OSError where its file cannot be read."""
+        # Imported where a model is read: a catalog is checked without onnx.
+        from runner.graph.model_digest import model_sha256
+
+        return model_sha256(self.model)
+
     def prepare(self) -> None:
         """Build the model if necessary; raise SubjectError if anything is still missing then."""
         # The data first, because without them building a model for minutes would be wasted work.
