@@ -67,9 +67,14 @@ def _print_error(message: str) -> None:
     err.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def log_to_stderr() -> None:
+    """Log warnings of ours to stderr, and none that ONNX Runtime's quantizer gives as advice."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     # ONNX Runtime's quantizer logs advice through the root logger itself; ours have names of their own.
     logging.getLogger().handlers[0].addFilter(lambda record: record.name != "root")
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    log_to_stderr()
     sys.exit(run())

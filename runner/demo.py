@@ -16,7 +16,7 @@ import httpx
 
 from catalog.evidence import shown_location
 from recommender.schemas import RecommendResponse
-from runner.cli import app, run
+from runner.cli import app, log_to_stderr, run
 from runner.commands.terminal import out
 from runner.reports.answer import AnswerReport
 from runner.settings import RunnerSettings
@@ -33,6 +33,7 @@ _FACTORS = (3, 10, 30, 100)
 
 def main() -> int:
     """Fill the catalog, print the leaderboard, ask one question that can be met and one that cannot."""
+    log_to_stderr()
     database = RunnerSettings().database
     filled = run(lambda: app(["fill-catalog"]))
     shown = run(lambda: app(["leaderboard"]))
