@@ -5,7 +5,7 @@ weights, checked against its data, loaded and run once in a process of its own; 
 operators. The trial's process is forked here instead of started (the same function on its other side), and so is
 the process around the operators, so that a crash is counted instead of ending the run.
 
-A crash is: an exception that is none of ours, a process of the runner that a signal ends, no answer in time. The
+A crash is: an exception that is not ours, a process of the runner that a signal ends, no answer in time. The
 trial's process may end as it likes: it is there for that. Prints counts by kind of outcome; exit code 1 for a crash.
 """
 

@@ -99,7 +99,7 @@ def _distribution(doubled_ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the probability of each (doubled) sum of the ranks that get a plus."""
     probability = np.zeros(int(doubled_ranks.sum()) + 1)
     probability[0] = 1.0
-    # A convolution rank by rank, because nobody can list the 2^n assignments of 100 pairs.
+    # A convolution rank by rank, because the 2^n assignments of 100 pairs cannot be listed.
     for rank in doubled_ranks:
         shifted = np.zeros_like(probability)
         shifted[rank:] = probability[: probability.size - rank]

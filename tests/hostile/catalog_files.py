@@ -66,8 +66,8 @@ CASES = (
         _instead("{identity: []}", "{identity: [partition]}"),
         "operator 'identity' makes 2 parts and placement 'mobile' has 1 tier",
     ),
-    Case("names a pass that is none", _instead("{identity: []}", "{identity: [prune]}"), "unknown pass"),
-    Case("names a model that is none", _instead("./my.onnx", "builtin:nothing"), "unknown model"),
+    Case("names an unknown pass", _instead("{identity: []}", "{identity: [prune]}"), "unknown pass"),
+    Case("names an unknown model", _instead("./my.onnx", "builtin:nothing"), "unknown model"),
 )
 SECTION = Section(
     "The catalog file",

@@ -1,9 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+from catalog.declaration import AnalysisSpec
 from catalog.statistics import ADJUSTMENTS, adjust_pvalues
 
 # R 4.2.2: q <- c(0.001, 0.2, 0.013, 0.04, 0.041, 0.9, 0.0125, 0.04); p.adjust(q, "holm") and so on, with R's names
@@ -17,6 +20,11 @@ BY_R = {
     "fdr_bh": [0.008, 0.2285714286, 0.0346666667, 0.0546666667, 0.0546666667, 0.9, 0.0346666667, 0.0546666667],
     "fdr_by": [0.0217428571, 0.6212244898, 0.094219048, 0.1485761905, 0.1485761905, 1, 0.094219048, 0.1485761905],
 }
+
+
+def test_a_catalog_may_name_every_adjustment_and_no_other() -> None:
+    """The schema repeats the names, because reading a catalog must not import the statistics."""
+    assert get_args(AnalysisSpec.model_fields["adjustment"].annotation) == ADJUSTMENTS
 
 
 @pytest.mark.parametrize("adjustment", BY_R)
