@@ -19,12 +19,11 @@ from catalog.analysis.subject import (
     analyse_subject,
     evidence_key,
 )
-from catalog.clock import utc_now
 from catalog.declaration import AnalysisSpec, load_catalog
 from catalog.evidence import Database, StrategyEvidence, sound_database, strategy_evidence
 from catalog.evidence.stored_rows import AnalysisRows, analysis_stored, replace_analysis
 from catalog.evidence.tables import AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
-from catalog.evidence.writing import utc_text
+from catalog.evidence.writing import utc_now, utc_text
 
 
 def store_analysis(session: Session, result: SubjectResult) -> int:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from catalog.analysis.store import declared_settings
-from catalog.clock import utc_now
 from catalog.evidence import open_database, sound_database
+from catalog.evidence.writing import utc_now
 from catalog.units import size
 from runner.commands.terminal import DatabaseOption, err, example
 from runner.errors import RunnerError

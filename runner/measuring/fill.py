@@ -15,7 +15,6 @@ from typing import Protocol as Interface
 
 from sqlmodel import Session
 
-from catalog.clock import utc_now
 from catalog.declaration import Catalog
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence import (
@@ -28,7 +27,7 @@ from catalog.evidence import (
     upsert_artifact,
 )
 from catalog.evidence.reading import latencies
-from catalog.evidence.writing import replace_unreadable_accuracy, replace_unreadable_measurement
+from catalog.evidence.writing import replace_unreadable_accuracy, replace_unreadable_measurement, utc_now
 from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration
