@@ -22,8 +22,7 @@ from catalog.statistics.drops import hit_drop, mean_iou_drop
 from catalog.statistics.intervals import LogEstimate, intervals_from
 from catalog.statistics.moderation import moderated
 from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
-from catalog.statistics.resampling import draw_inputs, resampled_log_percentiles
-from catalog.statistics.samples import Samples
+from catalog.statistics.samples import Samples, draw_inputs, resampled_log_percentiles
 
 N_RESAMPLES = 500
 

@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 from catalog.statistics.intervals import N_RESAMPLES, LogEstimate, check_level, estimate_over_rounds, exponential
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.refusal import IntervalRefusal, RefusalKind, inputs_needed, refuse
-from catalog.statistics.resampling import check_percentiles, draw_inputs, log_percentiles, resampled_log_percentiles
-from catalog.statistics.samples import Samples
+from catalog.statistics.samples import (
+    Samples,
+    check_percentiles,
+    draw_inputs,
+    log_percentiles,
+    resampled_log_percentiles,
+)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import scipy
 from numpy.typing import NDArray
 
 from catalog.statistics.refusal import IntervalRefusal, refuse
-from catalog.statistics.resampling import draw_inputs, log_percentiles, resampled_log_percentiles
-from catalog.statistics.samples import Samples
+from catalog.statistics.samples import Samples, draw_inputs, log_percentiles, resampled_log_percentiles
 
 
 @dataclass(frozen=True)

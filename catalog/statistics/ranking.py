@@ -11,8 +11,7 @@ import numpy as np
 
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
 from catalog.statistics.outcomes import ComparisonOutcome
-from catalog.statistics.resampling import log_percentiles
-from catalog.statistics.samples import Samples
+from catalog.statistics.samples import Samples, log_percentiles
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from catalog.analysis import StrategyResult, SubjectResult
 from catalog.evidence import SloEvidence
-from catalog.statistics.resampling import log_percentiles
+from catalog.statistics.samples import log_percentiles
 from catalog.units import duration, percent
 from runner.reports.html.markup import (
     WIDTH,

@@ -9,8 +9,7 @@ from scipy import stats
 
 from catalog.statistics.intervals import LogEstimate, percentile_intervals
 from catalog.statistics.refusal import RefusalKind, inputs_needed
-from catalog.statistics.resampling import log_percentiles
-from catalog.statistics.samples import Samples
+from catalog.statistics.samples import Samples, log_percentiles
 
 
 def crossed(log_latency: np.ndarray) -> Samples:
