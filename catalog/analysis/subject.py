@@ -25,13 +25,13 @@ from catalog.statistics import (
     study_families,
 )
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
-from catalog.statistics.components import VarianceShares, variance_shares
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.ranking import Rank, Ranking, rank_strategies
 from catalog.statistics.samples import Samples
 from catalog.statistics.study_analysis import PairComparison
+from catalog.statistics.variances import VarianceShares, variance_shares
 
 
 def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) -> str | None:

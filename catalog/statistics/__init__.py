@@ -8,7 +8,6 @@ from catalog.statistics.accuracy_comparison import (
     signed_rank,
 )
 from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
-from catalog.statistics.components import VarianceShares, variance_shares
 from catalog.statistics.description import (
     NormalQuantiles,
     SampleDescription,
@@ -38,7 +37,6 @@ from catalog.statistics.feasibility import (
     step_down,
 )
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
-from catalog.statistics.moderation import moderated
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, cliffs_delta, delta_symbol, magnitude
 from catalog.statistics.rank_tests import (
     ADJUSTMENTS,
@@ -61,6 +59,7 @@ from catalog.statistics.study_analysis import (
     analyse_families,
     speedup,
 )
+from catalog.statistics.variances import VarianceShares, moderated, variance_shares
 
 __all__ = [
     "ADJUSTMENTS",
