@@ -12,12 +12,13 @@ from sqlmodel import Session
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
 from catalog.evidence.database import Database
-from catalog.evidence.keyed_evidence import has_accuracy, has_measurement
 from catalog.evidence.stored_rows import (
     SLOS,
     contributing_files,
     count_rows,
     delete_rows,
+    has_accuracy,
+    has_measurement,
     note,
     noted,
     stored_rows,

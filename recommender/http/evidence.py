@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from catalog.errors import CatalogError
 from catalog.evidence import open_database, shown_location, sound_database
-from catalog.evidence.keyed_evidence import (
+from catalog.evidence.stored_rows import (
     environment_key,
     has_accuracy,
     has_measurement,

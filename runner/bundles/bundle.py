@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlmodel import Session
 
 from catalog.evidence import strategy_evidence
-from catalog.evidence.keyed_evidence import input_orders
+from catalog.evidence.stored_rows import input_orders
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
