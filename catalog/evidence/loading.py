@@ -39,7 +39,7 @@ from catalog.evidence.tables import (
     Strategy,
     column,
 )
-from catalog.statistics.canonical_order import condition_chains, tier_order
+from catalog.statistics.families import condition_chains, tier_order
 from catalog.statistics.samples import wide_rounds
 
 # The cast gives PostgreSQL the type of a parameter that is only compared with NULL.
@@ -84,7 +84,7 @@ def strategy_evidence(
     -------
     tuple of StrategyEvidence
         By environment and subject in the order they were first declared, then in canonical order (of
-        `catalog.statistics.canonical_order`); also those without evidence yet (`measured` is False).
+        `catalog.statistics.families`); also those without evidence yet (`measured` is False).
 
     Notes
     -----

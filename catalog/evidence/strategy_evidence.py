@@ -23,8 +23,8 @@ from catalog.evidence.records import (
 )
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.output_distance import OutputDistance, output_distance
-from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
 from catalog.statistics.description import chance_remark
+from catalog.statistics.families import condition_chains, operator_rank, placement_rank, tier_order
 
 # CPU of the window between warm-up and last sample, over the rounds that recorded it and their inferences alone.
 _USE = f"""

@@ -37,7 +37,7 @@ from catalog.evidence.records import (
     StoredStrategy,
     TierRunRecord,
 )
-from catalog.statistics.canonical_order import condition_chains, operator_rank, placement_rank, tier_order
+from catalog.statistics.families import condition_chains, operator_rank, placement_rank, tier_order
 from catalog.validity import without_names, without_names_in
 
 FORMAT = "tierwise-evidence"
