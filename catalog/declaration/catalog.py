@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalog.declaration.checks import check_names, validate_file
+from catalog.declaration.checks import Topology, check_names, validate_file
 from catalog.declaration.schema import (
     AnalysisSpec,
     CatalogFile,
@@ -15,7 +15,6 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
-from catalog.declaration.topology import Topology
 from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
 
 
