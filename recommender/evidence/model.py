@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import NoReturn
 
-from catalog.evidence.environments import EnvironmentStanding, preferred_environment
 from catalog.evidence.link_samples import LinkedStrategy
+from catalog.evidence.strategy_evidence import EnvironmentStanding, preferred_environment
 from recommender.errors import (
     NotDeclared,
     UnknownEnvironment,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.analysis import StrategyResult, SubjectResult
-from catalog.evidence.breakdown import Breakdown
+from catalog.evidence.report_rows import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics import StrategyFamily, strategy_name
 from catalog.units import duration

@@ -16,14 +16,8 @@ from catalog.evidence import (
     strategy_evidence,
     tier_costs,
 )
-from catalog.evidence.breakdown import Breakdown, mean_breakdowns
-from catalog.evidence.environments import (
-    environment_standing,
-    link_checks,
-    preferred_environment,
-    round_verdicts,
-    tier_limits,
-)
+from catalog.evidence.report_rows import Breakdown, link_checks, mean_breakdowns, round_verdicts, tier_limits
+from catalog.evidence.strategy_evidence import environment_standing, preferred_environment
 from catalog.validity import without_names_in
 from runner.errors import RunnerError
 
@@ -65,7 +59,7 @@ def gather_report(
     session : Session
     environment : str, optional
         The beginning of a key, a launcher (`docker`, `process`, `imported`), or `all`; by default the
-        one that an answer would rest on, too (`catalog.evidence.environments`).
+        one that an answer would rest on, too (`catalog.evidence.strategy_evidence`).
     subject : str, optional
         Only this subject.
     settings : AnalysisSettings, optional

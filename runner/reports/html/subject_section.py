@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
-from catalog.evidence.breakdown import Breakdown
+from catalog.evidence.report_rows import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
 from catalog.units import duration, duration_interval, percent, points, size

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from catalog.evidence.environments import EnvironmentStanding, preferred_environment
+from catalog.evidence.strategy_evidence import EnvironmentStanding, preferred_environment
 
 HERE = EnvironmentStanding("a", 1, imported=False, measured=True, complete=True, finished_at="2026-11-24")
 
