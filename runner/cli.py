@@ -15,7 +15,7 @@ import typer
 
 from catalog.errors import CatalogError
 from recommender.errors import RecommenderError
-from runner.commands.lazy_group import LazyGroup
+from runner.commands.table import LazyGroup
 from runner.errors import RunnerError, explain
 
 app = typer.Typer(

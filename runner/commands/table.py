@@ -1,10 +1,17 @@
-"""The table of commands: for each its name, its panel in `--help`, its help line and the module that implements it.
+"""The table of commands, and the group that imports the module of a command only when that command is needed.
 
-`runner --help` and the completion of command names read this table only. A module is imported when its command runs or
-when the help of that command is requested, so that no command pays for the libraries of another.
+The table has for each command its name, its panel in `--help`, its help line and the module that implements it.
+`runner --help` and the completion of command names read it only. A module is imported when its command runs or when the
+help of that command is requested, so that no command pays for the libraries of another.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 
 @dataclass(frozen=True)
@@ -50,3 +57,27 @@ COMMANDS = (
     CommandEntry("apply", _MODELS, "operators", "Apply an operator to a model and write the verified files."),
     CommandEntry("bundle", _MODELS, "bundle", "Write the recommended strategy to a directory, ready to deploy."),
 )
+
+
+class LazyGroup(TyperGroup):
+    """The commands of the table: listed without an import, loaded when one is resolved."""
+
+    def __init__(self, **attributes: Any) -> None:
+        listed = {
+            entry.name: TyperCommand(entry.name, help=entry.summary, rich_help_panel=entry.panel) for entry in COMMANDS
+        }
+        super().__init__(**{**attributes, "commands": listed})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return what the base class returns, with the loaded command in place of the listed one."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        entry = next((entry for entry in COMMANDS if listed is not None and entry.name == listed.name), None)
+        return name, listed if entry is None else load_command(entry), rest
+
+
+def load_command(entry: CommandEntry) -> Any:
+    """Import the module of a command and return the command, with its parameters and its whole help text."""
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
+    import_module(f"runner.commands.{entry.module}").add_to(app)
+    # `get_command` would turn an application of one command into that command, without a name.
+    return get_group(app).commands[entry.name]
