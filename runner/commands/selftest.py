@@ -14,7 +14,7 @@ from catalog.declaration import load_catalog
 from catalog.evidence import open_database
 from catalog.units import duration
 from runner.artifacts.store import ArtifactStore
-from runner.commands.progress import Progress
+from runner.commands.fill_catalog import Progress
 from runner.commands.terminal import JsonOption, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.launchers.select import Selection, select_launcher
