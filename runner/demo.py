@@ -17,9 +17,8 @@ import httpx
 from catalog.evidence import shown_location
 from recommender.schemas import RecommendResponse
 from runner.cli import app, log_to_stderr, run
-from runner.commands.terminal import out
+from runner.commands.terminal import RunnerSettings, out
 from runner.reports.answer import AnswerReport
-from runner.settings import RunnerSettings
 
 logger = logging.getLogger(__name__)
 _SUBJECT = "fashion-resnet"

@@ -20,8 +20,8 @@ from catalog.settings_file import VARIABLE
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
 from runner.cli import app, run
+from runner.commands.terminal import RunnerSettings
 from runner.measuring.lock import FillLock
-from runner.settings import RunnerSettings
 from tests.catalog_of_one import declare
 from tests.recommender.conftest import Client
 

@@ -15,10 +15,9 @@ from runner.artifacts.store import ArtifactStore
 from runner.bundles import Manifest, make_bundle, verify_bundle
 from runner.bundles.bundle import AnsweredQuestion, measured_artifact, measured_strategy
 from runner.commands.question import QuestionOptions, ask, with_question_options
-from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out
 from runner.errors import BundleError
 from runner.reports.answer import AnswerReport
-from runner.settings import RunnerSettings
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from runner.workdir import refuse_existing

@@ -10,11 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import size
-from runner.commands.terminal import JsonOption, example, out, print_json
+from runner.commands.terminal import JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError
 from runner.host import Host, this_host
 from runner.launchers.select import select_launcher
-from runner.settings import RunnerSettings
 
 # What the demo's three tiers want (strategies.yaml).
 _CPUS = 2

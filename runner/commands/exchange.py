@@ -23,9 +23,8 @@ from catalog.exchange import (
     rows_csv,
 )
 from catalog.units import size
-from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.settings import RunnerSettings
 
 
 class Format(StrEnum):

@@ -26,6 +26,7 @@ from runner.commands.terminal import (
     DatabaseOption,
     JsonOption,
     LauncherOption,
+    RunnerSettings,
     ScaleOption,
     err,
     example,
@@ -38,7 +39,6 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import make_plan, update_plan
 from runner.measuring.setups import Setups, store_environment, sync_strategies
-from runner.settings import RunnerSettings
 from runner.workdir import sweep
 
 

@@ -13,11 +13,10 @@ import yaml
 
 from catalog.declaration import parse_catalog
 from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
-from runner.commands.terminal import err, example
+from runner.commands.terminal import RunnerSettings, err, example
 from runner.errors import OperatorError, RunnerError, SubjectError
 from runner.graph.analysis import analyse
 from runner.operators.prospects import look_ahead
-from runner.settings import RunnerSettings
 from runner.subjects.folders import images_in
 from runner.subjects.own_model import Guess, guess_subject
 

@@ -7,12 +7,20 @@ from rich.markup import escape
 
 from catalog import evidence as store
 from catalog.evidence import open_database, sound_database
-from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, example, out, print_csv, print_json
+from runner.commands.terminal import (
+    CsvOption,
+    DatabaseOption,
+    JsonOption,
+    RunnerSettings,
+    example,
+    out,
+    print_csv,
+    print_json,
+)
 from runner.errors import RunnerError
 from runner.reports import leaderboard_tables, with_analysis, with_distances
 from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
 from runner.reports.leaderboard import of_family, sparklines
-from runner.settings import RunnerSettings
 
 
 def leaderboard(

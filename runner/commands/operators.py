@@ -19,12 +19,12 @@ from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration, first_inputs, read_calibration, subject_calibration
 from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
+from runner.commands.terminal import RunnerSettings
 from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import GraphAnalysis, analyse
 from runner.operators.prospects import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
-from runner.settings import RunnerSettings
 from runner.subjects.dataset import Subject
 from runner.subjects.embedded.registry import SUBJECTS, resolve_subject
 

@@ -17,6 +17,7 @@ from runner.commands.terminal import (
     DatabaseOption,
     JsonOption,
     LauncherOption,
+    RunnerSettings,
     ScaleOption,
     err,
     example,
@@ -28,7 +29,6 @@ from runner.launchers.select import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.tiers import Scale, check_delays, check_host
-from runner.settings import RunnerSettings
 
 
 def declared_catalog(path: Path | None) -> tuple[Catalog, Path]:

@@ -25,9 +25,8 @@ from recommender.errors import NoEvidence, NotDeclared
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
-from runner.commands.terminal import DatabaseOption, JsonOption, example, out
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out
 from runner.reports.answer import AnswerReport, evidence_lines
-from runner.settings import RunnerSettings
 
 logger = logging.getLogger(__name__)
 _BUDGETS, _CONSTRAINTS, _EVIDENCE = "Budgets", "Constraints", "Which evidence"

@@ -12,10 +12,19 @@ from catalog.analysis.store import analyse, declared_settings
 from catalog.evidence import open_database
 from catalog.statistics import ADJUSTMENTS
 from catalog.units import parse_share
-from runner.commands.terminal import CsvOption, DatabaseOption, JsonOption, err, example, out, print_csv, print_json
+from runner.commands.terminal import (
+    CsvOption,
+    DatabaseOption,
+    JsonOption,
+    RunnerSettings,
+    err,
+    example,
+    out,
+    print_csv,
+    print_json,
+)
 from runner.errors import RunnerError
 from runner.reports.ranking import family_table, notes, output_warnings, paired_rows, ranked_rows, ranking_table
-from runner.settings import RunnerSettings
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]
 SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]

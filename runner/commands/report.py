@@ -11,10 +11,9 @@ from catalog.analysis.store import declared_settings
 from catalog.evidence import open_database, sound_database
 from catalog.evidence.writing import utc_now
 from catalog.units import size
-from runner.commands.terminal import DatabaseOption, err, example
+from runner.commands.terminal import DatabaseOption, RunnerSettings, err, example
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
-from runner.settings import RunnerSettings
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="HTML file to write; - is stdout")]
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]

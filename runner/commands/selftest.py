@@ -15,7 +15,7 @@ from catalog.evidence import open_database
 from catalog.units import duration
 from runner.artifacts.store import ArtifactStore
 from runner.commands.fill_catalog import Progress
-from runner.commands.terminal import JsonOption, err, example, out, print_json
+from runner.commands.terminal import JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, StopRequest
@@ -23,7 +23,6 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
 from runner.measuring.setups import Setups, store_environment
 from runner.measuring.tiers import Scale, check_delays, check_host
-from runner.settings import RunnerSettings
 
 AaOption = Annotated[bool, typer.Option("--aa", help="Measure one strategy as if it were several")]
 StrategyOption = Annotated[str | None, typer.Option("--strategy", help="operator@placement (default the first)")]

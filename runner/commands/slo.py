@@ -14,10 +14,9 @@ from recommender.errors import NotDeclared, RecommenderError, UnknownSubject
 from recommender.evidence.model import Evidence
 from recommender.schemas import RecommendResponse
 from runner.commands.question import QuestionOptions, known_evidence, with_question_options
-from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.tables import slo_table
-from runner.settings import RunnerSettings
 
 # What an SLO states itself cannot be asked beside it.
 _BUDGETS = {"max_latency_s", "latency_percentile", "min_accuracy_pct", "max_accuracy_drop_pp"}

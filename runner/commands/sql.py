@@ -10,8 +10,7 @@ from rich.text import Text
 
 from catalog.evidence import open_database
 from catalog.evidence.user_sql import QueryResult, read_query
-from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
-from runner.settings import RunnerSettings
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 
 # rich lays out a whole table before it prints the first line.
 _SHOWN = 1000

@@ -1,4 +1,4 @@
-"""What the commands of this package share: where they print, and the options that all of them have."""
+"""What the commands of this package share: where they print, their settings, and the options that all of them have."""
 
 import csv
 import json
@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
+
+from catalog.settings_file import FileSettings
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
@@ -55,3 +58,13 @@ def print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
         out.print(title, highlight=False)
         for reason in reasons:
             out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
+
+
+class RunnerSettings(FileSettings):
+    """Defaults of the command line; every one can be set as `TIERWISE_<NAME>` or by an option."""
+
+    catalog: Path = Path("strategies.yaml")
+    # A URL may hold a password, and settings are printed in logs and tracebacks.
+    database: str = Field(default="tierwise.db", repr=False)
+    workdir: Path = Path(".tierwise")
+    base_image: str | None = None

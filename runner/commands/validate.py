@@ -3,9 +3,17 @@
 import typer
 
 from catalog.declaration import load_catalog
-from runner.commands.terminal import CatalogOption, JsonOption, err, example, out, print_json, print_lacks
+from runner.commands.terminal import (
+    CatalogOption,
+    JsonOption,
+    RunnerSettings,
+    err,
+    example,
+    out,
+    print_json,
+    print_lacks,
+)
 from runner.operators.options import check_options
-from runner.settings import RunnerSettings
 from runner.subjects.dataset import one_class_remark
 from runner.subjects.declared import resolve_declared
 

@@ -10,11 +10,10 @@ from rich.text import Text
 
 from catalog import evidence as store
 from catalog.evidence import open_database, sound_database
-from runner.commands.terminal import DatabaseOption, JsonOption, example, out, print_json
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import RunnerError
 from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
 from runner.reports.tables import advice, broken_table, links_table, rules_table
-from runner.settings import RunnerSettings
 
 
 def verify(

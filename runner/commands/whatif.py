@@ -14,10 +14,9 @@ from recommender.answer.quality import output_warnings
 from recommender.evidence.snapshots import Snapshots
 from recommender.whatif import LinkedStrategy, LinkRate, Prediction, WhatIf, what_if
 from recommender.whatif.curves import Curves, latency_curves
-from runner.commands.terminal import DatabaseOption, JsonOption, err, example, out, print_json
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.whatif_plot import write_svg
-from runner.settings import RunnerSettings
 
 # So many rates fit beside the longest names of strategies, by the width of the terminal.
 _COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
