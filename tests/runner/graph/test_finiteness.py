@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from runner.graph.finiteness import infinite_tensors
+from runner.graph.structure import infinite_tensors
 
 INF = np.float32(np.inf)
 
