@@ -13,7 +13,7 @@ from runner.commands.terminal import (
     print_json,
     print_lacks,
 )
-from runner.operators.options import check_options
+from runner.operators.base import check_options
 from runner.subjects.dataset import one_class_remark
 from runner.subjects.declared import resolve_declared
 

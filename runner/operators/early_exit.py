@@ -11,8 +11,7 @@ from runner.graph.model_file import read_model
 from runner.graph.rewriting import NotRewirable, skip, with_identity
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import Part, stored_bytes, write_part
-from runner.operators.base import AppliedPass, Context, PassRefusal
-from runner.operators.options import EarlyExitOptions
+from runner.operators.base import AppliedPass, Context, EarlyExitOptions, PassRefusal
 
 # The paper finds that exits which save less than 7 % are not worth their loss; below this share the pass warns.
 _WORTHWHILE_SHARE = 0.05

@@ -11,8 +11,7 @@ from runner.graph.model_file import read_model
 from runner.graph.rewriting import NotRewirable, split
 from runner.graph.structure import read_structure
 from runner.graph.writing import stored_bytes, write_part
-from runner.operators.base import AppliedPass, Context, PassRefusal
-from runner.operators.options import PartitionOptions
+from runner.operators.base import AppliedPass, Context, PartitionOptions, PassRefusal
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
 _LARGEST_SHARE = 4 / 5

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from runner.host import Host, this_host
-from runner.operators.base import Pass
+from runner.operators.base import Pass, check_options
 from runner.operators.early_exit import EarlyExit
-from runner.operators.options import check_options
 from runner.operators.partition import Partition
 from runner.operators.static_ptq import StaticPtq
 

@@ -8,8 +8,7 @@ from typing import ClassVar
 from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile, read_model
 from runner.host import Host
-from runner.operators.base import AppliedPass, Context, PassRefusal
-from runner.operators.options import StaticPtqOptions
+from runner.operators.base import AppliedPass, Context, PassRefusal, StaticPtqOptions
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.base import FirstPart, NextPart
 from runner.operators.quantizers.preparation import PreparedModel, prepare, quantized_nodes, refuse_several_inputs
