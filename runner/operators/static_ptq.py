@@ -10,8 +10,14 @@ from runner.graph.model_file import ModelFile, read_model
 from runner.host import Host
 from runner.operators.base import AppliedPass, Context, PassRefusal, StaticPtqOptions
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
-from runner.operators.quantizers.base import FirstPart, NextPart
-from runner.operators.quantizers.preparation import PreparedModel, prepare, quantized_nodes, refuse_several_inputs
+from runner.operators.quantizers.preparation import (
+    FirstPart,
+    NextPart,
+    PreparedModel,
+    prepare,
+    quantized_nodes,
+    refuse_several_inputs,
+)
 from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
 
 # int8 weights are a quarter of the floats, so a result can pass protobuf's 2 GiB only above this.

@@ -1,5 +1,5 @@
 """Tools that quantize one model file: what they share, and one module per tool."""
 
-from runner.operators.quantizers.base import Feeds, Settings
+from runner.operators.quantizers.preparation import Feeds, Settings
 
 __all__ = ["Feeds", "Settings"]

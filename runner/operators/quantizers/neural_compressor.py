@@ -14,8 +14,8 @@ import numpy as np
 
 from runner.errors import OperatorError
 from runner.operators.base import PassRefusal
-from runner.operators.quantizers.base import Feeds, Settings
 from runner.operators.quantizers.environment import ToolEnvironment
+from runner.operators.quantizers.preparation import Feeds, Settings
 
 _HERE = Path(__file__).parent
 _REQUIREMENTS = _HERE / "neural_compressor.requirements.txt"

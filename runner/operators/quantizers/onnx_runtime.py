@@ -16,7 +16,7 @@ import onnxruntime
 
 from runner.errors import OperatorError
 from runner.operators.base import PassRefusal
-from runner.operators.quantizers.base import Feed, Feeds, Settings
+from runner.operators.quantizers.preparation import Feed, Feeds, Settings
 from runner.operators.quantizers.ranges import Ranges
 
 

@@ -1,12 +1,19 @@
-"""Preparation of a model for a quantizing tool: a copy in a new enough format, with one input and float weights."""
+"""What a quantizing tool gets: a copy of the model that it can work on, settings and calibration inputs.
+
+The copy is in a new enough format, with one input and float weights.
+"""
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import onnx
+import onnxruntime
+from numpy.typing import NDArray
 
 from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile, complete_model, read_model
@@ -14,7 +21,56 @@ from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
 from runner.graph.writing import write_part
 from runner.operators.base import PassRefusal
-from runner.operators.quantizers.base import Settings
+
+Format = Literal["qdq", "qoperator"]
+Feed = Mapping[str, NDArray[np.generic]]
+Feeds = Iterable[Feed]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to quantize, every option resolved.
+
+    Parameters
+    ----------
+    format
+        `qdq` keeps the float operators between pairs of QuantizeLinear and DequantizeLinear, `qoperator` replaces
+        them by integer operators.
+    per_channel
+        One scale per output channel of a weight instead of one per weight.
+    reduce_range
+        Weights of seven bits instead of eight.
+    """
+
+    format: Format
+    per_channel: bool
+    reduce_range: bool
+
+
+@dataclass(frozen=True)
+class FirstPart:
+    """Calibration inputs of a whole model, or of its first part; can be iterated again."""
+
+    input_name: str
+    arrays: Sequence[NDArray[np.generic]]
+
+    def __iter__(self) -> Iterator[Feed]:
+        return ({self.input_name: array} for array in self.arrays)
+
+
+@dataclass(frozen=True)
+class NextPart:
+    """Calibration inputs of a later part: the outputs of the float part before it, one at a time."""
+
+    before: Path
+    feeds: Feeds
+
+    def __iter__(self) -> Iterator[Feed]:
+        # Opened for each iteration and gone with it, so that the part before need not stay in memory.
+        session = onnxruntime.InferenceSession(str(self.before), providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        return (dict(zip(names, session.run(names, feed), strict=True)) for feed in self.feeds)
+
 
 # Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are silently written invalid.
 _MINIMUM_OPSET = 13

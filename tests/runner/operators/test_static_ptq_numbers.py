@@ -13,8 +13,7 @@ from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.graph.model_file import read_model
 from runner.operators.base import PassRefusal
 from runner.operators.quantizers import Settings, onnx_runtime
-from runner.operators.quantizers.base import FirstPart
-from runner.operators.quantizers.preparation import prepare
+from runner.operators.quantizers.preparation import FirstPart, prepare
 from runner.operators.quantizers.ranges import unusable_scale
 from runner.operators.registry import make_pass
 

@@ -23,9 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 from runner.errors import OperatorError
 from runner.operators.base import Context, PassRefusal
 from runner.operators.quantizers import Settings, neural_compressor
-from runner.operators.quantizers.base import FirstPart, Format
 from runner.operators.quantizers.environment import ToolEnvironment
-from runner.operators.quantizers.preparation import prepare
+from runner.operators.quantizers.preparation import FirstPart, Format, prepare
 from runner.operators.registry import make_pass
 from runner.subjects.embedded.registry import BUILTIN
 
