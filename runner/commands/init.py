@@ -16,7 +16,7 @@ from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
 from runner.commands.terminal import RunnerSettings, err, example
 from runner.errors import OperatorError, RunnerError, SubjectError
 from runner.graph.analysis import analyse
-from runner.operators.prospects import look_ahead
+from runner.operators.registry import look_ahead
 from runner.subjects.folders import images_in
 from runner.subjects.own_model import Guess, guess_subject
 

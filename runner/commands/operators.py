@@ -22,7 +22,7 @@ from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.commands.terminal import RunnerSettings
 from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import GraphAnalysis, analyse
-from runner.operators.prospects import Prospects, look_ahead
+from runner.operators.registry import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
 from runner.subjects.dataset import Subject

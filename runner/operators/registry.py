@@ -1,11 +1,18 @@
-"""The passes a catalog may name."""
+"""The passes that a catalog may name: how each is made, and what it would do to an analysed model or why it refuses."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import onnx
+
+from runner.graph.analysis import Cut, Exit, GraphAnalysis
+from runner.graph.model_file import read_model
 from runner.host import Host, this_host
-from runner.operators.base import Pass, check_options
-from runner.operators.early_exit import EarlyExit
-from runner.operators.partition import Partition
+from runner.operators.base import Pass, PassRefusal, check_options
+from runner.operators.early_exit import EarlyExit, choose_exit
+from runner.operators.partition import Partition, choose_cut
+from runner.operators.quantizers.preparation import input_names, refuse_quantized, refuse_several_inputs
 from runner.operators.static_ptq import StaticPtq
 
 _FACTORIES: Mapping[str, Callable[[Mapping[str, object], Host], Pass]] = {
@@ -31,3 +38,84 @@ def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = N
     """
     check_options(name, options)
     return _FACTORIES[name](options, host or this_host())
+
+
+# What both tools quantize, and where a model's bytes usually are.
+_QUANTIZED_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")
+
+
+@dataclass(frozen=True)
+class Prospects:
+    """The exit and the cut that the passes would take; where there is none, the text of the refusal.
+
+    `quantizable` counts the operators with weights that are quantized, by op_type.
+    """
+
+    exit: Exit | None
+    exit_refusal: str | None
+    cut: Cut | None
+    cut_refusal: str | None
+    quantizable: Counter[str]
+    quantization_refusal: str | None
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """The refusals' texts by pass."""
+        texts = {
+            "static_ptq": self.quantization_refusal,
+            "early_exit": self.exit_refusal,
+            "partition": self.cut_refusal,
+        }
+        return {name: text for name, text in texts.items() if text is not None}
+
+
+def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) -> Prospects:
+    """Return what every pass would do to a model.
+
+    Parameters
+    ----------
+    analysis
+        The model's analysis.
+    blocks
+        How many blocks early_exit would skip.
+    paper
+        Whether partition leaves identity branches whole.
+
+    Returns
+    -------
+    Prospects
+
+    Examples
+    --------
+    >>> from runner.graph.analysis import analyse
+    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> look_ahead(analyse(BUILTIN / "fashion-resnet.onnx"), blocks=9).refusals["early_exit"][:20]
+    'early_exit: 9 blocks'
+    """
+    early, early_refusal = None, None
+    try:
+        early = choose_exit(analysis, blocks)
+    except PassRefusal as refusal:
+        early_refusal = str(refusal)
+    cut, cut_refusal = None, None
+    try:
+        cut = choose_cut(analysis, paper=paper)
+    except PassRefusal as refusal:
+        cut_refusal = str(refusal)
+    # Read again, because an analysis does not keep the graph.
+    graph = read_model(analysis.path).graph
+    quantization_refusal = None
+    try:
+        refuse_quantized(graph)
+        refuse_several_inputs(input_names(graph))
+    except PassRefusal as refusal:
+        quantization_refusal = str(refusal)
+    return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(graph), quantization_refusal)
+
+
+def _quantizable(graph: onnx.GraphProto) -> Counter[str]:
+    # A bias or a scale has one dimension; only matrices and kernels become int8.
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    return Counter(
+        node.op_type for node in graph.node if node.op_type in _QUANTIZED_TYPES and weights.intersection(node.input)
+    )

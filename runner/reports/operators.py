@@ -8,7 +8,7 @@ from rich.table import Table
 
 from catalog.units import size
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor
-from runner.operators.prospects import Prospects
+from runner.operators.registry import Prospects
 
 # More would leave the screen; --json has all.
 _CUTS_SHOWN = 5

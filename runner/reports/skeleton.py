@@ -11,7 +11,7 @@ from html import escape
 
 from catalog.units import size
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, Segment
-from runner.operators.prospects import Prospects
+from runner.operators.registry import Prospects
 from runner.reports.operators import tensor_text, where_text
 
 _WIDTH, _MARGIN, _TOP = 880, 24, 96

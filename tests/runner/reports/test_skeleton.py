@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from runner.graph.analysis import GraphAnalysis, Segment, analyse
-from runner.operators.prospects import look_ahead
+from runner.operators.registry import look_ahead
 from runner.reports.skeleton import skeleton_svg
 from runner.subjects.embedded.registry import BUILTIN
 
