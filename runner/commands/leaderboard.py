@@ -19,8 +19,7 @@ from runner.commands.terminal import (
 )
 from runner.errors import RunnerError
 from runner.reports import leaderboard_tables, with_analysis, with_distances
-from runner.reports.costs import COSTS, chosen_costs, cost_tables, paid_by_tier
-from runner.reports.leaderboard import of_family, sparklines
+from runner.reports.leaderboard import COSTS, chosen_costs, cost_tables, of_family, paid_by_tier, sparklines
 
 
 def leaderboard(

@@ -8,7 +8,6 @@ from catalog.evidence.report_rows import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
 from catalog.units import duration, duration_interval, percent, points, size
-from runner.reports.costs import COSTS
 from runner.reports.html.figures import (
     box_plots,
     breakdown_bars,
@@ -21,6 +20,7 @@ from runner.reports.html.markup import Child, Figure, Html, Ids, details, joined
 from runner.reports.html.report_data import EnvironmentReport
 from runner.reports.html.sentences import METRIC_NAMES
 from runner.reports.html.tradeoff import Tradeoff, tradeoff_plot, tradeoffs
+from runner.reports.leaderboard import COSTS
 from runner.reports.ranking import pvalue, rank_range
 
 

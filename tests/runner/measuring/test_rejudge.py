@@ -26,7 +26,7 @@ from catalog.evidence.reading import stored_measurements
 from runner.cli import app, run
 from runner.errors import RunnerError
 from runner.measuring.rejudge import judge_stored, store_verdicts, summarise
-from runner.reports.costs import chosen_costs
+from runner.reports.leaderboard import chosen_costs
 from tests.evidence_builder import (
     STARTED,
     environment_record,
