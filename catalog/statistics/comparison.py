@@ -203,11 +203,13 @@ def compare_pairs(
 
     Notes
     -----
-    Only the inputs that both have are used. Rounds of the same number were measured together and share their
-    drift, so they are paired and the drift cancels; where fewer than two numbers are common, rounds are paired in
-    order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds: variance
-    across rounds by Student's t, variance from the inputs by resampling them, the same draw for both strategies and
-    all rounds; the guarded interval of `catalog.statistics.intervals`, at Sidak's level for simultaneity.
+    Only the inputs that both have are used; rounds that drew their inputs keep all of theirs, which strategies share by
+    round, and are compared with rounds of the same number only. Rounds of the same number were measured together and
+    share their drift, so they are paired and the drift cancels; where fewer than two numbers are common, rounds are
+    paired in order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds:
+    variance across rounds by Student's t, variance from the inputs by resampling them, the same draw for both
+    strategies and all rounds; the guarded interval of `catalog.statistics.intervals`, at Sidak's level for
+    simultaneity.
 
     Examples
     --------
@@ -249,10 +251,10 @@ class _Percentiles:
         key = position, inputs.tobytes()
         if key not in self._drawn:
             samples = self.candidates[position]
-            if inputs.size < samples.inputs.size:
+            if inputs.size < samples.inputs.size and not samples.interpenetrating:
                 samples = samples.restricted(rounds=samples.rounds, inputs=inputs)
             percentiles = [self.question.percentile]
-            drawn = resampled_log_percentiles(samples, percentiles, counts=self._draws(inputs))
+            drawn = resampled_log_percentiles(samples, percentiles, counts=self._draws(samples.inputs))
             self._drawn[key] = _ResampledPercentiles(samples, log_percentiles(samples, percentiles)[0], drawn[0])
         return self._drawn[key]
 
@@ -271,14 +273,19 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
     first, second = (percentiles.candidates[position] for position in pair)
     common = np.intersect1d(first.inputs, second.inputs, assume_unique=True)
     level = sidak(question.confidence_level, comparisons=comparisons)
-    if not common.size:
+    if not _comparable(first, second, common):
         return _nothing_in_common(question, first, second, comparisons)
     one, other = (percentiles.of(position, common) for position in pair)
-    same, rows, columns = _pair_rounds(one.samples.rounds, other.samples.rounds)
+    same, rows, columns = _pair_rounds(one.samples, other.samples)
     # Differences of logs are logs of ratios; inputs that are hard for both cancel.
     ratios = one.by_round[rows] - other.by_round[columns]
-    inputs = min(one.samples.fewest_inputs, other.samples.fewest_inputs)
-    refusal = refuse(rounds=rows.size, inputs=inputs, percentile=question.percentile)
+    inputs = min(one.samples.supporting_inputs, other.samples.supporting_inputs)
+    refusal = refuse(
+        rounds=rows.size,
+        inputs=inputs,
+        percentile=question.percentile,
+        interpenetrating=one.samples.interpenetrating,
+    )
     estimate, low, high, verdict = None, None, None, ComparisonOutcome.UNRESOLVED
     if refusal is None:
         drawn = one.resampled[rows] - other.resampled[columns]
@@ -305,16 +312,22 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
     )
 
 
-def _pair_rounds(
-    first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[bool, NDArray[np.int64], NDArray[np.int64]]:
+def _comparable(first: Samples, second: Samples, common: NDArray[np.int64]) -> bool:
+    """Return whether two strategies were measured on the same inputs, by the same design."""
+    if not common.size or first.interpenetrating != second.interpenetrating:
+        return False
+    # Rounds of other numbers have drawn other inputs.
+    return not first.interpenetrating or bool(np.intersect1d(first.rounds, second.rounds).size)
+
+
+def _pair_rounds(first: Samples, second: Samples) -> tuple[bool, NDArray[np.int64], NDArray[np.int64]]:
     """Return whether rounds pair by number, and the positions that pair."""
-    _, rows, columns = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    _, rows, columns = np.intersect1d(first.rounds, second.rounds, assume_unique=True, return_indices=True)
     # One common number alone would leave one pair of rounds, and with it no interval.
-    if rows.size >= min(2, first.size, second.size):
+    if first.interpenetrating or rows.size >= min(2, first.rounds.size, second.rounds.size):
         return True, rows, columns
     # Any pairing that does not look at the latencies is valid; in order is the simplest.
-    in_order = np.arange(min(first.size, second.size))
+    in_order = np.arange(min(first.rounds.size, second.rounds.size))
     return False, in_order, in_order
 
 
@@ -322,6 +335,8 @@ def _nothing_in_common(question: Question, first: Samples, second: Samples, comp
     # Both bounds are needed; below the median the lower one takes more inputs.
     needed = max(inputs_needed(percentile) for percentile in (question.percentile, 100 - question.percentile))
     reason = f"the two share no input: measure both on the same {needed} inputs or more"
+    if first.interpenetrating or second.interpenetrating:
+        reason = "the two share no round: measure both by the same protocol, in rounds of the same numbers"
     return Comparison(
         question=question,
         ratio=None,

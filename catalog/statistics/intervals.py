@@ -232,7 +232,7 @@ class PercentileInterval:
     confidence_level : float
         Of the interval.
     rounds, inputs, samples : int
-        The inputs of the round with the fewest.
+        The inputs of the round with the fewest; of interpenetrating rounds, those of all.
     estimate : LogEstimate or None
     refusal : IntervalRefusal or None
     """
@@ -290,8 +290,9 @@ def percentile_intervals(
     -----
     On the log latency, the percentile within each round (all repetitions of all inputs), averaged over rounds. Its
     variance is s**2 / rounds across rounds plus what resampling the inputs, the same draw for all rounds, moves the
-    rounds by together (`estimate_over_rounds`). Student's t with Satterthwaite's degrees of freedom. docs/statistics.md
-    has the simulated coverage.
+    rounds by together (`estimate_over_rounds`). Student's t with Satterthwaite's degrees of freedom. Where each round
+    has drawn its inputs, the variance across rounds holds that of the inputs, and nothing is resampled.
+    docs/statistics.md has the simulated coverage.
 
     Examples
     --------
@@ -326,8 +327,8 @@ def _interval(
     drawn: NDArray[np.float64],
     confidence_level: float,
 ) -> PercentileInterval:
-    rounds, inputs, value = samples.rounds.size, samples.fewest_inputs, float(by_round.mean())
-    refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile)
+    rounds, inputs, value = samples.rounds.size, samples.supporting_inputs, float(by_round.mean())
+    refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile, interpenetrating=samples.interpenetrating)
     estimate = None
     low_s = high_s = None
     if refusal is None:

@@ -78,15 +78,17 @@ def inputs_needed(percentile: float, *, confidence_level: float = 0.95) -> int:
     return max(1, math.ceil(needed - 1e-9))
 
 
-def refuse(*, rounds: int, inputs: int, percentile: float) -> IntervalRefusal | None:
+def refuse(*, rounds: int, inputs: int, percentile: float, interpenetrating: bool = False) -> IntervalRefusal | None:
     """Return why so few rounds or inputs have no interval of the percentile; None where they have one.
 
     Parameters
     ----------
     rounds, inputs : int
-        Of the evidence; the inputs of the round with the fewest.
+        Of the evidence; the inputs of the round with the fewest, or of all rounds where these are interpenetrating.
     percentile : float
         Above 0 and below 100.
+    interpenetrating : bool
+        Whether every round draws inputs of its own: then further rounds bring further inputs.
 
     Returns
     -------
@@ -99,6 +101,12 @@ def refuse(*, rounds: int, inputs: int, percentile: float) -> IntervalRefusal | 
     """
     # Both bounds are needed, and below the median the lower one is the harder.
     needed = inputs_needed(max(percentile, 100 - percentile))
+    if interpenetrating and inputs < needed:
+        more = max(2, math.ceil(needed * rounds / inputs))
+        reason = (
+            f"too thin: p{percentile:g} needs {needed} inputs over all rounds, got {inputs}; {more} rounds bring them"
+        )
+        return IntervalRefusal(RefusalKind.TOO_THIN, reason, rounds_needed=more, inputs_needed=needed)
     if inputs < needed:
         reason = f"too thin: p{percentile:g} needs {needed} inputs in each round, got {inputs}"
         return IntervalRefusal(RefusalKind.TOO_THIN, reason, rounds_needed=max(2, rounds), inputs_needed=needed)

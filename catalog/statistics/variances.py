@@ -82,6 +82,8 @@ def variance_shares(samples: Samples) -> VarianceShares:
     >>> round(shares.rounds, 6), round(shares.inputs, 6), round(abs(shares.rest), 6)
     (2.0, 0.5, 0.0)
     """
+    if samples.interpenetrating:
+        return _unknown(samples, "each round has inputs of its own, so that rounds and inputs are not told apart")
     if samples.rounds.size < 2 or samples.inputs.size < 2:
         return _unknown(
             samples,

@@ -348,6 +348,9 @@ def judge_rounds(
     return tuple(_drift(own, medians, thresholds) for own in medians)
 
 
+_FEWEST_SHARED = 5
+
+
 def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
     """Return the median latency of each input over its repetitions."""
     series: dict[str, list[float]] = {}
@@ -363,7 +366,8 @@ def _drift(own: Mapping[str, float], rounds: Sequence[Mapping[str, float]], limi
         if len(latencies_s) > 1:
             # Per input, because rounds may differ in which inputs they have.
             ratios.append(latency_s / float(np.median(latencies_s)))
-    if not ratios:
+    # Rounds that draw their own inputs share few of them, and a few are too few for a median.
+    if not ratios or len(ratios) < min(len(own), _FEWEST_SHARED):
         return ()
     # The median over inputs: single disturbed inferences are the rule `outliers`.
     drift = 100 * (float(np.median(ratios)) - 1)
