@@ -76,7 +76,8 @@ def pooled_log_percentiles(
     if rounds < 2:
         return everything
     deleted = np.stack([without(position) for position in range(rounds)], axis=1)
-    return everything + (rounds - 1) * (deleted.mean(axis=1, keepdims=True) - deleted)
+    pseudo_values = everything + (rounds - 1) * (deleted.mean(axis=1, keepdims=True) - deleted)
+    return pseudo_values.astype(np.float64)
 
 
 def weighted_percentiles(
