@@ -99,7 +99,7 @@ def main() -> None:
 
 def _compare(model: str, store: ArtifactStore, *, rounds: int, accuracy: bool) -> list[tuple[str, ...]]:
     family = SUBJECTS[model]
-    subject = resolve_subject(model.removeprefix("builtin:"), model, family.dataset, family.task, Path())
+    subject = resolve_subject(model.removeprefix("builtin:"), model, family.dataset, family.task)
     variants = [Variant(None, subject.model, None)]
     for tool, format, reduce_range in itertools.product(_TOOLS, _FORMATS, (False, True)):
         print(f"{subject.name}: {tool} {format} reduce_range={reduce_range}", file=sys.stderr)

@@ -150,14 +150,15 @@ def latency_key(
     Parameters
     ----------
     artifact_key, inputs_fingerprint : str
-    input_ids : sequence of str
-        In the order they are sent.
+    input_ids : sequence of str, or mapping
+        In the order they are sent; where every round draws its own from the pool, the rule of the draw.
     preprocess, postprocess : JSON values
     placement : sequence of str
         Tiers that run the parts.
     tiers, links : sequence of mappings
         Resolved limits along the route, relays included, at the scale of the run.
-    warmup, repetitions, protocol_version : int
+    warmup : int or str
+    repetitions, protocol_version : int
     launcher, scale : str
     runtime, host : JSON values
     codec : str

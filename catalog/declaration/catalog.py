@@ -99,6 +99,13 @@ class Catalog:
         return self.declared.slos
 
     @property
+    def percentiles(self) -> frozenset[float]:
+        """The percentiles of latencies that the targets, the analysis and a precision ask for."""
+        targets = {percentile for slo in self.slos.values() for percentile in slo.latency_s}
+        precise = set() if self.experiment.precision is None else {self.experiment.percentile}
+        return frozenset(targets | precise | {self.analysis.percentile})
+
+    @property
     def client(self) -> str:
         """The tier where requests start and latency is measured."""
         return self.topology.client

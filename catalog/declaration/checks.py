@@ -205,7 +205,12 @@ def _meant(details: ErrorDetails) -> tuple[int | str, ...]:
 
 
 def _follows(details: ErrorDetails, misspelt: Collection[tuple[int | str, ...]]) -> bool:
-    """Tell whether an error only follows from another: a misspelt key, or a list without its wrong member."""
+    """Tell whether an error only follows from another: a misspelt key, or a list without its wrong member.
+
+    A default that is made of other fields is not made where one of these is wrong, which is an error of its own.
+    """
+    if details["type"] == "default_factory_not_called":
+        return True
     if details["type"] == "missing":
         return details["loc"] in misspelt
     return details["type"] == "too_short" and bool(details["input"])

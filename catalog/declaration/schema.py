@@ -46,6 +46,18 @@ Share = Annotated[
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Percentage = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
 
+
+def _warmup_kind(value: object) -> str:
+    return "word" if isinstance(value, str) else "passes"
+
+
+# The discriminator chooses one member, so that a misspelt word is not reported as "expected a whole number" too.
+Warmup = Annotated[
+    Annotated[Annotated[int, Field(strict=True, ge=0, le=1000)], Tag("passes")]
+    | Annotated[Literal["steady"], Tag("word")],
+    Discriminator(_warmup_kind),
+]
+
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,3})?)")
 
 
@@ -236,20 +248,35 @@ class StrategySpec(Declared):
 class ExperimentSpec(Declared):
     """How a strategy is measured; `codec` is how tensors travel (docs/transport.md).
 
-    With `precision`, rounds and then inputs are added until the interval of `percentile` is that narrow (half its
-    width, relative), or `max_time` of a fill is over.
+    `select: systematic` draws other inputs in every round, spread by their size; `random` and `largest` send the same
+    ones in all rounds. `warmup` counts passes over the inputs, or is `steady`: until the latency no longer falls.
+
+    With `precision`, rounds (and, unless they are systematic, inputs) are added until the interval of `percentile` is
+    that narrow (half its width, relative), or `max_time` of a fill is over.
     """
 
     inputs: Count = 30
-    select: Literal["random", "largest"] = "random"
+    # Not `systematic`: a file from before there was a choice means what it meant when its evidence was measured.
+    select: Literal["systematic", "random", "largest"] = "random"
     seed: Annotated[int, Field(strict=True, ge=0, le=2**31)] = 1
     rounds: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
     repetitions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
-    warmup: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1
+    warmup: Warmup = Field(default_factory=lambda values: "steady" if values.get("select") == "systematic" else 1)
     codec: Literal["raw", "base64-json", "shuffle-zlib"] = "raw"
     precision: Share | None = None
     percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 90.0
     max_time_s: Duration | None = Field(default=None, alias="max_time")
+
+    @property
+    def systematic(self) -> bool:
+        """Whether each round draws inputs of its own."""
+        return self.select == "systematic"
+
+    @model_validator(mode="after")
+    def _spread_takes_two(self) -> "ExperimentSpec":
+        if self.systematic and self.inputs < 2:
+            raise ValueError(f"select: systematic needs inputs: 2 or more, got {self.inputs}")
+        return self
 
     @model_validator(mode="after")
     def _precision_is_attainable(self) -> "ExperimentSpec":
@@ -257,6 +284,9 @@ class ExperimentSpec(Declared):
             # Whether `percentile` was written: its default is always there.
             if self.max_time_s is not None or "percentile" in self.model_fields_set:
                 raise ValueError("percentile and max_time belong to precision: add `precision: 5%`, or remove them")
+            return self
+        # More rounds bring other inputs, so that few in each are no limit.
+        if self.systematic:
             return self
         # Imported here: the package of statistics costs more than reading a whole catalog file.
         from catalog.statistics.refusal import inputs_needed

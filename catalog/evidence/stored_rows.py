@@ -263,6 +263,15 @@ def input_orders(session: Session, latency_key: str) -> tuple[tuple[str, ...], .
     return tuple(dict.fromkeys(tuple(protocol.get("input_ids", ())) for protocol in protocols))
 
 
+def input_rules(session: Session, latency_key: str) -> tuple[dict[str, object], ...]:
+    """Return the rules by which rounds under a key drew their inputs; none where all rounds send the same."""
+    protocols = session.exec(
+        select(column(Measurement, "protocol")).where(column(Measurement, "latency_key") == latency_key)
+    ).all()
+    rules = [{name: protocol.get(name) for name in ("select", "inputs", "tail")} for protocol in protocols]
+    return tuple(rule for index, rule in enumerate(rules) if rule["select"] and rule not in rules[:index])
+
+
 def latency_extent(session: Session, measurement_id: int | None) -> LatencyExtent:
     """Return how many samples a measurement has and between what they lie."""
     latency = column(Sample, "latency_s")

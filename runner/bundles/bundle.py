@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlmodel import Session
 
 from catalog.evidence import strategy_evidence
-from catalog.evidence.stored_rows import input_orders
+from catalog.evidence.stored_rows import input_orders, input_rules
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
@@ -46,11 +46,15 @@ from tierserver.messages import Postprocess, Preprocess
 
 @dataclass(frozen=True)
 class MeasuredStrategy:
-    """A strategy's evidence, the digest of identity's file, and the inputs that were sent, in their order."""
+    """A strategy's evidence, the digest of identity's file, and the inputs that were sent, in their order.
+
+    `rules` say how rounds drew their inputs, where they did.
+    """
 
     row: StrategyEvidence
     identity_sha256: str | None
     inputs: tuple[tuple[str, ...], ...]
+    rules: tuple[Mapping[str, object], ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,7 +75,12 @@ def measured_strategy(
     row = next(row for row in rows if (row.operator, row.placement) == (operator, placement))
     # Without passes and in one piece: only then is the digest that of the model itself.
     identity = next((row.files for row in rows if not row.passes and len(row.files) == 1), ())
-    return MeasuredStrategy(row, identity[0].sha256 if identity else None, input_orders(session, row.latency_key))
+    return MeasuredStrategy(
+        row,
+        identity[0].sha256 if identity else None,
+        input_orders(session, row.latency_key),
+        input_rules(session, row.latency_key),
+    )
 
 
 def measured_artifact(
@@ -119,12 +128,12 @@ def settings_are_those_measured(measured: MeasuredStrategy, subject: Subject) ->
         == latency_key(
             artifact_key=original_key(row.artifact_key),
             inputs_fingerprint=subject.dataset.inputs_fingerprint(),
-            input_ids=list(inputs),
+            input_ids=inputs,
             preprocess=subject.preprocess,
             postprocess=subject.postprocess,
             **dict(row.conditions),
         )
-        for inputs in measured.inputs
+        for inputs in (*measured.rules, *map(list, measured.inputs))
     )
 
 

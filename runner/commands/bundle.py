@@ -101,13 +101,15 @@ def _made(answered: AnsweredQuestion, catalog: Path, output: Path) -> Manifest:
 
 def _subject(name: str, catalog: Path, workdir: Path) -> Subject:
     """Return the subject as the catalog declares it; raises BundleError when it does not."""
-    declared = load_catalog(catalog).subjects
+    loaded = load_catalog(catalog)
+    declared, apart = loaded.subjects, loaded.experiment.systematic
     if name not in declared:
         raise BundleError(
             f"{catalog} does not declare the subject {name!r} (it declares {', '.join(declared)}), and from there come "
             "the model and its pre-processing; name the catalog it was measured with: -c FILE"
         )
-    return resolve_declared(name, declared[name], base=catalog.resolve().parent, built=workdir / "models")
+    base, built = catalog.resolve().parent, workdir / "models"
+    return resolve_declared(name, declared[name], base=base, built=built, labels_apart=apart)
 
 
 def _verified(directory: Path, *, as_json: bool) -> None:

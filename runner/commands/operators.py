@@ -154,7 +154,7 @@ def _model(text: str) -> _Model:
     family = SUBJECTS.get(text)
     if family is None:
         raise SubjectError(f"unknown model {text!r}; allowed: a file, {', '.join(SUBJECTS)}")
-    subject = resolve_subject(text, text, family.dataset, family.task, Path())
+    subject = resolve_subject(text, text, family.dataset, family.task)
     return _Model(subject.model, subject)
 
 

@@ -28,7 +28,11 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     declared = load_catalog(chosen)
     strategies = declared.strategies()
     base, built = chosen.resolve().parent, settings.workdir / "models"
-    subjects = {name: resolve_declared(name, spec, base=base, built=built) for name, spec in declared.subjects.items()}
+    apart = declared.experiment.systematic
+    subjects = {
+        name: resolve_declared(name, spec, base=base, built=built, labels_apart=apart)
+        for name, spec in declared.subjects.items()
+    }
     # What is not on this machine cannot be checked, which is no error of the file.
     unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     # A pass is made only for the check of its options, which raises.

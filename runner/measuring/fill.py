@@ -32,7 +32,14 @@ from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
-from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, OperatorError, TierCallError
+from runner.errors import (
+    ChangedFilesError,
+    EngineUnavailableError,
+    LaunchError,
+    OperatorError,
+    SubjectError,
+    TierCallError,
+)
 from runner.launchers.base import Launcher
 from runner.measuring import records
 from runner.measuring.experiment import evaluate, measure
@@ -228,10 +235,10 @@ class Filler:
 
     @contextmanager
     def _reporting(self, keyed: KeyedStrategy) -> Iterator[None]:
-        """Report a strategy whose artifact cannot run on its tiers as failed, so that the others go on."""
+        """Report a strategy whose artifact cannot run, or whose data changed, as failed, so that the others go on."""
         try:
             yield
-        except OperatorError as error:
+        except (OperatorError, SubjectError) as error:
             self._fail(f"{keyed.strategy.name}: {error}")
 
     def _usable(self, keyed: KeyedStrategy, key: str) -> bool:
@@ -318,7 +325,7 @@ class Filler:
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
         started, clock = utc_now(), time.monotonic()
-        setup, protocol = self.setups.latency(keyed), self.setups.protocol(keyed)
+        setup, protocol = self.setups.latency(keyed), self.setups.protocol(keyed, task.round)
         total = len(protocol.input_ids) * (protocol.repetitions + protocol.warmup)
         done = 0
 

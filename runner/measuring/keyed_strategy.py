@@ -11,12 +11,16 @@ from catalog.declaration import Catalog, Strategy
 from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
+from runner.measuring.round_inputs import FixedInputs, RoundInputs, chosen_ids, systematic_inputs
 from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
 from runner.operators.base import Pass
 from runner.operators.partition import Partition
 from runner.operators.registry import make_pass
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
+
+# Since each round draws inputs of its own and warms up until it is steady.
+_SYSTEMATIC_PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,26 @@ class RunContext:
     scale: Scale
     workdir: Path = Path(".tierwise")
     host: Host = field(kw_only=True)
+    _round_inputs: dict[str, RoundInputs] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
-        built = self.workdir / "models"
-        declared = self.catalog.subjects.items()
-        return {name: resolve_declared(name, spec, base=self.base, built=built) for name, spec in declared}
+        built, labels_apart = self.workdir / "models", self.catalog.experiment.systematic
+        return {
+            name: resolve_declared(name, spec, base=self.base, built=built, labels_apart=labels_apart)
+            for name, spec in self.catalog.subjects.items()
+        }
+
+    def round_inputs(self, name: str) -> RoundInputs:
+        """Return how the inputs of a subject's rounds are chosen, the same object for all its strategies."""
+        if name not in self._round_inputs:
+            subject = self.subjects[name]
+            self._round_inputs[name] = (
+                systematic_inputs(self.catalog, name, subject.dataset)
+                if self.catalog.experiment.systematic
+                else FixedInputs(select_inputs(self.catalog, subject), self.catalog.experiment.select)
+            )
+        return self._round_inputs[name]
 
     @cached_property
     def environment_key(self) -> str:
@@ -82,8 +100,11 @@ class KeyedStrategy:
     judged: JudgedArtifact
     latency_key: str
     conditions: Mapping[str, object]
-    input_ids: tuple[str, ...]
-    inputs_select: str
+    inputs: RoundInputs
+
+    def input_ids(self, round_number: int) -> tuple[str, ...]:
+        """Return the inputs of a round in the order they are sent."""
+        return chosen_ids(self.inputs.draw(round_number))
 
 
 def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection[str] = ()) -> KeyedStrategy:
@@ -109,18 +130,17 @@ def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection
         # Kernels for another instruction set round differently.
         cpu_model=context.host.cpu_model,
     )
-    input_ids = select_inputs(catalog, subject)
+    inputs = context.round_inputs(strategy.subject)
     conditions = _conditions(context, strategy, provider)
     latency = latency_key(
         artifact_key=artifact,
         inputs_fingerprint=subject.dataset.inputs_fingerprint(),
-        input_ids=list(input_ids),
+        input_ids=inputs.key,
         preprocess=subject.preprocess,
         postprocess=subject.postprocess,
         **conditions,
     )
-    select = catalog.experiment.select
-    return KeyedStrategy(strategy, passes, artifact, accuracy, judged, latency, conditions, input_ids, select)
+    return KeyedStrategy(strategy, passes, artifact, accuracy, judged, latency, conditions, inputs)
 
 
 def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
@@ -132,7 +152,7 @@ def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
         pass_versions={step.name: step.version for step in passes},
         # Another dataset must not make an artifact stale that no calibration data went into.
-        calibration_fingerprint=subject.dataset.fingerprint() if calibrated else None,
+        calibration_fingerprint=subject.dataset.calibration_fingerprint() if calibrated else None,
         # Without passes the artifact is a copy, which no library's version changes.
         tools={name: tools[name] for name in ("onnx", "onnxruntime")} if passes else {},
     )
@@ -174,7 +194,7 @@ def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, 
         **({"codec": experiment.codec} if links and experiment.codec != "raw" else {}),
         "warmup": experiment.warmup,
         "repetitions": experiment.repetitions,
-        "protocol_version": PROTOCOL_VERSION,
+        "protocol_version": _SYSTEMATIC_PROTOCOL_VERSION if experiment.systematic else PROTOCOL_VERSION,
         "launcher": context.launcher,
         "scale": str(context.scale),
         "runtime": context.host.onnxruntime,

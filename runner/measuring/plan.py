@@ -23,6 +23,7 @@ from catalog.evidence import (
 )
 from catalog.evidence.reading import latencies
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
+from runner.measuring.round_inputs import FixedInputs
 from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
 from runner.measuring.tiers import route_links
 from runner.subjects.dataset import Subject
@@ -101,7 +102,7 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
         usable = {keyed.strategy.name: keyed for keyed in declared if keyed.artifact_key not in inapplicable}
         # A task keeps its inputs: those of a further look are more than the declared ones.
         rounds = tuple(
-            replace(task, keyed=replace(usable[task.keyed.strategy.name], input_ids=task.keyed.input_ids))
+            replace(task, keyed=replace(usable[task.keyed.strategy.name], inputs=task.keyed.inputs))
             for task in plan.rounds
             if task.keyed.strategy.name in usable
         )
@@ -189,7 +190,10 @@ def _further_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSessi
     if narrowness.next is None:
         return []
     done = {row[0] for row in rows}
-    longer = replace(keyed, input_ids=_more_inputs(keyed.input_ids, context.catalog, subject, narrowness.next.inputs))
+    longer = keyed
+    if isinstance(keyed.inputs, FixedInputs):
+        ids = _more_inputs(keyed.inputs.ids, context.catalog, subject, narrowness.next.inputs)
+        longer = replace(keyed, inputs=replace(keyed.inputs, ids=ids))
     reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
     estimate_s = _estimate_s(context, longer, _last(context, keyed, reading))
     return [MissingRound(longer, number, reason, estimate_s) for number in narrowness.next.rounds if number not in done]
@@ -199,7 +203,8 @@ def assess_stored(context: RunContext, keyed: KeyedStrategy, rows: Sequence[tupl
     """Return how narrow the interval of a strategy's stored samples is, and the look that comes next."""
     experiment, dataset = context.catalog.experiment, context.subjects[keyed.strategy.subject].dataset
     looks = planned_looks(experiment, len(dataset.input_ids()))
-    return assess(samples_of(rows), experiment, looks=looks, done={row[0] for row in rows})
+    samples = samples_of(rows, all_rounds=experiment.systematic)
+    return assess(samples, experiment, looks=looks, done={row[0] for row in rows})
 
 
 def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, count: int) -> tuple[str, ...]:
@@ -245,5 +250,7 @@ def _estimate_s(context: RunContext, keyed: KeyedStrategy, last: LastMeasurement
     # A transfer takes as long as its slowest link lets it; the others overlap with it.
     slowest = min(rates, default=0)
     transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
-    count = len(keyed.input_ids) * (experiment.warmup + experiment.repetitions)
+    # How long a warm-up takes until it is steady is not known before: a pass is what most need.
+    passes = 1 if experiment.warmup == "steady" else experiment.warmup
+    count = keyed.inputs.count * (passes + experiment.repetitions)
     return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(context.scale.factor) + transmission_s)

@@ -23,7 +23,7 @@ from catalog.validity import judge_measurement, reason, worst
 from runner.artifacts.store import CachedArtifact
 from runner.errors import LaunchError, TierCallError
 from runner.launchers.base import TierLimits
-from runner.measuring.experiment import PROTOCOL_VERSION, ProbedLink, RoundMeasurement, Setup
+from runner.measuring.experiment import ProbedLink, RoundMeasurement, Setup
 from runner.measuring.host_load import host_load
 from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.operators.base import Pass
@@ -338,8 +338,8 @@ def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
         "round": attempt.round,
         "position": attempt.position,
         "seed": attempt.seed,
-        "inputs_select": keyed.inputs_select,
-        "protocol": {"version": PROTOCOL_VERSION, "input_ids": list(keyed.input_ids)},
+        "inputs_select": keyed.inputs.select,
+        "protocol": {"version": keyed.conditions["protocol_version"], **keyed.inputs.protocol(attempt.round)},
         "conditions": dict(keyed.conditions),
         "started_at": attempt.started,
         # By the monotonic clock's duration, because the wall clock may have been set in between.

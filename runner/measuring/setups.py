@@ -79,18 +79,19 @@ class Setups:
             postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
         )
 
-    def protocol(self, keyed: KeyedStrategy) -> Protocol:
-        """Return the inputs as files, written once per selection."""
+    def protocol(self, keyed: KeyedStrategy, round_number: int) -> Protocol:
+        """Return the inputs of a round as files, written once per choice of inputs."""
         subject, experiment = self._subject(keyed), self.context.catalog.experiment
-        # The ids are part of it, because a later look sends more inputs of the same dataset.
-        key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(keyed.input_ids)})
-        inputs = self._kept("inputs", key, keyed.input_ids, partial(subject.dataset.write_inputs, ids=keyed.input_ids))
+        ids = keyed.input_ids(round_number)
+        # The ids are part of it, because rounds may send other inputs of the same dataset.
+        key = content_key({"inputs": subject.dataset.inputs_fingerprint(), "ids": list(ids)})
+        inputs = self._kept("inputs", key, ids, partial(subject.dataset.write_inputs, ids=ids))
         return Protocol(
             {name: file.path for name, file in inputs.items()},
             key,
-            keyed.input_ids,
+            ids,
             experiment.repetitions,
-            experiment.warmup,
+            1 if experiment.warmup == "steady" else experiment.warmup,
             {name: file.sha256 for name, file in inputs.items()},
         )
 

@@ -2,7 +2,8 @@
 
 The number of inputs is fixed for each round number, so the stored evidence says which look comes next. All rounds of a
 strategy have one latency key, that of the declared inputs; later looks send those and more. So no earlier round is
-measured again, and evidence of the fixed protocol counts as the first look.
+measured again, and evidence of the fixed protocol counts as the first look. Where each round draws its own inputs, only
+rounds are added: they bring other inputs with them.
 """
 
 import math
@@ -20,6 +21,9 @@ from catalog.units import duration
 _MORE_ROUNDS = (2, 3, 4)
 _ROUNDS_PER_DOUBLING = 3
 _DOUBLINGS = 3
+# Where every round draws its own inputs: three declared rounds grow to thirty at most.
+_ROUNDS_PER_LOOK = 3
+_LAST_LOOKS = 6
 _CONFIDENCE = 0.95
 
 
@@ -58,9 +62,12 @@ class Narrowness:
 def planned_looks(experiment: ExperimentSpec, pool: int) -> tuple[Look, ...]:
     """Return all looks of a protocol, the declared one first; `pool` is the number of inputs there are."""
     looks = [Look(tuple(range(1, experiment.rounds + 1)), experiment.inputs)]
-    doubled = [min(pool, experiment.inputs * 2**doubling) for doubling in range(1, _DOUBLINGS + 1)]
     further = [(rounds, experiment.inputs) for rounds in _MORE_ROUNDS]
-    further += [(_ROUNDS_PER_DOUBLING, inputs) for inputs in sorted(set(doubled)) if inputs > experiment.inputs]
+    if experiment.systematic:
+        further += [(_ROUNDS_PER_LOOK, experiment.inputs)] * _LAST_LOOKS
+    else:
+        doubled = {min(pool, experiment.inputs * 2**doubling) for doubling in range(1, _DOUBLINGS + 1)}
+        further += [(_ROUNDS_PER_DOUBLING, inputs) for inputs in sorted(doubled) if inputs > experiment.inputs]
     for rounds, inputs in further:
         first = looks[-1].rounds[-1] + 1
         looks.append(Look(tuple(range(first, first + rounds)), inputs))
@@ -86,13 +93,14 @@ def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look
     (interval,) = percentile_intervals(samples, [experiment.percentile], confidence_level=_CONFIDENCE, rng=1)
     half_width = None if interval.high_s is None else interval.high_s / interval.estimate_s - 1
     target = experiment.precision
-    widest = samples.inputs.size
-    # Rounds of less than half of the most inputs would be left out by `samples_of`.
-    open_looks = [look for look in looks if not set(look.rounds) <= set(done) and 2 * look.inputs >= widest]
+    open_looks = [look for look in looks if not set(look.rounds) <= set(done)]
+    if not experiment.systematic:
+        # Rounds of less than half of the most inputs would be left out by `samples_of`.
+        open_looks = [look for look in open_looks if 2 * look.inputs >= samples.inputs.size]
     if half_width is not None and half_width <= target:
         open_looks = []
     # More rounds could not reach the target, whatever they show.
-    elif _inputs_alone(interval) > target:
+    elif not experiment.systematic and _inputs_alone(interval) > target:
         open_looks = [look for look in open_looks if look.inputs > experiment.inputs]
     return Narrowness(target, interval, half_width, open_looks[0] if open_looks else None)
 
@@ -104,13 +112,18 @@ def _inputs_alone(interval: PercentileInterval) -> float:
     return math.exp(replace(interval.estimate, variance_rounds=0.0).margin(_CONFIDENCE)) - 1
 
 
-def samples_of(rows: Sequence[tuple[int, str, float]]) -> Samples:
-    """Build samples from (round, input id, latency in seconds), without rounds of far fewer inputs than the others."""
+def samples_of(rows: Sequence[tuple[int, str, float]], *, all_rounds: bool = False) -> Samples:
+    """Build samples from (round, input id, latency in seconds).
+
+    Rounds of far fewer inputs than the others are left out, unless `all_rounds`: rounds that draw their own inputs
+    differ by those of the first round that stand for themselves alone.
+    """
     by_round: dict[int, set[str]] = {}
     for number, name, _ in rows:
         by_round.setdefault(number, set()).add(name)
-    wide = wide_rounds({number: len(names) for number, names in by_round.items()})
-    rows = [row for row in rows if row[0] in wide]
+    if not all_rounds:
+        wide = wide_rounds({number: len(names) for number, names in by_round.items()})
+        rows = [row for row in rows if row[0] in wide]
     inputs = {name: index for index, name in enumerate(sorted({row[1] for row in rows}))}
     return Samples.from_arrays(
         np.array([row[2] for row in rows], dtype=np.float64),

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from PIL import Image
 
 from runner.errors import SubjectError
 from runner.subjects.embedded.images import Bytes
+
+if TYPE_CHECKING:
+    # Imported where a pool is made: the package of statistics takes longer to import than a catalog to check.
+    from catalog.statistics.survey_design import Pool
 
 Task = Literal["classification", "segmentation", "any"]
 Metric = Literal["accuracy", "agreement"] | None
@@ -29,6 +33,9 @@ class Dataset(Protocol):
     def inputs_fingerprint(self) -> str:
         """Return the SHA-256 that determines the pool of latency inputs, without generating it."""
 
+    def calibration_fingerprint(self) -> str:
+        """Return the SHA-256 that determines the calibration data."""
+
     def write_items(self, path: Path) -> int:
         """Write the items file (uncompressed npz: item_id, image, offset, label or mask); return the count."""
 
@@ -37,6 +44,13 @@ class Dataset(Protocol):
 
     def input_ids(self) -> list[str]:
         """Return every id of the pool."""
+
+    def input_pool(self) -> "Pool":
+        """Return the pool with the size of each input, in the unit that its latency grows with.
+
+        Bytes where an input is encoded and sent so (the media type goes with it), tokens where an attention mask counts
+        them, else elements.
+        """
 
     def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
         """Write one file per id, named as the id."""

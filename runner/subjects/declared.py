@@ -1,5 +1,6 @@
 """From a subject's declaration to its model and data, checked to fit together."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.declaration import DatasetFiles, SubjectSpec
@@ -17,10 +18,11 @@ _OWN_MODEL = ".onnx"
 _FOLDERS = ("imagenet:DIR", "coco:DIR", "cityscapes:DIR")
 
 
-def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -> Subject:
+def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path, labels_apart: bool = False) -> Subject:
     """Resolve a declared subject to model, data and metric; only names are read, no content.
 
-    `base` is the catalog file's directory, where relative paths start; `built` the folder of exported models.
+    `base` is the catalog file's directory, where relative paths start; `built` the folder of exported models. With
+    `labels_apart`, what is timed and calibrated with does not depend on labels (`select: systematic`).
 
     Raises
     ------
@@ -31,26 +33,39 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path) -
         _check_known_model(name, spec)
         # An embedded model goes with its own dataset only; the refusal shows this text.
         dataset = spec.dataset if isinstance(spec.dataset, str) else "{images: ...}"
-        return resolve_subject(name, spec.model, dataset, spec.task, base)
+        return resolve_subject(name, spec.model, dataset, spec.task, kept=built)
     try:
         # With a colon it is a reference such as study:duc@./ResNet101-DUC-7.onnx, whatever it ends in.
         if spec.model.lower().endswith(_OWN_MODEL) and ":" not in spec.model:
             # Imported here: reading a user's model needs onnx and a runtime, the embedded subjects neither.
             from runner.subjects.own_model import own_subject
 
-            return own_subject(name, spec, base=base, kept=built)
+            return own_subject(name, spec, base=base, kept=built, labels_apart=labels_apart)
         model = find_model(spec.model, base=base, built=built)
         if model is None:
             raise SubjectError(
                 f"unknown model {spec.model!r}; allowed: ./FILE.onnx, {', '.join((*SUBJECTS, *KNOWN_MODELS))}"
             )
         _check_known_model(name, spec)
-        return _subject(name, spec, model, base)
+        data = _Data(base, built, labels_apart)
+        return _subject(name, spec, model, data)
     except SubjectError as error:
         raise SubjectError(f"subject {name}: {error}") from error
 
 
-def _subject(name: str, spec: SubjectSpec, model: ArchitectureFile, base: Path) -> Subject:
+@dataclass(frozen=True)
+class _Data:
+    """Where data are looked up, and how."""
+
+    base: Path
+    kept: Path
+    labels_apart: bool
+
+    def folder(self, layout: FolderLayout, *, judged: bool = True, timed: FolderLayout | None = None) -> FolderDataset:
+        return FolderDataset(layout, judged=judged, timed=(timed or layout) if self.labels_apart else None)
+
+
+def _subject(name: str, spec: SubjectSpec, model: ArchitectureFile, data: _Data) -> Subject:
     architecture = model.architecture
     if spec.task not in (architecture.task, "any"):
         raise SubjectError(f"task {spec.task!r} does not go with {spec.model}; allowed: {architecture.task}, any")
@@ -58,7 +73,7 @@ def _subject(name: str, spec: SubjectSpec, model: ArchitectureFile, base: Path) 
         raise SubjectError(
             f"{spec.model} has random weights, whose accuracy means nothing; declare `task: any` (latency only)"
         )
-    dataset = _timed_only(spec, base) if spec.task == "any" else _judged(spec, architecture, base)
+    dataset = _timed_only(spec, data) if spec.task == "any" else _judged(spec, architecture, data)
     task: Task = "any" if spec.task == "any" else architecture.task
     return Subject(
         name,
@@ -82,26 +97,26 @@ def _check_known_model(name: str, spec: SubjectSpec) -> None:
         raise SubjectError(f"subject {name}: masks and tensors go with your own model (./FILE.onnx); remove them")
 
 
-def _timed_only(spec: SubjectSpec, base: Path) -> Dataset:
+def _timed_only(spec: SubjectSpec, data: _Data) -> Dataset:
     """Return pictures to send, of any origin; their content does not matter."""
     if isinstance(spec.dataset, DatasetFiles):
         if spec.dataset.labels is not None:
             raise SubjectError("task `any` has no accuracy, so its dataset has no labels; remove `labels`")
-        return FolderDataset(Images(_path(base, spec.dataset.images or "")), judged=False)
-    embedded = builtin_dataset(spec.dataset)
-    return embedded if embedded is not None else FolderDataset(_layout(spec.dataset, None, base), judged=False)
+        return data.folder(Images(_path(data.base, spec.dataset.images or "")), judged=False)
+    embedded = builtin_dataset(spec.dataset, kept=data.kept)
+    return embedded if embedded is not None else data.folder(_layout(spec.dataset, None, data.base), judged=False)
 
 
-def _judged(spec: SubjectSpec, architecture: SubjectArchitecture, base: Path) -> Dataset:
+def _judged(spec: SubjectSpec, architecture: SubjectArchitecture, data: _Data) -> Dataset:
     if isinstance(spec.dataset, str):
-        return FolderDataset(_layout(spec.dataset, architecture, base))
+        return data.folder(_layout(spec.dataset, architecture, data.base))
     if "files" not in architecture.datasets:
         allowed = ", ".join(f"{kind}:DIR" for kind in architecture.datasets)
         raise SubjectError(f"{spec.model} is judged on masks, which a file of labels cannot hold; allowed: {allowed}")
     if spec.dataset.labels is None:
         raise SubjectError("the dataset has no labels; add `labels: FILE.csv`, or declare `task: any` (latency only)")
-    table = _path(base, spec.dataset.labels)
-    return FolderDataset(Images(_path(base, spec.dataset.images or ""), table, architecture.classes))
+    table, images = (_path(data.base, text or "") for text in (spec.dataset.labels, spec.dataset.images))
+    return data.folder(Images(images, table, architecture.classes), timed=Images(images))
 
 
 def _layout(reference: str, architecture: SubjectArchitecture | None, base: Path) -> FolderLayout:

@@ -9,15 +9,17 @@ import hashlib
 import json
 import os
 import random
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from runner.errors import SubjectError
 from runner.subjects.items import Picture, Truth, write_items
+
+if TYPE_CHECKING:
+    from catalog.statistics.survey_design import Pool
 
 CALIBRATION_POOL = 512
 _RESERVED_SHARE = 10  # at most every tenth picture, if calibration has to come out of the validation part
@@ -25,7 +27,13 @@ _RESERVED_SHARE = 10  # at most every tenth picture, if calibration has to come 
 _SEED = 20261129
 # The layouts with a label for each picture; masks are many bytes and are counted when they are written.
 _LABELLED = frozenset({"images", "imagenet"})
-_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+_MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+}
 
 
 class FolderLayout(Protocol):
@@ -62,12 +70,18 @@ class FolderDataset:
     Calibration pictures come from the training part. Without one, they are a seeded choice from the validation
     part (every tenth, at most 512), which is then not judged on.
     If a data set may be small (`few`), calibration takes what there is.
+    With `timed`, its pictures are sent and calibrate, whether or not they have a label: neither the inputs nor what is
+    calibrated with them depends on labels then, so that labels may be added later.
     """
 
-    def __init__(self, layout: FolderLayout, *, judged: bool = True, few: bool = False) -> None:
+    def __init__(
+        self, layout: FolderLayout, *, judged: bool = True, few: bool = False, timed: FolderLayout | None = None
+    ) -> None:
         self._layout = layout
         self._judged = judged
         self._few = few
+        self._timed = layout if timed is None else timed
+        self._labels_apart = timed is not None
 
     def absent(self) -> str | None:
         """Return what is missing on this machine."""
@@ -79,9 +93,19 @@ class FolderDataset:
     def inputs_fingerprint(self) -> str:
         return self._inputs_fingerprint
 
+    def calibration_fingerprint(self) -> str:
+        if not self._labels_apart:  # keys from before labels were kept apart stay what they are
+            return self._fingerprint
+        return _hash(self._timed.kind, "calibration", _listed(self._calibration))
+
     def write_items(self, path: Path) -> int:
         if not self._judged:
             raise SubjectError(f"{self._layout.root}: the subject's task is `any`, so there is nothing to judge by")
+        if not self._items:
+            raise SubjectError(
+                f"{self._layout.root}: every labelled picture is among the {len(self._calibration)} that calibrate, "
+                "which are not judged; label more of them"
+            )
         truth = self._layout.truth([picture.path for picture in self._items])
         write_items(path, self._items, truth)
         return len(self._items)
@@ -106,7 +130,13 @@ class FolderDataset:
         for name in ids:
             if name not in self._inputs:
                 raise SubjectError(f"{self._layout.root}: no picture {name!r}; the folder has changed since planning")
-            shutil.copyfile(self._inputs[name].path, directory / name)
+            (directory / name).write_bytes(_unchanged(self._inputs[name]))
+
+    def input_pool(self) -> "Pool":
+        from catalog.statistics.survey_design import Pool, PoolInput
+
+        pictures = self._inputs.values()
+        return Pool([PoolInput(entry.id, entry.size_bytes, _MEDIA_TYPES[entry.suffix]) for entry in pictures])
 
     def largest(self, count: int) -> list[str]:
         if not 0 < count <= len(self._inputs):
@@ -117,17 +147,18 @@ class FolderDataset:
 
     @cached_property
     def _inputs(self) -> Mapping[str, Picture]:
-        """Every validation picture by its id."""
-        if not self._layout.root.is_dir():
-            raise SubjectError(_missing(self._layout))
-        pictures = list(_pictures(self._layout.root, self._layout.validation()))
+        """Every picture that may be sent, by its id."""
+        return self._pictures_of(self._timed)
+
+    def _pictures_of(self, layout: FolderLayout) -> Mapping[str, Picture]:
+        if not layout.root.is_dir():
+            raise SubjectError(_missing(layout))
+        pictures = list(_pictures(layout.root, layout.validation()))
         twice = [name for name, count in Counter(picture.id for picture in pictures).items() if count > 1]
         if twice:
-            raise SubjectError(f"{self._layout.root}: two pictures are both called {twice[0]!r}; rename one")
+            raise SubjectError(f"{layout.root}: two pictures are both called {twice[0]!r}; rename one")
         if len(pictures) < 2:
-            raise SubjectError(
-                f"{self._layout.root} holds {len(pictures)} picture(s); expected {self._layout.expected}"
-            )
+            raise SubjectError(f"{layout.root} holds {len(pictures)} picture(s); expected {layout.expected}")
         # By id, because every file system lists in an order of its own.
         return {picture.id: picture for picture in sorted(pictures, key=lambda picture: picture.id)}
 
@@ -148,21 +179,36 @@ class FolderDataset:
         """The pictures that are judged: all, less those that calibrate."""
         # A training part is apart from the pictures that are judged, so nothing has to be kept back.
         reserved = {picture.id for picture in self._calibration} if not self._training else set()
-        return tuple(picture for name, picture in self._inputs.items() if name not in reserved)
+        pictures = self._pictures_of(self._layout) if self._labels_apart else self._inputs
+        return tuple(picture for name, picture in pictures.items() if name not in reserved)
 
     @cached_property
     def _fingerprint(self) -> str:
         listed = (_listed(self._items), _listed(self._calibration))
         labels = self._layout.labels() if self._judged else {}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in labels.items()}
-        return self._hash(*listed, digests, self._judged)
+        return _hash(self._layout.kind, *listed, digests, self._judged)
 
     @cached_property
     def _inputs_fingerprint(self) -> str:
-        return self._hash(_listed(self._inputs.values()))
+        return _hash(self._timed.kind, _listed(self._inputs.values()))
 
-    def _hash(self, *contents: object) -> str:
-        return hashlib.sha256(json.dumps([self._layout.kind, *contents], sort_keys=True).encode()).hexdigest()
+
+def _hash(*contents: object) -> str:
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+
+def _unchanged(picture: Picture) -> bytes:
+    """Return a picture's bytes; raise SubjectError if it is gone or has another size than when it was listed."""
+    advice = "put it back as it was, or start the command again, which measures the folder as it is then"
+    try:
+        encoded = picture.path.read_bytes()
+    except OSError as error:
+        raise SubjectError(f"{picture.path} cannot be read any more: {error.strerror}; {advice}") from error
+    if len(encoded) != picture.size_bytes:
+        changed = f"{picture.path} has {len(encoded)} bytes and had {picture.size_bytes} when this run began"
+        raise SubjectError(f"{changed}; {advice}")
+    return encoded
 
 
 def images_in(directory: Path) -> list[Path]:
@@ -170,7 +216,7 @@ def images_in(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if Path(entry.name).suffix.lower() in _SUFFIXES]
+        names = [entry.name for entry in entries if Path(entry.name).suffix.lower() in _MEDIA_TYPES]
     return [directory / name for name in sorted(names)]
 
 

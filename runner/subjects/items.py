@@ -29,6 +29,11 @@ class Picture:
     path: Path
     size_bytes: int
 
+    @property
+    def suffix(self) -> str:
+        """Return the ending of its name, in small letters."""
+        return self.path.suffix.lower()
+
 
 @dataclass(frozen=True)
 class Truth:

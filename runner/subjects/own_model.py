@@ -35,19 +35,24 @@ from tierserver.messages import Preprocess
 
 @dataclass(frozen=True)
 class PictureCheck:
-    """A source that builds nothing but checks the pictures; `kept` remembers those that passed."""
+    """A source that builds nothing but checks the pictures; `kept` remembers those that passed.
+
+    `timed` is where pictures are sent from without regard to labels, if that is another layout.
+    """
 
     layout: FolderLayout
     judged: bool
     kept: Path
+    timed: FolderLayout | None = None
 
     def absent(self) -> str | None:
         return None
 
     def prepare(self) -> None:
         """Decode everything; raise SubjectError for the first file that cannot be used."""
-        pictures = self.layout.validation()
-        if not pictures:
+        judged = self.layout.validation()
+        pictures = judged if self.timed is None else self.timed.validation()
+        if not judged:
             raise SubjectError(f"{self.layout.root} holds no picture that is used; expected {self.layout.expected}")
         labels = self.layout.labels() if self.judged else {}
         # With the time, because a picture that was repaired in place may keep its size.
@@ -60,7 +65,7 @@ class PictureCheck:
         for path in pictures:
             check_picture(path)
         # Iterating over the truth is the check: it decodes every mask.
-        for _ in self.layout.truth(pictures).values if self.judged else ():
+        for _ in self.layout.truth(judged).values if self.judged else ():
             pass
         # A marker says that everything passed.
         marker.parent.mkdir(parents=True, exist_ok=True)
@@ -80,8 +85,10 @@ class MissingModel:
         """Do nothing: only the user can add the file, as `absent` explains."""
 
 
-def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path) -> Subject:
+def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path, labels_apart: bool = False) -> Subject:
     """Return a subject from a model file; `kept` is the folder that keeps the answer of its trial run.
+
+    With `labels_apart`, what is timed and calibrated with does not depend on the labels.
 
     Raises
     ------
@@ -101,19 +108,27 @@ def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path) -> Subj
         return Subject(name, spec.task, path, 0, {}, {}, nothing, source=MissingModel(path))
     inputs = read_inputs(path)
     if spec.dataset.tensors is not None:
-        return _of_tensors(name, spec, path, inputs, base=base, kept=kept)
-    return _of_images(name, spec, path, inputs, base=base, kept=kept)
+        return _of_tensors(name, spec, path, inputs, base=base, kept=kept, labels_apart=labels_apart)
+    return _of_images(name, spec, path, inputs, base=base, kept=kept, labels_apart=labels_apart)
 
 
 def _of_tensors(
-    name: str, spec: SubjectSpec, path: Path, inputs: tuple[ModelInput, ...], *, base: Path, kept: Path
+    name: str,
+    spec: SubjectSpec,
+    path: Path,
+    inputs: tuple[ModelInput, ...],
+    *,
+    base: Path,
+    kept: Path,
+    labels_apart: bool,
 ) -> Subject:
     assert not isinstance(spec.dataset, str)
     if spec.task == "segmentation":
         raise SubjectError("task `segmentation` needs images with masks; allowed for tensors: classification, any")
     if spec.preprocess is not None:
         raise SubjectError("tensors go into the model as they are; remove `preprocess`, or give images")
-    dataset = TensorDataset(base / Path(spec.dataset.tensors or "").expanduser(), inputs)
+    file = base / Path(spec.dataset.tensors or "").expanduser()
+    dataset = TensorDataset(file, inputs, labels_apart=labels_apart)
     # Without a sample there is nothing to try the model with; `absent` says what to do.
     if dataset.absent():
         return Subject(name, spec.task, path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset)
@@ -138,17 +153,25 @@ def _of_tensors(
 
 
 def _of_images(
-    name: str, spec: SubjectSpec, path: Path, inputs: tuple[ModelInput, ...], *, base: Path, kept: Path
+    name: str,
+    spec: SubjectSpec,
+    path: Path,
+    inputs: tuple[ModelInput, ...],
+    *,
+    base: Path,
+    kept: Path,
+    labels_apart: bool,
 ) -> Subject:
     settings = image_settings(path, inputs, spec.preprocess or PreprocessSpec())
     output = try_out(path, blank_image(settings, inputs[0].dtype), kept)
     classes, post = judging(spec.task, output, path)
     layout, metric = _layout(spec, path, base, settings, classes, post, output)
+    timed = Images(layout.root) if labels_apart else None
     # A user's folder may hold fewer pictures than a pass calibrates with.
-    dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True)
+    dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True, timed=timed)
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.to_json().items()}
     task: Task = "any" if metric == "agreement" else spec.task
-    source = PictureCheck(layout, judged=metric == "accuracy", kept=kept)
+    source = PictureCheck(layout, judged=metric == "accuracy", kept=kept, timed=timed)
     return Subject(name, task, path, classes, shown, post, dataset, source=source, metric=metric)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +17,27 @@ from runner.subjects.dataset import write_encoded
 from runner.subjects.model_interface import ModelInput
 from tierserver.encoding import write_tensors
 
+if TYPE_CHECKING:
+    from catalog.statistics.survey_design import Pool
+
 LABELS = "labels"
+# Where an input of the model has this name, it marks the tokens of a text; the rest of a sample is padding.
+_TOKEN_MARKS = "attention_mask"
 # Fixed, because the choice decides which samples are judged.
 _SEED = 20261129
 _RESERVED_SHARE, _MOST_RESERVED = 10, 512
 
 
 class TensorDataset:
-    """A `Dataset` over a file of tensors; a tenth (at most 512 samples) calibrates and is not judged on."""
+    """A `Dataset` over a file of tensors; a tenth (at most 512 samples) calibrates and is not judged on.
 
-    def __init__(self, file: Path, inputs: Sequence[ModelInput]) -> None:
+    With `labels_apart`, neither the inputs nor what is calibrated with them depends on the array of labels.
+    """
+
+    def __init__(self, file: Path, inputs: Sequence[ModelInput], *, labels_apart: bool = False) -> None:
         self.file = file
         self.inputs = inputs
+        self.labels_apart = labels_apart
 
     def absent(self) -> str | None:
         return None if self.file.is_file() else f"there is no file {self.file}; expected {self._expected}"
@@ -36,7 +46,11 @@ class TensorDataset:
         return self._sha256
 
     def inputs_fingerprint(self) -> str:
-        return self._sha256
+        return self._inputs_sha256 if self.labels_apart else self._sha256
+
+    def calibration_fingerprint(self) -> str:
+        # Which samples calibrate follows from their number, so that the inputs determine them.
+        return self._inputs_sha256 if self.labels_apart else self.fingerprint()
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -84,6 +98,16 @@ class TensorDataset:
     def input_ids(self) -> list[str]:
         return [f"{index:06d}" for index in range(self._count)]
 
+    def input_pool(self) -> "Pool":
+        from catalog.statistics.survey_design import Pool, PoolInput
+
+        marks = self._arrays.get(_TOKEN_MARKS) if _TOKEN_MARKS in self._names else None
+        if marks is not None:
+            tokens = np.count_nonzero(marks.reshape(self._count, -1), axis=1).tolist()
+            return Pool([PoolInput(*row) for row in zip(self.input_ids(), tokens, strict=True)], unit="tokens")
+        elements = sum(self._arrays[name][0].size for name in self._names)
+        return Pool([PoolInput(name, elements) for name in self.input_ids()], unit="elements")
+
     def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
         for name in ids:
             (directory / name).write_bytes(self.sample(int(name)))
@@ -101,6 +125,15 @@ class TensorDataset:
     def _sha256(self) -> str:
         # With the kind, so that the same bytes declared as something else have another fingerprint.
         return hashlib.sha256(b"tensors" + hashlib.sha256(self.file.read_bytes()).digest()).hexdigest()
+
+    @cached_property
+    def _inputs_sha256(self) -> str:
+        digest = hashlib.sha256(b"inputs")
+        for name in self._names:
+            array = self._arrays[name]
+            digest.update(f"{name} {array.dtype} {list(array.shape)} ".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def _count(self) -> int:

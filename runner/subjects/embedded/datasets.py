@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import SubjectError
+from runner.sealed import seal, unseal
 from runner.subjects.dataset import png, write_encoded
 from runner.subjects.embedded.images import (
     POOL,
@@ -21,6 +23,10 @@ from runner.subjects.embedded.images import (
     fashion_pictures,
     generator,
 )
+from runner.workdir import scratch, settle
+
+if TYPE_CHECKING:
+    from catalog.statistics.survey_design import Pool
 
 VALIDATION_CANVASES = 2_000
 
@@ -38,9 +44,13 @@ class Garments:
 
 
 class _Embedded:
-    """What the embedded datasets share: shipped garments, and a pool generated once per process."""
+    """What the embedded datasets share: shipped garments, and a pool generated once per process.
 
-    def __init__(self, directory: Path) -> None:
+    `kept` is a folder that keeps the sizes of the pictures, which take seconds to generate.
+    """
+
+    def __init__(self, directory: Path, *, kept: Path | None = None) -> None:
+        self._kept = kept
         self._validation_file = directory / "fashion_validation.npz"
         self._calibration_file = directory / "fashion_calibration.npz"
 
@@ -66,6 +76,36 @@ class _Embedded:
     def inputs_fingerprint(self) -> str:
         parts = (type(self).__name__, _sha256_of(self._validation_file), generator())
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def calibration_fingerprint(self) -> str:
+        return self.fingerprint()
+
+    def fingerprint(self) -> str:
+        raise NotImplementedError
+
+    def input_pool(self) -> "Pool":
+        from catalog.statistics.survey_design import Pool, PoolInput
+
+        rows = zip(self.input_ids(), self._sizes(), strict=True)
+        return Pool([PoolInput(name, size, "image/jpeg") for name, size in rows])
+
+    def _sizes(self) -> list[int]:
+        """Return the size of each picture in bytes, generated once per workdir."""
+        if self._kept is None:
+            return list(map(len, self._pool))
+        # What determines the pictures' bytes, the encoder's version included.
+        key = self.inputs_fingerprint()
+        place = self._kept / "sizes" / key
+        sealed = unseal(place, key, names=())
+        if sealed is not None:
+            return [int(size) for size in sealed.content["bytes"]]
+        sizes = list(map(len, self._pool))
+        # Sealed in a directory of its own and then renamed, so that a killed run leaves no half list.
+        with scratch(self._kept) as staging:
+            (staging / key).mkdir()
+            seal(staging / key, key, (), {"bytes": sizes})
+            settle(staging / key, place)
+        return sizes
 
     def input_ids(self) -> list[str]:
         return [f"{index:04d}.jpg" for index in range(POOL)]
@@ -118,8 +158,8 @@ class FashionDataset(_Embedded):
 class CanvasDataset(_Embedded):
     """`builtin:canvas`: scenes composed at run time from the shipped garments; `pinned` is their SHA-256."""
 
-    def __init__(self, directory: Path, pinned: str) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, pinned: str, *, kept: Path | None = None) -> None:
+        super().__init__(directory, kept=kept)
         self._pinned = pinned
 
     def pictures(self, indices: range) -> Iterable[bytes]:

@@ -70,8 +70,8 @@ SUBJECTS: Mapping[str, SubjectFamily] = {
 }
 
 
-def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) -> Subject:
-    """Resolve an embedded subject; `base` is the catalog file's directory (unused by embedded models)."""
+def resolve_subject(name: str, model: str, dataset: str, task: str, *, kept: Path | None = None) -> Subject:
+    """Resolve an embedded subject; `kept` is a folder that keeps the sizes of its pictures."""
     family = SUBJECTS.get(model)
     if family is None:
         raise SubjectError(f"subject {name}: unknown model {model!r}; allowed: {', '.join(SUBJECTS)}")
@@ -81,14 +81,15 @@ def resolve_subject(name: str, model: str, dataset: str, task: str, base: Path) 
     path = BUILTIN / f"{model.removeprefix('builtin:')}.onnx"
     if not path.is_file():
         raise SubjectError(f"subject {name}: {path.name} is not in this installation; reinstall the package")
-    return Subject(name, family.task, path, family.classes, family.preprocess, family.postprocess, _dataset(family))
+    data = _dataset(family, kept)
+    return Subject(name, family.task, path, family.classes, family.preprocess, family.postprocess, data)
 
 
-def builtin_dataset(name: str) -> Dataset | None:
+def builtin_dataset(name: str, *, kept: Path | None = None) -> Dataset | None:
     """Return the embedded dataset with this name, for its pictures alone; None if there is none."""
     # Subjects share families, so any of those with this dataset will do.
     family = next((member for member in SUBJECTS.values() if member.dataset == name), None)
-    return None if family is None else _dataset(family)
+    return None if family is None else _dataset(family, kept)
 
 
 def manifest(name: str) -> dict[str, object]:
@@ -97,9 +98,9 @@ def manifest(name: str) -> dict[str, object]:
     return content
 
 
-def _dataset(family: SubjectFamily) -> Dataset:
+def _dataset(family: SubjectFamily, kept: Path | None) -> Dataset:
     if family is FASHION:
-        return FashionDataset(BUILTIN)
+        return FashionDataset(BUILTIN, kept=kept)
     # Both subjects of canvases are judged on the same ones; either manifest pins them.
     pinned = manifest("canvas-fcn")["validation_canvases_sha256"]
-    return CanvasDataset(BUILTIN, str(pinned))
+    return CanvasDataset(BUILTIN, str(pinned), kept=kept)

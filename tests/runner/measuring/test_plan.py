@@ -12,6 +12,7 @@ from runner.host import this_host
 from runner.measuring import records
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan, remaining, update_plan
+from runner.measuring.round_inputs import FixedInputs
 from runner.measuring.tiers import Scale
 from runner.subjects.embedded.datasets import FashionDataset
 from runner.subjects.embedded.registry import BUILTIN
@@ -111,9 +112,10 @@ def test_strategies_are_keyed_once(context: RunContext, tmp_path: Path) -> None:
 def test_the_rounds_of_a_further_look_keep_their_inputs(context: RunContext, tmp_path: Path) -> None:
     with open_database(tmp_path / "evidence.db", create=True) as database:
         plan = make_plan(context, database)
-        longer = replace(plan.rounds[0].keyed, input_ids=("0001.jpg", "0002.jpg", "0003.jpg", "0004.jpg"))
+        more = FixedInputs(("0001.jpg", "0002.jpg", "0003.jpg", "0004.jpg"), "random")
+        longer = replace(plan.rounds[0].keyed, inputs=more)
         plan = replace(plan, rounds=(replace(plan.rounds[0], keyed=longer),))
         store_halves(database, plan, identical=False)
         (task,) = update_plan(plan, context, database).rounds
-    assert task.keyed.input_ids == longer.input_ids
+    assert task.keyed.input_ids(task.round) == more.ids
     assert task.keyed.judged.composed

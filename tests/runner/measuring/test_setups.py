@@ -103,17 +103,17 @@ def altered(path: Path) -> None:
 
 def test_inputs_and_items_that_changed_are_made_again(setups: Setups, caplog: pytest.LogCaptureFixture) -> None:
     keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])
-    first = setups.protocol(keyed)
+    first = setups.protocol(keyed, 1)
     picture = first.inputs[first.input_ids[0]]
     items = setups.items(keyed)
     assert not caplog.records
     for path in (picture, items.path):
         before = path.read_bytes()
         altered(path)
-        setups.protocol(keyed), setups.items(keyed)
+        setups.protocol(keyed, 1), setups.items(keyed)
         assert path.read_bytes() == before
     assert len(caplog.records) == 2
-    assert setups.protocol(keyed) == first and setups.items(keyed) == items
+    assert setups.protocol(keyed, 1) == first and setups.items(keyed) == items
 
 
 @pytest.mark.parametrize("launcher", ["process", pytest.param("docker", marks=pytest.mark.docker)])
@@ -150,7 +150,7 @@ def test_files_that_change_under_a_tier_are_noticed_there(setups: Setups, kind: 
     keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])
     model = setups.context.subjects["fashion-resnet"].model
     setups.artifacts.build(keyed.artifact_key, model=model, passes=keyed.passes, calibration=lambda count: [])
-    setup, protocol = setups.latency(keyed), setups.protocol(keyed)
+    setup, protocol = setups.latency(keyed), setups.protocol(keyed, 1)
     altered(setup.artifact.path(0) if kind == "model" else protocol.inputs[protocol.input_ids[0]])
     with pytest.raises(ChangedFilesError, match=f"tier 'mobile' reads other bytes than were made for {kind} "):
         measure(ProcessLauncher(), setup, protocol)
@@ -162,7 +162,7 @@ def test_a_volume_that_was_changed_is_filled_again(setups: Setups) -> None:
     keyed = key_strategy(setups.context, setups.context.catalog.strategies()[IDENTITY])
     model = setups.context.subjects["fashion-resnet"].model
     setups.artifacts.build(keyed.artifact_key, model=model, passes=keyed.passes, calibration=lambda count: [])
-    setup, protocol = setups.latency(keyed), setups.protocol(keyed)
+    setup, protocol = setups.latency(keyed), setups.protocol(keyed, 1)
     measure(launcher, setup, protocol)
     damage_volume(launcher, setup.artifact)
     with pytest.raises(ChangedFilesError, match=r"tier 'mobile' reads other bytes .* for model .*: model\.onnx"):

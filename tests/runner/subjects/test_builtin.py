@@ -34,7 +34,7 @@ NAMES = ("fashion-resnet", "fashion-resnext", "canvas-fcn", "canvas-duc")
 
 def resolved(name: str) -> Subject:
     family = SUBJECTS[f"builtin:{name}"]
-    return resolve_subject(name, f"builtin:{name}", family.dataset, family.task, Path())
+    return resolve_subject(name, f"builtin:{name}", family.dataset, family.task)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,7 +117,7 @@ def test_the_declared_preprocessing_is_what_was_trained_and_scored_with(family: 
 )
 def test_what_is_not_embedded_is_refused_with_what_is(model: str, dataset: str, task: str, allowed: str) -> None:
     with pytest.raises(SubjectError, match=allowed):
-        resolve_subject("mine", model, dataset, task, Path())
+        resolve_subject("mine", model, dataset, task)
 
 
 def test_changed_canvases_are_refused(tmp_path: Path) -> None:
