@@ -6,12 +6,11 @@ interpenetrating samples, whose variance holds that of the choice of inputs.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
-
-from catalog.keys import content_key
 
 Stratum = Literal["all", "body", "tail", "certainty"]
 
@@ -49,9 +48,11 @@ class Pool:
 
     @cached_property
     def digest(self) -> str:
-        """The content key of the pool: ids, sizes, media types and their unit, in whatever order they are listed."""
+        """The SHA-256 of the pool: ids, sizes, media types and their unit, in whatever order they are listed."""
         rows = sorted((entry.id, entry.size, entry.media) for entry in self.inputs)
-        return content_key({"kind": "pool", "unit": self.unit, "inputs": rows})
+        text = json.dumps(["pool", self.unit, rows], separators=(",", ":"), ensure_ascii=False)
+        # File names that are no UTF-8 come as lone surrogates, which strict UTF-8 refuses.
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @cached_property
     def by_size(self) -> Sequence[PoolInput]:
