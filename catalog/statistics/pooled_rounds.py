@@ -70,14 +70,13 @@ def pooled_log_percentiles(
         # The rounds share what is not certain; a certain input counts once.
         shares = np.concatenate([weight[drawn] / kept.size, weight[certain]])
         common = float(kept_level[kept].mean())
-        return (weighted_percentiles(values, shares, percentiles) + common).astype(np.float64)
+        return np.asarray(weighted_percentiles(values, shares, percentiles) + common, dtype=np.float64)
 
-    everything = without(None)[:, np.newaxis]
+    everything: NDArray[np.float64] = without(None)[:, np.newaxis]
     if rounds < 2:
         return everything
     deleted = np.stack([without(position) for position in range(rounds)], axis=1)
-    pseudo_values = everything + (rounds - 1) * (deleted.mean(axis=1, keepdims=True) - deleted)
-    return pseudo_values.astype(np.float64)
+    return everything + (rounds - 1) * (deleted.mean(axis=1, keepdims=True) - deleted)
 
 
 def weighted_percentiles(
