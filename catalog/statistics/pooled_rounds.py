@@ -76,7 +76,7 @@ def pooled_log_percentiles(
     if rounds < 2:
         return everything
     deleted = np.stack([without(position) for position in range(rounds)], axis=1)
-    return everything + (rounds - 1) * (deleted.mean(axis=1, keepdims=True) - deleted)
+    return np.asarray(everything + (rounds - 1) * (deleted.mean(axis=1, keepdims=True) - deleted), dtype=np.float64)
 
 
 def weighted_percentiles(
