@@ -2,7 +2,8 @@
 
 Every row is checked as a file's entries are (`allowed.py`). Where one does not hold, the database is read through
 temporary views that have the names of its tables and lack that row and what belongs to it; every query, and every view
-of the schema, then sees only sound rows. A database in order is read as it is.
+of the schema, then sees only sound rows. A database in order is read as it is, and an SQLite file in order is checked
+once (`sound_files.py`).
 """
 
 import logging
@@ -12,15 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model, model_validator
 from sqlalchemy import Connection, event, select
 from sqlalchemy.engine import make_url
 from sqlmodel import Session
 
-from catalog.evidence import allowed, records, tables
+from catalog.evidence import allowed, records, sound_files, tables
 from catalog.evidence.database import Database, odd_text_allowed, server_engine, sqlite_engine
 from migrations.views import VIEWS
 
@@ -147,11 +151,17 @@ def sound_database(database: Database) -> Database:
     Database
         `left_out` names what is left out.
     """
+    mark = _mark(database)
+    if mark is not None and sound_files.is_remembered(mark):
+        return database
     with database.translated(), database.engine.connect() as connection:
         dialect = _Dialect(connection.dialect.name == "sqlite")
         with odd_text_allowed(connection):
             unsound = _unsound(connection, dialect)
     if not any(unsound.values()):
+        # The mark is taken again: what was written during the check may not have been read by it.
+        if mark is not None and sound_files.settled(Path(database.location)) and mark == _mark(database):
+            sound_files.remember(mark)
         return database
     left_out = tuple(
         f"{table} {_shown(row)}: {reason}" for table, rows in unsound.items() for row, reason in rows.items()
@@ -163,6 +173,26 @@ def sound_database(database: Database) -> Database:
     sound = replace(database, engine=_shadowed(database, dialect, unsound), readonly=True, left_out=left_out)
     database.replace_sound(sound)
     return sound
+
+
+def _mark(database: Database) -> str | None:
+    """Return the fingerprint of an SQLite file under the present rules; None where it cannot be remembered."""
+    rules = _rules()
+    if rules is None or database.engine.dialect.name != "sqlite":
+        return None
+    return sound_files.fingerprint(Path(database.location), rules)
+
+
+@cache
+def _rules() -> bytes | None:
+    """Identify the rules by the text of their modules, so that a changed one applies at once; None without it."""
+    digest = sha256(pydantic.VERSION.encode())
+    try:
+        for module in (allowed.__file__, records.__file__, tables.__file__, __file__):
+            digest.update(Path(module or "").read_bytes())
+    except OSError:
+        return None
+    return digest.digest()
 
 
 @contextmanager
