@@ -100,6 +100,12 @@ _LIST_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True), default_factory
 # Names are printed in tables and typed on command lines: no blanks, no control characters, no markup.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255), _TEXT_COLUMN]
 Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500), _TEXT_COLUMN]
+# A text, because a factor such as 1/3 has no exact decimal.
+Scale = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500),
+    ColumnField(sa_type=String, description="1, or the common factor of an emulation such as 1/8"),
+]
 Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_printable), _TEXT_COLUMN]
 # A column's type is looked up at the top of an annotation, not inside `Text | None`.
 OptionalText = Annotated[Text | None, _TEXT_COLUMN]
@@ -140,7 +146,12 @@ JsonList = Annotated[list[Any], AfterValidator(_bounded)]
 JsonObject = Annotated[Json, _OBJECT_COLUMN]
 OptionalJson = Annotated[Json | None, _JSON_COLUMN]
 OptionalJsonObjects = Annotated[list[Json] | None, _JSON_COLUMN]
-ClassCounts = Annotated[dict[ClassNumber, Summed] | None, _JSON_COLUMN]
+ClassCounts = Annotated[
+    dict[ClassNumber, Summed] | None,
+    ColumnField(
+        sa_type=JSON(none_as_null=True), description="Of how many items (of masks: pixels) each class is the truth"
+    ),
+]
 
 
 class _Form(BaseModel):

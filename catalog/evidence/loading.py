@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select, text
 from sqlmodel import Session
 
-from catalog.evidence.records import ArtifactFile
+from catalog.evidence.records import ArtifactFile, FileBase, values_of
 from catalog.evidence.stored_rows import file_labels
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
@@ -285,7 +285,7 @@ def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
 def _load_origins(session: Session) -> dict[int, Origin]:
     labels = file_labels(session)
     return {
-        row.id: Origin(labels[row.id], row.sha256, row.format, row.imported_at, row.details, row.id)
+        row.id: Origin(**values_of(row, FileBase) | {"name": labels[row.id]}, id=row.id)
         for row in session.execute(select(ImportedFile)).scalars()
     }
 

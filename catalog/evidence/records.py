@@ -1,15 +1,17 @@
 """What the runner hands over to be stored, and what tables and files have in common with it.
 
 A fact is declared here once, with what its values may be. The table derives from it and adds its keys, the record adds
-what it carries along, the entry of a file checks the values, and what answers read derives from the same class. Records
-themselves are not checked, so that an odd figure costs no measurement.
+what it carries along, the entry of a file checks the values, and what answers read and send derives from the same
+class. Records themselves are not checked, so that an odd figure costs no measurement.
 
-A new field of a base class needs a migration, and a rule where something judges it; nothing else.
+A new field of a base class needs a migration, and a rule where something judges it; nothing else. A class named
+`...Summary` holds what answers send of a row: a field that is not to be published belongs to the class below it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Any
 
 from catalog.evidence.allowed import (
     ArtifactDetails,
@@ -49,6 +51,7 @@ from catalog.evidence.allowed import (
     Round,
     Rounds,
     RoundVerdict,
+    Scale,
     Seconds,
     Seed,
     Share,
@@ -62,6 +65,17 @@ from catalog.evidence.allowed import (
 )
 
 __all__ = ["ArtifactFile", "Verdict"]
+
+
+def values_of(row: object, base: type[Any]) -> dict[str, Any]:
+    """Return what a row has of a class that it derives from, by name, for another form of the same fact.
+
+    Examples
+    --------
+    >>> values_of(PartTimes("edge", 0.1, 0.2, 0.3, 0.4), PartTimes)["compute_s"]
+    0.2
+    """
+    return {declared.name: getattr(row, declared.name) for declared in fields(base)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,32 +104,50 @@ class AttemptBase:
     imported_file_id: int | None = None
 
 
-@dataclass(frozen=True)
-class FileRecord:
-    """A file of foreign evidence; `key` tells whether its content is stored already."""
+@dataclass(frozen=True, kw_only=True)
+class FileSummary:
+    """A file of foreign evidence."""
 
-    key: Key
-    sha256: Key
     name: Text
+    sha256: Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileBase(FileSummary):
+    """A file with how it was imported."""
+
     format: Label
     imported_at: Moment
     details: JsonObject = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileRecord(FileBase):
+    """A file as it is stored; `key` tells whether its content is stored already."""
+
+    key: Key
+
+
 @dataclass(frozen=True)
-class EnvironmentRecord:
-    """Where and with what; `key` is the content key of what keeps environments apart."""
+class EnvironmentSummary:
+    """What keeps environments apart for a reader; `key` is the content key of all that does."""
 
     key: Key
     launcher: Label
-    scale: Label
+    scale: Scale
     host: Label
     cpu_model: Label
     cpu_count: Count
+    onnxruntime: Label
+
+
+@dataclass(frozen=True)
+class EnvironmentRecord(EnvironmentSummary):
+    """Where and with what."""
+
     memory_bytes: Bytes
     kernel: Label
     engine: Label
-    onnxruntime: Label
     tierwise: Label
     details: EnvironmentDetails = field(default_factory=dict)
 
@@ -148,19 +180,38 @@ class StoredArtifact(ArtifactBase, Creation):
     files: ArtifactFiles = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # evidence derives from it, and is compared by identity
-class StrategyBase:
-    """A strategy with the keys that its evidence has now."""
+# Without `eq`, as below: evidence derives from these, and is compared by identity.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlacedOperator:
+    """An operator on a placement: what a strategy of one subject is called."""
 
-    subject: Name
     operator: Name
     placement: Name
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StrategyIdentity(PlacedOperator):
+    """What a strategy is called among those of all subjects."""
+
+    subject: Name
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Applicability(PlacedOperator):
+    """Whether an operator can be applied to the subject, and why not."""
+
+    status: StrategyStatus
+    reason: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StrategyBase(Applicability, StrategyIdentity):
+    """A strategy with the keys that its evidence has now."""
+
     artifact_key: Key
     latency_key: Key
     accuracy_key: Key
     task: Label
-    status: StrategyStatus
-    reason: OptionalText = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,26 +348,35 @@ class RoundBase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutcomeBase(RoundBase):
+class AttemptedRound(RoundBase):
+    """A round with how the attempt at it ended."""
+
+    status: AttemptStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeBase(AttemptedRound):
     """How an attempt under a key ended, and the limits that it was made under."""
 
     latency_key: Key
-    status: AttemptStatus
     conditions: Conditions = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasurementBase(OutcomeBase):
+class MeasurementSummary(AttemptedRound):
+    """A round with the inputs that it measured, and how."""
+
+    inputs_select: Label
+    protocol: Protocol = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementBase(MeasurementSummary, OutcomeBase, StrategyIdentity):
     """One strategy in one round. A failed one has verdict INVALID and a reason."""
 
-    subject: Name
-    operator: Name
-    placement: Name
     position: Round
     seed: Seed
-    inputs_select: Label
     log_tail: OptionalText = None
-    protocol: Protocol = field(default_factory=dict)
     # In the order sent: rules read the last pass over the inputs from its end.
     warmup_latency_s: OptionalSeconds = None
     window_s: Seconds | None = None
@@ -363,23 +423,30 @@ class AccuracyScores:
     """
 
     provider: Label
-    items: Count
     top1_pct: Percent | None = None
     top5_pct: Percent | None = None
-    miou_pct: Percent | None = None
+    # None in evidence that is older than the counting of classes.
     class_counts: ClassCounts = None
+    miou_pct: Percent | None = None
+    items: Count
 
 
 @dataclass(frozen=True, kw_only=True)
-class AccuracyBase(AccuracyScores):
-    """An accuracy over all validation items, or the attempt at one."""
+class AccuracySummary(AccuracyScores):
+    """An accuracy over all validation items, or how the attempt at one ended."""
 
-    key: Key
     subject: Name
     operator: Name
-    metric_primary: Metric
     status: AttemptStatus
     reason: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyBase(AccuracySummary):
+    """An accuracy with its key and the metric that counts."""
+
+    key: Key
+    metric_primary: Metric
 
 
 @dataclass(frozen=True, kw_only=True)

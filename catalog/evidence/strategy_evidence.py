@@ -16,6 +16,7 @@ from catalog.evidence.records import (
     ArtifactFile,
     Creation,
     EnvironmentRecord,
+    FileBase,
     Period,
     RoundBase,
     SloName,
@@ -134,19 +135,14 @@ class AccuracyEvidence(AccuracyScores):
         return chance_remark(self.metric, self.accuracy_pct, self.items, counts)
 
 
-@dataclass(frozen=True)
-class Origin:
+@dataclass(frozen=True, kw_only=True)
+class Origin(FileBase):
     """The file that foreign evidence came from.
 
     `name` goes with the start of the SHA-256 where another imported file has the same one; ids grow with every import.
     """
 
-    name: str
-    sha256: str
-    format: str
-    imported_at: str
-    details: Mapping[str, Any]
-    id: int = 0
+    id: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +156,11 @@ class EnvironmentEvidence(EnvironmentRecord, Creation):
     def provenance(self) -> str:
         """`measured` or `imported`."""
         return "measured" if self.origin is None else "imported"
+
+    @property
+    def imported_from(self) -> str | None:
+        """Return the name of the file that brought it; None for what was measured here."""
+        return None if self.origin is None else self.origin.name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,8 @@ class _Command:
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
 
     def _record(self, file: Path, key: str, raw: bytes, kind: str, details: dict[str, object]) -> FileRecord:
-        return FileRecord(key, hashlib.sha256(raw).hexdigest(), file.name, kind, self.at, details)
+        digest = hashlib.sha256(raw).hexdigest()
+        return FileRecord(key=key, name=file.name, sha256=digest, format=kind, imported_at=self.at, details=details)
 
     def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:
         """Find a name for every claimed one; says which are not the claimed ones because these are taken."""

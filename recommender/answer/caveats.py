@@ -151,7 +151,7 @@ def _environment(chosen: EnvironmentChoice) -> Iterator[str]:
     if subject_evidence.inputs_select == "largest":
         yield "measured on the largest inputs: an upper bound for the latency of the population"
     if environment.imported_from is not None:
-        files = [imported_file.name for imported_file in environment.imported_files] or [environment.imported_from]
+        files = [origin.name for origin in subject_evidence.files] or [environment.imported_from]
         yield f"imported from {' and '.join(files)}, not measured here"
     if not subject_evidence.complete:
         yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"

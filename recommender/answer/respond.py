@@ -7,10 +7,10 @@ from catalog.statistics import Comparison
 from recommender.answer import wording
 from recommender.answer.caveats import cautions
 from recommender.answer.quality import quality_note
-from recommender.answer.standings import not_considered
+from recommender.answer.standings import latency_budgets_out, not_considered
 from recommender.answer.strategy_fields import DEFAULT_PERCENTILE, StrategyFields, environment_out, strategy_fields
 from recommender.answer.wording import reasons, relaxation_words, summary
-from recommender.evidence.model import DeclaredStrategy, EnvironmentFilter, Evidence, SubjectEvidence
+from recommender.evidence.model import DeclaredStrategy, EnvironmentFilter, Evidence, SubjectEvidence, latency_budgets
 from recommender.ranking import (
     Breach,
     Budgets,
@@ -34,7 +34,6 @@ from recommender.schemas import (
     ConsideredOut,
     ConstraintsOut,
     ExcludedOut,
-    LatencyBudgetOut,
     NearMissOut,
     Outcome,
     RecommendationOut,
@@ -51,12 +50,11 @@ def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
     """Return the explicit budgets, or those of the named SLO, whose highest percentile is the one to rank by."""
     if request.slo is not None:
         slo = evidence.slo(request.slo)
-        percentile = max((budget.percentile for budget in slo.latency), default=DEFAULT_PERCENTILE)
         return Budgets(
-            slo.latency,
-            slo.min_accuracy_pct,
-            slo.max_accuracy_drop_pp,
-            percentile,
+            latency=latency_budgets(slo),
+            min_accuracy_pct=slo.min_pct,
+            max_accuracy_drop_pp=slo.max_drop_pp,
+            percentile=max(slo.latency_s, default=DEFAULT_PERCENTILE),
             objective=request.objective,
             confidence=request.confidence,
             equivalent_within=request.equivalent_within,
@@ -270,7 +268,7 @@ def _high(comparison: Comparison | None) -> float | None:
 def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
     return BudgetsOut(
         slo=slo,
-        latency=[LatencyBudgetOut(percentile=budget.percentile, max_s=budget.max_s) for budget in budgets.latency],
+        latency=latency_budgets_out(budgets.latency),
         min_accuracy_pct=budgets.min_accuracy_pct,
         max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
         objective=budgets.objective,

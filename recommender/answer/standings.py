@@ -1,17 +1,18 @@
 """The standing of each strategy: order by latency, Pareto front, coverage, and what an unmeasured one could change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from recommender.answer.strategy_fields import SEPARATOR, distance_of, environment_out, strategy_id
 from recommender.answer.wording import breach_words, cannot_show
 from recommender.errors import FILL_COMMAND, UnknownStrategy
-from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
+from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence, latency_budgets
 from recommender.ranking import (
     AccuracyMeasurement,
     Budgets,
     Candidate,
     Constraints,
     Estimate,
+    LatencyBudget,
     RankedAnswer,
     declared_breaches,
     estimate,
@@ -71,12 +72,17 @@ def slos(evidence: Evidence) -> list[SloOut]:
     return [
         SloOut(
             name=name,
-            latency=[LatencyBudgetOut(percentile=budget.percentile, max_s=budget.max_s) for budget in slo.latency],
-            min_accuracy_pct=slo.min_accuracy_pct,
-            max_accuracy_drop_pp=slo.max_accuracy_drop_pp,
+            latency=latency_budgets_out(latency_budgets(slo)),
+            min_accuracy_pct=slo.min_pct,
+            max_accuracy_drop_pp=slo.max_drop_pp,
         )
         for name, slo in sorted(evidence.slos.items())
     ]
+
+
+def latency_budgets_out(budgets: Sequence[LatencyBudget]) -> tuple[LatencyBudgetOut, ...]:
+    """Return limits on the latency as they are sent."""
+    return tuple(LatencyBudgetOut(percentile=budget.percentile, max_s=budget.max_s) for budget in budgets)
 
 
 def _coverage(subject: str, subject_evidence: SubjectEvidence) -> CoverageRow:

@@ -5,6 +5,7 @@ from typing import TypedDict
 
 import scipy
 
+from catalog.evidence.records import EnvironmentSummary, FileSummary, values_of
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
 from recommender.ranking import AccuracyMeasurement, Candidate, Estimate, estimate
 from recommender.ranking.candidates import CandidateCache
@@ -198,16 +199,10 @@ def environment_out(subject_evidence: SubjectEvidence) -> EnvironmentOut:
     """Return the environment of an answer as it is sent."""
     environment = subject_evidence.environment
     return EnvironmentOut(
-        key=environment.key,
-        launcher=environment.launcher,
-        scale=environment.scale,
-        host=environment.host,
-        cpu_model=environment.cpu_model,
-        cpu_count=environment.cpu_count,
-        onnxruntime=environment.onnxruntime,
+        **values_of(environment, EnvironmentSummary),
         measured_at=subject_evidence.last_measured_at,
         imported_from=environment.imported_from,
-        imported_files=[ImportedFileOut(name=file.name, sha256=file.sha256) for file in environment.imported_files],
+        imported_files=[ImportedFileOut(**values_of(file, FileSummary)) for file in subject_evidence.files],
         complete=subject_evidence.complete,
     )
 

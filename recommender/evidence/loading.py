@@ -10,20 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from catalog.evidence import AccuracyEvidence, Database, SloEvidence, StrategyEvidence, slo_evidence, strategy_evidence
+from catalog.evidence import AccuracyEvidence, Database, StrategyEvidence, slo_evidence, strategy_evidence
 from catalog.evidence.link_samples import LinkedStrategy, linked_strategies
 from catalog.evidence.loading import ReadAccuracies
+from catalog.evidence.records import Applicability, values_of
+from catalog.evidence.strategy_evidence import Origin
 from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from recommender.errors import EvidenceUnavailable
 from recommender.evidence.model import (
-    DeclaredSlo,
     DeclaredStrategy,
     Evidence,
-    EvidenceFile,
-    MeasurementEnvironment,
     SubjectEvidence,
 )
-from recommender.ranking import AccuracyMeasurement, Candidate, LatencyBudget
+from recommender.ranking import AccuracyMeasurement, Candidate
 from recommender.ranking.candidates import same_evidence
 
 # The same evidence gives the same bounds.
@@ -175,9 +174,7 @@ def load(
                 logger.exception("left out: subject %s", members[0].subject)
                 left_out.append(f"subject {members[0].subject}: {type(error).__name__}; the log has more")
         drawn.forget_unused()
-        return Evidence.of(
-            loaded, [_slo(row) for row in slo_evidence(session)], LinkedStrategies(database), tuple(left_out)
-        )
+        return Evidence.of(loaded, slo_evidence(session), LinkedStrategies(database), tuple(left_out))
 
 
 _Kept = Mapping[tuple[str, int, str, str], Candidate]
@@ -196,7 +193,6 @@ def _candidates(evidence: Evidence | None) -> _Kept:
 
 def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds, kept: _Kept) -> SubjectEvidence:
     first = members[0]
-    environment = first.environment
     started = [measured.started_at for row in members for measured in row.rounds]
     finished = [measured.finished_at for row in members for measured in row.rounds]
     # To find, for a quantized strategy, the one with the same passes but the quantization.
@@ -204,30 +200,19 @@ def _subject(members: list[StrategyEvidence], bounds: AccuracyBounds, kept: _Kep
     return SubjectEvidence(
         subject=first.subject,
         task=first.task,
-        environment=MeasurementEnvironment(
-            id=environment.id,
-            key=environment.key,
-            launcher=environment.launcher,
-            scale=environment.scale,
-            host=environment.host,
-            cpu_model=environment.cpu_model,
-            cpu_count=environment.cpu_count,
-            onnxruntime=environment.onnxruntime,
-            created_at=environment.created_at,
-            imported_from=None if environment.origin is None else environment.origin.name,
-            imported_files=tuple(EvidenceFile(name, sha256) for name, sha256 in _files(members)),
-        ),
+        environment=first.environment,
         strategies=tuple(_declared_strategy(row, bounds, floats, kept) for row in members),
         inputs_select=next((row.inputs_select for row in members if row.inputs_select is not None), None),
-        last_measured_at=max(finished, default=environment.created_at),
+        last_measured_at=max(finished, default=first.environment.created_at),
         first_measured_at=min(started, default=None),
+        files=_files(members),
     )
 
 
-def _files(members: list[StrategyEvidence]) -> list[tuple[str, str]]:
+def _files(members: list[StrategyEvidence]) -> tuple[Origin, ...]:
     """List every file that evidence of these strategies came from, in the order of their import."""
     origins = {origin.id: origin for row in members for origin in row.origins}
-    return [(origin.name, origin.sha256) for _, origin in sorted(origins.items())]
+    return tuple(origin for _, origin in sorted(origins.items()))
 
 
 def _declared_strategy(
@@ -240,10 +225,7 @@ def _declared_strategy(
     if candidate is not None and before is not None and same_evidence(candidate, before):
         candidate = before
     return DeclaredStrategy(
-        operator=row.operator,
-        placement=row.placement,
-        status=row.status,
-        reason=row.reason,
+        **values_of(row, Applicability),
         rounds_declared=row.rounds_declared,
         candidate=candidate,
         artifact_sha256={file.file: file.sha256 for file in row.files},
@@ -330,8 +312,3 @@ def _doubts(row: StrategyEvidence) -> Iterator[str]:
         if measured.verdict == "DOUBTFUL":
             because = f" ({measured.reason})" if measured.reason else ""
             yield f"{row.operator} on {row.placement}: round {measured.round} is marked doubtful{because}"
-
-
-def _slo(row: SloEvidence) -> DeclaredSlo:
-    limits = tuple(LatencyBudget(percentile, max_s) for percentile, max_s in sorted(row.latency_s.items()))
-    return DeclaredSlo(row.name, limits, row.min_pct, row.max_drop_pp)

@@ -7,7 +7,14 @@ from functools import cached_property
 from typing import NoReturn
 
 from catalog.evidence.link_samples import LinkedStrategy
-from catalog.evidence.strategy_evidence import EnvironmentStanding, preferred_environment
+from catalog.evidence.records import Applicability
+from catalog.evidence.strategy_evidence import (
+    EnvironmentEvidence,
+    EnvironmentStanding,
+    Origin,
+    SloEvidence,
+    preferred_environment,
+)
 from recommender.errors import (
     NotDeclared,
     UnknownEnvironment,
@@ -20,44 +27,6 @@ from recommender.errors import (
     UnknownTier,
 )
 from recommender.ranking import AccuracyMeasurement, Candidate, LatencyBudget
-
-
-@dataclass(frozen=True)
-class EvidenceFile:
-    """A file that evidence came from; its name tells it apart from other imported files."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class MeasurementEnvironment:
-    """Where something was measured; `imported_from` names the file that brought it, None for what was measured here.
-
-    `imported_files` names every file that the evidence of the subject rests on.
-    """
-
-    id: int
-    key: str
-    launcher: str
-    scale: str
-    host: str
-    cpu_model: str
-    cpu_count: int
-    onnxruntime: str
-    created_at: str
-    imported_from: str | None = None
-    imported_files: tuple[EvidenceFile, ...] = ()
-
-
-@dataclass(frozen=True)
-class DeclaredSlo:
-    """A named target as declared at the last fill."""
-
-    name: str
-    latency: tuple[LatencyBudget, ...] = ()
-    min_accuracy_pct: float | None = None
-    max_accuracy_drop_pp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +43,8 @@ class EnvironmentFilter:
         return ", ".join(f"{name} {value}" for name, value in properties if value is not None)
 
 
-@dataclass(frozen=True, eq=False)
-class DeclaredStrategy:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DeclaredStrategy(Applicability):
     """A declared strategy and what was measured of it; `candidate` is None while nothing was.
 
     `tiers` are those where a part computes. The evidence ids are content keys, None while nothing is recorded under
@@ -84,10 +53,6 @@ class DeclaredStrategy:
     rounds, `doubts` names the first rule that each DOUBTFUL round failed.
     """
 
-    operator: str
-    placement: str
-    status: str
-    reason: str | None
     rounds_declared: int
     candidate: Candidate | None
     artifact_sha256: Mapping[str, str]
@@ -119,15 +84,16 @@ class DeclaredStrategy:
 
 @dataclass(frozen=True, eq=False)
 class SubjectEvidence:
-    """All strategies of one subject in one environment."""
+    """All strategies of one subject in one environment; `files` are all that its evidence was imported from."""
 
     subject: str
     task: str
-    environment: MeasurementEnvironment
+    environment: EnvironmentEvidence
     strategies: tuple[DeclaredStrategy, ...]
     inputs_select: str | None
     last_measured_at: str
     first_measured_at: str | None = None
+    files: tuple[Origin, ...] = ()
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -168,7 +134,7 @@ class Evidence:
     """
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
-    slos: Mapping[str, DeclaredSlo]
+    slos: Mapping[str, SloEvidence]
     loaded_at: datetime
     linked_strategies: Callable[[SubjectEvidence], tuple[LinkedStrategy, ...]] = field(default=lambda _: (), repr=False)
     left_out: tuple[str, ...] = ()
@@ -177,7 +143,7 @@ class Evidence:
     def of(
         cls,
         members: Iterable[SubjectEvidence],
-        slos: Iterable[DeclaredSlo],
+        slos: Iterable[SloEvidence],
         linked: Callable[[SubjectEvidence], tuple[LinkedStrategy, ...]] = lambda _: (),
         left_out: tuple[str, ...] = (),
     ) -> "Evidence":
@@ -250,11 +216,16 @@ class Evidence:
             for strategy in member.strategies
         )
 
-    def slo(self, name: str) -> DeclaredSlo:
+    def slo(self, name: str) -> SloEvidence:
         """Return the declared SLO of that name; raise `UnknownSlo`."""
         if name not in self.slos:
             raise UnknownSlo(name, self.slos)
         return self.slos[name]
+
+
+def latency_budgets(slo: SloEvidence) -> tuple[LatencyBudget, ...]:
+    """Return the limits of a declared SLO by ascending percentile."""
+    return tuple(LatencyBudget(percentile, max_s) for percentile, max_s in sorted(slo.latency_s.items()))
 
 
 def _standing(subject_evidence: SubjectEvidence) -> EnvironmentStanding:
@@ -269,7 +240,7 @@ def _standing(subject_evidence: SubjectEvidence) -> EnvironmentStanding:
     )
 
 
-def _matches(environment: MeasurementEnvironment, conditions: EnvironmentFilter) -> bool:
+def _matches(environment: EnvironmentEvidence, conditions: EnvironmentFilter) -> bool:
     properties = (
         (conditions.key, environment.key),
         (conditions.host, environment.host),

@@ -1,6 +1,6 @@
 """Routes that show the evidence: subjects, strategies, standings, coverage and measurements, looked up by key."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -10,7 +10,17 @@ from sqlmodel import Session
 
 from catalog.errors import CatalogError
 from catalog.evidence import open_database, shown_location, sound_database
+from catalog.evidence.records import (
+    AccuracySummary,
+    LinkProbeRecord,
+    MeasurementSummary,
+    Period,
+    StrategyIdentity,
+    TierRunRecord,
+    values_of,
+)
 from catalog.evidence.stored_rows import (
+    LatencyExtent,
     environment_key,
     has_accuracy,
     has_measurement,
@@ -21,7 +31,7 @@ from catalog.evidence.stored_rows import (
     stored_strategy,
     tier_runs_of,
 )
-from catalog.evidence.tables import LinkProbe, Measurement, TierRun
+from catalog.evidence.tables import Measurement
 from recommender.answer import standings
 from recommender.answer.strategy_fields import environment_out, strategy_rows, subject_row
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
@@ -33,14 +43,14 @@ from recommender.schemas.resources import (
     AccuracyEvidenceOut,
     CoverageResponse,
     LatencyEvidence,
+    LinkProbeOut,
     RoundOut,
     SlosResponse,
     StandingsResponse,
     StrategyResource,
+    TierRunOut,
 )
 
-# Row numbers of one database say nothing to a reader elsewhere.
-_INTERNAL_COLUMNS = {"id", "measurement_id"}
 _AnswerT = TypeVar("_AnswerT")
 
 
@@ -113,39 +123,23 @@ def _latency(session: Session, identity: str) -> LatencyEvidence | None:
         return None
     first = measurements[0]
     return LatencyEvidence(
+        **values_of(first, StrategyIdentity),
         id=identity,
-        subject=first.subject,
-        operator=first.operator,
-        placement=first.placement,
         environment=environment_key(session, first.environment_id),
         rounds=[_round(session, measurement) for measurement in measurements],
     )
 
 
 def _round(session: Session, measurement: Measurement) -> RoundOut:
-    extent = latency_extent(session, measurement.id)
     return RoundOut(
+        **values_of(measurement, MeasurementSummary),
+        **values_of(measurement, Period),
+        **values_of(latency_extent(session, measurement.id), LatencyExtent),
         # Every stored row has an id; its type says otherwise because the database gives it.
         measurement_id=measurement.id or 0,
-        round=measurement.round,
-        status=measurement.status,
-        verdict=measurement.verdict,
-        reason=measurement.reason,
-        started_at=measurement.started_at,
-        finished_at=measurement.finished_at,
-        inputs_select=measurement.inputs_select,
-        samples=extent.samples,
-        min_s=extent.min_s,
-        mean_s=extent.mean_s,
-        max_s=extent.max_s,
-        protocol=measurement.protocol,
-        tiers=_details(tier_runs_of(session, measurement.id)),
-        links=_details(link_probes_of(session, measurement.id)),
+        tiers=[TierRunOut(**values_of(run, TierRunRecord)) for run in tier_runs_of(session, measurement.id)],
+        links=[LinkProbeOut(**values_of(probe, LinkProbeRecord)) for probe in link_probes_of(session, measurement.id)],
     )
-
-
-def _details(rows: Sequence[TierRun] | Sequence[LinkProbe]) -> list[dict[str, object]]:
-    return [row.model_dump(exclude=_INTERNAL_COLUMNS, exclude_none=True) for row in rows]
 
 
 def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
@@ -154,21 +148,11 @@ def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
     if row is None:
         return None
     return AccuracyEvidenceOut(
+        **values_of(row, AccuracySummary),
+        **values_of(row, Period),
         id=identity,
-        subject=row.subject,
-        operator=row.operator,
         environment=environment_key(session, row.environment_id),
-        provider=row.provider,
         metric=row.metric_primary,
-        top1_pct=row.top1_pct,
-        top5_pct=row.top5_pct,
-        class_counts=row.class_counts,
-        miou_pct=row.miou_pct,
-        items=row.items,
-        status=row.status,
-        reason=row.reason,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
     )
 
 

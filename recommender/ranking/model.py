@@ -172,12 +172,18 @@ class LatencyBudget:
 
 
 @dataclass(frozen=True)
-class Budgets:
-    """The caller's limits; each is optional. `percentile` is the one to rank by and to report."""
+class TargetLimits:
+    """What a target demands; each limit is optional."""
 
     latency: tuple[LatencyBudget, ...] = ()
     min_accuracy_pct: float | None = None
     max_accuracy_drop_pp: float | None = None
+
+
+@dataclass(frozen=True)
+class Budgets(TargetLimits):
+    """The caller's limits; `percentile` is the one to rank by and to report."""
+
     percentile: float = 90.0
     objective: Objective = "latency"
     confidence: float = 0.95

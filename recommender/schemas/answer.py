@@ -2,7 +2,9 @@
 
 from pydantic import Field
 
-from recommender.ranking import Objective
+from catalog.evidence.records import EnvironmentSummary, FileSummary
+from recommender.ranking import LatencyBudget, Objective
+from recommender.ranking.model import TargetLimits
 from recommender.schemas.base import CONDITIONS, Out
 from recommender.schemas.links import AskedLinkOut
 from recommender.schemas.strategy import (
@@ -16,24 +18,16 @@ from recommender.schemas.strategy import (
 )
 
 
-class ImportedFileOut(Out):
-    """A file that evidence was imported from."""
+class ImportedFileOut(Out, FileSummary, frozen=True):
+    """A file that evidence was imported from.
 
-    name: str = Field(description="With the start of its SHA-256 where several imported files have this name")
-    sha256: str
+    Its name goes with the start of its SHA-256 where several imported files have this name.
+    """
 
 
-class EnvironmentOut(Out):
+class EnvironmentOut(Out, EnvironmentSummary, frozen=True):
     """Where the evidence was measured; an answer never mixes two environments."""
 
-    key: str
-    launcher: str
-    # A text, because a factor such as 1/3 has no exact decimal.
-    scale: str = Field(description="1, or the common factor of an emulation such as 1/8")
-    host: str
-    cpu_model: str
-    cpu_count: int
-    onnxruntime: str
     measured_at: str
     imported_from: str | None = Field(description="The file that brought it; null for what was measured here")
     imported_files: list[ImportedFileOut] = Field(
@@ -42,26 +36,27 @@ class EnvironmentOut(Out):
     complete: bool = Field(description="Whether every declared strategy of the subject has all its evidence here")
 
 
-class LatencyBudgetOut(Out):
+class LatencyBudgetOut(Out, LatencyBudget, frozen=True):
     """An upper limit on one percentile."""
 
-    percentile: float
-    max_s: float
+
+class LimitsOut(Out, TargetLimits, frozen=True):
+    """What a target demands; null where it has no such limit."""
+
+    latency: tuple[LatencyBudgetOut, ...]
 
 
-class BudgetsOut(Out):
+class BudgetsOut(LimitsOut, frozen=True):
     """What was asked, after an SLO was looked up."""
 
+    FIRST = ("slo",)
     slo: str | None
-    latency: list[LatencyBudgetOut]
-    min_accuracy_pct: float | None
-    max_accuracy_drop_pp: float | None
     objective: Objective
     confidence: float
     equivalent_within: float
 
 
-class ConstraintsOut(Out):
+class ConstraintsOut(Out, frozen=True):
     """The constraints that were asked; null where there was none."""
 
     allow_tiers: list[str] | None
@@ -74,7 +69,7 @@ class ConstraintsOut(Out):
     max_sent_bytes: float | None
 
 
-class RelaxationOut(Out):
+class RelaxationOut(Out, frozen=True):
     """One field of the question changed, so that the same evidence gives a recommendation."""
 
     field: str = Field(description="Of the question")
@@ -93,7 +88,7 @@ class RelaxationOut(Out):
     words: str
 
 
-class AgeOut(Out):
+class AgeOut(Out, frozen=True):
     """When the evidence of this answer was measured."""
 
     oldest_at: str | None = Field(description="Start of the earliest round")
@@ -103,14 +98,14 @@ class AgeOut(Out):
     words: str
 
 
-class ChoiceOut(Out):
+class ChoiceOut(Out, frozen=True):
     """Why this environment answers."""
 
     why: str
     others: int = Field(description="Other environments that hold evidence of the subject, left out")
 
 
-class RecommendResponse(Out):
+class RecommendResponse(Out, frozen=True):
     """The answer with its evidence; `recommendation` is null if no strategy is known to meet every budget."""
 
     subject: str

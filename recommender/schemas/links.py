@@ -33,14 +33,14 @@ LinkName = Annotated[str, Field(min_length=1, max_length=200)]
 Links = Annotated[dict[LinkName, Bandwidth], Field(max_length=16)]
 
 
-class AskedLinkOut(Out):
+class AskedLinkOut(Out, frozen=True):
     """A link as the question asked for it, in both directions."""
 
     link: str
     bit_per_s: float
 
 
-class PredictedFromOut(Out):
+class PredictedFromOut(Out, frozen=True):
     """What a latency that was not measured was predicted from."""
 
     links: list[str] = Field(description="The asked links that are on the strategy's way")
@@ -51,7 +51,7 @@ class PredictedFromOut(Out):
     in_words: str
 
 
-class LinkOut(Out):
+class LinkOut(Out, frozen=True):
     """A link that questions can ask about."""
 
     link: str
@@ -60,7 +60,7 @@ class LinkOut(Out):
     strategies: int = Field(description="How many measured strategies have it on their way")
 
 
-class LinksResponse(Out):
+class LinksResponse(Out, frozen=True):
     """The links of a subject in one environment."""
 
     subject: str
@@ -68,7 +68,7 @@ class LinksResponse(Out):
     links: list[LinkOut]
 
 
-class PointOut(Out):
+class PointOut(Out, frozen=True):
     """A strategy's latency at one bandwidth."""
 
     bit_per_s: float
@@ -79,7 +79,7 @@ class PointOut(Out):
     high_s: float | None
 
 
-class CurveOut(StrategyNameOut):
+class CurveOut(StrategyNameOut, frozen=True):
     """A strategy's latency against the bandwidth of the link."""
 
     predicted: bool = Field(description="False where the link is not on its way: measured, and the same at every rate")
@@ -87,7 +87,7 @@ class CurveOut(StrategyNameOut):
     points: list[PointOut]
 
 
-class CrossingOut(Out):
+class CrossingOut(Out, frozen=True):
     """From this bandwidth on, upwards, the fastest strategy is another."""
 
     bit_per_s: float
@@ -96,13 +96,13 @@ class CrossingOut(Out):
     above: str
 
 
-class UnpredictableOut(StrategyNameOut):
+class UnpredictableOut(StrategyNameOut, frozen=True):
     """A strategy without a curve."""
 
     reason: str
 
 
-class WhatIfResponse(Out):
+class WhatIfResponse(Out, frozen=True):
     """Latency against the bandwidth of one link, predicted from the measured parts."""
 
     subject: str

@@ -2,20 +2,30 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from recommender.schemas.answer import EnvironmentOut, LatencyBudgetOut, RecommendResponse
-from recommender.schemas.base import CONDITIONS, Out
+from catalog.evidence.records import (
+    AccuracySummary,
+    LinkProbeRecord,
+    MeasurementSummary,
+    Period,
+    SloName,
+    StrategyIdentity,
+    TierRunRecord,
+)
+from catalog.evidence.stored_rows import LatencyExtent
+from recommender.schemas.answer import EnvironmentOut, LimitsOut, RecommendResponse
+from recommender.schemas.base import CONDITIONS, Out, StrategyNameOut
 from recommender.schemas.request import RecommendRequest
 from recommender.schemas.strategy import AccuracyOut, DistanceOut, LatencyOut
 
 
-class StrategyRow(Out):
+class StrategyRow(Out, StrategyIdentity, frozen=True):
     """A declared strategy with what is known about it in one environment."""
 
-    subject: str
-    operator: str
-    placement: str
+    FIRST = ("subject",)
     environment: str
     status: str
     reason: str | None
@@ -26,14 +36,14 @@ class StrategyRow(Out):
     sent_bytes: float | None
 
 
-class StrategiesResponse(Out):
+class StrategiesResponse(Out, frozen=True):
     """Strategies of each subject's default environment."""
 
     strategies: list[StrategyRow]
     conditions: str = CONDITIONS
 
 
-class SubjectRow(Out):
+class SubjectRow(Out, frozen=True):
     """A subject and how far its evidence goes."""
 
     subject: str
@@ -43,14 +53,14 @@ class SubjectRow(Out):
     environments: list[EnvironmentOut]
 
 
-class SubjectsResponse(Out):
+class SubjectsResponse(Out, frozen=True):
     """All declared subjects, and the SLOs that a question can name."""
 
     subjects: list[SubjectRow]
     slos: list[str]
 
 
-class HealthResponse(Out):
+class HealthResponse(Out, frozen=True):
     """The service can answer."""
 
     status: Literal["ok"] = "ok"
@@ -60,7 +70,7 @@ class HealthResponse(Out):
     left_out: int = Field(0, description="Unusable rows of the database; GET /coverage names them")
 
 
-class FieldProblem(Out):
+class FieldProblem(Out, frozen=True):
     """One field that was refused."""
 
     field: str
@@ -90,7 +100,7 @@ class Problem(BaseModel):
 MAX_QUESTIONS = 100
 
 
-class StrategyResource(Out):
+class StrategyResource(Out, frozen=True):
     """One strategy with the ids under which its evidence can be fetched."""
 
     id: str = Field(description="subject:operator:placement")
@@ -101,12 +111,11 @@ class StrategyResource(Out):
     accuracy_evidence_id: str | None = Field(description="For GET /evidence/{id}; null while nothing was measured")
 
 
-class StandingOut(Out):
+class StandingOut(StrategyNameOut, frozen=True):
     """A measured strategy's place among those of its subject."""
 
+    FIRST = ("id",)
     id: str
-    operator: str
-    placement: str
     rank: int = Field(description="By the asked percentile, 1 is the fastest; point estimates, no test of differences")
     median_s: float
     percentile_s: float
@@ -123,7 +132,7 @@ class StandingOut(Out):
     )
 
 
-class StandingsResponse(Out):
+class StandingsResponse(Out, frozen=True):
     """The measured strategies of one subject in one environment, fastest first."""
 
     subject: str
@@ -134,7 +143,7 @@ class StandingsResponse(Out):
     conditions: str = CONDITIONS
 
 
-class CoverageRow(Out):
+class CoverageRow(Out, frozen=True):
     """How much of a subject's declaration has evidence in one environment."""
 
     subject: str
@@ -150,84 +159,88 @@ class CoverageRow(Out):
     command: str | None = Field(description="What would measure them; null when nothing is missing")
 
 
-class CoverageResponse(Out):
+class CoverageResponse(Out, frozen=True):
     """Every subject in every environment."""
 
     coverage: list[CoverageRow]
     left_out: list[str] = Field(default=[])
 
 
-class SloOut(Out):
+class SloOut(LimitsOut, SloName, frozen=True):
     """A named target as declared at the last fill."""
 
-    name: str
-    latency: list[LatencyBudgetOut]
-    min_accuracy_pct: float | None
-    max_accuracy_drop_pp: float | None
 
-
-class SlosResponse(Out):
+class SlosResponse(Out, frozen=True):
     """All SLOs that a question can name."""
 
     slos: list[SloOut]
 
 
-class RoundOut(Out):
+class RecordedOut(Out, frozen=True):
+    """What was recorded of a tier or a link; a figure that was not recorded is left out."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    @model_serializer(mode="wrap")
+    def _recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # Of the serializer alone the schema would say that it gives any object.
+        return handler({name: value for name, value in core_schema.items() if name != "serialization"})
+
+
+class TierRunOut(RecordedOut, TierRunRecord, frozen=True):
+    """A tier during a round: its limits, cold start and resource use."""
+
+
+class LinkProbeOut(RecordedOut, LinkProbeRecord, frozen=True):
+    """What a link really carried in one direction, beside what was declared."""
+
+
+class RoundOut(Out, LatencyExtent, MeasurementSummary, Period, frozen=True):
     """One round of measuring, or one attempt at it, as it was recorded."""
 
+    FIRST = (
+        "measurement_id",
+        "round",
+        "status",
+        "verdict",
+        "reason",
+        "started_at",
+        "finished_at",
+        "inputs_select",
+        "samples",
+        "min_s",
+        "mean_s",
+        "max_s",
+    )
     measurement_id: int
-    round: int
-    status: str
-    verdict: str
-    reason: str | None
-    started_at: str
-    finished_at: str
-    inputs_select: str
-    samples: int
-    min_s: float | None
-    mean_s: float | None
-    max_s: float | None
-    protocol: dict[str, Any]
-    tiers: list[dict[str, Any]] = Field(description="Limits, threads, provider, cold start, throttling of each tier")
-    links: list[dict[str, Any]] = Field(description="What each link really carried beside what was declared")
+    tiers: list[TierRunOut] = Field(description="Limits, threads, provider, cold start, throttling of each tier")
+    links: list[LinkProbeOut] = Field(description="What each link really carried beside what was declared")
 
 
-class LatencyEvidence(Out):
+class LatencyEvidence(Out, StrategyIdentity, frozen=True):
     """All rounds under one latency key: the SHA-256 of everything that determines the latency."""
 
+    FIRST = ("kind", "id", "subject")
     # By this field a client tells which of the two an id led to.
     kind: Literal["latency"] = "latency"
     id: str
-    subject: str
-    operator: str
-    placement: str
     environment: str
     rounds: list[RoundOut]
     conditions: str = CONDITIONS
 
 
-class AccuracyEvidenceOut(Out):
+class AccuracyEvidenceOut(Out, Period, AccuracySummary, frozen=True):
     """One accuracy over the whole validation set; a failed attempt has its reason and no numbers."""
 
+    FIRST = ("kind", "id", "subject", "operator", "environment", "provider", "metric")
     kind: Literal["accuracy"] = "accuracy"
     id: str
-    subject: str
-    operator: str
     environment: str
-    provider: str
     metric: str
-    top1_pct: float | None
-    top5_pct: float | None
-    # Null in evidence that is older than the counting of classes.
-    class_counts: dict[str, int] | None = Field(
-        default=None, description="Of how many items (of masks: pixels) each class is the truth"
-    )
-    miou_pct: float | None
-    items: int
-    status: str
-    reason: str | None
-    started_at: str
-    finished_at: str
 
 
 class BatchRequest(BaseModel):
@@ -251,20 +264,20 @@ class BatchRequest(BaseModel):
     questions: list[RecommendRequest] = Field(min_length=1, max_length=MAX_QUESTIONS)
 
 
-class BatchItem(Out):
+class BatchItem(Out, frozen=True):
     """The answer to a question, or the problem with it."""
 
     answer: RecommendResponse | None = None
     problem: Problem | None = None
 
 
-class BatchResponse(Out):
+class BatchResponse(Out, frozen=True):
     """One item per question, in their order."""
 
     answers: list[BatchItem]
 
 
-class LivenessResponse(Out):
+class LivenessResponse(Out, frozen=True):
     """The process answers; /readyz says whether it has evidence."""
 
     status: Literal["ok"] = "ok"

@@ -9,7 +9,7 @@ from recommender.schemas.base import Out, StrategyNameOut
 from recommender.schemas.links import PredictedFromOut
 
 
-class LatencyOut(Out):
+class LatencyOut(Out, frozen=True):
     """End-to-end latency: percentiles within each round, geometric mean over the rounds."""
 
     median_s: float
@@ -25,7 +25,7 @@ class LatencyOut(Out):
     predicted_from: PredictedFromOut | None = None
 
 
-class AccuracyOut(Out):
+class AccuracyOut(Out, frozen=True):
     """Accuracy on the whole validation set, measured in the tier."""
 
     metric: str = Field(description="top1, miou, … ; the subject's primary metric")
@@ -43,7 +43,7 @@ class AccuracyOut(Out):
     )
 
 
-class AgreementOut(Out):
+class AgreementOut(Out, frozen=True):
     """On how many inputs the first class is identity's."""
 
     agreeing: int
@@ -52,7 +52,7 @@ class AgreementOut(Out):
     high: float
 
 
-class DistanceOut(Out):
+class DistanceOut(Out, frozen=True):
     """How far the outputs are from identity's on the same inputs: known without labels, and no accuracy."""
 
     inputs: int
@@ -67,7 +67,7 @@ class DistanceOut(Out):
     warning: str | None = Field(description="In words, where the outputs are other outputs than identity's")
 
 
-class ResourcesOut(Out):
+class ResourcesOut(Out, frozen=True):
     """What a strategy takes, per tier; a tier without a figure was not recorded."""
 
     memory_bytes: dict[str, int] = Field(description="Largest peak of the tier's server in any round, relays included")
@@ -75,12 +75,11 @@ class ResourcesOut(Out):
     cpu_s: dict[str, float] = Field(description="CPU seconds per inference, after warm-up, relays included")
 
 
-class StrategyOut(Out):
+class StrategyOut(StrategyNameOut, frozen=True):
     """A measured strategy."""
 
+    FIRST = ("id",)
     id: str = Field(description="For GET /strategies/{id}")
-    operator: str
-    placement: str
     latency: LatencyOut
     accuracy: AccuracyOut | None
     # Null too for artifacts that were built before distances were measured.
@@ -99,7 +98,7 @@ class StrategyOut(Out):
     artifact_sha256: Mapping[str, str] = Field(description="Of the measured model files, by name")
 
 
-class RecommendationOut(StrategyOut):
+class RecommendationOut(StrategyOut, frozen=True):
     """The strategy to use, and why it rather than the next best."""
 
     joint_confidence: float = Field(description="Largest joint confidence at which all its budgets hold")
@@ -111,7 +110,7 @@ class RecommendationOut(StrategyOut):
     )
 
 
-class AlternativeOut(StrategyOut):
+class AlternativeOut(StrategyOut, frozen=True):
     """Holds the budgets too. `relation` is to the fastest feasible strategy, simultaneous over all pairs."""
 
     # The values of `catalog.statistics.ComparisonOutcome`.
@@ -125,7 +124,7 @@ class AlternativeOut(StrategyOut):
     accuracy_difference_pp: float | None = Field(description="Against the recommendation; above 0 is more accurate")
 
 
-class ShortfallOut(Out):
+class ShortfallOut(Out, frozen=True):
     """One budget beside what is known of a strategy, all in the budget's unit; positive differences are beyond it."""
 
     budget: Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
@@ -144,7 +143,7 @@ class ShortfallOut(Out):
     )
 
 
-class NearMissOut(StrategyOut):
+class NearMissOut(StrategyOut, frozen=True):
     """Misses at least one budget; the nearest comes first. Each shortfall is null where that budget holds."""
 
     latency_over_s: float | None
@@ -154,7 +153,7 @@ class NearMissOut(StrategyOut):
     shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")
 
 
-class UndecidedOut(StrategyOut):
+class UndecidedOut(StrategyOut, frozen=True):
     """Nothing measured speaks against it, but the evidence cannot promise the budgets."""
 
     # The values of `recommender.ranking.Gap`.
@@ -169,13 +168,13 @@ class UndecidedOut(StrategyOut):
 Outcome = Literal["recommended", "alternative", "near_miss", "undecided"]
 
 
-class ConsideredOut(StrategyNameOut):
+class ConsideredOut(StrategyNameOut, frozen=True):
     """One line per strategy that took part, and where in this answer it is."""
 
     outcome: Outcome
 
 
-class BreachOut(Out):
+class BreachOut(Out, frozen=True):
     """One constraint that a strategy breaks."""
 
     constraint: str = Field(description="The field of the question")
@@ -184,14 +183,14 @@ class BreachOut(Out):
     got: float | None = Field(description="Bytes; null where it is not known, which counts as broken")
 
 
-class ExcludedOut(StrategyNameOut):
+class ExcludedOut(StrategyNameOut, frozen=True):
     """Measured, but a constraint of the question excludes it."""
 
     reason: str
     breaches: list[BreachOut]
 
 
-class NotConsideredOut(StrategyNameOut):
+class NotConsideredOut(StrategyNameOut, frozen=True):
     """Declared, but without evidence."""
 
     reason: str

@@ -1,4 +1,4 @@
-"""A fact is declared in one class: its table, its record, its entry in a file and its evidence derive from that."""
+"""A fact is declared in one class: table, record, entry in a file, evidence and answer derive from that."""
 
 import re
 from collections import defaultdict
@@ -13,11 +13,24 @@ from catalog.evidence import records, soundness, tables
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
+    Origin,
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
 )
 from catalog.exchange import document
+from recommender.evidence.model import DeclaredStrategy
+from recommender.schemas.answer import EnvironmentOut, ImportedFileOut
+from recommender.schemas.base import StrategyNameOut
+from recommender.schemas.resources import (
+    AccuracyEvidenceOut,
+    LatencyEvidence,
+    LinkProbeOut,
+    RoundOut,
+    SloOut,
+    StrategyRow,
+    TierRunOut,
+)
 from tierserver.messages import CgroupStats, MemoryStats, StatsResult
 
 # What a tier counts, by the name of the message's field; the tier's program may not import the catalog.
@@ -50,12 +63,13 @@ NOT_OF_THE_TIER = {
 
 # Per fact: its table, its entry in a file, and what else carries it through the program. `None`: no such form.
 FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
-    "file": (tables.ImportedFile, document.FileEntry, records.FileRecord),
+    "file": (tables.ImportedFile, document.FileEntry, records.FileRecord, Origin, ImportedFileOut),
     "environment": (
         tables.Environment,
         document.EnvironmentEntry,
         records.EnvironmentRecord,
         EnvironmentEvidence,
+        EnvironmentOut,
     ),
     "artifact": (tables.Artifact, document.ArtifactEntry, records.ArtifactRecord),
     "strategy": (
@@ -63,6 +77,9 @@ FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
         document.StrategyEntry,
         records.StrategyRecord,
         StrategyEvidence,
+        DeclaredStrategy,
+        StrategyNameOut,
+        StrategyRow,
     ),
     "measurement": (
         tables.Measurement,
@@ -70,9 +87,11 @@ FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
         records.MeasurementRecord,
         records.LastMeasurement,
         RoundEvidence,
+        RoundOut,
+        LatencyEvidence,
     ),
-    "tier run": (tables.TierRun, document.TierRunEntry, records.TierRunRecord),
-    "link probe": (tables.LinkProbe, document.LinkProbeEntry, records.LinkProbeRecord),
+    "tier run": (tables.TierRun, document.TierRunEntry, records.TierRunRecord, TierRunOut),
+    "link probe": (tables.LinkProbe, document.LinkProbeEntry, records.LinkProbeRecord, LinkProbeOut),
     "sample": (tables.Sample, None, records.SampleRecord),
     "part of a sample": (tables.SamplePart, None, records.PartTimes),
     "link of a sample": (tables.SampleLink, None, records.LinkBytes),
@@ -81,10 +100,11 @@ FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
         document.AccuracyEntry,
         records.AccuracyRecord,
         AccuracyEvidence,
+        AccuracyEvidenceOut,
     ),
     "item": (tables.AccuracyItem, None, records.ItemHits),
     "pixels of a class": (tables.AccuracyClassItem, None, records.ClassPixels),
-    "target": (tables.Slo, document.SloEntry, SloEvidence),
+    "target": (tables.Slo, document.SloEntry, SloEvidence, SloOut),
 }
 # Keys between rows: numbers in the database, content keys in a file.
 REFERENCES = {"id", "environment_id", "measurement_id", "sample_id", "accuracy_id", "imported_file_id"}
@@ -95,6 +115,20 @@ CHILDREN = {"tier_runs", "link_probes", "samples", "hits", "pixels"}
 # JSON has and tuples that do not change, files of an artifact as objects of both, rounds that are declared and those
 # that were measured.
 FORMS = {"started_at", "finished_at", "tiers", "passes", "files", "rounds"}
+# An answer says these of its own: what a strategy lacks, in which conditions an answer holds, the figures that ranking
+# has of a strategy; and it calls the metric that counts, and the budgets of a target, as questions do.
+OF_ANSWERS = {
+    (StrategyRow, "status"),
+    (StrategyRow, "reason"),
+    (LatencyEvidence, "conditions"),
+    (DeclaredStrategy, "accuracy"),
+    (DeclaredStrategy, "verdicts"),
+    (DeclaredStrategy, "rounds_declared"),
+    (StrategyRow, "accuracy"),
+    (StrategyRow, "size_bytes"),
+    (AccuracyEvidenceOut, "metric"),
+    (SloOut, "latency"),
+}
 
 
 def names(base: Any) -> set[str]:
@@ -107,7 +141,8 @@ def declarations(kinds: Iterable[type[Any] | None]) -> Mapping[str, set[type[Any
     for kind in kinds:
         for base in kind.__mro__ if kind is not None else ():
             for name in vars(base).get("__annotations__", {}):
-                if not name.startswith("_") and base.__module__.startswith("catalog."):
+                ours = base.__module__.startswith(("catalog.", "recommender."))
+                if ours and not name.startswith("_") and (kind, name) not in OF_ANSWERS:
                     declaring[name].add(base)
     return declaring
 
@@ -118,7 +153,8 @@ def test_a_field_is_declared_in_one_class(fact: str) -> None:
     twice = {
         name: sorted(base.__name__ for base in bases)
         for name, bases in declaring.items()
-        if len(bases) > 1 and name not in REFERENCES | FILE_REFERENCES | CHILDREN | FORMS | {"metadata", "model_config"}
+        if len(bases) > 1
+        and name not in REFERENCES | FILE_REFERENCES | CHILDREN | FORMS | {"metadata", "model_config", "FIRST"}
     }
     assert twice == {}
 

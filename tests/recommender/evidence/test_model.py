@@ -1,11 +1,17 @@
 """Which environment answers when there are several."""
 
-from recommender.evidence.model import Evidence, MeasurementEnvironment, SubjectEvidence
+from dataclasses import asdict
+
+from catalog.evidence.strategy_evidence import EnvironmentEvidence, Origin
+from recommender.evidence.model import Evidence, SubjectEvidence
+from tests.evidence_builder import environment_record
 
 
 def part(key: str, measured_at: str, imported_from: str | None) -> SubjectEvidence:
-    facts = dict.fromkeys(("launcher", "scale", "host", "cpu_model", "onnxruntime", "created_at"), "x")
-    environment = MeasurementEnvironment(id=len(key), key=key, cpu_count=2, imported_from=imported_from, **facts)
+    facts = asdict(environment_record(key)) | {"id": len(key), "created_at": "x"}
+    file = {"sha256": "ab", "format": "csv", "imported_at": "x", "id": 1}
+    origin = None if imported_from is None else Origin(name=imported_from, **file)
+    environment = EnvironmentEvidence(**facts, origin=origin)
     return SubjectEvidence("net", "classification", environment, (), "random", measured_at)
 
 
