@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tierserver import protocol
 from tierserver.errors import CommandError, PeerError, TierError
 from tierserver.messages import Codec, LinkProbe, Measure, MeasureResult, Probe, ProbeDirection, Sample, SamplePart
 from tierserver.pipeline import Arrays, InferenceResult, Serving, Tier
-from tierserver.transport import Connection, Peer
+from tierserver.transport import Arrivals, Connection, Peer
 
 
 class InferenceTarget(Protocol):
@@ -181,41 +182,49 @@ def probe_link(command: Probe) -> LinkProbe:
 
 @dataclass(frozen=True)
 class _Payloads:
-    """The bytes of the two transfers in one direction."""
+    """The bytes of a transfer in one direction: those of its start, which are not timed, and all."""
 
     small: int
     large: int
 
 
 def _probe(connection: Connection, up: _Payloads, down: _Payloads, repetitions: int) -> LinkProbe:
-    def receive(count: int) -> None:
-        _checked(connection, "GET", f"/probe?bytes={count}", b"")
+    def send() -> ProbeDirection:
+        answer = dict(json.loads(bytes(_checked(connection, "POST", f"/probe?small={up.small}", bytes(up.large)))))
+        del answer["received_bytes"]
+        return ProbeDirection.from_json(answer)
 
-    def send(count: int) -> None:
-        _checked(connection, "POST", "/probe", bytes(count))
+    def receive() -> ProbeDirection:
+        arrivals = Arrivals()
+        _checked(connection, "GET", f"/probe?bytes={down.large}", b"", arrivals)
+        return arrivals.after(down.small)
 
-    receive(0)  # opens the connection
-    rtt_s = median(_timed(receive, 0) for _ in range(max(_RTT_REPETITIONS, repetitions)))
-    return LinkProbe(_direction(send, up, repetitions), _direction(receive, down, repetitions), rtt_s)
+    def empty() -> None:
+        _checked(connection, "GET", "/probe?bytes=0", b"")
 
-
-def _direction(transfer: Callable[[int], None], payloads: _Payloads, repetitions: int) -> ProbeDirection:
-    small_s = median(_timed(transfer, payloads.small) for _ in range(repetitions))
-    large_s = median(_timed(transfer, payloads.large) for _ in range(repetitions))
-    if large_s <= small_s:  # something held up the small one: the large one alone bounds the rate from below
-        return ProbeDirection(small_s, large_s, 8 * payloads.large / large_s)
-    # What both transfers share (round trip, heads, handling) drops out of the difference.
-    return ProbeDirection(small_s, large_s, 8 * (payloads.large - payloads.small) / (large_s - small_s))
+    empty()  # opens the connection
+    rtt_s = median(_timed(empty) for _ in range(max(_RTT_REPETITIONS, repetitions)))
+    return LinkProbe(_middle(send, repetitions), _middle(receive, repetitions), rtt_s)
 
 
-def _timed(transfer: Callable[[int], None], count: int) -> float:
+def _middle(transfer: Callable[[], ProbeDirection], repetitions: int) -> ProbeDirection:
+    """Repeat a transfer and return the one of the median rate, of two the slower one."""
+    directions = sorted((transfer() for _ in range(repetitions)), key=lambda direction: direction.rate_bit_per_s)
+    return directions[(repetitions - 1) // 2]
+
+
+def _timed(action: Callable[[], None]) -> float:
     started = time.perf_counter()
-    transfer(count)
+    action()
     return time.perf_counter() - started
 
 
-def _checked(connection: Connection, method: str, path: str, body: bytes) -> None:
-    response = connection.request(method, path, pieces=(body,) if body else ())
+def _checked(
+    connection: Connection, method: str, path: str, body: bytes, arrivals: Arrivals | None = None
+) -> memoryview:
+    """Make one transfer and return the answer's body; raise PeerError where the tier refuses."""
+    response = connection.request(method, path, pieces=(body,) if body else (), arrivals=arrivals)
     if response.status != 200:
         reason = bytes(response.body[:300]).decode("utf-8", "replace")
         raise PeerError(f"probe: {connection.base_url} answered {response.status}: {reason}", peer=connection.base_url)
+    return response.body

@@ -142,7 +142,8 @@ class Unload(Command):
 class Probe(Command):
     """Time the link to the tier at base URL `url`; its result is a `LinkProbe`.
 
-    The payloads are for both directions unless `down_small_bytes` and `down_large_bytes` set those from that tier.
+    Of `large_bytes` that flow over the link, the first `small_bytes` are the start of the transfer and are not timed.
+    Both are for both directions unless `down_small_bytes` and `down_large_bytes` set those from that tier.
     """
 
     cmd: ClassVar[str] = "probe"
@@ -308,14 +309,16 @@ class UnloadResult(Message):
 
 @dataclass(frozen=True)
 class ProbeDirection(Message):
-    """Median seconds of the two payloads, and 8 * (large - small bytes) / (large_s - small_s).
+    """The timed stretch of a transfer, and the rate at which bytes arrived in it.
 
-    If the large one took no longer, the rate is that of the large one alone.
+    `small_bytes` had arrived after `small_s`, `large_bytes` after `large_s`, counted from the first arrival.
     """
 
     small_s: float
     large_s: float
     rate_bit_per_s: float
+    small_bytes: int
+    large_bytes: int
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierErro
 from tierserver.limits import MEMORY, Limits
 from tierserver.pipeline import InferenceResult, Serving, Tier
 from tierserver.relay import Relay
-from tierserver.transport import TIER_HEADER
+from tierserver.transport import TIER_HEADER, Arrivals
 
 logger = logging.getLogger(__name__)
 _MAX_PROBE_BYTES = 2**31
@@ -169,21 +169,16 @@ class TierApp:
         _allow(method, "GET", "POST")
         if method == "GET":
             return self._zeros(scope)
-        incoming, more = IncomingBody(receive, timeout_s=self._limits.read_timeout_s), True
+        small_bytes = _count(scope, "small")
+        incoming, more, arrivals = IncomingBody(receive, timeout_s=self._limits.read_timeout_s), True, Arrivals()
         while more:
             more = (await incoming.next()).more
-        return Answer.of_json({"received_bytes": incoming.received_bytes})
+            arrivals.add(incoming.received_bytes)
+        answer: dict[str, Any] = {"received_bytes": incoming.received_bytes}
+        return Answer.of_json(answer | ({} if small_bytes is None else arrivals.after(small_bytes).to_json()))
 
     def _zeros(self, scope: Scope) -> Answer:
-        requested = parse_qs(scope["query_string"].decode("latin-1")).get("bytes", ["0"])[-1]
-        if (
-            # `isdigit` alone lets characters such as a superscript two through, which `int` refuses.
-            not (requested.isascii() and requested.isdigit())
-            or len(requested) > 12
-            or int(requested) > _MAX_PROBE_BYTES
-        ):
-            raise RequestError(f"bytes: got {requested[:40]!r}; allowed: 0 to {_MAX_PROBE_BYTES}")
-        whole, rest = divmod(int(requested), len(_ZEROS))
+        whole, rest = divmod(_count(scope, "bytes") or 0, len(_ZEROS))
         pieces = (*(_ZEROS for _ in range(whole)), *((_ZEROS[:rest],) if rest else ()))
         return Answer(200, pieces, content_type=b"application/octet-stream")
 
@@ -206,6 +201,18 @@ class TierApp:
         if name not in self._relays:
             raise NotFound(f"no route to tier {name[:80]!r}; known: {', '.join(self._relays) or 'none'}")
         return self._relays[name]
+
+
+def _count(scope: Scope, name: str) -> int | None:
+    """Return a number of bytes from the query; None where the query does not name it."""
+    values = parse_qs(scope["query_string"].decode("latin-1")).get(name)
+    if not values:
+        return None
+    requested = values[-1]
+    # `isdigit` alone lets characters such as a superscript two through, which `int` refuses.
+    if not (requested.isascii() and requested.isdigit()) or len(requested) > 12 or int(requested) > _MAX_PROBE_BYTES:
+        raise RequestError(f"{name}: got {requested[:40]!r}; allowed: 0 to {_MAX_PROBE_BYTES}")
+    return int(requested)
 
 
 def _refused(error: TierError) -> Answer:

@@ -6,12 +6,14 @@ it is in, an answer comes into one preallocated buffer, and the counts are those
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from tierserver import protocol
 from tierserver.errors import PeerError, RequestError, TierError
-from tierserver.messages import MessageError, SampleLink, SamplePart
+from tierserver.messages import MessageError, ProbeDirection, SampleLink, SamplePart
 
 TIER_HEADER = "tierwise-tier"
 LINK_HEADER = "tierwise-link"
@@ -28,6 +30,8 @@ _CONNECT_TIMEOUT_S = 10.0
 _HEAD_BYTES = 65536
 # The largest probe that a tier answers (`tierserver.server`).
 _MAX_BODY_BYTES = 2**31
+# 8 Tbit/s, which no link carries: a finite figure where the clock stood still.
+_SHORTEST_S_PER_BYTE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,45 @@ class Response:
     body: memoryview
     sent_bytes: int
     received_bytes: int
+
+
+class Arrivals:
+    """How many bytes of a body had arrived, and when.
+
+    The receiver times a transfer: whatever delays its sender's first byte, its own answer or a single wake-up does not
+    look like a slow link then.
+    """
+
+    # Enough for the median of slopes, whose pairs grow with the square.
+    _MOST_POINTS = 32
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._points: list[tuple[int, float]] = [(0, clock())]
+
+    def add(self, received_bytes: int) -> None:
+        """Note that so many bytes have arrived by now, in all."""
+        if received_bytes > self._points[-1][0]:
+            self._points.append((received_bytes, self._clock()))
+
+    def after(self, small_bytes: int) -> ProbeDirection:
+        """Return the rate after the first `small_bytes`, or that of the whole body where hardly anything followed them.
+
+        The rate is that of the median slope between any two arrivals (Theil and Sen): a few late wake-ups do not move
+        it. P. K. Sen, Estimates of the regression coefficient based on Kendall's tau, Journal of the American
+        Statistical Association 63 (1968).
+        """
+        timed = [point for point in self._points if point[0] >= small_bytes]
+        # A link without shaping hands over everything in one or two reads.
+        timed = timed if len(timed) > 2 else self._points
+        steps = min(len(timed), self._MOST_POINTS)
+        chosen = [timed[index * (len(timed) - 1) // max(steps - 1, 1)] for index in range(steps)]
+        slopes = [(t - s) / (y - x) for (x, s), (y, t) in itertools.combinations(chosen, 2)]
+        # Two arrivals may be read at one reading of the clock.
+        seconds_per_byte = max(median(slopes or [0.0]), _SHORTEST_S_PER_BYTE)
+        (small, small_at), (large, large_at) = timed[0], timed[-1]
+        started = self._points[0][1]
+        return ProbeDirection(small_at - started, large_at - started, 8 / seconds_per_byte, small, large)
 
 
 class Connection:
@@ -64,12 +107,13 @@ class Connection:
         *,
         pieces: Sequence[bytes | memoryview] = (),
         headers: Mapping[str, str] | None = None,
+        arrivals: Arrivals | None = None,
     ) -> Response:
-        """Send one request and read its whole answer; raise PeerError if there is none."""
+        """Send one request and read its whole answer, whose `arrivals` are noted; raise PeerError if there is none."""
         head = self._head(method, path, sum(map(len, pieces)), headers or {})
         with self._lock:
             try:
-                return self._exchange([head, *pieces])
+                return self._exchange([head, *pieces], arrivals)
             except (OSError, PeerError) as error:
                 self.close()
                 if isinstance(error, PeerError):
@@ -88,17 +132,17 @@ class Connection:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
-    def _exchange(self, pieces: list[bytes | memoryview]) -> Response:
+    def _exchange(self, pieces: list[bytes | memoryview], arrivals: Arrivals | None) -> Response:
         reused = self._socket is not None
         try:
-            return self._attempt(pieces)
+            return self._attempt(pieces, arrivals)
         except ConnectionError:
             if not reused:
                 raise
             self.close()  # the peer had closed an idle connection: once more, on a new one
-            return self._attempt(pieces)
+            return self._attempt(pieces, arrivals)
 
-    def _attempt(self, pieces: list[bytes | memoryview]) -> Response:
+    def _attempt(self, pieces: list[bytes | memoryview], arrivals: Arrivals | None) -> Response:
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
             # Longer than the connection may take: a small tier may compute for minutes before it answers.
@@ -109,9 +153,9 @@ class Connection:
             sent = _send(self._socket, pieces)
         except (BrokenPipeError, ConnectionResetError):
             sent = 0  # a refusal may have come before the body was through: read it
-        return self._read(self._socket, sent)
+        return self._read(self._socket, sent, arrivals)
 
-    def _read(self, source: socket.socket, sent: int) -> Response:
+    def _read(self, source: socket.socket, sent: int, arrivals: Arrivals | None) -> Response:
         head = bytearray()
         while (end := head.find(b"\r\n\r\n")) < 0:
             if len(head) > _HEAD_BYTES:
@@ -134,6 +178,8 @@ class Connection:
             if not count:
                 raise PeerError(f"{self.base_url} broke off after {filled} of {length} bytes", peer=self.base_url)
             filled += count
+            if arrivals is not None:
+                arrivals.add(filled)
         if headers.get("connection", "").lower() == "close":
             self.close()
         return Response(status, headers, body, sent, end + 4 + length)

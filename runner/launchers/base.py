@@ -104,6 +104,8 @@ class Deployment:
     tiers: Mapping[str, RunningTier]
     links: tuple[LinkLimits, ...]
     addresses: Mapping[tuple[str, str], str]
+    # The shortest transfer that tells a link's rate: some twenty of the pieces that the launcher's links hand over.
+    shortest_look_s: float = 0.015
 
     def url(self, source: str, target: str) -> str:
         """Return the base URL by which `source` reaches `target`, through relays if they are not neighbours."""

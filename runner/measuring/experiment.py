@@ -4,9 +4,11 @@ Counters are read at three moments: when the parts are loaded, when the warm-up 
 lies between the last two belongs to the measured samples alone.
 """
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,45 +39,48 @@ from tierserver.messages import (
 
 Moment = Literal["before", "after"]
 
-# The two payloads take this long at the declared rate; each further probe takes twice as long as the one before.
-_SMALL_S = 0.01
-_LARGE_S = 0.1
-# At low rates a frame takes milliseconds. A transfer starts with one or two frames for free and may end one frame late,
-# so the small payload must be past that start, and one frame must be little beside the difference of the two payloads.
+# The first look at a link takes as long as its launcher says; each further one takes twice as long as the one before.
+# One look may be spoiled by a moment's load; a link that is really off stays off.
+_LOOKS = 4
+# At low rates a frame takes milliseconds, and a rate is told from some frames that follow one another.
 _FRAME_BYTES = 1448
-_SMALL_FRAMES = 12
-_FRAMES_BETWEEN = 60
-# One probe may be spoiled by a moment's load; a link that is really off stays off.
-_PROBES = 3
+_LOOK_FRAMES = 16
+# A transfer starts with what the link lets through for free (1.3 ms of its rate, see `runner.launchers.shaping`), and
+# with TCP's slow start until as much is under way as the delay takes. Neither is timed.
+_START_FRAMES = 4
+_START_S = 0.003
+_START_ROUND_TRIPS = 3
+# The longest look alone has the whole tolerance: the shorter ones leave half of it to their own error.
+_SHORT_LOOK_TOLERANCE = 0.5
 # A deadline only ends calls that hang; three probes of the slowest link take far less.
 _DEADLINE_S = 300.0
 
 
 @dataclass(frozen=True)
 class ProbedLink:
-    """The last probe of a link, the discarded rates (up, down) of probes out of tolerance, and the time of all."""
+    """The last look at a link, the rates (up, down) of the looks before it, and the time of all."""
 
     link: LinkLimits
     tolerance: float
     moment: Moment
-    command: Probe
     probe: LinkProbe
     discarded: Sequence[tuple[float, float]]
     took_s: float
 
 
 def probe_link(deployment: Deployment, link: LinkLimits, *, tolerance: float, moment: Moment) -> ProbedLink:
-    """Time a small and a large payload over the link, both ways, up to three times."""
+    """Time a transfer over the link, both ways; repeat it up to three times, doubled, where it is out of tolerance."""
     url = deployment.url(link.upstream, link.downstream)
     discarded: list[tuple[float, float]] = []
     started = time.monotonic()
     while True:
-        command = _command(url, link, _LARGE_S * 2 ** len(discarded))
+        command = look_command(url, link, deployment.shortest_look_s * 2 ** len(discarded))
         answer = deployment.tiers[link.upstream].call(command.to_json(), deadline_s=_DEADLINE_S)
         probe = LinkProbe.from_json(answer)
         rates = (probe.up.rate_bit_per_s, probe.down.rate_bit_per_s)
-        if _within(rates, link, tolerance) or len(discarded) == _PROBES - 1:
-            return ProbedLink(link, tolerance, moment, command, probe, discarded, time.monotonic() - started)
+        last = len(discarded) == _LOOKS - 1
+        if last or _within(rates, link, tolerance * _SHORT_LOOK_TOLERANCE):
+            return ProbedLink(link, tolerance, moment, probe, discarded, time.monotonic() - started)
         discarded.append(rates)
 
 
@@ -85,26 +90,26 @@ def _within(rates: tuple[float, float], link: LinkLimits, tolerance: float) -> b
     return all(abs(rate / declared - 1) <= tolerance for rate, declared in zip(rates, declared_rates, strict=True))
 
 
-def _command(url: str, link: LinkLimits, large_s: float) -> Probe:
-    """Choose payloads for each direction by its own rate."""
-    small_up, small_down = _small_bytes(link.up_bit_per_s), _small_bytes(link.down_bit_per_s)
+def look_command(url: str, link: LinkLimits, look_s: float) -> Probe:
+    """Return the command of one look, whose bytes are chosen for each direction by its own rate."""
+    start_s = _START_S + _START_ROUND_TRIPS * 2 * link.delay_s
+    start_up, start_down = (
+        _bytes(link.up_bit_per_s, start_s, _START_FRAMES),
+        _bytes(link.down_bit_per_s, start_s, _START_FRAMES),
+    )
     return Probe(
         url=url,
-        small_bytes=small_up,
-        large_bytes=_large_bytes(link.up_bit_per_s, large_s, small_up),
-        down_small_bytes=small_down,
-        down_large_bytes=_large_bytes(link.down_bit_per_s, large_s, small_down),
+        small_bytes=start_up,
+        large_bytes=start_up + _bytes(link.up_bit_per_s, look_s, _LOOK_FRAMES),
+        down_small_bytes=start_down,
+        down_large_bytes=start_down + _bytes(link.down_bit_per_s, look_s, _LOOK_FRAMES),
         repetitions=1,
     )
 
 
-def _small_bytes(bit_per_s: int) -> int:
-    # Eight bits to a byte: the payload that takes `_SMALL_S` at the declared rate.
-    return max(_SMALL_FRAMES * _FRAME_BYTES, int(bit_per_s * _SMALL_S / 8))
-
-
-def _large_bytes(bit_per_s: int, seconds: float, small_bytes: int) -> int:
-    return max(small_bytes + _FRAMES_BETWEEN * _FRAME_BYTES, int(bit_per_s * seconds / 8))
+def _bytes(bit_per_s: int, seconds: float, least_frames: int) -> int:
+    # Eight bits to a byte: the payload that takes so long at the declared rate.
+    return max(least_frames * _FRAME_BYTES, int(bit_per_s * seconds / 8))
 
 
 # Raised whenever the clock, the parts or the transport change the meaning of a sample: old latencies are then missing.
@@ -254,9 +259,17 @@ def _snapshot(deployment: Deployment) -> Snapshot:
 
 
 def _probe_links(deployment: Deployment, setup: Setup, moment: Moment) -> tuple[ProbedLink, ...]:
-    return tuple(
-        probe_link(deployment, link, tolerance=setup.tolerances[link.name], moment=moment) for link in setup.links
-    )
+    """Probe links at once that begin at different tiers: each is shaped by itself; a tier sends to one at a time."""
+
+    def probed_from(tier: str) -> list[ProbedLink]:
+        links = [link for link in setup.links if link.upstream == tier]
+        return [probe_link(deployment, link, tolerance=setup.tolerances[link.name], moment=moment) for link in links]
+
+    upstream = list(dict.fromkeys(link.upstream for link in setup.links))
+    if not upstream:
+        return ()
+    with ThreadPoolExecutor(len(upstream)) as pool:
+        return tuple(itertools.chain.from_iterable(pool.map(probed_from, upstream)))
 
 
 def evaluate(

@@ -28,7 +28,7 @@ from runner.measuring.host_load import host_load
 from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.operators.base import Pass
 from runner.subjects.dataset import Metric
-from tierserver.messages import EvaluateResult, ItemScore, Sample, StatsResult
+from tierserver.messages import EvaluateResult, ItemScore, ProbeDirection, Sample, StatsResult
 
 _Number = TypeVar("_Number", int, float)
 
@@ -84,36 +84,32 @@ class _Window:
 
 def link_probes(probed: ProbedLink) -> tuple[LinkProbeRecord, LinkProbeRecord]:
     """Record both directions of one probe of a link."""
-    link, probe, command = probed.link, probed.probe, probed.command
-    up = LinkProbeRecord(
-        link=link.name,
-        direction="up",
-        declared_bit_per_s=link.up_bit_per_s,
-        measured_bit_per_s=probe.up.rate_bit_per_s,
-        rtt_s=probe.rtt_s,
+    link, probe = probed.link, probed.probe
+    up = _link_probe(probed, "up", probe.up, link.up_bit_per_s, [rate for rate, _ in probed.discarded])
+    return up, _link_probe(probed, "down", probe.down, link.down_bit_per_s, [rate for _, rate in probed.discarded])
+
+
+def _link_probe(
+    probed: ProbedLink,
+    direction: Literal["up", "down"],
+    timed: ProbeDirection,
+    declared_bit_per_s: int,
+    discarded_bit_per_s: list[float],
+) -> LinkProbeRecord:
+    return LinkProbeRecord(
+        link=probed.link.name,
+        direction=direction,
+        declared_bit_per_s=declared_bit_per_s,
+        measured_bit_per_s=timed.rate_bit_per_s,
+        rtt_s=probed.probe.rtt_s,
         moment=probed.moment,
         tolerance=probed.tolerance,
-        small_bytes=command.small_bytes,
-        large_bytes=command.large_bytes,
-        small_s=probe.up.small_s,
-        large_s=probe.up.large_s,
-        discarded_bit_per_s=[rate for rate, _ in probed.discarded],
+        small_bytes=timed.small_bytes,
+        large_bytes=timed.large_bytes,
+        small_s=timed.small_s,
+        large_s=timed.large_s,
+        discarded_bit_per_s=discarded_bit_per_s,
     )
-    down = LinkProbeRecord(
-        link=link.name,
-        direction="down",
-        declared_bit_per_s=link.down_bit_per_s,
-        measured_bit_per_s=probe.down.rate_bit_per_s,
-        rtt_s=probe.rtt_s,
-        moment=probed.moment,
-        tolerance=probed.tolerance,
-        small_bytes=command.down_small_bytes,
-        large_bytes=command.down_large_bytes,
-        small_s=probe.down.small_s,
-        large_s=probe.down.large_s,
-        discarded_bit_per_s=[rate for _, rate in probed.discarded],
-    )
-    return up, down
 
 
 def clock_jump_s(measured: RoundMeasurement) -> float:

@@ -1,0 +1,98 @@
+"""Looks at a link: how they are repeated, and which links they let pass."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from runner.launchers.base import Deployment, EventCallback, LinkLimits, TierLimits
+from runner.launchers.select import select_launcher
+from runner.measuring.experiment import ProbedLink, look_command, probe_link
+
+LINK = LinkLimits("mobile-edge", "mobile", "edge", 10_000_000, 10_000_000)
+
+
+@dataclass
+class ScriptedTier:
+    """A tier that answers probes with rates up and down, relative to the declared ones."""
+
+    ratios: Iterator[tuple[float, float]]
+    name: str = "mobile"
+    commands: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def call(
+        self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
+    ) -> dict[str, Any]:
+        self.commands.append(command)
+        up, down = (
+            {
+                "small_s": 0.1,
+                "large_s": 0.2,
+                "rate_bit_per_s": ratio * 10_000_000,
+                "small_bytes": 10,
+                "large_bytes": 20,
+            }
+            for ratio in next(self.ratios)
+        )
+        return {"up": up, "down": down, "rtt_s": 0.001}
+
+    def path(self, mount: str) -> str:
+        return mount
+
+
+def probed(*ratios: tuple[float, float]) -> tuple[ProbedLink, list[Mapping[str, Any]]]:
+    tier = ScriptedTier(iter(ratios))
+    deployment = Deployment({"mobile": tier}, (LINK,), {("mobile", "edge"): "http://edge:8000"})
+    return probe_link(deployment, LINK, tolerance=0.05, moment="before"), tier.commands
+
+
+def timed_bytes(command: Mapping[str, Any]) -> int:
+    return int(command["large_bytes"] - command["small_bytes"])
+
+
+def test_one_short_look_is_enough_for_a_link_that_is_right() -> None:
+    link, commands = probed((1.02, 0.98))
+    assert len(commands) == 1 and link.discarded == []
+
+
+@pytest.mark.parametrize("first", [(1.03, 1.0), (1.0, 0.97)], ids=["up", "down"])
+def test_a_short_look_leaves_half_of_the_tolerance_to_its_own_error(first: tuple[float, float]) -> None:
+    link, commands = probed(first, (1.0, 1.0))
+    assert len(commands) == 2
+    assert link.discarded == [pytest.approx((first[0] * 1e7, first[1] * 1e7))]
+    assert link.probe.up.rate_bit_per_s == 1e7
+
+
+def test_a_look_out_of_tolerance_is_repeated_with_the_doubled_payload_and_the_last_one_stands() -> None:
+    link, commands = probed((1.2, 1.0), (1.2, 1.0), (1.2, 1.0), (1.04, 1.0))
+    assert len(commands) == 4 and len(link.discarded) == 3
+    assert link.probe.up.rate_bit_per_s == pytest.approx(1.04e7), "the last look decides, with the whole tolerance"
+    # At 10 Mbit/s the first look is as long as its frames, which is longer than half of the second one.
+    second, third, fourth = map(timed_bytes, commands[1:])
+    assert (third, fourth) == (2 * second, 4 * second)
+
+
+def test_looks_are_long_enough_for_frames_and_start_after_the_credit_and_the_delay() -> None:
+    slow = LinkLimits("mobile-edge", "mobile", "edge", 1_000_000, 1_000_000)
+    command = look_command("http://edge", slow, 0.015)
+    assert command.large_bytes - command.small_bytes == 16 * 1448
+    fast = LinkLimits("mobile-edge", "mobile", "edge", 200_000_000, 200_000_000, delay_s=0.02)
+    command = look_command("http://edge", fast, 0.015)
+    assert command.small_bytes == 200_000_000 * (0.003 + 3 * 2 * 0.02) / 8
+    assert command.large_bytes - command.small_bytes == 200_000_000 * 0.015 / 8
+
+
+@pytest.mark.parametrize("launcher", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.mark.parametrize("rate", [10_000_000, 200_000_000])
+def test_a_link_that_is_off_never_passes_and_a_right_one_does(launcher: str, rate: int) -> None:
+    tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1.0, 256 << 20, 1)]
+    link = LinkLimits("mobile-edge", "mobile", "edge", rate, rate)
+    with select_launcher(launcher).launcher.launch(tiers, [link], {}) as running:
+        for off in (0.0, 0.07, -0.07, 0.15):
+            declared_rate = round(rate / (1 + off))
+            declared = LinkLimits("mobile-edge", "mobile", "edge", declared_rate, declared_rate)
+            link_probe = probe_link(running, declared, tolerance=0.05, moment="after").probe
+            for direction in (link_probe.up, link_probe.down):
+                passes = abs(direction.rate_bit_per_s / declared_rate - 1) <= 0.05
+                assert passes == (off == 0), (off, direction)
