@@ -5,15 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Protocol
 
 from tierserver import protocol
 from tierserver.errors import CommandError, PeerError, TierError
-from tierserver.messages import Codec, LinkProbe, Measure, MeasureResult, Probe, ProbeDirection, Sample, SamplePart
+from tierserver.messages import (
+    Codec,
+    LinkProbe,
+    Measure,
+    MeasureResult,
+    Probe,
+    ProbeDirection,
+    Sample,
+    SamplePart,
+    SteadyWarmup,
+)
 from tierserver.pipeline import Arrays, InferenceResult, Serving, Tier
 from tierserver.transport import Arrivals, Connection, Peer
 
@@ -73,8 +83,7 @@ class Client:
         inputs = _read_inputs(command)
         target = self._take(command)
         try:
-            # Warm-up passes count up to -1, so that the samples of a measurement begin at 0.
-            warmup = tuple(_passes(target, inputs, range(-command.warmup, 0), first=-command.warmup * len(inputs)))
+            warmup = _warm_up(target, inputs, command)
             samples = 0
             for sample in _passes(target, inputs, range(command.repetitions), first=0):
                 on_sample(sample)
@@ -87,7 +96,8 @@ class Client:
             self._warm = _WarmTarget(target, command.model, command.url, command.codec, self._tier.serving)
         else:
             target.close()
-        return MeasureResult(samples, warmup)
+        steady = None if command.steady is None else is_steady([sample.latency_s for sample in warmup[1:]])
+        return MeasureResult(samples, warmup, steady)
 
     def _take(self, command: Measure) -> InferenceTarget:
         """Return the target that a warm-up left open if it still matches this command; else a new one."""
@@ -110,6 +120,60 @@ class _WarmTarget:
     url: str | None
     codec: Codec
     serving: Serving
+
+
+def _warm_up(target: InferenceTarget, inputs: Mapping[str, bytes], command: Measure) -> tuple[Sample, ...]:
+    """Send what a warm-up sends; its samples count up to -1, so that those of a measurement begin at 0."""
+    if command.steady is None:
+        return tuple(_passes(target, inputs, range(-command.warmup, 0), first=-command.warmup * len(inputs)))
+    taken = tuple(_until_steady(target, inputs, command.steady))
+    return tuple(replace(sample, seq=index - len(taken)) for index, sample in enumerate(taken))
+
+
+def _until_steady(target: InferenceTarget, inputs: Mapping[str, bytes], steady: SteadyWarmup) -> Iterator[Sample]:
+    """Send the first input, then the other one until its latencies are steady or enough were sent."""
+    started = time.perf_counter()
+    yield _sample(target, 0, steady.first, -1, inputs[steady.first])
+    latencies_s: list[float] = []
+    while True:
+        sample = _sample(target, 0, steady.repeated, -1, inputs[steady.repeated])
+        yield sample
+        latencies_s.append(sample.latency_s)
+        lasted = time.perf_counter() - started >= steady.least_s
+        if lasted and (is_steady(latencies_s) or len(latencies_s) + 1 >= steady.most):
+            return
+
+
+# The values of each of the two windows that are compared: with more, a warm-up would be as long as the samples.
+_WINDOW = 2
+# What one window may be above the other, and below it: pyperf's limits for means.
+_STILL_FALLING = 0.10
+_RISING = 0.50
+# Tukey's fence: beyond the third quartile by so many interquartile ranges.
+_FENCE = 1.5
+
+
+def is_steady(latencies_s: Sequence[float]) -> bool:
+    """Return whether the last latencies of one input no longer fall.
+
+    The last values are two windows, as where pyperf calibrates its warm-up (`WorkerTask.test_calibrate_warmups`,
+    https://github.com/psf/pyperf): the first value is no outlier of the others, and mean and spread of the windows
+    agree. Its windows have 20 values; here they have two, so that quartiles and spread are judged against the mean.
+    """
+    if len(latencies_s) < 2 * _WINDOW:
+        return False
+    earlier, later = latencies_s[-2 * _WINDOW : -_WINDOW], latencies_s[-_WINDOW:]
+    mean = sum(later) / _WINDOW
+    quartile_1, _, quartile_3 = quantiles([*earlier[1:], *later], method="inclusive")
+    # Values that hardly differ have a fence so narrow that every second one would lie beyond it.
+    fence = max(quartile_3 + _FENCE * (quartile_3 - quartile_1), (1 + _STILL_FALLING) * mean)
+    if earlier[0] > fence:
+        return False
+    if not -_RISING * mean <= sum(earlier) / _WINDOW - mean <= _STILL_FALLING * mean:
+        return False
+    # Only a spread that shrinks tells of a warm-up; one that grows tells of a disturbance, which other rules judge.
+    spread = max(earlier) - min(earlier) - (max(later) - min(later))
+    return spread <= _RISING * mean
 
 
 def _passes(
@@ -153,8 +217,10 @@ def _target(tier: Tier, command: Measure) -> InferenceTarget:
 
 def _read_inputs(command: Measure) -> Mapping[str, bytes]:
     passes = (command.repetitions, command.warmup)
-    if min(passes) < 0 or sum(passes) < 1 or not command.input_ids:
+    if min(passes) < 0 or (sum(passes) < 1 and command.steady is None) or not command.input_ids:
         raise CommandError("measure needs at least one input and one pass over them, and no negative counts")
+    if command.steady is not None and not {command.steady.first, command.steady.repeated} <= set(command.input_ids):
+        raise CommandError("the inputs of a warm-up until steady are among those that are measured")
     try:
         return {input_id: (Path(command.inputs_dir) / input_id).read_bytes() for input_id in command.input_ids}
     except OSError as error:

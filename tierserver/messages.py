@@ -155,11 +155,30 @@ class Probe(Command):
     down_large_bytes: int | None = None
 
 
+# Well below the 30 samples of a usual round; a round that is not steady by then is measured and marked.
+MOST_WARMUP_INFERENCES = 10
+
+
+@dataclass(frozen=True)
+class SteadyWarmup(Message):
+    """Warm up with input `first` once, then with `repeated` until its latency no longer falls.
+
+    It lasts at least `least_s`, past the first periods of a CPU controller, and ends after `most` inferences that took
+    as long.
+    """
+
+    first: str
+    repeated: str
+    least_s: float = 0.03
+    most: int = MOST_WARMUP_INFERENCES
+
+
 @dataclass(frozen=True)
 class Measure(Command):
     """Send every input `repetitions` times after `warmup` discarded passes; `url` None means in-process.
 
-    Without repetitions it only warms up, and the next `measure` of the same strategy goes on over the same connection.
+    With `steady` the warm-up is that one, and no passes. Without repetitions it only warms up, and the next `measure`
+    of the same strategy goes on over the same connection.
     What goes to another tier is written in `codec`, and so is its answer.
     """
 
@@ -171,6 +190,7 @@ class Measure(Command):
     repetitions: int = 1
     warmup: int = 1
     codec: Codec = "raw"
+    steady: SteadyWarmup | None = None
 
 
 @dataclass(frozen=True)
@@ -330,10 +350,11 @@ class LinkProbe(Message):
 
 @dataclass(frozen=True)
 class MeasureResult(Message):
-    """How many samples were streamed, and what the discarded passes took."""
+    """How many samples were streamed, what the warm-up took, and whether one until steady ended so."""
 
     samples: int
     warmup: tuple[Sample, ...] = ()
+    steady: bool | None = None
 
 
 @dataclass(frozen=True)

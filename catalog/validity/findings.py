@@ -116,17 +116,21 @@ class Thresholds:
     faults_doubtful_pct: float = 20.0
     faults_invalid_pct: float = 100.0
 
-    # A sample is an outlier when the same input took less than half as long in another pass, and at least two periods
-    # of the CPU controller less, which throttling alone can add. Of all samples of the measurement.
+    # A sample is an outlier when the same input in another pass (or inputs of its size, where each was sent once) took
+    # less than half as long, and at least two periods of the CPU controller less, which throttling alone can add. Of
+    # all samples of the measurement.
     outlier_factor: float = 2.0
     outlier_s: float = 0.02
     outliers_pct: float = 10.0
 
     # How much slower the last third of the warm-up was than the same inputs afterwards (median over inputs), if a sign
-    # test says that this is no chance.
+    # test says that this is no chance. After a warm-up of one input until steady the first third of the samples is
+    # compared with later ones of their size.
     warmup_pct: float = 20.0
     warmup_pvalue: float = 0.01
     warmup_pairs: int = 8
+    # A warm-up until steady gives up after so many inferences.
+    warmup_inferences: int = 10
 
     # How far a round is from the median of all, median over inputs. Only ever doubtful: to reject a round because it
     # differs would make the rounds look more alike than they are.

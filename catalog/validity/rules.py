@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, SampleRecord, TierRunRecord, Verdict
 from catalog.statistics.refusal import inputs_needed
@@ -14,12 +15,12 @@ from catalog.validity.findings import DEFAULTS, Finding, Thresholds, strangers
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How the end of the warm-up compares with the same inputs afterwards.
+    """How what came first compares with what came later: the end of the warm-up, or the first third of the samples.
 
     Attributes
     ----------
     slowdown_pct : float
-        Median over the inputs of warm-up over first repetition, minus one; negative if the warm-up was faster.
+        Median over the inputs of earlier over later latency, minus one; negative if the earlier one was faster.
     pvalue : float
         Of a sign test, one-sided: that as many inputs were slower by chance.
     pairs : int
@@ -64,10 +65,100 @@ def warmup_slowdown(warmup_latency_s: Sequence[float], samples: Sequence[SampleR
     # The last third alone: the beginning of a warm-up is meant to be slow.
     tail = count - max(1, count // 3)
     ratio = np.array(warmup_latency_s[-count:])[tail:] / np.array(first)[tail:]
+    return _sign_test(ratio)
+
+
+def early_slowdown(samples: Sequence[SampleRecord], input_bytes: Mapping[str, int]) -> WarmUp | None:
+    """Compare the first third of the samples with later ones of their size.
+
+    Parameters
+    ----------
+    samples : sequence of SampleRecord
+        In the order they were taken, in which sizes are shuffled.
+    input_bytes : mapping of str to int
+        Size of each input.
+
+    Returns
+    -------
+    WarmUp or None
+        None where fewer than three samples have a size.
+
+    Notes
+    -----
+    What a later sample of the same size takes is read off the line between its neighbours in size. The sign test is
+    that of `warmup_slowdown`.
+
+    Examples
+    --------
+    >>> taken = [SampleRecord(i, f"{i}", 0, 0.2 if i < 3 else 0.1, 0.0) for i in range(9)]
+    >>> slow = early_slowdown(taken, {f"{i}": 1000 + i % 3 for i in range(9)})
+    >>> round(slow.slowdown_pct), slow.pairs
+    (100, 3)
+    """
+    sized = [sample for sample in samples if sample.input_id in input_bytes]
+    count = len(sized) // 3
+    if not count:
+        return None
+    early = sized[:count]
+    later = sorted(sized[count:], key=lambda sample: input_bytes[sample.input_id])
+    expected = np.interp(
+        [input_bytes[sample.input_id] for sample in early],
+        [input_bytes[sample.input_id] for sample in later],
+        [sample.latency_s for sample in later],
+    )
+    return _sign_test(np.array([sample.latency_s for sample in early]) / expected)
+
+
+def _sign_test(ratio: NDArray[np.float64]) -> WarmUp:
     slower, decided = int((ratio > 1).sum()), int((ratio != 1).sum())
     # Sign test, one-sided: a few slow inputs do not make a warm-up too short.
     pvalue = float(scipy.special.bdtrc(slower - 1, decided, 0.5)) if decided else 1.0
     return WarmUp(100 * (float(np.median(ratio)) - 1), float(pvalue), int(ratio.size))
+
+
+def sized_outliers_pct(
+    samples: Sequence[SampleRecord], input_bytes: Mapping[str, int], *, factor: float, least_s: float
+) -> float | None:
+    """Return how many samples took much longer than samples of inputs of nearly their size, in percent.
+
+    Parameters
+    ----------
+    samples, input_bytes
+        As `early_slowdown`.
+    factor, least_s
+        As `outliers_pct`.
+
+    Returns
+    -------
+    float or None
+        Percent of the samples; None where fewer than five have a size.
+
+    Notes
+    -----
+    Each sample is compared with the four nearest in size, two smaller and two larger ones where there are as many. A
+    latency grows with size at most in proportion, so that beside a smaller input the ratio of sizes is allowed as well.
+
+    Examples
+    --------
+    >>> taken = [SampleRecord(i, f"{i}", 0, latency_s, 0.0) for i, latency_s in enumerate([0.1, 0.1, 0.3, 0.1, 0.4])]
+    >>> sized_outliers_pct(taken, {"0": 10, "1": 10, "2": 11, "3": 12, "4": 48}, factor=2, least_s=0.02)
+    20.0
+    """
+    sized = sorted(
+        (sample for sample in samples if sample.input_id in input_bytes), key=lambda item: input_bytes[item.input_id]
+    )
+    if len(sized) <= _NEIGHBOURS:
+        return None
+    slow = 0
+    for index, sample in enumerate(sized):
+        first = min(max(index - _NEIGHBOURS // 2, 0), len(sized) - _NEIGHBOURS - 1)
+        neighbours = [other for other in sized[first : first + _NEIGHBOURS + 1] if other is not sample]
+        own = input_bytes[sample.input_id]
+        # An empty file has no ratio; one byte more changes none that is worth a comparison.
+        scaled = [other.latency_s * max(1.0, (own + 1) / (input_bytes[other.input_id] + 1)) for other in neighbours]
+        expected = float(np.median(scaled))
+        slow += sample.latency_s > max(factor * expected, expected + least_s)
+    return 100 * slow / len(sized)
 
 
 def outliers_pct(
@@ -113,6 +204,8 @@ def outliers_pct(
     return 100 * sum(slow) / len(slow)
 
 
+# To either side half as many, so that the size of the sample lies between theirs.
+_NEIGHBOURS = 4
 _AGAIN = "measure again (`runner fill-catalog`)"
 
 
@@ -261,20 +354,39 @@ def _warmup(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     if not record.warmup_latency_s:
         yield Finding("warm-up", "", 0, 1, "inferences before the first sample", "DOUBTFUL", advice)
         return
-    slowdown = warmup_slowdown(record.warmup_latency_s, record.samples)
-    if slowdown is not None and slowdown.pairs >= limits.warmup_pairs:
+    steady = record.protocol.get("warmup_steady")
+    if steady is None:
+        slowdown = warmup_slowdown(record.warmup_latency_s, record.samples)
+    else:
+        slowdown = early_slowdown(record.samples, _input_bytes(record))
+        advice = f"stop other work on this host, then {_AGAIN}; `warmup` may also count passes over all inputs"
+    if steady is False:
+        # Samples without a trend do not excuse it: their inputs differ, those of the warm-up are one and the same.
+        sent, unit = len(record.warmup_latency_s), "inferences without becoming steady"
+        yield Finding("warm-up", "", sent, limits.warmup_inferences, unit, "DOUBTFUL", advice)
+    elif slowdown is not None and slowdown.pairs >= limits.warmup_pairs:
         slower = slowdown.slowdown_pct > limits.warmup_pct and slowdown.pvalue < limits.warmup_pvalue
         verdict: Verdict = "DOUBTFUL" if slower else "VALID"
         yield Finding("warm-up", "", slowdown.slowdown_pct, limits.warmup_pct, "%", verdict, advice)
 
 
 def _outliers(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
-    share = outliers_pct(
-        record.warmup_latency_s or (), record.samples, factor=limits.outlier_factor, least_s=limits.outlier_s
-    )
+    limit = {"factor": limits.outlier_factor, "least_s": limits.outlier_s}
+    if record.protocol.get("warmup_steady") is None:
+        share = outliers_pct(record.warmup_latency_s or (), record.samples, **limit)
+    else:
+        # The warm-up was no pass over the inputs, so that most were sent only once.
+        share = sized_outliers_pct(record.samples, _input_bytes(record), **limit)
     if share is not None:
         advice = f"something disturbed single inferences: look at `waiting for a CPU` and `page faults`, then {_AGAIN}"
         yield _doubt("outliers", "", share, limits.outliers_pct, advice)
+
+
+def _input_bytes(record: MeasurementRecord) -> Mapping[str, int]:
+    """Return the sizes of a round's inputs; evidence from elsewhere may hold anything here."""
+    sizes = record.protocol.get("input_bytes")
+    entries = sizes.items() if isinstance(sizes, Mapping) else ()
+    return {str(name): size for name, size in entries if isinstance(size, int) and size >= 0}
 
 
 def _inputs(record: MeasurementRecord, percentiles: Iterable[float]) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from runner.errors import ChangedFilesError
 from runner.launchers.base import Deployment, Launcher, LinkLimits, Mount, TierLimits
 from runner.measuring.host_load import Snapshot, processes
 from tierserver.messages import (
+    MOST_WARMUP_INFERENCES,
     Codec,
     Digest,
     DigestResult,
@@ -32,9 +33,11 @@ from tierserver.messages import (
     Postprocess,
     Preprocess,
     Probe,
+    ProbeDirection,
     Sample,
     Stats,
     StatsResult,
+    SteadyWarmup,
 )
 
 Moment = Literal["before", "after"]
@@ -50,7 +53,7 @@ _LOOK_FRAMES = 16
 _START_FRAMES = 4
 _START_S = 0.003
 _START_ROUND_TRIPS = 3
-# The longest look alone has the whole tolerance: the shorter ones leave half of it to their own error.
+# Only the longest looks have the whole tolerance: a single one leaves half of it to its own error.
 _SHORT_LOOK_TOLERANCE = 0.5
 # A deadline only ends calls that hang; three probes of the slowest link take far less.
 _DEADLINE_S = 300.0
@@ -58,30 +61,45 @@ _DEADLINE_S = 300.0
 
 @dataclass(frozen=True)
 class ProbedLink:
-    """The last look at a link, the rates (up, down) of the looks before it, and the time of all."""
+    """The looks at a link at one moment, each twice as long as the one before, and the time of all."""
 
     link: LinkLimits
     tolerance: float
     moment: Moment
-    probe: LinkProbe
-    discarded: Sequence[tuple[float, float]]
+    looks: Sequence[LinkProbe]
     took_s: float
+
+    def timed(self, direction: Literal["up", "down"]) -> ProbeDirection:
+        """Return the look that stands: the last one, or of two long ones the one farther from the declared rate.
+
+        A sender that stalls makes a link that is too fast look right, though hardly twice.
+        """
+        declared = self.link.up_bit_per_s if direction == "up" else self.link.down_bit_per_s
+        standing = self._directions(direction)[-2 if len(self.looks) == _LOOKS else -1 :]
+        return max(standing, key=lambda timed: abs(timed.rate_bit_per_s / declared - 1))
+
+    def discarded_bit_per_s(self, direction: Literal["up", "down"]) -> list[float]:
+        """Return the rates of the other looks."""
+        standing = self.timed(direction)
+        return [timed.rate_bit_per_s for timed in self._directions(direction) if timed is not standing]
+
+    def _directions(self, direction: Literal["up", "down"]) -> list[ProbeDirection]:
+        return [look.up if direction == "up" else look.down for look in self.looks]
 
 
 def probe_link(deployment: Deployment, link: LinkLimits, *, tolerance: float, moment: Moment) -> ProbedLink:
     """Time a transfer over the link, both ways; repeat it up to three times, doubled, where it is out of tolerance."""
     url = deployment.url(link.upstream, link.downstream)
-    discarded: list[tuple[float, float]] = []
+    looks: list[LinkProbe] = []
     started = time.monotonic()
-    while True:
-        command = look_command(url, link, deployment.shortest_look_s * 2 ** len(discarded))
+    while len(looks) < _LOOKS:
+        command = look_command(url, link, deployment.shortest_look_s * 2 ** len(looks))
         answer = deployment.tiers[link.upstream].call(command.to_json(), deadline_s=_DEADLINE_S)
-        probe = LinkProbe.from_json(answer)
-        rates = (probe.up.rate_bit_per_s, probe.down.rate_bit_per_s)
-        last = len(discarded) == _LOOKS - 1
-        if last or _within(rates, link, tolerance * _SHORT_LOOK_TOLERANCE):
-            return ProbedLink(link, tolerance, moment, probe, discarded, time.monotonic() - started)
-        discarded.append(rates)
+        looks.append(LinkProbe.from_json(answer))
+        rates = (looks[-1].up.rate_bit_per_s, looks[-1].down.rate_bit_per_s)
+        if _within(rates, link, tolerance * _SHORT_LOOK_TOLERANCE):
+            break
+    return ProbedLink(link, tolerance, moment, looks, time.monotonic() - started)
 
 
 def _within(rates: tuple[float, float], link: LinkLimits, tolerance: float) -> bool:
@@ -139,14 +157,33 @@ class Setup:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the inputs are sent; `sha256` are the digests of their files."""
+    """How the inputs are sent; `sha256` are the digests of their files, `warmup` counts passes over them."""
 
     inputs: Mapping[str, Path]
     inputs_key: str
     input_ids: Sequence[str]
     repetitions: int
-    warmup: int
+    warmup: int | Literal["steady"]
     sha256: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def input_bytes(self) -> dict[str, int]:
+        """The size of each input's file."""
+        return {input_id: self.inputs[input_id].stat().st_size for input_id in self.input_ids}
+
+    @property
+    def expected_inferences(self) -> int:
+        """How many inferences a round takes, for its progress: how long a steady warm-up takes is known afterwards."""
+        warmup = MOST_WARMUP_INFERENCES if self.warmup == "steady" else self.warmup * len(self.input_ids)
+        return warmup + self.repetitions * len(self.input_ids)
+
+    def steady_warmup(self) -> SteadyWarmup | None:
+        """Return the inputs of a warm-up until steady: the largest, then the middle one by size; None for passes."""
+        if self.warmup != "steady":
+            return None
+        sizes = self.input_bytes
+        by_size = sorted(self.input_ids, key=lambda input_id: (sizes[input_id], input_id))
+        return SteadyWarmup(first=by_size[-1], repeated=by_size[(len(by_size) - 1) // 2])
 
 
 @dataclass(frozen=True)
@@ -160,9 +197,13 @@ class ItemsFile:
 
 @dataclass(frozen=True)
 class RoundMeasurement:
-    """The result of one round of one strategy; `probed` has every link twice, before and after the samples."""
+    """The result of one round of one strategy; `probed` has every link twice, before and after the samples.
+
+    `steady` is whether a warm-up until steady ended so; None after one of whole passes.
+    """
 
     warmup: tuple[Sample, ...]
+    steady: bool | None
     samples: tuple[Sample, ...]
     probed: tuple[ProbedLink, ...]
     loaded: Snapshot
@@ -203,35 +244,64 @@ def measure(
         loaded = _snapshot(deployment)
         # Links are probed before the warm-up and after the samples, so that probing disturbs neither.
         before = _probe_links(deployment, setup, "before")
-        warmup = _send(deployment, setup, protocol, repetitions=0, warmup=protocol.warmup, on_sample=on_sample)
+        warmup = _warm_up(deployment, setup, protocol, on_sample)
         warmed = _snapshot(deployment)
-        measured = _send(deployment, setup, protocol, repetitions=protocol.repetitions, warmup=0, on_sample=on_sample)
+        measured = _send(deployment, setup, protocol, Passes(repetitions=protocol.repetitions), on_sample)
         ended = _snapshot(deployment)
         after = _probe_links(deployment, setup, "after")
     probed = (*before, *after)
-    return RoundMeasurement(warmup, measured, probed, loaded, warmed, ended, parts.cold_start_s, parts.provider_nodes)
+    return RoundMeasurement(
+        warmup=warmup.samples,
+        steady=warmup.steady,
+        samples=measured.samples,
+        probed=probed,
+        loaded=loaded,
+        warmed=warmed,
+        ended=ended,
+        cold_start_s=parts.cold_start_s,
+        provider_nodes=parts.provider_nodes,
+    )
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What one command sends: passes over all inputs that are samples, or that warm up, or a warm-up until steady."""
+
+    repetitions: int = 0
+    warmup: int = 0
+    steady: SteadyWarmup | None = None
+
+
+@dataclass(frozen=True)
+class _SentSamples:
+    samples: tuple[Sample, ...]
+    steady: bool | None = None
+
+
+def _warm_up(
+    deployment: Deployment, setup: Setup, protocol: Protocol, on_sample: Callable[[Sample], None]
+) -> _SentSamples:
+    if protocol.warmup == "steady":
+        return _send(deployment, setup, protocol, Passes(steady=protocol.steady_warmup()), on_sample)
+    # A catalog may declare no warm-up at all.
+    return _send(deployment, setup, protocol, Passes(warmup=protocol.warmup), on_sample)
 
 
 def _send(
-    deployment: Deployment,
-    setup: Setup,
-    protocol: Protocol,
-    *,
-    repetitions: int,
-    warmup: int,
-    on_sample: Callable[[Sample], None],
-) -> tuple[Sample, ...]:
-    """Send all inputs `repetitions + warmup` times through the client's tier; warm-up comes back in one answer."""
-    if not repetitions + warmup:
-        return ()
+    deployment: Deployment, setup: Setup, protocol: Protocol, passes: Passes, on_sample: Callable[[Sample], None]
+) -> _SentSamples:
+    """Send inputs through the client's tier; samples come one by one, a warm-up comes back in one answer."""
+    if passes == Passes():
+        return _SentSamples(())
     client, first = setup.tiers[0].name, setup.placement[0]
     command = Measure(
         model=setup.subject,
         url=None if first == client else deployment.url(client, first),
         inputs_dir=deployment.tiers[client].path("inputs"),
         input_ids=tuple(protocol.input_ids),
-        repetitions=repetitions,
-        warmup=warmup,
+        repetitions=passes.repetitions,
+        warmup=passes.warmup,
+        steady=passes.steady,
         codec=setup.codec,
     )
     samples: list[Sample] = []
@@ -242,12 +312,13 @@ def _send(
             on_sample(samples[-1])
 
     # Generous: a deadline only ends calls that hang.
-    deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * (repetitions + warmup) * len(protocol.input_ids)
-    result = deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
-    warm = MeasureResult.from_json(result).warmup
-    for sample in warm:
+    inferences = (passes.repetitions + passes.warmup) * len(protocol.input_ids) + MOST_WARMUP_INFERENCES
+    deadline_s = _LOAD_DEADLINE_S + _SAMPLE_DEADLINE_S * inferences
+    answer = deployment.tiers[client].call(command.to_json(), on_event=collect, deadline_s=deadline_s)
+    result = MeasureResult.from_json(answer)
+    for sample in result.warmup:
         on_sample(sample)
-    return (*warm, *samples)
+    return _SentSamples((*result.warmup, *samples), result.steady)
 
 
 def _snapshot(deployment: Deployment) -> Snapshot:

@@ -326,13 +326,14 @@ class Filler:
         self.watcher.begin(label, task.estimate_s)
         started, clock = utc_now(), time.monotonic()
         setup, protocol = self.setups.latency(keyed), self.setups.protocol(keyed, task.round)
-        total = len(protocol.input_ids) * (protocol.repetitions + protocol.warmup)
+        total = protocol.expected_inferences
         done = 0
 
         def tick(sample: object) -> None:
             nonlocal done
             done += 1
-            self.watcher.advance(done / total)
+            # A warm-up of few long inputs may outrun what was expected.
+            self.watcher.advance(min(1.0, done / total))
 
         attempt = records.Attempt(keyed, self.environment_id, task.round, position, seed, started)
         try:
@@ -348,7 +349,9 @@ class Filler:
             _stop_without_engine(error)
             return
         percentiles = slo_percentiles(self.setups.context.catalog)
-        record = records.complete(attempt, setup, measurement, time.monotonic() - clock, percentiles=percentiles)
+        record = records.complete(
+            attempt, setup, protocol, measurement, time.monotonic() - clock, percentiles=percentiles
+        )
         self._store_measurement(record)
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")

@@ -23,12 +23,12 @@ from catalog.validity import judge_measurement, reason, worst
 from runner.artifacts.store import CachedArtifact
 from runner.errors import LaunchError, TierCallError
 from runner.launchers.base import TierLimits
-from runner.measuring.experiment import ProbedLink, RoundMeasurement, Setup
+from runner.measuring.experiment import ProbedLink, Protocol, RoundMeasurement, Setup
 from runner.measuring.host_load import host_load
 from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.operators.base import Pass
 from runner.subjects.dataset import Metric
-from tierserver.messages import EvaluateResult, ItemScore, ProbeDirection, Sample, StatsResult
+from tierserver.messages import EvaluateResult, ItemScore, Sample, StatsResult
 
 _Number = TypeVar("_Number", int, float)
 
@@ -84,31 +84,24 @@ class _Window:
 
 def link_probes(probed: ProbedLink) -> tuple[LinkProbeRecord, LinkProbeRecord]:
     """Record both directions of one probe of a link."""
-    link, probe = probed.link, probed.probe
-    up = _link_probe(probed, "up", probe.up, link.up_bit_per_s, [rate for rate, _ in probed.discarded])
-    return up, _link_probe(probed, "down", probe.down, link.down_bit_per_s, [rate for _, rate in probed.discarded])
+    return _link_probe(probed, "up"), _link_probe(probed, "down")
 
 
-def _link_probe(
-    probed: ProbedLink,
-    direction: Literal["up", "down"],
-    timed: ProbeDirection,
-    declared_bit_per_s: int,
-    discarded_bit_per_s: list[float],
-) -> LinkProbeRecord:
+def _link_probe(probed: ProbedLink, direction: Literal["up", "down"]) -> LinkProbeRecord:
+    timed = probed.timed(direction)
     return LinkProbeRecord(
         link=probed.link.name,
         direction=direction,
-        declared_bit_per_s=declared_bit_per_s,
+        declared_bit_per_s=probed.link.up_bit_per_s if direction == "up" else probed.link.down_bit_per_s,
         measured_bit_per_s=timed.rate_bit_per_s,
-        rtt_s=probed.probe.rtt_s,
+        rtt_s=probed.looks[-1].rtt_s,
         moment=probed.moment,
         tolerance=probed.tolerance,
         small_bytes=timed.small_bytes,
         large_bytes=timed.large_bytes,
         small_s=timed.small_s,
         large_s=timed.large_s,
-        discarded_bit_per_s=discarded_bit_per_s,
+        discarded_bit_per_s=probed.discarded_bit_per_s(direction),
     )
 
 
@@ -183,11 +176,23 @@ def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) 
 
 
 def complete(
-    attempt: Attempt, setup: Setup, measured: RoundMeasurement, took_s: float, *, percentiles: Iterable[float] = ()
+    attempt: Attempt,
+    setup: Setup,
+    protocol: Protocol,
+    measured: RoundMeasurement,
+    took_s: float,
+    *,
+    percentiles: Iterable[float] = (),
 ) -> MeasurementRecord:
     """Record a measurement with its samples, judged by every rule that looks at one measurement."""
     attempted = _attempted(attempt, took_s)
     attempted["protocol"]["provider_nodes"] = {tier: dict(nodes) for tier, nodes in measured.provider_nodes.items()}
+    if measured.steady is not None:
+        attempted["protocol"] |= {
+            "warmup_inputs": [sample.input_id for sample in measured.warmup],
+            "warmup_steady": measured.steady,
+            "input_bytes": protocol.input_bytes,
+        }
     record = MeasurementRecord(
         **attempted,
         status="complete",

@@ -91,7 +91,7 @@ class Setups:
             key,
             ids,
             experiment.repetitions,
-            1 if experiment.warmup == "steady" else experiment.warmup,
+            experiment.warmup,
             {name: file.sha256 for name, file in inputs.items()},
         )
 

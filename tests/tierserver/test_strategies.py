@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tests.tierserver.conftest import CommandFailed
 from tierserver.messages import (
     Evaluate,
     LinkProbe,
@@ -21,6 +23,7 @@ from tierserver.messages import (
     Sample,
     Stats,
     StatsResult,
+    SteadyWarmup,
     Unload,
 )
 from tierserver.pipeline import postprocess
@@ -50,6 +53,31 @@ def alone(tiers, part, inputs):
     """What the mobile tier alone gives: every other route must give the same bits."""
     tiers.mobile.load(part())
     return digests(measured(tiers.mobile, inputs))
+
+
+def test_a_warm_up_until_steady_sends_one_input_and_then_repeats_another(tiers, part, inputs):
+    tiers.mobile.load(part())
+    first, repeated, *_ = ids = tuple(sorted(path.name for path in inputs.iterdir()))
+    steady = SteadyWarmup(first, repeated, least_s=0.0)
+    command = Measure("net", str(inputs), ids, repetitions=0, warmup=0, steady=steady)
+    result = MeasureResult.from_json(tiers.mobile.call(command.to_json()))
+    count = len(result.warmup)
+    assert 5 <= count <= steady.most and result.samples == 0 and result.steady in (True, False)
+    assert [sample.input_id for sample in result.warmup] == [first, *[repeated] * (count - 1)]
+    assert [(sample.seq, sample.repetition) for sample in result.warmup] == [
+        (-index, -1) for index in range(count, 0, -1)
+    ]
+    long = replace(steady, least_s=0.2)
+    lasted = MeasureResult.from_json(tiers.mobile.call(replace(command, steady=long).to_json()))
+    assert len(lasted.warmup) > steady.most, "a tiny model's ten inferences end before its controller's first periods"
+
+
+def test_a_warm_up_until_steady_sends_only_inputs_of_the_round(tiers, part, inputs):
+    tiers.mobile.load(part())
+    ids = tuple(sorted(path.name for path in inputs.iterdir()))
+    command = Measure("net", str(inputs), ids, repetitions=0, warmup=0, steady=SteadyWarmup(ids[0], "../elsewhere"))
+    with pytest.raises(CommandFailed, match="among those that are measured"):
+        tiers.mobile.call(command.to_json())
 
 
 def test_mobile_alone_uses_no_network(tiers, part, inputs, alone):

@@ -9,6 +9,7 @@ import pytest
 
 from catalog.evidence.records import MeasurementRecord, SampleRecord
 from catalog.validity import Finding, judge_measurement, reason, worst
+from tests.evidence_builder import sample_records
 
 Make = Callable[..., MeasurementRecord]
 
@@ -114,6 +115,54 @@ def test_a_warm_up_that_was_still_slow_at_its_end(measurement: Make) -> None:
 
 def test_no_warm_up_at_all_is_doubtful(measurement: Make) -> None:
     assert broken(measurement(warmup_latency_s=[]))["warm-up"].verdict == "DOUBTFUL"
+
+
+def sized(measurement: Make, latencies_s: list[float], *, steady: bool = True, **changes: Any) -> MeasurementRecord:
+    """Return a round that warmed up with one input until steady; sizes are shuffled, latencies grow with them."""
+    sizes = {f"{index:04d}": 1000 + 37 * index % 1000 for index in range(len(latencies_s))}
+    samples = sample_records(
+        factor * (0.02 + size / 20_000) for factor, size in zip(latencies_s, sizes.values(), strict=True)
+    )
+    protocol = {"warmup_steady": steady, "warmup_inputs": ["0029"] * 5, "input_bytes": sizes}
+    return measurement(samples=samples, protocol=protocol, warmup_latency_s=[0.2, *[0.05] * 4], **changes)
+
+
+def test_a_warm_up_until_steady_is_valid(measurement: Make) -> None:
+    findings = judge_measurement(sized(measurement, [1.0] * 30))
+    assert worst(findings) == "VALID"
+    assert {"warm-up", "outliers"} <= {finding.rule for finding in findings}, "both rules looked"
+
+
+def test_a_warm_up_that_did_not_become_steady_is_doubtful(measurement: Make) -> None:
+    finding = broken(replace(sized(measurement, [1.0] * 30, steady=False), warmup_latency_s=[0.1] * 10))["warm-up"]
+    assert finding.verdict == "DOUBTFUL" and "10 inferences without becoming steady" in str(finding)
+
+
+def test_samples_that_still_fell_after_a_warm_up_until_steady_are_doubtful(measurement: Make) -> None:
+    """Find 30 % slower inputs in the first third; slow ones anywhere, or noise in both directions, are no finding."""
+    finding = broken(sized(measurement, [1.3] * 10 + [1.0] * 20))["warm-up"]
+    assert finding.verdict == "DOUBTFUL" and finding.figure == pytest.approx(30, abs=3)
+    assert "warm-up" not in broken(sized(measurement, [1.0] * 20 + [1.3] * 10))
+    assert "warm-up" not in broken(sized(measurement, [1.3 if index % 2 else 0.7 for index in range(30)]))
+
+
+def test_outliers_of_inputs_sent_once_are_told_from_large_inputs(measurement: Make) -> None:
+    slow = sized(measurement, [1.0] * 26 + [3.0] * 4)
+    finding = broken(slow)["outliers"]
+    assert finding.verdict == "DOUBTFUL" and finding.figure == pytest.approx(100 * 4 / 30)
+    # Five inputs of ten times the size may take ten times as long: nothing of their size came twice.
+    large = [
+        replace(sample, latency_s=10 * sample.latency_s) if sample.seq < 5 else sample for sample in slow.samples[:26]
+    ]
+    sizes = {name: size * (10 if name < "0005" else 1) for name, size in slow.protocol["input_bytes"].items()}
+    assert "outliers" not in broken(replace(slow, samples=large, protocol={**slow.protocol, "input_bytes": sizes}))
+
+
+@pytest.mark.parametrize("sizes", [None, [], {"0001": "large"}, {}])
+def test_sizes_from_elsewhere_may_be_anything(measurement: Make, sizes: Any) -> None:
+    record = sized(measurement, [1.0] * 30)
+    findings = judge_measurement(replace(record, protocol={**record.protocol, "input_bytes": sizes}))
+    assert {"warm-up", "outliers"}.isdisjoint(finding.rule for finding in findings)
 
 
 def test_outliers_are_told_from_large_inputs(measurement: Make) -> None:
