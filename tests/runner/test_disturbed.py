@@ -36,7 +36,7 @@ tiers:
   edge: {cpus: 0.2, memory: 1g}
 links: {mobile-edge: {bandwidth: 10mbit, tolerance: TOLERANCE}}
 strategies: [{operators: [identity], placements: [edge]}]
-experiment: {inputs: 12, rounds: 1, warmup: 1}
+experiment: {inputs: 12, rounds: 1, warmup: WARMUP}
 """
 UNSHAPE = """
 import socket, subprocess
@@ -74,10 +74,12 @@ class Bench:
 
     directory: Path
 
-    def measure(self, launcher: str, act: Callable[[], None], *, tolerance: float) -> StoredMeasurement:
+    def measure(
+        self, launcher: str, act: Callable[[], None], *, tolerance: float, warmup: str = "1"
+    ) -> StoredMeasurement:
         """Measure one round, the only one stored; accuracies are left out."""
         file = self.directory / "strategies.yaml"
-        file.write_text(CATALOG.replace("TOLERANCE", str(tolerance)))
+        file.write_text(CATALOG.replace("TOLERANCE", str(tolerance)).replace("WARMUP", warmup))
         selection = select_launcher(launcher)
         selection.launcher.prepare()
         catalog, host = load_catalog(file), selection.launcher.host()
@@ -163,13 +165,25 @@ def test_a_busy_host_makes_doubtful_and_is_named(bench: Bench, hogs: Callable[[]
 
 
 @pytest.mark.docker
-def test_shaping_that_is_lost_under_way_makes_invalid(bench: Bench) -> None:
-    stored = bench.measure("docker", unshape, tolerance=0.5)
+@pytest.mark.parametrize("warmup", ["1", "steady"])
+def test_shaping_that_is_lost_under_way_makes_invalid(bench: Bench, warmup: str) -> None:
+    stored = bench.measure("docker", unshape, tolerance=0.5, warmup=warmup)
     assert stored.record.verdict == "INVALID"
     broken = [finding for finding in stored.record.findings or () if finding["rule"] == "link rate"]
     assert {finding["where"] for finding in broken} == {"mobile-edge up, after", "mobile-edge down, after"}
     assert min(finding["figure"] for finding in broken) > 100
     assert len(stored.record.samples) == 12, "an invalid measurement is kept"
+
+
+def test_a_warm_up_until_steady_is_short_and_stored(bench: Bench) -> None:
+    record = bench.measure("process", lambda: None, tolerance=0.9, warmup="steady").record
+    latency_s, sent = record.warmup_latency_s or [], record.protocol["warmup_inputs"]
+    assert 5 <= len(latency_s) == len(sent) and len(record.samples) == 12
+    sizes = record.protocol["input_bytes"]
+    assert set(sizes) == {sample.input_id for sample in record.samples}
+    assert sizes[sent[0]] == max(sizes.values()) and set(sent[1:]) == {sent[1]}
+    assert sorted(sizes.values())[5] <= sizes[sent[1]] <= sorted(sizes.values())[6], "the middle one by size"
+    assert record.protocol["warmup_steady"] in (True, False)
 
 
 def test_every_counter_is_there(bench: Bench) -> None:
