@@ -1,22 +1,97 @@
-"""The command line: the application, and how it ends.
+"""The command line: the table of its commands, the application, and how it ends.
 
 Data goes to stdout, progress and messages to stderr; exit codes are 0 (done), 1 (failed or falls short), 2 (usage).
-This module imports no command: `runner --help` and shell completion answer from the table of commands.
+The table has for each command its name, its panel in `--help`, its help line and the module that implements it.
+`runner --help` and the completion of command names read it only. A module is imported when its command runs or when the
+help of that command is requested, so that no command pays for the libraries of another.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from catalog.errors import CatalogError
 from recommender.errors import RecommenderError
-from runner.commands.table import LazyGroup
 from runner.errors import RunnerError, explain
+
+
+@dataclass(frozen=True)
+class CommandEntry:
+    """One command as `runner --help` lists it; `summary` equals the first paragraph of the function's docstring."""
+
+    name: str
+    panel: str
+    module: str
+    summary: str
+
+
+# `--help` shows panels in the order of their first command, so the table's order is that of a first use.
+_START, _MEASURE, _ASK, _EVIDENCE, _MODELS = "Start", "Measure", "Ask", "Evidence", "Models"
+
+COMMANDS = (
+    CommandEntry("init", _START, "init", "Write a commented catalog to start from; existing files are kept."),
+    CommandEntry(
+        "doctor", _START, "doctor", "Show what the machine of the tiers can do, and how to get what it lacks."
+    ),
+    CommandEntry("schema", _START, "schema", "Print the JSON schema of the catalog file, for editors."),
+    CommandEntry("validate", _START, "validate", "Check the catalog file and show each error with its line."),
+    CommandEntry("plan", _MEASURE, "plan", "Show what is missing, why, and how long measuring it takes."),
+    CommandEntry("fill-catalog", _MEASURE, "fill_catalog", "Measure what is missing and store it."),
+    CommandEntry("status", _MEASURE, "verify", "Count the evidence and list failed or invalid measurements."),
+    CommandEntry("verify", _MEASURE, "verify", "Judge every stored measurement again by every rule."),
+    CommandEntry(
+        "selftest", _MEASURE, "selftest", "Measure one strategy under several names, as a test of the analysis."
+    ),
+    CommandEntry("clean", _MEASURE, "fill_catalog", "Remove what a killed run left behind."),
+    CommandEntry("recommend", _ASK, "question", "Recommend an operator and a placement for given budgets."),
+    CommandEntry("slo", _ASK, "slo", "Check every declared SLO against the evidence of every subject."),
+    CommandEntry("whatif", _ASK, "whatif", "Predict the latency of every strategy for another link bandwidth."),
+    CommandEntry("leaderboard", _ASK, "leaderboard", "Print every strategy with evidence, fastest first."),
+    CommandEntry("rank", _ASK, "rank", "Rank strategies; those that share a letter are not shown to differ."),
+    CommandEntry("report", _ASK, "report", "Write a report as one self-contained HTML page."),
+    CommandEntry("sql", _EVIDENCE, "sql", "Query the evidence in SQL, read-only."),
+    CommandEntry("export", _EVIDENCE, "exchange", "Write all evidence to one file that `runner import` reads."),
+    CommandEntry("import", _EVIDENCE, "exchange", "Store evidence from files."),
+    CommandEntry("forget", _EVIDENCE, "exchange", "Remove the evidence of an imported file."),
+    CommandEntry("compare", _EVIDENCE, "compare", "Compare two databases, strategy by strategy."),
+    CommandEntry("operators", _MODELS, "operators", "Analyse where a model can be shortened or cut."),
+    CommandEntry("apply", _MODELS, "operators", "Apply an operator to a model and write the verified files."),
+    CommandEntry("bundle", _MODELS, "bundle", "Write the recommended strategy to a directory, ready to deploy."),
+)
+
+
+class LazyGroup(TyperGroup):
+    """The commands of the table: listed without an import, loaded when one is resolved."""
+
+    def __init__(self, **attributes: Any) -> None:
+        listed = {
+            entry.name: TyperCommand(entry.name, help=entry.summary, rich_help_panel=entry.panel) for entry in COMMANDS
+        }
+        super().__init__(**{**attributes, "commands": listed})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return what the base class returns, with the loaded command in place of the listed one."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        entry = next((entry for entry in COMMANDS if listed is not None and entry.name == listed.name), None)
+        return name, listed if entry is None else load_command(entry), rest
+
+
+def load_command(entry: CommandEntry) -> Any:
+    """Import the module of a command and return the command, with its parameters and its whole help text."""
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
+    import_module(f"runner.commands.{entry.module}").add_to(app)
+    # `get_command` would turn an application of one command into that command, without a name.
+    return get_group(app).commands[entry.name]
+
 
 app = typer.Typer(
     cls=LazyGroup,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runner.commands.table import COMMANDS, CommandEntry, load_command
+from runner.cli import COMMANDS, CommandEntry, load_command
 from tests.runner.commands.conftest import Command
 
 _HEAVY = (
