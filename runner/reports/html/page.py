@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from runner.reports.html.accuracy import accuracy_table, study_accuracies, wilcoxon_table
 from runner.reports.html.conditions import conditions, in_short, links_table, title, unmeasured_list, verdict_section
-from runner.reports.html.effect_tables import FOOTNOTE, effect_tables
 from runner.reports.html.markup import CSS, Child, Html, Ids, details, joined, patterns, tag
 from runner.reports.html.report_data import EnvironmentReport, Report
 from runner.reports.html.sentences import codes_of
+from runner.reports.html.study_tables import FOOTNOTE, accuracy_table, effect_tables, study_accuracies, wilcoxon_table
 from runner.reports.html.subject_section import subject_section
 from runner.reports.html.summary import QuestionSummary, summarise
 

@@ -11,7 +11,6 @@ from catalog.output_distance import percentage
 from catalog.statistics import StrategyFamily, strategy_name
 from catalog.statistics.families import research_questions
 from catalog.statistics.outcomes import ComparisonOutcome
-from runner.reports.html.accuracy import StudyAccuracies, study_accuracies, wilcoxon_sentence
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.sentences import (
     METRIC_NAMES,
@@ -28,6 +27,7 @@ from runner.reports.html.sentences import (
     spoken,
     without,
 )
+from runner.reports.html.study_tables import StudyAccuracies, study_accuracies, wilcoxon_sentence
 
 
 def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: str) -> str | None:

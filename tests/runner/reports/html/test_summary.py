@@ -7,9 +7,8 @@ import pytest
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence import ArtifactRecord, strategy_evidence, upsert_artifact
 from catalog.output_distance import DETAIL, OutputDistance
-from runner.reports.html.accuracy import study_accuracies
-from runner.reports.html.effect_tables import effect_tables
 from runner.reports.html.sentences import codes_of, listed, scope
+from runner.reports.html.study_tables import effect_tables, study_accuracies
 from runner.reports.html.subject_section import ranking_table
 from runner.reports.html.summary import QuestionSummary, summarise
 from runner.reports.ranking import output_warnings
