@@ -289,7 +289,7 @@ class ExperimentSpec(Declared):
         if self.systematic:
             return self
         # Imported here: the package of statistics costs more than reading a whole catalog file.
-        from catalog.statistics.refusal import inputs_needed
+        from catalog.statistics.intervals import inputs_needed
 
         # An interval needs both bounds; below the median the lower one takes more inputs.
         needed = inputs_needed(max(self.percentile, 100 - self.percentile))

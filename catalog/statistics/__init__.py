@@ -36,7 +36,13 @@ from catalog.statistics.feasibility import (
     mean_iou_at_least,
     step_down,
 )
-from catalog.statistics.intervals import PercentileInterval, percentile_intervals
+from catalog.statistics.intervals import (
+    IntervalRefusal,
+    PercentileInterval,
+    RefusalKind,
+    inputs_needed,
+    percentile_intervals,
+)
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, cliffs_delta, delta_symbol, magnitude
 from catalog.statistics.rank_tests import (
     ADJUSTMENTS,
@@ -49,7 +55,6 @@ from catalog.statistics.rank_tests import (
     pool_ranks,
 )
 from catalog.statistics.ranking import Rank, Ranking, rank_strategies, rank_with_ties
-from catalog.statistics.refusal import IntervalRefusal, RefusalKind, inputs_needed
 from catalog.statistics.samples import Samples, percentile_by_round, percentile_over_rounds
 from catalog.statistics.study_analysis import (
     FamilyAnalysis,

@@ -8,9 +8,18 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.intervals import N_RESAMPLES, LogEstimate, check_level, estimate_over_rounds, exponential
+from catalog.statistics.intervals import (
+    N_RESAMPLES,
+    IntervalRefusal,
+    LogEstimate,
+    RefusalKind,
+    check_level,
+    estimate_over_rounds,
+    exponential,
+    inputs_needed,
+    refuse,
+)
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
-from catalog.statistics.refusal import IntervalRefusal, RefusalKind, inputs_needed, refuse
 from catalog.statistics.samples import (
     Samples,
     check_percentiles,

@@ -9,8 +9,8 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, InfluentialImages, NoDrop, PairedCounts
+from catalog.statistics.intervals import IntervalRefusal, RefusalKind
 from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
-from catalog.statistics.refusal import IntervalRefusal, RefusalKind
 
 
 @dataclass(frozen=True, eq=False)

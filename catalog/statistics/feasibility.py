@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.drop_bounds import lower_share
 from catalog.statistics.drops import AccuracyDrop, mean_iou_drop
-from catalog.statistics.intervals import N_RESAMPLES, PercentileInterval, check_level, exponential
+from catalog.statistics.intervals import N_RESAMPLES, IntervalRefusal, PercentileInterval, check_level, exponential
 from catalog.statistics.outcomes import sidak
-from catalog.statistics.refusal import IntervalRefusal
 
 # The mean of three rounds of 0.1 s is not quite 0.1 s and must not miss a budget of 0.1 s.
 _LATENCY_ROUNDING = 1e-12

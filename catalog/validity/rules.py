@@ -9,7 +9,7 @@ import scipy
 from numpy.typing import NDArray
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, SampleRecord, TierRunRecord, Verdict
-from catalog.statistics.refusal import inputs_needed
+from catalog.statistics.intervals import inputs_needed
 from catalog.validity.findings import DEFAULTS, Finding, Thresholds, strangers
 
 

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from catalog.statistics.comparison import Question, compare, compare_pairs
-from catalog.statistics.intervals import LogEstimate
+from catalog.statistics.intervals import LogEstimate, RefusalKind
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.ranking import rank_strategies
-from catalog.statistics.refusal import RefusalKind
 from catalog.statistics.samples import Samples
 
 QUICK = Question(50, n_resamples=200)

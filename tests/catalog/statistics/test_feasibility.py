@@ -4,8 +4,7 @@ from scipy import stats
 
 from catalog.statistics.drops import hit_drop
 from catalog.statistics.feasibility import drop_within, floor_from_drop, hits_at_least, latency_within
-from catalog.statistics.intervals import PercentileInterval, percentile_intervals
-from catalog.statistics.refusal import RefusalKind
+from catalog.statistics.intervals import PercentileInterval, RefusalKind, percentile_intervals
 from catalog.statistics.samples import Samples
 
 

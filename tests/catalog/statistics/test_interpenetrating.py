@@ -5,9 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from catalog.statistics.comparison import Question, compare
-from catalog.statistics.intervals import percentile_intervals
+from catalog.statistics.intervals import RefusalKind, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
-from catalog.statistics.refusal import RefusalKind
 from catalog.statistics.samples import Samples, log_percentiles
 from catalog.statistics.survey_design import Pool, PoolInput, SystematicDesign
 from catalog.statistics.variances import variance_shares

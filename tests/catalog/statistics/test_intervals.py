@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from catalog.statistics.intervals import LogEstimate, percentile_intervals
-from catalog.statistics.refusal import RefusalKind, inputs_needed
+from catalog.statistics.intervals import LogEstimate, RefusalKind, inputs_needed, percentile_intervals
 from catalog.statistics.samples import Samples, log_percentiles
 
 
