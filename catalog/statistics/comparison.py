@@ -23,9 +23,9 @@ from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, s
 from catalog.statistics.samples import (
     Samples,
     check_percentiles,
-    draw_inputs,
     log_percentiles,
     resampled_log_percentiles,
+    seeded_draws,
 )
 
 
@@ -251,7 +251,6 @@ class _Percentiles:
         self.question = question
         # Drawn once, so that the caller's generator moves alike however many sets of inputs there are.
         self._seed = int(rng.integers(2**63))
-        self._counts: dict[bytes, NDArray[np.int32]] = {}
         self._drawn: dict[tuple[int, bytes], _ResampledPercentiles] = {}
 
     def of(self, position: int, inputs: NDArray[np.int64]) -> _ResampledPercentiles:
@@ -269,12 +268,8 @@ class _Percentiles:
 
     def _draws(self, inputs: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the draws of these inputs, the same whichever pair needs them first."""
-        key = inputs.tobytes()
-        if key not in self._counts:
-            # Seeded for every set, not drawn from one stream: results must not depend on the order of pairs.
-            rng = np.random.default_rng([self._seed, inputs.size])
-            self._counts[key] = draw_inputs(inputs.size, n_resamples=self.question.n_resamples, rng=rng)
-        return self._counts[key]
+        # Seeded for every set, not drawn from one stream: results must not depend on the order of pairs.
+        return seeded_draws(inputs.size, self.question.n_resamples, self._seed, inputs.size)
 
 
 def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int) -> Comparison:

@@ -10,7 +10,13 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from catalog.statistics.samples import Samples, draw_inputs, log_percentiles, resampled_log_percentiles
+from catalog.statistics.samples import (
+    Samples,
+    draw_inputs,
+    log_percentiles,
+    resampled_log_percentiles,
+    seeded_draws,
+)
 
 
 class RefusalKind(StrEnum):
@@ -415,9 +421,40 @@ def percentile_intervals(
     (2.4596, True)
     """
     check_level(confidence_level)
-    counts = draw_inputs(samples.inputs.size, n_resamples=n_resamples, rng=np.random.default_rng(rng))
+    inputs = samples.inputs.size
+    if isinstance(rng, int):
+        counts = seeded_draws(inputs, n_resamples, rng)
+    else:
+        counts = draw_inputs(inputs, n_resamples=n_resamples, rng=np.random.default_rng(rng))
     drawn = resampled_log_percentiles(samples, percentiles, counts=counts)
     return intervals_from(samples, percentiles, drawn=drawn, confidence_level=confidence_level)
+
+
+def percentile_estimate(samples: Samples, percentile: float) -> float:
+    """Return the estimate of `percentile_intervals` alone, in seconds: it needs no resampling.
+
+    Parameters
+    ----------
+    samples : Samples
+    percentile : float
+        Above 0 and below 100.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        For a percentile outside that range.
+
+    Examples
+    --------
+    >>> samples = Samples.from_arrays([1.0, 100.0, 1.0, 10000.0], [1, 1, 2, 2], [0, 1, 0, 1])
+    >>> round(percentile_estimate(samples, 50), 6) == round((10 * 100) ** 0.5, 6)
+    True
+    """
+    return math.exp(float(log_percentiles(samples, [percentile])[0].mean()))
 
 
 def intervals_from(

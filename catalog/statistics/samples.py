@@ -10,6 +10,7 @@ are summed along that order, and a percentile is where the sum passes its rank.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -345,6 +346,33 @@ def draw_inputs(inputs: int, *, n_resamples: int, rng: np.random.Generator) -> N
     return np.ascontiguousarray(counts.reshape(n_resamples, inputs).T)
 
 
+@lru_cache(maxsize=4)
+def seeded_draws(inputs: int, n_resamples: int, *seed: int) -> NDArray[np.int32]:
+    """Return what `draw_inputs` draws from a seed; the strategies of a subject share it, so that it is kept.
+
+    Parameters
+    ----------
+    inputs, n_resamples : int
+        As `draw_inputs` takes them.
+    *seed : int
+        One number, or several that seed together.
+
+    Returns
+    -------
+    int array, shape (inputs, n_resamples)
+        Read-only.
+
+    Examples
+    --------
+    >>> seeded_draws(5, 3, 1) is seeded_draws(5, 3, 1)
+    True
+    """
+    rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
+    counts = draw_inputs(inputs, n_resamples=n_resamples, rng=rng)
+    counts.flags.writeable = False
+    return counts
+
+
 def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[np.float64]:
     """Take percentiles of the log latency within each round.
 
@@ -454,8 +482,10 @@ def _weighted(
     ascending: NDArray[np.float64], counts: NDArray[np.integer], percentiles: Sequence[float]
 ) -> NDArray[np.float64]:
     """Return the type 7 of a sample with each value `counts` times, shape (percentiles, n_resamples)."""
-    # 32 bits, as `_CHUNK` reckons; numpy would sum in 64.
-    passed = np.cumsum(counts, axis=0, dtype=np.int32)
+    # 32 bits, as `_CHUNK` reckons. Row by row, because numpy's cumsum goes down the columns one by one.
+    passed = np.array(counts, dtype=np.int32)
+    for row in range(1, len(passed)):
+        passed[row] += passed[row - 1]
     total = passed[-1].astype(np.int64)
     out = np.empty((len(percentiles), counts.shape[1]))
     for row, percentile in enumerate(percentiles):
@@ -465,7 +495,8 @@ def _weighted(
         above = np.minimum(below + 1, np.maximum(total - 1, 0)).astype(np.int32)
         # The value of rank r is the first whose running count exceeds r; in an empty draw none does.
         low, high = (
-            ascending[np.minimum((passed <= which).sum(axis=0), ascending.size - 1)] for which in (below, above)
+            ascending[np.minimum(np.add.reduce(passed <= which, axis=0, dtype=np.int32), ascending.size - 1)]
+            for which in (below, above)
         )
         out[row] = np.where(total > 0, low + (rank - below) * (high - low), np.nan)
     return out

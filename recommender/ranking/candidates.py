@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from catalog.output_distance import OutputDistance
 from catalog.statistics import AccuracyDrop, Comparison, Feasibility, PercentileInterval, Samples, percentile_intervals
-from catalog.statistics.intervals import LogEstimate, exponential
+from catalog.statistics.intervals import LogEstimate, exponential, percentile_estimate
 from catalog.statistics.outcomes import judge, sidak
 
 
@@ -204,6 +204,7 @@ class CandidateCache(Generic[T]):
 
 _samples: CandidateCache[Samples] = CandidateCache()
 _intervals: CandidateCache[PercentileInterval] = CandidateCache()
+_medians: CandidateCache[float] = CandidateCache()
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,6 +283,13 @@ def _interval(candidate: Candidate, percentile: float) -> PercentileInterval:
     return percentile_intervals(samples_of(candidate), [percentile], rng=SEED)[0]
 
 
+def _median(candidate: Candidate) -> float:
+    """Return the estimate of `interval` at 50 %, whose bounds no answer uses."""
+    if candidate.predicted is not None:
+        return candidate.predicted.interval(50.0).estimate_s
+    return percentile_estimate(samples_of(candidate), 50.0)
+
+
 def estimate(candidate: Candidate, percentile: float) -> Estimate:
     """Return a candidate's median and percentile: within each round, then the geometric mean over the rounds.
 
@@ -299,7 +307,7 @@ def estimate(candidate: Candidate, percentile: float) -> Estimate:
     percentile_interval = interval(candidate, percentile)
     return Estimate(
         candidate=candidate,
-        median_s=interval(candidate, 50.0).estimate_s,
+        median_s=_medians.get(candidate, None, lambda: _median(candidate)),
         percentile=percentile,
         percentile_s=percentile_interval.estimate_s,
         percentile_s_by_round=percentile_interval.by_round_s,

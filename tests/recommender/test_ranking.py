@@ -3,14 +3,16 @@
 import gc
 import math
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics import hit_drop, latency_within
+from catalog.statistics import Samples, hit_drop, latency_within
 from recommender.answer.wording import to_do, undecided_reason, why
 from recommender.ranking import (
     AccuracyMeasurement,
@@ -23,6 +25,7 @@ from recommender.ranking import (
     inputs_needed,
     recommend,
 )
+from recommender.ranking import candidates as candidates_module
 from recommender.ranking.feasibility import steadied
 
 
@@ -332,3 +335,17 @@ def test_what_was_computed_of_a_candidate_is_forgotten_with_it() -> None:
     candidates.clear()
     gc.collect()
     assert [reference() for reference in forgotten] == [None, None]
+
+
+def test_a_question_resamples_each_candidate_for_its_own_percentile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    resampled: list[float] = []
+    compute = candidates_module.percentile_intervals
+
+    def counting(samples: Samples, percentiles: Sequence[float], **options: Any) -> Any:
+        resampled.extend(percentiles)
+        return compute(samples, percentiles, **options)
+
+    monkeypatch.setattr(candidates_module, "percentile_intervals", counting)
+    estimated = estimate(candidate("identity", "mobile", 0.1, 0.2, 0.4), 90)
+    assert resampled == [90]
+    assert estimated.median_s == pytest.approx(0.2)

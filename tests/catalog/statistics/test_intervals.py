@@ -7,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from catalog.statistics.intervals import LogEstimate, RefusalKind, inputs_needed, percentile_intervals
-from catalog.statistics.samples import Samples, log_percentiles
+from catalog.statistics.intervals import (
+    LogEstimate,
+    RefusalKind,
+    inputs_needed,
+    percentile_estimate,
+    percentile_intervals,
+)
+from catalog.statistics.samples import Samples, draw_inputs, log_percentiles, seeded_draws
 
 
 def crossed(log_latency: np.ndarray) -> Samples:
@@ -204,3 +210,18 @@ def test_a_models_error_is_a_third_source() -> None:
     for level in (0.6, 0.95, 0.9999):
         assert foreseen.confidence_below(foreseen.upper(level)) == pytest.approx(level)
         assert model_alone.confidence_below(model_alone.upper(level)) == pytest.approx(level)
+
+
+def test_an_estimate_alone_is_the_estimate_of_the_interval() -> None:
+    rng = np.random.default_rng(3)
+    samples = Samples.from_arrays(rng.lognormal(size=60), np.repeat([1, 2, 3], 20), np.tile(np.arange(20), 3))
+    for percentile in (50, 90, 99.9):
+        (interval,) = percentile_intervals(samples, [percentile], rng=1)
+        assert percentile_estimate(samples, percentile) == interval.estimate_s
+
+
+def test_a_seed_draws_what_its_generator_draws() -> None:
+    drawn = seeded_draws(20, 100, 1)
+    assert np.array_equal(drawn, draw_inputs(20, n_resamples=100, rng=np.random.default_rng(1)))
+    with pytest.raises(ValueError, match="read-only"):
+        drawn[0, 0] = 1
