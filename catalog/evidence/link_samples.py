@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from catalog.evidence.tables import MEASUREMENT_COUNTS
+from catalog.statistics.families import client_tier, condition_chains
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ _STRATEGIES = """
 SELECT operator, placement, tiers, latency_key, status, reason FROM strategy
 WHERE declared AND subject = :subject AND environment_id = :environment ORDER BY id
 """
+# Of all subjects: the tiers of an environment do not depend on the subject that is asked about.
+_PLACEMENTS = "SELECT DISTINCT CAST(tiers AS TEXT) AS tiers FROM strategy WHERE environment_id = :environment"
 _MEASUREMENTS = f"""
 SELECT m.id, m.operator, m.placement, m.latency_key, m.round, m.conditions, m.protocol, e.launcher
 FROM measurement m JOIN environment e ON e.id = m.environment_id
@@ -150,6 +154,13 @@ class _Reading:
         for row in self.rows(_PROBES):
             self._probes[row["measurement_id"]].append(row)
 
+    @cached_property
+    def _client(self) -> str | None:
+        """The tier where requests start; a strategy on it alone uses no link."""
+        placements = [_json(row["tiers"]) for row in self.rows(_PLACEMENTS)]
+        measurements = [row for rows in self._measurements.values() for row in rows]
+        return client_tier(placements, [chain for row in measurements for chain in condition_chains(row["conditions"])])
+
     def rows(self, query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in self._session.execute(text(query), self._values).mappings()]
 
@@ -162,7 +173,7 @@ class _Reading:
         if not current:
             return LinkedStrategy(*name, (), (), "nothing was measured yet; measure it with: runner fill-catalog")
         links = _names_in_order(current[0]["conditions"]) or self._links_of(current)
-        if not links and "links" not in current[0]["conditions"] and _json(declared["tiers"]) != ["mobile"]:
+        if not links and "links" not in current[0]["conditions"] and _json(declared["tiers"]) != [self._client]:
             return LinkedStrategy(*name, (), (), "which links it uses was not recorded, as in imported latencies")
         hops = _hops(links, _json(declared["tiers"]), current[0]["conditions"])
         if hops is None:

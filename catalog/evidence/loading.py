@@ -39,7 +39,7 @@ from catalog.evidence.tables import (
     Strategy,
     column,
 )
-from catalog.statistics.families import condition_chains, tier_order
+from catalog.statistics.families import client_tier, condition_chains, tier_order
 from catalog.statistics.samples import wide_rounds
 
 # The cast gives PostgreSQL the type of a parameter that is only compared with NULL.
@@ -187,7 +187,7 @@ class _LoadedEvidence:
         self._conditions = _load_conditions(session, self._series.values())
         self._sent = _load_sent(session, self._series, subject)
         self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared}, read)
-        self._tier_orders = _load_tier_orders(session)
+        self._tiers = _load_tiers(session)
         self._origins = _load_origins(session)
         self._environments = _load_environments(session, self._origins)
         self._accuracy_files = _load_accuracy_files(session)
@@ -234,7 +234,8 @@ class _LoadedEvidence:
             files=tuple(ArtifactFile(**file) for file in artifact.files) if artifact else (),
             tier_use=self._tier_use.get(row.latency_key, {}),
             verdicts=self._verdicts.get(row.latency_key, {}),
-            tier_order=self._tier_orders.get(row.environment_id, ()),
+            tier_order=self._tiers[row.environment_id].order,
+            client=self._tiers[row.environment_id].client,
             artifact_details=artifact.details if artifact and artifact.details else {},
             origins=tuple(
                 self._origins[file] for file in sorted(series.files | self._accuracy_files.get(row.accuracy_key, set()))
@@ -269,8 +270,16 @@ class _LoadedEvidence:
         return min(usable, key=lambda identity: (identity.placement != row.placement, identity.placement), default=None)
 
 
-def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
-    """Load the order of tiers by environment, over all subjects: it must not depend on which subjects are read."""
+@dataclass(frozen=True)
+class _Tiers:
+    """The tiers of an environment from the client on, and the client's where anything says which it is."""
+
+    order: tuple[str, ...]
+    client: str | None
+
+
+def _load_tiers(session: Session) -> dict[int, _Tiers]:
+    """Load the tiers by environment, over all subjects: they must not depend on which subjects are read."""
     placements: dict[int, list[Sequence[str]]] = defaultdict(list)
     chains: dict[int, list[Sequence[str]]] = defaultdict(list)
     for environment_id, tiers in session.execute(select(column(Strategy, "environment_id"), column(Strategy, "tiers"))):
@@ -279,7 +288,8 @@ def _load_tier_orders(session: Session) -> dict[int, tuple[str, ...]]:
     for environment_id, conditions in session.execute(rows):
         chains[environment_id] += condition_chains(conditions)
     # As sets, because thousands of measurements repeat a few chains.
-    return {key: tier_order(set(placed), set(chains[key])) for key, placed in placements.items()}
+    statements = {key: (set(placed), set(chains[key])) for key, placed in placements.items()}
+    return {key: _Tiers(tier_order(*facts), client_tier(*facts)) for key, facts in statements.items()}
 
 
 def _load_origins(session: Session) -> dict[int, Origin]:

@@ -230,7 +230,10 @@ def rankings(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str
 
 
 def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], OutputDistance]:
-    """Return by subject, environment, operator and placement how far the outputs are from identity's, where known."""
+    """Return by subject, environment, operator and placement how far the outputs are from identity's, where known.
+
+    Operators without passes are left out: they are identity, whatever a catalog calls them.
+    """
     query = (
         select(
             column(Strategy, "subject"),
@@ -238,12 +241,13 @@ def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], Out
             column(Strategy, "operator"),
             column(Strategy, "placement"),
         )
-        .add_columns(column(Artifact, "details"))
+        .add_columns(column(Strategy, "passes"), column(Artifact, "details"))
         .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
         .join(Artifact, column(Artifact, "key") == column(Strategy, "artifact_key"))
         .where(column(Strategy, "declared"))
     )
-    distances = {tuple(name): output_distance(details or {}) for *name, details in session.execute(query)}
+    rows = session.execute(query)
+    distances = {tuple(name): output_distance(details or {}) for *name, passes, details in rows if passes}
     return {name: distance for name, distance in distances.items() if distance is not None}
 
 

@@ -214,6 +214,8 @@ class StrategyEvidence(StrategyBase):
         Every file that brought its rounds or its accuracy; empty for what was measured here.
     tier_order : tuple of str
         The tiers of its environment from the client on; empty where it was not read from a database.
+    client : str or None
+        The tier where requests start; None where nothing says which it is.
     """
 
     tiers: tuple[str, ...]
@@ -239,6 +241,7 @@ class StrategyEvidence(StrategyBase):
     artifact_details: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
     tier_order: tuple[str, ...] = ()
+    client: str | None = None
 
     @property
     def output_distance(self) -> OutputDistance | None:

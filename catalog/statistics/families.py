@@ -327,6 +327,33 @@ def tier_order(placements: Iterable[Sequence[str]], chains: Iterable[Sequence[st
     return tuple(ordered)
 
 
+def client_tier(placements: Iterable[Sequence[str]], chains: Iterable[Sequence[str]] = ()) -> str | None:
+    """Return the tier where requests start, where anything says which it is.
+
+    Parameters
+    ----------
+    placements, chains : iterable of sequence of str
+        As `tier_order` takes them.
+
+    Returns
+    -------
+    str or None
+        The first tier in order, if it is the study's first or another tier is behind it. None where only the alphabet
+        puts it first, or where it is known to lie behind a tier that is not there.
+
+    Examples
+    --------
+    >>> client_tier([("phone",), ("hub",), ("phone", "hub")]), client_tier([("edge",), ("mobile",)])
+    ('phone', 'mobile')
+    >>> client_tier([("phone",), ("hub",)]), client_tier([("edge", "cloud")])
+    (None, None)
+    """
+    placed, linked = list(placements), list(chains)
+    first = next(iter(tier_order(placed, linked)), None)
+    leads = any(tiers[0] == first for tiers in (*placed, *linked) if len(tiers) > 1)
+    return first if first == KNOWN_TIERS[0] or (leads and first not in KNOWN_TIERS) else None
+
+
 def condition_chains(conditions: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Read from a measurement's conditions how tiers follow one another: its route, and the links that it used."""
     route = _names(conditions.get("tiers"))

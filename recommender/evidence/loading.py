@@ -294,9 +294,11 @@ def _client(row: StrategyEvidence) -> str:
 
 
 def _sent(row: StrategyEvidence) -> float | None:
-    """Return the median of bytes sent; None where imported evidence does not say (on mobile alone nothing is
-    sent)."""
-    if not row.sent_bytes_by_link and row.environment.origin is not None and row.tiers != ("mobile",):
+    """Return the median of bytes sent; None where imported evidence does not say.
+
+    On the tier where requests start nothing is sent.
+    """
+    if not row.sent_bytes_by_link and row.environment.origin is not None and row.tiers != (row.client,):
         return None
     return float(np.median(row.sent_bytes))
 

@@ -2,6 +2,8 @@
 
 import csv
 import sys
+from collections.abc import Sequence
+from itertools import count
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +33,8 @@ def sql(
     with open_database(database or RunnerSettings().database, readonly=True) as opened:
         result = read_query(opened, statement)
     if as_json:
-        print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
+        names = unique_names(result.columns)
+        print_json([dict(zip(names, row, strict=True)) for row in result.rows])
     elif as_csv:
         # The default of `csv` is \r\n, which other command-line tools show as part of the last field.
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -41,6 +44,22 @@ def sql(
         out.print(_table(result))
         if len(result.rows) > _SHOWN:
             err.print(f"{_SHOWN} of {len(result.rows)} rows are shown; --csv and --json give all")
+
+
+def unique_names(columns: Sequence[str]) -> list[str]:
+    """Return a name for each column; a JSON object holds a name once, where a table may repeat it.
+
+    Examples
+    --------
+    >>> unique_names(["id", "id", "id_2", "id"])
+    ['id', 'id_3', 'id_2', 'id_4']
+    """
+    names: list[str] = []
+    for column in columns:
+        numbered = (f"{column}_{number}" for number in count(2))
+        # A numbered name may be that of another column.
+        names.append(next(name for name in numbered if name not in {*names, *columns}) if column in names else column)
+    return names
 
 
 def _table(result: QueryResult) -> Table:

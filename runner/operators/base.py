@@ -117,8 +117,8 @@ PASS_OPTIONS: Mapping[str, type[BaseModel]] = {
 }
 
 
-def check_options(name: str, options: Mapping[str, object]) -> None:
-    """Check the declaration of a pass.
+def check_options(name: str, options: Mapping[str, object]) -> BaseModel:
+    """Check the declaration of a pass and return its options, the defaults included.
 
     Raises
     ------
@@ -127,7 +127,8 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
 
     Examples
     --------
-    >>> check_options("early_exit", {"blocks": 2})
+    >>> check_options("early_exit", {"blocks": 3})
+    EarlyExitOptions(blocks=3)
     """
     declared = PASS_OPTIONS.get(name)
     if declared is None:
@@ -135,7 +136,7 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise OperatorError(f"unknown pass {name!r}; this version has: {', '.join(PASS_OPTIONS)}.{hint}")
     try:
-        declared.model_validate(options)
+        return declared.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])

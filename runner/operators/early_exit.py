@@ -31,11 +31,6 @@ class EarlyExit:
     version: ClassVar[int] = 1
     calibration_samples: ClassVar[int] = 0
 
-    @classmethod
-    def from_options(cls, options: Mapping[str, object]) -> "EarlyExit":
-        """Check declared options."""
-        return cls(EarlyExitOptions.model_validate(options))
-
     def options(self) -> Mapping[str, object]:
         return self.declared.model_dump()
 

@@ -32,11 +32,6 @@ class Partition:
     version: ClassVar[int] = 1
     calibration_samples: ClassVar[int] = 0
 
-    @classmethod
-    def from_options(cls, options: Mapping[str, object]) -> "Partition":
-        """Check declared options."""
-        return cls(PartitionOptions.model_validate(options))
-
     def options(self) -> Mapping[str, object]:
         return self.declared.model_dump()
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
@@ -15,11 +16,12 @@ from runner.operators.partition import Partition, choose_cut
 from runner.operators.quantizers.preparation import input_names, refuse_quantized, refuse_several_inputs
 from runner.operators.static_ptq import StaticPtq
 
-_FACTORIES: Mapping[str, Callable[[Mapping[str, object], Host], Pass]] = {
+# Each takes the options that `check_options` returns for its name.
+_FACTORIES: Mapping[str, Callable[[Any, Host], Pass]] = {
     StaticPtq.name: StaticPtq.from_options,
     # Only quantization depends on the host, whose CPU decides whether 8-bit weights saturate.
-    EarlyExit.name: lambda options, _: EarlyExit.from_options(options),
-    Partition.name: lambda options, _: Partition.from_options(options),
+    EarlyExit.name: lambda declared, _: EarlyExit(declared),
+    Partition.name: lambda declared, _: Partition(declared),
 }
 
 
@@ -36,8 +38,7 @@ def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = N
     OperatorError
         When the pass or one of its options is unknown, with what is allowed.
     """
-    check_options(name, options)
-    return _FACTORIES[name](options, host or this_host())
+    return _FACTORIES[name](check_options(name, options), host or this_host())
 
 
 # What both tools quantize, and where a model's bytes usually are.

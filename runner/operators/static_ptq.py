@@ -52,7 +52,7 @@ class StaticPtq:
     Examples
     --------
     >>> from runner.host import this_host
-    >>> StaticPtq.from_options({"reduce_range": False}, this_host()).options()["format"]
+    >>> StaticPtq.from_options(StaticPtqOptions(), this_host()).options()["format"]
     'qdq'
     """
 
@@ -62,9 +62,8 @@ class StaticPtq:
     version: ClassVar[int] = 2
 
     @classmethod
-    def from_options(cls, options: Mapping[str, object], host: Host) -> "StaticPtq":
+    def from_options(cls, declared: StaticPtqOptions, host: Host) -> "StaticPtq":
         """Resolve declared options for the host that will run the result."""
-        declared = StaticPtqOptions.model_validate(options)
         auto = declared.reduce_range == "auto"
         return cls(declared, reduce_range=not host.vnni if auto else bool(declared.reduce_range))
 

@@ -98,7 +98,7 @@ def with_distances(
     """Return rows with the distance of the outputs to identity's and what keeps an accuracy from saying anything."""
     compared: list[Mapping[str, Any]] = []
     for row in rows:
-        distance = distances.get(_strategy(row)) if row["operator"] != "identity" else None
+        distance = distances.get(_strategy(row))
         fields = {
             "output_relative_error": distance.relative_error if distance else None,
             "output_cosine": distance.cosine if distance else None,

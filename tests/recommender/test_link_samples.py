@@ -10,6 +10,8 @@ from recommender.whatif import LinkedStrategy, LinkRate, what_if
 from tests.evidence_builder import link_probe_record, measurement_record, sample_records
 from tests.recommender.conftest import Writer, on
 
+# Its statements are written in SQL.
+pytestmark = pytest.mark.both_databases
 TIERS = ("mobile", "edge", "cloud")
 
 
@@ -90,3 +92,29 @@ def test_what_is_not_known_is_said(writer: Writer) -> None:
     assert "nothing was measured yet" in str(unmeasured.missing)
     answer = what_if([unprobed], {"mobile-edge": LinkRate(1e6, 1e6)})
     assert "neither probed nor declared" in answer.unpredictable[0].reason
+
+
+def test_on_the_tier_where_requests_start_no_link_is_used_whatever_it_is_called(writer: Writer) -> None:
+    """Imported latencies say nothing of links; of a strategy on the client's tier alone it is known."""
+    environment = writer.environment()
+    placed = {"identity": ("phone", "hub"), "partition": ("phone-hub",)}
+    for operator, placements in placed.items():
+        for placement in placements:
+            writer.declare(environment, operator, placement)
+    for tier in ("phone", "hub"):
+        record = measurement_record(
+            environment,
+            "net",
+            "identity",
+            tier,
+            0,
+            latency_key=f"latency:{environment}:net:identity:{tier}",
+            started_at=on(2),
+            finished_at=on(2),
+            conditions={},
+            samples=sample_records([0.1] * 30),
+        )
+        writer.store_rounds([record])
+    linked = {strategy.placement: strategy for strategy in read_linked(writer, environment)}
+    assert linked["phone"].missing is None and linked["phone"].hops == ()
+    assert "which links it uses was not recorded" in str(linked["hub"].missing)

@@ -12,7 +12,7 @@ from catalog import evidence as store
 from catalog.declaration import parse_catalog
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence import Database
-from catalog.evidence.tables import Accuracy
+from catalog.evidence.tables import Accuracy, Strategy
 from catalog.output_distance import OutputDistance
 
 pytestmark = pytest.mark.both_databases
@@ -286,3 +286,23 @@ def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: An
             far if operator == "quantized" else None,
             True,
         )
+
+
+def test_an_operator_is_identity_by_its_passes_and_not_by_its_name(database: Database, fill: Any) -> None:
+    fill()
+    far = OutputDistance(32, "calibration", 0.8, 0.6, True)
+    with database.session() as session:
+        for operator in ("identity", "quantized"):
+            details = {"distance": far.as_details()}
+            record = store.ArtifactRecord(f"artifact-{operator}", "net", operator, [], "ready", details=details)
+            store.upsert_artifact(session, record)
+        renamed = {"identity": "plain", "quantized": "identity"}
+        strategies = session.exec(select(Strategy)).all()
+        for strategy in strategies:
+            strategy.operator = renamed[strategy.operator]
+            session.add(strategy)
+            # One by one: for a moment two strategies would have the same names.
+            session.flush()
+        session.commit()
+        distances = store.output_distances(session)
+    assert {operator for _, _, operator, _ in distances} == {"identity"}

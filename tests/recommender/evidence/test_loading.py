@@ -1,10 +1,14 @@
 """What a snapshot holds of accuracies, and of one subject alone."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from catalog.evidence import open_database
+from catalog.exchange import import_files
 from recommender.answer.respond import respond
+from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest
@@ -39,3 +43,21 @@ def test_the_evidence_of_one_subject_answers_as_all_of_it(all_evidence: Evidence
     assert list(all_evidence.subjects) == ["net", "other"] and list(alone.subjects) == ["other"]
     question = RecommendRequest(subject="other", max_latency_s=0.2, max_accuracy_drop_pp=1.0)
     assert respond(alone, question) == respond(all_evidence, question)
+
+
+def test_nothing_is_sent_on_the_tier_where_requests_start_whatever_it_is_called(tmp_path: Path) -> None:
+    """What imported latencies do not say of other placements stays unknown."""
+    head = "subject,operator,placement,input_id,repetition,latency_s,round"
+    placed = (("identity", "phone"), ("identity", "hub"), ("partition", "phone-hub"))
+    rows = [
+        f"net,{operator},{placement},{item}.jpg,0,0.1,{number}"
+        for operator, placement in placed
+        for number in (1, 2)
+        for item in range(30)
+    ]
+    (tmp_path / "own.csv").write_text("\n".join([head, *rows, ""]))
+    with open_database(tmp_path / "own.db", create=True) as database:
+        import_files(database, [tmp_path / "own.csv"])
+        candidates = load(database).select("net").candidates
+    sent = {candidate.placement: candidate.sent_bytes for candidate in candidates}
+    assert sent == {"phone": 0.0, "hub": None, "phone-hub": None}

@@ -1,5 +1,6 @@
 """docs/sql.md: every query runs and prints what the page says."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,3 +49,10 @@ def test_every_table_is_described(example: str) -> None:
     with open_database(example, readonly=True) as database, database.engine.connect() as connection:
         names = set(inspect(connection).get_table_names()) - {"alembic_version"}
     assert [name for name in names if f"`{name}`" not in PAGE] == []
+
+
+def test_columns_of_one_name_are_all_in_the_json(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: app(["sql", "SELECT 1 AS id, 2 AS id, 3 AS id_2, 4 AS id", "-d", example, "--json"])) == 0
+    assert json.loads(capsys.readouterr().out) == [{"id": 1, "id_3": 2, "id_2": 3, "id_4": 4}]
+    assert run(lambda: app(["sql", "SELECT 1 AS id, 2 AS id", "-d", example, "--csv"])) == 0
+    assert capsys.readouterr().out == "id,id\n1,2\n"

@@ -158,6 +158,15 @@ def test_no_column_of_dashes_where_no_outputs_were_compared(board: Board) -> Non
     assert "differs" not in board.printed(170)
 
 
+def test_a_distance_is_shown_whatever_the_operator_is_called(board: Board) -> None:
+    """A catalog may name any operator `identity`; which ones change nothing is known where distances are read."""
+    far = OutputDistance(32, "calibration", 0.8, 0.6, True)
+    name = next((r["subject"], r["environment"], r["operator"], r["placement"]) for r in board.rows)
+    row = {**board.rows[0], "operator": "identity"}
+    [compared] = with_distances([row], {(*name[:2], "identity", name[3]): far})
+    assert compared["output_relative_error"] == 0.8
+
+
 def test_json_rows_name_the_distance(board: Board) -> None:
     rows = {row["operator"]: row for row in _compared(board, accuracy_pct=None).rows}
     assert rows[LONGEST]["output_relative_error"] == 0.8 and rows[LONGEST]["output_cosine"] == 0.6
