@@ -279,11 +279,26 @@ WHERE s.declared
 GROUP BY s.id, s.subject, s.operator, s.placement, e.environment, e.provenance, r.tier
 """
 
+# Latency over size: every sample of what is declared and counts, with the size of its input where a pool is stored.
+_SAMPLE_SIZES = f"""
+WITH place AS ({_PLACE})
+SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, m.round, m.verdict, x.seq, x.input_id,
+       x.repetition, x.latency_s, x.stratum, i.size, p.unit, i.media
+FROM strategy s
+JOIN place e ON e.id = s.environment_id
+JOIN (SELECT * FROM measurement WHERE {_MEASUREMENT_COUNTS}) m ON m.latency_key = s.latency_key
+JOIN sample x ON x.measurement_id = m.id
+LEFT JOIN input_pool p ON p.key = m.pool_key
+LEFT JOIN pool_input i ON i.pool_id = p.id AND i.input_id = x.input_id
+WHERE s.declared
+"""
+
 # In the order of creation: a view may use those above it.
 VIEWS: dict[str, str] = {
     "strategy_summary": _STRATEGY_SUMMARY,
     "leaderboard": _LEADERBOARD,
     "percentiles": _PERCENTILES_BY_ROUND,
+    "sample_sizes": _SAMPLE_SIZES,
     "link_check": _LINK_CHECK,
     "tier_costs": _TIER_COSTS,
     "accuracy_drop": _ACCURACY_DROP,

@@ -109,8 +109,10 @@ Scale = Annotated[
 Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_printable), _TEXT_COLUMN]
 # A column's type is looked up at the top of an annotation, not inside `Text | None`.
 OptionalText = Annotated[Text | None, _TEXT_COLUMN]
+OptionalLabel = Annotated[Label | None, _TEXT_COLUMN]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_printable), _TEXT_COLUMN]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=200), _TEXT_COLUMN]
+OptionalKey = Annotated[Key | None, _TEXT_COLUMN]
 Moment = Annotated[str, AfterValidator(_moment), _TEXT_COLUMN]
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Round = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -138,6 +140,10 @@ RoundVerdict = Annotated[Verdict, _TEXT_COLUMN]
 ArtifactStatus = Annotated[Literal["ready", "inapplicable", "failed"], _TEXT_COLUMN]
 StrategyStatus = Annotated[Literal["applicable", "inapplicable"], _TEXT_COLUMN]
 AttemptStatus = Annotated[Literal["complete", "failed"], _TEXT_COLUMN]
+# Where a drawn input comes from; none where every input of the pool is in the round, or no pool is known.
+Stratum = Literal["body", "tail", "certainty"]
+OptionalStratum = Annotated[Stratum | None, _TEXT_COLUMN]
+SizeUnit = Annotated[Literal["bytes", "tokens", "elements"], _TEXT_COLUMN]
 Metric = Annotated[Literal["top1", "miou", "agreement"], _TEXT_COLUMN]
 Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -217,8 +223,17 @@ class _Conditions(_Form):
     codec: Label = "raw"
 
 
+class _Stratum(_Form):
+    pool: Count
+    drawn: Count
+
+
 class _Protocol(_Form):
     input_ids: list[str] = []
+    select: Label | None = None
+    inputs: Count | None = None
+    tail: bool | None = None
+    strata: dict[Literal["all", "body", "tail", "certainty"], _Stratum] = {}
 
 
 @dataclass(frozen=True, kw_only=True)

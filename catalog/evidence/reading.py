@@ -401,7 +401,8 @@ def _children(
 
 def _samples(session: Session, measurement_ids: set[int | None]) -> dict[int, list[SampleRecord]]:
     samples: dict[int, list[SampleRecord]] = defaultdict(list)
-    query = "SELECT measurement_id, seq, input_id, repetition, latency_s, transmission_s FROM sample ORDER BY 1, 2"
+    names = "seq, input_id, repetition, latency_s, transmission_s, stratum"
+    query = f"SELECT measurement_id, {names} FROM sample ORDER BY 1, 2"
     for measurement_id, *values in session.execute(text(query)):
         if measurement_id in measurement_ids:
             samples[measurement_id].append(SampleRecord(*values))

@@ -42,7 +42,10 @@ from catalog.evidence.allowed import (
     OptionalBytes,
     OptionalJson,
     OptionalJsonObjects,
+    OptionalKey,
+    OptionalLabel,
     OptionalSeconds,
+    OptionalStratum,
     OptionalSummed,
     OptionalText,
     Passes,
@@ -55,6 +58,7 @@ from catalog.evidence.allowed import (
     Seconds,
     Seed,
     Share,
+    SizeUnit,
     SloAccuracy,
     SloLatency,
     StrategyStatus,
@@ -252,10 +256,35 @@ class LinkBytes:
 
 
 @dataclass(frozen=True)
+class PoolBase:
+    """All inputs that rounds may draw from; `key` is the digest of their ids, sizes and media types."""
+
+    key: Key
+    unit: SizeUnit
+
+
+@dataclass(frozen=True)
+class PoolInputRecord:
+    """An input of a pool: its size in the pool's unit, and its media type where it is an encoded file."""
+
+    input_id: Id
+    size: Bytes
+    media: OptionalLabel = None
+
+
+@dataclass(frozen=True)
+class PoolRecord(PoolBase):
+    """A pool with its inputs."""
+
+    inputs: Sequence[PoolInputRecord] = ()
+
+
+@dataclass(frozen=True)
 class SampleBase:
     """One timed inference, end to end; `seq` counts from 0 within the measurement.
 
-    Transmission is what the durations of the tiers do not explain.
+    Transmission is what the durations of the tiers do not explain. `stratum` is the part of the pool that the input was
+    drawn from; None where the round has all inputs.
     """
 
     seq: Count
@@ -263,6 +292,7 @@ class SampleBase:
     repetition: Round
     latency_s: LatencySeconds
     transmission_s: Seconds
+    stratum: OptionalStratum = None
 
 
 @dataclass(frozen=True)
@@ -385,12 +415,18 @@ class MeasurementBase(MeasurementSummary, OutcomeBase, StrategyIdentity):
     host_load: OptionalJson = None
     findings: OptionalJsonObjects = None
     probing_s: Seconds | None = None
+    # Of the pool with the sizes of its inputs; None where they are not known.
+    pool_key: OptionalKey = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementRecord(MeasurementBase, AttemptBase):
-    """A measurement with everything below it; a failed one has no samples."""
+    """A measurement with everything below it; a failed one has no samples.
 
+    `pool` is stored with the first measurement that names it.
+    """
+
+    pool: PoolRecord | None = None
     tier_runs: Sequence[TierRunRecord] = ()
     link_probes: Sequence[LinkProbeRecord] = ()
     samples: Sequence[SampleRecord] = ()

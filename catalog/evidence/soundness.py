@@ -49,6 +49,8 @@ _PARENTS: Mapping[str, Mapping[str, str]] = {
     "environment": {"imported_file_id": "imported_file"},
     "artifact": {},
     "strategy": {"environment_id": "environment"},
+    "input_pool": {},
+    "pool_input": {"pool_id": "input_pool"},
     "measurement": {"environment_id": "environment", "imported_file_id": "imported_file"},
     "tier_run": {"measurement_id": "measurement"},
     "link_probe": {"measurement_id": "measurement"},
@@ -69,6 +71,7 @@ _ROWS: Mapping[str, Any] = {
 }
 # Tables of many small rows are checked by the database itself, in the bounds that their records declare.
 _BULK: Mapping[str, type[Any]] = {
+    "pool_input": records.PoolInputRecord,
     "sample": records.SampleBase,
     "sample_part": records.PartTimes,
     "sample_link": records.LinkBytes,
@@ -79,23 +82,34 @@ _BULK: Mapping[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class _Bounds:
-    """A column with its kind as JSON Schema calls it: the least and the most, of a text its length."""
+    """A column with its kind as JSON Schema calls it: the least and the most, of a text its length.
+
+    `choices` are all values of a text that may have no others.
+    """
 
     column: str
     kind: str
     least: float
     most: float
+    choices: tuple[str, ...] = ()
+    optional: bool = False
 
 
 @cache
 def _bounds(table: str) -> tuple[_Bounds, ...]:
     bounds = []
     for name, annotation in get_type_hints(_BULK[table], include_extras=True).items():
-        schema = TypeAdapter(annotation).json_schema()
-        if schema["type"] == "string":
-            bounds.append(_Bounds(name, "string", schema.get("minLength", 1), schema["maxLength"]))
+        whole = TypeAdapter(annotation).json_schema()
+        # Of a value that may be missing, JSON Schema lists the kinds, the missing one last.
+        optional, schema = "anyOf" in whole, whole.get("anyOf", [whole])[0]
+        if "enum" in schema:
+            bounds.append(_Bounds(name, "string", 0, 0, tuple(schema["enum"]), optional))
+        elif schema["type"] == "string":
+            least, most = schema.get("minLength", 1), schema["maxLength"]
+            bounds.append(_Bounds(name, "string", least, most, optional=optional))
         else:
-            bounds.append(_Bounds(name, schema["type"], schema.get("minimum", 0), schema.get("maximum", 1)))
+            least, most = schema.get("minimum", 0), schema.get("maximum", 1)
+            bounds.append(_Bounds(name, schema["type"], least, most, optional=optional))
     return tuple(bounds)
 
 
@@ -124,7 +138,13 @@ class _Dialect:
         return "'" + str(value).replace("'", "''") + "'"
 
     def _holds(self, bounds: _Bounds) -> str:
+        within = self._within(bounds)
+        return f"({bounds.column} IS NULL OR ({within}))" if bounds.optional else within
+
+    def _within(self, bounds: _Bounds) -> str:
         column, least, most = bounds.column, bounds.least, bounds.most
+        if bounds.choices:
+            return f"{column} IN ({', '.join(map(self.quoted, bounds.choices))})"
         if bounds.kind == "string":
             # Only what is not plain ASCII is decoded: a call per row would take longer than the whole check.
             # CASE, because SQLite evaluates both sides of an OR inside a function's argument.

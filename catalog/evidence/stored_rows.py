@@ -13,13 +13,14 @@ from sqlalchemy import delete, func, insert, text, update
 from sqlmodel import Session, select
 
 from catalog.evidence.allowed import printable
-from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes
+from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes, PoolInputRecord
 from catalog.evidence.tables import (
     Accuracy,
     Analysis,
     Environment,
     EvidenceTable,
     ImportedFile,
+    InputPool,
     LinkProbe,
     Measurement,
     Sample,
@@ -95,8 +96,8 @@ def replace_analysis(session: Session, analysis: Mapping[str, Any], rows: Analys
 
 
 def samples_by_measurement(session: Session) -> ChildRows:
-    """Return per measurement, in order: the sample's id, input, repetition, latency and transmission."""
-    names = "id, input_id, repetition, latency_s, transmission_s"
+    """Return per measurement, in order: the sample's id, input, repetition, latency, transmission and stratum."""
+    names = "id, input_id, repetition, latency_s, transmission_s, stratum"
     return _grouped(session, f"SELECT measurement_id, {names} FROM sample ORDER BY 1, seq")
 
 
@@ -108,6 +109,17 @@ def parts_by_measurement(session: Session) -> ChildRows:
 def links_by_measurement(session: Session) -> ChildRows:
     """Return per measurement the sample's id and the fields of `LinkBytes`, by link and in the order of the samples."""
     return _grouped(session, _below_samples("sample_link", LinkBytes, "link"))
+
+
+def inputs_by_pool(session: Session) -> ChildRows:
+    """Return per pool the fields of `PoolInputRecord`, by input."""
+    return _grouped(session, f"SELECT pool_id, {_names(PoolInputRecord)} FROM pool_input ORDER BY 1, 2")
+
+
+def delete_unused_pools(session: Session) -> None:
+    """Delete the pools that no measurement names any more."""
+    used = select(column(Measurement, "pool_key")).where(column(Measurement, "pool_key").is_not(None))
+    session.execute(delete(InputPool).where(column(InputPool, "key").not_in(used)))
 
 
 def hits_by_accuracy(session: Session) -> ChildRows:

@@ -34,6 +34,8 @@ from catalog.evidence.records import (
     MeasurementBase,
     PartTimes,
     Period,
+    PoolBase,
+    PoolInputRecord,
     SampleBase,
     SloRecord,
     StoredArtifact,
@@ -133,12 +135,32 @@ class Strategy(EvidenceTable, StoredStrategy, table=True):  # type: ignore[misc]
     environment_id: int = _reference("environment.id")
 
 
+class InputPool(EvidenceTable, PoolBase, Creation, table=True):  # type: ignore[misc]
+    """All inputs that rounds may draw from; it stays as long as a measurement names its key."""
+
+    __tablename__ = "input_pool"
+    __table_args__ = (UniqueConstraint("key"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+
+
+class PoolInput(EvidenceTable, PoolInputRecord, table=True):  # type: ignore[misc]
+    """An input of a pool, with its size."""
+
+    __tablename__ = "pool_input"
+    __table_args__ = (PrimaryKeyConstraint("pool_id", "input_id"),)
+
+    pool_id: int = _parent("input_pool.id", indexed=False)
+
+
 class Measurement(EvidenceTable, MeasurementBase, Period, table=True):  # type: ignore[misc]
     """One strategy in one round: `complete` or `failed`, with a verdict on its validity."""
 
     __tablename__ = "measurement"
     __table_args__ = (
         Index(None, "latency_key"),
+        # A key, not a reference: as above.
+        Index(None, "pool_key"),
         Index(
             # Partial: a round may have any number of failed or INVALID attempts, and one that counts.
             "uq_measurement_latency_key_round",

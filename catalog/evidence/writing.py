@@ -18,6 +18,7 @@ from catalog.evidence.records import (
     ArtifactRecord,
     EnvironmentRecord,
     MeasurementRecord,
+    PoolRecord,
     SampleBase,
     SampleRecord,
     StrategyRecord,
@@ -34,8 +35,10 @@ from catalog.evidence.tables import (
     Environment,
     EvidenceTable,
     ImportedFile,
+    InputPool,
     LinkProbe,
     Measurement,
+    PoolInput,
     Sample,
     SampleLink,
     SamplePart,
@@ -170,7 +173,7 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
     DuplicateEvidenceError
         When complete, valid evidence of this key and round is stored already. Nothing is stored then.
     """
-    children = ("tier_runs", "link_probes", "samples")
+    children = ("tier_runs", "link_probes", "samples", "pool")
     # vars, because asdict would first copy every sample.
     values = {name: value for name, value in vars(record).items() if name not in children}
     values |= {
@@ -180,6 +183,8 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
     try:
         # A savepoint: a duplicate undoes this record alone, and the caller's transaction goes on.
         with session.begin_nested():
+            if record.pool is not None:
+                _store_pool(session, record.pool)
             measurement_id = insert_row(session, Measurement, values)
             _insert_below(session, TierRun, record.tier_runs, measurement_id=measurement_id)
             _insert_below(session, LinkProbe, record.link_probes, measurement_id=measurement_id)
@@ -240,6 +245,21 @@ def replace_unreadable_accuracy(session: Session, record: AccuracyRecord) -> int
 
 
 _NO_LONGER = {"status": "failed", "reason": "the stored values cannot be read; it was measured again"}
+
+
+def _store_pool(session: Session, pool: PoolRecord) -> None:
+    """Store a pool unless it is stored: its key is the digest of all that it holds."""
+    stored = select(column(InputPool, "id")).where(column(InputPool, "key") == pool.key)
+    if session.execute(stored).first() is not None:
+        return
+    try:
+        with session.begin_nested():
+            pool_id = insert_row(session, InputPool, {"key": pool.key, "unit": pool.unit, "created_at": _now()})
+            _insert_below(session, PoolInput, pool.inputs, pool_id=pool_id)
+    except IntegrityError:
+        # Another writer stored it since; only then is this no fault.
+        if session.execute(stored).first() is None:
+            raise
 
 
 def _insert_samples(session: Session, measurement_id: int, samples: Sequence[SampleRecord]) -> None:

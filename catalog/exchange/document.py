@@ -13,14 +13,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from catalog.evidence.allowed import (
+    Bytes,
     ClassId,
     Count,
     Id,
     Key,
     LatencySeconds,
     Name,
+    OptionalLabel,
     Round,
     Seconds,
+    SizeUnit,
+    Stratum,
     Summed,
     check_placement,
 )
@@ -112,14 +116,33 @@ class LinkColumns(Entry):
         return (self.sent_bytes, self.received_bytes)
 
 
+class PoolColumns(Entry):
+    """All inputs that rounds may draw from, in the order of the named list of ids; `media` where inputs are files."""
+
+    unit: SizeUnit
+    ids: Key
+    size: Annotated[list[Bytes], Field(min_length=1)]
+    media: list[OptionalLabel] | None = None
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        if self.media is not None and len(self.media) != len(self.size):
+            raise ValueError("size and media differ in length")
+        return self
+
+
 class SampleColumns(Entry):
-    """The samples of one measurement in the order they were taken; `input` counts into the named list of ids."""
+    """The samples of one measurement in the order they were taken; `input` counts into the named list of ids.
+
+    `stratum` is there where the round drew its inputs.
+    """
 
     ids: Key
     input: list[Count]
     repetition: list[Round]
     latency_s: Annotated[list[LatencySeconds], Field(min_length=1)]
     transmission_s: list[Seconds]
+    stratum: list[Stratum | None] | None = None
     parts: dict[Name, PartColumns] = {}
     links: dict[Name, LinkColumns] = {}
 
@@ -128,6 +151,8 @@ class SampleColumns(Entry):
         count = len(self.latency_s)
         if {len(self.input), len(self.repetition), len(self.transmission_s)} != {count}:
             raise ValueError("input, repetition, latency_s and transmission_s differ in length")
+        if self.stratum is not None and len(self.stratum) != count:
+            raise ValueError("stratum and latency_s differ in length")
         children: dict[str, PartColumns | LinkColumns] = {**self.parts, **self.links}
         for name, child in children.items():
             length = count if child.at is None else len(child.at)
@@ -218,6 +243,7 @@ class Document(Entry):
     strategies: list[StrategyEntry] = []
     slos: list[SloEntry] = []
     ids: dict[Key, list[Id]] = {}
+    pools: dict[Key, PoolColumns] = {}
     measurements: list[MeasurementEntry] = []
     accuracies: list[AccuracyEntry] = []
 

@@ -11,9 +11,11 @@ from sqlmodel import Session
 
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
+from catalog.evidence.records import PoolInputRecord, PoolRecord
 from catalog.evidence.stored_rows import (
     HERE,
     hits_by_accuracy,
+    inputs_by_pool,
     links_by_measurement,
     parts_by_measurement,
     pixels_by_accuracy,
@@ -27,6 +29,7 @@ from catalog.evidence.tables import (
     Environment,
     EvidenceTable,
     ImportedFile,
+    InputPool,
     LinkProbe,
     Measurement,
     Slo,
@@ -46,6 +49,7 @@ from catalog.exchange.document import (
     MeasurementEntry,
     PartColumns,
     PixelColumns,
+    PoolColumns,
     SampleColumns,
     SloEntry,
     StrategyEntry,
@@ -55,7 +59,7 @@ from catalog.exchange.document import (
 )
 from catalog.exchange.rows import REQUIRED, Kind
 from catalog.exchange.rows_to_document import LAUNCHER
-from catalog.exchange.serialization import ids_name, pack_bits, problems_of
+from catalog.exchange.serialization import ids_name, pack_bits, pool_digest, problems_of
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
@@ -109,6 +113,11 @@ class _DocumentExport:
         strategies = [self._placed(StrategyEntry, row) for row in self._of_subjects(Strategy)]
         measurements = self._measurements()
         accuracies = self._accuracies()
+        pools = self._pools({entry.pool_key for entry in measurements})
+        measurements = [
+            entry if entry.pool_key is None or entry.pool_key in pools else entry.model_copy(update={"pool_key": None})
+            for entry in measurements
+        ]
         used = {strategy.environment for strategy in strategies} | {
             measurement.environment for measurement in measurements
         }
@@ -130,6 +139,7 @@ class _DocumentExport:
                 (_entry(SloEntry, row) for row in stored_rows(self._session, Slo)), key=lambda entry: entry.name
             ),
             ids=self._ids,
+            pools=pools,
             measurements=measurements,
             accuracies=accuracies,
         )
@@ -156,6 +166,19 @@ class _DocumentExport:
         name = ids_name(ids)
         self._ids[name] = list(ids)
         return name
+
+    def _pools(self, keys: Collection[str | None]) -> dict[str, PoolColumns]:
+        inputs = inputs_by_pool(self._session)
+        pools = {}
+        for row in stored_rows(self._session, InputPool):
+            rows = sorted(inputs.get(row.id or 0, ()))
+            record = PoolRecord(row.key, row.unit, [PoolInputRecord(*values) for values in rows])
+            # One that another program changed is not what its key says, and no import would take it.
+            if row.key in keys and pool_digest(record) == row.key:
+                ids, sizes, media = map(list, zip(*rows, strict=True))
+                known = media if any(media) else None
+                pools[row.key] = PoolColumns(unit=row.unit, ids=self._named(ids), size=sizes, media=known)
+        return pools
 
     def _measurements(self) -> list[MeasurementEntry]:
         samples = samples_by_measurement(self._session)
@@ -185,7 +208,7 @@ class _DocumentExport:
         return grouped
 
     def _samples(self, rows: Sequence[Any], parts: Sequence[Any], links: Sequence[Any]) -> SampleColumns:
-        sample_ids, input_ids, repetition, latency_s, transmission_s = map(list, zip(*rows, strict=True))
+        sample_ids, input_ids, repetition, latency_s, transmission_s, strata = map(list, zip(*rows, strict=True))
         # Sorted, so that strategies share one list, whatever order their inputs were sent in.
         ids = sorted(set(input_ids))
         index = {name: position for position, name in enumerate(ids)}
@@ -196,6 +219,7 @@ class _DocumentExport:
             repetition=repetition,
             latency_s=latency_s,
             transmission_s=transmission_s,
+            stratum=strata if any(strata) else None,
             parts=_columns(PartColumns, parts, at),
             links=_columns(LinkColumns, links, at),
         )
@@ -282,7 +306,8 @@ def rows_csv(document: Document, kind: Kind) -> str:
     """
     names = {environment.key: _place(environment) for environment in document.environments}
     rows = list(_latencies(document, names) if kind == "latencies" else _accuracies(document, names))
-    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment"]
+    sized = ("input_bytes",) if any("input_bytes" in row for row in rows) else ()
+    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment", *sized]
     links = sorted({name for row in rows for name in row} - set(fixed))
     text = io.StringIO(newline="")
     # The module's default ends lines with \r\n on every system.
@@ -305,6 +330,7 @@ def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, 
             continue
         links = {f"{link['name']}_bit_per_s": link["up_bit_per_s"] for link in measurement.conditions.get("links", ())}
         ids, samples = document.ids[measurement.samples.ids], measurement.samples
+        sizes = _encoded_sizes(document, measurement)
         for position, repetition, latency_s in zip(samples.input, samples.repetition, samples.latency_s, strict=True):
             yield {
                 "subject": measurement.subject,
@@ -315,8 +341,15 @@ def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, 
                 "latency_s": latency_s,
                 "round": measurement.round,
                 "environment": names[measurement.environment],
+                **({"input_bytes": sizes[ids[position]]} if ids[position] in sizes else {}),
                 **links,
             }
+
+
+def _encoded_sizes(document: Document, measurement: MeasurementEntry) -> dict[str, int]:
+    """Return the bytes of each input of a measurement's pool; none where they are not known."""
+    pool = document.pools.get(measurement.pool_key or "")
+    return {} if pool is None or pool.unit != "bytes" else dict(zip(document.ids[pool.ids], pool.size, strict=True))
 
 
 def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from catalog.evidence.stored_rows import (
     contributing_files,
     count_rows,
     delete_rows,
+    delete_unused_pools,
     has_accuracy,
     has_measurement,
     note,
@@ -129,6 +130,7 @@ class _FileRemoval:
         self._session.flush()
         self._remove_misplaced()
         self._remove_artifacts(artifacts)
+        delete_unused_pools(self._session)
         slos = self._remove_slos()
         name, sha256 = printable(str(self._file.name)), str(self._file.sha256)
         # Last, when no row names the file any more: the reference has no cascade.

@@ -26,6 +26,7 @@ from catalog.evidence.records import (
     LinkProbeRecord,
     MeasurementRecord,
     PartTimes,
+    PoolRecord,
     SampleRecord,
     TierRunRecord,
 )
@@ -61,13 +62,17 @@ from catalog.exchange.lineage import (
     imported_key,
     measurement_digest,
 )
-from catalog.exchange.serialization import unpack_bits
+from catalog.exchange.serialization import pool_of, unpack_bits
 
 logger = logging.getLogger(__name__)
 
 
 def measurement_record(
-    entry: MeasurementEntry, ids: Mapping[str, Sequence[str]], environment_id: int, file_id: int
+    entry: MeasurementEntry,
+    ids: Mapping[str, Sequence[str]],
+    environment_id: int,
+    file_id: int,
+    pools: Mapping[str | None, PoolRecord],
 ) -> MeasurementRecord:
     """Return one strategy in one round with everything below it."""
     changed = ("environment", "started_at", "finished_at", "tier_runs", "link_probes", "samples")
@@ -81,6 +86,7 @@ def measurement_record(
         tier_runs=[TierRunRecord(**vars(tier_run)) for tier_run in entry.tier_runs],
         link_probes=[LinkProbeRecord(**vars(link_probe)) for link_probe in entry.link_probes],
         samples=_samples(samples, ids[samples.ids]) if samples is not None else (),
+        pool=pools.get(entry.pool_key),
     )
 
 
@@ -95,7 +101,9 @@ def _samples(columns: SampleColumns, ids: Sequence[str]) -> list[SampleRecord]:
         at = range(len(links)) if link.at is None else link.at
         for position, sent_bytes, received_bytes in zip(at, link.sent_bytes, link.received_bytes, strict=True):
             links[position].append(LinkBytes(name, sent_bytes, received_bytes))
-    rows = zip(columns.input, columns.repetition, columns.latency_s, columns.transmission_s, parts, links, strict=True)
+    strata = columns.stratum if columns.stratum is not None else [None] * len(columns.latency_s)
+    times = (columns.repetition, columns.latency_s, columns.transmission_s)
+    rows = zip(columns.input, *times, strata, parts, links, strict=True)
     return [SampleRecord(seq, ids[row[0]], *row[1:]) for seq, row in enumerate(rows)]
 
 
@@ -273,6 +281,7 @@ class _DocumentImport:
 
     def _store_measurements(self, file_id: int) -> list[MeasurementEntry]:
         stored = []
+        pools: dict[str | None, PoolRecord] = {key: pool_of(self._document, key) for key in self._document.pools}
         # Sorted: the numbers of the rows must not depend on the order in the file.
         for entry in sorted(self._document.measurements, key=_measurement_order):
             place = self._places[entry.environment]
@@ -280,7 +289,7 @@ class _DocumentImport:
                 continue
             named = entry.model_copy(update={"latency_key": place.stored_key(entry.latency_key)})
             environment_id = self._environment_ids[place.key]
-            record = measurement_record(named, self._document.ids, environment_id, file_id)
+            record = measurement_record(named, self._document.ids, environment_id, file_id, pools)
             if _stored(partial(record_measurement, self._session, record)):
                 stored.append(entry)
         return stored

@@ -191,6 +191,8 @@ def _sample_values(samples: SampleColumns, ids: Sequence[str]) -> dict[str, Any]
         "repetition": samples.repetition,
         "latency_s": samples.latency_s,
         "transmission_s": samples.transmission_s,
+        # Only where it is known: the digests of older evidence stay what they are.
+        **({} if samples.stratum is None else {"stratum": samples.stratum}),
         **{
             kind: {name: _aligned(columns, len(samples.latency_s)) for name, columns in by_name.items()}
             for kind, by_name in children.items()

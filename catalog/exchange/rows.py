@@ -19,7 +19,10 @@ REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "latencies": ("subject", "operator", "placement", "input_id", "repetition", "latency_s"),
     "accuracies": ("subject", "operator", "placement", "metric", "value_pct"),
 }
-OPTIONAL: Mapping[Kind, tuple[str, ...]] = {"latencies": ("round", "environment"), "accuracies": ("environment",)}
+OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
+    "latencies": ("round", "environment", "input_bytes"),
+    "accuracies": ("environment",),
+}
 LINK_COLUMN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.]*-[A-Za-z0-9_.-]+)_bit_per_s$")
 _MAX_FIELD = 10_000
 

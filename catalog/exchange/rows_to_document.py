@@ -17,12 +17,14 @@ from catalog.exchange.document import (
     Document,
     EnvironmentEntry,
     MeasurementEntry,
+    PoolColumns,
     SampleColumns,
     StrategyEntry,
 )
 from catalog.exchange.rows import LINK_COLUMN, Row, Rows
 from catalog.exchange.serialization import ids_name
 from catalog.keys import content_key
+from catalog.statistics.survey_design import Pool, PoolInput
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9][A-Za-z0-9_.]*){0,7}")
@@ -53,11 +55,12 @@ class StrategyName:
 
 @dataclass
 class StrategyRows:
-    """Rows of one strategy: (input, repetition, seconds) by round, bit/s by link, percent by metric."""
+    """Rows of one strategy: (input, repetition, seconds) by round, bit/s by link, percent by metric, bytes by input."""
 
     rounds: dict[int, list[tuple[str, int, float]]] = field(default_factory=lambda: defaultdict(list))
     links: dict[str, float] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 class RowCollector:
@@ -70,6 +73,8 @@ class RowCollector:
         self._links = [name for name in rows.columns if LINK_COLUMN.match(name)]
         self._gathered: dict[StrategyName, StrategyRows] = defaultdict(StrategyRows)
         self._seen: dict[tuple[object, ...], str] = {}
+        # By environment, subject and input: its bytes, None where a row leaves them out, and the row that says so.
+        self._sizes: dict[tuple[str, str, str], tuple[int | None, str]] = {}
 
     def gather(self) -> dict[StrategyName, StrategyRows]:
         """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
@@ -80,7 +85,7 @@ class RowCollector:
             strategy = self._strategy(row)
             take(row, strategy, before)
         if not self.problems:
-            self.problems += _metric_problems(self._gathered)
+            self.problems += [*_metric_problems(self._gathered), *self._size_problems()]
         return {strategy: _sorted(self._gathered[strategy]) for strategy in sorted(self._gathered)}
 
     def _take_latency(self, row: Row, strategy: StrategyName, before: int) -> None:
@@ -95,9 +100,13 @@ class RowCollector:
             for name in self._links
             if row.cells.get(name)
         }
+        size = self._whole(row, "input_bytes", minimum=1) if row.cells.get("input_bytes") else None
         if len(self.problems) > before:
             return
+        self._take_size(row, (strategy.environment, strategy.subject, input_id), size)
         members = self._gathered[strategy]
+        if size is not None:
+            members.sizes[input_id] = size
         # The first row of a strategy says its rates for all.
         if members.links is None:
             members.links = links
@@ -106,6 +115,25 @@ class RowCollector:
             self.problems.append(f"{row.place}: {other}")
         self._once(row, (strategy, number, input_id, repetition), "this input, repetition and round")
         members.rounds[number].append((input_id, repetition, latency_s))
+
+    def _take_size(self, row: Row, place: tuple[str, str, str], size: int | None) -> None:
+        known, first = self._sizes.setdefault(place, (size, row.place))
+        if known != size:
+            shown, before = ("empty" if value is None else value for value in (size, known))
+            self.problems.append(
+                f"{row.place}: input_bytes of {place[2]} is {shown}, and {before} on {first}; keep one"
+            )
+
+    def _size_problems(self) -> Iterator[str]:
+        """Yield subjects of which some inputs have a size and others none: a pool takes those of all."""
+        by_subject: dict[tuple[str, str], dict[bool, str]] = defaultdict(dict)
+        for (environment, subject, input_id), (size, place) in self._sizes.items():
+            by_subject[environment, subject].setdefault(size is None, f"{input_id} on {place}")
+        for (environment, subject), kinds in by_subject.items():
+            if len(kinds) == 2:
+                with_size, without = kinds[False], kinds[True]
+                given = f"input_bytes of {subject} in {environment} is given for {with_size} and not for {without}"
+                yield f"{given}; give it for every input, or leave the column out"
 
     def _take_accuracy(self, row: Row, strategy: StrategyName, before: int) -> None:
         metric = row.cells["metric"]
@@ -158,6 +186,7 @@ def _sorted(members: StrategyRows) -> StrategyRows:
         {number: sorted(rows, key=lambda row: (row[1], row[0])) for number, rows in sorted(members.rounds.items())},
         None if members.links is None else dict(sorted(members.links.items())),
         dict(sorted(members.metrics.items())),
+        dict(sorted(members.sizes.items())),
     )
 
 
@@ -169,6 +198,8 @@ def rows_digest(gathered: Mapping[StrategyName, StrategyRows]) -> str:
             "links": members.links,
             "rounds": {str(number): rows for number, rows in members.rounds.items()},
             "metrics": members.metrics,
+            # Left out where there are none, so that files from before they could be given are the same import.
+            **({"sizes": members.sizes} if members.sizes else {}),
         }
         for strategy, members in gathered.items()
     ]
@@ -303,6 +334,7 @@ class _DocumentBuilder:
         self._gathered = gathered
         self._imported = imported
         self._ids: dict[str, list[str]] = {}
+        self._pools: dict[str, PoolColumns] = {}
 
     def document(self) -> Document:
         """Return all entries as a document."""
@@ -313,6 +345,7 @@ class _DocumentBuilder:
             ],
             strategies=[self._strategy(strategy) for strategy in self._gathered],
             ids=self._ids,
+            pools=self._pools,
             measurements=measurements,
             accuracies=[self._accuracy(strategy) for strategy, members in self._gathered.items() if members.metrics],
         )
@@ -364,8 +397,21 @@ class _DocumentBuilder:
             updated_at=self._foreign.at,
         )
 
+    def _pool(self, strategy: StrategyName) -> str | None:
+        """Make a pool of what was measured of a subject in an environment; None where no sizes are given."""
+        place = (strategy.environment, strategy.subject)
+        measured = [rows for name, rows in self._gathered.items() if (name.environment, name.subject) == place]
+        sizes = {input_id: size for rows in measured for input_id, size in rows.sizes.items()}
+        if not sizes:
+            return None
+        ids = sorted(sizes)
+        self._ids[ids_name(ids)] = ids
+        key = Pool([PoolInput(name, sizes[name]) for name in ids]).digest
+        self._pools[key] = PoolColumns(unit="bytes", ids=ids_name(ids), size=[sizes[name] for name in ids])
+        return key
+
     def _measurements(self, strategy: StrategyName) -> Iterator[MeasurementEntry]:
-        members = self._gathered[strategy]
+        members, pool_key = self._gathered[strategy], self._pool(strategy)
         rates = members.links or {}
         links = [{"name": name, "up_bit_per_s": rate, "down_bit_per_s": rate} for name, rate in rates.items()]
         for number, rows in sorted(members.rounds.items()):
@@ -381,6 +427,7 @@ class _DocumentBuilder:
                 status="complete",
                 verdict="VALID",
                 inputs_select="given",
+                pool_key=pool_key,
                 conditions={"placement": strategy.placement.split("-"), "links": links},
                 # Rows do not tell when they were measured: the import is the latest that it can have been.
                 started_at=self._foreign.at,

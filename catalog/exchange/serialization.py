@@ -14,7 +14,9 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from catalog.errors import ExchangeError
+from catalog.evidence.records import PoolInputRecord, PoolRecord
 from catalog.exchange.document import FORMAT, VERSION, AccuracyEntry, Document, duplicates
+from catalog.statistics.survey_design import Pool, PoolInput
 
 
 def ids_name(ids: Sequence[str]) -> str:
@@ -60,6 +62,7 @@ def inconsistencies(document: Document) -> Iterator[str]:
     yield from _repeated_names(document)
     yield from _environments(document)
     yield from _one_place_per_key(document)
+    yield from _pools(document)
     yield from _samples(document)
     yield from _accuracies(document)
 
@@ -109,6 +112,36 @@ def _one_place_per_key(document: Document) -> Iterator[str]:
         if len(claims) > 1:
             where = " and ".join(f"{subject} in {environment}" for environment, subject in sorted(claims))
             yield f"latency key {key}: is used for {where}; evidence of two places is never pooled"
+
+
+def pool_of(document: Document, key: str) -> PoolRecord:
+    """Return a pool of a document as it is stored."""
+    columns = document.pools[key]
+    media = columns.media if columns.media is not None else [None] * len(columns.size)
+    rows = zip(document.ids[columns.ids], columns.size, media, strict=True)
+    return PoolRecord(key, columns.unit, [PoolInputRecord(*row) for row in rows])
+
+
+def pool_digest(pool: PoolRecord) -> str:
+    """Return the key that a pool has by its content."""
+    return Pool([PoolInput(row.input_id, row.size, row.media or "") for row in pool.inputs], pool.unit).digest
+
+
+def _pools(document: Document) -> Iterator[str]:
+    """Check that a pool is what its key says, so that no file can change what an earlier one brought."""
+    for key, columns in document.pools.items():
+        ids = document.ids.get(columns.ids)
+        if ids is None:
+            yield f"pools.{key}.ids: {columns.ids!r} is not among the lists of ids"
+        elif len(ids) != len(columns.size):
+            yield f"pools.{key}.size: has {len(columns.size)} sizes, and the list of its inputs has {len(ids)}"
+        else:
+            digest = pool_digest(pool_of(document, key))
+            if digest != key:
+                yield f"pools.{key}: its inputs hash to {digest}, which would be its key; export it again"
+    for index, measurement in enumerate(document.measurements):
+        if measurement.pool_key is not None and measurement.pool_key not in document.pools:
+            yield f"measurements[{index}].pool_key: {measurement.pool_key!r} is not among the pools"
 
 
 def _samples(document: Document) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import zip_longest
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -16,9 +16,12 @@ from catalog.evidence.records import (
     LinkProbeRecord,
     MeasurementRecord,
     PartTimes,
+    PoolInputRecord,
+    PoolRecord,
     SampleRecord,
     TierRunRecord,
 )
+from catalog.statistics.survey_design import Pool, Stratum
 from catalog.validity import judge_measurement, reason, worst
 from runner.artifacts.store import CachedArtifact
 from runner.errors import LaunchError, TierCallError
@@ -205,7 +208,7 @@ def complete(
         host_load=host_load(measured.warmed, measured.ended),
         tier_runs=[tier_run(setup, measured, tier) for tier in setup.tiers],
         link_probes=[probe for probed in measured.probed for probe in link_probes(probed)],
-        samples=[_sample(sample) for sample in measured.samples],
+        samples=_samples(attempt, measured.samples),
     )
     findings = judge_measurement(record, percentiles=percentiles)
     return replace(
@@ -342,13 +345,28 @@ def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
         "inputs_select": keyed.inputs.select,
         "protocol": {"version": keyed.conditions["protocol_version"], **keyed.inputs.protocol(attempt.round)},
         "conditions": dict(keyed.conditions),
+        "pool_key": None if keyed.inputs.pool is None else keyed.inputs.pool.digest,
+        "pool": None if keyed.inputs.pool is None else pool_record(keyed.inputs.pool),
         "started_at": attempt.started,
         # By the monotonic clock's duration, because the wall clock may have been set in between.
         "finished_at": attempt.started + timedelta(seconds=took_s),
     }
 
 
-def _sample(sample: Sample) -> SampleRecord:
+def pool_record(pool: Pool) -> PoolRecord:
+    """Record a pool with the sizes of its inputs."""
+    unit = cast(Literal["bytes", "tokens", "elements"], pool.unit)
+    inputs = [PoolInputRecord(entry.id, entry.size, entry.media or None) for entry in pool.inputs]
+    return PoolRecord(pool.digest, unit, inputs)
+
+
+def _samples(attempt: Attempt, samples: Iterable[Sample]) -> list[SampleRecord]:
+    """Record samples with the strata that their inputs were drawn from."""
+    strata = {entry.id: entry.stratum for entry in attempt.keyed.inputs.draw(attempt.round)}
+    return [_sample(sample, strata.get(sample.input_id, "all")) for sample in samples]
+
+
+def _sample(sample: Sample, stratum: Stratum) -> SampleRecord:
     """Record a sample; transmission is the rest of the latency after the tiers' own durations."""
     busy_s = sum(p.preprocess_s + p.compute_s + p.postprocess_s + p.serialise_s for p in sample.parts)
     return SampleRecord(
@@ -358,6 +376,8 @@ def _sample(sample: Sample) -> SampleRecord:
         latency_s=sample.latency_s,
         # The durations come from several clocks, so their sum may exceed a short latency by rounding.
         transmission_s=max(0.0, sample.latency_s - busy_s),
+        # A round of all inputs draws none: its rounds and inputs are crossed, as those of older evidence.
+        stratum=None if stratum == "all" else stratum,
         parts=[PartTimes(**asdict(part)) for part in sample.parts],
         links=[LinkBytes(**asdict(link)) for link in sample.links],
     )

@@ -92,6 +92,8 @@ FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
     ),
     "tier run": (tables.TierRun, document.TierRunEntry, records.TierRunRecord, TierRunOut),
     "link probe": (tables.LinkProbe, document.LinkProbeEntry, records.LinkProbeRecord, LinkProbeOut),
+    "pool": (tables.InputPool, None, records.PoolRecord),
+    "input of a pool": (tables.PoolInput, None, records.PoolInputRecord),
     "sample": (tables.Sample, None, records.SampleRecord),
     "part of a sample": (tables.SamplePart, None, records.PartTimes),
     "link of a sample": (tables.SampleLink, None, records.LinkBytes),
@@ -107,7 +109,7 @@ FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
     "target": (tables.Slo, document.SloEntry, SloEvidence, SloOut),
 }
 # Keys between rows: numbers in the database, content keys in a file.
-REFERENCES = {"id", "environment_id", "measurement_id", "sample_id", "accuracy_id", "imported_file_id"}
+REFERENCES = {"id", "pool_id", "environment_id", "measurement_id", "sample_id", "accuracy_id", "imported_file_id"}
 FILE_REFERENCES = {"environment", "imported_from"}
 # What stands below a row: tables of their own, and columns of a file's entry.
 CHILDREN = {"tier_runs", "link_probes", "samples", "hits", "pixels"}
@@ -185,6 +187,7 @@ def test_columns_of_a_file_are_those_of_the_rows() -> None:
 
 def test_the_database_checks_small_rows_in_the_bounds_of_their_records() -> None:
     for table, record in {
+        "pool_input": records.PoolInputRecord,
         "sample": records.SampleBase,
         "sample_part": records.PartTimes,
         "sample_link": records.LinkBytes,
