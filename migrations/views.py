@@ -8,6 +8,8 @@ are found with integers (`90 * (n - 1) / 100` is the lower neighbour of numpy's 
 alike.
 """
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 _MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
@@ -27,19 +29,35 @@ def _percentile(percent: int) -> str:
     )
 
 
-_ROUND_PERCENTILES = f"""
-    SELECT latency_key, round, verdict, MAX(count_in_round) AS samples, COUNT(DISTINCT input_id) AS inputs,
-           {", ".join(_percentile(percent) for percent in _PERCENTILES)}
-    FROM (
-        SELECT m.latency_key, m.round, m.verdict, s.latency_s, s.input_id,
-               ROW_NUMBER() OVER (PARTITION BY m.id ORDER BY s.latency_s) - 1 AS place,
-               COUNT(*) OVER (PARTITION BY m.id) AS count_in_round
-        FROM sample s
-        JOIN (SELECT * FROM measurement WHERE {_MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
-    ) ranked
-    GROUP BY latency_key, round, verdict
+def _round_percentiles(percents: Sequence[int], *, count_inputs: bool) -> str:
+    """Return the percentiles of every round that counts, in the order of the rounds of a key."""
+    # Samples are ranked and grouped by the measurement's number: a key is a long text, and every comparison reads it.
+    ranked_input = ", s.input_id" if count_inputs else ""
+    inputs = ", COUNT(DISTINCT input_id) AS inputs" if count_inputs else ""
+    return f"""
+    SELECT m.latency_key, m.round, m.verdict, r.samples{", r.inputs" if count_inputs else ""},
+           {", ".join(f"r.p{percent}_latency_s" for percent in percents)}
+    FROM measurement m
+    JOIN (
+        SELECT measurement_id, MAX(count_in_round) AS samples{inputs},
+               {", ".join(_percentile(percent) for percent in percents)}
+        FROM (
+            SELECT s.measurement_id, s.latency_s, n.count_in_round{ranked_input},
+                   ROW_NUMBER() OVER (PARTITION BY s.measurement_id ORDER BY s.latency_s) - 1 AS place
+            FROM sample s
+            JOIN (
+                SELECT measurement_id, COUNT(*) AS count_in_round FROM sample
+                WHERE measurement_id IN (SELECT id FROM measurement WHERE {_MEASUREMENT_COUNTS})
+                GROUP BY measurement_id
+            ) n ON n.measurement_id = s.measurement_id
+        ) ranked
+        GROUP BY measurement_id
+    ) r ON r.measurement_id = m.id
+    ORDER BY m.latency_key, m.round
 """
 
+
+# In the order of the rounds: a sum of floats in another order may end in another last digit.
 _LATENCY = f"""
     SELECT latency_key,
            COUNT(*) AS rounds,
@@ -48,7 +66,7 @@ _LATENCY = f"""
            AVG(p90_latency_s) AS p90_latency_s,
            CASE WHEN MAX(CASE WHEN verdict = 'DOUBTFUL' THEN 1 ELSE 0 END) = 1 THEN 'DOUBTFUL' ELSE 'VALID' END
                AS verdict
-    FROM ({_ROUND_PERCENTILES}) per_round
+    FROM ({_round_percentiles((50, 90), count_inputs=False)}) per_round
     GROUP BY latency_key
 """
 
@@ -60,24 +78,27 @@ _INPUTS = f"""
     GROUP BY m.latency_key
 """
 
-# All links together, median over all samples; without links nothing is sent. Rows from elsewhere (launcher `imported`)
-# do not tell what was sent.
+# All links together, median over all samples of a key, which its first measurement stands for; without links nothing is
+# sent. Rows from elsewhere (launcher `imported`) do not tell what was sent.
 _SENT = f"""
-    SELECT latency_key, AVG(CAST(sent_bytes AS DOUBLE PRECISION)) AS sent_bytes
+    SELECT m.latency_key, AVG(CAST(sent_bytes AS DOUBLE PRECISION)) AS sent_bytes
     FROM (
-        SELECT latency_key, sent_bytes,
-               ROW_NUMBER() OVER (PARTITION BY latency_key ORDER BY sent_bytes) - 1 AS place,
-               COUNT(*) OVER (PARTITION BY latency_key) AS samples
+        SELECT first_id, sent_bytes,
+               ROW_NUMBER() OVER (PARTITION BY first_id ORDER BY sent_bytes) - 1 AS place,
+               COUNT(*) OVER (PARTITION BY first_id) AS samples
         FROM (
-            SELECT m.latency_key, s.id, COALESCE(SUM(l.sent_bytes), 0) AS sent_bytes
+            SELECT m.first_id,
+                   COALESCE((SELECT SUM(l.sent_bytes) FROM sample_link l WHERE l.sample_id = s.id), 0) AS sent_bytes
             FROM sample s
-            JOIN (SELECT id, latency_key FROM measurement WHERE {_MEASUREMENT_COUNTS}) m ON m.id = s.measurement_id
-            LEFT JOIN sample_link l ON l.sample_id = s.id
-            GROUP BY m.latency_key, s.id
+            JOIN (
+                SELECT id, MIN(id) OVER (PARTITION BY latency_key) AS first_id
+                FROM measurement WHERE {_MEASUREMENT_COUNTS}
+            ) m ON m.id = s.measurement_id
         ) totals
     ) ranked
+    JOIN measurement m ON m.id = ranked.first_id
     WHERE place = (samples - 1) / 2 OR place = samples / 2
-    GROUP BY latency_key
+    GROUP BY m.latency_key
 """
 
 _PLACE = """
@@ -177,7 +198,7 @@ ORDER BY subject, environment, rank, operator, placement
 """
 
 _PERCENTILES_BY_ROUND = f"""
-WITH per_round AS ({_ROUND_PERCENTILES}), place AS ({_PLACE})
+WITH per_round AS ({_round_percentiles(_PERCENTILES, count_inputs=True)}), place AS ({_PLACE})
 SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, r.round, r.verdict, r.inputs, r.samples,
        {", ".join(f"r.p{percent}_latency_s" for percent in _PERCENTILES)}
 FROM strategy s
