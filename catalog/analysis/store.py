@@ -21,9 +21,9 @@ from catalog.analysis.subject import (
 )
 from catalog.declaration import AnalysisSpec, load_catalog
 from catalog.evidence import Database, StrategyEvidence, sound_database, strategy_evidence
+from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.stored_rows import AnalysisRows, analysis_stored, replace_analysis
 from catalog.evidence.tables import AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
-from catalog.evidence.writing import utc_now, utc_text
 
 
 def store_analysis(session: Session, result: SubjectResult) -> int:

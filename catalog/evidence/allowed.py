@@ -6,9 +6,10 @@ Bounds are far beyond anything that is measured, and near enough that sums, squa
 import json
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -52,6 +53,23 @@ def _moment(text: str) -> str:
     if not 1970 <= year < 3000:
         raise ValueError(f"is of the year {year}; allowed: 1970 to 2999")
     return text
+
+
+def utc_now() -> datetime:
+    """Return this moment, as the machine's clock has it: for stamps that people read.
+
+    The clock may be set back at any moment. Durations are a monotonic clock's, and a row's number tells which came
+    last.
+    """
+    # Through `time.time`, which the tests of a clock that is set back replace.
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+def utc_text(moment: datetime) -> str:
+    """Format a moment as ISO 8601 in UTC with milliseconds; a naive moment is taken as UTC."""
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    # Always three decimals and +00:00, so that stored moments sort as text.
+    return aware.isoformat(timespec="milliseconds")
 
 
 def is_moment(value: Any) -> bool:

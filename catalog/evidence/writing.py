@@ -1,9 +1,7 @@
 """Storing evidence. Each function works inside the caller's transaction; the caller commits."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select, text, update
@@ -11,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence.allowed import is_moment
+from catalog.evidence.allowed import is_moment, utc_now, utc_text
 from catalog.evidence.reading import accuracy_done, rounds_done
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -48,22 +46,8 @@ from catalog.evidence.tables import (
     column,
 )
 
-
-def utc_now() -> datetime:
-    """Return this moment, as the machine's clock has it."""
-    # Through `time.time`, which the tests of a clock that is set back replace.
-    return datetime.fromtimestamp(time.time(), UTC)
-
-
 if TYPE_CHECKING:
     from catalog.declaration.schema import SloSpec
-
-
-def utc_text(moment: datetime) -> str:
-    """Format a moment as ISO 8601 in UTC with milliseconds; a naive moment is taken as UTC."""
-    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    # Always three decimals and +00:00, so that stored moments sort as text.
-    return aware.isoformat(timespec="milliseconds")
 
 
 def _now() -> str:

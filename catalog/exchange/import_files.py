@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from sqlmodel import Session
 
 from catalog.errors import ExchangeError
+from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.records import FileRecord
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.stored_rows import imported_file, stored_rows, stored_values
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
-from catalog.evidence.writing import utc_now, utc_text
 from catalog.exchange.document import FORMAT, VERSION, Document
 from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.lineage import imported_key

@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlmodel import Session
 
+from catalog.evidence.allowed import utc_text
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.stored_rows import attempted_keys, stored_rows, stored_values
 from catalog.evidence.tables import Artifact, Environment, Strategy
-from catalog.evidence.writing import utc_text
 from catalog.exchange.document import (
     AccuracyEntry,
     Document,

@@ -9,7 +9,7 @@ import typer
 
 from catalog.analysis.store import declared_settings
 from catalog.evidence import open_database, sound_database
-from catalog.evidence.writing import utc_now
+from catalog.evidence.allowed import utc_now
 from catalog.units import size
 from runner.commands.terminal import DatabaseOption, RunnerSettings, err, example
 from runner.errors import RunnerError

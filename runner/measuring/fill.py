@@ -26,8 +26,9 @@ from catalog.evidence import (
     sound_database,
     upsert_artifact,
 )
+from catalog.evidence.allowed import utc_now
 from catalog.evidence.reading import latencies
-from catalog.evidence.writing import replace_unreadable_accuracy, replace_unreadable_measurement, utc_now
+from catalog.evidence.writing import replace_unreadable_accuracy, replace_unreadable_measurement
 from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration
