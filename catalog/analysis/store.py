@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from sqlmodel import Session
@@ -19,7 +18,6 @@ from catalog.analysis.subject import (
     analyse_subject,
     evidence_key,
 )
-from catalog.declaration import AnalysisSpec, load_catalog
 from catalog.evidence import Database, StrategyEvidence, sound_database, strategy_evidence
 from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.stored_rows import AnalysisRows, analysis_stored, replace_analysis
@@ -135,22 +133,6 @@ def _number_or_null(value: float) -> float | None:
 
 
 logger = logging.getLogger(__name__)
-
-
-def declared_settings(catalog: Path) -> AnalysisSettings:
-    """Return the settings of the catalog file; the defaults where there is no file."""
-    # An imported database is analysed where no catalog file is.
-    return settings_of(load_catalog(catalog).analysis if catalog.exists() else AnalysisSpec())
-
-
-def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
-    """Convert a declaration to the settings of an analysis."""
-    return AnalysisSettings(
-        percentile=declared.percentile,
-        equivalent_within=declared.equivalent_within,
-        confidence_level=declared.confidence,
-        adjustment=declared.adjustment,
-    )
 
 
 def analyse(database: Database, settings: AnalysisSettings, *, subject: str | None = None) -> Iterator[SubjectResult]:

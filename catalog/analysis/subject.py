@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.declaration import AnalysisSpec, load_catalog
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
@@ -121,6 +123,22 @@ class AnalysisSettings:
     def question(self) -> Question:
         """Return the same for `catalog.statistics`."""
         return Question(self.percentile, self.equivalent_within, self.confidence_level, self.n_resamples)
+
+
+def declared_settings(catalog: Path) -> AnalysisSettings:
+    """Return the settings of the catalog file; the defaults where there is no file."""
+    # An imported database is analysed where no catalog file is.
+    return settings_of(load_catalog(catalog).analysis if catalog.exists() else AnalysisSpec())
+
+
+def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
+    """Convert a declaration to the settings of an analysis."""
+    return AnalysisSettings(
+        percentile=declared.percentile,
+        equivalent_within=declared.equivalent_within,
+        confidence_level=declared.confidence,
+        adjustment=declared.adjustment,
+    )
 
 
 # Raised when the analysis itself changes, so that stored results are computed again.

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from catalog.analysis.store import declared_settings, store_missing
+from catalog.analysis.store import store_missing
+from catalog.analysis.subject import declared_settings
 from catalog.evidence import open_database, sound_database
 from catalog.exchange import (
     Document,

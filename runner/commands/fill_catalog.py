@@ -14,7 +14,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from catalog import evidence as store
-from catalog.analysis.store import settings_of, store_missing
+from catalog.analysis.store import store_missing
+from catalog.analysis.subject import settings_of
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence import Database, open_database, sound_database

@@ -8,7 +8,8 @@ import typer
 from rich.markup import escape
 
 from catalog.analysis import SubjectResult
-from catalog.analysis.store import analyse, declared_settings
+from catalog.analysis.store import analyse
+from catalog.analysis.subject import declared_settings
 from catalog.evidence import open_database
 from catalog.statistics import ADJUSTMENTS
 from catalog.units import parse_share

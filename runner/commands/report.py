@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from catalog.analysis.store import declared_settings
+from catalog.analysis.subject import declared_settings
 from catalog.evidence import open_database, sound_database
 from catalog.evidence.allowed import utc_now
 from catalog.units import size
