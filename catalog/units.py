@@ -250,3 +250,10 @@ def points(value: float | None) -> str:
         return "–"
     shown = f"{value:+.2f}"
     return shown if float(shown) else "0.00"
+
+
+def pvalue(value: float) -> str:
+    """Return `0.031`, `3.2e-08`, `< 1e-300`; never zero."""
+    if value < 1e-300:  # near the least float, a zero would claim certainty
+        return "< 1e-300"
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.1e}"

@@ -33,6 +33,11 @@ class Rank:
     letters: tuple[str, ...]
 
 
+def rank_range(rank: int, worst_rank: int) -> str:
+    """Return `3`, or `3–5` where ties leave it open."""
+    return str(rank) if rank == worst_rank else f"{rank}–{worst_rank}"
+
+
 def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int, int]]) -> tuple[Rank, ...]:
     """Rank strategies and give them letters.
 

@@ -15,9 +15,10 @@ from rich.text import Text
 
 from catalog.evidence import StrategyLatencies
 from catalog.output_distance import OutputDistance, percentage
+from catalog.statistics.ranking import rank_range
 from catalog.units import duration, duration_interval, percent, points, size
 from runner.errors import RunnerError
-from runner.reports.ranking import rank_range, sparkline
+from runner.reports.ranking import sparkline
 
 # Narrower, and names are folded after every underscore; wider, and rarer columns go too soon.
 _LEAST_OPERATOR = 16

@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from catalog.units import duration, duration_interval
+from catalog.statistics.ranking import rank_range
+from catalog.units import duration, duration_interval, pvalue
 
 # For annotations alone: importing the analysis would delay `runner leaderboard`, which needs two functions of here.
 if TYPE_CHECKING:
@@ -141,18 +142,6 @@ def conditions(result: "SubjectResult") -> str:
     first = result.strategies[0]
     interval, select = first.interval(result.settings.percentile), first.evidence.inputs_select
     return f"{interval.inputs} {select} inputs, {interval.rounds} rounds; end to end, single stream, unloaded"
-
-
-def pvalue(value: float) -> str:
-    """Return `0.031`, `3.2e-08`, `< 1e-300`; never zero."""
-    if value < 1e-300:  # near the least float, a zero would claim certainty
-        return "< 1e-300"
-    return f"{value:.2g}" if value >= 0.001 else f"{value:.1e}"
-
-
-def rank_range(rank: int, worst_rank: int) -> str:
-    """Return `3`, or `3–5` where ties leave it open."""
-    return str(rank) if rank == worst_rank else f"{rank}–{worst_rank}"
 
 
 def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: float) -> list[str]:

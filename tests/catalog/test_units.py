@@ -202,10 +202,11 @@ def test_durations_sizes_and_rates_are_printed_in_one_place() -> None:
 
 def test_p_values_and_ranks_are_printed_in_one_place() -> None:
     """The terminal's p-values and the report's had a format each."""
-    reports = Path(__file__).parents[2] / "runner" / "reports"
-    homes = [
-        module.relative_to(reports).as_posix()
-        for module in reports.rglob("*.py")
-        if re.search(r"^def (pvalue|ranks?|rank_range)\(", module.read_text(encoding="utf-8"), re.M)
-    ]
-    assert homes == ["ranking.py"]
+    root = Path(__file__).parents[2]
+    homes = {
+        (module.relative_to(root).as_posix(), name)
+        for package in PACKAGES
+        for module in (root / package).rglob("*.py")
+        for name in re.findall(r"^def (pvalue|ranks?|rank_range)\(", module.read_text(encoding="utf-8"), re.M)
+    }
+    assert homes == {("catalog/units.py", "pvalue"), ("catalog/statistics/ranking.py", "rank_range")}

@@ -11,7 +11,8 @@ from catalog.analysis import StrategyResult, SubjectResult
 from catalog.evidence.report_rows import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics import StrategyFamily, strategy_name
-from catalog.units import duration
+from catalog.statistics.ranking import rank_range
+from catalog.units import duration, pvalue
 from runner.reports.html.markup import (
     WIDTH,
     Axis,
@@ -27,7 +28,6 @@ from runner.reports.html.markup import (
     text,
     text_width,
 )
-from runner.reports.ranking import pvalue, rank_range
 
 
 def by_placement(strategies: Iterable[StrategyResult]) -> list[tuple[str, list[StrategyResult]]]:

@@ -16,11 +16,10 @@ from catalog.statistics import (
     accuracy_pairs,
     compare_accuracies,
 )
-from catalog.units import points, size
+from catalog.units import points, pvalue, size
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag
 from runner.reports.html.sentences import METRIC_NAMES, Codes, listed, sentence, split, spoken
-from runner.reports.ranking import pvalue
 
 # Agreement with identity is not accuracy and takes no part.
 METRICS = ("top1", "top5", "miou")

@@ -7,7 +7,8 @@ from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectRe
 from catalog.evidence.report_rows import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
-from catalog.units import duration, duration_interval, percent, points, size
+from catalog.statistics.ranking import rank_range
+from catalog.units import duration, duration_interval, percent, points, pvalue, size
 from runner.reports.html.figures import (
     box_plots,
     breakdown_bars,
@@ -21,7 +22,6 @@ from runner.reports.html.report_data import EnvironmentReport
 from runner.reports.html.sentences import METRIC_NAMES
 from runner.reports.html.tradeoff import Tradeoff, tradeoff_plot, tradeoffs
 from runner.reports.leaderboard import COSTS
-from runner.reports.ranking import pvalue, rank_range
 
 
 def ranking_table(result: SubjectResult) -> Html:
