@@ -19,7 +19,6 @@ from catalog.evidence.reading import (
     probing_share,
     rankings,
     rounds_done,
-    tier_costs,
     troubles,
     unequal_compositions,
 )
@@ -40,6 +39,7 @@ from catalog.evidence.records import (
     TierRunRecord,
     Verdict,
 )
+from catalog.evidence.report_rows import tier_costs
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,

@@ -199,13 +199,6 @@ def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Map
     return _rows(session, query, **({} if subject is None else {"subject": subject}))
 
 
-def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
-    """Return rows of the view `tier_costs`: what each strategy costs each tier of its route."""
-    where = "" if subject is None else "WHERE subject = :subject"
-    query = f"SELECT * FROM tier_costs {where} ORDER BY subject, environment, operator, placement, tier"
-    return _rows(session, query, **({} if subject is None else {"subject": subject}))
-
-
 def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
     """Return per link, direction and environment: declared rate, measured payload rates of what counts, RTT."""
     query = (

@@ -15,6 +15,14 @@ from sqlmodel import Session
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 
+
+def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
+    """Return rows of the view `tier_costs`: what each strategy costs each tier of its route."""
+    where = "" if subject is None else "WHERE subject = :subject"
+    query = f"SELECT * FROM tier_costs {where} ORDER BY subject, environment, operator, placement, tier"
+    return _rows(session, query, **({} if subject is None else {"subject": subject}))
+
+
 # Directions descend, so that `up` stands before `down`.
 _LINK_CHECKS = """
 SELECT link, direction, declared_bit_per_s, AVG(measured_bit_per_s) AS mean_bit_per_s, MIN(deviation_pct) AS least_pct,
