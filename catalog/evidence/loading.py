@@ -15,7 +15,6 @@ from sqlalchemy import select, text
 from sqlmodel import Session
 
 from catalog.evidence.records import ArtifactFile, FileBase, values_of
-from catalog.evidence.stored_rows import file_labels
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
@@ -38,6 +37,7 @@ from catalog.evidence.tables import (
     Slo,
     Strategy,
     column,
+    file_labels,
 )
 from catalog.statistics.families import client_tier, condition_chains, tier_order
 from catalog.statistics.samples import wide_rounds
@@ -293,11 +293,9 @@ def _load_tiers(session: Session) -> dict[int, _Tiers]:
 
 
 def _load_origins(session: Session) -> dict[int, Origin]:
-    labels = file_labels(session)
-    return {
-        row.id: Origin(**values_of(row, FileBase) | {"name": labels[row.id]}, id=row.id)
-        for row in session.execute(select(ImportedFile)).scalars()
-    }
+    files = session.execute(select(ImportedFile)).scalars().all()
+    labels = file_labels(files)
+    return {row.id: Origin(**values_of(row, FileBase) | {"name": labels[row.id]}, id=row.id) for row in files}
 
 
 def _load_accuracy_files(session: Session) -> dict[str, set[int]]:

@@ -4,7 +4,7 @@ For exports, imports, bundles and the answers about one key. Each function works
 caller commits.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, func, insert, text, update
 from sqlmodel import Session, select
 
-from catalog.evidence.allowed import printable
 from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes, PoolInputRecord
 from catalog.evidence.tables import (
     Accuracy,
@@ -170,27 +169,6 @@ def note(file: ImportedFile, name: str, value: Any) -> None:
     notes = {**(here if isinstance(here, dict) else {}), name: value}
     # A new value, because a change within the old one would not be noticed.
     file.sqlmodel_update({"details": {**details, HERE: {name: value for name, value in notes.items() if value}}})
-
-
-def file_labels(session: Session) -> dict[int, str]:
-    """Name imported files so that no two are called alike.
-
-    Parameters
-    ----------
-    session : Session
-
-    Returns
-    -------
-    dict of int to str
-        By the file's id: its name, with the start of its SHA-256 where another imported file has the same name.
-    """
-    rows = [row for row in stored_rows(session, ImportedFile) if row.id is not None]
-    names = Counter(row.name for row in rows)
-    return {
-        row.id: printable(str(row.name) if names[row.name] == 1 else f"{row.name} (SHA-256 {row.sha256!s:.12}…)")
-        for row in rows
-        if row.id is not None
-    }
 
 
 def imported_file(session: Session, key: str) -> ImportedFile | None:

@@ -6,6 +6,8 @@ keys, references and indices. The DDL that databases really have is in `migratio
 A class of `records.py` is frozen and a row is not, which mypy refuses although the row's own `__setattr__` comes first.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, ClassVar, cast
 
 from pydantic import ConfigDict
@@ -22,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
+from catalog.evidence.allowed import printable
 from catalog.evidence.records import (
     AccuracyBase,
     ClassPixels,
@@ -98,6 +101,28 @@ class ImportedFile(EvidenceTable, FileRecord, table=True):  # type: ignore[misc]
     __table_args__ = (UniqueConstraint("key"),)
 
     id: int | None = Field(default=None, primary_key=True)
+
+
+def file_labels(files: Iterable[ImportedFile]) -> dict[int, str]:
+    """Name imported files so that no two are called alike.
+
+    Parameters
+    ----------
+    files : iterable of ImportedFile
+        All that are stored.
+
+    Returns
+    -------
+    dict of int to str
+        By the file's id: its name, with the start of its SHA-256 where another imported file has the same name.
+    """
+    stored = [file for file in files if file.id is not None]
+    names = Counter(file.name for file in stored)
+    return {
+        file.id: printable(str(file.name) if names[file.name] == 1 else f"{file.name} (SHA-256 {file.sha256!s:.12}…)")
+        for file in stored
+        if file.id is not None
+    }
 
 
 class Environment(EvidenceTable, EnvironmentRecord, Creation, table=True):  # type: ignore[misc]

@@ -34,7 +34,6 @@ from catalog.evidence.stored_rows import (
     HERE,
     SLOS,
     contributing_files,
-    file_labels,
     imported_file,
     insert_row,
     insert_rows,
@@ -44,7 +43,7 @@ from catalog.evidence.stored_rows import (
     stored_rows,
     stored_values,
 )
-from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy
+from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy, file_labels
 from catalog.evidence.writing import record_accuracy, record_measurement
 from catalog.exchange.document import (
     AccuracyEntry,
@@ -212,7 +211,7 @@ class _DocumentImport:
         if self._places and all(place.contained for place in self._places.values()):
             return self._known_before()
         # Before anything is stored, else this file would be among those that were there.
-        labels = file_labels(self._session)
+        labels = file_labels(stored_rows(self._session, ImportedFile))
         apart = tuple(self._apart(labels))
         extended = self._extended()
         file_id = insert_row(self._session, ImportedFile, {**asdict(self._file), "details": dict(self._file.details)})
