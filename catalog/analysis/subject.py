@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -206,12 +207,18 @@ class SubjectResult:
     subject: str
     environment: EnvironmentEvidence
     settings: AnalysisSettings
-    evidence_key: str
     strategies: tuple[StrategyResult, ...]
     ranking: Ranking
     families: tuple[FamilyResult, ...]
     drops: tuple[DropResult, ...]
     unmeasured: tuple[StrategyEvidence, ...]
+
+    @cached_property
+    def evidence_key(self) -> str:
+        """The content key under which the analysis is stored."""
+        # When it is asked for: a report and a ranking store nothing.
+        evidence = [*(strategy.evidence for strategy in self.strategies), *self.unmeasured]
+        return evidence_key(in_canonical_order(evidence), self.settings)
 
 
 def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> SubjectResult:
@@ -252,7 +259,6 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
         subject=measured[0].subject,
         environment=measured[0].environment,
         settings=settings,
-        evidence_key=evidence_key(evidence, settings),
         strategies=_strategies(measured, samples, paper.descriptions, ranking, settings),
         ranking=ranking,
         families=tuple(_family(family, by_name, settings) for family in paper.families),
