@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.declaration import AnalysisSpec, load_catalog
+from catalog.declaration.schema import AnalysisBase
+from catalog.evidence.records import AnalysisRecord, values_of
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
@@ -87,8 +89,8 @@ def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) ->
     return None
 
 
-@dataclass(frozen=True)
-class AnalysisSettings:
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSettings(AnalysisRecord):
     """The question of the deciding analysis and the adjustment of the study's.
 
     Attributes
@@ -106,13 +108,6 @@ class AnalysisSettings:
     seed : int
         Of the draws, so that the same evidence gives the same result.
     """
-
-    percentile: float = 50.0
-    equivalent_within: float = 0.05
-    confidence_level: float = 0.95
-    adjustment: str = "holm"
-    n_resamples: int = 2000
-    seed: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
@@ -134,12 +129,7 @@ def declared_settings(catalog: Path) -> AnalysisSettings:
 
 def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
     """Convert a declaration to the settings of an analysis."""
-    return AnalysisSettings(
-        percentile=declared.percentile,
-        equivalent_within=declared.equivalent_within,
-        confidence_level=declared.confidence,
-        adjustment=declared.adjustment,
-    )
+    return AnalysisSettings(**values_of(declared, AnalysisBase))
 
 
 # Raised when the analysis itself changes, so that stored results are computed again.

@@ -7,6 +7,7 @@ What a pass or a data set means is the runner's business: here they are kept as 
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -331,25 +332,36 @@ def _no_boolean(value: object) -> object:
     return str(value) if isinstance(value, bool) else value
 
 
-class AnalysisSpec(Declared):
-    """What decides between strategies (docs/statistics.md)."""
+Adjustment = Literal[
+    "none",
+    "bonferroni",
+    "sidak",
+    "holm",
+    "holm-sidak",
+    "simes-hochberg",
+    "hommel",
+    "fdr_bh",
+    "fdr_by",
+    "fdr_tsbh",
+    "fdr_tsbky",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisBase:
+    """What decides between strategies, as a catalog declares it, an analysis takes it and its row keeps it."""
 
     percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 50.0
     equivalent_within: Share = 0.05
-    confidence: Annotated[float, Field(strict=True, gt=0.5, lt=1)] = 0.95
-    adjustment: Literal[
-        "none",
-        "bonferroni",
-        "sidak",
-        "holm",
-        "holm-sidak",
-        "simes-hochberg",
-        "hommel",
-        "fdr_bh",
-        "fdr_by",
-        "fdr_tsbh",
-        "fdr_tsbky",
-    ] = "holm"
+    confidence_level: Annotated[float, Field(strict=True, gt=0.5, lt=1)] = 0.95
+    adjustment: Adjustment = "holm"
+
+
+class AnalysisSpec(Declared, AnalysisBase):  # type: ignore[misc]  # mypy does not see that declarations are frozen
+    """What decides between strategies (docs/statistics.md)."""
+
+    # A catalog says `confidence`, everything else as scipy does.
+    model_config = ConfigDict(alias_generator=lambda name: name.removesuffix("_level"), serialize_by_alias=True)
 
 
 class CatalogFile(Declared):

@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from sqlalchemy import JSON, BigInteger, String
 from sqlmodel import Field as ColumnField
 
+from catalog.declaration.schema import Adjustment
+
 _MAX_COUNT = 2**31 - 1
 _MAX_BIG = 2**63 - 1
 # What is summed over samples, images and classes stays far below 64 bits.
@@ -157,6 +159,7 @@ Verdict = Literal["VALID", "DOUBTFUL", "INVALID"]
 RoundVerdict = Annotated[Verdict, _TEXT_COLUMN]
 ArtifactStatus = Annotated[Literal["ready", "inapplicable", "failed"], _TEXT_COLUMN]
 StrategyStatus = Annotated[Literal["applicable", "inapplicable"], _TEXT_COLUMN]
+StoredAdjustment = Annotated[Adjustment, _TEXT_COLUMN]
 AttemptStatus = Annotated[Literal["complete", "failed"], _TEXT_COLUMN]
 # Where a drawn input comes from; none where every input of the pool is in the round, or no pool is known.
 Stratum = Literal["body", "tail", "certainty"]

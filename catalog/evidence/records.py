@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from catalog.declaration.schema import AnalysisBase
 from catalog.evidence.allowed import (
     ArtifactDetails,
     ArtifactFile,
@@ -61,6 +62,7 @@ from catalog.evidence.allowed import (
     SizeUnit,
     SloAccuracy,
     SloLatency,
+    StoredAdjustment,
     StrategyStatus,
     Summed,
     Text,
@@ -506,6 +508,16 @@ class SloRecord(SloName):
 
     latency: SloLatency
     accuracy: SloAccuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisRecord(AnalysisBase):
+    """What an analysis asks, with how many draws of inputs its intervals take, and from which seed."""
+
+    # With its type of column, which declarations do without: they are read where no database is.
+    adjustment: StoredAdjustment = "holm"
+    n_resamples: Count = 2000
+    seed: Count = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,8 @@ _COLUMNS: Mapping[str, Any] = {
     "rounds": allowed.Rounds,
 }
 _SPECIAL: Mapping[tuple[str, str], Any] = {
-    ("analysis", "seed"): allowed.Seed,
+    # As a number: a catalog may write it as a text with a percent sign, a row may not.
+    ("analysis", "equivalent_within"): allowed.Share,
     ("analysis_pair", "verdict"): Literal["equivalent", "different", "unresolved"],
 }
 _ANALYSES = ("analysis_strategy", "analysis_family", "analysis_pair", "analysis_drop")
@@ -311,7 +312,7 @@ def _checker(table: str) -> type[BaseModel]:
     row = _ROWS[table]
     declared = {name for base in row.__mro__ for name in vars(base).get("__dataclass_fields__", ())}
     for name, column in row.model_fields.items():
-        if name in declared:  # its type in records.py already says what it may be
+        if name in declared and (table, name) not in _SPECIAL:  # its type in records.py already says what it may be
             fields[f"v_{name}"] = (column.rebuild_annotation(), ...)
             continue
         kind = _SPECIAL.get((table, name)) or _COLUMNS.get(name) or _plain(name, column.annotation)

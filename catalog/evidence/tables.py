@@ -27,6 +27,7 @@ from sqlmodel import Field, SQLModel
 from catalog.evidence.allowed import printable
 from catalog.evidence.records import (
     AccuracyBase,
+    AnalysisRecord,
     ClassPixels,
     Creation,
     EnvironmentRecord,
@@ -296,8 +297,8 @@ class Slo(EvidenceTable, SloRecord, table=True):  # type: ignore[misc]
     __table_args__ = (PrimaryKeyConstraint("name"),)
 
 
-# Analyses are derived and never exported: no other form of them is declared in `records.py`.
-class Analysis(EvidenceTable, table=True):
+# Analyses are derived and never exported: `records.py` has no other form of their results.
+class Analysis(EvidenceTable, AnalysisRecord, table=True):  # type: ignore[misc]
     """One analysis of one subject in one environment; `evidence_key` is the content key of all that it rests on."""
 
     __tablename__ = "analysis"
@@ -306,12 +307,6 @@ class Analysis(EvidenceTable, table=True):
     environment_id: int = _reference("environment.id")
     subject: str
     evidence_key: str = Field(unique=True)
-    percentile: float
-    equivalent_within: float
-    confidence_level: float
-    adjustment: str
-    n_resamples: int
-    seed: int
     created_at: str
 
 

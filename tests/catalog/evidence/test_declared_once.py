@@ -3,12 +3,16 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from catalog.analysis import AnalysisSettings
+from catalog.analysis.subject import settings_of
+from catalog.declaration import AnalysisSpec
+from catalog.declaration.schema import AnalysisBase
 from catalog.evidence import records, soundness, tables
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
@@ -169,6 +173,30 @@ def test_a_table_and_an_entry_have_the_same_fields(fact: str) -> None:
     if entry is not None:
         assert set(entry.model_fields) - FILE_REFERENCES - CHILDREN == columns
     assert not set(vars(table).get("__annotations__", {})) - REFERENCES, "a table declares keys and nothing else"
+
+
+def test_what_an_analysis_asks_is_declared_once() -> None:
+    declaring = declarations([tables.Analysis, AnalysisSettings, AnalysisSpec])
+    settings = names(AnalysisSettings)
+    assert names(AnalysisBase) <= settings <= set(tables.Analysis.__table__.columns.keys())
+    # The text of a row needs the type of its column beside.
+    assert {name for name in settings if len(declaring[name]) > 1} == {"adjustment"}
+    # A catalog calls the level otherwise, in what it says and in what is shown of it.
+    declared = AnalysisSpec.model_validate({"confidence": 0.9, "equivalent_within": "2%"})
+    assert declared.model_dump() == {
+        "percentile": 50.0, "equivalent_within": 0.02, "confidence": 0.9, "adjustment": "holm",
+    }  # fmt: skip
+    assert settings_of(declared) == AnalysisSettings(confidence_level=0.9, equivalent_within=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"percentile": 100.0}, {"confidence_level": 0.5}, {"adjustment": "fdr"}, {"equivalent_within": "5%"}]
+)
+def test_a_row_of_an_analysis_is_held_to_the_bounds_of_a_catalog(changes: dict[str, object]) -> None:
+    keys = {"environment_id": 1, "subject": "net", "evidence_key": "key", "created_at": "2026-01-01T00:00:00+00:00"}
+    row = {**asdict(AnalysisSettings()), **keys, "id": 1}
+    assert soundness._reason("analysis", row) is None
+    assert str(soundness._reason("analysis", row | changes)).startswith(next(iter(changes)))
 
 
 def test_every_table_of_evidence_is_among_the_facts() -> None:
