@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.analysis_options import AnalysisOptions
 from catalog.declaration import AnalysisSpec, load_catalog
-from catalog.declaration.schema import AnalysisBase
 from catalog.evidence.records import AnalysisRecord, values_of
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
@@ -129,7 +129,7 @@ def declared_settings(catalog: Path) -> AnalysisSettings:
 
 def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
     """Convert a declaration to the settings of an analysis."""
-    return AnalysisSettings(**values_of(declared, AnalysisBase))
+    return AnalysisSettings(**values_of(declared, AnalysisOptions))
 
 
 # Raised when the analysis itself changes, so that stored results are computed again.

@@ -7,7 +7,6 @@ What a pass or a data set means is the runner's business: here they are kept as 
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from catalog.units import parse_bit_rate, parse_duration, parse_share, parse_size
+from catalog.analysis_options import AnalysisOptions, Share
+from catalog.units import parse_bit_rate, parse_duration, parse_size
 
 Task = Literal["classification", "segmentation", "any"]
 Provider = Literal["cpu", "cuda"]
@@ -36,12 +36,6 @@ BitRate = Annotated[int, BeforeValidator(parse_bit_rate), WithJsonSchema(_QUANTI
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"type": "string", "examples": ["512m", "4g"]})]
 Duration = Annotated[
     float, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "examples": ["100ms", "1s"]})
-]
-Share = Annotated[
-    float,
-    BeforeValidator(parse_share),
-    Field(gt=0, le=1),
-    WithJsonSchema({"type": "string", "examples": ["5%"]}),
 ]
 # Strict, here and below: pydantic would take `true` for 1 and the text "30" for 30.
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -332,32 +326,7 @@ def _no_boolean(value: object) -> object:
     return str(value) if isinstance(value, bool) else value
 
 
-Adjustment = Literal[
-    "none",
-    "bonferroni",
-    "sidak",
-    "holm",
-    "holm-sidak",
-    "simes-hochberg",
-    "hommel",
-    "fdr_bh",
-    "fdr_by",
-    "fdr_tsbh",
-    "fdr_tsbky",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalysisBase:
-    """What decides between strategies, as a catalog declares it, an analysis takes it and its row keeps it."""
-
-    percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 50.0
-    equivalent_within: Share = 0.05
-    confidence_level: Annotated[float, Field(strict=True, gt=0.5, lt=1)] = 0.95
-    adjustment: Adjustment = "holm"
-
-
-class AnalysisSpec(Declared, AnalysisBase):  # type: ignore[misc]  # mypy does not see that declarations are frozen
+class AnalysisSpec(Declared, AnalysisOptions):  # type: ignore[misc]  # mypy does not see that declarations are frozen
     """What decides between strategies (docs/statistics.md)."""
 
     # A catalog says `confidence`, everything else as scipy does.

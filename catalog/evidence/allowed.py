@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from sqlalchemy import JSON, BigInteger, String
 from sqlmodel import Field as ColumnField
 
-from catalog.declaration.schema import Adjustment
+from catalog.analysis_options import Adjustment
 
 _MAX_COUNT = 2**31 - 1
 _MAX_BIG = 2**63 - 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from catalog.declaration.schema import AnalysisBase
+from catalog.analysis_options import AnalysisOptions
 from catalog.evidence.allowed import (
     ArtifactDetails,
     ArtifactFile,
@@ -511,7 +511,7 @@ class SloRecord(SloName):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalysisRecord(AnalysisBase):
+class AnalysisRecord(AnalysisOptions):
     """What an analysis asks, with how many draws of inputs its intervals take, and from which seed."""
 
     # With its type of column, which declarations do without: they are read where no database is.

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.subject import settings_of
+from catalog.analysis_options import AnalysisOptions
 from catalog.declaration import AnalysisSpec
-from catalog.declaration.schema import AnalysisBase
 from catalog.evidence import records, soundness, tables
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
@@ -178,7 +178,7 @@ def test_a_table_and_an_entry_have_the_same_fields(fact: str) -> None:
 def test_what_an_analysis_asks_is_declared_once() -> None:
     declaring = declarations([tables.Analysis, AnalysisSettings, AnalysisSpec])
     settings = names(AnalysisSettings)
-    assert names(AnalysisBase) <= settings <= set(tables.Analysis.__table__.columns.keys())
+    assert names(AnalysisOptions) <= settings <= set(tables.Analysis.__table__.columns.keys())
     # The text of a row needs the type of its column beside.
     assert {name for name in settings if len(declaring[name]) > 1} == {"adjustment"}
     # A catalog calls the level otherwise, in what it says and in what is shown of it.
