@@ -160,6 +160,10 @@ class Launcher(Protocol):
         """Yield fresh tiers, ready to be called and removed at the end of the block; raise LaunchError."""
         ...
 
+    def kept(self) -> AbstractContextManager[None]:
+        """Keep between the launches of the block what no tier uses alone; remove it at the end."""
+        ...
+
     def clean(self, *, volumes: bool = False) -> int:
         """Remove what killed runs left behind and return the count; with `volumes`, cached files as well."""
         ...

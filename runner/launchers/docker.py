@@ -7,31 +7,36 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from catalog.units import size
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
 from runner.host import Host, host_of_engine
 from runner.image import ImageBuilder, TierImage
 from runner.launchers.base import (
     Deployment,
     EngineDescription,
-    EventCallback,
     LinkLimits,
     Mount,
     TierLimits,
     check_links,
 )
-from runner.launchers.channel import ControlChannel, Obituary
+from runner.launchers.container import ROOT, DockerTier
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
-from runner.launchers.shaping import ShapedDevice, Shaping, netem_refusal, shape, shaping_of
-from runner.launchers.volumes import OWNER_LABEL, ROOT, discard_volume, ensure_volume, remove_volumes, volume_name
+from runner.launchers.shaping import (
+    ROLE_LABEL,
+    HeldNetworks,
+    ShapedDevice,
+    in_parallel,
+    netem_refusal,
+    remove_labelled,
+)
+from runner.launchers.volumes import OWNER_LABEL, discard_volume, ensure_volume, remove_volumes, volume_name
 from tierserver.messages import TierFacts
 
 
@@ -67,14 +72,9 @@ def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str]) -> 
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
 _PORT = 8000
 # All addresses of the container, because its networks lead to its links alone.
 _LISTENING = ("--port", str(_PORT), "--host", "0.0.0.0", "--token")
-_READY_S = 60.0
-_DEATH_S = 2.0
 _LABEL = "tierwise=1"
 _RUN_LABEL = "tierwise.run"
 _CREATED_LABEL = "tierwise.created"
@@ -84,54 +84,8 @@ _ABANDONED_S = 24 * 3600
 _PERIOD_US = 10_000
 # The kernel refuses a smaller quota, so a tier with little CPU gets a longer period.
 _SMALLEST_QUOTA_US = 1_000
-
-
-class DockerTier:
-    """A tier that is a container."""
-
-    def __init__(self, engine: Engine, limits: TierLimits, container: str) -> None:
-        self.name = limits.name
-        self.container = container
-        self._engine = engine
-        self._limits = limits
-        self._attachment = engine.attach(container)
-        self._channel = ControlChannel(
-            limits.name, lines=self._attachment.lines(), send=self._attachment.send, obituary=self._obituary
-        )
-
-    def wait_ready(self) -> None:
-        self._channel.wait_ready(deadline_s=_READY_S)
-
-    def call(
-        self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
-    ) -> dict[str, Any]:
-        return self._channel.call(command, on_event=on_event, deadline_s=deadline_s)
-
-    def path(self, mount: str) -> str:
-        return f"{ROOT}/{mount}"
-
-    def close(self) -> None:
-        self._attachment.shut_down()
-        self._channel.join(_DEATH_S)
-        self._attachment.close()
-
-    def _obituary(self) -> Obituary:
-        """Return why the tier ended; raise EngineUnavailableError if the engine itself ended."""
-        deadline = time.monotonic() + _DEATH_S
-        while (state := self._engine.state(self.container)) is not None and not state.is_final:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
-        if state is None:
-            return Obituary("its container was removed", "")
-        log_tail = self._engine.log_tail(self.container)
-        if state.running:
-            return Obituary("its container runs but does not answer", log_tail)
-        # Before the exit code, which is that of any SIGKILL.
-        if state.oom_killed:
-            limit = size(self._limits.memory_bytes)
-            return Obituary(f"out of memory: killed at its limit of {limit}", log_tail)
-        return Obituary.of_exit(state.exit_code, log_tail)
+# A tier with fewer CPUs starts without its quota, which comes into force before a model is loaded.
+_FREE_START_CPUS = 1.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +105,10 @@ class DockerLauncher:
         self._builder = ImageBuilder(engine, base_image=base_image)
         self._image: TierImage | None = None
         self._host: Host | None = None
+        self._keeps = False
+        self._held: dict[tuple[LinkLimits, ...], HeldNetworks] = {}
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-tiers")
+        self._removal: Future[None] | None = None
 
     def describe(self) -> EngineDescription:
         info = self._engine.info
@@ -187,38 +145,69 @@ class DockerLauncher:
         return netem_refusal(self._engine, image=self.image().tag, labels=launch_labels())
 
     @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep networks, and what shapes them, between the launches of the block."""
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps = False
+            self._finish_removal()
+            while self._held:
+                _remove(self._held.popitem()[1].remove)
+
+    @contextmanager
     def launch(
         self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
     ) -> Iterator[DockerDeployment]:
         """Yield fresh containers, ready to be called, on shaped links."""
         check_links(tiers, links)
         self._check_engine(tiers)
-        run = _Run(self._engine, self.image().tag, links)
+        # Freed even where a launch fails, so that nothing of a spoiled network meets the next round.
+        networks = self._held.pop(tuple(links), None) or HeldNetworks(
+            self._engine, self.image().tag, links, launch_labels()
+        )
+        run = _Run(self._engine, self.image().tag, networks)
         changed: list[Mount] = []
+        whole = False
         try:
             run.make_volumes(mounts)
-            run.make_networks()
+            networks.make()
             started = run.start(tiers, mounts)
+            # Before anything is measured: the end of the former round must not disturb this one.
+            self._finish_removal()
             base_urls = {(link.upstream, link.downstream): f"http://{link.downstream}:{_PORT}" for link in links}
-            yield DockerDeployment(started, tuple(links), base_urls, describe_shaping=run.describe_shaping)
+            yield DockerDeployment(started, tuple(links), base_urls, describe_shaping=networks.describe)
+            whole = self._keeps
         except TierCallError as error:
             raise _explained(error, run.full_tiers()) from error
         except ChangedFilesError as error:
             changed += [mount for several in mounts.values() for mount in several if mount.name == error.mount]
             raise
         finally:
-            run.remove()
+            if whole:
+                self._held[tuple(links)] = networks
+                self._removal = self._remover.submit(_remove, run.remove)
+            else:
+                _remove(run.remove)
+                _remove(networks.remove)
             # Only after the removal of the tiers: a volume in use cannot be removed.
             for mount in changed:
                 discard_volume(self._engine, mount)
+
+    def _finish_removal(self) -> None:
+        """Wait until the containers of the former launch are gone."""
+        removal, self._removal = self._removal, None
+        if removal is not None:
+            removal.result()
 
     def clean(self, *, volumes: bool = False) -> int:
         """Remove by label what dead runners left; with `volumes`, also cached models and inputs."""
         engine = self._engine
         containers = [item["Id"] for item in engine.list_containers(_LABEL) if _is_abandoned(item)]
-        removed = sum(_in_parallel(_unless_refused(engine.remove_container), containers))
+        removed = sum(in_parallel(_unless_refused(engine.remove_container), containers))
         networks = [item["Id"] for item in engine.list_networks(_LABEL) if _is_abandoned(item)]
-        removed += sum(_in_parallel(_unless_refused(engine.remove_network), networks))
+        removed += sum(in_parallel(_unless_refused(engine.remove_network), networks))
         return removed + remove_volumes(engine, all_of_them=volumes)
 
     def image(self) -> TierImage:
@@ -239,12 +228,12 @@ class DockerLauncher:
 
 
 class _Run:
-    """What one launch creates on the engine."""
+    """What one launch creates on the engine, besides its networks."""
 
-    def __init__(self, engine: Engine, image: str, links: Sequence[LinkLimits]) -> None:
+    def __init__(self, engine: Engine, image: str, networks: HeldNetworks) -> None:
         self._engine = engine
         self._image = image
-        self._links = links
+        self._networks = networks
         self._id = uuid.uuid4().hex[:12]
         self._labels = {**launch_labels(), _RUN_LABEL: self._id}
         self._tiers: dict[str, DockerTier] = {}
@@ -255,65 +244,40 @@ class _Run:
         for mount in distinct.values():
             ensure_volume(self._engine, mount, image=self._image, labels=self._labels)
 
-    def make_networks(self) -> None:
-        _in_parallel(lambda link: self._engine.create_network(self._network(link), self._labels), self._links)
-
     def start(self, tiers: Sequence[TierLimits], mounts: Mapping[str, Sequence[Mount]]) -> dict[str, DockerTier]:
-        """Start all tiers at once and wait until each is shaped and ready."""
-        _in_parallel(lambda limits: self._start_one(limits, mounts.get(limits.name, ())), tiers)
+        """Start all tiers at once and wait until each is ready and limited, and the links are shaped."""
+        in_parallel(lambda limits: self._start_one(limits, mounts.get(limits.name, ())), tiers)
+        # Before any tier is loaded: no byte of a measurement may pass an unshaped link.
+        self._networks.shape()
         return {limits.name: self._tiers[limits.name] for limits in tiers}
 
     def _start_one(self, limits: TierLimits, mounts: Sequence[Mount]) -> None:
-        links = self._links_of(limits.name)
-        container = self._engine.create_container(self._spec(limits, mounts, links))
-        # Engines before API 1.44 take one network at creation; the others must be connected before the start.
-        for link in links[1:]:
-            self._engine.connect_network(self._network(link), container, limits.name)
-        tier = DockerTier(self._engine, limits, container)
+        container = self._engine.create_container(self._spec(limits, mounts))
+        tier = DockerTier(self._engine, limits.name, container, memory_bytes=limits.memory_bytes)
         # Kept before the start, so that `remove` closes the connection whatever fails.
         self._tiers[limits.name] = tier
         self._engine.start_container(container)
-        if links:
-            # Before the tier is ready: no byte of a measurement may pass an unshaped link.
-            self._shape(tier, {link.name: shaping_of(_sent_by(limits.name, link), link.delay_s) for link in links})
         tier.wait_ready()
+        if limits.cpus < _FREE_START_CPUS:
+            self._engine.limit_cpu(container, period_us=_period_us(limits), quota_us=_quota_us(limits))
 
-    def _spec(self, limits: TierLimits, mounts: Sequence[Mount], links: Sequence[LinkLimits]) -> ContainerSpec:
-        period_us = max(_PERIOD_US, round(_SMALLEST_QUOTA_US / limits.cpus))
+    def _spec(self, limits: TierLimits, mounts: Sequence[Mount]) -> ContainerSpec:
+        # The program's own imports take as many CPU seconds whatever the tier may use, and nothing of them is measured.
+        later = limits.cpus < _FREE_START_CPUS
         return ContainerSpec(
             image=self._image,
             command=["python", "-m", "tierserver", "--name", limits.name, *_LISTENING],
             name=f"tierwise-{self._id}-{limits.name}",
-            labels=self._labels,
-            network_mode=self._network(links[0]) if links else "none",
-            aliases=[limits.name] if links else [],
+            labels={**self._labels, ROLE_LABEL: "tier"},
+            network_mode=self._networks.mode(limits.name),
             environment=thread_environment(limits.threads),
             binds={volume_name(mount): f"{ROOT}/{mount.name}" for mount in mounts},
             # The only place that may be written; what is in it counts towards the tier's memory.
             tmpfs={"/tmp": "size=16m,mode=1777"},
-            cpu_period_us=period_us,
-            cpu_quota_us=round(period_us * limits.cpus),
+            cpu_period_us=0 if later else _period_us(limits),
+            cpu_quota_us=0 if later else _quota_us(limits),
             memory_bytes=limits.memory_bytes,
             interactive=True,
-        )
-
-    def describe_shaping(self) -> list[ShapedDevice]:
-        """Read both ends of every link, as `tc -s qdisc show` prints them."""
-        return [
-            shaped for tier in self._tiers.values() if self._links_of(tier.name) for shaped in self._shape(tier, {})
-        ]
-
-    def _shape(self, tier: DockerTier, shapings: Mapping[str, Shaping]) -> list[ShapedDevice]:
-        networks = self._engine.inspect(tier.container)["NetworkSettings"]["Networks"]
-        addresses = {link.name: networks[self._network(link)]["IPAddress"] for link in self._links_of(tier.name)}
-        return shape(
-            self._engine,
-            image=self._image,
-            container=tier.container,
-            tier=tier.name,
-            addresses=addresses,
-            shapings=shapings,
-            labels=self._labels,
         )
 
     def full_tiers(self) -> list[str]:
@@ -331,22 +295,26 @@ class _Run:
         return causes
 
     def remove(self) -> None:
-        """Kill and remove everything; if the engine is gone, only warn: `clean` removes what is left."""
+        """Kill and remove the tiers; raise EngineUnavailableError if the engine is gone."""
         for tier in self._tiers.values():
             tier.close()
-        label = f"{_RUN_LABEL}={self._id}"
-        try:
-            # Containers first: the engine refuses to remove a network that has endpoints.
-            _in_parallel(self._engine.remove_container, [item["Id"] for item in self._engine.list_containers(label)])
-            _in_parallel(self._engine.remove_network, [item["Id"] for item in self._engine.list_networks(label)])
-        except EngineUnavailableError as error:
-            logger.warning("tiers could not be removed: %s", error)
+        remove_labelled(self._engine, f"{_RUN_LABEL}={self._id}")
 
-    def _links_of(self, tier: str) -> list[LinkLimits]:
-        return [link for link in self._links if tier in (link.upstream, link.downstream)]
 
-    def _network(self, link: LinkLimits) -> str:
-        return f"tierwise-{self._id}-{link.name}"
+def _period_us(limits: TierLimits) -> int:
+    return max(_PERIOD_US, round(_SMALLEST_QUOTA_US / limits.cpus))
+
+
+def _quota_us(limits: TierLimits) -> int:
+    return round(_period_us(limits) * limits.cpus)
+
+
+def _remove(remove: Callable[[], None]) -> None:
+    """Remove something; if the engine is gone, only warn: `clean` removes what is left."""
+    try:
+        remove()
+    except EngineUnavailableError as error:
+        logger.warning("tiers could not be removed: %s", error)
 
 
 def launch_labels() -> dict[str, str]:
@@ -358,11 +326,6 @@ def _explained(error: TierCallError, causes: Sequence[str]) -> TierCallError:
     """Return the same error with the causes that the state of its tiers shows."""
     message = "; ".join([error.message, *causes])
     return TierCallError(error.tier, error.type, message, log_tail=error.log_tail)
-
-
-def _sent_by(tier: str, link: LinkLimits) -> int:
-    """Return the rate at which this end of a link may send."""
-    return link.up_bit_per_s if tier == link.upstream else link.down_bit_per_s
 
 
 def _is_abandoned(item: Mapping[str, Any]) -> bool:
@@ -390,13 +353,3 @@ def _unless_refused(remove: Callable[[str], None]) -> Callable[[str], bool]:
         return True
 
     return attempt
-
-
-def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """Call for each item in a separate thread, wait for all, raise the first error."""
-    listed = list(items)
-    if not listed:
-        return []
-    # A thread for each item: a launch lasts as long as its slowest tier, and the threads only wait for the engine.
-    with ThreadPoolExecutor(max_workers=len(listed)) as pool:
-        return list(pool.map(function, listed))

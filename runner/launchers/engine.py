@@ -94,6 +94,7 @@ class ContainerSpec:
     cpu_period_us: int = 0
     cpu_quota_us: int = 0
     memory_bytes: int = 0
+    sysctls: Mapping[str, str] = field(default_factory=dict)
     interactive: bool = False
 
 
@@ -247,6 +248,7 @@ class Engine:
             cap_add=list(spec.capabilities),
             security_opt=["no-new-privileges:true"],
             pids_limit=256,
+            sysctls=dict(spec.sysctls) or None,
             # The engine's resolver knows its containers by itself; for other names it would ask the host's
             # servers, even from an internal network. Nothing answers at this address.
             dns=["127.0.0.1"] if spec.aliases else None,
@@ -277,6 +279,11 @@ class Engine:
     def start_container(self, container: str) -> None:
         with translated("starting a container"):
             self._api.start(container)
+
+    def limit_cpu(self, container: str, *, period_us: int, quota_us: int) -> None:
+        """Set the CPU quota of a container that runs; raise LaunchError if the engine cannot."""
+        with translated("limiting a container's CPU"):
+            self._api.update_container(container, cpu_period=period_us, cpu_quota=quota_us)
 
     def attach(self, container: str) -> Attachment:
         """Attach to stdin and stdout; do so before the start, so that no line is lost."""

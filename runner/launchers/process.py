@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,10 @@ class ProcessLauncher:
             relays = [(link, stack.enter_context(_link(run, link, ports[link.downstream]))) for link in links]
             addresses = {(link.upstream, link.downstream): _relay_url(link, child) for link, child in relays}
             yield Deployment(dict(started), tuple(links), addresses, _SHORTEST_LOOK_S)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Do nothing: a link in user space belongs to its tiers."""
+        return nullcontext()
 
     def clean(self, *, volumes: bool = False) -> int:
         """Kill what the directories of dead runners list, and remove those directories."""

@@ -5,14 +5,25 @@ raised by what headers take; the burst is free credit, so it is small at low rat
 queue is long enough that congestion control sees delay, not loss.
 """
 
-import json
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
-from runner.errors import EngineUnavailableError, LaunchError
+from runner.errors import EngineUnavailableError, LaunchError, TierCallError
+from runner.launchers.base import LinkLimits
+from runner.launchers.container import DockerTier
 from runner.launchers.engine import ContainerSpec, Engine
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+NETWORK_LABEL = "tierwise.networks"
+# What a container is for: `links` or `tier`.
+ROLE_LABEL = "tierwise.role"
+_SHAPING_S = 30.0
 
 # Ethernet's largest frame as `tc` counts it: 1500 bytes and a header of 14.
 _FRAME_BYTES = 1514
@@ -25,25 +36,46 @@ _REFERENCE_QUEUE_S = 0.05
 _LONGEST_QUEUE_S = 3.0
 _SPARE_FRAMES = 100  # acknowledgements and retransmissions, which are not payload
 
-# Runs as root with NET_ADMIN only, in a container that shares the tier's network namespace. Interfaces do not come in
-# the order of attachment, so each is identified by its address.
-_HELPER = """
+# Runs as root with NET_ADMIN only, in the container that holds a tier's network namespace. Interfaces do not come in
+# the order of attachment, so each is identified by its address. It speaks the lines of `runner.launchers.channel`.
+_HOLDER = """
 import fcntl, json, socket, struct, subprocess, sys
-probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-devices = {}
-for _, name in socket.if_nameindex():
-    try:
-        answer = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()))
-    except OSError:
+def devices():
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for _, name in socket.if_nameindex():
+        try:
+            answer = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()))
+        except OSError:
+            continue
+        yield socket.inet_ntoa(answer[20:24]), name
+def tc(*arguments):
+    done = subprocess.run(["tc", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"tc {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+def shape(ends):
+    found, shown = dict(devices()), {}
+    for address, settings in ends.items():
+        device = found[address]
+        for place, *qdisc in settings:
+            tc("qdisc", "replace", "dev", device, *place.split(), *qdisc)
+        shown[address] = [device, tc("-s", "qdisc", "show", "dev", device)]
+    return {"shown": shown}
+print(json.dumps({"event": "ready"}), flush=True)
+token = json.loads(sys.stdin.readline())["token"]
+for line in sys.stdin:
+    command = json.loads(line)
+    if command.get("token") != token:
         continue
-    devices[socket.inet_ntoa(answer[20:24])] = name
-for address, settings in json.loads(sys.argv[1]).items():
-    device = devices[address]
-    for place, *qdisc in settings:
-        subprocess.run(["tc", "qdisc", "replace", "dev", device, *place.split(), *qdisc], check=True)
-    shown = subprocess.run(["tc", "-s", "qdisc", "show", "dev", device], check=True, capture_output=True, text=True)
-    print(json.dumps({"address": address, "device": device, "qdisc": shown.stdout}))
+    try:
+        answer = {"ok": True, "result": shape(command["ends"])}
+    except Exception as error:
+        answer = {"ok": False, "error": {"type": type(error).__name__, "message": str(error)}}
+    print(json.dumps({"id": command["id"], **answer}), flush=True)
 """
+# A route's smoothed round-trip time and congestion window would outlive a connection in the namespace's cache, and with
+# it the independence of rounds (tcp_metrics, Linux 4.15 and later keep it per namespace).
+_SYSCTLS = {"net.ipv4.tcp_no_metrics_save": "1"}
 
 
 @dataclass(frozen=True)
@@ -104,35 +136,113 @@ class ShapedDevice:
     qdisc: str
 
 
-def shape(
-    engine: Engine,
-    *,
-    image: str,
-    container: str,
-    tier: str,
-    addresses: Mapping[str, str],
-    shapings: Mapping[str, Shaping],
-    labels: Mapping[str, str],
-) -> list[ShapedDevice]:
-    """Set (or, without `shapings`, only read) the qdiscs of a tier; `addresses` and `shapings` are by link name."""
-    settings: dict[str, Sequence[Sequence[str]]] = {
-        address: shapings[link].settings() if link in shapings else [] for link, address in addresses.items()
-    }
-    helper = ContainerSpec(
-        image=image,
-        command=["python", "-I", "-S", "-c", _HELPER, json.dumps(settings)],
-        name=f"tierwise-shape-{container[:12]}",
-        labels=labels,
-        network_mode=f"container:{container}",
-        user="0:0",
-        capabilities=("NET_ADMIN",),
-    )
-    try:
-        shown = [json.loads(line) for line in engine.run_to_end(helper).splitlines()]
-    except LaunchError as error:
-        raise type(error)(f"tier {tier!r}: shaping failed: {error}", tier=tier, log_tail=error.log_tail) from error
-    links = {address: link for link, address in addresses.items()}
-    return [ShapedDevice(tier, links[item["address"]], item["device"], item["qdisc"].strip()) for item in shown]
+class HeldNetworks:
+    """The networks of some links, and for each tier a container that holds its interfaces and shapes what they send.
+
+    Tiers join the namespace of their holder, so that what is slow about networks is done once for many rounds. The
+    holder runs no part, listens to nobody, and alone may change the shaping.
+    """
+
+    def __init__(self, engine: Engine, image: str, links: Sequence[LinkLimits], labels: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._image = image
+        self._links = links
+        self._id = uuid.uuid4().hex[:12]
+        self._labels = {**labels, NETWORK_LABEL: self._id}
+        self._holders: dict[str, DockerTier] = {}
+        self._addresses: dict[str, dict[str, str]] = {}
+
+    def make(self) -> None:
+        """Create the networks, then the holders of all tiers at once; do nothing where they are there."""
+        if self._addresses:
+            return
+        in_parallel(lambda link: self._engine.create_network(self._network(link), self._labels), self._links)
+        in_parallel(self._hold, dict.fromkeys(end for link in self._links for end in (link.upstream, link.downstream)))
+
+    def mode(self, tier: str) -> str:
+        """Return the network mode of a tier's container."""
+        return f"container:{self._holders[tier].container}" if tier in self._holders else "none"
+
+    def shape(self) -> list[ShapedDevice]:
+        """Set every end of every link anew, with all of its credit, and return them as the kernel has them."""
+        return self._command(
+            lambda tier, link: shaping_of(
+                link.up_bit_per_s if tier == link.upstream else link.down_bit_per_s, link.delay_s
+            ).settings()
+        )
+
+    def describe(self) -> list[ShapedDevice]:
+        """Read both ends of every link, as `tc -s qdisc show` prints them."""
+        return self._command(lambda tier, link: [])
+
+    def remove(self) -> None:
+        """Remove holders and networks; raise EngineUnavailableError if the engine is gone."""
+        for holder in self._holders.values():
+            holder.close()
+        remove_labelled(self._engine, f"{NETWORK_LABEL}={self._id}")
+
+    def _hold(self, tier: str) -> None:
+        links = self._links_of(tier)
+        spec = ContainerSpec(
+            image=self._image,
+            command=["python", "-I", "-S", "-c", _HOLDER],
+            name=f"tierwise-{self._id}-{tier}-links",
+            labels={**self._labels, ROLE_LABEL: "links"},
+            network_mode=self._network(links[0]),
+            aliases=[tier],
+            user="0:0",
+            capabilities=("NET_ADMIN",),
+            sysctls=_SYSCTLS,
+            interactive=True,
+        )
+        container = self._engine.create_container(spec)
+        # Engines before API 1.44 take one network at creation; the others must be connected before the start.
+        for link in links[1:]:
+            self._engine.connect_network(self._network(link), container, tier)
+        # Kept before the start, so that `remove` closes the connection whatever fails.
+        self._holders[tier] = holder = DockerTier(self._engine, f"{tier} links", container)
+        self._engine.start_container(container)
+        holder.wait_ready()
+        networks = self._engine.inspect(container)["NetworkSettings"]["Networks"]
+        self._addresses[tier] = {networks[self._network(link)]["IPAddress"]: link.name for link in links}
+
+    def _command(self, settings: Callable[[str, LinkLimits], Sequence[Sequence[str]]]) -> list[ShapedDevice]:
+        """Let every holder set its ends, and return what the kernel has then."""
+        by_name = {link.name: link for link in self._links}
+
+        def one(tier: str) -> list[ShapedDevice]:
+            links = self._addresses[tier]
+            ends = {address: settings(tier, by_name[name]) for address, name in links.items()}
+            try:
+                shown = self._holders[tier].call({"ends": ends}, deadline_s=_SHAPING_S)["shown"]
+            except TierCallError as error:
+                message = f"tier {tier!r}: shaping failed: {error.message}"
+                raise LaunchError(message, tier=tier, log_tail=error.log_tail) from error
+            return [ShapedDevice(tier, links[address], *map(str.strip, end)) for address, end in shown.items()]
+
+        return [device for devices in in_parallel(one, self._holders) for device in devices]
+
+    def _links_of(self, tier: str) -> list[LinkLimits]:
+        return [link for link in self._links if tier in (link.upstream, link.downstream)]
+
+    def _network(self, link: LinkLimits) -> str:
+        return f"tierwise-{self._id}-{link.name}"
+
+
+def remove_labelled(engine: Engine, label: str) -> None:
+    """Remove all containers with a label, then all such networks, which the engine keeps while they have endpoints."""
+    in_parallel(engine.remove_container, [item["Id"] for item in engine.list_containers(label)])
+    in_parallel(engine.remove_network, [item["Id"] for item in engine.list_networks(label)])
+
+
+def in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """Call for each item in a separate thread, wait for all, raise the first error."""
+    listed = list(items)
+    if not listed:
+        return []
+    # A thread for each item: a launch lasts as long as its slowest tier, and the threads only wait for the engine.
+    with ThreadPoolExecutor(max_workers=len(listed)) as pool:
+        return list(pool.map(function, listed))
 
 
 def netem_refusal(engine: Engine, *, image: str, labels: Mapping[str, str]) -> str | None:

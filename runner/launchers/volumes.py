@@ -13,10 +13,10 @@ from pathlib import Path
 
 from runner.errors import LaunchError, NameTakenError
 from runner.launchers.base import Mount, readable
+from runner.launchers.container import ROOT
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.owner import Owner
 
-ROOT = "/tierwise"
 OWNER_LABEL = "tierwise.owner"
 KEY_LABEL = "tierwise.key"
 COMPLETE = "-complete"

@@ -170,14 +170,21 @@ class Filler:
         A failed measurement does not stop the others; a container engine that went away does. Rounds beyond the
         declared ones are left out once `late` says that the time is over.
         """
+        # Networks serve all rounds: to make them takes longer than to start a tier.
+        with self.launcher.kept():
+            # Accuracies first: an artifact that cannot run fails here once, before rounds are spent on it.
+            for accuracy in plan.accuracies:
+                if stop.requested:
+                    break
+                if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
+                    with self._reporting(accuracy.keyed):
+                        self._judge(accuracy)
+            self._measure_rounds(plan, stop, late)
+        self.outcome.stopped = stop.requested
+        return self.outcome
+
+    def _measure_rounds(self, plan: Plan, stop: StopRequest, late: Callable[[], bool]) -> None:
         experiment = self.setups.context.catalog.experiment
-        # Accuracies first: an artifact that cannot run fails here once, before rounds are spent on it.
-        for accuracy in plan.accuracies:
-            if stop.requested:
-                break
-            if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
-                with self._reporting(accuracy.keyed):
-                    self._judge(accuracy)
         for number, seed, task in _rounds(plan, experiment.seed):
             if stop.requested:
                 break
@@ -187,8 +194,6 @@ class Filler:
             if self._usable(task.keyed, task.keyed.artifact_key):
                 with self._reporting(task.keyed):
                     self._measure(task, number, seed)
-        self.outcome.stopped = stop.requested
-        return self.outcome
 
     def measure_until_narrow(self, plan: Plan, stop: StopRequest) -> FillOutcome:
         """Measure what the plan lists; where a precision is declared, add rounds until every interval is narrow enough.

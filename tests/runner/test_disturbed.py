@@ -130,7 +130,7 @@ def unshape() -> None:
     """Remove what shapes the links of every tier that this process launched, as root of their network could."""
     engine = Engine.connect()
     image = DockerLauncher(engine).image().tag
-    running = [item["Id"] for item in engine.list_containers("tierwise=1") if _ours(item)]
+    running = [item["Id"] for item in engine.list_containers("tierwise.role=links") if _ours(item)]
     assert len(running) == 2
     for container in running:
         command = ["python", "-I", "-S", "-c", UNSHAPE]

@@ -114,9 +114,69 @@ def test_limits_are_really_set(
     }
 
 
+def test_a_small_tier_has_its_limits_before_it_loads_anything(
+    client: docker.DockerClient, launcher: DockerLauncher
+) -> None:
+    """Start without a quota, since imports take as many CPU seconds whatever a tier may use; have it when ready."""
+    limits = TierLimits("mobile", 0.05, 256 << 20, 1)
+    started = time.monotonic()
+    with launcher.launch([limits], [], {}) as running:
+        ready_s = time.monotonic() - started
+        seen = json.loads(inside(client, running, "mobile", LOOK))
+        stats = running.tiers["mobile"].call({"cmd": "stats"}, deadline_s=20)
+    assert seen["quota"] == [1000, 20_000] and seen["memory"] == limits.memory_bytes
+    # A quarter of a CPU second at a twentieth of a CPU would be 5 s.
+    assert ready_s < 4 and stats["cgroup"]["nr_throttled"] <= stats["cgroup"]["nr_periods"]
+
+
+def test_kept_networks_serve_many_rounds_and_their_tiers_are_fresh(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], links: list[LinkLimits]
+) -> None:
+    before = owned_by(client, os.getpid())
+    instances, networks = [], []
+    with launcher.kept():
+        for _ in range(2):
+            with launcher.launch(tiers[:2], links[:1], {}) as running:
+                instances.append(running.tiers["edge"].call({"cmd": "stats"}, deadline_s=20)["instance"])
+                owned = owned_by(client, os.getpid()) - before
+                networks.append({network["Id"] for network in client.api.networks() if network["Id"] in owned})
+                assert len(owned) == 5, "the tiers of the former round are gone before this one is measured"
+                shaped = {end.qdisc.split("rate")[1].split()[0] for end in running.describe_shaping()}
+                assert shaped == {"209116Kbit"}
+    assert instances[0] != instances[1] and networks[0] == networks[1]
+    assert owned_by(client, os.getpid()) == before
+
+
+def test_a_round_that_fails_takes_its_networks_along(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], links: list[LinkLimits]
+) -> None:
+    before = owned_by(client, os.getpid())
+    with launcher.kept():
+        with pytest.raises(TierCallError), launcher.launch(tiers[:2], links[:1], {}) as running:
+            running.tiers["edge"].call({"cmd": "nothing"}, deadline_s=20)
+        assert owned_by(client, os.getpid()) == before
+
+
+def test_shaping_that_was_removed_is_there_again_in_the_next_round(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], links: list[LinkLimits]
+) -> None:
+    before = owned_by(client, os.getpid())
+    with launcher.kept():
+        for _ in range(2):
+            with launcher.launch(tiers[:2], links[:1], {}) as running:
+                assert all("tbf" in end.qdisc for end in running.describe_shaping())
+                holders = client.containers.list(filters={"label": "tierwise.role=links"})
+                own = [holder for holder in holders if holder.id in owned_by(client, os.getpid()) - before]
+                for holder in own:
+                    assert holder.exec_run(["tc", "qdisc", "del", "dev", "eth0", "root"]).exit_code == 0
+                assert len(own) == 2 and not any("tbf" in end.qdisc for end in running.describe_shaping())
+
+
 def test_cloud_is_reached_through_edge_only(client: docker.DockerClient, deployment: Deployment) -> None:
     cloud: Any = deployment.tiers["cloud"]
-    networks = client.containers.get(cloud.container).attrs["NetworkSettings"]["Networks"]
+    # A tier has the network of the container that holds it.
+    holder = client.containers.get(cloud.container).attrs["HostConfig"]["NetworkMode"].removeprefix("container:")
+    networks = client.containers.get(holder).attrs["NetworkSettings"]["Networks"]
     (address,) = [network["IPAddress"] for network in networks.values()]
     assert inside(client, deployment, "edge", CONNECT, "cloud") == "reached"
     assert inside(client, deployment, "mobile", CONNECT, "edge") == "reached"
@@ -255,13 +315,14 @@ def test_clean_removes_what_a_killed_runner_left_and_spares_the_living(
 ) -> None:
     living = owned_by(client, os.getpid())
     killed = kill_a_runner("docker")
-    assert len(owned_by(client, killed.pid)) == 3
+    # Two tiers, two holders of their networks, one network.
+    assert len(owned_by(client, killed.pid)) == 5
     with live_runner("docker") as other:
         others = owned_by(client, other.pid)
         with ThreadPoolExecutor() as pool:  # two who clean at once find the same things
             list(pool.map(lambda one: one.clean(), [launcher, DockerLauncher(Engine.connect())]))
         assert not owned_by(client, killed.pid)
-        assert len(others) == 3 and owned_by(client, other.pid) == others
+        assert len(others) == 5 and owned_by(client, other.pid) == others
     assert living and owned_by(client, os.getpid()) == living
     assert deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
 
