@@ -106,7 +106,7 @@ class DockerLauncher:
         self._image: TierImage | None = None
         self._host: Host | None = None
         self._keeps = False
-        self._held: dict[tuple[LinkLimits, ...], HeldNetworks] = {}
+        self._networks: dict[tuple[LinkLimits, ...], HeldNetworks] = {}
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-tiers")
         self._removal: Future[None] | None = None
 
@@ -153,8 +153,8 @@ class DockerLauncher:
         finally:
             self._keeps = False
             self._finish_removal()
-            while self._held:
-                _remove(self._held.popitem()[1].remove)
+            while self._networks:
+                _remove(self._networks.popitem()[1].remove)
 
     @contextmanager
     def launch(
@@ -164,7 +164,7 @@ class DockerLauncher:
         check_links(tiers, links)
         self._check_engine(tiers)
         # Freed even where a launch fails, so that nothing of a spoiled network meets the next round.
-        networks = self._held.pop(tuple(links), None) or HeldNetworks(
+        networks = self._networks.pop(tuple(links), None) or HeldNetworks(
             self._engine, self.image().tag, links, launch_labels()
         )
         run = _Run(self._engine, self.image().tag, networks)
@@ -186,7 +186,7 @@ class DockerLauncher:
             raise
         finally:
             if whole:
-                self._held[tuple(links)] = networks
+                self._networks[tuple(links)] = networks
                 self._removal = self._remover.submit(_remove, run.remove)
             else:
                 _remove(run.remove)

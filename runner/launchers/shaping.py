@@ -54,9 +54,9 @@ def tc(*arguments):
         raise RuntimeError(f"tc {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 def shape(ends):
-    found, shown = dict(devices()), {}
+    addresses, shown = dict(devices()), {}
     for address, settings in ends.items():
-        device = found[address]
+        device = addresses[address]
         for place, *qdisc in settings:
             tc("qdisc", "replace", "dev", device, *place.split(), *qdisc)
         shown[address] = [device, tc("-s", "qdisc", "show", "dev", device)]
