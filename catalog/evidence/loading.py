@@ -38,6 +38,7 @@ from catalog.evidence.tables import (
     Strategy,
     column,
     file_labels,
+    select_table,
 )
 from catalog.statistics.families import client_tier, condition_chains, tier_order
 from catalog.statistics.samples import wide_rounds
@@ -126,7 +127,7 @@ def strategy_latencies(session: Session, *, subject: str | None = None) -> tuple
         Of every declared strategy with samples.
     """
     series = _load_series(session, subject)
-    environments = {row.id: row.key for row in session.execute(select(Environment)).scalars()}
+    environments = {row.id: row.key for row in session.execute(select_table(Environment))}
     return tuple(
         StrategyLatencies(
             row.subject,
@@ -140,11 +141,11 @@ def strategy_latencies(session: Session, *, subject: str | None = None) -> tuple
     )
 
 
-def _declared(session: Session, subject: str | None) -> Sequence[Strategy]:
-    query = select(Strategy).where(column(Strategy, "declared"))
+def _declared(session: Session, subject: str | None) -> Sequence[Any]:
+    query = select_table(Strategy).where(column(Strategy, "declared"))
     if subject is not None:
         query = query.where(column(Strategy, "subject") == subject)
-    return session.execute(query.order_by(column(Strategy, "environment_id"), column(Strategy, "id"))).scalars().all()
+    return session.execute(query.order_by(column(Strategy, "environment_id"), column(Strategy, "id"))).all()
 
 
 def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
@@ -157,7 +158,7 @@ def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
             max_drop_pp=row.accuracy.get("max_drop_pp"),
             min_pct=row.accuracy.get("min_pct"),
         )
-        for row in session.execute(select(Slo).order_by(column(Slo, "name"))).scalars()
+        for row in session.execute(select_table(Slo).order_by(column(Slo, "name")))
     )
 
 
@@ -179,9 +180,7 @@ class _Series:
 class _LoadedEvidence:
     """Everything fetched at once, and what assembles one strategy of it."""
 
-    def __init__(
-        self, session: Session, declared: Sequence[Strategy], subject: str | None, read: ReadAccuracies
-    ) -> None:
+    def __init__(self, session: Session, declared: Sequence[Any], subject: str | None, read: ReadAccuracies) -> None:
         self._declared = declared
         self._series = _load_series(session, subject)
         self._conditions = _load_conditions(session, self._series.values())
@@ -191,12 +190,12 @@ class _LoadedEvidence:
         self._origins = _load_origins(session)
         self._environments = _load_environments(session, self._origins)
         self._accuracy_files = _load_accuracy_files(session)
-        self._artifacts = {row.key: row for row in session.execute(select(Artifact)).scalars()}
+        self._artifacts = {row.key: row for row in session.execute(select_table(Artifact))}
         self._inputs = self._shared_inputs()
         self._tier_use = tier_use(session)
         self._verdicts = verdict_counts(session)
 
-    def assemble(self, row: Strategy) -> StrategyEvidence:
+    def assemble(self, row: Any) -> StrategyEvidence:
         """Return one strategy's evidence."""
         series = self._series.get(row.latency_key, _Series())
         # One list for all strategies of the subject, by whose positions samples pair.
@@ -249,7 +248,7 @@ class _LoadedEvidence:
             names.setdefault((row.subject, row.environment_id), set()).update(series.input_ids)
         return {group: tuple(sorted(members)) for group, members in names.items()}
 
-    def _reference(self, row: Strategy) -> Strategy | None:
+    def _reference(self, row: Any) -> Any:
         """Return identity of the same subject and environment: on the same placement, else with the same provider."""
         own = self._accuracies.get(row.accuracy_key)
         if own is None:
@@ -293,7 +292,7 @@ def _load_tiers(session: Session) -> dict[int, _Tiers]:
 
 
 def _load_origins(session: Session) -> dict[int, Origin]:
-    files = session.execute(select(ImportedFile)).scalars().all()
+    files: Sequence[Any] = session.execute(select_table(ImportedFile)).all()
     labels = file_labels(files)
     return {row.id: Origin(**values_of(row, FileBase) | {"name": labels[row.id]}, id=row.id) for row in files}
 
@@ -309,9 +308,10 @@ def _load_accuracy_files(session: Session) -> dict[str, set[int]]:
 
 def _load_environments(session: Session, origins: Mapping[int, Origin]) -> dict[int, EnvironmentEvidence]:
     environments = {}
-    for row in session.execute(select(Environment)).scalars():
+    for row in session.execute(select_table(Environment)):
         origin = origins.get(row.imported_file_id)
-        evidence = EnvironmentEvidence(**row.model_dump(exclude={"imported_file_id"}), origin=origin)
+        values = {name: value for name, value in row._mapping.items() if name != "imported_file_id"}
+        evidence = EnvironmentEvidence(**values, origin=origin)
         environments[evidence.id] = evidence
     return environments
 
@@ -391,11 +391,11 @@ def _load_sent(
 
 def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> dict[str, AccuracyEvidence]:
     """Load complete accuracies with their items."""
-    complete = session.execute(select(Accuracy).where(text(ACCURACY_COUNTS))).scalars()
+    complete = session.execute(select_table(Accuracy).where(text(ACCURACY_COUNTS)))
     rows = [row for row in complete if row.key in keys]
     new = [row for row in rows if _place(row) not in read]
-    hits = _grouped(session, "SELECT accuracy_id, item_id, top1, top5 FROM accuracy_item", new)
-    query = "SELECT accuracy_id, item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
+    hits = _grouped(session, "SELECT item_id, top1, top5 FROM accuracy_item", new)
+    query = "SELECT item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
     pixels = _grouped(session, query, new)
     read |= {_place(row): _accuracy(row, sorted(hits[row.id]), sorted(pixels[row.id])) for row in new}
     # A service keeps `read` for as long as it runs: without this it would only grow.
@@ -404,20 +404,20 @@ def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> 
     return {row.key: read[_place(row)] for row in rows}
 
 
-def _place(row: Accuracy) -> tuple[int | None, str, str]:
+def _place(row: Any) -> tuple[int | None, str, str]:
     """Identify a row: its number may be reused after it was deleted; its key at that moment is not."""
     return row.id, row.key, row.finished_at
 
 
-def _grouped(session: Session, query: str, accuracies: Sequence[Accuracy]) -> dict[int | None, list[Any]]:
+def _grouped(session: Session, query: str, accuracies: Sequence[Any]) -> dict[int | None, list[Any]]:
     grouped: dict[int | None, list[Any]] = defaultdict(list)
     for row in accuracies:
         items = session.execute(text(f"{query} WHERE accuracy_id = :id"), {"id": row.id})
-        grouped[row.id] = [tuple(values) for _, *values in items]
+        grouped[row.id] = list(map(tuple, items))
     return grouped
 
 
-def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> AccuracyEvidence:
+def _accuracy(row: Any, hits: Sequence[Any], pixels: Sequence[Any]) -> AccuracyEvidence:
     """Return one accuracy; `hits` and `pixels` are sorted by item."""
     # An agreement is stored as top-1.
     primary = {"top1": row.top1_pct, "miou": row.miou_pct}.get(row.metric_primary, row.top1_pct)
@@ -425,8 +425,9 @@ def _accuracy(row: Accuracy, hits: Sequence[Any], pixels: Sequence[Any]) -> Accu
     class_ids = sorted({pixel[1] for pixel in pixels})
     at_item, at_class = {name: i for i, name in enumerate(item_ids)}, {name: i for i, name in enumerate(class_ids)}
     counts = np.zeros((2, len(item_ids) if pixels else 0, len(class_ids)), dtype=np.int64)
-    for item_id, class_id, intersection_px, union_px in pixels:
-        counts[:, at_item[item_id], at_class[class_id]] = intersection_px, union_px
+    if pixels:
+        items, classes, *counted = zip(*pixels, strict=True)
+        counts[:, [at_item[name] for name in items], [at_class[number] for number in classes]] = counted
     return AccuracyEvidence(
         metric=row.metric_primary,
         accuracy_pct=float("nan") if primary is None else primary,

@@ -29,6 +29,7 @@ from catalog.evidence.tables import (
     Strategy,
     TierRun,
     column,
+    table_of,
 )
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.statistics.description import chance_remark
@@ -235,8 +236,9 @@ def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], Out
             column(Strategy, "placement"),
         )
         .add_columns(column(Strategy, "passes"), column(Artifact, "details"))
-        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
-        .join(Artifact, column(Artifact, "key") == column(Strategy, "artifact_key"))
+        .select_from(table_of(Strategy))
+        .join(table_of(Environment), column(Environment, "id") == column(Strategy, "environment_id"))
+        .join(table_of(Artifact), column(Artifact, "key") == column(Strategy, "artifact_key"))
         .where(column(Strategy, "declared"))
     )
     rows = session.execute(query)
@@ -246,6 +248,7 @@ def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], Out
 
 def accuracy_remarks(session: Session) -> Mapping[tuple[str, str, str, str], str]:
     """Return by subject, environment, operator and placement what keeps an accuracy from saying anything."""
+    measures = ("metric_primary", "top1_pct", "miou_pct", "items", "class_counts")
     query = (
         select(
             column(Strategy, "subject"),
@@ -253,9 +256,10 @@ def accuracy_remarks(session: Session) -> Mapping[tuple[str, str, str, str], str
             column(Strategy, "operator"),
             column(Strategy, "placement"),
         )
-        .add_columns(Accuracy)
-        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
-        .join(Accuracy, column(Accuracy, "key") == column(Strategy, "accuracy_key"))
+        .add_columns(*(column(Accuracy, name) for name in measures))
+        .select_from(table_of(Strategy))
+        .join(table_of(Environment), column(Environment, "id") == column(Strategy, "environment_id"))
+        .join(table_of(Accuracy), column(Accuracy, "key") == column(Strategy, "accuracy_key"))
         .where(
             column(Strategy, "declared"),
             column(Accuracy, "status") == "complete",
@@ -263,9 +267,9 @@ def accuracy_remarks(session: Session) -> Mapping[tuple[str, str, str, str], str
         )
     )
     remarks = {}
-    for *name, row in session.execute(query):
-        primary = row.miou_pct if row.metric_primary == "miou" else row.top1_pct
-        if primary is not None and (remark := chance_remark(row.metric_primary, primary, row.items, row.class_counts)):
+    for *name, metric, top1_pct, miou_pct, items, class_counts in session.execute(query):
+        primary = miou_pct if metric == "miou" else top1_pct
+        if primary is not None and (remark := chance_remark(metric, primary, items, class_counts)):
             remarks[tuple(name)] = remark
     return remarks
 

@@ -19,7 +19,10 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    Select,
+    Table,
     UniqueConstraint,
+    select,
     text,
 )
 from sqlmodel import Field, SQLModel
@@ -72,7 +75,19 @@ class EvidenceTable(SQLModel):
 
 def column(table: type[SQLModel], name: str) -> Any:
     """Return a table's column as SQL uses it; SQLModel types the attribute as its Python value."""
-    return getattr(table, name)
+    # The table's own, not the mapped attribute: a statement of columns alone needs no mapper, whose configuration
+    # takes as long as to read some thousand rows.
+    return table_of(table).c[name]
+
+
+def select_table(table: type[SQLModel]) -> Select[Any]:
+    """Select all columns of a table; its rows have the names of the columns and cannot be changed."""
+    return select(table_of(table))
+
+
+def table_of(table: type[SQLModel]) -> Table:
+    """Return a table for statements that need no mapper."""
+    return cast(Table, table.__table__)  # type: ignore[attr-defined]
 
 
 def _json() -> Any:
