@@ -1,5 +1,8 @@
 """The SQL views for people (docs/sql.md): their one, present definition.
 
+Inputs that are drawn more often than others, or measured for certain, would count for more than they stand for: the
+percentiles leave them out.
+
 `env.py` drops them before a migration touches a table and creates them once the schema is the newest, so a migration
 never mentions them. A change here alone needs an (empty) revision, because only a new revision reaches old databases.
 
@@ -14,6 +17,7 @@ import sqlalchemy as sa
 
 _MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
 _ACCURACY_COUNTS = "status = 'complete'"
+_SPREAD = "(stratum IS NULL OR stratum = 'body')"
 _PERCENTILES = (50, 75, 90, 95, 99)
 
 
@@ -47,9 +51,10 @@ def _round_percentiles(percents: Sequence[int], *, count_inputs: bool) -> str:
             FROM sample s
             JOIN (
                 SELECT measurement_id, COUNT(*) AS count_in_round FROM sample
-                WHERE measurement_id IN (SELECT id FROM measurement WHERE {_MEASUREMENT_COUNTS})
+                WHERE {_SPREAD} AND measurement_id IN (SELECT id FROM measurement WHERE {_MEASUREMENT_COUNTS})
                 GROUP BY measurement_id
             ) n ON n.measurement_id = s.measurement_id
+            WHERE {_SPREAD}
         ) ranked
         GROUP BY measurement_id
     ) r ON r.measurement_id = m.id

@@ -238,7 +238,7 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
     measured = [strategy for strategy in evidence if strategy.measured]
     if len(groups) != 1 or not measured:
         raise ValueError(f"expected measured strategies of one subject in one environment, got {len(groups)} groups")
-    samples = [Samples.from_arrays(strategy.latency_s, strategy.round, strategy.input_index) for strategy in measured]
+    samples = [strategy.samples for strategy in measured]
     ranking = rank_strategies(samples, settings.question(), rng=settings.seed)
     families = study_families(_studied(evidence), common_tier_order(evidence))
     pooled = {_name(strategy): strategy.latency_s for strategy in measured}

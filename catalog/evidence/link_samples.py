@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlmodel import Session
 
+from catalog.evidence.pools import StoredDesigns
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.statistics.families import client_tier, condition_chains
+from catalog.statistics.pooled_rounds import SampleDesign
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class LinkedSamples:
         `docker` and `process` emulate links, each in its way; anything else is a real link.
     evidence_id : str or None
         Under which the measurements can be fetched.
+    design : SampleDesign or None
+        What each sample stands for where rounds drew their inputs.
     """
 
     latency_s: NDArray[np.float64]
@@ -66,6 +70,7 @@ class LinkedSamples:
     probed: Mapping[str, LinkRate]
     launcher: str = "docker"
     evidence_id: str | None = None
+    design: SampleDesign | None = None
 
     def rate(self, link: str) -> LinkRate | None:
         """Return the rate that counts: probed, else declared, else unknown."""
@@ -107,9 +112,9 @@ WHERE m.subject = :subject AND m.environment_id = :environment
 ORDER BY m.started_at, m.id
 """
 _OF_SUBJECT = "(SELECT id FROM measurement WHERE subject = :subject AND environment_id = :environment)"
-_SAMPLES = (
-    f"SELECT measurement_id, id, input_id, latency_s FROM sample WHERE measurement_id IN {_OF_SUBJECT} ORDER BY 2"
-)
+_SAMPLES = f"""
+SELECT measurement_id, id, input_id, latency_s, stratum FROM sample WHERE measurement_id IN {_OF_SUBJECT} ORDER BY 2
+"""
 _LINKS = f"""
 SELECT l.sample_id, l.link, l.sent_bytes, l.received_bytes FROM sample_link l
 JOIN sample s ON s.id = l.sample_id WHERE s.measurement_id IN {_OF_SUBJECT}
@@ -141,11 +146,13 @@ class _Reading:
         for row in self.rows(_MEASUREMENTS):
             row["conditions"], row["protocol"] = _json(row["conditions"]), _json(row["protocol"])
             self._measurements[row["operator"], row["placement"]].append(row)
-        self._samples: dict[int, list[tuple[int, str, float]]] = defaultdict(list)
+        self._designs = StoredDesigns(session)
+        self._samples: dict[int, list[tuple[int, str, float, str | None]]] = defaultdict(list)
         for row in self.rows(_SAMPLES):
-            self._samples[row["measurement_id"]].append((row["id"], row["input_id"], row["latency_s"]))
+            sample = (row["id"], row["input_id"], row["latency_s"], row["stratum"])
+            self._samples[row["measurement_id"]].append(sample)
         # One index for all strategies of the subject: comparisons pair by it.
-        names = sorted({name for rows in self._samples.values() for _, name, _ in rows})
+        names = sorted({name for rows in self._samples.values() for _, name, *_ in rows})
         self._index = {name: index for index, name in enumerate(names)}
         self._bytes: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
         for row in self.rows(_LINKS):
@@ -189,16 +196,14 @@ class _Reading:
         return LinkedStrategy(*name, hops, (now, *others))
 
     def _links_of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-        links = {
-            link for row in rows for sample_id, _, _ in self._samples[row["id"]] for link in self._bytes[sample_id]
-        }
+        links = {link for row in rows for sample_id, *_ in self._samples[row["id"]] for link in self._bytes[sample_id]}
         return tuple(sorted(links))
 
     def _linked(self, rows: Sequence[Mapping[str, Any]], links: Sequence[str]) -> LinkedSamples | None:
         """Return one setting of the links; None where bytes are missing."""
         # All rounds of one key, because its samples were taken at one setting of the links.
         flat = [(row["round"], *sample) for row in rows for sample in self._samples[row["id"]]]
-        if not flat or any(link not in self._bytes[sample_id] for _, sample_id, _, _ in flat for link in links):
+        if not flat or any(link not in self._bytes[sample_id] for _, sample_id, *_ in flat for link in links):
             return None
         probes = [probe for row in rows for probe in self._probes[row["id"]]]
         return LinkedSamples(
@@ -212,6 +217,9 @@ class _Reading:
             probed=_rates(probes, "measured_bit_per_s"),
             launcher=rows[0]["launcher"],
             evidence_id=rows[0]["latency_key"],
+            design=self._designs.of(
+                [(row["id"], sample[1], sample[3]) for row in rows for sample in self._samples[row["id"]]]
+            ),
         )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select, text
 from sqlmodel import Session
 
+from catalog.evidence.pools import DesignedSample, StoredDesigns
 from catalog.evidence.records import ArtifactFile, FileBase, values_of
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
@@ -41,7 +42,7 @@ from catalog.evidence.tables import (
     select_table,
 )
 from catalog.statistics.families import client_tier, condition_chains, tier_order
-from catalog.statistics.samples import wide_rounds
+from catalog.statistics.samples import Samples, wide_rounds
 
 # The cast gives PostgreSQL the type of a parameter that is only compared with NULL.
 _DECLARED_KEYS = (
@@ -50,11 +51,11 @@ _DECLARED_KEYS = (
 _MEASUREMENTS = f"""
 SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select, imported_file_id
 FROM measurement
-WHERE {MEASUREMENT_COUNTS} AND latency_key IN ({_DECLARED_KEYS.format(column="latency_key")})
+WHERE {MEASUREMENT_COUNTS} AND latency_key IN ({{keys}})
 ORDER BY latency_key, round
 """
 _SAMPLES = """
-SELECT id, measurement_id, input_id, repetition, latency_s FROM sample {of_subject} ORDER BY measurement_id, seq
+SELECT id, measurement_id, input_id, repetition, latency_s, stratum FROM sample {condition} ORDER BY measurement_id, seq
 """
 _SENT = "SELECT sample_id, link, sent_bytes FROM sample_link {of_subject}"
 # All rows are read faster without a condition.
@@ -62,6 +63,8 @@ _MEASURED = f"SELECT id FROM measurement WHERE latency_key IN ({_DECLARED_KEYS.f
 _SAMPLES_OF_SUBJECT = f"WHERE measurement_id IN ({_MEASURED})"
 _SENT_OF_SUBJECT = f"WHERE sample_id IN (SELECT id FROM sample {_SAMPLES_OF_SUBJECT})"
 
+
+_OF_KEY = "latency_key = :key"
 
 # Accuracies already read, by row. A complete one never changes.
 ReadAccuracies = dict[tuple[int | None, str, str], AccuracyEvidence]
@@ -141,6 +144,22 @@ def strategy_latencies(session: Session, *, subject: str | None = None) -> tuple
     )
 
 
+def stored_samples(session: Session, latency_key: str) -> Samples | None:
+    """Return the samples that count for a latency key, declared or not; None where there are none.
+
+    Rounds over far fewer inputs than the others are left out, as in `strategy_evidence`.
+    """
+    of_key = f"WHERE measurement_id IN (SELECT id FROM measurement WHERE {_OF_KEY})"
+    queries = (_MEASUREMENTS.format(keys=":key"), _SAMPLES.format(condition=of_key))
+    series = _series_by_key(session, *queries, {"key": latency_key}).get(latency_key)
+    if series is None or not series.latency_s:
+        return None
+    index = {name: position for position, name in enumerate(sorted(set(series.input_ids)))}
+    inputs = np.array([index[name] for name in series.input_ids], dtype=np.int64)
+    design = StoredDesigns(session).of(series.designed)
+    return Samples.from_arrays(series.latency_s, np.array(series.round, dtype=np.int64), inputs, design=design)
+
+
 def _declared(session: Session, subject: str | None) -> Sequence[Any]:
     query = select_table(Strategy).where(column(Strategy, "declared"))
     if subject is not None:
@@ -175,6 +194,29 @@ class _Series:
     inputs_select: str | None = None
     first_measurement: int | None = None
     files: set[int] = field(default_factory=set)
+    designed: list[DesignedSample] = field(default_factory=list)
+
+    def append(self, measurement: Any, rows: Sequence[Any]) -> None:
+        """Take in the samples of one measurement."""
+        self.sample_ids += [row[0] for row in rows]
+        self.input_ids += [row[2] for row in rows]
+        self.repetition += [row[3] for row in rows]
+        self.latency_s += [row[4] for row in rows]
+        self.designed += [(measurement.id, row[2], row[5]) for row in rows]
+        self.round += [measurement.round] * len(rows)
+        self.rounds.append(
+            RoundEvidence(
+                round=measurement.round,
+                verdict=measurement.verdict,
+                reason=measurement.reason,
+                samples=len(rows),
+                started_at=measurement.started_at,
+                finished_at=measurement.finished_at,
+            )
+        )
+        self.inputs_select = self.inputs_select or measurement.inputs_select
+        self.first_measurement = self.first_measurement or measurement.id
+        self.files |= set() if measurement.imported_file_id is None else {measurement.imported_file_id}
 
 
 class _LoadedEvidence:
@@ -183,6 +225,7 @@ class _LoadedEvidence:
     def __init__(self, session: Session, declared: Sequence[Any], subject: str | None, read: ReadAccuracies) -> None:
         self._declared = declared
         self._series = _load_series(session, subject)
+        self._designs = StoredDesigns(session)
         self._conditions = _load_conditions(session, self._series.values())
         self._sent = _load_sent(session, self._series, subject)
         self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared}, read)
@@ -222,6 +265,7 @@ class _LoadedEvidence:
             input_index=np.array([index[name] for name in series.input_ids], dtype=np.int64),
             repetition=np.array(series.repetition, dtype=np.int64),
             input_ids=input_ids,
+            design=self._designs.of(series.designed),
             sent_bytes_by_link=self._sent.get(row.latency_key, {}),
             rounds=tuple(series.rounds),
             inputs_select=series.inputs_select,
@@ -317,35 +361,25 @@ def _load_environments(session: Session, origins: Mapping[int, Origin]) -> dict[
 
 
 def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
-    """Load samples by latency key, in order of round and sequence."""
-    measurements = session.execute(text(_MEASUREMENTS), {"subject": subject}).all()
+    """Load the samples of declared strategies by latency key, in order of round and sequence."""
+    query = _SAMPLES.format(condition="" if subject is None else _SAMPLES_OF_SUBJECT)
+    keys = _DECLARED_KEYS.format(column="latency_key")
+    return _series_by_key(session, _MEASUREMENTS.format(keys=keys), query, {"subject": subject})
+
+
+def _series_by_key(
+    session: Session, measurements_query: str, samples_query: str, values: Mapping[str, Any]
+) -> dict[str, _Series]:
+    measurements = session.execute(text(measurements_query), values).all()
     samples: dict[int, list[Any]] = {row.id: [] for row in measurements}
-    query = _SAMPLES.format(of_subject="" if subject is None else _SAMPLES_OF_SUBJECT)
-    for row in session.execute(text(query), {} if subject is None else {"subject": subject}):
+    # A query without a condition takes no parameter.
+    for row in session.execute(text(samples_query), values if ":" in samples_query else {}):
         # The query returns the samples of measurements that do not count as well.
         if row[1] in samples:
             samples[row[1]].append(row)
     series_by_key: dict[str, _Series] = defaultdict(_Series)
     for measurement in _wide(measurements, samples):
-        series, rows = series_by_key[measurement.latency_key], samples[measurement.id]
-        series.sample_ids += [row[0] for row in rows]
-        series.input_ids += [row[2] for row in rows]
-        series.repetition += [row[3] for row in rows]
-        series.latency_s += [row[4] for row in rows]
-        series.round += [measurement.round] * len(rows)
-        series.rounds.append(
-            RoundEvidence(
-                round=measurement.round,
-                verdict=measurement.verdict,
-                reason=measurement.reason,
-                samples=len(rows),
-                started_at=measurement.started_at,
-                finished_at=measurement.finished_at,
-            )
-        )
-        series.inputs_select = series.inputs_select or measurement.inputs_select
-        series.first_measurement = series.first_measurement or measurement.id
-        series.files |= set() if measurement.imported_file_id is None else {measurement.imported_file_id}
+        series_by_key[measurement.latency_key].append(measurement, samples[measurement.id])
     return dict(series_by_key)
 
 
@@ -354,7 +388,10 @@ def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> 
     # groupby joins neighbours only: `_MEASUREMENTS` is ordered by the key.
     for _, rows in groupby(measurements, key=lambda row: row.latency_key):
         members = list(rows)
-        inputs = {row.round: len({sample[2] for sample in samples[row.id]}) for row in members}
+        # Inputs that are certain to be measured are in the first round alone and make it no wider.
+        inputs = {
+            row.round: len({sample[2] for sample in samples[row.id] if sample[5] != "certainty"}) for row in members
+        }
         wide = wide_rounds(inputs)
         yield from (row for row in members if row.round in wide)
 

@@ -335,17 +335,6 @@ def stored_measurements(session: Session, *, subject: str | None = None) -> tupl
     )
 
 
-def latencies(session: Session, latency_key: str) -> list[tuple[int, str, float]]:
-    """Round, input id and seconds of every sample that counts for a key."""
-    query = text(
-        "SELECT m.round, s.input_id, s.latency_s FROM sample s "
-        f"JOIN (SELECT id, round FROM measurement WHERE latency_key = :key AND {MEASUREMENT_COUNTS}) m "
-        "ON m.id = s.measurement_id ORDER BY m.round, s.seq"
-    )
-    rows = session.execute(query, {"key": latency_key})
-    return [(int(number), str(name), float(value)) for number, name, value in rows]
-
-
 def judge_again(
     session: Session,
     measurement_id: int,

@@ -26,6 +26,8 @@ from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.statistics.description import chance_remark
 from catalog.statistics.families import condition_chains, operator_rank, placement_rank, tier_order
+from catalog.statistics.pooled_rounds import SampleDesign
+from catalog.statistics.samples import Samples
 
 # CPU of the window between warm-up and last sample, over the rounds that recorded it and their inferences alone.
 _USE = f"""
@@ -192,11 +194,13 @@ class StrategyEvidence(StrategyBase):
     round, repetition : int array, shape (samples,)
     input_index : int array, shape (samples,)
         Into `input_ids`, which all strategies of a subject in an environment share: samples pair by it.
+    design : SampleDesign or None
+        What each sample stands for where rounds drew their inputs; None where rounds and inputs are crossed.
     sent_bytes_by_link : mapping of link name to int array, shape (samples,)
     rounds : tuple of RoundEvidence
         Complete and not INVALID, in order.
     inputs_select : str or None
-        `random` or `largest`.
+        `systematic`, `random` or `largest`.
     accuracy : AccuracyEvidence or None
     reference : AccuracyEvidence or None
         Identity's, of the same subject and environment: on the same placement, else with the same provider.
@@ -242,6 +246,12 @@ class StrategyEvidence(StrategyBase):
     origins: tuple[Origin, ...] = ()
     tier_order: tuple[str, ...] = ()
     client: str | None = None
+    design: SampleDesign | None = None
+
+    @property
+    def samples(self) -> Samples:
+        """The samples as the statistics take them; raises ValueError where nothing was measured."""
+        return Samples.from_arrays(self.latency_s, self.round, self.input_index, design=self.design)
 
     @property
     def output_distance(self) -> OutputDistance | None:

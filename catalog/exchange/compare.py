@@ -213,7 +213,7 @@ def _paired_samples(before: StrategyEvidence, after: StrategyEvidence) -> tuple[
 
     def samples(row: StrategyEvidence) -> Samples:
         common = np.array([index[name] for name in row.input_ids], dtype=np.int64)
-        return Samples.from_arrays(row.latency_s, row.round, common[row.input_index])
+        return Samples.from_arrays(row.latency_s, row.round, common[row.input_index], design=row.design)
 
     return samples(before), samples(after)
 

@@ -6,6 +6,8 @@ result would have been another with other rounds and other inputs.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +17,54 @@ _LARGEST_DEGREE = 3
 _SAMPLES_PER_DEGREE = 5
 
 
+@dataclass(frozen=True, eq=False)
+class SampleDesign:
+    """What samples of rounds that draw their inputs stand for.
+
+    Attributes
+    ----------
+    weight : float array, shape (samples,)
+        Above zero: how much of the pool each sample of a round stands for.
+    certain : bool array, shape (samples,)
+        Samples of inputs that are measured in one round and stand for themselves alone.
+    size : float array, shape (samples,), or None
+        Of the inputs, at or above zero in any unit, which tells what a round is slower by from what its inputs are
+        larger by; None where it was not stored.
+
+    Raises
+    ------
+    ValueError
+        For values out of range, or arrays of different lengths.
+    """
+
+    weight: NDArray[np.float64]
+    certain: NDArray[np.bool_]
+    size: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = self.weight if self.size is None else self.size
+        if not self.weight.shape == self.certain.shape == sizes.shape:
+            raise ValueError(
+                f"there is one weight, certainty and size per sample, got shapes {self.weight.shape}, "
+                f"{self.certain.shape} and {sizes.shape}"
+            )
+        if not np.all(np.isfinite(self.weight) & (self.weight > 0)):
+            raise ValueError("a weight is a finite number above zero")
+        if not np.all(np.isfinite(sizes) & (sizes >= 0)):
+            raise ValueError("a size is a finite number at or above zero")
+
+    def of(self, samples: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
+        """Return the design of some of the samples, by position or by mask."""
+        size = None if self.size is None else self.size[samples]
+        return type(self)(self.weight[samples], self.certain[samples], size)
+
+
 def pooled_log_percentiles(
     log_latency: NDArray[np.float64],
     round_position: NDArray[np.int64],
     percentiles: Sequence[float],
     *,
-    weight: NDArray[np.float64],
-    certain: NDArray[np.bool_],
-    size: NDArray[np.float64] | None,
+    design: SampleDesign,
 ) -> NDArray[np.float64]:
     """Take percentiles over all rounds together and split them into pseudo-values of the rounds.
 
@@ -33,12 +75,8 @@ def pooled_log_percentiles(
         From 0; every round has a sample that is not certain.
     percentiles : sequence of float
         Above 0 and below 100.
-    weight : float array, shape (samples,)
-        How much of the pool each sample of a round stands for.
-    certain : bool array, shape (samples,)
-        Samples of inputs that are measured in one round and stand for themselves alone.
-    size : float array, shape (samples,), or None
-        Of the inputs, which tells what a round is slower by from what its inputs are larger by.
+    design : SampleDesign
+        Of the samples.
 
     Returns
     -------
@@ -57,7 +95,7 @@ def pooled_log_percentiles(
     Royal Statistical Society 109 (1946). K. M. Wolter, Introduction to Variance Estimation, 2nd edition (2007),
     chapters 2 and 4.
     """
-    rounds = int(round_position.max()) + 1
+    rounds, weight, certain, size = int(round_position.max()) + 1, design.weight, design.certain, design.size
     level = _levels(log_latency, round_position, size, ~certain)
     # The level of a certain input's round stays that of all rounds, whichever round is deleted.
     certain_above = (log_latency - level[round_position])[certain]

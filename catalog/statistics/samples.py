@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog.statistics.pooled_rounds import pooled_log_percentiles
+from catalog.statistics.pooled_rounds import SampleDesign, pooled_log_percentiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,8 @@ class Samples:
         The distinct round numbers, ascending.
     inputs : int array, shape (inputs,)
         The distinct input indices, ascending; strategies pair by them.
-    weight : float array, shape (samples,), or None
-        The share of the pool that each sample of a round stands for; None where rounds and inputs are crossed.
-    certain : bool array, shape (samples,), or None
-        Inputs that are measured in one round and stand for themselves alone, in every round's percentile.
-    size : float array, shape (samples,), or None
-        Of the input of each sample, in any unit; None where it was not stored.
+    design : SampleDesign or None
+        What each sample stands for; None where rounds and inputs are crossed.
 
     Examples
     --------
@@ -54,9 +50,7 @@ class Samples:
     input_position: NDArray[np.int64]
     rounds: NDArray[np.int64]
     inputs: NDArray[np.int64]
-    weight: NDArray[np.float64] | None = None
-    certain: NDArray[np.bool_] | None = None
-    size: NDArray[np.float64] | None = None
+    design: SampleDesign | None = None
 
     @classmethod
     def from_arrays(
@@ -65,9 +59,7 @@ class Samples:
         round_number: ArrayLike,
         input_index: ArrayLike,
         *,
-        weight: ArrayLike | None = None,
-        certain: ArrayLike | None = None,
-        size: ArrayLike | None = None,
+        design: SampleDesign | None = None,
     ) -> Self:
         """Take flat arrays, one entry per sample, in any order.
 
@@ -77,12 +69,8 @@ class Samples:
             Seconds; finite and above zero.
         round_number, input_index : array_like of int, shape (samples,)
             Of each sample. Several samples of one round and input are its repetitions.
-        weight : array_like of float, shape (samples,), or None
-            Above zero, of interpenetrating rounds; None where rounds and inputs are crossed.
-        certain : array_like of bool, shape (samples,), or None
-            With `weight` only; None is none.
-        size : array_like of float, shape (samples,), or None
-            At or above zero, with `weight` only.
+        design : SampleDesign or None
+            Of rounds that drew their inputs; None where rounds and inputs are crossed.
 
         Returns
         -------
@@ -91,9 +79,8 @@ class Samples:
         Raises
         ------
         ValueError
-            For no samples, shapes that differ, round numbers or indices that are not whole numbers, a weight that is
-            not finite and above zero, and for a latency that is NaN, infinite, zero or negative: the first one is named
-            with its position, round and input.
+            For no samples, shapes that differ, round numbers or indices that are not whole numbers, and for a latency
+            that is NaN, infinite, zero or negative: the first one is named with its position, round and input.
         """
         latency = np.asarray(latency_s, dtype=np.float64)
         number, index = _whole(round_number, name="round_number"), _whole(input_index, name="input_index")
@@ -114,14 +101,15 @@ class Samples:
             )
         rounds, round_position = np.unique(number, return_inverse=True)
         inputs, input_position = np.unique(index, return_inverse=True)
-        design = _design(weight, certain, size, latency.shape)
+        if design is not None and design.weight.shape != latency.shape:
+            raise ValueError(f"a design has an entry per sample, got {design.weight.size} for {latency.size}")
         # Logs once: effects on latency multiply, and the ratio of two strategies is a difference of logs.
-        return cls(np.log(latency), round_position, input_position, rounds, inputs, *design)
+        return cls(np.log(latency), round_position, input_position, rounds, inputs, design)
 
     @property
     def interpenetrating(self) -> bool:
         """Whether each round has drawn its own inputs, so that the variance across rounds holds that of the inputs."""
-        return self.weight is not None
+        return self.design is not None
 
     @property
     def cells(self) -> NDArray[np.int64]:
@@ -155,39 +143,8 @@ class Samples:
         # Numbered again: a round or an input without samples must not stay as an empty one.
         kept_rounds, round_position = np.unique(self.rounds[self.round_position[keep]], return_inverse=True)
         kept_inputs, input_position = np.unique(self.inputs[self.input_position[keep]], return_inverse=True)
-        weight, certain, size = (
-            None if self.weight is None else self.weight[keep],
-            None if self.certain is None else self.certain[keep],
-            None if self.size is None else self.size[keep],
-        )
-        return type(self)(
-            self.log_latency[keep], round_position, input_position, kept_rounds, kept_inputs, weight, certain, size
-        )
-
-
-_Design = tuple[NDArray[np.float64] | None, NDArray[np.bool_] | None, NDArray[np.float64] | None]
-
-
-def _design(
-    weight: ArrayLike | None, certain: ArrayLike | None, size: ArrayLike | None, shape: tuple[int, ...]
-) -> _Design:
-    """Return checked weights, certainties and sizes; raise ValueError for what is none."""
-    if weight is None:
-        if certain is not None or size is not None:
-            raise ValueError(
-                "certain inputs and sizes belong to rounds that draw their inputs: give the weights as well"
-            )
-        return None, None, None
-    weights = np.asarray(weight, dtype=np.float64)
-    is_certain = np.zeros(shape, dtype=np.bool_) if certain is None else np.asarray(certain, dtype=np.bool_)
-    sizes = None if size is None else np.asarray(size, dtype=np.float64)
-    if any(values.shape != shape for values in (weights, is_certain, weights if sizes is None else sizes)):
-        raise ValueError(f"there is one weight, certainty and size per sample, which are {shape[0]}")
-    if not np.all(np.isfinite(weights) & (weights > 0)):
-        raise ValueError("a weight is a finite number above zero")
-    if sizes is not None and not np.all(np.isfinite(sizes) & (sizes >= 0)):
-        raise ValueError("a size is a finite number at or above zero")
-    return weights, is_certain, sizes
+        design = None if self.design is None else self.design.of(keep)
+        return type(self)(self.log_latency[keep], round_position, input_position, kept_rounds, kept_inputs, design)
 
 
 def _whole(values: ArrayLike, *, name: str) -> NDArray[np.int64]:
@@ -403,21 +360,14 @@ def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[n
     >>> samples = Samples.from_arrays([1.0, 100.0, 1.0, 10000.0], [1, 1, 2, 2], [0, 1, 0, 1])
     >>> np.exp(log_percentiles(samples, [50])).round(6)
     array([[ 10., 100.]])
-    >>> drawn = Samples.from_arrays([1.0, 100.0, 8.0], [1, 1, 1], [0, 1, 2], weight=[0.45, 0.45, 0.1])
+    >>> design = SampleDesign(np.array([0.45, 0.45, 0.1]), np.zeros(3, dtype=np.bool_))
+    >>> drawn = Samples.from_arrays([1.0, 100.0, 8.0], [1, 1, 1], [0, 1, 2], design=design)
     >>> np.exp(log_percentiles(drawn, [50])).round(6)
     array([[8.]])
     """
     check_percentiles(percentiles)
-    if samples.weight is not None:
-        certain = samples.certain if samples.certain is not None else np.zeros(samples.weight.shape, dtype=np.bool_)
-        return pooled_log_percentiles(
-            samples.log_latency,
-            samples.round_position,
-            percentiles,
-            weight=samples.weight,
-            certain=certain,
-            size=samples.size,
-        )
+    if samples.design is not None:
+        return pooled_log_percentiles(samples.log_latency, samples.round_position, percentiles, design=samples.design)
     by_round = [
         np.percentile(samples.log_latency[samples.round_position == position], percentiles)
         for position in range(samples.rounds.size)

@@ -278,6 +278,7 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
         judged=row.task != "any",
         input_index=tuple(row.input_index[mask] for mask in masks),
         round_numbers=tuple(measured.round for measured in row.rounds),
+        design=row.design.of(np.concatenate([np.flatnonzero(mask) for mask in masks])) if row.design else None,
         memory_bytes={tier: use.memory_bytes for tier, use in row.tier_use.items() if use.memory_bytes is not None},
         model_bytes=_model_bytes(row),
         cpu_s={tier: use.cpu_s for tier, use in row.tier_use.items() if use.cpu_s is not None},

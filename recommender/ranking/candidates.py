@@ -12,6 +12,7 @@ from catalog.output_distance import OutputDistance
 from catalog.statistics import AccuracyDrop, Comparison, Feasibility, PercentileInterval, Samples, percentile_intervals
 from catalog.statistics.intervals import LogEstimate, exponential, percentile_estimate
 from catalog.statistics.outcomes import judge, sidak
+from catalog.statistics.pooled_rounds import SampleDesign
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,8 @@ class Candidate:
     `latency_s` has one array per round, in order; `inputs` counts the distinct inputs of the round with the fewest,
     because repetitions of one input are not further evidence about other inputs. `input_index` says which input each
     latency is of, and `round_numbers` which round: strategies pair by both. Left out, the inputs of a round are taken
-    to repeat in one order (`inputs` of them), and the rounds to be numbered from 0. `judged` is False where the subject
+    to repeat in one order (`inputs` of them), and the rounds to be numbered from 0. `design` says what each latency of
+    rounds that drew their inputs stands for, in the order of the rounds. `judged` is False where the subject
     has no labels, so that no accuracy will ever be measured.
 
     Per tier: `memory_bytes` is the largest peak of any round, `model_bytes` the size of the files of the part there,
@@ -145,6 +147,7 @@ class Candidate:
     judged: bool = True
     input_index: tuple[NDArray[np.int64], ...] | None = None
     round_numbers: tuple[int, ...] | None = None
+    design: SampleDesign | None = None
     predicted: Foresight | None = None
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     model_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -239,8 +242,9 @@ def _same(one: object, other: object) -> bool:
         return isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.array_equal(one, other)
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, AccuracyMeasurement) and isinstance(other, AccuracyMeasurement):
-        return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    for kind in (AccuracyMeasurement, SampleDesign):
+        if isinstance(one, kind) and isinstance(other, kind):
+            return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(kind))
     return one == other
 
 
@@ -322,4 +326,6 @@ def _samples_of(candidate: Candidate) -> Samples:
         np.arange(values.size) % max(candidate.inputs, 1) for values in candidate.latency_s
     )
     rounds = np.repeat(np.array(numbers, dtype=np.int64), [values.size for values in candidate.latency_s])
-    return Samples.from_arrays(np.concatenate(candidate.latency_s), rounds, np.concatenate(indices))
+    return Samples.from_arrays(
+        np.concatenate(candidate.latency_s), rounds, np.concatenate(indices), design=candidate.design
+    )

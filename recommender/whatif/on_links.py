@@ -126,6 +126,7 @@ def _with_samples(candidate: Candidate, latency_s: NDArray[np.float64], source: 
         inputs=min(np.unique(source.input_index[mask]).size for mask in masks),
         input_index=tuple(source.input_index[mask] for mask in masks),
         round_numbers=tuple(int(number) for number in numbers),
+        design=source.design.of(np.concatenate([np.flatnonzero(mask) for mask in masks])) if source.design else None,
     )
 
 

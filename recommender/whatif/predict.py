@@ -166,7 +166,8 @@ def _prediction(
 
 def _interval(shifted: ShiftedSamples, confidence_level: float, *, variance: float, df: float) -> PercentileInterval:
     """Move the interval of the nearest setting's shifted samples to the estimate and widen it by the model."""
-    samples = Samples.from_arrays(shifted.latency_s, shifted.samples.round, shifted.samples.input_index)
+    source = shifted.samples
+    samples = Samples.from_arrays(shifted.latency_s, source.round, source.input_index, design=source.design)
     [interval] = percentile_intervals(
         samples, [shifted.percentile], confidence_level=confidence_level, n_resamples=_RESAMPLES, rng=_SEED
     )

@@ -23,11 +23,12 @@ from catalog.evidence import (
     MeasurementRecord,
     record_accuracy,
     record_measurement,
+    rounds_done,
     sound_database,
     upsert_artifact,
 )
 from catalog.evidence.allowed import utc_now
-from catalog.evidence.reading import latencies
+from catalog.evidence.loading import stored_samples
 from catalog.evidence.writing import replace_unreadable_accuracy, replace_unreadable_measurement
 from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
@@ -229,10 +230,11 @@ class Filler:
 
     def _precision(self, reading: Session, keyed: KeyedStrategy, end: str) -> str:
         """Say in one line how narrow an interval is and, if it is too wide, why no round follows."""
-        rows = latencies(reading, keyed.latency_key)
-        if not rows:
+        samples = stored_samples(reading, keyed.latency_key)
+        if samples is None:
             return f"{keyed.strategy.name}: nothing measured"
-        narrowness = assess_stored(self.setups.context, keyed, rows)
+        done = rounds_done(reading, keyed.latency_key)
+        narrowness = assess_stored(self.setups.context, keyed, samples, done)
         line = f"{keyed.strategy.name}: {narrowness}"
         if narrowness.reached:
             return f"{line}: narrow enough"

@@ -21,10 +21,11 @@ from catalog.evidence import (
     rounds_done,
     unequal_compositions,
 )
-from catalog.evidence.reading import latencies
+from catalog.evidence.loading import stored_samples
+from catalog.statistics.samples import Samples
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
-from runner.measuring.stopping import Narrowness, assess, planned_looks, samples_of
+from runner.measuring.stopping import Narrowness, assess, planned_looks
 from runner.measuring.tiers import route_links
 from runner.subjects.dataset import Subject
 
@@ -185,11 +186,13 @@ def _missing_rounds(
 
 def _further_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> list[MissingRound]:
     """Return the rounds of the next look; none where the interval is narrow enough."""
-    rows, subject = latencies(reading, keyed.latency_key), context.subjects[keyed.strategy.subject]
-    narrowness = assess_stored(context, keyed, rows)
+    samples, subject = stored_samples(reading, keyed.latency_key), context.subjects[keyed.strategy.subject]
+    if samples is None:
+        return []
+    done = rounds_done(reading, keyed.latency_key)
+    narrowness = assess_stored(context, keyed, samples, done)
     if narrowness.next is None:
         return []
-    done = {row[0] for row in rows}
     longer = keyed
     if isinstance(keyed.inputs, FixedInputs):
         ids = _more_inputs(keyed.inputs.ids, context.catalog, subject, narrowness.next.inputs)
@@ -199,12 +202,11 @@ def _further_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSessi
     return [MissingRound(longer, number, reason, estimate_s) for number in narrowness.next.rounds if number not in done]
 
 
-def assess_stored(context: RunContext, keyed: KeyedStrategy, rows: Sequence[tuple[int, str, float]]) -> Narrowness:
-    """Return how narrow the interval of a strategy's stored samples is, and the look that comes next."""
+def assess_stored(context: RunContext, keyed: KeyedStrategy, samples: Samples, done: Collection[int]) -> Narrowness:
+    """Return how narrow the interval of a strategy's stored samples is, and the look that comes after rounds `done`."""
     experiment, dataset = context.catalog.experiment, context.subjects[keyed.strategy.subject].dataset
     looks = planned_looks(experiment, len(dataset.input_ids()))
-    samples = samples_of(rows, all_rounds=experiment.systematic)
-    return assess(samples, experiment, looks=looks, done={row[0] for row in rows})
+    return assess(samples, experiment, looks=looks, done=done)
 
 
 def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, count: int) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ import numpy as np
 import scipy
 
 from catalog.declaration import Strategy
-from catalog.evidence import Database
-from catalog.evidence.reading import latencies
+from catalog.evidence import Database, rounds_done
+from catalog.evidence.loading import stored_samples
 from catalog.keys import content_key
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.outcomes import ComparisonOutcome
@@ -22,7 +22,6 @@ from runner.errors import RunnerError
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.plan import MissingRound, Plan
-from runner.measuring.stopping import samples_of
 
 _LEVEL = 0.05
 # An INVALID round is measured again, as a fill does; after that many tries it is no longer a matter of luck.
@@ -120,14 +119,14 @@ def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, na
 
 def _stored_rounds(database: Database, keyed: KeyedStrategy) -> set[int]:
     with database.session() as reading:
-        return {number for number, _, _ in latencies(reading, keyed.latency_key)}
+        return rounds_done(reading, keyed.latency_key)
 
 
 def compare_aliases(database: Database, keyed: Sequence[KeyedStrategy], *, percentile: float) -> AaResult:
     """Let both analyses compare every pair of names."""
     with database.session() as reading:
-        rows = {alias.strategy.operator: latencies(reading, alias.latency_key) for alias in keyed}
-    samples = {name: samples_of(name_rows) for name, name_rows in rows.items()}
+        stored = {alias.strategy.operator: stored_samples(reading, alias.latency_key) for alias in keyed}
+    samples = {name: name_samples for name, name_samples in stored.items() if name_samples is not None}
     # No margin: the test is about false differences, and a margin would call some of them equivalent.
     question = Question(percentile, equivalent_within=0.0, confidence_level=1 - _LEVEL)
     different = pooled = 0

@@ -10,11 +10,9 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from catalog.declaration.schema import ExperimentSpec
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
-from catalog.statistics.samples import Samples, wide_rounds
+from catalog.statistics.samples import Samples
 from catalog.units import duration
 
 # Rounds come first: they cost least, and the variance between rounds is the least certain. Then the inputs double.
@@ -110,23 +108,3 @@ def _inputs_alone(interval: PercentileInterval) -> float:
     if interval.estimate is None:
         return 0.0
     return math.exp(replace(interval.estimate, variance_rounds=0.0).margin(_CONFIDENCE)) - 1
-
-
-def samples_of(rows: Sequence[tuple[int, str, float]], *, all_rounds: bool = False) -> Samples:
-    """Build samples from (round, input id, latency in seconds).
-
-    Rounds of far fewer inputs than the others are left out, unless `all_rounds`: rounds that draw their own inputs
-    differ by those of the first round that stand for themselves alone.
-    """
-    by_round: dict[int, set[str]] = {}
-    for number, name, _ in rows:
-        by_round.setdefault(number, set()).add(name)
-    if not all_rounds:
-        wide = wide_rounds({number: len(names) for number, names in by_round.items()})
-        rows = [row for row in rows if row[0] in wide]
-    inputs = {name: index for index, name in enumerate(sorted({row[1] for row in rows}))}
-    return Samples.from_arrays(
-        np.array([row[2] for row in rows], dtype=np.float64),
-        np.array([row[0] for row in rows], dtype=np.int64),
-        np.array([inputs[row[1]] for row in rows], dtype=np.int64),
-    )

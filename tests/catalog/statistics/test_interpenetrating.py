@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.intervals import RefusalKind, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
+from catalog.statistics.pooled_rounds import SampleDesign
 from catalog.statistics.samples import Samples, log_percentiles
 from catalog.statistics.survey_design import Pool, PoolInput, SystematicDesign
 from catalog.statistics.variances import variance_shares
@@ -62,7 +63,8 @@ def measured_by(
             certain = drawn.stratum == "certainty"
             rows.append((factor * np.exp(value), number, place, total / own, certain, pool.inputs[place].size))
     latency, number_of, input_of, weight, is_certain, size = (list(column) for column in zip(*rows, strict=True))
-    return Samples.from_arrays(latency, number_of, input_of, weight=weight, certain=is_certain, size=size)
+    design = SampleDesign(np.array(weight), np.array(is_certain), np.array(size, dtype=np.float64))
+    return Samples.from_arrays(latency, number_of, input_of, design=design)
 
 
 @pytest.mark.parametrize("percentile", [50, 90])
@@ -103,13 +105,9 @@ def test_bounds_hold_as_often_as_they_promise(pool: Pool) -> None:
 
 def test_certain_inputs_count_in_every_round_as_themselves_alone() -> None:
     latency = [1.0, 2.0, 100.0, 1.0, 2.0]
-    samples = Samples.from_arrays(
-        latency,
-        [1, 1, 1, 2, 2],
-        [0, 1, 9, 2, 3],
-        weight=[20, 20, 1, 20, 20],
-        certain=[False, False, True, False, False],
-    )
+    certain = np.array([False, False, True, False, False])
+    design = SampleDesign(np.array([20.0, 20.0, 1.0, 20.0, 20.0]), certain)
+    samples = Samples.from_arrays(latency, [1, 1, 1, 2, 2], [0, 1, 9, 2, 3], design=design)
     by_round = log_percentiles(samples, [80, 99.9])
     # The certain input is a forty-first of the pool: all beyond its 98th percentile, and nothing to the 80th.
     assert np.exp(by_round[0].mean()) == pytest.approx(2.0)
@@ -152,15 +150,23 @@ def test_rounds_with_inputs_of_their_own_have_no_variance_shares(pool: Pool) -> 
 
 
 @pytest.mark.parametrize(
-    ("weight", "certain", "message"),
+    ("weight", "certain", "size", "message"),
     [
-        ([1.0, 0.0], None, "above zero"),
-        ([1.0, float("nan")], None, "above zero"),
-        ([1.0], None, "one weight"),
-        ([1.0, 1.0], [True], "one weight"),
-        (None, [True, False], "give the weights as well"),
+        ([1.0, 0.0], [False, False], None, "a weight is"),
+        ([1.0, float("nan")], [False, False], None, "a weight is"),
+        ([1.0], [False, False], None, "one weight, certainty and size"),
+        ([1.0, 1.0], [False, False], [1.0], "one weight, certainty and size"),
+        ([1.0, 1.0], [False, False], [1.0, -1.0], "a size is"),
     ],
 )
-def test_a_wrong_design_is_refused(weight: list[float] | None, certain: list[bool] | None, message: str) -> None:
+def test_a_wrong_design_is_refused(
+    weight: list[float], certain: list[bool], size: list[float] | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        Samples.from_arrays([0.1, 0.2], [1, 1], [0, 1], weight=weight, certain=certain)
+        SampleDesign(np.array(weight), np.array(certain), None if size is None else np.array(size))
+
+
+def test_a_design_of_another_number_of_samples_is_refused() -> None:
+    design = SampleDesign(np.ones(3), np.zeros(3, dtype=np.bool_))
+    with pytest.raises(ValueError, match="an entry per sample, got 3 for 2"):
+        Samples.from_arrays([0.1, 0.2], [1, 1], [0, 1], design=design)

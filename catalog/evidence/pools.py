@@ -1,0 +1,79 @@
+"""The designs of stored rounds: what each sample of a round that drew its inputs stands for."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select, text
+from sqlmodel import Session
+
+from catalog.evidence.tables import Measurement, column
+from catalog.statistics.pooled_rounds import SampleDesign
+
+_SIZES = "SELECT input_id, size FROM pool_input WHERE pool_id IN (SELECT id FROM input_pool WHERE key = :key)"
+
+# Of one sample: the id of its measurement, its input, and its stratum.
+DesignedSample = tuple[int, str, str | None]
+
+
+class StoredDesigns:
+    """The designs of all measurements, read when the first one that has any is needed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._sizes: dict[str, Mapping[str, int]] = {}
+
+    def of(self, samples: Sequence[DesignedSample]) -> SampleDesign | None:
+        """Return the design of the samples of one latency key; None where rounds and inputs are crossed.
+
+        Parameters
+        ----------
+        samples : sequence of (measurement id, input id, stratum)
+
+        Returns
+        -------
+        SampleDesign or None
+            The size is None where a pool lacks one of the inputs.
+        """
+        # A design is in the key: if one sample has no stratum, none has.
+        if not samples or any(stratum is None for _, _, stratum in samples):
+            return None
+        counts = Counter((measurement, stratum) for measurement, _, stratum in samples)
+        pools = {measurement: self._strata.get(measurement, {}) for measurement, _, _ in samples}
+        if any(stratum not in pools[measurement] for measurement, stratum in counts):
+            return None
+        # The samples of a stratum share what it stands for, repetitions included.
+        weight = [
+            pools[measurement][stratum]["pool"] / counts[measurement, stratum]
+            for measurement, _, stratum in samples
+            if stratum is not None
+        ]
+        certain = [stratum == "certainty" for _, _, stratum in samples]
+        sizes = [self._pool_sizes(measurement).get(input_id) for measurement, input_id, _ in samples]
+        known_sizes = [size for size in sizes if size is not None]
+        return SampleDesign(
+            np.array(weight, dtype=np.float64),
+            np.array(certain, dtype=np.bool_),
+            np.array(known_sizes, dtype=np.float64) if len(known_sizes) == len(sizes) else None,
+        )
+
+    @cached_property
+    def _measurements(self) -> Mapping[int, tuple[str, Mapping[str, Any]]]:
+        """The pool's key and the protocol of each measurement that names a pool."""
+        names = ("id", "pool_key", "protocol")
+        query = select(*(column(Measurement, name) for name in names))
+        rows = self._session.execute(query.where(column(Measurement, "pool_key").is_not(None)))
+        return {identity: (key, protocol or {}) for identity, key, protocol in rows}
+
+    @cached_property
+    def _strata(self) -> Mapping[int, Mapping[str, Mapping[str, int]]]:
+        return {measurement: protocol.get("strata", {}) for measurement, (_, protocol) in self._measurements.items()}
+
+    def _pool_sizes(self, measurement: int) -> Mapping[str, int]:
+        key, _ = self._measurements[measurement]
+        if key not in self._sizes:
+            rows = self._session.execute(text(_SIZES), {"key": key})
+            self._sizes[key] = {input_id: int(size) for input_id, size in rows}
+        return self._sizes[key]
