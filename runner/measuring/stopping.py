@@ -93,7 +93,7 @@ def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look
     target = experiment.precision
     open_looks = [look for look in looks if not set(look.rounds) <= set(done)]
     if not experiment.systematic:
-        # Rounds of less than half of the most inputs would be left out by `samples_of`.
+        # Rounds of less than half of the most inputs would be left out when they are loaded.
         open_looks = [look for look in open_looks if 2 * look.inputs >= samples.inputs.size]
     if half_width is not None and half_width <= target:
         open_looks = []

@@ -6,13 +6,25 @@ import numpy as np
 import pytest
 
 from catalog.declaration.schema import ExperimentSpec
-from runner.measuring.stopping import Look, assess, planned_looks, samples_of
+from catalog.statistics.samples import Samples, wide_rounds
+from runner.measuring.stopping import Look, assess, planned_looks
 
 Rows = list[tuple[int, str, float]]
 
 
 def experiment(precision: str, **changes: object) -> ExperimentSpec:
     return ExperimentSpec.model_validate({"precision": precision, "inputs": 30, "rounds": 3, **changes})
+
+
+def samples_of(rows: Rows) -> Samples:
+    """Return the samples of the wide rounds, as they are loaded from the evidence."""
+    inputs: dict[int, set[str]] = {}
+    for number, name, _ in rows:
+        inputs.setdefault(number, set()).add(name)
+    wide = wide_rounds({number: len(names) for number, names in inputs.items()})
+    kept = [row for row in rows if row[0] in wide]
+    numbers, names, latencies_s = zip(*kept, strict=True)
+    return Samples.from_arrays(latencies_s, numbers, [int(name) for name in names])
 
 
 def taken(rounds: dict[int, int], *, sd_rounds: float, sd_inputs: float) -> Rows:
