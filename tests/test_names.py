@@ -21,6 +21,7 @@ RENEW = "name what it is; after lowering a count: python -m tests.test_names"
 SAME_MEANING = {
     "GuardedProtocol": "a connection under limits: to a tier, and to the service",
     "LinkProbe": "what a link really carried: the row, and the message of a tier",
+    "PoolInput": "an input of a pool with its size: the row, and what a round draws from",
     "Sample": "one timed inference: the row, and the message of a tier",
     "SampleLink": "bytes of one inference on one link: the row, and the message of a tier",
     "SamplePart": "what one tier spent on one inference: the row, and the message of that tier",

@@ -176,8 +176,8 @@ class _DocumentExport:
             # One that another program changed is not what its key says, and no import would take it.
             if row.key in keys and pool_digest(record) == row.key:
                 ids, sizes, media = map(list, zip(*rows, strict=True))
-                known = media if any(media) else None
-                pools[row.key] = PoolColumns(unit=row.unit, ids=self._named(ids), size=sizes, media=known)
+                kinds = media if any(media) else None
+                pools[row.key] = PoolColumns(unit=row.unit, ids=self._named(ids), size=sizes, media=kinds)
         return pools
 
     def _measurements(self) -> list[MeasurementEntry]:

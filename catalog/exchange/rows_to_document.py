@@ -117,9 +117,9 @@ class RowCollector:
         members.rounds[number].append((input_id, repetition, latency_s))
 
     def _take_size(self, row: Row, place: tuple[str, str, str], size: int | None) -> None:
-        known, first = self._sizes.setdefault(place, (size, row.place))
-        if known != size:
-            shown, before = ("empty" if value is None else value for value in (size, known))
+        former, first = self._sizes.setdefault(place, (size, row.place))
+        if former != size:
+            shown, before = ("empty" if value is None else value for value in (size, former))
             self.problems.append(
                 f"{row.place}: input_bytes of {place[2]} is {shown}, and {before} on {first}; keep one"
             )
