@@ -1,6 +1,7 @@
 """The console command `recommender`: read the evidence, bind the port, announce the address, serve."""
 
 import functools
+import gc
 import json
 import os
 import socket
@@ -24,6 +25,8 @@ from recommender.evidence.snapshots import Snapshots
 from recommender.http.connections import GuardedProtocol
 from recommender.settings import RecommenderSettings
 
+# As the interpreter has it, before `main` changes it.
+_COLLECT_AFTER = gc.get_threshold()
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -59,6 +62,9 @@ def serve(
         subject = _example_subject(snapshots)
         listener = _listen(settings.host, settings.port)
         _announce(settings, listener.getsockname()[1], subject)
+        # What serves all requests is never garbage; what each of them leaves is collected as usual.
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
         uvicorn.Server(_config(app, settings)).run(sockets=[listener])
     finally:
         # The application's lifespan closes them too, but it never begins where the port cannot be bound.
@@ -67,6 +73,8 @@ def serve(
 
 def main() -> None:
     """Run the command; print every expected failure as one line on stderr and exit with code 1."""
+    # Until the service is ready: modules and evidence stay, and to search them for garbage only takes time.
+    gc.set_threshold(100_000, 20, 20)
     try:
         cli()
     except (RecommenderError, CatalogError, OSError) as error:
