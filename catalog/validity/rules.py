@@ -390,6 +390,9 @@ def _input_bytes(record: MeasurementRecord) -> Mapping[str, int]:
 
 
 def _inputs(record: MeasurementRecord, percentiles: Iterable[float]) -> Iterator[Finding]:
+    # Rounds that draw their inputs count them together: one round alone says nothing of them.
+    if any(sample.stratum is not None for sample in record.samples):
+        return
     inputs = len({sample.input_id for sample in record.samples})
     for percentile in sorted(set(percentiles)):
         needed = inputs_needed(percentile)

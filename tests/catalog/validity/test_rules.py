@@ -181,6 +181,11 @@ def test_too_few_inputs_for_a_percentile_that_is_asked(measurement: Make) -> Non
     assert (finding.figure, finding.threshold, finding.where) == (30, 299, "p99")
 
 
+def test_inputs_that_a_round_drew_are_counted_over_all_rounds(measurement: Make) -> None:
+    samples = [replace(sample, stratum="body") for sample in measurement().samples]
+    assert broken(measurement(samples=samples), percentiles=[99.0]) == {}
+
+
 def test_what_was_not_recorded_is_not_judged(measurement: Make) -> None:
     """Judge nothing in evidence from before there were counters, or from elsewhere."""
     old = measurement(
