@@ -132,7 +132,7 @@ class RowCollector:
         for (environment, subject), kinds in by_subject.items():
             if len(kinds) == 2:
                 with_size, without = kinds[False], kinds[True]
-                stated = f"input_bytes of {subject} in {environment} is stated for {with_size} and not for {without}"
+                stated = f"input_bytes of {subject} in {environment} is given for {with_size} and not for {without}"
                 yield f"{stated}; give it for every input, or leave the column out"
 
     def _take_accuracy(self, row: Row, strategy: StrategyName, before: int) -> None:
