@@ -9,7 +9,7 @@ import pytest
 from catalog.evidence import Database, sync_strategies
 from catalog.evidence.loading import stored_samples, strategy_evidence
 from catalog.evidence.records import MeasurementRecord, PoolInputRecord, PoolRecord
-from catalog.statistics.survey_design import Pool, PoolInput, SystematicDesign
+from catalog.statistics.pooled_rounds import Pool, PoolInput, SystematicDesign
 from tests.evidence_builder import EvidenceBuilder, latency_key, measurement_record, sample_records, strategy_record
 
 POOL = Pool([PoolInput(f"{index:03d}.jpg", 1000 + 10 * index, "image/jpeg") for index in range(150)])

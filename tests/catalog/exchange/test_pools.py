@@ -14,7 +14,7 @@ from catalog.evidence.records import PoolInputRecord, PoolRecord
 from catalog.exchange import collect, document_bytes, import_files, parse_document
 from catalog.exchange.export_document import rows_csv
 from catalog.exchange.forget import forget_file
-from catalog.statistics.survey_design import Pool, PoolInput
+from catalog.statistics.pooled_rounds import Pool, PoolInput
 
 pytestmark = pytest.mark.both_databases
 

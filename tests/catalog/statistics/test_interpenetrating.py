@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.intervals import RefusalKind, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
-from catalog.statistics.pooled_rounds import SampleDesign
+from catalog.statistics.pooled_rounds import Pool, PoolInput, SampleDesign, SystematicDesign
 from catalog.statistics.samples import Samples, log_percentiles
-from catalog.statistics.survey_design import Pool, PoolInput, SystematicDesign
 from catalog.statistics.variances import variance_shares
 
 POOL_SIZE = 2000
