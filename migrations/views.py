@@ -210,6 +210,7 @@ FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN per_round r ON r.latency_key = s.latency_key
 WHERE s.declared
+ORDER BY r.latency_key, r.round, s.id
 """
 
 _LINK_CHECK = f"""
