@@ -105,7 +105,7 @@ WHERE declared AND subject = :subject AND environment_id = :environment ORDER BY
 # Of all subjects: the tiers of an environment do not depend on the subject that is asked about.
 _PLACEMENTS = "SELECT DISTINCT CAST(tiers AS TEXT) AS tiers FROM strategy WHERE environment_id = :environment"
 _MEASUREMENTS = f"""
-SELECT m.id, m.operator, m.placement, m.latency_key, m.round, m.conditions, m.protocol, e.launcher
+SELECT m.id, m.operator, m.placement, m.latency_key, m.round, m.conditions, m.protocol, m.pool_key, e.launcher
 FROM measurement m JOIN environment e ON e.id = m.environment_id
 WHERE m.subject = :subject AND m.environment_id = :environment
   AND m.id IN (SELECT id FROM measurement WHERE {MEASUREMENT_COUNTS})
@@ -273,7 +273,10 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
     def rest(row: Mapping[str, Any]) -> Any:
         conditions = {name: value for name, value in row["conditions"].items() if name != "links"}
-        inputs = sorted(row["protocol"].get("input_ids") or ())
+        protocol = row["protocol"]
+        # Rounds that draw their inputs agree in the rule and the pool, each with inputs of its own.
+        drawn = [row["pool_key"], *(protocol.get(name) for name in ("select", "inputs", "tail"))]
+        inputs = drawn if protocol.get("select") else sorted(protocol.get("input_ids") or ())
         # Everything but the rates has to agree, the delay too: what-if questions change rates alone.
         kept = [
             {k: v for k, v in link.items() if "bit_per_s" not in k} for link in row["conditions"].get("links") or ()

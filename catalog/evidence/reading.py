@@ -109,6 +109,21 @@ def last_measurement(
     )
 
 
+_DRAWING = f"""
+SELECT DISTINCT s.subject, m.id FROM measurement m
+JOIN strategy s ON s.latency_key = m.latency_key AND s.declared
+WHERE m.id IN (SELECT id FROM measurement WHERE {MEASUREMENT_COUNTS}) AND m.inputs_select = 'systematic'
+ORDER BY m.id
+"""
+
+
+def drawing_protocols(session: Session) -> dict[str, Mapping[str, Any]]:
+    """Return by subject how its rounds drew their inputs, as last measured; nothing of those that drew none."""
+    newest: dict[str, int] = dict(session.execute(text(_DRAWING)).all())
+    protocols = {subject: session.get_one(Measurement, identity).protocol for subject, identity in newest.items()}
+    return {subject: protocol for subject, protocol in protocols.items() if protocol.get("strata")}
+
+
 # LEFT JOIN keeps subjects without evidence; the cast keeps the sum of PostgreSQL's bigints a whole number.
 # DISTINCT, because the join repeats a strategy for each of its rounds.
 _COVERAGE = f"""

@@ -22,6 +22,7 @@ from catalog.evidence.tables import (
     InputPool,
     LinkProbe,
     Measurement,
+    PoolInput,
     Sample,
     Slo,
     Strategy,
@@ -108,6 +109,16 @@ def parts_by_measurement(session: Session) -> ChildRows:
 def links_by_measurement(session: Session) -> ChildRows:
     """Return per measurement the sample's id and the fields of `LinkBytes`, by link and in the order of the samples."""
     return _grouped(session, _below_samples("sample_link", LinkBytes, "link"))
+
+
+def measured_pool(session: Session, latency_key: str) -> dict[str, int]:
+    """Return the size of each input of the pool that rounds under a key drew from; nothing where none is stored."""
+    named = select(column(Measurement, "pool_key")).where(column(Measurement, "latency_key") == latency_key)
+    of_pool = column(InputPool, "key").in_(named)
+    joined = column(InputPool, "id") == column(PoolInput, "pool_id")
+    query = select(column(PoolInput, "input_id"), column(PoolInput, "size")).join(InputPool, joined).where(of_pool)
+    sizes: dict[str, int] = dict(session.execute(query).all())
+    return sizes
 
 
 def inputs_by_pool(session: Session) -> ChildRows:

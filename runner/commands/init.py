@@ -51,7 +51,7 @@ strategies:                     # every listed operator on every listed placemen
   - {{operators: [identity, quantized, early_exit, quantized_early_exit], placements: [mobile, edge, cloud]}}
   - {{operators: [partition, quantized_early_exit_partition], placements: [mobile-edge, edge-cloud, mobile-cloud]}}
 
-experiment: {{inputs: {inputs}, select: random, seed: 1, rounds: 3, repetitions: 1, warmup: 1}}
+experiment: {{inputs: {inputs}, select: systematic, seed: 1, rounds: 3, repetitions: 1}}
 
 slos:                           # budgets by name
 {slos}
@@ -75,7 +75,8 @@ _JUDGED: Mapping[tuple[str, str], tuple[str, ...]] = {
         "dataset: {{images: {data}, labels: labels.csv}}",
     ),
     ("images", "segmentation"): (
-        "Masks make it an accuracy (mIoU). A mask NAME.png of class numbers for each picture",
+        "Masks make it an accuracy (mIoU). A mask NAME.png of class numbers for each picture. Without masks, the task",
+        "alone times what a segmenter sends, a map of classes; `any` times sending all scores",
         "task: segmentation",
         "dataset: {{images: {data}, masks: masks}}",
     ),

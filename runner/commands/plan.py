@@ -28,6 +28,7 @@ from runner.commands.terminal import (
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
+from runner.measuring.round_inputs import SystematicInputs, in_words
 from runner.measuring.tiers import Scale, check_delays, check_host
 
 
@@ -65,9 +66,11 @@ def plan(
         with evidence.session() as reading:
             remarks = _remarks(made, distance_warnings(reading))
     if as_json:
-        print_json(_plan_json(made, context, selection) | {"warnings": remarks})
+        print_json(_plan_json(made, context, selection) | {"warnings": remarks, "draws": _draws(made)})
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
+    for name, words in _draws(made).items():
+        err.print(f"{name}: {words}", markup=False, highlight=False)
     counts = Counter(strategy.subject for strategy in declared.strategies())
     print_lacks(
         {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
@@ -79,6 +82,12 @@ def plan(
         out.print(NOTHING_MISSING)
     for operator, remark in remarks.items():
         out.print(f"! {operator}: {remark}", markup=False, highlight=False)
+
+
+def _draws(made: Plan) -> dict[str, str]:
+    """Say for each subject what its rounds draw; nothing where all rounds send the same inputs."""
+    inputs = {keyed.strategy.subject: keyed.inputs for keyed in made.declared}
+    return {name: in_words(draw) for name, draw in inputs.items() if isinstance(draw, SystematicInputs)}
 
 
 def _remarks(made: Plan, warnings: Mapping[str, str]) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """`runner validate`: every error of a catalog file before anything is measured."""
 
+from collections.abc import Mapping
+
 import typer
 
-from catalog.declaration import load_catalog
+from catalog.declaration import Catalog, load_catalog
 from runner.commands.terminal import (
     CatalogOption,
     JsonOption,
@@ -14,7 +16,7 @@ from runner.commands.terminal import (
     print_lacks,
 )
 from runner.operators.base import check_options
-from runner.subjects.dataset import one_class_remark
+from runner.subjects.dataset import Subject, one_class_remark
 from runner.subjects.declared import resolve_declared
 
 
@@ -40,15 +42,28 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
         for spec in strategy.passes:
             check_options(spec.name, spec.options)
     remarks = {name: remark for name, subject in subjects.items() if (remark := one_class_remark(subject)) is not None}
+    draws = _draws(declared, {name: subject for name, subject in subjects.items() if name not in unchecked})
     if as_json:
         names = [strategy.name for strategy in strategies]
         checked = {"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked}
-        print_json(checked | {"warnings": remarks})
+        print_json(checked | {"warnings": remarks, "draws": draws})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
     print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
+    for name, words in draws.items():
+        out.print(f"{name}: {words}", markup=False, highlight=False)
     for name, remark in remarks.items():
         err.print(f"warning: {name}: {remark}", markup=False, highlight=False)
+
+
+def _draws(declared: Catalog, subjects: Mapping[str, Subject]) -> dict[str, str]:
+    """Say for each subject what its rounds draw; nothing where all rounds send the same inputs."""
+    if not declared.experiment.systematic:
+        return {}
+    # Imported here: a draw takes the package of statistics, which costs more than checking a catalog.
+    from runner.measuring.round_inputs import in_words, systematic_inputs
+
+    return {name: in_words(systematic_inputs(declared, name, subject.dataset)) for name, subject in subjects.items()}
 
 
 def add_to(app: typer.Typer) -> None:

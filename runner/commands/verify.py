@@ -13,6 +13,7 @@ from catalog.evidence import open_database, sound_database
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import RunnerError
 from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
+from runner.measuring.round_inputs import strata_in_words
 from runner.reports.tables import advice, broken_table, links_table, rules_table
 
 
@@ -72,10 +73,18 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         links = [dict(row) for row in store.link_summary(session)]
         probing = store.probing_share(session)
         failed = [dict(row) for row in store.failed_accuracies(session)]
+        draws = {
+            subject: strata_in_words(
+                {name: (size["pool"], size["drawn"]) for name, size in protocol["strata"].items()},
+                declared=protocol["inputs"],
+            )
+            for subject, protocol in store.drawing_protocols(session).items()
+        }
         inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
     if as_json:
         counts = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
-        print_json({**counts, "left_out": list(sound.left_out), "links": links, "probing_share": probing})
+        more = {"links": links, "probing_share": probing, "draws": draws}
+        print_json({**counts, "left_out": list(sound.left_out), **more})
         return
     for text in sound.left_out:
         out.print(f"left out: {escape(text)}", soft_wrap=True)
@@ -84,6 +93,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         # The view's columns are in the order of the headings.
         table.add_row(*(str(value) for value in row.values()))
     out.print(table)
+    for subject, words in draws.items():
+        out.print(f"{subject}: {words}", markup=False, highlight=False)
     if links:
         out.print(links_table(links))
     if probing is not None:

@@ -267,7 +267,7 @@ class Filler:
             built = self.setups.artifacts.build(
                 artifact.key, model=subject.model, passes=artifact.passes, calibration=subject_calibration(subject)
             )
-        except OperatorError as error:
+        except (OperatorError, SubjectError) as error:
             self.unbuilt.add(artifact.key)
             self._store_artifact(artifact, None, str(error))
             self._fail(f"{artifact.subject}/{artifact.operator}: {error}")

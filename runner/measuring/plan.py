@@ -22,6 +22,7 @@ from catalog.evidence import (
     unequal_compositions,
 )
 from catalog.evidence.loading import stored_samples
+from catalog.evidence.stored_rows import measured_pool
 from catalog.statistics.samples import Samples
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
@@ -178,7 +179,7 @@ def _missing_rounds(
         if not undone:
             continue
         last = _last(context, keyed, reading)
-        reason = _why(keyed, last, done)
+        reason = _why(keyed, last, done, reading)
         estimate_s = _estimate_s(context, keyed, last)
         missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(undone)]
     return tuple(missing)
@@ -228,7 +229,7 @@ def _last(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> Las
     return last_measurement(reading, strategy.subject, strategy.operator, place, context.environment_key)
 
 
-def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int]) -> str:
+def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int], reading: SqlSession) -> str:
     """Return why rounds are missing, in a phrase that a person can check."""
     if last is None:
         return "never measured in this environment"
@@ -240,7 +241,23 @@ def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int]) -> 
         return f"{len(done)} round(s) known, more declared"
     names = dict.fromkeys((*keyed.conditions, *last.conditions))
     changed = [name for name in names if keyed.conditions.get(name) != last.conditions.get(name)]
-    return f"{', '.join(changed)} changed since it was measured" if changed else "model, operator or inputs changed"
+    if changed:
+        return f"{', '.join(changed)} changed since it was measured"
+    return _changed_inputs(keyed, measured_pool(reading, last.latency_key)) or "model, operator or inputs changed"
+
+
+def _changed_inputs(keyed: KeyedStrategy, before: Mapping[str, int]) -> str | None:
+    """Say in what a pool differs from the one measured before; None where it does not, or nothing is known of it."""
+    # The second one last: embedded pictures have to be generated for it.
+    if not before or keyed.inputs.pool is None:
+        return None
+    unit, now = keyed.inputs.pool.unit, {entry.id: entry.size for entry in keyed.inputs.pool.inputs}
+    said = [f"{name} is gone" for name in before if name not in now]
+    resized = [name for name in before if name in now and now[name] != before[name]]
+    said += [f"{name} had {before[name]} {unit} and has {now[name]}" for name in resized]
+    said += [f"{name} is new" for name in now if name not in before]
+    more = f", and {len(said) - 1} more" if len(said) > 1 else ""
+    return f"inputs changed since it was measured: {said[0]}{more}" if said else None
 
 
 def _estimate_s(context: RunContext, keyed: KeyedStrategy, last: LastMeasurement | None) -> float:

@@ -126,19 +126,25 @@ def in_words(inputs: SystematicInputs) -> str:
     >>> in_words(SystematicInputs(SystematicDesign(10, tail=True), "net", builtin_dataset("builtin:fashion")))
     '10 of 200 inputs per round, spread by size, and 3 of the 3 % largest; the 3 largest in round 1'
     """
-    sizes, total = inputs.sizes, sum(total for total, _ in inputs.sizes.values())
-    if "all" in sizes:
-        more = f" (there are no more, and {inputs.design.inputs} are declared)" if total < inputs.design.inputs else ""
+    return strata_in_words(inputs.sizes, declared=inputs.design.inputs)
+
+
+def strata_in_words(strata: Mapping[Any, tuple[int, int]], *, declared: int) -> str:
+    """Say what rounds draw from strata: how many inputs each has, and how many of them one round holds.
+
+    Examples
+    --------
+    >>> strata_in_words({"body": (1995, 10), "certainty": (5, 5)}, declared=10)
+    '10 of 2000 inputs per round, spread by size; the 5 largest in round 1'
+    """
+    total = sum(total for total, _ in strata.values())
+    if "all" in strata:
+        more = f" (there are no more, and {declared} are declared)" if total < declared else ""
         return f"all {total} inputs in every round{more}"
-    tail = f", and {sizes['tail'][1]} of the 3 % largest" if "tail" in sizes else ""
-    certain = sizes["certainty"][1]
+    tail = f", and {strata['tail'][1]} of the 3 % largest" if "tail" in strata else ""
+    certain = strata["certainty"][1]
     largest = "the largest" if certain == 1 else f"the {certain} largest"
-    return f"{sizes['body'][1]} of {_grouped(total)} inputs per round, spread by size{tail}; {largest} in round 1"
-
-
-def _grouped(number: int) -> str:
-    """Write a number with thin groups of three digits from five digits on, as tables do."""
-    return f"{number:,}".replace(",", " ")
+    return f"{strata['body'][1]} of {total} inputs per round, spread by size{tail}; {largest} in round 1"
 
 
 def chosen_ids(drawn: Sequence[DrawnInput]) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ _MEDIA_TYPES = {
     ".bmp": "image/bmp",
 }
 
+_ADVICE = "put it back as it was, or start the command again, which measures the folder as it is then"
+
 
 class FolderLayout(Protocol):
     """The places where a kind of data set keeps its pictures and their truth."""
@@ -107,7 +109,13 @@ class FolderDataset:
                 "which are not judged; label more of them"
             )
         truth = self._layout.truth([picture.path for picture in self._items])
-        write_items(path, self._items, truth)
+        try:
+            write_items(path, self._items, truth)
+        except OSError as error:
+            # What cannot be written is another fault, with another advice.
+            if error.filename is None or not Path(error.filename).is_relative_to(self._layout.root):
+                raise
+            raise SubjectError(f"{error.filename} cannot be read any more: {error.strerror}; {_ADVICE}") from error
         return len(self._items)
 
     def label_counts(self) -> Mapping[str, int]:
@@ -121,7 +129,7 @@ class FolderDataset:
             raise SubjectError(
                 f"{self._layout.root}: asked for {count} calibration pictures; allowed: 1 to {len(self._calibration)}"
             )
-        return [picture.path.read_bytes() for picture in self._calibration[:count]]
+        return [_unchanged(picture) for picture in self._calibration[:count]]
 
     def input_ids(self) -> list[str]:
         return list(self._inputs)
@@ -200,14 +208,13 @@ def _hash(*contents: object) -> str:
 
 def _unchanged(picture: Picture) -> bytes:
     """Return a picture's bytes; raise SubjectError if it is gone or has another size than when it was listed."""
-    advice = "put it back as it was, or start the command again, which measures the folder as it is then"
     try:
         encoded = picture.path.read_bytes()
     except OSError as error:
-        raise SubjectError(f"{picture.path} cannot be read any more: {error.strerror}; {advice}") from error
+        raise SubjectError(f"{picture.path} cannot be read any more: {error.strerror}; {_ADVICE}") from error
     if len(encoded) != picture.size_bytes:
         changed = f"{picture.path} has {len(encoded)} bytes and had {picture.size_bytes} when this run began"
-        raise SubjectError(f"{changed}; {advice}")
+        raise SubjectError(f"{changed}; {_ADVICE}")
     return encoded
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,14 +62,26 @@ class PictureCheck:
         marker = self.kept / "looked-at" / key
         if marker.is_file():
             return
-        for path in pictures:
-            check_picture(path)
+        _check_pictures(pictures)
         # Iterating over the truth is the check: it decodes every mask.
         for _ in self.layout.truth(judged).values if self.judged else ():
             pass
         # A marker says that everything passed.
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
+
+
+def _check_pictures(pictures: Sequence[Path]) -> None:
+    """Raise SubjectError for the files that no tier could decode, all of them at once."""
+    unusable: list[SubjectError] = []
+    for path in pictures:
+        try:
+            check_picture(path)
+        except SubjectError as error:
+            unusable.append(error)
+    if unusable:
+        more = f" ({len(unusable) - 1} more cannot be used)" if len(unusable) > 1 else ""
+        raise SubjectError(f"{unusable[0]}{more}") from unusable[0]
 
 
 @dataclass(frozen=True)

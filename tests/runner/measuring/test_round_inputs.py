@@ -1,5 +1,6 @@
 """The inputs of each round: shared by a subject's strategies, another draw in every round, the same one when redone."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,20 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from sqlmodel import select
 
 from catalog.declaration import Catalog, parse_catalog
 from catalog.evidence import Database, open_database
+from catalog.evidence.tables import Measurement, Sample
+from runner.artifacts.store import ArtifactStore
 from runner.errors import SubjectError
 from runner.host import this_host
+from runner.launchers.select import select_launcher
+from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.round_inputs import SystematicInputs, in_words
+from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.stopping import Look, planned_looks
 from runner.measuring.tiers import Scale
 
@@ -238,3 +245,88 @@ def test_texts_are_sized_by_their_tokens(folder: Path) -> None:
     subject = {"own": {"model": "./own.onnx", "task": "any", "dataset": {"tensors": "texts.npz"}}}
     pool = context_of(declared(subjects=subject), folder).subjects["own"].dataset.input_pool()
     assert pool.unit == "tokens" and [entry.size for entry in pool.inputs] == [1, 2, 3, 4, 5, 6]
+
+
+class Notes(list[str]):
+    """What a fill reported, one line for each task that ended."""
+
+    def begin(self, what: str, estimate_s: float) -> None:
+        """Ignore that a task starts."""
+
+    def advance(self, fraction: float) -> None:
+        """Ignore how far it is."""
+
+    def end(self, outcome: str) -> None:
+        self.append(outcome)
+
+
+def fill(context: RunContext, database: Database, *, meanwhile: Callable[[], None]) -> FillOutcome:
+    """Build what is missing with the process launcher and, when something has happened, measure it."""
+    selection = select_launcher("process")
+    setups, notes = Setups(context, ArtifactStore(context.workdir / "artifacts"), context.workdir), Notes()
+    with database.session() as writing:
+        environment_id = store_environment(writing, context, selection)
+        writing.commit()
+    plan = make_plan(context, database)
+    filler = Filler(setups, database, selection.launcher, environment_id, notes)
+    filler.build(plan, StopRequest(notes))
+    with database.session() as writing:
+        sync_strategies(writing, plan, environment_id, context)
+        writing.commit()
+    meanwhile()
+    return filler.measure(plan, StopRequest(notes))
+
+
+def test_rounds_store_what_they_drew_and_a_vanished_input_stops_its_rounds_alone(folder: Path) -> None:
+    timed = [{"operators": ["identity"], "placements": ["mobile"]}]
+    changes = {"strategies": timed, "slos": {"slow": {"latency": {"p95": "9s"}}}}
+    context = context_of(declared(**changes), folder)
+    with open_database(folder / "evidence.db", create=True) as database:
+        keyed = make_plan(context, database).declared[0]
+        first, second, third = (set(keyed.input_ids(number)) for number in (1, 2, 3))
+        lost = min(second - first - third)
+        outcome = fill(context, database, meanwhile=(folder / "images" / lost).unlink)
+        assert outcome.measured == 2
+        assert all(f"{lost} cannot be read any more" in failure for failure in outcome.failures)
+        with database.session() as reading:
+            (last,) = {row.pool_key for row in reading.exec(select(Measurement)).all()}
+            samples = reading.exec(select(Measurement.round, Sample.input_id, Sample.stratum).join(Sample)).all()  # type: ignore[call-overload]
+            (protocol, *_) = [row.protocol for row in reading.exec(select(Measurement)).all()]
+        assert {name for number, name, _ in samples if number == 1} == first
+        assert {name for number, name, _ in samples if number == 3} == third
+        strata = {name: stratum for _, name, stratum in samples}
+        assert strata["39.png"] == "certainty" and set(strata.values()) == {"body", "certainty", "tail"}
+        assert protocol["strata"] == {
+            "body": {"pool": 38, "drawn": 6},
+            "tail": {"pool": 1, "drawn": 1},
+            "certainty": {"pool": 1, "drawn": 1},
+        }
+        assert last == keyed.inputs.pool.digest if keyed.inputs.pool else False
+        # What the next plan says of it: another pool, so that every round is missing.
+        later = make_plan(context_of(declared(**changes), folder), database)
+    assert {task.reason for task in later.rounds} == {f"inputs changed since it was measured: {lost} is gone"}
+    assert len(later.rounds) == 3
+
+
+def test_unreadable_pictures_are_counted_before_anything_is_measured(folder: Path) -> None:
+    for name in ("03.png", "07.png"):
+        (folder / "images" / name).write_bytes(b"no picture")
+    with pytest.raises(SubjectError, match=r"03\.png.*not a decodable image.*\(1 more cannot be used\)"):
+        context_of(declared(), folder).prepare()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_pool_of_one_is_refused(folder: Path, count: int) -> None:
+    for path in sorted((folder / "images").iterdir())[count:]:
+        path.unlink()
+    with pytest.raises(SubjectError, match=rf"holds {count} picture\(s\); expected a folder with at least two image"):
+        context_of(declared(), folder).subjects["own"].dataset.input_pool()
+
+
+def test_a_pool_of_equal_sizes_is_drawn_in_a_random_order(folder: Path) -> None:
+    one = (folder / "images" / "00.png").read_bytes()
+    for path in (folder / "images").iterdir():
+        path.write_bytes(one)
+    inputs = context_of(declared(), folder).round_inputs("own")
+    drawn = [{entry.id for entry in inputs.draw(number)} for number in range(2, 30)]
+    assert len(set.union(*drawn)) == PICTURES - 1, "all but the one that stands for itself are drawn in some round"

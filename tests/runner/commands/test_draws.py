@@ -1,0 +1,42 @@
+"""What the rounds draw is said before it is measured and afterwards."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runner.cli import app, run
+from tests.catalog_of_one import CATALOG, declare
+
+WORDS = "4 of 40 inputs per round, spread by size; the largest in round 1"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    declare(tmp_path)
+    drawing = CATALOG | {"experiment": {"inputs": 4, "select": "systematic", "rounds": 1}}
+    (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(drawing, sort_keys=False))
+    return tmp_path
+
+
+def test_the_draw_is_said_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: app(["validate"])) == 0
+    assert f"table: {WORDS}" in capsys.readouterr().out
+    assert run(lambda: app(["plan", "--launcher", "process"])) == 0
+    assert f"table: {WORDS}" in capsys.readouterr().err
+    assert run(lambda: app(["fill-catalog", "--launcher", "process"])) == 0
+    capsys.readouterr()
+    for command in ("status", "validate"):
+        assert run(lambda command=command: app([command])) == 0  # type: ignore[misc]
+        assert f"table: {WORDS}" in capsys.readouterr().out
+        assert run(lambda command=command: app([command, "--json"])) == 0  # type: ignore[misc]
+        assert json.loads(capsys.readouterr().out)["draws"] == {"table": WORDS}
+
+
+def test_more_inputs_than_there_are_is_a_note(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (folder / "strategies.yaml").read_text().replace("inputs: 4", "inputs: 50")
+    (folder / "strategies.yaml").write_text(text)
+    assert run(lambda: app(["validate"])) == 0
+    assert "all 40 inputs in every round (there are no more, and 50 are declared)" in capsys.readouterr().out
