@@ -22,7 +22,7 @@ from catalog.evidence.tables import (
     InputPool,
     LinkProbe,
     Measurement,
-    PoolInput,
+    PoolInputRow,
     Sample,
     Slo,
     Strategy,
@@ -115,8 +115,10 @@ def measured_pool(session: Session, latency_key: str) -> dict[str, int]:
     """Return the size of each input of the pool that rounds under a key drew from; nothing where none is stored."""
     named = select(column(Measurement, "pool_key")).where(column(Measurement, "latency_key") == latency_key)
     of_pool = column(InputPool, "key").in_(named)
-    joined = column(InputPool, "id") == column(PoolInput, "pool_id")
-    query = select(column(PoolInput, "input_id"), column(PoolInput, "size")).join(InputPool, joined).where(of_pool)
+    joined = column(InputPool, "id") == column(PoolInputRow, "pool_id")
+    query = (
+        select(column(PoolInputRow, "input_id"), column(PoolInputRow, "size")).join(InputPool, joined).where(of_pool)
+    )
     sizes: dict[str, int] = dict(session.execute(query).all())
     return sizes
 

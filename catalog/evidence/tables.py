@@ -185,7 +185,7 @@ class InputPool(EvidenceTable, PoolBase, Creation, table=True):  # type: ignore[
     id: int | None = Field(default=None, primary_key=True)
 
 
-class PoolInput(EvidenceTable, PoolInputRecord, table=True):  # type: ignore[misc]
+class PoolInputRow(EvidenceTable, PoolInputRecord, table=True):  # type: ignore[misc]
     """An input of a pool, with its size."""
 
     __tablename__ = "pool_input"

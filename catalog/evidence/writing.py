@@ -36,7 +36,7 @@ from catalog.evidence.tables import (
     InputPool,
     LinkProbe,
     Measurement,
-    PoolInput,
+    PoolInputRow,
     Sample,
     SampleLink,
     SamplePart,
@@ -239,7 +239,7 @@ def _store_pool(session: Session, pool: PoolRecord) -> None:
     try:
         with session.begin_nested():
             pool_id = insert_row(session, InputPool, {"key": pool.key, "unit": pool.unit, "created_at": _now()})
-            _insert_below(session, PoolInput, pool.inputs, pool_id=pool_id)
+            _insert_below(session, PoolInputRow, pool.inputs, pool_id=pool_id)
     except IntegrityError:
         # Another writer stored it since; only then is this no fault.
         if session.execute(stored).first() is None:

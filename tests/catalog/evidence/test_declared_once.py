@@ -97,7 +97,7 @@ FACTS: Mapping[str, tuple[type[Any] | None, ...]] = {
     "tier run": (tables.TierRun, document.TierRunEntry, records.TierRunRecord, TierRunOut),
     "link probe": (tables.LinkProbe, document.LinkProbeEntry, records.LinkProbeRecord, LinkProbeOut),
     "pool": (tables.InputPool, None, records.PoolRecord),
-    "input of a pool": (tables.PoolInput, None, records.PoolInputRecord),
+    "input of a pool": (tables.PoolInputRow, None, records.PoolInputRecord),
     "sample": (tables.Sample, None, records.SampleRecord),
     "part of a sample": (tables.SamplePart, None, records.PartTimes),
     "link of a sample": (tables.SampleLink, None, records.LinkBytes),
