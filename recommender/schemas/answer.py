@@ -131,4 +131,6 @@ class RecommendResponse(Out, frozen=True):
     environment_choice: ChoiceOut
     age: AgeOut
     conditions: str = CONDITIONS
-    inputs_select: str | None = Field(description="How the inputs were chosen: random, or the largest (an upper bound)")
+    inputs_select: str | None = Field(
+        description="How the inputs were chosen: systematic (spread by size), random, or the largest (an upper bound)"
+    )

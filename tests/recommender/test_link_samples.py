@@ -1,5 +1,6 @@
 """Settings of the links found in a real database."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,8 +16,20 @@ pytestmark = pytest.mark.both_databases
 TIERS = ("mobile", "edge", "cloud")
 
 
-def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: int = 50_000, **changed: Any) -> None:
-    """Measure three rounds of partition@edge-cloud with this rate of edge-cloud: 20 ms and the wire."""
+def measure(
+    writer: Writer,
+    environment: int,
+    key: str,
+    mbit: float,
+    *,
+    sent: int = 50_000,
+    stored: Mapping[str, Any] | None = None,
+    **changed: Any,
+) -> None:
+    """Measure three rounds of partition@edge-cloud with this rate of edge-cloud: 20 ms and the wire.
+
+    `changed` are conditions, `stored` other values of the measurements.
+    """
     rates = {"mobile-edge": 200e6, "edge-cloud": mbit * 1e6}
     links = [{"name": name, "up_bit_per_s": rate, "down_bit_per_s": rate} for name, rate in rates.items()]
     conditions = {
@@ -44,6 +57,7 @@ def measure(writer: Writer, environment: int, key: str, mbit: float, *, sent: in
             conditions=conditions,
             link_probes=probes,
             samples=sample_records(latencies_s, links=[LinkBytes(name, sent, 0) for name in rates]),
+            **(stored or {}),
         )
         for number in range(3)
     )
@@ -81,6 +95,24 @@ def test_measurements_on_other_links_count_where_all_else_is_the_same(declared: 
     assert [samples.declared["edge-cloud"].up_bit_per_s for samples in parts.evidence] == [10e6, 1e6]
     answer = what_if([parts], {"edge-cloud": LinkRate(2e6, 2e6)})
     assert answer.predictions[0].settings == 2
+
+
+@pytest.mark.parametrize(("pool", "settings"), [("a" * 64, 2), ("b" * 64, 1)])
+def test_rounds_that_draw_their_inputs_count_where_rule_and_pool_are_the_same(
+    writer: Writer, pool: str, settings: int
+) -> None:
+    """Each round has inputs of its own, so that those of one round cannot be compared with another's."""
+    environment = writer.environment()
+    writer.declare(environment, "partition", "edge-cloud")
+    rule = {"select": "systematic", "inputs": 30, "tail": False}
+    for key, mbit, pool_key, number in (
+        (f"latency:{environment}:net:partition:edge-cloud", 10, "a" * 64, 1),
+        ("once-1mbit", 1, pool, 2),
+    ):
+        protocol = rule | {"input_ids": [f"of round {number}"]}
+        measure(writer, environment, key, mbit, stored={"protocol": protocol, "pool_key": pool_key})
+    [parts] = read_linked(writer, environment)
+    assert len(parts.evidence) == settings
 
 
 def test_what_is_not_known_is_said(writer: Writer) -> None:
