@@ -77,6 +77,23 @@ def test_a_pool_comes_and_goes_with_its_measurements(drawn: Database, other: Dat
     assert rows(other, "SELECT COUNT(*) FROM input_pool") == rows(other, "SELECT COUNT(*) FROM pool_input") == [(0,)]
 
 
+def test_a_later_export_joins_and_the_pool_stays_until_both_are_forgotten(
+    drawn: Database, other: Database, tmp_path: Path
+) -> None:
+    document = json.loads(exported(drawn))
+    first = document | {"measurements": document["measurements"][:1]}
+    for name, content in (("first.json", first), ("both.json", document)):
+        (tmp_path / name).write_text(json.dumps(content))
+        import_files(other, [tmp_path / name])
+    assert rows(other, "SELECT COUNT(*) FROM environment") == [(1,)]
+    assert rows(other, "SELECT COUNT(*) FROM sample_sizes") == [(5,)]
+    forget_file(other, "both.json")
+    assert rows(other, "SELECT COUNT(*) FROM pool_input") == [(8,)]
+    assert rows(other, "SELECT COUNT(*) FROM sample_sizes") == [(3,)]
+    forget_file(other, "first.json")
+    assert rows(other, "SELECT COUNT(*) FROM pool_input") == [(0,)]
+
+
 def test_forgetting_a_file_leaves_a_pool_that_others_name(drawn: Database, tmp_path: Path) -> None:
     file = tmp_path / "drawn.json"
     file.write_bytes(exported(drawn))
