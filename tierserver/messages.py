@@ -163,13 +163,13 @@ MOST_WARMUP_INFERENCES = 10
 class SteadyWarmup(Message):
     """Warm up with input `first` once, then with `repeated` until its latency no longer falls.
 
-    It lasts at least `least_s`, past the first periods of a CPU controller, and ends after `most` inferences that took
-    as long.
+    It lasts at least `least_s`, past the first periods of a CPU controller and what a small model still gains in its
+    first dozen inferences, and ends after `most` inferences that took as long.
     """
 
     first: str
     repeated: str
-    least_s: float = 0.03
+    least_s: float = 0.15
     most: int = MOST_WARMUP_INFERENCES
 
 
