@@ -1,5 +1,6 @@
 """Latencies of one round beside each other: did they still fall after the warm-up, and did single ones stand out?"""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,41 @@ class WarmUp:
     slowdown_pct: float
     pvalue: float
     pairs: int
+
+
+def falling_pvalue(latency_s: Sequence[float]) -> float:
+    """Return the probability that values without a trend fall as steadily as these.
+
+    Parameters
+    ----------
+    latency_s : sequence of float
+        Of one input sent again and again, in the order sent.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 1 for fewer than three values.
+
+    Notes
+    -----
+    Mann's test: the normal approximation of Kendall's S, with a correction for continuity, one-sided.
+
+    References
+    ----------
+    H. B. Mann, Nonparametric tests against trend, Econometrica 13 (1945).
+
+    Examples
+    --------
+    >>> round(falling_pvalue([0.9, 0.6, 0.4, 0.3, 0.25, 0.2]), 3), falling_pvalue([0.2, 0.3, 0.2, 0.3]) > 0.5
+    (0.004, True)
+    """
+    values = np.asarray(latency_s)
+    count = values.size
+    if count < 3:
+        return 1.0
+    falls = -int(np.triu(np.sign(values[np.newaxis, :] - values[:, np.newaxis])).sum())
+    deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    return float(scipy.special.ndtr(-(falls - 1) / deviation))
 
 
 def warmup_slowdown(warmup_latency_s: Sequence[float], samples: Sequence[SampleRecord]) -> WarmUp | None:

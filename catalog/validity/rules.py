@@ -7,7 +7,13 @@ import numpy as np
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, TierRunRecord, Verdict
 from catalog.statistics.intervals import inputs_needed
-from catalog.validity.comparisons import early_slowdown, outliers_pct, sized_outliers_pct, warmup_slowdown
+from catalog.validity.comparisons import (
+    early_slowdown,
+    falling_pvalue,
+    outliers_pct,
+    sized_outliers_pct,
+    warmup_slowdown,
+)
 from catalog.validity.findings import DEFAULTS, Finding, Thresholds, strangers
 
 _AGAIN = "measure again (`runner fill-catalog`)"
@@ -164,9 +170,10 @@ def _warmup(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
     else:
         slowdown = early_slowdown(record.samples, _input_bytes(record))
         advice = f"stop other work on this host, then {_AGAIN}; `warmup` may also count passes over all inputs"
-    if steady is False:
-        # Samples without a trend do not excuse it: their inputs differ, those of the warm-up are one and the same.
-        sent, unit = len(record.warmup_latency_s), "inferences without becoming steady"
+    # A tier that is throttled jitters and is never quite steady. What makes a warm-up too short is that the latency of
+    # its one input, sent again and again after the largest one, still fell at its end.
+    if steady is False and falling_pvalue(record.warmup_latency_s[1:]) < limits.falling_pvalue:
+        sent, unit = len(record.warmup_latency_s), "inferences, the last ones still falling"
         yield Finding("warm-up", "", sent, limits.warmup_inferences, unit, "DOUBTFUL", advice)
     elif slowdown is not None and slowdown.pairs >= limits.warmup_pairs:
         slower = slowdown.slowdown_pct > limits.warmup_pct and slowdown.pvalue < limits.warmup_pvalue

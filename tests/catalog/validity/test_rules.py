@@ -133,9 +133,14 @@ def test_a_warm_up_until_steady_is_valid(measurement: Make) -> None:
     assert {"warm-up", "outliers"} <= {finding.rule for finding in findings}, "both rules looked"
 
 
-def test_a_warm_up_that_did_not_become_steady_is_doubtful(measurement: Make) -> None:
-    finding = broken(replace(sized(measurement, [1.0] * 30, steady=False), warmup_latency_s=[0.1] * 10))["warm-up"]
-    assert finding.verdict == "DOUBTFUL" and "10 inferences without becoming steady" in str(finding)
+def test_a_warm_up_that_ended_while_the_latency_fell_is_doubtful(measurement: Make) -> None:
+    """Tell a latency that still falls from the jitter of a throttled tier, which is never steady either."""
+    record = sized(measurement, [1.0] * 30, steady=False)
+    falling = [0.5, *(0.3 * 0.8**step for step in range(9))]
+    finding = broken(replace(record, warmup_latency_s=falling))["warm-up"]
+    assert finding.verdict == "DOUBTFUL" and "10 inferences, the last ones still falling" in str(finding)
+    jitter = [0.5, *[0.05, 0.1] * 4, 0.05]
+    assert "warm-up" not in broken(replace(record, warmup_latency_s=jitter))
 
 
 def test_samples_that_still_fell_after_a_warm_up_until_steady_are_doubtful(measurement: Make) -> None:
