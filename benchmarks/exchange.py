@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from catalog.evidence import (
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.records import (
     AccuracyRecord,
     ClassPixels,
-    Database,
     EnvironmentRecord,
     ItemHits,
     LinkBytes,
@@ -28,7 +28,8 @@ from catalog.evidence import (
     SampleRecord,
     StrategyRecord,
     TierRunRecord,
-    open_database,
+)
+from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
     sync_strategies,

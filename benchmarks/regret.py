@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.regret_rules import PERCENTILE, RULES, Rule, knowing
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.strategy_evidence import AccuracyEvidence, StrategyEvidence
-from catalog.statistics import hit_drop
+from catalog.statistics.drops import hit_drop
 from recommender.evidence.loading import AccuracyBounds, candidate_of
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, LatencyBudget, estimate, recommend
 from recommender.ranking.feasibility import judge_all

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from scipy import special
 
-from catalog.statistics import drop_within, latency_within, step_down
+from catalog.statistics.feasibility import drop_within, latency_within, step_down
 from catalog.statistics.outcomes import sidak
 from recommender.ranking import Budgets, Candidate, RankedAnswer, estimate, interval, recommend
 

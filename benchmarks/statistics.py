@@ -31,18 +31,11 @@ from statsmodels.stats.multitest import multipletests
 from benchmarks.growth_figure import Growth, growth_svg
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
-from catalog.evidence import Database, open_database
+from catalog.evidence.database import Database, open_database
 from catalog.exchange import import_files
-from catalog.statistics import (
-    StrategyFamily,
-    StudiedOperator,
-    SubjectAnalysis,
-    adjust_pvalues,
-    analyse_families,
-    conover,
-    pool_ranks,
-    study_families,
-)
+from catalog.statistics.families import StrategyFamily, StudiedOperator, study_families
+from catalog.statistics.rank_tests import adjust_pvalues, conover, pool_ranks
+from catalog.statistics.study_analysis import SubjectAnalysis, analyse_families
 from runner.reports.html import gather_report, render_report
 
 Latencies = Mapping[str, NDArray[np.float64]]

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.evidence.link_samples import linked_strategies
 from recommender.whatif import LinkedSamples, LinkedStrategy, LinkRate, Prediction, predict
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import text
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.subjects.embedded.images import compose_canvas
 from runner.subjects.embedded.registry import builtin_dataset
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from catalog.evidence import shown_location
+from catalog.evidence.database import shown_location
 from recommender.schemas import RecommendResponse
 from runner.cli import app, log_to_stderr, run
 from runner.commands.terminal import RunnerSettings, out

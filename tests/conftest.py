@@ -18,7 +18,7 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from xdist.scheduler import LoadFileScheduling
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catalog.declaration import SloSpec
-from catalog.evidence import (
+from catalog.evidence.database import Database
+from catalog.evidence.records import (
     AccuracyRecord,
     ArtifactFile,
     ArtifactRecord,
-    Database,
     EnvironmentRecord,
     ItemHits,
     LinkProbeRecord,
@@ -22,10 +22,8 @@ from catalog.evidence import (
     SampleRecord,
     StrategyRecord,
     TierRunRecord,
-    record_measurement,
-    sync_slos,
-    upsert_environment,
 )
+from catalog.evidence.writing import record_measurement, sync_slos, upsert_environment
 
 STARTED = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 LINKS: dict[str, list[str]] = {"mobile": [], "edge": ["mobile-edge"], "cloud": ["mobile-edge", "edge-cloud"]}

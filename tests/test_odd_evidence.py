@@ -15,8 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from catalog.evidence import Database, EnvironmentRecord, open_database, sound_database, upsert_environment
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.records import EnvironmentRecord
+from catalog.evidence.soundness import sound_database
 from catalog.evidence.tables import Environment, EvidenceTable
+from catalog.evidence.writing import upsert_environment
 from catalog.exchange import collect, decompressed, document_bytes
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings

@@ -15,7 +15,7 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.util import immutabledict
 
-from catalog.evidence import open_database, shown_location
+from catalog.evidence.database import open_database, shown_location
 from catalog.settings_file import VARIABLE
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings

@@ -18,9 +18,12 @@ from catalog.analysis.subject import (
     analyse_subject,
     evidence_key,
 )
-from catalog.evidence import Database, StrategyEvidence, sound_database, strategy_evidence
 from catalog.evidence.allowed import utc_now, utc_text
+from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.soundness import sound_database
 from catalog.evidence.stored_rows import AnalysisRows, analysis_stored, replace_analysis
+from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.tables import AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
 
 

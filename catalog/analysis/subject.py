@@ -20,22 +20,16 @@ from catalog.evidence.strategy_evidence import (
     in_canonical_order,
 )
 from catalog.keys import content_key
-from catalog.statistics import (
-    ADJUSTMENTS,
-    FamilyAnalysis,
-    SampleDescription,
-    StudiedOperator,
-    analyse_families,
-    strategy_name,
-    study_families,
-)
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
+from catalog.statistics.description import SampleDescription
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
+from catalog.statistics.families import StudiedOperator, strategy_name, study_families
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
+from catalog.statistics.rank_tests import ADJUSTMENTS
 from catalog.statistics.ranking import Rank, Ranking, rank_strategies
 from catalog.statistics.samples import Samples
-from catalog.statistics.study_analysis import PairComparison
+from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, analyse_families
 from catalog.statistics.variances import VarianceShares, variance_shares
 
 

@@ -129,8 +129,8 @@ class Thresholds:
     warmup_pct: float = 20.0
     warmup_pvalue: float = 0.01
     warmup_pairs: int = 8
-    # A warm-up until steady gives up after so many inferences (or 150 ms, if these are more). It was too short where the
-    # latency of its repeated input fell so that chance would do it in less than this share.
+    # A warm-up until steady gives up after so many inferences (or 150 ms, if these are more). It was too short where
+    # the latency of its repeated input fell so that chance would do it in less than this share.
     warmup_inferences: int = 10
     falling_pvalue: float = 0.05
 

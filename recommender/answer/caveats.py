@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from catalog.statistics import inputs_needed
+from catalog.statistics.intervals import inputs_needed
 from catalog.units import duration
 from recommender.answer.quality import output_warnings
 from recommender.answer.wording import join, percentile_name, strategy_name

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 
-from catalog.statistics import Comparison
+from catalog.statistics.comparison import Comparison
 from recommender.answer import wording
 from recommender.answer.caveats import cautions
 from recommender.answer.quality import quality_note

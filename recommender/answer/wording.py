@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from catalog.statistics import BudgetCheck
+from catalog.statistics.feasibility import BudgetCheck
 from catalog.units import duration, size
 from recommender.answer.quality import doubt, passed_over, quality_note
 from recommender.errors import FILL_COMMAND

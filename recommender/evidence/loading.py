@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from catalog.evidence import AccuracyEvidence, Database, StrategyEvidence, slo_evidence, strategy_evidence
+from catalog.evidence.database import Database
 from catalog.evidence.link_samples import LinkedStrategy, linked_strategies
-from catalog.evidence.loading import ReadAccuracies
+from catalog.evidence.loading import ReadAccuracies, slo_evidence, strategy_evidence
 from catalog.evidence.records import Applicability, values_of
-from catalog.evidence.strategy_evidence import Origin
-from catalog.statistics import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
+from catalog.evidence.strategy_evidence import AccuracyEvidence, Origin, StrategyEvidence
+from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from recommender.errors import EvidenceUnavailable
 from recommender.evidence.model import (
     DeclaredStrategy,

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
-from catalog.evidence import Database, open_database, shown_location, sound_database
-from catalog.evidence.database import data_version
+from catalog.evidence.database import Database, data_version, open_database, shown_location
+from catalog.evidence.soundness import sound_database
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import Evidence

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from catalog.errors import CatalogError
-from catalog.evidence import open_database, shown_location, sound_database
+from catalog.evidence.database import open_database, shown_location
 from catalog.evidence.records import (
     AccuracySummary,
     LinkProbeRecord,
@@ -19,6 +19,7 @@ from catalog.evidence.records import (
     TierRunRecord,
     values_of,
 )
+from catalog.evidence.soundness import sound_database
 from catalog.evidence.stored_rows import (
     LatencyExtent,
     environment_key,

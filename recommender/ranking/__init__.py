@@ -4,7 +4,7 @@ The words for these numbers are in `recommender.answer.wording`; where the evide
 `recommender.evidence.snapshots`.
 """
 
-from catalog.statistics import inputs_needed
+from catalog.statistics.intervals import inputs_needed
 from recommender.ranking.candidates import (
     AccuracyMeasurement,
     Candidate,

@@ -9,10 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.output_distance import OutputDistance
-from catalog.statistics import AccuracyDrop, Comparison, Feasibility, PercentileInterval, Samples, percentile_intervals
-from catalog.statistics.intervals import LogEstimate, exponential, percentile_estimate
+from catalog.statistics.comparison import Comparison
+from catalog.statistics.drops import AccuracyDrop
+from catalog.statistics.feasibility import Feasibility
+from catalog.statistics.intervals import (
+    LogEstimate,
+    PercentileInterval,
+    exponential,
+    percentile_estimate,
+    percentile_intervals,
+)
 from catalog.statistics.outcomes import judge, sidak
 from catalog.statistics.pooled_rounds import SampleDesign
+from catalog.statistics.samples import Samples
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,20 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from weakref import ref
 
-from catalog.statistics import (
+from catalog.statistics.feasibility import (
     BudgetCheck,
     Feasibility,
-    IntervalRefusal,
-    PercentileInterval,
-    RefusalKind,
     drop_within,
     floor_from_drop,
     hits_at_least,
     latency_within,
-    moderated,
     step_down,
 )
+from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
 from catalog.statistics.outcomes import sidak
+from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
 from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, UndecidedCandidate, Unit
 

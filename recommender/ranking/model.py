@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from catalog.statistics import BudgetCheck, Comparison, ComparisonOutcome, IntervalRefusal
+from catalog.statistics.comparison import Comparison
+from catalog.statistics.feasibility import BudgetCheck
+from catalog.statistics.intervals import IntervalRefusal
+from catalog.statistics.outcomes import ComparisonOutcome
 from recommender.ranking.candidates import Candidate, Estimate
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from weakref import ref
 
-from catalog.statistics import Comparison, ComparisonOutcome, Question, compare
+from catalog.statistics.comparison import Comparison, Question, compare
+from catalog.statistics.outcomes import ComparisonOutcome
 from recommender.ranking.candidates import (
     SEED,
     Candidate,

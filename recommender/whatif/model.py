@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
-from catalog.statistics import PercentileInterval
+from catalog.statistics.intervals import PercentileInterval
 
 # Payload of a TCP segment with timestamps on Ethernet (MTU 1500), and its frame as a token bucket counts it.
 _SEGMENT_BYTES = 1448

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
-from catalog.statistics import PercentileInterval
+from catalog.statistics.intervals import PercentileInterval
 from catalog.units import parse_bit_rate
 from recommender.errors import FILL_COMMAND, UnknownLink
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence

@@ -7,8 +7,8 @@ from dataclasses import replace
 import scipy
 
 from catalog.evidence.link_samples import LinkedStrategy, LinkRate
-from catalog.statistics import PercentileInterval, Samples, percentile_intervals
-from catalog.statistics.intervals import exponential
+from catalog.statistics.intervals import PercentileInterval, exponential, percentile_intervals
+from catalog.statistics.samples import Samples
 from recommender.whatif.model import (
     TRUST_DF,
     TRUST_QUANTILE,

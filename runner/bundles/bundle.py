@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from catalog.evidence import strategy_evidence
+from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.stored_rows import input_orders, input_rules
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange.lineage import original_key

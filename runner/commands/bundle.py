@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.declaration import load_catalog
-from catalog.evidence import open_database, sound_database
+from catalog.evidence.database import open_database
+from catalog.evidence.soundness import sound_database
 from catalog.units import size
 from recommender.schemas import RecommendRequest
 from runner.artifacts.store import ArtifactStore

@@ -8,7 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence import StrategyEvidence, open_database, sound_database, strategy_evidence
+from catalog.evidence.database import open_database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.soundness import sound_database
+from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange.compare import LatencyChange, Pairing, StrategyChange, compare_evidence
 from catalog.units import duration, points
 from runner.commands.terminal import JsonOption, example, out, print_json

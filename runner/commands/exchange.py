@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from catalog.analysis.store import store_missing
 from catalog.analysis.subject import declared_settings
-from catalog.evidence import open_database, sound_database
+from catalog.evidence.database import open_database
+from catalog.evidence.soundness import sound_database
 from catalog.exchange import (
     Document,
     Imported,

@@ -13,12 +13,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from catalog import evidence as store
 from catalog.analysis.store import store_missing
 from catalog.analysis.subject import settings_of
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
-from catalog.evidence import Database, open_database, sound_database
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.soundness import sound_database
+from catalog.evidence.writing import sync_slos
 from runner.artifacts.store import ArtifactStore
 from runner.commands.plan import declared_catalog, run_context
 from runner.commands.terminal import (
@@ -167,7 +168,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         err.print(f"removed {leftovers} leftover(s) of a run that was killed")
     with database.writing_session() as writing:
         environment_id = store_environment(writing, context, selection)
-        store.sync_slos(writing, context.catalog.slos)
+        sync_slos(writing, context.catalog.slos)
         # Before the long work, which must not hold the database's write lock.
         writing.commit()
     context.prepare()

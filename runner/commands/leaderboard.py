@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from catalog import evidence as store
-from catalog.evidence import open_database, sound_database
+from catalog.evidence import loading, reading, report_rows
+from catalog.evidence.database import open_database
+from catalog.evidence.soundness import sound_database
 from runner.commands.terminal import (
     CsvOption,
     DatabaseOption,
@@ -38,14 +39,14 @@ def leaderboard(
     """
     costs = chosen_costs(columns) if columns is not None else ()
     with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
-        rows = with_analysis(store.leaderboard(session, subject=subject), store.rankings(session))
-        rows = with_distances(rows, store.output_distances(session), store.accuracy_remarks(session))
+        rows = with_analysis(reading.leaderboard(session, subject=subject), reading.rankings(session))
+        rows = with_distances(rows, reading.output_distances(session), reading.accuracy_remarks(session))
         if family is not None:
-            rows = of_family(rows, store.family_members(session), family)
+            rows = of_family(rows, reading.family_members(session), family)
         plain = as_json or as_csv
-        latencies = () if plain else store.strategy_latencies(session, subject=subject)
-        paid = store.tier_costs(session, subject=subject) if costs or as_json else ()
-        inapplicable = store.inapplicable_strategies(session, subject=subject)
+        latencies = () if plain else loading.strategy_latencies(session, subject=subject)
+        paid = report_rows.tier_costs(session, subject=subject) if costs or as_json else ()
+        inapplicable = reading.inapplicable_strategies(session, subject=subject)
     if as_json:
         print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
         return

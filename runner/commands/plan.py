@@ -9,7 +9,9 @@ import typer
 from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
-from catalog.evidence import distance_warnings, open_database, sound_database
+from catalog.evidence.database import open_database
+from catalog.evidence.reading import distance_warnings
+from catalog.evidence.soundness import sound_database
 from catalog.units import duration
 from runner.commands.terminal import (
     NOTHING_MISSING,

@@ -10,8 +10,8 @@ from rich.markup import escape
 from catalog.analysis import SubjectResult
 from catalog.analysis.store import analyse
 from catalog.analysis.subject import declared_settings
-from catalog.evidence import open_database
-from catalog.statistics import ADJUSTMENTS
+from catalog.evidence.database import open_database
+from catalog.statistics.rank_tests import ADJUSTMENTS
 from catalog.units import parse_share
 from runner.commands.terminal import (
     CsvOption,

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from catalog.analysis.subject import declared_settings
-from catalog.evidence import open_database, sound_database
 from catalog.evidence.allowed import utc_now
+from catalog.evidence.database import open_database
+from catalog.evidence.soundness import sound_database
 from catalog.units import size
 from runner.commands.terminal import DatabaseOption, RunnerSettings, err, example
 from runner.errors import RunnerError

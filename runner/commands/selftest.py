@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.declaration import load_catalog
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.units import duration
 from runner.artifacts.store import ArtifactStore
 from runner.commands.fill_catalog import Progress

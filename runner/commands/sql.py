@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.evidence.user_sql import QueryResult, read_query
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 

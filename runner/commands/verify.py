@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from catalog import evidence as store
-from catalog.evidence import open_database, sound_database
+from catalog.evidence import reading
+from catalog.evidence.database import open_database
+from catalog.evidence.soundness import sound_database
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import RunnerError
 from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
@@ -68,19 +69,19 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         open_database(database or RunnerSettings().database) as opened,
         (sound := sound_database(opened)).session() as session,
     ):
-        rows = [dict(row) for row in store.coverage(session)]
-        troubles = [dict(row) for row in store.troubles(session)]
-        links = [dict(row) for row in store.link_summary(session)]
-        probing = store.probing_share(session)
-        failed = [dict(row) for row in store.failed_accuracies(session)]
+        rows = [dict(row) for row in reading.coverage(session)]
+        troubles = [dict(row) for row in reading.troubles(session)]
+        links = [dict(row) for row in reading.link_summary(session)]
+        probing = reading.probing_share(session)
+        failed = [dict(row) for row in reading.failed_accuracies(session)]
         draws = {
             subject: strata_in_words(
                 {name: (size["pool"], size["drawn"]) for name, size in protocol["strata"].items()},
                 declared=protocol["inputs"],
             )
-            for subject, protocol in store.drawing_protocols(session).items()
+            for subject, protocol in reading.drawing_protocols(session).items()
         }
-        inapplicable = [dict(row) for row in store.inapplicable_strategies(session)]
+        inapplicable = [dict(row) for row in reading.inapplicable_strategies(session)]
     if as_json:
         counts = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
         more = {"links": links, "probing_share": probing, "draws": draws}

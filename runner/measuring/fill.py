@@ -17,19 +17,19 @@ from sqlmodel import Session
 
 from catalog.declaration import Catalog
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence import (
-    AccuracyRecord,
-    Database,
-    MeasurementRecord,
+from catalog.evidence.allowed import utc_now
+from catalog.evidence.database import Database
+from catalog.evidence.loading import stored_samples
+from catalog.evidence.reading import rounds_done
+from catalog.evidence.records import AccuracyRecord, MeasurementRecord
+from catalog.evidence.soundness import sound_database
+from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
-    rounds_done,
-    sound_database,
+    replace_unreadable_accuracy,
+    replace_unreadable_measurement,
     upsert_artifact,
 )
-from catalog.evidence.allowed import utc_now
-from catalog.evidence.loading import stored_samples
-from catalog.evidence.writing import replace_unreadable_accuracy, replace_unreadable_measurement
 from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from runner.artifacts.calibration import subject_calibration

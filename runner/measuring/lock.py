@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from catalog.errors import DatabaseReadOnlyError
-from catalog.evidence import shown_location
+from catalog.evidence.database import shown_location
 from runner.errors import RunnerError
 
 

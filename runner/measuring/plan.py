@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from sqlmodel import Session as SqlSession
 
 from catalog.declaration import Catalog
-from catalog.evidence import (
-    Database,
-    LastMeasurement,
+from catalog.evidence.database import Database
+from catalog.evidence.loading import stored_samples
+from catalog.evidence.reading import (
     accuracy_done,
     inapplicable_artifacts,
     last_accuracy_failure,
@@ -21,7 +21,7 @@ from catalog.evidence import (
     rounds_done,
     unequal_compositions,
 )
-from catalog.evidence.loading import stored_samples
+from catalog.evidence.records import LastMeasurement
 from catalog.evidence.stored_rows import measured_pool
 from catalog.statistics.samples import Samples
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlmodel import Session as SqlSession
 
-from catalog.evidence import slo_evidence
+from catalog.evidence.loading import slo_evidence
 from catalog.evidence.reading import StoredMeasurement, judge_again, stored_measurements
 from catalog.evidence.records import Verdict
 from catalog.validity import DEFAULTS, Finding, Thresholds, judge_measurement, judge_rounds, reason, worst

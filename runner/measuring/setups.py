@@ -9,7 +9,9 @@ from pathlib import Path
 
 from sqlmodel import Session as SqlSession
 
-from catalog import evidence as store
+from catalog.evidence.records import EnvironmentRecord, StrategyRecord
+from catalog.evidence.writing import sync_strategies as store_strategies
+from catalog.evidence.writing import upsert_environment
 from catalog.keys import content_key
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError, RunnerError
@@ -162,9 +164,9 @@ def _unhurried(first: str, second: str) -> LinkLimits:
 def store_environment(writing: SqlSession, context: RunContext, selection: Selection) -> int:
     """Store the environment unless it is stored already; return its id."""
     engine, host = selection.launcher.describe(), context.host
-    return store.upsert_environment(
+    return upsert_environment(
         writing,
-        store.EnvironmentRecord(
+        EnvironmentRecord(
             key=context.environment_key,
             launcher=context.launcher,
             scale=str(context.scale),
@@ -193,7 +195,7 @@ def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, contex
         strategy = keyed.strategy
         reason = plan.inapplicable.get(keyed.artifact_key)
         rows.append(
-            store.StrategyRecord(
+            StrategyRecord(
                 subject=strategy.subject,
                 operator=strategy.operator,
                 placement=strategy.placement.name,
@@ -208,4 +210,4 @@ def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, contex
                 reason=reason,
             )
         )
-    store.sync_strategies(writing, environment_id, rows)
+    store_strategies(writing, environment_id, rows)

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence import StrategyLatencies
+from catalog.evidence.loading import StrategyLatencies
 from catalog.output_distance import OutputDistance, percentage
 from catalog.statistics.ranking import rank_range
 from catalog.units import duration, duration_interval, percent, points, size

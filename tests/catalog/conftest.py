@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog.evidence import (
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.records import (
     AccuracyRecord,
     ArtifactFile,
-    Database,
     EnvironmentRecord,
     LinkBytes,
     MeasurementRecord,
     PartTimes,
     SampleRecord,
     StrategyRecord,
-    open_database,
+)
+from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
     sync_strategies,

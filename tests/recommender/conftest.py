@@ -15,15 +15,9 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from catalog.evidence import (
-    LinkBytes,
-    StrategyRecord,
-    Verdict,
-    open_database,
-    record_accuracy,
-    sync_strategies,
-    upsert_artifact,
-)
+from catalog.evidence.database import open_database
+from catalog.evidence.records import LinkBytes, StrategyRecord, Verdict
+from catalog.evidence.writing import record_accuracy, sync_strategies, upsert_artifact
 from catalog.output_distance import DETAIL, OutputDistance
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from recommender import examples
 from recommender.answer.respond import respond

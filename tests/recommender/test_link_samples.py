@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import LinkBytes
 from catalog.evidence.link_samples import linked_strategies
+from catalog.evidence.records import LinkBytes
 from recommender.whatif import LinkedStrategy, LinkRate, what_if
 from tests.evidence_builder import link_probe_record, measurement_record, sample_records
 from tests.recommender.conftest import Writer, on

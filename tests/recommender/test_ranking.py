@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics import Samples, hit_drop, latency_within
+from catalog.statistics.drops import hit_drop
+from catalog.statistics.feasibility import latency_within
+from catalog.statistics.samples import Samples
 from recommender.answer.wording import to_do, undecided_reason, why
 from recommender.ranking import (
     AccuracyMeasurement,

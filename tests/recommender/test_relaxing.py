@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics import hit_drop
+from catalog.statistics.drops import hit_drop
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, Constraints, LatencyBudget, recommend
 from recommender.ranking.relaxations import next_up, points_down, points_up, up
 

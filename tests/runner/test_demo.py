@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from runner import demo
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from catalog.declaration import load_catalog
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.evidence.reading import StoredMeasurement, stored_measurements
 from runner.artifacts.store import ArtifactStore
 from runner.launchers.docker import DockerLauncher

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from catalog.declaration import load_catalog
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
 from runner.errors import EngineUnavailableError

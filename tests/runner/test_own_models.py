@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from catalog.declaration import load_catalog
-from catalog.evidence import open_database, strategy_evidence
+from catalog.evidence.database import open_database
+from catalog.evidence.loading import strategy_evidence
 from runner.artifacts.store import ArtifactStore
 from runner.bundles.bundle import measured_artifact, measured_strategy
 from runner.cli import app, run

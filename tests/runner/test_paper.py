@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.cli import app, run
 from runner.study.duc import write_duc
 from runner.subjects.layouts.cityscapes import EVALUATED_IDS

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from catalog.evidence import EnvironmentEvidence, Origin, SloEvidence
+from catalog.evidence.strategy_evidence import EnvironmentEvidence, Origin, SloEvidence
 from catalog.units import duration, rate, size
 from runner.reports.html.markup import CSS, Child, Html, Ids, details, joined, patterns, table, tag
 from runner.reports.html.report_data import EnvironmentReport, Report

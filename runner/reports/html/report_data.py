@@ -8,16 +8,22 @@ from typing import Any
 from sqlmodel import Session
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
-from catalog.evidence import (
+from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.report_rows import (
+    Breakdown,
+    link_checks,
+    mean_breakdowns,
+    round_verdicts,
+    tier_costs,
+    tier_limits,
+)
+from catalog.evidence.strategy_evidence import (
     EnvironmentEvidence,
     SloEvidence,
     StrategyEvidence,
-    slo_evidence,
-    strategy_evidence,
-    tier_costs,
+    environment_standing,
+    preferred_environment,
 )
-from catalog.evidence.report_rows import Breakdown, link_checks, mean_breakdowns, round_verdicts, tier_limits
-from catalog.evidence.strategy_evidence import environment_standing, preferred_environment
 from catalog.validity import without_names_in
 from runner.errors import RunnerError
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from catalog.analysis import PairResult
-from catalog.evidence import StrategyEvidence
-from catalog.statistics import Speedup, magnitude, speedup
-from catalog.statistics.outcomes import ComparisonOutcome
+from catalog.evidence.strategy_evidence import StrategyEvidence
+from catalog.statistics.outcomes import ComparisonOutcome, magnitude
+from catalog.statistics.study_analysis import Speedup, speedup
 from runner.reports.html.markup import Html, joined, tag
 
 METRIC_NAMES = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "agreement": "agreement with identity"}

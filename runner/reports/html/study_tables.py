@@ -7,15 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.analysis import DropResult, FamilyResult, PairResult, SubjectResult
-from catalog.evidence import StrategyEvidence
-from catalog.statistics import (
-    AccuracyAnalysis,
-    AccuracyComparison,
-    StrategyFamily,
-    StudiedOperator,
-    accuracy_pairs,
-    compare_accuracies,
-)
+from catalog.evidence.strategy_evidence import StrategyEvidence
+from catalog.statistics.accuracy_comparison import AccuracyAnalysis, AccuracyComparison, compare_accuracies
+from catalog.statistics.families import StrategyFamily, StudiedOperator, accuracy_pairs
 from catalog.units import points, pvalue, size
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag

@@ -8,8 +8,7 @@ from itertools import combinations
 from catalog.analysis import DropResult, FamilyResult, PairResult, SubjectResult
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.output_distance import percentage
-from catalog.statistics import StrategyFamily, strategy_name
-from catalog.statistics.families import research_questions
+from catalog.statistics.families import StrategyFamily, research_questions, strategy_name
 from catalog.statistics.outcomes import ComparisonOutcome
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.sentences import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from catalog.analysis import StrategyResult, SubjectResult
-from catalog.evidence import SloEvidence
+from catalog.evidence.strategy_evidence import SloEvidence
 from catalog.statistics.samples import log_percentiles
 from catalog.units import duration, percent
 from runner.reports.html.markup import (

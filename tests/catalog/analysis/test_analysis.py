@@ -17,13 +17,13 @@ from catalog.analysis import (
     evidence_key,
     store_analysis,
 )
-from catalog.evidence import (
-    Database,
-    SampleRecord,
-    StrategyEvidence,
+from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.records import SampleRecord
+from catalog.evidence.strategy_evidence import StrategyEvidence
+from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
-    strategy_evidence,
     sync_strategies,
     upsert_environment,
 )

@@ -14,8 +14,10 @@ from alembic.script import ScriptDirectory
 
 from catalog import errors
 from catalog.evidence import database as module
-from catalog.evidence import open_database, strategy_evidence, upsert_environment
+from catalog.evidence.database import open_database
+from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.tables import EvidenceTable
+from catalog.evidence.writing import upsert_environment
 
 HEAD = ScriptDirectory(str(files("migrations"))).get_current_head()
 SECOND = '''"""A later revision."""

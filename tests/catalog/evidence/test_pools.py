@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog.evidence import Database, sync_strategies
+from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples, strategy_evidence
 from catalog.evidence.records import MeasurementRecord, PoolInputRecord, PoolRecord
+from catalog.evidence.writing import sync_strategies
 from catalog.statistics.pooled_rounds import Pool, PoolInput, SystematicDesign
 from tests.evidence_builder import EvidenceBuilder, latency_key, measurement_record, sample_records, strategy_record
 

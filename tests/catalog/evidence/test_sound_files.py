@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import open_database, sound_database, sound_files, soundness
+from catalog.evidence import sound_files, soundness
+from catalog.evidence.database import open_database
+from catalog.evidence.soundness import sound_database
 
 UNSOUND = "UPDATE sample SET latency_s = -1 WHERE id = 1"
 

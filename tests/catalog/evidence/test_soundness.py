@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from catalog.evidence import Database, leaderboard, slo_evidence, sound_database, strategy_evidence
+from catalog.evidence.database import Database
+from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.reading import leaderboard
+from catalog.evidence.soundness import sound_database
 
 pytestmark = pytest.mark.both_databases
 

@@ -8,10 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
-from catalog import evidence as store
 from catalog.declaration import parse_catalog
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence import Database
+from catalog.evidence import loading, reading, records, strategy_evidence, writing
+from catalog.evidence.database import Database
 from catalog.evidence.tables import Accuracy, Strategy
 from catalog.output_distance import OutputDistance
 
@@ -26,26 +26,26 @@ def counts(session: Any, *tables: str) -> list[int]:
 
 def test_a_measurement_is_stored_with_everything_below_it(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
-        store.record_measurement(session, make.measurement(where, "identity", "cloud", 1))
+        where = writing.upsert_environment(session, make.environment())
+        writing.record_measurement(session, make.measurement(where, "identity", "cloud", 1))
         session.commit()
     with database.session() as session:
         assert counts(session, *CHILDREN) == [1, 1, 2, 20, 20, 40]
-        assert store.rounds_done(session, "latency-identity-cloud") == {1}
+        assert reading.rounds_done(session, "latency-identity-cloud") == {1}
         session.execute(text("DELETE FROM measurement"))
         assert counts(session, *CHILDREN) == [0] * 6
 
 
 def test_a_failing_child_leaves_nothing_and_the_session_usable(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = writing.upsert_environment(session, make.environment())
         record = make.measurement(where, "identity", "cloud", 1)
         twice = replace(record.samples[-1], links=[record.samples[-1].links[0]] * 2)
         with pytest.raises(IntegrityError):
-            store.record_measurement(session, replace(record, samples=[*record.samples[:-1], twice]))
+            writing.record_measurement(session, replace(record, samples=[*record.samples[:-1], twice]))
         session.commit()
         assert counts(session, "environment", *CHILDREN) == [1, 0, 0, 0, 0, 0, 0]
-        store.record_measurement(session, record)
+        writing.record_measurement(session, record)
         session.commit()
     with database.session() as session:
         assert counts(session, "measurement", "sample") == [1, 20]
@@ -53,54 +53,54 @@ def test_a_failing_child_leaves_nothing_and_the_session_usable(database: Databas
 
 def test_what_is_not_committed_is_gone(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
-        store.record_measurement(session, make.measurement(where, "identity", "cloud", 1))
+        where = writing.upsert_environment(session, make.environment())
+        writing.record_measurement(session, make.measurement(where, "identity", "cloud", 1))
     with database.session() as session:
         assert counts(session, "environment", *CHILDREN) == [0] * 7
 
 
 def test_duplicates_are_refused_by_the_index_and_failures_are_not(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = writing.upsert_environment(session, make.environment())
         first = make.measurement(where, "identity", "cloud", 1)
         failed = replace(first, status="failed", verdict="INVALID", reason="died", samples=())
         invalid = replace(first, verdict="INVALID", reason="link out of tolerance")
         for record in (failed, invalid, failed, first, invalid, failed, replace(first, round=2)):
-            store.record_measurement(session, record)
+            writing.record_measurement(session, record)
         for duplicate in (first, replace(first, verdict="DOUBTFUL")):
             with pytest.raises(DuplicateEvidenceError, match="round 1"):
-                store.record_measurement(session, duplicate)
+                writing.record_measurement(session, duplicate)
         session.commit()
         assert counts(session, "measurement") == [7]
-        assert store.rounds_done(session, first.latency_key) == {1, 2}
+        assert reading.rounds_done(session, first.latency_key) == {1, 2}
 
 
 def test_accuracies_are_unique_per_key_when_complete(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = writing.upsert_environment(session, make.environment())
         record = make.accuracy(where, "identity", [True, False])
-        store.record_accuracy(session, replace(record, status="failed", item_hits=(), reason="died"))
-        assert not store.accuracy_done(session, record.key)
-        store.record_accuracy(session, record)
-        assert store.accuracy_done(session, record.key)
+        writing.record_accuracy(session, replace(record, status="failed", item_hits=(), reason="died"))
+        assert not reading.accuracy_done(session, record.key)
+        writing.record_accuracy(session, record)
+        assert reading.accuracy_done(session, record.key)
         with pytest.raises(DuplicateEvidenceError):
-            store.record_accuracy(session, record)
+            writing.record_accuracy(session, record)
         with pytest.raises(IntegrityError):
-            store.record_accuracy(session, replace(record, key="k", item_hits=[record.item_hits[0]] * 2))
+            writing.record_accuracy(session, replace(record, key="k", item_hits=[record.item_hits[0]] * 2))
         session.commit()
         assert counts(session, "accuracy", "accuracy_item") == [2, 2]
 
 
 def test_environments_and_artifacts_are_stored_once_and_refreshed(database: Database, make: Any) -> None:
-    record = store.ArtifactRecord("k", "net", "early_exit", [], "inapplicable", reason="no repeated blocks")
+    record = records.ArtifactRecord("k", "net", "early_exit", [], "inapplicable", reason="no repeated blocks")
     with database.session() as session:
-        assert store.upsert_environment(session, make.environment()) == 1
-        assert store.upsert_environment(session, make.environment("other")) == 2
-        assert store.upsert_environment(session, replace(make.environment(), kernel="7")) == 1
-        store.upsert_artifact(session, record)
-        assert store.inapplicable_artifacts(session) == {"k": "no repeated blocks"}
-        store.upsert_artifact(session, replace(record, status="ready", reason=None))
-        assert store.inapplicable_artifacts(session) == {}
+        assert writing.upsert_environment(session, make.environment()) == 1
+        assert writing.upsert_environment(session, make.environment("other")) == 2
+        assert writing.upsert_environment(session, replace(make.environment(), kernel="7")) == 1
+        writing.upsert_artifact(session, record)
+        assert reading.inapplicable_artifacts(session) == {"k": "no repeated blocks"}
+        writing.upsert_artifact(session, replace(record, status="ready", reason=None))
+        assert reading.inapplicable_artifacts(session) == {}
         assert counts(session, "environment", "artifact") == [2, 1]
 
 
@@ -111,14 +111,14 @@ def test_strategies_no_longer_declared_are_marked_and_kept(database: Database, m
 
     one, two = make.strategy("identity", "edge"), make.strategy("quantized", "edge")
     with database.session() as session:
-        here = store.upsert_environment(session, make.environment())
-        there = store.upsert_environment(session, make.environment("other"))
+        here = writing.upsert_environment(session, make.environment())
+        there = writing.upsert_environment(session, make.environment("other"))
         for where in (here, there):
-            store.sync_strategies(session, where, [one, two])
-        store.sync_strategies(session, here, [replace(one, latency_key="new")])
+            writing.sync_strategies(session, where, [one, two])
+        writing.sync_strategies(session, here, [replace(one, latency_key="new")])
         assert declared(session) == [(here, "identity", "new"), (there, "identity", one.latency_key)]
         assert counts(session, "strategy") == [4]
-        store.sync_strategies(session, here, [one, two])
+        writing.sync_strategies(session, here, [one, two])
         assert len(declared(session)) == 3
         assert counts(session, "strategy") == [4]
 
@@ -131,29 +131,29 @@ def test_slos_follow_the_declaration(database: Database) -> None:
     )
     slos = parse_catalog(text_).slos
     with database.session() as session:
-        store.sync_slos(session, slos)
-        store.sync_slos(session, {"fast": slos["fast"]})
+        writing.sync_slos(session, slos)
+        writing.sync_slos(session, {"fast": slos["fast"]})
         session.commit()
-        assert store.slo_evidence(session) == (
-            store.SloEvidence(name="fast", latency_s={90.0: 0.1, 50.0: 1.0}, max_drop_pp=1.0),
+        assert loading.slo_evidence(session) == (
+            strategy_evidence.SloEvidence(name="fast", latency_s={90.0: 0.1, 50.0: 1.0}, max_drop_pp=1.0),
         )
 
 
 def test_the_last_attempt_is_known_whatever_its_keys(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
-        assert store.last_measurement(session, "net", "identity", "edge", "env") is None
-        store.record_measurement(session, make.measurement(where, "identity", "edge", 1, latency_key="old"))
-        last = store.last_measurement(session, "net", "identity", "edge", "env")
+        where = writing.upsert_environment(session, make.environment())
+        assert reading.last_measurement(session, "net", "identity", "edge", "env") is None
+        writing.record_measurement(session, make.measurement(where, "identity", "edge", 1, latency_key="old"))
+        last = reading.last_measurement(session, "net", "identity", "edge", "env")
         assert last is not None
         assert (last.latency_key, last.duration_s, last.conditions) == ("old", 7.5, {"placement": ["edge"]})
-        assert store.last_measurement(session, "net", "identity", "edge", "other") is None
+        assert reading.last_measurement(session, "net", "identity", "edge", "other") is None
 
 
 def test_coverage_and_troubles(database: Database, make: Any, fill: Callable[[], Any]) -> None:
     fill()
     with database.session() as session:
-        assert store.coverage(session) == [
+        assert reading.coverage(session) == [
             {
                 "subject": "net",
                 "launcher": "process",
@@ -167,17 +167,21 @@ def test_coverage_and_troubles(database: Database, make: Any, fill: Callable[[],
         dead = make.measurement(1, "identity", "edge", 4, status="failed", verdict="INVALID", reason="died", samples=())
         made_good = replace(dead, round=1)
         for record in (dead, made_good):
-            store.record_measurement(session, record)
-        assert [(row["round"], row["reason"]) for row in store.troubles(session)] == [(4, "died")]
+            writing.record_measurement(session, record)
+        assert [(row["round"], row["reason"]) for row in reading.troubles(session)] == [(4, "died")]
 
 
 def test_strategy_evidence_gives_arrays(database: Database, make: Any, fill: Callable[[], Any]) -> None:
     latencies = fill()
     with database.session() as session:
-        store.record_measurement(session, make.measurement(1, "identity", "edge", 4, verdict="INVALID", reason="link"))
-        store.record_measurement(session, make.measurement(1, "identity", "edge", 5, latency_key="old"))
-        evidence = {(strategy.operator, strategy.placement): strategy for strategy in store.strategy_evidence(session)}
-        assert store.strategy_evidence(session, subject="other") == ()
+        writing.record_measurement(
+            session, make.measurement(1, "identity", "edge", 4, verdict="INVALID", reason="link")
+        )
+        writing.record_measurement(session, make.measurement(1, "identity", "edge", 5, latency_key="old"))
+        evidence = {
+            (strategy.operator, strategy.placement): strategy for strategy in loading.strategy_evidence(session)
+        }
+        assert loading.strategy_evidence(session, subject="other") == ()
     assert list(evidence) == list(latencies)
     for name, rounds in latencies.items():
         strategy = evidence[name]
@@ -192,7 +196,7 @@ def test_strategy_evidence_gives_arrays(database: Database, make: Any, fill: Cal
     assert list(split.sent_bytes_by_link) == ["mobile-edge", "edge-cloud"]
     np.testing.assert_array_equal(split.sent_bytes[:2], [21, 2021])
     assert evidence["identity", "mobile"].sent_bytes.sum() == 0
-    assert split.files == (store.ArtifactFile(0, "model.onnx", "ab", 101),)
+    assert split.files == (records.ArtifactFile(0, "model.onnx", "ab", 101),)
     assert (split.size_bytes, split.reference_placement) == (101, "cloud")
     assert split.drop_pp == pytest.approx(10.0)
     assert split.accuracy is not None
@@ -201,10 +205,10 @@ def test_strategy_evidence_gives_arrays(database: Database, make: Any, fill: Cal
 
 def test_evidence_of_what_is_not_measured_yet_is_empty(database: Database, make: Any) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = writing.upsert_environment(session, make.environment())
         refused = make.strategy("quantized", "edge", status="inapplicable", reason="why not")
-        store.sync_strategies(session, where, [make.strategy("identity", "edge"), refused])
-        one, two = store.strategy_evidence(session)
+        writing.sync_strategies(session, where, [make.strategy("identity", "edge"), refused])
+        one, two = loading.strategy_evidence(session)
     assert (one.measured, one.accuracy, one.drop_pp, one.verdict, one.files) == (False, None, None, None, ())
     assert (two.status, two.reason) == ("inapplicable", "why not")
 
@@ -213,7 +217,7 @@ def test_the_reference_is_identity_on_the_same_placement_else_with_the_same_prov
     database: Database, make: Any
 ) -> None:
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
+        where = writing.upsert_environment(session, make.environment())
         rows = [
             make.strategy("identity", "cloud", accuracy_key="i-cuda"),
             make.strategy("identity", "mobile", accuracy_key="i-cpu"),
@@ -221,15 +225,15 @@ def test_the_reference_is_identity_on_the_same_placement_else_with_the_same_prov
             make.strategy("quantized", "edge", accuracy_key="q-cpu"),
             make.strategy("quantized", "mobile", accuracy_key="q-none"),
         ]
-        store.sync_strategies(session, where, rows)
+        writing.sync_strategies(session, where, rows)
         for key, provider, hits in (("i-cuda", "cuda", 9), ("i-cpu", "cpu", 8), ("q-cpu", "cpu", 5)):
             values = [True] * hits + [False] * (10 - hits)
-            store.record_accuracy(session, make.accuracy(where, "x", values, key=key, provider=provider))
+            writing.record_accuracy(session, make.accuracy(where, "x", values, key=key, provider=provider))
         for row in rows:
             record = make.measurement(where, row.operator, row.placement, 1)
-            store.record_measurement(session, record)
-        drops = {(e.operator, e.placement): e.drop_pp for e in store.strategy_evidence(session)}
-        viewed = {(row["operator"], row["placement"]): row["drop_pp"] for row in store.leaderboard(session)}
+            writing.record_measurement(session, record)
+        drops = {(e.operator, e.placement): e.drop_pp for e in loading.strategy_evidence(session)}
+        viewed = {(row["operator"], row["placement"]): row["drop_pp"] for row in reading.leaderboard(session)}
     expected = {("quantized", "cloud"): 40.0, ("quantized", "edge"): 30.0, ("quantized", "mobile"): None}
     for name, drop in expected.items():
         assert drops[name] == (None if drop is None else pytest.approx(drop))
@@ -237,24 +241,19 @@ def test_the_reference_is_identity_on_the_same_placement_else_with_the_same_prov
 
 
 def test_segmentation_items_become_matrices(database: Database, make: Any) -> None:
-    pixels = [store.ClassPixels("b", 0, 5, 9), store.ClassPixels("a", 0, 1, 2), store.ClassPixels("a", 3, 4, 4)]
+    pixels = [records.ClassPixels("b", 0, 5, 9), records.ClassPixels("a", 0, 1, 2), records.ClassPixels("a", 3, 4, 4)]
     with database.session() as session:
-        where = store.upsert_environment(session, make.environment())
-        store.sync_strategies(session, where, [make.strategy("identity", "edge")])
+        where = writing.upsert_environment(session, make.environment())
+        writing.sync_strategies(session, where, [make.strategy("identity", "edge")])
         changes = {"metric_primary": "miou", "miou_pct": 61.5, "top1_pct": None, "top5_pct": None}
         record = make.accuracy(where, "identity", [1, 1], item_hits=(), class_pixels=pixels, **changes)
-        store.record_accuracy(session, record)
-        (strategy,) = store.strategy_evidence(session)
+        writing.record_accuracy(session, record)
+        (strategy,) = loading.strategy_evidence(session)
     assert strategy.accuracy is not None
     assert (strategy.accuracy.accuracy_pct, strategy.accuracy.item_ids) == (61.5, ("a", "b"))
     np.testing.assert_array_equal(strategy.accuracy.class_ids, [0, 3])
     np.testing.assert_array_equal(strategy.accuracy.intersection_px, [[1, 4], [5, 0]])
     np.testing.assert_array_equal(strategy.accuracy.union_px, [[2, 4], [9, 0]])
-
-
-def test_the_namespace_exports_what_it_says() -> None:
-    assert all(hasattr(store, name) for name in store.__all__)
-    assert store.__all__ == sorted(store.__all__)
 
 
 def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: Any, make: Any) -> None:
@@ -264,16 +263,18 @@ def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: An
     with database.session() as session:
         details = {"identity": {}, "quantized": {"distance": far.as_details()}}
         for operator, value in details.items():
-            record = store.ArtifactRecord(f"artifact-{operator}", "net", operator, [], "ready", details=value)
-            store.upsert_artifact(session, record)
+            record = records.ArtifactRecord(f"artifact-{operator}", "net", operator, [], "ready", details=value)
+            writing.upsert_artifact(session, record)
         counts = {"identity": {"3": 10}, "quantized": {"3": "ten"}}
         for row in session.exec(select(Accuracy)).all():
             row.class_counts = counts.get(row.operator)
             session.add(row)
         session.commit()
-        distances, remarks = store.output_distances(session), store.accuracy_remarks(session)
-        assert store.distance_warnings(session) == {"artifact-quantized": far.warning}
-        evidence = {(strategy.operator, strategy.placement): strategy for strategy in store.strategy_evidence(session)}
+        distances, remarks = reading.output_distances(session), reading.accuracy_remarks(session)
+        assert reading.distance_warnings(session) == {"artifact-quantized": far.warning}
+        evidence = {
+            (strategy.operator, strategy.placement): strategy for strategy in loading.strategy_evidence(session)
+        }
     assert {(operator, placement) for _, _, operator, placement in distances} == {
         ("quantized", placement) for operator, placement in evidence if operator == "quantized"
     }
@@ -294,8 +295,8 @@ def test_an_operator_is_identity_by_its_passes_and_not_by_its_name(database: Dat
     with database.session() as session:
         for operator in ("identity", "quantized"):
             details = {"distance": far.as_details()}
-            record = store.ArtifactRecord(f"artifact-{operator}", "net", operator, [], "ready", details=details)
-            store.upsert_artifact(session, record)
+            record = records.ArtifactRecord(f"artifact-{operator}", "net", operator, [], "ready", details=details)
+            writing.upsert_artifact(session, record)
         renamed = {"identity": "plain", "quantized": "identity"}
         strategies = session.exec(select(Strategy)).all()
         for strategy in strategies:
@@ -304,5 +305,5 @@ def test_an_operator_is_identity_by_its_passes_and_not_by_its_name(database: Dat
             # One by one: for a moment two strategies would have the same names.
             session.flush()
         session.commit()
-        distances = store.output_distances(session)
+        distances = reading.output_distances(session)
     assert {operator for _, _, operator, _ in distances} == {"identity"}

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from catalog.evidence import Database, leaderboard, slo_evidence, sound_database, strategy_evidence
-from catalog.evidence.soundness import _Dialect
+from catalog.evidence.database import Database
+from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.reading import leaderboard
+from catalog.evidence.soundness import _Dialect, sound_database
 
 
 def spoil(database: Database, *statements: str) -> None:

@@ -10,7 +10,9 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from catalog.errors import DatabaseTooOldError
-from catalog.evidence import leaderboard, open_database, strategy_evidence
+from catalog.evidence.database import open_database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.reading import leaderboard
 
 AT = "2026-11-24T06:00:00.000+00:00"
 ROWS = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from catalog.errors import QueryError
-from catalog.evidence import Database, open_database
+from catalog.evidence.database import Database, open_database
 from catalog.evidence.user_sql import read_query
 
 

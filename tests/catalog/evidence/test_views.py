@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from catalog.evidence import (
-    Database,
-    LinkProbeRecord,
-    leaderboard,
+from catalog.evidence.database import Database
+from catalog.evidence.reading import leaderboard
+from catalog.evidence.records import LinkProbeRecord
+from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
     sync_strategies,
     upsert_environment,
 )
-from catalog.statistics import percentile_over_rounds
+from catalog.statistics.samples import percentile_over_rounds
 
 pytestmark = pytest.mark.both_databases
 

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 from catalog.declaration.schema import SloSpec
-from catalog.evidence import (
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.records import (
     ArtifactRecord,
     ClassPixels,
-    Database,
     LinkProbeRecord,
     SampleRecord,
     StrategyRecord,
     TierRunRecord,
-    open_database,
+)
+from catalog.evidence.writing import (
     record_accuracy,
     record_measurement,
-    strategy_evidence,
     sync_slos,
     sync_strategies,
     upsert_artifact,

@@ -11,14 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import text
 
-from catalog.evidence import (
-    Database,
-    StrategyEvidence,
-    record_measurement,
-    strategy_evidence,
-    sync_strategies,
-    upsert_environment,
-)
+from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.strategy_evidence import StrategyEvidence
+from catalog.evidence.writing import record_measurement, sync_strategies, upsert_environment
 from catalog.exchange import collect, document_bytes, import_files
 from catalog.exchange.compare import Pairing, compare_evidence
 

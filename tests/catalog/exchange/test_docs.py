@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from catalog.evidence import Database
+from catalog.evidence.database import Database
 from catalog.exchange import Document, import_files
 from catalog.exchange.document import HitColumns, LinkColumns, PartColumns, PixelColumns, SampleColumns
 from catalog.exchange.rows import OPTIONAL, REQUIRED

@@ -11,8 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
-from catalog.evidence import Database, leaderboard, record_measurement, strategy_evidence, sync_slos, sync_strategies
+from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.reading import leaderboard
 from catalog.evidence.tables import Slo
+from catalog.evidence.writing import record_measurement, sync_slos, sync_strategies
 from catalog.exchange import collect, document_bytes, forget_file, import_files
 
 pytestmark = pytest.mark.both_databases

@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from catalog.errors import ExchangeError
-from catalog.evidence import Database, record_measurement, sound_database, sync_strategies, upsert_environment
+from catalog.evidence.database import Database
 from catalog.evidence.records import PoolInputRecord, PoolRecord
+from catalog.evidence.soundness import sound_database
+from catalog.evidence.writing import record_measurement, sync_strategies, upsert_environment
 from catalog.exchange import collect, document_bytes, import_files, parse_document
 from catalog.exchange.export_document import rows_csv
 from catalog.exchange.forget import forget_file

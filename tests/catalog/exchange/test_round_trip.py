@@ -13,23 +13,17 @@ from sqlalchemy import text
 
 from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
-from catalog.evidence import (
-    Database,
-    LinkBytes,
-    PartTimes,
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.reading import (
     accuracy_done,
     inapplicable_artifacts,
     last_measurement,
     leaderboard,
-    open_database,
-    record_measurement,
     rounds_done,
-    slo_evidence,
-    strategy_evidence,
-    sync_slos,
-    sync_strategies,
-    upsert_environment,
 )
+from catalog.evidence.records import LinkBytes, PartTimes
+from catalog.evidence.writing import record_measurement, sync_slos, sync_strategies, upsert_environment
 from catalog.exchange import Document, collect, document_bytes, import_files, parse_document
 from catalog.exchange.lineage import imported_key
 

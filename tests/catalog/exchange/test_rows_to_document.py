@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from catalog.errors import CatalogError, ExchangeError
-from catalog.evidence import Database, StrategyEvidence, leaderboard, open_database, strategy_evidence
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.reading import leaderboard
+from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange import collect, import_files, rows_csv
 from catalog.exchange.rows import read_rows
-from catalog.statistics import percentile_over_rounds
+from catalog.statistics.samples import percentile_over_rounds
 
 pytestmark = pytest.mark.both_databases
 

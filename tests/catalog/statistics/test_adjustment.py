@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from catalog.declaration import AnalysisSpec
-from catalog.statistics import ADJUSTMENTS, adjust_pvalues
+from catalog.statistics.rank_tests import ADJUSTMENTS, adjust_pvalues
 
 # R 4.2.2: q <- c(0.001, 0.2, 0.013, 0.04, 0.041, 0.9, 0.0125, 0.04); p.adjust(q, "holm") and so on, with R's names
 # "hochberg" for simes-hochberg, "BH" and "BY" for the last two.

@@ -4,7 +4,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics import describe, normal_quantiles, shapiro_wilk
+from catalog.statistics.description import describe, normal_quantiles, shapiro_wilk
 
 # R 4.2.2: w <- c(148,154,158,160,161,162,166,170,182,195,236)
 #   shapiro.test(w); quantile(w, c(.05,.25,.5,.75,.9), type = 7); IQR(w); sd(w)

@@ -1,6 +1,6 @@
 import pytest
 
-from catalog.statistics import StudiedOperator, accuracy_pairs, study_families
+from catalog.statistics.families import StudiedOperator, accuracy_pairs, study_families
 
 TIERS = ("mobile", "edge", "cloud")
 SINGLE = (("mobile",), ("edge",), ("cloud",))

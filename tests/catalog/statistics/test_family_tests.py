@@ -13,15 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from catalog.statistics import (
-    ADJUSTMENTS,
-    cliffs_delta,
-    conover,
-    delta_symbol,
-    kruskal_wallis,
-    magnitude,
-    pool_ranks,
-)
+from catalog.statistics.outcomes import cliffs_delta, delta_symbol, magnitude
+from catalog.statistics.rank_tests import ADJUSTMENTS, conover, kruskal_wallis, pool_ranks
 
 # R 4.2.2, from which every number below comes:
 #   x <- c(8.9,9.1,9.1,8.7,9.4,10.2, 5.6,5.7,5.6,6.3,9.1, 17.6,12.1,9.4,18.0,17.6,9.1,21.3)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from catalog.statistics import percentile_by_round, percentile_over_rounds
+from catalog.statistics.samples import percentile_by_round, percentile_over_rounds
 
 
 def test_rounds_weigh_alike_whatever_their_size() -> None:

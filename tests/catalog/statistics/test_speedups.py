@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics import speedup
+from catalog.statistics.study_analysis import speedup
 
 MEDIANS = Path(__file__).parents[2] / "data" / "paper_identity_medians.csv"
 

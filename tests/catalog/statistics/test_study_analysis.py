@@ -11,7 +11,9 @@ import scikit_posthocs
 import scipy.stats
 from numpy.typing import NDArray
 
-from catalog.statistics import StrategyFamily, StudiedOperator, analyse_families, describe, study_families
+from catalog.statistics.description import describe
+from catalog.statistics.families import StrategyFamily, StudiedOperator, study_families
+from catalog.statistics.study_analysis import analyse_families
 
 MEDIANS = Path(__file__).parents[2] / "data" / "paper_identity_medians.csv"
 TIERS = ("mobile", "edge", "cloud")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import Database, open_database
+from catalog.evidence.database import Database, open_database
 from runner.cli import app, run
 from runner.measuring.selftest import compare_aliases
 from tests.catalog_of_one import declare

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.cli import app, run
 from tests.catalog_of_one import declare
 

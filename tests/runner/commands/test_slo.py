@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from tests.runner.commands.conftest import Command
 
 Filled = Callable[..., Command]

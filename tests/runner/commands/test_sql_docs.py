@@ -9,7 +9,7 @@ from sqlalchemy import inspect
 
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from migrations.views import VIEWS
 from runner.cli import app, run

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.cli import app, run
 from tests.recommender.conftest import Writer
 from tests.recommender.test_link_samples import measure

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.cli import app, run
 from tests.catalog_of_one import declare
 

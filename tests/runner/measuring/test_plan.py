@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from catalog.declaration import parse_catalog
-from catalog.evidence import Database, open_database, upsert_artifact
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.writing import upsert_artifact
 from runner.artifacts.store import CachedArtifact, CachedFile
 from runner.host import this_host
 from runner.measuring import records

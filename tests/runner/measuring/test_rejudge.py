@@ -11,18 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog.evidence import (
-    Database,
-    LinkBytes,
-    MeasurementRecord,
-    open_database,
-    record_measurement,
-    rounds_done,
-    sync_strategies,
-    tier_costs,
-    upsert_environment,
-)
-from catalog.evidence.reading import stored_measurements
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.reading import rounds_done, stored_measurements
+from catalog.evidence.records import LinkBytes, MeasurementRecord
+from catalog.evidence.report_rows import tier_costs
+from catalog.evidence.writing import record_measurement, sync_strategies, upsert_environment
 from runner.cli import app, run
 from runner.errors import RunnerError
 from runner.measuring.rejudge import judge_stored, store_verdicts, summarise

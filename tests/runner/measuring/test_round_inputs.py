@@ -13,7 +13,7 @@ from PIL import Image
 from sqlmodel import select
 
 from catalog.declaration import Catalog, parse_catalog
-from catalog.evidence import Database, open_database
+from catalog.evidence.database import Database, open_database
 from catalog.evidence.tables import Measurement, Sample
 from runner.artifacts.store import ArtifactStore
 from runner.errors import SubjectError

@@ -11,7 +11,7 @@ import pytest
 
 from catalog.declaration import Placement, parse_catalog
 from catalog.declaration.schema import PARTS_MADE
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import ChangedFilesError, OperatorError
 from runner.host import this_host

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
-from catalog.evidence import family_members, leaderboard, open_database, rankings, strategy_evidence, strategy_latencies
+from catalog.evidence.database import open_database
+from catalog.evidence.loading import strategy_evidence, strategy_latencies
+from catalog.evidence.reading import family_members, leaderboard, rankings
 from catalog.exchange import import_files
 from catalog.output_distance import OutputDistance
 from runner.errors import RunnerError

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from catalog.evidence import open_database
+from catalog.evidence.database import open_database
 from catalog.exchange import collect, document_bytes, import_files, rows_csv
 from runner.cli import app, run
 from runner.reports.html import gather_report, render_report

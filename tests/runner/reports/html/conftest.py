@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catalog.evidence import (
+from catalog.evidence.database import open_database
+from catalog.evidence.records import (
     AccuracyRecord,
     ClassPixels,
     ItemHits,
@@ -20,12 +21,8 @@ from catalog.evidence import (
     PartTimes,
     SampleRecord,
     Verdict,
-    open_database,
-    record_accuracy,
-    record_measurement,
-    sync_strategies,
-    upsert_artifact,
 )
+from catalog.evidence.writing import record_accuracy, record_measurement, sync_strategies, upsert_artifact
 from tests.evidence_builder import (
     STARTED,
     EvidenceBuilder,

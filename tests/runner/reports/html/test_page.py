@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import Database, MeasurementRecord, open_database, record_measurement
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.records import MeasurementRecord
+from catalog.evidence.writing import record_measurement
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
 

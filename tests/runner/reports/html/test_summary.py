@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
-from catalog.evidence import ArtifactRecord, strategy_evidence, upsert_artifact
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.records import ArtifactRecord
+from catalog.evidence.writing import upsert_artifact
 from catalog.output_distance import DETAIL, OutputDistance
 from runner.reports.html.sentences import codes_of, listed, scope
 from runner.reports.html.study_tables import effect_tables, study_accuracies
