@@ -25,6 +25,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from catalog.evidence.database import open_database
+from catalog.exchange.import_files import import_files
 from runner.subjects.embedded.images import compose_canvas
 from runner.subjects.embedded.registry import builtin_dataset
 
@@ -134,10 +135,8 @@ WHERE m.status = 'complete' AND m.verdict <> 'INVALID' ORDER BY m.subject, m.pla
 
 def whole_pools(evidence: Path = EVIDENCE) -> Iterator[WholePool]:
     """Read the strategies of an export of whole pools."""
-    from catalog.exchange import import_evidence
-
     with tempfile.TemporaryDirectory() as directory, open_database(Path(directory) / "pools.db", create=True) as opened:
-        import_evidence(opened, evidence)
+        import_files(opened, [evidence])
         with opened.session() as session:
             rows = session.execute(text(_SAMPLES)).all()
     strategies: dict[tuple[str, str], dict[int, list[tuple[float, int, str]]]] = {}
@@ -161,6 +160,7 @@ def figure(pools: Sequence[WholePool], path: Path) -> None:
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     # Points as one path each would make a figure of megabytes: they are drawn as pixels within the vector figure.
     plt.rcParams.update({"svg.hashsalt": "tierwise", "font.size": 9})
@@ -179,10 +179,15 @@ def figure(pools: Sequence[WholePool], path: Path) -> None:
                         pool.size_bytes[members] / 1e3, latency_ms[members], s=3, c=color, label=kind, rasterized=True
                     )
             panel.set(xscale="log", yscale="log", title=f"{subject}, identity@{placement}")
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel("median of 3 rounds (ms)")
     for panel in axes[-1]:
         panel.set_xlabel("encoded size (kB)")
-    axes[0][0].legend(frameon=False, markerscale=3)
+    # The last row has both formats.
+    axes[-1][0].legend(frameon=False, markerscale=3)
     drawn.tight_layout()
     drawn.savefig(path, dpi=110, metadata={"Date": None})
     plt.close(drawn)
