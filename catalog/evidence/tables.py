@@ -1,7 +1,8 @@
 """The empirical catalog as tables: what was measured, where, under which key.
 
 Names are singular, quantities carry SI units, times are UTC in ISO 8601. Columns come from `records.py`; here stand
-keys, references and indices. The DDL that databases really have is in `migrations/`; a test holds both together.
+keys, references and indices. The DDL that databases really have is in `migrations/`; a test holds both together. The
+condition of a partial index is told to SQLite's dialect alone, because naming another one would import it.
 
 A class of `records.py` is frozen and a row is not, which mypy refuses although the row's own `__setattr__` comes first.
 """
@@ -209,7 +210,6 @@ class Measurement(EvidenceTable, MeasurementBase, Period, table=True):  # type: 
             "round",
             unique=True,
             sqlite_where=text(MEASUREMENT_COUNTS),
-            postgresql_where=text(MEASUREMENT_COUNTS),
         ),
         Index("ix_measurement_subject_operator_placement", "subject", "operator", "placement"),
     )
@@ -278,7 +278,6 @@ class Accuracy(EvidenceTable, AccuracyBase, Period, table=True):  # type: ignore
             "key",
             unique=True,
             sqlite_where=text(ACCURACY_COUNTS),
-            postgresql_where=text(ACCURACY_COUNTS),
         ),
     )
 

@@ -1,5 +1,6 @@
 """One strategy's samples described: centre, spread, percentiles, outliers, normality (paper, section 4.6)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -349,6 +350,10 @@ def _beats(share: float, guess: float, items: int | None) -> bool:
         return share > guess
     # The percentage was made from a count; rounding gives the count back.
     hits = round(share * items)
+    above = hits / items - guess
+    # Where Hoeffding's bound (1963) on the same tail is small enough, the exact one is too, and needs no SciPy.
+    if above > 0 and math.exp(-2 * items * above**2) <= 1 - _LEVEL:
+        return True
     # The probability of so many hits or more, where each item is one with the probability of the guess.
     # It is the regularised incomplete beta function I_p(k, n - k + 1) (DLMF 8.17.5).
     pvalue = 1.0 if hits == 0 else float(scipy.special.betainc(hits, items - hits + 1, guess))

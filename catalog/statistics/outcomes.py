@@ -233,7 +233,7 @@ def cliffs_delta(pooled: PooledRanks) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> from catalog.statistics import pool_ranks
+    >>> from catalog.statistics.rank_tests import pool_ranks
     >>> float(cliffs_delta(pool_ranks({"edge": [1.0, 2.0], "mobile": [2.0, 3.0]}))[0, 1])
     -0.75
     """

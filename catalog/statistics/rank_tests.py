@@ -239,7 +239,7 @@ def kruskal_wallis(pooled: PooledRanks) -> KruskalWallis:
 
     Examples
     --------
-    >>> from catalog.statistics import pool_ranks
+    >>> from catalog.statistics.rank_tests import pool_ranks
     >>> result = kruskal_wallis(pool_ranks({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]}))
     >>> round(result.statistic, 4), round(result.pvalue, 4)
     (3.8571, 0.0495)
@@ -319,7 +319,7 @@ def conover(pooled: PooledRanks, *, adjustment: str = "holm") -> Conover:
 
     Examples
     --------
-    >>> from catalog.statistics import pool_ranks
+    >>> from catalog.statistics.rank_tests import pool_ranks
     >>> result = conover(pool_ranks({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]}), adjustment="none")
     >>> round(float(result.statistic[0, 1]), 4), round(float(result.pvalue[0, 1]), 4)
     (-3.6742, 0.0213)

@@ -68,7 +68,7 @@ def widened(comparison: Comparison, one: LogEstimate | None, other: LogEstimate 
     Examples
     --------
     >>> import numpy as np
-    >>> from catalog.statistics import Question, Samples, compare
+    >>> from catalog.statistics.comparison import Question, compare
     >>> same = Samples.from_arrays([0.1] * 90, np.arange(90) // 30, np.arange(90) % 30)
     >>> measured = LogEstimate(np.log(0.1), 0.0, 0.0, df_rounds=2, df_inputs=5)
     >>> predicted = replace(measured, variance_model=0.01, df_model=5)

@@ -38,7 +38,9 @@ def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = N
     OperatorError
         When the pass or one of its options is unknown, with what is allowed.
     """
-    return _FACTORIES[name](check_options(name, options), host or this_host())
+    # Before the factory is looked up: what an unknown name should have been is said there.
+    checked = check_options(name, options)
+    return _FACTORIES[name](checked, host or this_host())
 
 
 # What both tools quantize, and where a model's bytes usually are.

@@ -84,7 +84,7 @@ def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Calla
     assert best is not None and best.latency.low_s is not None and best.latency.high_s is not None
     assert "quantized on edge" in text.splitlines()[1]
     bounds = duration_range(best.latency.low_s, best.latency.high_s)
-    latency = f"p90 {duration(best.latency.percentile_s)} (95 % interval {bounds}; 5 rounds of 100 inputs)"
+    latency = f"p90 {duration(best.latency.percentile_s)} (95 % interval {bounds}; 5 rounds of 30 inputs)"
     assert latency in text
     assert "all budgets hold with joint confidence " in text
     (line,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
