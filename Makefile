@@ -19,11 +19,11 @@ help:  ## list the targets
 demo: .venv/.ready  ## fill the catalog, print the leaderboard, ask the recommender
 	@$(BIN)/python -m runner.demo
 
-# Two processes share the machine; then what measures has it to itself. The tests start hundreds of Python processes:
-# without bytecode each would compile all that it imports.
+# Four processes share two cores, since many tests wait; then what measures has the machine to itself. The tests start
+# hundreds of Python processes: without bytecode each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.ready  ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"; side_by_side=$$?; \
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone"; side_by_side=$$?; \
 	  $(BIN)/python -m pytest -m alone && exit $$side_by_side
 
 lint: .venv/.ready  ## ruff, mypy, import rules, names

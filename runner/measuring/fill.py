@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Protocol as Interface
 
@@ -134,7 +134,8 @@ def _required_artifacts(keyed: KeyedStrategy) -> Iterator[_RequiredArtifact]:
 class Filler:
     """Executes a plan and stores each result at once: `build`, then `measure_until_narrow` with the updated plan.
 
-    `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice.
+    `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice, and `spoiled` the
+    rounds that were INVALID.
     """
 
     setups: Setups
@@ -144,6 +145,7 @@ class Filler:
     watcher: Watcher
     outcome: FillOutcome = field(default_factory=FillOutcome)
     unbuilt: set[str] = field(default_factory=set)
+    spoiled: list[MissingRound] = field(default_factory=list)
 
     def build(self, plan: Plan, stop: StopRequest) -> None:
         """Build what the missing evidence needs, each artifact once, and store the outcome.
@@ -204,7 +206,8 @@ class Filler:
         context = self.setups.context
         experiment, outcome = context.catalog.experiment, self.outcome
         if experiment.precision is None:
-            return self.measure(plan, stop)
+            self.measure(plan, stop)
+            return self._measure_again(plan, stop)
         deadline = time.monotonic() + (math.inf if experiment.max_time_s is None else experiment.max_time_s)
 
         def late() -> bool:
@@ -227,6 +230,15 @@ class Filler:
         with sound_database(self.database).session() as reading:
             outcome.precision += [self._precision(reading, keyed, end) for keyed in applicable]
         return outcome
+
+    def _measure_again(self, plan: Plan, stop: StopRequest) -> FillOutcome:
+        """Give rounds that turned out INVALID one more attempt: what disturbed a link for a second may be over."""
+        spoiled = tuple(self.spoiled)
+        if spoiled and not stop.requested:
+            self.watcher.end(f"{len(spoiled)} round(s) were INVALID and are measured once more")
+            self.outcome.invalid.clear()
+            self.measure(replace(plan, accuracies=(), rounds=spoiled), stop)
+        return self.outcome
 
     def _precision(self, reading: Session, keyed: KeyedStrategy, end: str) -> str:
         """Say in one line how narrow an interval is and, if it is too wide, why no round follows."""
@@ -363,6 +375,7 @@ class Filler:
         self._store_measurement(record)
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")
+            self.spoiled.append(task)
             self.watcher.end(f"INVALID: {record.reason}")
             return
         self.outcome.measured += 1

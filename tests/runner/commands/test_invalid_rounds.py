@@ -1,4 +1,4 @@
-"""`runner selftest --aa` where no round can be VALID; what it measures does not matter, so others may run beside it."""
+"""Fills and self-tests where no round can be VALID; what they measure does not matter, so others may run beside it."""
 
 from pathlib import Path
 
@@ -35,3 +35,18 @@ def test_what_is_invalid_is_measured_again_and_not_without_end(
     with open_database(tmp_path / "aa.db", readonly=True) as database, database.session() as session:
         verdicts = session.connection().exec_driver_sql("SELECT verdict FROM measurement").scalars().all()
     assert verdicts == ["INVALID"] * 6
+
+
+def test_a_fill_measures_an_invalid_round_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIERWISE_WORKDIR", str(tmp_path / "work"))
+    declare(tmp_path)
+    (tmp_path / "strategies.yaml").write_text(UNREACHABLE)
+    code = run(lambda: app(["fill-catalog", "--launcher", "process", "-d", "fill.db"]))
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == 1 and "1 round(s) were INVALID and are measured once more" in said
+    with open_database(tmp_path / "fill.db", readonly=True) as database, database.session() as session:
+        verdicts = session.connection().exec_driver_sql("SELECT verdict FROM measurement").scalars().all()
+    assert verdicts == ["INVALID"] * 2
