@@ -44,6 +44,11 @@ class StoredDesigns:
         pools = {measurement: self._strata.get(measurement, {}) for measurement, _, _ in samples}
         if any(stratum not in pools[measurement] for measurement, stratum in counts):
             return None
+        # Evidence from elsewhere may say that a stratum is empty, or have a round of certain inputs alone, which has no
+        # level of its own: such a design describes nothing.
+        drawing = {measurement for measurement, stratum in counts if stratum != "certainty"}
+        if drawing != set(pools) or any(not pools[measurement][stratum]["pool"] for measurement, stratum in counts):
+            return None
         # The samples of a stratum share what it stands for, repetitions included.
         weight = [
             pools[measurement][stratum]["pool"] / counts[measurement, stratum]

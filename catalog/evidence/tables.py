@@ -2,7 +2,7 @@
 
 Names are singular, quantities carry SI units, times are UTC in ISO 8601. Columns come from `records.py`; here stand
 keys, references and indices. The DDL that databases really have is in `migrations/`; a test holds both together. The
-condition of a partial index is told to SQLite's dialect alone, because naming another one would import it.
+condition of a partial index is declared for SQLite's dialect alone: naming another dialect would import it.
 
 A class of `records.py` is frozen and a row is not, which mypy refuses although the row's own `__setattr__` comes first.
 """

@@ -45,7 +45,7 @@ Moment = Literal["before", "after"]
 # The first look at a link takes as long as its launcher says; each further one takes twice as long as the one before.
 # One look may be spoiled by a moment's load; a link that is really off stays off.
 _LOOKS = 4
-# At low rates a frame takes milliseconds, and a rate is told from some frames that follow one another.
+# At low rates a frame takes milliseconds, and a rate is computed from some frames that follow one another.
 _FRAME_BYTES = 1448
 _LOOK_FRAMES = 16
 # A transfer starts with what the link lets through for free (1.3 ms of its rate, see `runner.launchers.shaping`), and

@@ -76,6 +76,21 @@ def test_the_median_of_drawn_rounds_is_the_pools(database: Database) -> None:
     assert view == pytest.approx(truth, rel=0.05)
 
 
+@pytest.mark.parametrize("fault", ["an empty stratum", "a round of certain inputs alone"])
+def test_a_design_that_describes_nothing_is_not_used(database: Database, fault: str) -> None:
+    changes: dict[str, Any] = {}
+    if fault == "an empty stratum":
+        strata = {name: {"pool": 0, "drawn": own} for name, (_, own) in DESIGN.sizes(POOL).items()}
+        changes["protocol"] = {"select": "systematic", "inputs": 10, "tail": True, "strata": strata}
+    else:
+        samples = drawn_round(1, 1).samples
+        changes["samples"] = [replace(sample, stratum="certainty") for sample in samples]
+    key = fill(database, **changes)
+    with database.session() as session:
+        samples_of_key = stored_samples(session, key)
+    assert samples_of_key is not None and not samples_of_key.interpenetrating
+
+
 def test_rounds_without_strata_are_crossed(database: Database) -> None:
     key = fill(database, pool_key=None, pool=None)
     with database.session() as session:

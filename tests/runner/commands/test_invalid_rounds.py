@@ -20,14 +20,18 @@ experiment: {inputs: 2, rounds: 1, warmup: 0}
 """
 
 
-def test_what_is_invalid_is_measured_again_and_not_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(autouse=True)
+def _unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Require a millionth of the declared rate, which no link meets."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIERWISE_WORKDIR", str(tmp_path / "work"))
     declare(tmp_path)
     (tmp_path / "strategies.yaml").write_text(UNREACHABLE)
+
+
+def test_what_is_invalid_is_measured_again_and_not_without_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = run(lambda: app(["selftest", "--aa", "--launcher", "process", "--names", "2", "--keep", "aa.db"]))
     said = " ".join(capsys.readouterr().err.split())
     assert code == 1 and "2 measurement(s) failed 3 times: table · identity-" in said
@@ -37,13 +41,7 @@ def test_what_is_invalid_is_measured_again_and_not_without_end(
     assert verdicts == ["INVALID"] * 6
 
 
-def test_a_fill_measures_an_invalid_round_once_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TIERWISE_WORKDIR", str(tmp_path / "work"))
-    declare(tmp_path)
-    (tmp_path / "strategies.yaml").write_text(UNREACHABLE)
+def test_a_fill_measures_an_invalid_round_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(lambda: app(["fill-catalog", "--launcher", "process", "-d", "fill.db"]))
     said = " ".join(capsys.readouterr().err.split())
     assert code == 1 and "1 round(s) were INVALID and are measured once more" in said
