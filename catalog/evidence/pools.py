@@ -37,24 +37,19 @@ class StoredDesigns:
         SampleDesign or None
             The size is None where a pool lacks one of the inputs.
         """
+        drawn = [(measurement, stratum) for measurement, _, stratum in samples if stratum is not None]
         # A design is in the key: if one sample has no stratum, none has.
-        if not samples or any(stratum is None for _, _, stratum in samples):
+        if not samples or len(drawn) < len(samples):
             return None
-        counts = Counter((measurement, stratum) for measurement, _, stratum in samples)
-        pools = {measurement: self._strata.get(measurement, {}) for measurement, _, _ in samples}
-        if any(stratum not in pools[measurement] for measurement, stratum in counts):
-            return None
+        counts = Counter(drawn)
+        pool_inputs = {place: self._strata.get(place[0], {}).get(place[1], {}).get("pool", 0) for place in counts}
         # Evidence from elsewhere may say that a stratum is empty, or have a round of certain inputs alone, which has no
         # level of its own: such a design describes nothing.
         drawing = {measurement for measurement, stratum in counts if stratum != "certainty"}
-        if drawing != set(pools) or any(not pools[measurement][stratum]["pool"] for measurement, stratum in counts):
+        if not all(pool_inputs.values()) or any(measurement not in drawing for measurement, _ in counts):
             return None
         # The samples of a stratum share what it stands for, repetitions included.
-        weight = [
-            pools[measurement][stratum]["pool"] / counts[measurement, stratum]
-            for measurement, _, stratum in samples
-            if stratum is not None
-        ]
+        weight = [pool_inputs[place] / counts[place] for place in drawn]
         certain = [stratum == "certainty" for _, _, stratum in samples]
         sizes = [self._pool_sizes(measurement).get(input_id) for measurement, input_id, _ in samples]
         known_sizes = [size for size in sizes if size is not None]
