@@ -91,8 +91,12 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="further turns of each version; 0 prints only")
     parser.add_argument("--rounds", type=int, default=2, help="of a turn: what a fill does once falls upon them")
     parser.add_argument("--warmup", default="steady", help="of the new version: steady, or passes over all inputs")
-    parser.add_argument("--into", type=Path, default=Path("overhead"))
+    parser.add_argument("--into", type=Path, default=Path(".tierwise/overhead"))
     options = parser.parse_args()
+    for tree in (options.old, options.new):
+        # Python would fall back on the installed package, and compare that with itself.
+        if not (tree / "runner/__init__.py").is_file():
+            parser.error(f"{tree} is no source tree of this project; make one with: git worktree add PATH COMMIT")
     versions = [
         Version("old", options.old, "1", options.into / "old"),
         Version("new", options.new, options.warmup, options.into / "new"),
