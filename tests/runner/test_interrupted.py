@@ -131,7 +131,11 @@ def test_stopping_now_leaves_no_process_behind(directory: Path, signals: tuple[s
     assert running.returncode == 1
     assert "stopped; everything measured so far is stored" in said
     assert "Traceback" not in said
-    assert not [pid for pid in children if _alive(pid)]
+    # A tier that was just being started is ended by the kernel, or ends itself, once its parent is gone: soon, not at once.
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in children):
+        assert time.monotonic() < deadline, f"still alive: {children}"
+        time.sleep(0.05)
     assert _measured(directory) >= 1
 
 
