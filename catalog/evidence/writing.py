@@ -1,6 +1,6 @@
 """Storing evidence. Each function works inside the caller's transaction; the caller commits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,9 @@ def upsert_artifact(session: Session, record: ArtifactRecord) -> int:
     return row.id
 
 
-def sync_strategies(session: Session, environment_id: int, records: Sequence[StrategyRecord]) -> None:
+def sync_strategies(
+    session: Session, environment_id: int, records: Sequence[StrategyRecord], *, untouched: Collection[str] = ()
+) -> None:
     """Make the declared strategies of an environment exactly `records`.
 
     Parameters
@@ -93,6 +95,8 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
         All that are declared now. What was declared in this environment and is not among them is marked so and kept
         with its evidence; in other environments, what is not declared at all any more is marked too. Imported
         environments are left alone: their strategies are declared by the file that brought them.
+    untouched : collection of str
+        Subjects whose strategies stay as they are stored: declared, and with what they lack not known now.
     """
     names = {(record.subject, record.operator, record.placement) for record in records}
     stored: dict[tuple[str, str, str], Strategy] = {}
@@ -102,7 +106,7 @@ def sync_strategies(session: Session, environment_id: int, records: Sequence[Str
         name = (row.subject, row.operator, row.placement)
         if row.environment_id == environment_id:
             stored[name] = row
-        if name not in names and row.declared:
+        if name not in names and row.declared and row.subject not in untouched:
             row.declared = False
             row.updated_at = _now()
     for record in records:

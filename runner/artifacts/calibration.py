@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
 from runner.graph.model_file import read_model
-from runner.subjects.dataset import Subject
+from runner.subjects.dataset import CalibrationFiles, Subject
 from tierserver.encoding import read_tensors
+from tierserver.errors import TierError
 from tierserver.imaging import preprocess
 from tierserver.messages import Preprocess
 
@@ -62,9 +63,19 @@ def subject_calibration(subject: Subject) -> CalibrationSource:
         if settings.kind == "tensors":
             samples = [read_tensors(sample) for sample in encoded]
             return [sample[0] if len(sample) == 1 else tuple(sample) for sample in samples]
-        return [preprocess(image, settings) for image in encoded]
+        return [_preprocessed(subject, index, image, settings) for index, image in enumerate(encoded)]
 
     return read
+
+
+def _preprocessed(subject: Subject, index: int, encoded: bytes, settings: Preprocess) -> Array:
+    """Pre-process one calibration picture; raise SubjectError with its file where it cannot be decoded."""
+    try:
+        return preprocess(encoded, settings)
+    except TierError as error:
+        dataset = subject.dataset
+        place = dataset.calibration_file(index) if isinstance(dataset, CalibrationFiles) else f"number {index + 1}"
+        raise SubjectError(f"calibration picture {place}: {error}. Repair the file, or take it out") from error
 
 
 def first_inputs(inputs: Sequence[ModelInputs]) -> Sequence[Array]:

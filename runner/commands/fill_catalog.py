@@ -3,6 +3,7 @@
 While a fill measures, a progress bar on stderr shows what runs now, how much is done, and when it will be over.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -104,7 +105,7 @@ _EDITED = (
     "was edited while this ran; measured is what it said at the start. See what its new text lacks with: runner plan"
 )
 
-
+NOTHING_MISSING_BESIDE = "Nothing is missing of the other subjects."
 _STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
 
 
@@ -171,10 +172,11 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         sync_slos(writing, context.catalog.slos)
         # Before the long work, which must not hold the database's write lock.
         writing.commit()
-    context.prepare()
-    made = make_plan(context, sound_database(database))
+    unusable = context.prepare()
+    left_out = _left_out(unusable)
+    made = make_plan(context, sound_database(database), unusable=unusable)
     if not (made.rounds or made.accuracies):
-        err.print(NOTHING_MISSING)
+        err.print(NOTHING_MISSING_BESIDE if left_out else NOTHING_MISSING)
     else:
         # This builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
@@ -189,10 +191,20 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
             writing.commit()
         progress.expect(made.estimate_s)
         outcome = filler.measure_until_narrow(made, stop)
+    outcome.failures += left_out
     # A stopped fill ends soon: the next one computes the analyses.
     if not outcome.stopped:
         store_missing(database, settings_of(context.catalog.analysis))
     return outcome
+
+
+def _left_out(unusable: Mapping[str, Sequence[str]]) -> list[str]:
+    """Print and return a line for each subject that cannot be measured."""
+    lines = [f"{name}: {reason}" for name, reasons in unusable.items() for reason in reasons]
+    # At the start, because the fill of the others may take hours.
+    for line in lines:
+        err.print(f"[red]left out[/] {escape(line)}", soft_wrap=True)
+    return lines
 
 
 def _report(outcome: FillOutcome) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from catalog.declaration import Catalog, Strategy
 from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
+from runner.errors import SubjectError
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
 from runner.measuring.round_inputs import FixedInputs, RoundInputs, chosen_ids, systematic_inputs
@@ -66,10 +67,24 @@ class RunContext:
             }
         )
 
-    def prepare(self) -> None:
-        """Build the models that are built here; raises SubjectError for what a subject still lacks."""
-        for subject in self.subjects.values():
-            subject.prepare()
+    def prepare(self) -> Mapping[str, tuple[str, ...]]:
+        """Build the models that are built here and check the data; return what each unusable subject lacks.
+
+        Raises
+        ------
+        SubjectError
+            Where no subject can be measured.
+        """
+        lacks: dict[str, tuple[str, ...]] = {}
+        for name, subject in self.subjects.items():
+            try:
+                subject.prepare()
+            except SubjectError as error:
+                # One unreadable picture must not cost the hours of the other subjects.
+                lacks[name] = (str(error).removeprefix(f"subject {name}: "),)
+        if len(lacks) == len(self.subjects):
+            raise SubjectError("\n".join(f"subject {name}: {reason}" for name, (reason,) in lacks.items()))
+        return lacks
 
 
 @dataclass(frozen=True)

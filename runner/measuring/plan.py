@@ -7,6 +7,7 @@
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from sqlmodel import Session as SqlSession
 
@@ -36,6 +37,7 @@ _GUESSED_LATENCY_S = 0.06
 _GUESSED_INPUT_BYTES = 60_000
 _ACCURACY_S = 15.0
 _ARTIFACT_S = 5.0
+_NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,13 @@ class Plan:
         return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
 
 
-def make_plan(context: RunContext, database: Database) -> Plan:
-    """Key the declared strategies and look up what evidence they lack."""
-    unready = {name: lacks for name, subject in context.subjects.items() if (lacks := subject.absent())}
+def make_plan(context: RunContext, database: Database, *, unusable: Mapping[str, tuple[str, ...]] = _NONE) -> Plan:
+    """Key the declared strategies and look up what evidence they lack.
+
+    `unusable` says what subjects lack that cannot be seen before their data are read (`RunContext.prepare`).
+    """
+    subjects = context.subjects.items()
+    unready = {name: lacks for name, subject in subjects if (lacks := unusable.get(name) or subject.absent())}
     strategies = [strategy for strategy in context.catalog.strategies() if strategy.subject not in unready]
     with database.session() as reading:
         unequal = unequal_compositions(reading)

@@ -210,4 +210,5 @@ def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, contex
                 reason=reason,
             )
         )
-    store_strategies(writing, environment_id, rows)
+    # A subject whose data cannot be read now is still declared, and keeps its evidence.
+    store_strategies(writing, environment_id, rows, untouched=plan.unready)

@@ -67,6 +67,14 @@ class LabelledDataset(Protocol):
         """Return how often each label occurs; raise SubjectError where labels are missing or do not fit."""
 
 
+@runtime_checkable
+class CalibrationFiles(Protocol):
+    """A dataset whose calibration pictures are files of the user's, which may be damaged."""
+
+    def calibration_file(self, index: int) -> Path:
+        """Return the file that the calibration picture of this index was read from."""
+
+
 class ModelSource(Protocol):
     """The origin of a model file that has to be made or checked first."""
 

@@ -131,6 +131,10 @@ class FolderDataset:
             )
         return [_unchanged(picture) for picture in self._calibration[:count]]
 
+    def calibration_file(self, index: int) -> Path:
+        """Return the file that the calibration picture of this index was read from."""
+        return self._calibration[index].path
+
     def input_ids(self) -> list[str]:
         return list(self._inputs)
 
