@@ -75,16 +75,16 @@ class RunContext:
         SubjectError
             Where no subject can be measured.
         """
-        lacks: dict[str, tuple[str, ...]] = {}
+        errors: dict[str, str] = {}
         for name, subject in self.subjects.items():
             try:
                 subject.prepare()
             except SubjectError as error:
                 # One unreadable picture must not cost the hours of the other subjects.
-                lacks[name] = (str(error).removeprefix(f"subject {name}: "),)
-        if len(lacks) == len(self.subjects):
-            raise SubjectError("\n".join(f"subject {name}: {reason}" for name, (reason,) in lacks.items()))
-        return lacks
+                errors[name] = str(error)
+        if len(errors) == len(self.subjects):
+            raise SubjectError("\n".join(errors.values()))
+        return {name: (message.removeprefix(f"subject {name}: "),) for name, message in errors.items()}
 
 
 @dataclass(frozen=True)

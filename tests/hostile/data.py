@@ -127,7 +127,9 @@ SECTIONS = (
     Section(
         "Images",
         "`runner fill-catalog`. Every picture that is used is decoded once before the first measurement "
-        "(`.tierwise/models/looked-at/` remembers it).",
+        "(`.tierwise/models/looked-at/` remembers it). One that cannot be used costs its subject alone: the fill says "
+        "so at its start and at its end, keeps the subject's evidence, measures the other subjects, and ends with exit "
+        "code 1.",
         ("the picture", "what is said"),
         PICTURES,
     ),

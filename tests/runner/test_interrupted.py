@@ -131,7 +131,7 @@ def test_stopping_now_leaves_no_process_behind(directory: Path, signals: tuple[s
     assert running.returncode == 1
     assert "stopped; everything measured so far is stored" in said
     assert "Traceback" not in said
-    # A tier that was just being started is ended by the kernel, or ends itself, once its parent is gone: soon, not at once.
+    # A tier that was just being started is ended by the kernel, or ends itself, soon after its parent and not at once.
     deadline = time.monotonic() + 10
     while any(_alive(pid) for pid in children):
         assert time.monotonic() < deadline, f"still alive: {children}"
