@@ -41,6 +41,15 @@ def rounds_done(session: Session, latency_key: str) -> set[int]:
     return set(session.execute(query, {"key": latency_key}).scalars())
 
 
+def doubtful_rounds(session: Session, latency_key: str) -> dict[int, str]:
+    """Return by round why its evidence is DOUBTFUL."""
+    query = text(
+        "SELECT round, reason FROM measurement "
+        f"WHERE latency_key = :key AND {MEASUREMENT_COUNTS} AND verdict = 'DOUBTFUL'"
+    )
+    return {number: reason or "no reason stored" for number, reason in session.execute(query, {"key": latency_key})}
+
+
 def accuracy_done(session: Session, accuracy_key: str) -> bool:
     """Tell whether there is a complete accuracy with this key."""
     query = text(f"SELECT 1 FROM accuracy WHERE key = :key AND {ACCURACY_COUNTS}")

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
 
@@ -219,6 +219,24 @@ def replace_unreadable_measurement(session: Session, record: MeasurementRecord) 
             # INVALID gives the place in the unique index free; the row stays to be looked at.
             update(Measurement).where(*same, text(MEASUREMENT_COUNTS)).values(_NO_LONGER | {"verdict": "INVALID"})
         )
+    return record_measurement(session, record)
+
+
+def supersede_measurement(session: Session, record: MeasurementRecord) -> int:
+    """Store a measurement in place of the DOUBTFUL one of its round, which is kept and no longer counts.
+
+    Raises
+    ------
+    DuplicateEvidenceError
+        When the stored one is not DOUBTFUL.
+    """
+    same = (column(Measurement, "latency_key") == record.latency_key, column(Measurement, "round") == record.round)
+    doubtful = (column(Measurement, "verdict") == "DOUBTFUL", text(MEASUREMENT_COUNTS))
+    reason = func.coalesce(column(Measurement, "reason"), "no reason stored")
+    session.execute(
+        # INVALID gives the place in the unique index free, as for every attempt that a later one replaced.
+        update(Measurement).where(*same, *doubtful).values(verdict="INVALID", reason="superseded; DOUBTFUL: " + reason)
+    )
     return record_measurement(session, record)
 
 

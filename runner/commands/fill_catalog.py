@@ -22,9 +22,17 @@ from catalog.evidence.database import Database, open_database
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from runner.artifacts.store import ArtifactStore
-from runner.commands.plan import declared_catalog, run_context
+from runner.commands.plan import (
+    OnlyOption,
+    RedoOption,
+    RoundsOption,
+    declared_catalog,
+    fill_scope,
+    nothing_missing,
+    run_context,
+    tasks_in_words,
+)
 from runner.commands.terminal import (
-    NOTHING_MISSING,
     CatalogOption,
     DatabaseOption,
     JsonOption,
@@ -41,6 +49,7 @@ from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import make_plan, update_plan
+from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.workdir import sweep
 
@@ -114,6 +123,9 @@ def fill_catalog(
     database: DatabaseOption = None,
     launcher: LauncherOption = "auto",
     scale: ScaleOption = "1",
+    rounds: RoundsOption = None,
+    only: OnlyOption = None,
+    redo: RedoOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what is missing and store it.
@@ -121,6 +133,7 @@ def fill_catalog(
     Ctrl-C once finishes the measurement in flight; twice stops at once.
     """
     declared, base = declared_catalog(catalog)
+    scope = fill_scope(declared, rounds, only, redo)
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
     context = run_context(declared, base, selection, scale)
@@ -129,9 +142,9 @@ def fill_catalog(
     # The lock first: two fills of one database would measure each other's load and repeat each other's work.
     with FillLock(workdir, target), open_database(target, create=True) as opened:
         try:
-            outcome = _fill(context, opened, selection, workdir)
+            outcome = _fill(context, opened, selection, workdir, scope)
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
-            err.print(_STOPPED)
+            err.print(f"{_STOPPED}{escape(scope.arguments)}")
             raise typer.Exit(1) from None
     if _edited(declared):
         err.print(f"{escape(str(declared.file))} {_EDITED}", soft_wrap=True)
@@ -147,7 +160,7 @@ def fill_catalog(
                 "stopped": outcome.stopped,
             }
         )
-    _report(outcome)
+    _report(outcome, scope)
     raise typer.Exit(0 if outcome.complete else 1)
 
 
@@ -161,7 +174,9 @@ def _edited(declared: Catalog) -> bool:
         return True
 
 
-def _fill(context: RunContext, database: Database, selection: Selection, workdir: Path) -> FillOutcome:
+def _fill(
+    context: RunContext, database: Database, selection: Selection, workdir: Path, scope: FillScope
+) -> FillOutcome:
     """Clean what a killed run left, plan, measure."""
     # First of all: what a killed run left would still load the host.
     leftovers = selection.launcher.clean() + sweep(workdir)
@@ -174,10 +189,11 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         writing.commit()
     unusable = context.prepare()
     left_out = _left_out(unusable)
-    made = make_plan(context, sound_database(database), unusable=unusable)
+    made = make_plan(context, sound_database(database), scope, unusable=unusable)
     if not (made.rounds or made.accuracies):
-        err.print(NOTHING_MISSING_BESIDE if left_out else NOTHING_MISSING)
+        err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope)))
     else:
+        err.print(f"to measure: {tasks_in_words(made)}")
         # This builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
     setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)
@@ -207,20 +223,21 @@ def _left_out(unusable: Mapping[str, Sequence[str]]) -> list[str]:
     return lines
 
 
-def _report(outcome: FillOutcome) -> None:
+def _report(outcome: FillOutcome, scope: FillScope) -> None:
     err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
     for line in outcome.failures:
         err.print(f"[red]failed[/] {escape(line)}")
     for line in outcome.precision:
         err.print(escape(line))
     if outcome.doubtful:
-        err.print(f"[yellow]doubtful[/] {len(outcome.doubtful)} of them; runner verify says why and what to do")
+        redo = "; measure them again with: runner fill-catalog --redo doubtful"
+        err.print(f"[yellow]doubtful[/] {len(outcome.doubtful)} of them; runner verify says why and what to do{redo}")
     for line in outcome.invalid:
         err.print(f"[yellow]invalid[/] {escape(line)}")
     if outcome.stopped:
-        err.print(_STOPPED)
+        err.print(f"{_STOPPED}{escape(scope.arguments)}")
     elif not outcome.complete:
-        err.print("try the missing ones again with: runner fill-catalog")
+        err.print(f"try the missing ones again with: runner fill-catalog{escape(scope.arguments)}")
 
 
 def clean(
@@ -238,5 +255,10 @@ def clean(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("fill-catalog", epilog=example("runner fill-catalog --launcher docker"))(fill_catalog)
+    examples = (
+        "runner fill-catalog --launcher docker",
+        "runner fill-catalog --rounds 5 --only quantized@edge --only fashion-resnet:identity:mobile",
+        "runner fill-catalog --redo doubtful",
+    )
+    app.command("fill-catalog", epilog=example(*examples))(fill_catalog)
     app.command(epilog=example("runner clean"))(clean)

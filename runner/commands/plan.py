@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -14,7 +14,6 @@ from catalog.evidence.reading import distance_warnings
 from catalog.evidence.soundness import sound_database
 from catalog.units import duration
 from runner.commands.terminal import (
-    NOTHING_MISSING,
     CatalogOption,
     DatabaseOption,
     JsonOption,
@@ -27,11 +26,41 @@ from runner.commands.terminal import (
     print_json,
     print_lacks,
 )
+from runner.errors import RunnerError
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.round_inputs import SystematicInputs, in_words
+from runner.measuring.scope import FillScope
 from runner.measuring.tiers import Scale, check_delays, check_host
+
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds",
+        min=1,
+        max=1000,
+        help="Up to this number of rounds of each strategy, in place of the catalog's",
+        show_default=False,
+    ),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="OPERATOR@PLACEMENT",
+        help="Only this strategy; repeatable. SUBJECT:OPERATOR:PLACEMENT names it for one subject",
+        show_default=False,
+    ),
+]
+RedoOption = Annotated[
+    Literal["doubtful"] | None,
+    typer.Option(
+        "--redo",
+        help="Measure rounds whose verdict is DOUBTFUL again; the old ones stay stored and no longer count",
+        show_default=False,
+    ),
+]
 
 
 def declared_catalog(path: Path | None) -> tuple[Catalog, Path]:
@@ -50,21 +79,55 @@ def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) 
     return RunContext(catalog, base, selection.launcher.name, parsed, RunnerSettings().workdir, host=host)
 
 
+def fill_scope(catalog: Catalog, rounds: int | None, only: list[str] | None, redo: str | None) -> FillScope:
+    """Return the scope that the options ask for; raises `typer.BadParameter` for a strategy that is not declared."""
+    scope = FillScope(rounds, tuple(only or ()), redo_doubtful=redo == "doubtful")
+    try:
+        scope.check(catalog.strategies())
+    except RunnerError as error:
+        raise typer.BadParameter(str(error), param_hint="--only") from error
+    return scope
+
+
+def nothing_missing(scope: FillScope) -> str:
+    """Say that a fill of this scope would measure nothing."""
+    strategies = "every strategy has" if not scope.only else f"{' and '.join(scope.only)}: each has"
+    rounds = "its evidence" if scope.rounds is None else f"its {scope.rounds} rounds"
+    return f"Nothing is missing: {strategies} {rounds}{', none DOUBTFUL' if scope.redo_doubtful else ''}."
+
+
+def tasks_in_words(made: Plan) -> str:
+    """Say how much a plan measures and how long that takes.
+
+    Examples
+    --------
+    >>> tasks_in_words(Plan((), {}, (), ()))
+    '0 rounds and 0 accuracies, about 0 ms'
+    """
+    counts = ((len(made.rounds), "round", "rounds"), (len(made.accuracies), "accuracy", "accuracies"))
+    words = " and ".join(f"{count} {one if count == 1 else more}" for count, one, more in counts)
+    return f"{words}, about {duration(made.estimate_s)}"
+
+
 def plan(
     catalog: CatalogOption = None,
     database: DatabaseOption = None,
     launcher: LauncherOption = "auto",
     scale: ScaleOption = "1",
+    rounds: RoundsOption = None,
+    only: OnlyOption = None,
+    redo: RedoOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is missing, why, and how long measuring it takes."""
     declared, base = declared_catalog(catalog)
+    scope = fill_scope(declared, rounds, only, redo)
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     context = run_context(declared, base, selection, scale)
     # Created, because before the first fill there is none, and everything is missing.
     with open_database(database or RunnerSettings().database, create=True) as opened:
         evidence = sound_database(opened)
-        made = make_plan(context, evidence)
+        made = make_plan(context, evidence, scope)
         with evidence.session() as reading:
             remarks = _remarks(made, distance_warnings(reading))
     if as_json:
@@ -79,9 +142,9 @@ def plan(
     )
     if made.rounds or made.accuracies:
         out.print(_plan_table(made))
-        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog")
+        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog{scope.arguments}")
     elif not made.unready:
-        out.print(NOTHING_MISSING)
+        out.print(nothing_missing(scope))
     for operator, remark in remarks.items():
         out.print(f"! {operator}: {remark}", markup=False, highlight=False)
 
@@ -154,4 +217,4 @@ def _plan_json(made: Plan, context: RunContext, selection: Selection) -> dict[st
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command(epilog=example("runner plan --json"))(plan)
+    app.command(epilog=example("runner plan --json", "runner plan --rounds 5 --only identity@edge"))(plan)

@@ -31,9 +31,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout")]
 
 
-NOTHING_MISSING = "Nothing is missing: every strategy has its evidence."
-
-
 def example(*commands: str) -> str:
     """Return the examples at the end of a command's help, one per line."""
     return "\n\n".join(f"[dim]Example:[/] {command}" for command in commands)

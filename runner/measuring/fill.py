@@ -28,6 +28,7 @@ from catalog.evidence.writing import (
     record_measurement,
     replace_unreadable_accuracy,
     replace_unreadable_measurement,
+    supersede_measurement,
     upsert_artifact,
 )
 from catalog.output_distance import output_distance
@@ -205,7 +206,7 @@ class Filler:
         """
         context = self.setups.context
         experiment, outcome = context.catalog.experiment, self.outcome
-        if experiment.precision is None:
+        if experiment.precision is None or plan.scope.rounds is not None:
             self.measure(plan, stop)
             return self._measure_again(plan, stop)
         deadline = time.monotonic() + (math.inf if experiment.max_time_s is None else experiment.max_time_s)
@@ -214,6 +215,8 @@ class Filler:
             return time.monotonic() >= deadline
 
         self.measure(plan, stop, late=late)
+        # Once: a busy machine would make them DOUBTFUL again without end.
+        plan = replace(plan, scope=replace(plan.scope, redo_doubtful=False))
         before = -1
         # A pass that measures nothing is the last, so that constant failure ends too.
         while before < outcome.measured + outcome.accuracies and not (stop.requested or late()):
@@ -225,7 +228,11 @@ class Filler:
             outcome.failures.clear()
             outcome.invalid.clear()
             self.measure(plan, stop, late=late)
-        applicable = [keyed for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable]
+        applicable = [
+            keyed
+            for keyed in plan.declared
+            if keyed.artifact_key not in plan.inapplicable and plan.scope.covers(keyed.strategy)
+        ]
         end = "stopped" if stop.requested else "max_time is over" if late() else "the last look failed or is INVALID"
         with sound_database(self.database).session() as reading:
             outcome.precision += [self._precision(reading, keyed, end) for keyed in applicable]
@@ -372,7 +379,7 @@ class Filler:
         record = records.complete(
             attempt, setup, protocol, measurement, time.monotonic() - clock, percentiles=percentiles
         )
-        self._store_measurement(record)
+        self._store_measurement(record, supersedes=task.supersedes)
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")
             self.spoiled.append(task)
@@ -383,10 +390,12 @@ class Filler:
             self.outcome.doubtful.append(f"{label}: {record.reason}")
         self.watcher.end(f"DOUBTFUL: {record.reason}" if record.verdict == "DOUBTFUL" else "ok")
 
-    def _store_measurement(self, record: MeasurementRecord) -> None:
+    def _store_measurement(self, record: MeasurementRecord, *, supersedes: bool = False) -> None:
+        # An INVALID attempt supersedes nothing: what is DOUBTFUL is still better.
+        store = supersede_measurement if supersedes and record.verdict != "INVALID" else record_measurement
         with self.database.writing_session() as writing:
             try:
-                record_measurement(writing, record)
+                store(writing, record)
             except DuplicateEvidenceError:
                 # Only what cannot be read gives way; a readable one raises the error again.
                 replace_unreadable_measurement(writing, record)

@@ -16,6 +16,7 @@ from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples
 from catalog.evidence.reading import (
     accuracy_done,
+    doubtful_rounds,
     inapplicable_artifacts,
     last_accuracy_failure,
     last_measurement,
@@ -27,6 +28,7 @@ from catalog.evidence.stored_rows import measured_pool
 from catalog.statistics.samples import Samples
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
+from runner.measuring.scope import EVERYTHING, FillScope
 from runner.measuring.stopping import Narrowness, assess, planned_looks
 from runner.measuring.tiers import route_links
 from runner.subjects.dataset import Subject
@@ -42,12 +44,13 @@ _NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class MissingRound:
-    """One round of one strategy that has no valid evidence."""
+    """One round of one strategy to measure; `supersedes` is set where it takes the place of a DOUBTFUL one."""
 
     keyed: KeyedStrategy
     round: int
     reason: str
     estimate_s: float
+    supersedes: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,21 @@ class Plan:
     accuracies: tuple[MissingAccuracy, ...]
     rounds: tuple[MissingRound, ...]
     unready: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scope: FillScope = EVERYTHING
 
     @property
     def estimate_s(self) -> float:
         return sum(task.estimate_s for task in self.accuracies) + sum(task.estimate_s for task in self.rounds)
 
 
-def make_plan(context: RunContext, database: Database, *, unusable: Mapping[str, tuple[str, ...]] = _NONE) -> Plan:
-    """Key the declared strategies and look up what evidence they lack.
+def make_plan(
+    context: RunContext,
+    database: Database,
+    scope: FillScope = EVERYTHING,
+    *,
+    unusable: Mapping[str, tuple[str, ...]] = _NONE,
+) -> Plan:
+    """Key the declared strategies and look up what evidence they lack within a scope.
 
     `unusable` says what subjects lack that cannot be seen before their data are read (`RunContext.prepare`).
     """
@@ -88,13 +98,13 @@ def make_plan(context: RunContext, database: Database, *, unusable: Mapping[str,
     with database.session() as reading:
         unequal = unequal_compositions(reading)
         declared = tuple(key_strategy(context, strategy, unequal=unequal) for strategy in strategies)
-        return _look_up(context, declared, reading, unready)
+        return _look_up(context, Plan(declared, {}, (), (), unready, scope), reading)
 
 
 def remaining(plan: Plan, context: RunContext, database: Database) -> Plan:
     """Look up what the strategies of a plan still lack; their keys stay as they are."""
     with database.session() as reading:
-        return _look_up(context, plan.declared, reading, plan.unready)
+        return _look_up(context, plan, reading)
 
 
 def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
@@ -107,7 +117,7 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
         unequal, inapplicable = unequal_compositions(reading), inapplicable_artifacts(reading)
         declared = tuple(_keyed_by_proof(keyed, context, unequal) for keyed in plan.declared)
         # By name: a strategy whose accuracy is judged in another way has another accuracy key, but stays the same task.
-        usable = {keyed.strategy.name: keyed for keyed in declared if keyed.artifact_key not in inapplicable}
+        usable = {keyed.strategy.name: keyed for keyed in _covered(declared, plan.scope, inapplicable)}
         # A task keeps its inputs: those of a further look are more than the declared ones.
         rounds = tuple(
             replace(task, keyed=replace(usable[task.keyed.strategy.name], inputs=task.keyed.inputs))
@@ -116,21 +126,22 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
         )
         # An imported refusal does not outlive an artifact that was built here.
         freed = [keyed for keyed in usable.values() if keyed.artifact_key in plan.inapplicable]
-        rounds += _missing_rounds(context, freed, reading)
+        rounds += _missing_rounds(context, freed, reading, plan.scope)
         accuracies = _updated_accuracies(plan, _with_metric(context, usable.values()), reading)
     return replace(plan, declared=declared, inapplicable=inapplicable, accuracies=accuracies, rounds=rounds)
 
 
-def _look_up(
-    context: RunContext,
-    declared: tuple[KeyedStrategy, ...],
-    reading: SqlSession,
-    unready: Mapping[str, tuple[str, ...]],
-) -> Plan:
+def _look_up(context: RunContext, plan: Plan, reading: SqlSession) -> Plan:
     inapplicable = inapplicable_artifacts(reading)
-    usable = [keyed for keyed in declared if keyed.artifact_key not in inapplicable]
+    usable = _covered(plan.declared, plan.scope, inapplicable)
     accuracies = _missing_accuracies(_with_metric(context, usable), reading)
-    return Plan(declared, inapplicable, accuracies, _missing_rounds(context, usable, reading), unready)
+    rounds = _missing_rounds(context, usable, reading, plan.scope)
+    return replace(plan, inapplicable=inapplicable, accuracies=accuracies, rounds=rounds)
+
+
+def _covered(declared: Iterable[KeyedStrategy], scope: FillScope, inapplicable: Collection[str]) -> list[KeyedStrategy]:
+    """Return the strategies that can be measured and that the scope names."""
+    return [keyed for keyed in declared if keyed.artifact_key not in inapplicable and scope.covers(keyed.strategy)]
 
 
 def _keyed_by_proof(keyed: KeyedStrategy, context: RunContext, unequal: Collection[str]) -> KeyedStrategy:
@@ -152,7 +163,7 @@ def _updated_accuracies(
 ) -> tuple[MissingAccuracy, ...]:
     """Keep the planned accuracies that a strategy still needs, and add those whose key is new."""
     planned = {task.keyed.accuracy_key: task for task in plan.accuracies}
-    looked_up = {keyed.accuracy_key for keyed in plan.declared if keyed.artifact_key not in plan.inapplicable}
+    looked_up = {keyed.accuracy_key for keyed in _covered(plan.declared, plan.scope, plan.inapplicable)}
     added = [keyed for keyed in strategies if keyed.accuracy_key not in looked_up]
     planned |= {task.keyed.accuracy_key: task for task in _missing_accuracies(added, reading)}
     # The strategy that stood for an accuracy may be gone; the first one left that needs it takes its place.
@@ -174,39 +185,61 @@ def _missing_accuracies(declared: Sequence[KeyedStrategy], reading: SqlSession) 
 
 
 def _missing_rounds(
-    context: RunContext, declared: Sequence[KeyedStrategy], reading: SqlSession
+    context: RunContext, declared: Sequence[KeyedStrategy], reading: SqlSession, scope: FillScope
 ) -> tuple[MissingRound, ...]:
-    missing = []
+    missing, experiment = [], context.catalog.experiment
     for keyed in declared:
         done = rounds_done(reading, keyed.latency_key)
-        undone = set(range(1, context.catalog.experiment.rounds + 1)) - done
-        if not undone and context.catalog.experiment.precision is not None:
+        undone = set(range(1, (scope.rounds or experiment.rounds) + 1)) - done
+        # A number of rounds replaces the rule that adds rounds until the interval is narrow.
+        if not undone and experiment.precision is not None and scope.rounds is None:
             missing += _further_rounds(context, keyed, reading)
-        if not undone:
-            continue
-        last = _last(context, keyed, reading)
-        reason = _why(keyed, last, done, reading)
-        estimate_s = _estimate_s(context, keyed, last)
-        missing += [MissingRound(keyed, number, reason, estimate_s) for number in sorted(undone)]
+        if undone:
+            reason = _why(keyed, _last(context, keyed, reading), done, reading)
+            missing += [_missing_round(context, keyed, number, reason, reading) for number in sorted(undone)]
+        if scope.redo_doubtful:
+            missing += _doubtful_rounds(context, keyed, reading)
     return tuple(missing)
+
+
+def _doubtful_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> list[MissingRound]:
+    """Return the rounds that are DOUBTFUL, to be measured again."""
+    return [
+        replace(_missing_round(context, keyed, number, f"DOUBTFUL: {reason}", reading), supersedes=True)
+        for number, reason in sorted(doubtful_rounds(reading, keyed.latency_key).items())
+    ]
+
+
+def _missing_round(
+    context: RunContext, keyed: KeyedStrategy, number: int, reason: str, reading: SqlSession
+) -> MissingRound:
+    sending = _with_inputs_of_round(context, keyed, number)
+    return MissingRound(sending, number, reason, _estimate_s(context, sending, _last(context, keyed, reading)))
+
+
+def _with_inputs_of_round(context: RunContext, keyed: KeyedStrategy, number: int) -> KeyedStrategy:
+    """Return a strategy with the inputs of a round, which are more than the declared ones in a further look."""
+    experiment, subject = context.catalog.experiment, context.subjects[keyed.strategy.subject]
+    if experiment.precision is None or not isinstance(keyed.inputs, FixedInputs):
+        return keyed
+    looks = planned_looks(experiment, len(subject.dataset.input_ids()))
+    inputs = next((look.inputs for look in looks if number in look.rounds), looks[-1].inputs)
+    ids = _more_inputs(keyed.inputs.ids, context.catalog, subject, inputs)
+    return replace(keyed, inputs=replace(keyed.inputs, ids=ids))
 
 
 def _further_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> list[MissingRound]:
     """Return the rounds of the next look; none where the interval is narrow enough."""
-    samples, subject = stored_samples(reading, keyed.latency_key), context.subjects[keyed.strategy.subject]
+    samples = stored_samples(reading, keyed.latency_key)
     if samples is None:
         return []
     done = rounds_done(reading, keyed.latency_key)
     narrowness = assess_stored(context, keyed, samples, done)
     if narrowness.next is None:
         return []
-    longer = keyed
-    if isinstance(keyed.inputs, FixedInputs):
-        ids = _more_inputs(keyed.inputs.ids, context.catalog, subject, narrowness.next.inputs)
-        longer = replace(keyed, inputs=replace(keyed.inputs, ids=ids))
     reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
-    estimate_s = _estimate_s(context, longer, _last(context, keyed, reading))
-    return [MissingRound(longer, number, reason, estimate_s) for number in narrowness.next.rounds if number not in done]
+    rounds = [number for number in narrowness.next.rounds if number not in done]
+    return [_missing_round(context, keyed, number, reason, reading) for number in rounds]
 
 
 def assess_stored(context: RunContext, keyed: KeyedStrategy, samples: Samples, done: Collection[int]) -> Narrowness:

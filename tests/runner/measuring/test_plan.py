@@ -14,6 +14,7 @@ from runner.measuring import records
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan, remaining, update_plan
 from runner.measuring.round_inputs import FixedInputs
+from runner.measuring.scope import FillScope
 from runner.measuring.tiers import Scale
 from runner.subjects.embedded.datasets import FashionDataset
 from runner.subjects.embedded.registry import BUILTIN
@@ -108,6 +109,18 @@ def test_strategies_are_keyed_once(context: RunContext, tmp_path: Path) -> None:
         store_halves(database, plan, identical=False)
         update_plan(plan, context, database)
         assert CountingDataset.reads == 3
+
+
+def test_a_round_beyond_the_declared_ones_has_the_inputs_of_its_look(tmp_path: Path) -> None:
+    catalog = CATALOG.replace("inputs: 2", "inputs: 5, precision: 1%, percentile: 50.0")
+    context = RunContext(parse_catalog(catalog), tmp_path, "process", Scale.parse("1"), tmp_path, host=this_host())
+    scope = FillScope(rounds=14, only=("identity@mobile",))
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        plan = make_plan(context, database, scope)
+        assert update_plan(plan, context, database) == plan
+    assert [len(task.keyed.input_ids(task.round)) for task in plan.rounds] == [5] * 11 + [10] * 3
+    assert {task.keyed.strategy.name for task in plan.rounds} == {"fashion-resnet/identity@mobile"}
+    assert [task.keyed.strategy.operator for task in plan.accuracies] == ["identity"]
 
 
 def test_the_rounds_of_a_further_look_keep_their_inputs(context: RunContext, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Fills of a part of the catalog: a number of rounds, some strategies, rounds that were DOUBTFUL."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from catalog.declaration import load_catalog
+from catalog.evidence.database import open_database
+from catalog.evidence.reading import doubtful_rounds, rounds_done
+from runner.cli import app, run
+from runner.errors import RunnerError
+from runner.measuring.scope import FillScope
+from tests.catalog_of_one import CATALOG, declare
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    declare(tmp_path)
+    experiment = {"inputs": 2, "rounds": 1, "warmup": 0}
+    (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(CATALOG | {"experiment": experiment}, sort_keys=False))
+    return tmp_path
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[tuple[str, int]]:
+    """Return placement and number of the rounds that a plan lists."""
+    capsys.readouterr()
+    assert run(lambda: app(["plan", "--launcher", "process", "--json", *arguments])) == 0
+    return [(row["placement"], row["round"]) for row in json.loads(capsys.readouterr().out)["missing_rounds"]]
+
+
+def fill(*arguments: str) -> None:
+    assert run(lambda: app(["fill-catalog", "--launcher", "process", *arguments])) == 0
+
+
+def query(statement: str) -> list[tuple[Any, ...]]:
+    with open_database("tierwise.db") as database, database.session() as session:
+        rows = session.connection().exec_driver_sql(statement)
+        results = [tuple(row) for row in rows] if rows.returns_rows else []
+        session.commit()
+    return results
+
+
+def test_a_plan_takes_a_number_of_rounds_and_some_strategies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned(capsys) == [("mobile", 1), ("edge", 1)]
+    assert planned(capsys, "--rounds", "2") == [("mobile", 1), ("mobile", 2), ("edge", 1), ("edge", 2)]
+    assert planned(capsys, "--rounds", "2", "--only", "identity@edge") == [("edge", 1), ("edge", 2)]
+    assert planned(capsys, "--only", "table:identity:mobile", "--only", "identity@edge") == planned(capsys)
+    assert run(lambda: app(["plan", "--launcher", "process", "--rounds", "2", "--only", "identity@edge"])) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Next: runner fill-catalog --rounds 2 --only identity@edge" in said
+
+
+def test_a_strategy_that_is_not_declared_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("plan", "fill-catalog"):
+        assert run(lambda command=command: app([command, "--only", "identity@egde"])) == 2  # type: ignore[misc]
+        said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+        assert "'identity@egde' is no declared strategy; some that are:" in said and "identity@edge" in said
+
+
+def test_rounds_beyond_the_declared_ones_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill()
+    fill("--rounds", "3", "--only", "identity@edge")
+    assert "to measure: 2 rounds and 0 accuracies, about " in capsys.readouterr().err
+    rows = query("SELECT placement, round FROM measurement ORDER BY 1, 2")
+    assert rows == [("edge", 1), ("edge", 2), ("edge", 3), ("mobile", 1)]
+    fill("--rounds", "3", "--only", "identity@edge")
+    assert "Nothing is missing: identity@edge: each has its 3 rounds." in " ".join(capsys.readouterr().err.split())
+    assert len(query("SELECT id FROM measurement")) == 4
+    assert query("SELECT placement FROM strategy WHERE declared ORDER BY 1") == [("edge",), ("mobile",)]
+
+
+def test_a_doubtful_round_is_superseded_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    fill()
+    query("UPDATE measurement SET verdict = 'VALID', reason = NULL")
+    assert planned(capsys, "--redo", "doubtful") == []
+    query("UPDATE measurement SET verdict = 'DOUBTFUL', reason = 'a busy host' WHERE placement = 'edge'")
+    assert planned(capsys) == [] and planned(capsys, "--redo", "doubtful") == [("edge", 1)]
+    fill("--redo", "doubtful")
+    superseded, latest = query(
+        "SELECT verdict, reason, latency_key FROM measurement WHERE placement = 'edge' ORDER BY id"
+    )
+    assert superseded[:2] == ("INVALID", "superseded; DOUBTFUL: a busy host")
+    assert latest[0] in ("VALID", "DOUBTFUL")
+    with open_database("tierwise.db") as database, database.session() as session:
+        assert rounds_done(session, latest[2]) == {1}
+        assert "a busy host" not in doubtful_rounds(session, latest[2]).values()
+    # A superseded attempt is no trouble: a later one stands in its place.
+    assert run(lambda: app(["verify"])) == 0
+    assert run(lambda: app(["verify", "--rejudge"])) == 0
+    assert query("SELECT verdict FROM measurement WHERE placement = 'edge' ORDER BY id")[0] == ("INVALID",)
+
+
+def test_a_scope_says_the_options_that_ask_for_it(folder: Path) -> None:
+    scope = FillScope(5, ("identity@edge", "table:identity:mobile"), redo_doubtful=True)
+    assert scope.arguments == " --rounds 5 --only identity@edge --only table:identity:mobile --redo doubtful"
+    assert FillScope().arguments == ""
+    strategies = load_catalog(folder / "strategies.yaml").strategies()
+    scope.check(strategies)
+    assert [scope.covers(strategy) for strategy in strategies] == [True, True]
+    with pytest.raises(RunnerError, match="no declared strategy"):
+        FillScope(only=("identity",)).check(strategies)
+
+
+def test_a_number_of_rounds_replaces_the_precision(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = {"inputs": 5, "rounds": 1, "warmup": 0, "precision": "1%", "percentile": 50.0}
+    (folder / "strategies.yaml").write_text(yaml.safe_dump(CATALOG | {"experiment": experiment}, sort_keys=False))
+    assert planned(capsys, "--rounds", "12", "--only", "identity@mobile") == [("mobile", n) for n in range(1, 13)]
+    fill("--rounds", "2", "--only", "identity@mobile")
+    assert query("SELECT round FROM measurement ORDER BY 1") == [(1,), (2,)]
