@@ -13,6 +13,7 @@ from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.answer_cache import AnswerCache
 from recommender.http.evidence import EvidenceLookup
 from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, SafeHeaders, TimeLimit
+from recommender.http.question_queue import QuestionQueue
 from recommender.http.service import MetricsMiddleware, ServiceMetrics, install_api_page, install_question_page
 from recommender.settings import RecommenderSettings
 
@@ -35,6 +36,7 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.queue.close()
         app.state.snapshots.close()
 
     app = _Service(
@@ -48,6 +50,7 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
     snapshots = Snapshots(chosen.database)
     app.state.snapshots = snapshots
     app.state.answers = AnswerCache(snapshots)
+    app.state.queue = QuestionQueue()
     app.state.lookup = EvidenceLookup(chosen.database)
     app.state.metrics = ServiceMetrics(snapshots)
     for resources in (questions, evidence, whatif, service):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 
 from recommender.answer import respond
@@ -22,7 +23,14 @@ _KEPT = 512
 _QUICK_S = 0.005
 _FIGURES = {"max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"}
 
-_Moment = tuple[Evidence, date]
+
+@dataclass(frozen=True)
+class Moment:
+    """What an answer depends on besides its question."""
+
+    # Compared by identity: every snapshot is another object.
+    evidence: Evidence
+    day: date
 
 
 class AnswerCache:
@@ -35,49 +43,58 @@ class AnswerCache:
         self._day = day
         self._kept = kept
         self._quick_s = quick_s
-        self._lock, self._computing = threading.Lock(), threading.Lock()
-        self._moment: _Moment | None = None
+        self._lock = threading.Lock()
+        self._moment: Moment | None = None
         self._quick: set[str] = set()
         self._answers: OrderedDict[str, bytes] = OrderedDict()
 
-    def current(self) -> Evidence:
-        """Return the newest evidence; raise `EvidenceUnavailable`."""
-        return self._snapshots.current()
+    def now(self) -> Moment:
+        """Return the newest evidence and the day; raise `EvidenceUnavailable`."""
+        return Moment(self._snapshots.current(), self._day())
 
-    def at_once(self, question: RecommendRequest) -> bytes | None:
+    def at_once(self, question: RecommendRequest, moment: Moment | None = None) -> bytes | None:
         """Return the answer if it is cached or quick to compute; None where `json_for` may have to read evidence or
         resample."""
-        evidence = self._snapshots.unchanged()
-        if evidence is None:
-            return None
-        moment, key = (evidence, self._day()), question.model_dump_json()
+        if moment is None:
+            evidence = self._snapshots.unchanged()
+            if evidence is None:
+                return None
+            moment = Moment(evidence, self._day())
+            self._renew(moment)
+        key = question.model_dump_json()
         body = self._find(moment, key)
         if body is None and _shape(question) in self._quick:
             body = self._compute(moment, question, key)
         return body
 
-    def json_for(self, question: RecommendRequest) -> bytes:
-        """Return the answer as JSON."""
-        moment, key = (self._snapshots.current(), self._day()), question.model_dump_json()
-        with self._computing:  # the first clients after a change would all compute the same resamples
-            return self._find(moment, key) or self._compute(moment, question, key)
+    def json_for(self, question: RecommendRequest, moment: Moment | None = None) -> bytes:
+        """Return the answer as JSON; of the newest evidence, or of an earlier moment."""
+        if moment is None:
+            moment = self.now()
+            self._renew(moment)
+        key = question.model_dump_json()
+        # Another client may have asked the same while this question waited for its turn.
+        return self._find(moment, key) or self._compute(moment, question, key)
 
-    def _find(self, moment: _Moment, key: str) -> bytes | None:
+    def _renew(self, moment: Moment) -> None:
+        """Forget the answers of an earlier moment."""
         with self._lock:
-            # Evidence compares by identity: every snapshot is another object.
             if self._moment != moment:
                 self._moment = moment
                 self._answers.clear()
                 self._quick.clear()
-            body = self._answers.get(key)
+
+    def _find(self, moment: Moment, key: str) -> bytes | None:
+        with self._lock:
+            body = self._answers.get(key) if self._moment == moment else None
             if body is not None:
                 self._answers.move_to_end(key)
             return body
 
-    def _compute(self, moment: _Moment, question: RecommendRequest, key: str) -> bytes:
+    def _compute(self, moment: Moment, question: RecommendRequest, key: str) -> bytes:
         # CPU time of this thread: by the wall clock, a busy service would find every question slow.
         started = time.thread_time()
-        body = respond.respond(moment[0], question, on=moment[1]).model_dump_json().encode()
+        body = respond.respond(moment.evidence, question, on=moment.day).model_dump_json().encode()
         quick = time.thread_time() - started < self._quick_s
         with self._lock:
             if self._moment == moment:  # else newer evidence or a new day came while this was computed

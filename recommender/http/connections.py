@@ -27,6 +27,8 @@ from recommender.http.middleware import declared_bytes
 from recommender.http.problems import problem_response
 from recommender.settings import RecommenderSettings
 
+# Where the application finds the name of the client that a request counts for, in its scope.
+CLIENT = "tierwise.client"
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MOST_PIPELINED = 16
 _FRAMING_FACTOR = 8  # a chunk of one byte takes six bytes on the wire
@@ -262,6 +264,7 @@ class _Share:
             await problem_response(error, scope["path"])(scope, receive, send)
             return
         self._running[client] += 1
+        scope[CLIENT] = client
         try:
             await self._app(scope, receive, send)
         finally:

@@ -1,25 +1,30 @@
 """Routes that answer questions.
 
-Reading evidence and resampling it takes up to seconds and runs in the server's thread pool. Arithmetic over evidence in
-memory takes a millisecond or two and runs in the event loop, since threads would only take turns at it.
+An answer that is kept, or takes a few milliseconds of arithmetic over evidence in memory, is given in the event loop:
+threads would only take turns at it. Everything else, such as resampling, waits for its turn in the queue of questions.
 """
 
+import asyncio
 import json
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from recommender import examples
-from recommender.answer import respond
 from recommender.errors import NotDeclared
-from recommender.evidence.model import Evidence
-from recommender.http.answer_cache import AnswerCache
+from recommender.http.answer_cache import AnswerCache, Moment
+from recommender.http.connections import CLIENT
 from recommender.http.problems import documented, problem_for
+from recommender.http.question_queue import QuestionQueue
 from recommender.schemas import RecommendRequest, RecommendResponse
 from recommender.schemas.resources import BatchItem, BatchRequest, BatchResponse
 
 router = APIRouter()
+
+T = TypeVar("T")
 
 _ANSWERED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -53,22 +58,42 @@ def answers(request: Request) -> AnswerCache:
 async def recommend(question: RecommendRequest, request: Request) -> Response:
     """Recommend an operator on a placement within these budgets, with the evidence."""
     cache = answers(request)
-    body = cache.at_once(question) or await run_in_threadpool(cache.json_for, question)
+    body = cache.at_once(question) or await _in_turn(request, question.subject, partial(cache.json_for, question))
     # Encoded already: returned as a model, the answer would be validated and encoded a second time.
     return Response(body, media_type="application/json")
 
 
-@router.post("/recommend/batch", responses=documented(401, 413, 422, 500, 503), tags=["questions"])
-# Not `async`, so that up to 100 questions run in the thread pool and not in the event loop.
-def batch(body: BatchRequest, cache: Annotated[AnswerCache, Depends(answers)]) -> BatchResponse:
+@router.post(
+    "/recommend/batch",
+    response_model=BatchResponse,
+    responses=documented(401, 413, 422, 500, 503),
+    tags=["questions"],
+)
+async def batch(body: BatchRequest, request: Request) -> Response:
     """Answer several questions at once, all from the same snapshot of the evidence."""
-    evidence = cache.current()
-    return BatchResponse(answers=[_item(evidence, question) for question in body.questions])
+    moment = await run_in_threadpool(answers(request).now)
+    items = [await _item(request, moment, question) for question in body.questions]
+    return Response(b'{"answers":[%b]}' % b",".join(items), media_type="application/json")
 
 
-def _item(evidence: Evidence, question: RecommendRequest) -> BatchItem:
+async def _item(request: Request, moment: Moment, question: RecommendRequest) -> bytes:
+    """Return a `BatchItem` as JSON."""
+    cache = answers(request)
+    # Other requests get the event loop between two questions.
+    await asyncio.sleep(0)
     try:
-        return BatchItem(answer=respond.respond(evidence, question))
+        answer = cache.at_once(question, moment)
+        if answer is None:
+            answer = await _in_turn(request, question.subject, partial(cache.json_for, question, moment))
     # An unknown name concerns its question alone; any other error concerns all of them and is raised.
     except NotDeclared as error:
-        return BatchItem(problem=problem_for(error, "/recommend/batch"))
+        return BatchItem(problem=problem_for(error, "/recommend/batch")).model_dump_json().encode()
+    return b'{"answer":%b,"problem":null}' % answer
+
+
+async def _in_turn(request: Request, subject: str, compute: Callable[[], T]) -> T:
+    """Compute when it is the turn of the client that asks, and of the subject."""
+    queue: QuestionQueue = request.app.state.queue
+    # Without the limits on connections, as another server may run the application, an address is a client.
+    client = request.scope.get(CLIENT) or (request.client.host if request.client else "")
+    return await queue.run(compute, client=client, subject=subject)

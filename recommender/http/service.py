@@ -134,9 +134,10 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/healthz", responses=documented(413, 500, 503))
-def healthz() -> LivenessResponse:
+async def healthz() -> LivenessResponse:
     """Return 200 while the process answers, with evidence or without."""
-    # The evidence is not read: a restart would not repair a database.
+    # The evidence is not read: a restart would not repair a database. In the event loop, so that it also answers while
+    # all threads compute.
     return LivenessResponse(version=version("tierwise"))
 
 

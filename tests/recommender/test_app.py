@@ -1,14 +1,17 @@
 """Questions and refusals over the real application and a real database."""
 
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.snapshots import Snapshots
+from recommender.http import answer_cache
 from recommender.http.evidence import snapshots
 
 
@@ -353,3 +356,36 @@ def test_openapi_documents_examples_and_problems(client: Any) -> None:
     assert {"200", "404", "413", "422", "500", "503"} <= set(operation["responses"])
     assert list(operation["responses"]["422"]["content"]) == ["application/problem+json"]
     assert document["components"]["schemas"]["RecommendRequest"]["examples"]
+
+
+def test_liveness_and_other_routes_answer_while_slow_questions_compute(
+    live: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than the server has threads."""
+    computing, release = threading.Event(), threading.Event()
+    respond = answer_cache.respond.respond
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        computing.set()
+        assert release.wait(timeout=60)
+        return respond(*arguments, **options)
+
+    monkeypatch.setattr(answer_cache.respond, "respond", slow)
+    questions = [{"subject": "net", "max_latency_s": 0.2, "latency_percentile": 10 + number} for number in range(60)]
+    with httpx.Client(base_url=live(), timeout=60) as client, ThreadPoolExecutor(len(questions)) as senders:
+        sent = [senders.submit(client.post, "/recommend", json=question) for question in questions]
+        try:
+            assert computing.wait(timeout=60)
+            for path in ("/healthz", "/subjects", "/metrics"):
+                assert client.get(path, timeout=20).status_code == 200, path
+        finally:
+            release.set()
+        assert {future.result().status_code for future in sent} == {200}
+
+
+def test_a_batch_is_answered_as_its_questions_are_alone(client: Any, filled: Any) -> None:
+    questions = [{"subject": "net", "max_latency_s": 0.2, "latency_percentile": percentile} for percentile in (50, 90)]
+    batch = client.post("/recommend/batch", json={"questions": questions})
+    assert batch.headers["content-type"] == "application/json"
+    alone = [client.post("/recommend", json=question).json() for question in questions]
+    assert batch.json() == {"answers": [{"answer": answer, "problem": None} for answer in alone]}
