@@ -191,8 +191,15 @@ def subject_row(evidence: Evidence, subject: str) -> SubjectRow:
         task=subject_evidence.task,
         strategies=len(subject_evidence.strategies),
         measured=len(subject_evidence.candidates),
+        tiers=_tiers(subject_evidence),
         environments=[environment_out(selection) for selection in evidence.subjects[subject]],
     )
+
+
+def _tiers(subject_evidence: SubjectEvidence) -> list[str]:
+    """Return the tiers of all placements, in the order of the longest ones: that of a request through them."""
+    placements = sorted((strategy.tiers for strategy in subject_evidence.strategies), key=len, reverse=True)
+    return list(dict.fromkeys(tier for tiers in placements for tier in tiers))
 
 
 def environment_out(subject_evidence: SubjectEvidence) -> EnvironmentOut:

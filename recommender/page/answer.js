@@ -3,6 +3,19 @@
 import { html, list } from "/page/elements.js";
 import { bytes, difference, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
 
+// The question in one line, to stand above the answer.
+export function asked(answer) {
+  const budgets = answer.budgets;
+  const limits = budgets.latency.map((limit) => `${percentileName(limit.percentile)} at most ${duration(limit.max_s)}`);
+  if (budgets.max_accuracy_drop_pp !== null) limits.push(`drop at most ${points(budgets.max_accuracy_drop_pp)}`);
+  if (budgets.min_accuracy_pct !== null) limits.push(`accuracy at least ${percent(budgets.min_accuracy_pct)}`);
+  const slo = budgets.slo ? `SLO ${budgets.slo}: ` : "";
+  const constraints = answer.constraints ?? {};
+  if (constraints.allow_tiers) limits.push(`only on ${constraints.allow_tiers.join(", ")}`);
+  if (constraints.keep_raw_input_on) limits.push(`raw input stays on ${constraints.keep_raw_input_on}`);
+  return `${answer.subject} · ${slo}${limits.join(", ") || "no budget"} `;
+}
+
 export function verdict(answer, relax) {
   const best = answer.recommendation;
   if (!best) {

@@ -1,6 +1,6 @@
 // The page: reads the address, asks the service, shows the answer; every change of the form is a new question.
 
-import { details, verdict } from "/page/answer.js";
+import { asked, details, verdict } from "/page/answer.js";
 import { ask, KeyWanted, useKey } from "/page/api.js";
 import { draw, legend } from "/page/chart.js";
 import * as curves from "/page/curves.js";
@@ -38,9 +38,11 @@ function objectives(api) {
 async function answer() {
   question.showSlo(slos);
   environments();
+  question.showTiers(subjects.find((entry) => entry.subject === field("subject").value)?.tiers ?? []);
   field("accuracy-unit").textContent = field("accuracy-kind").value === "drop" ? "(percentage points)" : "(percent)";
   sliders.follow();
   if (!question.valid()) return say(html("p", {}, "One of the budgets is not a valid number."));
+  if (question.request().allow_tiers?.length === 0) return say(html("p", {}, "At least one tier must be allowed to compute."));
   asking?.abort();
   asking = new AbortController();
   const { signal } = asking;
@@ -74,6 +76,8 @@ async function moved(body, percentile, signal) {
 function show() {
   const { reply, strategies } = shown;
   say(verdict(reply, relaxed));
+  field("asked").replaceChildren(asked(reply), html("a", { href: "#question" }, "change the question"));
+  field("evidence").hidden = false;
   document.title = `${reply.recommendation ? `${reply.recommendation.operator} on ${reply.recommendation.placement}` : "nothing holds"} · ${reply.subject} · Tierwise`;
   sliders.fit(strategies);
   field("details").replaceChildren(...details(reply, strategies));
@@ -104,7 +108,7 @@ function whatif(width) {
 
 function chart() {
   if (shown === null) return;
-  whatif(Math.max(280, Math.round(field("answer").clientWidth - 32)));
+  whatif(Math.max(280, Math.round(field("evidence").clientWidth - 32)));
   const some = shown.strategies.some((strategy) => strategy.accuracy_pct !== null);
   field("chart-figure").hidden = !some;
   if (!some) return;
@@ -137,8 +141,9 @@ function say(element) {
 function fail(error) {
   field("key-form").hidden = !(error instanceof KeyWanted);
   shown = null;
-  field("chart-figure").hidden = field("curves-figure").hidden = true;
+  field("evidence").hidden = true;
   field("details").replaceChildren();
+  field("asked").replaceChildren();
   say(html("div", { class: "verdict none" }, html("p", {}, error.message)));
   field("answer").setAttribute("aria-busy", "false");
 }
@@ -152,7 +157,8 @@ field("question").addEventListener("submit", (event) => event.preventDefault());
 field("question").addEventListener("input", (event) => {
   if (event.target.dataset.link !== undefined) links.lead(event.target);
   else if (event.target.type === "range") sliders.lead(event.target);
-  if (event.target.id === "subject") field("environment").value = "";
+  if (event.target.name === "tier") question.readTiers();
+  if (event.target.id === "subject") field("environment").value = field("raw").value = "", question.allTiers();
   if (event.target.id === "accuracy-kind") field("accuracy").value = "";
   soon();
 });

@@ -1,20 +1,46 @@
 // The question: in the form, in the address, and as the service expects it.
 
+import { html } from "/page/elements.js";
 import * as links from "/page/links.js";
 
 const form = document.getElementById("question");
 export const field = (name) => document.getElementById(name);
-const FIELDS = ["subject", "slo", "latency", "percentile", "accuracy", "accuracy-kind", "objective", "environment"];
-const DEFAULTS = { percentile: "90", "accuracy-kind": "drop", objective: "latency" };
+const FIELDS = ["subject", "slo", "latency", "percentile", "accuracy", "accuracy-kind", "objective", "confidence", "raw", "environment"];
+const DEFAULTS = { percentile: "90", "accuracy-kind": "drop", objective: "latency", confidence: "95" };
+const TIERS = "tiers";
+let allowed = null;
 
 export function fromAddress() {
   const params = new URLSearchParams(location.search);
   for (const name of FIELDS) {
     const value = params.get(name) ?? DEFAULTS[name] ?? "";
-    if (name === "percentile") withOption(value);
-    if (name === "environment" && value && !has(field(name), value)) field(name).add(new Option(value, value));
-    if (field(name).tagName !== "SELECT" || has(field(name), value)) field(name).value = value;
+    // A name that nobody knows stays in the question: the service refuses it, and no other question is answered instead.
+    if (field(name).tagName === "SELECT" && value !== "") withOption(name, value);
+    if (value !== "" || name !== "subject") field(name).value = value;
   }
+  allowed = params.get(TIERS)?.split(",") ?? null;
+}
+
+// One box per tier of the subject, checked unless the question leaves it out.
+export function showTiers(names) {
+  const shown = [...new Set([...names, ...(allowed ?? [])])];
+  choices(field("raw"), shown);
+  field("tiers-field").hidden = shown.length < 2;
+  const boxes = shown.map((name) => {
+    const box = html("input", { type: "checkbox", name: "tier", value: name });
+    box.checked = allowed === null || allowed.includes(name);
+    return html("label", { class: "box" }, box, name);
+  });
+  field("tiers").replaceChildren(...boxes);
+}
+
+export function readTiers() {
+  const boxes = [...field("tiers").querySelectorAll("input")];
+  allowed = boxes.every((box) => box.checked) ? null : boxes.filter((box) => box.checked).map((box) => box.value);
+}
+
+export function allTiers() {
+  allowed = null;
 }
 
 export function address() {
@@ -25,12 +51,16 @@ export function address() {
     if (slo && ["latency", "percentile", "accuracy", "accuracy-kind"].includes(name)) continue;
     if (value !== "" && value !== DEFAULTS[name]) shown.set(name, value);
   }
+  if (allowed !== null) shown.set(TIERS, allowed.join(","));
   links.address(shown);
   return `${location.pathname}?${shown}`;
 }
 
 export function request() {
   const body = { subject: field("subject").value, objective: field("objective").value };
+  if (field("confidence").value !== DEFAULTS.confidence) body.confidence = Number((Number(field("confidence").value) / 100).toPrecision(6));
+  if (field("raw").value) body.keep_raw_input_on = field("raw").value;
+  if (allowed !== null) body.allow_tiers = allowed;
   if (field("environment").value) body.environment = field("environment").value;
   if (Object.keys(links.rates()).length) body.links = links.rates();
   if (field("slo").value) return { ...body, slo: field("slo").value };
@@ -71,7 +101,7 @@ export function showSlo(slos) {
   if (chosen === undefined) return;
   const latency = [...chosen.latency].sort((a, b) => b.percentile - a.percentile)[0];
   field("latency").value = latency ? Number((latency.max_s * 1e3).toPrecision(6)) : "";
-  if (latency) withOption(String(latency.percentile)), (field("percentile").value = String(latency.percentile));
+  if (latency) withOption("percentile", String(latency.percentile)), (field("percentile").value = String(latency.percentile));
   const floor = chosen.min_accuracy_pct !== null && chosen.max_accuracy_drop_pp === null;
   field("accuracy-kind").value = floor ? "floor" : "drop";
   field("accuracy").value = (floor ? chosen.min_accuracy_pct : chosen.max_accuracy_drop_pp) ?? "";
@@ -81,8 +111,9 @@ export function valid() {
   return [...form.elements].every((element) => element.disabled || element.checkValidity());
 }
 
-function withOption(percentile) {
-  if (percentile !== "" && !has(field("percentile"), percentile)) field("percentile").add(new Option(`p${percentile}`, percentile));
+function withOption(name, value) {
+  const words = { percentile: `p${value}`, confidence: `${value} %`, slo: `SLO ${value}` }[name] ?? value;
+  if (!has(field(name), value)) field(name).add(new Option(words, value));
 }
 
 function has(select, value) {

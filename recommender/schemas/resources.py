@@ -50,6 +50,7 @@ class SubjectRow(Out, frozen=True):
     task: str
     strategies: int
     measured: int
+    tiers: list[str] = Field(description="On which a strategy of the subject computes a part")
     environments: list[EnvironmentOut]
 
 

@@ -75,11 +75,41 @@ def test_infeasible_question_gets_the_nearest_misses(live: Callable[..., str], t
 
 
 @in_browser
-def test_hostile_address_is_text_and_an_unknown_subject_falls_back(live: Callable[..., str], tmp_path: Path) -> None:
+def test_a_hostile_address_is_text(live: Callable[..., str], tmp_path: Path) -> None:
     hostile = "subject=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&environment=%3Cscript%3Ealert(1)%3C%2Fscript%3E"
     dom = loaded(f"{live()}/?{hostile}", tmp_path)
     assert "<img" not in dom and "<script>alert" not in dom
     assert "is not in the evidence" in dom
+
+
+@in_browser
+@pytest.mark.parametrize(
+    ("question", "refusal"), [("subject=nett", "nett"), ("subject=net&slo=intractive", "intractive")]
+)
+def test_an_unknown_name_in_the_address_is_refused_and_nothing_else_is_answered(
+    live: Callable[..., str], tmp_path: Path, question: str, refusal: str
+) -> None:
+    dom = loaded(f"{live()}/?{question}", tmp_path)
+    assert '<div class="verdict none">' in dom and f"{refusal}" in dom and "did you mean" in dom.lower()
+    assert 'class="choice"' not in dom and re.search(r'<section id="evidence"[^>]* hidden', dom)
+
+
+@in_browser
+def test_confidence_tiers_and_privacy_are_part_of_the_question(live: Callable[..., str], tmp_path: Path) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=500&confidence=99&tiers=edge&raw=edge", tmp_path)
+    assert "only on edge, raw input stays on edge" in dom and '<div class="choice">quantized on edge' in dom
+    assert 'name="tier" value="mobile"' in dom and "forbid" not in dom
+    assert re.search(r'<fieldset class="wide" id="tiers-field">', dom)
+    refused = loaded(f"{live()}/?subject=net&tiers=moon", tmp_path)
+    assert "moon" in refused and 'class="choice"' not in refused
+
+
+@in_browser
+def test_the_answer_comes_before_the_question(live: Callable[..., str], tmp_path: Path) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=500", tmp_path)
+    places = [dom.index(f'id="{name}"') for name in ("answer", "verdict", "question", "evidence")]
+    assert places == sorted(places)
+    assert "net · p90 at most 500 ms " in dom
 
 
 @pytest.fixture
