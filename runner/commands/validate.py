@@ -1,6 +1,8 @@
 """`runner validate`: every error of a catalog file before anything is measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,6 +20,9 @@ from runner.commands.terminal import (
 from runner.operators.base import check_options
 from runner.subjects.dataset import Subject, one_class_remark
 from runner.subjects.declared import resolve_declared
+
+if TYPE_CHECKING:
+    from runner.measuring.answerable import UnprovableTarget
 
 
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
@@ -42,11 +47,12 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
         for spec in strategy.passes:
             check_options(spec.name, spec.options)
     remarks = {name: remark for name, subject in subjects.items() if (remark := one_class_remark(subject)) is not None}
-    draws = _draws(declared, {name: subject for name, subject in subjects.items() if name not in unchecked})
+    here = {name: subject for name, subject in subjects.items() if name not in unchecked}
+    draws, targets = _draws(declared, here), _unprovable(declared, here)
     if as_json:
         names = [strategy.name for strategy in strategies]
         checked = {"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked}
-        print_json(checked | {"warnings": remarks, "draws": draws})
+        print_json(checked | {"warnings": remarks, "draws": draws, "unprovable": [asdict(entry) for entry in targets]})
         return
     out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
     print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
@@ -54,6 +60,11 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
         out.print(f"{name}: {words}", markup=False, highlight=False)
     for name, remark in remarks.items():
         err.print(f"warning: {name}: {remark}", markup=False, highlight=False)
+    if targets:
+        from runner.measuring.answerable import in_words
+
+        for line in in_words(targets):
+            err.print(f"warning: {line}", markup=False, highlight=False)
 
 
 def _draws(declared: Catalog, subjects: Mapping[str, Subject]) -> dict[str, str]:
@@ -64,6 +75,16 @@ def _draws(declared: Catalog, subjects: Mapping[str, Subject]) -> dict[str, str]
     from runner.measuring.round_inputs import in_words, systematic_inputs
 
     return {name: in_words(systematic_inputs(declared, name, subject.dataset)) for name, subject in subjects.items()}
+
+
+def _unprovable(declared: Catalog, subjects: Mapping[str, Subject]) -> "Sequence[UnprovableTarget]":
+    """Return what the declared measurements cannot prove of the declared targets."""
+    if not declared.slos:
+        return ()
+    # Imported here: the statistics cost more than checking a catalog.
+    from runner.measuring.answerable import unprovable_targets
+
+    return unprovable_targets(declared, subjects)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -108,6 +108,9 @@ class AgreeingTensors(TensorDataset):
         # Labels are identity's answers, so its model and settings determine them.
         return hashlib.sha256(super().fingerprint().encode() + self._predictor.fingerprint()).hexdigest()
 
+    def item_count(self) -> int:
+        return len(self.items)
+
     def write_items(self, path: Path) -> int:
         answers = self._predictor.classes(map(self.sample, self.items))
         self.write_judged(path, np.fromiter(answers, np.int64))

@@ -39,6 +39,9 @@ class Dataset(Protocol):
     def write_items(self, path: Path) -> int:
         """Write the items file (uncompressed npz: item_id, image, offset, label or mask); return the count."""
 
+    def item_count(self) -> int:
+        """Return how many items `write_items` would write, without reading them; 0 where nothing is judged."""
+
     def calibration(self, count: int) -> list[bytes]:
         """Return encoded images from the training part."""
 

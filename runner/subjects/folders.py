@@ -118,6 +118,9 @@ class FolderDataset:
             raise SubjectError(f"{error.filename} cannot be read any more: {error.strerror}; {_ADVICE}") from error
         return len(self._items)
 
+    def item_count(self) -> int:
+        return len(self._items) if self._judged else 0
+
     def label_counts(self) -> Mapping[str, int]:
         """Return of how many judged items each class is the declared label; empty where they have no labels."""
         if not self._judged or self._layout.kind not in _LABELLED:

@@ -83,6 +83,9 @@ class TensorDataset:
         self.write_judged(path, labels[self.items])
         return len(self.items)
 
+    def item_count(self) -> int:
+        return 0 if self.labels is None else len(self.items)
+
     def write_judged(self, path: Path, labels: NDArray[np.int64]) -> None:
         """Write the items with these labels."""
         write_encoded(path, map(self.sample, self.items), {"label": labels})

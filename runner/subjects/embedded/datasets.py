@@ -149,6 +149,9 @@ class FashionDataset(_Embedded):
         write_encoded(path, map(png, garments.images), {"label": garments.labels})
         return len(garments.labels)
 
+    def item_count(self) -> int:
+        return len(self.validation_garments.labels)
+
     def calibration(self, count: int) -> list[bytes]:
         images = self.calibration_garments.images
         self._check(count, len(images), "calibration images")
@@ -180,6 +183,9 @@ class CanvasDataset(_Embedded):
         masks = np.stack([canvas.mask for canvas in canvases])
         write_encoded(path, (png(canvas.image) for canvas in canvases), {"mask": masks})
         return len(canvases)
+
+    def item_count(self) -> int:
+        return VALIDATION_CANVASES
 
     def calibration(self, count: int) -> list[bytes]:
         self._check(count, VALIDATION_CANVASES, "calibration canvases")

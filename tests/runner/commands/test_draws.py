@@ -40,3 +40,13 @@ def test_more_inputs_than_there_are_is_a_note(folder: Path, capsys: pytest.Captu
     (folder / "strategies.yaml").write_text(text)
     assert run(lambda: app(["validate"])) == 0
     assert "all 40 inputs in every round (there are no more, and 50 are declared)" in capsys.readouterr().out
+
+
+def test_what_cannot_be_proven_is_a_warning_and_no_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (folder / "strategies.yaml").read_text().replace("p50: 10s", "p99: 10s")
+    (folder / "strategies.yaml").write_text(text)
+    assert run(lambda: app(["validate"])) == 0
+    assert "warning: SLO fast, table: p99 cannot be proven with 4 inputs x 1 rounds" in capsys.readouterr().err
+    assert run(lambda: app(["validate", "--json"])) == 0
+    (target,) = json.loads(capsys.readouterr().out)["unprovable"]
+    assert (target["slo"], target["subject"]) == ("fast", "table")

@@ -1,0 +1,118 @@
+"""Which declared targets no result of the declared measurements could prove, said before anything is measured.
+
+The rules are those of the answers: what an interval needs, and what so many items show where none of them is lost.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from catalog.declaration import Catalog, Strategy
+from catalog.declaration.schema import SloSpec
+from catalog.statistics.drop_bounds import AlikeImages, DropBound, PairedCounts, upper_share
+from catalog.statistics.intervals import refuse
+from catalog.statistics.outcomes import sidak
+from recommender.ranking.model import Budgets, Unit
+from runner.measuring.round_inputs import SystematicInputs, systematic_inputs
+from runner.measuring.stopping import planned_looks
+from runner.subjects.dataset import Subject
+
+# The passes that leave every answer as it is, bit by bit, so that no item has to show it.
+_EXACT_PASSES = frozenset({"partition"})
+
+
+@dataclass(frozen=True)
+class UnprovableTarget:
+    """What cannot be proven of a target for a subject, and what would be needed."""
+
+    slo: str
+    subject: str
+    reason: str
+
+
+def unprovable_targets(catalog: Catalog, subjects: Mapping[str, Subject]) -> tuple[UnprovableTarget, ...]:
+    """Return what the declared rounds, inputs and items cannot prove of the declared targets.
+
+    `subjects` are those whose data are on this machine.
+    """
+    return tuple(
+        UnprovableTarget(name, subject.name, reason)
+        for name, slo in catalog.slos.items()
+        for subject in subjects.values()
+        for reason in (*_latency(catalog, subject, slo), *_accuracy(catalog, subject, slo))
+    )
+
+
+def in_words(targets: Sequence[UnprovableTarget]) -> Iterator[str]:
+    """Yield a line for each reason of a target, with the subjects that share it."""
+    subjects: dict[tuple[str, str], list[str]] = {}
+    for target in targets:
+        subjects.setdefault((target.slo, target.reason), []).append(target.subject)
+    for (slo, reason), names in subjects.items():
+        yield f"SLO {slo}, {', '.join(names)}: {reason}"
+
+
+def _latency(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
+    experiment, available = catalog.experiment, len(subject.dataset.input_ids())
+    rounds, inputs = experiment.rounds, min(experiment.inputs, available)
+    if experiment.precision is not None:
+        # Rounds are added while an interval is too wide, so that the last look is what can be measured.
+        last = planned_looks(experiment, available)[-1]
+        rounds, inputs = last.rounds[-1], min(last.inputs, available)
+    draw = systematic_inputs(catalog, subject.name, subject.dataset) if experiment.systematic else None
+    interpenetrating = draw is not None and "all" not in draw.sizes
+    all_inputs = _drawn(draw, rounds) if draw is not None and interpenetrating else inputs
+    for percentile in slo.latency_s:
+        refusal = refuse(rounds=rounds, inputs=all_inputs, percentile=percentile, interpenetrating=interpenetrating)
+        if refusal is not None:
+            yield f"p{percentile:g} cannot be proven with {inputs} inputs x {rounds} rounds ({refusal.reason})"
+
+
+def _drawn(draw: SystematicInputs, rounds: int) -> int:
+    """Return how many inputs all rounds send together, those of the first round alone included."""
+    return rounds * draw.count + draw.sizes["certainty"][1]
+
+
+def _accuracy(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
+    drop, floor = slo.accuracy.max_drop_pp, slo.accuracy.min_pct
+    level = _level([strategy for strategy in catalog.strategies() if strategy.subject == subject.name])
+    if level is None or (drop is None and floor is None):
+        return
+    if subject.metric != "accuracy":
+        yield "without labels, no budget of accuracy can be proven of an operator that changes answers"
+        return
+    items = subject.dataset.item_count()
+    if drop is not None:
+        # As if no item was lost: what is worse shows less.
+        best: DropBound = PairedCounts(0, 0, items) if subject.task == "classification" else AlikeImages(0.0, items)
+        needed = best.items_needed(drop, level)
+        if needed is None or items < needed:
+            more = "" if needed is None else f"; {needed} items could"
+            yield f"max_drop of {drop:g} cannot be proven: {_shown(items, best.upper_pp(level), 'pp')}{more}"
+    if floor is not None:
+        bound = 100 * (1 - upper_share(0, items, chance=1 - level))
+        if bound < floor:
+            yield f"min of {floor:g} cannot be proven: {_shown(items, bound, '%')}"
+
+
+def _shown(items: int, bound: float, unit: Unit) -> str:
+    # Imported here: the words of answers cost more than checking a catalog, and most catalogs need none of them.
+    from recommender.answer.wording import cannot_show
+
+    return cannot_show(items, bound, unit)
+
+
+def _level(strategies: Sequence[Strategy]) -> float | None:
+    """Return the mildest level at which the accuracy of a changed model is judged; None where no model is changed.
+
+    The strategies whose answers do not change may be proven before, and leave the family then.
+    """
+    # Placements share an accuracy, as does a partition with what it cuts.
+    accuracies = [
+        tuple(repr(step) for step in strategy.passes if step.name not in _EXACT_PASSES) for strategy in strategies
+    ]
+    changed = [accuracy for accuracy in accuracies if accuracy]
+    if not changed:
+        return None
+    sharing = max(Counter(changed).values())
+    return sidak(Budgets().confidence, comparisons=len(changed)) ** sharing

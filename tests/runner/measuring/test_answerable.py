@@ -1,0 +1,78 @@
+"""What the declared measurements cannot prove of a target is said before anything is measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from catalog.declaration import Catalog, parse_catalog
+from runner.measuring.answerable import in_words, unprovable_targets
+from runner.subjects.dataset import Subject
+from runner.subjects.declared import resolve_declared
+from tests.catalog_of_one import CATALOG, declare
+
+# Two of them change answers.
+OPERATORS = {"identity": [], "quantized": ["static_ptq"], "early_exit": ["early_exit"]}
+LABELLED = {"table": {"model": "./table.onnx", "task": "classification", "dataset": {"tensors": "table.npz"}}}
+
+
+def reasons(folder: Path, **changes: Any) -> list[str]:
+    declare(folder, labels=True)
+    catalog = parse_catalog(yaml.safe_dump(CATALOG | changes, sort_keys=False))
+    return [target.reason for target in unprovable_targets(catalog, resolved(catalog, folder))]
+
+
+def resolved(catalog: Catalog, folder: Path) -> dict[str, Subject]:
+    return {
+        name: resolve_declared(name, spec, base=folder, built=folder / "built")
+        for name, spec in catalog.subjects.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("percentile", "experiment", "reason"),
+    [
+        ("p90", {"inputs": 29, "rounds": 3}, None),
+        ("p90", {"inputs": 28, "rounds": 3}, "p90 cannot be proven with 28 inputs x 3 rounds"),
+        ("p90", {"inputs": 30, "rounds": 1}, "p90 cannot be proven with 30 inputs x 1 rounds"),
+        ("p99", {"inputs": 30, "rounds": 5}, "p99 cannot be proven with 30 inputs x 5 rounds"),
+        ("p95", {"inputs": 10, "rounds": 5, "precision": "5%", "percentile": 50.0}, "with 40 inputs"),
+        ("p90", {"inputs": 10, "rounds": 5, "precision": "5%", "percentile": 50.0}, None),
+    ],
+)
+def test_a_latency_that_the_protocol_cannot_bound_is_named(
+    tmp_path: Path, percentile: str, experiment: dict[str, Any], reason: str | None
+) -> None:
+    said = reasons(tmp_path, slos={"fast": {"latency": {percentile: "1s"}}}, experiment=experiment)
+    assert len(said) == (reason is not None)
+    assert reason is None or reason in said[0]
+
+
+def test_items_that_cannot_show_a_drop_are_named_with_what_would(tmp_path: Path) -> None:
+    changed = {"subjects": LABELLED, "operators": OPERATORS}
+    strategies = [{"operators": ["identity", "quantized", "early_exit"], "placements": ["mobile", "edge"]}]
+    small, wide = ({"s": {"accuracy": {"max_drop": drop}}} for drop in (1.0, 20.0))
+    # 36 items are judged (a tenth calibrates): 1 - (0.8 * (1 - 0.95 ** (2 / 4))) ** (1 / 36) = 10.3 %.
+    (said,) = reasons(tmp_path, **changed, strategies=strategies, slos=small)
+    assert "36 items cannot show a drop below 10.3 pp" in said and said.endswith("; 388 items could")
+    assert reasons(tmp_path, **changed, strategies=strategies, slos=wide) == []
+    # Without an operator that changes answers there is nothing to show.
+    assert reasons(tmp_path, subjects=LABELLED, slos=small) == []
+    (floor,) = reasons(tmp_path, **changed, strategies=strategies, slos={"s": {"accuracy": {"min": 99.0}}})
+    assert "36 items cannot show an accuracy above" in floor
+
+
+def test_without_labels_no_accuracy_can_be_proven(tmp_path: Path) -> None:
+    strategies = [{"operators": ["quantized"], "placements": ["mobile"]}]
+    (said,) = reasons(tmp_path, operators=OPERATORS, strategies=strategies, slos={"s": {"accuracy": {"max_drop": 1.0}}})
+    assert said.startswith("without labels")
+
+
+def test_subjects_with_one_reason_share_a_line(tmp_path: Path) -> None:
+    declare(tmp_path)
+    subjects = dict.fromkeys(("one", "two"), CATALOG["subjects"]["table"])
+    slos = {"slow": {"latency": {"p99": "1s"}}}
+    catalog = parse_catalog(yaml.safe_dump(CATALOG | {"subjects": subjects, "slos": slos}, sort_keys=False))
+    (line,) = in_words(unprovable_targets(catalog, resolved(catalog, tmp_path)))
+    assert line.startswith("SLO slow, one, two: p99 cannot be proven with 12 inputs x 2 rounds")
