@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from catalog.statistics.drop_bounds import AlikeImages, DropBound, InfluentialImages, NoDrop, PairedCounts
+from catalog.statistics.drop_bounds import ROUNDING_PP, AlikeImages, DropBound, InfluentialImages, NoDrop, PairedCounts
 from catalog.statistics.intervals import IntervalRefusal, RefusalKind
 from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
 
@@ -73,6 +73,11 @@ class AccuracyDrop:
     def confidence_at_most(self, limit_pp: float) -> float:
         """Return the largest confidence level whose one-sided upper bound is within the limit; 0 with a refusal."""
         return 0.0 if self.refusal else self.bound.confidence_at_most(limit_pp)
+
+    def confidence_above(self, limit_pp: float) -> float:
+        """Return the largest confidence level whose one-sided lower bound is above the limit; 0 with a refusal."""
+        # The lower bound is the upper one with the sides exchanged, and a drop of exactly the limit is within it.
+        return 0.0 if self.refusal else self.gain_bound.confidence_at_most(-limit_pp - 3 * ROUNDING_PP)
 
     def verdict(self, *, margin_pp: float) -> ComparisonOutcome:
         """Judge the interval against a margin in percentage points."""

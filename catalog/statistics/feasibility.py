@@ -306,6 +306,18 @@ def _confidence_above(share: float, right: int, items: int) -> float:
     return 1 - (float(scipy.special.betainc(right, items - right + 1, share)) if right else 1.0)
 
 
+def confidence_below(share: float, right: int, items: int) -> float:
+    """Return the level at which Clopper and Pearson's upper bound is the share: 1 - P(at most so many are right).
+
+    Examples
+    --------
+    >>> round(confidence_below(0.9, 80, 100), 4)  # R: 1 - pbinom(80, 100, 0.9)
+    0.998
+    """
+    share = min(max(share, 0.0), 1.0)
+    return float(scipy.special.betainc(right + 1, items - right, share)) if right < items else 0.0
+
+
 def mean_iou_at_least(
     intersection_px: NDArray[np.integer],
     union_px: NDArray[np.integer],

@@ -26,7 +26,7 @@ def cautions(
     yield from _thin_ranking(answer)
     if answer.recommendation is not None:
         yield from answer.recommendation.candidate.doubts
-        yield from _drift(answer.recommendation, answer.budgets.equivalent_within)
+        yield from _drift(answer.recommendation.estimate, answer.budgets.equivalent_within)
         yield from _relayed(answer.recommendation.candidate, constraints)
         if answer.budgets.objective == "cpu" and answer.recommendation.candidate.client_cpu_s is None:
             yield "the CPU that strategies take was not recorded here, so they are ranked by latency"
@@ -63,7 +63,7 @@ def _doubtful(considered: list[DeclaredStrategy]) -> Iterator[str]:
 
 def _thin_ranking(answer: RankedAnswer) -> Iterator[str]:
     """Warn where an order without a latency budget rests on few inputs."""
-    best = answer.recommendation
+    best = answer.recommendation.estimate if answer.recommendation else None
     # With a budget of latency, too few inputs leave a candidate undecided and are reported there.
     if best is None or answer.budgets.latency:
         return

@@ -147,7 +147,7 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     # From here on candidates are those over the asked links: predicted where these were not measured.
     subject_evidence = on_links.on_links(evidence, chosen.subject_evidence, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
-    answer = recommend(subject_evidence.candidates, budgets, constraints=constraints)
+    answer = recommend(subject_evidence.candidates, budgets, constraints=constraints, proven_only=True)
     strategies = {
         strategy.candidate: strategy for strategy in subject_evidence.strategies if strategy.candidate is not None
     }
@@ -189,8 +189,8 @@ class _AnswerFields:
         if best is None:
             return None
         return RecommendationOut(
-            **self._fields(best),
-            joint_confidence=best.feasibility.joint_confidence if best.feasibility else 1.0,
+            **self._fields(best.estimate),
+            joint_confidence=best.joint_confidence,
             why=wording.why(self._answer),
             quality=quality_note(self._answer),
         )
@@ -308,7 +308,7 @@ def _breach(breach: Breach) -> BreachOut:
 
 def _considered(answer: RankedAnswer) -> list[ConsideredOut]:
     best = answer.recommendation
-    outcomes: list[tuple[Estimate, Outcome]] = [(best, "recommended")] if best else []
+    outcomes: list[tuple[Estimate, Outcome]] = [(best.estimate, "recommended")] if best else []
     outcomes += [(alternative.estimate, "alternative") for alternative in answer.alternatives]
     outcomes += [(near_miss.estimate, "near_miss") for near_miss in answer.near_misses]
     outcomes += [(undecided.estimate, "undecided") for undecided in answer.undecided]

@@ -36,9 +36,9 @@ def strategy_name(candidate: Candidate) -> str:
 
 def why(answer: RankedAnswer) -> str:
     """Say in numbers why the recommendation was chosen over the next best."""
-    best = answer.recommendation
-    if best is None:
+    if answer.recommendation is None:
         raise ValueError("an answer without a recommendation has nothing to explain")
+    best = answer.recommendation.estimate
     claim = _claim(answer, best)
     quicker = passed_over(answer)
     # A faster strategy that was passed over needs more of an explanation than the next best.
@@ -57,8 +57,8 @@ def why(answer: RankedAnswer) -> str:
 
 def _instead_of(answer: RankedAnswer, quicker: Estimate) -> str:
     """Say why a strategy was chosen although a faster one, of unjudged answers, is feasible."""
-    best = answer.recommendation
-    assert best is not None
+    assert answer.recommendation is not None
+    best = answer.recommendation.estimate
     name = percentile_name(best.percentile)
     return (
         f"chosen because its answers are identity's, close to them, or judged against labels ({name} "
@@ -326,7 +326,7 @@ def summary(answer: RankedAnswer) -> str:
         candidate = best.candidate
         return (
             f"Use {strategy_name(candidate)}: {why(answer)} This rests on {_many(candidate.rounds, 'round')} of "
-            f"{_many(candidate.inputs, 'input')} each, {CONDITIONS}{_promise(answer, best)}{_quality(answer)}."
+            f"{_many(candidate.inputs, 'input')} each, {CONDITIONS}{_promise(answer, best.estimate)}{_quality(answer)}."
         )
     return f"{_nothing(answer)}. {_way_out(answer)}."
 

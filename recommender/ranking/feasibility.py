@@ -1,4 +1,4 @@
-"""Which budgets a candidate misses, which it meets, and which stay undecided."""
+"""Which budgets a candidate misses, which it is proven to meet, and what is open."""
 
 import math
 from collections import Counter
@@ -10,6 +10,7 @@ from weakref import ref
 from catalog.statistics.feasibility import (
     BudgetCheck,
     Feasibility,
+    confidence_below,
     drop_within,
     floor_from_drop,
     hits_at_least,
@@ -20,7 +21,8 @@ from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, Re
 from catalog.statistics.outcomes import sidak
 from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
-from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, UndecidedCandidate, Unit
+from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Prospect, Status, UndecidedCandidate, Unit
+from recommender.ranking.prospects import drop_of, labelled_accuracy, loss, probability, status_of
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
@@ -34,8 +36,8 @@ _steadied_intervals: CandidateCache[tuple[PercentileInterval, ...]] = CandidateC
 _accuracy_shares: CandidateCache[tuple[int, ...]] = CandidateCache()
 
 
-def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate | NearMiss | UndecidedCandidate]:
-    """Decide where each candidate belongs: an estimate with its checks is feasible.
+def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect | NearMiss]:
+    """Decide where each candidate belongs, and how sure that is.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
 
     Returns
     -------
-    list of Estimate, NearMiss or UndecidedCandidate
+    list of Prospect or NearMiss
         In the order given.
 
     Notes
@@ -58,25 +60,26 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Estimate 
     that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
     most as many shares as there are wrong candidates, all of which remain at the first wrong one.
     """
-    outcomes = [_near_miss(estimate, budgets) or _missing(estimate, budgets) for estimate in estimates]
     candidates = [estimate.candidate for estimate in estimates]
-    bounds = [steadied(candidates, budget.percentile) for budget in budgets.latency]
+    steady = [steadied(candidates, budget.percentile) for budget in budgets.latency]
+    bounds = [[intervals[candidate] for intervals in steady] for candidate in candidates]
+    misses = [_near_miss(*judged, budgets) for judged in zip(estimates, bounds, strict=True)]
+    gaps = [None if miss else _missing(estimate, budgets) for estimate, miss in zip(estimates, misses, strict=True)]
     shared = sharing(candidates)
     checks = [
-        _Checks((), (), 1)
-        if outcome
-        else _checks(candidate, budgets, [intervals[candidate] for intervals in bounds], shared[candidate])
-        for candidate, outcome in zip(candidates, outcomes, strict=True)
+        _Checks((), (), 1) if miss or gap else _checks(candidate, budgets, own, shared[candidate])
+        for candidate, own, miss, gap in zip(candidates, bounds, misses, gaps, strict=True)
     ]
     # Near misses and undecided candidates stay in the family with confidence 0: leaving them out after seeing their
     # estimates would be a choice by the result.
-    sure = [0.0 if outcome else own.confidence(budgets) for outcome, own in zip(outcomes, checks, strict=True)]
+    sure = [
+        0.0 if miss or gap else own.confidence(budgets) for miss, gap, own in zip(misses, gaps, checks, strict=True)
+    ]
     steps = step_down(sure, confidence_level=budgets.confidence)
+    levels, joints = steps.levels.tolist(), steps.joint.tolist()
     return [
-        outcome or _decided(estimate, budgets, own, level=level, joint=joint)
-        for estimate, outcome, own, level, joint in zip(
-            estimates, outcomes, checks, steps.levels.tolist(), steps.joint.tolist(), strict=True
-        )
+        misses[row] or _prospect(estimate, budgets, bounds[row], gaps[row] or checks[row], levels[row], joints[row])
+        for row, estimate in enumerate(estimates)
     ]
 
 
@@ -103,24 +106,37 @@ class _Checks:
         return (*(check.at(level) for check in self.latency), *(check.at(of_accuracy) for check in self.accuracy))
 
 
-def _decided(
-    estimate: Estimate, budgets: Budgets, own: _Checks, *, level: float, joint: float
-) -> Estimate | UndecidedCandidate:
-    checks = own.at(level, budgets)
-    feasible = all(check.holds for check in checks)
-    # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
-    joint = min([joint, *(check.confidence for check in own.accuracy)])
-    judged = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
-    return _unproven(judged, budgets) or judged
+def _prospect(
+    estimate: Estimate,
+    budgets: Budgets,
+    latency: Sequence[PercentileInterval],
+    judged: UndecidedCandidate | _Checks,
+    level: float,
+    joint: float,
+) -> Prospect:
+    """Say what may be expected of a candidate whose estimates are within all budgets."""
+    chance = probability(estimate.candidate, budgets, latency)
+    gap: UndecidedCandidate | None
+    if isinstance(judged, UndecidedCandidate):
+        gap, joint = judged, 0.0
+    else:
+        checks = judged.at(level, budgets)
+        # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
+        joint = min([joint, *(check.confidence for check in judged.accuracy)])
+        feasible = all(check.holds for check in checks)
+        estimate = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
+        gap = _unproven(estimate, budgets)
+    status = Status.PROVEN if gap is None else status_of(chance)
+    return Prospect(estimate, status, chance, loss(estimate, budgets, chance), gap, joint)
 
 
-def _near_miss(estimate: Estimate, budgets: Budgets) -> NearMiss | None:
+def _near_miss(estimate: Estimate, latency: Sequence[PercentileInterval], budgets: Budgets) -> NearMiss | None:
     late = tuple(
         LatencyMiss(budget, got_s)
         for budget in budgets.latency
         if (got_s := _at(estimate, budget.percentile)) > budget.max_s * (1 + _LATENCY_SLACK)
     )
-    accuracy = _accuracy(estimate)
+    accuracy = labelled_accuracy(estimate.candidate)
     short_pp = _over(budgets.min_accuracy_pct, accuracy.accuracy_pct if accuracy else None)
     drop_pp = _over(accuracy.drop_pp if accuracy else None, budgets.max_accuracy_drop_pp)
     if not late and short_pp is None and drop_pp is None:
@@ -128,7 +144,30 @@ def _near_miss(estimate: Estimate, budgets: Budgets) -> NearMiss | None:
     # On the log scale, so that twice the budget is as far for 5 ms as for 5 s.
     shares = [math.log(miss.got_s) - math.log(miss.budget.max_s) for miss in late]
     shares += [points * _LATENCY_SHARE_PER_POINT for points in (short_pp, drop_pp) if points is not None]
-    return NearMiss(estimate, late, short_pp, drop_pp, distance=sum(shares))
+    return NearMiss(
+        estimate,
+        late,
+        short_pp,
+        drop_pp,
+        distance=sum(shares),
+        probability=probability(estimate.candidate, budgets, latency),
+        miss_confidence=_miss_confidence(estimate.candidate, latency, budgets),
+    )
+
+
+def _miss_confidence(candidate: Candidate, latency: Sequence[PercentileInterval], budgets: Budgets) -> float:
+    """Return the largest level at which some budget is shown to be broken."""
+    accuracy, drop = labelled_accuracy(candidate), drop_of(candidate)
+    broken = [
+        0.0 if interval.estimate is None else 1 - interval.estimate.confidence_below(math.log(budget.max_s))
+        for interval, budget in zip(latency, budgets.latency, strict=True)
+    ]
+    if budgets.min_accuracy_pct is not None:
+        broken.append(0.0 if accuracy is None else below_floor(accuracy, budgets.min_accuracy_pct))
+    if budgets.max_accuracy_drop_pp is not None:
+        broken.append(0.0 if drop is None else drop.confidence_above(budgets.max_accuracy_drop_pp))
+    # Any of them would do, and the surest was found by looking.
+    return max(broken, default=0.0) ** len(broken)
 
 
 def _over(value: float | None, limit: float | None) -> float | None:
@@ -140,11 +179,11 @@ def _over(value: float | None, limit: float | None) -> float | None:
 
 def _missing(estimate: Estimate, budgets: Budgets) -> UndecidedCandidate | None:
     """Return what has to be measured before any bound can be given."""
-    accuracy = _accuracy(estimate)
-    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
-    if accuracy is None and (floor is not None or most is not None):
+    accuracy, floor = labelled_accuracy(estimate.candidate), budgets.min_accuracy_pct
+    without_drop = budgets.max_accuracy_drop_pp is not None and drop_of(estimate.candidate) is None
+    if accuracy is None and (floor is not None or without_drop):
         return UndecidedCandidate(estimate, Gap.ACCURACY_MISSING)
-    if accuracy is not None and most is not None and accuracy.drop is None:
+    if accuracy is not None and without_drop:
         return UndecidedCandidate(estimate, Gap.DROP_MISSING if accuracy.drop_pp is None else Gap.ITEMS_MISSING)
     if accuracy is not None and floor is not None and accuracy.hits is None and accuracy.short is None:
         return UndecidedCandidate(estimate, Gap.ITEMS_MISSING)
@@ -213,8 +252,8 @@ def _checks(candidate: Candidate, budgets: Budgets, latency: Sequence[Percentile
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
     if floor is not None and accuracy is not None:
         checks.append(floor_within(accuracy, floor))
-    if most is not None and accuracy is not None and accuracy.drop is not None:
-        checks.append(drop_within(accuracy.drop, most))
+    if most is not None and (drop := drop_of(candidate)) is not None:
+        checks.append(drop_within(drop, most))
     return _Checks(
         tuple(
             latency_within(latency_interval, budget.max_s)
@@ -223,6 +262,13 @@ def _checks(candidate: Candidate, budgets: Budgets, latency: Sequence[Percentile
         tuple(checks),
         shared,
     )
+
+
+def below_floor(accuracy: AccuracyMeasurement, floor: float) -> float:
+    """Return the largest level at which an accuracy is shown to be below a floor."""
+    if accuracy.hits is not None:
+        return confidence_below(floor / 100, int(accuracy.hits.sum()), accuracy.hits.size)
+    return 0.0 if accuracy.short is None else accuracy.short.confidence_above(100 - floor)
 
 
 def floor_within(accuracy: AccuracyMeasurement, floor: float) -> BudgetCheck:
@@ -249,12 +295,6 @@ def _unproven(estimate: Estimate, budgets: Budgets) -> UndecidedCandidate | None
 
 def _at(estimate: Estimate, percentile: float) -> float:
     return interval(estimate.candidate, percentile).estimate_s
-
-
-def _accuracy(estimate: Estimate) -> AccuracyMeasurement | None:
-    """Return the accuracy that an accuracy budget can be compared with."""
-    accuracy = estimate.candidate.accuracy
-    return accuracy if accuracy is not None and accuracy.from_labels else None
 
 
 BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
@@ -346,7 +386,8 @@ def shortfalls(
     >>> round(shortfall.over, 3), round(shortfall.bound_over, 3)
     (0.05, 0.05)
     """
-    own = candidate.accuracy if candidate.accuracy and candidate.accuracy.from_labels else None
+    own, drop = labelled_accuracy(candidate), drop_of(candidate)
+    drop_pp = own.drop_pp if own is not None and own.drop_pp is not None else drop.drop_pp if drop is not None else None
     limits: list[tuple[BudgetField, float | None, float, float | None]] = [
         ("max_latency_s", budget.percentile, budget.max_s, interval(candidate, budget.percentile).estimate_s)
         for budget in budgets.latency
@@ -354,7 +395,7 @@ def shortfalls(
     if budgets.min_accuracy_pct is not None:
         limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
     if budgets.max_accuracy_drop_pp is not None:
-        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, own.drop_pp if own else None))
+        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp))
     checks = judged.checks if judged else _shortfall_checks(candidate, own, budgets, among)
     return tuple(_against(*limit, check) for limit, check in zip(limits, checks, strict=True))
 
@@ -384,6 +425,6 @@ def _shortfall_checks(
         has_items = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
         checks.append(floor_within(accuracy, floor).at(level) if accuracy is not None and has_items else None)
     if most is not None:
-        drop = None if accuracy is None else accuracy.drop
+        drop = drop_of(candidate)
         checks.append(None if drop is None else drop_within(drop, most).at(level))
     return checks

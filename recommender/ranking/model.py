@@ -1,5 +1,6 @@
 """A question's budgets and constraints, and what an answer consists of."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -185,34 +186,17 @@ class TargetLimits:
 
 @dataclass(frozen=True)
 class Budgets(TargetLimits):
-    """The caller's limits; `percentile` is the one to rank by and to report."""
+    """The caller's limits; `percentile` is the one to rank by and to report.
+
+    `cost_of_breaking` is what a broken budget costs, on the scale of the log latency: log 2 is as much as twice the
+    latency (for the objective accuracy, as much as two percentage points).
+    """
 
     percentile: float = 90.0
     objective: Objective = "latency"
     confidence: float = 0.95
     equivalent_within: float = 0.05
-
-
-@dataclass(frozen=True, eq=False)
-class Alternative:
-    """A feasible strategy that was not chosen, against the chosen one.
-
-    `latency_ratio` above 1 means slower than the recommendation; `accuracy_difference_pp` above 0 more accurate.
-    `comparison` is with the fastest feasible strategy, simultaneous over all pairs of feasible ones; None for the
-    fastest itself, where a tie was broken against it. `against_best` is the same with the recommendation.
-    """
-
-    estimate: Estimate
-    latency_ratio: float
-    accuracy_difference_pp: float | None
-    comparison: Comparison | None = None
-    against_best: Comparison | None = None
-
-    @property
-    def relation(self) -> ComparisonOutcome:
-        """To the fastest: `equivalent`, `different` or `unresolved`."""
-        # Only the fastest itself has no comparison with the fastest.
-        return ComparisonOutcome.EQUIVALENT if self.comparison is None else self.comparison.verdict
+    cost_of_breaking: float = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -230,13 +214,19 @@ class LatencyMiss:
 
 @dataclass(frozen=True, eq=False)
 class NearMiss:
-    """An infeasible strategy and what it lacks; smaller `distance` is nearer."""
+    """A strategy whose estimates miss a budget, and what it lacks; smaller `distance` is nearer.
+
+    `probability` is the posterior that all budgets hold nevertheless, None where the evidence gives none.
+    `miss_confidence` is the largest level at which the evidence shows that some budget is broken.
+    """
 
     estimate: Estimate
     latency: tuple[LatencyMiss, ...]
     accuracy_short_pp: float | None
     drop_over_pp: float | None
     distance: float
+    probability: float | None = None
+    miss_confidence: float = 0.0
 
 
 class Gap(StrEnum):
@@ -274,6 +264,80 @@ class UndecidedCandidate:
     check: BudgetCheck | None = None
     unit: Unit = "s"
     refusal: IntervalRefusal | None = None
+
+
+class Status(StrEnum):
+    """How sure it is that all budgets hold."""
+
+    # At the confidence that was asked, together with all else that is said to be proven.
+    PROVEN = "proven"
+    # With a posterior probability of at least `LIKELY_FROM`.
+    LIKELY = "likely"
+    # With a smaller one.
+    OPEN = "open"
+    # The estimates are within the budgets, and the evidence says nothing of how far they may be off.
+    ESTIMATED = "estimated"
+
+
+LIKELY_FROM = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Prospect:
+    """A strategy whose estimates are within all budgets, and what may be expected of it.
+
+    Attributes
+    ----------
+    estimate : Estimate
+    status : Status
+    probability : float or None
+        The posterior that all budgets hold; None when estimated.
+    loss : float
+        What the decision minimises: log(objective) + cost_of_breaking * (1 - probability).
+    gap : UndecidedCandidate or None
+        What a promise lacks; None when proven.
+    joint_confidence : float
+        The largest joint confidence at which all budgets hold, over all candidates; 0 where no bound can be given.
+    """
+
+    estimate: Estimate
+    status: Status
+    probability: float | None
+    loss: float
+    gap: "UndecidedCandidate | None"
+    joint_confidence: float
+
+    @property
+    def candidate(self) -> Candidate:
+        """The strategy."""
+        return self.estimate.candidate
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """A proven strategy that was not chosen, against the chosen one.
+
+    `latency_ratio` above 1 means slower than the recommendation; `accuracy_difference_pp` above 0 more accurate.
+    `comparison` is with the fastest of the proven strategies and the chosen one, simultaneous over all pairs of
+    these; None for the fastest itself. `against_best` is the same with the recommendation.
+    """
+
+    prospect: Prospect
+    latency_ratio: float
+    accuracy_difference_pp: float | None
+    comparison: Comparison | None = None
+    against_best: Comparison | None = None
+
+    @property
+    def estimate(self) -> Estimate:
+        """The numbers of the strategy."""
+        return self.prospect.estimate
+
+    @property
+    def relation(self) -> ComparisonOutcome:
+        """To the fastest: `equivalent`, `different` or `unresolved`."""
+        # Only the fastest itself has no comparison with the fastest.
+        return ComparisonOutcome.EQUIVALENT if self.comparison is None else self.comparison.verdict
 
 
 Value = float | str | tuple[str, ...] | None
@@ -319,17 +383,40 @@ class Relaxation:
 
 @dataclass(frozen=True, eq=False)
 class RankedAnswer:
-    """The best feasible strategy first, then everything else that was considered, each in its place.
+    """The strategy to use first, then everything else that was considered, each in its place.
 
-    `pareto` holds those of the considered that no other considered one beats in latency and accuracy at once.
+    Attributes
+    ----------
+    recommendation : Prospect or None
+        The one of least loss among those whose estimates are within all budgets.
+    proven : Prospect or None
+        The one to use where nothing but a proven one will do, if that is another.
+    within : tuple of Prospect
+        All others whose estimates are within the budgets, or are open for lack of an accuracy, by loss.
+    alternatives : tuple of Alternative
+        The proven ones of `within`, compared with the recommendation.
+    infeasible : Status or None
+        How sure it is that no considered strategy keeps the budgets, where all estimates miss them.
+    infeasible_probability : float or None
+        The posterior of that.
+    pareto : frozenset of Candidate
+        Those of the considered that no other considered one beats in latency and accuracy at once.
     """
 
     budgets: Budgets
-    recommendation: Estimate | None
+    recommendation: Prospect | None
+    proven: Prospect | None
+    within: tuple[Prospect, ...]
     alternatives: tuple[Alternative, ...]
     near_misses: tuple[NearMiss, ...]
-    undecided: tuple[UndecidedCandidate, ...]
     considered: tuple[Estimate, ...]
     excluded: tuple[ExcludedCandidate, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
     pareto: frozenset[Candidate] = frozenset()
+    infeasible: Status | None = None
+    infeasible_probability: float | None = None
+
+    @property
+    def undecided(self) -> tuple["UndecidedCandidate", ...]:
+        """Those of `within` that are not proven, with what a promise lacks."""
+        return tuple(prospect.gap for prospect in self.within if prospect.gap is not None)

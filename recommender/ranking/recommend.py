@@ -23,12 +23,15 @@ from recommender.ranking.model import (
     Budgets,
     Constraints,
     ExcludedCandidate,
+    Gap,
     NearMiss,
     Objective,
+    Prospect,
     RankedAnswer,
-    UndecidedCandidate,
+    Status,
     breaches,
 )
+from recommender.ranking.prospects import cost_of_breaking, status_of
 from recommender.ranking.relaxations import relaxations
 
 
@@ -65,7 +68,13 @@ _FREE = Constraints()
 _comparisons: CandidateCache[Comparison] = CandidateCache()
 
 
-def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints: Constraints = _FREE) -> RankedAnswer:
+def recommend(
+    candidates: Sequence[Candidate],
+    budgets: Budgets,
+    *,
+    constraints: Constraints = _FREE,
+    proven_only: bool = False,
+) -> RankedAnswer:
     """Choose among measured strategies.
 
     Parameters
@@ -75,24 +84,27 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     budgets : Budgets
         No budget at all means: the best by the objective.
     constraints : Constraints, optional
+    proven_only : bool
+        Recommend nothing but what is proven, for callers that act on any recommendation.
 
     Returns
     -------
     RankedAnswer
-        Each candidate is in exactly one of recommendation, alternatives, near misses, undecided and excluded. Without
-        a recommendation, `relaxations` says which single change leads to one.
+        Each candidate is in exactly one of recommendation, within, near misses and excluded. Where the recommendation
+        is not proven, `relaxations` says which single change leads to one that is.
 
     Notes
     -----
-    A budget holds when its one-sided bound keeps within it, at a level that makes what is said of all candidates hold
-    together (step-down, `judge_all`); candidates that a constraint excludes are not among them, because they are
-    excluded by what is known before. A candidate whose *estimate* misses a budget is a near miss; one whose estimate
-    is within and whose bound is not, or whose evidence supports no bound, is undecided. By latency, the feasible
-    strategies that are equivalent to the fastest are tied with it, and ties are broken by accuracy, fewer tiers,
-    smaller models and fewer bytes sent, in this order. A changed model whose answers were not judged, and whose outputs
-    are far from identity's or not compared with them, is chosen only where no other is feasible. Comparisons
-    with the fastest are simultaneous over all pairs of feasible strategies, because which one is the fastest was seen
-    first.
+    A candidate whose *estimate* misses a budget is a near miss. Of all others the recommendation is the one of least
+    loss, log(latency) + cost_of_breaking * (1 - probability), so that a faster strategy is worth a risk and a small
+    gain is not worth a large one. By latency, those equivalent to it are tied with it; ties are broken by probability,
+    accuracy, fewer tiers, smaller models and fewer bytes sent, in this order. A changed model whose answers were not
+    judged, and whose outputs are far from identity's or not compared with them, is chosen only where there is no other;
+    one whose accuracy is not known is never chosen under a budget of accuracy.
+
+    It is proven when every one-sided bound keeps within its budget, at a level that makes all that is said to be proven
+    hold together (step-down, `judge_all`). Comparisons are simultaneous over all pairs of strategies that
+    could be chosen, because which one is best was seen first.
 
     Examples
     --------
@@ -109,22 +121,44 @@ def recommend(candidates: Sequence[Candidate], budgets: Budgets, *, constraints:
     admitted, excluded = _divided(measured, constraints)
     considered = [estimate(candidate, budgets.percentile) for candidate in admitted]
     placed = judge_all(considered, budgets)
-    feasible = [item for item in placed if isinstance(item, Estimate)]
-    missed = [item for item in placed if isinstance(item, NearMiss)]
-    undecided = [item for item in placed if isinstance(item, UndecidedCandidate)]
-    feasible.sort(key=lambda estimate: _preference(estimate, budgets.objective))
-    best = _best(feasible, budgets) if feasible else None
+    missed = sorted((item for item in placed if isinstance(item, NearMiss)), key=lambda near_miss: near_miss.distance)
+    prospects = [item for item in placed if isinstance(item, Prospect)]
+    prospects.sort(key=lambda prospect: (prospect.loss, _preference(prospect.estimate, budgets.objective)))
+    proven = _best([prospect for prospect in prospects if prospect.status is Status.PROVEN], budgets)
+    best = proven if proven_only else _best(prospects, budgets)
+    within = tuple(prospect for prospect in prospects if prospect is not best)
+    infeasible, infeasible_probability = (None, None) if prospects else _infeasible(missed, budgets)
+    certain = best is not None and best.status is Status.PROVEN
     return RankedAnswer(
         budgets=budgets,
         recommendation=best,
-        alternatives=tuple(_alternatives(feasible, best, budgets)) if best else (),
-        near_misses=tuple(sorted(missed, key=lambda near_miss: near_miss.distance)),
-        undecided=tuple(sorted(undecided, key=lambda candidate: _preference(candidate.estimate, budgets.objective))),
+        proven=None if proven is best else proven,
+        within=within,
+        alternatives=tuple(_alternatives(within, best, budgets)) if best else (),
+        near_misses=tuple(missed),
         considered=tuple(considered),
         excluded=tuple(excluded),
-        relaxations=() if best else relaxations(measured, budgets, constraints, _Rules(measured)),
+        relaxations=() if certain else relaxations(measured, budgets, constraints, _Rules(measured)),
         pareto=_pareto(considered),
+        infeasible=infeasible,
+        infeasible_probability=infeasible_probability,
     )
+
+
+def _infeasible(missed: Sequence[NearMiss], budgets: Budgets) -> tuple[Status | None, float | None]:
+    """Say how sure it is that no candidate keeps the budgets, where no estimate does."""
+    if not missed:
+        return None, None
+    chances = [near_miss.probability for near_miss in missed]
+    stated = [chance for chance in chances if chance is not None]
+    if len(stated) < len(chances):
+        return Status.ESTIMATED, None
+    # Strategies share rounds and inputs, so that they miss together more often than this says.
+    together = math.prod(1 - chance for chance in stated)
+    # It is wrong only if one certain candidate holds, whose own test then errs: no price for many.
+    if all(near_miss.miss_confidence >= budgets.confidence for near_miss in missed):
+        return Status.PROVEN, together
+    return status_of(together), together
 
 
 class _Rules:
@@ -137,15 +171,17 @@ class _Rules:
         """Return the candidates that the constraints admit."""
         return _divided(self._measured, constraints)[0]
 
-    def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Estimate]:
-        """Return the candidates that hold every budget and break no constraint."""
+    def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Prospect]:
+        """Return the candidates that are proven to keep every budget and break no constraint."""
         admitted, _ = _divided(self._measured, constraints)
         placed = judge_all([estimate(candidate, budgets.percentile) for candidate in admitted], budgets)
-        return [item for item in placed if isinstance(item, Estimate)]
+        return [item for item in placed if isinstance(item, Prospect) and item.status is Status.PROVEN]
 
-    def chosen(self, feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
-        """Return the feasible strategy to recommend."""
-        return _best(feasible, budgets)
+    def chosen(self, feasible: Sequence[Prospect], budgets: Budgets) -> Estimate:
+        """Return the proven strategy to recommend."""
+        best = _best(feasible, budgets)
+        assert best is not None
+        return best.estimate
 
 
 def _divided(
@@ -161,46 +197,60 @@ def _divided(
     )
 
 
-def _best(feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
-    """Choose by the objective; among those equivalent to the fastest, by the declared rules.
+# What is not known cannot be within a budget: such a candidate is shown and never chosen.
+_WITHOUT_ESTIMATE = (Gap.ACCURACY_MISSING, Gap.DROP_MISSING)
+# Probabilities that differ by less than a percent are equal.
+_SAME_PROBABILITY = 0.01
+
+
+def _best(prospects: Sequence[Prospect], budgets: Budgets) -> Prospect | None:
+    """Choose the least loss; among those equivalent to it, by the declared rules.
 
     What may answer anything is last: how fast or small it is says nothing of its use.
     """
-    # A faster strategy whose answers nothing vouches for must not win by default; alone it is still the answer.
-    eligible = [estimate for estimate in feasible if not estimate.candidate.quality_open] or feasible
-    if budgets.objective != "latency":
-        return min(eligible, key=lambda estimate: _preference(estimate, budgets.objective))
-    fastest = _fastest(eligible)
-    tied = [
-        estimate
-        for estimate in eligible
-        if estimate is fastest
-        # All the feasible count, because which of them are eligible or fastest was decided after seeing them.
-        or _compared(estimate, fastest, budgets, len(feasible)).verdict is ComparisonOutcome.EQUIVALENT
+    estimated = [
+        prospect for prospect in prospects if prospect.gap is None or prospect.gap.gap not in _WITHOUT_ESTIMATE
     ]
-    # Ties are with the fastest, not with each other: "equivalent" is not transitive, and a chain could drift.
+    # A faster strategy whose answers nothing vouches for must not win by default; alone it is still the answer.
+    eligible = [prospect for prospect in estimated if not prospect.candidate.quality_open] or estimated
+    if not eligible:
+        return None
+    least = min(eligible, key=lambda prospect: (prospect.loss, _preference(prospect.estimate, budgets.objective)))
+    if budgets.objective != "latency":
+        close = least.loss + _SAME_PROBABILITY * cost_of_breaking(budgets)
+        tied = [prospect for prospect in eligible if prospect.loss <= close]
+        return min(tied, key=lambda prospect: _preference(prospect.estimate, budgets.objective))
+    # Ties are with the least loss, not with each other: "equivalent" is not transitive, and a chain could drift.
+    tied = [prospect for prospect in eligible if _tied(prospect, least, budgets, len(prospects))]
     return min(tied, key=_tie_break)
 
 
-def _alternatives(feasible: Sequence[Estimate], best: Estimate, budgets: Budgets) -> Iterator[Alternative]:
-    """Yield the other feasible strategies, compared with the fastest and with the best."""
-    fastest = _fastest(feasible)
-    mine = best.candidate.accuracy
-    for alternative in feasible:
-        if alternative is best:
-            continue
-        other = alternative.candidate.accuracy
+def _tied(prospect: Prospect, least: Prospect, budgets: Budgets, within: int) -> bool:
+    if prospect is least:
+        return True
+    ratio = math.log(prospect.estimate.percentile_s / least.estimate.percentile_s)
+    # An interval inside the margin has its estimate inside: most pairs need no comparison.
+    if abs(ratio) > math.log1p(budgets.equivalent_within):
+        return False
+    # All that could be chosen count, because which of them are eligible or least was decided after seeing them.
+    compared = _compared(prospect.estimate, least.estimate, budgets, within)
+    return compared.verdict is ComparisonOutcome.EQUIVALENT
+
+
+def _alternatives(within: Sequence[Prospect], best: Prospect, budgets: Budgets) -> Iterator[Alternative]:
+    """Yield the other proven strategies, compared with the fastest and with the best."""
+    proven = [prospect for prospect in within if prospect.status is Status.PROVEN]
+    fastest = min((best, *proven), key=lambda prospect: _preference(prospect.estimate, "latency"))
+    mine, count = best.candidate.accuracy, len(proven) + 1
+    for prospect in proven:
+        other = prospect.candidate.accuracy
         yield Alternative(
-            estimate=alternative,
-            latency_ratio=alternative.percentile_s / best.percentile_s,
+            prospect=prospect,
+            latency_ratio=prospect.estimate.percentile_s / best.estimate.percentile_s,
             accuracy_difference_pp=other.accuracy_pct - mine.accuracy_pct if mine and other else None,
-            comparison=None if alternative is fastest else _compared(alternative, fastest, budgets, len(feasible)),
-            against_best=_compared(alternative, best, budgets, len(feasible)),
+            comparison=None if prospect is fastest else _compared(prospect.estimate, fastest.estimate, budgets, count),
+            against_best=_compared(prospect.estimate, best.estimate, budgets, count),
         )
-
-
-def _fastest(feasible: Sequence[Estimate]) -> Estimate:
-    return min(feasible, key=lambda estimate: _preference(estimate, "latency"))
 
 
 def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
@@ -215,11 +265,11 @@ def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
     return frozenset(considered[index].candidate for index in pareto_front(points))
 
 
-def _compared(one: Estimate, other: Estimate, budgets: Budgets, feasible: int) -> Comparison:
-    """Compare simultaneously over all pairs of the feasible: which pair to compare was chosen after seeing them."""
+def _compared(one: Estimate, other: Estimate, budgets: Budgets, within: int) -> Comparison:
+    """Compare simultaneously over all pairs that could be chosen: which one to compare was decided after that."""
     question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
     # All pairs, not those with the fastest alone: the fastest was found by looking.
-    pairs = max(1, feasible * (feasible - 1) // 2)
+    pairs = max(1, within * (within - 1) // 2)
     first, second = one.candidate, other.candidate
     # The number of pairs is in the key, because the level of the interval depends on it.
     return _comparisons.get(first, (ref(second), question, pairs), lambda: _compare(first, second, question, pairs))
@@ -235,16 +285,18 @@ def _compare(first: Candidate, second: Candidate, question: Question, pairs: int
     return widened(comparison, *(interval(candidate, question.percentile).estimate for candidate in (first, second)))
 
 
-def _tie_break(estimate: Estimate) -> tuple[float, int, float, float, float]:
-    """Order by the declared rules: accuracy, fewer tiers, smaller, less data sent; the faster one last."""
-    candidate = estimate.candidate
+def _tie_break(prospect: Prospect) -> tuple[float, float, int, float, float, float]:
+    """Order by the declared rules: probability, accuracy, fewer tiers, smaller, less sent; the faster one last."""
+    candidate, probability = prospect.candidate, prospect.probability
     return (
+        # Rounded: the others would never decide between 0.9998 and 0.9999.
+        0.0 if probability is None else -round(probability / _SAME_PROBABILITY),
         # What is not known counts as worst, here and below.
         -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf,
         len(candidate.tiers),
         math.inf if candidate.size_bytes is None else candidate.size_bytes,
         math.inf if candidate.sent_bytes is None else candidate.sent_bytes,
-        estimate.percentile_s,
+        prospect.estimate.percentile_s,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from recommender.ranking.candidates import Candidate, Estimate
 from recommender.ranking.feasibility import BudgetField, shortfalls
-from recommender.ranking.model import Breach, Budgets, Change, Constraints, Relaxation, Value, breaches
+from recommender.ranking.model import Breach, Budgets, Change, Constraints, Prospect, Relaxation, Value, breaches
 
 _FIGURES = 3
 # 100 times 1.23 is not quite 123: what a last bit does must not cost a hundredth of a point.
@@ -91,10 +91,10 @@ class Deciding(Protocol):
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
         """Return the candidates that the constraints admit."""
 
-    def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Estimate]:
+    def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Prospect]:
         """Return the candidates that hold every budget and break no constraint."""
 
-    def chosen(self, feasible: Sequence[Estimate], budgets: Budgets) -> Estimate:
+    def chosen(self, feasible: Sequence[Prospect], budgets: Budgets) -> Estimate:
         """Return the feasible strategy to recommend."""
 
 

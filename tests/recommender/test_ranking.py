@@ -22,7 +22,9 @@ from recommender.ranking import (
     Candidate,
     Gap,
     LatencyBudget,
+    Prospect,
     RankedAnswer,
+    Status,
     estimate,
     inputs_needed,
     recommend,
@@ -39,6 +41,7 @@ def candidate(
     drop_pp: float | None = 0.0,
     inputs: int = 30,
     size_bytes: int = 1000,
+    changed: bool = False,
 ) -> Candidate:
     """Return a candidate with constant latency within each round."""
     return Candidate(
@@ -49,6 +52,7 @@ def candidate(
         inputs=inputs,
         accuracy=AccuracyMeasurement("top1", accuracy_pct, drop_pp, 2000) if accuracy_pct is not None else None,
         size_bytes=size_bytes,
+        changed=changed,
     )
 
 
@@ -93,6 +97,12 @@ def test_budget_met_exactly_holds() -> None:
     assert recommend([single], p90(0.0999999)).recommendation is None
 
 
+def gap_of(answer: RankedAnswer) -> Gap | None:
+    """Return what the recommendation lacks to be proven."""
+    assert answer.recommendation is not None
+    return answer.recommendation.gap.gap if answer.recommendation.gap else None
+
+
 def judged(lost: int, *, items: int = 2000) -> Candidate:
     """Return an accuracy that loses some of identity's hits, which are all right."""
     hits = np.arange(items) >= lost
@@ -111,15 +121,18 @@ def test_drop_within_budget_by_estimate_alone_is_unproven() -> None:
 def test_a_drop_exactly_at_its_budget_is_within() -> None:
     for lost in (1, 20, 57):
         answer = recommend([judged(lost)], Budgets(max_accuracy_drop_pp=100 * lost / 2000))
-        assert not answer.near_misses and answer.undecided[0].gap is Gap.UNPROVEN
+        assert not answer.near_misses and gap_of(answer) is Gap.UNPROVEN
 
 
 def test_agreement_holds_no_accuracy_budget() -> None:
-    alike = replace(judged(0), judged=False)
+    alike = replace(judged(0), judged=False, changed=True)
     assert alike.accuracy is not None
     alike = replace(alike, accuracy=replace(alike.accuracy, metric="agreement"))
     for budgets in (Budgets(min_accuracy_pct=50), Budgets(max_accuracy_drop_pp=50)):
-        (gap,) = recommend([alike], budgets).undecided
+        answer = recommend([alike], budgets)
+        (gap,) = answer.undecided
+        # What is not known is not within a budget: shown, never chosen.
+        assert answer.recommendation is None and answer.within[0].status is Status.ESTIMATED
         assert gap.gap is Gap.ACCURACY_MISSING
         assert "agreement" in undecided_reason(gap) and "labels" in to_do(gap)
     assert recommend([alike], Budgets()).recommendation is not None
@@ -134,8 +147,8 @@ def test_the_words_of_a_broken_tie_do_not_call_the_slower_one_fastest() -> None:
 
 def test_latency_within_budget_by_estimate_alone_is_unproven() -> None:
     answer = recommend([candidate("a", "mobile", 0.08, 0.1, 0.12)], p90(0.11))
-    assert answer.recommendation is None
-    assert answer.undecided[0].gap is Gap.UNPROVEN
+    assert answer.recommendation is not None and answer.recommendation.status is Status.OPEN
+    assert gap_of(answer) is Gap.UNPROVEN and answer.recommendation.joint_confidence < 0.95
 
 
 def test_equivalent_strategies_are_tied_and_accuracy_breaks_the_tie() -> None:
@@ -171,9 +184,10 @@ def test_ties_go_to_accuracy_then_fewer_tiers_then_smaller_size() -> None:
 
 
 def test_too_few_inputs_are_undecided_when_the_budget_would_hold() -> None:
-    answer = recommend([candidate(inputs=28)], p90(1.0))
-    assert answer.recommendation is None
-    assert (answer.undecided[0].gap, answer.undecided[0].inputs_needed) == (Gap.TOO_THIN, 29)
+    best = recommend([candidate(inputs=28)], p90(1.0)).recommendation
+    assert best is not None and best.gap is not None
+    assert (best.status, best.probability, best.joint_confidence) == (Status.ESTIMATED, None, 0)
+    assert (best.gap.gap, best.gap.inputs_needed) == (Gap.TOO_THIN, 29)
 
 
 def test_too_few_inputs_that_miss_the_budget_are_a_near_miss() -> None:
@@ -187,19 +201,40 @@ def test_without_latency_budget_thin_evidence_is_ranked() -> None:
 
 def test_repetitions_of_few_inputs_stay_thin() -> None:
     single = Candidate("a", "mobile", ("mobile",), (np.full(500, 0.1),), inputs=10)
-    assert recommend([single], p90(1.0)).undecided[0].gap is Gap.TOO_THIN
+    assert gap_of(recommend([single], p90(1.0))) is Gap.TOO_THIN
 
 
 def test_missing_accuracy_is_undecided_only_when_asked_for() -> None:
-    single = candidate(accuracy_pct=None)
+    single = candidate(accuracy_pct=None, changed=True)
     assert recommend([single], p90(1.0)).recommendation is not None
-    assert recommend([single], Budgets(min_accuracy_pct=1)).undecided[0].gap is Gap.ACCURACY_MISSING
-    assert recommend([single], Budgets(max_accuracy_drop_pp=1)).undecided[0].gap is Gap.ACCURACY_MISSING
+    for budgets in (Budgets(min_accuracy_pct=1), Budgets(max_accuracy_drop_pp=1)):
+        answer = recommend([single], budgets)
+        assert answer.recommendation is None and answer.undecided[0].gap is Gap.ACCURACY_MISSING
+
+
+def test_what_computes_what_identity_computes_loses_nothing_without_items() -> None:
+    for same in (candidate(accuracy_pct=None), candidate(drop_pp=None)):
+        best = recommend([same], replace(p90(1.0), max_accuracy_drop_pp=0.0)).recommendation
+        assert best is not None and best.status is Status.PROVEN
+
+
+def test_an_accuracy_without_items_is_estimated() -> None:
+    answer = recommend([candidate(accuracy_pct=89.5, drop_pp=0.5, changed=True)], Budgets(max_accuracy_drop_pp=1))
+    assert answer.recommendation is not None and answer.recommendation.status is Status.ESTIMATED
+    assert gap_of(answer) is Gap.ITEMS_MISSING
+
+
+def test_one_round_is_estimated_and_not_hidden() -> None:
+    once, thrice = candidate("a", "mobile", 0.05), candidate("b", "edge", 0.09, 0.09, 0.09)
+    answer = recommend([once, thrice], p90(0.2))
+    assert answer.recommendation is not None and answer.recommendation.candidate is once
+    assert answer.recommendation.status is Status.ESTIMATED and gap_of(answer) is Gap.ONE_ROUND
+    assert answer.proven is not None and answer.proven.candidate is thrice
 
 
 def test_missing_identity_leaves_the_drop_undecided() -> None:
-    answer = recommend([candidate(drop_pp=None)], Budgets(max_accuracy_drop_pp=1))
-    assert answer.undecided[0].gap is Gap.DROP_MISSING
+    answer = recommend([candidate(drop_pp=None, changed=True)], Budgets(max_accuracy_drop_pp=1))
+    assert answer.recommendation is None and answer.undecided[0].gap is Gap.DROP_MISSING
 
 
 def test_near_misses_are_sorted_by_how_close_and_carry_each_shortfall() -> None:
@@ -236,7 +271,7 @@ def test_nothing_measured_is_an_empty_answer() -> None:
     st.floats(0.001, 2),
     st.floats(0, 100),
 )
-def test_recommendation_always_holds_every_budget(
+def test_a_recommendation_is_within_every_budget_and_no_candidate_is_lost(
     drawn: list[tuple[float, float, int]], max_s: float, floor_pct: float
 ) -> None:
     candidates = [
@@ -246,10 +281,11 @@ def test_recommendation_always_holds_every_budget(
     answer = recommend(candidates, Budgets(latency=(LatencyBudget(90, max_s),), min_accuracy_pct=floor_pct))
     best = answer.recommendation
     if best is not None:
-        assert best.percentile_s <= max_s * (1 + 1e-9) and best.candidate.inputs >= 29
+        assert best.estimate.percentile_s <= max_s * (1 + 1e-9)
+        assert best.status is Status.ESTIMATED
         assert best.candidate.accuracy is not None and best.candidate.accuracy.accuracy_pct >= floor_pct - 1e-9
-    placed = len(answer.alternatives) + len(answer.near_misses) + len(answer.undecided) + (best is not None)
-    assert placed == len(candidates)
+    assert len(answer.within) + len(answer.near_misses) + (best is not None) == len(candidates)
+    assert (best is None) == (len(answer.near_misses) == len(candidates)) == (answer.infeasible is not None)
 
 
 def noisy(name: str, mean_s: float, *, seed: int, accuracy: AccuracyMeasurement | None = None) -> Candidate:
@@ -259,12 +295,13 @@ def noisy(name: str, mean_s: float, *, seed: int, accuracy: AccuracyMeasurement 
     return Candidate(name, "mobile", ("mobile",), tuple(np.exp(log_s)), inputs=30, accuracy=accuracy)
 
 
+def proven(answer: RankedAnswer) -> list[Prospect]:
+    placed = [*([answer.recommendation] if answer.recommendation else []), *answer.within]
+    return [prospect for prospect in placed if prospect.status is Status.PROVEN]
+
+
 def asserted(answer: RankedAnswer) -> set[str]:
-    estimates = [
-        *([answer.recommendation] if answer.recommendation else []),
-        *(alternative.estimate for alternative in answer.alternatives),
-    ]
-    return {estimate.candidate.operator for estimate in estimates}
+    return {prospect.candidate.operator for prospect in proven(answer)}
 
 
 TWELVE = [noisy(f"s{number}", 0.1 * 1.25**number, seed=number) for number in range(12)]
@@ -280,21 +317,19 @@ def test_a_wider_latency_budget_takes_nothing_back(low: float, factor: float) ->
 @settings(deadline=None, max_examples=25)
 @given(max_s=st.floats(min_value=0.1, max_value=3.0))
 def test_all_that_one_level_for_all_would_hold_is_held(max_s: float) -> None:
-    proven = asserted(recommend(TWELVE, p90(max_s)))
+    proven_names = asserted(recommend(TWELVE, p90(max_s)))
     one_level = {
         candidate.operator
         for candidate, interval in steadied(TWELVE, 90).items()
         if latency_within(interval, max_s, confidence_level=0.95 ** (1 / 12)).holds
     }
-    assert one_level <= proven
+    assert one_level <= proven_names
 
 
 def test_each_joint_confidence_is_the_largest_that_would_still_hold() -> None:
     budgets = p90(0.45)
-    answer = recommend(TWELVE, budgets)
-    for chosen in (answer.recommendation, *(other.estimate for other in answer.alternatives)):
-        assert chosen is not None and chosen.feasibility is not None
-        joint = chosen.feasibility.joint_confidence
+    for chosen in proven(recommend(TWELVE, budgets)):
+        joint = chosen.joint_confidence
         assert joint >= 0.95
         if joint < 1 - 1e-9:
             assert chosen.candidate.operator in asserted(recommend(TWELVE, replace(budgets, confidence=joint - 1e-9)))
@@ -318,9 +353,9 @@ def test_an_accuracy_shared_by_all_is_one_test() -> None:
     together = [replace(candidate(name), accuracy=accuracy) for name in "abcdefgh"]
     assert asserted(recommend(together, budgets)) == set("abcdefgh")
     apart = [replace(member, accuracy=replace(accuracy, drop=replace(drop))) for member in together]
-    assert recommend(apart, budgets).recommendation is None
+    assert not asserted(recommend(apart, budgets))
     strict = replace(budgets, max_accuracy_drop_pp=drop.upper_pp(0.94) - 1e-6)
-    assert recommend(together, strict).recommendation is None
+    assert not asserted(recommend(together, strict))
 
 
 def test_a_candidate_with_other_latencies_has_another_estimate() -> None:
@@ -351,3 +386,62 @@ def test_a_question_resamples_each_candidate_for_its_own_percentile_alone(monkey
     estimated = estimate(candidate("identity", "mobile", 0.1, 0.2, 0.4), 90)
     assert resampled == [90]
     assert estimated.median_s == pytest.approx(0.2)
+
+
+def rounds(name: str, mean_s: float, spread: float, **fields: Any) -> Candidate:
+    """Return a candidate of three rounds a spread apart (on the log scale) around a mean."""
+    values = mean_s * np.exp(spread * np.array([-1.0, 0.0, 1.0]))
+    return replace(candidate(name, "mobile", *values.tolist()), **fields)
+
+
+def test_a_fast_and_nearly_certain_one_beats_a_slow_proven_one() -> None:
+    fast, slow = rounds("fast", 0.052, 0.9), rounds("slow", 0.165, 0.0)
+    answer = recommend([slow, fast], p90(0.2))
+    assert answer.recommendation is not None and answer.recommendation.candidate is fast
+    assert answer.recommendation.status is Status.LIKELY
+    assert answer.recommendation.probability == pytest.approx(
+        0.939, abs=0.002
+    )  # R: pt(log(200 / 52) / 0.9 * sqrt(3), 2)
+    assert answer.proven is not None and answer.proven.candidate is slow and answer.within == (answer.proven,)
+    only = recommend([slow, fast], p90(0.2), proven_only=True)
+    assert only.recommendation is not None and only.recommendation.candidate is slow and only.proven is None
+
+
+def test_a_fifth_faster_at_a_probability_of_six_tenths_loses_to_a_certain_one() -> None:
+    risky, certain = rounds("risky", 0.1, 0.6), rounds("certain", 0.12, 0.001)
+    answer = recommend([risky, certain], p90(0.1215))
+    assert answer.recommendation is not None and answer.recommendation.candidate is certain
+    assert answer.within[0].probability is not None and 0.6 < answer.within[0].probability < 0.7
+    dear = recommend([risky, certain], replace(p90(0.1215), cost_of_breaking=0.0))
+    assert dear.recommendation is not None and dear.recommendation.candidate is risky
+
+
+def test_loss_is_the_log_objective_and_the_risk_times_its_cost() -> None:
+    best = recommend([rounds("a", 0.1, 0.05)], p90(0.11)).recommendation
+    assert best is not None and best.probability is not None
+    assert best.loss == pytest.approx(math.log(0.1) + math.log(2) * (1 - best.probability))
+
+
+@pytest.mark.parametrize(
+    ("spread", "max_s", "status"),
+    [(0.001, 0.05, Status.PROVEN), (0.05, 0.095, Status.LIKELY), (0.2, 0.095, Status.OPEN)],
+)
+def test_nothing_within_the_budgets_is_infeasible_as_surely_as_the_evidence_says(
+    spread: float, max_s: float, status: Status
+) -> None:
+    answer = recommend([rounds("a", 0.1, spread), rounds("b", 0.2, 0.01)], p90(max_s))
+    assert answer.recommendation is None and not answer.within
+    assert answer.infeasible is status and answer.infeasible_probability is not None
+    once = recommend([candidate("a", "mobile", 0.1)], p90(max_s))
+    assert (once.infeasible, once.infeasible_probability) == (Status.ESTIMATED, None)
+
+
+@given(st.floats(0.05, 0.3), st.floats(0.001, 0.3), st.floats(1.0, 2.0))
+@settings(deadline=None, max_examples=40)
+def test_a_wider_budget_never_makes_a_strategy_less_probable(max_s: float, spread: float, factor: float) -> None:
+    def chance(limit_s: float) -> float | None:
+        answer = recommend([rounds("a", 0.1, spread)], p90(limit_s))
+        return answer.recommendation.probability if answer.recommendation else answer.near_misses[0].probability
+
+    narrow, wide = chance(max_s), chance(max_s * factor)
+    assert narrow is not None and wide is not None and narrow <= wide

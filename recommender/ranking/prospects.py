@@ -1,0 +1,132 @@
+"""What may be expected of a candidate: how probable it is that all budgets hold, and what choosing it would lose."""
+
+import math
+from collections.abc import Sequence
+
+from catalog.statistics.drops import AccuracyDrop, no_drop
+from catalog.statistics.intervals import PercentileInterval
+from catalog.statistics.posterior import drop_probability, latency_probability, share_probability
+from recommender.ranking.candidates import AccuracyMeasurement, Candidate, Estimate
+from recommender.ranking.model import LIKELY_FROM, Budgets, Objective, Status
+
+# An estimate within a budget that nothing is known of: the truth is as often above an estimate as below it.
+_UNKNOWN = 0.5
+# A broken budget costs log 2 by default; for the objective accuracy that is two percentage points.
+_POINTS_PER_COST = 2 / math.log(2)
+# The mean of three rounds of 0.1 s is not quite 0.1 s and must not miss a budget of 0.1 s.
+_LATENCY_SLACK = 1e-12
+
+
+def drop_of(candidate: Candidate) -> AccuracyDrop | None:
+    """Return what a candidate loses against identity; None where nothing bounds it.
+
+    What computes what identity computes loses nothing, whether items were compared or not.
+    """
+    accuracy = labelled_accuracy(candidate)
+    if accuracy is not None and accuracy.drop is not None:
+        return accuracy.drop
+    if candidate.changed:
+        return None
+    return no_drop(accuracy.items if accuracy is not None else 0, confidence_level=0.95, comparisons=1, counted=False)
+
+
+def labelled_accuracy(candidate: Candidate) -> AccuracyMeasurement | None:
+    """Return the accuracy that an accuracy budget can be compared with."""
+    accuracy = candidate.accuracy
+    return accuracy if accuracy is not None and accuracy.from_labels else None
+
+
+def probability(candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> float | None:
+    """Return the posterior probability that a candidate keeps all budgets.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    budgets : Budgets
+    latency : sequence of PercentileInterval
+        For each latency budget, with the variances to decide by.
+
+    Returns
+    -------
+    float or None
+        None where the evidence says nothing of how far an estimate may be off.
+
+    Notes
+    -----
+    Latency and accuracy are measured on different inputs and multiply. Percentiles of one latency, and a floor and a
+    drop of one accuracy, rise and fall together: the least of them counts, which is the largest that the probability
+    of all can be.
+    """
+    of_latency = [
+        None
+        if interval.estimate is None
+        else latency_probability(interval.estimate, math.log(budget.max_s * (1 + _LATENCY_SLACK)))
+        for interval, budget in zip(latency, budgets.latency, strict=True)
+    ]
+    of_accuracy: list[float | None] = []
+    if budgets.min_accuracy_pct is not None:
+        of_accuracy.append(_floor_probability(labelled_accuracy(candidate), budgets.min_accuracy_pct))
+    if budgets.max_accuracy_drop_pp is not None:
+        drop = drop_of(candidate)
+        of_accuracy.append(None if drop is None else drop_probability(drop, budgets.max_accuracy_drop_pp))
+    together = 1.0
+    for probabilities in (of_latency, of_accuracy):
+        stated = [value for value in probabilities if value is not None]
+        if len(stated) < len(probabilities):
+            return None
+        together *= min(stated, default=1.0)
+    return together
+
+
+def _floor_probability(accuracy: AccuracyMeasurement | None, floor: float) -> float | None:
+    if accuracy is None:
+        return None
+    if accuracy.hits is not None:
+        return share_probability(int(accuracy.hits.sum()), accuracy.hits.size, floor / 100)
+    # The accuracy is 100 less the drop against a reference without error.
+    return None if accuracy.short is None else drop_probability(accuracy.short, 100 - floor)
+
+
+def status_of(probability: float | None) -> Status:
+    """Return the status of a strategy that is not proven."""
+    if probability is None:
+        return Status.ESTIMATED
+    return Status.LIKELY if probability >= LIKELY_FROM else Status.OPEN
+
+
+def loss(estimate: Estimate, budgets: Budgets, probability: float | None) -> float:
+    """Return what choosing a candidate loses: its objective, and the risk of a broken budget.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    budgets : Budgets
+    probability : float or None
+        None counts as one half.
+
+    Returns
+    -------
+    float
+        On the scale of a logarithm, so that 10 % slower is as bad for 5 ms as for 5 s; in percentage points for the
+        objective accuracy. Infinite where the objective was not measured.
+    """
+    risk = 1 - (_UNKNOWN if probability is None else probability)
+    return _objective_loss(estimate, budgets.objective) + risk * cost_of_breaking(budgets)
+
+
+def cost_of_breaking(budgets: Budgets) -> float:
+    """Return what a broken budget costs on the scale of the loss."""
+    return budgets.cost_of_breaking * (_POINTS_PER_COST if budgets.objective == "accuracy" else 1.0)
+
+
+def _objective_loss(estimate: Estimate, objective: Objective) -> float:
+    candidate = estimate.candidate
+    if objective == "latency":
+        return math.log(estimate.percentile_s)
+    if objective == "accuracy":
+        return -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf
+    amount = {"size": candidate.size_bytes, "sent": candidate.sent_bytes, "cpu": candidate.client_cpu_s}[objective]
+    if amount is None:
+        return math.inf
+    # What computes where the request starts sends nothing, and 0 has no logarithm; a microsecond more costs nothing.
+    return math.log(amount + (1e-6 if objective == "cpu" else 1.0))
