@@ -355,7 +355,12 @@ class Shortfall:
 
 
 def shortfalls(
-    candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate], judged: Feasibility | None = None
+    candidate: Candidate,
+    budgets: Budgets,
+    *,
+    among: Sequence[Candidate],
+    judged: Feasibility | None = None,
+    proven: int = 0,
 ) -> tuple[Shortfall, ...]:
     """Compare every budget of a question with the evidence of one candidate.
 
@@ -367,6 +372,8 @@ def shortfalls(
         All of the question, this one included.
     judged : Feasibility, optional
         Of the candidate, where `judge_all` came to judge it: its bounds are taken.
+    proven : int
+        How many others are proven already.
 
     Returns
     -------
@@ -375,7 +382,8 @@ def shortfalls(
 
     Notes
     -----
-    Bounds that were not judged are those of the first step of `judge_all`, what a candidate needs when no other holds.
+    Bounds that were not judged are those of the step of `judge_all` that follows the proven ones: what a candidate
+    needs to be the next.
 
     Examples
     --------
@@ -396,7 +404,7 @@ def shortfalls(
         limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
     if budgets.max_accuracy_drop_pp is not None:
         limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp))
-    checks = judged.checks if judged else _shortfall_checks(candidate, own, budgets, among)
+    checks = judged.checks if judged else _shortfall_checks(candidate, own, budgets, among, proven)
     return tuple(_against(*limit, check) for limit, check in zip(limits, checks, strict=True))
 
 
@@ -410,11 +418,14 @@ def _against(
 
 
 def _shortfall_checks(
-    candidate: Candidate, accuracy: AccuracyMeasurement | None, budgets: Budgets, among: Sequence[Candidate]
+    candidate: Candidate,
+    accuracy: AccuracyMeasurement | None,
+    budgets: Budgets,
+    among: Sequence[Candidate],
+    proven: int,
 ) -> list[BudgetCheck | None]:
-    """Check in the order of the budgets, at the level of the only candidate to hold; None without evidence."""
-    # The strictest step of all: what would have to hold if it were the surest candidate.
-    level = sidak(budgets.confidence, comparisons=len(among))
+    """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
+    level = sidak(budgets.confidence, comparisons=max(1, len(among) - proven))
     checks: list[BudgetCheck | None] = [
         latency_within(steadied(among, budget.percentile)[candidate], budget.max_s).at(level)
         for budget in budgets.latency

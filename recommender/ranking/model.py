@@ -375,10 +375,10 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """A change that makes something feasible, and the recommendation that it leads to."""
+    """A change that leads to a better recommendation, and that recommendation."""
 
     change: Change
-    gives: Estimate
+    gives: Prospect
 
 
 @dataclass(frozen=True, eq=False)

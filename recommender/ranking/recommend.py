@@ -138,7 +138,16 @@ def recommend(
         near_misses=tuple(missed),
         considered=tuple(considered),
         excluded=tuple(excluded),
-        relaxations=() if certain else relaxations(measured, budgets, constraints, _Rules(measured)),
+        relaxations=()
+        if certain
+        else relaxations(
+            measured,
+            budgets,
+            constraints,
+            _Rules(measured, proven_only),
+            answered=best is not None,
+            proven=sum(prospect.status is Status.PROVEN for prospect in prospects),
+        ),
         pareto=_pareto(considered),
         infeasible=infeasible,
         infeasible_probability=infeasible_probability,
@@ -164,24 +173,22 @@ def _infeasible(missed: Sequence[NearMiss], budgets: Budgets) -> tuple[Status | 
 class _Rules:
     """This module's rules as `relaxations` applies them."""
 
-    def __init__(self, measured: Sequence[Candidate]) -> None:
-        self._measured = measured
+    def __init__(self, measured: Sequence[Candidate], proven_only: bool) -> None:
+        self._measured, self._proven_only = measured, proven_only
 
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
         """Return the candidates that the constraints admit."""
         return _divided(self._measured, constraints)[0]
 
-    def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Prospect]:
-        """Return the candidates that are proven to keep every budget and break no constraint."""
-        admitted, _ = _divided(self._measured, constraints)
-        placed = judge_all([estimate(candidate, budgets.percentile) for candidate in admitted], budgets)
-        return [item for item in placed if isinstance(item, Prospect) and item.status is Status.PROVEN]
-
-    def chosen(self, feasible: Sequence[Prospect], budgets: Budgets) -> Estimate:
-        """Return the proven strategy to recommend."""
-        best = _best(feasible, budgets)
-        assert best is not None
-        return best.estimate
+    def best(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
+        """Return what would be recommended."""
+        placed = judge_all(
+            [estimate(candidate, budgets.percentile) for candidate in self.admitted(constraints)], budgets
+        )
+        prospects = [item for item in placed if isinstance(item, Prospect)]
+        if self._proven_only:
+            prospects = [prospect for prospect in prospects if prospect.status is Status.PROVEN]
+        return _best(prospects, budgets)
 
 
 def _divided(

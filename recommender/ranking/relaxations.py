@@ -1,17 +1,27 @@
-"""When nothing is feasible: which single budget or constraint to relax, and to what, so that something is.
+"""When no proven strategy is recommended: which single budget or constraint to relax, and to what, so that one is.
 
-Every proposal is tried: the same question with the relaxed value, decided by the same rules, has feasible strategies.
+Every proposal is tried: the same question with the relaxed value, decided by the same rules, recommends its strategy.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Protocol
 
-from recommender.ranking.candidates import Candidate, Estimate
-from recommender.ranking.feasibility import BudgetField, shortfalls
-from recommender.ranking.model import Breach, Budgets, Change, Constraints, Prospect, Relaxation, Value, breaches
+from recommender.ranking.candidates import Candidate
+from recommender.ranking.feasibility import BudgetField, Shortfall, shortfalls
+from recommender.ranking.model import (
+    Breach,
+    Budgets,
+    Change,
+    Constraints,
+    Prospect,
+    Relaxation,
+    Status,
+    Value,
+    breaches,
+)
 
 _FIGURES = 3
 # 100 times 1.23 is not quite 123: what a last bit does must not cost a hundredth of a point.
@@ -81,7 +91,7 @@ def points_down(value: float) -> float:
 # 10 % of latency (as it does among near misses); to give a limit up, or one name of a list, as much as doubling one.
 COST_PER_POINT = 0.1
 COST_OF_GIVING_UP = 1.0
-# The deciding procedure's bounds may be wider than those that a proposal starts from, by a figure or two.
+# Where the answer to a relaxed question is another strategy than the one it was relaxed for, the next one is tried.
 _ATTEMPTS = 4
 
 
@@ -91,17 +101,20 @@ class Deciding(Protocol):
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
         """Return the candidates that the constraints admit."""
 
-    def feasible(self, budgets: Budgets, constraints: Constraints) -> Sequence[Prospect]:
-        """Return the candidates that hold every budget and break no constraint."""
-
-    def chosen(self, feasible: Sequence[Prospect], budgets: Budgets) -> Estimate:
-        """Return the feasible strategy to recommend."""
+    def best(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
+        """Return what would be recommended."""
 
 
 def relaxations(
-    candidates: Sequence[Candidate], budgets: Budgets, constraints: Constraints, deciding: Deciding
+    candidates: Sequence[Candidate],
+    budgets: Budgets,
+    constraints: Constraints,
+    deciding: Deciding,
+    *,
+    answered: bool = False,
+    proven: int = 0,
 ) -> tuple[Relaxation, ...]:
-    """Return the least change of each field that makes something feasible, the cheapest first.
+    """Return the least change of each field that leads to a proven recommendation, the cheapest first.
 
     Parameters
     ----------
@@ -110,17 +123,23 @@ def relaxations(
     budgets : Budgets
     constraints : Constraints
     deciding : Deciding
+    answered : bool
+        Whether the question as it is has a recommendation: without one, a change that leads to any is proposed where
+        none leads to a proven one.
+    proven : int
+        How many candidates are proven already.
 
     Returns
     -------
     tuple of Relaxation
-        Empty where no change of one field makes anything feasible.
+        Empty where no change of one field helps.
 
     Notes
     -----
-    A budget is relaxed to the least bound among the candidates that hold every other budget, rounded to the lenient
-    side; the limit of a constraint to the least known value that lets a feasible candidate in. Where no value helps,
-    because no bound is known, giving the limit up is proposed. Cost: a few decisions per field.
+    A budget is relaxed to the least bound among the candidates that hold every other budget, else to the least
+    estimate, rounded to the lenient side; the limit of a constraint to the least measured value that lets a better
+    answer in. A budget is given up only where no value of it helps, because nothing bounds or estimates it, and never
+    proposed where the strategy that the change leads to keeps it anyway. Cost: a few decisions per field.
 
     Examples
     --------
@@ -131,18 +150,28 @@ def relaxations(
     >>> change.field, change.before, change.after, round(change.cost, 2)
     ('max_latency_s', 0.15, 0.201, 0.34)
     """
+    among = deciding.admitted(constraints)
+    standing = {candidate: shortfalls(candidate, budgets, among=among, proven=proven) for candidate in among}
     proposals = [
         relaxed
         for limit in _limits(budgets)
-        if (relaxed := _budget_relaxed(limit, budgets, constraints, deciding)) is not None
+        if (relaxed := _budget_relaxed(limit, budgets, constraints, standing, deciding, answered)) is not None
     ]
     for changes in _loosenings(candidates, budgets, constraints):
-        for change in changes:
-            # Tried and not reasoned: a proposal that does not lead to its strategy would be worse than none.
-            if feasible := deciding.feasible(budgets, change.constraints):
-                proposals.append(Relaxation(change, deciding.chosen(feasible, budgets)))
-                break
+        # Tried and not reasoned: a proposal that does not lead to its strategy would be worse than none.
+        tried = (Relaxation(change, best) for change in changes if (best := deciding.best(budgets, change.constraints)))
+        proposals += _first(tried, answered)
     return tuple(sorted(proposals, key=lambda proposal: proposal.change.cost))
+
+
+def _first(proposals: Iterable[Relaxation], answered: bool) -> Sequence[Relaxation]:
+    """Return the first that is proven; without any, the first of all if the question has no recommendation."""
+    others = []
+    for proposal in proposals:
+        if proposal.gives.status is Status.PROVEN:
+            return [proposal]
+        others.append(proposal)
+    return [] if answered else others[:1]
 
 
 @dataclass(frozen=True)
@@ -177,11 +206,13 @@ class _Limit:
             return up(bound)
         return points_up(bound) if self.field == "max_accuracy_drop_pp" else points_down(bound)
 
-    def further(self, value: float) -> float:
-        """Return the next more lenient value of few figures."""
-        if self.field == "max_latency_s":
-            return next_up(value)
-        return points_up(value + 0.01) if self.field == "max_accuracy_drop_pp" else points_down(value - 0.01)
+    def among(self, shortfalls: Sequence[Shortfall]) -> Shortfall:
+        """Return what a candidate lacks of this budget."""
+        return next(
+            shortfall
+            for shortfall in shortfalls
+            if (shortfall.budget, shortfall.percentile) == (self.field, self.percentile)
+        )
 
 
 def _limits(budgets: Budgets) -> Iterator[_Limit]:
@@ -193,45 +224,68 @@ def _limits(budgets: Budgets) -> Iterator[_Limit]:
         yield _Limit("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp)
 
 
-def _budget_relaxed(limit: _Limit, budgets: Budgets, constraints: Constraints, deciding: Deciding) -> Relaxation | None:
-    """Relax to the least bound of those that hold all other budgets; give the budget up where there is none."""
-    without = limit.to(None, budgets)
-    holding = deciding.feasible(without, constraints)
-    if not holding:
+_Standing = Mapping[Candidate, Sequence[Shortfall]]
+
+
+def _budget_relaxed(
+    limit: _Limit,
+    budgets: Budgets,
+    constraints: Constraints,
+    standing: _Standing,
+    deciding: Deciding,
+    answered: bool,
+) -> Relaxation | None:
+    """Relax to the least bound that leads to a proven answer, else to the least estimate; else give the budget up."""
+
+    def tried(value: float | None) -> Relaxation | None:
+        changed = limit.to(value, budgets)
+        best = deciding.best(changed, constraints)
+        # What is kept anyway is not what stood in the way.
+        if best is None or _kept(limit.among(standing[best.candidate])):
+            return None
+        cost = COST_OF_GIVING_UP if value is None else limit.cost(value)
+        change = Change(limit.field, None, limit.percentile, limit.value, value, cost, changed, constraints)
+        return Relaxation(change, best)
+
+    bounds, estimates = _values(limit, standing)
+    for value in bounds[:_ATTEMPTS]:
+        relaxed = tried(value)
+        if relaxed is not None and relaxed.gives.status is Status.PROVEN:
+            return relaxed
+    if not answered and not bounds:
+        for value in estimates[:_ATTEMPTS]:
+            if (relaxed := tried(value)) is not None:
+                return relaxed
+    if bounds or (estimates and not answered):
         return None
-    bounds = [
-        bound
-        for estimate in holding
-        if (bound := _bound(estimate.candidate, limit, budgets, deciding.admitted(constraints))) is not None
-    ]
-    if bounds:
-        # The nearest bound: the change that asks the least of the user.
-        least = max(bounds) if limit.field == "min_accuracy_pct" else min(bounds)
-        value = limit.lenient(least)
-        for _ in range(_ATTEMPTS):
-            changed = limit.to(value, budgets)
-            if feasible := deciding.feasible(changed, constraints):
-                return _relaxation(
-                    limit, value, limit.cost(value), changed, constraints, deciding.chosen(feasible, changed)
-                )
-            value = limit.further(value)
-    return _relaxation(limit, None, COST_OF_GIVING_UP, without, constraints, deciding.chosen(holding, without))
+    relaxed = tried(None)
+    return relaxed if relaxed is not None and (relaxed.gives.status is Status.PROVEN or not answered) else None
 
 
-def _relaxation(
-    limit: _Limit, value: float | None, cost: float, budgets: Budgets, constraints: Constraints, gives: Estimate
-) -> Relaxation:
-    change = Change(limit.field, None, limit.percentile, limit.value, value, cost, budgets, constraints)
-    return Relaxation(change, gives)
+def _values(limit: _Limit, standing: _Standing) -> tuple[list[float], list[float]]:
+    """Return the limits, nearest first, at which candidates would be proven, and those at which they would be within.
+
+    Only what holds all other budgets can be let in by this one.
+    """
+    bounds, estimates = set(), set()
+    for lacking in standing.values():
+        own = limit.among(lacking)
+        others = [shortfall for shortfall in lacking if shortfall is not own]
+        if own.bound is not None and not _kept(own) and all(map(_kept, others)):
+            bounds.add(limit.lenient(own.bound))
+        if own.estimate is not None and (own.over or 0.0) > 0 and all(map(_within, others)):
+            estimates.add(limit.lenient(own.estimate))
+    nearest_last = limit.field == "min_accuracy_pct"
+    return sorted(bounds, reverse=nearest_last), sorted(estimates, reverse=nearest_last)
 
 
-def _bound(candidate: Candidate, limit: _Limit, budgets: Budgets, among: Sequence[Candidate]) -> float | None:
-    """Return what the limit would have to be for this candidate."""
-    return next(
-        shortfall.bound
-        for shortfall in shortfalls(candidate, budgets, among=among)
-        if (shortfall.budget, shortfall.percentile) == (limit.field, limit.percentile)
-    )
+def _kept(shortfall: Shortfall) -> bool:
+    """Return whether the evidence shows that the budget holds."""
+    return shortfall.bound_over is not None and shortfall.bound_over <= _ROUNDING * max(abs(shortfall.limit), 1e-6)
+
+
+def _within(shortfall: Shortfall) -> bool:
+    return shortfall.over is not None and shortfall.over <= _ROUNDING * max(abs(shortfall.limit), 1e-6)
 
 
 def _loosenings(

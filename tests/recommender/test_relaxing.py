@@ -101,8 +101,63 @@ def test_asking_again_with_any_relaxation_recommends_what_it_said(
     assert costs == sorted(costs) and all(cost > 0 for cost in costs)
     for relaxation in answer.relaxations:
         again, loosened = asked_again(relaxation.change, budgets, constraints)
-        recommended = recommend(candidates, again, constraints=loosened, proven_only=True).recommendation
+        recommended = recommend(candidates, again, constraints=loosened).recommendation
         assert recommended is not None and recommended.candidate is relaxation.gives.candidate
+        assert recommended.status is relaxation.gives.status
+        # A question with an answer is relaxed to a proven one, one without to any.
+        assert recommended.status is Status.PROVEN or not answer.recommendation
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(CANDIDATES, min_size=1, max_size=5), BUDGETS)
+def test_no_budget_is_given_up_while_a_larger_value_would_do(candidates: list[Candidate], budgets: Budgets) -> None:
+    answer = recommend(candidates, budgets)
+    for change in (relaxation.change for relaxation in answer.relaxations):
+        if change.field == "max_latency_s" and change.after is None:
+            for factor in np.geomspace(1.01, 1e5, 12):
+                wider = change.before * factor
+                again, _ = asked_again(replace(change, after=wider), budgets, Constraints())
+                best = recommend(candidates, again).recommendation
+                assert best is None or (answer.recommendation and best.status is not Status.PROVEN)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(CANDIDATES, min_size=1, max_size=5), BUDGETS)
+def test_no_budget_is_relaxed_that_the_proposed_strategy_keeps(candidates: list[Candidate], budgets: Budgets) -> None:
+    for relaxation in recommend(candidates, budgets).relaxations:
+        change, gives = relaxation.change, relaxation.gives
+        same = [candidate for candidate in candidates if candidate is gives.candidate]
+        alone = {
+            "max_latency_s": replace(
+                budgets,
+                latency=tuple(budget for budget in budgets.latency if budget.percentile == change.percentile),
+                min_accuracy_pct=None,
+                max_accuracy_drop_pp=None,
+            ),
+            "min_accuracy_pct": replace(budgets, latency=(), max_accuracy_drop_pp=None),
+            "max_accuracy_drop_pp": replace(budgets, latency=(), min_accuracy_pct=None),
+        }[change.field]
+        level = 0.95 ** (1 / len(candidates))
+        best = recommend(same, replace(alone, confidence=level)).recommendation
+        assert best is None or best.status is not Status.PROVEN
+
+
+def test_one_round_is_relaxed_to_its_estimate_and_not_without_the_budget() -> None:
+    once = replace(made("a", "mobile", 8.6, 0, 1, 60, seed=1))
+    once = replace(once, latency_s=once.latency_s[:1])
+    (relaxation,) = recommend([once], Budgets(latency=(LatencyBudget(90, 8.0),))).relaxations
+    estimated_s = recommend([once], Budgets()).considered[0].percentile_s
+    assert relaxation.change.after == up(estimated_s) and relaxation.gives.status is Status.ESTIMATED
+
+
+def test_a_likely_answer_is_relaxed_to_the_least_budget_that_proves_it() -> None:
+    fast, slow = made("a", "mobile", 0.1, 0, 1, 60, seed=1), made("b", "edge", 0.5, 0, 1, 60, seed=2)
+    proven_at = recommend([fast, slow], Budgets(latency=(LatencyBudget(90, 0.05),))).relaxations[0].change.after
+    assert isinstance(proven_at, float)
+    likely = recommend([fast, slow], Budgets(latency=(LatencyBudget(90, 0.97 * proven_at),)))
+    assert likely.recommendation is not None and likely.recommendation.status is Status.LIKELY
+    (relaxation,) = likely.relaxations
+    assert relaxation.change.after == proven_at and relaxation.gives.candidate is fast
 
 
 def test_a_latency_budget_is_relaxed_to_the_least_value_of_three_figures() -> None:
@@ -134,6 +189,8 @@ def test_too_thin_for_any_bound_the_budget_can_only_be_given_up() -> None:
     one = made("a", "mobile", 0.1, 0, 1, 20, seed=1)
     (relaxation,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.5),))).relaxations
     assert relaxation.change.after is None and relaxation.change.cost == 1
+    missed = recommend([one], Budgets(latency=(LatencyBudget(90, 0.05),)))
+    assert missed.relaxations[0].gives.status is Status.ESTIMATED and missed.relaxations[0].change.after is not None
 
 
 def test_two_faults_at_once_have_no_single_relaxation() -> None:
