@@ -149,8 +149,7 @@ def _rows() -> Iterator[str]:
 
 
 def _report(opened: Database) -> None:
-    with opened.session() as session:
-        render_report(gather_report(session), made_at=datetime.now(UTC))
+    render_report(gather_report(opened), made_at=datetime.now(UTC))
 
 
 def grow_by_subjects() -> list[Growth]:

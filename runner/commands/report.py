@@ -46,8 +46,8 @@ def report(
     if percentile is not None:
         settings = replace(settings, percentile=percentile)
     # Unusable rows are left out, as they are from answers.
-    with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
-        content = gather_report(session, environment=environment, subject=subject, settings=settings)
+    with open_database(database or RunnerSettings().database) as opened:
+        content = gather_report(sound_database(opened), environment=environment, subject=subject, settings=settings)
     # The time is passed in, so that a page depends on nothing but its arguments.
     page = render_report(content, made_at=utc_now())
     if str(output) == "-":

@@ -1,7 +1,7 @@
 """HTML and SVG as text: plain strings are data and get escaped, `Html` is markup and does not."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -80,16 +80,21 @@ class Ids:
 
 
 def table(
-    caption: Child, heads: Iterable[Child], rows: Iterable[Iterable[Child]], *, class_: str = "", left: int = 1
+    caption: Child,
+    heads: Iterable[Child],
+    rows: Iterable[Iterable[Child]],
+    *,
+    class_: str = "",
+    texts: Collection[int] = (0,),
 ) -> Html:
-    """Return a table in a scrolling box; the first cell of a row is its heading, `left` columns are text."""
+    """Return a table in a scrolling box; the first cell of a row is its heading, the columns `texts` may wrap."""
     listed = [list(row) for row in rows]
-    head = tag("tr", (tag("th", cell, scope="col", class_=_side(i, left)) for i, cell in enumerate(heads)))
+    head = tag("tr", (tag("th", cell, scope="col", class_=_side(i, texts)) for i, cell in enumerate(heads)))
     body = [
         tag(
             "tr",
             tag("th", row[0], scope="row"),
-            (tag("td", cell, class_=_side(i, left)) for i, cell in enumerate(row[1:], 1)),
+            (tag("td", cell, class_=_side(i, texts)) for i, cell in enumerate(row[1:], 1)),
         )
         for row in listed
     ]
@@ -98,8 +103,8 @@ def table(
     return tag("div", inner, class_="scroll", tabindex="0")
 
 
-def _side(column: int, left: int) -> str | None:
-    return "text" if column < left else None
+def _side(column: int, texts: Collection[int]) -> str | None:
+    return "text" if column in texts else None
 
 
 def details(summary: Child, *children: Child) -> Html:
@@ -286,6 +291,20 @@ th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--rule); text-align:
 tbody th, th:first-child, .text { text-align: left; font-weight: 400; }
 tbody td { white-space: nowrap; } tbody td.text, tbody th { white-space: normal; min-width: 8rem; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-align: bottom; }
+.answers { font-size: .95rem; } .answers td, .answers th { text-align: left; padding: .35rem .6rem .35rem 0; }
+.hint { font-weight: 400; font-size: .9rem; color: var(--muted); }
+.answers caption { font-size: 1rem; color: var(--text); padding-top: .6rem; }
+.answers tbody td { white-space: normal; min-width: 0; } .answers tbody td:nth-child(3) { white-space: nowrap; }
+.behind > details { border-top: 1px solid var(--rule); margin: 0; } .behind > details > summary h3 { display: inline;
+  font-size: 1.05rem; } .behind > details > summary { padding: .5rem 0; }
+@media (max-width: 640px) { .answers thead { position: absolute; clip-path: inset(50%); }
+  .answers, .answers tbody, .answers tr, .answers tbody th, .answers caption { display: block; }
+  .answers tr { border-top: 1px solid var(--rule); padding: .4rem 0; } .answers tbody th { font-weight: 600; }
+  .answers tbody td { display: grid; grid-template-columns: 7rem 1fr; } .answers tbody td::before {
+  content: attr(data-label); color: var(--muted); } .answers td, .answers th { border: 0; padding: .1rem 0; }
+  .answers tbody td.absent { display: none; } }
+@media (max-width: 1250px) { .interval { display: block; } }
+@media (max-width: 640px) { .scroll tbody th { position: sticky; left: 0; background: var(--ground); } }
 .matrices { display: flex; flex-wrap: wrap; gap: .4rem 2rem; align-items: flex-start; }
 .matrix td, .matrix th { text-align: center; min-width: 2.2rem; border: 1px solid var(--rule); }
 .matrix caption { max-width: 20rem; }

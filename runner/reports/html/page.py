@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from catalog.evidence.strategy_evidence import EnvironmentEvidence, Origin, SloEvidence
+from catalog.evidence.strategy_evidence import EnvironmentEvidence, Origin
 from catalog.units import duration, rate, size
+from runner.reports.html.first_page import answers_section, limits_in_words
 from runner.reports.html.markup import CSS, Child, Html, Ids, details, joined, patterns, table, tag
 from runner.reports.html.report_data import EnvironmentReport, Report
 from runner.reports.html.sentences import codes_of
@@ -40,7 +41,11 @@ def in_short(report: EnvironmentReport) -> str:
     repeated = _range([int(strategy.evidence.repetition.max()) + 1 for strategy in strategies])
     repetitions = "once" if repeated == "1" else f"{repeated} times"
     chosen = {strategy.evidence.inputs_select for strategy in strategies}
-    how = {"random": "chosen at random", "largest": "the largest of the data set"}
+    how = {
+        "systematic": "drawn anew for each round, spread by size",
+        "random": "chosen at random",
+        "largest": "the largest of the data set",
+    }
     # Several, where strategies were imported from files that chose their inputs in different ways.
     select = " or ".join(sorted(how.get(name or "", "chosen in an unknown way") for name in chosen))
     text = (
@@ -97,7 +102,7 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
         ),
     )
     for slo in report.slos:
-        yield f"SLO {slo.name}", _slo(slo)
+        yield f"SLO {slo.name}", limits_in_words(slo)
 
 
 def _origins(report: EnvironmentReport) -> list[Origin]:
@@ -105,13 +110,6 @@ def _origins(report: EnvironmentReport) -> list[Origin]:
     strategies = [strategy.evidence for result in report.results for strategy in result.strategies]
     origins = {origin.id: origin for row in (*strategies, *report.unmeasured) for origin in row.origins}
     return [origins[identity] for identity in sorted(origins)]
-
-
-def _slo(slo: SloEvidence) -> str:
-    limits = [f"p{percentile:g} at most {duration(limit_s)}" for percentile, limit_s in slo.latency_s.items()]
-    limits += [f"drop at most {slo.max_drop_pp:g} points"] if slo.max_drop_pp is not None else []
-    limits += [f"accuracy at least {slo.min_pct:g} %"] if slo.min_pct is not None else []
-    return ", ".join(limits) or "no limits"
 
 
 VERDICTS = ("VALID", "DOUBTFUL", "INVALID", "failed")
@@ -133,7 +131,9 @@ def links_table(rows: Sequence[Mapping[str, Any]]) -> Html:
         ]
         for row in rows
     )
-    return table("Links of the evidence that counts, probed before and after each measurement", heads, cells, left=2)
+    return table(
+        "Links of the evidence that counts, probed before and after each measurement", heads, cells, texts=(0, 1)
+    )
 
 
 def verdict_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
@@ -156,7 +156,7 @@ def verdict_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
         )
         yield details(
             f"{len(doubted)} measurements that are not valid, and why",
-            table("Not valid", ("measurement", "verdict", "reason"), listed, left=3),
+            table("Not valid", ("measurement", "verdict", "reason"), listed, texts=(0, 1, 2)),
         )
 
 
@@ -174,12 +174,12 @@ def unmeasured_list(rows: Sequence[tuple[str, str]]) -> Html | None:
 
 @dataclass(frozen=True)
 class _Section:
-    """A section with its place in the table of contents; `inner` are entries below it."""
+    """A section behind the first page, folded on the screen."""
 
     id: str
     heading: str
+    hint: str
     body: Html
-    inner: tuple[tuple[str, str], ...] = ()
 
 
 def render_report(report: Report, *, made_at: datetime) -> str:
@@ -198,10 +198,7 @@ def render_report(report: Report, *, made_at: datetime) -> str:
     """
     # One source for the whole page, because an id may occur once in a document.
     ids = Ids()
-    sections = [
-        (environment, ids.new("environment", str(number)), list(_page_sections(environment, ids)))
-        for number, environment in enumerate(report.environments, 1)
-    ]
+    identities = [ids.new("environment", str(number)) for number, _ in enumerate(report.environments, 1)]
     name = "Tierwise report"
     return "<!DOCTYPE html>\n" + tag(
         "html",
@@ -220,8 +217,8 @@ def render_report(report: Report, *, made_at: datetime) -> str:
             patterns(),
             tag("h1", name),
             tag("p", f"Made {made_at:%Y-%m-%d %H:%M} UTC. {_left_out(report)}", class_="muted"),
-            _contents(sections),
-            tag("main", (_environment(*section) for section in sections)),
+            _contents(report.environments, identities),
+            tag("main", (_environment(*pair, ids) for pair in zip(report.environments, identities, strict=True))),
         ),
         lang="en",
     )
@@ -237,46 +234,54 @@ def _left_out(report: Report) -> str:
     )
 
 
-def _environment(report: EnvironmentReport, id_: str, sections: list[_Section]) -> Html:
-    inner = (
-        joined(tag("h3", section.heading, id=section.id) if section.heading else None, section.body)
-        for section in sections
+def _environment(report: EnvironmentReport, id_: str, ids: Ids) -> Html:
+    subjects = {result.subject: ids.new("subject", result.subject) for result in report.results}
+    behind = (
+        tag(
+            "details",
+            tag("summary", tag("h3", section.heading), " ", tag("span", section.hint, class_="hint")),
+            section.body,
+            id=section.id,
+        )
+        for section in _sections_behind(report, subjects, ids)
     )
-    return tag("section", tag("h2", title(report.environment), id=id_), inner)
-
-
-def _contents(sections: list[tuple[EnvironmentReport, str, list[_Section]]]) -> Html:
-    def link(id_: str, name: str) -> Html:
-        return tag("a", name, href=f"#{id_}")
-
-    def entries(inner: list[_Section]) -> Iterator[Html]:
-        for section in inner:
-            if section.heading:
-                yield tag("li", link(section.id, section.heading))
-            for id_, name in section.inner:
-                yield tag("li", link(id_, name))
-
-    listed = (
-        joined(tag("p", link(id_, title(report.environment))), tag("ul", entries(inner)))
-        for report, id_, inner in sections
+    return tag(
+        "section",
+        tag("h2", title(report.environment), id=id_),
+        tag("p", in_short(report)),
+        tag("h3", "What to deploy"),
+        answers_section(report.answers, subjects),
+        tag("h3", "What it rests on"),
+        tag("div", behind, class_="behind"),
     )
-    return tag("nav", listed, aria_label="Contents")
 
 
-def _page_sections(report: EnvironmentReport, ids: Ids) -> Iterator[_Section]:
-    yield _Section(ids.new("summary"), "In words", _summary(report))
-    yield _Section(ids.new("conditions"), "Conditions", conditions(report))
-    subjects = [(ids.new("subject", result.subject), result) for result in report.results]
-    body = joined(subject_section(result, report, id_=id_, ids=ids) for id_, result in subjects)
-    # Without a heading of its own: every subject brings one.
-    yield _Section("", "", body, tuple((id_, result.subject) for id_, result in subjects))
-    yield _Section(ids.new("effects"), "Effect sizes", _effects(report))
-    yield _Section(ids.new("accuracies"), "Accuracies", _accuracies(report))
-    yield _Section(ids.new("checks"), "Links and verdicts", _checks(report))
+def _contents(environments: Sequence[EnvironmentReport], identities: Sequence[str]) -> Html | None:
+    """Return links to the environments; None for one, whose first page begins at once."""
+    if len(environments) < 2:
+        return None
+    links = (
+        tag("li", tag("a", title(report.environment), href=f"#{id_}"))
+        for report, id_ in zip(environments, identities, strict=True)
+    )
+    return tag("nav", tag("ul", links), aria_label="Contents")
+
+
+def _sections_behind(report: EnvironmentReport, subjects: Mapping[str, str], ids: Ids) -> Iterator[_Section]:
+    yield _Section(ids.new("summary"), "In words", "what each operator and each tier changes", _summary(report))
+    for result in report.results:
+        id_ = subjects[result.subject]
+        body = subject_section(result, report, id_=id_, ids=ids)
+        yield _Section(id_, result.subject, f"{len(result.strategies)} strategies: figures, ranks, every pair", body)
+    yield _Section(ids.new("effects"), "Effect sizes", "as in the study's tables", _effects(report))
+    yield _Section(ids.new("accuracies"), "Accuracies", "with drops and their intervals", _accuracies(report))
+    yield _Section(ids.new("conditions"), "Conditions", "machine, tiers, inputs, time", conditions(report))
+    checks = f"{len(report.verdicts)} measurements, and why some are doubted"
+    yield _Section(ids.new("checks"), "Links and verdicts", checks, _checks(report))
 
 
 def _summary(report: EnvironmentReport) -> Html:
-    return joined(tag("p", in_short(report)), (_question(question) for question in summarise(report.results)))
+    return joined(_question(question) for question in summarise(report.results))
 
 
 def _question(summary: QuestionSummary) -> Html:

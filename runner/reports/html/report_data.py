@@ -1,13 +1,14 @@
 """From the evidence to the content of a report: one environment at a time, never mixed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlmodel import Session
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
+from catalog.evidence.database import Database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.report_rows import (
     Breakdown,
@@ -25,14 +26,20 @@ from catalog.evidence.strategy_evidence import (
     preferred_environment,
 )
 from catalog.validity import without_names_in
+from recommender.answer.respond import respond
+from recommender.evidence.loading import load
+from recommender.evidence.model import Evidence
+from recommender.schemas import RecommendRequest
 from runner.errors import RunnerError
+from runner.reports.html.first_page import SloAnswer
 
 
 @dataclass(frozen=True, eq=False)
 class EnvironmentReport:
-    """All subjects measured in one environment, analysed, with links, tiers, verdicts and costs."""
+    """All subjects measured in one environment: the answers, the analyses, links, tiers, verdicts and costs."""
 
     environment: EnvironmentEvidence
+    answers: tuple[SloAnswer, ...]
     results: tuple[SubjectResult, ...]
     unmeasured: tuple[StrategyEvidence, ...]
     slos: tuple[SloEvidence, ...]
@@ -52,7 +59,7 @@ class Report:
 
 
 def gather_report(
-    session: Session,
+    database: Database,
     *,
     environment: str | None = None,
     subject: str | None = None,
@@ -62,7 +69,7 @@ def gather_report(
 
     Parameters
     ----------
-    session : Session
+    database : Database
     environment : str, optional
         The beginning of a key, a launcher (`docker`, `process`, `imported`), or `all`; by default the
         one that an answer would rest on, too (`catalog.evidence.strategy_evidence`).
@@ -75,6 +82,13 @@ def gather_report(
     RunnerError
         Without evidence, or for an environment that is not there.
     """
+    with database.session() as session:
+        return _gathered(session, load(database, subject=subject), environment, subject, settings or AnalysisSettings())
+
+
+def _gathered(
+    session: Session, answering: Evidence, environment: str | None, subject: str | None, settings: AnalysisSettings
+) -> Report:
     evidence = strategy_evidence(session, subject=subject)
     groups: dict[str, list[StrategyEvidence]] = {}
     for strategy in evidence:
@@ -89,7 +103,7 @@ def gather_report(
     costs = tier_costs(session, subject=subject)
     slos = slo_evidence(session)
     return Report(
-        tuple(_report(session, members, costs, slos, settings or AnalysisSettings()) for members in chosen),
+        tuple(_report(session, answering, members, costs, slos, settings) for members in chosen),
         # Named on the page, so that the shown environment is not taken for everything that was measured.
         tuple(members[0].environment for members in measured if members not in chosen),
     )
@@ -115,6 +129,7 @@ def _matches(environment: EnvironmentEvidence, choice: str) -> bool:
 
 def _report(
     session: Session,
+    answering: Evidence,
     members: Sequence[StrategyEvidence],
     costs: Sequence[Mapping[str, Any]],
     slos: Sequence[SloEvidence],
@@ -124,14 +139,12 @@ def _report(
     subjects: dict[str, list[StrategyEvidence]] = {}
     for member in members:
         subjects.setdefault(member.subject, []).append(member)
+    # A subject without a measurement has nothing to analyse; its strategies are among the unmeasured.
+    measured = {name: rows for name, rows in subjects.items() if any(strategy.measured for strategy in rows)}
     return EnvironmentReport(
         environment=environment,
-        results=tuple(
-            analyse_subject(strategies, settings)
-            for strategies in subjects.values()
-            # A subject without a measurement has nothing to analyse; its strategies are among the unmeasured.
-            if any(strategy.measured for strategy in strategies)
-        ),
+        answers=tuple(_answers(answering, environment.key, list(measured), slos)),
+        results=tuple(analyse_subject(strategies, settings) for strategies in measured.values()),
         unmeasured=tuple(member for member in members if not member.measured),
         slos=tuple(slos),
         breakdowns=mean_breakdowns(session, members),
@@ -141,6 +154,16 @@ def _report(
         verdicts=tuple(_unnamed(row) for row in round_verdicts(session, environment.id) if row["subject"] in subjects),
         tiers=tier_limits(session, environment.id),
     )
+
+
+def _answers(
+    evidence: Evidence, environment: str, subjects: Sequence[str], slos: Sequence[SloEvidence]
+) -> Iterator[SloAnswer]:
+    """Yield what `runner slo` answers, from this environment; without SLOs the fastest strategy of each subject."""
+    for slo in slos or (None,):
+        for subject in subjects:
+            request = RecommendRequest(subject=subject, environment=environment, slo=None if slo is None else slo.name)
+            yield SloAnswer(slo, subject, respond(evidence, request))
 
 
 def _unnamed(row: Mapping[str, Any]) -> Mapping[str, Any]:

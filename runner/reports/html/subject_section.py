@@ -30,12 +30,11 @@ def ranking_table(result: SubjectResult) -> Html:
     # All strategies of a result have intervals of the same percentiles.
     shown = [interval.percentile for interval in result.strategies[0].intervals]
     level = f"{100 * result.settings.confidence_level:g} %"
-    heads = ["strategy", "rank", "letters", *(f"p{strategy:g} [{level} interval]" for strategy in shown), "× best"]
+    heads = ["strategy", "rank", *(f"p{strategy:g} [{level} interval]" for strategy in shown), "× best"]
     rows = (
         [
             strategy.name,
             rank_range(strategy.rank.rank, strategy.rank.worst_rank),
-            " ".join(strategy.rank.letters),
             *(interval_cell(interval) for interval in strategy.intervals),
             f"{strategy.ratio_to_best:.2f}",
             _accuracy(strategy),
@@ -45,7 +44,7 @@ def ranking_table(result: SubjectResult) -> Html:
         ]
         for strategy in fastest_first(result)
     )
-    caption = f"Ranked by p{percentile:g}; strategies that share a letter are not shown to differ"
+    caption = f"Ranked by p{percentile:g}; a range of ranks is what the comparisons leave open"
     shown_table = table(caption, [*heads, "accuracy", "drop, points", "outputs differ"], rows)
     return joined(shown_table, doubts(result))
 
@@ -76,13 +75,13 @@ def doubts(result: SubjectResult) -> Html | None:
     return tag("ul", items) if items else None
 
 
-def interval_cell(interval: PercentileInterval) -> str:
+def interval_cell(interval: PercentileInterval) -> Html:
     """Return `12.1 ms [11.9–12.4 ms]`, or the estimate alone if the evidence is too thin for an interval."""
-    if interval.low_s is None or interval.high_s is None:
-        return f"{duration(interval.estimate_s)} [–]"
-    return (
-        f"{duration(interval.estimate_s)} [{duration_interval(interval.low_s, interval.high_s, interval.estimate_s)}]"
-    )
+    bounds = "–"
+    if interval.low_s is not None and interval.high_s is not None:
+        bounds = duration_interval(interval.low_s, interval.high_s, interval.estimate_s)
+    # Below its estimate where the page is narrow, or the last column would be cut.
+    return joined(duration(interval.estimate_s), " ", tag("span", f"[{bounds}]", class_="interval"))
 
 
 def _difference(strategy: StrategyResult) -> str:
@@ -146,7 +145,8 @@ def breakdown_table(result: SubjectResult, breakdowns: Mapping[str, Breakdown]) 
                 for segment, tier, seconds in segments(breakdown)
             ]
             rows.append([strategy.name, duration(breakdown.latency_s), ", ".join(texts), _sent(strategy)])
-    return table("Mean latency by part, and mean bytes sent by link", ("strategy", "latency", "parts", "sent"), rows)
+    heads = ("strategy", "latency", "parts", "sent")
+    return table("Mean latency by part, and mean bytes sent by link", heads, rows, texts=(0, 2))
 
 
 def _sent(strategy: StrategyResult) -> str:
@@ -165,7 +165,7 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> Html:
         ]
         for row in costs
     )
-    return table("Mean over rounds; peak memory is the highest", heads, rows, left=2)
+    return table("Mean over rounds; peak memory is the highest", heads, rows, texts=(0, 1))
 
 
 def disagreements(result: SubjectResult) -> Html:
@@ -230,12 +230,10 @@ def _needed(pair: PairResult) -> str:
 
 
 def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: str, ids: Ids) -> Html:
-    """Return a section with its heading."""
+    """Return figures first and numbers below them."""
     costs = [row for row in report.costs if row["subject"] == result.subject]
     breakdowns = report.breakdowns
-    return tag(
-        "section",
-        tag("h3", result.subject, id=id_),
+    return joined(
         tag("div", _figures(result, report, id_, ids), class_="figures"),
         ranking_table(result),
         tag("h4", "Where the two analyses disagree"),

@@ -56,7 +56,7 @@ def outputs(folder: Path, files: list[Path], template: Path) -> dict[str, str]:
         import_files(opened, files, now=NOW)
         with opened.session() as session:
             document = collect(session)
-            page = render_report(gather_report(session), made_at=NOW)
+        page = render_report(gather_report(opened), made_at=NOW)
     export = document_bytes(document).decode()
     for file in document.files:  # their keys are made of the SHA-256 of the bytes
         export = export.replace(file.key, f"key-of-{file.name}")

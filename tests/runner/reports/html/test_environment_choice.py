@@ -14,7 +14,6 @@ def test_a_report_shows_the_environment_that_an_answer_rests_on(filling: Any, ma
         filling.declare(environment, [subject], strategies, rounds=2)
         filling.exact(environment, subject, dict.fromkeys(strategies, 0.05), rounds=rounds)
     filling.judge(older, [subject], ["identity"])
-    with filling.database.session() as session:
-        shown = gather_report(session).environments
+    shown = gather_report(filling.database).environments
     answered = load(filling.database).select("net").environment
     assert [report.environment.key for report in shown] == [answered.key] == ["a" * 64]

@@ -16,9 +16,7 @@ from runner.reports.html import gather_report, render_report
 
 
 def page_of(database: Database, **chosen: Any) -> str:
-    with database.session() as session:
-        report = gather_report(session, **chosen)
-    return render_report(report, made_at=datetime(2026, 11, 24, 9, 30, tzinfo=UTC))
+    return render_report(gather_report(database, **chosen), made_at=datetime(2026, 11, 24, 9, 30, tzinfo=UTC))
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +57,13 @@ def test_no_coordinate_is_unknown(html: str) -> None:
     assert not re.search(r'="[^"]*\b(nan|inf)\b', html)
 
 
-def test_the_summary_comes_first_then_conditions_subjects_and_checks(html: str, read_page: Any) -> None:
+def test_what_to_deploy_comes_first_then_the_findings_subjects_and_checks(html: str, read_page: Any) -> None:
     headings = read_page(html).headings
     assert headings[:2] == ["Tierwise report", "docker on bench-7"]
     questions = [heading for heading in headings if heading.startswith("RQ")]
     assert [question[:4] for question in questions] == ["RQ1:", "RQ2:", "RQ3:", "RQ4:", "RQ5:"]
-    order = ["In words", *questions, "Conditions", "fashion-resnet", "canvas-fcn", "Effect sizes", "Accuracies"]
+    order = ["What to deploy", "What it rests on", "In words", *questions, "fashion-resnet", "canvas-fcn"]
+    order += ["Effect sizes", "Accuracies", "Conditions"]
     places = [headings.index(heading) for heading in order]
     assert places == sorted(places)
     assert headings[-1] == "Links and verdicts"
@@ -76,7 +75,7 @@ def test_the_conditions_are_stated(html: str, read_page: Any) -> None:
     assert "30 inputs (chosen at random) in 3 round(s), each input once a round" in said
     assert "docker, docker 20.10, scale 1" in said
     assert "bench-7: EPYC <9> & co, 2 CPUs, 24 GiB" in said
-    assert "SLO interactive p90 at most 40 ms, drop at most 1 points" in said
+    assert "SLO interactive p90 at most 40 ms, drop at most 1 pp" in said
     assert "mobile-edge up 10 Mbit/s 10 Mbit/s +0.4 to +0.4 % 5 %" in said
 
 
@@ -177,7 +176,7 @@ def test_doubts_are_told_before_any_finding(filling: Any, made: Any, read_page: 
     filling.exact(environment, subject, {strategies[0]: 0.02}, rounds=2)
     filling.exact(environment, subject, {strategies[1]: 0.01}, rounds=2, verdict="DOUBTFUL")
     said = read_page(page_of(filling.database)).text
-    assert "2 of the 4 measurements are DOUBTFUL; the reasons are at the end. RQ1" in said
+    assert "2 of the 4 measurements are DOUBTFUL; the reasons are at the end. What to deploy" in said
     assert "net/identity@edge round 1 DOUBTFUL noise" in said
 
 
