@@ -30,7 +30,7 @@ from catalog.statistics.rank_tests import ADJUSTMENTS
 from catalog.statistics.ranking import Rank, Ranking, rank_strategies
 from catalog.statistics.samples import Samples
 from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, analyse_families
-from catalog.statistics.variances import VarianceShares, variance_shares
+from catalog.statistics.variance_shares import VarianceShares, variance_shares
 
 
 def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) -> str | None:

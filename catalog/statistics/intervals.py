@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
@@ -144,11 +144,20 @@ class LogEstimate:
         How well each variance is known: a chi-square with so many degrees of freedom.
     variance_model, df_model : float
         The same for a model's error; 0 where the value was measured.
+    variance_shared, df_shared : float
+        The same for what moves all strategies of a subject alike in a round; 0 where it was not split off
+        (`catalog.statistics.variances.moderated`) and is in `variance_rounds`.
+    by_round : tuple of (int, float)
+        The rounds and the logarithm that each gave, or its pseudo-value; empty where that is unknown.
 
     Notes
     -----
     `df` is Satterthwaite's: (sum of V)**2 / (sum of V**2 / df) over the sources. The guarded margin at a level is
     sqrt(sum of t**2 * V) with each source's t quantile of that level.
+
+    Bounds of several estimates of one subject, each at level L, hold together at L**tests where they err apart. What is
+    shared errs once for all of them, so that its quantile need not be that of L. Half of the joint error is left to it:
+    its level is L**(tests / 2). docs/statistics.md has the simulation.
 
     References
     ----------
@@ -170,6 +179,9 @@ class LogEstimate:
     df_inputs: float
     variance_model: float = 0.0
     df_model: float = 1.0
+    variance_shared: float = 0.0
+    df_shared: float = 1.0
+    by_round: tuple[tuple[int, float], ...] = field(default=(), repr=False)
 
     @property
     def standard_error(self) -> float:
@@ -192,42 +204,48 @@ class LogEstimate:
         # Not Satterthwaite: where rounds agree by luck, its degrees of freedom are those of the inputs, and it errs.
         return self._guarded((1 - confidence_level) / 2)
 
-    def upper(self, confidence_level: float) -> float:
-        """Return the one-sided upper bound, guarded."""
-        return self.value + math.copysign(
-            self._guarded(min(confidence_level, 1 - confidence_level)), confidence_level - 0.5
-        )
+    def upper(self, confidence_level: float, *, tests: int = 1) -> float:
+        """Return the one-sided upper bound, guarded; one of `tests` bounds, each at this level."""
+        if confidence_level < 0.5:
+            return self.value - self._guarded(confidence_level)
+        return self.value + self._guarded(1 - confidence_level, tests)
 
-    def confidence_below(self, limit: float) -> float:
+    def confidence_below(self, limit: float, *, tests: int = 1) -> float:
         """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
         # The guarded margin grows as the tail shrinks, so the level whose bound is the limit is unique.
         distance = abs(limit - self.value)
         if not self.standard_error > 0:
             return float(self.value <= limit)
-        tail = self._tail_beyond(distance)
-        return 1 - tail if limit >= self.value else tail
+        return 1 - self._tail_beyond(distance, tests) if limit >= self.value else self._tail_beyond(distance, 1)
 
-    def _tail_beyond(self, distance: float) -> float:
+    def _tail_beyond(self, distance: float, tests: int) -> float:
         """Return the tail whose guarded margin is the distance, by Newton's method on the nearly linear logarithms.
 
         With one variance it is the tail of Student's t. With several it exceeds the largest of their single tails.
         """
-        sources = [(df, variance) for variance, df in self._sources if variance > 0]
-        tail = max(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))) for df, variance in sources)
+        sources = [source for source in self._powers(tests) if source[0] > 0]
+        tail = max(
+            -math.expm1(math.log1p(-float(scipy.special.stdtr(df, -distance / math.sqrt(variance)))) / power)
+            for variance, df, power in sources
+        )
         if len(sources) == 1:
             return tail
-        scales = [_density_scale(df) for df, _ in sources]
+        scales = [_density_scale(df) for _, df, _ in sources]
         target_square = distance**2
         for _ in range(_STEPS):
             if not _SMALLEST_TAIL < tail < 0.5:
                 break
             square = slope = 0.0
-            for (df, variance), scale in zip(sources, scales, strict=True):
-                quantile = float(scipy.special.stdtrit(df, tail))
+            for (variance, df, power), scale in zip(sources, scales, strict=True):
+                own_tail = _tail_of(tail, power)
+                # A source beyond its median adds nothing to the margin.
+                if own_tail >= 0.5:
+                    continue
+                quantile = float(scipy.special.stdtrit(df, own_tail))
                 # Student's t density at the quantile: the derivative of the quantile by the tail is 1 / density.
                 density = math.exp(scale - (df + 1) / 2 * math.log1p(quantile**2 / df))
                 square += quantile**2 * variance
-                slope += 2 * quantile * variance / density
+                slope += 2 * quantile * variance / density * power * (1 - tail) ** (power - 1)
             step = math.log(square / target_square) * square / (slope * tail)
             # The cap keeps an overshooting step below one half, where the quantile changes its sign.
             tail = min(tail * math.exp(-step), (tail + 0.5) / 2)
@@ -235,12 +253,19 @@ class LogEstimate:
                 break
         return tail
 
-    def _guarded(self, tail: float) -> float:
+    def _guarded(self, tail: float, tests: int = 1) -> float:
         return math.sqrt(
             sum(
-                float(scipy.special.stdtrit(df, tail)) ** 2 * variance for variance, df in self._sources if variance > 0
+                float(scipy.special.stdtrit(df, min(_tail_of(tail, power), 0.5))) ** 2 * variance
+                for variance, df, power in self._powers(tests)
+                if variance > 0
             )
         )
+
+    def _powers(self, tests: int) -> tuple[tuple[float, float, float], ...]:
+        """Return each variance with its degrees of freedom and the power of the level that its quantile is taken at."""
+        *own, shared = self._sources
+        return (*((*source, 1.0) for source in own), (*shared, max(tests / 2, 1.0)))
 
     @property
     def _sources(self) -> tuple[tuple[float, float], ...]:
@@ -249,7 +274,13 @@ class LogEstimate:
             (self.variance_rounds, self.df_rounds),
             (self.variance_inputs, self.df_inputs),
             (self.variance_model, self.df_model),
+            (self.variance_shared, self.df_shared),
         )
+
+
+def _tail_of(tail: float, power: float) -> float:
+    """Return the tail of a level raised to a power, exact for the smallest tails too."""
+    return tail if power == 1 else -math.expm1(power * math.log1p(-tail))
 
 
 @lru_cache(maxsize=1024)
@@ -266,7 +297,12 @@ _CLOSE = 1e-12
 
 
 def estimate_over_rounds(
-    by_round: NDArray[np.float64], resampled: NDArray[np.float64], *, percentile: float, inputs: int
+    by_round: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    *,
+    percentile: float,
+    inputs: int,
+    rounds: NDArray[np.int64] | None = None,
 ) -> LogEstimate:
     """Average over rounds and combine the two variances.
 
@@ -280,6 +316,8 @@ def estimate_over_rounds(
         Above 0 and below 100.
     inputs : int
         How many were drawn; at least 2.
+    rounds : int array, shape (rounds,), or None
+        The numbers of the rounds, by which strategies share what happened in a round; None where they are unknown.
 
     Returns
     -------
@@ -301,19 +339,20 @@ def estimate_over_rounds(
     P. Hall and M. A. Martin, Exact convergence rate of bootstrap quantile variance estimator, Probability Theory and
     Related Fields 80 (1988).
     """
-    rounds, share = by_round.size, percentile / 100
+    count, share = by_round.size, percentile / 100
     # A draw may leave a round without any of its inputs; such a draw says nothing about a covariance between rounds.
     drawn = resampled[:, np.isfinite(resampled).all(axis=0)]
     of_mean, of_each = drawn.mean(axis=0).var(ddof=1), drawn.var(axis=1, ddof=1).mean()
     # var(mean) = of_each / R + (R - 1) / R * covariance, solved for the covariance.
-    between = (rounds * of_mean - of_each) / (rounds - 1)
+    between = (count * of_mean - of_each) / (count - 1)
     return LogEstimate(
         value=float(by_round.mean()),
-        variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / rounds)),
+        variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / count)),
         variance_inputs=_unless_rounding(float(between * inputs / (inputs - 1))),
-        df_rounds=rounds - 1,
+        df_rounds=count - 1,
         # Hall and Martin's relative variance, set equal to that of a chi-square, 2 / df.
         df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
+        by_round=() if rounds is None else tuple(zip(rounds.tolist(), by_round.tolist(), strict=True)),
     )
 
 
@@ -480,7 +519,7 @@ def _interval(
     estimate = None
     low_s = high_s = None
     if refusal is None:
-        estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs)
+        estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs, rounds=samples.rounds)
         margin = estimate.margin(confidence_level)
         low_s, high_s = exponential(value - margin), exponential(value + margin)
     return PercentileInterval(

@@ -9,7 +9,7 @@ from catalog.statistics.intervals import RefusalKind, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.pooled_rounds import Pool, PoolInput, SampleDesign, SystematicDesign
 from catalog.statistics.samples import Samples, log_percentiles
-from catalog.statistics.variances import variance_shares
+from catalog.statistics.variance_shares import variance_shares
 
 POOL_SIZE = 2000
 

@@ -225,3 +225,36 @@ def test_a_seed_draws_what_its_generator_draws() -> None:
     assert np.array_equal(drawn, draw_inputs(20, n_resamples=100, rng=np.random.default_rng(1)))
     with pytest.raises(ValueError, match="read-only"):
         drawn[0, 0] = 1
+
+
+@pytest.mark.parametrize("tests", [2, 6, 18, 400])
+def test_what_strategies_share_is_bounded_at_the_level_of_half_their_joint_error(tests: int) -> None:
+    level = 0.95 ** (1 / tests)
+    shared = LogEstimate(0.0, 0.0, 0.0, df_rounds=2, df_inputs=5, variance_shared=0.01, df_shared=2)
+    # R: qt(sqrt(0.95), 2) * 0.1
+    assert shared.upper(level, tests=tests) == pytest.approx(0.1 * stats.t(2).ppf(0.95**0.5))
+    assert shared.upper(level) == pytest.approx(0.1 * stats.t(2).ppf(level))
+    both = LogEstimate(0.0, 0.02, 0.001, df_rounds=7, df_inputs=5, variance_shared=0.01, df_shared=2)
+    parts = (
+        0.02 * stats.t(7).ppf(level) ** 2 + 0.001 * stats.t(5).ppf(level) ** 2 + 0.01 * stats.t(2).ppf(0.95**0.5) ** 2
+    )
+    assert both.upper(level, tests=tests) == pytest.approx(parts**0.5)
+
+
+@given(
+    st.floats(min_value=1e-4, max_value=3),
+    st.integers(min_value=1, max_value=200),
+    st.floats(min_value=1e-6, max_value=1),
+    st.floats(min_value=1e-6, max_value=1),
+    st.floats(min_value=1, max_value=40),
+)
+def test_the_confidence_of_shared_variances_inverts_their_bound(
+    limit: float, tests: int, rounds: float, shared: float, df: float
+) -> None:
+    estimate = LogEstimate(0.0, rounds, 0.0, df_rounds=df, df_inputs=5, variance_shared=shared, df_shared=2)
+    confidence = estimate.confidence_below(limit, tests=tests)
+    assert 0.5 <= confidence <= 1
+    if confidence < 1 - 1e-12:
+        assert estimate.upper(confidence, tests=tests) == pytest.approx(limit, rel=1e-6)
+    # More tests at one level leave less to what is shared: the level that a limit allows can only be higher.
+    assert estimate.confidence_below(limit, tests=tests + 1) >= confidence - 1e-9

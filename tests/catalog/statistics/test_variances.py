@@ -1,93 +1,15 @@
-""""""
-
 import math
+import random as random_module
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from catalog.statistics.intervals import LogEstimate
-from catalog.statistics.samples import Samples
-from catalog.statistics.variances import moderated, variance_prior, variance_shares
-
-
-def samples_of(values: np.ndarray, kept: np.ndarray | None = None) -> Samples:
-    """Return samples from log latencies of shape (rounds, inputs, repetitions)."""
-    number, index, _ = (index.ravel() for index in np.indices(values.shape))
-    chosen = np.ones(values.size, dtype=bool) if kept is None else kept.ravel()
-    return Samples.from_arrays(np.exp(values.ravel()[chosen]), number[chosen], index[chosen])
-
-
-def test_a_full_table_gives_the_analysis_of_variance() -> None:
-    # R: y <- c(0.1, 0.5, 0.9, 0.3, 0.8, 1.0, 0.2, 0.4, 1.3)
-    #    summary(aov(y ~ gl(3, 3) + gl(3, 1, 9)))  mean squares: rows 0.0311111111, columns 0.5677777778,
-    #    residuals 0.0327777778; so rows (0.03111 - 0.03278) / 3 < 0, columns (0.56778 - 0.03278) / 3
-    values = np.array([[0.1, 0.5, 0.9], [0.3, 0.8, 1.0], [0.2, 0.4, 1.3]])
-    shares = variance_shares(samples_of(values[..., None]))
-    assert shares.rest == pytest.approx(0.0327777778)
-    assert shares.inputs == pytest.approx(0.5350 / 3)
-    assert (shares.rounds, shares.truncated) == (0.0, ("rounds",))
-    assert shares.inputs_share == pytest.approx(0.5350 / 3 / (0.5350 / 3 + 0.0327777778))
-    assert shares.rounds_share == 0
-
-
-def test_repetitions_are_told_from_the_interaction() -> None:
-    rng = np.random.default_rng(1)
-    rounds, inputs, repetitions = 4, 6, 3
-    values = rng.standard_normal((rounds, inputs, repetitions)) + rng.standard_normal((rounds, inputs, 1))
-    cell, overall = values.mean(axis=2), values.mean()
-    of_round, of_input = cell.mean(axis=1), cell.mean(axis=0)
-    within = ((values - cell[..., None]) ** 2).sum() / (rounds * inputs * (repetitions - 1))
-    crossed = repetitions * ((cell - of_round[:, None] - of_input + overall) ** 2).sum() / ((rounds - 1) * (inputs - 1))
-    rows = inputs * repetitions * ((of_round - overall) ** 2).sum() / (rounds - 1)
-    columns = rounds * repetitions * ((of_input - overall) ** 2).sum() / (inputs - 1)
-    shares = variance_shares(samples_of(values))
-    assert shares.rest == pytest.approx((crossed - within) / repetitions + within)
-    assert shares.rounds == pytest.approx(max(0, (rows - crossed) / (inputs * repetitions)))
-    assert shares.inputs == pytest.approx(max(0, (columns - crossed) / (rounds * repetitions)))
-
-
-def test_unbiased_with_missing_cells_and_unequal_repetitions() -> None:
-    rng = np.random.default_rng(2)
-    truth = np.array([0.4, 1.0, 0.6])
-    estimates = []
-    for _ in range(600):
-        values = (
-            np.sqrt(truth[0]) * rng.standard_normal((6, 1, 1))
-            + np.sqrt(truth[1]) * rng.standard_normal((1, 12, 1))
-            + np.sqrt(0.4) * rng.standard_normal((6, 12, 1))
-            + np.sqrt(0.2) * rng.standard_normal((6, 12, 2))
-        )
-        shares = variance_shares(samples_of(values, rng.random(values.shape) < 0.6))
-        estimates.append([shares.rounds, shares.inputs, shares.rest])
-    # Truncation lifts the mean of the smallest a little; standard errors are about 0.01, 0.02 and 0.005.
-    np.testing.assert_allclose(np.mean(estimates, axis=0), truth, atol=0.06)
-
-
-def test_what_is_drawn_independently_is_what_counts() -> None:
-    inputs_only = np.repeat(np.random.default_rng(3).standard_normal((1, 20, 1)), 5, axis=0)
-    shares = variance_shares(samples_of(inputs_only))
-    assert (shares.inputs_share, shares.samples) == (pytest.approx(1.0), 100)
-    assert shares.effective_samples == pytest.approx(20)
-    rounds_only = np.repeat(np.random.default_rng(3).standard_normal((5, 1, 1)), 20, axis=1)
-    assert variance_shares(samples_of(rounds_only)).effective_samples == pytest.approx(5)
-    # Five repetitions of 100 inputs that repeat themselves: not 500 values.
-    repeated = np.broadcast_to(np.random.default_rng(4).standard_normal((1, 100, 1)), (2, 100, 5))
-    assert variance_shares(samples_of(repeated)).effective_samples == pytest.approx(100)
-
-
-def test_degenerate_tables_say_what_they_lack() -> None:
-    constant = variance_shares(samples_of(np.full((3, 4, 2), -1.0)))
-    assert (constant.rounds, constant.inputs, constant.rest) == (0, 0, 0)
-    assert (constant.rest_share, constant.effective_samples, constant.truncated) == (0, None, ())
-    for shape in ((1, 9, 1), (9, 1, 1), (1, 1, 1)):
-        lacking = variance_shares(samples_of(np.random.default_rng(5).random(shape)))
-        assert lacking.rounds is lacking.rest is lacking.effective_samples is None
-        assert f"got {shape[0]} and {shape[1]}" in (lacking.reason or "")
-    apart = variance_shares(Samples.from_arrays([0.1, 0.2, 0.3, 0.4], [1, 1, 2, 2], [0, 1, 2, 3]))
-    assert "too few inputs" in (apart.reason or "")
-
+from catalog.statistics.variances import UsualVariance, moderated, strategy_variances, variance_prior
 
 LOG_LATENCY = [-4.2, -4.0, -3.7, -3.5, -3.1, -2.8, -2.2, -2.0, -1.5, -1.1]
 VARIANCE = [0.012, 0.31, 0.0004, 0.009, 0.20, 0.0001, 0.032, 0.00009, 0.0021, 0.00004]
@@ -119,15 +41,37 @@ def test_the_prior_is_the_one_that_r_finds(standard_errors: float, df: float, fi
     assert prior.variance[[0, -1]] == pytest.approx([first, last], rel=1e-6)
 
 
+def of_rounds(values: np.ndarray) -> list[LogEstimate]:
+    """Return an estimate per row of log latencies, shape (strategies, rounds)."""
+    rounds = values.shape[1]
+    return [
+        LogEstimate(
+            float(row.mean()),
+            float(row.var(ddof=1)) / rounds,
+            0.0,
+            rounds - 1,
+            1.0,
+            by_round=tuple(enumerate(row.tolist(), start=1)),
+        )
+        for row in values
+    ]
+
+
 def test_a_steadied_variance_is_the_mean_by_degrees_of_freedom() -> None:
-    variances = np.exp(np.random.default_rng(1).normal(-5, 1.2, 18)).tolist()
+    variances = np.exp(np.random.default_rng(1).normal(-5, 0.8, 18)).tolist()
     own_estimates = estimates(variances)
     prior = variance_prior(
-        [estimate.value for estimate in own_estimates], [3 * variance for variance in variances], [2.0] * 18
+        [estimate.value for estimate in own_estimates],
+        [3 * variance for variance in variances],
+        [2.0] * 18,
+        standard_errors=0.5,
     )
-    weight = min((prior.df - 1) * (1 - 6 / 18), 2.0)
-    assert weight > 0
+    trusted = (prior.df - 1) * (1 - 3 / 18)
+    assert trusted > 0
     for own, usual, steadied in zip(own_estimates, prior.variance / 3, moderated(own_estimates), strict=True):
+        # R: pf(f, 2, d0, lower.tail = FALSE); without what each round gave, at most the strategy's own two.
+        tail = stats.f(2, prior.df).sf(own.variance_rounds / usual)
+        weight = min(trusted * min(18 * tail, 1), 2.0)
         assert steadied.df_rounds == pytest.approx(2 + weight)
         assert steadied.variance_rounds == pytest.approx((weight * usual + 2 * own.variance_rounds) / (2 + weight))
         assert (steadied.value, steadied.variance_inputs, steadied.df_inputs) == (own.value, 0.001, 5.0)
@@ -139,7 +83,7 @@ def test_variances_that_scatter_widely_stay_as_they_are() -> None:
 
 
 def test_few_strategies_say_nothing_of_what_is_usual() -> None:
-    own_estimates = estimates([0.01] * 6)
+    own_estimates = of_rounds(np.random.default_rng(2).normal(size=(3, 4)))
     assert moderated(own_estimates) == tuple(own_estimates)
 
 
@@ -151,8 +95,88 @@ def test_a_strategy_that_never_varied_is_left_alone_and_asks_nothing_of_the_othe
     assert moderated([still] * 12) == (still,) * 12
 
 
-@given(st.lists(st.floats(min_value=-12, max_value=2), min_size=1, max_size=25))
-def test_steadied_variances_are_finite_and_never_count_for_more_than_twice_their_rounds(logs: list[float]) -> None:
-    for steadied in moderated(estimates([math.exp(log) for log in logs], df=4)):
-        assert 4 <= steadied.df_rounds <= 8
-        assert math.isfinite(steadied.variance_rounds) and steadied.variance_rounds > 0
+def test_a_noisy_strategy_among_quiet_ones_keeps_its_own_variance() -> None:
+    values = 0.1 * np.random.default_rng(3).normal(size=(18, 5)) + np.linspace(-1, 1, 18)[:, np.newaxis]
+    values[7] += 30 * (values[7] - values[7].mean())
+    noisy = of_rounds(values)[7]
+    steadied = moderated(of_rounds(values))
+    assert steadied[7].df_rounds == pytest.approx(4, abs=0.1)
+    assert steadied[7].variance_rounds == pytest.approx(noisy.variance_rounds, rel=0.1)
+    # Nor does it make the others noisy by its weight in the effects of the rounds.
+    quiet = np.median([estimate.variance_rounds for estimate in steadied[:7]])
+    assert quiet * 5 == pytest.approx(0.01, rel=0.5)
+
+
+def test_what_all_strategies_share_is_split_off_and_not_steadied() -> None:
+    rng = np.random.default_rng(4)
+    drift = np.array([0.4, -0.1, -0.3])
+    values = np.linspace(-1, 1, 18)[:, np.newaxis] + drift + 0.02 * rng.normal(size=(18, 3))
+    steadied = moderated(of_rounds(values))
+    for estimate in steadied:
+        assert estimate.variance_shared == pytest.approx(np.var(drift, ddof=1) / 3, rel=0.2)
+        assert estimate.df_shared == 2
+    assert np.median([3 * estimate.variance_rounds for estimate in steadied]) == pytest.approx(0.02**2, rel=0.5)
+    assert np.median([estimate.df_rounds for estimate in steadied]) > 6
+
+
+def test_the_own_part_is_taken_against_the_other_strategies() -> None:
+    # By hand: equal weights, because all rests have one length.
+    values = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])
+    variances = strategy_variances([dict(enumerate(row)) for row in values])
+    assert variances.shared == 0
+    # The mean of the other three is a third against the strategy: 4 / 3 to each side.
+    assert variances.own == pytest.approx([(4 / 3) ** 2] * 4)
+
+
+def test_strategies_that_err_alike_count_as_few() -> None:
+    rng = np.random.default_rng(5)
+    # Half of them feel a drift, so that the rests of all point along one line, and have one length.
+    felt = np.where(np.arange(18) % 2 < 1, 1.0, 0.0)[:, np.newaxis] * np.array([1.0, -1.2, 0.1, 0.6, -0.5])
+    values = np.linspace(-1, 1, 18)[:, np.newaxis] + felt + 0.001 * rng.normal(size=(18, 5))
+    apart = np.linspace(-1, 1, 18)[:, np.newaxis] + 0.5 * rng.normal(size=(18, 5))
+    assert max(estimate.df_rounds for estimate in moderated(of_rounds(values))) < 4.1
+    assert np.median([estimate.df_rounds for estimate in moderated(of_rounds(apart))]) > 8
+
+
+def test_two_rounds_add_at_most_one_degree_of_freedom() -> None:
+    values = np.random.default_rng(6).normal(size=(18, 2))
+    assert all(1 <= estimate.df_rounds <= 2 for estimate in moderated(of_rounds(values)))
+
+
+def test_rounds_that_few_strategies_have_stay_in_their_own_part() -> None:
+    rng = np.random.default_rng(7)
+    values = np.linspace(-1, 1, 8)[:, np.newaxis] + 0.05 * rng.normal(size=(8, 5))
+    rounds = of_rounds(values)
+    longer = [replace(estimate, by_round=estimate.by_round[:3], df_rounds=2) for estimate in rounds[:6]]
+    steadied = moderated([*longer, *rounds[6:]])
+    assert {estimate.df_shared for estimate in steadied} == {2}
+    assert all(math.isfinite(estimate.variance_rounds) and estimate.variance_rounds > 0 for estimate in steadied)
+    # The same rounds of all: the two that only two strategies have say nothing of the others.
+    short = moderated([*longer, *(replace(one, by_round=one.by_round[:3], df_rounds=2) for one in rounds[6:])])
+    assert steadied[0].variance_shared == pytest.approx(short[0].variance_shared, rel=0.5)
+
+
+def test_the_ratio_of_two_takes_both_usual_variances_and_the_lesser_trust() -> None:
+    values = 0.1 * np.random.default_rng(8).normal(size=(18, 4))
+    variances = strategy_variances([dict(enumerate(row)) for row in values])
+    one, other = variances.usual[2], variances.usual[9]
+    ratio = variances.of_ratio(2, 9)
+    assert ratio == UsualVariance(one.variance + other.variance, min(one.df, other.df))
+
+
+@given(
+    st.lists(st.floats(min_value=-12, max_value=2), min_size=1, max_size=25),
+    st.integers(min_value=2, max_value=6),
+    st.floats(min_value=0, max_value=3),
+    st.randoms(use_true_random=False),
+)
+def test_steadied_variances_are_finite_and_count_for_at_least_their_own_rounds(
+    logs: list[float], rounds: int, drift: float, random: random_module.Random
+) -> None:
+    rng = np.random.default_rng(random.randrange(2**32))
+    values = np.exp(np.array(logs) / 2)[:, np.newaxis] * rng.normal(size=(len(logs), rounds))
+    for steadied in moderated(of_rounds(values + drift * rng.normal(size=rounds))):
+        assert rounds - 1 <= steadied.df_rounds <= max(rounds - 1, (rounds - 1) * len(logs))
+        assert math.isfinite(steadied.variance_rounds) and steadied.variance_rounds >= 0
+        assert math.isfinite(steadied.variance_shared) and steadied.variance_shared >= 0
+        assert math.isfinite(steadied.upper(0.997, tests=len(logs)))
