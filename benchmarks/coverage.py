@@ -382,10 +382,9 @@ def joint_bounds(studies: Iterable[Sequence[LogEstimate]], truths: Iterable[NDAr
     """Bound with each variance from its own rounds, and with variances split and steadied by the other strategies."""
     holding, margins = [], []
     for own, truth in zip(studies, truths, strict=True):
-        tests = len(own)
-        level = sidak(0.95, comparisons=tests)
+        level = sidak(0.95, comparisons=len(own))
         bounds = np.array(
-            [[estimate.upper(level, tests=tests) for estimate in estimates] for estimates in (own, moderated(own))]
+            [[estimate.upper(level, tests=len(own)) for estimate in estimates] for estimates in (own, moderated(own))]
         )
         beyond = np.any(bounds < truth - np.log(1.01), axis=1)
         holding.append([*np.all(bounds >= truth, axis=1), *beyond])

@@ -41,6 +41,8 @@ class BudgetCheck:
         The largest level at which as many items could show the limit to hold, if none were lost (wrong, for a floor).
     best_bound_at : callable or None
         From a level to the bound that as many items would then give.
+    among_at : callable or None
+        From a number of candidates to the same budget as one of so many; None where their number makes no difference.
     needed_at : callable or None
         From a level to the fewest items that could show the limit to hold, or None where no number could.
 
@@ -61,6 +63,7 @@ class BudgetCheck:
     best_confidence: float = 1.0
     best_bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
     needed_at: Callable[[float], int | None] | None = field(default=None, repr=False, compare=False)
+    among_at: Callable[[int], "BudgetCheck"] | None = field(default=None, repr=False, compare=False)
 
     @property
     def holds(self) -> bool:
@@ -91,6 +94,10 @@ class BudgetCheck:
         """Judge the same budget at another level."""
         return replace(self, level=level)
 
+    def among(self, tests: int) -> "BudgetCheck":
+        """Judge the same budget as one of so many candidates."""
+        return self if self.among_at is None else self.among_at(tests)
+
 
 @dataclass(frozen=True)
 class Feasibility:
@@ -118,7 +125,9 @@ class Feasibility:
     checks: tuple[BudgetCheck, ...]
 
 
-def latency_within(interval: PercentileInterval, max_s: float, *, confidence_level: float = 0.95) -> BudgetCheck:
+def latency_within(
+    interval: PercentileInterval, max_s: float, *, confidence_level: float = 0.95, tests: int = 1
+) -> BudgetCheck:
     """Check a latency budget.
 
     Parameters
@@ -129,6 +138,8 @@ def latency_within(interval: PercentileInterval, max_s: float, *, confidence_lev
         The budget in seconds, above 0.
     confidence_level : float
         Of this check by itself; `step_down` says which one makes those of many candidates hold together.
+    tests : int
+        How many candidates are checked at that level: what they share errs once for all of them (`LogEstimate`).
 
     Returns
     -------
@@ -155,10 +166,16 @@ def latency_within(interval: PercentileInterval, max_s: float, *, confidence_lev
     if interval.estimate is None:
         return BudgetCheck(max_s, interval.estimate_s, 0.0, confidence_level, interval.refusal)
     estimate = interval.estimate
-    confidence = estimate.confidence_below(math.log(max_s * (1 + _LATENCY_ROUNDING)))
-    return BudgetCheck(
-        max_s, interval.estimate_s, confidence, confidence_level, None, lambda level: exponential(estimate.upper(level))
-    )
+    confidence = estimate.confidence_below(math.log(max_s * (1 + _LATENCY_ROUNDING)), tests=tests)
+
+    def bound_at(level: float) -> float:
+        return exponential(estimate.upper(level, tests=tests))
+
+    def among(number: int) -> BudgetCheck:
+        return latency_within(interval, max_s, confidence_level=confidence_level, tests=number)
+
+    check = BudgetCheck(max_s, interval.estimate_s, confidence, confidence_level, None, bound_at)
+    return replace(check, among_at=among) if estimate.variance_shared > 0 else check
 
 
 def drop_within(drop: AccuracyDrop, max_pp: float, *, confidence_level: float = 0.95) -> BudgetCheck:
@@ -377,13 +394,21 @@ class StepDown:
         do not hold.
     joint : float array, shape (tests,)
         The largest joint confidence at which each test would hold: 1 - its adjusted p-value.
+    remaining : int array, shape (tests,)
+        The number of tests at the step of each.
     """
 
     levels: NDArray[np.float64]
     joint: NDArray[np.float64]
+    remaining: NDArray[np.int64]
 
 
-def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -> StepDown:
+def step_down(
+    confidences: Sequence[float],
+    *,
+    confidence_level: float = 0.95,
+    among: Callable[[int, int], float] | None = None,
+) -> StepDown:
     """Adjust the levels of many tests, the surest first (Holm's procedure with Sidak's levels).
 
     Parameters
@@ -392,6 +417,9 @@ def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -
         Of each test by itself, from 0 to 1: 1 - its p-value. A test that is impossible has 0 and counts.
     confidence_level : float
         Joint: with this probability nothing is asserted wrongly.
+    among : callable or None
+        From a test and a number of tests to its confidence as one of so many, where that makes a difference;
+        `confidences` are then those among all. None where it makes none.
 
     Returns
     -------
@@ -427,12 +455,17 @@ def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -
     if single.ndim != 1 or not np.all((single >= 0) & (single <= 1)):
         raise ValueError(f"confidences are one-dimensional and from 0 to 1, got {confidences!r}")
     if not single.size:
-        return StepDown(single, single)
+        return StepDown(single, single, np.zeros(0, dtype=np.int64))
     # Stable, so that equal confidences keep the candidates' order and the answer does not depend on the sort.
     surest_first = np.argsort(-single, kind="stable")
     remaining = np.arange(single.size, 0, -1)
+    stepped = single[surest_first]
+    if among is not None:
+        stepped = np.array(
+            [among(int(test), int(number)) for test, number in zip(surest_first, remaining, strict=True)]
+        )
     # A test of confidence c among k that remain holds up to the joint level c ** k, and is never surer than one before.
-    joint = np.minimum.accumulate(single[surest_first] ** remaining)
+    joint = np.minimum.accumulate(stepped**remaining)
     # `joint` descends and searchsorted expects ascending values, hence the signs.
     holding = int(np.searchsorted(-joint, -confidence_level, side="right"))
     # Every test that does not hold is shown at the level of the step that failed first.
@@ -441,4 +474,4 @@ def step_down(confidences: Sequence[float], *, confidence_level: float = 0.95) -
     back = np.empty_like(surest_first)
     # The inverse of the sort: results are in the order of the tests.
     back[surest_first] = np.arange(single.size)
-    return StepDown(levels[back], joint[back])
+    return StepDown(levels[back], joint[back], single.size - steps[back])

@@ -285,7 +285,7 @@ def _independent(rest: NDArray[np.float64]) -> float:
     squares = float(((direction.T @ direction) ** 2).sum())
     cosine = (squares - strategies) / (strategies * (strategies - 1))
     correlation = min(max((cosine - 1 / freedom) / (1 - 1 / freedom), 0.0), 1.0)
-    return strategies / (1 + (strategies - 1) * correlation)
+    return float(strategies / (1 + (strategies - 1) * correlation))
 
 
 def _usual(

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 from weakref import ref
 
 from catalog.statistics.feasibility import (
@@ -70,15 +70,20 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
         _Checks((), (), 1) if miss or gap else _checks(candidate, budgets, own, shared[candidate])
         for candidate, own, miss, gap in zip(candidates, bounds, misses, gaps, strict=True)
     ]
+
     # Near misses and undecided candidates stay in the family with confidence 0: leaving them out after seeing their
     # estimates would be a choice by the result.
-    sure = [
-        0.0 if miss or gap else own.confidence(budgets) for miss, gap, own in zip(misses, gaps, checks, strict=True)
-    ]
-    steps = step_down(sure, confidence_level=budgets.confidence)
-    levels, joints = steps.levels.tolist(), steps.joint.tolist()
+    def confidence(row: int, tests: int) -> float:
+        return 0.0 if misses[row] or gaps[row] else checks[row].among(tests).confidence(budgets)
+
+    sure = [confidence(row, len(candidates)) for row in range(len(candidates))]
+    steps = step_down(sure, confidence_level=budgets.confidence, among=confidence)
+    levels, joints, remaining = steps.levels.tolist(), steps.joint.tolist(), steps.remaining.tolist()
     return [
-        misses[row] or _prospect(estimate, budgets, bounds[row], gaps[row] or checks[row], levels[row], joints[row])
+        misses[row]
+        or _prospect(
+            estimate, budgets, bounds[row], gaps[row] or checks[row].among(remaining[row]), levels[row], joints[row]
+        )
         for row, estimate in enumerate(estimates)
     ]
 
@@ -99,6 +104,10 @@ class _Checks:
             # Judged once for all that share it, at level ** sharing (`at`); the root puts it on the scale of one test.
             of_accuracy **= 1 / self.sharing
         return min(of_latency, of_accuracy)
+
+    def among(self, tests: int) -> Self:
+        """Judge the latencies as those of one of so many candidates: what they share errs once for all."""
+        return replace(self, latency=tuple(check.among(tests) for check in self.latency))
 
     def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step: once for all that share an accuracy, and never below the question's level."""
@@ -427,7 +436,7 @@ def _shortfall_checks(
     """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
     level = sidak(budgets.confidence, comparisons=max(1, len(among) - proven))
     checks: list[BudgetCheck | None] = [
-        latency_within(steadied(among, budget.percentile)[candidate], budget.max_s).at(level)
+        latency_within(steadied(among, budget.percentile)[candidate], budget.max_s, tests=len(among)).at(level)
         for budget in budgets.latency
     ]
     level = max(level ** sharing(among)[candidate], budgets.confidence)
