@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from catalog.statistics.drops import hit_drop
-from catalog.statistics.feasibility import drop_within, floor_from_drop, hits_at_least, latency_within
-from catalog.statistics.intervals import PercentileInterval, RefusalKind, percentile_intervals
+from catalog.statistics.feasibility import drop_within, floor_from_drop, hits_at_least, latency_within, step_down
+from catalog.statistics.intervals import LogEstimate, PercentileInterval, RefusalKind, percentile_intervals
 from catalog.statistics.samples import Samples
 
 
@@ -105,3 +107,27 @@ def test_impossible_questions_are_refused() -> None:
         latency_within(p90_of(3, 30), 1.0, confidence_level=1.0)
     with pytest.raises(ValueError, match="boolean"):
         hits_at_least([1, 0], 50)
+
+
+def test_a_step_judges_its_test_among_those_that_remain() -> None:
+    calls: list[tuple[int, int]] = []
+
+    def among(test: int, tests: int) -> float:
+        calls.append((test, tests))
+        return {0: 0.999, 1: 0.99, 2: 0.9}[test] - 0.001 * tests
+
+    steps = step_down([0.996, 0.987, 0.897], among=among)
+    assert calls == [(0, 3), (1, 2), (2, 1)]
+    assert steps.joint.tolist() == pytest.approx([0.996**3, 0.988**2, 0.899])
+    assert steps.remaining.tolist() == [3, 2, 1]
+
+
+def test_what_candidates_share_is_paid_for_once() -> None:
+    shared = LogEstimate(0.0, 1e-6, 0.0, df_rounds=2, df_inputs=5, variance_shared=1e-3, df_shared=2)
+    interval = replace(p90_of(3, 30), estimate=shared, estimate_s=1.0)
+    alone = latency_within(interval, 1.2)
+    level = 0.95 ** (1 / 18)
+    one_of_many = alone.among(18).at(level)
+    assert one_of_many.holds and not alone.at(level).holds
+    # R: exp(sqrt(qt(0.95^(1/18), 2)^2 * 1e-6 + qt(sqrt(0.95), 2)^2 * 1e-3))
+    assert one_of_many.bound == pytest.approx(1.145421, rel=1e-5)
