@@ -320,6 +320,22 @@ LEFT JOIN pool_input i ON i.pool_id = p.id AND i.input_id = x.input_id
 WHERE s.declared
 """
 
+# What the evidence answered to each target; a later measurement of the subject there makes the answer an old one.
+_SLO_STATUS = f"""
+WITH place AS ({_PLACE})
+SELECT a.slo, a.subject, e.environment, e.launcher, e.scale, e.provenance, a.status, a.probability, a.operator,
+       a.placement, a.percentile, a.latency_s, a.proven_operator, a.proven_placement, a.confidence_level,
+       a.created_at AS answered_at,
+       CASE WHEN EXISTS (SELECT 1 FROM measurement m WHERE m.environment_id = a.environment_id
+                         AND m.subject = a.subject AND m.finished_at > a.created_at)
+              OR EXISTS (SELECT 1 FROM accuracy c WHERE c.environment_id = a.environment_id
+                         AND c.subject = a.subject AND c.finished_at > a.created_at)
+            THEN 'outdated' ELSE 'current' END AS standing
+FROM analysis_slo a
+JOIN place e ON e.id = a.environment_id
+JOIN slo t ON t.name = a.slo
+"""
+
 # In the order of creation: a view may use those above it.
 VIEWS: dict[str, str] = {
     "strategy_summary": _STRATEGY_SUMMARY,
@@ -331,6 +347,7 @@ VIEWS: dict[str, str] = {
     "accuracy_drop": _ACCURACY_DROP,
     "ranking": _RANKING,
     "pairwise": _PAIRWISE,
+    "slo_status": _SLO_STATUS,
 }
 
 

@@ -42,6 +42,9 @@ _SPECIAL: Mapping[tuple[str, str], Any] = {
     # As a number: a catalog may write it as a text with a percent sign, a row may not.
     ("analysis", "equivalent_within"): allowed.Share,
     ("analysis_pair", "verdict"): Literal["equivalent", "different", "unresolved"],
+    ("analysis_slo", "status"): Literal["proven", "likely", "open", "estimated", "infeasible", "unmeasured"],
+    # No strategy answers a target that is infeasible.
+    ("analysis_slo", "placement"): allowed.Name | None,
 }
 _ANALYSES = ("analysis_strategy", "analysis_family", "analysis_pair", "analysis_drop")
 # Parents before children; each with the table that a column refers to.
@@ -64,6 +67,7 @@ _PARENTS: Mapping[str, Mapping[str, str]] = {
     "slo": {},
     "analysis": {"environment_id": "environment"},
     **{name: {"analysis_id": "analysis"} for name in _ANALYSES},
+    "analysis_slo": {"environment_id": "environment"},
 }
 _ROWS: Mapping[str, Any] = {
     str(mapped.__tablename__): mapped

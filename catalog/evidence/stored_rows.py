@@ -16,6 +16,7 @@ from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes
 from catalog.evidence.tables import (
     Accuracy,
     Analysis,
+    AnalysisSlo,
     Environment,
     EvidenceTable,
     ImportedFile,
@@ -93,6 +94,12 @@ def replace_analysis(session: Session, analysis: Mapping[str, Any], rows: Analys
     for table, children in rows.items():
         insert_rows(session, table, ({"analysis_id": analysis_id, **child} for child in children))
     return analysis_id
+
+
+def replace_slo_answers(session: Session, answers: Iterable[Mapping[str, Any]]) -> None:
+    """Store what the evidence answers to the declared targets in place of all former answers."""
+    delete_rows(session, AnalysisSlo)
+    insert_rows(session, AnalysisSlo, answers)
 
 
 def samples_by_measurement(session: Session) -> ChildRows:

@@ -417,3 +417,24 @@ class AnalysisDrop(EvidenceTable, table=True):
     lost: int | None = None
     gained: int | None = None
     note: str | None = None
+
+
+class AnalysisSlo(EvidenceTable, table=True):
+    """What the evidence of a subject in an environment answers to a declared target, at the time of `created_at`."""
+
+    __tablename__ = "analysis_slo"
+
+    id: int | None = Field(default=None, primary_key=True)
+    environment_id: int = _parent("environment.id")
+    subject: str
+    slo: str
+    status: str
+    created_at: str
+    probability: float | None = None
+    operator: str | None = None
+    placement: str | None = None
+    proven_operator: str | None = None
+    proven_placement: str | None = None
+    percentile: float
+    confidence_level: float
+    latency_s: float | None = None

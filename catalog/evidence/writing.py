@@ -29,6 +29,7 @@ from catalog.evidence.tables import (
     Accuracy,
     AccuracyClassItem,
     AccuracyItem,
+    AnalysisSlo,
     Artifact,
     Environment,
     EvidenceTable,
@@ -130,6 +131,7 @@ def _repairs(row: SQLModel, name: str) -> dict[str, str]:
 def sync_slos(session: Session, slos: "Mapping[str, SloSpec]") -> None:
     """Make the stored targets exactly those declared."""
     session.execute(delete(Slo).where(column(Slo, "name").not_in(list(slos))))
+    before = {row.name: (row.latency, row.accuracy) for row in session.execute(select(Slo)).scalars()}
     for file in session.execute(select(ImportedFile)).scalars():
         if noted(file, SLOS, {}):  # what stands now is declared here, and stays when the file is forgotten
             note(file, SLOS, {})
@@ -137,6 +139,9 @@ def sync_slos(session: Session, slos: "Mapping[str, SloSpec]") -> None:
         # JSON has text keys alone.
         latency = {f"{percentile:g}": limit for percentile, limit in declared.latency_s.items()}
         accuracy = declared.accuracy.model_dump(exclude_none=True)
+        # An answer to other limits is none to these.
+        if before.get(name) != (latency, accuracy):
+            session.execute(delete(AnalysisSlo).where(column(AnalysisSlo, "slo") == name))
         # The name is the key: a target that stands is changed in place.
         session.merge(Slo(name=name, latency=latency, accuracy=accuracy))
     session.flush()

@@ -27,6 +27,7 @@ from catalog.exchange import (
 from catalog.units import size
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
+from runner.reports.slo_status import store_slo_status
 
 
 class Format(StrEnum):
@@ -135,6 +136,7 @@ def import_(
     with open_database(database or RunnerSettings().database, create=True) as opened:
         imported = import_files(opened, files, environment=environment)
         store_missing(opened, settings)
+        store_slo_status(opened)
     if as_json:
         print_json(
             [
@@ -182,6 +184,7 @@ def forget(
         # What stays is other evidence, whose analyses are stored next.
         forgotten = forget_file(opened, file)
         store_missing(opened, settings)
+        store_slo_status(opened)
     if as_json:
         print_json(asdict(forgotten))
         return

@@ -51,6 +51,7 @@ from runner.measuring.lock import FillLock
 from runner.measuring.plan import make_plan, update_plan
 from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
+from runner.reports.slo_status import store_slo_status
 from runner.workdir import sweep
 
 
@@ -211,6 +212,7 @@ def _fill(
     # A stopped fill ends soon: the next one computes the analyses.
     if not outcome.stopped:
         store_missing(database, settings_of(context.catalog.analysis))
+        store_slo_status(database)
     return outcome
 
 
