@@ -22,6 +22,7 @@ from catalog.statistics.intervals import (
 from catalog.statistics.outcomes import judge, sidak
 from catalog.statistics.pooled_rounds import SampleDesign
 from catalog.statistics.samples import Samples
+from catalog.statistics.typical_repetitions import typical_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +259,7 @@ def _same(one: object, other: object) -> bool:
 
 
 def samples_of(candidate: Candidate) -> Samples:
-    """Return the latencies of a candidate as crossed rounds and inputs, combined once.
+    """Return the latencies of a candidate as crossed rounds and inputs, combined once; of very many, typical ones.
 
     Parameters
     ----------
@@ -334,7 +335,17 @@ def _samples_of(candidate: Candidate) -> Samples:
     indices = candidate.input_index or tuple(
         np.arange(values.size) % max(candidate.inputs, 1) for values in candidate.latency_s
     )
-    rounds = np.repeat(np.array(numbers, dtype=np.int64), [values.size for values in candidate.latency_s])
+    drawn = candidate.design is not None
+    kept = typical_positions(candidate.latency_s, indices, drawn=drawn)
+    sizes = [values.size for values in candidate.latency_s]
+    # The design has one entry per sample, in the order of the rounds.
+    starts = np.cumsum([0, *sizes[:-1]])
+    design = candidate.design
+    if design is not None:
+        design = design.of(np.concatenate([start + own for start, own in zip(starts, kept, strict=True)]))
     return Samples.from_arrays(
-        np.concatenate(candidate.latency_s), rounds, np.concatenate(indices), design=candidate.design
+        np.concatenate([values[own] for values, own in zip(candidate.latency_s, kept, strict=True)]),
+        np.repeat(np.array(numbers, dtype=np.int64), [own.size for own in kept]),
+        np.concatenate([index[own] for index, own in zip(indices, kept, strict=True)]),
+        design=design,
     )
