@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 # Far above what a study needs, so that no ordinary figure changes; a question about so many takes less than a second.
 MOST_SAMPLES = 10_000
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 def typical_positions(
@@ -41,8 +42,8 @@ def typical_positions(
 
     Notes
     -----
-    With k samples to stand for, every k-th of a cell (round and input) stays in the order of latency, from the middle
-    of the first k. Where even one of each cell is too many, every so many inputs stay, the same in all rounds: fewer
+    Each cell (round and input) is divided into equal shares in the order of latency, and one latency of each share
+    stays, at a place that is spread evenly from share to share (multiples of the golden ratio). Where even one of each cell is too many, every so many inputs stay, the same in all rounds: fewer
     inputs, with the wider interval that fewer inputs have. O(n log n).
 
     Examples
@@ -50,7 +51,7 @@ def typical_positions(
     >>> latency_s, index = np.arange(1.0, 13.0), np.repeat([0, 1], 6)
     >>> [kept] = typical_positions([latency_s], [index], most=4)
     >>> latency_s[kept].tolist()
-    [2.0, 5.0, 8.0, 11.0]
+    [2.0, 4.0, 9.0, 11.0]
     """
     total = sum(values.size for values in latency_s)
     if total <= most:
@@ -71,8 +72,10 @@ def _every(step: int, values: NDArray[np.float64], index: NDArray[np.int64]) -> 
     order = order[np.argsort(index[order], kind="stable")]
     starts = np.flatnonzero(np.diff(index[order], prepend=index[order[0]] - 1)) if order.size else order
     sizes = np.diff(starts, append=order.size)
-    place = np.arange(order.size) - np.repeat(starts, sizes)
-    # An input with fewer repetitions than the step keeps its median.
-    steps = np.repeat(np.minimum(step, sizes), sizes)
+    shares = np.maximum(1, np.rint(sizes / step).astype(np.int64))
+    share = np.arange(shares.sum()) - np.repeat(np.cumsum(shares) - shares, shares)
+    # Not the middle of each share: the upper half of the highest ones, where high percentiles lie, would never stay.
+    within = (np.arange(share.size) * _GOLDEN + 0.5) % 1
+    place = np.floor((share + within) * np.repeat(sizes / shares, shares)).astype(np.int64)
     # In the order of measurement, on which nothing depends but what a reader compares.
-    return np.sort(order[place % steps == steps // 2])
+    return np.sort(order[np.repeat(starts, shares) + np.minimum(place, np.repeat(sizes, shares) - 1)])
