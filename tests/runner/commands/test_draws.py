@@ -33,6 +33,9 @@ def test_the_draw_is_said_before_and_after(capsys: pytest.CaptureFixture[str]) -
         assert f"table: {WORDS}" in capsys.readouterr().out
         assert run(lambda command=command: app([command, "--json"])) == 0  # type: ignore[misc]
         assert json.loads(capsys.readouterr().out)["draws"] == {"table": WORDS}
+    # A fill ends with the answers to the SLOs: of one round there is an estimate alone.
+    assert run(lambda: app(["sql", "SELECT slo, status, standing FROM slo_status", "--json"])) == 0
+    assert json.loads(capsys.readouterr().out) == [{"slo": "fast", "status": "estimated", "standing": "current"}]
 
 
 def test_more_inputs_than_there_are_is_a_note(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,17 @@ def test_a_forged_file_is_not_recommended_under_the_first_ones_key(claimed: Comm
     assert {row["source"] for row in rows} == {"piece.json", "forged.json"}
 
 
+def test_importing_and_forgetting_answer_the_slos_again(claimed: Command) -> None:
+    def answered() -> list[str]:
+        rows = json.loads(claimed("sql", "SELECT slo, environment, status FROM slo_status ORDER BY 1", "--json").out)
+        assert {row["status"] for row in rows} <= {"proven", "likely", "open", "estimated", "infeasible"}
+        return [row["slo"] for row in rows]
+
+    assert answered() == ["batch", "batch", "interactive", "interactive"]
+    assert claimed("forget", "forged.json").code == 0
+    assert answered() == ["batch", "interactive"]
+
+
 def test_forgetting_says_what_was_removed(claimed: Command) -> None:
     done = claimed("forget", "forged.json")
     assert "is forgotten: removed 1 environment(s), 3 strategies, 5 measurements" in " ".join(done.out.split())
