@@ -22,7 +22,7 @@ from catalog.statistics.drops import hit_drop, mean_iou_drop
 from catalog.statistics.intervals import LogEstimate, intervals_from
 from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
 from catalog.statistics.samples import Samples, draw_inputs, resampled_log_percentiles
-from catalog.statistics.variances import moderated
+from catalog.statistics.variances import moderated, strategy_variances
 
 N_RESAMPLES = 500
 
@@ -425,6 +425,44 @@ def _of_rounds(values: NDArray[np.float64]) -> LogEstimate:
     )
 
 
+@dataclass(frozen=True)
+class Ratios:
+    """Share of studies in which the intervals of all ratios hold, their median margin, and what they tell apart."""
+
+    own: float
+    steadied: float
+    own_margin: float
+    steadied_margin: float
+    own_different: float  # of ratios that are tenfold
+    steadied_different: float
+
+
+def ratios_of_rounds(
+    spread: Spread, *, rounds: int, repetitions: int, rng: np.random.Generator, drift: float, loading: Loading
+) -> Ratios:
+    """Compare all pairs of 18 strategies, half of which are ten times as slow as the others."""
+    truth = np.repeat([0.0, np.log(10)], 9)
+    pairs = list(combinations(range(18), 2))
+    level = sidak(0.95, comparisons=len(pairs))
+    holding, margins, different = [], [], []
+    for _ in range(repetitions):
+        alone = spread(18, rng)[:, None] * rng.standard_normal((18, rounds))
+        values = truth[:, None] + 0.1 * (alone + drift * loading(18)[:, None] * rng.standard_normal(rounds))
+        variances = strategy_variances([dict(enumerate(row)) for row in values.tolist()])
+        own = [_of_rounds(values[one] - values[other]) for one, other in pairs]
+        steadied = [
+            variances.of_ratio(*pair).steadied(estimate, comparisons=len(pairs))
+            for pair, estimate in zip(pairs, own, strict=True)
+        ]
+        true = np.array([truth[one] - truth[other] for one, other in pairs])
+        margin = np.array([[ratio.guarded_margin(level) for ratio in ratios] for ratios in (own, steadied)])
+        distance = np.abs([ratio.value for ratio in own])
+        holding.append(np.all(np.abs([ratio.value for ratio in own] - true) <= margin, axis=1))
+        margins.append(np.median(margin, axis=1))
+        different.append(np.mean((distance > margin)[:, true != 0], axis=1))
+    return Ratios(*np.mean(holding, axis=0), *np.median(margins, axis=0), *np.mean(different, axis=0))
+
+
 def joint_of_samples(
     design: Design, percentile: float, spread: Spread, *, strategies: int, repetitions: int, rng: np.random.Generator
 ) -> Joint:
@@ -468,6 +506,24 @@ def print_joint_drift(many: int, rng: np.random.Generator) -> None:
                 joint = joint_of_rounds(SPREADS[name], **study, rng=rng, drift=drift, loading=LOADINGS[felt])
                 shared = f"0.1, shared {0.1 * drift:g}"
                 print(f"| {rounds} | {shared} | {felt} | 18 | {name} | {_joint(joint)} |", flush=True)
+
+
+def print_ratios(many: int, rng: np.random.Generator) -> None:
+    print("\n| rounds | felt drift | their rounds vary | own rounds: all hold | steadied: all hold | own margin "
+          "| steadied | own: tenfold told apart | steadied |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for rounds in (3, 5):
+        for felt, drift in (("all alike", 0.0), *_DRIFTS[2:]):
+            for name in ("all alike", "one threefold", "half twofold", "drawn, up to threefold", "half tenfold"):
+                row = ratios_of_rounds(
+                    SPREADS[name], rounds=rounds, repetitions=many, rng=rng, drift=drift, loading=LOADINGS[felt]
+                )
+                felt_drift = f"{felt}, {0.1 * drift:g}" if drift else "–"
+                print(
+                    f"| {rounds} | {felt_drift} | {name} | {row.own:.3f} | {row.steadied:.3f} | {row.own_margin:.3f} "
+                    f"| {row.steadied_margin:.3f} | {row.own_different:.2f} | {row.steadied_different:.2f} |",
+                    flush=True,
+                )
 
 
 def print_joint_samples(many: int, rng: np.random.Generator) -> None:
@@ -616,6 +672,7 @@ _TABLES = {
     "masks": print_masks,
     "joint": print_joint,
     "joint-drift": print_joint_drift,
+    "ratios": print_ratios,
     "joint-samples": print_joint_samples,
 }
 

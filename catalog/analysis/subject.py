@@ -20,7 +20,7 @@ from catalog.evidence.strategy_evidence import (
     in_canonical_order,
 )
 from catalog.keys import content_key
-from catalog.statistics.comparison import Comparison, Question, compare_pairs
+from catalog.statistics.comparison import Comparison, Question, compare_pairs, round_variances
 from catalog.statistics.description import SampleDescription
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from catalog.statistics.families import StudiedOperator, strategy_name, study_families
@@ -31,6 +31,7 @@ from catalog.statistics.ranking import Rank, Ranking, rank_strategies
 from catalog.statistics.samples import Samples
 from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, analyse_families
 from catalog.statistics.variance_shares import VarianceShares, variance_shares
+from catalog.statistics.variances import RatioVariance, StrategyVariances
 
 
 def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) -> str | None:
@@ -127,7 +128,7 @@ def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
 
 
 # Raised when the analysis itself changes, so that stored results are computed again.
-VERSION = 2
+VERSION = 3
 INTERVAL_PERCENTILES = (50.0, 90.0)
 
 
@@ -237,15 +238,17 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
     families = study_families(_studied(evidence), common_tier_order(evidence))
     pooled = {_name(strategy): strategy.latency_s for strategy in measured}
     paper = analyse_families(pooled, families, adjustment=settings.adjustment)
+    # Of all strategies, not of a family's alone: more of them know better what is usual.
+    variances = round_variances(samples, settings.percentile)
     # `pooled` is in the order of `measured`, as `samples` is.
-    by_name = dict(zip(pooled, samples, strict=True))
+    members = {name: _Member(position, samples[position]) for position, name in enumerate(pooled)}
     return SubjectResult(
         subject=measured[0].subject,
         environment=measured[0].environment,
         settings=settings,
         strategies=_strategies(measured, samples, paper.descriptions, ranking, settings),
         ranking=ranking,
-        families=tuple(_family(family, by_name, settings) for family in paper.families),
+        families=tuple(_family(family, members, variances, settings) for family in paper.families),
         drops=_drops(evidence, settings),
         unmeasured=tuple(strategy for strategy in evidence if not strategy.measured),
     )
@@ -312,14 +315,32 @@ def _strategies(
     )
 
 
-def _family(paper: FamilyAnalysis, samples: Mapping[str, Samples], settings: AnalysisSettings) -> FamilyResult:
-    members = [samples[name] for name in paper.members]
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """A strategy's samples and its position among all of the subject."""
+
+    position: int
+    samples: Samples
+
+
+def _family(
+    paper: FamilyAnalysis,
+    strategies: Mapping[str, _Member],
+    variances: StrategyVariances,
+    settings: AnalysisSettings,
+) -> FamilyResult:
+    members = [strategies[name] for name in paper.members]
     # The order of `FamilyAnalysis.comparisons`, on which the zip below relies.
     pairs = list(combinations(range(len(members)), 2))
-    decided = compare_pairs(members, settings.question(), pairs=pairs, rng=settings.seed)
+
+    def of_ratio(first: int, second: int) -> RatioVariance:
+        return variances.of_ratio(members[first].position, members[second].position)
+
+    samples = [member.samples for member in members]
+    decided = compare_pairs(samples, settings.question(), pairs=pairs, variances=of_ratio, rng=settings.seed)
     results = []
     for comparison, outcome in zip(paper.comparisons(), decided, strict=True):
-        count = sum(samples[name].log_latency.size for name in (comparison.left, comparison.right))
+        count = sum(strategies[name].samples.log_latency.size for name in (comparison.left, comparison.right))
         results.append(PairResult(comparison, outcome, disagreement(comparison, outcome, samples=count)))
     return FamilyResult(paper, tuple(results))
 

@@ -1,7 +1,7 @@
 """Two strategies, or all of one question, compared on a latency percentile: paired by input, round against round."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -27,6 +27,10 @@ from catalog.statistics.samples import (
     resampled_log_percentiles,
     seeded_draws,
 )
+from catalog.statistics.variances import RatioVariance, StrategyVariances, strategy_variances
+
+# From the positions of two strategies to what all of their subject say about the variance of their ratio.
+RatioVariances = Callable[[int, int], RatioVariance]
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def compare(
     question: Question,
     *,
     comparisons: int = 1,
+    variance: RatioVariance | None = None,
     rng: np.random.Generator | int | None = None,
 ) -> Comparison:
     """Compare two strategies.
@@ -147,6 +152,8 @@ def compare(
     question : Question
     comparisons : int
         The number of comparisons of the question: the interval is simultaneous over them.
+    variance : RatioVariance or None
+        From `StrategyVariances.of_ratio` of the strategies that these two were measured with.
     rng : numpy.random.Generator, int or None
         As scipy takes it.
 
@@ -174,7 +181,10 @@ def compare(
     >>> round(comparison.ratio, 6), comparison.verdict.value
     (2.0, 'different')
     """
-    return compare_pairs([first, second], question, pairs=[(0, 1)], comparisons=comparisons, rng=rng)[0]
+    variances = None if variance is None else lambda _first, _second: variance
+    return compare_pairs(
+        [first, second], question, pairs=[(0, 1)], comparisons=comparisons, variances=variances, rng=rng
+    )[0]
 
 
 def compare_pairs(
@@ -183,6 +193,7 @@ def compare_pairs(
     *,
     pairs: Sequence[tuple[int, int]] | None = None,
     comparisons: int | None = None,
+    variances: RatioVariances | None = None,
     rng: np.random.Generator | int | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare pairs of strategies of one question.
@@ -197,6 +208,9 @@ def compare_pairs(
     comparisons : int or None
         How many the intervals are simultaneous over; None is the number of pairs. Say `m * (m - 1) // 2` when the
         reference of the pairs was chosen by its result among m candidates, as the fastest is.
+    variances : callable or None
+        From the positions of a pair to what its subject's strategies say about its variance, as
+        `StrategyVariances.of_ratio`; None takes each variance from the pair's own rounds.
     rng : numpy.random.Generator, int or None
         As scipy takes it.
 
@@ -218,7 +232,9 @@ def compare_pairs(
     paired in order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds:
     variance across rounds by Student's t, variance from the inputs by resampling them, the same draw for both
     strategies and all rounds; the guarded interval of `catalog.statistics.intervals`, at Sidak's level for
-    simultaneity.
+    simultaneity. What all strategies share in a round cancels in the ratio; what is left varies as the two own parts
+    do, and is steadied by what is usual for these (`strategy_variances`); the margin is that of the pair or the sum of
+    the two strategies' margins, whichever is narrower (`LogEstimate`).
 
     Examples
     --------
@@ -233,7 +249,39 @@ def compare_pairs(
     number = len(pairs) if comparisons is None else comparisons
     # Shared by all pairs: k strategies need k percentiles with their draws, not k (k - 1).
     percentiles = _Percentiles(candidates, question, np.random.default_rng(rng))
-    return tuple(_compare(percentiles, pair, number) for pair in pairs)
+    return tuple(_compare(percentiles, pair, number, variances=variances) for pair in pairs)
+
+
+def round_variances(candidates: Sequence[Samples], percentile: float) -> StrategyVariances:
+    """Split and steady the variances across rounds of strategies that were measured together.
+
+    Parameters
+    ----------
+    candidates : sequence of Samples
+        All strategies of a subject in one environment.
+    percentile : float
+        Above 0 and below 100.
+
+    Returns
+    -------
+    StrategyVariances
+        `of_ratio` is what `compare_pairs` takes as `variances`, by positions in `candidates`.
+
+    Examples
+    --------
+    >>> latency = np.exp(np.add.outer([0.0, 0.1, -0.1], np.linspace(0, 1, 30)))
+    >>> rounds, inputs = (axis.ravel() for axis in np.indices(latency.shape))
+    >>> study = [Samples.from_arrays(factor * latency.ravel(), rounds, inputs) for factor in (1, 2, 3, 4, 5)]
+    >>> variances = round_variances(study, 90)
+    >>> round(variances.shared, 4), float(variances.own.max()) < 1e-20
+    (0.01, True)
+    """
+    return strategy_variances(
+        [
+            dict(zip(samples.rounds.tolist(), log_percentiles(samples, [percentile])[0].tolist(), strict=True))
+            for samples in candidates
+        ]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +320,9 @@ class _Percentiles:
         return seeded_draws(inputs.size, self.question.n_resamples, self._seed, inputs.size)
 
 
-def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int) -> Comparison:
+def _compare(
+    percentiles: _Percentiles, pair: tuple[int, int], comparisons: int, *, variances: RatioVariances | None
+) -> Comparison:
     question = percentiles.question
     first, second = (percentiles.candidates[position] for position in pair)
     common = np.intersect1d(first.inputs, second.inputs, assume_unique=True)
@@ -294,6 +344,8 @@ def _compare(percentiles: _Percentiles, pair: tuple[int, int], comparisons: int)
     if refusal is None:
         drawn = one.resampled[rows] - other.resampled[columns]
         estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
+        if variances is not None and same:
+            estimate = variances(*pair).steadied(estimate, comparisons=comparisons)
         # The guarded margin, because a verdict decides: see docs/statistics.md, "A percentile and its interval".
         margin = estimate.guarded_margin(level)
         verdict = judge(estimate.value - margin, estimate.value + margin, margin=question.log_margin)

@@ -149,6 +149,11 @@ class LogEstimate:
         (`catalog.statistics.variances.moderated`) and is in `variance_rounds`.
     by_round : tuple of (int, float)
         The rounds and the logarithm that each gave, or its pseudo-value; empty where that is unknown.
+    sides : tuple of (float, float)
+        Of a log ratio: the variance across rounds of each of the two strategies, without what they share, and its
+        degrees of freedom. Empty where they are unknown.
+    sides_power : float
+        What a level is raised to for the sides: as many comparisons as there are for each strategy.
 
     Notes
     -----
@@ -182,6 +187,8 @@ class LogEstimate:
     variance_shared: float = 0.0
     df_shared: float = 1.0
     by_round: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    sides: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    sides_power: float = field(default=1.0, repr=False)
 
     @property
     def standard_error(self) -> float:
@@ -202,7 +209,18 @@ class LogEstimate:
     def guarded_margin(self, confidence_level: float) -> float:
         """Return half the width of the two-sided interval that decides."""
         # Not Satterthwaite: where rounds agree by luck, its degrees of freedom are those of the inputs, and it errs.
-        return self._guarded((1 - confidence_level) / 2)
+        margin = self._guarded((1 - confidence_level) / 2)
+        if not self.sides:
+            return margin
+        quantile = float(scipy.special.stdtrit(self.df_rounds, (1 - confidence_level) / 2))
+        of_rounds = quantile**2 * self.variance_rounds
+        saved = max(of_rounds - self._of_sides(confidence_level) ** 2, 0.0)
+        return math.sqrt(max(margin**2 - saved, 0.0))
+
+    def _of_sides(self, confidence_level: float) -> float:
+        """Return the sum of the two strategies' margins, across rounds."""
+        tail = (1 - confidence_level**self.sides_power) / 2
+        return sum(-float(scipy.special.stdtrit(df, tail)) * math.sqrt(variance) for variance, df in self.sides)
 
     def upper(self, confidence_level: float, *, tests: int = 1) -> float:
         """Return the one-sided upper bound, guarded; one of `tests` bounds, each at this level."""

@@ -164,14 +164,18 @@ def still_needed(
     # Whichever verdict has more room: away from 0 for different, inside the margin for equivalent.
     target = max(abs(estimate.value), margin - abs(estimate.value))
 
+    # What the other strategies add to the degrees of freedom does not grow with the rounds of these two.
+    borrowed = estimate.df_rounds - (rounds - 1)
+
     def settles(more_rounds: float, more_inputs: float) -> bool:
         grown = dataclasses.replace(
             estimate,
             variance_rounds=estimate.variance_rounds / more_rounds,
             variance_inputs=estimate.variance_inputs / more_inputs,
             # Rounds minus one; the inputs' freedom grows with the square root of their number (Hall and Martin).
-            df_rounds=(estimate.df_rounds + 1) * more_rounds - 1,
+            df_rounds=rounds * more_rounds - 1 + borrowed,
             df_inputs=estimate.df_inputs * math.sqrt(more_inputs),
+            sides=tuple((variance / more_rounds, df + rounds * (more_rounds - 1)) for variance, df in estimate.sides),
         )
         return (
             grown.guarded_margin(confidence_level) + float(scipy.special.ndtri(_POWER)) * grown.standard_error <= target

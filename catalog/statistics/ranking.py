@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from catalog.statistics.comparison import Comparison, Question, compare_pairs
+from catalog.statistics.comparison import Comparison, Question, compare_pairs, round_variances
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples, log_percentiles
 
@@ -160,7 +160,8 @@ def rank_strategies(
     Notes
     -----
     Two strategies are tied unless the verdict is `different`: `equivalent` does not matter, and `unresolved` is
-    unknown. See `compare_pairs` and `rank_with_ties`.
+    unknown. Variances across rounds are steadied by those of all candidates (`round_variances`). See `compare_pairs`
+    and `rank_with_ties`.
 
     Examples
     --------
@@ -171,7 +172,8 @@ def rank_strategies(
     [(3, 'b'), (1, 'a'), (1, 'a')]
     """
     pairs = tuple(combinations(range(len(candidates)), 2))
-    comparisons = compare_pairs(candidates, question, pairs=pairs, rng=rng)
+    variances = round_variances(candidates, question.percentile)
+    comparisons = compare_pairs(candidates, question, pairs=pairs, variances=variances.of_ratio, rng=rng)
     # Over all inputs of a candidate, not those that a pair shares: an estimate must not depend on its rivals.
     estimates = tuple(math.exp(log_percentiles(candidate, [question.percentile]).mean()) for candidate in candidates)
     shown = [

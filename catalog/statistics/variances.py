@@ -60,16 +60,56 @@ class UsualVariance:
 
     Examples
     --------
-    >>> UsualVariance(0.03, df=6.0).steady(0.09, df=2.0)  # (6 * 0.03 + 2 * 0.09) / 8
-    0.045
+    >>> three_rounds = LogEstimate(0.0, 0.03, 0.0, df_rounds=2, df_inputs=9)
+    >>> steadied = UsualVariance(0.03, df=6.0).steadied(three_rounds)
+    >>> steadied.df_rounds, round(steadied.variance_rounds, 6)  # (6 * 0.03 + 2 * 0.09) / 8 / 3
+    (8.0, 0.015)
     """
 
     variance: float
     df: float
 
-    def steady(self, variance: float, df: float) -> float:
-        """Return the mean of this and a variance with `df` degrees of freedom, weighted by degrees of freedom."""
-        return (self.df * self.variance + df * variance) / (self.df + df)
+    def steadied(self, estimate: LogEstimate) -> LogEstimate:
+        """Return an estimate with the mean of this and its own variance, weighted by degrees of freedom."""
+        # Unchanged to the last bit where the others say nothing, and where nothing varies, as between copies.
+        if not self.df or not estimate.variance_rounds:
+            return estimate
+        df, rounds = estimate.df_rounds, estimate.df_rounds + 1
+        # This is of one round; the estimate is a mean over df + 1 of them.
+        pooled = (self.df * self.variance / rounds + df * estimate.variance_rounds) / (self.df + df)
+        return replace(estimate, variance_rounds=pooled, df_rounds=df + self.df)
+
+
+@dataclass(frozen=True)
+class RatioVariance:
+    """What the strategies of a subject say about the log ratio of two of them.
+
+    Attributes
+    ----------
+    usual : UsualVariance
+        Of the log ratio.
+    sides : tuple of (float, float)
+        The steadied own variance of one round of each strategy, and its degrees of freedom.
+    strategies : int
+        How many there are in the subject.
+    """
+
+    usual: UsualVariance
+    sides: tuple[tuple[float, float], ...]
+    strategies: int
+
+    def steadied(self, estimate: LogEstimate, *, comparisons: int) -> LogEstimate:
+        """Return the estimate of the log ratio, one of so many, with all that the strategies say of its variance."""
+        rounds = estimate.df_rounds + 1
+        steadied = self.usual.steadied(estimate)
+        # A strategy that never varied by itself shows nothing of how far it may.
+        if not estimate.variance_rounds or any(variance <= _ROUNDING for variance, _ in self.sides):
+            return steadied
+        return replace(
+            steadied,
+            sides=tuple((variance / rounds, df) for variance, df in self.sides),
+            sides_power=comparisons / self.strategies,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +123,8 @@ class StrategyVariances:
     shared_df : float
     own : float array, shape (strategies,)
         Variance of one round of each strategy, without the common effect.
+    df : float array, shape (strategies,)
+        Of `own`.
     usual : tuple of UsualVariance
         What the others say about each own variance.
     """
@@ -90,12 +132,21 @@ class StrategyVariances:
     shared: float
     shared_df: float
     own: NDArray[np.float64]
+    df: NDArray[np.float64]
     usual: tuple[UsualVariance, ...]
 
-    def of_ratio(self, first: int, second: int) -> UsualVariance:
-        """Return the usual variance of the log ratio of two strategies, in which the shared part cancels."""
+    def of_ratio(self, first: int, second: int) -> RatioVariance:
+        """Return what is known of the log ratio of two strategies, by their positions; the shared part cancels."""
         one, other = self.usual[first], self.usual[second]
-        return UsualVariance(one.variance + other.variance, min(one.df, other.df))
+        return RatioVariance(
+            usual=UsualVariance(one.variance + other.variance, min(one.df, other.df)),
+            sides=(self._side(first), self._side(second)),
+            strategies=len(self.usual),
+        )
+
+    def _side(self, position: int) -> tuple[float, float]:
+        df, own, usual = float(self.df[position]), float(self.own[position]), self.usual[position]
+        return (usual.df * usual.variance + df * own) / (usual.df + df), usual.df + df
 
 
 def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
@@ -141,19 +192,16 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
 
 
 def _steadied(estimate: LogEstimate, variances: StrategyVariances, position: int) -> LogEstimate:
-    df, usual = estimate.df_rounds, variances.usual[position]
-    # Unchanged to the last bit where the others say nothing.
-    if not usual.df and not variances.shared:
-        return estimate
-    # `own` and `usual` are of one round; the estimate is a mean over df + 1 of them.
-    rounds = df + 1
-    return replace(
-        estimate,
-        variance_rounds=usual.steady(float(variances.own[position]), df) / rounds,
-        df_rounds=df + usual.df,
-        variance_shared=variances.shared / rounds,
-        df_shared=variances.shared_df,
-    )
+    # Without a shared part the own one is the estimate's, to the last bit.
+    if variances.shared > 0:
+        rounds = estimate.df_rounds + 1
+        estimate = replace(
+            estimate,
+            variance_rounds=float(variances.own[position]) / rounds,
+            variance_shared=variances.shared / rounds,
+            df_shared=variances.shared_df,
+        )
+    return variances.usual[position].steadied(estimate)
 
 
 def strategy_variances(by_round: Sequence[Mapping[int, float]]) -> StrategyVariances:
@@ -210,7 +258,7 @@ def strategy_variances(by_round: Sequence[Mapping[int, float]]) -> StrategyVaria
         shared, shared_df = _variance(effects[table.common].tolist()), float(table.common.sum() - 1)
         independent = _independent(rest[:, table.common])
     place = np.array([np.mean(list(values.values())) for values in by_round])
-    return StrategyVariances(shared, shared_df, own, _usual(place, own, df, independent))
+    return StrategyVariances(shared, shared_df, own, df, _usual(place, own, df, independent))
 
 
 def _unsplit(estimates: Sequence[LogEstimate]) -> StrategyVariances:
@@ -219,7 +267,7 @@ def _unsplit(estimates: Sequence[LogEstimate]) -> StrategyVariances:
     # Of one round, not of the mean over rounds: strategies with more rounds would otherwise look quieter.
     own = np.array([estimate.variance_rounds for estimate in estimates]) * (df + 1)
     place = np.array([estimate.value for estimate in estimates])
-    return StrategyVariances(0.0, 1.0, own, _usual(place, own, df, _UNSEEN))
+    return StrategyVariances(0.0, 1.0, own, df, _usual(place, own, df, _UNSEEN))
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from catalog.statistics.comparison import Question, compare, compare_pairs
+from catalog.statistics.comparison import Question, compare, compare_pairs, round_variances
 from catalog.statistics.intervals import LogEstimate, RefusalKind
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.ranking import rank_strategies
@@ -206,3 +207,77 @@ def test_two_rounds_that_disagree_bound_nothing_and_break_nothing() -> None:
     assert comparison.verdict is ComparisonOutcome.UNRESOLVED
     assert comparison.low == 0 or comparison.low < 1e-300
     assert comparison.high is not None and 1e300 < comparison.high < np.inf
+
+
+def three_rounds_of(strategies: int, *, apart: float, rng: np.random.Generator) -> list[Samples]:
+    """Return strategies whose log latencies lie so far apart, with 10 % of noise in each of three rounds."""
+    drift = 0.2 * rng.normal(size=3)
+    return [
+        crossed(np.repeat((apart * number + drift + 0.1 * rng.normal(size=3))[:, None], 30, axis=1))
+        for number in range(strategies)
+    ]
+
+
+def test_strategies_ten_times_apart_are_different_after_three_rounds() -> None:
+    fast, slow = 0.0, math.log(10)
+    rng = np.random.default_rng(9)
+    study = [*three_rounds_of(9, apart=fast, rng=rng)]
+    study += [crossed(samples.log_latency.reshape(3, 30) + slow) for samples in three_rounds_of(9, apart=0, rng=rng)]
+    ranking = rank_strategies(study, QUICK, rng=1)
+    assert [rank.rank for rank in ranking.ranks] == [1] * 9 + [10] * 9
+    assert not set(ranking.ranks[0].letters) & set(ranking.ranks[-1].letters)
+    # By their own rounds alone most of these pairs stay unresolved.
+    own = compare_pairs(study, QUICK, rng=1)
+    assert sum(comparison.verdict is ComparisonOutcome.DIFFERENT for comparison in own) < 40
+
+
+def test_a_steadied_comparison_weighs_its_variance_with_the_usual_one() -> None:
+    study = three_rounds_of(18, apart=0.02, rng=np.random.default_rng(10))
+    variance = round_variances(study, 50).of_ratio(3, 11)
+    usual = variance.usual
+    own = compare(study[3], study[11], QUICK, comparisons=153, rng=1)
+    steadied = compare(study[3], study[11], QUICK, comparisons=153, variance=variance, rng=1)
+    assert own.estimate is not None and steadied.estimate is not None and usual.df > 0
+    assert steadied.estimate.df_rounds == pytest.approx(2 + usual.df)
+    mean = (usual.df * usual.variance + 2 * 3 * own.estimate.variance_rounds) / (usual.df + 2)
+    assert steadied.estimate.variance_rounds == pytest.approx(mean / 3)
+    assert steadied.ratio == own.ratio
+    all_pairs = rank_strategies(study, QUICK, rng=1)
+    assert all_pairs.comparisons[all_pairs.pairs.index((3, 11))].high == pytest.approx(steadied.high)
+
+
+def test_a_ratio_is_within_the_margins_of_its_two_strategies() -> None:
+    # 153 pairs of 18 strategies: the level of the sides is 0.95 ** (1 / 18).
+    estimate = LogEstimate(
+        0.0, 0.02, 0.001, df_rounds=3, df_inputs=5, sides=((0.01, 4.0), (0.02, 6.0)), sides_power=153 / 18
+    )
+    pair, strategy = 0.95 ** (1 / 153), 0.95 ** (1 / 18)
+    sides = 0.1 * stats.t(4).ppf((1 + strategy) / 2) + 0.02**0.5 * stats.t(6).ppf((1 + strategy) / 2)
+    inputs = stats.t(5).ppf((1 + pair) / 2) ** 2 * 0.001
+    assert estimate.guarded_margin(pair) == pytest.approx((sides**2 + inputs) ** 0.5)
+    # Two strategies with a quiet ratio are told apart by their pair.
+    quiet = replace(estimate, variance_rounds=1e-4, df_rounds=12)
+    rounds = stats.t(12).ppf((1 + pair) / 2) ** 2 * 1e-4
+    assert quiet.guarded_margin(pair) == pytest.approx((rounds + inputs) ** 0.5)
+
+
+def test_rounds_of_other_sessions_are_not_steadied_by_what_does_not_cancel_in_them() -> None:
+    study = three_rounds_of(18, apart=0.02, rng=np.random.default_rng(11))
+    variance = round_variances(study, 50).of_ratio(0, 1)
+    later = Samples.from_arrays(
+        np.exp(study[1].log_latency), study[1].rounds[study[1].round_position] + 10, study[1].input_position
+    )
+    comparison = compare(study[0], later, QUICK, variance=variance, rng=1)
+    assert not comparison.same_rounds
+    assert comparison.low == compare(study[0], later, QUICK, rng=1).low
+
+
+def test_what_others_add_to_the_degrees_of_freedom_does_not_grow_with_the_rounds() -> None:
+    estimate = LogEstimate(0.1, variance_rounds=0.01, variance_inputs=0.0, df_rounds=4, df_inputs=5)
+    needed = still_needed(estimate, margin=0.05, confidence_level=0.999, rounds=3, inputs=30)
+    assert needed.rounds is not None
+    for rounds, settled in ((needed.rounds, True), (needed.rounds - 1, False)):
+        # Two of the four degrees of freedom are the strategy's own rounds.
+        grown = LogEstimate(0.1, 0.01 * 3 / rounds, 0.0, df_rounds=rounds - 1 + 2, df_inputs=5)
+        margin = grown.guarded_margin(0.999) + stats.norm.ppf(0.8) * grown.standard_error
+        assert bool(margin <= 0.1) is settled

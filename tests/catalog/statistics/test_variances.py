@@ -161,7 +161,11 @@ def test_the_ratio_of_two_takes_both_usual_variances_and_the_lesser_trust() -> N
     variances = strategy_variances([dict(enumerate(row)) for row in values])
     one, other = variances.usual[2], variances.usual[9]
     ratio = variances.of_ratio(2, 9)
-    assert ratio == UsualVariance(one.variance + other.variance, min(one.df, other.df))
+    assert ratio.usual == UsualVariance(one.variance + other.variance, min(one.df, other.df))
+    assert ratio.strategies == 18
+    variance, df = ratio.sides[0]
+    assert df == pytest.approx(3 + one.df)
+    assert variance == pytest.approx((one.df * one.variance + 3 * variances.own[2]) / df)
 
 
 @given(
