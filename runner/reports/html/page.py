@@ -42,7 +42,7 @@ def in_short(report: EnvironmentReport) -> str:
     repetitions = "once" if repeated == "1" else f"{repeated} times"
     chosen = {strategy.evidence.inputs_select for strategy in strategies}
     how = {
-        "systematic": "drawn anew for each round, spread by size",
+        "systematic": "drawn for each round, spread by size",
         "random": "chosen at random",
         "largest": "the largest of the data set",
     }

@@ -250,7 +250,7 @@ def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: st
 
 
 def _figures(result: SubjectResult, report: EnvironmentReport, id_: str, ids: Ids) -> Iterator[Html]:
-    whiskers = "whiskers to 1.5 interquartile ranges, outliers as dots, medians at the right (as Figures 4 to 7)"
+    whiskers = "whiskers to 1.5 interquartile ranges, outliers as dots, p50 at the right (as Figures 4 to 7)"
     yield _figure(box_plots(result), f"by placement: {whiskers}.", ids.new(id_, "boxes"))
     bars = "a bar beside the rows joins, dot by dot, strategies that are not shown to differ"
     yield _figure(

@@ -13,8 +13,10 @@ from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.report_rows import Breakdown, LinkTime, TierTimes, mean_breakdowns
+from catalog.units import duration
 from runner.reports.html.figures import box_plots, breakdown_bars, pvalue, quantile_plot, rank_diagram
 from runner.reports.html.markup import WIDTH, Axis, Figure, Html, Ids, fitted, svg, tag
+from runner.reports.html.subject_section import ranking_table
 from runner.reports.html.tradeoff import tradeoff_plot, tradeoffs
 
 
@@ -67,6 +69,14 @@ def test_a_long_name_keeps_both_ends() -> None:
     assert fitted("short", 200, size=11) == "short"
     cut = fitted("quantized_early_exit_partition@mobile-cloud", 120, size=11)
     assert cut.startswith("quantized") and cut.endswith("cloud") and "…" in cut and len(cut) == 20
+
+
+def test_boxes_and_tables_say_one_p50(result: SubjectResult) -> None:
+    values = [element.text for element in of_class(drawn(box_plots(result)), "value")]
+    tabulated = ranking_table(result)
+    for strategy in result.strategies:
+        p50 = duration(strategy.interval(50).estimate_s)
+        assert p50 in values and f"<td>{p50} <span" in tabulated
 
 
 def test_boxes_show_quartiles_whiskers_and_outliers(result: SubjectResult) -> None:
