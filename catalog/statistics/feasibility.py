@@ -92,7 +92,20 @@ class BudgetCheck:
 
     def at(self, level: float) -> Self:
         """Judge the same budget at another level."""
-        return replace(self, level=level)
+        # `dataclasses.replace` takes several times as long, and a question judges every budget of every candidate.
+        return type(self)(
+            self.limit,
+            self.estimate,
+            self.confidence,
+            level,
+            self.refusal,
+            self.bound_at,
+            self.items,
+            self.best_confidence,
+            self.best_bound_at,
+            self.needed_at,
+            self.among_at,
+        )
 
     def among(self, tests: int) -> "BudgetCheck":
         """Judge the same budget as one of so many candidates."""
@@ -174,8 +187,14 @@ def latency_within(
     def among(number: int) -> BudgetCheck:
         return latency_within(interval, max_s, confidence_level=confidence_level, tests=number)
 
-    check = BudgetCheck(max_s, interval.estimate_s, confidence, confidence_level, None, bound_at)
-    return replace(check, among_at=among) if estimate.variance_shared > 0 else check
+    return BudgetCheck(
+        max_s,
+        interval.estimate_s,
+        confidence,
+        confidence_level,
+        bound_at=bound_at,
+        among_at=among if estimate.variance_shared > 0 else None,
+    )
 
 
 def drop_within(drop: AccuracyDrop, max_pp: float, *, confidence_level: float = 0.95) -> BudgetCheck:

@@ -311,7 +311,8 @@ def _density_scale(df: float) -> float:
 # A smaller tail counts as none, and the search stops.
 _SMALLEST_TAIL = 1e-15
 _STEPS = 60
-_CLOSE = 1e-12
+# Newton's steps square the error: after one so small, what is left is below any rounding.
+_CLOSE = 1e-7
 
 
 def estimate_over_rounds(

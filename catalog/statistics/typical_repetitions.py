@@ -43,8 +43,9 @@ def typical_positions(
     Notes
     -----
     Each cell (round and input) is divided into equal shares in the order of latency, and one latency of each share
-    stays, at a place that is spread evenly from share to share (multiples of the golden ratio). Where even one of each cell is too many, every so many inputs stay, the same in all rounds: fewer
-    inputs, with the wider interval that fewer inputs have. O(n log n).
+    stays, at a place that is spread evenly from share to share (multiples of the golden ratio). Where even one of each
+    cell is too many, every so many inputs stay, the same in all rounds: fewer inputs, with the wider interval that
+    fewer inputs have. O(n log n).
 
     Examples
     --------

@@ -3,8 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Literal
 from weakref import ref
 
 from catalog.statistics.feasibility import (
@@ -67,7 +67,9 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
     gaps = [None if miss else _missing(estimate, budgets) for estimate, miss in zip(estimates, misses, strict=True)]
     shared = sharing(candidates)
     checks = [
-        _Checks((), (), 1) if miss or gap else _checks(candidate, budgets, own, shared[candidate])
+        _Checks((), (), 1, len(candidates))
+        if miss or gap
+        else _checks(candidate, budgets, own, shared[candidate], len(candidates))
         for candidate, own, miss, gap in zip(candidates, bounds, misses, gaps, strict=True)
     ]
 
@@ -90,11 +92,16 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
 
 @dataclass(frozen=True)
 class _Checks:
-    """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy."""
+    """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy.
+
+    Latencies are judged as those of one of so many `tests`.
+    """
 
     latency: tuple[BudgetCheck, ...]
     accuracy: tuple[BudgetCheck, ...]
     sharing: int
+    tests: int
+    others: "dict[int, _Checks]" = field(default_factory=dict, compare=False, repr=False)
 
     def confidence(self, budgets: Budgets) -> float:
         """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
@@ -105,9 +112,15 @@ class _Checks:
             of_accuracy **= 1 / self.sharing
         return min(of_latency, of_accuracy)
 
-    def among(self, tests: int) -> Self:
+    def among(self, tests: int) -> "_Checks":
         """Judge the latencies as those of one of so many candidates: what they share errs once for all."""
-        return replace(self, latency=tuple(check.among(tests) for check in self.latency))
+        if tests == self.tests:
+            return self
+        # Kept: stepping down asks for the same number as what is said afterwards.
+        if tests not in self.others:
+            latency = tuple(check.among(tests) for check in self.latency)
+            self.others[tests] = _Checks(latency, self.accuracy, self.sharing, tests)
+        return self.others[tests]
 
     def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step: once for all that share an accuracy, and never below the question's level."""
@@ -254,7 +267,9 @@ def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[Perce
     return tuple(replace(own, estimate=None if own.estimate is None else next(estimates)) for own in intervals)
 
 
-def _checks(candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int) -> _Checks:
+def _checks(
+    candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int, tests: int
+) -> _Checks:
     """Check every budget; call it when nothing is missing."""
     accuracy = candidate.accuracy
     checks = []
@@ -265,11 +280,12 @@ def _checks(candidate: Candidate, budgets: Budgets, latency: Sequence[Percentile
         checks.append(drop_within(drop, most))
     return _Checks(
         tuple(
-            latency_within(latency_interval, budget.max_s)
+            latency_within(latency_interval, budget.max_s, tests=tests)
             for latency_interval, budget in zip(latency, budgets.latency, strict=True)
         ),
         tuple(checks),
         shared,
+        tests,
     )
 
 
