@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from catalog.declaration import Catalog, parse_catalog
+from catalog.statistics.drops import hit_drop
+from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, Status, recommend
 from runner.measuring.answerable import in_words, unprovable_targets
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
@@ -76,3 +79,35 @@ def test_subjects_with_one_reason_share_a_line(tmp_path: Path) -> None:
     catalog = parse_catalog(yaml.safe_dump(CATALOG | {"subjects": subjects, "slos": slos}, sort_keys=False))
     (line,) = in_words(unprovable_targets(catalog, resolved(catalog, tmp_path)))
     assert line.startswith("SLO slow, one, two: p99 cannot be proven with 12 inputs x 2 rounds")
+
+
+def proven_operators(items: int, max_drop_pp: float) -> set[str]:
+    """Return what an answer proves of identity and of a quantized model that loses none of so many items."""
+    hits = [True] * items
+    # One object for each operator: its placements share an accuracy.
+    accuracies = {
+        operator: AccuracyMeasurement(
+            "top1", 100.0, 0.0, items, np.array(hits), drop=hit_drop(hits, hits, bit_identical=exact)
+        )
+        for operator, exact in (("identity", True), ("quantized", False))
+    }
+    latency_s = (np.full(30, 0.1),) * 3
+    candidates = [
+        Candidate(operator, placement, (placement,), latency_s, inputs=30, accuracy=accuracies[operator])
+        for operator in accuracies
+        for placement in ("mobile", "edge")
+    ]
+    answer = recommend(candidates, Budgets(max_accuracy_drop_pp=max_drop_pp))
+    best = [] if answer.recommendation is None else [answer.recommendation]
+    prospects = [*best, *answer.within]
+    return {prospect.candidate.operator for prospect in prospects if prospect.status is Status.PROVEN}
+
+
+@pytest.mark.parametrize("drop", [1.0, 5.0])
+def test_the_fewest_items_are_those_that_an_answer_needs(tmp_path: Path, drop: float) -> None:
+    strategies = [{"operators": ["identity", "quantized"], "placements": ["mobile", "edge"]}]
+    slos = {"s": {"accuracy": {"max_drop": drop}}}
+    (said,) = reasons(tmp_path, subjects=LABELLED, operators=OPERATORS, strategies=strategies, slos=slos)
+    needed = int(said.rpartition("; ")[2].split()[0])
+    assert proven_operators(needed, drop) == {"identity", "quantized"}
+    assert proven_operators(needed - 1, drop) == {"identity"}
