@@ -6,9 +6,10 @@ percentiles leave them out.
 `env.py` drops them before a migration touches a table and creates them once the schema is the newest, so a migration
 never mentions them. A change here alone needs an (empty) revision, because only a new revision reaches old databases.
 
-Percentiles are taken within each round and averaged over the rounds, as `catalog.statistics.samples` does. Ranks
-are found with integers (`90 * (n - 1) / 100` is the lower neighbour of numpy's p90), which SQLite and PostgreSQL do
-alike.
+`strategy_summary` and `leaderboard` have the percentiles that the stored analysis estimates, as all commands print
+them, and say so in `percentiles_from`. Without an analysis of the present evidence, and in the view `percentiles`, they
+are those of the samples: taken within each round and averaged over the rounds. Ranks are found with integers
+(`90 * (n - 1) / 100` is the lower neighbour of numpy's p90), which SQLite and PostgreSQL do alike.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def _round_percentiles(percents: Sequence[int], *, count_inputs: bool) -> str:
     ranked_input = ", s.input_id" if count_inputs else ""
     inputs = ", COUNT(DISTINCT input_id) AS inputs" if count_inputs else ""
     return f"""
-    SELECT m.latency_key, m.round, m.verdict, r.samples{", r.inputs" if count_inputs else ""},
+    SELECT m.latency_key, m.round, m.verdict, m.finished_at, r.samples{", r.inputs" if count_inputs else ""},
            {", ".join(f"r.p{percent}_latency_s" for percent in percents)}
     FROM measurement m
     JOIN (
@@ -64,7 +65,7 @@ def _round_percentiles(percents: Sequence[int], *, count_inputs: bool) -> str:
 
 # In the order of the rounds: a sum of floats in another order may end in another last digit.
 _LATENCY = f"""
-    SELECT latency_key,
+    SELECT latency_key, MAX(finished_at) AS finished_at,
            COUNT(*) AS rounds,
            CAST(SUM(samples) AS INTEGER) AS samples,
            AVG(p50_latency_s) AS median_latency_s,
@@ -73,6 +74,17 @@ _LATENCY = f"""
                AS verdict
     FROM ({_round_percentiles((50, 90), count_inputs=False)}) per_round
     GROUP BY latency_key
+"""
+
+# What the newest analysis estimates for a strategy, unless the strategy was measured since. A percentile of a round's
+# samples is not it: where rounds draw their inputs, those of all rounds together are weighed by what they stand for.
+_ESTIMATED = """
+    SELECT n.subject, n.environment_id, r.operator, r.placement, r.p50_s, r.p90_s, n.created_at
+    FROM analysis_strategy r
+    JOIN (SELECT id, subject, environment_id, created_at,
+                 ROW_NUMBER() OVER (PARTITION BY subject, environment_id ORDER BY created_at DESC, id DESC) AS place
+          FROM analysis) n ON n.id = r.analysis_id AND n.place = 1
+    WHERE r.p50_s IS NOT NULL
 """
 
 _INPUTS = f"""
@@ -172,6 +184,7 @@ compared AS ({_COMPARED_ACCURACY})"""
 
 _STRATEGY_SUMMARY = f"""
 WITH RECURSIVE latency AS ({_LATENCY}),
+estimated AS ({_ESTIMATED}),
 inputs AS ({_INPUTS}),
 sent AS ({_SENT}),
 place AS ({_PLACE}),
@@ -180,13 +193,18 @@ place AS ({_PLACE}),
 SELECT s.subject, s.operator, s.placement,
        e.environment, e.launcher, e.scale, e.host, s.task,
        latency.rounds, s.rounds AS rounds_declared, inputs.inputs, latency.samples,
-       latency.median_latency_s, latency.p90_latency_s, inputs.inputs_select,
+       COALESCE(estimated.p50_s, latency.median_latency_s) AS median_latency_s,
+       COALESCE(estimated.p90_s, latency.p90_latency_s) AS p90_latency_s,
+       CASE WHEN estimated.p50_s IS NULL THEN 'samples' ELSE 'analysis' END AS percentiles_from, inputs.inputs_select,
        a.metric, a.accuracy_pct, a.drop_pp,
        artifact.size_bytes, CASE WHEN e.launcher <> 'imported' THEN sent.sent_bytes END AS sent_bytes,
        latency.verdict, e.provenance, COALESCE(sources.source, e.source) AS source
 FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN latency ON latency.latency_key = s.latency_key
+LEFT JOIN estimated ON estimated.subject = s.subject AND estimated.environment_id = s.environment_id
+     AND estimated.operator = s.operator AND estimated.placement = s.placement
+     AND estimated.created_at >= latency.finished_at
 JOIN inputs ON inputs.latency_key = s.latency_key
 JOIN sent ON sent.latency_key = s.latency_key
 LEFT JOIN compared a ON a.strategy_id = s.id

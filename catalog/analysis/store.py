@@ -59,6 +59,8 @@ def _strategy(strategy: StrategyResult, percentile: float) -> dict[str, Any]:
         "low_s": interval.low_s,
         "high_s": interval.high_s,
         "refusal": interval.refusal.reason if interval.refusal else None,
+        "p50_s": strategy.interval(50.0).estimate_s,
+        "p90_s": strategy.interval(90.0).estimate_s,
         "ratio_to_best": strategy.ratio_to_best,
         "samples": interval.samples,
         "rounds": interval.rounds,

@@ -340,6 +340,9 @@ class AnalysisStrategy(EvidenceTable, table=True):
     low_s: float | None = None
     high_s: float | None = None
     refusal: str | None = None
+    # Whichever percentile was asked for; None in analyses from before these were stored.
+    p50_s: float | None = None
+    p90_s: float | None = None
     ratio_to_best: float
     samples: int
     rounds: int

@@ -13,8 +13,9 @@ import numpy as np
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, StrategyEvidence
 from catalog.exchange.lineage import imported_key
 from catalog.statistics.comparison import Comparison, Question, compare_pairs
+from catalog.statistics.intervals import percentile_estimate
 from catalog.statistics.outcomes import ComparisonOutcome
-from catalog.statistics.samples import Samples, percentile_over_rounds
+from catalog.statistics.samples import Samples
 
 Change = Literal["same", "equivalent", "faster", "slower", "unresolved", "only in A", "only in B", "unmeasured"]
 _FACTS = ("launcher", "scale", "host", "cpu_model", "cpu_count", "onnxruntime", "engine", "kernel", "tierwise")
@@ -203,7 +204,7 @@ def _latencies(
 
 def _latency(before: StrategyEvidence, after: StrategyEvidence, comparison: Comparison) -> LatencyChange:
     percentile = comparison.question.percentile
-    a_s, b_s = (percentile_over_rounds(row.latency_s, row.round, percentile) for row in (before, after))
+    a_s, b_s = (percentile_estimate(row.samples, percentile) for row in (before, after))
     return LatencyChange(percentile, a_s, b_s, comparison)
 
 

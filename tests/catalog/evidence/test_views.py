@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from catalog.analysis import AnalysisSettings
+from catalog.analysis.store import store_missing
 from catalog.evidence.database import Database
 from catalog.evidence.reading import leaderboard
 from catalog.evidence.records import LinkProbeRecord
@@ -14,7 +16,8 @@ from catalog.evidence.writing import (
     sync_strategies,
     upsert_environment,
 )
-from catalog.statistics.samples import percentile_over_rounds
+from catalog.statistics.intervals import percentile_estimate
+from catalog.statistics.samples import Samples, percentile_over_rounds
 
 pytestmark = pytest.mark.both_databases
 
@@ -37,6 +40,28 @@ def test_views_equal_numpy(database: Database, fill: Callable[[], Any]) -> None:
     assert rows["identity", "mobile"]["sent_bytes"] == 0
     by_seq = [1000 * (seq % 10) + 11 for size in (30, 1, 20) for seq in range(size)]
     assert rows["identity", "edge"]["sent_bytes"] == np.median(by_seq)
+
+
+def test_percentiles_are_those_of_the_analysis_until_a_strategy_is_measured_again(
+    database: Database, make: Any, fill: Callable[[], Any]
+) -> None:
+    latencies = fill()
+    settings = AnalysisSettings(n_resamples=50)
+    with database.session() as session:
+        assert {row["percentiles_from"] for row in leaderboard(session)} == {"samples"}
+    assert store_missing(database, settings) == 1
+    with database.session() as session:
+        rows = {(row["operator"], row["placement"]): row for row in leaderboard(session)}
+    for name, rounds in latencies.items():
+        number = np.repeat([1, 2, 3], [len(samples) for samples in rounds])
+        samples = Samples.from_arrays(np.concatenate(rounds), number, np.zeros(number.size, dtype=int))
+        assert rows[name]["percentiles_from"] == "analysis"
+        assert rows[name]["median_latency_s"] == pytest.approx(percentile_estimate(samples, 50), rel=1e-12)
+        assert rows[name]["p90_latency_s"] == pytest.approx(percentile_estimate(samples, 90), rel=1e-12)
+    with database.session() as session:
+        session.connection().exec_driver_sql("UPDATE measurement SET finished_at = '2999' WHERE operator = 'identity'")
+        origins = {row["operator"]: row["percentiles_from"] for row in leaderboard(session)}
+    assert origins == {"identity": "samples", "quantized": "analysis"}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 10, 11, 12, 21, 100])

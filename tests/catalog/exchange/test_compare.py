@@ -93,8 +93,12 @@ def test_an_interval_says_what_moved(twins: Callable[..., Pairing], factor: floa
         assert latency.comparison.high is not None
         assert latency.comparison.low < latency.ratio < latency.comparison.high
         assert latency.ratio == pytest.approx(factor, rel=0.03)
-        assert latency.a_s == pytest.approx(np.percentile(before, latency.percentile, axis=1).mean(), rel=1e-12)
-        assert latency.b_s == pytest.approx(np.percentile(after, latency.percentile, axis=1).mean(), rel=1e-12)
+        assert latency.a_s == pytest.approx(
+            np.exp(np.percentile(np.log(before), latency.percentile, axis=1).mean()), rel=1e-12
+        )
+        assert latency.b_s == pytest.approx(
+            np.exp(np.percentile(np.log(after), latency.percentile, axis=1).mean()), rel=1e-12
+        )
 
 
 def test_one_round_settles_nothing_and_says_why(twins: Callable[..., Pairing]) -> None:
