@@ -241,29 +241,32 @@ class LogEstimate:
 
         With one variance it is the tail of Student's t. With several it exceeds the largest of their single tails.
         """
-        sources = [source for source in self._powers(tests) if source[0] > 0]
+        sources = [
+            (variance, df, power, _density_scale(df)) for variance, df, power in self._powers(tests) if variance > 0
+        ]
         tail = max(
-            -math.expm1(math.log1p(-float(scipy.special.stdtr(df, -distance / math.sqrt(variance)))) / power)
-            for variance, df, power in sources
+            _root_tail(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))), power)
+            for variance, df, power, _ in sources
         )
         if len(sources) == 1:
             return tail
-        scales = [_density_scale(df) for _, df, _ in sources]
         target_square = distance**2
         for _ in range(_STEPS):
             if not _SMALLEST_TAIL < tail < 0.5:
                 break
             square = slope = 0.0
-            for (variance, df, power), scale in zip(sources, scales, strict=True):
-                own_tail = _tail_of(tail, power)
+            for variance, df, power, scale in sources:
+                own_tail = tail if power == 1 else _tail_of(tail, power)
                 # A source beyond its median adds nothing to the margin.
                 if own_tail >= 0.5:
                     continue
                 quantile = float(scipy.special.stdtrit(df, own_tail))
+                own_square = quantile * quantile
                 # Student's t density at the quantile: the derivative of the quantile by the tail is 1 / density.
-                density = math.exp(scale - (df + 1) / 2 * math.log1p(quantile**2 / df))
-                square += quantile**2 * variance
-                slope += 2 * quantile * variance / density * power * (1 - tail) ** (power - 1)
+                density = math.exp(scale - (df + 1) / 2 * math.log1p(own_square / df))
+                square += own_square * variance
+                growth = 1.0 if power == 1 else power * (1 - tail) ** (power - 1)
+                slope += 2 * quantile * variance / density * growth
             step = math.log(square / target_square) * square / (slope * tail)
             # The cap keeps an overshooting step below one half, where the quantile changes its sign.
             tail = min(tail * math.exp(-step), (tail + 0.5) / 2)
@@ -299,6 +302,11 @@ class LogEstimate:
 def _tail_of(tail: float, power: float) -> float:
     """Return the tail of a level raised to a power, exact for the smallest tails too."""
     return tail if power == 1 else -math.expm1(power * math.log1p(-tail))
+
+
+def _root_tail(tail: float, power: float) -> float:
+    """Return the tail whose level, raised to a power, has the given tail."""
+    return tail if power == 1 else -math.expm1(math.log1p(-tail) / power)
 
 
 @lru_cache(maxsize=1024)

@@ -5,6 +5,7 @@ import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from recommender.ranking import (
     recommend,
 )
 from recommender.ranking import candidates as candidates_module
+from recommender.ranking.candidates import CandidateCache
 from recommender.ranking.feasibility import steadied
 
 
@@ -445,3 +447,21 @@ def test_a_wider_budget_never_makes_a_strategy_less_probable(max_s: float, sprea
 
     narrow, wide = chance(max_s), chance(max_s * factor)
     assert narrow is not None and wide is not None and narrow <= wide
+
+
+def test_results_are_kept_as_long_as_their_candidate_and_no_longer() -> None:
+    cache: CandidateCache[int] = CandidateCache()
+
+    def candidate() -> Candidate:
+        return Candidate("identity", "mobile", ("mobile",), (np.full(30, 0.1),), inputs=30)
+
+    first, second = candidate(), candidate()
+    assert cache.get(first, "key", lambda: 1) == 1
+    assert cache.get(first, "key", lambda: 2) == 1 and cache.get(second, "key", lambda: 3) == 3
+    del first
+    gc.collect()
+    assert cache.get(second, "key", lambda: 4) == 3
+    # A new object may get the identity of one that is gone, never its results.
+    for number in range(100):
+        assert cache.get(candidate(), "key", partial(int, number)) == number
+    assert len(cache._results) == 1
