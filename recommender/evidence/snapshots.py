@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,12 +29,20 @@ class Snapshots:
 
     SQLite reports other processes' commits through `PRAGMA data_version` on a connection that stays open: some
     microseconds, against reading everything. The file's inode catches a database that was replaced. With a `subject`,
-    the evidence of that one alone is read.
+    the evidence of that one alone is read. `prepare` is called with new evidence once it answers questions, in the
+    thread that read it, with a function that says whether it still does.
     """
 
-    def __init__(self, database: str, *, subject: str | None = None) -> None:
+    def __init__(
+        self,
+        database: str,
+        *,
+        subject: str | None = None,
+        prepare: Callable[[Evidence, Callable[[], bool]], None] = lambda evidence, is_wanted: None,
+    ) -> None:
         self.database = database
         self._subject = subject
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._opened: Database | None = None
         self._watch: Any = None
@@ -121,6 +129,7 @@ class Snapshots:
         self._reading = None
         if failure is None:
             reading.set_result(None)
+            self._prepare(evidence, lambda: self._evidence is evidence)
         else:
             reading.set_exception(failure)
 

@@ -1,0 +1,41 @@
+"""What no budget changes, computed before anybody asks: percentiles, their intervals, steadied variances, bounds.
+
+These results are kept with each candidate. To compute them, the usual questions are answered and the answers dropped,
+so that exactly what answers need is kept, whatever that is.
+"""
+
+from collections.abc import Callable, Iterator
+
+from recommender.answer.respond import respond
+from recommender.errors import RecommenderError
+from recommender.evidence.model import Evidence
+from recommender.schemas import RecommendRequest
+
+_PERCENTILES = (90.0, 50.0, 95.0, 99.0)
+# Every strategy keeps it, so that the bounds of every strategy are computed.
+_LENIENT_S = 1e6
+
+
+def tabulate(evidence: Evidence, is_wanted: Callable[[], bool]) -> None:
+    """Answer the usual questions; stop when the evidence has been replaced."""
+    for question in usual_questions(evidence):
+        if not is_wanted():
+            return
+        try:
+            respond(evidence, question)
+        except RecommenderError:
+            # Nobody asked: whoever does gets the reason.
+            continue
+
+
+def usual_questions(evidence: Evidence) -> Iterator[RecommendRequest]:
+    """Yield a question for each subject and percentile, those that are declared included."""
+    declared = {percentile for slo in evidence.slos.values() for percentile in slo.latency_s}
+    for percentile in dict.fromkeys((*_PERCENTILES, *sorted(declared))):
+        for subject in evidence.subjects:
+            yield RecommendRequest(
+                subject=subject,
+                latency_percentile=float(percentile),
+                max_latency_s=_LENIENT_S,
+                max_accuracy_drop_pp=100.0,
+            )

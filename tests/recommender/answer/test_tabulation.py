@@ -1,0 +1,68 @@
+"""That what no budget changes is computed before the first question."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from recommender.answer import tabulation
+from recommender.answer.respond import respond
+from recommender.answer.tabulation import tabulate, usual_questions
+from recommender.evidence.model import Evidence
+from recommender.evidence.snapshots import Snapshots
+from recommender.ranking import candidates
+from recommender.schemas import RecommendRequest
+
+
+@pytest.fixture
+def opened(path: Path, filled: Any) -> Iterator[Snapshots]:
+    database = Snapshots(str(path))
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("percentile", [50.0, 90.0, 95.0, 99.0])
+def test_after_it_no_question_of_a_usual_percentile_takes_percentiles(
+    opened: Snapshots, monkeypatch: pytest.MonkeyPatch, percentile: float
+) -> None:
+    evidence = opened.current()
+    tabulate(evidence, lambda: True)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("computed for a question")
+
+    for name in ("percentile_intervals", "percentile_estimate"):
+        monkeypatch.setattr(candidates, name, refuse)
+    question = RecommendRequest(subject="net", latency_percentile=percentile, max_latency_s=0.2, min_accuracy_pct=1.0)
+    assert respond(evidence, question).considered
+
+
+def test_declared_percentiles_are_among_the_usual_ones(opened: Snapshots, filled: Any) -> None:
+    evidence = opened.current()
+    declared = {percentile for slo in evidence.slos.values() for percentile in slo.latency_s}
+    assert declared
+    asked = {(question.subject, question.latency_percentile) for question in usual_questions(evidence)}
+    assert {(subject, percentile) for subject in evidence.subjects for percentile in declared} <= asked
+
+
+def test_it_stops_when_the_evidence_was_replaced(opened: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence, answered = opened.current(), []
+    monkeypatch.setattr(tabulation, "respond", lambda _, question: answered.append(question))
+    tabulate(evidence, lambda: len(answered) < 2)
+    assert len(answered) == 2
+
+
+def test_new_evidence_is_prepared_once_it_answers_and_wanted_while_it_is_the_newest(path: Path, filled: Any) -> None:
+    prepared: Queue[tuple[Evidence, Callable[[], bool]]] = Queue()
+    database = Snapshots(str(path), prepare=lambda *arguments: prepared.put(arguments))
+    try:
+        first = database.current()
+        evidence, is_wanted = prepared.get(timeout=30)
+        assert evidence is first and is_wanted()
+        filled.strategy(1, "early_exit", "mobile", 0.001)
+        assert database.current() is not first and not is_wanted()
+        assert prepared.get(timeout=30)[0] is database.current()
+    finally:
+        database.close()
