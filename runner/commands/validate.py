@@ -1,7 +1,8 @@
 """`runner validate`: every error of a catalog file before anything is measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -34,12 +35,7 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     chosen = catalog or settings.catalog
     declared = load_catalog(chosen)
     strategies = declared.strategies()
-    base, built = chosen.resolve().parent, settings.workdir / "models"
-    apart = declared.experiment.systematic
-    subjects = {
-        name: resolve_declared(name, spec, base=base, built=built, labels_apart=apart)
-        for name, spec in declared.subjects.items()
-    }
+    subjects = _subjects(declared, chosen, settings)
     # What is not on this machine cannot be checked, which is no error of the file.
     unchecked = {name: subject.absent() for name, subject in subjects.items() if subject.absent()}
     # A pass is made only for the check of its options, which raises.
@@ -58,13 +54,17 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
     for name, words in draws.items():
         out.print(f"{name}: {words}", markup=False, highlight=False)
-    for name, remark in remarks.items():
-        err.print(f"warning: {name}: {remark}", markup=False, highlight=False)
-    if targets:
-        from runner.measuring.answerable import in_words
+    for line in (*(f"{name}: {remark}" for name, remark in remarks.items()), *grouped(targets)):
+        err.print(f"warning: {line}", markup=False, highlight=False)
 
-        for line in in_words(targets):
-            err.print(f"warning: {line}", markup=False, highlight=False)
+
+def _subjects(declared: Catalog, file: Path, settings: RunnerSettings) -> dict[str, Subject]:
+    base, built = file.resolve().parent, settings.workdir / "models"
+    apart = declared.experiment.systematic
+    return {
+        name: resolve_declared(name, spec, base=base, built=built, labels_apart=apart)
+        for name, spec in declared.subjects.items()
+    }
 
 
 def _draws(declared: Catalog, subjects: Mapping[str, Subject]) -> dict[str, str]:
@@ -75,6 +75,15 @@ def _draws(declared: Catalog, subjects: Mapping[str, Subject]) -> dict[str, str]
     from runner.measuring.round_inputs import in_words, systematic_inputs
 
     return {name: in_words(systematic_inputs(declared, name, subject.dataset)) for name, subject in subjects.items()}
+
+
+def grouped(targets: "Sequence[UnprovableTarget]") -> Iterator[str]:
+    """Yield a line for each reason of a target, with the subjects that share it."""
+    subjects: dict[tuple[str, str], list[str]] = {}
+    for target in targets:
+        subjects.setdefault((target.slo, target.reason), []).append(target.subject)
+    for (slo, reason), names in subjects.items():
+        yield f"SLO {slo}, {', '.join(names)}: {reason}"
 
 
 def _unprovable(declared: Catalog, subjects: Mapping[str, Subject]) -> "Sequence[UnprovableTarget]":

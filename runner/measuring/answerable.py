@@ -43,15 +43,6 @@ def unprovable_targets(catalog: Catalog, subjects: Mapping[str, Subject]) -> tup
     )
 
 
-def in_words(targets: Sequence[UnprovableTarget]) -> Iterator[str]:
-    """Yield a line for each reason of a target, with the subjects that share it."""
-    subjects: dict[tuple[str, str], list[str]] = {}
-    for target in targets:
-        subjects.setdefault((target.slo, target.reason), []).append(target.subject)
-    for (slo, reason), names in subjects.items():
-        yield f"SLO {slo}, {', '.join(names)}: {reason}"
-
-
 def _latency(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
     experiment, available = catalog.experiment, len(subject.dataset.input_ids())
     rounds, inputs = experiment.rounds, min(experiment.inputs, available)

@@ -10,7 +10,8 @@ import yaml
 from catalog.declaration import Catalog, parse_catalog
 from catalog.statistics.drops import hit_drop
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, Status, recommend
-from runner.measuring.answerable import in_words, unprovable_targets
+from runner.commands.validate import grouped
+from runner.measuring.answerable import unprovable_targets
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from tests.catalog_of_one import CATALOG, declare
@@ -77,7 +78,7 @@ def test_subjects_with_one_reason_share_a_line(tmp_path: Path) -> None:
     subjects = dict.fromkeys(("one", "two"), CATALOG["subjects"]["table"])
     slos = {"slow": {"latency": {"p99": "1s"}}}
     catalog = parse_catalog(yaml.safe_dump(CATALOG | {"subjects": subjects, "slos": slos}, sort_keys=False))
-    (line,) = in_words(unprovable_targets(catalog, resolved(catalog, tmp_path)))
+    (line,) = grouped(unprovable_targets(catalog, resolved(catalog, tmp_path)))
     assert line.startswith("SLO slow, one, two: p99 cannot be proven with 12 inputs x 2 rounds")
 
 
