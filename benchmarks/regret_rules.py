@@ -1,15 +1,14 @@
-"""What `benchmarks.regret` compares: the recommender, the recommender without one of its parts, and simpler rules."""
+"""What `benchmarks.regret` compares: the recommender, simpler rules, and one that knows what nobody knows."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
 
-from catalog.statistics.feasibility import drop_within, latency_within, step_down
-from catalog.statistics.outcomes import sidak
-from recommender.ranking import Budgets, Candidate, RankedAnswer, estimate, interval, recommend
+from recommender.ranking import Budgets, Candidate, RankedAnswer, estimate, recommend
 
 PERCENTILE = 90.0
 # What the study's conclusion calls a minimal loss of accuracy, in percentage points.
@@ -18,68 +17,30 @@ MINIMAL_LOSS_PP = 1.0
 
 @dataclass(frozen=True)
 class Choice:
-    """A strategy, or none; `infeasible` when the rule says that there is none rather than that it cannot tell.
-
-    `asserted` are all that the rule says keep within the budgets, `undecided` those it knows and cannot tell about.
-    """
+    """A strategy, or none."""
 
     candidate: Candidate | None
-    infeasible: bool = False
-    asserted: frozenset[tuple[str, str]] = frozenset()
-    undecided: frozenset[tuple[str, str]] = frozenset()
 
 
 Rule = Callable[[Sequence[Candidate], Budgets], Choice]
 
 
 def recommender(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
-    """Apply the recommender as it is."""
-    return _recommended(tuple(candidates), budgets)
+    """Take the head line of an answer."""
+    return _choice(recommend(candidates, budgets, relax=False))
 
 
-@lru_cache(maxsize=1)
-def _recommended(candidates: tuple[Candidate, ...], budgets: Budgets) -> Choice:
-    return _choice(recommend(candidates, budgets))
-
-
-def without_ties(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
-    """Choose the fastest estimate instead of the most accurate of those equivalent to it."""
-    choice = recommender(candidates, budgets)
-    asserted = [candidate for candidate in candidates if _name(candidate) in choice.asserted]
-    return replace(choice, candidate=_fastest(asserted))
+def proven_alone(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
+    """Take a proven strategy or none."""
+    return _choice(recommend(candidates, budgets, proven_only=True, relax=False))
 
 
 def _choice(answer: RankedAnswer) -> Choice:
-    undecided = frozenset(_name(candidate.estimate.candidate) for candidate in answer.undecided)
-    if answer.recommendation is None:
-        return Choice(None, infeasible=not undecided, undecided=undecided)
-    asserted = [answer.recommendation, *(alternative.estimate for alternative in answer.alternatives)]
-    return Choice(
-        answer.recommendation.candidate,
-        asserted=frozenset(_name(feasible.candidate) for feasible in asserted),
-        undecided=undecided,
-    )
+    best = answer.recommendation
+    return Choice(None if best is None else best.candidate)
 
 
-def own_rounds_one_level(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
-    """Take each variance from its own rounds, and one level (Sidak's) for all candidates."""
-    level = sidak(budgets.confidence, comparisons=len(candidates))
-    return _holding(candidates, budgets, [_alone(candidate, budgets) >= level for candidate in candidates])
-
-
-def own_rounds_step_down(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
-    """Take each variance from its own rounds, and step down over the candidates."""
-    sure = [_alone(candidate, budgets) for candidate in candidates]
-    levels = step_down(sure, confidence_level=budgets.confidence).levels
-    return _holding(candidates, budgets, [one >= level for one, level in zip(sure, levels, strict=True)])
-
-
-def uncorrected(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
-    """Judge each candidate as if it were the only one: promises less than the confidence says."""
-    return _holding(candidates, budgets, [_alone(candidate, budgets) >= budgets.confidence for candidate in candidates])
-
-
-def knowing(error_of_latency: float, error_of_drop_pp: Sequence[float]) -> Rule:
+def knowing(error_of_latency: ArrayLike, error_of_drop_pp: Sequence[float]) -> Rule:
     """Build a ceiling from the true standard errors (of log latency and of each drop), with no price for many.
 
     At the asked confidence no test of one candidate from these estimates finds more that holds. Whatever pays for
@@ -90,19 +51,20 @@ def knowing(error_of_latency: float, error_of_drop_pp: Sequence[float]) -> Rule:
         margin = float(special.ndtri(budgets.confidence))
         most = math.inf if budgets.max_accuracy_drop_pp is None else budgets.max_accuracy_drop_pp
         holds = []
-        for candidate, error_pp in zip(candidates, error_of_drop_pp, strict=True):
+        errors = np.broadcast_to(np.asarray(error_of_latency, dtype=np.float64), len(candidates)).tolist()
+        for candidate, error, error_pp in zip(candidates, errors, error_of_drop_pp, strict=True):
             assert candidate.accuracy is not None and candidate.accuracy.drop_pp is not None
-            late = math.log(estimate(candidate, PERCENTILE).percentile_s) + margin * error_of_latency
+            late = math.log(estimate(candidate, PERCENTILE).percentile_s) + margin * error
             lost = candidate.accuracy.drop_pp + margin * error_pp
             holds.append(late <= math.log(budgets.latency[0].max_s) and lost <= most)
-        return _holding(candidates, budgets, holds)
+        return _holding(candidates, holds)
 
     return rule
 
 
 def point_estimates(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
     """Choose by estimates alone, with no caution: what is left is the noise of judging."""
-    return _holding(candidates, budgets, [_within(candidate, budgets) for candidate in candidates])
+    return _holding(candidates, [_within(candidate, budgets) for candidate in candidates])
 
 
 def smallest_median(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
@@ -113,9 +75,8 @@ def smallest_median(candidates: Sequence[Candidate], budgets: Budgets) -> Choice
         if estimate(candidate, PERCENTILE).median_s <= budgets.latency[0].max_s and _drops_within(candidate, budgets)
     ]
     if not fitting:
-        return Choice(None, infeasible=True)
-    best = min(fitting, key=lambda candidate: estimate(candidate, PERCENTILE).median_s)
-    return Choice(best, asserted=frozenset(map(_name, fitting)))
+        return Choice(None)
+    return Choice(min(fitting, key=lambda candidate: estimate(candidate, PERCENTILE).median_s))
 
 
 def rules_of_thumb(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
@@ -131,27 +92,16 @@ def quantized_on_edge(candidates: Sequence[Candidate], budgets: Budgets) -> Choi
 
 def _named(candidates: Sequence[Candidate], operator: str) -> Choice:
     chosen = next((candidate for candidate in candidates if _name(candidate) == (operator, "edge")), None)
-    return Choice(chosen, asserted=frozenset() if chosen is None else frozenset([_name(chosen)]))
+    return Choice(chosen)
 
 
 def _name(candidate: Candidate) -> tuple[str, str]:
     return candidate.operator, candidate.placement
 
 
-def _holding(candidates: Sequence[Candidate], budgets: Budgets, holds: Sequence[bool]) -> Choice:
-    """Choose the fastest of those that hold; those within by estimate only are undecided."""
-    asserted = [candidate for candidate, holding in zip(candidates, holds, strict=True) if holding]
-    undecided = [
-        candidate
-        for candidate, holding in zip(candidates, holds, strict=True)
-        if not holding and _within(candidate, budgets)
-    ]
-    return Choice(
-        _fastest(asserted),
-        infeasible=not asserted and not undecided,
-        asserted=frozenset(map(_name, asserted)),
-        undecided=frozenset(map(_name, undecided)),
-    )
+def _holding(candidates: Sequence[Candidate], holds: Sequence[bool]) -> Choice:
+    """Choose the fastest of those that hold."""
+    return Choice(_fastest([candidate for candidate, holding in zip(candidates, holds, strict=True) if holding]))
 
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate | None:
@@ -169,26 +119,10 @@ def _drops_within(candidate: Candidate, budgets: Budgets) -> bool:
     return most is None or (accuracy is not None and (accuracy.drop_pp or 0.0) <= most)
 
 
-@lru_cache(maxsize=100)
-def _alone(candidate: Candidate, budgets: Budgets) -> float:
-    """Return the confidence of one candidate by itself; 0 where an estimate misses or nothing can be said."""
-    if not _within(candidate, budgets):
-        return 0.0
-    checks = [latency_within(interval(candidate, PERCENTILE), budgets.latency[0].max_s)]
-    if budgets.max_accuracy_drop_pp is not None:
-        if candidate.accuracy is None or candidate.accuracy.drop is None:
-            return 0.0
-        checks.append(drop_within(candidate.accuracy.drop, budgets.max_accuracy_drop_pp))
-    return min(check.confidence for check in checks)
-
-
 RULES: dict[str, Rule] = {
     "recommender": recommender,
-    "… ties to the fastest, not to the most accurate": without_ties,
-    "… without the others' variances and shared accuracy": own_rounds_step_down,
-    "… and with one level for all": own_rounds_one_level,
-    "no correction for many (promises less)": uncorrected,
-    "point estimates (promises nothing)": point_estimates,
+    "recommender, proven alone": proven_alone,
+    "point estimates": point_estimates,
     "smallest median": smallest_median,
     "the study's rules of thumb": rules_of_thumb,
     "always quantized on edge": quantized_on_edge,

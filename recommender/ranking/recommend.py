@@ -74,6 +74,7 @@ def recommend(
     *,
     constraints: Constraints = _FREE,
     proven_only: bool = False,
+    relax: bool = True,
 ) -> RankedAnswer:
     """Choose among measured strategies.
 
@@ -86,6 +87,8 @@ def recommend(
     constraints : Constraints, optional
     proven_only : bool
         Recommend nothing but what is proven, for callers that act on any recommendation.
+    relax : bool
+        Whether to look for relaxations, which takes several decisions.
 
     Returns
     -------
@@ -139,7 +142,7 @@ def recommend(
         considered=tuple(considered),
         excluded=tuple(excluded),
         relaxations=()
-        if certain
+        if certain or not relax
         else relaxations(
             measured,
             budgets,
