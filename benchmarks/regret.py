@@ -165,7 +165,7 @@ def row(outcomes: Sequence[Outcome]) -> list[float]:
         counted = list(members)
         return float(np.mean(counted)) if counted else math.nan
 
-    def held(status: Status) -> float:
+    def holding(status: Status) -> float:
         return share(outcome.holds for outcome in outcomes if outcome.status is status)
 
     said = (Status.PROVEN, Status.LIKELY)
@@ -177,8 +177,8 @@ def row(outcomes: Sequence[Outcome]) -> list[float]:
         sum(outcome.proven for outcome in outcomes) / ceiling if ceiling else math.nan,
         share(outcome.status is Status.PROVEN for outcome in feasible),
         share(outcome.proven and not outcome.proven_holds for outcome in outcomes),
-        held(Status.LIKELY),
-        held(Status.OPEN),
+        holding(Status.LIKELY),
+        holding(Status.OPEN),
         *(np.percentile(losses, [50]).tolist() if losses else [math.nan]),
         float(np.mean(losses)) if losses else math.nan,
         *(np.percentile(losses, [95]).tolist() if losses else [math.nan]),
@@ -213,9 +213,8 @@ def print_rules(name: str, studies: Sequence[Study]) -> None:
                     regret = max(math.log(truths[chosen].latency_s / best_s), 0.0)
                     losses.append(regret + (math.log(2) if broken[-1] else 0.0))
         figures = [np.mean(answered), 1 - np.mean(broken), *np.percentile(losses, [50]), np.mean(losses)]
-        print(
-            f"| {rule_name} | " + " | ".join(f"{figure:.1%}" for figure in [*figures, np.percentile(losses, 95)]) + " |"
-        )
+        cells = [f"{share:.1%}" for share in (*figures, np.percentile(losses, 95))]
+        print(f"| {rule_name} | {' | '.join(cells)} |")
     sys.stdout.flush()
 
 

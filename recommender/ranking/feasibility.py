@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 from weakref import ref
 
 from catalog.statistics.feasibility import (
@@ -18,11 +17,10 @@ from catalog.statistics.feasibility import (
     step_down,
 )
 from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
-from catalog.statistics.outcomes import sidak
 from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
 from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Prospect, Status, UndecidedCandidate, Unit
-from recommender.ranking.prospects import drop_of, labelled_accuracy, loss, probability, status_of
+from recommender.ranking.prospects import Chances, chances, drop_of, labelled_accuracy, loss, status_of
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
@@ -53,59 +51,140 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
     Notes
     -----
     Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
-    intervals shown with an estimate are the candidate's own. The surest first (`step_down`). Near misses and candidates
-    that nothing can be said about count as candidates, but are never among the surest.
+    intervals shown with an estimate are the candidate's own. The surest first (`step_down`), among those that count
+    (`family`). Near misses that count, and candidates whose images can promise nothing, are never among the surest.
 
     Candidates that share one accuracy (an operator on several tiers) are wrong about it together or not at all: of n
     that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
     most as many shares as there are wrong candidates, all of which remain at the first wrong one.
     """
     candidates = [estimate.candidate for estimate in estimates]
-    steady = [steadied(candidates, budget.percentile) for budget in budgets.latency]
-    bounds = [[intervals[candidate] for intervals in steady] for candidate in candidates]
-    misses = [_near_miss(*judged, budgets) for judged in zip(estimates, bounds, strict=True)]
+    bounds, likely = _bounds(candidates, budgets), _likely(candidates, budgets)
+    shared, counted = sharing(candidates), _family(likely, budgets)
+    misses = [_near_miss(estimate, own, budgets) for estimate, own in zip(estimates, likely, strict=True)]
     gaps = [None if miss else _missing(estimate, budgets) for estimate, miss in zip(estimates, misses, strict=True)]
-    shared = sharing(candidates)
-    checks = [
-        _Checks((), (), 1, len(candidates))
-        if miss or gap
-        else _checks(candidate, budgets, own, shared[candidate], len(candidates))
-        for candidate, own, miss, gap in zip(candidates, bounds, misses, gaps, strict=True)
-    ]
-
-    # Near misses and undecided candidates stay in the family with confidence 0: leaving them out after seeing their
-    # estimates would be a choice by the result.
-    def confidence(row: int, tests: int) -> float:
-        return 0.0 if misses[row] or gaps[row] else checks[row].among(tests).confidence(budgets)
-
-    sure = [confidence(row, len(candidates)) for row in range(len(candidates))]
-    steps = step_down(sure, confidence_level=budgets.confidence, among=confidence)
-    levels, joints, remaining = steps.levels.tolist(), steps.joint.tolist(), steps.remaining.tolist()
+    open_rows = [row for row in counted.rows if not misses[row] and not gaps[row]]
+    checks = {
+        row: _checks(candidates[row], budgets, bounds[row], shared[candidates[row]], counted) for row in open_rows
+    }
+    judged = {
+        row: _judged(estimates[row], budgets, likely[row], *step)
+        for row, step in _stepped(checks, counted, budgets).items()
+    }
     return [
-        misses[row]
-        or _prospect(
-            estimate, budgets, bounds[row], gaps[row] or checks[row].among(remaining[row]), levels[row], joints[row]
-        )
-        for row, estimate in enumerate(estimates)
+        miss or judged.get(row) or _undecided(estimate, budgets, likely[row], gap)
+        for row, (estimate, miss, gap) in enumerate(zip(estimates, misses, gaps, strict=True))
     ]
+
+
+def _stepped(
+    checks: "Mapping[int, _Checks]", counted: "Family", budgets: Budgets
+) -> "Mapping[int, tuple[_Checks, float, float]]":
+    """Step down over all that count: the checks, the level and the joint confidence of each at its step."""
+
+    # What counts and misses stays, with confidence 0: the levels have paid for leaving out what `family` does.
+    def confidence(place: int, tests: int) -> float:
+        row = counted.rows[place]
+        return checks[row].among(tests).confidence(budgets) if row in checks else 0.0
+
+    sure = [confidence(place, len(counted.rows)) for place in range(len(counted.rows))]
+    steps = step_down(sure, confidence_level=budgets.confidence, among=confidence)
+    by_step = zip(
+        counted.rows, steps.remaining.tolist(), steps.levels.tolist(), steps.joint.tolist(), strict=True
+    )
+    return {row: (checks[row].among(tests), level, joint) for row, tests, level, joint in by_step if row in checks}
+
+
+def _bounds(candidates: Sequence[Candidate], budgets: Budgets) -> list[list[PercentileInterval]]:
+    """Return for each candidate its percentile for each latency budget, as a promise takes it."""
+    steady = [steadied(candidates, budget.percentile) for budget in budgets.latency]
+    return [[intervals[candidate] for intervals in steady] for candidate in candidates]
+
+
+# A latency that misses its budgets with more than this probability does not count.
+_COUNTED = 0.8
+
+
+@dataclass(frozen=True)
+class Family:
+    """The candidates that a joint promise pays for, and what of its error is left for their latencies.
+
+    Attributes
+    ----------
+    rows : tuple of int
+        Their places among the candidates.
+    latency_share : float
+    """
+
+    rows: tuple[int, ...]
+    latency_share: float
+
+
+_families: CandidateCache[Family] = CandidateCache()
+
+
+def family(candidates: Sequence[Candidate], budgets: Budgets) -> Family:
+    """Leave out what no bound can be given for, and latencies that are far beyond their budgets.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        All of the question.
+    budgets : Budgets
+
+    Returns
+    -------
+    Family
+
+    Notes
+    -----
+    Tests whose p-value is above a constant t may be left out if the p-values of the others are divided by t: given that
+    it is below t, a p-value is below x with a chance of at most x / t, whatever the truth is. Most strategies are far
+    from any one budget, so that few are left to pay for. The posterior is the p-value of the latency here. What
+    accuracies say leaves nothing out.
+
+    References
+    ----------
+    Q. Zhao, D. S. Small and W. Su, Multiple testing when many p-values are uniformly conservative, Journal of the
+    American Statistical Association 114 (2019).
+    """
+    if not candidates:
+        return Family((), 1.0)
+    key = budgets, tuple(map(ref, candidates))
+    return _families.get(candidates[0], key, lambda: _family(_likely(candidates, budgets), budgets))
+
+
+def _likely(candidates: Sequence[Candidate], budgets: Budgets) -> list[Chances]:
+    bounds = _bounds(candidates, budgets)
+    return [chances(candidate, budgets, own) for candidate, own in zip(candidates, bounds, strict=True)]
+
+
+def _family(likely: Sequence[Chances], budgets: Budgets) -> Family:
+    bounded = [row for row, own in enumerate(likely) if own.together is not None]
+    # A single candidate has nobody to pay for.
+    if not budgets.latency or len(bounded) < 2:
+        return Family(tuple(bounded), 1.0)
+    return Family(tuple(row for row in bounded if (likely[row].latency or 0.0) >= 1 - _COUNTED), _COUNTED)
 
 
 @dataclass(frozen=True)
 class _Checks:
     """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy.
 
-    Latencies are judged as those of one of so many `tests`.
+    Latencies are judged as those of one of so many `tests`, for which `share` of the error is left (`family`).
     """
 
     latency: tuple[BudgetCheck, ...]
     accuracy: tuple[BudgetCheck, ...]
     sharing: int
+    share: float
     tests: int
     others: "dict[int, _Checks]" = field(default_factory=dict, compare=False, repr=False)
 
     def confidence(self, budgets: Budgets) -> float:
         """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
         of_latency = min((check.confidence for check in self.latency), default=1.0)
+        of_latency = max(0.0, 1 - (1 - of_latency) / self.share)
         of_accuracy = min((check.confidence for check in self.accuracy), default=1.0)
         if of_accuracy >= budgets.confidence:
             # Judged once for all that share it, at level ** sharing (`at`); the root puts it on the scale of one test.
@@ -119,40 +198,43 @@ class _Checks:
         # Kept: stepping down asks for the same number as what is said afterwards.
         if tests not in self.others:
             latency = tuple(check.among(tests) for check in self.latency)
-            self.others[tests] = _Checks(latency, self.accuracy, self.sharing, tests)
+            self.others[tests] = replace(self, latency=latency, tests=tests, others={})
         return self.others[tests]
 
     def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step: once for all that share an accuracy, and never below the question's level."""
-        of_accuracy = max(level**self.sharing, budgets.confidence)
-        return (*(check.at(level) for check in self.latency), *(check.at(of_accuracy) for check in self.accuracy))
+        of_latency, of_accuracy = 1 - self.share * (1 - level), max(level**self.sharing, budgets.confidence)
+        return (
+            *(check.at(of_latency) for check in self.latency),
+            *(check.at(of_accuracy) for check in self.accuracy),
+        )
 
 
-def _prospect(
-    estimate: Estimate,
-    budgets: Budgets,
-    latency: Sequence[PercentileInterval],
-    judged: UndecidedCandidate | _Checks,
-    level: float,
-    joint: float,
+def _judged(
+    estimate: Estimate, budgets: Budgets, likely: Chances, own: _Checks, level: float, joint: float
 ) -> Prospect:
-    """Say what may be expected of a candidate whose estimates are within all budgets."""
-    chance = probability(estimate.candidate, budgets, latency)
-    gap: UndecidedCandidate | None
-    if isinstance(judged, UndecidedCandidate):
-        gap, joint = judged, 0.0
-    else:
-        checks = judged.at(level, budgets)
-        # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
-        joint = min([joint, *(check.confidence for check in judged.accuracy)])
-        feasible = all(check.holds for check in checks)
-        estimate = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
-        gap = _unproven(estimate, budgets)
+    """Say what may be expected of a candidate whose budgets were all checked."""
+    checks = own.at(level, budgets)
+    # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
+    joint = min([joint, *(check.confidence for check in own.accuracy)])
+    feasible = all(check.holds for check in checks)
+    estimate = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
+    gap = _unproven(estimate, budgets)
+    chance = likely.together
     status = Status.PROVEN if gap is None else status_of(chance)
     return Prospect(estimate, status, chance, loss(estimate, budgets, chance), gap, joint)
 
 
-def _near_miss(estimate: Estimate, latency: Sequence[PercentileInterval], budgets: Budgets) -> NearMiss | None:
+def _undecided(estimate: Estimate, budgets: Budgets, likely: Chances, gap: UndecidedCandidate | None) -> Prospect:
+    """Say what may be expected of a candidate that nothing can be promised of."""
+    # Without a budget there is nothing to break.
+    bounded = budgets.latency or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
+    chance = likely.together
+    status = status_of(chance) if bounded else Status.PROVEN
+    return Prospect(estimate, status, chance, loss(estimate, budgets, chance), gap, 0.0 if bounded else 1.0)
+
+
+def _near_miss(estimate: Estimate, likely: Chances, budgets: Budgets) -> NearMiss | None:
     late = tuple(
         LatencyMiss(budget, got_s)
         for budget in budgets.latency
@@ -172,13 +254,25 @@ def _near_miss(estimate: Estimate, latency: Sequence[PercentileInterval], budget
         short_pp,
         drop_pp,
         distance=sum(shares),
-        probability=probability(estimate.candidate, budgets, latency),
-        miss_confidence=_miss_confidence(estimate.candidate, latency, budgets),
+        probability=likely.together,
     )
 
 
-def _miss_confidence(candidate: Candidate, latency: Sequence[PercentileInterval], budgets: Budgets) -> float:
-    """Return the largest level at which some budget is shown to be broken."""
+def miss_confidence(candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate]) -> float:
+    """Return the largest level at which the evidence shows that some budget is broken.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    budgets : Budgets
+    among : sequence of Candidate
+        All of the question, this one included.
+
+    Returns
+    -------
+    float
+    """
+    latency = [steadied(among, budget.percentile)[candidate] for budget in budgets.latency]
     accuracy, drop = labelled_accuracy(candidate), drop_of(candidate)
     broken = [
         0.0 if interval.estimate is None else 1 - interval.estimate.confidence_below(math.log(budget.max_s))
@@ -268,7 +362,7 @@ def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[Perce
 
 
 def _checks(
-    candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int, tests: int
+    candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int, counted: Family
 ) -> _Checks:
     """Check every budget; call it when nothing is missing."""
     accuracy = candidate.accuracy
@@ -280,12 +374,13 @@ def _checks(
         checks.append(drop_within(drop, most))
     return _Checks(
         tuple(
-            latency_within(latency_interval, budget.max_s, tests=tests)
+            latency_within(latency_interval, budget.max_s, tests=len(counted.rows))
             for latency_interval, budget in zip(latency, budgets.latency, strict=True)
         ),
         tuple(checks),
         shared,
-        tests,
+        counted.latency_share,
+        len(counted.rows),
     )
 
 
@@ -320,147 +415,3 @@ def _unproven(estimate: Estimate, budgets: Budgets) -> UndecidedCandidate | None
 
 def _at(estimate: Estimate, percentile: float) -> float:
     return interval(estimate.candidate, percentile).estimate_s
-
-
-BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
-
-
-@dataclass(frozen=True)
-class Shortfall:
-    """A budget beside what is known of a candidate.
-
-    Attributes
-    ----------
-    budget : str
-        The field of the question.
-    percentile : float or None
-        Of a latency budget.
-    limit : float
-        Seconds, percent or percentage points.
-    estimate, bound : float or None
-        In the same unit; None where nothing was measured, or no bound can be given. The bound is one-sided, at the
-        level that a candidate needs which is the only one to hold.
-    items : int or None
-        Validation items that a budget of accuracy rests on.
-    best_bound : float or None
-        What so many items could show at best, at the same level: the bound if none were lost.
-    items_needed : int or None
-        Fewest items that could show the limit to hold; None where there are as many.
-    """
-
-    budget: BudgetField
-    percentile: float | None
-    limit: float
-    estimate: float | None
-    bound: float | None
-    items: int | None = None
-    best_bound: float | None = None
-    items_needed: int | None = None
-
-    @property
-    def over(self) -> float | None:
-        """How far the estimate is beyond the limit; below 0 it is within."""
-        return self._beyond(self.estimate)
-
-    @property
-    def bound_over(self) -> float | None:
-        """How far the bound is beyond the limit; below 0 it is within."""
-        return self._beyond(self.bound)
-
-    @property
-    def out_of_reach(self) -> bool:
-        """Whether so few items cannot show the limit to hold, whatever they say."""
-        best_over = self._beyond(self.best_bound)
-        return best_over is not None and best_over > 1e-9
-
-    def _beyond(self, value: float | None) -> float | None:
-        if value is None:
-            return None
-        return self.limit - value if self.budget == "min_accuracy_pct" else value - self.limit
-
-
-def shortfalls(
-    candidate: Candidate,
-    budgets: Budgets,
-    *,
-    among: Sequence[Candidate],
-    judged: Feasibility | None = None,
-    proven: int = 0,
-) -> tuple[Shortfall, ...]:
-    """Compare every budget of a question with the evidence of one candidate.
-
-    Parameters
-    ----------
-    candidate : Candidate
-    budgets : Budgets
-    among : sequence of Candidate
-        All of the question, this one included.
-    judged : Feasibility, optional
-        Of the candidate, where `judge_all` came to judge it: its bounds are taken.
-    proven : int
-        How many others are proven already.
-
-    Returns
-    -------
-    tuple of Shortfall
-        Latencies in the order of the budgets, then accuracy: as `judge_all` orders its checks.
-
-    Notes
-    -----
-    Bounds that were not judged are those of the step of `judge_all` that follows the proven ones: what a candidate
-    needs to be the next.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from recommender.ranking.model import LatencyBudget
-    >>> slow = Candidate("identity", "mobile", ("mobile",), (np.full(30, 0.2),) * 3, inputs=30)
-    >>> [shortfall] = shortfalls(slow, Budgets(latency=(LatencyBudget(90, 0.15),)), among=[slow])
-    >>> round(shortfall.over, 3), round(shortfall.bound_over, 3)
-    (0.05, 0.05)
-    """
-    own, drop = labelled_accuracy(candidate), drop_of(candidate)
-    drop_pp = own.drop_pp if own is not None and own.drop_pp is not None else drop.drop_pp if drop is not None else None
-    limits: list[tuple[BudgetField, float | None, float, float | None]] = [
-        ("max_latency_s", budget.percentile, budget.max_s, interval(candidate, budget.percentile).estimate_s)
-        for budget in budgets.latency
-    ]
-    if budgets.min_accuracy_pct is not None:
-        limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
-    if budgets.max_accuracy_drop_pp is not None:
-        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp))
-    checks = judged.checks if judged else _shortfall_checks(candidate, own, budgets, among, proven)
-    return tuple(_against(*limit, check) for limit, check in zip(limits, checks, strict=True))
-
-
-def _against(
-    budget: BudgetField, percentile: float | None, limit: float, estimate: float | None, check: BudgetCheck | None
-) -> Shortfall:
-    if check is None:
-        return Shortfall(budget, percentile, limit, estimate, None)
-    best = check.best_bound
-    return Shortfall(budget, percentile, limit, estimate, check.bound, check.items, best, check.items_needed)
-
-
-def _shortfall_checks(
-    candidate: Candidate,
-    accuracy: AccuracyMeasurement | None,
-    budgets: Budgets,
-    among: Sequence[Candidate],
-    proven: int,
-) -> list[BudgetCheck | None]:
-    """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
-    level = sidak(budgets.confidence, comparisons=max(1, len(among) - proven))
-    checks: list[BudgetCheck | None] = [
-        latency_within(steadied(among, budget.percentile)[candidate], budget.max_s, tests=len(among)).at(level)
-        for budget in budgets.latency
-    ]
-    level = max(level ** sharing(among)[candidate], budgets.confidence)
-    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
-    if floor is not None:
-        has_items = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
-        checks.append(floor_within(accuracy, floor).at(level) if accuracy is not None and has_items else None)
-    if most is not None:
-        drop = drop_of(candidate)
-        checks.append(None if drop is None else drop_within(drop, most).at(level))
-    return checks

@@ -217,7 +217,6 @@ class NearMiss:
     """A strategy whose estimates miss a budget, and what it lacks; smaller `distance` is nearer.
 
     `probability` is the posterior that all budgets hold nevertheless, None where the evidence gives none.
-    `miss_confidence` is the largest level at which the evidence shows that some budget is broken.
     """
 
     estimate: Estimate
@@ -226,7 +225,6 @@ class NearMiss:
     drop_over_pp: float | None
     distance: float
     probability: float | None = None
-    miss_confidence: float = 0.0
 
 
 class Gap(StrEnum):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from catalog.statistics.drops import AccuracyDrop, no_drop
 from catalog.statistics.intervals import PercentileInterval
@@ -36,8 +37,24 @@ def labelled_accuracy(candidate: Candidate) -> AccuracyMeasurement | None:
     return accuracy if accuracy is not None and accuracy.from_labels else None
 
 
-def probability(candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> float | None:
-    """Return the posterior probability that a candidate keeps all budgets.
+@dataclass(frozen=True)
+class Chances:
+    """The posterior probabilities that a candidate keeps its budgets of latency, and those of accuracy.
+
+    Each is None where the evidence says nothing of how far an estimate may be off, and 1 without such a budget.
+    """
+
+    latency: float | None
+    accuracy: float | None
+
+    @property
+    def together(self) -> float | None:
+        """The probability that all budgets hold: latency and accuracy are measured on different inputs."""
+        return None if self.latency is None or self.accuracy is None else self.latency * self.accuracy
+
+
+def chances(candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> Chances:
+    """Return how probable it is that a candidate keeps its budgets.
 
     Parameters
     ----------
@@ -48,14 +65,12 @@ def probability(candidate: Candidate, budgets: Budgets, latency: Sequence[Percen
 
     Returns
     -------
-    float or None
-        None where the evidence says nothing of how far an estimate may be off.
+    Chances
 
     Notes
     -----
-    Latency and accuracy are measured on different inputs and multiply. Percentiles of one latency, and a floor and a
-    drop of one accuracy, rise and fall together: the least of them counts, which is the largest that the probability
-    of all can be.
+    Percentiles of one latency, and a floor and a drop of one accuracy, rise and fall together: the least of them
+    counts, which is the largest that the probability of all can be.
     """
     of_latency = [
         None
@@ -69,13 +84,12 @@ def probability(candidate: Candidate, budgets: Budgets, latency: Sequence[Percen
     if budgets.max_accuracy_drop_pp is not None:
         drop = drop_of(candidate)
         of_accuracy.append(None if drop is None else drop_probability(drop, budgets.max_accuracy_drop_pp))
-    together = 1.0
-    for probabilities in (of_latency, of_accuracy):
-        stated = [value for value in probabilities if value is not None]
-        if len(stated) < len(probabilities):
-            return None
-        together *= min(stated, default=1.0)
-    return together
+    return Chances(_least(of_latency), _least(of_accuracy))
+
+
+def _least(probabilities: Sequence[float | None]) -> float | None:
+    stated = [value for value in probabilities if value is not None]
+    return None if len(stated) < len(probabilities) else min(stated, default=1.0)
 
 
 def _floor_probability(accuracy: AccuracyMeasurement | None, floor: float) -> float | None:

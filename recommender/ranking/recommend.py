@@ -17,7 +17,7 @@ from recommender.ranking.candidates import (
     samples_of,
     widened,
 )
-from recommender.ranking.feasibility import judge_all
+from recommender.ranking.feasibility import judge_all, miss_confidence
 from recommender.ranking.model import (
     Alternative,
     Budgets,
@@ -130,7 +130,7 @@ def recommend(
     proven = _best([prospect for prospect in prospects if prospect.status is Status.PROVEN], budgets)
     best = proven if proven_only else _best(prospects, budgets)
     within = tuple(prospect for prospect in prospects if prospect is not best)
-    infeasible, infeasible_probability = (None, None) if prospects else _infeasible(missed, budgets)
+    infeasible, infeasible_probability = (None, None) if prospects else _infeasible(missed, admitted, budgets)
     certain = best is not None and best.status is Status.PROVEN
     return RankedAnswer(
         budgets=budgets,
@@ -157,7 +157,9 @@ def recommend(
     )
 
 
-def _infeasible(missed: Sequence[NearMiss], budgets: Budgets) -> tuple[Status | None, float | None]:
+def _infeasible(
+    missed: Sequence[NearMiss], admitted: Sequence[Candidate], budgets: Budgets
+) -> tuple[Status | None, float | None]:
     """Say how sure it is that no candidate keeps the budgets, where no estimate does."""
     if not missed:
         return None, None
@@ -168,7 +170,10 @@ def _infeasible(missed: Sequence[NearMiss], budgets: Budgets) -> tuple[Status | 
     # Strategies share rounds and inputs, so that they miss together more often than this says.
     together = math.prod(1 - chance for chance in stated)
     # It is wrong only if one certain candidate holds, whose own test then errs: no price for many.
-    if all(near_miss.miss_confidence >= budgets.confidence for near_miss in missed):
+    if all(
+        miss_confidence(near_miss.estimate.candidate, budgets, among=admitted) >= budgets.confidence
+        for near_miss in missed
+    ):
         return Status.PROVEN, together
     return status_of(together), together
 

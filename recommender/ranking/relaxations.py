@@ -10,7 +10,6 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any, Protocol
 
 from recommender.ranking.candidates import Candidate
-from recommender.ranking.feasibility import BudgetField, Shortfall, shortfalls
 from recommender.ranking.model import (
     Breach,
     Budgets,
@@ -22,6 +21,7 @@ from recommender.ranking.model import (
     Value,
     breaches,
 )
+from recommender.ranking.shortfalls import BudgetField, Shortfall, shortfalls
 
 _FIGURES = 3
 # 100 times 1.23 is not quite 123: what a last bit does must not cost a hundredth of a point.
@@ -151,11 +151,19 @@ def relaxations(
     ('max_latency_s', 0.15, 0.201, 0.34)
     """
     among = deciding.admitted(constraints)
-    standing = {candidate: shortfalls(candidate, budgets, among=among, proven=proven) for candidate in among}
+    # First among those that count now, which is the least that can lead to a proven answer; a wider budget may make
+    # more of them count, so that at last all do.
+    standings = [
+        {
+            candidate: shortfalls(candidate, budgets, among=among, proven=proven, all_count=all_count)
+            for candidate in among
+        }
+        for all_count in (False, True)
+    ]
     proposals = [
         relaxed
         for limit in _limits(budgets)
-        if (relaxed := _budget_relaxed(limit, budgets, constraints, standing, deciding, answered)) is not None
+        if (relaxed := _budget_relaxed(limit, budgets, constraints, standings, deciding, answered)) is not None
     ]
     for changes in _loosenings(candidates, budgets, constraints):
         # Tried and not reasoned: a proposal that does not lead to its strategy would be worse than none.
@@ -231,7 +239,7 @@ def _budget_relaxed(
     limit: _Limit,
     budgets: Budgets,
     constraints: Constraints,
-    standing: _Standing,
+    standings: Sequence[_Standing],
     deciding: Deciding,
     answered: bool,
 ) -> Relaxation | None:
@@ -241,14 +249,14 @@ def _budget_relaxed(
         changed = limit.to(value, budgets)
         best = deciding.best(changed, constraints)
         # What is kept anyway is not what stood in the way.
-        if best is None or _kept(limit.among(standing[best.candidate])):
+        if best is None or _kept(limit.among(standings[0][best.candidate])):
             return None
         cost = COST_OF_GIVING_UP if value is None else limit.cost(value)
         change = Change(limit.field, None, limit.percentile, limit.value, value, cost, changed, constraints)
         return Relaxation(change, best)
 
-    bounds, estimates = _values(limit, standing)
-    for value in bounds[:_ATTEMPTS]:
+    (bounds, estimates), (strictest, _) = (_values(limit, standing) for standing in standings)
+    for value in (*bounds[:_ATTEMPTS], *strictest[:_ATTEMPTS]):
         relaxed = tried(value)
         if relaxed is not None and relaxed.gives.status is Status.PROVEN:
             return relaxed

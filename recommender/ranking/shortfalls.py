@@ -1,0 +1,163 @@
+"""Every budget of a question beside what is known of one candidate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from catalog.statistics.feasibility import BudgetCheck, Feasibility, drop_within, latency_within
+from catalog.statistics.outcomes import sidak
+from recommender.ranking.candidates import AccuracyMeasurement, Candidate, interval
+from recommender.ranking.feasibility import family, floor_within, sharing, steadied
+from recommender.ranking.model import Budgets
+from recommender.ranking.prospects import drop_of, labelled_accuracy
+
+BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A budget beside what is known of a candidate.
+
+    Attributes
+    ----------
+    budget : str
+        The field of the question.
+    percentile : float or None
+        Of a latency budget.
+    limit : float
+        Seconds, percent or percentage points.
+    estimate, bound : float or None
+        In the same unit; None where nothing was measured, or no bound can be given. The bound is one-sided, at the
+        level that a candidate needs which is the only one to hold.
+    items : int or None
+        Validation items that a budget of accuracy rests on.
+    best_bound : float or None
+        What so many items could show at best, at the same level: the bound if none were lost.
+    items_needed : int or None
+        Fewest items that could show the limit to hold; None where there are as many.
+    """
+
+    budget: BudgetField
+    percentile: float | None
+    limit: float
+    estimate: float | None
+    bound: float | None
+    items: int | None = None
+    best_bound: float | None = None
+    items_needed: int | None = None
+
+    @property
+    def over(self) -> float | None:
+        """How far the estimate is beyond the limit; below 0 it is within."""
+        return self._beyond(self.estimate)
+
+    @property
+    def bound_over(self) -> float | None:
+        """How far the bound is beyond the limit; below 0 it is within."""
+        return self._beyond(self.bound)
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether so few items cannot show the limit to hold, whatever they say."""
+        best_over = self._beyond(self.best_bound)
+        return best_over is not None and best_over > 1e-9
+
+    def _beyond(self, value: float | None) -> float | None:
+        if value is None:
+            return None
+        return self.limit - value if self.budget == "min_accuracy_pct" else value - self.limit
+
+
+def shortfalls(
+    candidate: Candidate,
+    budgets: Budgets,
+    *,
+    among: Sequence[Candidate],
+    judged: Feasibility | None = None,
+    proven: int = 0,
+    all_count: bool = False,
+) -> tuple[Shortfall, ...]:
+    """Compare every budget of a question with the evidence of one candidate.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    budgets : Budgets
+    among : sequence of Candidate
+        All of the question, this one included.
+    judged : Feasibility, optional
+        Of the candidate, where `judge_all` came to judge it: its bounds are taken.
+    proven : int
+        How many others are proven already.
+    all_count : bool
+        Whether a promise pays for all candidates, instead of those of `family` and the candidate itself.
+
+    Returns
+    -------
+    tuple of Shortfall
+        Latencies in the order of the budgets, then accuracy: as `judge_all` orders its checks.
+
+    Notes
+    -----
+    Bounds that were not judged are those of the step of `judge_all` that follows the proven ones: what a candidate
+    needs to be the next.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recommender.ranking.model import LatencyBudget
+    >>> slow = Candidate("identity", "mobile", ("mobile",), (np.full(30, 0.2),) * 3, inputs=30)
+    >>> [shortfall] = shortfalls(slow, Budgets(latency=(LatencyBudget(90, 0.15),)), among=[slow])
+    >>> round(shortfall.over, 3), round(shortfall.bound_over, 3)
+    (0.05, 0.05)
+    """
+    own, drop = labelled_accuracy(candidate), drop_of(candidate)
+    drop_pp = own.drop_pp if own is not None and own.drop_pp is not None else drop.drop_pp if drop is not None else None
+    limits: list[tuple[BudgetField, float | None, float, float | None]] = [
+        ("max_latency_s", budget.percentile, budget.max_s, interval(candidate, budget.percentile).estimate_s)
+        for budget in budgets.latency
+    ]
+    if budgets.min_accuracy_pct is not None:
+        limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
+    if budgets.max_accuracy_drop_pp is not None:
+        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp))
+    checks = judged.checks if judged else _checks(candidate, own, budgets, among, proven, all_count)
+    return tuple(_against(*limit, check) for limit, check in zip(limits, checks, strict=True))
+
+
+def _against(
+    budget: BudgetField, percentile: float | None, limit: float, estimate: float | None, check: BudgetCheck | None
+) -> Shortfall:
+    if check is None:
+        return Shortfall(budget, percentile, limit, estimate, None)
+    best = check.best_bound
+    return Shortfall(budget, percentile, limit, estimate, check.bound, check.items, best, check.items_needed)
+
+
+def _checks(
+    candidate: Candidate,
+    accuracy: AccuracyMeasurement | None,
+    budgets: Budgets,
+    among: Sequence[Candidate],
+    proven: int,
+    all_count: bool,
+) -> list[BudgetCheck | None]:
+    """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
+    counted = family(among, budgets)
+    members = len(among) if all_count else len({*counted.rows, among.index(candidate)})
+    tests = max(1, members - proven)
+    level = sidak(budgets.confidence, comparisons=tests)
+    of_latency = 1 - counted.latency_share * (1 - level)
+    checks: list[BudgetCheck | None] = [
+        latency_within(steadied(among, budget.percentile)[candidate], budget.max_s, tests=tests).at(of_latency)
+        for budget in budgets.latency
+    ]
+    level = max(level ** sharing(among)[candidate], budgets.confidence)
+    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+    if floor is not None:
+        has_items = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
+        checks.append(floor_within(accuracy, floor).at(level) if accuracy is not None and has_items else None)
+    if most is not None:
+        drop = drop_of(candidate)
+        checks.append(None if drop is None else drop_within(drop, most).at(level))
+    return checks
