@@ -89,9 +89,7 @@ def _stepped(
 
     sure = [confidence(place, len(counted.rows)) for place in range(len(counted.rows))]
     steps = step_down(sure, confidence_level=budgets.confidence, among=confidence)
-    by_step = zip(
-        counted.rows, steps.remaining.tolist(), steps.levels.tolist(), steps.joint.tolist(), strict=True
-    )
+    by_step = zip(counted.rows, steps.remaining.tolist(), steps.levels.tolist(), steps.joint.tolist(), strict=True)
     return {row: (checks[row].among(tests), level, joint) for row, tests, level, joint in by_step if row in checks}
 
 
@@ -102,7 +100,7 @@ def _bounds(candidates: Sequence[Candidate], budgets: Budgets) -> list[list[Perc
 
 
 # A latency that misses its budgets with more than this probability does not count.
-_COUNTED = 0.8
+_COUNTED = 0.9
 
 
 @dataclass(frozen=True)

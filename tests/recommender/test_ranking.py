@@ -343,8 +343,23 @@ def test_candidates_that_are_long_certain_cost_a_close_one_nothing() -> None:
     close, sure = TWELVE[-1], TWELVE[:-1]
     alone, among = steadied([close], 90)[close], steadied(TWELVE, 90)[close]
     assert among.upper_s(0.95) is not None and alone.upper_s(0.95) != among.upper_s(0.95)
-    just_enough = (among.upper_s(0.951) or 0) * 1.0001
+    # A tenth of the error pays for leaving out what is far beyond a budget, whether anything is or not.
+    just_enough = (among.upper_s(1 - 0.9 * 0.049) or 0) * 1.0001
     assert asserted(recommend([*sure, close], p90(just_enough))) == {candidate.operator for candidate in TWELVE}
+
+
+def test_candidates_far_beyond_the_budget_cost_a_close_one_nothing() -> None:
+    close = TWELVE[0]
+    interval = steadied(TWELVE, 90)[close]
+    enough = (interval.upper_s(1 - 0.9 * 0.049) or 0) * 1.0001
+    far = [replace(member, latency_s=tuple(100 * latency for latency in member.latency_s)) for member in TWELVE[1:]]
+    # Steadied as among all, so that the number of candidates is what differs.
+    near = [
+        replace(close, operator=f"n{number}", latency_s=tuple(1.1 * one for one in close.latency_s))
+        for number in range(11)
+    ]
+    assert asserted(recommend([close, *far], p90(enough))) == {"s0"}
+    assert not asserted(recommend([close, *near], p90(0.99 * enough)))
 
 
 def test_an_accuracy_shared_by_all_is_one_test() -> None:
