@@ -32,15 +32,15 @@ def quality_note(answer: RankedAnswer) -> str | None:
 
 
 def passed_over(answer: RankedAnswer) -> Estimate | None:
-    """Return the feasible strategy that was not chosen only because nothing says that its answers are of any use."""
+    """Return the strategy that was not chosen only because nothing says that its answers are of any use."""
     best = answer.recommendation
     # For any other objective, a faster strategy does not call the choice into question.
     if best is None or best.candidate.quality_open or answer.budgets.objective != "latency":
         return None
     quicker = [
-        alternative.estimate
-        for alternative in answer.alternatives
-        if alternative.estimate.candidate.quality_open and alternative.latency_ratio < 1
+        prospect.estimate
+        for prospect in answer.within
+        if prospect.candidate.quality_open and prospect.estimate.percentile_s < best.estimate.percentile_s
     ]
     return min(quicker, key=lambda estimate: estimate.percentile_s, default=None)
 

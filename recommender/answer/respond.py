@@ -1,15 +1,18 @@
 """From a question, resolved against the evidence, to a full answer; without a web framework, for the command line."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 from catalog.statistics.comparison import Comparison
-from recommender.answer import wording
+from recommender.answer import reasons, wording
 from recommender.answer.caveats import cautions
 from recommender.answer.quality import quality_note
 from recommender.answer.standings import latency_budgets_out, not_considered
 from recommender.answer.strategy_fields import DEFAULT_PERCENTILE, StrategyFields, environment_out, strategy_fields
-from recommender.answer.wording import reasons, relaxation_words, summary
+from recommender.answer.summary import summary
+from recommender.answer.to_do import Planner, ToDo
+from recommender.answer.wording import relaxation_words
 from recommender.evidence.model import DeclaredStrategy, EnvironmentFilter, Evidence, SubjectEvidence, latency_budgets
 from recommender.ranking import (
     Breach,
@@ -19,12 +22,15 @@ from recommender.ranking import (
     Estimate,
     ExcludedCandidate,
     LatencyBudget,
+    Prospect,
     RankedAnswer,
     Relaxation,
+    Status,
     recommend,
     shortfalls,
 )
 from recommender.ranking.candidates import CandidateCache
+from recommender.ranking.model import WITHOUT_ESTIMATE
 from recommender.schemas import (
     AgeOut,
     AlternativeOut,
@@ -34,6 +40,7 @@ from recommender.schemas import (
     ConsideredOut,
     ConstraintsOut,
     ExcludedOut,
+    InfeasibleOut,
     NearMissOut,
     Outcome,
     RecommendationOut,
@@ -41,8 +48,10 @@ from recommender.schemas import (
     RecommendResponse,
     RelaxationOut,
     ShortfallOut,
+    ToDoOut,
     UndecidedOut,
 )
+from recommender.schemas.answer import AnswerStatus
 from recommender.whatif import on_links
 
 
@@ -58,6 +67,7 @@ def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
             objective=request.objective,
             confidence=request.confidence,
             equivalent_within=request.equivalent_within,
+            cost_of_breaking=request.cost_of_breaking,
         )
     limit = request.max_latency_s
     return Budgets(
@@ -68,6 +78,7 @@ def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
         objective=request.objective,
         confidence=request.confidence,
         equivalent_within=request.equivalent_within,
+        cost_of_breaking=request.cost_of_breaking,
     )
 
 
@@ -147,28 +158,38 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     # From here on candidates are those over the asked links: predicted where these were not measured.
     subject_evidence = on_links.on_links(evidence, chosen.subject_evidence, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
-    answer = recommend(subject_evidence.candidates, budgets, constraints=constraints, proven_only=True)
+    answer = recommend(subject_evidence.candidates, budgets, constraints=constraints, proven_only=request.version == 1)
     strategies = {
         strategy.candidate: strategy for strategy in subject_evidence.strategies if strategy.candidate is not None
     }
-    fields = _AnswerFields(answer, subject_evidence.subject, strategies)
+    planner, whole = Planner(answer, subject_evidence, strategies), request.detail == "full"
+    fields = _AnswerFields(answer, subject_evidence.subject, strategies, planner, whole=whole)
     relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
+    unmeasured = list(not_considered(subject_evidence, answer, constraints))
+    to_do = planner.whole(unmeasured)
+    infeasible = _infeasible(answer)
     return RecommendResponse(
+        version=request.version,
+        status=_status(answer, infeasible),
+        probability=_probability(answer),
         subject=subject_evidence.subject,
         budgets=_budgets(budgets, request.slo),
         links=on_links.asked_out(request.links),
         constraints=constraints_out(request) if constraints.any_set else None,
-        summary=summary(answer),
+        summary=summary(answer, to_do),
+        to_do=None if to_do is None else _to_do(to_do),
         recommendation=fields.recommendation(),
+        proven=fields.proven(),
+        infeasible=infeasible,
         # `relaxations` puts the cheapest first.
         relaxation=relaxed[0] if relaxed else None,
         other_relaxations=relaxed[1:],
         alternatives=list(fields.alternatives()),
-        near_misses=list(fields.near_misses()),
+        near_misses=list(fields.near_misses()) if whole else [],
         undecided=list(fields.undecided()),
-        considered=_considered(answer),
+        considered=_considered(answer) if whole else [],
         excluded=[_excluded(excluded) for excluded in answer.excluded],
-        not_considered=list(not_considered(subject_evidence, answer, constraints)),
+        not_considered=unmeasured,
         warnings=[*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
         environment=environment_out(chosen.subject_evidence),
         environment_choice=ChoiceOut(why=chosen.why, others=chosen.others),
@@ -180,26 +201,52 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
 class _AnswerFields:
     """The strategies of one answer, each in its place."""
 
-    def __init__(self, answer: RankedAnswer, subject: str, strategies: Mapping[Candidate, DeclaredStrategy]) -> None:
+    def __init__(
+        self,
+        answer: RankedAnswer,
+        subject: str,
+        strategies: Mapping[Candidate, DeclaredStrategy],
+        planner: Planner,
+        *,
+        whole: bool,
+    ) -> None:
         self._answer, self._subject, self._strategies = answer, subject, strategies
+        self._planner, self._whole = planner, whole
 
     def recommendation(self) -> RecommendationOut | None:
         """Return the recommended strategy."""
         best = self._answer.recommendation
-        if best is None:
+        return None if best is None else self._recommended(self._answer, best)
+
+    def proven(self) -> RecommendationOut | None:
+        """Return the best proven strategy, where the recommendation is another."""
+        proven = self._answer.proven
+        if proven is None:
             return None
+        # As if it were recommended, among the proven ones alone.
+        rest = tuple(alternative.prospect for alternative in self._answer.alternatives)
+        others = tuple(prospect for prospect in rest if prospect is not proven)
+        return self._recommended(replace(self._answer, recommendation=proven, proven=None, within=others), proven)
+
+    def _recommended(self, answer: RankedAnswer, best: Prospect) -> RecommendationOut:
         return RecommendationOut(
             **self._fields(best.estimate),
+            status=best.status.value,
+            probability=best.probability,
             joint_confidence=best.joint_confidence,
-            why=wording.why(self._answer),
-            quality=quality_note(self._answer),
+            why=reasons.why(answer),
+            not_chosen=list(reasons.not_chosen(answer)),
+            reason=None if best.gap is None else wording.undecided_reason(best.gap),
+            quality=quality_note(answer),
         )
 
     def alternatives(self) -> Iterator[AlternativeOut]:
-        """Yield the other feasible strategies."""
+        """Yield the other proven strategies."""
         for alternative in self._answer.alternatives:
             yield AlternativeOut(
                 **self._fields(alternative.estimate),
+                status=alternative.prospect.status.value,
+                probability=alternative.prospect.probability,
                 latency_ratio=alternative.latency_ratio,
                 latency_ratio_low=_low(alternative.against_best),
                 latency_ratio_high=_high(alternative.against_best),
@@ -222,15 +269,18 @@ class _AnswerFields:
             )
 
     def undecided(self) -> Iterator[UndecidedOut]:
-        """Yield the strategies that the evidence cannot decide about."""
-        for undecided in self._answer.undecided:
-            yield UndecidedOut(
-                **self._fields(undecided.estimate),
-                kind=undecided.gap.value,
-                reason=wording.undecided_reason(undecided),
-                to_do=wording.to_do(undecided),
-                shortfalls=self._shortfalls(undecided.estimate),
-            )
+        """Yield the strategies within the budgets that are not proven."""
+        for prospect in self._answer.within:
+            if prospect.gap is not None:
+                yield UndecidedOut(
+                    **self._fields(prospect.estimate),
+                    status=prospect.status.value,
+                    probability=prospect.probability,
+                    kind=prospect.gap.gap.value,
+                    reason=wording.undecided_reason(prospect.gap),
+                    to_do=self._planner.for_gap(prospect.gap).words,
+                    shortfalls=self._shortfalls(prospect.estimate) if self._whole else [],
+                )
 
     def _fields(self, estimate: Estimate) -> StrategyFields:
         pareto = estimate.candidate in self._answer.pareto
@@ -257,6 +307,36 @@ class _AnswerFields:
         ]
 
 
+def _status(answer: RankedAnswer, infeasible: InfeasibleOut | None) -> AnswerStatus:
+    # Under version 1 nothing may be recommended, and the best one is still as sure as it is.
+    best = answer.recommendation or next(iter(answer.within), None)
+    if infeasible is not None:
+        return "infeasible"
+    # What has no estimate at all is not estimated.
+    if best is None or (answer.recommendation is None and best.gap is not None and best.gap.gap in WITHOUT_ESTIMATE):
+        return "unmeasured"
+    return best.status.value
+
+
+def _probability(answer: RankedAnswer) -> float | None:
+    best = answer.recommendation or next(iter(answer.within), None)
+    return answer.infeasible_probability if best is None else best.probability
+
+
+def _infeasible(answer: RankedAnswer) -> InfeasibleOut | None:
+    if answer.infeasible is not None:
+        return InfeasibleOut(status=answer.infeasible.value, probability=answer.infeasible_probability)
+    # A constraint excludes by what is known, which is as good as a proof.
+    if answer.excluded and not answer.considered:
+        return InfeasibleOut(status=Status.PROVEN.value, probability=None)
+    return None
+
+
+def _to_do(to_do: ToDo) -> ToDoOut:
+    minutes = None if to_do.seconds is None else to_do.seconds / 60
+    return ToDoOut(command=to_do.command, minutes=minutes, words=to_do.words)
+
+
 def _low(comparison: Comparison | None) -> float | None:
     return comparison.low if comparison is not None else None
 
@@ -274,6 +354,7 @@ def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
         objective=budgets.objective,
         confidence=budgets.confidence,
         equivalent_within=budgets.equivalent_within,
+        cost_of_breaking=budgets.cost_of_breaking,
     )
 
 
@@ -296,7 +377,7 @@ def _excluded(excluded: ExcludedCandidate) -> ExcludedOut:
     return ExcludedOut(
         operator=excluded.candidate.operator,
         placement=excluded.candidate.placement,
-        reason=reasons(excluded.breaches),
+        reason=wording.reasons(excluded.breaches),
         breaches=[_breach(breach) for breach in excluded.breaches],
     )
 

@@ -4,7 +4,9 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from datetime import datetime
 from hashlib import blake2b
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,7 +244,15 @@ def _declared_strategy(
             for measured in row.rounds
             if measured.verdict == "DOUBTFUL"
         ),
+        round_s=_round_s(row),
     )
+
+
+def _round_s(row: StrategyEvidence) -> float | None:
+    """Return the median duration of a round; None where foreign evidence has no durations."""
+    moments = [(measured.started_at, measured.finished_at) for measured in row.rounds]
+    spans = [datetime.fromisoformat(last) - datetime.fromisoformat(first) for first, last in moments]
+    return median(span.total_seconds() for span in spans) if spans and all(spans) else None
 
 
 def _passes(row: StrategyEvidence, *, without: str | None = None) -> str:

@@ -50,7 +50,8 @@ class DeclaredStrategy(Applicability):
     `tiers` are those where a part computes. The evidence ids are content keys, None while nothing is recorded under
     them. `accuracy` is known as soon as it was measured, with or without a latency. `model_bytes` are per tier, None
     while the artifact is not built. `float_operator` names what this operator quantizes. `verdicts` counts completed
-    rounds, `doubts` names the first rule that each DOUBTFUL round failed.
+    rounds, `doubts` names the first rule that each DOUBTFUL round failed,
+    `round_s` is how long a round took (the median).
     """
 
     rounds_declared: int
@@ -65,6 +66,7 @@ class DeclaredStrategy(Applicability):
     float_operator: str | None = None
     verdicts: Mapping[str, int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    round_s: float | None = None
 
     @property
     def applicable(self) -> bool:

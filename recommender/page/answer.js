@@ -4,7 +4,7 @@ import { html, list } from "/page/elements.js";
 import { bytes, difference, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
 
 // The question in one line, to stand above the answer.
-export function asked(answer) {
+export function questionWords(answer) {
   const budgets = answer.budgets;
   const limits = budgets.latency.map((limit) => `${percentileName(limit.percentile)} at most ${duration(limit.max_s)}`);
   if (budgets.max_accuracy_drop_pp !== null) limits.push(`drop at most ${points(budgets.max_accuracy_drop_pp)}`);

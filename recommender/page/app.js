@@ -1,6 +1,6 @@
 // The page: reads the address, asks the service, shows the answer; every change of the form is a new question.
 
-import { asked, details, verdict } from "/page/answer.js";
+import { details, questionWords, verdict } from "/page/answer.js";
 import { ask, KeyWanted, useKey } from "/page/api.js";
 import { draw, legend } from "/page/chart.js";
 import * as curves from "/page/curves.js";
@@ -76,7 +76,7 @@ async function moved(body, percentile, signal) {
 function show() {
   const { reply, strategies } = shown;
   say(verdict(reply, relaxed));
-  field("asked").replaceChildren(asked(reply), html("a", { href: "#question" }, "change the question"));
+  field("asked").replaceChildren(questionWords(reply), html("a", { href: "#question" }, "change the question"));
   field("evidence").hidden = false;
   document.title = `${reply.recommendation ? `${reply.recommendation.operator} on ${reply.recommendation.placement}` : "nothing holds"} · ${reply.subject} · Tierwise`;
   sliders.fit(strategies);

@@ -248,6 +248,10 @@ class Gap(StrEnum):
 Unit = Literal["s", "%", "pp"]
 
 
+# What is not known cannot be within a budget: such a candidate is shown and never chosen.
+WITHOUT_ESTIMATE = (Gap.ACCURACY_MISSING, Gap.DROP_MISSING)
+
+
 @dataclass(frozen=True, eq=False)
 class UndecidedCandidate:
     """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets.

@@ -19,11 +19,11 @@ from recommender.ranking.candidates import (
 )
 from recommender.ranking.feasibility import judge_all, miss_confidence
 from recommender.ranking.model import (
+    WITHOUT_ESTIMATE,
     Alternative,
     Budgets,
     Constraints,
     ExcludedCandidate,
-    Gap,
     NearMiss,
     Objective,
     Prospect,
@@ -212,8 +212,6 @@ def _divided(
     )
 
 
-# What is not known cannot be within a budget: such a candidate is shown and never chosen.
-_WITHOUT_ESTIMATE = (Gap.ACCURACY_MISSING, Gap.DROP_MISSING)
 # Probabilities that differ by less than a percent are equal.
 _SAME_PROBABILITY = 0.01
 
@@ -223,9 +221,7 @@ def _best(prospects: Sequence[Prospect], budgets: Budgets) -> Prospect | None:
 
     What may answer anything is last: how fast or small it is says nothing of its use.
     """
-    estimated = [
-        prospect for prospect in prospects if prospect.gap is None or prospect.gap.gap not in _WITHOUT_ESTIMATE
-    ]
+    estimated = [prospect for prospect in prospects if prospect.gap is None or prospect.gap.gap not in WITHOUT_ESTIMATE]
     # A faster strategy whose answers nothing vouches for must not win by default; alone it is still the answer.
     eligible = [prospect for prospect in estimated if not prospect.candidate.quality_open] or estimated
     if not eligible:

@@ -1,5 +1,7 @@
 """The answer as a whole."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from catalog.evidence.records import EnvironmentSummary, FileSummary
@@ -14,6 +16,7 @@ from recommender.schemas.strategy import (
     NearMissOut,
     NotConsideredOut,
     RecommendationOut,
+    Status,
     UndecidedOut,
 )
 
@@ -54,6 +57,7 @@ class BudgetsOut(LimitsOut, frozen=True):
     objective: Objective
     confidence: float
     equivalent_within: float
+    cost_of_breaking: float
 
 
 class ConstraintsOut(Out, frozen=True):
@@ -105,22 +109,59 @@ class ChoiceOut(Out, frozen=True):
     others: int = Field(description="Other environments that hold evidence of the subject, left out")
 
 
-class RecommendResponse(Out, frozen=True):
-    """The answer with its evidence; `recommendation` is null if no strategy is known to meet every budget."""
+class InfeasibleOut(Out, frozen=True):
+    """How sure it is that no considered strategy keeps the budgets."""
 
+    status: Status
+    probability: float | None = Field(description="Null when estimated, or when constraints exclude every strategy")
+
+
+class ToDoOut(Out, frozen=True):
+    """What would make the answer sure."""
+
+    command: str | None = Field(description="To run where the evidence was measured; null where no command can help")
+    minutes: float | None = Field(description="How long it measures, by the rounds so far; null where that is unknown")
+    words: str
+
+
+AnswerStatus = Literal["proven", "likely", "open", "estimated", "infeasible", "unmeasured"]
+
+
+class RecommendResponse(Out, frozen=True):
+    """The answer with its evidence; `recommendation` is null if no strategy's estimates are within the budgets.
+
+    With `version` 1 it is null too where it is not proven.
+    """
+
+    version: Literal[1, 2] = Field(description="Of the question: 1 recommends nothing but what is proven")
+    status: AnswerStatus = Field(
+        description="Of the best strategy: proven, likely, open or estimated; infeasible where all estimates miss a "
+        "budget, unmeasured where there is nothing to estimate from"
+    )
+    probability: float | None = Field(
+        description="That all budgets hold, or of infeasible that none holds; null if unknown"
+    )
     subject: str
     budgets: BudgetsOut
     links: list[AskedLinkOut] = Field(default=[], description="The links that were asked about")
     constraints: ConstraintsOut | None = Field(description="Null when the question had none")
-    summary: str = Field(description="Two sentences: what to use and why, and what that rests on or what to change")
+    summary: str = Field(
+        description="What to use, how sure that is, why, and what would make it sure; or what to change"
+    )
+    to_do: ToDoOut | None = Field(description="What would make it sure; null where it is, or where nothing is known")
     recommendation: RecommendationOut | None
+    proven: RecommendationOut | None = Field(
+        description="The best proven strategy, where the recommendation is another: for those who take no risk"
+    )
+    infeasible: InfeasibleOut | None = Field(description="Null where an estimate is within the budgets")
     relaxation: RelaxationOut | None = Field(
-        description="The cheapest single change that leads to a recommendation; null with one, or where none helps"
+        description="The cheapest single change that leads to a proven recommendation; null with one, or where none "
+        "helps"
     )
     other_relaxations: list[RelaxationOut] = Field(description="The cheapest of every other field, the cheapest first")
-    alternatives: list[AlternativeOut]
+    alternatives: list[AlternativeOut] = Field(description="Other proven strategies")
     near_misses: list[NearMissOut]
-    undecided: list[UndecidedOut]
+    undecided: list[UndecidedOut] = Field(description="Others within the budgets that are not proven")
     considered: list[ConsideredOut]
     excluded: list[ExcludedOut] = Field(
         description="By a constraint, before anything was estimated: not among those whose bounds hold together"

@@ -1,6 +1,6 @@
 """The question: a subject, budgets, constraints, and the environment to answer from."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -57,6 +57,22 @@ class RecommendRequest(BaseModel):
     )
     equivalent_within: float = Field(
         default=0.05, ge=0, le=1, allow_inf_nan=False, description="Latency ratios this near to 1 do not matter"
+    )
+    cost_of_breaking: float = Field(
+        default=0.6931,
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+        description="What a broken budget costs, on the scale of the log latency: 0.6931 is as much as twice the "
+        "latency (two percentage points for the objective accuracy); 0 takes the best estimate, 10 hardly any risk",
+    )
+    version: Literal[1, 2] = Field(
+        default=2,
+        description="2: the recommendation is the best choice, and `status` says how sure it is; 1: it is null unless "
+        "it is proven, for clients that use null as a gate",
+    )
+    detail: Literal["full", "short"] = Field(
+        default="full", description="short leaves out near misses, the list of all considered, and shortfalls"
     )
     allow_tiers: OneOrMore | None = Field(
         default=None,

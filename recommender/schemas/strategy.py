@@ -98,11 +98,29 @@ class StrategyOut(StrategyNameOut, frozen=True):
     artifact_sha256: Mapping[str, str] = Field(description="Of the measured model files, by name")
 
 
-class RecommendationOut(StrategyOut, frozen=True):
-    """The strategy to use, and why it rather than the next best."""
+Status = Literal["proven", "likely", "open", "estimated"]
 
-    joint_confidence: float = Field(description="Largest joint confidence at which all its budgets hold")
+
+class ProspectOut(StrategyOut, frozen=True):
+    """A strategy whose estimates are within the budgets."""
+
+    # The values of `recommender.ranking.Status`.
+    status: Status = Field(
+        description="How sure it is that all budgets hold. proven: at the confidence asked; likely: with a probability "
+        "of at least 0.8; open: with less; estimated: nothing is known of how far the estimates may be off"
+    )
+    probability: float | None = Field(description="That all budgets hold; null when estimated")
+
+
+class RecommendationOut(ProspectOut, frozen=True):
+    """The strategy to use, and why it rather than another."""
+
+    joint_confidence: float = Field(
+        description="Largest joint confidence at which all its budgets hold, over all candidates"
+    )
     why: str
+    not_chosen: list[str] = Field(description="Why not a faster one (a better one, by the objective), or a proven one")
+    reason: str | None = Field(description="Why it is not proven; null when it is")
     quality: str | None = Field(
         default=None,
         description="What must be known of its answers: that nothing was measured of them, how far its outputs are "
@@ -110,8 +128,8 @@ class RecommendationOut(StrategyOut, frozen=True):
     )
 
 
-class AlternativeOut(StrategyOut, frozen=True):
-    """Holds the budgets too. `relation` is to the fastest feasible strategy, simultaneous over all pairs."""
+class AlternativeOut(ProspectOut, frozen=True):
+    """Proven to hold the budgets too. `relation` is to the fastest feasible strategy, simultaneous over all pairs."""
 
     # The values of `catalog.statistics.ComparisonOutcome`.
     relation: Literal["equivalent", "different", "unresolved"]
@@ -153,8 +171,8 @@ class NearMissOut(StrategyOut, frozen=True):
     shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")
 
 
-class UndecidedOut(StrategyOut, frozen=True):
-    """Nothing measured speaks against it, but the evidence cannot promise the budgets."""
+class UndecidedOut(ProspectOut, frozen=True):
+    """Its estimates are within the budgets, or not known, and it is not proven."""
 
     # The values of `recommender.ranking.Gap`.
     kind: Literal[

@@ -11,10 +11,12 @@ from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from catalog.units import size
+from recommender.answer.wording import how_sure
 from recommender.schemas import RecommendRequest
 from runner.artifacts.store import ArtifactStore
 from runner.bundles import Manifest, make_bundle, verify_bundle
 from runner.bundles.bundle import AnsweredQuestion, measured_artifact, measured_strategy
+from runner.commands.acceptance import Acceptance, AcceptOption
 from runner.commands.question import QuestionOptions, ask, with_question_options
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out
 from runner.errors import BundleError
@@ -42,6 +44,7 @@ def bundle(
     subject: SubjectArgument = None,
     output: OutputOption = None,
     check: CheckOption = None,
+    accept: AcceptOption = "proven",
     database: DatabaseOption = None,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
@@ -50,18 +53,20 @@ def bundle(
 
     It has model files, settings, checksums, the evidence and a script that runs them. The budgets are those of runner
     recommend. Before the directory appears, one real input is run through the copied files, and its outputs must equal
-    those of the measured files bit by bit. Exit code 1 when no strategy holds the budgets.
+    those of the measured files bit by bit. Exit code 1 when no strategy is proven to hold the budgets (or as sure as
+    --accept says).
     """
     if check is not None:
         _verified(check, as_json=as_json)
         return
     if subject is None or output is None:
         raise typer.BadParameter("name the subject and, with -o, a new directory", param_hint="runner bundle")
+    acceptance = Acceptance.parse(accept)
     # First, so that a directory in the way costs no work.
     refuse_existing(output, error=BundleError)
     request = options.request(subject)
     source = database or RunnerSettings().database
-    answered = _answered(source, request, as_json=as_json)
+    answered = _answered(source, request, acceptance, as_json=as_json)
     made = _made(answered, catalog or RunnerSettings().catalog, output)
     if as_json:
         # Printed as the file has it, line end included.
@@ -73,17 +78,18 @@ def bundle(
         err.print(f"[yellow]to know:[/] {escape(warning)}")
 
 
-def _answered(database: str, request: RecommendRequest, *, as_json: bool) -> AnsweredQuestion:
-    """Return the answer with its evidence; ends with the near misses and exit code 1 when nothing is feasible."""
+def _answered(database: str, request: RecommendRequest, acceptance: Acceptance, *, as_json: bool) -> AnsweredQuestion:
+    """Return the answer with its evidence; ends with the answer and exit code 1 when no strategy is sure enough."""
     answer = ask(database, request)
-    best = answer.recommendation
+    best = acceptance.strategy(answer)
     if best is None or answer.environment is None:
         if as_json:
             print(answer.model_dump_json())
         else:
             out.print(AnswerReport(answer))
         # The answer is data and goes to stdout; the reason for the exit code goes to stderr.
-        err.print("nothing to bundle: no strategy is known to hold these budgets")
+        sure = f" (it is {how_sure(answer.status, answer.probability)})" if answer.recommendation is not None else ""
+        err.print(f"nothing to bundle: no strategy is {acceptance} to hold these budgets{sure}")
         raise typer.Exit(1)
     with open_database(database, readonly=True) as opened, sound_database(opened).session() as session:
         measured = measured_strategy(session, answer.subject, best.operator, best.placement, answer.environment.key)
@@ -152,6 +158,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=example(
             "runner bundle fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1 -o deploy",
+            "runner bundle fashion-resnet --slo interactive --accept likely=0.9 -o deploy",
             "runner bundle --check deploy",
         )
     )(bundle)

@@ -25,6 +25,7 @@ from recommender.errors import NoEvidence, NotDeclared
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
+from runner.commands.acceptance import Acceptance, AcceptOption
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out
 from runner.reports.answer import AnswerReport, evidence_lines
 
@@ -73,7 +74,13 @@ class QuestionOptions:
         str | None, _option("--objective", "Best by: latency (default), accuracy, size, sent, cpu", _BUDGETS)
     ] = None
     confidence: Annotated[
-        float | None, _option("--confidence", "Joint confidence that the budgets hold (default 0.95)", _BUDGETS)
+        float | None, _option("--confidence", "Joint confidence of what is called proven (default 0.95)", _BUDGETS)
+    ] = None
+    cost_of_breaking: Annotated[
+        float | None,
+        _option(
+            "--cost-of-breaking", "What a broken budget costs; 0.69 (default) as much as twice the latency", _BUDGETS
+        ),
     ] = None
     equivalent_within: Annotated[
         float | None,
@@ -166,7 +173,7 @@ _HINTS: Mapping[str, Any] = get_type_hints(QuestionOptions, include_extras=True)
 
 
 def with_question_options(*only: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `Asked` (or only those for some fields) in place of its parameter `options`."""
+    """Give a command the options of a question (or only those for some fields) in place of its parameter `options`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         shared = [field.name for field in fields(QuestionOptions) if not only or field.name in only]
@@ -261,14 +268,16 @@ def recommend(
     subject: SubjectArgument,
     options: QuestionOptions,
     database: DatabaseOption = None,
+    accept: AcceptOption = "proven",
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Recommend an operator and a placement for given budgets.
+    """Recommend an operator and a placement for given budgets, and say how sure that is.
 
-    Exit code 1 when the evidence shows no strategy that holds the budgets. --json prints the body that POST /recommend
-    sends for the same question.
+    Exit code 0 when the strategy is proven to hold the budgets (or as sure as --accept says), else 1. --json prints the
+    body that POST /recommend sends for the same question.
     """
+    acceptance = Acceptance.parse(accept)
     answer = ask(database or RunnerSettings().database, options.request(subject))
     if as_json:
         sys.stdout.write(answer.model_dump_json() + "\n")
@@ -277,7 +286,7 @@ def recommend(
         if verbose:
             for line in evidence_lines(answer):
                 out.print(line, soft_wrap=True, highlight=False, markup=False)
-    raise typer.Exit(0 if answer.recommendation is not None else 1)
+    raise typer.Exit(0 if acceptance.strategy(answer) is not None else 1)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -285,6 +294,6 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=example(
             "runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1",
-            "runner recommend fashion-resnet --slo interactive --forbid-tier cloud --json",
+            "runner recommend fashion-resnet --slo interactive --forbid-tier cloud --accept likely=0.9 --json",
         )
     )(recommend)

@@ -1,4 +1,4 @@
-"""The recommender's answer in the terminal: recommendation, confidence, other strategies and notes."""
+"""The recommender's answer in the terminal: what to use, how sure that is, other strategies and notes."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,32 +10,39 @@ from rich.text import Text
 
 from catalog.output_distance import percentage
 from catalog.units import duration, duration_interval, rate, size
-from recommender.answer.wording import cannot_show, percentile_name
+from recommender.answer.wording import cannot_show, chance, how_sure, percentile_name
 from recommender.ranking.model import Unit
 from recommender.schemas import (
     AlternativeOut,
     BudgetsOut,
     NearMissOut,
+    ProspectOut,
     RecommendationOut,
     RecommendResponse,
+    ShortfallOut,
     StrategyOut,
     UndecidedOut,
 )
 
 # From these widths on there is room for one more kind of figure.
-_ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 116, 126
+_INTERVAL_FROM, _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 112, 126, 150
 # As wide as the study's longest operator, quantized_early_exit_partition; a longer name breaks before its placement.
 _NAME_WIDTH = 30
 # If nothing was judged: the relative error of the outputs against identity's.
 _DIFFERENCE = "outputs differ"
+# A bound beyond so many times the estimate says nothing.
+_NO_BOUND = 10
 # Before a latency that was not measured.
 PREDICTED = "~"
 # So many of each kind; --verbose has all.
 _SHOWN = 6
+_SURE = "how sure"
+# By status, readable without colour; a strategy that misses a budget has a cross.
+_MARKS = {"proven": ("✓", "green"), "likely": ("≈", "green"), "open": ("?", "yellow"), "estimated": ("·", "yellow")}
 _GAPS = {
     "too_thin": "too few inputs",
     "one_round": "one round only",
-    "unproven": "within, unproven",
+    "unproven": "",
     "too_few_images": "too few images",
     "items_missing": "accuracy without items",
     "accuracy_missing": "accuracy not known",
@@ -46,18 +53,19 @@ _GAPS = {
 @dataclass(frozen=True)
 class _AnswerRow:
     mark: str
+    style: str
     strategy: StrategyOut
     remark: str
-    style: str = ""
 
 
 def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) -> Table:
-    """Return the recommended strategy first, then others within the budgets, undecided ones, and the near misses."""
+    """Return the recommended strategy first, then the others within the budgets by their status, then near misses."""
     between = ", " if width >= _MEDIAN_FROM else "\n"
     groups = [list(group) for group in _groups(answer, between)]
     rows = [row for group in groups for row in group]
     metric = next((row.strategy.accuracy.metric for row in rows if row.strategy.accuracy), "accuracy")
-    headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width, rows)
+    floor = answer.budgets.min_accuracy_pct is not None
+    headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width, rows, floor=floor)
     table = Table(width=width, pad_edge=False, box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", width=1)
     table.add_column("strategy", overflow="fold", min_width=_NAME_WIDTH)
@@ -67,7 +75,9 @@ def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) 
     for group in groups:
         for row in group if whole else group[:_SHOWN]:
             figures = _figures(row.strategy, headings, metric)
-            remark = Text("; ".join(filter(None, (row.remark, far_outputs(row.strategy)))))
+            # Narrower, the notes below alone say it, once for each operator.
+            far = far_outputs(row.strategy) if width >= _ACCURACY_FROM else ""
+            remark = Text("; ".join(filter(None, (row.remark, far))))
             table.add_row(Text(row.mark, row.style), Text(_name(row.strategy), row.style), *figures, remark)
         if not whole and len(group) > _SHOWN:
             table.add_row("", Text(f"and {len(group) - _SHOWN} more such (--verbose)", "dim"))
@@ -95,7 +105,7 @@ def far_outputs(strategy: StrategyOut) -> str:
 
 
 def undecided_lacks(undecided: UndecidedOut) -> str:
-    """Return what keeps a strategy undecided; if its items are too few for any strategy, what they can show."""
+    """Return what a promise of a strategy lacks; if its items are too few for any strategy, what they can show."""
     for missing in undecided.shortfalls:
         floor = missing.budget == "min_accuracy_pct"
         unit: Unit = "%" if floor else "pp"
@@ -103,14 +113,26 @@ def undecided_lacks(undecided: UndecidedOut) -> str:
             continue
         if missing.best_bound < missing.limit if floor else missing.best_bound > missing.limit:
             return cannot_show(missing.items, missing.best_bound, unit)
-    return _GAPS.get(undecided.kind, undecided.kind)
+    bounds = [_bound(missing, undecided) for missing in undecided.shortfalls if (missing.bound_over or 0) > 0]
+    return _GAPS.get(undecided.kind, undecided.kind) or ", ".join(bounds)
 
 
-def _headings(percentile: str, metric: str, width: int, rows: Sequence[_AnswerRow]) -> list[str]:
-    chosen = [percentile, "95 % interval"]
+def _bound(missing: ShortfallOut, undecided: UndecidedOut) -> str:
+    """Return the bound that is beyond its budget."""
+    if missing.bound is None or (missing.estimate and missing.bound > _NO_BOUND * missing.estimate > 0):
+        return f"bound unknown after {undecided.latency.rounds} rounds"
+    if missing.budget == "max_latency_s":
+        return f"bound {duration(missing.bound)}"
+    return f"bound {missing.bound:.2f} {'%' if missing.budget == 'min_accuracy_pct' else 'pp'}"
+
+
+def _headings(percentile: str, metric: str, width: int, rows: Sequence[_AnswerRow], *, floor: bool) -> list[str]:
+    chosen = [percentile, _SURE] + (["95 % interval"] if width >= _INTERVAL_FROM else [])
     unjudged = not any(row.strategy.accuracy for row in rows) and any(row.strategy.distance for row in rows)
-    quality = [_DIFFERENCE] if unjudged else [metric, "drop pp"]
-    chosen += quality if width >= _ACCURACY_FROM else []
+    drops = any(row.strategy.accuracy and row.strategy.accuracy.drop_pp is not None for row in rows)
+    # Of the two that say the same, a narrow terminal shows the one that the question is about.
+    narrow = ["drop pp"] if drops and not floor else [metric]
+    chosen += [_DIFFERENCE] if unjudged else [metric, "drop pp"] if width >= _ACCURACY_FROM else narrow
     chosen += ["size", "sent"] if width >= _SIZES_FROM else []
     return chosen + (["median"] if width >= _MEDIAN_FROM else [])
 
@@ -130,17 +152,24 @@ def interval(strategy: StrategyOut) -> str:
 def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_AnswerRow]]:
     best = answer.recommendation
     if best is not None:
-        yield iter([_AnswerRow("✓", best, _best_remark(answer), "green")])
-    yield (_AnswerRow(" ", alternative, _relation(alternative)) for alternative in answer.alternatives)
-    yield (_AnswerRow("?", undecided, undecided_lacks(undecided), "yellow") for undecided in answer.undecided)
-    yield (_AnswerRow("✗", near_miss, shortfall(near_miss, between=between), "red") for near_miss in answer.near_misses)
+        yield iter([_AnswerRow(*_mark(best), best, _best_remark(answer))])
+    yield (_AnswerRow(*_mark(alternative), alternative, _relation(alternative)) for alternative in answer.alternatives)
+    yield (_AnswerRow(*_mark(undecided), undecided, undecided_lacks(undecided)) for undecided in answer.undecided)
+    misses = answer.near_misses
+    yield (_AnswerRow("✗", "red", near_miss, shortfall(near_miss, between=between)) for near_miss in misses)
+
+
+def _mark(prospect: ProspectOut) -> tuple[str, str]:
+    """Return the mark of a status, and its style."""
+    return _MARKS[prospect.status]
 
 
 def _best_remark(answer: RecommendResponse) -> str:
-    """Return whether the recommended one is the fastest: that is the one without a ratio to compare."""
-    fastest = all(
-        alternative.ratio_low is not None or alternative.relation != "equivalent" for alternative in answer.alternatives
-    )
+    """Return whether the recommended one is the fastest of those within the budgets."""
+    best = answer.recommendation
+    others = [*answer.alternatives, *answer.undecided]
+    assert best is not None
+    fastest = all(other.latency.percentile_s >= best.latency.percentile_s for other in others)
     return "recommended; fastest" if fastest else "recommended"
 
 
@@ -157,6 +186,7 @@ def _figures(strategy: StrategyOut, headings: list[str], metric: str) -> Iterato
     drop = "–" if accuracy is None or accuracy.drop_pp is None else f"{accuracy.drop_pp:.2f}"
     figures = {
         headings[0]: f"{PREDICTED if strategy.latency.predicted else ''}{duration(strategy.latency.percentile_s)}",
+        _SURE: _certainty(strategy),
         "95 % interval": interval(strategy),
         "drop pp": drop,
         _DIFFERENCE: "–" if error is None else percentage(error),
@@ -168,8 +198,16 @@ def _figures(strategy: StrategyOut, headings: list[str], metric: str) -> Iterato
     yield from (figures[heading] for heading in headings)
 
 
+def _certainty(strategy: StrategyOut) -> str:
+    """Return the status or its probability; nothing for a strategy that misses a budget."""
+    if not isinstance(strategy, ProspectOut):
+        return ""
+    certain = strategy.status in ("proven", "estimated") or strategy.probability is None
+    return strategy.status if certain else chance(strategy.probability or 0.0)
+
+
 # Narrower, and figures would be cut; wider, and the eye loses the line.
-_NARROWEST, _WIDEST = 72, 140
+_NARROWEST, _WIDEST = 72, 160
 # A note that is longer than so many lines is cut; --verbose has the whole of it.
 _NOTE_LINES = 2
 
@@ -198,7 +236,6 @@ _TITLE_FRAME = 6
 
 
 def _verdict(answer: RecommendResponse, width: int) -> Panel:
-    best = answer.recommendation
     request = _request_text(answer)
     title = f"{answer.subject}: {request}"
     body = Text()
@@ -206,21 +243,36 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
         # The frame would cut it, and the limits stand at its end.
         title = answer.subject
         body.append(f"{request}\n")
+    best = answer.recommendation
     if best is not None:
-        body.append(f"{best.operator} on {best.placement}", style="bold green")
-        body.append(f"\n{_sentence(best.why)}\n")
-        if best.quality is not None:
-            body.append(f"{_sentence(best.quality)}\n", style="yellow")
-        body.append("\n".join(_facts(best, answer.budgets)), style="dim")
+        _append_best(body, answer, best)
     else:
-        body.append("no recommendation", style="bold yellow")
+        body.append(_NOTHING.get(answer.status, "no recommendation"), style="bold yellow")
         body.append(f"\n{answer.summary}")
-        for relaxation in _relaxations(answer):
-            body.append(f"\n{_sentence(relaxation)}", style="bold")
+    for relaxation in _relaxations(answer):
+        body.append(f"\n{_sentence(relaxation)}", style="bold" if best is None else "")
     body.append(f"\n{_where(answer)}", style="dim")
-    return Panel(
-        body, title=Text(title), title_align="left", width=width, border_style="green" if best is not None else "yellow"
-    )
+    border = "yellow" if best is None or best.status in ("open", "estimated") else "green"
+    return Panel(body, title=Text(title), title_align="left", width=width, border_style=border)
+
+
+_NOTHING = {"infeasible": "no strategy within the budgets", "unmeasured": "nothing measured to recommend from"}
+
+
+def _append_best(body: Text, answer: RecommendResponse, best: RecommendationOut) -> None:
+    """Append the strategy, how sure it is, why, what would make it sure, and the facts."""
+    style = _MARKS[best.status][1]
+    body.append(f"{best.operator} on {best.placement}", style=f"bold {style}")
+    if _bounded(answer.budgets):
+        body.append(f"   {how_sure(best.status, best.probability)}", style=style)
+    body.append(f"\n{_sentence(best.why)}")
+    if answer.to_do is not None:
+        body.append(f"\n{answer.to_do.words}.", style="bold")
+    for reason in best.not_chosen:
+        body.append(f"\n{reason}.")
+    if best.quality is not None:
+        body.append(f"\n{_sentence(best.quality)}", style="yellow")
+    body.append("\n" + "\n".join(_facts(best, answer.budgets)), style="dim")
 
 
 def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
@@ -233,12 +285,16 @@ def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
     if accuracy is not None:
         drop = "" if accuracy.drop_pp is None else f", drop {accuracy.drop_pp:.2f} pp"
         yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({accuracy.items} items)"
-    bounded = budgets.latency or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
-    if bounded:
+    if _bounded(budgets) and best.status == "proven":
         yield f"all budgets hold with joint confidence {confidence(best.joint_confidence)}"
     sent = "" if best.sent_bytes is None else f", sends {size(round(best.sent_bytes))} per inference"
     if best.size_bytes is not None:
         yield f"model files {size(best.size_bytes)}{sent}"
+
+
+def _bounded(budgets: BudgetsOut) -> bool:
+    limits = (budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp)
+    return bool(budgets.latency) or any(limit is not None for limit in limits)
 
 
 def confidence(joint: float) -> str:
@@ -249,20 +305,22 @@ def confidence(joint: float) -> str:
 def _relaxations(answer: RecommendResponse) -> Iterator[str]:
     """Yield which budget to relax by how much, the cheapest first."""
     cheapest = answer.relaxation
-    if cheapest is not None and cheapest.words not in answer.summary:
-        yield f"to make something feasible: {cheapest.words}"
-    yield from (f"or: {relaxation.words}" for relaxation in answer.other_relaxations[:2])
+    if cheapest is not None and (answer.recommendation is not None or cheapest.words not in answer.summary):
+        yield f"proven would be: {cheapest.words}"
+    if answer.recommendation is None:
+        yield from (f"or: {relaxation.words}" for relaxation in answer.other_relaxations[:2])
 
 
 def _notes(answer: RecommendResponse) -> Iterator[str]:
     if answer.links:
         yield f"{PREDICTED} before a latency: predicted for the requested links, not measured"
     yield from answer.warnings
-    unproven = next((undecided for undecided in answer.undecided if undecided.kind == "unproven"), None)
-    if unproven is not None:
-        yield f"not proven, such as {unproven.operator} on {unproven.placement}: {unproven.reason}"
-    if answer.undecided:
-        yield f"to decide more: {answer.undecided[0].to_do}"
+    best = answer.recommendation
+    if best is not None and best.reason is not None:
+        yield f"not proven: {best.reason}"
+    elif answer.undecided:
+        other = answer.undecided[0]
+        yield f"not proven, such as {other.operator} on {other.placement}: {other.reason}"
     if answer.excluded:
         first = answer.excluded[0]
         more = f", and {len(answer.excluded) - 1} more" if len(answer.excluded) > 1 else ""

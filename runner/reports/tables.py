@@ -1,6 +1,7 @@
 """The tables of links, of SLOs, and of verdicts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -9,10 +10,10 @@ from rich.text import Text
 
 from catalog.units import duration, rate
 from catalog.validity.findings import Finding, amount
-from recommender.answer.wording import percentile_name
+from recommender.answer.wording import how_sure, percentile_name
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from runner.measuring.rejudge import JudgedMeasurement, RuleSummary
-from runner.reports.answer import PREDICTED, confidence, far_outputs, shortfall, undecided_lacks
+from runner.reports.answer import PREDICTED, far_outputs, shortfall, undecided_lacks
 
 
 def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
@@ -38,39 +39,60 @@ def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def slo_table(rows: Sequence[tuple[str, str, RecommendResponse | None, str | None]]) -> Table:
-    """Return a row for each SLO and subject: the strategy and its confidence, or the nearest miss and its shortfall."""
+@dataclass(frozen=True)
+class SloRow:
+    """One SLO for one subject: the strategy that is sure enough, else the best that the answer has."""
+
+    slo: str
+    subject: str
+    accepted: RecommendationOut | None
+    answer: RecommendResponse | None
+    why_not: str | None
+
+
+def slo_table(rows: Sequence[SloRow]) -> Table:
+    """Return a row for each SLO and subject: the strategy and how sure it is, or the nearest and what it lacks."""
     table = Table(pad_edge=False, box=None, header_style="bold")
     table.add_column("", width=1)
     table.add_column("SLO", overflow="fold")
     table.add_column("subject", overflow="fold")
     table.add_column("strategy, or nearest miss", overflow="fold", ratio=3)
     table.add_column("latency", justify="right", no_wrap=True)
-    table.add_column("confidence", justify="right", no_wrap=True)
+    table.add_column("how sure", justify="right", no_wrap=True)
     table.add_column("lacks", overflow="fold", ratio=2)
-    for slo, subject, answer, why_not in rows:
-        table.add_row(*_cells(slo, subject, answer, why_not))
+    for row in rows:
+        mark = Text("✗", "red") if row.accepted is None else Text("✓", "green")
+        table.add_row(mark, Text(row.slo), Text(row.subject), *_cells(row))
     return table
 
 
-def _cells(slo: str, subject: str, answer: RecommendResponse | None, why_not: str | None) -> tuple[Text, ...]:
+def _cells(row: SloRow) -> tuple[Text, ...]:
+    """Return strategy, latency, how sure it is, and what it lacks."""
+    answer = row.answer
     if answer is None:
-        return (Text("✗", "red"), Text(slo), Text(subject), Text("–"), Text("–"), Text("–"), Text(why_not or ""))
-    best = answer.recommendation
+        return Text("–"), Text("–"), Text("–"), Text(row.why_not or "")
+    best = row.accepted or answer.recommendation
     if best is not None:
-        name = Text(f"{best.operator} on {best.placement}", "green")
+        style = "" if row.accepted is None else "green"
         remark = Text(_quality(best), "yellow")
-        return (Text("✓", "green"), Text(slo), Text(subject), name, _latency(best), _confidence(best), remark)
-    # Both lists come with the best or nearest first.
-    undecided = answer.undecided[:1]
-    # What only lacks evidence is nearer to a strategy than what misses a budget.
-    nearest: StrategyOut | None = next(iter((*undecided, *answer.near_misses)), None)
+        return _name(best, style), _latency(best), Text(how_sure(best.status, best.probability)), remark
+    # Both lists come with the best or nearest first, and what only lacks evidence is nearer than what misses a budget.
+    nearest: StrategyOut | None = next(iter((*answer.undecided, *answer.near_misses)), None)
     if nearest is None:
-        return (Text("✗", "red"), Text(slo), Text(subject), Text("–"), Text("–"), Text("–"), Text("not measured"))
-    lacks = shortfall(nearest) if isinstance(nearest, NearMissOut) else undecided_lacks(undecided[0])
+        return Text("–"), Text("–"), Text("–"), Text("not measured")
+    lacks = shortfall(nearest) if isinstance(nearest, NearMissOut) else undecided_lacks(answer.undecided[0])
     lacks = "; ".join(filter(None, (lacks, far_outputs(nearest))))
-    name = Text(f"{nearest.operator} on {nearest.placement}")
-    return (Text("✗", "red"), Text(slo), Text(subject), name, _latency(nearest), Text("–"), Text(lacks))
+    return _name(nearest), _latency(nearest), Text(_not_held(answer)), Text(lacks)
+
+
+def _not_held(answer: RecommendResponse) -> str:
+    """Say how sure it is that nothing holds."""
+    infeasible = answer.infeasible
+    return "–" if infeasible is None else f"not: {how_sure(infeasible.status, infeasible.probability)}"
+
+
+def _name(strategy: StrategyOut, style: str = "") -> Text:
+    return Text(f"{strategy.operator} on {strategy.placement}", style)
 
 
 def _quality(best: RecommendationOut) -> str:
@@ -83,10 +105,6 @@ def _quality(best: RecommendationOut) -> str:
 def _latency(strategy: StrategyOut) -> Text:
     prefix = PREDICTED if strategy.latency.predicted else ""
     return Text(f"{percentile_name(strategy.latency.percentile)} {prefix}{duration(strategy.latency.percentile_s)}")
-
-
-def _confidence(best: RecommendationOut) -> Text:
-    return Text(confidence(best.joint_confidence))
 
 
 _STYLES = {"VALID": "", "DOUBTFUL": "yellow", "INVALID": "red"}

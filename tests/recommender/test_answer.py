@@ -74,11 +74,11 @@ _SUMMARISED: list[Any] = [
 ]
 
 
-def test_the_summary_is_two_sentences(client: Any, filled: object) -> None:
+def test_the_summary_is_a_few_sentences(client: Any, filled: object) -> None:
     for question in _SUMMARISED:
         said = ask(client, **question)["summary"]
-        assert len(re.findall(r"\.(?= [A-Z]|$)", said)) == 2, said
-        assert said[0].isupper() and said.endswith(".")
+        assert 2 <= len(re.findall(r"\.(?= [A-Z]|$)", said)) <= 5, said
+        assert said[0].isupper() and said.endswith(".") and ".." not in said
 
 
 def test_excluded_strategies_are_listed_with_reasons(client: Any, split: Any) -> None:
@@ -159,7 +159,9 @@ def test_near_and_undecided_say_how_far_each_budget_is(client: Any, writer: Any)
     for number, latency_s in enumerate((0.09, 0.1, 0.11)):
         writer.measure(environment, "identity", "mobile", latency_s, number=number)
     writer.judge(environment, "identity", 90.0)
-    (unproven,) = ask(client, max_latency_s=0.105, min_accuracy_pct=80)["undecided"]
+    answer = ask(client, version=1, max_latency_s=0.105, min_accuracy_pct=80)
+    (unproven,) = answer["undecided"]
+    assert answer["recommendation"] is None and answer["version"] == 1
     latency, accuracy = unproven["shortfalls"]
     assert (latency["budget"], latency["percentile"], latency["limit"]) == ("max_latency_s", 90.0, 0.105)
     assert latency["over"] < 0 < latency["bound_over"]
@@ -176,7 +178,7 @@ def test_few_items_promise_no_drop_that_they_cannot_show(client: Any, writer: An
         for number in range(3):
             writer.measure(environment, operator, "mobile", latency_s, number=number)
         writer.judge(environment, operator, 100.0, items=83)
-    answer = ask(client, max_accuracy_drop_pp=0.01)
+    answer = ask(client, max_accuracy_drop_pp=0.01, version=1)
     best, (unproven,) = answer["recommendation"], answer["undecided"]
     assert best["operator"] == "identity" and best["joint_confidence"] == 1.0  # nothing to lose against itself
     assert (best["accuracy"]["drop_low_pp"], best["accuracy"]["drop_high_pp"]) == (0.0, 0.0)
@@ -185,10 +187,10 @@ def test_few_items_promise_no_drop_that_they_cannot_show(client: Any, writer: An
     assert (drop["estimate"], drop["items"]) == (0.0, 83) and 3.5 < drop["best_bound"] == drop["bound"] < 5
     assert f"83 items cannot show a drop below {drop['best_bound']:.1f} pp" in unproven["reason"]
     assert f"at least {drop['items_needed']} validation items" in unproven["to_do"]
-    alone = ask(client, max_accuracy_drop_pp=0.01, forbid_operators=["identity"])
+    alone = ask(client, version=1, max_accuracy_drop_pp=0.01, forbid_operators=["identity"])
     assert alone["recommendation"] is None and "83 items cannot show a drop below 3." in alone["summary"]
     assert 3.5 < alone["relaxation"]["to_value"] < 4
-    assert ask(client, max_accuracy_drop_pp=4, forbid_operators=["identity"])["recommendation"] is not None
+    assert ask(client, max_accuracy_drop_pp=4, forbid_operators=["identity"])["status"] == "proven"
     floor = ask(client, min_accuracy_pct=99)["undecided"][0]
     assert "83 items cannot show an accuracy above 95.67 %" in floor["reason"]
 
@@ -210,6 +212,7 @@ def test_the_relaxed_question_over_http_gives_what_was_promised(client: Any, spl
         question = dict(infeasible)
         if "allow_operators" not in question:
             question = {"forbid_operators": ["partition"], **question}
+        question["version"] = 1
         answer = ask(client, **question)
         assert answer["recommendation"] is None
         for relaxed in (answer["relaxation"], *answer["other_relaxations"]):

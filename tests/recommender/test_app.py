@@ -94,7 +94,8 @@ def test_infeasible_question_gets_near_misses_with_each_shortfall(client: Any, f
         ({}, ("quantized", "mobile")),
         ({"objective": "accuracy"}, ("identity", "mobile")),
         ({"max_accuracy_drop_pp": 0.2}, ("identity", "mobile")),
-        ({"min_accuracy_pct": 88.4}, ("identity", "mobile")),
+        ({"min_accuracy_pct": 88.4, "version": 1}, ("identity", "mobile")),
+        ({"min_accuracy_pct": 88.4}, ("quantized", "mobile")),
         ({"max_latency_s": 0.09, "objective": "accuracy"}, ("quantized", "mobile")),
         ({"slo": "interactive"}, ("identity", "mobile")),
     ],
@@ -112,12 +113,16 @@ def test_slo_is_shown_as_the_budgets_it_stands_for(client: Any, filled: object) 
         "objective": "latency",
         "confidence": 0.95,
         "equivalent_within": 0.05,
+        "cost_of_breaking": 0.6931,
     }
 
 
 def test_percentile_beyond_the_inputs_is_undecided_with_what_to_measure(client: Any, filled: object) -> None:
     answer = ask(client, max_latency_s=0.15, latency_percentile=99)
-    assert answer["recommendation"] is None
+    best = answer["recommendation"]
+    assert (answer["status"], best["status"], best["probability"], answer["proven"]) == ("estimated",) * 2 + (None,) * 2
+    assert "at least 299 inputs" in best["reason"] and "299" in answer["to_do"]["words"]
+    assert ask(client, max_latency_s=0.15, latency_percentile=99, version=1)["recommendation"] is None
     assert {undecided["kind"] for undecided in answer["undecided"]} == {"too_thin"}
     assert "299" in answer["undecided"][0]["to_do"]
     assert len(answer["considered"]) == 4
@@ -128,8 +133,10 @@ def test_one_round_alone_is_said_to_describe_only(client: Any, writer: Any) -> N
     writer.declare(environment, "identity", "mobile")
     writer.measure(environment, "identity", "mobile", 0.1)
     answer = ask(client, max_latency_s=0.2)
-    assert answer["recommendation"] is None
-    assert answer["undecided"][0]["kind"] == "one_round"
+    assert answer["recommendation"]["status"] == "estimated" and "one round" in answer["recommendation"]["reason"]
+    command = "runner fill-catalog --rounds 3 --only net:identity:mobile"
+    assert answer["to_do"]["command"] == command and command in answer["summary"]
+    assert ask(client, max_latency_s=0.2, version=1)["undecided"][0]["kind"] == "one_round"
     assert any("one round" in warning for warning in answer["warnings"])
     assert any("fewer rounds than declared" in warning for warning in answer["warnings"])
 

@@ -71,4 +71,7 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as made:
-        ANSWER.write_text(json.dumps(true_answer(Path(made)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        renewed = json.dumps(true_answer(Path(made)), indent=1, ensure_ascii=False) + "\n"
+    before = ANSWER.read_text(encoding="utf-8")
+    ANSWER.write_text(renewed, encoding="utf-8")
+    GUIDE.write_text(GUIDE.read_text(encoding="utf-8").replace(before, renewed), encoding="utf-8")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from catalog.statistics.drops import hit_drop
 from catalog.statistics.feasibility import latency_within
 from catalog.statistics.samples import Samples
-from recommender.answer.wording import to_do, undecided_reason, why
+from recommender.answer.reasons import why
+from recommender.answer.wording import undecided_reason
 from recommender.ranking import (
     AccuracyMeasurement,
     Budgets,
@@ -136,7 +137,7 @@ def test_agreement_holds_no_accuracy_budget() -> None:
         # What is not known is not within a budget: shown, never chosen.
         assert answer.recommendation is None and answer.within[0].status is Status.ESTIMATED
         assert gap.gap is Gap.ACCURACY_MISSING
-        assert "agreement" in undecided_reason(gap) and "labels" in to_do(gap)
+        assert "agreement" in undecided_reason(gap)
     assert recommend([alike], Budgets()).recommendation is not None
 
 
@@ -144,7 +145,10 @@ def test_the_words_of_a_broken_tie_do_not_call_the_slower_one_fastest() -> None:
     fast = candidate("a", "mobile", 0.1, 0.1, accuracy_pct=88)
     right = candidate("b", "edge", 0.102, 0.102, accuracy_pct=90)
     said = why(recommend([fast, right], Budgets()))
-    assert said.startswith("equivalent to the fastest of 2 strategies, a on mobile") and "its accuracy" in said
+    assert (
+        said.startswith("as fast as the fastest of 2 strategies within the margin, a on mobile")
+        and "its accuracy" in said
+    )
 
 
 def test_latency_within_budget_by_estimate_alone_is_unproven() -> None:

@@ -137,11 +137,21 @@ def test_nothing_feasible_prints_the_near_misses(filled: Filled, tmp_path: Path)
     command = filled("fashion-resnet", "quantized@edge", "identity@edge")
     done = command("bundle", "fashion-resnet", "--max-latency", "1ms", "-o", "deploy")
     assert done.code == 1
-    assert "no recommendation" in done.out and "quantized on edge" in done.out
-    assert "nothing to bundle" in done.said
+    assert "no strategy within the budgets" in done.out and "quantized on edge" in done.out
+    assert "nothing to bundle: no strategy is proven to hold these budgets" in done.said
     answer = json.loads(command("bundle", "fashion-resnet", "--max-latency", "1ms", "-o", "deploy", "--json").out)
     assert answer["recommendation"] is None and len(answer["near_misses"]) == 2
     assert not (tmp_path / "deploy").exists()
+
+
+def test_what_is_only_likely_is_bundled_on_request_alone(filled: Filled, tmp_path: Path) -> None:
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    question = ("fashion-resnet", "--max-latency", "100ms", "--confidence", "0.999999999999")
+    done = command("bundle", *question, "-o", "deploy")
+    assert done.code == 1 and "(it is likely, > 99.9 %)" in done.said
+    accepted = command("bundle", *question, "--accept", "likely=0.9", "-o", "deploy", "--json")
+    assert accepted.code == 0 and json.loads(accepted.out)["answer"]["status"] == "likely"
+    assert (tmp_path / "deploy").exists()
 
 
 def test_a_full_disk_leaves_nothing(filled: Filled, tmp_path: Path) -> None:

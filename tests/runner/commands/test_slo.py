@@ -70,6 +70,24 @@ def test_what_cannot_be_told_is_exit_code_2(filled: Filled, arguments: list[str]
     assert message in done.said
 
 
+def test_likely_passes_where_it_is_accepted(filled: Filled) -> None:
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    strict = ("slo", "--slo", "batch", "--confidence", "0.999999999999")
+    done = command(*strict)
+    assert done.code == 1 and "1 of 1 without a strategy that is proven" in done.said
+    assert "likely, > 99.9 %" in done.out and done.out.splitlines()[1].startswith("✗")
+    (check,) = json.loads(command(*strict, "--json").out)["checked"]
+    assert (check["holds"], check["strategy"], check["recommendation"]) == (False, None, None)
+    assert check["status"] == "likely" and check["probability"] > 0.99 and check["to_do"]["words"]
+    for accept, code in (("likely", 0), ("likely=0.9", 0), ("open", 0), ("estimated", 0), ("proven", 1)):
+        assert command(*strict, "--accept", accept).code == code, accept
+    report = json.loads(command(*strict, "--accept", "likely=0.9", "--json").out)
+    assert report["holds"] and report["checked"][0]["strategy"] == "fashion-resnet:quantized:edge"
+    for wrong in ("maybe", "likely=2", "likely=x", "open=0.5"):
+        refused = command(*strict, "--accept", wrong)
+        assert refused.code == 2 and "--accept" in refused.said, wrong
+
+
 def test_without_a_declared_slo_there_is_nothing_to_promise(filled: Filled, tmp_path: Path) -> None:
     command = filled("fashion-resnet", "identity@edge")
     with open_database(tmp_path / "tierwise.db") as opened, opened.session() as session:

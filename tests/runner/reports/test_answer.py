@@ -87,29 +87,30 @@ def test_what_holds_is_told_with_interval_confidence_and_relation(answers: Calla
     latency = f"p90 {duration(best.latency.percentile_s)} (95 % interval {bounds}; 5 rounds of 30 inputs)"
     assert latency in text
     assert "all budgets hold with joint confidence " in text
-    (line,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
+    (line,) = [line for line in text.splitlines() if line.startswith("✓  identity on edge")]
     (other,) = [
         alternative
         for alternative in answer.alternatives
         if (alternative.operator, alternative.placement) == ("identity", "edge")
     ]
-    assert line.rstrip().endswith(f"{other.relation} {other.ratio_low:.2f}–{other.ratio_high:.2f}×")
+    assert f"{other.ratio_low:.2f}–{other.ratio_high:.2f}×" in text and " proven " in line and other.relation in line
+    assert "quantized on edge   proven" in text
     assert "all budgets hold" not in shown(answers("free"), 100)
 
 
 def test_what_does_not_hold_is_told_with_each_shortfall(answers: Callable[[str], RecommendResponse]) -> None:
     answer = answers("missed")
-    text, nearest = shown(answer, 140), answer.near_misses[0]
+    text, nearest = shown(answer, 160), answer.near_misses[0]
     assert nearest.latency_over_s is not None
-    assert "no recommendation" in text
+    assert "no strategy within the budgets" in text
     assert f"latency +{duration(nearest.latency_over_s)}, top1 -{nearest.accuracy_short_pp:.2f} pp" in text
     assert "too few inputs" in shown(answers("thin"), 80)
 
 
 def test_what_was_predicted_does_not_pass_for_measured(answers: Callable[[str], RecommendResponse]) -> None:
-    text = shown(answers("elsewhere"), 140)
+    text = shown(answers("elsewhere"), 160)
     (cloud,) = [line for line in text.splitlines() if "identity on cloud" in line and "ms" in line]
-    (edge,) = [line for line in text.splitlines() if line.startswith("   identity on edge")]
+    (edge,) = [line for line in text.splitlines() if line.startswith("✓  identity on edge")]
     assert cloud.count("~") == 2 and "~" not in edge
     assert "edge-cloud at 100 Mbit/s" in text.splitlines()[0]
     assert "predicted for the requested links, not measured" in text
@@ -121,6 +122,31 @@ def test_long_notes_are_cut_and_whole_on_request(answers: Callable[[str], Recomm
     long = answer.model_copy(update={"warnings": ["word " * 200 + "end"]})
     assert "… (--verbose)" in shown(long, 80) and "end" not in shown(long, 80).split()
     assert "end" in shown(long, 80, verbose=True).split()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_how_sure_and_what_is_lost_are_shown_at_every_width(
+    answers: Callable[[str], RecommendResponse], width: int
+) -> None:
+    answer = answers("met")
+    heading = next(line for line in shown(answer, width).splitlines() if line.lstrip().startswith("strategy"))
+    assert "p90" in heading and "how sure" in heading and "drop pp" in heading
+    assert ("95 % interval" in heading) == (width >= 96)
+    missed = next(line for line in shown(answers("missed"), width).splitlines() if line.lstrip().startswith("strategy"))
+    assert "top1" in missed, "the question is about the accuracy"
+
+
+def test_what_is_not_proven_is_marked_with_its_probability_and_what_to_do(
+    filled: Callable[..., Command],  # noqa: F811
+) -> None:
+    filled("fashion-resnet", *STRATEGIES)
+    question = RecommendRequest(subject="fashion-resnet", max_latency_s=0.1, confidence=0.999999999)
+    answer = ask("tierwise.db", question)
+    text = shown(answer, 100)
+    assert answer.status == "likely" and answer.to_do is not None and answer.to_do.command is not None
+    assert "quantized on edge   likely, > 99.9 %" in text and "≈  quantized on edge" in text
+    assert answer.to_do.command in " ".join(text.replace("│", " ").split())
+    assert "all budgets hold" not in text and "Not proven: the estimate of" in text
 
 
 def test_no_certainty_is_claimed() -> None:

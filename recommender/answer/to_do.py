@@ -1,0 +1,196 @@
+"""What to measure so that an answer becomes sure: a command that works, and how long it takes."""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from catalog.evidence.strategy_evidence import EnvironmentEvidence
+from catalog.statistics.feasibility import BudgetCheck
+from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
+from recommender.answer.strategy_fields import strategy_id
+from recommender.answer.wording import percentile_name
+from recommender.errors import FILL_COMMAND
+from recommender.evidence.model import DeclaredStrategy, SubjectEvidence
+from recommender.ranking import Candidate, Gap, RankedAnswer, UndecidedCandidate, interval
+from recommender.ranking.feasibility import steadied
+from recommender.schemas import NotConsideredOut
+
+# With so many, how rounds differ begins to be known.
+_ROUNDS = 3
+# More names would make a command that nobody reads.
+_NAMES = 4
+_WORDS = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
+
+
+@dataclass(frozen=True)
+class ToDo:
+    """What would make an answer sure; `command` is None where no command can, `seconds` where nobody knows."""
+
+    words: str
+    command: str | None = None
+    seconds: float | None = None
+
+
+class Planner:
+    """Plans what to measure for one answer."""
+
+    def __init__(
+        self,
+        answer: RankedAnswer,
+        subject_evidence: SubjectEvidence,
+        strategies: Mapping[Candidate, DeclaredStrategy],
+    ) -> None:
+        self._answer = answer
+        self._subject = subject_evidence.subject
+        self._environment = subject_evidence.environment
+        self._strategies = strategies
+
+    def whole(self, not_considered: Sequence[NotConsideredOut]) -> ToDo | None:
+        """Return what would make the whole answer sure; None where it is, or where nothing can."""
+        best = self._answer.recommendation or next(iter(self._answer.within), None)
+        if best is not None:
+            return None if best.gap is None else self.for_gap(best.gap)
+        unmeasured = [strategy for strategy in not_considered if strategy.could_change_answer]
+        if not unmeasured:
+            return None
+        names = [strategy_id(self._subject, strategy.operator, strategy.placement) for strategy in unmeasured]
+        command = self._command(only=names if len(names) <= _NAMES else [])
+        count = f"{len(names)} strategies are" if len(names) > 1 else "One strategy is"
+        return ToDo(f"{count} not measured yet and could change this answer: `{command}`", command)
+
+    def for_gap(self, gap: UndecidedCandidate) -> ToDo:
+        """Return what a strategy lacks."""
+        candidate = gap.estimate.candidate
+        if gap.gap is Gap.ONE_ROUND:
+            return self._rounds(candidate, _ROUNDS, "would say how sure that is")
+        if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
+            return self._for_thin(candidate, gap.percentile, gap.inputs_needed)
+        if gap.gap is Gap.UNPROVEN and gap.percentile is not None:
+            return self._for_latency(gap)
+        if gap.gap is Gap.UNPROVEN:
+            return ToDo(_items(gap.check))
+        if gap.gap is Gap.TOO_FEW_IMAGES:
+            return ToDo("Judge it on more validation images, or ask without an accuracy budget")
+        return self._for_accuracy(gap)
+
+    def _for_thin(self, candidate: Candidate, percentile: float, inputs_needed: int | None) -> ToDo:
+        refusal = interval(candidate, percentile).refusal
+        # Further rounds bring further inputs only where each draws its own.
+        if candidate.design is not None and refusal is not None:
+            return self._rounds(candidate, refusal.rounds_needed, f"would bound {percentile_name(percentile)}")
+        return ToDo(
+            f"Set `experiment.inputs` to {inputs_needed} or more and run `{FILL_COMMAND}`, "
+            f"or ask for a lower percentile than {percentile_name(percentile)}"
+        )
+
+    def _for_latency(self, gap: UndecidedCandidate) -> ToDo:
+        candidate = gap.estimate.candidate
+        # More rounds at the present rates would not reduce the model's error; those at the asked rates replace it.
+        if candidate.predicted is not None:
+            links = " and ".join(candidate.predicted.links)
+            return ToDo(
+                f"Declare {links} as asked and measure it there (`{FILL_COMMAND}`), or ask at a lower `confidence`"
+            )
+        lost = next((check for check in self._accuracy_checks(gap) if not check.holds), None)
+        if lost is not None:
+            # Rounds alone would not do.
+            return ToDo(_items(lost))
+        needed = self._rounds_needed(gap, new_inputs=candidate.design is not None)
+        if needed is None and self._rounds_needed(gap, new_inputs=True) is not None:
+            return ToDo(
+                f"More rounds alone would not prove it, because they send the same {candidate.inputs} inputs: raise "
+                f"`experiment.inputs` and run `{FILL_COMMAND}`, or ask at a lower `confidence`"
+            )
+        if needed is None:
+            return ToDo(
+                f"Not even {ROUNDS_MAX} rounds would prove it: ask for a wider budget, or at a lower `confidence`"
+            )
+        return self._rounds(candidate, needed, "should make sure")
+
+    def _accuracy_checks(self, gap: UndecidedCandidate) -> Sequence[BudgetCheck]:
+        feasibility = gap.estimate.feasibility
+        return feasibility.checks[len(self._answer.budgets.latency) :] if feasibility else ()
+
+    def _rounds_needed(self, gap: UndecidedCandidate, *, new_inputs: bool) -> int | None:
+        """Return the rounds that prove every latency budget; None where no number that can be measured would."""
+        candidate, budgets = gap.estimate.candidate, self._answer.budgets.latency
+        checks = gap.estimate.feasibility.checks if gap.estimate.feasibility else ()
+        considered = [estimate.candidate for estimate in self._answer.considered]
+        most = candidate.rounds
+        for budget, check in zip(budgets, checks, strict=False):
+            steady = steadied(considered, budget.percentile)[candidate].estimate
+            if check.holds or steady is None:
+                continue
+            needed = rounds_needed(
+                steady,
+                math.log(budget.max_s),
+                confidence_level=check.level,
+                rounds=candidate.rounds,
+                new_inputs=new_inputs,
+            )
+            if needed is None:
+                return None
+            most = max(most, needed)
+        return most
+
+    def _for_accuracy(self, gap: UndecidedCandidate) -> ToDo:
+        candidate = gap.estimate.candidate
+        if gap.gap is not Gap.DROP_MISSING and not candidate.judged:
+            return ToDo("Ask without an accuracy budget, or give the subject labels (`task: any` has none)")
+        # A drop lacks identity's accuracy; any placement of it will do.
+        references = [other for other in self._strategies if not other.changed]
+        unjudged = references[0] if gap.gap is Gap.DROP_MISSING and references else candidate
+        command = self._command(only=[self._id(unjudged)])
+        return ToDo(f"Measuring the accuracy of {unjudged.operator} would say how sure that is: `{command}`", command)
+
+    def _rounds(self, candidate: Candidate, rounds: int, effect: str) -> ToDo:
+        """Return the command that measures up to so many rounds of one strategy."""
+        command = self._command(rounds=rounds, only=[self._id(candidate)])
+        round_s = self._strategies[candidate].round_s
+        seconds = None if round_s is None else round_s * (rounds - candidate.rounds)
+        # In the environment of another machine nothing can be measured from here.
+        where = "" if self._environment.imported_from is None else " on the machine that this evidence comes from"
+        return ToDo(f"{_time(seconds)} of measuring{where} {effect}: `{command}`", command, seconds)
+
+    def _id(self, candidate: Candidate) -> str:
+        return strategy_id(self._subject, candidate.operator, candidate.placement)
+
+    def _command(self, *, rounds: int | None = None, only: Sequence[str] = ()) -> str:
+        words = FILL_COMMAND.split()
+        words += [] if rounds is None else ["--rounds", str(rounds)]
+        words += [word for name in only for word in ("--only", name)]
+        return shlex.join([*words, *_conditions(self._environment)])
+
+
+def _conditions(environment: EnvironmentEvidence) -> list[str]:
+    """Return the options without which a fill would measure in another environment."""
+    # With `auto` a Docker engine would be taken where one answers.
+    launcher = ["--launcher", environment.launcher] if environment.launcher == "process" else []
+    return [*launcher, *(["--scale", environment.scale] if environment.scale != "1" else [])]
+
+
+def _items(check: BudgetCheck | None) -> str:
+    needed = None if check is None else check.items_needed
+    more = "more" if needed is None else f"at least {needed}"
+    return f"Judge it on {more} validation items, ask at a lower `confidence`, or for a wider budget of accuracy"
+
+
+def _time(seconds: float | None) -> str:
+    """Return a time as one says it.
+
+    Examples
+    --------
+    >>> _time(12.0), _time(50), _time(130), _time(7300), _time(None)
+    ('12 more seconds', 'One more minute', 'Two more minutes', '2.0 more hours', 'More rounds')
+    """
+    if seconds is None:
+        return "More rounds"
+    if seconds < 45:
+        return f"{max(1, round(seconds))} more second{'s' if round(seconds) > 1 else ''}"
+    minutes = round(seconds / 60)
+    if minutes <= 1:
+        return "One more minute"
+    if minutes <= len(_WORDS) + 1:
+        return f"{_WORDS[minutes - 2]} more minutes"
+    return f"{minutes} more minutes" if minutes < 90 else f"{minutes / 60:.1f} more hours"

@@ -1,0 +1,58 @@
+"""Why one strategy and not another: the words for risk, ties and proofs."""
+
+from typing import Any
+
+from tests.recommender.test_answer import ask, chosen
+
+
+def store(writer: Any, rounds: dict[str, tuple[float, ...]]) -> None:
+    environment = writer.environment()
+    for operator, latencies_s in rounds.items():
+        writer.declare(environment, operator, "mobile")
+        for number, latency_s in enumerate(latencies_s):
+            writer.measure(environment, operator, "mobile", latency_s, number=number)
+        writer.judge(environment, operator, 90.0)
+
+
+def test_a_faster_one_that_is_not_sure_is_named_with_its_risk(client: Any, writer: Any) -> None:
+    store(writer, {"identity": (0.1, 0.1, 0.1), "quantized": (0.05, 0.09, 0.162)})
+    answer = ask(client, max_latency_s=0.102)
+    assert chosen(answer) == ("identity", "mobile") and answer["status"] == "proven"
+    (reason,) = answer["recommendation"]["not_chosen"]
+    assert reason.startswith(
+        "quantized on mobile is faster (p90 90 ms), but whether it keeps the budgets is less sure ("
+    )
+    assert (
+        "best choice of the 2 within every budget, the risk of a broken budget weighed"
+        in answer["recommendation"]["why"]
+    )
+
+
+def test_a_proven_one_that_is_slower_is_the_second_line(client: Any, writer: Any) -> None:
+    store(writer, {"identity": (0.165, 0.165, 0.165), "quantized": (0.02, 0.052, 0.135)})
+    answer = ask(client, max_latency_s=0.2)
+    assert chosen(answer) == ("quantized", "mobile") and answer["status"] == "likely"
+    assert answer["proven"]["id"] == "net:identity:mobile" and answer["proven"]["status"] == "proven"
+    assert answer["summary"].startswith("Probably quantized on mobile: ")
+    assert "Proven already is identity on mobile (p90 165 ms)." in answer["summary"]
+    assert answer["recommendation"]["not_chosen"] == [
+        "identity on mobile is proven, and takes 3.17 times as long (p90 165 ms)"
+    ]
+    gate = ask(client, max_latency_s=0.2, version=1)
+    assert chosen(gate) == ("identity", "mobile") and gate["proven"] is None
+
+
+def test_the_short_answer_leaves_the_long_lists_out(client: Any, filled: Any) -> None:
+    question = {"max_latency_s": 0.15, "max_accuracy_drop_pp": 0.2}
+    full, short = ask(client, **question), ask(client, **question, detail="short")
+    assert full["near_misses"] and full["considered"] and full["recommendation"] == short["recommendation"]
+    assert (short["near_misses"], short["considered"]) == ([], [])
+    assert all(strategy["shortfalls"] == [] for strategy in short["undecided"])
+
+
+def test_infeasible_is_said_with_its_certainty(client: Any, writer: Any) -> None:
+    store(writer, {"identity": (0.09, 0.1, 0.11)})
+    proven, open_ = ask(client, max_latency_s=0.01), ask(client, max_latency_s=0.099)
+    assert proven["summary"].startswith("Proven: the only considered strategy does not keep every budget")
+    assert open_["infeasible"]["status"] == "open" and "that is open, " in open_["summary"]
+    assert open_["probability"] == open_["infeasible"]["probability"]
