@@ -294,7 +294,9 @@ thead th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-alig
 .answers { font-size: .95rem; } .answers td, .answers th { text-align: left; padding: .35rem .6rem .35rem 0; }
 .hint { font-weight: 400; font-size: .9rem; color: var(--muted); }
 .answers caption { font-size: 1rem; color: var(--text); padding-top: .6rem; }
-.answers tbody td { white-space: normal; min-width: 0; } .answers tbody td:nth-child(3) { white-space: nowrap; }
+.answers tbody td { white-space: normal; min-width: 0; } .answers td b, .answers thead th { white-space: nowrap; }
+.answers td:nth-child(3) div, .answers td:nth-child(5) div, .answers td:nth-child(6) div { white-space: nowrap; }
+code { font-size: .9em; background: var(--soft); padding: 0 .2em; overflow-wrap: anywhere; }
 .behind > details { border-top: 1px solid var(--rule); margin: 0; } .behind > details > summary h3 { display: inline;
   font-size: 1.05rem; } .behind > details > summary { padding: .5rem 0; }
 @media (max-width: 640px) { .answers thead { position: absolute; clip-path: inset(50%); }

@@ -7,6 +7,7 @@ from typing import Any
 
 from catalog.evidence.database import Database, open_database
 from recommender.answer.respond import respond
+from recommender.answer.wording import how_sure
 from recommender.evidence.loading import load
 from recommender.schemas import RecommendRequest
 from runner.reports.html import gather_report, render_report
@@ -53,3 +54,22 @@ def test_a_target_that_nothing_meets_names_the_nearest_and_what_would_be_met(
     page, _ = first_page(filling.database, read_page)
     assert "net none ; nearest identity on edge (latency +5.08 ms)" in page.text
     assert "max_latency_s (p90) from 5 ms" in page.text
+
+
+def test_what_is_not_proven_says_how_sure_it_is_and_what_would_make_it_sure(
+    filling: Any, made: Any, read_page: Any
+) -> None:
+    subject, strategies = made.Subject("net"), [("identity", "mobile"), ("identity", "edge")]
+    environment = filling.environment()
+    filling.declare(environment, [subject], strategies, rounds=3)
+    # A p90 of 10.08 ms, with some tenths of a percent of variation between rounds.
+    filling.exact(environment, subject, {strategies[0]: 0.05, strategies[1]: 0.01}, rounds=3)
+    filling.slos({"tight": {"latency": {"p90": "10.1ms"}}})
+    answer = respond(load(filling.database), RecommendRequest(subject="net", slo="tight"))
+    assert answer.status == "likely" and answer.to_do is not None
+    page, _ = first_page(filling.database, read_page)
+    assert "one likely." in page.text
+    assert f"identity on edge p90 10.1 ms – 2 MiB {how_sure(answer.status, answer.probability)} " in page.text
+    # The reader of pages puts a space around every element, code among them.
+    words = " ".join(answer.to_do.words.replace("`", " ").split())
+    assert words in page.text
