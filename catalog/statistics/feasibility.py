@@ -197,6 +197,33 @@ def latency_within(
     )
 
 
+def upper_bound(interval: PercentileInterval, level: float, *, tests: int = 1) -> float | None:
+    """Return the one-sided upper bound of a percentile of latency.
+
+    Parameters
+    ----------
+    interval : PercentileInterval
+    level : float
+        Of this bound by itself.
+    tests : int
+        As in `latency_within`.
+
+    Returns
+    -------
+    float or None
+        Seconds; None where the evidence is too thin.
+
+    Examples
+    --------
+    >>> from catalog.statistics.intervals import percentile_intervals
+    >>> from catalog.statistics.samples import Samples
+    >>> [p90] = percentile_intervals(Samples.from_arrays([0.1] * 60, [1, 2] * 30, np.arange(60) // 2), [90], rng=1)
+    >>> round(upper_bound(p90, 0.95), 6)
+    0.1
+    """
+    return None if interval.estimate is None else exponential(interval.estimate.upper(level, tests=tests))
+
+
 def drop_within(drop: AccuracyDrop, max_pp: float, *, confidence_level: float = 0.95) -> BudgetCheck:
     """Check a budget of accuracy lost against the reference.
 

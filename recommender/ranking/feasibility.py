@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import ref
 
@@ -60,7 +60,7 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
     """
     candidates = [estimate.candidate for estimate in estimates]
     bounds, likely = _bounds(candidates, budgets), _likely(candidates, budgets)
-    shared, counted = sharing(candidates), _family(likely, budgets)
+    shared, counted = sharing(candidates), _counted(candidates, budgets, lambda: likely)
     misses = [_near_miss(estimate, own, budgets) for estimate, own in zip(estimates, likely, strict=True)]
     gaps = [None if miss else _missing(estimate, budgets) for estimate, miss in zip(estimates, misses, strict=True)]
     open_rows = [row for row in counted.rows if not misses[row] and not gaps[row]]
@@ -146,10 +146,14 @@ def family(candidates: Sequence[Candidate], budgets: Budgets) -> Family:
     Q. Zhao, D. S. Small and W. Su, Multiple testing when many p-values are uniformly conservative, Journal of the
     American Statistical Association 114 (2019).
     """
+    return _counted(candidates, budgets, lambda: _likely(candidates, budgets))
+
+
+def _counted(candidates: Sequence[Candidate], budgets: Budgets, likely: Callable[[], Sequence[Chances]]) -> Family:
     if not candidates:
         return Family((), 1.0)
     key = budgets, tuple(map(ref, candidates))
-    return _families.get(candidates[0], key, lambda: _family(_likely(candidates, budgets), budgets))
+    return _families.get(candidates[0], key, lambda: _family(likely(), budgets))
 
 
 def _likely(candidates: Sequence[Candidate], budgets: Budgets) -> list[Chances]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from catalog.statistics.feasibility import BudgetCheck, Feasibility, drop_within, latency_within
+from catalog.statistics.feasibility import BudgetCheck, Feasibility, drop_within, upper_bound
 from catalog.statistics.outcomes import sidak
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, interval
 from recommender.ranking.feasibility import family, floor_within, sharing, steadied
@@ -126,10 +126,15 @@ def shortfalls(
 
 
 def _against(
-    budget: BudgetField, percentile: float | None, limit: float, estimate: float | None, check: BudgetCheck | None
+    budget: BudgetField,
+    percentile: float | None,
+    limit: float,
+    estimate: float | None,
+    check: BudgetCheck | float | None,
 ) -> Shortfall:
-    if check is None:
-        return Shortfall(budget, percentile, limit, estimate, None)
+    """Put the check of a budget, or its bound alone, beside the limit and the estimate."""
+    if not isinstance(check, BudgetCheck):
+        return Shortfall(budget, percentile, limit, estimate, check)
     best = check.best_bound
     return Shortfall(budget, percentile, limit, estimate, check.bound, check.items, best, check.items_needed)
 
@@ -141,15 +146,16 @@ def _checks(
     among: Sequence[Candidate],
     proven: int,
     all_count: bool,
-) -> list[BudgetCheck | None]:
+) -> list[BudgetCheck | float | None]:
     """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
     counted = family(among, budgets)
     members = len(among) if all_count else len({*counted.rows, among.index(candidate)})
     tests = max(1, members - proven)
     level = sidak(budgets.confidence, comparisons=tests)
     of_latency = 1 - counted.latency_share * (1 - level)
-    checks: list[BudgetCheck | None] = [
-        latency_within(steadied(among, budget.percentile)[candidate], budget.max_s, tests=tests).at(of_latency)
+    # Of latencies the bound alone: nobody asks how sure a budget is that its own estimate misses.
+    checks: list[BudgetCheck | float | None] = [
+        upper_bound(steadied(among, budget.percentile)[candidate], of_latency, tests=tests)
         for budget in budgets.latency
     ]
     level = max(level ** sharing(among)[candidate], budgets.confidence)
