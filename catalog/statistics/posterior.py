@@ -5,6 +5,8 @@ truth is. A decision asks another question: after this one study, how probable i
 budgets? That takes a prior, and here it is flat: on the log latency, on the shares of lost and gained items.
 """
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -37,8 +39,8 @@ def latency_probability(estimate: LogEstimate, max_log: float) -> float:
     Notes
     -----
     With a flat prior on the log latency and on the logarithm of each variance, the posterior is the estimate plus a sum
-    of scaled t variables, one for each source. Its spread is that of Student's t with Satterthwaite's degrees of
-    freedom, to a good approximation (docs/statistics.md, "How probable").
+    of scaled t variables, one for each source of variance. The source with the largest variance is integrated exactly
+    over fixed points of the others, which have equal probability.
 
     Examples
     --------
@@ -46,10 +48,36 @@ def latency_probability(estimate: LogEstimate, max_log: float) -> float:
     >>> round(latency_probability(estimate, 0.1), 4)  # R: pt(1, 2)
     0.7887
     """
-    error = estimate.standard_error
-    if not error > 0:
+    sources = sorted(
+        (source for source in _sources(estimate) if source[0] > 0), key=lambda source: source[0], reverse=True
+    )
+    if not sources:
         return float(estimate.value <= max_log)
-    return float(scipy.special.stdtr(estimate.df, (max_log - estimate.value) / error))
+    (largest, df), *others = sources
+    distance: NDArray[np.float64] | float = max_log - estimate.value
+    for place, (variance, other_df) in enumerate(others):
+        distance = distance - math.sqrt(variance) * _t_points(other_df)[_ORDERS[place]]
+    return float(np.mean(scipy.special.stdtr(df, distance / math.sqrt(largest))))
+
+
+def _sources(estimate: LogEstimate) -> tuple[tuple[float, float], ...]:
+    return (
+        (estimate.variance_rounds, estimate.df_rounds),
+        (estimate.variance_inputs, estimate.df_inputs),
+        (estimate.variance_model, estimate.df_model),
+        (estimate.variance_shared, estimate.df_shared),
+    )
+
+
+_POINTS = 64
+# The points of different sources are combined at random: a Latin hypercube.
+_ORDERS = [np.random.default_rng(place).permutation(_POINTS) for place in range(3)]
+
+
+@lru_cache(maxsize=1024)
+def _t_points(df: float) -> NDArray[np.float64]:
+    """Return points of Student's t that stand for equal shares of its probability."""
+    return np.asarray(scipy.special.stdtrit(df, (np.arange(_POINTS) + 0.5) / _POINTS), dtype=np.float64)
 
 
 def drop_probability(drop: AccuracyDrop, max_pp: float) -> float:
@@ -116,3 +144,79 @@ def share_probability(right: int, items: int, least: float) -> float:
     0.907
     """
     return 1 - float(scipy.special.betainc(right + 1, items - right + 1, min(max(least, 0.0), 1.0)))
+
+
+# What the correlation of percentiles is taken for before anything is seen, and how many degrees of freedom it counts.
+_PRIOR_CORRELATION = 0.5
+_PRIOR_DF = 4.0
+
+
+def percentile_correlation(by_round: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Estimate how the errors of several percentiles of one latency are correlated.
+
+    Parameters
+    ----------
+    by_round : sequence of float array, shape (rounds, percentiles)
+        The log percentiles of each round, for each strategy of a subject; at least two rounds each.
+
+    Returns
+    -------
+    float array, shape (percentiles, percentiles)
+        Pooled over the strategies, each on the scale of its own spread, with a correlation of one half for a prior of
+        four degrees of freedom.
+
+    Examples
+    --------
+    >>> percentile_correlation([np.array([[0.0, 0.0], [1.0, 1.0]])] * 16).round(2).tolist()
+    [[1.0, 0.9], [0.9, 1.0]]
+    """
+    count = by_round[0].shape[1]
+    summed = _PRIOR_DF * np.where(np.eye(count, dtype=np.bool_), 1.0, _PRIOR_CORRELATION)
+    for values in by_round:
+        off = values - values.mean(axis=0)
+        df = len(values) - 1
+        # A noisy strategy must not drown the others.
+        if (scale := float((off**2).sum()) / (df * count)) > 0:
+            summed = summed + off.T @ off / scale
+    spread = np.sqrt(np.diag(summed))
+    return np.asarray(summed / np.outer(spread, spread), dtype=np.float64)
+
+
+def joint_probability(probabilities: Sequence[float], correlation: NDArray[np.float64]) -> float:
+    """Return the probability that several limits on one latency hold together.
+
+    Parameters
+    ----------
+    probabilities : sequence of float
+        Of each limit by itself.
+    correlation : float array, shape (limits, limits)
+        Of their errors.
+
+    Returns
+    -------
+    float
+        At most the least of them and at least their product.
+
+    Notes
+    -----
+    A normal copula by fixed draws: the share of correlated normal vectors that are within the normal quantiles of the
+    probabilities.
+
+    Examples
+    --------
+    >>> halves = joint_probability([0.5, 0.5], np.array([[1.0, 0.5], [0.5, 1.0]]))
+    >>> abs(halves - 1 / 3) < 0.01  # exactly 1 / 4 + arcsin(1 / 2) / (2 pi)
+    True
+    """
+    least, product = min(probabilities), math.prod(probabilities)
+    # Where all but one are certain, that one decides.
+    if least - product < 1e-4:
+        return least
+    drawn = _normal_draws(len(probabilities)) @ np.linalg.cholesky(correlation).T
+    share = float(np.all(drawn <= scipy.special.ndtri(np.asarray(probabilities)), axis=1).mean())
+    return min(max(share, product), least)
+
+
+@lru_cache(maxsize=8)
+def _normal_draws(count: int) -> NDArray[np.float64]:
+    return np.random.default_rng(_SEED).standard_normal((_DRAWS, count))

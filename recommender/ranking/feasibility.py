@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import ref
 
+import numpy as np
+from numpy.typing import NDArray
+
 from catalog.statistics.feasibility import (
     BudgetCheck,
     Feasibility,
@@ -17,6 +20,7 @@ from catalog.statistics.feasibility import (
     step_down,
 )
 from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
+from catalog.statistics.posterior import percentile_correlation
 from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
 from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Prospect, Status, UndecidedCandidate, Unit
@@ -157,8 +161,27 @@ def _counted(candidates: Sequence[Candidate], budgets: Budgets, likely: Callable
 
 
 def _likely(candidates: Sequence[Candidate], budgets: Budgets) -> list[Chances]:
-    bounds = _bounds(candidates, budgets)
-    return [chances(candidate, budgets, own) for candidate, own in zip(candidates, bounds, strict=True)]
+    bounds, correlation = _bounds(candidates, budgets), _correlation(candidates, budgets)
+    return [chances(candidate, budgets, own, correlation) for candidate, own in zip(candidates, bounds, strict=True)]
+
+
+_correlations: CandidateCache[NDArray[np.float64]] = CandidateCache()
+
+
+def _correlation(candidates: Sequence[Candidate], budgets: Budgets) -> NDArray[np.float64] | None:
+    """Return how the errors of the asked percentiles are correlated, where there are several."""
+    percentiles = tuple(budget.percentile for budget in budgets.latency)
+    if len(percentiles) < 2 or not candidates:
+        return None
+    key = percentiles, tuple(map(ref, candidates))
+    return _correlations.get(candidates[0], key, lambda: percentile_correlation(_by_round(candidates, percentiles)))
+
+
+def _by_round(candidates: Sequence[Candidate], percentiles: Sequence[float]) -> list[NDArray[np.float64]]:
+    """Return the log percentiles of each round of every candidate that has several rounds."""
+    rounds = [[interval(candidate, percentile).by_round_s for percentile in percentiles] for candidate in candidates]
+    several = [np.log(np.array(by_percentile)).T for by_percentile in rounds if len(by_percentile[0]) > 1]
+    return several or [np.zeros((2, len(percentiles)))]
 
 
 def _family(likely: Sequence[Chances], budgets: Budgets) -> Family:

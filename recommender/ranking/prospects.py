@@ -4,9 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from catalog.statistics.drops import AccuracyDrop, no_drop
 from catalog.statistics.intervals import PercentileInterval
-from catalog.statistics.posterior import drop_probability, latency_probability, share_probability
+from catalog.statistics.posterior import (
+    drop_probability,
+    joint_probability,
+    latency_probability,
+    share_probability,
+)
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, Estimate
 from recommender.ranking.model import LIKELY_FROM, Budgets, Objective, Status
 
@@ -53,7 +61,12 @@ class Chances:
         return None if self.latency is None or self.accuracy is None else self.latency * self.accuracy
 
 
-def chances(candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> Chances:
+def chances(
+    candidate: Candidate,
+    budgets: Budgets,
+    latency: Sequence[PercentileInterval],
+    correlation: NDArray[np.float64] | None = None,
+) -> Chances:
     """Return how probable it is that a candidate keeps its budgets.
 
     Parameters
@@ -62,6 +75,8 @@ def chances(candidate: Candidate, budgets: Budgets, latency: Sequence[Percentile
     budgets : Budgets
     latency : sequence of PercentileInterval
         For each latency budget, with the variances to decide by.
+    correlation : float array, shape (budgets, budgets), optional
+        Of the errors of the percentiles; without it the least probability counts.
 
     Returns
     -------
@@ -69,8 +84,8 @@ def chances(candidate: Candidate, budgets: Budgets, latency: Sequence[Percentile
 
     Notes
     -----
-    Percentiles of one latency, and a floor and a drop of one accuracy, rise and fall together: the least of them
-    counts, which is the largest that the probability of all can be.
+    A floor and a drop of one accuracy rise and fall together: the less probable one counts, which is the largest that
+    the probability of both can be.
     """
     of_latency = [
         None
@@ -84,7 +99,10 @@ def chances(candidate: Candidate, budgets: Budgets, latency: Sequence[Percentile
     if budgets.max_accuracy_drop_pp is not None:
         drop = drop_of(candidate)
         of_accuracy.append(None if drop is None else drop_probability(drop, budgets.max_accuracy_drop_pp))
-    return Chances(_least(of_latency), _least(of_accuracy))
+    together = _least(of_latency)
+    if together is not None and correlation is not None and len(of_latency) > 1:
+        together = joint_probability([value for value in of_latency if value is not None], correlation)
+    return Chances(together, _least(of_accuracy))
 
 
 def _least(probabilities: Sequence[float | None]) -> float | None:
