@@ -8,10 +8,9 @@ from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.stored_rows import replace_slo_answers
-from recommender.answer.respond import resolve_budgets
+from recommender.answer.respond import resolve_budgets, respond
 from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence, SubjectEvidence
-from recommender.ranking import recommend
 from recommender.schemas import RecommendRequest
 
 logger = logging.getLogger(__name__)
@@ -39,20 +38,21 @@ def _answers(evidence: Evidence) -> Iterator[Mapping[str, Any]]:
 
 
 def _answer(evidence: Evidence, slo: str, subject_evidence: SubjectEvidence) -> Mapping[str, Any]:
-    budgets = resolve_budgets(evidence, RecommendRequest(subject=subject_evidence.subject, slo=slo))
-    answer = recommend(subject_evidence.candidates, budgets)
+    subject, environment = subject_evidence.subject, subject_evidence.environment
+    request = RecommendRequest(subject=subject, slo=slo, environment=environment.key, detail="short")
+    answer, budgets = respond(evidence, request), resolve_budgets(evidence, request)
     best, proven = answer.recommendation, answer.proven
     return {
-        "environment_id": subject_evidence.environment.id,
-        "subject": subject_evidence.subject,
+        "environment_id": environment.id,
+        "subject": subject,
         "slo": slo,
-        "status": "infeasible" if best is None else best.status.value,
-        "probability": answer.infeasible_probability if best is None else best.probability,
-        "operator": best and best.candidate.operator,
-        "placement": best and best.candidate.placement,
-        "proven_operator": proven and proven.candidate.operator,
-        "proven_placement": proven and proven.candidate.placement,
+        "status": answer.status,
+        "probability": answer.probability,
+        "operator": best and best.operator,
+        "placement": best and best.placement,
+        "proven_operator": proven and proven.operator,
+        "proven_placement": proven and proven.placement,
         "percentile": budgets.percentile,
         "confidence_level": budgets.confidence,
-        "latency_s": best and best.estimate.percentile_s,
+        "latency_s": best and best.latency.percentile_s,
     }

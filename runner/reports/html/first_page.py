@@ -124,7 +124,7 @@ def _surer(answer: RecommendResponse) -> Child:
     sentences = [] if answer.to_do is None else [answer.to_do.words]
     # Beside a strategy to deploy, other limits would be another question.
     if answer.recommendation is None and answer.relaxation is not None:
-        sentences.append(answer.relaxation.words)
+        sentences.append(f"Another limit: {answer.relaxation.words}")
     if answer.proven is not None:
         latency = answer.proven.latency
         figure = f"{percentile_name(latency.percentile)} {duration(latency.percentile_s)}"

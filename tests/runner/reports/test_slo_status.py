@@ -10,9 +10,8 @@ from sqlalchemy import text
 from catalog.evidence.allowed import utc_now
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.writing import sync_strategies
-from recommender.answer.respond import resolve_budgets
+from recommender.answer.respond import respond
 from recommender.evidence.loading import load
-from recommender.ranking import recommend
 from recommender.schemas import RecommendRequest
 from runner.reports.slo_status import store_slo_status
 from tests.evidence_builder import EvidenceBuilder, measurement_record, sample_records, strategy_record
@@ -53,14 +52,12 @@ def rows(database: Database) -> dict[str, dict[str, Any]]:
 
 def test_it_is_the_recommenders_answer(builder: EvidenceBuilder) -> None:
     stored = rows(builder.database)
-    evidence = load(builder.database)
-    (subject_evidence,) = evidence.subjects["net"]
-    budgets = resolve_budgets(evidence, RecommendRequest(subject="net", slo="easy"))
-    best = recommend(subject_evidence.candidates, budgets).recommendation
+    answer = respond(load(builder.database), RecommendRequest(subject="net", slo="easy"))
+    best = answer.recommendation
     assert best is not None
     easy = stored["easy"]
-    assert (easy["status"], easy["operator"], easy["placement"]) == (best.status.value, "identity", "edge")
-    assert (easy["probability"], easy["latency_s"]) == (best.probability, best.estimate.percentile_s)
+    assert (easy["status"], easy["operator"], easy["placement"]) == (answer.status, "identity", "edge")
+    assert (easy["probability"], easy["latency_s"]) == (answer.probability, best.latency.percentile_s)
     assert (easy["percentile"], easy["provenance"], easy["proven_operator"]) == (90.0, "measured", None)
     hard = stored["hard"]
     assert (hard["status"], hard["operator"], hard["latency_s"]) == ("infeasible", None, None)
@@ -81,3 +78,9 @@ def test_answers_to_changed_or_removed_targets_are_gone(builder: EvidenceBuilder
     assert rows(builder.database) == {}
     store_slo_status(builder.database)
     assert set(rows(builder.database)) == {"hard"}
+
+
+def test_what_has_no_accuracy_yet_is_unmeasured_and_not_infeasible(builder: EvidenceBuilder) -> None:
+    builder.slos({"exact": {"latency": {"p90": "1s"}, "accuracy": {"min": 50.0}}})
+    store_slo_status(builder.database)
+    assert [(row["status"], row["operator"]) for row in rows(builder.database).values()] == [("unmeasured", None)]
