@@ -19,8 +19,6 @@ _DURATIONS = {"us": Fraction(1, 10**6), "ms": Fraction(1, 1000), "s": Fraction(1
 _MAX_BIT_PER_S = 10**13
 _MAX_BYTES = 2**50
 _MAX_S = 10**7
-# An upper end more than so many times the estimate is printed as no bound.
-_NO_BOUND = 1000
 
 
 def parse_bit_rate(text: object) -> int:
@@ -178,18 +176,6 @@ def duration(seconds: float | None) -> str:
     # Rounded first: 119.6 s are 2 min 00 s, never 1 min 60 s.
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
-
-
-def duration_interval(low_s: float, high_s: float, estimate_s: float) -> str:
-    """Format an interval of durations, or say that it has no useful bound.
-
-    Examples
-    --------
-    >>> duration_interval(0.0041, 0.0043, 0.0042), duration_interval(1e-9, 1e9, 0.0042)
-    ('4.1–4.3 ms', 'no bound yet')
-    """
-    # Two rounds that disagree give such a bound, and a figure of many digits would only look precise.
-    return "no bound yet" if high_s > _NO_BOUND * estimate_s else duration_range(low_s, high_s)
 
 
 def duration_range(low_s: float, high_s: float) -> str:

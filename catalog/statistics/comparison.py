@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from catalog.statistics.intervals import (
     N_RESAMPLES,
+    WIDEST,
     IntervalRefusal,
     LogEstimate,
     RefusalKind,
@@ -116,6 +117,16 @@ class Comparison:
     verdict: ComparisonOutcome
     estimate: LogEstimate | None
     refusal: IntervalRefusal | None
+
+    @property
+    def readable_low(self) -> float | None:
+        """The lower end of the interval; None where it is more than tenfold away from the ratio."""
+        return self.low if self.low is not None and self.ratio is not None and self.low * WIDEST >= self.ratio else None
+
+    @property
+    def readable_high(self) -> float | None:
+        """The upper end of the interval; None where it is more than tenfold away from the ratio."""
+        return self.high if self.high is not None and self.ratio and self.high <= WIDEST * self.ratio else None
 
     @property
     def needed(self) -> StillNeeded | None:

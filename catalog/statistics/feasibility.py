@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.drop_bounds import lower_share
 from catalog.statistics.drops import AccuracyDrop, mean_iou_drop
-from catalog.statistics.intervals import N_RESAMPLES, IntervalRefusal, PercentileInterval, check_level, exponential
+from catalog.statistics.intervals import (
+    N_RESAMPLES,
+    WIDEST,
+    IntervalRefusal,
+    PercentileInterval,
+    check_level,
+    exponential,
+)
 from catalog.statistics.outcomes import sidak
 
 # The mean of three rounds of 0.1 s is not quite 0.1 s and must not miss a budget of 0.1 s.
@@ -41,6 +48,8 @@ class BudgetCheck:
         The largest level at which as many items could show the limit to hold, if none were lost (wrong, for a floor).
     best_bound_at : callable or None
         From a level to the bound that as many items would then give.
+    widest : float or None
+        A larger bound is of no use to anybody; None where any is.
     among_at : callable or None
         From a number of candidates to the same budget as one of so many; None where their number makes no difference.
     needed_at : callable or None
@@ -64,6 +73,7 @@ class BudgetCheck:
     best_bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
     needed_at: Callable[[float], int | None] | None = field(default=None, repr=False, compare=False)
     among_at: Callable[[int], "BudgetCheck"] | None = field(default=None, repr=False, compare=False)
+    widest: float | None = field(default=None, repr=False, compare=False)
 
     @property
     def holds(self) -> bool:
@@ -72,8 +82,9 @@ class BudgetCheck:
 
     @property
     def bound(self) -> float | None:
-        """One-sided, at the level."""
-        return None if self.bound_at is None else self.bound_at(self.level)
+        """One-sided, at the level; None where it is unknown, or too far away to be of use."""
+        bound = None if self.bound_at is None else self.bound_at(self.level)
+        return None if bound is not None and self.widest is not None and bound > self.widest else bound
 
     @property
     def out_of_reach(self) -> bool:
@@ -105,6 +116,7 @@ class BudgetCheck:
             self.best_bound_at,
             self.needed_at,
             self.among_at,
+            self.widest,
         )
 
     def among(self, tests: int) -> "BudgetCheck":
@@ -194,6 +206,8 @@ def latency_within(
         confidence_level,
         bound_at=bound_at,
         among_at=among if estimate.variance_shared > 0 else None,
+        # Within the budget any bound is of use.
+        widest=WIDEST * max(interval.estimate_s, max_s),
     )
 
 

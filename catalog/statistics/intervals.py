@@ -388,13 +388,28 @@ def _unless_rounding(variance: float) -> float:
     return variance if variance > 1e-24 else 0.0
 
 
-# Two rounds that disagree give a t quantile that overflows when exponentiated: such a bound says nothing.
+# Two rounds that disagree give a t quantile that overflows when exponentiated.
 _LARGEST_LOG = 700.0
+# A bound farther from the estimate, as a factor, is no figure that a reader could use: it is unknown.
+WIDEST = 10.0
 
 
 def exponential(log_value: float) -> float:
     """Return the exponential without overflow: a bound beyond 1e304 bounds nothing."""
     return math.exp(min(log_value, _LARGEST_LOG))
+
+
+def readable_bounds(value: float, margin: float) -> tuple[float, float] | tuple[None, None]:
+    """Return both ends of an interval of logarithms; None where they are more than tenfold away.
+
+    Examples
+    --------
+    >>> [round(bound, 3) for bound in readable_bounds(0.0, 0.1)], readable_bounds(0.0, 3.0)
+    ([0.905, 1.105], (None, None))
+    """
+    if margin > math.log(WIDEST):
+        return None, None
+    return math.exp(value - margin), math.exp(value + margin)
 
 
 N_RESAMPLES = 2000
@@ -411,7 +426,7 @@ class PercentileInterval:
         Geometric mean over rounds, in seconds.
     by_round_s : tuple of float
     low_s, high_s : float or None
-        None together with a `refusal`.
+        None together with a `refusal`, and where they are more than tenfold away from the estimate: `unknown` says it.
     confidence_level : float
         Of the interval.
     rounds, inputs, samples : int
@@ -431,6 +446,13 @@ class PercentileInterval:
     samples: int
     estimate: LogEstimate | None
     refusal: IntervalRefusal | None
+
+    @property
+    def unknown(self) -> str | None:
+        """Why there is no interval, in words; None where there is one."""
+        if self.refusal is not None:
+            return self.refusal.reason
+        return f"unknown after {self.rounds} rounds" if self.low_s is None else None
 
     def upper_s(self, confidence_level: float) -> float | None:
         """Return the one-sided upper bound in seconds, guarded at any level; None where there is a refusal."""
@@ -547,8 +569,7 @@ def _interval(
     low_s = high_s = None
     if refusal is None:
         estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs, rounds=samples.rounds)
-        margin = estimate.margin(confidence_level)
-        low_s, high_s = exponential(value - margin), exponential(value + margin)
+        low_s, high_s = readable_bounds(value, estimate.margin(confidence_level))
     return PercentileInterval(
         percentile=percentile,
         estimate_s=math.exp(value),

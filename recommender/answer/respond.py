@@ -338,11 +338,11 @@ def _to_do(to_do: ToDo) -> ToDoOut:
 
 
 def _low(comparison: Comparison | None) -> float | None:
-    return comparison.low if comparison is not None else None
+    return comparison.readable_low if comparison is not None else None
 
 
 def _high(comparison: Comparison | None) -> float | None:
-    return comparison.high if comparison is not None else None
+    return comparison.readable_high if comparison is not None else None
 
 
 def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:

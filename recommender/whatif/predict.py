@@ -7,7 +7,7 @@ from dataclasses import replace
 import scipy
 
 from catalog.evidence.link_samples import LinkedStrategy, LinkRate
-from catalog.statistics.intervals import PercentileInterval, exponential, percentile_intervals
+from catalog.statistics.intervals import PercentileInterval, percentile_intervals, readable_bounds
 from catalog.statistics.samples import Samples
 from recommender.whatif.model import (
     TRUST_DF,
@@ -182,5 +182,5 @@ def _interval(shifted: ShiftedSamples, confidence_level: float, *, variance: flo
         return moved
     value = math.log(shifted.estimate_s)
     estimate = replace(interval.estimate, value=value, variance_model=variance, df_model=df)
-    margin = estimate.margin(confidence_level)
-    return replace(moved, low_s=exponential(value - margin), high_s=exponential(value + margin), estimate=estimate)
+    low_s, high_s = readable_bounds(value, estimate.margin(confidence_level))
+    return replace(moved, low_s=low_s, high_s=high_s, estimate=estimate)

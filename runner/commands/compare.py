@@ -78,8 +78,11 @@ def _numbers(strategy: StrategyChange) -> list[str]:
 
 
 def _interval(change: LatencyChange) -> str:
-    low, high = change.comparison.low, change.comparison.high
-    return f"{change.ratio:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+    low, high = change.comparison.readable_low, change.comparison.readable_high
+    if low is None and high is None:
+        return f"{change.ratio:.2f}"
+    ends = ("?" if end is None else f"{end:.2f}" for end in (low, high))
+    return f"{change.ratio:.2f} [{', '.join(ends)}]"
 
 
 def _summary(pairing: Pairing) -> str:
@@ -120,8 +123,8 @@ def _latency_json(change: LatencyChange) -> dict[str, Any]:
         "a_s": change.a_s,
         "b_s": change.b_s,
         "ratio": change.ratio,
-        "low": compared.low,
-        "high": compared.high,
+        "low": compared.readable_low,
+        "high": compared.readable_high,
         "verdict": compared.verdict,
         "equivalent_within": compared.question.equivalent_within,
         "confidence_level": compared.question.confidence_level,

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.output_distance import percentage
-from catalog.units import duration, duration_interval, rate, size
+from catalog.units import duration, duration_range, rate, size
 from recommender.answer.wording import cannot_show, chance, how_sure, percentile_name
 from recommender.ranking.model import Unit
 from recommender.schemas import (
@@ -146,7 +146,7 @@ def _name(strategy: StrategyOut) -> str:
 def interval(strategy: StrategyOut) -> str:
     """Return `10.2–16.7 ms`; a dash if the evidence is too thin for bounds."""
     low, high = strategy.latency.low_s, strategy.latency.high_s
-    return "–" if low is None or high is None else duration_interval(low, high, strategy.latency.percentile_s)
+    return "–" if low is None or high is None else duration_range(low, high)
 
 
 def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_AnswerRow]]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from catalog.evidence.loading import StrategyLatencies
 from catalog.output_distance import OutputDistance, percentage
 from catalog.statistics.ranking import rank_range
-from catalog.units import duration, duration_interval, percent, points, size
+from catalog.units import duration, duration_range, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import sparkline
 
@@ -328,7 +328,7 @@ def _metric(rows: Sequence[Mapping[str, Any]]) -> str:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["low_s"] is None or row["high_s"] is None:
         return "–"
-    return duration_interval(row["low_s"], row["high_s"], row["median_latency_s"])
+    return duration_range(row["low_s"], row["high_s"])
 
 
 @dataclass(frozen=True)

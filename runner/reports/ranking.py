@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.statistics.ranking import rank_range
-from catalog.units import duration, duration_interval, pvalue
+from catalog.units import duration, duration_range, pvalue
 
 # For annotations alone: importing the analysis would delay `runner leaderboard`, which needs two functions of here.
 if TYPE_CHECKING:
     from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
+    from catalog.statistics.comparison import Comparison
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Enough cells for a shape, and few enough for one column of many.
@@ -100,7 +101,7 @@ def ranked_rows(result: "SubjectResult") -> list[dict[str, Any]]:
                 "latency_s": interval.estimate_s,
                 "low_s": interval.low_s,
                 "high_s": interval.high_s,
-                "refusal": interval.refusal.reason if interval.refusal else None,
+                "refusal": interval.unknown,
                 "ratio_to_best": strategy.ratio_to_best,
                 "rounds": interval.rounds,
                 "inputs": interval.inputs,
@@ -127,8 +128,8 @@ def paired_rows(result: "SubjectResult", family: "FamilyResult") -> list[dict[st
             "delta": pair.paper.delta,
             "magnitude": pair.paper.magnitude,
             "ratio": pair.decided.ratio,
-            "low": pair.decided.low,
-            "high": pair.decided.high,
+            "low": pair.decided.readable_low,
+            "high": pair.decided.readable_high,
             "verdict": pair.decided.verdict.value,
             **_needed(pair),
             "disagreement": pair.disagreement,
@@ -146,9 +147,9 @@ def conditions(result: "SubjectResult") -> str:
 
 def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: float) -> list[str]:
     interval = strategy.interval(percentile)
-    bounds = "one round" if interval.rounds == 1 else "too thin"
+    bounds = "one round" if interval.rounds == 1 else "too thin" if interval.refusal else interval.unknown or ""
     if interval.low_s is not None and interval.high_s is not None:
-        bounds = duration_interval(interval.low_s, interval.high_s, interval.estimate_s)
+        bounds = duration_range(interval.low_s, interval.high_s)
     return [
         rank_range(strategy.rank.rank, strategy.rank.worst_rank),
         "".join(strategy.rank.letters),
@@ -163,7 +164,7 @@ def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: flo
 
 def _paired(pair: "PairResult") -> list[str]:
     decided, paper = pair.decided, pair.paper
-    bounds = f"{decided.low:.3g} – {decided.high:.3g}" if decided.low is not None and decided.high is not None else "–"
+    bounds = ratio_interval(decided)
     needed = decided.needed
     settles = f" ({needed.rounds} rounds)" if needed and needed.rounds else ""
     return [
@@ -175,6 +176,14 @@ def _paired(pair: "PairResult") -> list[str]:
         bounds,
         f"{decided.verdict.value}{settles}{' *' if pair.disagreement else ''}",
     ]
+
+
+def ratio_interval(comparison: "Comparison") -> str:
+    """Return `0.41 – 0.57`, with `?` for an end that is more than tenfold away; a dash without an interval."""
+    ends = comparison.readable_low, comparison.readable_high
+    if ends == (None, None):
+        return "–" if comparison.refusal else f"unknown after {comparison.rounds} rounds"
+    return " – ".join("?" if end is None else f"{end:.3g}" for end in ends)
 
 
 def _needed(pair: "PairResult") -> Mapping[str, int | None]:

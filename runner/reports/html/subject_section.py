@@ -8,7 +8,7 @@ from catalog.evidence.report_rows import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.ranking import rank_range
-from catalog.units import duration, duration_interval, percent, points, pvalue, size
+from catalog.units import duration, duration_range, percent, points, pvalue, size
 from runner.reports.html.figures import (
     box_plots,
     breakdown_bars,
@@ -77,9 +77,9 @@ def doubts(result: SubjectResult) -> Html | None:
 
 def interval_cell(interval: PercentileInterval) -> Html:
     """Return `12.1 ms [11.9–12.4 ms]`, or the estimate alone if the evidence is too thin for an interval."""
-    bounds = "–"
+    bounds = "–" if interval.refusal else interval.unknown
     if interval.low_s is not None and interval.high_s is not None:
-        bounds = duration_interval(interval.low_s, interval.high_s, interval.estimate_s)
+        bounds = duration_range(interval.low_s, interval.high_s)
     # Below its estimate where the page is narrow, or the last column would be cut.
     return joined(duration(interval.estimate_s), " ", tag("span", f"[{bounds}]", class_="interval"))
 
@@ -215,7 +215,8 @@ def _pair(pair: PairResult) -> Iterator[str]:
         yield "–" if decided.ratio is None else f"{decided.ratio:.3f} [–]"
         yield decided.refusal.reason if decided.refusal else "not decided"
     else:
-        yield f"{decided.ratio:.3f} [{decided.low:.3f}, {decided.high:.3f}]"
+        ends = ("?" if end is None else f"{end:.3f}" for end in (decided.readable_low, decided.readable_high))
+        yield f"{decided.ratio:.3f} [{', '.join(ends)}]"
         yield decided.verdict + (_needed(pair) if decided.needed else "")
     yield "†" if pair.disagreement else ""
 

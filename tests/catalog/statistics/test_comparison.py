@@ -281,3 +281,13 @@ def test_what_others_add_to_the_degrees_of_freedom_does_not_grow_with_the_rounds
         grown = LogEstimate(0.1, 0.01 * 3 / rounds, 0.0, df_rounds=rounds - 1 + 2, df_inputs=5)
         margin = grown.guarded_margin(0.999) + stats.norm.ppf(0.8) * grown.standard_error
         assert bool(margin <= 0.1) is settled
+
+
+def test_an_end_of_a_ratio_that_is_more_than_tenfold_away_is_no_figure() -> None:
+    apart = crossed(np.repeat([[5.0], [5.6], [4.5]], 40, axis=1))
+    comparison = compare(apart, crossed(np.zeros((3, 40))), Question(90, confidence_level=0.99), rng=1)
+    assert comparison.verdict is ComparisonOutcome.DIFFERENT
+    assert comparison.high is not None and comparison.ratio is not None and comparison.high > 10 * comparison.ratio
+    assert (comparison.readable_low, comparison.readable_high) == (None, None)
+    near = compare(apart, crossed(np.zeros((3, 40))), Question(90, confidence_level=0.9), rng=1)
+    assert (near.readable_low, near.readable_high) == (near.low, near.high)

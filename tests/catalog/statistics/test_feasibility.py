@@ -131,3 +131,11 @@ def test_what_candidates_share_is_paid_for_once() -> None:
     assert one_of_many.holds and not alone.at(level).holds
     # R: exp(sqrt(qt(0.95^(1/18), 2)^2 * 1e-6 + qt(sqrt(0.95), 2)^2 * 1e-3))
     assert one_of_many.bound == pytest.approx(1.145421, rel=1e-5)
+
+
+def test_a_bound_that_is_more_than_tenfold_away_is_no_figure() -> None:
+    disagreeing = LogEstimate(0.0, 1.0, 0.0, df_rounds=1, df_inputs=5)
+    check = latency_within(replace(p90_of(3, 30), estimate=disagreeing, estimate_s=1.0), 1.2)
+    assert check.bound_at is not None and check.bound_at(0.997) > 1e6
+    assert check.at(0.997).bound is None and not check.at(0.997).holds
+    assert check.at(0.7).bound == pytest.approx(check.bound_at(0.7))

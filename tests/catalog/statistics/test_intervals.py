@@ -258,3 +258,13 @@ def test_the_confidence_of_shared_variances_inverts_their_bound(
         assert estimate.upper(confidence, tests=tests) == pytest.approx(limit, rel=1e-6)
     # More tests at one level leave less to what is shared: the level that a limit allows can only be higher.
     assert estimate.confidence_below(limit, tests=tests + 1) >= confidence - 1e-9
+
+
+def test_two_rounds_that_disagree_leave_the_interval_unknown() -> None:
+    [median] = percentile_intervals(crossed(np.repeat([[0.0], [1.0]], 30, axis=1)), [50], rng=1)
+    assert (median.low_s, median.high_s, median.refusal) == (None, None, None)
+    assert median.unknown == "unknown after 2 rounds"
+    # What decides still knows the bound, however far it is.
+    assert median.estimate is not None and median.estimate.upper(0.975) > math.log(100)
+    [alike] = percentile_intervals(crossed(np.repeat([[0.0], [0.01]], 30, axis=1)), [50], rng=1)
+    assert alike.unknown is None and alike.low_s is not None
