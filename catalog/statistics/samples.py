@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -330,6 +331,10 @@ def seeded_draws(inputs: int, n_resamples: int, *seed: int) -> NDArray[np.int32]
     return counts
 
 
+_MOST_KEPT = 64
+_log_percentiles: WeakKeyDictionary[Samples, dict[tuple[float, ...], NDArray[np.float64]]] = WeakKeyDictionary()
+
+
 def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[np.float64]:
     """Take percentiles of the log latency within each round.
 
@@ -366,6 +371,18 @@ def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[n
     array([[8.]])
     """
     check_percentiles(percentiles)
+    # Kept with the samples, which never change: an interval and every comparison of a strategy start from the same.
+    kept = _log_percentiles.setdefault(samples, {})
+    key = tuple(percentiles)
+    if key not in kept:
+        if len(kept) >= _MOST_KEPT:
+            kept.clear()
+        kept[key] = _within_rounds(samples, percentiles)
+        kept[key].flags.writeable = False
+    return kept[key]
+
+
+def _within_rounds(samples: Samples, percentiles: Sequence[float]) -> NDArray[np.float64]:
     if samples.design is not None:
         return pooled_log_percentiles(samples.log_latency, samples.round_position, percentiles, design=samples.design)
     by_round = [
