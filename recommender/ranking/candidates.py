@@ -1,9 +1,9 @@
 """Measured strategies as arrays, and what is estimated of one of them alone."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Generic, TypeVar
-from weakref import finalize
+from weakref import finalize, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from catalog.statistics.outcomes import judge, sidak
 from catalog.statistics.pooled_rounds import SampleDesign
 from catalog.statistics.samples import Samples
 from catalog.statistics.typical_repetitions import typical_positions
+from catalog.statistics.variances import RatioVariance, StrategyVariances, strategy_variances
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,6 +333,42 @@ def estimate(candidate: Candidate, percentile: float) -> Estimate:
         percentile_s_by_round=percentile_interval.by_round_s,
         interval=percentile_interval,
     )
+
+
+_variances: CandidateCache[StrategyVariances] = CandidateCache()
+
+
+def ratio_variance(
+    first: Candidate, second: Candidate, among: Sequence[Candidate], percentile: float
+) -> RatioVariance | None:
+    """Return what the candidates of a subject say about the variance of the ratio of two of them.
+
+    Parameters
+    ----------
+    first, second : Candidate
+    among : sequence of Candidate
+        All of the question, these two included.
+    percentile : float
+        Above 0 and below 100.
+
+    Returns
+    -------
+    RatioVariance or None
+        None where either has no interval, and so no comparison.
+    """
+    # A prediction varies as its samples do and errs by its model besides: it says nothing of what is usual.
+    measured = [candidate for candidate in among if _by_round(candidate, percentile)]
+    if first not in measured or second not in measured:
+        return None
+    key = percentile, tuple(map(ref, measured))
+    rounds = [dict(_by_round(candidate, percentile)) for candidate in measured]
+    variances = _variances.get(measured[0], key, lambda: strategy_variances(rounds))
+    return variances.of_ratio(measured.index(first), measured.index(second))
+
+
+def _by_round(candidate: Candidate, percentile: float) -> tuple[tuple[int, float], ...]:
+    estimate = None if candidate.predicted is not None else interval(candidate, percentile).estimate
+    return () if estimate is None else estimate.by_round
 
 
 def _samples_of(candidate: Candidate) -> Samples:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from weakref import ref
 
@@ -14,6 +15,7 @@ from recommender.ranking.candidates import (
     Estimate,
     estimate,
     interval,
+    ratio_variance,
     samples_of,
     widened,
 )
@@ -127,8 +129,8 @@ def recommend(
     missed = sorted((item for item in placed if isinstance(item, NearMiss)), key=lambda near_miss: near_miss.distance)
     prospects = [item for item in placed if isinstance(item, Prospect)]
     prospects.sort(key=lambda prospect: (prospect.loss, _preference(prospect.estimate, budgets.objective)))
-    proven = _best([prospect for prospect in prospects if prospect.status is Status.PROVEN], budgets)
-    best = proven if proven_only else _best(prospects, budgets)
+    proven = _best([prospect for prospect in prospects if prospect.status is Status.PROVEN], budgets, admitted)
+    best = proven if proven_only else _best(prospects, budgets, admitted)
     within = tuple(prospect for prospect in prospects if prospect is not best)
     infeasible, infeasible_probability = (None, None) if prospects else _infeasible(missed, admitted, budgets)
     certain = best is not None and best.status is Status.PROVEN
@@ -137,7 +139,7 @@ def recommend(
         recommendation=best,
         proven=None if proven is best else proven,
         within=within,
-        alternatives=tuple(_alternatives(within, best, budgets)) if best else (),
+        alternatives=tuple(_alternatives(within, best, budgets, admitted)) if best else (),
         near_misses=tuple(missed),
         considered=tuple(considered),
         excluded=tuple(excluded),
@@ -190,13 +192,12 @@ class _Rules:
 
     def best(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
         """Return what would be recommended."""
-        placed = judge_all(
-            [estimate(candidate, budgets.percentile) for candidate in self.admitted(constraints)], budgets
-        )
+        admitted = self.admitted(constraints)
+        placed = judge_all([estimate(candidate, budgets.percentile) for candidate in admitted], budgets)
         prospects = [item for item in placed if isinstance(item, Prospect)]
         if self._proven_only:
             prospects = [prospect for prospect in prospects if prospect.status is Status.PROVEN]
-        return _best(prospects, budgets)
+        return _best(prospects, budgets, admitted)
 
 
 def _divided(
@@ -216,7 +217,7 @@ def _divided(
 _SAME_PROBABILITY = 0.01
 
 
-def _best(prospects: Sequence[Prospect], budgets: Budgets) -> Prospect | None:
+def _best(prospects: Sequence[Prospect], budgets: Budgets, among: Sequence[Candidate]) -> Prospect | None:
     """Choose the least loss; among those equivalent to it, by the declared rules.
 
     What may answer anything is last: how fast or small it is says nothing of its use.
@@ -232,11 +233,11 @@ def _best(prospects: Sequence[Prospect], budgets: Budgets) -> Prospect | None:
         tied = [prospect for prospect in eligible if prospect.loss <= close]
         return min(tied, key=lambda prospect: _preference(prospect.estimate, budgets.objective))
     # Ties are with the least loss, not with each other: "equivalent" is not transitive, and a chain could drift.
-    tied = [prospect for prospect in eligible if _tied(prospect, least, budgets, len(prospects))]
+    tied = [prospect for prospect in eligible if _tied(prospect, least, budgets, _Compared(len(prospects), among))]
     return min(tied, key=_tie_break)
 
 
-def _tied(prospect: Prospect, least: Prospect, budgets: Budgets, within: int) -> bool:
+def _tied(prospect: Prospect, least: Prospect, budgets: Budgets, compared: "_Compared") -> bool:
     if prospect is least:
         return True
     ratio = math.log(prospect.estimate.percentile_s / least.estimate.percentile_s)
@@ -244,23 +245,25 @@ def _tied(prospect: Prospect, least: Prospect, budgets: Budgets, within: int) ->
     if abs(ratio) > math.log1p(budgets.equivalent_within):
         return False
     # All that could be chosen count, because which of them are eligible or least was decided after seeing them.
-    compared = _compared(prospect.estimate, least.estimate, budgets, within)
-    return compared.verdict is ComparisonOutcome.EQUIVALENT
+    comparison = compared.compare(prospect.estimate, least.estimate, budgets)
+    return comparison.verdict is ComparisonOutcome.EQUIVALENT
 
 
-def _alternatives(within: Sequence[Prospect], best: Prospect, budgets: Budgets) -> Iterator[Alternative]:
+def _alternatives(
+    within: Sequence[Prospect], best: Prospect, budgets: Budgets, among: Sequence[Candidate]
+) -> Iterator[Alternative]:
     """Yield the other proven strategies, compared with the fastest and with the best."""
     proven = [prospect for prospect in within if prospect.status is Status.PROVEN]
     fastest = min((best, *proven), key=lambda prospect: _preference(prospect.estimate, "latency"))
-    mine, count = best.candidate.accuracy, len(proven) + 1
+    mine, compared = best.candidate.accuracy, _Compared(len(proven) + 1, among)
     for prospect in proven:
         other = prospect.candidate.accuracy
         yield Alternative(
             prospect=prospect,
             latency_ratio=prospect.estimate.percentile_s / best.estimate.percentile_s,
             accuracy_difference_pp=other.accuracy_pct - mine.accuracy_pct if mine and other else None,
-            comparison=None if prospect is fastest else _compared(prospect.estimate, fastest.estimate, budgets, count),
-            against_best=_compared(prospect.estimate, best.estimate, budgets, count),
+            comparison=None if prospect is fastest else compared.compare(prospect.estimate, fastest.estimate, budgets),
+            against_best=compared.compare(prospect.estimate, best.estimate, budgets),
         )
 
 
@@ -276,14 +279,22 @@ def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
     return frozenset(considered[index].candidate for index in pareto_front(points))
 
 
-def _compared(one: Estimate, other: Estimate, budgets: Budgets, within: int) -> Comparison:
-    """Compare simultaneously over all pairs that could be chosen: which one to compare was decided after that."""
-    question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
-    # All pairs, not those with the fastest alone: the fastest was found by looking.
-    pairs = max(1, within * (within - 1) // 2)
-    first, second = one.candidate, other.candidate
-    # The number of pairs is in the key, because the level of the interval depends on it.
-    return _comparisons.get(first, (ref(second), question, pairs), lambda: _compare(first, second, question, pairs))
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Comparisons of so many strategies that could be chosen, all of them measured among these candidates."""
+
+    within: int
+    among: Sequence[Candidate]
+
+    def compare(self, one: Estimate, other: Estimate, budgets: Budgets) -> Comparison:
+        """Compare simultaneously over all pairs that could be chosen: which one to compare was decided after that."""
+        question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
+        # All pairs, not those with the fastest alone: the fastest was found by looking.
+        pairs = max(1, self.within * (self.within - 1) // 2)
+        first, second = one.candidate, other.candidate
+        # The interval depends on the number of pairs, and its variance on the others.
+        key = ref(second), question, pairs, tuple(map(ref, self.among))
+        return _comparisons.get(first, key, lambda: _compare(first, second, question, pairs, self.among))
 
 
 @lru_cache(maxsize=64)
@@ -291,8 +302,13 @@ def _question(percentile: float, equivalent_within: float, confidence: float) ->
     return Question(percentile, equivalent_within, confidence)
 
 
-def _compare(first: Candidate, second: Candidate, question: Question, pairs: int) -> Comparison:
-    comparison = compare(samples_of(first), samples_of(second), question, comparisons=pairs, rng=SEED)
+def _compare(
+    first: Candidate, second: Candidate, question: Question, pairs: int, among: Sequence[Candidate]
+) -> Comparison:
+    variance = ratio_variance(first, second, among, question.percentile)
+    comparison = compare(
+        samples_of(first), samples_of(second), question, comparisons=pairs, variance=variance, rng=SEED
+    )
     return widened(comparison, *(interval(candidate, question.percentile).estimate for candidate in (first, second)))
 
 

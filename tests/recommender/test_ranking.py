@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog.statistics.comparison import compare
 from catalog.statistics.drops import hit_drop
 from catalog.statistics.feasibility import latency_within
+from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples
 from recommender.answer.reasons import why
 from recommender.answer.wording import undecided_reason
@@ -32,7 +34,7 @@ from recommender.ranking import (
     recommend,
 )
 from recommender.ranking import candidates as candidates_module
-from recommender.ranking.candidates import CandidateCache
+from recommender.ranking.candidates import CandidateCache, samples_of
 from recommender.ranking.feasibility import steadied
 
 
@@ -484,3 +486,20 @@ def test_results_are_kept_as_long_as_their_candidate_and_no_longer() -> None:
     for number in range(100):
         assert cache.get(candidate(), "key", partial(int, number)) == number
     assert len(cache._results) == 1
+
+
+def test_comparisons_of_an_answer_are_steadied_by_all_of_its_strategies() -> None:
+    rng = np.random.default_rng(3)
+
+    def noisy(name: str, seconds: float) -> Candidate:
+        rounds = seconds * np.exp(0.05 * rng.standard_normal(3))
+        return Candidate(name, "mobile", ("mobile",), tuple(np.full(30, value) for value in rounds), inputs=30)
+
+    candidates = [noisy(f"s{number}", 0.1 * 1.05**number) for number in range(17)] + [noisy("slow", 1.2)]
+    answer = recommend(candidates, p90(4.0))
+    assert answer.recommendation is not None
+    slow = next(item for item in answer.alternatives if item.estimate.candidate.operator == "slow")
+    assert slow.against_best.verdict is ComparisonOutcome.DIFFERENT
+    best, other = answer.recommendation.candidate, slow.estimate.candidate
+    alone = compare(samples_of(other), samples_of(best), slow.against_best.question, comparisons=153, rng=1)
+    assert alone.verdict is ComparisonOutcome.UNRESOLVED
