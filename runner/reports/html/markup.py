@@ -299,7 +299,7 @@ thead th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-alig
 code { font-size: .9em; background: var(--soft); padding: 0 .2em; overflow-wrap: anywhere; }
 .behind > details { border-top: 1px solid var(--rule); margin: 0; } .behind > details > summary h3 { display: inline;
   font-size: 1.05rem; } .behind > details > summary { padding: .5rem 0; }
-@media (max-width: 640px) { .answers thead { position: absolute; clip-path: inset(50%); }
+@media (max-width: 640px) { .answers thead { position: absolute; left: -99rem; }
   .answers, .answers tbody, .answers tr, .answers tbody th, .answers caption { display: block; }
   .answers tr { border-top: 1px solid var(--rule); padding: .4rem 0; } .answers tbody th { font-weight: 600; }
   .answers tbody td { display: grid; grid-template-columns: 7rem 1fr; } .answers tbody td::before {
