@@ -72,7 +72,7 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
         row: _checks(candidates[row], budgets, bounds[row], shared[candidates[row]], counted) for row in open_rows
     }
     judged = {
-        row: _judged(estimates[row], budgets, likely[row], *step)
+        row: _judged(estimates[row], budgets, likely[row], bounds[row], *step)
         for row, step in _stepped(checks, counted, budgets).items()
     }
     return [
@@ -236,7 +236,13 @@ class _Checks:
 
 
 def _judged(
-    estimate: Estimate, budgets: Budgets, likely: Chances, own: _Checks, level: float, joint: float
+    estimate: Estimate,
+    budgets: Budgets,
+    likely: Chances,
+    latency: Sequence[PercentileInterval],
+    own: _Checks,
+    level: float,
+    joint: float,
 ) -> Prospect:
     """Say what may be expected of a candidate whose budgets were all checked."""
     checks = own.at(level, budgets)
@@ -244,10 +250,18 @@ def _judged(
     joint = min([joint, *(check.confidence for check in own.accuracy)])
     feasible = all(check.holds for check in checks)
     estimate = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
-    gap = _unproven(estimate, budgets)
+    gap = _unproven(estimate, budgets) or _by_model(estimate, budgets, latency)
     chance = likely.together
     status = Status.PROVEN if gap is None else status_of(chance)
     return Prospect(estimate, status, chance, loss(estimate, budgets, chance), gap, joint)
+
+
+def _by_model(estimate: Estimate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> UndecidedCandidate | None:
+    """Return the first percentile whose bound holds and rests on a model."""
+    for percentile_interval, budget in zip(latency, budgets.latency, strict=True):
+        if (reason := getattr(percentile_interval, "by_model", None)) is not None:
+            return UndecidedCandidate(estimate, Gap.BY_MODEL, budget.percentile, reason=reason)
+    return None
 
 
 def _undecided(estimate: Estimate, budgets: Budgets, likely: Chances, gap: UndecidedCandidate | None) -> Prospect:

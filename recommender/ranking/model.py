@@ -238,6 +238,8 @@ class Gap(StrEnum):
     ONE_ROUND = "one_round"
     # The estimate is within the budget, its bound is not.
     UNPROVEN = "unproven"
+    # The bound rests on the curve of latency over size, not on inputs that were measured.
+    BY_MODEL = "by_model"
     # An accuracy that came as a number alone, as a file may bring it.
     ITEMS_MISSING = "items_missing"
     ACCURACY_MISSING = "accuracy_missing"
@@ -256,7 +258,8 @@ WITHOUT_ESTIMATE = (Gap.ACCURACY_MISSING, Gap.DROP_MISSING)
 class UndecidedCandidate:
     """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets.
 
-    `check` is the one that does not hold, in its `unit`, where there is one; `refusal` says why images bound nothing.
+    `check` is the one that does not hold, in its `unit`, where there is one; `refusal` says why images bound nothing,
+    `reason` why a bound is no promise.
     """
 
     estimate: Estimate
@@ -266,6 +269,7 @@ class UndecidedCandidate:
     check: BudgetCheck | None = None
     unit: Unit = "s"
     refusal: IntervalRefusal | None = None
+    reason: str | None = None
 
 
 class Status(StrEnum):

@@ -176,7 +176,14 @@ class UndecidedOut(ProspectOut, frozen=True):
 
     # The values of `recommender.ranking.Gap`.
     kind: Literal[
-        "too_thin", "one_round", "unproven", "too_few_images", "items_missing", "accuracy_missing", "drop_missing"
+        "too_thin",
+        "one_round",
+        "unproven",
+        "too_few_images",
+        "by_model",
+        "items_missing",
+        "accuracy_missing",
+        "drop_missing",
     ]
     reason: str
     to_do: str = Field(description="What to measure so that it can be decided")

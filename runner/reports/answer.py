@@ -47,6 +47,7 @@ _GAPS = {
     "items_missing": "accuracy without items",
     "accuracy_missing": "accuracy not known",
     "drop_missing": "drop not known",
+    "by_model": "by the model",
 }
 
 
