@@ -1,6 +1,7 @@
 """How many rounds would prove what the estimates promise."""
 
-import numpy as np
+from dataclasses import replace
+
 import scipy
 
 from catalog.statistics.intervals import LogEstimate
@@ -18,6 +19,7 @@ def rounds_needed(
     confidence_level: float,
     rounds: int,
     new_inputs: bool,
+    tests: int = 1,
     most: int = ROUNDS_MAX,
 ) -> int | None:
     """Return how many rounds would bring the upper bound of a log latency below a limit.
@@ -34,6 +36,8 @@ def rounds_needed(
         As measured.
     new_inputs : bool
         Whether each round draws inputs of its own: then the variance from the inputs falls with the rounds too.
+    tests : int
+        Of how many bounds it is one, each at this level (`LogEstimate.upper`).
     most : int
         The largest number to try.
 
@@ -54,18 +58,25 @@ def rounds_needed(
     >>> [rounds_needed(estimate, limit, confidence_level=0.95, rounds=3, new_inputs=False) for limit in (0.25, 0.1, 0)]
     [5, 20, None]
     """
-    numbers = np.arange(rounds + 1, most + 1)
-    squares, variances = np.zeros(numbers.size), np.zeros(numbers.size)
-    for variance, df, falls in (
-        (estimate.variance_rounds, estimate.df_rounds, True),
-        (estimate.variance_inputs, estimate.df_inputs, new_inputs),
-        (estimate.variance_model, estimate.df_model, False),
-    ):
-        if variance > 0:
-            later = variance * (rounds / numbers if falls else np.ones(numbers.size))
-            freedom = df + (numbers - rounds if falls else 0)
-            squares += scipy.special.stdtrit(freedom, confidence_level) ** 2 * later
-            variances += later
-    margins = np.sqrt(squares) + float(scipy.special.ndtri(_POWER)) * np.sqrt(variances)
-    enough = np.flatnonzero(estimate.value + margins <= limit)
-    return int(numbers[enough[0]]) if enough.size else None
+    low, high = rounds + 1, most + 1
+    # More rounds are never worse, so bisection finds the fewest.
+    while low < high:
+        middle = (low + high) // 2
+        later = _after(estimate, rounds, middle, new_inputs=new_inputs)
+        bound = later.upper(confidence_level, tests=tests) + float(scipy.special.ndtri(_POWER)) * later.standard_error
+        low, high = (low, middle) if bound <= limit else (middle + 1, high)
+    return low if low <= most else None
+
+
+def _after(estimate: LogEstimate, rounds: int, number: int, *, new_inputs: bool) -> LogEstimate:
+    """Return the estimate as so many rounds would know it."""
+    share, more = rounds / number, number - rounds
+    return replace(
+        estimate,
+        variance_rounds=estimate.variance_rounds * share,
+        df_rounds=estimate.df_rounds + more,
+        variance_shared=estimate.variance_shared * share,
+        df_shared=estimate.df_shared + more,
+        variance_inputs=estimate.variance_inputs * (share if new_inputs else 1.0),
+        df_inputs=estimate.df_inputs + (more if new_inputs else 0),
+    )

@@ -128,6 +128,7 @@ class Planner:
                 confidence_level=check.level,
                 rounds=candidate.rounds,
                 new_inputs=new_inputs,
+                tests=_tests(self._answer.budgets.confidence, check.level),
             )
             if needed is None:
                 return None
@@ -168,6 +169,17 @@ def _conditions(environment: EnvironmentEvidence) -> list[str]:
     # With `auto` a Docker engine would be taken where one answers.
     launcher = ["--launcher", environment.launcher] if environment.launcher == "process" else []
     return [*launcher, *(["--scale", environment.scale] if environment.scale != "1" else [])]
+
+
+def _tests(confidence: float, level: float) -> int:
+    """Return among how many tests one needs a level, for all to hold together at a confidence.
+
+    Examples
+    --------
+    >>> _tests(0.95, 0.95 ** (1 / 18)), _tests(0.95, 0.95), _tests(0.9999999999999999, 1.0)
+    (18, 1, 1)
+    """
+    return max(1, round(math.log(confidence) / math.log(level))) if level < 1 else 1
 
 
 def _items(check: BudgetCheck | None) -> str:
