@@ -1,7 +1,7 @@
 // The answer in words and tables.
 
 import { html, list } from "/page/elements.js";
-import { bytes, difference, duration, interval, percent, percentileName, points, strategyName } from "/page/words.js";
+import { bytes, chance, difference, duration, howSure, interval, percent, percentileName, points, strategyName } from "/page/words.js";
 
 // The question in one line, to stand above the answer.
 export function questionWords(answer) {
@@ -19,35 +19,70 @@ export function questionWords(answer) {
 export function verdict(answer, relax) {
   const best = answer.recommendation;
   if (!best) {
-    return html("div", { class: "verdict none" }, html("div", { class: "choice" }, "No strategy is known to hold these budgets"),
+    const nothing = answer.status === "unmeasured" ? "Nothing was measured to choose from" : "No strategy keeps these budgets";
+    const sure = answer.infeasible ? howSure(answer.infeasible.status, answer.infeasible.probability) : null;
+    return html("div", { class: "verdict none" }, html("div", { class: "choice" }, nothing, sure && badge(sure, answer.infeasible.status)),
       html("p", {}, answer.summary), ways(answer, relax));
   }
-  return html("div", { class: best.latency.predicted ? "verdict foreseen" : "verdict" },
-    html("div", { class: "choice" }, strategyName(best), source(best.latency)), html("p", {}, sentence(best.why)),
-    best.quality ? html("p", { class: "quality" }, sentence(best.quality)) : null, numbers(best, answer));
+  const bounded = hasBudget(answer.budgets);
+  return html("div", { class: `verdict ${bounded ? best.status : ""} ${best.latency.predicted ? "foreseen" : ""}` },
+    html("div", { class: "choice" }, strategyName(best), bounded ? badge(howSure(best.status, best.probability), best.status) : null,
+      best.latency.predicted ? badge("predicted", "foreseen") : badge("measured", "known")),
+    bounded ? html("p", { class: "manager" }, manager(best, answer)) : null,
+    answer.to_do ? html("p", {}, ...command(answer.to_do)) : null,
+    html("p", {}, sentence(best.why)), best.not_chosen.length ? list(best.not_chosen.map(sentence)) : null,
+    best.quality ? html("p", { class: "quality" }, sentence(best.quality)) : null, numbers(best, answer),
+    best.status === "proven" ? null : ways(answer, relax, "To have it proven: "));
+}
+
+// For a reader who decides: yes, probably, or not known.
+function manager(best, answer) {
+  const proven = answer.proven ? ` Proven already is ${strategyName(answer.proven)}, at ${duration(answer.proven.latency.percentile_s)}.` : "";
+  if (best.status === "proven") return "Yes: it is proven to keep every budget.";
+  if (best.probability === null) return `By its estimates; how sure that is cannot be said.${proven}`;
+  return `${best.status === "likely" ? "Probably" : "Perhaps"}: ${chance(best.probability)}.${proven}`;
+}
+
+// The command stands apart from its sentence, so that it can be copied.
+function command(toDo) {
+  if (!toDo.command) return [`${toDo.words}.`];
+  const [before, after] = toDo.words.split(`\`${toDo.command}\``);
+  return [before, html("code", { class: "command" }, toDo.command), after ?? ""];
+}
+
+function badge(words, kind) {
+  return html("span", { class: `badge ${kind}` }, words);
+}
+
+function hasBudget(budgets) {
+  return budgets.latency.length > 0 || budgets.min_accuracy_pct !== null || budgets.max_accuracy_drop_pp !== null;
 }
 
 export function details(answer, strategies) {
   return [
-    section("Equivalent to the fastest", related(answer, "equivalent")),
-    section("Not yet distinguishable from the fastest", related(answer, "unresolved")),
+    ...table(answer, strategies),
+    section("Proven too", answer.alternatives.map((strategy) => alternative(strategy))),
+    section("Within the budgets, not proven", together(answer.undecided, (strategy) => `${strategy.reason}. ${strategy.to_do}`, true)),
     section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
-    section("Undecided: the evidence cannot promise the budgets", together(answer.undecided, (strategy) => `${strategy.reason}; ${strategy.to_do}`)),
-    section("Read before acting", answer.warnings),
+    section("Read before acting", [...notProven(answer.recommendation), ...answer.warnings]),
     section("Declared, without evidence", together(answer.not_considered, (strategy) =>
       `${[strategy.reason, strategy.command].filter(Boolean).join("; ")}; ${strategy.could_change_answer ? "could change this answer" : "cannot change this answer"}: ${strategy.because}`)),
-    ...table(answer, strategies), provenance(answer),
+    provenance(answer),
   ].filter((element) => element !== null);
 }
 
+function notProven(best) {
+  return best?.reason ? [`not proven: ${best.reason}`] : [];
+}
+
 // The changes of one budget that the service has tried, with the recommendation that follows.
-function ways(answer, relax) {
+function ways(answer, relax, heading = "") {
   const changes = [answer.relaxation, ...answer.other_relaxations].filter((change) => change !== null && relax(change) !== null);
   if (!changes.length) return null;
   return html("ul", { class: "ways" }, ...changes.map((change) => {
     const button = html("button", { type: "button" }, changeWords(change));
     button.addEventListener("click", relax(change));
-    return html("li", {}, button, ` gives ${strategyName(change)}`);
+    return html("li", {}, heading, button, ` gives ${strategyName(change)}`);
   }));
 }
 
@@ -56,10 +91,6 @@ function changeWords(change) {
     min_accuracy_pct: (value) => `at least ${percent(value)}` }[change.field];
   const names = { max_latency_s: "limit of latency", max_accuracy_drop_pp: "limit of accuracy lost", min_accuracy_pct: "floor of accuracy" };
   return change.to_value === null ? `ask without a ${names[change.field]}` : `ask for ${shown(change.to_value)}`;
-}
-
-function source(latency) {
-  return latency.predicted ? html("span", { class: "badge" }, "predicted") : html("span", { class: "badge known" }, "measured");
 }
 
 function numbers(best, answer) {
@@ -72,9 +103,9 @@ function numbers(best, answer) {
     shown.push([accuracy.metric ?? "accuracy", percent(accuracy.accuracy_pct),
       accuracy.drop_pp === null ? "" : `drop ${points(accuracy.drop_pp)} against identity`]);
   }
-  const budgets = answer.budgets;
-  if (budgets.latency.length || budgets.min_accuracy_pct !== null || budgets.max_accuracy_drop_pp !== null) {
-    shown.push(["confidence that the budgets hold", percent(100 * best.joint_confidence), "over all candidates together"]);
+  if (hasBudget(answer.budgets)) {
+    const joint = best.status === "proven" ? `joint confidence ${best.joint_confidence < 0.99995 ? best.joint_confidence.toFixed(4) : "> 0.9999"}` : "";
+    shown.push(["all budgets hold", howSure(best.status, best.probability), joint]);
   }
   if (latency.predicted) shown.push(["latency known from", "a prediction", latency.predicted_from?.in_words ?? ""]);
   shown.push(["evidence", `${latency.rounds} rounds × ${latency.inputs} inputs`, accuracy ? `${accuracy.items} validation items` : ""]);
@@ -83,9 +114,9 @@ function numbers(best, answer) {
     html("div", {}, html("dt", {}, name), html("dd", {}, value, more ? html("small", {}, more) : null))));
 }
 
-function related(answer, relation) {
-  return answer.alternatives.filter((strategy) => strategy.relation === relation).map((strategy) =>
-    `${strategyName(strategy)}${strategy.relation === "equivalent" && strategy.ratio_low === null ? ", the fastest" : ""}: ${strategy.latency_ratio.toFixed(2)} × the latency of the recommendation${strategy.latency.predicted ? ", predicted" : ""}${farOutputs(strategy)}`);
+function alternative(strategy) {
+  const foreseen = strategy.latency.predicted ? ", predicted" : "";
+  return `${strategyName(strategy)}: ${strategy.latency_ratio.toFixed(2)} × the latency of the recommendation${foreseen}; to the fastest: ${strategy.relation}${farOutputs(strategy)}`;
 }
 
 function misses(strategies) {
@@ -97,9 +128,10 @@ function farOutputs(strategy) {
 }
 
 // Strategies that share a text share one line.
-function together(strategies, words) {
+function together(strategies, words, sure = false) {
   const same = new Map();
-  for (const strategy of strategies) same.set(words(strategy), [...(same.get(words(strategy)) ?? []), strategyName(strategy)]);
+  const name = (strategy) => strategyName(strategy) + (sure ? ` (${howSure(strategy.status, strategy.probability)})` : "");
+  for (const strategy of strategies) same.set(words(strategy), [...(same.get(words(strategy)) ?? []), name(strategy)]);
   return [...same].map(([text, names]) => `${names.join(", ")}: ${text}`);
 }
 
@@ -109,23 +141,23 @@ function section(title, texts) {
 
 function table(answer, strategies) {
   if (!strategies.length) return [];
-  const outcome = new Map((answer.considered ?? []).map((strategy) => [strategyName(strategy), strategy.outcome]));
+  const best = answer.recommendation && strategyName(answer.recommendation);
   const percentile = percentileName(answer.shown_percentile);
   const foreseen = strategies.some((strategy) => strategy.predicted);
   const compared = strategies.some((strategy) => strategy.distance !== null);
   const judged = strategies.some((strategy) => strategy.accuracy_pct !== null) || !compared;
-  const heads = ["Strategy", percentile, "Median", ...(judged ? [strategies[0].metric ?? "Accuracy", "Drop"] : []),
-    ...(compared ? ["Outputs differ"] : []), "Size", "Sent", "Outcome"];
+  const heads = ["Strategy", "How sure", percentile, ...(judged ? [strategies[0].metric ?? "Accuracy", "Drop"] : []),
+    ...(compared ? ["Differs"] : []), "Size", "Sent"];
   const rows = strategies.map((strategy) => {
     const name = strategyName(strategy);
-    const cells = [duration(strategy.percentile_s), duration(strategy.median_s), ...(judged ? [percent(strategy.accuracy_pct), points(strategy.drop_pp)] : []),
-      ...(compared ? [difference(strategy.distance)] : []), bytes(strategy.size_bytes), bytes(strategy.sent_bytes), (outcome.get(name) ?? "").replace("_", " ") + (strategy.pareto ? " · on the front" : "")];
-    return html("tr", { class: outcome.get(name) === "recommended" ? "chosen" : "" }, html("th", { scope: "row" }, name),
-      ...cells.map((text, index) => html("td", { class: index < heads.length - 2 ? "n" : "", "data-label": heads[index + 1] }, text,
-        index === 0 && strategy.predicted ? html("small", {}, " predicted") : null)));
+    const cells = [strategy.status === "misses" ? "misses" : howSure(strategy.status, strategy.probability), duration(strategy.percentile_s), ...(judged ? [percent(strategy.accuracy_pct), points(strategy.drop_pp)] : []),
+      ...(compared ? [difference(strategy.distance)] : []), bytes(strategy.size_bytes), bytes(strategy.sent_bytes)];
+    return html("tr", { class: name === best ? "chosen" : "" }, html("th", { scope: "row" }, name),
+      ...cells.map((text, index) => html("td", { class: index === 0 ? "sure" : "n", "data-label": heads[index + 1] }, text,
+        index === 1 && strategy.predicted ? html("small", {}, " predicted") : null)));
   });
   const head = html("thead", {}, html("tr", {}, ...heads.map((text, index) =>
-    html("th", { scope: "col", class: index > 0 && index < heads.length - 1 ? "n" : "" }, text))));
+    html("th", { scope: "col", class: index > 1 ? "n" : "" }, text))));
   return [html("h3", { id: "all-title" }, foreseen ? "Every strategy, measured or predicted, fastest first" : "Every measured strategy, fastest first"),
     html("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "all-title" },
       html("table", { class: "stack" }, head, html("tbody", {}, ...rows)))];

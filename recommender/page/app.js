@@ -78,7 +78,7 @@ function show() {
   say(verdict(reply, relaxed));
   field("asked").replaceChildren(questionWords(reply), html("a", { href: "#question" }, "change the question"));
   field("evidence").hidden = false;
-  document.title = `${reply.recommendation ? `${reply.recommendation.operator} on ${reply.recommendation.placement}` : "nothing holds"} · ${reply.subject} · Tierwise`;
+  document.title = `${reply.recommendation ? `${reply.recommendation.operator} on ${reply.recommendation.placement}` : "no strategy"} · ${reply.subject} · Tierwise`;
   sliders.fit(strategies);
   field("details").replaceChildren(...details(reply, strategies));
   field("conditions").textContent = `All latencies are end to end: ${reply.conditions ?? ""}.`
@@ -114,7 +114,9 @@ function chart() {
   if (!some) return;
   const width = Math.max(280, Math.round(field("chart-figure").clientWidth));
   field("chart").replaceChildren(draw(shown.strategies, shown.reply, width));
-  field("legend").replaceChildren(...legend(shown.strategies.some((strategy) => strategy.predicted)));
+  const budgets = shown.reply.budgets;
+  const bounded = budgets.latency.length > 0 || budgets.min_accuracy_pct !== null || budgets.max_accuracy_drop_pp !== null;
+  field("legend").replaceChildren(...legend(shown.strategies, bounded));
   const without = shown.strategies.filter((strategy) => strategy.accuracy_pct === null).length;
   field("chart-caption").textContent = without ? `${without} strategies without a measured accuracy are in the table only.` : "";
 }

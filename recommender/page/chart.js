@@ -1,9 +1,11 @@
-// Latency against accuracy: every measured strategy, the feasible region, the Pareto front, the recommended one.
+// Latency against accuracy: every measured strategy and how sure it is, the region within the budgets, the Pareto front.
 
 import { svg } from "/page/elements.js";
-import { duration, interval, percent, percentileName, strategyName } from "/page/words.js";
+import { duration, howSure, interval, percent, percentileName, strategyName } from "/page/words.js";
 
 const KINDS = { mobile: "mobile alone", edge: "edge", cloud: "cloud", split: "split over two tiers" };
+// The shape says where a strategy computes, its filling how sure it is.
+const STATUSES = { proven: "proven", likely: "likely", open: "open", estimated: "estimated", misses: "misses a budget" };
 const MARGIN = { left: 52, right: 14, top: 14, bottom: 44 };
 
 export function draw(strategies, answer, width) {
@@ -17,15 +19,17 @@ export function draw(strategies, answer, width) {
   root.append(svg("title", { id: "chart-title" }, "Latency against accuracy of the strategies"));
   root.append(svg("desc", { id: "chart-text" }, inWords(placed, limits, best)));
   root.append(region(limits, scales, size), axes(scales, size, placed, answer), front(placed, scales));
-  for (const strategy of [...placed].reverse()) root.append(point(strategy, scales, limits));
+  for (const strategy of [...placed].reverse()) root.append(point(strategy, scales));
   if (best) root.append(chosen(best, spread, scales, size));
   return root;
 }
 
-export function legend(predicted) {
-  const marks = Object.entries(KINDS).map(([kind, words]) => [svg("g", { class: kind }, shape(kind, 8, 8, "point in")), words]);
-  marks.push([shape("mobile", 8, 8, "point split"), "hollow: misses a budget"]);
-  if (predicted) marks.push([svg("g", { class: "edge" }, svg("circle", { class: "foreseen", cx: 8, cy: 8, r: 7 }), shape("edge", 8, 8, "point in")), "ringed: predicted"]);
+export function legend(strategies, bounded) {
+  const predicted = strategies.some((strategy) => strategy.predicted);
+  const marks = Object.entries(KINDS).map(([kind, words]) => [svg("g", { class: kind }, shape(kind, 8, 8, "point proven")), words]);
+  const statuses = Object.keys(STATUSES).filter((status) => bounded && strategies.some((strategy) => strategy.status === status));
+  for (const status of statuses) marks.push([svg("g", { class: "split" }, ...marked("mobile", status, 8, 8)), STATUSES[status]]);
+  if (predicted) marks.push([svg("g", { class: "edge" }, svg("circle", { class: "foreseen", cx: 8, cy: 8, r: 7 }), shape("edge", 8, 8, "point proven")), "ringed: predicted"]);
   marks.push([svg("path", { d: "M1 12H7V4H15", class: "front" }), "Pareto front"]);
   marks.push([svg("rect", { x: 1, y: 1, width: 14, height: 14, class: "region" }), "within the budgets"]);
   return marks.map(([mark, words]) => {
@@ -107,13 +111,18 @@ function front(placed, { x, y }) {
   return svg("path", { class: "front", d: steps.join("") });
 }
 
-function point(strategy, { x, y }, limits) {
-  const inside = (limits.latency === null || strategy.percentile_s <= limits.latency)
-    && (limits.accuracy === null || strategy.accuracy_pct >= limits.accuracy - 1e-9);
-  const words = `${strategyName(strategy)}: ${duration(strategy.percentile_s)}${strategy.predicted ? ", predicted" : ""}, ${percent(strategy.accuracy_pct)}`;
-  const mark = shape(kind(strategy), x(strategy.percentile_s), y(strategy.accuracy_pct), `point ${inside ? "in" : ""}`);
+function point(strategy, { x, y }) {
+  const sure = strategy.status === "misses" ? STATUSES.misses : howSure(strategy.status, strategy.probability);
+  const words = `${strategyName(strategy)}: ${duration(strategy.percentile_s)}${strategy.predicted ? ", predicted" : ""}, ${percent(strategy.accuracy_pct)}, ${sure}`;
+  const marks = marked(kind(strategy), strategy.status, x(strategy.percentile_s), y(strategy.accuracy_pct));
   const ring = strategy.predicted ? svg("circle", { class: "foreseen", cx: x(strategy.percentile_s), cy: y(strategy.accuracy_pct), r: 8.5 }) : null;
-  return svg("g", { class: kind(strategy) }, svg("title", {}, words), ring, mark);
+  return svg("g", { class: kind(strategy) }, svg("title", {}, words), ring, ...marks);
+}
+
+// An open one has a dot in its middle, so that it is told from one that misses without colour.
+function marked(name, status, x, y) {
+  const dot = status === "open" ? [svg("circle", { class: "dot", cx: x, cy: y, r: 1.8 })] : [];
+  return [shape(name, x, y, `point ${status}`), ...dot];
 }
 
 function chosen(best, spread, { x, y }, size) {
@@ -141,7 +150,7 @@ function inWords(placed, limits, best) {
   const foreseen = placed.filter((strategy) => strategy.predicted).length;
   const source = foreseen ? `${foreseen} of ${placed.length} latencies are predicted, the others measured. ` : "";
   return source + `${within} of ${placed.length} strategies lie within the budgets. Pareto front: ${members}. `
-    + (best ? `Recommended: ${strategyName(best)}.` : "None is recommended.") + " The table below has every number.";
+    + (best ? `Recommended: ${strategyName(best)}, ${howSure(best.status, best.probability)}.` : "None is recommended.") + " The table below has every number.";
 }
 
 function kind(strategy) {

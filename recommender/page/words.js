@@ -45,6 +45,18 @@ export function strategyName(strategy) {
   return strategy?.strategy ? strategyName(strategy.strategy) : (strategy?.name ?? strategy?.id ?? "a strategy");
 }
 
+// How sure it is that all budgets hold, as recommender/answer/wording.py says it; rounded down, for no estimate is a certainty.
+export function chance(probability) {
+  if (probability > 0.999) return "> 99.9 %";
+  if (probability < 0.01) return "< 1 %";
+  const whole = Math.floor(100 * probability + 1e-9);
+  return whole < 99 ? `${whole} %` : `${(Math.floor(1000 * probability + 1e-9) / 10).toFixed(1)} %`;
+}
+
+export function howSure(status, probability) {
+  return ["proven", "estimated"].includes(status) || probability === null ? status : `${status}, ${chance(probability)}`;
+}
+
 export function percentileName(percentile) {
   return `p${Number(percentile)}`;
 }

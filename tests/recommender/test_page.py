@@ -1,5 +1,6 @@
 """The page in a real browser: Chromium or Chrome, headless, with nothing but this service to talk to."""
 
+import html
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from catalog.units import duration, rate, size
+from recommender.answer.wording import chance
 from tests.recommender.conftest import Writer
 from tests.recommender.test_link_samples import measure
 
@@ -58,10 +60,12 @@ def loaded(url: str, tmp_path: Path) -> str:
 @in_browser
 def test_feasible_question_in_the_address_is_answered(live: Callable[..., str], tmp_path: Path) -> None:
     dom = loaded(f"{live()}/?subject=net&latency=150&accuracy=1&percentile=50&objective=accuracy", tmp_path)
-    assert '<div class="choice">identity on mobile<span class="badge known">measured</span></div>' in dom
+    assert '<div class="choice">identity on mobile<span class="badge proven">proven</span>' in dom
     assert "<title>identity on mobile · net · Tierwise</title>" in dom
     assert "2 of 4 strategies lie within the budgets" in dom
-    assert dom.count('class="point in"') == 2 + 4  # of the chart, and of its legend
+    assert "Yes: it is proven to keep every budget." in dom
+    assert dom.count('class="point proven"') == 2 + 5  # of the chart, and of its legend
+    assert dom.count('class="point misses"') == 2 + 1
     assert 'class="region"' in dom and 'class="front"' in dom and "Near misses" in dom
     assert 'aria-busy="false"' in dom
 
@@ -69,9 +73,26 @@ def test_feasible_question_in_the_address_is_answered(live: Callable[..., str], 
 @in_browser
 def test_infeasible_question_gets_the_nearest_misses(live: Callable[..., str], tmp_path: Path) -> None:
     dom = loaded(f"{live()}/?subject=net&latency=10", tmp_path)
-    assert "No strategy is known to hold these budgets" in dom
+    assert '>No strategy keeps these budgets<span class="badge proven">proven</span></div>' in dom
     assert "Nearest misses" in dom and "quantized on mobile" in dom
     assert re.search(r'<li><button type="button">ask for at most [0-9.]+ ms</button> gives \w+ on \w+</li>', dom)
+
+
+@in_browser
+def test_what_is_likely_says_so_with_what_makes_it_sure(
+    writer: Writer, live: Callable[..., str], tmp_path: Path
+) -> None:
+    writer.declare(1, "early_exit", "mobile")
+    for number, latency_s in enumerate((0.01, 0.011, 0.012)):
+        writer.measure(1, "early_exit", "mobile", latency_s, number=number)
+    writer.judge(1, "early_exit", 90.0)
+    dom = loaded(f"{live()}/?subject=net&latency=12&confidence=99", tmp_path)
+    assert re.search(r'early_exit on mobile<span class="badge likely">likely, \d\d %</span>', dom)
+    assert re.search(r'<p class="manager">Probably: \d\d %\.</p>', dom)
+    assert re.search(r'<code class="command">runner fill-catalog --rounds \d+ --only net:early_exit:mobile</code>', dom)
+    assert 'class="point likely"' in dom and "To have it proven:" in dom
+    doubtful = loaded(f"{live()}/?subject=net&latency=150&confidence=99.9", tmp_path)
+    assert "Within the budgets, not proven" in doubtful or "Proven too" in doubtful
 
 
 @in_browser
@@ -126,8 +147,8 @@ def test_a_link_in_the_address_is_predicted_and_marked(
     linked: Writer, live: Callable[..., str], tmp_path: Path
 ) -> None:
     dom = loaded(f"{live()}/?subject=net&latency=75&link.edge-cloud=100mbit", tmp_path)
-    assert '<div class="choice">partition on edge-cloud<span class="badge">predicted</span></div>' in dom
-    assert "predicted from one measured bandwidth" in dom
+    assert '<div class="choice">partition on edge-cloud<span class="badge proven">proven</span>' in dom
+    assert '<span class="badge foreseen">predicted</span>' in dom and "predicted from one measured bandwidth" in dom
     assert "1 of 5 latencies are predicted, the others measured." in dom
     assert dom.count('class="foreseen"') == 1 + 1  # of the chart, and of its legend
     assert re.search(r"2[2-5][0-9.]* ms<small> predicted", dom) and ">80 ms</td>" in dom
@@ -197,9 +218,9 @@ def test_page_prints_figures_as_the_terminal_does(tmp_path: Path) -> None:
     counts = (812, 65_638, 65_536, 1_992_294, 512 * 2**20, 8_339_886_899)
     rates = (800, 950e3, 9.98e6, 999.6e6, 1e9)
     words = (PAGE / "words.js").read_text(encoding="utf-8").replace("export function", "function")
-    calls = (
-        f"{json.dumps(seconds)}.map(duration).concat({json.dumps(counts)}.map(bytes), {json.dumps(rates)}.map(bitRate))"
-    )
+    chances = (0.7999, 0.9974, 0.99999, 0.004, 0.29)
+    tables = ((seconds, "duration"), (counts, "bytes"), (rates, "bitRate"), (chances, "chance"))
+    calls = "[].concat(" + ", ".join(f"{json.dumps(values)}.map({name})" for values, name in tables) + ")"
     page = tmp_path / "words.html"
     page.write_text(
         f'<meta charset="utf-8"><p id="shown"></p><script>{words}\nshown.textContent = {calls}.join("|");</script>',
@@ -207,4 +228,5 @@ def test_page_prints_figures_as_the_terminal_does(tmp_path: Path) -> None:
     )
     shown = re.search('<p id="shown">(.*?)</p>', loaded(page.as_uri(), tmp_path))
     assert shown is not None
-    assert shown[1].split("|") == [*map(duration, seconds), *map(size, counts), *map(rate, rates)]
+    said = html.unescape(shown[1]).split("|")
+    assert said == [*map(duration, seconds), *map(size, counts), *map(rate, rates), *map(chance, chances)]
