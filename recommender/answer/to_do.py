@@ -16,7 +16,7 @@ from recommender.ranking import Candidate, Gap, RankedAnswer, UndecidedCandidate
 from recommender.ranking.feasibility import steadied
 from recommender.schemas import NotConsideredOut
 
-# With so many, how rounds differ begins to be known.
+# With so many, how rounds differ begins to be known; as many more are a step.
 _ROUNDS = 3
 # More names would make a command that nobody reads.
 _NAMES = 4
@@ -66,6 +66,9 @@ class Planner:
             return self._rounds(candidate, _ROUNDS, "would say how sure that is")
         if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
             return self._for_thin(candidate, gap.percentile, gap.inputs_needed)
+        if gap.gap is Gap.BY_MODEL:
+            # Each round adds inputs of the largest sizes, on which such a percentile rests.
+            return self._rounds(candidate, candidate.rounds + _ROUNDS, "may show it with inputs of these sizes")
         if gap.gap is Gap.UNPROVEN and gap.percentile is not None:
             return self._for_latency(gap)
         if gap.gap is Gap.UNPROVEN:
