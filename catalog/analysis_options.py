@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from catalog.units import parse_share
+from catalog.units import parse_share, refuse_share
 
 Share = Annotated[
     float,
@@ -16,6 +16,9 @@ Share = Annotated[
     Field(gt=0, le=1),
     WithJsonSchema({"type": "string", "examples": ["5%"]}),
 ]
+
+# A number, not a text: 90 for p90.
+Percentile = Annotated[float, BeforeValidator(refuse_share), Field(strict=True, ge=1, lt=100)]
 
 Adjustment = Literal[
     "none",
@@ -36,7 +39,7 @@ Adjustment = Literal[
 class AnalysisOptions:
     """A percentile to compare by, the margin within which it is equal, and how sure a difference must be."""
 
-    percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 50.0
+    percentile: Percentile = 50.0
     equivalent_within: Share = 0.05
     confidence_level: Annotated[float, Field(strict=True, gt=0.5, lt=1)] = 0.95
     adjustment: Adjustment = "holm"

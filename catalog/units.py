@@ -12,6 +12,8 @@ from catalog.errors import UnitError
 
 _NUMBER = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s?(?P<unit>[a-z]+|%)(?P<per_second>/s)?", re.IGNORECASE)
 
+_PERCENTILE = re.compile(r"(?P<p>p?)(?P<number>\d{1,3}(?:\.\d{1,9})?)", re.IGNORECASE)
+
 _BIT_RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _SIZES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _DURATIONS = {"us": Fraction(1, 10**6), "ms": Fraction(1, 1000), "s": Fraction(1), "min": Fraction(60)}
@@ -135,6 +137,59 @@ def parse_share(text: object) -> float:
     0.05
     """
     return float(_parse(text, {"%": Fraction(1, 100)}, "a percentage such as 5%"))
+
+
+def parse_percentile(text: object) -> float:
+    """Read a percentile.
+
+    Parameters
+    ----------
+    text : str
+        `90`, `p90` or `P99.9`; or a share below 1, such as `0.9`.
+
+    Returns
+    -------
+    float
+        90.0 for each of the first and the last; from 1 to below 100.
+
+    Raises
+    ------
+    UnitError
+        Naming the accepted spellings.
+
+    Examples
+    --------
+    >>> parse_percentile("90"), parse_percentile("p99.9"), parse_percentile("0.9")
+    (90.0, 99.9, 90.0)
+    """
+    allowed = "a percentile such as 90, p90 or 0.9"
+    match = _PERCENTILE.fullmatch(str(text).strip())
+    if match is None:
+        raise UnitError(f"{text!r} does not parse; write {allowed}")
+    value = Fraction(match["number"])
+    # Nobody asks for less than the first percentile of a latency, and many write p90 as 0.9.
+    if value < 1 and not match["p"]:
+        value *= 100
+    if not 1 <= value < 100:
+        raise UnitError(f"{text!r} is not from 1 to below 100; write {allowed}")
+    return float(value)
+
+
+def refuse_share(value: object) -> object:
+    """Refuse a percentile below 1 where percentiles are numbers: 0.9 is meant as p90 and would be nearly the minimum.
+
+    Examples
+    --------
+    >>> refuse_share(90), refuse_share(0)
+    (90, 0)
+    """
+    try:
+        number = float(str(value))
+    except ValueError:
+        return value
+    if 0 < number < 1 and not isinstance(value, bool):
+        raise ValueError(f"a percentile is from 1 to below 100: write {100 * number:g} for p{100 * number:g}")
+    return value
 
 
 def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, per_second: bool = False) -> Fraction:

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from catalog.analysis_options import AnalysisOptions, Share
+from catalog.analysis_options import AnalysisOptions, Percentile, Share
 from catalog.units import parse_bit_rate, parse_duration, parse_size
 
 Task = Literal["classification", "segmentation", "any"]
@@ -259,7 +259,7 @@ class ExperimentSpec(Declared):
     warmup: Warmup = Field(default_factory=lambda values: "steady" if values.get("select") == "systematic" else 1)
     codec: Literal["raw", "base64-json", "shuffle-zlib"] = "raw"
     precision: Share | None = None
-    percentile: Annotated[float, Field(strict=True, gt=0, lt=100)] = 90.0
+    percentile: Percentile = 90.0
     max_time_s: Duration | None = Field(default=None, alias="max_time")
 
     @property

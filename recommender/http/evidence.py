@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BeforeValidator
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
@@ -33,6 +34,7 @@ from catalog.evidence.stored_rows import (
     tier_runs_of,
 )
 from catalog.evidence.tables import Measurement
+from catalog.units import refuse_share
 from recommender.answer import standings
 from recommender.answer.strategy_fields import environment_out, strategy_rows, subject_row
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
@@ -184,7 +186,11 @@ def lookup(request: Request) -> EvidenceLookup:
 EvidenceNow = Annotated[Evidence, Depends(evidence)]
 Lookup = Annotated[EvidenceLookup, Depends(lookup)]
 OneSubject = Annotated[str, Query(description="The subject", max_length=200, examples=["fashion-resnet"])]
-Percentile = Annotated[float, Query(description="Of the latency", gt=0, lt=100, allow_inf_nan=False, examples=[90])]
+Percentile = Annotated[
+    float,
+    BeforeValidator(refuse_share),
+    Query(description="Of the latency, 90 for p90", ge=1, lt=100, allow_inf_nan=False, examples=[90]),
+]
 EnvironmentQuery = Annotated[
     str | None,
     Query(description="Key of the environment; by default the newest with complete evidence", max_length=200),

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from catalog.analysis_options import Percentile
 from recommender.ranking import Objective
 from recommender.schemas.base import Bytes, BytesByTier, Name, Names, Percent, Seconds
 from recommender.schemas.links import Links
@@ -32,8 +33,10 @@ class RecommendRequest(BaseModel):
     max_latency_s: Seconds | None = Field(
         default=None, description="End-to-end latency budget in seconds, at the percentile"
     )
-    latency_percentile: float = Field(
-        default=90.0, gt=0, lt=100, allow_inf_nan=False, description="Percentile to bound, to rank by and to report"
+    latency_percentile: Percentile = Field(
+        default=90.0,
+        allow_inf_nan=False,
+        description="Percentile to bound, to rank by and to report: 90 for p90, from 1; 0.9 is refused",
     )
     min_accuracy_pct: Percent | None = Field(
         default=None, description="Floor of the subject's accuracy metric, in percent"

@@ -26,7 +26,7 @@ from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.commands.acceptance import Acceptance, AcceptOption
-from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, percentile_parser
 from runner.reports.answer import AnswerReport, evidence_lines
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,13 @@ class QuestionOptions:
     ] = None
     latency_percentile: Annotated[
         float | None,
-        _option("--percentile", "Percentile to bound, to rank by and to report (default 90)", _BUDGETS),
+        _option(
+            "--percentile",
+            "Percentile to bound, to rank by and to report (default 90); 90, p90 and 0.9 are p90",
+            _BUDGETS,
+            parser=percentile_parser,
+            metavar="P",
+        ),
     ] = None
     min_accuracy_pct: Annotated[
         float | None, _option("--min-accuracy", "Floor of the accuracy metric, in percent", _BUDGETS)

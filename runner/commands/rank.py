@@ -21,6 +21,7 @@ from runner.commands.terminal import (
     err,
     example,
     out,
+    percentile_option,
     print_csv,
     print_json,
 )
@@ -32,9 +33,7 @@ SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this 
 FamilyOption = Annotated[
     str | None, typer.Option("--family", help="The pairs of a family, such as tiers:identity, operators@edge, or all")
 ]
-PercentileOption = Annotated[
-    float | None, typer.Option("--percentile", min=0.001, max=99.999, help="To rank by (default 50)")
-]
+PercentileOption = Annotated[float | None, percentile_option("To rank by (default 50)")]
 MarginOption = Annotated[
     str | None, typer.Option("--equivalent-within", help="Ratios this near to 1 do not matter (default 5%)")
 ]

@@ -12,15 +12,13 @@ from catalog.evidence.allowed import utc_now
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from catalog.units import size
-from runner.commands.terminal import DatabaseOption, RunnerSettings, err, example
+from runner.commands.terminal import DatabaseOption, RunnerSettings, err, example, percentile_option
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="HTML file to write; - is stdout")]
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]
-PercentileOption = Annotated[
-    float | None, typer.Option("--percentile", min=0.001, max=99.999, help="To rank and compare by (default 50)")
-]
+PercentileOption = Annotated[float | None, percentile_option("To rank and compare by (default 50)")]
 SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]
 EnvironmentOption = Annotated[
     str | None,

@@ -15,7 +15,7 @@ from catalog.evidence.database import open_database
 from catalog.units import duration
 from runner.artifacts.store import ArtifactStore
 from runner.commands.fill_catalog import Progress
-from runner.commands.terminal import JsonOption, RunnerSettings, err, example, out, print_json
+from runner.commands.terminal import JsonOption, RunnerSettings, err, example, out, percentile_option, print_json
 from runner.errors import RunnerError
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, StopRequest
@@ -27,7 +27,7 @@ from runner.measuring.tiers import Scale, check_delays, check_host
 AaOption = Annotated[bool, typer.Option("--aa", help="Measure one strategy as if it were several")]
 StrategyOption = Annotated[str | None, typer.Option("--strategy", help="operator@placement (default the first)")]
 NamesOption = Annotated[int, typer.Option("--names", help="How many names it goes by")]
-PercentileOption = Annotated[float, typer.Option("--percentile", help="Percentile that is compared")]
+PercentileOption = Annotated[float, percentile_option("Percentile that is compared")]
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 KeepOption = Annotated[Path | None, typer.Option("--keep", help="New SQLite file for the measurements (default none)")]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]

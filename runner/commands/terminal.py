@@ -12,11 +12,26 @@ from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
 
+from catalog.errors import UnitError
 from catalog.settings_file import FileSettings
+from catalog.units import parse_percentile
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="Run all CPUs and links at this common factor, e.g. 1/8")]
+
+
+def percentile_parser(text: str | float) -> float:
+    """Read the percentile of an option: `90`, `p90` and `0.9` are p90."""
+    try:
+        return parse_percentile(text)
+    except UnitError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def percentile_option(text: str) -> Any:
+    """Return the option `--percentile` of a command; its help begins with the text."""
+    return typer.Option("--percentile", parser=percentile_parser, metavar="P", help=f"{text}; 90, p90 and 0.9 are p90")
 
 
 # A pipe has no width of its own; our tables fit 100 columns.

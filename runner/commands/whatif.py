@@ -14,7 +14,16 @@ from recommender.answer.quality import output_warnings
 from recommender.evidence.snapshots import Snapshots
 from recommender.whatif import LinkedStrategy, LinkRate, Prediction, WhatIf, what_if
 from recommender.whatif.curves import Curves, latency_curves
-from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
+from runner.commands.terminal import (
+    DatabaseOption,
+    JsonOption,
+    RunnerSettings,
+    err,
+    example,
+    out,
+    percentile_option,
+    print_json,
+)
 from runner.errors import RunnerError
 from runner.reports.whatif_plot import write_svg
 
@@ -26,7 +35,7 @@ SubjectArgument = Annotated[str, typer.Argument(help="The model under study")]
 LinkOption = Annotated[
     str, typer.Option("--link", help="A link and its rate, or a range of rates, e.g. edge-cloud=1mbit..200mbit")
 ]
-PercentileOption = Annotated[float, typer.Option("--percentile", min=0.001, max=99.999, help="Of the latency")]
+PercentileOption = Annotated[float, percentile_option("Of the latency")]
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Key (default: the newest complete one)")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="SVG file to write")]
 

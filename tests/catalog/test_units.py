@@ -13,9 +13,11 @@ from catalog.units import (
     duration_range,
     parse_bit_rate,
     parse_duration,
+    parse_percentile,
     parse_size,
     points,
     rate,
+    refuse_share,
     size,
 )
 
@@ -211,3 +213,34 @@ def test_p_values_and_ranks_are_printed_in_one_place() -> None:
     }
     command = ("runner/commands/rank.py", "rank")
     assert homes - {command} == {("catalog/units.py", "pvalue"), ("catalog/statistics/ranking.py", "rank_range")}
+
+
+@pytest.mark.parametrize(
+    ("text", "percentile"),
+    [
+        ("90", 90.0),
+        ("p90", 90.0),
+        ("P90", 90.0),
+        ("0.9", 90.0),
+        ("0.999", 99.9),
+        ("p99.9", 99.9),
+        ("1", 1.0),
+        (90.0, 90.0),
+    ],
+)
+def test_a_percentile_has_one_meaning_however_it_is_written(text: object, percentile: float) -> None:
+    assert parse_percentile(text) == percentile
+
+
+@pytest.mark.parametrize("text", ["100", "0", "0.001", "p0.5", "90 %", "p", "-5", "1e2", ""])
+def test_what_is_no_percentile_is_refused_with_the_spellings(text: str) -> None:
+    with pytest.raises(UnitError, match="write a percentile such as 90, p90 or"):
+        parse_percentile(text)
+
+
+def test_a_share_where_percentiles_are_numbers_is_refused_with_what_to_write() -> None:
+    with pytest.raises(ValueError, match="write 90 for p90"):
+        refuse_share(0.9)
+    with pytest.raises(ValueError, match=r"write 99\.9 for p99\.9"):
+        refuse_share("0.999")
+    assert (refuse_share(90), refuse_share("all"), refuse_share(1)) == (90, "all", 1)

@@ -117,6 +117,13 @@ def test_slo_is_shown_as_the_budgets_it_stands_for(client: Any, filled: object) 
     }
 
 
+def test_a_share_as_percentile_is_refused_with_what_to_write(client: Any, filled: object) -> None:
+    refused = client.post("/recommend", json={"subject": "net", "latency_percentile": 0.9})
+    assert refused.status_code == 422
+    assert "write 90 for p90" in refused.text
+    assert "write 90 for p90" in client.get("/leaderboard", params={"subject": "net", "percentile": 0.9}).text
+
+
 def test_percentile_beyond_the_inputs_is_undecided_with_what_to_measure(client: Any, filled: object) -> None:
     answer = ask(client, max_latency_s=0.15, latency_percentile=99)
     best = answer["recommendation"]
