@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from benchmarks.whole_pool import WholePool
 from catalog.evidence.strategy_evidence import AccuracyEvidence, StrategyEvidence
 from catalog.statistics.drops import hit_drop
+from catalog.statistics.input_draw import Pool, PoolInput, SampleDesign, SystematicDesign
 from catalog.statistics.intervals import percentile_estimate
-from catalog.statistics.pooled_rounds import Pool, PoolInput, SampleDesign, SystematicDesign
 from catalog.statistics.samples import Samples
 from recommender.evidence.loading import AccuracyBounds, candidate_of
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, LatencyBudget, estimate
@@ -185,7 +185,9 @@ class Drawing:
         weight = [strata[entry.stratum][0] / strata[entry.stratum][1] for entry in every]
         certain = [entry.stratum == "certainty" for entry in every]
         rows = [np.array([int(entry.id) for entry in members]) for members in drawn]
-        return rows, SampleDesign(np.array(weight), np.array(certain), self._sizes[np.concatenate(rows)])
+        return rows, SampleDesign(
+            np.array(weight), np.array(certain), self._sizes[np.concatenate(rows)], np.sort(self._sizes)
+        )
 
 
 # Operators that lose more or less accuracy, from study to study.

@@ -17,7 +17,7 @@ from sqlmodel import Session
 from catalog.evidence.pools import StoredDesigns
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.statistics.families import client_tier, condition_chains
-from catalog.statistics.pooled_rounds import SampleDesign
+from catalog.statistics.input_draw import SampleDesign
 
 
 @dataclass(frozen=True)

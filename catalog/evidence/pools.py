@@ -2,17 +2,28 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select, text
 from sqlmodel import Session
 
 from catalog.evidence.tables import Measurement, column
-from catalog.statistics.pooled_rounds import SampleDesign
+from catalog.statistics.input_draw import SampleDesign
 
 _SIZES = "SELECT input_id, size FROM pool_input WHERE pool_id IN (SELECT id FROM input_pool WHERE key = :key)"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSizes:
+    """The sizes of a pool's inputs, by id and all of them ascending."""
+
+    by_id: Mapping[str, int]
+    ascending: NDArray[np.float64]
+
 
 # Of one sample: the id of its measurement, its input, and its stratum.
 DesignedSample = tuple[int, str, str | None]
@@ -23,7 +34,7 @@ class StoredDesigns:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._sizes: dict[str, Mapping[str, int]] = {}
+        self._sizes: dict[str, StoredSizes] = {}
 
     def of(self, samples: Sequence[DesignedSample]) -> SampleDesign | None:
         """Return the design of the samples of one latency key; None where rounds and inputs are crossed.
@@ -51,12 +62,17 @@ class StoredDesigns:
         # The samples of a stratum share what it stands for, repetitions included.
         weight = [pool_inputs[place] / counts[place] for place in drawn]
         certain = [stratum == "certainty" for _, _, stratum in samples]
-        sizes = [self._pool_sizes(measurement).get(input_id) for measurement, input_id, _ in samples]
+        pools = {self._pool_key(measurement) for measurement, *_ in samples}
+        # The rounds of one latency key have one pool: it is in the key. Evidence from elsewhere may break that.
+        pool = self._pool_sizes(pools.pop()) if len(pools) == 1 else None
+        sizes = [None if pool is None else pool.by_id.get(input_id) for _, input_id, _ in samples]
         known_sizes = [size for size in sizes if size is not None]
+        sized = pool is not None and len(known_sizes) == len(sizes)
         return SampleDesign(
             np.array(weight, dtype=np.float64),
             np.array(certain, dtype=np.bool_),
-            np.array(known_sizes, dtype=np.float64) if len(known_sizes) == len(sizes) else None,
+            np.array(known_sizes, dtype=np.float64) if sized else None,
+            pool.ascending if pool is not None and sized else None,
         )
 
     @cached_property
@@ -71,9 +87,13 @@ class StoredDesigns:
     def _strata(self) -> Mapping[int, Mapping[str, Mapping[str, int]]]:
         return {measurement: protocol.get("strata", {}) for measurement, (_, protocol) in self._measurements.items()}
 
-    def _pool_sizes(self, measurement: int) -> Mapping[str, int]:
+    def _pool_key(self, measurement: int) -> str:
         key, _ = self._measurements[measurement]
+        return key
+
+    def _pool_sizes(self, key: str) -> StoredSizes:
         if key not in self._sizes:
             rows = self._session.execute(text(_SIZES), {"key": key})
-            self._sizes[key] = {input_id: int(size) for input_id, size in rows}
+            by_id = {input_id: int(size) for input_id, size in rows}
+            self._sizes[key] = StoredSizes(by_id, np.sort(np.array(list(by_id.values()), dtype=np.float64)))
         return self._sizes[key]

@@ -26,7 +26,7 @@ from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.statistics.description import chance_remark
 from catalog.statistics.families import condition_chains, operator_rank, placement_rank, tier_order
-from catalog.statistics.pooled_rounds import SampleDesign
+from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.samples import Samples
 
 # CPU of the window between warm-up and last sample, over the rounds that recorded it and their inferences alone.

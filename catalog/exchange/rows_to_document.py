@@ -24,7 +24,7 @@ from catalog.exchange.document import (
 from catalog.exchange.rows import LINK_COLUMN, Row, Rows
 from catalog.exchange.serialization import ids_name
 from catalog.keys import content_key
-from catalog.statistics.pooled_rounds import Pool, PoolInput
+from catalog.statistics.input_draw import Pool, PoolInput
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9][A-Za-z0-9_.]*){0,7}")

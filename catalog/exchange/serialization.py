@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from catalog.errors import ExchangeError
 from catalog.evidence.records import PoolInputRecord, PoolRecord
 from catalog.exchange.document import FORMAT, VERSION, AccuracyEntry, Document, duplicates
-from catalog.statistics.pooled_rounds import Pool, PoolInput
+from catalog.statistics.input_draw import Pool, PoolInput
 
 
 def ids_name(ids: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 
@@ -10,6 +10,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from catalog.statistics.pool_percentiles import CORRECTION_DF, PoolPercentile
 from catalog.statistics.samples import (
     Samples,
     draw_inputs,
@@ -92,7 +93,17 @@ def inputs_needed(percentile: float, *, confidence_level: float = 0.95) -> int:
     return max(1, math.ceil(needed - 1e-9))
 
 
-def refuse(*, rounds: int, inputs: int, percentile: float, interpenetrating: bool = False) -> IntervalRefusal | None:
+# Where sizes explain so much of what inputs differ in, a curve over size stands in for inputs that were not measured.
+_EXPLAINED = 0.95
+# From here on, the largest inputs decide.
+_TAIL_FROM = 95.0
+_TAIL_INPUTS = 10
+_TAIL_CLARITY = 3.0
+
+
+def refuse(
+    *, rounds: int, inputs: int, percentile: float, interpenetrating: bool = False, explained: float = 0.0
+) -> IntervalRefusal | None:
     """Return why so few rounds or inputs have no interval of the percentile; None where they have one.
 
     Parameters
@@ -103,6 +114,8 @@ def refuse(*, rounds: int, inputs: int, percentile: float, interpenetrating: boo
         Above 0 and below 100.
     interpenetrating : bool
         Whether every round draws inputs of its own: then further rounds bring further inputs.
+    explained : float
+        The share of what inputs differ in that their sizes explain; from 0.95 on, few inputs are enough.
 
     Returns
     -------
@@ -115,13 +128,14 @@ def refuse(*, rounds: int, inputs: int, percentile: float, interpenetrating: boo
     """
     # Both bounds are needed, and below the median the lower one is the harder.
     needed = inputs_needed(max(percentile, 100 - percentile))
-    if interpenetrating and inputs < needed:
+    by_size = interpenetrating and explained >= _EXPLAINED
+    if interpenetrating and inputs < needed and not by_size:
         more = max(2, math.ceil(needed * rounds / inputs))
         reason = (
             f"too thin: p{percentile:g} needs {needed} inputs over all rounds, got {inputs}; {more} rounds bring them"
         )
         return IntervalRefusal(RefusalKind.TOO_THIN, reason, rounds_needed=more, inputs_needed=needed)
-    if inputs < needed:
+    if inputs < needed and not by_size:
         reason = f"too thin: p{percentile:g} needs {needed} inputs in each round, got {inputs}"
         return IntervalRefusal(RefusalKind.TOO_THIN, reason, rounds_needed=max(2, rounds), inputs_needed=needed)
     if rounds < 2:
@@ -433,6 +447,12 @@ class PercentileInterval:
         The inputs of the round with the fewest; of interpenetrating rounds, those of all.
     estimate : LogEstimate or None
     refusal : IntervalRefusal or None
+    by_model : str or None
+        Why the interval is no promise: it rests on the curve over size where few inputs were measured.
+
+    Notes
+    -----
+    What is inferred is a typical start on this dataset; `next_start_s` is about the next start, which is one of many.
     """
 
     percentile: float
@@ -446,6 +466,7 @@ class PercentileInterval:
     samples: int
     estimate: LogEstimate | None
     refusal: IntervalRefusal | None
+    by_model: str | None = None
 
     @property
     def unknown(self) -> str | None:
@@ -457,6 +478,18 @@ class PercentileInterval:
     def upper_s(self, confidence_level: float) -> float | None:
         """Return the one-sided upper bound in seconds, guarded at any level; None where there is a refusal."""
         return None if self.estimate is None else exponential(self.estimate.upper(confidence_level))
+
+    def next_start_s(self, confidence_level: float) -> float | None:
+        """Return the one-sided upper bound of the percentile of the next start; None where there is a refusal.
+
+        A start varies by the variance of one round, around a mean that is known to a fraction of it: the square of the
+        standard error grows from V to (R + 1) V, by sqrt(1 + 1 / R) on the scale of one round.
+        """
+        if self.estimate is None:
+            return None
+        # Rounds that draw their inputs vary by those as well, so that the bound is on the safe side.
+        one_start = replace(self.estimate, variance_rounds=(self.rounds + 1) * self.estimate.variance_rounds)
+        return exponential(one_start.upper(confidence_level))
 
 
 def percentile_intervals(
@@ -564,11 +597,21 @@ def _interval(
     confidence_level: float,
 ) -> PercentileInterval:
     rounds, inputs, value = samples.rounds.size, samples.supporting_inputs, float(by_round.mean())
-    refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile, interpenetrating=samples.interpenetrating)
+    pool = samples.pool_percentiles([percentile])[0] if samples.interpenetrating else None
+    refusal = refuse(
+        rounds=rounds,
+        inputs=inputs,
+        percentile=percentile,
+        interpenetrating=samples.interpenetrating,
+        explained=pool.fit.explained if pool else 0.0,
+    )
     estimate = None
     low_s = high_s = None
     if refusal is None:
         estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs, rounds=samples.rounds)
+        if pool:
+            # Nothing is resampled: what the rounds' variance does not show of the inputs is all there is of theirs.
+            estimate = replace(estimate, variance_inputs=pool.correction_variance, df_inputs=CORRECTION_DF)
         low_s, high_s = readable_bounds(value, estimate.margin(confidence_level))
     return PercentileInterval(
         percentile=percentile,
@@ -582,7 +625,23 @@ def _interval(
         samples=samples.log_latency.size,
         estimate=estimate,
         refusal=refusal,
+        by_model=_model_reason(percentile, inputs, pool) if pool and refusal is None else None,
     )
+
+
+def _model_reason(percentile: float, inputs: int, pool: PoolPercentile) -> str | None:
+    """Return why an interval rests on the curve alone; None where enough inputs were measured where it matters."""
+    needed = inputs_needed(max(percentile, 100 - percentile))
+    if inputs >= needed:
+        return None
+    by_curve = f"p{percentile:g} rests on the curve over input size: "
+    if percentile < _TAIL_FROM:
+        return f"{by_curve}{inputs} of {needed} inputs were measured"
+    if pool.fit.tail_inputs < _TAIL_INPUTS:
+        return f"{by_curve}{pool.fit.tail_inputs} of the 3 % largest inputs were measured, {_TAIL_INPUTS} are needed"
+    if pool.fit.tail_clarity < _TAIL_CLARITY:
+        return f"{by_curve}the largest inputs scatter too widely around it"
+    return None
 
 
 def check_level(confidence_level: float) -> None:

@@ -9,7 +9,7 @@ are summed along that order, and a percentile is where the sum passes its rank.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalog.statistics.pooled_rounds import SampleDesign, pooled_log_percentiles
+from catalog.statistics.input_draw import SampleDesign
+from catalog.statistics.pool_percentiles import PoolPercentile, pool_percentiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ class Samples:
     rounds: NDArray[np.int64]
     inputs: NDArray[np.int64]
     design: SampleDesign | None = None
+    _pool_percentiles: dict[float, PoolPercentile] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_arrays(
@@ -129,6 +131,22 @@ class Samples:
     def supporting_inputs(self) -> int:
         """How many inputs a percentile rests on: of crossed rounds those of one, of interpenetrating ones all."""
         return int((self.cells > 0).sum()) if self.interpenetrating else self.fewest_inputs
+
+    def pool_percentiles(self, percentiles: Sequence[float]) -> tuple[PoolPercentile, ...]:
+        """Return percentiles over the pool that the rounds have drawn from, each computed once.
+
+        Raises
+        ------
+        ValueError
+            Where rounds and inputs are crossed.
+        """
+        if self.design is None:
+            raise ValueError("rounds that are crossed with their inputs say nothing of a pool")
+        new = [percentile for percentile in dict.fromkeys(percentiles) if percentile not in self._pool_percentiles]
+        if new:
+            computed = pool_percentiles(self.log_latency, self.round_position, new, design=self.design)
+            self._pool_percentiles.update(zip(new, computed, strict=True))
+        return tuple(self._pool_percentiles[percentile] for percentile in percentiles)
 
     def restricted(self, *, rounds: ArrayLike, inputs: ArrayLike) -> Self:
         """Return the samples of these rounds on these inputs.
@@ -358,7 +376,7 @@ def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[n
     Over all repetitions of all inputs of the round; linear between order statistics (Hyndman and Fan's type 7) of the
     logarithm.
 
-    Where rounds have drawn their inputs, the pseudo-values of `pooled_log_percentiles`.
+    Where rounds have drawn their inputs, the pseudo-values of `catalog.statistics.pool_percentiles`.
 
     Examples
     --------
@@ -384,7 +402,7 @@ def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[n
 
 def _within_rounds(samples: Samples, percentiles: Sequence[float]) -> NDArray[np.float64]:
     if samples.design is not None:
-        return pooled_log_percentiles(samples.log_latency, samples.round_position, percentiles, design=samples.design)
+        return np.stack([percentile.by_round for percentile in samples.pool_percentiles(percentiles)])
     by_round = [
         np.percentile(samples.log_latency[samples.round_position == position], percentiles)
         for position in range(samples.rounds.size)

@@ -12,6 +12,7 @@ from catalog.output_distance import OutputDistance
 from catalog.statistics.comparison import Comparison
 from catalog.statistics.drops import AccuracyDrop
 from catalog.statistics.feasibility import Feasibility
+from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.intervals import (
     LogEstimate,
     PercentileInterval,
@@ -20,7 +21,6 @@ from catalog.statistics.intervals import (
     percentile_intervals,
 )
 from catalog.statistics.outcomes import judge, sidak
-from catalog.statistics.pooled_rounds import SampleDesign
 from catalog.statistics.samples import Samples
 from catalog.statistics.typical_repetitions import typical_positions
 from catalog.statistics.variances import RatioVariance, StrategyVariances, strategy_variances

@@ -21,7 +21,7 @@ from catalog.evidence.records import (
     SampleRecord,
     TierRunRecord,
 )
-from catalog.statistics.pooled_rounds import Pool, Stratum
+from catalog.statistics.input_draw import Pool, Stratum
 from catalog.validity import judge_measurement, reason, worst
 from runner.artifacts.store import CachedArtifact
 from runner.errors import LaunchError, TierCallError

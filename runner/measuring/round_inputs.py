@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from catalog.declaration import Catalog
-from catalog.statistics.pooled_rounds import DrawnInput, Pool, PoolInput, SystematicDesign
+from catalog.statistics.input_draw import DrawnInput, Pool, PoolInput, SystematicDesign
 from runner.subjects.dataset import Dataset
 
 if TYPE_CHECKING:
-    from catalog.statistics.pooled_rounds import Stratum
+    from catalog.statistics.input_draw import Stratum
 
 # Targets from here on are decided by the largest inputs, of which a spread sample has too few.
 _TAIL_FROM = 95.0

@@ -15,7 +15,7 @@ from runner.subjects.embedded.images import Bytes
 
 if TYPE_CHECKING:
     # Imported where a pool is made: the package of statistics takes longer to import than a catalog to check.
-    from catalog.statistics.pooled_rounds import Pool
+    from catalog.statistics.input_draw import Pool
 
 Task = Literal["classification", "segmentation", "any"]
 Metric = Literal["accuracy", "agreement"] | None

@@ -19,7 +19,7 @@ from runner.errors import SubjectError
 from runner.subjects.items import Picture, Truth, write_items
 
 if TYPE_CHECKING:
-    from catalog.statistics.pooled_rounds import Pool
+    from catalog.statistics.input_draw import Pool
 
 CALIBRATION_POOL = 512
 _RESERVED_SHARE = 10  # at most every tenth picture, if calibration has to come out of the validation part
@@ -148,7 +148,7 @@ class FolderDataset:
             (directory / name).write_bytes(_unchanged(self._inputs[name]))
 
     def input_pool(self) -> "Pool":
-        from catalog.statistics.pooled_rounds import Pool, PoolInput
+        from catalog.statistics.input_draw import Pool, PoolInput
 
         pictures = self._inputs.values()
         return Pool([PoolInput(entry.id, entry.size_bytes, _MEDIA_TYPES[entry.suffix]) for entry in pictures])

@@ -18,7 +18,7 @@ from runner.subjects.model_interface import ModelInput
 from tierserver.encoding import write_tensors
 
 if TYPE_CHECKING:
-    from catalog.statistics.pooled_rounds import Pool
+    from catalog.statistics.input_draw import Pool
 
 LABELS = "labels"
 # Where an input of the model has this name, it marks the tokens of a text; the rest of a sample is padding.
@@ -102,7 +102,7 @@ class TensorDataset:
         return [f"{index:06d}" for index in range(self._count)]
 
     def input_pool(self) -> "Pool":
-        from catalog.statistics.pooled_rounds import Pool, PoolInput
+        from catalog.statistics.input_draw import Pool, PoolInput
 
         marks = self._arrays.get(_TOKEN_MARKS) if _TOKEN_MARKS in self._names else None
         if marks is not None:

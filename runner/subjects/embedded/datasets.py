@@ -26,7 +26,7 @@ from runner.subjects.embedded.images import (
 from runner.workdir import scratch, settle
 
 if TYPE_CHECKING:
-    from catalog.statistics.pooled_rounds import Pool
+    from catalog.statistics.input_draw import Pool
 
 VALIDATION_CANVASES = 2_000
 
@@ -84,7 +84,7 @@ class _Embedded:
         raise NotImplementedError
 
     def input_pool(self) -> "Pool":
-        from catalog.statistics.pooled_rounds import Pool, PoolInput
+        from catalog.statistics.input_draw import Pool, PoolInput
 
         rows = zip(self.input_ids(), self._sizes(), strict=True)
         return Pool([PoolInput(name, size, "image/jpeg") for name, size in rows])

@@ -10,7 +10,7 @@ from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples, strategy_evidence
 from catalog.evidence.records import MeasurementRecord, PoolInputRecord, PoolRecord
 from catalog.evidence.writing import sync_strategies
-from catalog.statistics.pooled_rounds import Pool, PoolInput, SystematicDesign
+from catalog.statistics.input_draw import Pool, PoolInput, SystematicDesign
 from tests.evidence_builder import EvidenceBuilder, latency_key, measurement_record, sample_records, strategy_record
 
 POOL = Pool([PoolInput(f"{index:03d}.jpg", 1000 + 10 * index, "image/jpeg") for index in range(150)])
@@ -61,6 +61,8 @@ def test_every_round_stands_for_the_pool_once(database: Database) -> None:
     assert evidence.round[design.certain].tolist() == [1, 1]
     sizes = [1000 + 10 * int(evidence.input_ids[index][:3]) for index in evidence.input_index]
     assert design.size.tolist() == sizes
+    assert design.pool_size is not None
+    assert design.pool_size.tolist() == [1000 + 10 * index for index in range(150)]
 
 
 def test_the_median_of_drawn_rounds_is_the_pools(database: Database) -> None:

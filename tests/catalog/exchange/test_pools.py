@@ -16,7 +16,7 @@ from catalog.evidence.writing import record_measurement, sync_strategies, upsert
 from catalog.exchange import collect, document_bytes, import_files, parse_document
 from catalog.exchange.export_document import rows_csv
 from catalog.exchange.forget import forget_file
-from catalog.statistics.pooled_rounds import Pool, PoolInput
+from catalog.statistics.input_draw import Pool, PoolInput
 
 pytestmark = pytest.mark.both_databases
 

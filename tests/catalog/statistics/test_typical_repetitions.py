@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
+from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.intervals import percentile_intervals
-from catalog.statistics.pooled_rounds import SampleDesign
 from catalog.statistics.samples import Samples
 from catalog.statistics.typical_repetitions import typical_positions
 from recommender.ranking import Budgets, Candidate, LatencyBudget, recommend
@@ -57,7 +57,7 @@ def test_of_too_many_inputs_the_same_ones_stay_in_every_round() -> None:
 
 def test_inputs_that_stand_for_a_pool_all_stay() -> None:
     weight = np.full(240_000, 1 / 30)
-    design = SampleDesign(weight, np.zeros(240_000, dtype=np.bool_), np.tile(np.arange(30.0), 8000))
+    design = SampleDesign(weight, np.zeros(240_000, dtype=np.bool_), np.tile(np.arange(30.0), 8000), np.arange(30.0))
     samples = samples_of(repeated(4, 30, 2000, design=design))
     assert samples.inputs.size == 30 and samples.design is not None and samples.design.size is not None
     # Each sample keeps the weight and the size of its own input.

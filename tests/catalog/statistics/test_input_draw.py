@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from catalog.statistics.pooled_rounds import DrawnInput, Pool, PoolInput, SystematicDesign
+from catalog.statistics.input_draw import DrawnInput, Pool, PoolInput, SystematicDesign
 
 
 def pool_of(count: int, *, equal: bool = False) -> Pool:

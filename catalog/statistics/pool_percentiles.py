@@ -1,0 +1,197 @@
+"""Percentiles of the whole pool from rounds that each measured a few of its inputs.
+
+What is inferred is a *typical start* on *this pool*: the latency at the mean level of all rounds, over all inputs and
+not only over those that were drawn. Sizes of all inputs are known, so a curve of latency over size foretells the
+distribution over the pool. A curve may be wrong, by a step or a second format, and a wrong one is as wrong after a
+hundred rounds; so the measured inputs correct the foretold distribution by what it misses of them, each counting for
+the part of the pool that it was drawn from. The correction vanishes where the curve is right and rules where it is not.
+
+Deleting a round at a time shows how far the result would have been another with other rounds and other inputs
+(pseudo-values by round). The whole procedure is repeated each time, the choice of the curve included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from catalog.statistics.input_draw import SampleDesign
+from catalog.statistics.pool_distribution import CorrectedCurve, CurveFit, Distribution, SizedSamples
+
+# Degrees of freedom of the variance of the correction, a sum over the samples near the percentile.
+CORRECTION_DF = 16.0
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class PoolPercentile:
+    """A percentile of the log latency over a pool.
+
+    Attributes
+    ----------
+    by_round : float array, shape (rounds,)
+        Centred pseudo-values: their mean is the percentile, and their variance over the number of rounds is the
+        variance of the jackknife that deletes a round at a time. With one round, the percentile.
+    correction_variance : float
+        What the variance across rounds lacks of that which the samples near the percentile show; known with
+        `CORRECTION_DF` degrees of freedom.
+    fit : CurveFit
+        How well sizes tell the latencies apart.
+    """
+
+    by_round: NDArray[np.float64]
+    correction_variance: float
+    fit: CurveFit
+
+
+def pool_percentiles(
+    log_latency: NDArray[np.float64],
+    round_position: NDArray[np.int64],
+    percentiles: Sequence[float],
+    *,
+    design: SampleDesign,
+) -> tuple[PoolPercentile, ...]:
+    """Take percentiles over the pool and split them into pseudo-values of the rounds.
+
+    Parameters
+    ----------
+    log_latency : float array, shape (samples,)
+    round_position : int array, shape (samples,)
+        From 0; every round has a sample that is not certain.
+    percentiles : sequence of float
+        Above 0 and below 100.
+    design : SampleDesign
+        Of the samples.
+
+    Returns
+    -------
+    tuple of PoolPercentile
+
+    Notes
+    -----
+    F(t) = mean over the pool of G(t, x) + sum over the samples of w * (1(y <= t) - G(t, x)), made monotone, with
+    G(t, x) the share of the residuals of the neighbours in size that keep the curve at x at or below t, and w the part
+    of the pool that a sample stands for: Rao, Kovar and Mantel's difference estimator. It is design-consistent in the
+    number of rounds, whatever the curve misses. Residuals are scaled for the parameters that the fit has used.
+
+    Few replicates of a quantile know its variance badly, and see no jump that few inputs straddle. The margin at 95 %
+    is therefore at least Woodruff's: how far the quantile moves when F does by t standard errors of the correction.
+    `correction_variance` holds what that takes beyond the rounds' own.
+
+    Without sizes, or with too few samples for a curve, weighted percentiles are taken of latencies less the mean of
+    their round.
+
+    References
+    ----------
+    J. N. K. Rao, J. G. Kovar and H. J. Mantel, On estimating distribution functions and quantiles from survey data
+    using auxiliary information, Biometrika 77 (1990). R. S. Woodruff, Confidence intervals for medians and other
+    position measures, Journal of the American Statistical Association 47 (1952). P. C. Mahalanobis, Recent experiments
+    in statistical sampling in the Indian Statistical Institute, Journal of the Royal Statistical Society 109 (1946).
+    K. M. Wolter, Introduction to Variance Estimation, 2nd edition (2007), chapters 2 and 4.
+    """
+    shares = np.asarray(percentiles, dtype=np.float64) / 100
+    rounds = int(round_position.max()) + 1
+    samples = SizedSamples.by_size(log_latency, round_position, design)
+    if samples is None:
+        replicates = _weighted(log_latency, round_position, shares, design)
+        return tuple(PoolPercentile(by_round, 0.0, CurveFit()) for by_round in _pseudo_values(replicates))
+    return _by_curve(samples, shares, rounds)
+
+
+def weighted_percentiles(
+    values: NDArray[np.float64], weight: NDArray[np.float64], percentiles: Sequence[float]
+) -> NDArray[np.float64]:
+    """Take percentiles of weighted values, linear between the middles of their shares, shape (percentiles,).
+
+    Type 5 of Hyndman and Fan with weights: type 7 would take the smallest and the largest of ten inputs for the ends of
+    the pool.
+
+    References
+    ----------
+    R. J. Hyndman and Y. Fan, Sample quantiles in statistical packages, The American Statistician 50 (1996).
+
+    Examples
+    --------
+    >>> weighted_percentiles(np.array([1.0, 3.0]), np.array([1.0, 1.0]), [25, 50, 99]).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    order = np.argsort(values, kind="stable")
+    share = weight[order] / weight.sum()
+    middle = np.cumsum(share) - share / 2
+    return np.interp(np.asarray(percentiles, dtype=np.float64) / 100, middle, values[order])
+
+
+def _pseudo_values(replicates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return pseudo-values, shape (percentiles, rounds), of results with all rounds and without each of them."""
+    everything, deleted = replicates[:1].T, replicates[1:].T
+    rounds = deleted.shape[1]
+    if rounds < 2:
+        return everything
+    return np.asarray(everything + (rounds - 1) * (deleted.mean(axis=1, keepdims=True) - deleted), dtype=np.float64)
+
+
+def _selections(round_position: NDArray[np.int64], certain: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Return all samples, then those without each round, of which the certain inputs stay."""
+    rounds = int(round_position.max()) + 1
+    everything = np.ones(round_position.size, dtype=np.bool_)
+    if rounds < 2:
+        return [everything]
+    return [everything, *((round_position != position) | certain for position in range(rounds))]
+
+
+def _weighted(
+    log_latency: NDArray[np.float64],
+    round_position: NDArray[np.int64],
+    shares: NDArray[np.float64],
+    design: SampleDesign,
+) -> NDArray[np.float64]:
+    """Return weighted percentiles of every selection, shape (selections, percentiles)."""
+    drawn = ~design.certain
+    counts = np.bincount(round_position[drawn])
+    level = np.bincount(round_position[drawn], log_latency[drawn]) / counts
+    above = log_latency - level[round_position]
+    replicates = []
+    for selection in _selections(round_position, design.certain):
+        kept = np.unique(round_position[selection & drawn])
+        # A certain input counts once, whatever the number of rounds.
+        weight = np.where(design.certain, design.weight * kept.size, design.weight)[selection]
+        replicates.append(weighted_percentiles(above[selection], weight, (100 * shares).tolist()) + level[kept].mean())
+    return np.array(replicates)
+
+
+def _by_curve(samples: SizedSamples, shares: NDArray[np.float64], rounds: int) -> tuple[PoolPercentile, ...]:
+    """Return the percentiles at these shares by a curve over size."""
+    curves = samples.corrected_curves(_selections(samples.round_position, samples.certain))
+    distributions = [curve.distribution() for curve in curves]
+    replicates = [
+        distribution.quantiles(shares) + curve.common_level
+        for distribution, curve in zip(distributions, curves, strict=True)
+    ]
+    by_round = _pseudo_values(np.array(replicates))
+    lacking = np.zeros(shares.size)
+    if rounds > 1:
+        move = _woodruff(curves[0], distributions[0], shares)
+        lacking = _lacking(by_round.var(axis=1, ddof=1) / rounds, move, rounds)
+    fit = curves[0].fit()
+    return tuple(PoolPercentile(own, variance, fit) for own, variance in zip(by_round, lacking.tolist(), strict=True))
+
+
+def _woodruff(curve: CorrectedCurve, distribution: Distribution, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each quantile moves, up or down, when F does by t standard errors of the correction."""
+    at = distribution.quantiles(shares)
+    error = _quantile_of_t(CORRECTION_DF) * np.array([curve.standard_error(value) for value in at.tolist()])
+    up = distribution.quantiles(np.minimum(shares + error, 1)) - at
+    down = at - distribution.quantiles(np.maximum(shares - error, 0))
+    return np.maximum(up, down)
+
+
+def _lacking(variance: NDArray[np.float64], move: NDArray[np.float64], rounds: int) -> NDArray[np.float64]:
+    """Return the variance that brings the guarded margin at 95 % to `move` where the rounds' own leaves it below."""
+    own = _quantile_of_t(rounds - 1) ** 2 * variance
+    return np.maximum(move**2 - own, 0) / _quantile_of_t(CORRECTION_DF) ** 2
+
+
+def _quantile_of_t(df: float) -> float:
+    return float(scipy.special.stdtrit(df, _LEVEL))
