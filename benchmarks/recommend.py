@@ -1,9 +1,12 @@
 """The service under load beside a bare endpoint: `python -m benchmarks.recommend` (needs Debian's `wrk`).
 
 One worker each, the same request and response models, 16 connections. The bare endpoint validates the question and
-serialises one ready answer. `repeated` asks one question, `distinct` never the same twice. The service holds the 72
-committed strategies, then the same under other names up to 10 000. `--fill` shows one service instead, under load
-while a runner fills its database: what is answered then, and that the new evidence is in the answers.
+serialises one ready answer. `repeated` asks one question, `distinct` never the same twice, `short` the same with
+`detail: short`. The service holds the 72 committed strategies, then the same under other names up to 10 000.
+
+Then what takes long: batches of 100 questions and a strategy with a million samples, asked by one client while another
+one asks for liveness and a third one sends a usual question. `--fill` shows one service under load while a runner fills
+its database: what is answered then, and that the new evidence is in the answers.
 """
 
 import argparse
@@ -14,19 +17,22 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
 from recommender.answer import respond
 from recommender.app import create_app
-from recommender.evidence.model import Evidence
+from recommender.evidence.model import DeclaredStrategy, Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest, RecommendResponse
 from recommender.settings import RecommenderSettings
@@ -34,6 +40,10 @@ from recommender.settings import RecommenderSettings
 ROOT = Path(__file__).parents[1]
 SECONDS, CONNECTIONS = 6, 16
 FILL_SECONDS = 60
+# Until what the service computes ahead is done.
+SETTLE_SECONDS = 8
+# For `--serve`: not so many strategies, but one with so many samples.
+MILLION = 1_000_000
 QUESTION = RecommendRequest(subject="fashion-resnet", max_latency_s=0.05, max_accuracy_drop_pp=1.0)
 SCRIPT = """
 wrk.method = "POST"
@@ -41,10 +51,49 @@ wrk.headers["Content-Type"] = "application/json"
 local n = 0
 request = function()
   n = n + {step}
-  local body = string.format('{{"subject":"fashion-resnet","max_latency_s":%.9f,"max_accuracy_drop_pp":1.0}}', 0.05 + n)
+  local body = string.format(
+    '{{"subject":"fashion-resnet","max_latency_s":%.9f,"max_accuracy_drop_pp":1.0,"detail":"{detail}"}}', 0.05 + n)
   return wrk.format(nil, "/recommend", nil, body)
 end
 """
+
+
+class Million(Snapshots):
+    """The database's evidence, with a million samples for one strategy of the subject that is asked about."""
+
+    _made: tuple[Evidence, Evidence] | None = None
+
+    def current(self) -> Evidence:
+        """Return the evidence with the enlarged strategy."""
+        return self._enlarged(super().current())
+
+    def unchanged(self) -> Evidence | None:
+        """Return the same when nothing changed."""
+        evidence = super().unchanged()
+        return None if evidence is None else self._enlarged(evidence)
+
+    def _enlarged(self, evidence: Evidence) -> Evidence:
+        if self._made is None or self._made[0] is not evidence:
+            parts = [part for members in evidence.subjects.values() for part in members]
+            chosen = next(part for part in parts if part.subject == QUESTION.subject)
+            enlarged = replace(chosen, strategies=(_repeated(chosen.strategies[0]), *chosen.strategies[1:]))
+            rest = [part for part in parts if part is not chosen]
+            self._made = (evidence, Evidence.of([enlarged, *rest], evidence.slos.values()))
+        return self._made[1]
+
+
+def _repeated(strategy: DeclaredStrategy) -> DeclaredStrategy:
+    """Repeat every sample until there are a million, each with a little noise."""
+    candidate = strategy.candidate
+    assert candidate is not None and candidate.input_index is not None
+    times, rng = 1_000_000 // candidate.samples, np.random.default_rng(1)
+    latency_s = tuple(
+        np.repeat(values, times) * rng.lognormal(0, 0.01, values.size * times) for values in candidate.latency_s
+    )
+    index = tuple(np.repeat(own, times) for own in candidate.input_index)
+    counts = np.repeat(np.arange(candidate.samples), times)
+    design = None if candidate.design is None else candidate.design.of(counts)
+    return replace(strategy, candidate=replace(candidate, latency_s=latency_s, input_index=index, design=design))
 
 
 class Enlarged(Snapshots):
@@ -95,7 +144,9 @@ def bare(database: str) -> FastAPI:
 def service(database: str, strategies: int) -> FastAPI:
     """Build the real application, over more evidence where `strategies` says so."""
     app = create_app(RecommenderSettings(database=database))
-    if strategies:
+    if strategies == MILLION:
+        app.state.snapshots = app.state.answers._snapshots = Million(database)
+    elif strategies:
         enlarged = Enlarged(database)
         enlarged.strategies = strategies
         app.state.snapshots = app.state.answers._snapshots = enlarged
@@ -103,7 +154,7 @@ def service(database: str, strategies: int) -> FastAPI:
 
 
 @contextmanager
-def served(kind: str, database: str) -> Iterator[tuple[str, int]]:
+def served(kind: str, database: str, *, first: Mapping[str, object] | None = None) -> Iterator[tuple[str, int]]:
     """Start a server in its own process; yield its address and process id after its first answer."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -111,23 +162,76 @@ def served(kind: str, database: str) -> Iterator[tuple[str, int]]:
     server = subprocess.Popen(command, cwd=ROOT)
     try:
         url = f"http://127.0.0.1:{port}"
-        _first_answer(url)
+        _first_answer(url, first or QUESTION.model_dump(exclude_unset=True))
         yield url, server.pid
     finally:
         server.terminate()
         server.wait()
 
 
-def measure(name: str, kind: str, database: str, *, distinct: bool) -> float:
+def measure(name: str, kind: str, database: str, *, distinct: bool, detail: str = "full") -> float:
     """Measure requests per second of one server in its own process; print them with p99, start-up and memory."""
     started = time.perf_counter()
     with served(kind, database) as (url, pid):
         ready_s = time.perf_counter() - started
-        rate, p99 = _load(url, distinct=distinct)
+        rate, p99 = _load(url, distinct=distinct, detail=detail)
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
         peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(f"{name:<34} {rate:8.0f} requests/s   p99 {p99:>9}   first answer {ready_s:5.1f} s   peak {peak:5.0f} MiB")
     return rate
+
+
+def measure_slow_questions(database: str) -> None:
+    """Ask what takes long of fresh services, and meanwhile for liveness and a usual question."""
+    with served("72", database) as (url, _):
+        time.sleep(SETTLE_SECONDS)
+        for kind in ("figures", "percentiles"):
+            questions = [_batched(kind, number) for number in range(100)]
+            _time_slow(f"a batch of 100, distinct {kind}", url, "/recommend/batch", {"questions": questions})
+    with served(str(MILLION), database, first={"subject": "canvas-fcn"}) as (url, _):
+        time.sleep(SETTLE_SECONDS)
+        for percentile in (90, 95):
+            question = {"subject": QUESTION.subject, "max_latency_s": 0.05, "latency_percentile": percentile}
+            _time_slow(f"a million samples, p{percentile}", url, "/recommend", question)
+
+
+def _batched(kind: str, number: int) -> Mapping[str, object]:
+    question = {"subject": QUESTION.subject, "max_latency_s": 0.02 + number * 1e-3, "max_accuracy_drop_pp": 1.0}
+    return question if kind == "figures" else {**question, "latency_percentile": 40 + number / 2.5}
+
+
+def _time_slow(name: str, url: str, path: str, body: Mapping[str, object]) -> None:
+    """Print how long a request took, and the longest that others waited meanwhile."""
+    waits: dict[str, list[float]] = {"liveness": [], "a usual question": []}
+    done = threading.Event()
+    usual = {"subject": "canvas-fcn", "max_latency_s": 0.5}
+    requests: Sequence[tuple[str, Callable[[httpx.Client], Any]]] = (
+        ("liveness", lambda client: client.get("/healthz")),
+        ("a usual question", lambda client: client.post("/recommend", json=usual)),
+    )
+
+    def ask(name: str, send: Callable[[httpx.Client], Any]) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not done.is_set():
+                started = time.perf_counter()
+                send(client).raise_for_status()
+                waits[name].append(time.perf_counter() - started)
+                time.sleep(0.02)
+
+    others = [threading.Thread(target=ask, args=request) for request in requests]
+    for other in others:
+        other.start()
+    time.sleep(0.5)
+    for name_of_other in waits:
+        waits[name_of_other].clear()
+    started = time.perf_counter()
+    httpx.post(f"{url}{path}", json=body, timeout=120).raise_for_status()
+    took_s = time.perf_counter() - started
+    done.set()
+    for other in others:
+        other.join()
+    longest = ", ".join(f"{other} at most {max(values) * 1000:.0f} ms" for other, values in waits.items() if values)
+    print(f"{name:<34} {took_s:8.2f} s   meanwhile {longest}")
 
 
 def measure_during_a_fill(database: str) -> None:
@@ -165,20 +269,20 @@ SELECT sum(rounds), count(*) FROM (
 """
 
 
-def _first_answer(url: str) -> None:
+def _first_answer(url: str, question: Mapping[str, object]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
-            httpx.post(f"{url}/recommend", json=QUESTION.model_dump(exclude_unset=True), timeout=60).raise_for_status()
+            httpx.post(f"{url}/recommend", json=question, timeout=60).raise_for_status()
             return
         except httpx.TransportError:
             time.sleep(0.05)
     raise SystemExit("the server did not answer within 120 s")
 
 
-def _load(url: str, *, distinct: bool, seconds: int = SECONDS) -> tuple[float, str]:
+def _load(url: str, *, distinct: bool, seconds: int = SECONDS, detail: str = "full") -> tuple[float, str]:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(SCRIPT.format(step="1e-6" if distinct else "0"))
+        script.write(SCRIPT.format(step="1e-6" if distinct else "0", detail=detail))
         script.flush()
         options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", script.name]
         said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
@@ -193,7 +297,7 @@ def _load(url: str, *, distinct: bool, seconds: int = SECONDS) -> tuple[float, s
 def main() -> None:
     """Serve for the benchmark itself, or measure everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--serve", choices=["bare", "72", "10000"])
+    parser.add_argument("--serve", choices=["bare", "72", "10000", str(MILLION)])
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("-d", "--database", default="")
     parser.add_argument("--fill", action="store_true", help="one service, under load while a runner fills its database")
@@ -212,10 +316,15 @@ def main() -> None:
             measure_during_a_fill(database)
             return
         ceiling = measure("bare FastAPI, same models", "bare", database, distinct=True)
-        for distinct, words in ((False, "repeated"), (True, "distinct")):
-            small = measure(f"72 strategies, {words}", "72", database, distinct=distinct)
-            large = measure(f"10 000 strategies, {words}", "10000", database, distinct=distinct)
+        for distinct, detail, words in (
+            (False, "full", "repeated"),
+            (True, "full", "distinct"),
+            (True, "short", "distinct, short"),
+        ):
+            small = measure(f"72 strategies, {words}", "72", database, distinct=distinct, detail=detail)
+            large = measure(f"10 000 strategies, {words}", "10000", database, distinct=distinct, detail=detail)
             print(f"  {words}: {small / ceiling:.2f} of the bare endpoint; 10 000 are {small / large:.2f} x slower")
+        measure_slow_questions(database)
 
 
 if __name__ == "__main__":
