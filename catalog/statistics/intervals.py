@@ -625,21 +625,41 @@ def _interval(
         samples=samples.log_latency.size,
         estimate=estimate,
         refusal=refusal,
-        by_model=_model_reason(percentile, inputs, pool) if pool and refusal is None else None,
+        by_model=_by_model(percentile, inputs, pool) if pool and refusal is None else None,
     )
 
 
-def _model_reason(percentile: float, inputs: int, pool: PoolPercentile) -> str | None:
-    """Return why an interval rests on the curve alone; None where enough inputs were measured where it matters."""
+def _by_model(percentile: float, inputs: int, pool: PoolPercentile) -> str | None:
+    fit = pool.fit
+    return model_reason(percentile, inputs=inputs, tail_inputs=fit.tail_inputs, tail_clarity=fit.tail_clarity)
+
+
+def model_reason(percentile: float, *, inputs: int, tail_inputs: int, tail_clarity: float = math.inf) -> str | None:
+    """Return why an interval rests on the curve over size alone, which makes a budget likely and never proven.
+
+    Parameters
+    ----------
+    percentile : float
+        Above 0 and below 100.
+    inputs, tail_inputs : int
+        Measured over all rounds; `tail_inputs` are distinct sizes among the three percent of largest inputs.
+    tail_clarity : float
+        By how many standard deviations of their residuals the curve rises there.
+
+    Returns
+    -------
+    str or None
+        None where enough inputs were measured where it matters.
+    """
     needed = inputs_needed(max(percentile, 100 - percentile))
     if inputs >= needed:
         return None
     by_curve = f"p{percentile:g} rests on the curve over input size: "
     if percentile < _TAIL_FROM:
         return f"{by_curve}{inputs} of {needed} inputs were measured"
-    if pool.fit.tail_inputs < _TAIL_INPUTS:
-        return f"{by_curve}{pool.fit.tail_inputs} of the 3 % largest inputs were measured, {_TAIL_INPUTS} are needed"
-    if pool.fit.tail_clarity < _TAIL_CLARITY:
+    if tail_inputs < _TAIL_INPUTS:
+        return f"{by_curve}{tail_inputs} of the 3 % largest inputs were measured, {_TAIL_INPUTS} are needed"
+    if tail_clarity < _TAIL_CLARITY:
         return f"{by_curve}the largest inputs scatter too widely around it"
     return None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from catalog.declaration import Catalog, Strategy
 from catalog.declaration.schema import SloSpec
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, PairedCounts, upper_share
-from catalog.statistics.intervals import refuse
+from catalog.statistics.intervals import model_reason, refuse
 from catalog.statistics.outcomes import sidak
 from recommender.ranking.model import Budgets, Unit
 from runner.measuring.round_inputs import SystematicInputs, systematic_inputs
@@ -51,17 +51,25 @@ def _latency(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
         last = planned_looks(experiment, available)[-1]
         rounds, inputs = last.rounds[-1], min(last.inputs, available)
     draw = systematic_inputs(catalog, subject.name, subject.dataset) if experiment.systematic else None
-    interpenetrating = draw is not None and "all" not in draw.sizes
-    all_inputs = _drawn(draw, rounds) if draw is not None and interpenetrating else inputs
     for percentile in slo.latency_s:
-        refusal = refuse(rounds=rounds, inputs=all_inputs, percentile=percentile, interpenetrating=interpenetrating)
-        if refusal is not None:
-            yield f"p{percentile:g} cannot be proven with {inputs} inputs x {rounds} rounds ({refusal.reason})"
+        if draw is not None and "all" not in draw.sizes:
+            reason = _of_draws(draw, rounds, percentile)
+        else:
+            refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile)
+            reason = None if refusal is None else refusal.reason
+        if reason is not None:
+            yield f"p{percentile:g} cannot be proven with {inputs} inputs x {rounds} rounds ({reason})"
 
 
-def _drawn(draw: SystematicInputs, rounds: int) -> int:
-    """Return how many inputs all rounds send together, those of the first round alone included."""
-    return rounds * draw.count + draw.sizes["certainty"][1]
+def _of_draws(draw: SystematicInputs, rounds: int, percentile: float) -> str | None:
+    """Return why rounds that draw their inputs cannot prove a percentile, however well sizes explain the latencies."""
+    certain, (tail, tail_drawn) = draw.sizes["certainty"][1], draw.sizes.get("tail", (0, 0))
+    inputs = rounds * draw.count + certain
+    refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile, interpenetrating=True, explained=1.0)
+    if refusal is not None:
+        return refusal.reason
+    # Inputs of the tail are drawn again once all were.
+    return model_reason(percentile, inputs=inputs, tail_inputs=min(tail, rounds * tail_drawn) + certain)
 
 
 def _accuracy(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
