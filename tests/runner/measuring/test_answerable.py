@@ -11,7 +11,7 @@ from catalog.declaration import Catalog, parse_catalog
 from catalog.statistics.drops import hit_drop
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, Status, recommend
 from runner.commands.validate import grouped
-from runner.measuring.answerable import unprovable_targets
+from runner.measuring.answerable import CONFIDENCE, unprovable_targets
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from tests.catalog_of_one import CATALOG, declare
@@ -107,6 +107,10 @@ def proven_operators(items: int, max_drop_pp: float) -> set[str]:
     best = [] if answer.recommendation is None else [answer.recommendation]
     prospects = [*best, *answer.within]
     return {prospect.candidate.operator for prospect in prospects if prospect.status is Status.PROVEN}
+
+
+def test_the_confidence_is_that_of_a_question_that_names_none() -> None:
+    assert Budgets().confidence == CONFIDENCE
 
 
 @pytest.mark.parametrize("drop", [1.0, 5.0])
