@@ -21,7 +21,7 @@ REQUIRED: Mapping[Kind, tuple[str, ...]] = {
 }
 OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
     "latencies": ("round", "environment", "input_bytes"),
-    "accuracies": ("environment",),
+    "accuracies": ("environment", "items"),
 }
 LINK_COLUMN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.]*-[A-Za-z0-9_.-]+)_bit_per_s$")
 _MAX_FIELD = 10_000

@@ -60,6 +60,7 @@ class StrategyRows:
     rounds: dict[int, list[tuple[str, int, float]]] = field(default_factory=lambda: defaultdict(list))
     links: dict[str, float] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    items: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
 
 
@@ -140,10 +141,15 @@ class RowCollector:
         if metric not in ("top1", "top5", "miou", "agreement"):
             self._problem(row, "metric", "top1, top5, miou or agreement")
         value = self._number(row, "value_pct", "a percentage from 0 to 100", lambda value: 0 <= value <= 100)
+        items = self._whole(row, "items", minimum=1) if row.cells.get("items") else 0
         if len(self.problems) > before:
             return
         self._once(row, (strategy, metric), f"{metric} of {strategy}")
-        self._gathered[strategy].metrics[metric] = value
+        members = self._gathered[strategy]
+        if members.metrics and members.items != items:
+            shown, former = (count or "empty" for count in (items, members.items))
+            self.problems.append(f"{row.place}: items of {strategy} is {shown}, and {former} before; keep one")
+        members.metrics[metric], members.items = value, items
 
     def _strategy(self, row: Row) -> StrategyName:
         for column in ("subject", "operator", "environment"):
@@ -186,7 +192,8 @@ def _sorted(members: StrategyRows) -> StrategyRows:
         {number: sorted(rows, key=lambda row: (row[1], row[0])) for number, rows in sorted(members.rounds.items())},
         None if members.links is None else dict(sorted(members.links.items())),
         dict(sorted(members.metrics.items())),
-        dict(sorted(members.sizes.items())),
+        sizes=dict(sorted(members.sizes.items())),
+        items=members.items,
     )
 
 
@@ -200,6 +207,7 @@ def rows_digest(gathered: Mapping[StrategyName, StrategyRows]) -> str:
             "metrics": members.metrics,
             # Left out where there are none, so that files from before they could be given are the same import.
             **({"sizes": members.sizes} if members.sizes else {}),
+            **({"items": members.items} if members.items else {}),
         }
         for strategy, members in gathered.items()
     ]
@@ -463,7 +471,7 @@ class _DocumentBuilder:
             operator=strategy.operator,
             provider=_UNKNOWN,
             **values,
-            items=0,
+            items=self._gathered[strategy].items,
             status="complete",
             started_at=self._foreign.at,
             finished_at=self._foreign.at,

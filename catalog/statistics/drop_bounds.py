@@ -129,9 +129,62 @@ class PairedCounts:
         return 100 * (lost - lower_share(self.gained, self.items, chance=(1 - SHARE_OF_LOST) * chance))
 
 
+@dataclass(frozen=True)
+class SeparateCounts:
+    """The bound of a drop when only the numbers of right items are known, and not which ones.
+
+    Attributes
+    ----------
+    reference_right, reference_items, right, items : int
+
+    Notes
+    -----
+    With error chance a: U(share of the reference; a / 2) - L(share of the candidate; a / 2), Clopper and Pearson's
+    limits. It holds however the items are paired (Bonferroni), and is wide because of it.
+    """
+
+    reference_right: int
+    reference_items: int
+    right: int
+    items: int
+
+    @property
+    def drop_pp(self) -> float:
+        """The drop of the shares."""
+        return 100 * (self.reference_right / self.reference_items - self.right / self.items)
+
+    def upper_pp(self, confidence_level: float) -> float:
+        """Return the one-sided upper bound in percentage points.
+
+        Examples
+        --------
+        >>> round(SeparateCounts(90, 100, 90, 100).upper_pp(0.95), 2)  # R: binom.test(90, 100)$conf.int, 95.10 - 82.38
+        12.72
+        """
+        return self.bound_pp(1 - confidence_level)
+
+    def confidence_at_most(self, limit_pp: float) -> float:
+        """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
+        return _confidence_at_most(self, limit_pp + ROUNDING_PP)
+
+    def without_loss(self) -> DropBound:
+        """Return the bound that as many items would give if both shares were the reference's."""
+        right = round(self.items * self.reference_right / self.reference_items)
+        return SeparateCounts(self.reference_right, self.reference_items, right, self.items)
+
+    def items_needed(self, limit_pp: float, confidence_level: float) -> int | None:
+        """Return None: items that are paired would do with far fewer."""
+        return None
+
+    def bound_pp(self, chance: float) -> float:
+        """Return the upper bound that errs with at most this chance, in percentage points."""
+        most = upper_share(self.reference_right, self.reference_items, chance=chance / 2)
+        return 100 * (most - lower_share(self.right, self.items, chance=chance / 2))
+
+
 # A question asks the same of all strategies that share an accuracy, and the next question often the same limit.
 @lru_cache(maxsize=4096)
-def _confidence_at_most(counts: PairedCounts, limit_pp: float) -> float:
+def _confidence_at_most(counts: PairedCounts | SeparateCounts, limit_pp: float) -> float:
     """Find the chance of an error at which the bound meets the limit, from the side within it."""
 
     def excess(logarithm: float) -> float:

@@ -8,7 +8,15 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from catalog.statistics.drop_bounds import ROUNDING_PP, AlikeImages, DropBound, InfluentialImages, NoDrop, PairedCounts
+from catalog.statistics.drop_bounds import (
+    ROUNDING_PP,
+    AlikeImages,
+    DropBound,
+    InfluentialImages,
+    NoDrop,
+    PairedCounts,
+    SeparateCounts,
+)
 from catalog.statistics.intervals import IntervalRefusal, RefusalKind
 from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
 
@@ -250,6 +258,39 @@ def no_drop(items: int, *, confidence_level: float, comparisons: int, counted: b
         note=_SAME_MODEL,
         bound=NoDrop(),
         gain_bound=NoDrop(),
+    )
+
+
+def separate_drop(reference_right: int, reference_items: int, right: int, items: int) -> AccuracyDrop:
+    """Return the drop of two accuracies of which only the numbers of right items are known.
+
+    Parameters
+    ----------
+    reference_right, reference_items, right, items : int
+        At least one item each.
+
+    Returns
+    -------
+    AccuracyDrop
+        At 95 %, without the items that were lost and gained.
+
+    Examples
+    --------
+    >>> drop = separate_drop(900, 1000, 895, 1000)
+    >>> round(drop.drop_pp, 2), round(drop.low_pp, 1), round(drop.high_pp, 1)
+    (0.5, -3.9, 4.9)
+    """
+    bound = SeparateCounts(reference_right, reference_items, right, items)
+    return AccuracyDrop(
+        drop_pp=bound.drop_pp,
+        confidence_level=0.95,
+        comparisons=1,
+        items=items,
+        lost=None,
+        gained=None,
+        note="which items differ is not known: the interval holds however they are paired",
+        bound=bound,
+        gain_bound=SeparateCounts(right, items, reference_right, reference_items),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from catalog.statistics.drop_bounds import ROUNDING_PP, PairedCounts
+from catalog.statistics.drop_bounds import ROUNDING_PP, PairedCounts, SeparateCounts
 from catalog.statistics.drops import AccuracyDrop
 from catalog.statistics.intervals import LogEstimate
 
@@ -96,8 +96,9 @@ def drop_probability(drop: AccuracyDrop, max_pp: float) -> float:
     Notes
     -----
     Where items are lost, gained or neither, the shares of the three have a uniform Dirichlet prior, and the probability
-    is the share of draws from the posterior within the limit. A mean intersection over union has the confidence of
-    its resampled bound: its distribution is that of the drop with a flat prior.
+    is the share of draws from the posterior within the limit. Where only numbers of right items are known, both shares
+    have a uniform prior; shared items make the true posterior narrower. A mean intersection over union has the
+    confidence of its resampled bound: its distribution is that of the drop with a flat prior.
 
     Examples
     --------
@@ -107,9 +108,12 @@ def drop_probability(drop: AccuracyDrop, max_pp: float) -> float:
     True
     """
     bound = drop.bound
-    if not isinstance(bound, PairedCounts):
+    if isinstance(bound, PairedCounts):
+        drawn = _drops_pp(bound.lost, bound.gained, bound.items)
+    elif isinstance(bound, SeparateCounts):
+        drawn = _separate_drops_pp(bound)
+    else:
         return bound.confidence_at_most(max_pp)
-    drawn = _drops_pp(bound.lost, bound.gained, bound.items)
     within = int(np.searchsorted(drawn, max_pp + ROUNDING_PP, side="right"))
     # Half a draw off both ends: so many draws never show certainty.
     return (within + 0.5) / (drawn.size + 1)
@@ -123,6 +127,16 @@ def _drops_pp(lost: int, gained: int, items: int) -> NDArray[np.float64]:
     # Gamma variables over their sum are a draw from the Dirichlet distribution.
     gammas = np.random.default_rng(_SEED).standard_gamma(counts, size=(_DRAWS, 3))
     return np.sort(100 * (gammas[:, 0] - gammas[:, 1]) / gammas.sum(axis=1))
+
+
+@lru_cache(maxsize=256)
+def _separate_drops_pp(counts: SeparateCounts) -> NDArray[np.float64]:
+    """Draw drops from the posteriors of two shares, as if they were of different items, in ascending order."""
+    rng = np.random.default_rng(_SEED)
+    right, reference_right = counts.right, counts.reference_right
+    share = rng.beta(right + 1, counts.items - right + 1, _DRAWS)
+    reference = rng.beta(reference_right + 1, counts.reference_items - reference_right + 1, _DRAWS)
+    return np.sort(100 * (reference - share))
 
 
 def share_probability(right: int, items: int, least: float) -> float:

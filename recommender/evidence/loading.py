@@ -17,7 +17,7 @@ from catalog.evidence.link_samples import LinkedStrategy, linked_strategies
 from catalog.evidence.loading import ReadAccuracies, slo_evidence, strategy_evidence
 from catalog.evidence.records import Applicability, values_of
 from catalog.evidence.strategy_evidence import AccuracyEvidence, Origin, StrategyEvidence
-from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
+from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items, separate_drop
 from recommender.errors import EvidenceUnavailable
 from recommender.evidence.model import (
     DeclaredStrategy,
@@ -61,7 +61,7 @@ class AccuracyBounds:
             accuracy_pct=accuracy.accuracy_pct,
             drop_pp=row.drop_pp,
             items=accuracy.items,
-            hits=accuracy.top1 if accuracy.top1.size else None,
+            hits=_hits(accuracy),
             short=self._short(accuracy) if accuracy.intersection_px.size else None,
             drop=self._drop(row, accuracy, row.reference) if row.reference is not None else None,
             remark=accuracy.remark,
@@ -90,7 +90,7 @@ class AccuracyBounds:
         """Compute the drop paired by item; None where either side has no items."""
         items = pair_items(reference.item_ids, accuracy.item_ids)
         if not items.reference.size:
-            return None
+            return _separate_drop(row, reference, accuracy)
         same = row.bit_identical
         if accuracy.top1.size and reference.top1.size:
             hits = reference.top1[items.reference], accuracy.top1[items.candidate]
@@ -113,6 +113,32 @@ class AccuracyBounds:
         if key not in self._drops:
             self._drops[key] = compute()
         return self._drops[key]
+
+
+def _hits(accuracy: AccuracyEvidence) -> NDArray[np.bool_] | None:
+    """Return the hits; of an accuracy that came with the number of its items alone, as many in no known order."""
+    if accuracy.top1.size:
+        return accuracy.top1
+    right = _right(accuracy)
+    return None if right is None else np.arange(accuracy.items) < right
+
+
+def _right(accuracy: AccuracyEvidence) -> int | None:
+    """Return how many items are right, where their number is known and not which."""
+    counted = accuracy.metric == "top1" and accuracy.items > 0 and not accuracy.item_ids
+    return round(accuracy.accuracy_pct / 100 * accuracy.items) if counted else None
+
+
+def _separate_drop(
+    row: StrategyEvidence, reference: AccuracyEvidence, accuracy: AccuracyEvidence
+) -> AccuracyDrop | None:
+    """Compute the drop from the numbers of right items; None without them, and for what loses nothing anyway."""
+    if not row.changes_outputs:
+        return None
+    reference_right, right = _right(reference), _right(accuracy)
+    if reference_right is None or right is None:
+        return None
+    return separate_drop(reference_right, reference.items, right, accuracy.items)
 
 
 def _digest(array: NDArray[np.generic]) -> bytes:

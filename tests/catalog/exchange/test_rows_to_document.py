@@ -91,6 +91,17 @@ def test_rows_become_evidence(database: Database, tmp_path: Path) -> None:
     assert rows[0].accuracy.top5_pct == 99.0
 
 
+def test_the_number_of_items_is_kept_and_is_one_per_strategy(database: Database, tmp_path: Path) -> None:
+    header = "subject,operator,placement,metric,value_pct,items\n"
+    content = f"{header}net,identity,mobile,top1,90,2000\nnet,identity,mobile,top5,99,2000\n"
+    (row,) = stored(database, file(tmp_path, content))
+    assert row.accuracy is not None and row.accuracy.items == 2000
+    with pytest.raises(ExchangeError, match="items of net/identity@mobile in phone is 100, and 2000 before; keep one"):
+        stored(database, file(tmp_path, content.replace("99,2000", "99,100")))
+    with pytest.raises(ExchangeError, match="items is '0'; expected a whole number from 1 on"):
+        stored(database, file(tmp_path, content.replace("2000", "0")))
+
+
 def test_json_rows_are_the_same(database: Database, tmp_path: Path) -> None:
     header, *lines = phone().splitlines()
     names = header.split(",")

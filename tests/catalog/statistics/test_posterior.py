@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from catalog.statistics.drops import hit_drop, mean_iou_drop
+from catalog.statistics.drops import hit_drop, mean_iou_drop, separate_drop
 from catalog.statistics.intervals import LogEstimate
 from catalog.statistics.posterior import (
     drop_probability,
@@ -43,6 +43,14 @@ def test_a_drop_is_the_more_probable_the_wider_the_limit_and_never_certain() -> 
     drop = hit_drop(np.ones(100, dtype=np.bool_), np.arange(100) >= 2)
     probabilities = [drop_probability(drop, limit_pp) for limit_pp in np.linspace(-1, 30, 40)]
     assert probabilities == sorted(probabilities) and probabilities[0] > 0 and probabilities[-1] < 1
+
+
+def test_two_shares_of_unknown_pairing_differ_by_independent_beta_variables() -> None:
+    drop = separate_drop(900, 1000, 880, 1000)
+    rng = np.random.default_rng(7)
+    drawn = 100 * (rng.beta(901, 101, 200_000) - rng.beta(881, 121, 200_000))
+    for limit_pp in (0.5, 2.0, 4.0):
+        assert drop_probability(drop, limit_pp) == pytest.approx(float((drawn <= limit_pp).mean()), abs=0.02)
 
 
 def test_what_computes_the_same_loses_nothing() -> None:

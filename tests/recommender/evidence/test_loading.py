@@ -1,6 +1,7 @@
 """What a snapshot holds of accuracies, and of one subject alone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from recommender.answer.respond import respond
 from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
+from recommender.ranking import Budgets, LatencyBudget, recommend
 from recommender.schemas import RecommendRequest
 from tests.recommender.conftest import Writer
 
@@ -43,6 +45,32 @@ def test_the_evidence_of_one_subject_answers_as_all_of_it(all_evidence: Evidence
     assert list(all_evidence.subjects) == ["net", "other"] and list(alone.subjects) == ["other"]
     question = RecommendRequest(subject="other", max_latency_s=0.2, max_accuracy_drop_pp=1.0)
     assert respond(alone, question) == respond(all_evidence, question)
+
+
+@pytest.mark.parametrize(("items", "status"), [("", "estimated"), ("40000", "proven"), ("400", "open")])
+def test_imported_accuracies_bound_as_much_as_their_items_allow(tmp_path: Path, items: str, status: str) -> None:
+    head = "subject,operator,placement,input_id,repetition,latency_s,round"
+    rows = [
+        f"net,{operator},phone,{item}.jpg,0,{latency_s},{number}"
+        for operator, latency_s in (("identity", 0.2), ("quantized", 0.1))
+        for number in (1, 2, 3)
+        for item in range(30)
+    ]
+    (tmp_path / "own.csv").write_text("\n".join([head, *rows, ""]))
+    accuracies = [
+        f"net,{operator},phone,top1,{percent},{items}" for operator, percent in (("identity", 90), ("quantized", 89.5))
+    ]
+    head = "subject,operator,placement,metric,value_pct,items"
+    (tmp_path / "accuracies.csv").write_text("\n".join([head, *accuracies, ""]))
+    with open_database(tmp_path / "own.db", create=True) as database:
+        import_files(database, [tmp_path / "own.csv", tmp_path / "accuracies.csv"])
+        candidates = load(database).select("net").candidates
+    budgets = Budgets(latency=(LatencyBudget(90, 0.15),), max_accuracy_drop_pp=1.5)
+    best = recommend(candidates, budgets).recommendation
+    assert best is not None and best.candidate.operator == "quantized" and best.status.value == status
+    # Identity loses nothing against itself, with or without items.
+    relaxed = recommend(candidates, replace(budgets, latency=(LatencyBudget(90, 0.3),), max_accuracy_drop_pp=0.0))
+    assert relaxed.recommendation is not None and relaxed.recommendation.status.value == "proven"
 
 
 def test_nothing_is_sent_on_the_tier_where_requests_start_whatever_it_is_called(tmp_path: Path) -> None:
