@@ -259,7 +259,7 @@ def _judged(
 def _by_model(estimate: Estimate, budgets: Budgets, latency: Sequence[PercentileInterval]) -> UndecidedCandidate | None:
     """Return the first percentile whose bound holds and rests on a model."""
     for percentile_interval, budget in zip(latency, budgets.latency, strict=True):
-        if (reason := getattr(percentile_interval, "by_model", None)) is not None:
+        if (reason := percentile_interval.by_model) is not None:
             return UndecidedCandidate(estimate, Gap.BY_MODEL, budget.percentile, reason=reason)
     return None
 

@@ -24,6 +24,7 @@ from recommender.ranking import (
     AccuracyMeasurement,
     Budgets,
     Candidate,
+    Foresight,
     Gap,
     LatencyBudget,
     Prospect,
@@ -31,6 +32,7 @@ from recommender.ranking import (
     Status,
     estimate,
     inputs_needed,
+    interval,
     recommend,
 )
 from recommender.ranking import candidates as candidates_module
@@ -437,6 +439,17 @@ def test_a_fifth_faster_at_a_probability_of_six_tenths_loses_to_a_certain_one() 
     assert answer.within[0].probability is not None and 0.6 < answer.within[0].probability < 0.7
     dear = recommend([risky, certain], replace(p90(0.1215), cost_of_breaking=0.0))
     assert dear.recommendation is not None and dear.recommendation.candidate is risky
+
+
+def test_a_bound_by_the_model_is_likely_and_never_proven() -> None:
+    measured = candidate("a", "mobile", 0.1, 0.1001, 0.0999)
+    inferred = replace(interval(measured, 90), by_model="2 inputs above the quantile 0.97")
+    predicted = replace(measured, predicted=Foresight(lambda percentile: inferred, ("edge-cloud",), 2, 0.01))
+    assert recommend([measured], p90(0.2)).recommendation is not None
+    best = recommend([predicted], p90(0.2)).recommendation
+    assert best is not None and best.status is Status.LIKELY and best.gap is not None
+    assert (best.gap.gap, best.gap.reason) == (Gap.BY_MODEL, "2 inputs above the quantile 0.97")
+    assert "by the model" in undecided_reason(best.gap)
 
 
 def test_loss_is_the_log_objective_and_the_risk_times_its_cost() -> None:
