@@ -291,7 +291,8 @@ th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--rule); text-align:
 tbody th, th:first-child, .text { text-align: left; font-weight: 400; }
 tbody td { white-space: nowrap; } tbody td.text, tbody th { white-space: normal; min-width: 8rem; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-align: bottom; }
-.answers { font-size: .95rem; } .answers td, .answers th { text-align: left; padding: .35rem .6rem .35rem 0; }
+.answers { font-size: .95rem; width: 100%; } .answers tr > :last-child { width: 38%; }
+.answers td, .answers th { text-align: left; padding: .35rem .6rem .35rem 0; }
 .hint { font-weight: 400; font-size: .9rem; color: var(--muted); }
 .answers caption { font-size: 1rem; color: var(--text); padding-top: .6rem; }
 .answers tbody td { white-space: normal; min-width: 0; } .answers td b, .answers thead th { white-space: nowrap; }
