@@ -375,6 +375,8 @@ def _items_needed(limit_pp: float, chance: float) -> int | None:
     return 1 if limit >= 1 else max(1, math.ceil(math.log(chance) / math.log1p(-limit)))
 
 
+# The levels of many candidates are few, and the next question has the same.
+@lru_cache(maxsize=4096)
 def upper_share(count: int, items: int, *, chance: float) -> float:
     """Bound a share from above, exactly.
 
@@ -399,6 +401,7 @@ def upper_share(count: int, items: int, *, chance: float) -> float:
     return float(scipy.special.betainccinv(count + 1, items - count, chance)) if count < items else 1.0
 
 
+@lru_cache(maxsize=4096)
 def lower_share(count: int, items: int, *, chance: float) -> float:
     """Bound a share from below, exactly; as `upper_share`.
 

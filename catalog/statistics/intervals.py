@@ -18,6 +18,7 @@ from catalog.statistics.samples import (
     resampled_log_percentiles,
     seeded_draws,
 )
+from catalog.statistics.tables import HermiteTable, Tables
 
 
 class RefusalKind(StrEnum):
@@ -203,6 +204,8 @@ class LogEstimate:
     by_round: tuple[tuple[int, float], ...] = field(default=(), repr=False)
     sides: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     sides_power: float = field(default=1.0, repr=False)
+    # Not given but made; a copy with other variances begins without.
+    tables: Tables = field(init=False, repr=False, compare=False, default_factory=Tables)
 
     @property
     def standard_error(self) -> float:
@@ -251,12 +254,40 @@ class LogEstimate:
         return 1 - self._tail_beyond(distance, tests) if limit >= self.value else self._tail_beyond(distance, 1)
 
     def _tail_beyond(self, distance: float, tests: int) -> float:
+        """Return the tail whose guarded margin is the distance, from a table where it is asked for often."""
+        table = self.tables.made.get(tests)
+        if table is not None:
+            logarithm = table.at(distance)
+            return self._tail_searched(distance, tests) if logarithm is None else math.exp(logarithm)
+        if self.tables.is_due(tests):
+            self.tables.made[tests] = self._tail_table(tests)
+        return self._tail_searched(distance, tests)
+
+    def _tail_table(self, tests: int) -> HermiteTable:
+        """Return the logarithm of the tail by its guarded margin."""
+        sources = [source for source in self._powers(tests) if source[0] > 0]
+        # Where a source comes to its median, and begins to count, the margin has a bend: it must be a node.
+        bends = [1 - 0.5 ** (1 / power) for _, _, power in sources]
+        near, far = (np.geomspace(*ends, _NODES) for ends in ((0.495, 0.01), (0.01, _SMALLEST_TAIL)))
+        tails = np.unique([*near, *far, *bends])
+        tails = tails[(tails > 0) & (tails < 0.5)][::-1]
+        square, slope = np.zeros_like(tails), np.zeros_like(tails)
+        for variance, df, power in sources:
+            own = np.minimum(-np.expm1(power * np.log1p(-tails)), 0.5)
+            quantile = scipy.special.stdtrit(df, own)
+            density = np.exp(density_scale(df) - (df + 1) / 2 * np.log1p(quantile**2 / df))
+            square += quantile**2 * variance
+            slope += 2 * quantile * variance / density * power * (1 - tails) ** (power - 1)
+        margin = np.sqrt(square)
+        return HermiteTable.of(margin, np.log(tails), 2 * margin / (slope * tails))
+
+    def _tail_searched(self, distance: float, tests: int) -> float:
         """Return the tail whose guarded margin is the distance, by Newton's method on the nearly linear logarithms.
 
         With one variance it is the tail of Student's t. With several it exceeds the largest of their single tails.
         """
         sources = [
-            (variance, df, power, _density_scale(df)) for variance, df, power in self._powers(tests) if variance > 0
+            (variance, df, power, density_scale(df)) for variance, df, power in self._powers(tests) if variance > 0
         ]
         tail = max(
             _root_tail(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))), power)
@@ -324,7 +355,7 @@ def _root_tail(tail: float, power: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _density_scale(df: float) -> float:
+def density_scale(df: float) -> float:
     """Return the logarithm of the density of Student's t at 0."""
     # lgamma, because the gamma function itself overflows beyond 342 degrees of freedom.
     return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
@@ -333,6 +364,8 @@ def _density_scale(df: float) -> float:
 # A smaller tail counts as none, and the search stops.
 _SMALLEST_TAIL = 1e-15
 _STEPS = 60
+# Of a table, in each half: so many that it agrees with the search to eight digits.
+_NODES = 400
 # Newton's steps square the error: after one so small, what is left is below any rounding.
 _CLOSE = 1e-7
 
