@@ -22,10 +22,12 @@ from catalog.evidence.tables import (
     ACCURACY_COUNTS,
     MEASUREMENT_COUNTS,
     Accuracy,
+    AnalysisSlo,
     Artifact,
     Environment,
     LinkProbe,
     Measurement,
+    Slo,
     Strategy,
     TierRun,
     column,
@@ -245,6 +247,51 @@ def rankings(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str
     """
     rows = _rows(session, "SELECT * FROM ranking WHERE percentile = 50")
     return {(row["subject"], row["environment"], row["operator"], row["placement"]): row for row in rows}
+
+
+@dataclass(frozen=True)
+class SloStanding:
+    """How the strategies of a subject in an environment stand to a declared target.
+
+    Attributes
+    ----------
+    latency, accuracy : mapping of str to float
+        Its limits as declared: seconds by percentile, percent.
+    statuses : mapping of str to str
+        By `operator@placement`, of the strategies whose estimates keep it: proven, likely, open or estimated.
+    recommended : str or None
+        The strategy that the answer names.
+    """
+
+    latency: Mapping[str, float]
+    accuracy: Mapping[str, float]
+    statuses: Mapping[str, str]
+    recommended: str | None
+
+
+def slo_standings(session: Session) -> Mapping[tuple[str, str], Mapping[str, SloStanding]]:
+    """Return by subject and environment the standing to each declared target, by its name, as last answered.
+
+    Answers that rest on older evidence are left out.
+    """
+    answered = _rows(session, "SELECT slo, subject, environment FROM slo_status WHERE standing = 'current'")
+    current = {(row["slo"], row["subject"], row["environment"]) for row in answered}
+    names = [column(AnalysisSlo, name) for name in ("slo", "subject", "operator", "placement", "statuses")]
+    query = (
+        select(*names, column(Environment, "key"), column(Slo, "latency"), column(Slo, "accuracy"))
+        .select_from(table_of(AnalysisSlo))
+        .join(table_of(Environment), column(Environment, "id") == column(AnalysisSlo, "environment_id"))
+        .join(table_of(Slo), column(Slo, "name") == column(AnalysisSlo, "slo"))
+        .order_by(column(AnalysisSlo, "slo"))
+    )
+    standings: dict[tuple[str, str], dict[str, SloStanding]] = {}
+    for slo, subject, operator, placement, statuses, environment, latency, accuracy in session.execute(query):
+        # None in answers that were stored before statuses were.
+        if statuses is None or (slo, subject, environment) not in current:
+            continue
+        best = None if operator is None else f"{operator}@{placement}"
+        standings.setdefault((subject, environment), {})[slo] = SloStanding(latency, accuracy, statuses, best)
+    return standings
 
 
 def output_distances(session: Session) -> Mapping[tuple[str, str, str, str], OutputDistance]:

@@ -1,6 +1,7 @@
 """`runner leaderboard`: every strategy with evidence, fastest first."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -20,7 +21,16 @@ from runner.commands.terminal import (
 )
 from runner.errors import RunnerError
 from runner.reports import leaderboard_tables, with_analysis, with_distances
-from runner.reports.leaderboard import COSTS, chosen_costs, cost_tables, of_family, paid_by_tier, sparklines
+from runner.reports.leaderboard import (
+    COSTS,
+    chosen_costs,
+    cost_tables,
+    limits_in_words,
+    of_family,
+    paid_by_tier,
+    sparklines,
+    with_standings,
+)
 
 
 def leaderboard(
@@ -33,13 +43,15 @@ def leaderboard(
 ) -> None:
     """Print every strategy with evidence, fastest first.
 
-    The first column is the range of possible ranks by the median; strategies that share a letter are not shown to
-    differ (see runner rank). --columns adds the cost per tier. A narrow terminal shows fewer columns; --csv and --json
-    have all.
+    `speed` compares the median with the fastest one's; runner rank compares all pairs. A column per declared SLO has
+    what the evidence answers to it, as runner slo does. --columns adds the cost per tier. A narrow terminal shows fewer
+    columns; --csv and --json have all.
     """
     costs = chosen_costs(columns) if columns is not None else ()
     with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
         rows = with_analysis(reading.leaderboard(session, subject=subject), reading.rankings(session))
+        standings = reading.slo_standings(session)
+        rows = with_standings(rows, standings)
         rows = with_distances(rows, reading.output_distances(session), reading.accuracy_remarks(session))
         if family is not None:
             rows = of_family(rows, reading.family_members(session), family)
@@ -53,15 +65,21 @@ def leaderboard(
     if not rows:
         raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
     if as_csv:
-        print_csv(rows)
+        print_csv([_flat(row) for row in rows])
         return
-    tables = leaderboard_tables(rows, sparklines(latencies), width=out.width)
+    tables = leaderboard_tables(rows, sparklines(latencies), width=out.width, targets=limits_in_words(standings))
     for table in (*tables, *(cost_tables(rows, paid, costs) if costs else ())):
         out.print(table)
         out.print()
     for strategy in inapplicable:
         name = f"{strategy['subject']}/{strategy['operator']}@{strategy['placement']}"
         out.print(f"{name} is inapplicable: {escape(str(strategy['reason']))}")
+
+
+def _flat(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row whose answers to the SLOs are texts, such as `batch=proven interactive=likely`."""
+    slos = " ".join(f"{slo}={status}" for slo, status in row["slos"].items() if status)
+    return {**row, "slos": slos, "recommended_for": " ".join(row["recommended_for"])}
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,8 +1,9 @@
 """The leaderboard: per subject, every strategy with evidence, fastest first; and what strategies cost their tiers."""
 
-import textwrap
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any, Literal
@@ -14,16 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.evidence.loading import StrategyLatencies
+from catalog.evidence.reading import SloStanding
 from catalog.output_distance import OutputDistance, percentage
-from catalog.statistics.ranking import rank_range
 from catalog.units import duration, duration_range, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import sparkline
 
 # Narrower, and names are folded after every underscore; wider, and rarer columns go too soon.
 _LEAST_OPERATOR = 16
-_LETTERS = 9
 _EDGE = 1
+# A column at least so rare goes before a name is folded.
+_RARE = 2
+# Longer names of targets are cut: the caption has them in full.
+_SLO_NAME = 8
 # Our field names, and those of the view `ranking`; a row's own `rank` is its place by the median alone.
 _ANALYSED = {
     "best_rank": "rank",
@@ -34,16 +38,15 @@ _ANALYSED = {
     "confidence_level": "confidence_level",
     "ratio_to_best": "ratio_to_best",
 }
+# How a strategy stands to a target; nothing where its estimates miss it.
+_MARKS = {"proven": "✓", "likely": "~", "open": "?", "estimated": "e"}
+_RECOMMENDED = "★"
 StrategyId = tuple[str, str, str, str]
-
-
-# Of a strategy that takes two lines, what stands below what.
-_BELOW = {"placement", "", "p90", "× best", "n", "drop pp", "sent", "differs"}
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column that may be left out: the higher `rarity`, the sooner; its texts may have two lines."""
+    """A column that may be left out: the higher `rarity`, the sooner."""
 
     heading: str
     cells: tuple[str, ...]
@@ -53,31 +56,28 @@ class _Column:
     @property
     def width(self) -> int:
         """Return the width with the gap after the column."""
-        return max(cell_len(line) for text in (self.heading, *self.cells) for line in text.split("\n")) + 1
+        return max(map(cell_len, (self.heading, *self.cells))) + 1
 
     @property
     def names_operators(self) -> bool:
         """Return whether the column's names may be folded."""
-        return self.heading.startswith("operator")
-
-    def above(self, other: "_Column") -> "_Column":
-        """Return one column of two lines."""
-        indent = "  " if self.names_operators else ""
-        cells = (f"{one}\n{indent}{two}" for one, two in zip(self.cells, other.cells, strict=True))
-        heading = f"{self.heading}\n{indent}{other.heading}"
-        return _Column(heading, tuple(cells), min(self.rarity, other.rarity), self.justify)
+        return self.heading == "operator"
 
 
 def leaderboard_tables(
-    rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId, str], *, width: int
+    rows: Sequence[Mapping[str, Any]],
+    distributions: Mapping[StrategyId, str],
+    *,
+    width: int,
+    targets: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Table]:
-    """Yield a table per subject and environment; if `width` is too small, two lines a strategy or fewer columns."""
+    """Yield a table per subject and environment; where `width` is too small, with fewer columns."""
 
     def group(row: Mapping[str, Any]) -> tuple[str, str]:
         return (row["subject"], row["environment"])
 
     for _, members in groupby(sorted(rows, key=lambda r: (group(r), r["rank"])), key=group):
-        yield _table(list(members), distributions, width)
+        yield _table(list(members), distributions, width, targets)
 
 
 def with_analysis(
@@ -85,10 +85,47 @@ def with_analysis(
 ) -> list[Mapping[str, Any]]:
     """Return rows with the stored analysis: ranks, letters, interval, ratio to the best; None without one."""
     analysed: list[Mapping[str, Any]] = []
+    fastest = {name[:2]: ranked["letters"] for name, ranked in rankings.items() if ranked["ratio_to_best"] == 1}
     for row in rows:
-        ranked = rankings.get(_strategy(row), {})
-        analysed.append({**row, **{name: ranked.get(column) for name, column in _ANALYSED.items()}})
+        name = _strategy(row)
+        ranked = rankings.get(name, {})
+        fields = {field: ranked.get(column) for field, column in _ANALYSED.items()}
+        # Two strategies share a letter exactly where they are not shown to differ.
+        tied = bool(_letters(ranked.get("letters")) & _letters(fastest.get(name[:2])))
+        analysed.append({**row, **fields, "tied_with_fastest": tied if ranked else None})
     return analysed
+
+
+def _letters(joined: str | None) -> set[str]:
+    """Return the letters of a strategy: beyond 52 they have numbers."""
+    return set(re.findall(r"[A-Za-z]\d*", joined or ""))
+
+
+def with_standings(
+    rows: Sequence[Mapping[str, Any]], standings: Mapping[tuple[str, str], Mapping[str, SloStanding]]
+) -> list[Mapping[str, Any]]:
+    """Return rows with what was answered to the declared targets: `slos` by name, and `recommended_for`."""
+    judged: list[Mapping[str, Any]] = []
+    for row in rows:
+        name, answers = f"{row['operator']}@{row['placement']}", standings.get((row["subject"], row["environment"]), {})
+        fields = {
+            "slos": {slo: answer.statuses.get(name) for slo, answer in answers.items()},
+            "recommended_for": [slo for slo, answer in answers.items() if answer.recommended == name],
+        }
+        judged.append({**row, **fields})
+    return judged
+
+
+def limits_in_words(standings: Mapping[tuple[str, str], Mapping[str, SloStanding]]) -> Mapping[str, str]:
+    """Return by name what each declared target demands."""
+    return {slo: _limits(answer) for answers in standings.values() for slo, answer in answers.items()}
+
+
+def _limits(target: SloStanding) -> str:
+    """Return `p90 <= 100 ms, drop <= 1 pp`."""
+    limits = [f"p{percentile} <= {duration(limit)}" for percentile, limit in target.latency.items()]
+    forms = {"max_drop_pp": "drop <= {:g} pp", "min_pct": "accuracy >= {:g} %"}
+    return ", ".join([*limits, *(forms[name].format(value) for name, value in target.accuracy.items())])
 
 
 def with_distances(
@@ -151,15 +188,14 @@ def _where(row: Mapping[str, Any]) -> str:
     return f"{row['subject']}{launcher}{emulated}{imported}"
 
 
-def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId, str], width: int) -> Table:
+def _table(
+    rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId, str], width: int, targets: Mapping[str, str]
+) -> Table:
     every = _columns(rows, distributions)
-    # Two lines first: a column that is left out is gone, one below another is only harder to read.
-    if not _fit(every, width):
-        every = _stacked(every)
     shown = _fitting(every, width)
     table = Table(
         title=Text(_where(rows[0])),
-        caption=Text(_caption(rows, [column.heading.replace("\n", ", ") for column in every if column not in shown])),
+        caption=Text(_caption(rows, [column.heading for column in every if column not in shown], targets)),
         title_justify="left",
         caption_justify="left",
         expand=False,
@@ -172,57 +208,38 @@ def _table(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyId,
     others = sum(column.width for column in shown if not column.names_operators)
     room = width - _EDGE - others - 1  # each column ends in a blank
     folded = (_folded(column, room) if column.names_operators else column.cells for column in shown)
-    for cells in zip(*folded, strict=True):
-        table.add_row(*(_dimmed(text, name=column.names_operators) for text, column in zip(cells, shown, strict=True)))
+    for row, cells in zip(rows, zip(*folded, strict=True), strict=True):
+        table.add_row(*cells, style="bold" if row.get("recommended_for") else None)
     return table
-
-
-def _dimmed(text: str, *, name: bool) -> Text:
-    """Return the text with its second line dimmed, except for a name that continues there."""
-    first, *below = text.split("\n")
-    return Text.assemble(first, *((f"\n{line}", "" if name and not line.startswith(" ") else "dim") for line in below))
-
-
-def _stacked(columns: Sequence[_Column]) -> list[_Column]:
-    """Return two lines a strategy: a column that belongs below another goes under the one before it."""
-    stacked: list[_Column] = []
-    for column in columns:
-        folded = replace(column, cells=tuple(map(_letters_folded, column.cells))) if column.heading == "" else column
-        if folded.heading in _BELOW and stacked and "\n" not in stacked[-1].heading:
-            stacked[-1] = stacked[-1].above(folded)
-        else:
-            stacked.append(folded)
-    return stacked
-
-
-def _letters_folded(letters: str) -> str:
-    """Fold the letters: a strategy has many if hardly any pair is distinguished."""
-    return "\n".join(textwrap.wrap(letters, _LETTERS))
 
 
 def _folded(operators: _Column, room: int) -> list[str]:
     """Fold names that are too long for their column, after an underscore."""
     texts = []
-    for text in operators.cells:
-        name, *below = text.split("\n")
+    for name in operators.cells:
         lines = [""]
         for piece in name.replace("_", "_\n").split("\n"):
             if lines[-1] and len(lines[-1]) + len(piece) > room:
                 lines.append("")
             lines[-1] += piece
-        texts.append("\n".join([*lines, *below]))
+        texts.append("\n".join(lines))
     return texts
 
 
 def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
-    """Leave out the rarest until the rest fits; an operator's name may be folded."""
+    """Leave out the rarest until the rest fits: one line a strategy first, then names may be folded."""
     shown = list(columns)
-    while not _fit(shown, width):
-        rarest = max(shown, key=lambda column: column.rarity)
-        if not rarest.rarity:
-            break
-        shown.remove(rarest)
+    for fits, least in ((_fit_unfolded, _RARE), (_fit, 1)):
+        while not fits(shown, width):
+            rarest = max(shown, key=lambda column: column.rarity)
+            if rarest.rarity < least:
+                break
+            shown.remove(rarest)
     return shown
+
+
+def _fit_unfolded(columns: Sequence[_Column], width: int) -> bool:
+    return _EDGE + sum(column.width for column in columns) <= width
 
 
 def _fit(columns: Sequence[_Column], width: int) -> bool:
@@ -233,7 +250,7 @@ def _least(column: _Column) -> int:
     return min(column.width, _LEAST_OPERATOR) if column.names_operators else column.width
 
 
-def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
+def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets: Mapping[str, str]) -> str:
     first = rows[0]
     lines = [
         f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
@@ -241,12 +258,15 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
     ]
     if any(row["letters"] for row in rows):
         level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
-        lines.append(f"ranks, intervals ({level}) and letters by the median; a shared letter: not shown to differ")
+        lines.append(
+            f"by the median; perhaps as fast: not shown to differ from the fastest at {level} (runner rank: all pairs)"
+        )
+    lines += _slo_lines(rows, targets)
     if any(row["metric"] == "agreement" for row in rows):
         lines.append("agreement: how often it answers as identity does; not an accuracy")
     if left_out:
         lines.append(f"no room for {', '.join(left_out)}: use a wider terminal, --csv or --json")
-    if any(_compared(row) for row in rows):
+    if any(_compared(row) for row in rows) and "differs" not in left_out:
         lines.append("differs: relative error of the outputs against identity's on the same inputs; not an accuracy")
     # Reversed twice: of several operators with one remark the first is named, in the order of the rows.
     remarks = {row["accuracy_remark"]: row["operator"] for row in reversed(rows) if row.get("accuracy_remark")}
@@ -258,10 +278,24 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _place(row: Mapping[str, Any]) -> str:
-    """Return `1–4`: tied until shown to differ; without an analysis, the order of the medians."""
-    best, worst = row.get("best_rank"), row.get("worst_rank")
-    return str(row["rank"]) if best is None or worst is None else rank_range(best, worst)
+def _slo_lines(rows: Sequence[Mapping[str, Any]], targets: Mapping[str, str]) -> Iterator[str]:
+    """Say what each target demands, and what its marks mean."""
+    answered = rows[0].get("slos") or {}
+    yield from (f"{slo}: {targets[slo]}" for slo in answered if slo in targets)
+    if answered:
+        given = {status for row in rows for status in row["slos"].values()}
+        marks = [f"{mark} {status}" for status, mark in _MARKS.items() if status in given]
+        yield ", ".join([*marks, "– missed", f"{_RECOMMENDED} recommended (runner slo says why)"])
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    """Return `fastest`, `perhaps as fast` where no difference to it is shown, or `2.24 × slower`."""
+    ratio = row["ratio_to_best"]
+    if ratio is None:
+        return "–"
+    if ratio == 1:
+        return "fastest"
+    return "perhaps as fast" if row["tied_with_fastest"] else f"{ratio:.2f} × slower"
 
 
 def _doubtful(row: Mapping[str, Any]) -> bool:
@@ -276,21 +310,20 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyI
 
     agreement = any(row["metric"] == "agreement" for row in rows)
     columns = [
-        column("#", 0, _place),
-        column("", 0, lambda row: row["letters"] or "", left=True),
         column("operator", 0, lambda row: row["operator"], left=True),
         column("placement", 0, lambda row: row["placement"] + ("!" if _doubtful(row) else ""), left=True),
         column("median", 0, lambda row: duration(row["median_latency_s"])),
-        column("p90", 4, lambda row: duration(row["p90_latency_s"])),
-        column("interval", 1, _interval),
-        column("× best", 0, lambda row: f"{row['ratio_to_best']:.2f}" if row["ratio_to_best"] else "–"),
-        column("spread", 2, lambda row: distributions.get(_strategy(row), ""), left=True),
-        column("n", 7, lambda row: str(row["samples"])),
-        column(_metric(rows), 0 if agreement else 3, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
+        column("p90", 1, lambda row: duration(row["p90_latency_s"])),
+        column("speed", 0, _speed, left=True),
+        *(column(slo[:_SLO_NAME], 0, partial(_mark, slo=slo), left=True) for slo in rows[0].get("slos") or ()),
+        column("interval", 3, _interval),
+        column("spread", 5, lambda row: distributions.get(_strategy(row), ""), left=True),
+        column("n", 9, lambda row: str(row["samples"])),
+        column(_metric(rows), 0 if agreement else 4, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
         column("drop pp", 0, lambda row: points(row["drop_pp"])),
-        column("differs", 0 if _differences_matter(rows) else 8, _difference),
-        column("size", 5, lambda row: size(row["size_bytes"])),
-        column("sent", 6, lambda row: size(row["sent_bytes"])),
+        column("differs", _rarity_of_differences(rows), _difference),
+        column("size", 6, lambda row: size(row["size_bytes"])),
+        column("sent", 7, lambda row: size(row["sent_bytes"])),
     ]
     # Agreement stands alone: a drop is one of accuracy.
     columns = [shown for shown in columns if not (agreement and shown.heading == "drop pp")]
@@ -302,13 +335,21 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyI
     return [shown for shown in columns if shown.heading not in left_out]
 
 
+def _mark(row: Mapping[str, Any], *, slo: str) -> str:
+    """Return `✓★` for a strategy that is proven to keep a target and recommended for it; a dash where it misses it."""
+    mark = _MARKS.get(row["slos"][slo] or "", "–")
+    return mark + (_RECOMMENDED if slo in row["recommended_for"] else "")
+
+
 def _compared(row: Mapping[str, Any]) -> bool:
     return row.get("output_relative_error") is not None or row.get("output_warning") is not None
 
 
-def _differences_matter(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether any outputs are far from identity's, or nothing else says what the answers are worth."""
-    return any(row.get("output_warning") or (_compared(row) and row["accuracy_pct"] is None) for row in rows)
+def _rarity_of_differences(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return 0 where nothing else says what answers are worth; with accuracies, the warnings below say the most."""
+    if any(_compared(row) and row["accuracy_pct"] is None for row in rows):
+        return 0
+    return 2 if any(row.get("output_warning") for row in rows) else 10
 
 
 def _difference(row: Mapping[str, Any]) -> str:

@@ -55,4 +55,9 @@ def _answer(evidence: Evidence, slo: str, subject_evidence: SubjectEvidence) -> 
         "percentile": budgets.percentile,
         "confidence_level": budgets.confidence,
         "latency_s": best and best.latency.percentile_s,
+        "statuses": {
+            f"{prospect.operator}@{prospect.placement}": prospect.status
+            for prospect in (best, *answer.alternatives, *answer.undecided)
+            if prospect is not None and prospect.status is not None
+        },
     }

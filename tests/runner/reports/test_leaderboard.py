@@ -13,17 +13,19 @@ from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence, strategy_latencies
-from catalog.evidence.reading import family_members, leaderboard, rankings
+from catalog.evidence.reading import SloStanding, family_members, leaderboard, rankings
 from catalog.exchange import import_files
 from catalog.output_distance import OutputDistance
 from runner.errors import RunnerError
 from runner.reports.leaderboard import (
     StrategyId,
     leaderboard_tables,
+    limits_in_words,
     of_family,
     sparklines,
     with_analysis,
     with_distances,
+    with_standings,
 )
 
 LONGEST = "quantized_early_exit_partition"
@@ -70,31 +72,69 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 
 @pytest.mark.parametrize("width", [80, 100, 170])
-def test_it_fits_and_keeps_rank_letters_interval_and_ratio(board: Board, width: int) -> None:
+def test_it_fits_and_says_ties_in_words(board: Board, width: int) -> None:
     text = board.printed(width)
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
-    fastest = next(number for number, line in enumerate(lines) if "quantized" in line)
-    assert lines[fastest].split()[0] == "1" and "a" in " ".join(lines[fastest : fastest + 3]).split()
-    tied = next(line for line in lines if "identity" in line)
-    assert tied.split()[0] == "2–3" and " 2.00 " in text
-    assert "interval" in text
-    assert "…" not in text
+    assert "fastest" in next(line for line in lines if "quantized" in line)
+    assert sum("2.00 × slower" in line for line in lines) == 2
+    assert "…" not in text and "1–" not in text.split("─")[0]
+
+
+def test_what_is_not_shown_to_differ_from_the_fastest_is_perhaps_as_fast(board: Board) -> None:
+    tied = [{**row, "tied_with_fastest": True} for row in board.rows]
+    text = Board(tied, {}, {}).printed(100)
+    assert text.count("perhaps as fast") == 3  # two strategies and the line that explains it
+    assert "not shown to differ from the fastest at 95 %" in text
 
 
 @pytest.mark.parametrize("width", [100, 170])
-def test_everything_has_room_in_a_hundred_columns(board: Board, width: int) -> None:
-    text = board.printed(width)
-    for heading in ("#", "operator", "placement", "median", "p90", "interval", "× best", "spread", "n", "drop pp"):
+def test_a_strategy_has_one_line_in_a_hundred_columns(board: Board, width: int) -> None:
+    lines = board.printed(width).splitlines()
+    for operator, placement, _ in MEASURED:
+        assert any(operator in line and f" {placement} " in line for line in lines), operator
+    for heading in ("operator", "placement", "median", "p90", "speed", "drop pp"):
+        assert any(heading in line for line in lines), heading
+
+
+def test_a_wide_terminal_has_every_column(board: Board) -> None:
+    text = board.printed(170)
+    for heading in ("interval", "spread", "n", "size", "sent"):
         assert heading in text.split("─")[0], heading
-    assert "size" in text and "sent" in text and "no room for" not in text
+    assert "no room for" not in text
     assert len(re.findall(r"\b90\b", text)) >= 3  # samples
 
 
 def test_it_names_the_columns_that_have_no_room(board: Board) -> None:
     assert "no room for" in board.printed(60)
     assert not any(block in board.printed(60) for block in "▁▂▃▄▅▆▇█")
-    assert any(block in board.printed(100) for block in "▁▂▃▄▅▆▇█")
+    assert any(block in board.printed(170) for block in "▁▂▃▄▅▆▇█")
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_each_declared_slo_has_its_column_and_the_recommended_strategy_a_star(board: Board, width: int) -> None:
+    names = {f"{operator}@{placement}" for operator, placement, _ in MEASURED}
+    statuses = dict(zip(sorted(names), ("likely", "open", "proven"), strict=True))
+    standings = {
+        (row["subject"], row["environment"]): {
+            "interactive": SloStanding({"90": 0.3}, {"max_drop_pp": 1.0}, statuses, f"{LONGEST}@mobile-cloud"),
+            "fast": SloStanding({"99": 0.15}, {}, {f"{LONGEST}@mobile-cloud": "estimated"}, None),
+        }
+        for row in board.rows
+    }
+    rows = with_standings(board.rows, standings)
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for table in leaderboard_tables(rows, board.distributions, width=width, targets=limits_in_words(standings)):
+        console.print(table)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    marks = {line.split()[0] + "@" + line.split()[1]: line for line in lines if "identity" in line}
+    assert " ~ " in marks["identity@cloud"] and " ? " in marks["identity@mobile"]
+    assert "✓★" in next(line for line in lines if "quantized" in line)
+    text = " ".join(" ".join(lines).split())
+    assert "interactive: p90 <= 300 ms, drop <= 1 pp" in text and "fast: p99 <= 150 ms" in text
+    assert "✓ proven, ~ likely, ? open, e estimated, – missed, ★ recommended" in text
+    assert rows[0]["recommended_for"] == ["interactive"] and rows[0]["slos"]["fast"] == "estimated"
 
 
 def test_a_family_leaves_its_members(board: Board) -> None:
@@ -149,7 +189,8 @@ def test_outputs_far_from_identitys_are_a_warning_with_its_figure(
 ) -> None:
     text = _compared(board, accuracy_pct=accuracy_pct).printed(width)
     assert max(map(len, text.splitlines())) <= width
-    assert "80%!" in text and "differs" in text
+    # With accuracies, the column leaves the room of narrow terminals to them; the warning below stays.
+    assert ("80%!" in text and "differs" in text) or (width == 80 and accuracy_pct is not None)
     assert f"! {LONGEST}: outputs differ from identity's by 80% (relative error over 32 inputs)" in " ".join(
         text.split()
     )
