@@ -234,6 +234,7 @@ class _AnswerFields:
             status=best.status.value,
             probability=best.probability,
             joint_confidence=best.joint_confidence,
+            next_start_high_s=_next_start_s(best.estimate),
             why=reasons.why(answer),
             not_chosen=list(reasons.not_chosen(answer)),
             reason=None if best.gap is None else wording.undecided_reason(best.gap),
@@ -330,6 +331,15 @@ def _infeasible(answer: RankedAnswer) -> InfeasibleOut | None:
     if answer.excluded and not answer.considered:
         return InfeasibleOut(status=Status.PROVEN.value, probability=None)
     return None
+
+
+# At which the next start is bounded, and beyond which multiple of the estimate a bound says nothing.
+_NEXT_START_LEVEL, _NO_BOUND = 0.95, 10
+
+
+def _next_start_s(estimate: Estimate) -> float | None:
+    bound_s = estimate.interval.next_start_s(_NEXT_START_LEVEL)
+    return bound_s if bound_s is not None and bound_s <= _NO_BOUND * estimate.percentile_s else None
 
 
 def _to_do(to_do: ToDo) -> ToDoOut:

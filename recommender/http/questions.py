@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _ANSWERED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The answer with its evidence; no recommendation if no strategy is known to meet every budget",
+        "description": "The answer with its evidence; no recommendation if no estimate is within the budgets",
         "content": {
             "application/json": {
                 "examples": {

@@ -99,6 +99,9 @@ function numbers(best, answer) {
   const spread = interval(latency);
   const shown = [[`${percentileName(latency.percentile ?? 90)} latency`, duration(latency.percentile_s),
     spread ? `${duration(spread.low)} to ${duration(spread.high)}, ${spread.kind}` : ""]];
+  if (best.next_start_high_s !== null) {
+    shown.push(["the next start", `below ${duration(best.next_start_high_s)}`, `its ${percentileName(latency.percentile)}, at 95 %`]);
+  }
   if (accuracy) {
     shown.push([accuracy.metric ?? "accuracy", percent(accuracy.accuracy_pct),
       accuracy.drop_pp === null ? "" : `drop ${points(accuracy.drop_pp)} against identity`]);

@@ -118,6 +118,10 @@ class RecommendationOut(ProspectOut, frozen=True):
     joint_confidence: float = Field(
         description="Largest joint confidence at which all its budgets hold, over all candidates"
     )
+    next_start_high_s: float | None = Field(
+        description="Upper 95 % bound of the percentile in the next start, which is one of many and not a typical one; "
+        "null where the evidence gives none"
+    )
     why: str
     not_chosen: list[str] = Field(description="Why not a faster one (a better one, by the objective), or a proven one")
     reason: str | None = Field(description="Why it is not proven; null when it is")

@@ -1,12 +1,13 @@
 """`--accept`: how sure an answer has to be for a pipeline to go on. By default, proven."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, get_args
 
 import typer
 
 from recommender.ranking.model import LIKELY_FROM
-from recommender.schemas import ProspectOut, RecommendationOut, RecommendResponse
+from recommender.schemas import ProspectOut, RecommendationOut, RecommendRequest, RecommendResponse
 from recommender.schemas.strategy import Status
 
 AcceptOption = Annotated[
@@ -17,6 +18,8 @@ AcceptOption = Annotated[
         metavar="STATUS",
     ),
 ]
+# The largest that a question may ask for: a percent of risk weighs as much as a tenth of the latency.
+_MOST_CAREFUL = 10.0
 _ALLOWED = "proven, likely, a probability such as likely=0.9, open or estimated"
 
 
@@ -61,6 +64,17 @@ class Acceptance:
         if self.status == "proven" or prospect.probability is None:
             return False
         return prospect.probability >= self.probability
+
+    def answer(
+        self, request: RecommendRequest, respond: Callable[[RecommendRequest], RecommendResponse]
+    ) -> RecommendResponse:
+        """Return the answer; if its strategy is not sure enough, the one that avoids risk where that has one."""
+        answer = respond(request)
+        if self.status == "proven" or self.strategy(answer) is not None:
+            return answer
+        # A surer strategy may be within the budgets, only not worth its latency at the cost that was asked.
+        careful = respond(request.model_copy(update={"cost_of_breaking": _MOST_CAREFUL}))
+        return answer if self.strategy(careful) is None else careful
 
     def strategy(self, answer: RecommendResponse) -> RecommendationOut | None:
         """Return the strategy to go on with: the recommendation, else the proven one; None where neither will do."""

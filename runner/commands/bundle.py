@@ -80,7 +80,7 @@ def bundle(
 
 def _answered(database: str, request: RecommendRequest, acceptance: Acceptance, *, as_json: bool) -> AnsweredQuestion:
     """Return the answer with its evidence; ends with the answer and exit code 1 when no strategy is sure enough."""
-    answer = ask(database, request)
+    answer = acceptance.answer(request, lambda question: ask(database, question))
     best = acceptance.strategy(answer)
     if best is None or answer.environment is None:
         if as_json:

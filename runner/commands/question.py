@@ -288,7 +288,7 @@ def recommend(
     if as_json:
         sys.stdout.write(answer.model_dump_json() + "\n")
     else:
-        out.print(AnswerReport(answer, verbose=verbose))
+        out.print(AnswerReport(answer, verbose=verbose, database=database))
         if verbose:
             for line in evidence_lines(answer):
                 out.print(line, soft_wrap=True, highlight=False, markup=False)

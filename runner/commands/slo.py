@@ -122,7 +122,8 @@ def _check_one(
 ) -> SloCheck:
     request = options.request(subject, slo=name)
     try:
-        return SloCheck(name, subject, acceptance, respond(evidence, request))
+        answer = acceptance.answer(request, lambda question: respond(evidence, question))
+        return SloCheck(name, subject, acceptance, answer)
     except NotDeclared as error:  # the chosen environment has nothing of this subject
         return SloCheck(name, subject, acceptance, None, str(error))
 

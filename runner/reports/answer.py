@@ -1,5 +1,6 @@
 """The recommender's answer in the terminal: what to use, how sure that is, other strategies and notes."""
 
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -216,14 +217,19 @@ _NOTE_LINES = 2
 class AnswerReport:
     """The whole answer as one renderable, as wide as the terminal within reason; readable without colour."""
 
-    def __init__(self, answer: RecommendResponse, *, verbose: bool = False) -> None:
+    def __init__(self, answer: RecommendResponse, *, verbose: bool = False, database: str | None = None) -> None:
         self._answer = answer
         self._verbose = verbose
+        # A URL may hold a password, which no screen shows.
+        self._database = "" if database is None or "://" in database else f" -d {shlex.quote(database)}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = max(_NARROWEST, min(options.max_width, _WIDEST))
         answer = self._answer
         yield _verdict(answer, width)
+        if answer.to_do is not None and answer.to_do.command is not None:
+            # Outside the frame and not wrapped, so that it can be copied.
+            yield Text(f"  {answer.to_do.command}{self._database}", style="bold", no_wrap=True, overflow="ignore")
         if any((answer.recommendation, answer.alternatives, answer.near_misses, answer.undecided)):
             yield answer_table(answer, width=width, whole=self._verbose)
         names = frozenset(strategy.operator for strategy in considered(answer))
@@ -268,7 +274,8 @@ def _append_best(body: Text, answer: RecommendResponse, best: RecommendationOut)
         body.append(f"   {how_sure(best.status, best.probability)}", style=style)
     body.append(f"\n{_sentence(best.why)}")
     if answer.to_do is not None:
-        body.append(f"\n{answer.to_do.words}.", style="bold")
+        # The command follows below.
+        body.append(f"\n{answer.to_do.words.replace(f'`{answer.to_do.command}`', '').strip()}", style="bold")
     for reason in best.not_chosen:
         body.append(f"\n{reason}.")
     if best.quality is not None:
@@ -283,6 +290,9 @@ def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
     measured = f"{prefix}{percentile_name(latency.percentile)} {duration(latency.percentile_s)}"
     between = "no interval, the evidence is too thin" if latency.low_s is None else f"95 % interval {interval(best)}"
     yield f"{measured} ({between}; {latency.rounds} rounds of {latency.inputs} inputs)"
+    if best.next_start_high_s is not None:
+        name = percentile_name(latency.percentile)
+        yield f"the next start keeps its {name} below {duration(best.next_start_high_s)}, at 95 %"
     if accuracy is not None:
         drop = "" if accuracy.drop_pp is None else f", drop {accuracy.drop_pp:.2f} pp"
         yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({accuracy.items} items)"

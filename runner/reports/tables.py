@@ -56,10 +56,10 @@ def slo_table(rows: Sequence[SloRow]) -> Table:
     table.add_column("", width=1)
     table.add_column("SLO", overflow="fold")
     table.add_column("subject", overflow="fold")
-    table.add_column("strategy, or nearest miss", overflow="fold", ratio=3)
+    table.add_column("strategy, or nearest", overflow="fold", min_width=17)
     table.add_column("latency", justify="right", no_wrap=True)
     table.add_column("how sure", justify="right", no_wrap=True)
-    table.add_column("lacks", overflow="fold", ratio=2)
+    table.add_column("lacks", overflow="fold", ratio=1)
     for row in rows:
         mark = Text("✗", "red") if row.accepted is None else Text("✓", "green")
         table.add_row(mark, Text(row.slo), Text(row.subject), *_cells(row))
