@@ -458,6 +458,52 @@ def test_loss_is_the_log_objective_and_the_risk_times_its_cost() -> None:
     assert best.loss == pytest.approx(math.log(0.1) + math.log(2) * (1 - best.probability))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.floats(0.05, 0.2), st.floats(0.001, 0.3), st.integers(0, 60), st.booleans()),
+        min_size=2,
+        max_size=6,
+    ),
+    st.floats(0.05, 0.3),
+    st.one_of(st.none(), st.floats(0.5, 3)),
+)
+def test_a_dominated_strategy_is_recommended_only_for_a_reason(
+    drawn: list[tuple[float, float, int, bool]], max_s: float, drop_pp: float | None
+) -> None:
+    candidates = [
+        rounds(f"op{number}", mean_s, spread, accuracy=judged(lost).accuracy, changed=changed)
+        for number, (mean_s, spread, lost, changed) in enumerate(drawn)
+    ]
+    answer = recommend(candidates, replace(p90(max_s), max_accuracy_drop_pp=drop_pp))
+    best = answer.recommendation
+    for other in answer.within if best else ():
+        assert best is not None and best.candidate.accuracy and other.candidate.accuracy
+        assert best.probability is not None and other.probability is not None
+        dominated = (
+            other.estimate.percentile_s < best.estimate.percentile_s
+            and other.candidate.accuracy.accuracy_pct >= best.candidate.accuracy.accuracy_pct
+            and other.probability >= best.probability
+        )
+        # Equivalent ones are tied, and of those the simpler or the more probable one wins.
+        equivalent = best.estimate.percentile_s <= 1.05 * other.estimate.percentile_s
+        assert not dominated or equivalent or other.candidate.quality_open
+
+
+def test_several_percentiles_hold_together_less_often_than_the_least_sure_one() -> None:
+    one = noisy("a", 0.1, seed=3)
+    limits = {percentile: 1.03 * estimate(one, percentile).percentile_s for percentile in (50.0, 90.0)}
+
+    def chance(*percentiles: float) -> float:
+        latency = tuple(LatencyBudget(percentile, limits[percentile]) for percentile in percentiles)
+        best = recommend([one], Budgets(latency=latency)).recommendation
+        assert best is not None and best.probability is not None
+        return best.probability
+
+    alone = chance(50.0), chance(90.0)
+    assert math.prod(alone) <= chance(50.0, 90.0) < min(alone)
+
+
 @pytest.mark.parametrize(
     ("spread", "max_s", "status"),
     [(0.001, 0.05, Status.PROVEN), (0.05, 0.095, Status.LIKELY), (0.2, 0.095, Status.OPEN)],
