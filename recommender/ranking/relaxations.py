@@ -264,7 +264,8 @@ def _budget_relaxed(
         for value in estimates[:_ATTEMPTS]:
             if (relaxed := tried(value)) is not None:
                 return relaxed
-    if bounds or (estimates and not answered):
+    # Without any budget everything is proven, which answers nothing.
+    if bounds or (not answered and estimates) or (answered and len(list(_limits(budgets))) == 1):
         return None
     relaxed = tried(None)
     return relaxed if relaxed is not None and (relaxed.gives.status is Status.PROVEN or not answered) else None

@@ -185,10 +185,14 @@ def test_memory_never_measured_can_only_be_given_up() -> None:
     assert (relaxation.change.key, relaxation.change.after) == ("mobile", None)
 
 
-def test_too_thin_for_any_bound_the_budget_can_only_be_given_up() -> None:
+def test_too_thin_for_any_bound_the_budget_can_only_be_given_up_beside_another() -> None:
     one = made("a", "mobile", 0.1, 0, 1, 20, seed=1)
-    (relaxation,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.5),))).relaxations
-    assert relaxation.change.after is None and relaxation.change.cost == 1
+    budgets = Budgets(latency=(LatencyBudget(50, 0.5), LatencyBudget(90, 0.5)))
+    (relaxation,) = recommend([one], budgets).relaxations
+    assert (relaxation.change.percentile, relaxation.change.after, relaxation.change.cost) == (90, None, 1)
+    assert relaxation.gives.status is Status.PROVEN
+    # Without any budget nothing is left to prove.
+    assert recommend([one], replace(budgets, latency=budgets.latency[1:])).relaxations == ()
     missed = recommend([one], Budgets(latency=(LatencyBudget(90, 0.05),)))
     assert missed.relaxations[0].gives.status is Status.ESTIMATED and missed.relaxations[0].change.after is not None
 
