@@ -22,7 +22,8 @@ def cautions(
     yield from output_warnings([estimate.candidate for estimate in answer.considered])
     yield from _remarks(answer)
     yield from _rounds(answer)
-    yield from _doubtful([strategies[estimate.candidate] for estimate in answer.considered])
+    here = chosen.subject_evidence.environment.imported_from is None
+    yield from _doubtful([strategies[estimate.candidate] for estimate in answer.considered], here=here)
     yield from _thin_ranking(answer)
     if answer.recommendation is not None:
         yield from answer.recommendation.candidate.doubts
@@ -51,14 +52,16 @@ def _rounds(answer: RankedAnswer) -> Iterator[str]:
         yield f"{_count(partial, total)} measured in fewer rounds than declared; `{FILL_COMMAND}` measures the rest"
 
 
-def _doubtful(considered: list[DeclaredStrategy]) -> Iterator[str]:
+def _doubtful(considered: list[DeclaredStrategy], *, here: bool) -> Iterator[str]:
     """Yield one line about all doubtful rounds, with the rule that most of them failed."""
     rules = Counter(rule for strategy in considered for rule in strategy.doubts)
     if rules:
         rounds = sum(strategy.candidate.rounds for strategy in considered if strategy.candidate is not None)
         rule, most = rules.most_common(1)[0]
         mostly = f"mostly for {rule} ({most})" if len(rules) > 1 else f"for {rule}"
-        yield f"{rules.total()} of the {rounds} rounds of the considered strategies are DOUBTFUL, {mostly}"
+        # What was measured elsewhere cannot be measured again from here.
+        again = f"; `{FILL_COMMAND} --redo doubtful` measures them again" if here else ""
+        yield f"{rules.total()} of the {rounds} rounds of the considered strategies are DOUBTFUL, {mostly}{again}"
 
 
 def _thin_ranking(answer: RankedAnswer) -> Iterator[str]:

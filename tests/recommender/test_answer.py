@@ -264,7 +264,10 @@ def test_warnings_name_doubts_drift_largest_inputs_and_slow_int8(client: Any, wr
             )
         writer.judge(environment, operator, 90.0)
     said = ask(client)["warnings"]
-    assert "6 of the 6 rounds of the considered strategies are DOUBTFUL, mostly for host load (4)" in said
+    assert (
+        "6 of the 6 rounds of the considered strategies are DOUBTFUL, mostly for host load (4); "
+        "`runner fill-catalog --redo doubtful` measures them again"
+    ) in said
     assert "identity on edge: p90 drifts between rounds, from 100 ms to 120 ms (20 %)" in said
     assert "int8 is slower than float here: int8 on edge takes 1.50 times the p90 of identity on edge" in said
     assert any("largest inputs" in warning for warning in said) and any(

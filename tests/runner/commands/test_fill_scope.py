@@ -111,3 +111,24 @@ def test_a_number_of_rounds_replaces_the_precision(folder: Path, capsys: pytest.
     assert planned(capsys, "--rounds", "12", "--only", "identity@mobile") == [("mobile", n) for n in range(1, 13)]
     fill("--rounds", "2", "--only", "identity@mobile")
     assert query("SELECT round FROM measurement ORDER BY 1") == [(1,), (2,)]
+
+
+def test_what_an_answer_says_to_do_is_a_command_that_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ask() -> dict[str, Any]:
+        capsys.readouterr()
+        question = ("--max-latency", "30s", "--percentile", "50")
+        run(lambda: app(["recommend", "table", *question, "--json"]))
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    experiment = {"inputs": 12, "rounds": 1, "warmup": 0}
+    (folder / "strategies.yaml").write_text(yaml.safe_dump(CATALOG | {"experiment": experiment}, sort_keys=False))
+    fill("--only", "identity@mobile")
+    answer = ask()
+    command = answer["to_do"]["command"]
+    assert answer["status"] == "estimated" and answer["to_do"]["minutes"] > 0
+    assert command == "runner fill-catalog --rounds 3 --only table:identity:mobile --launcher process"
+    assert run(lambda: app(command.split()[1:])) == 0
+    assert query("SELECT placement, round FROM measurement ORDER BY 2") == [("mobile", 1), ("mobile", 2), ("mobile", 3)]
+    again = ask()
+    assert again["status"] in ("proven", "likely", "open"), "now it can be said how sure that is"
