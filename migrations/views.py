@@ -273,7 +273,8 @@ _ANALYSED = """
 _RANKING = f"""
 SELECT a.subject, a.environment, a.launcher, a.scale, a.percentile, r.rank, r.worst_rank, r.letters, r.operator,
        r.placement, r.estimate_s, r.low_s, r.high_s, a.confidence_level, r.ratio_to_best, r.samples, r.rounds, r.inputs,
-       r.effective_samples, r.rounds_share, r.inputs_share, r.rest_share, r.mean_s, r.median_s, r.iqr_s, r.outliers,
+       r.effective_samples, r.rounds_share, r.inputs_share, r.rest_share, r.mean_s AS pooled_mean_s,
+       r.median_s AS pooled_median_s, r.iqr_s AS pooled_iqr_s, r.outliers,
        r.shapiro_statistic, r.shapiro_pvalue, r.refusal
 FROM analysis_strategy r JOIN ({_ANALYSED}) a ON a.id = r.analysis_id
 """

@@ -283,8 +283,8 @@ def _slo_lines(rows: Sequence[Mapping[str, Any]], targets: Mapping[str, str]) ->
     answered = rows[0].get("slos") or {}
     yield from (f"{slo}: {targets[slo]}" for slo in answered if slo in targets)
     if answered:
-        given = {status for row in rows for status in row["slos"].values()}
-        marks = [f"{mark} {status}" for status, mark in _MARKS.items() if status in given]
+        statuses = {status for row in rows for status in row["slos"].values()}
+        marks = [f"{mark} {status}" for status, mark in _MARKS.items() if status in statuses]
         yield ", ".join([*marks, "– missed", f"{_RECOMMENDED} recommended (runner slo says why)"])
 
 
