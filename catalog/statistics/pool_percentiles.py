@@ -12,6 +12,7 @@ Deleting a round at a time shows how far the result would have been another with
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import scipy
@@ -46,58 +47,95 @@ class PoolPercentile:
     fit: CurveFit
 
 
-def pool_percentiles(
-    log_latency: NDArray[np.float64],
-    round_position: NDArray[np.int64],
-    percentiles: Sequence[float],
-    *,
-    design: SampleDesign,
-) -> tuple[PoolPercentile, ...]:
-    """Take percentiles over the pool and split them into pseudo-values of the rounds.
+@dataclass(frozen=True, eq=False)
+class PoolStudy:
+    """What every percentile over a pool starts from: the curves and distributions of all rounds and without each.
 
-    Parameters
-    ----------
-    log_latency : float array, shape (samples,)
-    round_position : int array, shape (samples,)
-        From 0; every round has a sample that is not certain.
-    percentiles : sequence of float
-        Above 0 and below 100.
-    design : SampleDesign
-        Of the samples.
-
-    Returns
-    -------
-    tuple of PoolPercentile
-
-    Notes
-    -----
-    F(t) = mean over the pool of G(t, x) + sum over the samples of w * (1(y <= t) - G(t, x)), made monotone, with
-    G(t, x) the share of the residuals of the neighbours in size that keep the curve at x at or below t, and w the part
-    of the pool that a sample stands for: Rao, Kovar and Mantel's difference estimator. It is design-consistent in the
-    number of rounds, whatever the curve misses. Residuals are scaled for the parameters that the fit has used.
-
-    Few replicates of a quantile know its variance badly, and see no jump that few inputs straddle. The margin at 95 %
-    is therefore at least Woodruff's: how far the quantile moves when F does by t standard errors of the correction.
-    `correction_variance` holds what that takes beyond the rounds' own.
-
-    Without sizes, or with too few samples for a curve, weighted percentiles are taken of latencies less the mean of
-    their round.
-
-    References
-    ----------
-    J. N. K. Rao, J. G. Kovar and H. J. Mantel, On estimating distribution functions and quantiles from survey data
-    using auxiliary information, Biometrika 77 (1990). R. S. Woodruff, Confidence intervals for medians and other
-    position measures, Journal of the American Statistical Association 47 (1952). P. C. Mahalanobis, Recent experiments
-    in statistical sampling in the Indian Statistical Institute, Journal of the Royal Statistical Society 109 (1946).
-    K. M. Wolter, Introduction to Variance Estimation, 2nd edition (2007), chapters 2 and 4.
+    `curves` and `distributions` are empty where there is no curve.
     """
-    shares = np.asarray(percentiles, dtype=np.float64) / 100
-    rounds = int(round_position.max()) + 1
-    samples = SizedSamples.by_size(log_latency, round_position, design)
-    if samples is None:
-        replicates = _weighted(log_latency, round_position, shares, design)
-        return tuple(PoolPercentile(by_round, 0.0, CurveFit()) for by_round in _pseudo_values(replicates))
-    return _by_curve(samples, shares, rounds)
+
+    log_latency: NDArray[np.float64]
+    round_position: NDArray[np.int64]
+    design: SampleDesign
+    curves: Sequence[CorrectedCurve]
+    distributions: Sequence[Distribution]
+
+    @classmethod
+    def of(cls, log_latency: NDArray[np.float64], round_position: NDArray[np.int64], design: SampleDesign) -> Self:
+        """Fit the curves, which takes nearly all of the time that a percentile takes.
+
+        Parameters
+        ----------
+        log_latency : float array, shape (samples,)
+        round_position : int array, shape (samples,)
+            From 0; every round has a sample that is not certain.
+        design : SampleDesign
+            Of the samples.
+
+        Returns
+        -------
+        PoolStudy
+        """
+        samples = SizedSamples.by_size(log_latency, round_position, design)
+        if samples is None:
+            return cls(log_latency, round_position, design, (), ())
+        curves = samples.corrected_curves(_selections(samples.round_position, samples.certain))
+        return cls(log_latency, round_position, design, curves, [curve.distribution() for curve in curves])
+
+    def percentiles(self, percentiles: Sequence[float]) -> tuple[PoolPercentile, ...]:
+        """Take percentiles over the pool and split them into pseudo-values of the rounds.
+
+        Parameters
+        ----------
+        percentiles : sequence of float
+            Above 0 and below 100.
+
+        Returns
+        -------
+        tuple of PoolPercentile
+
+        Notes
+        -----
+        F(t) = mean over the pool of G(t, x) + sum over the samples of w * (1(y <= t) - G(t, x)), made monotone, with
+        G(t, x) the share of the residuals of the neighbours in size that keep the curve at x at or below t, and w the
+        part of the pool that a sample stands for: Rao, Kovar and Mantel's difference estimator. It is design-consistent
+        in the number of rounds, whatever the curve misses. Residuals are scaled for the parameters that the fit has
+        used.
+
+        Few replicates of a quantile know its variance badly, and see no jump that few inputs straddle. The margin at 95
+        % is therefore at least Woodruff's: how far the quantile moves when F does by t standard errors of the
+        correction. `correction_variance` holds what that takes beyond the rounds' own.
+
+        Without sizes, or with too few samples for a curve, weighted percentiles are taken of latencies less the mean of
+        their round.
+
+        References
+        ----------
+        J. N. K. Rao, J. G. Kovar and H. J. Mantel, On estimating distribution functions and quantiles from survey data
+        using auxiliary information, Biometrika 77 (1990). R. S. Woodruff, Confidence intervals for medians and other
+        position measures, Journal of the American Statistical Association 47 (1952). P. C. Mahalanobis, Recent
+        experiments in statistical sampling in the Indian Statistical Institute, Journal of the Royal Statistical
+        Society 109 (1946). K. M. Wolter, Introduction to Variance Estimation, 2nd edition (2007), chapters 2 and 4.
+        """
+        shares = np.asarray(percentiles, dtype=np.float64) / 100
+        if not self.curves:
+            replicates = _weighted(self.log_latency, self.round_position, shares, self.design)
+            return tuple(PoolPercentile(by_round, 0.0, CurveFit()) for by_round in _pseudo_values(replicates))
+        rounds = int(self.round_position.max()) + 1
+        of_curves = [
+            distribution.quantiles(shares) + curve.common_level
+            for distribution, curve in zip(self.distributions, self.curves, strict=True)
+        ]
+        by_rounds = _pseudo_values(np.array(of_curves))
+        lacking = np.zeros(shares.size)
+        if rounds > 1:
+            move = _woodruff(self.curves[0], self.distributions[0], shares)
+            lacking = _lacking(by_rounds.var(axis=1, ddof=1) / rounds, move, rounds)
+        fit = self.curves[0].fit()
+        return tuple(
+            PoolPercentile(by_round, variance, fit)
+            for by_round, variance in zip(by_rounds, lacking.tolist(), strict=True)
+        )
 
 
 def weighted_percentiles(
@@ -159,23 +197,6 @@ def _weighted(
         weight = np.where(design.certain, design.weight * kept.size, design.weight)[selection]
         replicates.append(weighted_percentiles(above[selection], weight, (100 * shares).tolist()) + level[kept].mean())
     return np.array(replicates)
-
-
-def _by_curve(samples: SizedSamples, shares: NDArray[np.float64], rounds: int) -> tuple[PoolPercentile, ...]:
-    """Return the percentiles at these shares by a curve over size."""
-    curves = samples.corrected_curves(_selections(samples.round_position, samples.certain))
-    distributions = [curve.distribution() for curve in curves]
-    replicates = [
-        distribution.quantiles(shares) + curve.common_level
-        for distribution, curve in zip(distributions, curves, strict=True)
-    ]
-    by_round = _pseudo_values(np.array(replicates))
-    lacking = np.zeros(shares.size)
-    if rounds > 1:
-        move = _woodruff(curves[0], distributions[0], shares)
-        lacking = _lacking(by_round.var(axis=1, ddof=1) / rounds, move, rounds)
-    fit = curves[0].fit()
-    return tuple(PoolPercentile(own, variance, fit) for own, variance in zip(by_round, lacking.tolist(), strict=True))
 
 
 def _woodruff(curve: CorrectedCurve, distribution: Distribution, shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ def _probability_table(sources: Sequence[tuple[float, float]]) -> HermiteTable:
     """Return the probability of an error below a distance, by the distance."""
     spread = math.sqrt(sum(variance for variance, _ in sources))
     # Denser in the middle, where the probability bends; far out it is computed.
-    distances = 3 * spread * np.sinh(np.linspace(-2, 2, _NODES))
+    distances = 3 * spread * np.sinh(np.linspace(-4, 4, _NODES))
     return HermiteTable.of(distances, *_shares_within(sources, distances))
 
 
@@ -102,7 +102,7 @@ def _sources(estimate: LogEstimate) -> tuple[tuple[float, float], ...]:
 # The name of the table of `latency_probability` among those of an estimate.
 _PROBABILITY = "probability"
 # Of that table: so many that it agrees to eight decimals.
-_NODES = 400
+_NODES = 800
 _POINTS = 64
 # The points of different sources are combined at random: a Latin hypercube.
 _ORDERS = [np.random.default_rng(place).permutation(_POINTS) for place in range(3)]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.input_draw import SampleDesign
-from catalog.statistics.pool_percentiles import PoolPercentile, pool_percentiles
+from catalog.statistics.pool_percentiles import PoolPercentile, PoolStudy
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class Samples:
             raise ValueError("rounds that are crossed with their inputs say nothing of a pool")
         new = [percentile for percentile in dict.fromkeys(percentiles) if percentile not in self._pool_percentiles]
         if new:
-            computed = pool_percentiles(self.log_latency, self.round_position, new, design=self.design)
+            computed = _study(self).percentiles(new)
             self._pool_percentiles.update(zip(new, computed, strict=True))
         return tuple(self._pool_percentiles[percentile] for percentile in percentiles)
 
@@ -164,6 +164,13 @@ class Samples:
         kept_inputs, input_position = np.unique(self.inputs[self.input_position[keep]], return_inverse=True)
         design = None if self.design is None else self.design.of(keep)
         return type(self)(self.log_latency[keep], round_position, input_position, kept_rounds, kept_inputs, design)
+
+
+# Kept for the strategies of a question and some more: with a pool of thousands each takes megabytes.
+@lru_cache(maxsize=64)
+def _study(samples: Samples) -> PoolStudy:
+    assert samples.design is not None
+    return PoolStudy.of(samples.log_latency, samples.round_position, samples.design)
 
 
 def _whole(values: ArrayLike, *, name: str) -> NDArray[np.int64]:

@@ -1,9 +1,12 @@
 """Rounds that draw their own inputs: weights, certain inputs, intervals and comparisons."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from catalog.statistics import pool_distribution
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.input_draw import Pool, PoolInput, SampleDesign, SystematicDesign
 from catalog.statistics.intervals import RefusalKind, percentile_intervals
@@ -283,3 +286,24 @@ def test_a_design_of_another_number_of_samples_is_refused() -> None:
     design = SampleDesign(np.ones(3), np.zeros(3, dtype=np.bool_))
     with pytest.raises(ValueError, match="an entry per sample, got 3 for 2"):
         Samples.from_arrays([0.1, 0.2], [1, 1], [0, 1], design=design)
+
+
+def test_the_curves_are_fitted_once_for_all_percentiles(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = 0
+    fit_size_curves = pool_distribution.fit_size_curves
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal fits
+        fits += 1
+        return fit_size_curves(*arguments)
+
+    monkeypatch.setattr(pool_distribution, "fit_size_curves", counted)
+    samples = measured(pool, SystematicDesign(10), rounds=4, rng=np.random.default_rng(5))
+    one_by_one = [samples.pool_percentiles([percentile])[0].by_round for percentile in (50, 90, 95)]
+    assert fits == 1
+    again = Samples(**{name: getattr(samples, name) for name in _ARRAYS}, design=samples.design)
+    together = [percentile.by_round for percentile in again.pool_percentiles([50, 90, 95])]
+    assert np.array_equal(one_by_one, together) and fits == 2
+
+
+_ARRAYS = ("log_latency", "round_position", "input_position", "rounds", "inputs")
