@@ -278,10 +278,12 @@ def pool_studies(pools: Sequence[WholePool], studies: int, *, seed: int) -> Iter
 class Spread:
     """How simulated latencies vary, as standard deviations on the log scale.
 
-    `content` is what an input owes to anything but its size, `jitter` what a sample owes to chance, `rounds` the least
-    and the most that a strategy varies between rounds, and `noisy` that of every fourth strategy.
+    `step` is by how much inputs above the quantile 0.88 of sizes take longer, `content` what an input owes to anything
+    but its size, `jitter` what a sample owes to chance, `rounds` the least and the most that a strategy varies between
+    rounds, and `noisy` that of every fourth strategy.
     """
 
+    step: float = 0.0
     content: float = 0.0
     jitter: float = 0.05
     rounds: tuple[float, float] = (0.02, 0.05)
@@ -290,6 +292,7 @@ class Spread:
 
 SPREADS = {
     "smooth": Spread(),
+    "a step": Spread(step=0.5),
     "content beside size": Spread(content=0.15),
     "jitter": Spread(jitter=0.3),
     "every fourth strategy noisy": Spread(noisy=0.15),
@@ -319,9 +322,13 @@ def _simulated_pool(seed: int) -> tuple[NDArray[np.float64], Drawing]:
     return sizes, Drawing([int(size) for size in sizes], ["image/jpeg"] * POOL_INPUTS)
 
 
+_STEP_ABOVE = 0.88
+
+
 def _simulated(rng: np.random.Generator, sizes: NDArray[np.float64], spread: Spread, row: int) -> Population:
     share = rng.uniform(0.1, 0.9)
     curve = np.log(share + (1 - share) * sizes / np.median(sizes))
+    curve += spread.step * (np.arange(sizes.size) > _STEP_ABOVE * sizes.size)
     log_latency = rng.normal(-4.0, 0.5) + curve + rng.normal(0, spread.content, sizes.size)
     noisy = spread.noisy is not None and row % 4 == 0
     round_sd = spread.noisy if noisy and spread.noisy is not None else rng.uniform(*spread.rounds)

@@ -19,7 +19,7 @@ from catalog.statistics.feasibility import (
     latency_within,
     step_down,
 )
-from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
+from catalog.statistics.intervals import IntervalRefusal, LogEstimate, PercentileInterval, RefusalKind
 from catalog.statistics.posterior import percentile_correlation
 from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
@@ -161,8 +161,37 @@ def _counted(candidates: Sequence[Candidate], budgets: Budgets, likely: Callable
 
 
 def _likely(candidates: Sequence[Candidate], budgets: Budgets) -> list[Chances]:
-    bounds, correlation = _bounds(candidates, budgets), _correlation(candidates, budgets)
-    return [chances(candidate, budgets, own, correlation) for candidate, own in zip(candidates, bounds, strict=True)]
+    correlation = _correlation(candidates, budgets)
+    own = [_unguarded(candidates, budget.percentile) for budget in budgets.latency]
+    return [
+        chances(candidate, budgets, [intervals[row] for intervals in own], correlation)
+        for row, candidate in enumerate(candidates)
+    ]
+
+
+_unguarded_intervals: CandidateCache[tuple[PercentileInterval, ...]] = CandidateCache()
+
+
+def _unguarded(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
+    """Return each candidate's percentile as a posterior takes it.
+
+    Where rounds draw their inputs, a promise has a margin that is never smaller than what the samples near the
+    percentile show. That guards against three rounds that agree by luck; a posterior says how probable such luck is,
+    and with the guard it would be cautious twice (docs/statistics.md, "How probable").
+    """
+    if not candidates:
+        return ()
+
+    def unguarded() -> tuple[PercentileInterval, ...]:
+        intervals = steadied(candidates, percentile)
+        return tuple(
+            replace(own, estimate=replace(own.estimate, variance_inputs=0.0))
+            if candidate.design is not None and own.estimate is not None
+            else own
+            for candidate, own in intervals.items()
+        )
+
+    return _unguarded_intervals.get(candidates[0], (percentile, tuple(map(ref, candidates))), unguarded)
 
 
 _correlations: CandidateCache[NDArray[np.float64]] = CandidateCache()
@@ -396,8 +425,23 @@ def _accuracy_evidence(candidate: Candidate) -> int:
 def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
     intervals = [interval(candidate, percentile) for candidate in candidates]
     # Candidates without an interval neither give nor take variance, but keep their place.
-    estimates = iter(moderated([own.estimate for own in intervals if own.estimate is not None]))
+    bounded = [own.estimate for own in intervals if own.estimate is not None]
+    drawn = [candidate.design is not None for candidate, own in zip(candidates, intervals, strict=True) if own.estimate]
+    estimates = iter(
+        _corrected(before, after) if drew else after
+        for before, after, drew in zip(bounded, moderated(bounded), drawn, strict=True)
+    )
     return tuple(replace(own, estimate=None if own.estimate is None else next(estimates)) for own in intervals)
+
+
+def _corrected(before: LogEstimate, after: LogEstimate) -> LogEstimate:
+    """Keep of the variance of drawn inputs what the steadied rounds still lack of it.
+
+    It is what the rounds' own variance lacked (`PoolPercentile.correction_variance`); once the other strategies have
+    made that larger, the same variance would count twice.
+    """
+    gained = after.variance_rounds + after.variance_shared - before.variance_rounds
+    return replace(after, variance_inputs=max(0.0, after.variance_inputs - max(0.0, gained)))
 
 
 def _checks(
