@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from catalog.statistics.comparison import compare
 from catalog.statistics.drops import hit_drop
 from catalog.statistics.feasibility import latency_within
+from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples
+from catalog.statistics.variances import moderated
 from recommender.answer.reasons import why
 from recommender.answer.wording import undecided_reason
 from recommender.ranking import (
@@ -450,6 +452,37 @@ def test_a_bound_by_the_model_is_likely_and_never_proven() -> None:
     assert best is not None and best.status is Status.LIKELY and best.gap is not None
     assert (best.gap.gap, best.gap.reason) == (Gap.BY_MODEL, "2 inputs above the quantile 0.97")
     assert "by the model" in undecided_reason(best.gap)
+
+
+def drawn(number: int) -> Candidate:
+    """Return three rounds that each drew ten of 400 inputs, whose latency grows with their size."""
+    rng = np.random.default_rng(number)
+    pool = np.sort(rng.lognormal(10, 0.7, 400))
+    rows = [np.minimum(((np.arange(10) + rng.random()) * 40).astype(int), 399) for _ in range(3)]
+    size = np.concatenate([pool[chosen] for chosen in rows])
+    design = SampleDesign(np.full(30, 40.0), np.zeros(30, dtype=np.bool_), size, pool)
+    latency = tuple(
+        0.01 * 1.1**number * np.exp(np.log(0.3 + pool[chosen] / 2e4) + rng.normal(0, 0.05) + rng.normal(0, 0.2, 10))
+        for chosen in rows
+    )
+    return replace(candidate(f"d{number}"), latency_s=latency, inputs=10, input_index=tuple(rows), design=design)
+
+
+def test_the_variance_of_drawn_inputs_counts_once() -> None:
+    """What the rounds' own variance lacked of it is not added to what the other strategies have made that."""
+    candidates = [drawn(number) for number in range(8)]
+    before = [own for member in candidates if (own := interval(member, 90).estimate) is not None]
+    lacking = 0
+    for own, plain, steady in zip(before, moderated(before), steadied(candidates, 90).values(), strict=True):
+        assert steady.estimate is not None and steady.estimate.variance_rounds == plain.variance_rounds
+        total = steady.estimate.variance_rounds + steady.estimate.variance_shared + steady.estimate.variance_inputs
+        gained = plain.variance_rounds + plain.variance_shared - own.variance_rounds
+        if own.variance_inputs > 0 and gained > 0:
+            lacking += 1
+            samples = own.variance_rounds + own.variance_inputs
+            assert total == pytest.approx(max(samples, plain.variance_rounds + plain.variance_shared))
+        assert steady.estimate.variance_inputs <= plain.variance_inputs
+    assert len(before) == 8 and lacking
 
 
 def test_loss_is_the_log_objective_and_the_risk_times_its_cost() -> None:
