@@ -63,8 +63,10 @@ def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int,
     "Not shown to differ" is not transitive: with a < c and b tied with both, a gets the letter a, b gets a and b, c
     gets b. Letters are the maximal sets without a differing pair, found by insert-and-absorb: start from one set of
     all; for each differing pair split every set that holds both into one without the first and one without the second;
-    drop every set that another contains. Many mutually crossing ties would make many sets; the intervals of latencies
-    do not.
+    drop every set that another contains. Ties that cross, because some strategies vary far more than others, may make
+    exponentially many sets. Where there would be more than twice as many as strategies, two strategies share a letter
+    also if two others with estimates outside of theirs are not shown to differ: then there are at most as many sets as
+    strategies. Ranks are exact in any case.
 
     References
     ----------
@@ -100,6 +102,14 @@ def _maximal_sets(estimates: Sequence[float], different: Collection[tuple[int, i
     """Return all maximal sets without a differing pair, the one with the best strategies first."""
     order = sorted(range(len(estimates)), key=lambda position: (estimates[position], position))
     place = {position: number for number, position in enumerate(order)}
+    reach = _reach([(place[one], place[other]) for one, other in different], len(order))
+    spans = [
+        frozenset(order[first : last + 1]) for first, last in enumerate(reach) if not first or last > reach[first - 1]
+    ]
+    tied = len(order) * (len(order) - 1) // 2 - len(different)
+    # Where ties are those of neighbours, which is the rule, the spans are all.
+    if sum(last - first for first, last in enumerate(reach)) == tied:
+        return spans
     sets = {frozenset(range(len(estimates)))} if estimates else set()
     # In a fixed order: the sets are the same for any, the work is not.
     for one, other in sorted(different, key=lambda pair: sorted(place[position] for position in pair)):
@@ -109,7 +119,23 @@ def _maximal_sets(estimates: Sequence[float], different: Collection[tuple[int, i
         kept = sets - holding
         halves = {half for half in halves if not any(half < more for more in kept | halves)}
         sets = {members for members in kept if not any(members < more for more in halves)} | halves
+        if len(sets) > 2 * len(order):
+            return spans
     return sorted(sets, key=lambda members: sorted(place[position] for position in members))
+
+
+def _reach(different: Collection[tuple[int, int]], count: int) -> list[int]:
+    """Return for each place the last one that it, or one before it, is tied with."""
+    worse: list[set[int]] = [set() for _ in range(count)]
+    for one, other in different:
+        worse[min(one, other)].add(max(one, other))
+    reach: list[int] = []
+    for place in range(count):
+        last = count - 1
+        while last in worse[place]:
+            last -= 1
+        reach.append(max(last, reach[-1] if reach else 0))
+    return reach
 
 
 def _letter(number: int) -> str:

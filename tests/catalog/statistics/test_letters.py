@@ -92,3 +92,29 @@ def test_pairs_outside_the_strategies_are_refused(pair: tuple[int, int]) -> None
 def test_a_pair_given_both_ways_is_refused() -> None:
     with pytest.raises(ValueError, match="one better of two"):
         rank_with_ties([1.0, 2.0], [(0, 1), (1, 0)])
+
+
+def test_ties_of_neighbours_need_no_search_and_are_exact() -> None:
+    estimates = np.linspace(0, 1, 400).tolist()
+    reach = [min(399, place + 7 + place % 5) for place in range(400)]
+    reach = np.maximum.accumulate(reach).tolist()
+    different = [(one, other) for one in range(400) for other in range(reach[one] + 1, 400)]
+    ranks = rank_with_ties(estimates, different)
+    sets = _sets_of([rank.letters for rank in ranks])
+    assert all(members == frozenset(range(min(members), max(members) + 1)) for members in sets)
+    assert all(reach[min(members)] == max(members) for members in sets) and len(sets) <= 400
+
+
+def test_crossing_ties_never_make_more_than_twice_as_many_letters_as_strategies() -> None:
+    # Of 30 pairs of neighbours each member is tied with all but its partner: 2 ** 30 maximal sets.
+    different = [(2 * pair, 2 * pair + 1) for pair in range(30)]
+    ranks = rank_with_ties(np.linspace(0, 1, 60).tolist(), different)
+    assert len(_sets_of([rank.letters for rank in ranks])) <= 120
+    # Who is tied still shares a letter; who is first among the different ranks better.
+    assert set(ranks[0].letters) & set(ranks[59].letters)
+    assert [(rank.rank, rank.worst_rank) for rank in ranks[:2]] == [(1, 59), (2, 60)]
+
+
+def _sets_of(letters: list[tuple[str, ...]]) -> set[frozenset[int]]:
+    distinct = {letter for own in letters for letter in own}
+    return {frozenset(place for place, own in enumerate(letters) if letter in own) for letter in distinct}
