@@ -149,18 +149,20 @@ function table(answer, strategies) {
   const foreseen = strategies.some((strategy) => strategy.predicted);
   const compared = strategies.some((strategy) => strategy.distance !== null);
   const judged = strategies.some((strategy) => strategy.accuracy_pct !== null) || !compared;
-  const heads = ["Strategy", "How sure", percentile, ...(judged ? [strategies[0].metric ?? "Accuracy", "Drop"] : []),
+  const bounded = hasBudget(answer.budgets);
+  const heads = ["Strategy", ...(bounded ? ["How sure"] : []), percentile, ...(judged ? [strategies[0].metric ?? "Accuracy", "Drop"] : []),
     ...(compared ? ["Differs"] : []), "Size", "Sent"];
   const rows = strategies.map((strategy) => {
     const name = strategyName(strategy);
-    const cells = [strategy.status === "misses" ? "misses" : howSure(strategy.status, strategy.probability), duration(strategy.percentile_s), ...(judged ? [percent(strategy.accuracy_pct), points(strategy.drop_pp)] : []),
+    const sure = strategy.status === "misses" ? "misses" : howSure(strategy.status, strategy.probability);
+    const cells = [...(bounded ? [sure] : []), duration(strategy.percentile_s), ...(judged ? [percent(strategy.accuracy_pct), points(strategy.drop_pp)] : []),
       ...(compared ? [difference(strategy.distance)] : []), bytes(strategy.size_bytes), bytes(strategy.sent_bytes)];
     return html("tr", { class: name === best ? "chosen" : "" }, html("th", { scope: "row" }, name),
-      ...cells.map((text, index) => html("td", { class: index === 0 ? "sure" : "n", "data-label": heads[index + 1] }, text,
-        index === 1 && strategy.predicted ? html("small", {}, " predicted") : null)));
+      ...cells.map((text, index) => html("td", { class: bounded && index === 0 ? "sure" : "n", "data-label": heads[index + 1] }, text,
+        index === (bounded ? 1 : 0) && strategy.predicted ? html("small", {}, " predicted") : null)));
   });
   const head = html("thead", {}, html("tr", {}, ...heads.map((text, index) =>
-    html("th", { scope: "col", class: index > 1 ? "n" : "" }, text))));
+    html("th", { scope: "col", class: index > (bounded ? 1 : 0) ? "n" : "" }, text))));
   return [html("h3", { id: "all-title" }, foreseen ? "Every strategy, measured or predicted, fastest first" : "Every measured strategy, fastest first"),
     html("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "all-title" },
       html("table", { class: "stack" }, head, html("tbody", {}, ...rows)))];

@@ -66,8 +66,7 @@ def answer_table(answer: RecommendResponse, *, width: int, whole: bool = False) 
     groups = [list(group) for group in _groups(answer, between)]
     rows = [row for group in groups for row in group]
     metric = next((row.strategy.accuracy.metric for row in rows if row.strategy.accuracy), "accuracy")
-    floor = answer.budgets.min_accuracy_pct is not None
-    headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width, rows, floor=floor)
+    headings = _headings(percentile_name(rows[0].strategy.latency.percentile), metric, width, rows, answer.budgets)
     table = Table(width=width, pad_edge=False, box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", width=1)
     table.add_column("strategy", overflow="fold", min_width=_NAME_WIDTH)
@@ -128,12 +127,14 @@ def _bound(missing: ShortfallOut, undecided: UndecidedOut) -> str:
     return f"bound {missing.bound:.2f} {'%' if missing.budget == 'min_accuracy_pct' else 'pp'}"
 
 
-def _headings(percentile: str, metric: str, width: int, rows: Sequence[_AnswerRow], *, floor: bool) -> list[str]:
-    chosen = [percentile, _SURE] + (["95 % interval"] if width >= _INTERVAL_FROM else [])
+def _headings(percentile: str, metric: str, width: int, rows: Sequence[_AnswerRow], budgets: BudgetsOut) -> list[str]:
+    # Without a budget there is nothing to be sure of.
+    chosen = [percentile, *([_SURE] if _bounded(budgets) else [])]
+    chosen += ["95 % interval"] if width >= _INTERVAL_FROM else []
     unjudged = not any(row.strategy.accuracy for row in rows) and any(row.strategy.distance for row in rows)
     drops = any(row.strategy.accuracy and row.strategy.accuracy.drop_pp is not None for row in rows)
     # Of the two that say the same, a narrow terminal shows the one that the question is about.
-    narrow = ["drop pp"] if drops and not floor else [metric]
+    narrow = ["drop pp"] if drops and budgets.min_accuracy_pct is None else [metric]
     chosen += [_DIFFERENCE] if unjudged else [metric, "drop pp"] if width >= _ACCURACY_FROM else narrow
     chosen += ["size", "sent"] if width >= _SIZES_FROM else []
     return chosen + (["median"] if width >= _MEDIAN_FROM else [])
@@ -155,7 +156,9 @@ def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_Answe
     best = answer.recommendation
     if best is not None:
         yield iter([_AnswerRow(*_mark(best), best, _best_remark(answer))])
-    yield (_AnswerRow(*_mark(alternative), alternative, _relation(alternative)) for alternative in answer.alternatives)
+    # Without a budget all are as good as proven, and a mark would say nothing.
+    others = [(_mark(other) if _bounded(answer.budgets) else (" ", ""), other) for other in answer.alternatives]
+    yield (_AnswerRow(*mark, alternative, _relation(alternative)) for mark, alternative in others)
     yield (_AnswerRow(*_mark(undecided), undecided, undecided_lacks(undecided)) for undecided in answer.undecided)
     misses = answer.near_misses
     yield (_AnswerRow("✗", "red", near_miss, shortfall(near_miss, between=between)) for near_miss in misses)
