@@ -1,4 +1,4 @@
-"""In a real browser, no table of the report or of the page is cut at 1200 px, and the report fits a phone."""
+"""In a real browser, no table of the report is cut at 1200 px, it fits a phone, and its print can be sent."""
 
 import json
 import re
@@ -67,3 +67,14 @@ def test_the_report_fits_a_phone(report: str, tmp_path: Path) -> None:
     assert isinstance(first, list) and not [
         caption for caption in first if caption.startswith(("batch", "interactive"))
     ]
+
+
+@in_browser
+def test_a_printed_report_can_be_sent(report: str, tmp_path: Path) -> None:
+    assert CHROMIUM is not None, GET_CHROMIUM
+    (tmp_path / "report.html").write_text(report, encoding="utf-8")
+    flags = [flag for flag in FLAGS if flag != "--dump-dom"]
+    printed = tmp_path / "report.pdf"
+    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={printed}"]
+    subprocess.run([*command, (tmp_path / "report.html").as_uri()], capture_output=True, timeout=120, check=True)
+    assert 50_000 < printed.stat().st_size < 2_000_000

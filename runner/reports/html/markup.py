@@ -260,6 +260,7 @@ def bottom_axis(axis: Axis, top: float, bottom: float, *, title: str) -> list[Ht
     return shapes
 
 
+# Printed, a patterned area becomes a picture of a hundred megabytes a page: there, segments are grays instead.
 CSS = """
 :root { color-scheme: light dark; --ground: #fff; --text: #1b1f24; --muted: #57606a; --rule: #d0d7de; --soft: #f3f5f7;
   --strong: #0b4f8a; --fill: #b9d6ee; --warm: #f2d6a2; --on-strong: #fff; --link: #0b4f8a; }
@@ -300,6 +301,7 @@ thead th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-alig
 code { font-size: .9em; background: var(--soft); padding: 0 .2em; overflow-wrap: anywhere; }
 .behind > details { border-top: 1px solid var(--rule); margin: 0; } .behind > details > summary h3 { display: inline;
   font-size: 1.05rem; } .behind > details > summary { padding: .5rem 0; }
+.behind > details > div { scroll-margin-top: 3rem; }
 @media (max-width: 640px) { .answers thead { position: absolute; left: -99rem; }
   .answers, .answers tbody, .answers tr, .answers tbody th, .answers caption { display: block; }
   .answers tr { border-top: 1px solid var(--rule); padding: .4rem 0; } .answers tbody th { font-weight: 600; }
@@ -343,7 +345,9 @@ text { font-size: 11px; fill: var(--text); } .row { font-size: 10.5px; } .small 
 .spot { fill: var(--text); } .paper { fill: var(--ground); } .warm { fill: var(--warm); }
 @media print { body { font-size: 10pt; max-width: none; } nav { display: none; } .scroll { overflow: visible; }
   details::details-content { content-visibility: visible; height: auto; } tr, figure { break-inside: avoid; }
-  tbody td { white-space: normal; } h2, h3, h4 { break-after: avoid; } }
+  tbody td { white-space: normal; } h2, h3, h4 { break-after: avoid; }
+  .preprocess { fill: #eee; } .transmission { fill: #c4c4c4; } .postprocess { fill: #fff; }
+  .serialise { fill: #8c8c8c; } }
 """
 
 

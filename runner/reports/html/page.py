@@ -240,8 +240,8 @@ def _environment(report: EnvironmentReport, id_: str, ids: Ids) -> Html:
         tag(
             "details",
             tag("summary", tag("h3", section.heading), " ", tag("span", section.hint, class_="hint")),
-            section.body,
-            id=section.id,
+            # Inside: a browser unfolds what is around the target of a link, and not the target itself.
+            tag("div", section.body, id=section.id),
         )
         for section in _sections_behind(report, subjects, ids)
     )
