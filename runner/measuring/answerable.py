@@ -64,7 +64,8 @@ def _latency(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
             refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile)
             reason = None if refusal is None else refusal.reason
         if reason is not None:
-            yield f"p{percentile:g} cannot be proven with {inputs} inputs x {rounds} rounds ({reason})"
+            measured = f"{inputs} inputs x {rounds} round{'' if rounds == 1 else 's'}"
+            yield f"p{percentile:g} cannot be proven with {measured} ({reason})"
 
 
 def _of_draws(draw: SystematicInputs, rounds: int, percentile: float) -> str | None:

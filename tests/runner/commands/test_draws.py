@@ -49,7 +49,7 @@ def test_what_cannot_be_proven_is_a_warning_and_no_error(folder: Path, capsys: p
     text = (folder / "strategies.yaml").read_text().replace("p50: 10s", "p99: 10s")
     (folder / "strategies.yaml").write_text(text)
     assert run(lambda: app(["validate"])) == 0
-    assert "warning: SLO fast, table: p99 cannot be proven with 4 inputs x 1 rounds" in capsys.readouterr().err
+    assert "warning: SLO fast, table: p99 cannot be proven with 4 inputs x 1 round" in capsys.readouterr().err
     assert run(lambda: app(["validate", "--json"])) == 0
     (target,) = json.loads(capsys.readouterr().out)["unprovable"]
     assert (target["slo"], target["subject"]) == ("fast", "table")

@@ -39,7 +39,7 @@ def resolved(catalog: Catalog, folder: Path) -> dict[str, Subject]:
     [
         ("p90", {"inputs": 29, "rounds": 3}, None),
         ("p90", {"inputs": 28, "rounds": 3}, "p90 cannot be proven with 28 inputs x 3 rounds"),
-        ("p90", {"inputs": 30, "rounds": 1}, "p90 cannot be proven with 30 inputs x 1 rounds"),
+        ("p90", {"inputs": 30, "rounds": 1}, "p90 cannot be proven with 30 inputs x 1 round"),
         ("p99", {"inputs": 30, "rounds": 5}, "p99 cannot be proven with 30 inputs x 5 rounds"),
         # Drawn inputs of all rounds count together, and the largest one, which the first round sends for certain.
         ("p90", {"inputs": 10, "rounds": 3, "select": "systematic"}, None),
