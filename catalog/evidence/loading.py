@@ -5,13 +5,14 @@ Tens of thousands of samples load in a fraction of a second; no query runs per s
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select, text
+from sqlalchemy import CursorResult, select, text
 from sqlmodel import Session
 
 from catalog.evidence.pools import DesignedSample, StoredDesigns
@@ -385,9 +386,14 @@ def _series_by_key(
 
 
 def _rows(session: Session, query: str, values: Mapping[str, object]) -> Iterator[Any]:
-    """Yield the rows of a query, fetched by the thousand: one by one takes longer than all that is done with them."""
-    for rows in session.execute(text(query), values).partitions(_ROWS_AT_ONCE):
-        yield from rows
+    """Yield the rows of a query as the driver has them, fetched by the thousand.
+
+    A row with names, or fetched alone, takes longer to make than all that is done with it.
+    """
+    result = cast(CursorResult[Any], session.execute(text(query), values))
+    with closing(result):
+        while rows := result.cursor.fetchmany(_ROWS_AT_ONCE):
+            yield from rows
 
 
 def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> Iterator[Any]:
@@ -441,7 +447,7 @@ def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> 
     hits = _grouped(session, "SELECT item_id, top1, top5 FROM accuracy_item", new)
     query = "SELECT item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
     pixels = _grouped(session, query, new)
-    read |= {_place(row): _accuracy(row, sorted(hits[row.id]), sorted(pixels[row.id])) for row in new}
+    read |= {_place(row): _accuracy(row, hits[row.id], pixels[row.id]) for row in new}
     # A service keeps `read` for as long as it runs: without this it would only grow.
     for unused in read.keys() - {_place(row) for row in rows}:
         del read[unused]
@@ -457,7 +463,8 @@ def _grouped(session: Session, query: str, accuracies: Sequence[Any]) -> dict[in
     grouped: dict[int | None, list[Any]] = defaultdict(list)
     for row in accuracies:
         items = _rows(session, f"{query} WHERE accuracy_id = :id", {"id": row.id})
-        grouped[row.id] = list(map(tuple, items))
+        # Sorted here: databases order texts each in their own way.
+        grouped[row.id] = sorted(items)
     return grouped
 
 
