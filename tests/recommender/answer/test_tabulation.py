@@ -43,8 +43,8 @@ def test_declared_percentiles_are_among_the_usual_ones(opened: Snapshots, filled
     evidence = opened.current()
     declared = {percentile for slo in evidence.slos.values() for percentile in slo.latency_s}
     assert declared
-    asked = {(question.subject, question.latency_percentile) for question in usual_questions(evidence)}
-    assert {(subject, percentile) for subject in evidence.subjects for percentile in declared} <= asked
+    tabulated = {(question.subject, question.latency_percentile) for question in usual_questions(evidence)}
+    assert {(subject, percentile) for subject in evidence.subjects for percentile in declared} <= tabulated
 
 
 def test_it_stops_when_the_evidence_was_replaced(opened: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
