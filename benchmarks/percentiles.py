@@ -92,12 +92,12 @@ def measured(
     rng: np.random.Generator,
     drift: NDArray[np.float64] | None = None,
 ) -> Samples:
-    """Measure one strategy: rounds differ by themselves and by a drift, shape (rounds,), that other strategies share."""
+    """Measure one strategy: rounds differ by themselves and by a drift that other strategies share, shape (rounds,)."""
     rounds = int(number.max()) + 1
     effect = rng.normal(0, truth.between, rounds) + (0 if drift is None else drift)
-    # Every round is one of the readings, so that what happened within one of them stays together.
-    reading = rng.integers(truth.log_latency.shape[0], size=rounds)
-    log_latency = truth.log_latency[reading[number], inputs] + effect[number]
+    # Any of the readings of an input: whole rounds drawn from three readings would often be the same one.
+    reading = rng.integers(truth.log_latency.shape[0], size=number.size)
+    log_latency = truth.log_latency[reading, inputs] + effect[number]
     return Samples.from_arrays(
         np.exp(log_latency + rng.normal(0, truth.jitter, number.size)), number, inputs, design=design
     )

@@ -100,6 +100,8 @@ _EXPLAINED = 0.95
 _TAIL_FROM = 95.0
 _TAIL_INPUTS = 10
 _TAIL_CLARITY = 3.0
+# What sizes must explain for a promise about the tail: draws that happen to miss all outliers come near 0.95.
+_TAIL_EXPLAINED = 0.97
 
 
 def refuse(
@@ -664,10 +666,18 @@ def _interval(
 
 def _by_model(percentile: float, inputs: int, pool: PoolPercentile) -> str | None:
     fit = pool.fit
-    return model_reason(percentile, inputs=inputs, tail_inputs=fit.tail_inputs, tail_clarity=fit.tail_clarity)
+    return model_reason(
+        percentile,
+        inputs=inputs,
+        tail_inputs=fit.tail_inputs,
+        tail_clarity=fit.tail_clarity,
+        explained=fit.explained,
+    )
 
 
-def model_reason(percentile: float, *, inputs: int, tail_inputs: int, tail_clarity: float = math.inf) -> str | None:
+def model_reason(
+    percentile: float, *, inputs: int, tail_inputs: int, tail_clarity: float = math.inf, explained: float = 1.0
+) -> str | None:
     """Return why an interval rests on the curve over size alone, which makes a budget likely and never proven.
 
     Parameters
@@ -678,6 +688,8 @@ def model_reason(percentile: float, *, inputs: int, tail_inputs: int, tail_clari
         Measured over all rounds; `tail_inputs` are distinct sizes among the three percent of largest inputs.
     tail_clarity : float
         By how many standard deviations of their residuals the curve rises there.
+    explained : float
+        The share of what inputs differ in that their sizes explain.
 
     Returns
     -------
@@ -692,7 +704,7 @@ def model_reason(percentile: float, *, inputs: int, tail_inputs: int, tail_clari
         return f"{by_curve}{inputs} of {needed} inputs were measured"
     if tail_inputs < _TAIL_INPUTS:
         return f"{by_curve}{tail_inputs} of the 3 % largest inputs were measured, {_TAIL_INPUTS} are needed"
-    if tail_clarity < _TAIL_CLARITY:
+    if tail_clarity < _TAIL_CLARITY or explained < _TAIL_EXPLAINED:
         return f"{by_curve}the largest inputs scatter too widely around it"
     return None
 
