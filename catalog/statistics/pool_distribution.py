@@ -18,7 +18,7 @@ _POOL_POINTS = 256
 _FEWEST_BEYOND_LEVELS = 8
 # A measured latency counts as spread over so much of its neighbours' residuals: a single latency would make the
 # distribution a staircase, whose jackknife knows its variance badly. It narrows as samples are added.
-_SPREAD = 0.5
+_SPREAD = 0.7
 _SPREAD_AT = 30
 _SPREAD_POWER = 1 / 3
 # Above this quantile of the sizes few inputs are drawn, and the highest percentiles are decided.

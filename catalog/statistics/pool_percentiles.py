@@ -24,6 +24,11 @@ from catalog.statistics.pool_distribution import CorrectedCurve, CurveFit, Distr
 # Degrees of freedom of the variance of the correction, a sum over the samples near the percentile.
 CORRECTION_DF = 16.0
 _LEVEL = 0.95
+# That the samples near the percentile agree does not say that no input lies elsewhere: this share of the weight of one
+# sample is taken for unseen, and more where sizes explain less, since a latency far from the curve is rarely drawn.
+_UNSEEN = 0.1
+_UNSEEN_BY_UNEXPLAINED = 8.0
+_UNSEEN_AT_MOST = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,8 @@ class PoolStudy:
 
         Few replicates of a quantile know its variance badly, and see no jump that few inputs straddle. The margin at 95
         % is therefore at least Woodruff's: how far the quantile moves when F does by t standard errors of the
-        correction. `correction_variance` holds what that takes beyond the rounds' own.
+        correction, of which a part of one sample's weight is for what no sample has seen. `correction_variance` holds
+        what that takes beyond the rounds' own.
 
         Without sizes, or with too few samples for a curve, weighted percentiles are taken of latencies less the mean of
         their round.
@@ -127,11 +133,10 @@ class PoolStudy:
             for distribution, curve in zip(self.distributions, self.curves, strict=True)
         ]
         by_rounds = _pseudo_values(np.array(of_curves))
-        lacking = np.zeros(shares.size)
+        fit, lacking = self.curves[0].fit(), np.zeros(shares.size)
         if rounds > 1:
-            move = _woodruff(self.curves[0], self.distributions[0], shares)
+            move = _woodruff(self.curves[0], self.distributions[0], shares, _unseen(self.curves[0], fit))
             lacking = _lacking(by_rounds.var(axis=1, ddof=1) / rounds, move, rounds)
-        fit = self.curves[0].fit()
         return tuple(
             PoolPercentile(by_round, variance, fit)
             for by_round, variance in zip(by_rounds, lacking.tolist(), strict=True)
@@ -199,10 +204,18 @@ def _weighted(
     return np.array(replicates)
 
 
-def _woodruff(curve: CorrectedCurve, distribution: Distribution, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def _unseen(curve: CorrectedCurve, fit: CurveFit) -> float:
+    """Return the part of the pool that may lie where no sample was drawn."""
+    return float(curve.weight.max()) * min(_UNSEEN + _UNSEEN_BY_UNEXPLAINED * (1 - fit.explained), _UNSEEN_AT_MOST)
+
+
+def _woodruff(
+    curve: CorrectedCurve, distribution: Distribution, shares: NDArray[np.float64], unseen: float
+) -> NDArray[np.float64]:
     """Return how far each quantile moves, up or down, when F does by t standard errors of the correction."""
     at = distribution.quantiles(shares)
-    error = _quantile_of_t(CORRECTION_DF) * np.array([curve.standard_error(value) for value in at.tolist()])
+    seen = np.array([curve.standard_error(value) for value in at.tolist()])
+    error = _quantile_of_t(CORRECTION_DF) * np.hypot(seen, unseen)
     up = distribution.quantiles(np.minimum(shares + error, 1)) - at
     down = at - distribution.quantiles(np.maximum(shares - error, 0))
     return np.maximum(up, down)
