@@ -149,8 +149,8 @@ def _drop_errors_pp(study: Study) -> list[float]:
 
 
 COLUMNS = (
-    "questions", "answered", "proven", "proven, room", "of the ceiling", "today", "wrong proven", "likely hold",
-    "open hold", "loss: median", "mean", "p95", "wrong infeasible",
+    "questions", "answered", "proven", "proven, room", "of the ceiling", "first line proven", "wrong proven",
+    "likely hold", "open hold", "loss: median", "mean", "p95", "wrong infeasible",
 )  # fmt: skip
 
 
