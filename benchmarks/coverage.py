@@ -19,7 +19,8 @@ from scipy import stats
 
 from catalog.statistics.comparison import Comparison, Question, compare, compare_pairs
 from catalog.statistics.drops import hit_drop, mean_iou_drop
-from catalog.statistics.intervals import LogEstimate, intervals_from
+from catalog.statistics.intervals import intervals_from
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
 from catalog.statistics.samples import Samples, draw_inputs, resampled_log_percentiles
 from catalog.statistics.variances import moderated, strategy_variances

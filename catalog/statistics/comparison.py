@@ -8,18 +8,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.intervals import (
-    N_RESAMPLES,
-    WIDEST,
-    IntervalRefusal,
-    LogEstimate,
-    RefusalKind,
-    check_level,
-    estimate_over_rounds,
-    exponential,
-    inputs_needed,
-    refuse,
-)
+from catalog.statistics.intervals import N_RESAMPLES, IntervalRefusal, RefusalKind, check_level, inputs_needed, refuse
+from catalog.statistics.log_estimate import WIDEST, LogEstimate, estimate_over_rounds, exponential
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.samples import (
     Samples,
@@ -242,7 +232,7 @@ def compare_pairs(
     share their drift, so they are paired and the drift cancels; where fewer than two numbers are common, rounds are
     paired in order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds:
     variance across rounds by Student's t, variance from the inputs by resampling them, the same draw for both
-    strategies and all rounds; the guarded interval of `catalog.statistics.intervals`, at Sidak's level for
+    strategies and all rounds; the guarded interval of `LogEstimate`, at Sidak's level for
     simultaneity. What all strategies share in a round cancels in the ratio; what is left varies as the two own parts
     do, and is steadied by what is usual for these (`strategy_variances`); the margin is that of the pair or the sum of
     the two strategies' margins, whichever is narrower (`LogEstimate`).

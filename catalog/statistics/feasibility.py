@@ -11,14 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.drop_bounds import lower_share
 from catalog.statistics.drops import AccuracyDrop, mean_iou_drop
-from catalog.statistics.intervals import (
-    N_RESAMPLES,
-    WIDEST,
-    IntervalRefusal,
-    PercentileInterval,
-    check_level,
-    exponential,
-)
+from catalog.statistics.intervals import N_RESAMPLES, IntervalRefusal, PercentileInterval, check_level
+from catalog.statistics.log_estimate import WIDEST, exponential
 from catalog.statistics.outcomes import sidak
 
 # The mean of three rounds of 0.1 s is not quite 0.1 s and must not miss a budget of 0.1 s.

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from catalog.statistics.intervals import LogEstimate
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.rank_tests import PooledRanks
 
 

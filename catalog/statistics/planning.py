@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import scipy
 
-from catalog.statistics.intervals import LogEstimate
+from catalog.statistics.log_estimate import LogEstimate
 
 # More rounds than this are no plan: another budget or a lower confidence is.
 ROUNDS_MAX = 60

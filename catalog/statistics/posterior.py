@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from catalog.statistics.drop_bounds import ROUNDING_PP, PairedCounts, SeparateCounts
 from catalog.statistics.drops import AccuracyDrop
-from catalog.statistics.intervals import LogEstimate, density_scale
+from catalog.statistics.log_estimate import LogEstimate, density_scale
 from catalog.statistics.tables import HermiteTable
 
 _DRAWS = 4096

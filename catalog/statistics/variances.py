@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from catalog.statistics.intervals import LogEstimate
+from catalog.statistics.log_estimate import LogEstimate
 
 # So few strategies neither separate what they share nor show how variances scatter.
 _FEWEST = 3

@@ -13,13 +13,8 @@ from catalog.statistics.comparison import Comparison
 from catalog.statistics.drops import AccuracyDrop
 from catalog.statistics.feasibility import Feasibility
 from catalog.statistics.input_draw import SampleDesign
-from catalog.statistics.intervals import (
-    LogEstimate,
-    PercentileInterval,
-    exponential,
-    percentile_estimate,
-    percentile_intervals,
-)
+from catalog.statistics.intervals import PercentileInterval, percentile_estimate, percentile_intervals
+from catalog.statistics.log_estimate import LogEstimate, exponential
 from catalog.statistics.outcomes import judge, sidak
 from catalog.statistics.samples import Samples
 from catalog.statistics.typical_repetitions import typical_positions

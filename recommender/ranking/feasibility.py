@@ -19,7 +19,8 @@ from catalog.statistics.feasibility import (
     latency_within,
     step_down,
 )
-from catalog.statistics.intervals import IntervalRefusal, LogEstimate, PercentileInterval, RefusalKind
+from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import percentile_correlation
 from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval

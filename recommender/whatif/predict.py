@@ -7,7 +7,8 @@ from dataclasses import replace
 import scipy
 
 from catalog.evidence.link_samples import LinkedStrategy, LinkRate
-from catalog.statistics.intervals import PercentileInterval, percentile_intervals, readable_bounds
+from catalog.statistics.intervals import PercentileInterval, percentile_intervals
+from catalog.statistics.log_estimate import readable_bounds
 from catalog.statistics.samples import Samples
 from recommender.whatif.model import (
     TRUST_DF,

@@ -21,7 +21,7 @@ from runner.reports.html.markup import Child, Figure, Html, Ids, details, joined
 from runner.reports.html.report_data import EnvironmentReport
 from runner.reports.html.sentences import METRIC_NAMES
 from runner.reports.html.tradeoff import Tradeoff, tradeoff_plot, tradeoffs
-from runner.reports.leaderboard import COSTS
+from runner.reports.tier_costs import COSTS
 
 
 def ranking_table(result: SubjectResult) -> Html:

@@ -6,7 +6,8 @@ from scipy import stats
 
 from catalog.statistics.drops import hit_drop
 from catalog.statistics.feasibility import drop_within, floor_from_drop, hits_at_least, latency_within, step_down
-from catalog.statistics.intervals import LogEstimate, PercentileInterval, RefusalKind, percentile_intervals
+from catalog.statistics.intervals import PercentileInterval, RefusalKind, percentile_intervals
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.samples import Samples
 
 

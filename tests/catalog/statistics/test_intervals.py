@@ -7,14 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from catalog.statistics.intervals import (
-    WIDEST,
-    LogEstimate,
-    RefusalKind,
-    inputs_needed,
-    percentile_estimate,
-    percentile_intervals,
-)
+from catalog.statistics.intervals import RefusalKind, inputs_needed, percentile_estimate, percentile_intervals
+from catalog.statistics.log_estimate import WIDEST, LogEstimate
 from catalog.statistics.samples import Samples, draw_inputs, log_percentiles, seeded_draws
 
 

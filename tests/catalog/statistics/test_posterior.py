@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from catalog.statistics.drops import hit_drop, mean_iou_drop, separate_drop
-from catalog.statistics.intervals import LogEstimate
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import (
     drop_probability,
     joint_probability,

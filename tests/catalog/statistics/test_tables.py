@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from catalog.statistics.intervals import LogEstimate
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import latency_probability
 from catalog.statistics.tables import HermiteTable
 

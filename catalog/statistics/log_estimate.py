@@ -1,0 +1,325 @@
+"""A log latency or a log ratio, averaged over rounds, with the variances that its bounds are made of."""
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from catalog.statistics.tables import HermiteTable, Tables
+
+
+@dataclass(frozen=True)
+class LogEstimate:
+    """A log latency or a log ratio, averaged over rounds.
+
+    Attributes
+    ----------
+    value : float
+        Natural logarithm.
+    variance_rounds, variance_inputs : float
+        Of `value`, at or above 0.
+    df_rounds, df_inputs : float
+        How well each variance is known: a chi-square with so many degrees of freedom.
+    variance_model, df_model : float
+        The same for a model's error; 0 where the value was measured.
+    variance_shared, df_shared : float
+        The same for what moves all strategies of a subject alike in a round; 0 where it was not split off
+        (`catalog.statistics.variances.moderated`) and is in `variance_rounds`.
+    by_round : tuple of (int, float)
+        The rounds and the logarithm that each gave, or its pseudo-value; empty where that is unknown.
+    sides : tuple of (float, float)
+        Of a log ratio: the variance across rounds of each of the two strategies, without what they share, and its
+        degrees of freedom. Empty where they are unknown.
+    sides_power : float
+        What a level is raised to for the sides: as many comparisons as there are for each strategy.
+
+    Notes
+    -----
+    `df` is Satterthwaite's: (sum of V)**2 / (sum of V**2 / df) over the sources. The guarded margin at a level is
+    sqrt(sum of t**2 * V) with each source's t quantile of that level.
+
+    Bounds of several estimates of one subject, each at level L, hold together at L**tests where they err apart. What is
+    shared errs once for all of them, so that its quantile need not be that of L. Half of the joint error is left to it:
+    its level is L**(tests / 2). docs/statistics.md has the simulation.
+
+    References
+    ----------
+    F. E. Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 2 (1946).
+    S. K. Banerjee, Approximate confidence interval for linear functions of means of k populations when the population
+    variances are not equal, Sankhya 22 (1960).
+
+    Examples
+    --------
+    >>> estimate = LogEstimate(0.0, variance_rounds=0.01, variance_inputs=0.0, df_rounds=2, df_inputs=9)
+    >>> round(estimate.margin(0.95), 4)  # R: qt(0.975, 2) * 0.1
+    0.4303
+    """
+
+    value: float
+    variance_rounds: float
+    variance_inputs: float
+    df_rounds: float
+    df_inputs: float
+    variance_model: float = 0.0
+    df_model: float = 1.0
+    variance_shared: float = 0.0
+    df_shared: float = 1.0
+    by_round: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    sides: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    sides_power: float = field(default=1.0, repr=False)
+    # Not given but made; a copy with other variances begins without.
+    tables: Tables = field(init=False, repr=False, compare=False, default_factory=Tables)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of `value`."""
+        return math.sqrt(sum(variance for variance, _ in self._sources))
+
+    @property
+    def df(self) -> float:
+        """Satterthwaite's degrees of freedom; infinite where nothing varies."""
+        # (sum of V) ** 2 / sum of (V ** 2 / df): Satterthwaite 1946, matching the first two moments of a chi-square.
+        spread = sum(variance**2 / df for variance, df in self._sources)
+        return sum(variance for variance, _ in self._sources) ** 2 / spread if spread > 0 else math.inf
+
+    def margin(self, confidence_level: float) -> float:
+        """Return half the width of the two-sided interval that describes."""
+        return float(scipy.special.stdtrit(self.df, (1 + confidence_level) / 2)) * self.standard_error
+
+    def guarded_margin(self, confidence_level: float) -> float:
+        """Return half the width of the two-sided interval that decides."""
+        # Not Satterthwaite: where rounds agree by luck, its degrees of freedom are those of the inputs, and it errs.
+        margin = self._guarded((1 - confidence_level) / 2)
+        if not self.sides:
+            return margin
+        quantile = float(scipy.special.stdtrit(self.df_rounds, (1 - confidence_level) / 2))
+        of_rounds = quantile**2 * self.variance_rounds
+        saved = max(of_rounds - self._of_sides(confidence_level) ** 2, 0.0)
+        return math.sqrt(max(margin**2 - saved, 0.0))
+
+    def _of_sides(self, confidence_level: float) -> float:
+        """Return the sum of the two strategies' margins, across rounds."""
+        tail = (1 - confidence_level**self.sides_power) / 2
+        return sum(-float(scipy.special.stdtrit(df, tail)) * math.sqrt(variance) for variance, df in self.sides)
+
+    def upper(self, confidence_level: float, *, tests: int = 1) -> float:
+        """Return the one-sided upper bound, guarded; one of `tests` bounds, each at this level."""
+        if confidence_level < 0.5:
+            return self.value - self._guarded(confidence_level)
+        return self.value + self._guarded(1 - confidence_level, tests)
+
+    def confidence_below(self, limit: float, *, tests: int = 1) -> float:
+        """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
+        # The guarded margin grows as the tail shrinks, so the level whose bound is the limit is unique.
+        distance = abs(limit - self.value)
+        if not self.standard_error > 0:
+            return float(self.value <= limit)
+        return 1 - self._tail_beyond(distance, tests) if limit >= self.value else self._tail_beyond(distance, 1)
+
+    def _tail_beyond(self, distance: float, tests: int) -> float:
+        """Return the tail whose guarded margin is the distance, from a table where it is asked for often."""
+        table = self.tables.made.get(tests)
+        if table is not None:
+            logarithm = table.at(distance)
+            return self._tail_searched(distance, tests) if logarithm is None else math.exp(logarithm)
+        if self.tables.is_due(tests):
+            self.tables.made[tests] = self._tail_table(tests)
+        return self._tail_searched(distance, tests)
+
+    def _tail_table(self, tests: int) -> HermiteTable:
+        """Return the logarithm of the tail by its guarded margin."""
+        sources = [source for source in self._powers(tests) if source[0] > 0]
+        # Where a source comes to its median, and begins to count, the margin has a bend: it must be a node.
+        bends = [1 - 0.5 ** (1 / power) for _, _, power in sources]
+        near, far = (np.geomspace(*ends, _NODES) for ends in ((0.495, 0.01), (0.01, _SMALLEST_TAIL)))
+        tails = np.unique([*near, *far, *bends])
+        tails = tails[(tails > 0) & (tails < 0.5)][::-1]
+        square, slope = np.zeros_like(tails), np.zeros_like(tails)
+        for variance, df, power in sources:
+            own = np.minimum(-np.expm1(power * np.log1p(-tails)), 0.5)
+            quantile = scipy.special.stdtrit(df, own)
+            density = np.exp(density_scale(df) - (df + 1) / 2 * np.log1p(quantile**2 / df))
+            square += quantile**2 * variance
+            slope += 2 * quantile * variance / density * power * (1 - tails) ** (power - 1)
+        margin = np.sqrt(square)
+        return HermiteTable.of(margin, np.log(tails), 2 * margin / (slope * tails))
+
+    def _tail_searched(self, distance: float, tests: int) -> float:
+        """Return the tail whose guarded margin is the distance, by Newton's method on the nearly linear logarithms.
+
+        With one variance it is the tail of Student's t. With several it exceeds the largest of their single tails.
+        """
+        sources = [
+            (variance, df, power, density_scale(df)) for variance, df, power in self._powers(tests) if variance > 0
+        ]
+        tail = max(
+            _root_tail(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))), power)
+            for variance, df, power, _ in sources
+        )
+        if len(sources) == 1:
+            return tail
+        target_square = distance**2
+        for _ in range(_STEPS):
+            if not _SMALLEST_TAIL < tail < 0.5:
+                break
+            square = slope = 0.0
+            for variance, df, power, scale in sources:
+                own_tail = tail if power == 1 else _tail_of(tail, power)
+                # A source beyond its median adds nothing to the margin.
+                if own_tail >= 0.5:
+                    continue
+                quantile = float(scipy.special.stdtrit(df, own_tail))
+                own_square = quantile * quantile
+                # Student's t density at the quantile: the derivative of the quantile by the tail is 1 / density.
+                density = math.exp(scale - (df + 1) / 2 * math.log1p(own_square / df))
+                square += own_square * variance
+                growth = 1.0 if power == 1 else power * (1 - tail) ** (power - 1)
+                slope += 2 * quantile * variance / density * growth
+            step = math.log(square / target_square) * square / (slope * tail)
+            # The cap keeps an overshooting step below one half, where the quantile changes its sign.
+            tail = min(tail * math.exp(-step), (tail + 0.5) / 2)
+            if abs(step) <= _CLOSE:
+                break
+        return tail
+
+    def _guarded(self, tail: float, tests: int = 1) -> float:
+        return math.sqrt(
+            sum(
+                float(scipy.special.stdtrit(df, min(_tail_of(tail, power), 0.5))) ** 2 * variance
+                for variance, df, power in self._powers(tests)
+                if variance > 0
+            )
+        )
+
+    def _powers(self, tests: int) -> tuple[tuple[float, float, float], ...]:
+        """Return each variance with its degrees of freedom and the power of the level that its quantile is taken at."""
+        *own, shared = self._sources
+        return (*((*source, 1.0) for source in own), (*shared, max(tests / 2, 1.0)))
+
+    @property
+    def _sources(self) -> tuple[tuple[float, float], ...]:
+        """Each variance with its degrees of freedom."""
+        return (
+            (self.variance_rounds, self.df_rounds),
+            (self.variance_inputs, self.df_inputs),
+            (self.variance_model, self.df_model),
+            (self.variance_shared, self.df_shared),
+        )
+
+
+def _tail_of(tail: float, power: float) -> float:
+    """Return the tail of a level raised to a power, exact for the smallest tails too."""
+    return tail if power == 1 else -math.expm1(power * math.log1p(-tail))
+
+
+def _root_tail(tail: float, power: float) -> float:
+    """Return the tail whose level, raised to a power, has the given tail."""
+    return tail if power == 1 else -math.expm1(math.log1p(-tail) / power)
+
+
+@lru_cache(maxsize=1024)
+def density_scale(df: float) -> float:
+    """Return the logarithm of the density of Student's t at 0."""
+    # lgamma, because the gamma function itself overflows beyond 342 degrees of freedom.
+    return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
+
+
+# A smaller tail counts as none, and the search stops.
+_SMALLEST_TAIL = 1e-15
+_STEPS = 60
+# Of a table, in each half: so many that it agrees with the search to eight digits.
+_NODES = 400
+# Newton's steps square the error: after one so small, what is left is below any rounding.
+_CLOSE = 1e-7
+
+
+def estimate_over_rounds(
+    by_round: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    *,
+    percentile: float,
+    inputs: int,
+    rounds: NDArray[np.int64] | None = None,
+) -> LogEstimate:
+    """Average over rounds and combine the two variances.
+
+    Parameters
+    ----------
+    by_round : float array, shape (rounds,)
+        Log percentiles or log ratios; at least 2 rounds.
+    resampled : float array, shape (rounds, n_resamples)
+        The same for each draw of inputs; draws with NaN are left out.
+    percentile : float
+        Above 0 and below 100.
+    inputs : int
+        How many were drawn; at least 2.
+    rounds : int array, shape (rounds,), or None
+        The numbers of the rounds, by which strategies share what happened in a round; None where they are unknown.
+
+    Returns
+    -------
+    LogEstimate
+
+    Notes
+    -----
+    The variance from the inputs is the mean covariance, over draws, between two different rounds. The variance of a
+    single round over draws is its rest (round x input, repetition), which is in the variance across rounds already; for
+    the ratio of two strategies, whose shared inputs cancel, it is most of what there is. The covariance is
+    multiplied by n / (n - 1), because a bootstrap takes the n inputs for all there are, and set to zero where negative.
+
+    It is itself a rough number: for a percentile it has, for large n, the relative variance of a
+    chi-square with sqrt(pi n p (1 - p)) degrees of freedom (Hall and Martin's limit), far fewer than n - 1: 3 for p90
+    of 30 inputs, 5 for p90 of 100. With n - 1 instead, intervals of p90 cover too little.
+
+    References
+    ----------
+    P. Hall and M. A. Martin, Exact convergence rate of bootstrap quantile variance estimator, Probability Theory and
+    Related Fields 80 (1988).
+    """
+    count, share = by_round.size, percentile / 100
+    # A draw may leave a round without any of its inputs; such a draw says nothing about a covariance between rounds.
+    drawn = resampled[:, np.isfinite(resampled).all(axis=0)]
+    of_mean, of_each = drawn.mean(axis=0).var(ddof=1), drawn.var(axis=1, ddof=1).mean()
+    # var(mean) = of_each / R + (R - 1) / R * covariance, solved for the covariance.
+    between = (count * of_mean - of_each) / (count - 1)
+    return LogEstimate(
+        value=float(by_round.mean()),
+        variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / count)),
+        variance_inputs=_unless_rounding(float(between * inputs / (inputs - 1))),
+        df_rounds=count - 1,
+        # Hall and Martin's relative variance, set equal to that of a chi-square, 2 / df.
+        df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
+        by_round=() if rounds is None else tuple(zip(rounds.tolist(), by_round.tolist(), strict=True)),
+    )
+
+
+def _unless_rounding(variance: float) -> float:
+    """Return 0 for a negative variance, and for what rounding leaves of equal latencies (1e-12, relative)."""
+    return variance if variance > 1e-24 else 0.0
+
+
+# Two rounds that disagree give a t quantile that overflows when exponentiated.
+_LARGEST_LOG = 700.0
+# A bound farther from the estimate, as a factor, is no figure that a reader could use: it is unknown.
+WIDEST = 10.0
+
+
+def exponential(log_value: float) -> float:
+    """Return the exponential without overflow: a bound beyond 1e304 bounds nothing."""
+    return math.exp(min(log_value, _LARGEST_LOG))
+
+
+def readable_bounds(value: float, margin: float) -> tuple[float, float] | tuple[None, None]:
+    """Return both ends of an interval of logarithms; None where they are more than tenfold away.
+
+    Examples
+    --------
+    >>> [round(bound, 3) for bound in readable_bounds(0.0, 0.1)], readable_bounds(0.0, 3.0)
+    ([0.905, 1.105], (None, None))
+    """
+    if margin > math.log(WIDEST):
+        return None, None
+    return math.exp(value - margin), math.exp(value + margin)
