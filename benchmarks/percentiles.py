@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from benchmarks.coverage import joint_bounds
 from benchmarks.whole_pool import WholePool, whole_pools
 from catalog.statistics.input_draw import Pool, PoolInput, SampleDesign, SystematicDesign
-from catalog.statistics.intervals import LogEstimate, PercentileInterval, percentile_intervals
+from catalog.statistics.intervals import PercentileInterval, percentile_intervals
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.samples import Samples
 
 POOL_INPUTS = 2000
