@@ -184,3 +184,21 @@ def test_steadied_variances_are_finite_and_count_for_at_least_their_own_rounds(
         assert math.isfinite(steadied.variance_rounds) and steadied.variance_rounds >= 0
         assert math.isfinite(steadied.variance_shared) and steadied.variance_shared >= 0
         assert math.isfinite(steadied.upper(0.997, tests=len(logs)))
+
+
+@pytest.mark.parametrize(("noisy", "drift"), [(1, 0.0), (3, 0.0), (1, 0.2), (3, 0.5)])
+def test_bounds_of_all_strategies_hold_together(noisy: float, drift: float) -> None:
+    # A small version of `benchmarks.coverage --only joint-drift`: 300 studies, standard error 0.013 at 0.95.
+    rng = np.random.default_rng(9)
+    scale = np.where(np.arange(18) == 9, noisy, 1.0)[:, np.newaxis]
+    truth, level = np.linspace(-1, 1, 18), 0.95 ** (1 / 18)
+    holding, narrower = 0, []
+    for _ in range(300):
+        values = truth[:, np.newaxis] + 0.1 * scale * rng.normal(size=(18, 3)) + drift * rng.normal(size=3)
+        own = of_rounds(values)
+        bounds = np.array([estimate.upper(level, tests=18) for estimate in moderated(own)])
+        holding += bool(np.all(bounds >= truth))
+        widths = bounds - values.mean(axis=1), [estimate.upper(level) - estimate.value for estimate in own]
+        narrower.append(np.median(widths[0]) / np.median(widths[1]))
+    assert holding / 300 >= 0.95 - 2 * 0.013
+    assert np.median(narrower) < 0.6
