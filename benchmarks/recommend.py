@@ -174,6 +174,7 @@ def measure(name: str, kind: str, database: str, *, distinct: bool, detail: str 
     started = time.perf_counter()
     with served(kind, database) as (url, pid):
         ready_s = time.perf_counter() - started
+        time.sleep(0 if kind == "bare" else SETTLE_SECONDS)
         rate, p99 = _load(url, distinct=distinct, detail=detail)
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
         peak = int(status.split("VmHWM:")[1].split()[0]) / 1024

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-# A table costs as much as some hundred values, so that it is worth making only where a service asks question upon
+# A table costs as much as some fifty values, so that it is worth making only where a service asks question upon
 # question about the same evidence.
-_OFTEN = 40
+OFTEN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,4 +64,4 @@ class Tables:
         """Count one more value that was computed without a table; return whether to make one now."""
         count = self.counts.get(key, 0) + 1
         self.counts[key] = count
-        return count == _OFTEN
+        return count == OFTEN

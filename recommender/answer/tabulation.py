@@ -6,6 +6,7 @@ so that exactly what answers need is kept, whatever that is.
 
 from collections.abc import Callable, Iterator
 
+from catalog.statistics.tables import OFTEN
 from recommender.answer.respond import respond
 from recommender.errors import RecommenderError
 from recommender.evidence.model import Evidence
@@ -29,13 +30,26 @@ def tabulate(evidence: Evidence, is_wanted: Callable[[], bool]) -> None:
 
 
 def usual_questions(evidence: Evidence) -> Iterator[RecommendRequest]:
-    """Yield a question for each subject and percentile, those that are declared included."""
+    """Yield a question for each subject and percentile, those that are declared included.
+
+    Then some more of the percentiles that most questions ask for: tables of confidences and probabilities are made once
+    they were asked for often (`catalog.statistics.tables`).
+    """
     declared = {percentile for slo in evidence.slos.values() for percentile in slo.latency_s}
     for percentile in dict.fromkeys((*_PERCENTILES, *sorted(declared))):
         for subject in evidence.subjects:
-            yield RecommendRequest(
-                subject=subject,
-                latency_percentile=float(percentile),
-                max_latency_s=_LENIENT_S,
-                max_accuracy_drop_pp=100.0,
-            )
+            yield _lenient(subject, percentile, _LENIENT_S)
+    for percentile in dict.fromkeys((_PERCENTILES[0], *sorted(declared))):
+        for subject in evidence.subjects:
+            for number in range(OFTEN):
+                yield _lenient(subject, percentile, _LENIENT_S + number + 1)
+
+
+def _lenient(subject: str, percentile: float, max_latency_s: float) -> RecommendRequest:
+    return RecommendRequest(
+        subject=subject,
+        latency_percentile=float(percentile),
+        max_latency_s=max_latency_s,
+        max_accuracy_drop_pp=100.0,
+        detail="short",
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import latency_probability
-from catalog.statistics.tables import HermiteTable
+from catalog.statistics.tables import OFTEN, HermiteTable
 
 ESTIMATES = [
     LogEstimate(0.0, 0.009, 0.0, df_rounds=7.5, df_inputs=6.6, variance_shared=0.0002, df_shared=4),
@@ -21,7 +21,7 @@ LIMITS = [sign * limit for limit in np.geomspace(1e-4, 3, 60).tolist() for sign 
 
 
 def asked_often(estimate: LogEstimate, tests: int) -> LogEstimate:
-    for limit in np.linspace(0.01, 0.02, 50).tolist():
+    for limit in np.linspace(0.01, 0.02, OFTEN).tolist():
         estimate.confidence_below(limit, tests=tests)
         estimate.confidence_below(-limit)
         latency_probability(estimate, limit)

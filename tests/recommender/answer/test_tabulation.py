@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from catalog.statistics.tables import OFTEN
 from recommender.answer import tabulation
 from recommender.answer.respond import respond
 from recommender.answer.tabulation import tabulate, usual_questions
@@ -37,6 +38,16 @@ def test_after_it_no_question_of_a_usual_percentile_takes_percentiles(
         monkeypatch.setattr(candidates, name, refuse)
     question = RecommendRequest(subject="net", latency_percentile=percentile, max_latency_s=0.2, min_accuracy_pct=1.0)
     assert respond(evidence, question).considered
+
+
+def test_the_usual_percentile_is_asked_for_often_enough_for_tables(opened: Snapshots) -> None:
+    evidence = opened.current()
+    limits = {
+        question.max_latency_s
+        for question in usual_questions(evidence)
+        if (question.subject, question.latency_percentile) == ("net", 90.0)
+    }
+    assert len(limits) > OFTEN
 
 
 def test_declared_percentiles_are_among_the_usual_ones(opened: Snapshots, filled: Any) -> None:
