@@ -75,6 +75,30 @@ def test_duplicates_are_refused_by_the_index_and_failures_are_not(database: Data
         assert reading.rounds_done(session, first.latency_key) == {1, 2}
 
 
+def test_only_a_doubtful_measurement_is_superseded_and_it_is_kept(database: Database, make: Any) -> None:
+    with database.session() as session:
+        where = writing.upsert_environment(session, make.environment())
+        first = make.measurement(where, "identity", "cloud", 1, verdict="DOUBTFUL", reason="a busy host")
+        silent = replace(first, round=2, reason=None)
+        for record in (first, silent):
+            writing.record_measurement(session, record)
+        assert reading.doubtful_rounds(session, first.latency_key) == {1: "a busy host", 2: "no reason stored"}
+        for record in (first, silent):
+            writing.supersede_measurement(session, replace(record, verdict="VALID", reason=None))
+        with pytest.raises(DuplicateEvidenceError, match="round 1"):
+            writing.supersede_measurement(session, first)
+        session.commit()
+        rows = session.execute(text("SELECT round, verdict, reason FROM measurement ORDER BY id")).all()
+        assert [tuple(row) for row in rows] == [
+            (1, "INVALID", "superseded; DOUBTFUL: a busy host"),
+            (2, "INVALID", "superseded; DOUBTFUL: no reason stored"),
+            (1, "VALID", None),
+            (2, "VALID", None),
+        ]
+        assert reading.rounds_done(session, first.latency_key) == {1, 2}
+        assert reading.doubtful_rounds(session, first.latency_key) == {} and not reading.troubles(session)
+
+
 def test_accuracies_are_unique_per_key_when_complete(database: Database, make: Any) -> None:
     with database.session() as session:
         where = writing.upsert_environment(session, make.environment())
