@@ -77,12 +77,14 @@ def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     assert runner("import", "phone.csv", "-d", "lab.db").out == "phone.csv: imported before, nothing changed\n"
 
 
-def test_an_accuracy_without_items_holds_no_budget_and_says_what_to_do(lab: Runner) -> None:
+def test_an_accuracy_without_items_promises_no_budget_and_says_what_to_do(lab: Runner) -> None:
     question = ("recommend", "net", "-d", "lab.db", "--max-latency", "150ms", "--max-drop", "1", "--json")
-    content = json.loads(lab(*question).out)
-    assert content["recommendation"] is None
-    assert {strategy["kind"] for strategy in content["undecided"]} == {"items_missing"}
-    assert content["undecided"][0]["to_do"].startswith("ask without an accuracy budget")
+    done = lab(*question)
+    content = json.loads(done.out)
+    best = content["recommendation"]
+    assert (done.code, content["status"], best["id"]) == (1, "estimated", "net:quantized:mobile")
+    assert "without its items no bound can be given" in best["reason"]
+    assert content["to_do"]["command"] == "runner fill-catalog --only net:quantized:mobile"
 
 
 def test_an_import_is_analysed_and_stored(lab: Runner) -> None:
