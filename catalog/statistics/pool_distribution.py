@@ -181,12 +181,18 @@ class CorrectedCurve:
             [np.full(foretold.size, 1 / foretold.size), weight, -weight],
         )
 
-    def standard_error(self, value: float) -> float:
-        """Return the standard error of the share at or below a value, from the samples' residuals near it."""
+    def standard_error(self, value: float, unseen: float) -> float:
+        """Return the standard error of the share at or below a value, from the samples' residuals near it.
+
+        `unseen` is how much of the weight of such a sample may lie where none was drawn.
+        """
         around = self.neighbours - self.neighbours.mean(axis=1, keepdims=True)
         latency = self.expected[:, np.newaxis] + self.neighbours
         share = (latency[:, :, np.newaxis] + self.spread * around[:, np.newaxis] <= value).mean(axis=2)
-        return float(np.sqrt((self.weight**2 * share.var(axis=1)).sum()))
+        variance = share.var(axis=1)
+        # Of the samples that may lie on either side: those of an oversampled tail weigh less than the others.
+        near = float(self.weight @ variance / total) if (total := variance.sum()) > 0 else float(self.weight.max())
+        return float(np.hypot(np.sqrt(self.weight**2 @ variance), unseen * near))
 
     def fit(self) -> CurveFit:
         """Return how well sizes tell the latencies apart."""

@@ -135,7 +135,7 @@ class PoolStudy:
         by_rounds = _pseudo_values(np.array(of_curves))
         fit, lacking = self.curves[0].fit(), np.zeros(shares.size)
         if rounds > 1:
-            move = _woodruff(self.curves[0], self.distributions[0], shares, _unseen(self.curves[0], fit))
+            move = _woodruff(self.curves[0], self.distributions[0], shares, _unseen(fit))
             lacking = _lacking(by_rounds.var(axis=1, ddof=1) / rounds, move, rounds)
         return tuple(
             PoolPercentile(by_round, variance, fit)
@@ -204,9 +204,9 @@ def _weighted(
     return np.array(replicates)
 
 
-def _unseen(curve: CorrectedCurve, fit: CurveFit) -> float:
-    """Return the part of the pool that may lie where no sample was drawn."""
-    return float(curve.weight.max()) * min(_UNSEEN + _UNSEEN_BY_UNEXPLAINED * (1 - fit.explained), _UNSEEN_AT_MOST)
+def _unseen(fit: CurveFit) -> float:
+    """Return how much of a sample's weight may lie where no sample was drawn."""
+    return min(_UNSEEN + _UNSEEN_BY_UNEXPLAINED * (1 - fit.explained), _UNSEEN_AT_MOST)
 
 
 def _woodruff(
@@ -214,8 +214,7 @@ def _woodruff(
 ) -> NDArray[np.float64]:
     """Return how far each quantile moves, up or down, when F does by t standard errors of the correction."""
     at = distribution.quantiles(shares)
-    seen = np.array([curve.standard_error(value) for value in at.tolist()])
-    error = _quantile_of_t(CORRECTION_DF) * np.hypot(seen, unseen)
+    error = _quantile_of_t(CORRECTION_DF) * np.array([curve.standard_error(value, unseen) for value in at.tolist()])
     up = distribution.quantiles(np.minimum(shares + error, 1)) - at
     down = at - distribution.quantiles(np.maximum(shares - error, 0))
     return np.maximum(up, down)
