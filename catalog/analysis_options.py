@@ -18,7 +18,8 @@ Share = Annotated[
 ]
 
 # A number, not a text: 90 for p90.
-Percentile = Annotated[float, BeforeValidator(refuse_share), Field(strict=True, ge=1, lt=100)]
+# The validator comes last, so that it runs first and the published schema keeps the limits in JSON Schema's words.
+Percentile = Annotated[float, Field(strict=True, ge=1, lt=100), BeforeValidator(refuse_share)]
 
 Adjustment = Literal[
     "none",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from catalog.units import duration, size
 from recommender.answer.quality import doubt, passed_over
-from recommender.answer.wording import bounded, how_sure, percentile_name, points, prediction_note, strategy_name
+from recommender.answer.wording import bounded, how_sure, in_points, percentile_name, prediction_note, strategy_name
 from recommender.ranking import Candidate, Estimate, Objective, Prospect, RankedAnswer, Status
 from recommender.ranking.model import WITHOUT_ESTIMATE
 
@@ -186,4 +186,4 @@ def _accuracy(best: Candidate, other: Candidate) -> str:
     if abs(difference_pp) < 0.005:
         return f", at the same {best.accuracy.metric}"
     word = "less" if difference_pp > 0 else "more"
-    return f", and {points(abs(difference_pp))} {word} accurate ({best.accuracy.metric})"
+    return f", and {in_points(abs(difference_pp))} {word} accurate ({best.accuracy.metric})"

@@ -81,14 +81,14 @@ def lacks(miss: NearMiss) -> Iterator[str]:
         # A near miss stores its distance from the budget; the budget follows from it.
         floor = accuracy.accuracy_pct + miss.accuracy_short_pp
         yield (
-            f"is {points(miss.accuracy_short_pp)} short of {accuracy.metric} >= {floor:.2f} % "
+            f"is {in_points(miss.accuracy_short_pp)} short of {accuracy.metric} >= {floor:.2f} % "
             f"(measured {accuracy.accuracy_pct:.2f} %)"
         )
     if accuracy is not None and accuracy.drop_pp is not None and miss.drop_over_pp is not None:
         allowed = accuracy.drop_pp - miss.drop_over_pp
         yield (
-            f"drops {points(accuracy.drop_pp)} of {accuracy.metric} against identity, "
-            f"{points(miss.drop_over_pp)} more than the {points(allowed)} allowed"
+            f"drops {in_points(accuracy.drop_pp)} of {accuracy.metric} against identity, "
+            f"{in_points(miss.drop_over_pp)} more than the {in_points(allowed)} allowed"
         )
 
 
@@ -156,7 +156,7 @@ def bounded(budgets: Budgets) -> bool:
     return bool(budgets.latency) or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
 
 
-def points(value: float) -> str:
+def in_points(value: float) -> str:
     """Return `0.45 pp`."""
     return f"{value:.2f} pp"
 

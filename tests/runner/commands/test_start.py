@@ -56,6 +56,18 @@ def test_the_schema_refuses_what_the_parser_refuses(change: dict[str, object]) -
         Draft202012Validator(catalog_schema()).validate(declared | change)
 
 
+def test_the_limits_of_a_percentile_are_in_the_words_of_json_schema() -> None:
+    schema = json.loads((REPOSITORY / "strategies.schema.json").read_text(encoding="utf-8"))
+    limits = [
+        spec["properties"]["percentile"]
+        for spec in schema["$defs"].values()
+        if "percentile" in spec.get("properties", {})
+    ]
+    assert len(limits) == 2
+    for limit in limits:
+        assert (limit["minimum"], limit["exclusiveMaximum"]) == (1, 100)
+
+
 def test_the_committed_schema_is_this_one() -> None:
     assert json.loads((REPOSITORY / "strategies.schema.json").read_text()) == catalog_schema(), (
         "renew it with: runner schema -o strategies.schema.json"
