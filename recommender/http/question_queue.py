@@ -34,8 +34,12 @@ class QuestionQueue:
         self._turns: dict[tuple[asyncio.AbstractEventLoop, str, str], _Turn] = {}
         self._computations: set[asyncio.Task[object]] = set()
 
-    async def run(self, compute: Callable[[], T], *, client: str, subject: str) -> T:
+    async def run(
+        self, compute: Callable[[], T], *, client: str, subject: str, at_once: Callable[[], T | None] = lambda: None
+    ) -> T:
         """Return what `compute` returns, once it is the turn of this client and this subject.
+
+        What `at_once` returns by then is taken instead: the question before may have computed what this one needs.
 
         A caller that is cancelled while it waits gives up its place. A computation that has begun cannot be stopped: it
         keeps its turns to its end, so that abandoned questions never add up.
@@ -44,6 +48,8 @@ class QuestionQueue:
             # First the client's: of each client one question at most waits for the subject, in the order of arrival.
             await turns.enter_async_context(self._turn("client", client))
             await turns.enter_async_context(self._turn("subject", subject))
+            if (result := at_once()) is not None:
+                return result
             computation = asyncio.create_task(self._compute(compute, turns.pop_all()))
         self._computations.add(computation)
         computation.add_done_callback(self._end)

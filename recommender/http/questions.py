@@ -58,7 +58,8 @@ def answers(request: Request) -> AnswerCache:
 async def recommend(question: RecommendRequest, request: Request) -> Response:
     """Recommend an operator on a placement within these budgets, with the evidence."""
     cache = answers(request)
-    body = cache.at_once(question) or await _in_turn(request, question.subject, partial(cache.json_for, question))
+    at_once = partial(cache.at_once, question)
+    body = at_once() or await _in_turn(request, question.subject, partial(cache.json_for, question), at_once)
     # Encoded already: returned as a model, the answer would be validated and encoded a second time.
     return Response(body, media_type="application/json")
 
@@ -82,18 +83,19 @@ async def _item(request: Request, moment: Moment, question: RecommendRequest) ->
     # Other requests get the event loop between two questions.
     await asyncio.sleep(0)
     try:
-        answer = cache.at_once(question, moment)
+        at_once = partial(cache.at_once, question, moment)
+        answer = at_once()
         if answer is None:
-            answer = await _in_turn(request, question.subject, partial(cache.json_for, question, moment))
+            answer = await _in_turn(request, question.subject, partial(cache.json_for, question, moment), at_once)
     # An unknown name concerns its question alone; any other error concerns all of them and is raised.
     except NotDeclared as error:
         return BatchItem(problem=problem_for(error, "/recommend/batch")).model_dump_json().encode()
     return b'{"answer":%b,"problem":null}' % answer
 
 
-async def _in_turn(request: Request, subject: str, compute: Callable[[], T]) -> T:
+async def _in_turn(request: Request, subject: str, compute: Callable[[], T], at_once: Callable[[], T | None]) -> T:
     """Compute when it is the turn of the client that asks, and of the subject."""
     queue: QuestionQueue = request.app.state.queue
     # Without the limits on connections, as another server may run the application, an address is a client.
     client = request.scope.get(CLIENT) or (request.client.host if request.client else "")
-    return await queue.run(compute, client=client, subject=subject)
+    return await queue.run(compute, client=client, subject=subject, at_once=at_once)

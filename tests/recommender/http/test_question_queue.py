@@ -107,3 +107,27 @@ def test_an_error_is_that_of_its_question_and_frees_the_turn() -> None:
         return await queue.run(lambda: 1, client="one", subject="net")
 
     assert asyncio.run(scenario()) == 1
+
+
+def test_what_became_quick_while_it_waited_is_not_computed_again() -> None:
+    async def scenario() -> list[str]:
+        queue, gate, known = QuestionQueue(), Gate(), list[str]()
+        first = asyncio.create_task(queue.run(gate, client="one", subject="net"))
+        await until(gate.begun.is_set)
+
+        def refuse() -> str:
+            raise AssertionError("computed")
+
+        waiting = [
+            asyncio.create_task(
+                queue.run(refuse, client="one", subject="net", at_once=lambda: known[0] if known else None)
+            )
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0)
+        known.append("at once")
+        gate.open.set()
+        await first
+        return await asyncio.gather(*waiting)
+
+    assert asyncio.run(scenario()) == ["at once"] * 3
