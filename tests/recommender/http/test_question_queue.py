@@ -111,7 +111,7 @@ def test_an_error_is_that_of_its_question_and_frees_the_turn() -> None:
 
 def test_what_became_quick_while_it_waited_is_not_computed_again() -> None:
     async def scenario() -> list[str]:
-        queue, gate, known = QuestionQueue(), Gate(), list[str]()
+        queue, gate, answers = QuestionQueue(), Gate(), list[str]()
         first = asyncio.create_task(queue.run(gate, client="one", subject="net"))
         await until(gate.begun.is_set)
 
@@ -120,12 +120,12 @@ def test_what_became_quick_while_it_waited_is_not_computed_again() -> None:
 
         waiting = [
             asyncio.create_task(
-                queue.run(refuse, client="one", subject="net", at_once=lambda: known[0] if known else None)
+                queue.run(refuse, client="one", subject="net", at_once=lambda: answers[0] if answers else None)
             )
             for _ in range(3)
         ]
         await asyncio.sleep(0)
-        known.append("at once")
+        answers.append("at once")
         gate.open.set()
         await first
         return await asyncio.gather(*waiting)
