@@ -7,6 +7,9 @@ import pytest
 
 from catalog.evidence.database import open_database
 from catalog.exchange import import_files
+from recommender import examples
+from recommender.schemas import RecommendResponse
+from recommender.schemas.answer import ToDoOut
 from runner import demo
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "example-evidence.json.gz"
@@ -25,3 +28,24 @@ def test_one_question_is_met_and_fits_the_evidence(tmp_path: Path, monkeypatch: 
         assert answer.recommendation.latency.percentile_s <= question["max_latency_s"]
         _, refused = demo._ask(url, subject, {"max_latency_s": fastest_s / 100})
         assert refused.status == "infeasible" and refused.recommendation is None and refused.near_misses
+
+
+def test_what_would_make_the_answer_sure_is_run_and_the_question_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = RecommendResponse.model_validate(examples.answer())
+    to_do = ToDoOut(command="runner fill-catalog --rounds 4 --only net:identity:edge", minutes=0.2, words="")
+    likely = before.model_copy(update={"status": "likely", "to_do": to_do})
+    newer = before.model_copy(update={"age": before.age.model_copy(update={"newest_at": "2099-01-01T00:00:00+00:00"})})
+    ran: list[list[str]] = []
+    shown: list[RecommendResponse] = []
+    answers = iter([likely, newer])
+    monkeypatch.setattr(demo, "app", ran.append)
+    monkeypatch.setattr(demo, "run", lambda command: command())
+    monkeypatch.setattr(demo, "_ask", lambda url, subject, budgets: ({}, next(answers)))
+    monkeypatch.setattr(demo, "_show", lambda kind, question, answer: shown.append(answer))
+    demo._make_sure("http://127.0.0.1:1", {}, likely)
+    assert ran == [["fill-catalog", "--rounds", "4", "--only", "net:identity:edge"]]
+    assert shown == [newer]
+    demo._make_sure(
+        "http://127.0.0.1:1", {}, likely.model_copy(update={"to_do": to_do.model_copy(update={"minutes": 30.0})})
+    )
+    assert len(ran) == 1, "half an hour is more than a demo takes"
