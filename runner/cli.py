@@ -53,7 +53,12 @@ COMMANDS = (
         "selftest", _MEASURE, "selftest", "Measure one strategy under several names, as a test of the analysis."
     ),
     CommandEntry("clean", _MEASURE, "fill_catalog", "Remove what a killed run left behind."),
-    CommandEntry("recommend", _ASK, "question", "Recommend an operator and a placement for given budgets."),
+    CommandEntry(
+        "recommend",
+        _ASK,
+        "question",
+        "Recommend an operator and a placement for given budgets, and say how sure that is.",
+    ),
     CommandEntry("slo", _ASK, "slo", "Check every declared SLO against the evidence of every subject."),
     CommandEntry("whatif", _ASK, "whatif", "Predict the latency of every strategy for another link bandwidth."),
     CommandEntry("leaderboard", _ASK, "leaderboard", "Print every strategy with evidence, fastest first."),
