@@ -25,7 +25,7 @@ _DISCOUNT = 1.0
 _CAUTION = 0.5
 # More than this cannot be distinguished from no scatter of the true variances at all.
 _LARGEST_DF = 1e4
-# Where nobody can see whether strategies err alike, the others count for at most as much as a strategy's own rounds.
+# Where rounds are too few to show whether strategies err alike, the others count for at most as much as its own rounds.
 _UNSEEN = 2.0
 # What rounding leaves of equal latencies, as a variance of logarithms.
 _ROUNDING = 1e-24

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from catalog.units import duration, size
 from recommender.answer.quality import doubt, passed_over
-from recommender.answer.wording import bounded, how_sure, in_points, percentile_name, prediction_note, strategy_name
+from recommender.answer.wording import how_sure, in_points, percentile_name, prediction_note, strategy_name
 from recommender.ranking import Candidate, Estimate, Objective, Prospect, RankedAnswer, Status
 from recommender.ranking.model import WITHOUT_ESTIMATE
 
@@ -117,7 +117,7 @@ def _claim(answer: RankedAnswer, best: Prospect) -> str:
             f"with {number}"
         )
     count = 1 + len(others)
-    meeting = f"the {count} within every budget" if bounded(answer.budgets) else f"{count} strategies"
+    meeting = f"the {count} within every budget" if answer.budgets.any_set else f"{count} strategies"
     first = min((best, *others), key=lambda prospect: _value(prospect, objective))
     if _value(first, objective) < _value(best, objective):
         return _not_first(best, first, meeting, objective)

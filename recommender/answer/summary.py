@@ -5,7 +5,6 @@ from recommender.answer.quality import quality_note
 from recommender.answer.reasons import why
 from recommender.answer.to_do import ToDo
 from recommender.answer.wording import (
-    bounded,
     chance,
     join,
     lacks,
@@ -43,7 +42,7 @@ def summary(answer: RankedAnswer, to_do: ToDo | None) -> str:
 def head(answer: RankedAnswer, best: Prospect) -> str:
     """Say what to use and how sure that is, in a clause that a manager reads."""
     name = strategy_name(best.candidate)
-    if not bounded(answer.budgets):
+    if not answer.budgets.any_set:
         return f"Use {name}"
     if best.status is Status.PROVEN:
         return f"Use {name}: it is proven to keep every budget"
@@ -106,7 +105,7 @@ def _reason(best: Prospect) -> str:
 
 
 def _promise(answer: RankedAnswer, best: Prospect) -> str:
-    if not bounded(answer.budgets):
+    if not answer.budgets.any_set:
         return "; no budget was asked, so nothing is promised"
     if best.status is not Status.PROVEN:
         return ""

@@ -1,4 +1,4 @@
-"""What no budget changes, computed before anybody asks: percentiles, their intervals, steadied variances, bounds.
+"""What no budget changes, computed before the first question: percentiles, their intervals, steadied variances, bounds.
 
 These results are kept with each candidate. To compute them, the usual questions are answered and the answers dropped,
 so that exactly what answers need is kept, whatever that is.
@@ -25,7 +25,7 @@ def tabulate(evidence: Evidence, is_wanted: Callable[[], bool]) -> None:
         try:
             respond(evidence, question)
         except RecommenderError:
-            # Nobody asked: whoever does gets the reason.
+            # A client that asks this gets the error; here there is none.
             continue
 
 

@@ -18,14 +18,14 @@ from recommender.schemas import NotConsideredOut
 
 # With so many, how rounds differ begins to be known; as many more are a step.
 _ROUNDS = 3
-# More names would make a command that nobody reads.
+# More names would make a command too long to read.
 _NAMES = 4
 _WORDS = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
 
 
 @dataclass(frozen=True)
 class ToDo:
-    """What would make an answer sure; `command` is None where no command can, `seconds` where nobody knows."""
+    """What would make an answer sure; `command` is None where no command can, `seconds` where that is unknown."""
 
     words: str
     command: str | None = None

@@ -7,7 +7,6 @@ from catalog.statistics.feasibility import BudgetCheck
 from catalog.units import duration, size
 from recommender.ranking import (
     Breach,
-    Budgets,
     Candidate,
     Change,
     Estimate,
@@ -149,11 +148,6 @@ def cannot_show(items: int, best_bound: float, unit: Unit) -> str:
     what = "an accuracy above" if unit == "%" else "a drop below"
     figure = f"{best_bound:.2f}" if unit == "%" else f"{best_bound:.1f}" if best_bound >= 1 else f"{best_bound:.2g}"
     return f"{items} items cannot show {what} {figure} {unit} at the joint confidence"
-
-
-def bounded(budgets: Budgets) -> bool:
-    """Return whether the question has any budget."""
-    return bool(budgets.latency) or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
 
 
 def in_points(value: float) -> str:

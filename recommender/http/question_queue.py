@@ -1,7 +1,7 @@
 """Whose question is computed next where an answer takes long: off the event loop, with a fair share for every client.
 
 Of each client one question is computed at a time, and of each subject one. So a client that sends many waits behind
-itself alone, and a subject whose evidence takes long to resample keeps nobody from the others.
+itself alone, and a subject whose evidence takes long to resample does not hold up the others.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class QuestionQueue:
 
     def _end(self, computation: "asyncio.Task[object]") -> None:
         self._computations.discard(computation)
-        # Looked at, or asyncio would log the error of a computation that nobody waits for any more.
+        # Looked at, or asyncio would log the error of a computation that no client waits for any more.
         if not computation.cancelled():
             computation.exception()
 

@@ -216,7 +216,7 @@ def _by_round(candidates: Sequence[Candidate], percentiles: Sequence[float]) -> 
 
 def _family(likely: Sequence[Chances], budgets: Budgets) -> Family:
     bounded = [row for row, own in enumerate(likely) if own.together is not None]
-    # A single candidate has nobody to pay for.
+    # A single candidate needs no correction for many.
     if not budgets.latency or len(bounded) < 2:
         return Family(tuple(bounded), 1.0)
     return Family(tuple(row for row in bounded if (likely[row].latency or 0.0) >= 1 - _COUNTED), _COUNTED)
@@ -297,10 +297,9 @@ def _by_model(estimate: Estimate, budgets: Budgets, latency: Sequence[Percentile
 def _undecided(estimate: Estimate, budgets: Budgets, likely: Chances, gap: UndecidedCandidate | None) -> Prospect:
     """Say what may be expected of a candidate that nothing can be promised of."""
     # Without a budget there is nothing to break.
-    bounded = budgets.latency or budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
     chance = likely.together
-    status = status_of(chance) if bounded else Status.PROVEN
-    return Prospect(estimate, status, chance, loss(estimate, budgets, chance), gap, 0.0 if bounded else 1.0)
+    status = status_of(chance) if budgets.any_set else Status.PROVEN
+    return Prospect(estimate, status, chance, loss(estimate, budgets, chance), gap, 0.0 if budgets.any_set else 1.0)
 
 
 def _near_miss(estimate: Estimate, likely: Chances, budgets: Budgets) -> NearMiss | None:

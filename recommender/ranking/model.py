@@ -183,6 +183,11 @@ class TargetLimits:
     min_accuracy_pct: float | None = None
     max_accuracy_drop_pp: float | None = None
 
+    @property
+    def any_set(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self.latency) or self.min_accuracy_pct is not None or self.max_accuracy_drop_pp is not None
+
 
 @dataclass(frozen=True)
 class Budgets(TargetLimits):

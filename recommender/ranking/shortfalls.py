@@ -153,7 +153,7 @@ def _checks(
     tests = max(1, members - proven)
     level = sidak(budgets.confidence, comparisons=tests)
     of_latency = 1 - counted.latency_share * (1 - level)
-    # Of latencies the bound alone: nobody asks how sure a budget is that its own estimate misses.
+    # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
     checks: list[BudgetCheck | float | None] = [
         upper_bound(steadied(among, budget.percentile)[candidate], of_latency, tests=tests)
         for budget in budgets.latency

@@ -129,7 +129,7 @@ def _bound(missing: ShortfallOut, undecided: UndecidedOut) -> str:
 
 def _headings(percentile: str, metric: str, width: int, rows: Sequence[_AnswerRow], budgets: BudgetsOut) -> list[str]:
     # Without a budget there is nothing to be sure of.
-    chosen = [percentile, *([_SURE] if _bounded(budgets) else [])]
+    chosen = [percentile, *([_SURE] if budgets.any_set else [])]
     chosen += ["95 % interval"] if width >= _INTERVAL_FROM else []
     unjudged = not any(row.strategy.accuracy for row in rows) and any(row.strategy.distance for row in rows)
     drops = any(row.strategy.accuracy and row.strategy.accuracy.drop_pp is not None for row in rows)
@@ -157,7 +157,7 @@ def _groups(answer: RecommendResponse, between: str) -> Iterator[Iterator[_Answe
     if best is not None:
         yield iter([_AnswerRow(*_mark(best), best, _best_remark(answer))])
     # Without a budget all are as good as proven, and a mark would say nothing.
-    others = [(_mark(other) if _bounded(answer.budgets) else (" ", ""), other) for other in answer.alternatives]
+    others = [(_mark(other) if answer.budgets.any_set else (" ", ""), other) for other in answer.alternatives]
     yield (_AnswerRow(*mark, alternative, _relation(alternative)) for mark, alternative in others)
     yield (_AnswerRow(*_mark(undecided), undecided, undecided_lacks(undecided)) for undecided in answer.undecided)
     misses = answer.near_misses
@@ -273,7 +273,7 @@ def _append_best(body: Text, answer: RecommendResponse, best: RecommendationOut)
     """Append the strategy, how sure it is, why, what would make it sure, and the facts."""
     style = _MARKS[best.status][1]
     body.append(f"{best.operator} on {best.placement}", style=f"bold {style}")
-    if _bounded(answer.budgets):
+    if answer.budgets.any_set:
         body.append(f"   {how_sure(best.status, best.probability)}", style=style)
     body.append(f"\n{_sentence(best.why)}")
     if answer.to_do is not None:
@@ -299,16 +299,11 @@ def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
     if accuracy is not None:
         drop = "" if accuracy.drop_pp is None else f", drop {accuracy.drop_pp:.2f} pp"
         yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({accuracy.items} items)"
-    if _bounded(budgets) and best.status == "proven":
+    if budgets.any_set and best.status == "proven":
         yield f"all budgets hold with joint confidence {confidence(best.joint_confidence)}"
     sent = "" if best.sent_bytes is None else f", sends {size(round(best.sent_bytes))} per inference"
     if best.size_bytes is not None:
         yield f"model files {size(best.size_bytes)}{sent}"
-
-
-def _bounded(budgets: BudgetsOut) -> bool:
-    limits = (budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp)
-    return bool(budgets.latency) or any(limit is not None for limit in limits)
 
 
 def confidence(joint: float) -> str:
