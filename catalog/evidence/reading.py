@@ -286,8 +286,7 @@ def slo_standings(session: Session) -> Mapping[tuple[str, str], Mapping[str, Slo
     )
     standings: dict[tuple[str, str], dict[str, SloStanding]] = {}
     for slo, subject, operator, placement, statuses, environment, latency, accuracy in session.execute(query):
-        # None in answers that were stored before statuses were.
-        if statuses is None or (slo, subject, environment) not in current:
+        if (slo, subject, environment) not in current:
             continue
         best = None if operator is None else f"{operator}@{placement}"
         standings.setdefault((subject, environment), {})[slo] = SloStanding(latency, accuracy, statuses, best)

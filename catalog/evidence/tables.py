@@ -441,5 +441,5 @@ class AnalysisSlo(EvidenceTable, table=True):
     percentile: float
     confidence_level: float
     latency_s: float | None = None
-    # By `operator@placement`, of the strategies whose estimates keep the target; None in answers from before.
-    statuses: dict[str, str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    # By `operator@placement`, of the strategies whose estimates keep the target.
+    statuses: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))

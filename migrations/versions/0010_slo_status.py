@@ -22,6 +22,8 @@ def upgrade() -> None:
         *_columns(sa.String, "operator", "placement", "proven_operator", "proven_placement", nullable=True),
         *_columns(sa.Float, "percentile", "confidence_level"),
         *_columns(sa.Float, "latency_s", nullable=True),
+        # How each strategy stands, for `runner leaderboard`.
+        *_columns(sa.JSON, "statuses"),
         sa.PrimaryKeyConstraint("id", name="pk_analysis_slo"),
         sa.ForeignKeyConstraint(
             ["environment_id"], ["environment.id"], name="fk_analysis_slo_environment_id", ondelete="CASCADE"
