@@ -195,8 +195,9 @@ def _missing_rounds(
         if not undone and experiment.precision is not None and scope.rounds is None:
             missing += _further_rounds(context, keyed, reading)
         if undone:
-            reason = _why(keyed, _last(context, keyed, reading), done, reading)
-            missing += [_missing_round(context, keyed, number, reason, reading) for number in sorted(undone)]
+            last = _last(context, keyed, reading)
+            reason = _why(keyed, last, done, reading)
+            missing += [_missing_round(context, keyed, number, reason, last) for number in sorted(undone)]
         if scope.redo_doubtful:
             missing += _doubtful_rounds(context, keyed, reading)
     return tuple(missing)
@@ -204,17 +205,18 @@ def _missing_rounds(
 
 def _doubtful_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> list[MissingRound]:
     """Return the rounds that are DOUBTFUL, to be measured again."""
+    last = _last(context, keyed, reading)
     return [
-        replace(_missing_round(context, keyed, number, f"DOUBTFUL: {reason}", reading), supersedes=True)
+        replace(_missing_round(context, keyed, number, f"DOUBTFUL: {reason}", last), supersedes=True)
         for number, reason in sorted(doubtful_rounds(reading, keyed.latency_key).items())
     ]
 
 
 def _missing_round(
-    context: RunContext, keyed: KeyedStrategy, number: int, reason: str, reading: SqlSession
+    context: RunContext, keyed: KeyedStrategy, number: int, reason: str, last: LastMeasurement | None
 ) -> MissingRound:
     sending = _with_inputs_of_round(context, keyed, number)
-    return MissingRound(sending, number, reason, _estimate_s(context, sending, _last(context, keyed, reading)))
+    return MissingRound(sending, number, reason, _estimate_s(context, sending, last))
 
 
 def _with_inputs_of_round(context: RunContext, keyed: KeyedStrategy, number: int) -> KeyedStrategy:
@@ -239,7 +241,8 @@ def _further_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSessi
         return []
     reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
     rounds = [number for number in narrowness.next.rounds if number not in done]
-    return [_missing_round(context, keyed, number, reason, reading) for number in rounds]
+    last = _last(context, keyed, reading)
+    return [_missing_round(context, keyed, number, reason, last) for number in rounds]
 
 
 def assess_stored(context: RunContext, keyed: KeyedStrategy, samples: Samples, done: Collection[int]) -> Narrowness:
