@@ -58,28 +58,40 @@ end
 """
 
 
-class Million(Snapshots):
-    """The database's evidence, with a million samples for one strategy of the subject that is asked about."""
+class Changed(Snapshots):
+    """The database's evidence, changed by `change` once per snapshot."""
 
     _made: tuple[Evidence, Evidence] | None = None
 
     def current(self) -> Evidence:
-        """Return the evidence with the enlarged strategy."""
-        return self._enlarged(super().current())
+        """Return the changed evidence, with the check for changes of the database included."""
+        return self._changed(super().current())
 
     def unchanged(self) -> Evidence | None:
-        """Return the same when nothing changed."""
+        """Return the changed evidence when nothing changed in the database."""
         evidence = super().unchanged()
-        return None if evidence is None else self._enlarged(evidence)
+        return None if evidence is None else self._changed(evidence)
 
-    def _enlarged(self, evidence: Evidence) -> Evidence:
+    def change(self, evidence: Evidence) -> Evidence:
+        """Return the evidence to answer from."""
+        raise NotImplementedError
+
+    def _changed(self, evidence: Evidence) -> Evidence:
         if self._made is None or self._made[0] is not evidence:
-            parts = [part for members in evidence.subjects.values() for part in members]
-            chosen = next(part for part in parts if part.subject == QUESTION.subject)
-            enlarged = replace(chosen, strategies=(_repeated(chosen.strategies[0]), *chosen.strategies[1:]))
-            rest = [part for part in parts if part is not chosen]
-            self._made = (evidence, Evidence.of([enlarged, *rest], evidence.slos.values()))
+            self._made = (evidence, self.change(evidence))
         return self._made[1]
+
+
+class Million(Changed):
+    """With a million samples for one strategy of the subject that is asked about."""
+
+    def change(self, evidence: Evidence) -> Evidence:
+        """Return the evidence with the enlarged strategy."""
+        parts = [part for members in evidence.subjects.values() for part in members]
+        chosen = next(part for part in parts if part.subject == QUESTION.subject)
+        enlarged = replace(chosen, strategies=(_repeated(chosen.strategies[0]), *chosen.strategies[1:]))
+        rest = [part for part in parts if part is not chosen]
+        return Evidence.of([enlarged, *rest], evidence.slos.values())
 
 
 def _repeated(strategy: DeclaredStrategy) -> DeclaredStrategy:
@@ -96,27 +108,13 @@ def _repeated(strategy: DeclaredStrategy) -> DeclaredStrategy:
     return replace(strategy, candidate=replace(candidate, latency_s=latency_s, input_index=index, design=design))
 
 
-class Enlarged(Snapshots):
-    """The database's evidence, repeated under further subjects up to so many strategies."""
+class Enlarged(Changed):
+    """Repeated under further subjects up to so many strategies."""
 
     strategies = 0
-    _made: tuple[Evidence, Evidence] | None = None
 
-    def current(self) -> Evidence:
-        """Return the enlarged evidence, with the check for changes included."""
-        return self._enlarged(super().current())
-
-    def unchanged(self) -> Evidence | None:
-        """Return the enlarged evidence when nothing changed."""
-        evidence = super().unchanged()
-        return None if evidence is None else self._enlarged(evidence)
-
-    def _enlarged(self, evidence: Evidence) -> Evidence:
-        if self._made is None or self._made[0] is not evidence:
-            self._made = (evidence, self._enlarge(evidence))
-        return self._made[1]
-
-    def _enlarge(self, evidence: Evidence) -> Evidence:
+    def change(self, evidence: Evidence) -> Evidence:
+        """Return the enlarged evidence."""
         parts = [part for members in evidence.subjects.values() for part in members]
         count, copy = sum(len(part.strategies) for part in parts), 0
         originals = list(parts)

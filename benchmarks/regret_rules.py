@@ -1,4 +1,4 @@
-"""What `benchmarks.regret` compares: the recommender, simpler rules, and one that knows what nobody knows."""
+"""What `benchmarks.regret` compares: the recommender, simpler rules, and a ceiling that knows the true variances."""
 
 import math
 from collections.abc import Callable, Sequence
