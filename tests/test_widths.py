@@ -14,15 +14,18 @@ from runner.reports.html import gather_report, render_report
 from tests.recommender.test_page import CHROMIUM, FLAGS, GET_CHROMIUM, in_browser
 
 ROOT = Path(__file__).parents[1]
-# Opens all that is folded, then says which boxes scroll sideways, and whether the page does.
+# Opens all that is folded and shows empty cells, then says which boxes scroll sideways, and whether the page does.
 MEASURE = """<script>window.onload = () => {
   document.querySelectorAll("details").forEach((folded) => folded.setAttribute("open", ""));
+  document.querySelectorAll(".absent").forEach((cell) => cell.classList.remove("absent"));
   const wide = [...document.querySelectorAll(".scroll")].filter((box) => box.scrollWidth > box.clientWidth + 1);
   const page = document.documentElement;
   parent.postMessage(JSON.stringify({
     boxes: document.querySelectorAll(".scroll").length,
     wide: wide.map((box) => box.innerText.slice(0, 60)),
-    page: page.scrollWidth - page.clientWidth}), "*");
+    page: page.scrollWidth - page.clientWidth,
+    narrowest: Math.min(...[...document.querySelectorAll(".answers tbody td")]
+      .filter((cell) => cell.offsetWidth).map((cell) => cell.offsetWidth / page.clientWidth))}), "*");
 };</script>"""
 # A frame, because a window cannot be as narrow as a phone.
 FRAME = """<!DOCTYPE html><script>window.onmessage = (message) => { document.body.innerText = message.data; };</script>
@@ -62,6 +65,8 @@ def test_no_table_of_the_report_is_cut_at_1200_px(report: str, tmp_path: Path) -
 def test_the_report_fits_a_phone(report: str, tmp_path: Path) -> None:
     measured = widths(report, 390, tmp_path)
     assert measured["page"] == 0
+    # Each cell has a line of its own there, over the whole width.
+    assert float(str(measured["narrowest"])) > 0.9
     # Tables of many figures scroll within their box; those of the first page do not.
     first = measured["wide"]
     assert isinstance(first, list) and not [

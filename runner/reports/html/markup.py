@@ -307,7 +307,7 @@ code { font-size: .9em; background: var(--soft); padding: 0 .2em; overflow-wrap:
   .answers tr { border-top: 1px solid var(--rule); padding: .4rem 0; } .answers tbody th { font-weight: 600; }
   .answers tbody td { display: grid; grid-template-columns: 7rem 1fr; } .answers tbody td::before {
   content: attr(data-label); color: var(--muted); } .answers td, .answers th { border: 0; padding: .1rem 0; }
-  .answers tbody td.absent { display: none; } }
+  .answers tbody td.absent { display: none; } .answers tr > :last-child { width: auto; } }
 @media (max-width: 1250px) { .interval { display: block; } }
 @media (max-width: 640px) { .scroll tbody th { position: sticky; left: 0; background: var(--ground); } }
 .matrices { display: flex; flex-wrap: wrap; gap: .4rem 2rem; align-items: flex-start; }
