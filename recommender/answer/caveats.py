@@ -61,7 +61,8 @@ def _doubtful(considered: list[DeclaredStrategy], *, here: bool) -> Iterator[str
         mostly = f"mostly for {rule} ({most})" if len(rules) > 1 else f"for {rule}"
         # What was measured elsewhere cannot be measured again from here.
         again = f"; `{FILL_COMMAND} --redo doubtful` measures them again" if here else ""
-        yield f"{rules.total()} of the {rounds} rounds of the considered strategies are DOUBTFUL, {mostly}{again}"
+        verb = "is" if rules.total() == 1 else "are"
+        yield f"{rules.total()} of the {rounds} rounds of the considered strategies {verb} DOUBTFUL, {mostly}{again}"
 
 
 def _thin_ranking(answer: RankedAnswer) -> Iterator[str]:
