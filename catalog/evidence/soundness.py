@@ -338,6 +338,8 @@ def _plain(name: str, annotation: Any) -> Any:
     """Return a column's own type, in bounds, where nothing more is known of it."""
     if get_origin(annotation) is list:
         return allowed.JsonList
+    if get_origin(annotation) is dict:
+        return allowed.Json
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
     if bool in kinds:
         return bool
