@@ -14,7 +14,7 @@ from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
 from catalog.units import duration
 from runner.artifacts.store import ArtifactStore
-from runner.commands.fill_catalog import Progress
+from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, RunnerSettings, err, example, out, percentile_option, print_json
 from runner.errors import RunnerError
 from runner.launchers.select import Selection, select_launcher
@@ -95,7 +95,7 @@ def _run(
         with database.session() as writing:
             environment_id = store_environment(writing, context, selection)
             writing.commit()
-        with Progress(err, 1.0) as progress, StopRequest(progress).listening() as stop:
+        with Progress(err, 0.0) as progress, StopRequest(progress).listening() as stop:
             filler = Filler(setups, database, selection.launcher, environment_id, progress)
             keyed = measure_aliases(filler, one, stop, names=names)
         if left_out := names - len(keyed):

@@ -18,7 +18,7 @@ _VARYING = (
     (re.compile(re.escape(onnxruntime_version)), "VERSION"),
     (re.compile(r"(?<=knows up to )\d+"), "NUMBER"),
     (re.compile(r"process \d+"), "process PID"),
-    (re.compile(r"\d+(?= of them; runner verify)"), "N"),
+    (re.compile(r"\d+ rounds? \(.*\)(?=; runner verify)"), "N rounds"),
     (re.compile(r"/tmp/tmp\w+(\.\w+)?"), "FILE"),
 )
 
