@@ -10,13 +10,16 @@ from fractions import Fraction
 
 from catalog.errors import UnitError
 
-_NUMBER = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s?(?P<unit>[a-z]+|%)(?P<per_second>/s)?", re.IGNORECASE)
+# As many decimals as a float in another unit has, so that every figure of an answer can be written exactly.
+_NUMBER = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,20})?)\s?(?P<unit>[a-z]+|%)(?P<per_second>/s)?", re.IGNORECASE)
 
 _PERCENTILE = re.compile(r"(?P<p>p?)(?P<number>\d{1,3}(?:\.\d{1,9})?)", re.IGNORECASE)
 
 _BIT_RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _SIZES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _DURATIONS = {"us": Fraction(1, 10**6), "ms": Fraction(1, 1000), "s": Fraction(1), "min": Fraction(60)}
+# Not for a latency: `100m` would be taken for milliseconds by the writer and for minutes by the reader.
+_WAITS = {**_DURATIONS, "m": Fraction(60), "h": Fraction(3600)}
 
 _MAX_BIT_PER_S = 10**13
 _MAX_BYTES = 2**50
@@ -110,6 +113,36 @@ def parse_duration(text: object) -> float:
     value = _parse(text, _DURATIONS, allowed)
     if value > _MAX_S:
         raise UnitError(f"{text!r} is longer than {_MAX_S}s; write {allowed}")
+    return float(value)
+
+
+def parse_wait(text: object) -> float:
+    """Read how long something may take.
+
+    Parameters
+    ----------
+    text : str
+        A number and `s`, `m` or `min`, or `h`.
+
+    Returns
+    -------
+    float
+        Seconds, more than zero.
+
+    Raises
+    ------
+    UnitError
+        Naming the accepted spellings.
+
+    Examples
+    --------
+    >>> parse_wait("10m"), parse_wait("1.5h")
+    (600.0, 5400.0)
+    """
+    allowed = "a time such as 90s, 10m or 2h"
+    value = _parse(text, _WAITS, allowed)
+    if not 0 < value <= _MAX_S:
+        raise UnitError(f"{text!r} is not more than zero and up to {_MAX_S}s; write {allowed}")
     return float(value)
 
 

@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from pydantic import ValidationError
-from typer.models import OptionInfo
 
 from catalog.errors import UnitError
 from catalog.units import parse_duration, parse_share, parse_size
+from recommender.answer.question_command import FLAGS
 from recommender.answer.respond import respond
 from recommender.errors import NoEvidence, NotDeclared
 from recommender.evidence.model import Evidence
@@ -47,8 +47,8 @@ def _unit(parse: Callable[[object], float]) -> Callable[[str], float]:
     return parsed
 
 
-def _option(flag: str, text: str, panel: str, **more: Any) -> Any:
-    return typer.Option(flag, help=text, rich_help_panel=panel, show_default=False, **more)
+def _option(field: str, text: str, panel: str, **more: Any) -> Any:
+    return typer.Option(FLAGS[field], help=text, rich_help_panel=panel, show_default=False, **more)
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class QuestionOptions:
 
     max_latency_s: Annotated[
         float | None,
-        _option("--max-latency", "Latency budget, e.g. 100ms", _BUDGETS, parser=_unit(parse_duration), metavar="TIME"),
+        _option("max_latency_s", "Latency budget, e.g. 100ms", _BUDGETS, parser=_unit(parse_duration), metavar="TIME"),
     ] = None
     latency_percentile: Annotated[
         float | None,
         _option(
-            "--percentile",
+            "latency_percentile",
             "Percentile to bound, to rank by and to report (default 90); 90, p90 and 0.9 are p90",
             _BUDGETS,
             parser=percentile_parser,
@@ -70,28 +70,28 @@ class QuestionOptions:
         ),
     ] = None
     min_accuracy_pct: Annotated[
-        float | None, _option("--min-accuracy", "Floor of the accuracy metric, in percent", _BUDGETS)
+        float | None, _option("min_accuracy_pct", "Floor of the accuracy metric, in percent", _BUDGETS)
     ] = None
     max_accuracy_drop_pp: Annotated[
-        float | None, _option("--max-drop", "Largest drop against identity, in percentage points", _BUDGETS)
+        float | None, _option("max_accuracy_drop_pp", "Largest drop against identity, in percentage points", _BUDGETS)
     ] = None
-    slo: Annotated[str | None, _option("--slo", "A declared SLO instead of budgets", _BUDGETS)] = None
+    slo: Annotated[str | None, _option("slo", "A declared SLO instead of budgets", _BUDGETS)] = None
     objective: Annotated[
-        str | None, _option("--objective", "Best by: latency (default), accuracy, size, sent, cpu", _BUDGETS)
+        str | None, _option("objective", "Best by: latency (default), accuracy, size, sent, cpu", _BUDGETS)
     ] = None
     confidence: Annotated[
-        float | None, _option("--confidence", "Joint confidence of what is called proven (default 0.95)", _BUDGETS)
+        float | None, _option("confidence", "Joint confidence of what is called proven (default 0.95)", _BUDGETS)
     ] = None
     cost_of_breaking: Annotated[
         float | None,
         _option(
-            "--cost-of-breaking", "What a broken budget costs; 0.69 (default) as much as twice the latency", _BUDGETS
+            "cost_of_breaking", "What a broken budget costs; 0.69 (default) as much as twice the latency", _BUDGETS
         ),
     ] = None
     equivalent_within: Annotated[
         float | None,
         _option(
-            "--equivalent-within",
+            "equivalent_within",
             "Latency ratios this near to 1 do not matter (default 5%)",
             _BUDGETS,
             parser=_unit(parse_share),
@@ -100,33 +100,33 @@ class QuestionOptions:
     ] = None
     allow_tiers: Annotated[
         list[str] | None,
-        _option("--allow-tier", "Only these tiers; repeat, or separate by commas", _CONSTRAINTS, metavar="TIER"),
+        _option("allow_tiers", "Only these tiers; repeat, or separate by commas", _CONSTRAINTS, metavar="TIER"),
     ] = None
     forbid_tiers: Annotated[
-        list[str] | None, _option("--forbid-tier", "None of these tiers", _CONSTRAINTS, metavar="TIER")
+        list[str] | None, _option("forbid_tiers", "None of these tiers", _CONSTRAINTS, metavar="TIER")
     ] = None
     allow_operators: Annotated[
-        list[str] | None, _option("--allow-operator", "Only these operators", _CONSTRAINTS, metavar="NAME")
+        list[str] | None, _option("allow_operators", "Only these operators", _CONSTRAINTS, metavar="NAME")
     ] = None
     forbid_operators: Annotated[
-        list[str] | None, _option("--forbid-operator", "None of these operators", _CONSTRAINTS, metavar="NAME")
+        list[str] | None, _option("forbid_operators", "None of these operators", _CONSTRAINTS, metavar="NAME")
     ] = None
     max_memory_bytes: Annotated[
         list[str] | None,
-        _option("--max-memory", "Memory a tier may use, e.g. mobile=256m", _CONSTRAINTS, metavar="TIER=SIZE"),
+        _option("max_memory_bytes", "Memory a tier may use, e.g. mobile=256m", _CONSTRAINTS, metavar="TIER=SIZE"),
     ] = None
     max_model_bytes: Annotated[
         list[str] | None,
-        _option("--max-model", "Model files a tier may hold, e.g. mobile=2m", _CONSTRAINTS, metavar="TIER=SIZE"),
+        _option("max_model_bytes", "Model files a tier may hold, e.g. mobile=2m", _CONSTRAINTS, metavar="TIER=SIZE"),
     ] = None
     keep_raw_input_on: Annotated[
         str | None,
-        _option("--keep-raw-input-on", "Tier that the raw input may not leave, e.g. mobile", _CONSTRAINTS),
+        _option("keep_raw_input_on", "Tier that the raw input may not leave, e.g. mobile", _CONSTRAINTS),
     ] = None
     max_sent_bytes: Annotated[
         float | None,
         _option(
-            "--max-sent",
+            "max_sent_bytes",
             "Data sent per inference over all links, e.g. 100k",
             _CONSTRAINTS,
             parser=_unit(parse_size),
@@ -136,18 +136,18 @@ class QuestionOptions:
     links: Annotated[
         list[str] | None,
         _option(
-            "--link",
+            "links",
             "A link other than the measured one, e.g. edge-cloud=10mbit: the answer is predicted",
             _EVIDENCE,
             metavar="LINK=RATE",
         ),
     ] = None
     environment: Annotated[
-        str | None, _option("--environment", "Key of an environment (default: the newest complete one)", _EVIDENCE)
+        str | None, _option("environment", "Key of an environment (default: the newest complete one)", _EVIDENCE)
     ] = None
-    host: Annotated[str | None, _option("--host", "Measured on this host", _EVIDENCE)] = None
-    scale: Annotated[str | None, _option("--scale", "Measured at this scale, e.g. 1/8", _EVIDENCE)] = None
-    launcher: Annotated[str | None, _option("--launcher", "Measured with docker or process", _EVIDENCE)] = None
+    host: Annotated[str | None, _option("host", "Measured on this host", _EVIDENCE)] = None
+    scale: Annotated[str | None, _option("scale", "Measured at this scale, e.g. 1/8", _EVIDENCE)] = None
+    launcher: Annotated[str | None, _option("launcher", "Measured with docker or process", _EVIDENCE)] = None
 
     def request(self, subject: str, **more: Any) -> RecommendRequest:
         """Return the request as it would be sent; raises `typer.BadParameter` with the option at fault."""
@@ -205,8 +205,7 @@ def with_question_options(*only: str) -> Callable[[Callable[..., None]], Callabl
 
 def _flag(name: str) -> str:
     """Return the option of a field, as it is typed."""
-    options = [hint for hint in get_args(_HINTS.get(name)) if isinstance(hint, OptionInfo)]
-    return str(options[0].default) if options else name
+    return FLAGS.get(name, name)
 
 
 def _pair(text: str, flag: str, parse: Callable[[str], Any]) -> tuple[str, Any]:

@@ -15,6 +15,7 @@ from catalog.units import (
     parse_duration,
     parse_percentile,
     parse_size,
+    parse_wait,
     points,
     rate,
     refuse_share,
@@ -50,6 +51,28 @@ def test_sizes_are_powers_of_1024(text: str, expected: int) -> None:
 )
 def test_durations_are_seconds(text: str, expected: float) -> None:
     assert parse_duration(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("10m", 600.0), ("10min", 600.0), ("90s", 90.0), ("2h", 7200.0), ("0.5 m", 30.0)]
+)
+def test_waits_are_seconds(text: str, expected: float) -> None:
+    assert parse_wait(text) == expected
+
+
+@pytest.mark.parametrize("value", ["0s", "0m", "-1m", "10", "10d", "9999h", "", 10])
+def test_a_wait_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(UnitError, match="90s, 10m or 2h"):
+        parse_wait(value)
+
+
+def test_a_latency_has_no_unit_that_reads_as_minutes() -> None:
+    with pytest.raises(UnitError, match="unknown unit 'm'"):
+        parse_duration("100m")
+
+
+def test_every_float_can_be_written_exactly() -> None:
+    assert parse_duration("12.345678901234568ms") == 0.012345678901234568
 
 
 @pytest.mark.parametrize(
