@@ -17,6 +17,7 @@ from runner.commands.terminal import RunnerSettings, err, example
 from runner.errors import OperatorError, RunnerError, SubjectError
 from runner.graph.analysis import analyse
 from runner.operators.registry import look_ahead
+from runner.subjects.dataset import Task
 from runner.subjects.folders import images_in
 from runner.subjects.own_model import Guess, guess_subject
 
@@ -94,6 +95,7 @@ class OwnModel:
     """The user's model as the catalog names it.
 
     `remarks` are refusals by pass; `inputs` is how many inputs there are to time with, at most those of the default.
+    `task` is what it is judged as, `any` without a truth to judge by; `labels` is the file of the labels of pictures.
     """
 
     name: str
@@ -102,6 +104,8 @@ class OwnModel:
     guess: Guess
     remarks: Mapping[str, str] = field(default_factory=dict)
     inputs: int = INPUTS
+    task: Task = "any"
+    labels: str | None = None
 
 
 def embedded_catalog() -> str:
@@ -110,7 +114,7 @@ def embedded_catalog() -> str:
 
 
 def own_catalog(model: OwnModel) -> str:
-    """Return the catalog of the user's model, measured without labels, with remarks on how to add them."""
+    """Return the catalog of the user's model; without labels it has remarks on how to add them."""
     remarks = "".join(f"  # {name} will not apply: {_one_line(text)}\n" for name, text in model.remarks.items())
     return _filled("\n".join(_subject(model)), remarks, _OWN_SLOS, model.inputs)
 
@@ -124,12 +128,15 @@ def _subject(model: OwnModel) -> list[str]:
     lines = [f"  {_quoted(model.name)}:", f"    model: {_quoted(model.path)}"]
     lines += [f"    # takes {_one_line(model_input)}" for model_input in guess.takes]
     lines += [f"    # gives {_one_line(guess.gives)}: {_FIT[guess.task]}"] if guess.gives else []
-    lines += [f"    task: any                   # {_WITHOUT_TRUTH[guess.task == 'classification']}"]
+    unjudged = model.task == "any"
+    remark = f"                   # {_WITHOUT_TRUTH[guess.task == 'classification']}" if unjudged else ""
+    lines += [f"    task: {model.task}{remark}"]
     if guess.feeds == "images":
-        lines += [f"    dataset: {{images: {data}}}   # a folder of pictures as the model will see them"]
+        labels = "" if model.labels is None else f", labels: {_quoted(model.labels)}"
+        lines += [f"    dataset: {{images: {data}{labels}}}   # a folder of pictures as the model will see them"]
     else:
         lines += [f"    dataset: {{tensors: {data}}}   # an array for each input, named like it, samples along axis 0"]
-    title, *judged = _JUDGED.get((guess.feeds, guess.task), ("",))
+    title, *judged = _JUDGED.get((guess.feeds, guess.task), ("",)) if unjudged else ("",)
     lines += [f"    # {title}"] if title else []
     lines += [f"    # {line.format(data=data)}" for line in judged]
     return lines + (list(_preprocess(guess)) if guess.feeds == "images" else [])
@@ -178,19 +185,36 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", help="With --model: a folder of images, or a .npz of tensors", show_default=False),
 ]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option("--labels", help="With --data: a file with the class of each picture, cat.jpg,3", show_default=False),
+]
+TaskOption = Annotated[
+    Task | None,
+    typer.Option(
+        "--task",
+        help="With --data: classification, segmentation or any (default: by whether there are labels)",
+        show_default=False,
+    ),
+]
 _DEFAULT_DATA = {"images": "images", "tensors": "tensors.npz"}
 
 
-def init(output: OutputOption = Path("strategies.yaml"), model: ModelOption = None, data: DataOption = None) -> None:
+def init(
+    output: OutputOption = Path("strategies.yaml"),
+    model: ModelOption = None,
+    data: DataOption = None,
+    labels: LabelsOption = None,
+    task: TaskOption = None,
+) -> None:
     """Write a commented catalog to start from; existing files are kept."""
     if data is not None and model is None:
         raise typer.BadParameter("it goes with --model", param_hint="--data")
-    own = None if model is None else _look_at(model, data, output)
-    text = embedded_catalog() if own is None else own_catalog(own)
-    # What does not parse must not be written.
-    parse_catalog(text, output)
-    _write(text, output)
-    write_schema(output.parent / SCHEMA_NAME)
+    for option, value in (("--labels", labels), ("--task", task)):
+        if value is not None and data is None:
+            raise typer.BadParameter("it goes with --data", param_hint=option)
+    own = None if model is None else own_model(model, data, output, labels=labels, task=task)
+    write_catalog(embedded_catalog() if own is None else own_catalog(own), output)
     option = "" if output == Path("strategies.yaml") else f" -c {output}"
     lines = [f"written: {output} and {output.parent / SCHEMA_NAME}", "next:"]
     if own is not None and data is None:
@@ -206,11 +230,22 @@ def init(output: OutputOption = Path("strategies.yaml"), model: ModelOption = No
     err.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
-def _look_at(model: Path, data: Path | None, output: Path) -> OwnModel:
-    """Read the model and, where its data is named, the data."""
+def write_catalog(text: str, output: Path) -> None:
+    """Write a catalog and its schema; an existing catalog is left alone, which is an error."""
+    # What does not parse must not be written.
+    parse_catalog(text, output)
+    _write(text, output)
+    write_schema(output.parent / SCHEMA_NAME)
+
+
+def own_model(
+    model: Path, data: Path | None, output: Path, *, labels: Path | None = None, task: Task | None = None
+) -> OwnModel:
+    """Read the model and, where its data is named, the data; paths become relative to the catalog file."""
     if not model.is_file():
         raise SubjectError(f"there is no model file {model}; allowed: an ONNX file")
     guess = guess_subject(model, kept=RunnerSettings().workdir / "models")
+    _check_truth(guess, labels, task)
     # 63 characters are the most that a name in the catalog may have (`catalog.declaration`).
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.stem).strip("-._")[:63] or "mine"
     return OwnModel(
@@ -220,7 +255,19 @@ def _look_at(model: Path, data: Path | None, output: Path) -> OwnModel:
         guess,
         _refusals(model),
         INPUTS if data is None or guess.feeds == "tensors" else _timed(data),
+        task=task or ("any" if labels is None else "classification"),
+        labels=None if labels is None else _from(output.parent, labels, mark=False),
     )
+
+
+def _check_truth(guess: Guess, labels: Path | None, task: Task | None) -> None:
+    """Raise SubjectError for labels and a task that do not go together, before anything is written."""
+    if labels is not None and guess.feeds == "tensors":
+        raise SubjectError("--labels goes with a folder of pictures; add an array `labels` to the .npz, and --task")
+    if labels is not None and task not in (None, "classification"):
+        raise SubjectError(f"--labels goes with --task classification, got {task}")
+    if task == "classification" and labels is None and guess.feeds == "images":
+        raise SubjectError("--task classification needs --labels FILE: a line for each picture, such as cat.jpg,3")
 
 
 def _refusals(model: Path) -> dict[str, str]:

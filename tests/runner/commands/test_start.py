@@ -171,6 +171,21 @@ def test_what_init_suggests_for_data_with_a_truth_is_taken(
     assert any("size: [224, 224]" in line for line in lines) is (model == "mobilenet_v3")
 
 
+def test_init_declares_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", 4)
+    (tmp_path / "labels.csv").write_text("".join(f"{index:02d}.jpg,{index}\n" for index in range(4)))
+    arguments = ["--model", str(FAMILIES / "mobilenet_v2.onnx"), "--data", "photos", "--labels", "labels.csv"]
+    assert run(lambda: app(["init", *arguments])) == 0
+    written = (tmp_path / "strategies.yaml").read_text()
+    (declared,) = yaml.safe_load(written)["subjects"].values()
+    assert declared["task"] == "classification"
+    assert declared["dataset"] == {"images": "photos", "labels": "labels.csv"}
+    # What was declared need not be suggested.
+    assert "make it an accuracy" not in written and "agreement" not in written
+    assert run(lambda: app(["validate"])) == 0
+
+
 def test_init_for_a_model_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use an example of the onnxruntime package that takes three dimensions, so no picture."""
     monkeypatch.chdir(tmp_path)
@@ -201,6 +216,13 @@ def test_init_quotes_names_that_yaml_would_read_as_values(
         (["--model", "text.onnx"], 1, "not a readable ONNX model"),
         (["--model", "net.onnx", "--data", "empty"], 1, "empty holds 0 picture(s); allowed"),
         (["--data", "empty"], 2, "it goes with --model"),
+        (["--model", "net.onnx", "--labels", "labels.csv"], 2, "it goes with --data"),
+        (
+            ["--model", "net.onnx", "--data", "empty", "--labels", "l.csv", "--task", "any"],
+            1,
+            "--task classification, got",
+        ),
+        (["--model", "net.onnx", "--data", "empty", "--task", "classification"], 1, "needs --labels FILE"),
     ],
 )
 def test_init_says_what_it_cannot_use(
