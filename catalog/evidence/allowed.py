@@ -137,6 +137,8 @@ Moment = Annotated[str, AfterValidator(_moment), _TEXT_COLUMN]
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Round = Annotated[int, Field(ge=0, le=1_000_000)]
 Rounds = Annotated[int, Field(ge=0, le=100_000)]
+Look = Annotated[int, Field(ge=1, le=1000)]
+ErrorShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 ClassId = Annotated[int, Field(ge=0, le=999_999_999)]
 # A class as JSON names it: the members of an object have text for names.
 ClassNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]

@@ -51,7 +51,8 @@ _DECLARED_KEYS = (
     "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"
 )
 _MEASUREMENTS = f"""
-SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select, imported_file_id
+SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select, imported_file_id,
+       look, error_share
 FROM measurement
 WHERE {MEASUREMENT_COUNTS} AND latency_key IN ({{keys}})
 ORDER BY latency_key, round
@@ -214,6 +215,8 @@ class _Series:
                 samples=len(rows),
                 started_at=measurement.started_at,
                 finished_at=measurement.finished_at,
+                look=measurement.look,
+                error_share=measurement.error_share,
             )
         )
         self.inputs_select = self.inputs_select or measurement.inputs_select

@@ -30,11 +30,13 @@ from catalog.evidence.allowed import (
     Cpus,
     Direction,
     EnvironmentDetails,
+    ErrorShare,
     Id,
     JsonObject,
     Key,
     Label,
     LatencySeconds,
+    Look,
     MeasuredBitRate,
     Metric,
     Moment,
@@ -380,6 +382,17 @@ class RoundBase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RoundLook:
+    """The look that a round was measured for, and what part of the error a decision at that look may spend.
+
+    None in the rounds of a declared plan, which is one look that may spend the whole error.
+    """
+
+    look: Look | None = None
+    error_share: ErrorShare | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttemptedRound(RoundBase):
     """A round with how the attempt at it ended."""
 
@@ -403,7 +416,7 @@ class MeasurementSummary(AttemptedRound):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasurementBase(MeasurementSummary, OutcomeBase, StrategyIdentity):
+class MeasurementBase(MeasurementSummary, OutcomeBase, StrategyIdentity, RoundLook):
     """One strategy in one round. A failed one has verdict INVALID and a reason."""
 
     position: Round

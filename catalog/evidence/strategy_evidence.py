@@ -19,6 +19,7 @@ from catalog.evidence.records import (
     FileBase,
     Period,
     RoundBase,
+    RoundLook,
     SloName,
     StrategyBase,
 )
@@ -166,7 +167,7 @@ class EnvironmentEvidence(EnvironmentRecord, Creation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundEvidence(RoundBase, Period):
+class RoundEvidence(RoundBase, RoundLook, Period):
     """One round that counts."""
 
     samples: int

@@ -140,11 +140,12 @@ class StrategyVariances:
         one, other = self.usual[first], self.usual[second]
         return RatioVariance(
             usual=UsualVariance(one.variance + other.variance, min(one.df, other.df)),
-            sides=(self._side(first), self._side(second)),
+            sides=(self.side(first), self.side(second)),
             strategies=len(self.usual),
         )
 
-    def _side(self, position: int) -> tuple[float, float]:
+    def side(self, position: int) -> tuple[float, float]:
+        """Return the steadied own variance of one round of a strategy, and its degrees of freedom."""
         df, own, usual = float(self.df[position]), float(self.own[position]), self.usual[position]
         return (usual.df * usual.variance + df * own) / (usual.df + df), usual.df + df
 

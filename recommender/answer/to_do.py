@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence
 from catalog.statistics.feasibility import BudgetCheck
+from catalog.statistics.looks import error_share, with_share
 from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
 from recommender.answer.strategy_fields import strategy_id
 from recommender.answer.wording import percentile_name
@@ -125,13 +126,15 @@ class Planner:
             steady = steadied(considered, budget.percentile)[candidate].estimate
             if check.holds or steady is None:
                 continue
+            # Of one look that may spend everything: the next one has another share than the last.
+            level = with_share(check.level, 1 / candidate.error_share)
             needed = rounds_needed(
                 steady,
                 math.log(budget.max_s),
-                confidence_level=check.level,
+                confidence_level=with_share(level, error_share(candidate.looks + 1)),
                 rounds=candidate.rounds,
                 new_inputs=new_inputs,
-                tests=_tests(self._answer.budgets.confidence, check.level),
+                tests=_tests(self._answer.budgets.confidence, level),
             )
             if needed is None:
                 return None

@@ -299,6 +299,7 @@ def _model_bytes(row: StrategyEvidence) -> dict[str, int]:
 def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
     """Return what ranking needs of a measured strategy."""
     masks = [row.round == measured.round for measured in row.rounds]
+    last = max(row.rounds, key=lambda measured: measured.round)
     return Candidate(
         operator=row.operator,
         placement=row.placement,
@@ -321,6 +322,8 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
         client=_client(row),
         changed=row.changes_outputs,
         distance=row.output_distance,
+        looks=last.look or 1,
+        error_share=1.0 if last.error_share is None else last.error_share,
     )
 
 

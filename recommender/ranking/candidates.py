@@ -1,6 +1,6 @@
 """Measured strategies as arrays, and what is estimated of one of them alone."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Generic, TypeVar
 from weakref import finalize, ref
@@ -137,6 +137,9 @@ class Candidate:
     requests start, and the raw input with them. `predicted` says that the latencies are those of other links than the
     measured ones. `changed` says that the operator may answer otherwise than identity does, `distance` how far its
     outputs are from identity's; None where that was not measured.
+
+    `looks` says how often the evidence was looked at to decide, and `error_share` what part of the error a promise may
+    spend at the last of these looks.
     """
 
     operator: str
@@ -161,6 +164,8 @@ class Candidate:
     client: str = "mobile"
     changed: bool = False
     distance: OutputDistance | None = None
+    looks: int = 1
+    error_share: float = 1.0
 
     @property
     def rounds(self) -> int:
@@ -257,6 +262,39 @@ def _same(one: object, other: object) -> bool:
         if isinstance(one, kind) and isinstance(other, kind):
             return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(kind))
     return one == other
+
+
+def on_rounds(candidate: Candidate, numbers: Collection[int]) -> Candidate:
+    """Return a candidate as it would be with some of its rounds alone.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    numbers : collection of int
+        Of rounds that it has, as in `round_numbers`.
+
+    Returns
+    -------
+    Candidate
+
+    Examples
+    --------
+    >>> both = Candidate("identity", "mobile", ("mobile",), (np.ones(9), np.full(9, 2.0)), inputs=9)
+    >>> on_rounds(both, [1]).latency_s[0][0], on_rounds(both, [1]).round_numbers
+    (np.float64(2.0), (1,))
+    """
+    own = candidate.round_numbers or tuple(range(candidate.rounds))
+    kept = [place for place, number in enumerate(own) if number in numbers]
+    sizes = [values.size for values in candidate.latency_s]
+    # The design has one entry per sample, in the order of the rounds.
+    mask = np.repeat(np.isin(own, list(numbers)), sizes)
+    return replace(
+        candidate,
+        latency_s=tuple(candidate.latency_s[place] for place in kept),
+        round_numbers=tuple(own[place] for place in kept),
+        input_index=None if candidate.input_index is None else tuple(candidate.input_index[place] for place in kept),
+        design=None if candidate.design is None else candidate.design.of(mask),
+    )
 
 
 def samples_of(candidate: Candidate) -> Samples:

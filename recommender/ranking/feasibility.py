@@ -21,6 +21,7 @@ from catalog.statistics.feasibility import (
 )
 from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
 from catalog.statistics.log_estimate import LogEstimate
+from catalog.statistics.looks import with_share
 from catalog.statistics.posterior import percentile_correlation
 from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
@@ -226,7 +227,8 @@ def _family(likely: Sequence[Chances], budgets: Budgets) -> Family:
 class _Checks:
     """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy.
 
-    Latencies are judged as those of one of so many `tests`, for which `share` of the error is left (`family`).
+    Latencies are judged as those of one of so many `tests`, for which `share` of the error is left: by `family`, and by
+    the looks of a race (`catalog.statistics.looks`).
     """
 
     latency: tuple[BudgetCheck, ...]
@@ -258,7 +260,7 @@ class _Checks:
 
     def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step: once for all that share an accuracy, and never below the question's level."""
-        of_latency, of_accuracy = 1 - self.share * (1 - level), max(level**self.sharing, budgets.confidence)
+        of_latency, of_accuracy = with_share(level, self.share), max(level**self.sharing, budgets.confidence)
         return (
             *(check.at(of_latency) for check in self.latency),
             *(check.at(of_accuracy) for check in self.accuracy),
@@ -462,7 +464,7 @@ def _checks(
         ),
         tuple(checks),
         shared,
-        counted.latency_share,
+        counted.latency_share * candidate.error_share,
         len(counted.rows),
     )
 

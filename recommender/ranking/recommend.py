@@ -7,6 +7,7 @@ from functools import lru_cache
 from weakref import ref
 
 from catalog.statistics.comparison import Comparison, Question, compare
+from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import ComparisonOutcome
 from recommender.ranking.candidates import (
     SEED,
@@ -173,7 +174,8 @@ def _infeasible(
     together = math.prod(1 - chance for chance in stated)
     # It is wrong only if one certain candidate holds, whose own test then errs: no price for many.
     if all(
-        miss_confidence(near_miss.estimate.candidate, budgets, among=admitted) >= budgets.confidence
+        miss_confidence(near_miss.estimate.candidate, budgets, among=admitted)
+        >= with_share(budgets.confidence, near_miss.estimate.candidate.error_share)
         for near_miss in missed
     ):
         return Status.PROVEN, together

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from catalog.statistics.feasibility import BudgetCheck, Feasibility, drop_within, upper_bound
+from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import sidak
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, interval
 from recommender.ranking.feasibility import family, floor_within, sharing, steadied
@@ -152,7 +153,7 @@ def _checks(
     members = len(among) if all_count else len({*counted.rows, among.index(candidate)})
     tests = max(1, members - proven)
     level = sidak(budgets.confidence, comparisons=tests)
-    of_latency = 1 - counted.latency_share * (1 - level)
+    of_latency = with_share(level, counted.latency_share * candidate.error_share)
     # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
     checks: list[BudgetCheck | float | None] = [
         upper_bound(steadied(among, budget.percentile)[candidate], of_latency, tests=tests)

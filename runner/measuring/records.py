@@ -134,7 +134,7 @@ _LOG_TAIL_CHARACTERS = 4000
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to measure one strategy in one round."""
+    """One attempt to measure one strategy in one round; `look` and `error_share` as `RoundLook` has them."""
 
     keyed: KeyedStrategy
     environment_id: int
@@ -142,6 +142,8 @@ class Attempt:
     position: int
     seed: int
     started: datetime
+    look: int | None = None
+    error_share: float | None = None
 
 
 def passes(steps: Sequence[Pass]) -> list[dict[str, Any]]:
@@ -342,6 +344,8 @@ def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
         "round": attempt.round,
         "position": attempt.position,
         "seed": attempt.seed,
+        "look": attempt.look,
+        "error_share": attempt.error_share,
         "inputs_select": keyed.inputs.select,
         "protocol": {"version": keyed.conditions["protocol_version"], **keyed.inputs.protocol(attempt.round)},
         "conditions": dict(keyed.conditions),

@@ -31,6 +31,18 @@ def test_more_rounds_of_the_recommended_strategy_are_planned(client: Any, writer
     assert hopeless["command"] is None and "Not even 60 rounds" in hopeless["words"]
 
 
+def test_a_later_look_needs_more_rounds(client: Any, writer: Any) -> None:
+    noisy(writer, 0.09, 0.1, 0.11)
+
+    def rounds_at(look: int, share: float) -> int:
+        with writer.database.session() as session:
+            session.connection().exec_driver_sql(f"UPDATE measurement SET look = {look}, error_share = {share}")
+            session.commit()
+        return int(ask(client, max_latency_s=0.112)["to_do"]["command"].split()[3])
+
+    assert rounds_at(3, 1 / 12) > rounds_at(1, 1 / 2) > 3
+
+
 def test_the_command_measures_in_the_same_environment(client: Any, writer: Any) -> None:
     noisy(writer, 0.09, 0.1, 0.11, launcher="process", scale="1/8")
     assert ask(client, max_latency_s=0.112)["to_do"]["command"].endswith(" --launcher process --scale 1/8")

@@ -14,6 +14,7 @@ from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.ranking import Budgets, LatencyBudget, recommend
 from recommender.schemas import RecommendRequest
+from tests.evidence_builder import EvidenceBuilder, measurement_record, sample_records
 from tests.recommender.conftest import Writer
 
 
@@ -36,6 +37,33 @@ def test_an_accuracy_equal_in_every_figure_is_not_taken_for_the_reference(all_ev
         if strategy.accuracy is not None and strategy.accuracy.drop is not None
     }
     assert width_pp["identity"] == 0 < width_pp["quantized"]
+
+
+def test_a_candidate_has_the_look_and_the_share_of_its_last_round(writer: Writer, location: str) -> None:
+    environment = writer.environment()
+    for operator, looks in (("identity", (None, None)), ("quantized", ((1, 0.5), (2, 1 / 6)))):
+        writer.declare(environment, operator, "mobile")
+        records = [
+            measurement_record(
+                environment,
+                "net",
+                operator,
+                "mobile",
+                number,
+                samples=sample_records([0.1] * 30),
+                look=look and look[0],
+                error_share=look and look[1],
+            )
+            for number, look in enumerate(looks)
+        ]
+        EvidenceBuilder(writer.database).store_rounds(records)
+    snapshots = Snapshots(location)
+    candidates = snapshots.current().select("net").candidates
+    snapshots.close()
+    assert {own.operator: (own.looks, own.error_share) for own in candidates} == {
+        "identity": (1, 1.0),
+        "quantized": (2, 1 / 6),
+    }
 
 
 def test_the_evidence_of_one_subject_answers_as_all_of_it(all_evidence: Evidence, location: str) -> None:

@@ -1,0 +1,410 @@
+"""What a race has decided, who left it and why, and whom the next rounds hold.
+
+Two errors are kept apart. A promise (`proven`) pays for all candidates, those that left included, and for every look
+(`catalog.statistics.looks`); nothing here can make it false. Leaving has its own, looser level: a strategy that left
+too early costs some latency or a wrong "infeasible", never a broken promise.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from catalog.statistics.looks import LOOKS, error_share, with_share
+from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
+from recommender.ranking.candidates import Candidate
+from recommender.ranking.contenders import LEAVING_LEVEL, Contenders
+from recommender.ranking.feasibility import below_floor
+from recommender.ranking.model import (
+    Budgets,
+    Constraints,
+    Gap,
+    LatencyBudget,
+    NearMiss,
+    Prospect,
+    RankedAnswer,
+    Status,
+)
+from recommender.ranking.prospects import cost_of_breaking, drop_of, labelled_accuracy
+from recommender.ranking.recommend import recommend
+
+# What only rounds can mend.
+_OF_ROUNDS = (Gap.ONE_ROUND, Gap.TOO_THIN, Gap.BY_MODEL)
+
+
+@dataclass(frozen=True)
+class RaceQuestion:
+    """What a race shall decide: a declared SLO, an asked question, or the fastest without a latency budget."""
+
+    name: str
+    budgets: Budgets
+    constraints: Constraints = field(default_factory=Constraints)
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """One question of a race, as of now.
+
+    Attributes
+    ----------
+    question : RaceQuestion
+    answer : RankedAnswer
+    leader : Candidate or None
+        What would be recommended.
+    challenger : Candidate or None
+        The likeliest to take its place.
+    undecided : tuple of Candidate
+        Those whose rounds could prove or change the answer, the most deciding first: by what they may gain for the
+        time that a round of them takes.
+    """
+
+    question: RaceQuestion
+    answer: RankedAnswer
+    leader: Candidate | None
+    challenger: Candidate | None
+    undecided: tuple[Candidate, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Whether no further round could prove or change the answer."""
+        return not self.undecided
+
+
+@dataclass(frozen=True, eq=False)
+class Departure:
+    """Why a strategy left the race.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    rounds : int
+        After how many of its rounds.
+    reason : str
+        `misses` every declared budget, or is `beaten`.
+    by : Candidate or None
+        What beats it.
+    slo : str or None
+        The nearest budget that it misses.
+    margin : float
+        By how much, as a bound says: 0.35 is 35 % beyond.
+    """
+
+    candidate: Candidate
+    rounds: int
+    reason: Literal["misses", "beaten"]
+    by: Candidate | None
+    slo: str | None
+    margin: float
+
+    @property
+    def words(self) -> str:
+        """Say it in one line, for a person."""
+        name, rounds = _name(self.candidate), f"{self.rounds} round{'s' if self.rounds > 1 else ''}"
+        if self.by is not None:
+            return f"{name} left after {rounds}: {self.margin:.0%} slower than {_name(self.by)} at least"
+        return f"{name} left after {rounds}: beyond every budget, {self.slo} by {self.margin:.0%} at least"
+
+
+@dataclass(frozen=True, eq=False)
+class RaceState:
+    """The questions of a race, who left it, and whom the next rounds hold: nobody where it is over."""
+
+    contests: tuple[Contest, ...]
+    departures: Mapping[Candidate, Departure]
+    next: tuple[Candidate, ...]
+
+
+def race_state(
+    candidates: Sequence[Candidate],
+    questions: Sequence[RaceQuestion],
+    *,
+    equivalent_within: float = 0.05,
+    seconds_per_round: Mapping[Candidate, float] | None = None,
+) -> RaceState:
+    """Say what a race has decided by its evidence so far, and whom the next rounds hold.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        All measured strategies of one subject in one environment, those that left included.
+    questions : sequence of RaceQuestion
+        In the order of their importance. The fastest at every accuracy follows them, because what is stored also
+        answers budgets that are asked later.
+    equivalent_within : float
+        Relative difference of latency that does not matter.
+    seconds_per_round : mapping of Candidate to float, optional
+        What a round takes; without it all rounds take the same time.
+
+    Returns
+    -------
+    RaceState
+        A function of the evidence alone, so that a race that was interrupted continues where it was.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recommender.ranking.model import LatencyBudget
+    >>> rounds = [np.full(30, 0.1) * factor for factor in (1.0, 1.01, 0.99)]
+    >>> fast = Candidate("identity", "mobile", ("mobile",), tuple(rounds), inputs=30)
+    >>> slow = Candidate("identity", "cloud", ("cloud",), tuple(4 * values for values in rounds), inputs=30)
+    >>> interactive = RaceQuestion("interactive", Budgets(latency=(LatencyBudget(90, 0.15),)))
+    >>> state = race_state([fast, slow], [interactive])
+    >>> state.contests[0].leader.placement, state.contests[0].decided, state.next
+    ('mobile', True, ())
+    """
+    measured = [candidate for candidate in candidates if candidate.samples]
+    if not measured:
+        return RaceState((), {}, ())
+    race = _Race(measured, equivalent_within, seconds_per_round or {})
+    contests = [race.contest(question) for question in (*questions, *race.front_questions(questions))]
+    departures = race.departures(questions, contests)
+    return RaceState(tuple(contests), departures, race.next_rounds(contests, departures))
+
+
+class _Race:
+    """The candidates of a race, and its rules."""
+
+    def __init__(
+        self, candidates: Sequence[Candidate], equivalent_within: float, seconds: Mapping[Candidate, float]
+    ) -> None:
+        self._candidates, self._seconds = tuple(candidates), seconds
+        self._equivalent = math.log1p(equivalent_within)
+        self._by_percentile: dict[float, Contenders] = {}
+
+    def _at(self, percentile: float) -> Contenders:
+        if percentile not in self._by_percentile:
+            self._by_percentile[percentile] = Contenders(self._candidates, percentile)
+        return self._by_percentile[percentile]
+
+    def front_questions(self, questions: Sequence[RaceQuestion]) -> Iterator[RaceQuestion]:
+        """Yield the question of the fastest, without a budget and at every accuracy that may be worth its latency."""
+        percentile = questions[0].budgets.percentile if questions else Budgets().percentile
+        yield RaceQuestion("fastest", Budgets(percentile=percentile))
+        limits = {_drop_pp(candidate) for candidate in self._candidates if self._may_lead(candidate, percentile)}
+        for limit in sorted(limit for limit in limits if limit is not None):
+            budgets = Budgets(percentile=percentile, max_accuracy_drop_pp=limit)
+            yield RaceQuestion(f"fastest within {max(limit, 0.0):.2g} pp", budgets)
+
+    def _may_lead(self, candidate: Candidate, percentile: float) -> bool:
+        """Return whether no other is as accurate, by the estimates, and faster, by bound, than makes a difference."""
+        own = _accuracy_pct(candidate)
+        return not any(
+            _accuracy_pct(other) >= own and self._at(percentile).log_ratio(candidate, other).low > self._equivalent
+            for other in self._candidates
+            if other is not candidate
+        )
+
+    def contest(self, question: RaceQuestion) -> Contest:
+        """Say how a question stands."""
+        answer = recommend(self._candidates, question.budgets, constraints=question.constraints, relax=False)
+        leader = answer.recommendation.candidate if answer.recommendation else None
+        gains = dict(self._gains(answer))
+        undecided = sorted(gains, key=lambda candidate: -gains[candidate] / self._seconds.get(candidate, 1.0))
+        challenger = next((candidate for candidate in undecided if candidate is not leader), None)
+        return Contest(question, answer, leader, challenger, tuple(undecided))
+
+    def _gains(self, answer: RankedAnswer) -> Iterator[tuple[Candidate, float]]:
+        """Yield whose rounds could prove or change an answer, and how much that may gain on the scale of the loss."""
+        best = answer.recommendation
+        if best is None:
+            yield from self._late_gains(answer)
+            return
+        risk = (1 - (best.probability or 0.0)) * cost_of_breaking(answer.budgets)
+        if best.candidate.rounds < _first_look(best.candidate) or self._provable(best, answer):
+            yield best.candidate, risk + self._equivalent
+        rivals: list[Prospect | NearMiss] = [*answer.within, *answer.near_misses]
+        for rival in rivals:
+            gain = self._gain(rival, best, answer.budgets)
+            if gain > self._equivalent and rival.estimate.candidate.rounds < ROUNDS_MAX:
+                yield rival.estimate.candidate, gain
+
+    def _late_gains(self, answer: RankedAnswer) -> Iterator[tuple[Candidate, float]]:
+        """Yield, where no estimate keeps the budgets, those that may keep them after all."""
+        if answer.infeasible is Status.PROVEN:
+            return
+        for near_miss in answer.near_misses:
+            candidate = near_miss.estimate.candidate
+            if candidate.rounds < ROUNDS_MAX and self._may_keep(near_miss, answer.budgets):
+                yield candidate, 1 / (1 + near_miss.distance)
+
+    def _gain(self, rival: Prospect | NearMiss, best: Prospect, budgets: Budgets) -> float:
+        """Return by how much a rival may turn out better than the best, by the bounds of leaving."""
+        if isinstance(rival, NearMiss):
+            if not self._may_keep(rival, budgets):
+                return 0.0
+        elif rival.gap is not None and rival.gap.gap in (Gap.ACCURACY_MISSING, Gap.DROP_MISSING):
+            return 0.0
+        elif budgets.objective != "latency":
+            return best.loss - rival.loss
+        risk = (1 - (1.0 if best.probability is None else best.probability)) * cost_of_breaking(budgets)
+        ratio = self._at(budgets.percentile).log_ratio(rival.estimate.candidate, best.candidate)
+        return risk - ratio.low
+
+    def _may_keep(self, near_miss: NearMiss, budgets: Budgets) -> bool:
+        """Return whether only latencies miss their budgets, and by no more than further rounds may take back."""
+        if near_miss.accuracy_short_pp is not None or near_miss.drop_over_pp is not None:
+            return False
+        candidate = near_miss.estimate.candidate
+        return all(
+            math.log(miss.got_s / miss.budget.max_s) <= self._at(miss.budget.percentile).margin(candidate)
+            for miss in near_miss.latency
+        )
+
+    def _provable(self, best: Prospect, answer: RankedAnswer) -> bool:
+        """Return whether rounds may prove what the estimates say."""
+        gap, feasibility = best.gap, best.estimate.feasibility
+        if gap is None or best.candidate.rounds >= ROUNDS_MAX:
+            return False
+        if gap.gap in _OF_ROUNDS:
+            return True
+        budgets = answer.budgets.latency
+        checks = feasibility.checks if feasibility else ()
+        # Rounds say nothing of an accuracy.
+        if gap.gap is not Gap.UNPROVEN or any(not check.holds for check in checks[len(budgets) :]):
+            return False
+        return all(
+            check.holds or self._rounds_suffice(best.candidate, budget, check.level)
+            for budget, check in zip(budgets, checks, strict=False)
+        )
+
+    def _rounds_suffice(self, candidate: Candidate, budget: LatencyBudget, level: float) -> bool:
+        estimate = self._at(budget.percentile).estimate(candidate)
+        share = error_share(candidate.looks + 1) / candidate.error_share
+        return estimate is not None and (
+            rounds_needed(
+                estimate,
+                math.log(budget.max_s),
+                confidence_level=with_share(level, share),
+                rounds=candidate.rounds,
+                new_inputs=candidate.design is not None,
+            )
+            is not None
+        )
+
+    def departures(
+        self, questions: Sequence[RaceQuestion], contests: Sequence[Contest]
+    ) -> Mapping[Candidate, Departure]:
+        """Say who leaves: the slowest first, as long as another of its placement stays."""
+        percentile = contests[0].question.budgets.percentile
+        leaders = {contest.leader for contest in contests}
+        staying = Counter(candidate.placement for candidate in self._candidates)
+        departures: dict[Candidate, Departure] = {}
+        for candidate in sorted(self._candidates, key=self._at(percentile).value, reverse=True):
+            # What-if starts from identity and from one strategy of every placement.
+            if _is_identity(candidate) or candidate in leaders or staying[candidate.placement] == 1:
+                continue
+            departure = self._beaten(candidate, percentile) or self._missing(candidate, questions, percentile)
+            if departure is not None:
+                departures[candidate] = departure
+                staying[candidate.placement] -= 1
+        return departures
+
+    def _beaten(self, candidate: Candidate, percentile: float) -> Departure | None:
+        """Return the departure of a strategy that nobody would want instead of another, whatever the constraints."""
+        ratios = {
+            other: self._at(percentile).log_ratio(candidate, other).low
+            for other in self._candidates
+            if other is not candidate and _needs_no_more(other, candidate) and _as_accurate(other, candidate)
+        }
+        by = max(ratios, key=lambda other: ratios[other], default=None)
+        if by is None or ratios[by] <= self._equivalent:
+            return None
+        return Departure(candidate, candidate.rounds, "beaten", by, None, math.expm1(ratios[by]))
+
+    def _missing(self, candidate: Candidate, questions: Sequence[RaceQuestion], percentile: float) -> Departure | None:
+        """Return the departure of a strategy that misses every declared budget, and is no fastest at its accuracy."""
+        margins = {question.name: self._miss(candidate, question.budgets) for question in questions}
+        if not margins or min(margins.values()) <= 0 or self._may_lead(candidate, percentile):
+            return None
+        nearest = min(margins, key=lambda name: margins[name])
+        return Departure(candidate, candidate.rounds, "misses", None, nearest, margins[nearest])
+
+    def _miss(self, candidate: Candidate, budgets: Budgets) -> float:
+        """Return by how much a strategy is shown to be beyond the budgets; 0 where it may keep them."""
+        beyond = [0.0]
+        for budget in budgets.latency:
+            contenders = self._at(budget.percentile)
+            least = contenders.value(candidate) - contenders.margin(candidate) - math.log(budget.max_s)
+            beyond.append(math.expm1(least))
+        accuracy, drop = labelled_accuracy(candidate), drop_of(candidate)
+        floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+        if floor is not None and accuracy is not None and below_floor(accuracy, floor) >= LEAVING_LEVEL:
+            beyond.append(max(1 - accuracy.accuracy_pct / floor, 0.0))
+        if most is not None and drop is not None and drop.confidence_above(most) >= LEAVING_LEVEL:
+            beyond.append(max((drop.drop_pp - most) / 100, 0.0))
+        return max(beyond)
+
+    def next_rounds(
+        self, contests: Sequence[Contest], departures: Mapping[Candidate, Departure]
+    ) -> tuple[Candidate, ...]:
+        """Return whom the next rounds hold, the most deciding first."""
+        percentile = contests[0].question.budgets.percentile
+        deciding: dict[Candidate, None] = {}
+        for contest in contests:
+            if not contest.decided:
+                named = (*contest.undecided, contest.leader, contest.challenger)
+                deciding |= dict.fromkeys(candidate for candidate in named if candidate is not None)
+        # Whatever the questions, what-if and later questions need identity and one strategy of every placement.
+        fastest = sorted(self._candidates, key=self._at(percentile).value, reverse=True)
+        kept = {*{candidate.placement: candidate for candidate in fastest}.values()}
+        kept |= {candidate for candidate in self._candidates if _is_identity(candidate)}
+        started = (member for member in self._candidates if member in kept and member.rounds < _first_look(member))
+        deciding |= dict.fromkeys(started)
+        return tuple(candidate for candidate in deciding if candidate not in departures)
+
+
+def _first_look(candidate: Candidate) -> int:
+    return candidate.rounds_declared or LOOKS[0]
+
+
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.operator} on {candidate.placement}"
+
+
+def _is_identity(candidate: Candidate) -> bool:
+    # A cut that is shown to compute the same has several parts.
+    return not candidate.changed and len(candidate.tiers) == 1
+
+
+def _drop_pp(candidate: Candidate) -> float | None:
+    drop = drop_of(candidate)
+    return None if drop is None else drop.drop_pp
+
+
+def _accuracy_pct(candidate: Candidate) -> float:
+    """Return the accuracy less identity's; what is not known is worst."""
+    drop_pp = _drop_pp(candidate)
+    return -math.inf if drop_pp is None else -drop_pp
+
+
+def _as_accurate(candidate: Candidate, other: Candidate) -> bool:
+    """Return whether a strategy is no less accurate than another, by bound or because both compute the same."""
+    if candidate.operator == other.operator or (not candidate.changed and not other.changed):
+        return True
+    drop, most = drop_of(candidate), drop_of(other)
+    if drop is None or most is None:
+        # What computes what identity computes agrees with it best.
+        return not candidate.changed
+    return most.confidence_above(drop.upper_pp(LEAVING_LEVEL)) >= LEAVING_LEVEL
+
+
+def _needs_no_more(candidate: Candidate, other: Candidate) -> bool:
+    """Return whether a strategy keeps every constraint that another keeps: of tiers, sizes, memory and bytes sent."""
+    # A chain of tiers: whoever computes on some of the other's tiers is reached over some of its links.
+    if not {*candidate.tiers} <= {*other.tiers} or candidate.tiers[0] != other.tiers[0]:
+        return False
+    amounts = (
+        (candidate.model_bytes, other.model_bytes),
+        (candidate.memory_bytes, other.memory_bytes),
+        ({"": candidate.sent_bytes}, {"": other.sent_bytes}),
+        ({"": candidate.size_bytes}, {"": other.size_bytes}),
+    )
+    return all(
+        _no_larger(own.get(key), theirs.get(key)) for own, theirs in amounts for key in {*own, *theirs} & {*own, ""}
+    )
+
+
+def _no_larger(own: float | None, theirs: float | None) -> bool:
+    # What was not recorded of either says nothing; of one alone it may be anything.
+    return own is None and theirs is None if own is None or theirs is None else own <= theirs
