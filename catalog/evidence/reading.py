@@ -14,6 +14,7 @@ from catalog.evidence.records import (
     LastMeasurement,
     LinkProbeRecord,
     MeasurementRecord,
+    RoundLook,
     SampleRecord,
     TierRunRecord,
     Verdict,
@@ -41,6 +42,13 @@ def rounds_done(session: Session, latency_key: str) -> set[int]:
     """Return the rounds with complete evidence that is not INVALID."""
     query = text(f"SELECT round FROM measurement WHERE latency_key = :key AND {MEASUREMENT_COUNTS}")
     return set(session.execute(query, {"key": latency_key}).scalars())
+
+
+def rounds_with_looks(session: Session, latency_key: str) -> dict[int, RoundLook]:
+    """Return the rounds of a key that count, each with the look that it was measured for."""
+    query = text(f"SELECT round, look, error_share FROM measurement WHERE {MEASUREMENT_COUNTS} AND latency_key = :key")
+    rows = session.execute(query, {"key": latency_key})
+    return {number: RoundLook(look=look, error_share=share) for number, look, share in rows}
 
 
 def doubtful_rounds(session: Session, latency_key: str) -> dict[int, str]:
@@ -80,6 +88,13 @@ def unequal_compositions(session: Session) -> set[str]:
     )
     proofs = {key: details.get("proof", {}).get("composition") for key, details in rows}
     return {key for key, proof in proofs.items() if proof is not None and not proof.get("bit_identical")}
+
+
+def race_departures(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str, Any]]:
+    """Return the strategies that left the last race, by subject, environment, operator and placement."""
+    query = "SELECT e.key AS environment, r.* FROM race_departure r JOIN environment e ON e.id = r.environment_id"
+    rows = _rows(session, query)
+    return {(row["subject"], row["environment"], row["operator"], row["placement"]): row for row in rows}
 
 
 def inapplicable_strategies(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:

@@ -43,6 +43,8 @@ _SPECIAL: Mapping[tuple[str, str], Any] = {
     ("analysis", "equivalent_within"): allowed.Share,
     ("analysis_pair", "verdict"): Literal["equivalent", "different", "unresolved"],
     ("analysis_slo", "status"): Literal["proven", "likely", "open", "estimated", "infeasible", "unmeasured"],
+    ("race_departure", "reason"): Literal["misses", "beaten"],
+    ("race_departure", "look"): allowed.Look,
     # No strategy answers a target that is infeasible.
     ("analysis_slo", "placement"): allowed.Name | None,
 }
@@ -68,6 +70,7 @@ _PARENTS: Mapping[str, Mapping[str, str]] = {
     "analysis": {"environment_id": "environment"},
     **{name: {"analysis_id": "analysis"} for name in _ANALYSES},
     "analysis_slo": {"environment_id": "environment"},
+    "race_departure": {"environment_id": "environment"},
 }
 _ROWS: Mapping[str, Any] = {
     str(mapped.__tablename__): mapped

@@ -24,6 +24,7 @@ from catalog.evidence.tables import (
     LinkProbe,
     Measurement,
     PoolInputRow,
+    RaceDeparture,
     Sample,
     Slo,
     Strategy,
@@ -100,6 +101,15 @@ def replace_slo_answers(session: Session, answers: Iterable[Mapping[str, Any]]) 
     """Store what the evidence answers to the declared targets in place of all former answers."""
     delete_rows(session, AnalysisSlo)
     insert_rows(session, AnalysisSlo, answers)
+
+
+def replace_departures(
+    session: Session, departures: Iterable[Mapping[str, Any]], *, environment_id: int, subject: str
+) -> None:
+    """Store who left the race of a subject in an environment, in place of those of its former state."""
+    delete_rows(session, RaceDeparture, environment_id=environment_id, subject=subject)
+    rows = ({"environment_id": environment_id, "subject": subject, **row} for row in departures)
+    insert_rows(session, RaceDeparture, rows)
 
 
 def samples_by_measurement(session: Session) -> ChildRows:

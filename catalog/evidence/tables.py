@@ -443,3 +443,27 @@ class AnalysisSlo(EvidenceTable, table=True):
     latency_s: float | None = None
     # By `operator@placement`, of the strategies whose estimates keep the target.
     statuses: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class RaceDeparture(EvidenceTable, table=True):
+    """A strategy that left the last race of its subject in an environment, and why.
+
+    It `misses` every target, the nearest of which is `slo`, or is `beaten` by another strategy; `margin` is by how much
+    at least, relative. `rounds` are its own, of the look with the number `look`.
+    """
+
+    __tablename__ = "race_departure"
+
+    id: int | None = Field(default=None, primary_key=True)
+    environment_id: int = _parent("environment.id")
+    subject: str
+    operator: str
+    placement: str
+    look: int
+    rounds: int
+    reason: str
+    by_operator: str | None = None
+    by_placement: str | None = None
+    slo: str | None = None
+    margin: float
+    created_at: str

@@ -1,6 +1,7 @@
 """The commands `fill-catalog`, which measures what is missing, and `clean`, which removes what a killed run left."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,9 @@ from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from runner.artifacts.store import ArtifactStore
 from runner.commands.plan import (
+    MaxTimeOption,
     OnlyOption,
+    RaceOption,
     RedoOption,
     RoundsOption,
     declared_catalog,
@@ -43,8 +46,10 @@ from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
 from runner.measuring.plan import make_plan, update_plan
+from runner.measuring.race import Race, RaceOutcome, race_plan
 from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
+from runner.reports.race import race_json, race_report
 from runner.reports.slo_status import store_slo_status
 from runner.workdir import sweep
 
@@ -64,14 +69,17 @@ def fill_catalog(
     rounds: RoundsOption = None,
     only: OnlyOption = None,
     redo: RedoOption = None,
+    race: RaceOption = None,
+    max_time: MaxTimeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what is missing and store it.
 
-    Ctrl-C once finishes the measurement in flight; twice stops at once.
+    A race measures every strategy a few times, then only those that can still prove or change the answer to a declared
+    SLO. Ctrl-C once finishes the measurement in flight, and answers from the last complete look; twice stops at once.
     """
     declared, base = declared_catalog(catalog)
-    scope = fill_scope(declared, rounds, only, redo)
+    scope = fill_scope(declared, rounds, only, redo, race=race, max_time=max_time)
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
     context = run_context(declared, base, selection, scale)
@@ -80,10 +88,11 @@ def fill_catalog(
     # The lock first: two fills of one database would measure each other's load and repeat each other's work.
     with FillLock(workdir, target), open_database(target, create=True) as opened:
         try:
-            outcome = _fill(context, opened, selection, workdir, scope)
+            filled = _fill(context, opened, selection, workdir, scope)
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
             err.print(f"{_STOPPED}{escape(scope.arguments)}")
             raise typer.Exit(1) from None
+    outcome = filled.outcome
     if _edited(declared):
         err.print(f"{escape(str(declared.file))} {_EDITED}", soft_wrap=True)
     if as_json:
@@ -97,7 +106,11 @@ def fill_catalog(
                 "invalid": outcome.invalid,
                 "stopped": outcome.stopped,
             }
+            | ({} if filled.race is None else {"race": race_json(filled.race)})
         )
+    if filled.race is not None:
+        for line in race_report(filled.race, database=database):
+            err.print(line, soft_wrap=True, markup=False, highlight=False)
     _report(outcome, scope)
     raise typer.Exit(0 if outcome.complete else 1)
 
@@ -112,9 +125,15 @@ def _edited(declared: Catalog) -> bool:
         return True
 
 
-def _fill(
-    context: RunContext, database: Database, selection: Selection, workdir: Path, scope: FillScope
-) -> FillOutcome:
+@dataclass(frozen=True)
+class _Filled:
+    """What a fill did, and how its race ended where it raced."""
+
+    outcome: FillOutcome
+    race: RaceOutcome | None
+
+
+def _fill(context: RunContext, database: Database, selection: Selection, workdir: Path, scope: FillScope) -> _Filled:
     """Clean what a killed run left, plan, measure."""
     # First of all: what a killed run left would still load the host.
     leftovers = selection.launcher.clean() + sweep(workdir)
@@ -127,9 +146,12 @@ def _fill(
         writing.commit()
     unusable = context.prepare()
     left_out = _left_out(unusable)
+    experiment = context.catalog.experiment
+    races = scope.races(experiment)
     made = make_plan(context, sound_database(database), scope, unusable=unusable)
+    made = race_plan(made, context, sound_database(database)) if races else made
     if not (made.rounds or made.accuracies):
-        err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope)))
+        err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope, races=races)))
     else:
         err.print(f"to measure: {tasks_in_words(made)}")
         # This builds the tier image, which takes long and which an empty plan does not need.
@@ -144,13 +166,15 @@ def _fill(
             sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s, rounds=len(made.rounds))
-        outcome = filler.measure_until_narrow(made, stop)
+        max_time_s = scope.max_time_s(experiment)
+        raced = Race(filler, max_time_s=max_time_s).run(made, stop) if races else None
+        outcome = filler.outcome if races else filler.measure_until_narrow(made, stop, max_time_s=max_time_s)
     outcome.failures += left_out
     # A stopped fill ends soon: the next one computes the analyses.
     if not outcome.stopped:
         store_missing(database, settings_of(context.catalog.analysis))
         store_slo_status(database)
-    return outcome
+    return _Filled(outcome, raced)
 
 
 def _left_out(unusable: Mapping[str, Sequence[str]]) -> list[str]:
@@ -199,6 +223,7 @@ def add_to(app: typer.Typer) -> None:
         "runner fill-catalog --launcher docker",
         "runner fill-catalog --rounds 5 --only quantized@edge --only fashion-resnet:identity:mobile",
         "runner fill-catalog --redo doubtful",
+        "runner fill-catalog --race --max-time 10m",
     )
     app.command("fill-catalog", epilog=example(*examples))(fill_catalog)
     app.command(epilog=example("runner clean"))(clean)

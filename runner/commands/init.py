@@ -52,7 +52,8 @@ strategies:                     # every listed operator on every listed placemen
   - {{operators: [identity, quantized, early_exit, quantized_early_exit], placements: [mobile, edge, cloud]}}
   - {{operators: [partition, quantized_early_exit_partition], placements: [mobile-edge, edge-cloud, mobile-cloud]}}
 
-experiment: {{inputs: {inputs}, select: systematic, seed: 1, rounds: 3, repetitions: 1}}
+# Three rounds of every strategy at most, then only of those that can still prove or change an answer to the SLOs.
+experiment: {{inputs: {inputs}, select: systematic, seed: 1, rounds: 3, repetitions: 1, race: true}}
 
 slos:                           # budgets by name
 {slos}

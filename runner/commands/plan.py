@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
+from catalog.errors import UnitError
 from catalog.evidence.database import open_database
 from catalog.evidence.reading import distance_warnings
 from catalog.evidence.soundness import sound_database
-from catalog.units import duration
+from catalog.units import duration, parse_wait
 from runner.commands.terminal import (
     CatalogOption,
     DatabaseOption,
@@ -30,6 +31,7 @@ from runner.errors import RunnerError
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
+from runner.measuring.race import race_plan
 from runner.measuring.round_inputs import SystematicInputs, in_words
 from runner.measuring.scope import FillScope
 from runner.measuring.tiers import Scale, check_delays, check_host
@@ -61,6 +63,34 @@ RedoOption = Annotated[
         show_default=False,
     ),
 ]
+RaceOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--race/--no-race",
+        help="Whether further rounds measure only what can still change an answer, in place of the catalog's choice",
+        show_default=False,
+    ),
+]
+
+
+def _time(text: str) -> str:
+    try:
+        parse_wait(text)
+    except UnitError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
+MaxTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-time",
+        parser=_time,
+        metavar="TIME",
+        help="How long rounds of a race, or of a precision, are added, e.g. 10m",
+        show_default=False,
+    ),
+]
 
 
 def declared_catalog(path: Path | None) -> tuple[Catalog, Path]:
@@ -79,9 +109,24 @@ def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) 
     return RunContext(catalog, base, selection.launcher.name, parsed, RunnerSettings().workdir, host=host)
 
 
-def fill_scope(catalog: Catalog, rounds: int | None, only: list[str] | None, redo: str | None) -> FillScope:
-    """Return the scope that the options ask for; raises `typer.BadParameter` for a strategy that is not declared."""
-    scope = FillScope(rounds, tuple(only or ()), redo_doubtful=redo == "doubtful")
+def fill_scope(
+    catalog: Catalog,
+    rounds: int | None,
+    only: list[str] | None,
+    redo: str | None,
+    *,
+    race: bool | None = None,
+    max_time: str | None = None,
+) -> FillScope:
+    """Return the scope of the options; raises `typer.BadParameter` where they, or they and the catalog, disagree."""
+    scope = FillScope(rounds, tuple(only or ()), redo == "doubtful", race, max_time)
+    experiment = catalog.experiment
+    if race and rounds is not None:
+        raise typer.BadParameter("a number of rounds replaces a race; leave out one of them", param_hint="--rounds")
+    if race and experiment.precision is not None:
+        raise typer.BadParameter("the catalog declares a precision, another rule for further rounds; remove it there")
+    if max_time is not None and not scope.races(experiment) and (experiment.precision is None or rounds is not None):
+        raise typer.BadParameter("only a race or a precision adds rounds: add --race", param_hint="--max-time")
     try:
         scope.check(catalog.strategies())
     except RunnerError as error:
@@ -89,8 +134,10 @@ def fill_scope(catalog: Catalog, rounds: int | None, only: list[str] | None, red
     return scope
 
 
-def nothing_missing(scope: FillScope) -> str:
+def nothing_missing(scope: FillScope, *, races: bool = False) -> str:
     """Say that a fill of this scope would measure nothing."""
+    if races:
+        return "Nothing is missing: no further round could prove or change an answer to a declared SLO."
     strategies = "every strategy has" if not scope.only else f"{' and '.join(scope.only)}: each has"
     rounds = "its evidence" if scope.rounds is None else f"its {scope.rounds} rounds"
     return f"Nothing is missing: {strategies} {rounds}{', none DOUBTFUL' if scope.redo_doubtful else ''}."
@@ -117,17 +164,20 @@ def plan(
     rounds: RoundsOption = None,
     only: OnlyOption = None,
     redo: RedoOption = None,
+    race: RaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is missing, why, and how long measuring it takes."""
+    """Show what is missing, why, and how long measuring it takes; of a race, what the next look needs."""
     declared, base = declared_catalog(catalog)
-    scope = fill_scope(declared, rounds, only, redo)
+    scope = fill_scope(declared, rounds, only, redo, race=race)
+    races = scope.races(declared.experiment)
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     context = run_context(declared, base, selection, scale)
     # Created, because before the first fill there is none, and everything is missing.
     with open_database(database or RunnerSettings().database, create=True) as opened:
         evidence = sound_database(opened)
         made = make_plan(context, evidence, scope)
+        made = race_plan(made, context, evidence) if races else made
         with evidence.session() as reading:
             remarks = _remarks(made, distance_warnings(reading))
     if as_json:
@@ -142,9 +192,10 @@ def plan(
     )
     if made.rounds or made.accuracies:
         out.print(_plan_table(made))
-        out.print(f"estimated time: {duration(made.estimate_s)}. Next: runner fill-catalog{scope.arguments}")
+        until = " until the next look of the race" if races else ""
+        out.print(f"estimated time: {duration(made.estimate_s)}{until}. Next: runner fill-catalog{scope.arguments}")
     elif not made.unready:
-        out.print(nothing_missing(scope))
+        out.print(nothing_missing(scope, races=races))
     for operator, remark in remarks.items():
         out.print(f"! {operator}: {remark}", markup=False, highlight=False)
 

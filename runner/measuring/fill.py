@@ -7,9 +7,9 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import Protocol as Interface
 
@@ -52,6 +52,9 @@ from runner.measuring.setups import Setups
 from runner.operators.base import Pass
 from runner.subjects.items import class_counts
 
+# Whether a round may start now; one that would come too late is left out.
+InTime = Callable[[MissingRound], bool]
+
 
 class Watcher(Interface):
     """The receiver of a fill's progress (the terminal's progress bar, a test's list)."""
@@ -64,6 +67,9 @@ class Watcher(Interface):
 
     def end(self, outcome: str) -> None:
         """Report that the task ended: `ok`, or one line that says what went wrong."""
+
+    def look(self, lines: Sequence[str], undecided: int, seconds_left: float | None) -> None:
+        """Report what stands after a look of a race: a line for each question, how many strategies may change it."""
 
 
 class StopRequest:
@@ -168,53 +174,63 @@ class Filler:
             if cached is not None:
                 self._store_artifact(artifact, cached, cached.reason)
 
-    def measure(self, plan: Plan, stop: StopRequest, *, late: Callable[[], bool] = lambda: False) -> FillOutcome:
+    def measure(self, plan: Plan, stop: StopRequest, *, in_time: InTime = lambda task: True) -> FillOutcome:
         """Measure everything that the plan lists.
 
-        A failed measurement does not stop the others; a container engine that went away does. Rounds beyond the
-        declared ones are left out once `late` says that the time is over.
+        A failed measurement does not stop the others; a container engine that went away does. Rounds for which
+        `in_time` says that they would come too late are left out.
         """
         # Networks serve all rounds: to make them takes longer than to start a tier.
         with self.launcher.kept():
-            # Accuracies first: an artifact that cannot run fails here once, before rounds are spent on it.
-            for accuracy in plan.accuracies:
-                if stop.requested:
-                    break
-                if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
-                    with self._reporting(accuracy.keyed):
-                        self._judge(accuracy)
-            self._measure_rounds(plan, stop, late)
-        self.outcome.stopped = stop.requested
+            self.judge(plan.accuracies, stop)
+            self.measure_rounds(plan.rounds, stop, in_time=in_time)
         return self.outcome
 
-    def _measure_rounds(self, plan: Plan, stop: StopRequest, late: Callable[[], bool]) -> None:
-        experiment = self.setups.context.catalog.experiment
-        for number, seed, task in _rounds(plan, experiment.seed):
+    def judge(self, accuracies: Iterable[MissingAccuracy], stop: StopRequest) -> None:
+        """Measure accuracies; before any round, so that an artifact that cannot run fails once."""
+        for accuracy in accuracies:
             if stop.requested:
                 break
-            # Declared rounds are always measured: max_time limits only what is added to them.
-            if task.round > experiment.rounds and late():
-                continue
-            if self._usable(task.keyed, task.keyed.artifact_key):
+            if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
+                with self._reporting(accuracy.keyed):
+                    self._judge(accuracy)
+        self.outcome.stopped = stop.requested
+
+    def measure_rounds(
+        self, rounds: Sequence[MissingRound], stop: StopRequest, *, in_time: InTime = lambda task: True
+    ) -> None:
+        """Measure rounds, a subject's strategies close together in time."""
+        for number, seed, task in _rounds(rounds, self.setups.context.catalog.experiment.seed):
+            if stop.requested:
+                break
+            if in_time(task) and self._usable(task.keyed, task.keyed.artifact_key):
                 with self._reporting(task.keyed):
                     self._measure(task, number, seed)
+        self.outcome.stopped = stop.requested
 
-    def measure_until_narrow(self, plan: Plan, stop: StopRequest) -> FillOutcome:
+    def measure_until_narrow(self, plan: Plan, stop: StopRequest, *, max_time_s: float | None = None) -> FillOutcome:
         """Measure what the plan lists; where a precision is declared, add rounds until every interval is narrow enough.
 
-        No round follows once the declared time is over.
+        No round follows once the time is over.
         """
         context = self.setups.context
         experiment, outcome = context.catalog.experiment, self.outcome
         if experiment.precision is None or plan.scope.rounds is not None:
-            self.measure(plan, stop)
-            return self._measure_again(plan, stop)
-        deadline = time.monotonic() + (math.inf if experiment.max_time_s is None else experiment.max_time_s)
+            with self.launcher.kept():
+                self.judge(plan.accuracies, stop)
+                self.measure_rounds(plan.rounds, stop)
+                self.measure_again(stop)
+            return outcome
+        deadline = time.monotonic() + (math.inf if max_time_s is None else max_time_s)
 
         def late() -> bool:
             return time.monotonic() >= deadline
 
-        self.measure(plan, stop, late=late)
+        def in_time(task: MissingRound) -> bool:
+            # Declared rounds are always measured: max_time limits only what is added to them.
+            return task.round <= experiment.rounds or not late()
+
+        self.measure(plan, stop, in_time=in_time)
         # Once: a busy machine would make them DOUBTFUL again without end.
         plan = replace(plan, scope=replace(plan.scope, redo_doubtful=False))
         before = -1
@@ -227,7 +243,7 @@ class Filler:
             # The next pass tries again what failed.
             outcome.failures.clear()
             outcome.invalid.clear()
-            self.measure(plan, stop, late=late)
+            self.measure(plan, stop, in_time=in_time)
         applicable = [
             keyed
             for keyed in plan.declared
@@ -238,14 +254,16 @@ class Filler:
             outcome.precision += [self._precision(reading, keyed, end) for keyed in applicable]
         return outcome
 
-    def _measure_again(self, plan: Plan, stop: StopRequest) -> FillOutcome:
+    def measure_again(self, stop: StopRequest, *, in_time: InTime = lambda task: True) -> None:
         """Give rounds that turned out INVALID one more attempt: what disturbed a link for a second may be over."""
         spoiled = tuple(self.spoiled)
         if spoiled and not stop.requested:
             self.watcher.end(f"{len(spoiled)} round(s) were INVALID and are measured once more")
-            self.outcome.invalid.clear()
-            self.measure(replace(plan, accuracies=(), rounds=spoiled), stop)
-        return self.outcome
+            del self.outcome.invalid[-len(spoiled) :]
+            self.spoiled.clear()
+            self.measure_rounds(spoiled, stop, in_time=in_time)
+            # A second attempt is the last one.
+            self.spoiled.clear()
 
     def _precision(self, reading: Session, keyed: KeyedStrategy, end: str) -> str:
         """Say in one line how narrow an interval is and, if it is too wide, why no round follows."""
@@ -362,7 +380,8 @@ class Filler:
             # A warm-up of few long inputs may outrun what was expected.
             self.watcher.advance(min(1.0, done / total))
 
-        attempt = records.Attempt(keyed, self.environment_id, task.round, position, seed, started)
+        look = asdict(task.look)
+        attempt = records.Attempt(keyed, self.environment_id, task.round, position, seed, started, **look)
         try:
             measurement = measure(self.launcher, setup, protocol, on_sample=tick)
         except (LaunchError, TierCallError) as error:
@@ -443,17 +462,17 @@ def slo_percentiles(catalog: Catalog) -> set[float]:
     return {percentile for slo in catalog.slos.values() for percentile in slo.latency_s}
 
 
-def _rounds(plan: Plan, seed: int) -> Iterator[tuple[int, int, MissingRound]]:
+def _rounds(rounds: Sequence[MissingRound], seed: int) -> Iterator[tuple[int, int, MissingRound]]:
     """Yield position, seed and task; a round has every missing strategy of a subject once, in shuffled order."""
     # Subject by subject within a round: strategies that are compared run close together in time, so that a slow
     # change of the machine (heat, other load) meets them alike.
-    subjects = list(dict.fromkeys(task.keyed.strategy.subject for task in plan.rounds))
-    for number in sorted({task.round for task in plan.rounds}):
+    subjects = list(dict.fromkeys(task.keyed.strategy.subject for task in rounds))
+    for number in sorted({task.round for task in rounds}):
         for index, subject in enumerate(subjects):
             # Stored with the measurement, so that the order of a round can be reproduced.
             # Distinct for up to 1000 rounds of 1000 subjects.
             shuffle_seed = seed * 1_000_000 + number * 1000 + index
-            tasks = [task for task in plan.rounds if task.round == number and task.keyed.strategy.subject == subject]
+            tasks = [task for task in rounds if task.round == number and task.keyed.strategy.subject == subject]
             random.Random(shuffle_seed).shuffle(tasks)
             for position, task in enumerate(tasks):
                 yield position, shuffle_seed, task

@@ -7,6 +7,7 @@
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 
 from sqlmodel import Session as SqlSession
@@ -20,11 +21,12 @@ from catalog.evidence.reading import (
     inapplicable_artifacts,
     last_accuracy_failure,
     last_measurement,
-    rounds_done,
+    rounds_with_looks,
     unequal_compositions,
 )
-from catalog.evidence.records import LastMeasurement
+from catalog.evidence.records import LastMeasurement, RoundLook
 from catalog.evidence.stored_rows import measured_pool
+from catalog.statistics.looks import error_share, look_of
 from catalog.statistics.samples import Samples
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
@@ -39,18 +41,24 @@ _GUESSED_LATENCY_S = 0.06
 _GUESSED_INPUT_BYTES = 60_000
 _ACCURACY_S = 15.0
 _ARTIFACT_S = 5.0
+# Of the rounds of a declared plan, which is one look that may spend the whole error.
+DECLARED_LOOK = RoundLook()
 _NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class MissingRound:
-    """One round of one strategy to measure; `supersedes` is set where it takes the place of a DOUBTFUL one."""
+    """One round of one strategy to measure; `supersedes` is set where it takes the place of a DOUBTFUL one.
+
+    `look` is what the round is measured for, with what a decision at it may spend of the error.
+    """
 
     keyed: KeyedStrategy
     round: int
     reason: str
     estimate_s: float
     supersedes: bool = False
+    look: RoundLook = DECLARED_LOOK
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,20 @@ def make_plan(
         unequal = unequal_compositions(reading)
         declared = tuple(key_strategy(context, strategy, unequal=unequal) for strategy in strategies)
         return _look_up(context, Plan(declared, {}, (), (), unready, scope), reading)
+
+
+def rounds_until(
+    plan: Plan, context: RunContext, database: Database, targets: Mapping[str, int], *, reason: str
+) -> tuple[MissingRound, ...]:
+    """Return the rounds that strategies, by name, lack of so many; `reason` is why more than are known are needed."""
+    covered = _covered(plan.declared, plan.scope, plan.inapplicable)
+    with database.session() as reading:
+        missing: list[MissingRound] = []
+        for keyed in covered:
+            if keyed.strategy.name in targets:
+                lookup = _RoundLookup(context, keyed, reading, plan.scope)
+                missing += lookup.undone(targets[keyed.strategy.name], reason=reason)
+        return tuple(missing)
 
 
 def remaining(plan: Plan, context: RunContext, database: Database) -> Plan:
@@ -189,34 +211,80 @@ def _missing_rounds(
 ) -> tuple[MissingRound, ...]:
     missing, experiment = [], context.catalog.experiment
     for keyed in declared:
-        done = rounds_done(reading, keyed.latency_key)
-        undone = set(range(1, (scope.rounds or experiment.rounds) + 1)) - done
+        lookup = _RoundLookup(context, keyed, reading, scope)
+        undone = lookup.undone(scope.rounds or experiment.rounds, reason="more declared")
         # A number of rounds replaces the rule that adds rounds until the interval is narrow.
         if not undone and experiment.precision is not None and scope.rounds is None:
-            missing += _further_rounds(context, keyed, reading)
-        if undone:
-            last = _last(context, keyed, reading)
-            reason = _why(keyed, last, done, reading)
-            missing += [_missing_round(context, keyed, number, reason, last) for number in sorted(undone)]
+            undone = lookup.further()
+        missing += undone
         if scope.redo_doubtful:
-            missing += _doubtful_rounds(context, keyed, reading)
+            missing += lookup.doubtful()
     return tuple(missing)
 
 
-def _doubtful_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> list[MissingRound]:
-    """Return the rounds that are DOUBTFUL, to be measured again."""
-    last = _last(context, keyed, reading)
-    return [
-        replace(_missing_round(context, keyed, number, f"DOUBTFUL: {reason}", last), supersedes=True)
-        for number, reason in sorted(doubtful_rounds(reading, keyed.latency_key).items())
-    ]
+@dataclass(frozen=True, eq=False)
+class _RoundLookup:
+    """Looks up which rounds a strategy lacks."""
 
+    context: RunContext
+    keyed: KeyedStrategy
+    reading: SqlSession
+    scope: FillScope
 
-def _missing_round(
-    context: RunContext, keyed: KeyedStrategy, number: int, reason: str, last: LastMeasurement | None
-) -> MissingRound:
-    sending = _with_inputs_of_round(context, keyed, number)
-    return MissingRound(sending, number, reason, _estimate_s(context, sending, last))
+    @cached_property
+    def done(self) -> Mapping[int, RoundLook]:
+        """The rounds that count, with the look of each."""
+        return rounds_with_looks(self.reading, self.keyed.latency_key)
+
+    @cached_property
+    def last(self) -> LastMeasurement | None:
+        """The last measurement in this environment, under whichever key."""
+        strategy = self.keyed.strategy
+        place, environment = strategy.placement.name, self.context.environment_key
+        return last_measurement(self.reading, strategy.subject, strategy.operator, place, environment)
+
+    def undone(self, rounds: int, *, reason: str) -> list[MissingRound]:
+        """Return what is missing of so many rounds."""
+        numbers = [number for number in range(1, rounds + 1) if number not in self.done]
+        # Why is looked up only where something is missing: most plans are of complete evidence.
+        why = _why(self.keyed, self.last, len(self.done), self.reading, reason) if numbers else ""
+        return [self._missing(number, why) for number in numbers]
+
+    def further(self) -> list[MissingRound]:
+        """Return the rounds of the next look of a precision; none where the interval is narrow enough."""
+        samples = stored_samples(self.reading, self.keyed.latency_key)
+        if samples is None:
+            return []
+        narrowness = assess_stored(self.context, self.keyed, samples, self.done)
+        if narrowness.next is None:
+            return []
+        reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
+        return [self._missing(number, reason) for number in narrowness.next.rounds if number not in self.done]
+
+    def doubtful(self) -> list[MissingRound]:
+        """Return the rounds that are DOUBTFUL, to be measured again, each for the look that it was measured for."""
+        reasons = sorted(doubtful_rounds(self.reading, self.keyed.latency_key).items())
+        return [
+            replace(self._missing(number, f"DOUBTFUL: {reason}"), supersedes=True, look=self.done[number])
+            for number, reason in reasons
+        ]
+
+    def _missing(self, number: int, reason: str) -> MissingRound:
+        sending = _with_inputs_of_round(self.context, self.keyed, number)
+        estimate_s = _estimate_s(self.context, sending, self.last)
+        return MissingRound(sending, number, reason, estimate_s, look=self._look(number))
+
+    def _look(self, number: int) -> RoundLook:
+        """Return the look of a round: that of the race's schedule, or one more where a fixed plan is extended."""
+        experiment = self.context.catalog.experiment
+        former = max((look.look or 1 for look in self.done.values()), default=1)
+        if self.scope.races(experiment):
+            scheduled = look_of(number, experiment.rounds)
+            # An extension by hand was a look, too, and may have had a later number.
+            look = scheduled.number if former <= scheduled.number else former + 1
+            return RoundLook(look=look, error_share=error_share(look))
+        extends = self.scope.rounds is not None and number > experiment.rounds <= len(self.done)
+        return RoundLook(look=former + 1, error_share=error_share(former + 1)) if extends else DECLARED_LOOK
 
 
 def _with_inputs_of_round(context: RunContext, keyed: KeyedStrategy, number: int) -> KeyedStrategy:
@@ -228,21 +296,6 @@ def _with_inputs_of_round(context: RunContext, keyed: KeyedStrategy, number: int
     inputs = next((look.inputs for look in looks if number in look.rounds), looks[-1].inputs)
     ids = _more_inputs(keyed.inputs.ids, context.catalog, subject, inputs)
     return replace(keyed, inputs=replace(keyed.inputs, ids=ids))
-
-
-def _further_rounds(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> list[MissingRound]:
-    """Return the rounds of the next look; none where the interval is narrow enough."""
-    samples = stored_samples(reading, keyed.latency_key)
-    if samples is None:
-        return []
-    done = rounds_done(reading, keyed.latency_key)
-    narrowness = assess_stored(context, keyed, samples, done)
-    if narrowness.next is None:
-        return []
-    reason = f"{narrowness}, {100 * narrowness.target:g} % wanted"
-    rounds = [number for number in narrowness.next.rounds if number not in done]
-    last = _last(context, keyed, reading)
-    return [_missing_round(context, keyed, number, reason, last) for number in rounds]
 
 
 def assess_stored(context: RunContext, keyed: KeyedStrategy, samples: Samples, done: Collection[int]) -> Narrowness:
@@ -264,14 +317,7 @@ def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, co
     return (*chosen, *rest[: count - len(chosen)])
 
 
-def _last(context: RunContext, keyed: KeyedStrategy, reading: SqlSession) -> LastMeasurement | None:
-    """Return a strategy's last measurement in this environment, under whichever key."""
-    strategy = keyed.strategy
-    place = strategy.placement.name
-    return last_measurement(reading, strategy.subject, strategy.operator, place, context.environment_key)
-
-
-def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int], reading: SqlSession) -> str:
+def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: int, reading: SqlSession, more: str) -> str:
     """Return why rounds are missing, in a phrase that a person can check."""
     if last is None:
         return "never measured in this environment"
@@ -280,7 +326,7 @@ def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: set[int], rea
             return f"last attempt failed: {last.reason}"
         if last.verdict == "INVALID":
             return f"last attempt invalid: {last.reason}"
-        return f"{len(done)} round(s) known, more declared"
+        return f"{done} round(s) known, {more}"
     names = dict.fromkeys((*keyed.conditions, *last.conditions))
     changed = [name for name in names if keyed.conditions.get(name) != last.conditions.get(name)]
     if changed:

@@ -1,4 +1,4 @@
-"""The scope of a fill: which strategies it measures, how many rounds of each, and whether DOUBTFUL ones are redone."""
+"""The scope of a fill: which strategies it measures, by which rule for further rounds, and what is redone."""
 
 import shlex
 from collections.abc import Iterable
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from catalog.declaration import Strategy
+from catalog.declaration.schema import ExperimentSpec
+from catalog.units import parse_wait
 from runner.errors import RunnerError
 
 _NAMED = 5
@@ -23,11 +25,25 @@ class FillScope:
         The strategies, each as `operator@placement` or `subject:operator:placement`; empty for all.
     redo_doubtful : bool
         Whether rounds whose verdict is DOUBTFUL are measured again.
+    race : bool or None
+        Whether strategies race, in place of what the catalog says.
+    max_time : str or None
+        How long rounds are added, in place of the catalog's.
     """
 
     rounds: int | None = None
     only: tuple[str, ...] = ()
     redo_doubtful: bool = False
+    race: bool | None = None
+    max_time: str | None = None
+
+    def races(self, experiment: ExperimentSpec) -> bool:
+        """Return whether further rounds are those of a race; a number of rounds replaces it."""
+        return self.rounds is None and (experiment.race if self.race is None else self.race)
+
+    def max_time_s(self, experiment: ExperimentSpec) -> float | None:
+        """Return for how long rounds may be added; None without a limit."""
+        return experiment.max_time_s if self.max_time is None else parse_wait(self.max_time)
 
     def covers(self, strategy: Strategy) -> bool:
         """Return whether the strategy is one of those to measure."""
@@ -47,7 +63,9 @@ class FillScope:
         rounds = [] if self.rounds is None else ["--rounds", str(self.rounds)]
         only = [word for name in self.only for word in ("--only", name)]
         redo = ["--redo", "doubtful"] if self.redo_doubtful else []
-        return "".join(f" {shlex.quote(word)}" for word in (*rounds, *only, *redo))
+        race = [] if self.race is None else ["--race" if self.race else "--no-race"]
+        time = [] if self.max_time is None else ["--max-time", self.max_time]
+        return "".join(f" {shlex.quote(word)}" for word in (*rounds, *only, *redo, *race, *time))
 
 
 EVERYTHING = FillScope()
