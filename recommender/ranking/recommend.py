@@ -35,7 +35,7 @@ from recommender.ranking.model import (
     breaches,
 )
 from recommender.ranking.prospects import cost_of_breaking, status_of
-from recommender.ranking.relaxations import relaxations
+from recommender.ranking.relaxations import Decision, relaxations
 
 
 def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]:
@@ -152,7 +152,6 @@ def recommend(
             constraints,
             _Rules(measured, proven_only),
             answered=best is not None,
-            proven=sum(prospect.status is Status.PROVEN for prospect in prospects),
         ),
         pareto=_pareto(considered),
         infeasible=infeasible,
@@ -187,19 +186,25 @@ class _Rules:
 
     def __init__(self, measured: Sequence[Candidate], proven_only: bool) -> None:
         self._measured, self._proven_only = measured, proven_only
+        self._last: tuple[Budgets, Constraints, Decision] | None = None
 
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
         """Return the candidates that the constraints admit."""
         return _divided(self._measured, constraints)[0]
 
-    def best(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
-        """Return what would be recommended."""
+    def decision(self, budgets: Budgets, constraints: Constraints) -> Decision:
+        """Return what would be recommended, and how many candidates are proven."""
+        # A limit is tried first and stepped from afterwards.
+        if self._last is None or self._last[:2] != (budgets, constraints):
+            self._last = budgets, constraints, self._decided(budgets, constraints)
+        return self._last[2]
+
+    def _decided(self, budgets: Budgets, constraints: Constraints) -> Decision:
         admitted = self.admitted(constraints)
         placed = judge_all([estimate(candidate, budgets.percentile) for candidate in admitted], budgets)
         prospects = [item for item in placed if isinstance(item, Prospect)]
-        if self._proven_only:
-            prospects = [prospect for prospect in prospects if prospect.status is Status.PROVEN]
-        return _best(prospects, budgets, admitted)
+        proven = [prospect for prospect in prospects if prospect.status is Status.PROVEN]
+        return Decision(_best(proven if self._proven_only else prospects, budgets, admitted), len(proven))
 
 
 def _divided(

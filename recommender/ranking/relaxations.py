@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
+from functools import cached_property
 from typing import Any, Protocol
 
 from recommender.ranking.candidates import Candidate
@@ -93,6 +94,8 @@ COST_PER_POINT = 0.1
 COST_OF_GIVING_UP = 1.0
 # Where the answer to a relaxed question is another strategy than the one it was relaxed for, the next one is tried.
 _ATTEMPTS = 4
+# A wider budget makes more candidates count, and their bounds wider: so many steps follow one another.
+_STEPS = 12
 
 
 class Deciding(Protocol):
@@ -101,8 +104,16 @@ class Deciding(Protocol):
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
         """Return the candidates that the constraints admit."""
 
-    def best(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
-        """Return what would be recommended."""
+    def decision(self, budgets: Budgets, constraints: Constraints) -> "Decision":
+        """Return what would be recommended, and how many candidates are proven."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a question comes to: the strategy that would be recommended, and how many are proven."""
+
+    best: Prospect | None
+    proven: int
 
 
 def relaxations(
@@ -112,7 +123,6 @@ def relaxations(
     deciding: Deciding,
     *,
     answered: bool = False,
-    proven: int = 0,
 ) -> tuple[Relaxation, ...]:
     """Return the least change of each field that leads to a proven recommendation, the cheapest first.
 
@@ -126,8 +136,6 @@ def relaxations(
     answered : bool
         Whether the question as it is has a recommendation: without one, a change that leads to any is proposed where
         none leads to a proven one.
-    proven : int
-        How many candidates are proven already.
 
     Returns
     -------
@@ -141,6 +149,9 @@ def relaxations(
     answer in. A budget is given up only where no value of it helps, because nothing bounds or estimates it, and never
     proposed where the strategy that the change leads to keeps it anyway. Cost: a few decisions per field.
 
+    Bounds grow with the budget, because a wider one makes more candidates count. From one bound to the next, each
+    with what counts at the one before, leads upward to the least limit that its own bound keeps, whatever was asked.
+
     Examples
     --------
     >>> import numpy as np
@@ -150,25 +161,12 @@ def relaxations(
     >>> change.field, change.before, change.after, round(change.cost, 2)
     ('max_latency_s', 0.15, 0.201, 0.34)
     """
-    among = deciding.admitted(constraints)
-    # First among those that count now, which is the least that can lead to a proven answer; a wider budget may make
-    # more of them count, so that at last all do.
-    standings = [
-        {
-            candidate: shortfalls(candidate, budgets, among=among, proven=proven, all_count=all_count)
-            for candidate in among
-        }
-        for all_count in (False, True)
-    ]
-    proposals = [
-        relaxed
-        for limit in _limits(budgets)
-        if (relaxed := _budget_relaxed(limit, budgets, constraints, standings, deciding, answered)) is not None
-    ]
+    ground = _Ground(deciding.admitted(constraints), budgets, constraints, deciding, answered)
+    proposals = [relaxed for limit in _limits(budgets) if (relaxed := _budget_relaxed(limit, ground)) is not None]
     for changes in _loosenings(candidates, budgets, constraints):
         # Tried and not reasoned: a proposal that does not lead to its strategy would be worse than none.
-        tried = (Relaxation(change, best) for change in changes if (best := deciding.best(budgets, change.constraints)))
-        proposals += _first(tried, answered)
+        tried = ((change, deciding.decision(budgets, change.constraints).best) for change in changes)
+        proposals += _first((Relaxation(change, best) for change, best in tried if best is not None), answered)
     return tuple(sorted(proposals, key=lambda proposal: proposal.change.cost))
 
 
@@ -235,40 +233,72 @@ def _limits(budgets: Budgets) -> Iterator[_Limit]:
 _Standing = Mapping[Candidate, Sequence[Shortfall]]
 
 
-def _budget_relaxed(
-    limit: _Limit,
-    budgets: Budgets,
-    constraints: Constraints,
-    standings: Sequence[_Standing],
-    deciding: Deciding,
-    answered: bool,
-) -> Relaxation | None:
+@dataclass(frozen=True)
+class _Ground:
+    """What every budget is relaxed from: the question, its candidates and the rules that decide it."""
+
+    among: Sequence[Candidate]
+    budgets: Budgets
+    constraints: Constraints
+    deciding: Deciding
+    answered: bool
+
+    def standing(self, budgets: Budgets, *, all_count: bool = False) -> _Standing:
+        """Return what each candidate lacks of these budgets, to be the next after those that are proven."""
+        proven = self.deciding.decision(budgets, self.constraints).proven
+        return {
+            candidate: shortfalls(candidate, budgets, among=self.among, proven=proven, all_count=all_count)
+            for candidate in self.among
+        }
+
+    @cached_property
+    def now(self) -> _Standing:
+        """What each candidate lacks of the question."""
+        return self.standing(self.budgets)
+
+
+def _budget_relaxed(limit: _Limit, ground: _Ground) -> Relaxation | None:
     """Relax to the least bound that leads to a proven answer, else to the least estimate; else give the budget up."""
 
     def tried(value: float | None) -> Relaxation | None:
-        changed = limit.to(value, budgets)
-        best = deciding.best(changed, constraints)
+        changed = limit.to(value, ground.budgets)
+        best = ground.deciding.decision(changed, ground.constraints).best
         # What is kept anyway is not what stood in the way.
-        if best is None or _kept(limit.among(standings[0][best.candidate])):
+        if best is None or _kept(limit.among(ground.now[best.candidate])):
             return None
         cost = COST_OF_GIVING_UP if value is None else limit.cost(value)
-        change = Change(limit.field, None, limit.percentile, limit.value, value, cost, changed, constraints)
+        change = Change(limit.field, None, limit.percentile, limit.value, value, cost, changed, ground.constraints)
         return Relaxation(change, best)
 
-    (bounds, estimates), (strictest, _) = (_values(limit, standing) for standing in standings)
-    for value in (*bounds[:_ATTEMPTS], *strictest[:_ATTEMPTS]):
+    bounds, estimates = _values(limit, ground.now)
+    for value in _steps(limit, ground, bounds):
         relaxed = tried(value)
         if relaxed is not None and relaxed.gives.status is Status.PROVEN:
             return relaxed
-    if not answered and not bounds:
+    # Where a faster strategy that nothing bounds is chosen first, no bound of another leads to a proven answer.
+    if not ground.answered:
         for value in estimates[:_ATTEMPTS]:
             if (relaxed := tried(value)) is not None:
                 return relaxed
     # Without any budget everything is proven, which answers nothing.
-    if bounds or (not answered and estimates) or (answered and len(list(_limits(budgets))) == 1):
+    alone = ground.answered and len(list(_limits(ground.budgets))) == 1
+    if bounds or (not ground.answered and estimates) or alone:
         return None
     relaxed = tried(None)
-    return relaxed if relaxed is not None and (relaxed.gives.status is Status.PROVEN or not answered) else None
+    return relaxed if relaxed is not None and (relaxed.gives.status is Status.PROVEN or not ground.answered) else None
+
+
+def _steps(limit: _Limit, ground: _Ground, bounds: Sequence[float]) -> Iterator[float]:
+    """Yield limits to try, the nearest first: each is the least bound with what counts at the one before."""
+    at = bounds[0] if bounds else None
+    for _ in range(_STEPS):
+        if at is None:
+            break
+        yield at
+        there = replace(limit, value=at)
+        at = next(iter(_values(there, ground.standing(limit.to(at, ground.budgets)))[0]), None)
+    # At last as if all counted.
+    yield from _values(limit, ground.standing(ground.budgets, all_count=True))[0][:_ATTEMPTS]
 
 
 def _values(limit: _Limit, standing: _Standing) -> tuple[list[float], list[float]]:

@@ -160,6 +160,22 @@ def test_a_likely_answer_is_relaxed_to_the_least_budget_that_proves_it() -> None
     assert relaxation.change.after == proven_at and relaxation.gives.candidate is fast
 
 
+def test_the_least_budget_that_proves_a_strategy_is_the_same_from_every_stricter_one() -> None:
+    # Candidates a third apart: a wider budget makes more of them count, so that bounds grow with it.
+    candidates = [made(f"a{place}", "mobile", 0.01 * 1.3**place, 0, 1, 40, seed=place) for place in range(8)]
+    limits = [0.0080, 0.0090, 0.0095, 0.0098, 0.0102, 0.0106, 0.0110]
+    answers = [recommend(candidates, Budgets(latency=(LatencyBudget(90, limit),))) for limit in limits]
+    proposals = [answer.relaxations[0].change.after for answer in answers if answer.relaxations]
+    assert len(proposals) > 3 and len(set(proposals)) == 1
+
+
+def test_where_a_faster_one_can_only_be_estimated_the_least_estimate_is_proposed() -> None:
+    thin, slow = made("a", "mobile", 0.02, 0, 1, 10, seed=1), made("b", "edge", 0.2, 0, 1, 60, seed=2)
+    (relaxation,) = recommend([thin, slow], Budgets(latency=(LatencyBudget(90, 0.01),))).relaxations
+    estimated_s = recommend([thin], Budgets()).considered[0].percentile_s
+    assert relaxation.change.after == up(estimated_s) and relaxation.gives.candidate is thin
+
+
 def test_a_latency_budget_is_relaxed_to_the_least_value_of_three_figures() -> None:
     one = made("a", "mobile", 0.1, 0, 1, 60, seed=1)
     (relaxation,) = recommend([one], Budgets(latency=(LatencyBudget(90, 0.05),))).relaxations
