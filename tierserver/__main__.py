@@ -5,11 +5,17 @@ There is no access log, httptools parses, uvloop runs the loop where it is insta
 
 from __future__ import annotations
 
+import sys
+import types
+
 # The process hides before the slow imports: its standard input will carry a token.
 from tierserver.limits import MEMORY, hide_process
 
 if __name__ == "__main__":
     hide_process()
+    # uvicorn imports its command line, and with it click and multiprocessing: a tenth of the time that imports take.
+    sys.modules["uvicorn.main"] = types.ModuleType("uvicorn.main")
+    vars(sys.modules["uvicorn.main"]).update(Server=None, main=None, run=None)
 
 import argparse
 import asyncio
@@ -21,15 +27,14 @@ import os
 import platform
 import signal
 import socket
-import sys
 from collections.abc import Callable, Generator
 from typing import Any, cast
 
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from tierserver.connection import GuardedProtocol
 from tierserver.control import Control
-from tierserver.engine import VERSION, available_providers
 from tierserver.limits import Limits, body_limit, memory_limit_bytes
 from tierserver.messages import Ready
 from tierserver.pipeline import Tier
@@ -47,9 +52,11 @@ def main() -> None:
         listener = listen(options.host, options.port)
     except OSError as error:
         sys.exit(f"tierserver: cannot listen on {options.host}:{options.port}: {error.strerror}; try another --port")
+    # Imported before the tier is ready: what the first `load` imported would run under the tier's CPU quota.
+    engine = None if options.no_engine else _engine()
     tier = Tier(options.name)
     limits = _limits(options)
-    service = TierService(TierApp(tier, limits), limits, on_ready=lambda: _ready(control, tier.name, listener))
+    service = TierService(TierApp(tier, limits), limits, on_ready=lambda: _ready(control, tier.name, listener, engine))
     control = Control(tier, sys.stdin, sink, guarded=options.token, on_end=service.stop)
     service.run(sockets=[listener])
     # A command may still compute in its thread; the interpreter's own way out would wait for it or crash in it.
@@ -57,12 +64,20 @@ def main() -> None:
     os._exit(0)
 
 
-def _ready(control: Control, name: str, listener: socket.socket) -> None:
+def _ready(control: Control, name: str, listener: socket.socket, engine: types.ModuleType | None) -> None:
     port = listener.getsockname()[1]
-    ready = Ready(name, port, os.getpid(), platform.python_version(), VERSION, available_providers())
+    version, providers = ("", ()) if engine is None else (engine.VERSION, engine.available_providers())
+    ready = Ready(name, port, os.getpid(), platform.python_version(), version, providers)
     # The ready line comes before the reader starts: the runner takes the first line for it.
     control.tell(ready.to_json())
     control.start()
+
+
+def _engine() -> types.ModuleType:
+    """Import what runs parts: the engine, and the reading of images."""
+    from tierserver import engine, imaging  # noqa: F401
+
+    return engine
 
 
 def _limits(options: argparse.Namespace) -> Limits:
@@ -83,6 +98,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0 in a container)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, which the ready line names")
     parser.add_argument("--token", action="store_true", help="the first line on stdin is a token for every command")
+    parser.add_argument("--no-engine", action="store_true", help="a tier that runs no part starts sooner without it")
     memory_bytes = memory_limit_bytes()
     parser.add_argument("--memory-bytes", type=int, default=memory_bytes, help="of the tier; default %(default)s")
     parser.add_argument("--max-body-bytes", type=int, help="of one request; default an eighth of the memory")
@@ -97,7 +113,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class TierService(uvicorn.Server):
+class TierService(Server):
     """Serves until SIGTERM, SIGINT or `stop`, which may be called from another thread."""
 
     def __init__(self, app: TierApp, limits: Limits, *, on_ready: Callable[[], None]) -> None:
@@ -133,9 +149,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(app: TierApp, limits: Limits) -> uvicorn.Config:
+def _config(app: TierApp, limits: Limits) -> Config:
     protocol = functools.partial(GuardedProtocol, limits=limits)
-    return uvicorn.Config(
+    return Config(
         app,
         http=cast(Any, protocol),
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -130,14 +129,6 @@ def _shrinking_options() -> Any:
 
 def available_providers() -> tuple[str, ...]:
     return tuple(ort.get_available_providers())
-
-
-def file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise EngineError(f"no readable model file at {path}; check the mount and the part's path") from error
 
 
 def _options(threads: int) -> Any:

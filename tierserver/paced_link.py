@@ -2,6 +2,8 @@
 
 `python -m tierserver.paced_link --listen 127.0.0.1:0 --to HOST:PORT --up-bit-per-s N --down-bit-per-s N [--delay-s D]`
 
+Without `--to` the first line on standard input names the far end, which may start at the same time.
+
 Each chunk occupies the link from its arrival (or the end of the chunk before) for bits / rate. The finish times form a
 chain that a late wake-up does not shift, so the rate holds however coarse the timers are, and an idle link saves no
 credit. All connections share the link, as they would a wire.
@@ -130,7 +132,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dire
 
 async def _run(options: argparse.Namespace) -> None:
     up, down = Direction(options.up_bit_per_s, options.delay_s), Direction(options.down_bit_per_s, options.delay_s)
-    server = await Link(options.to, up, down).serve(options.listen)
+    to = options.to or Endpoint.parse(sys.stdin.readline().strip())
+    server = await Link(to, up, down).serve(options.listen)
     print(json.dumps({"event": "ready", "port": server.sockets[0].getsockname()[1]}), flush=True)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
@@ -155,7 +158,7 @@ def _positive(text: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser("tierserver.paced_link", description="Pace TCP connections in both directions.")
     parser.add_argument("--listen", type=Endpoint.parse, default=Endpoint("127.0.0.1", 0), help="HOST:PORT, 0 is free")
-    parser.add_argument("--to", type=Endpoint.parse, required=True, help="HOST:PORT of the far end")
+    parser.add_argument("--to", type=Endpoint.parse, help="HOST:PORT of the far end; default: a line on stdin")
     parser.add_argument("--up-bit-per-s", type=_positive, required=True)
     parser.add_argument("--down-bit-per-s", type=_positive, required=True)
     parser.add_argument("--delay-s", type=float, default=0.0, help="one way")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import zipfile
@@ -9,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tierserver import imaging, protocol
+from tierserver import protocol
 from tierserver.encoding import read_tensors
-from tierserver.engine import Session, file_sha256
 from tierserver.errors import CommandError, EngineError, NotFound, RequestError, TierError
 from tierserver.messages import (
     Digest,
@@ -35,6 +35,9 @@ from tierserver.messages import (
 from tierserver.protocol import Tensor
 from tierserver.transport import Peer
 
+if TYPE_CHECKING:
+    from tierserver.engine import Session
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -51,10 +54,15 @@ class ServedPart:
     """One model file with what stands before and after it."""
 
     def __init__(self, spec: PartSpec, tier: str) -> None:
+        # Imported with the first part: a tier that only sends or relays starts sooner without the engine.
+        from tierserver import imaging
+        from tierserver.engine import Session
+
         self.spec = spec
         self.tier = tier
         self.session = Session(Path(spec.path), threads=spec.threads, providers=spec.providers)
         self._peer = Peer(tier, spec.next) if spec.next is not None else None
+        self._read_image = imaging.preprocess
         _check(spec, self.session)
 
     def close(self) -> None:
@@ -108,7 +116,7 @@ class ServedPart:
             raise RequestError(f"{self.spec.name} takes one input `image` BYTES [1] as binary data, got {got}")
         if self.spec.preprocess.kind == "tensors":
             return _named(read_tensors(tensors[0].elements[0]), self.session)
-        return {self.session.inputs[0].name: imaging.preprocess(tensors[0].elements[0], self.spec.preprocess)}
+        return {self.session.inputs[0].name: self._read_image(tensors[0].elements[0], self.spec.preprocess)}
 
     def _forward(self, peer: Peer, results: Arrays, preprocess_s: float, compute_s: float) -> InferenceResult:
         started = time.perf_counter()
@@ -185,6 +193,8 @@ def _named(arrays: Sequence[NDArray[Any]], session: Session) -> dict[str, NDArra
 def _check_preprocess(name: str, spec: Preprocess, session: Session) -> None:
     if spec.kind == "tensors":
         return
+    from tierserver import imaging
+
     try:
         imaging.check(spec)
         if len(session.inputs) != 1:
@@ -251,6 +261,15 @@ def digest(command: Digest) -> DigestResult:
         with suppress(EngineError):
             digests[path] = file_sha256(Path(path))
     return DigestResult(digests)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; raise EngineError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise EngineError(f"no readable model file at {path}; check the mount and the part's path") from error
 
 
 class Tier:

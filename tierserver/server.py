@@ -25,7 +25,6 @@ from tierserver.asgi import (
     header,
     send_answer,
 )
-from tierserver.engine import VERSION
 from tierserver.errors import MethodNotAllowed, NotFound, RequestError, TierError, TooLarge, TooSlow, UnsupportedMedia
 from tierserver.limits import MEMORY, Limits
 from tierserver.pipeline import InferenceResult, Serving, Tier
@@ -122,6 +121,9 @@ class TierApp:
         return Answer.of_json({**about, **target.part.metadata(bare=target.bare)})
 
     def _server_metadata(self) -> dict[str, Any]:
+        # Imported where it is needed: a tier that runs no part starts without the engine.
+        from tierserver.engine import VERSION
+
         return {"name": f"tierwise {self._tier.name}", "version": VERSION, "extensions": ["binary_tensor_data"]}
 
     async def _infer(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:

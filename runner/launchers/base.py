@@ -45,13 +45,21 @@ class LinkLimits:
 class Mount:
     """Read-only files for a tier, visible there under `RunningTier.path(name)`; `key` stands for their content.
 
-    `sha256` are the digests that the files must have when the tier reads them.
+    `sha256` are the digests that the files must have when the tier reads them. Only a tier with a mount that
+    `has_parts` starts with the inference engine loaded.
     """
 
     name: str
     files: Mapping[str, Path]
     key: str
     sha256: Mapping[str, str] = field(default_factory=dict)
+    has_parts: bool = False
+
+
+def engine_arguments(mounts: Sequence[Mount]) -> list[str]:
+    """Return the arguments of a tier that is started with these mounts."""
+    # The engine is a third of what a tier imports, and one that only sends or relays never uses it.
+    return [] if any(mount.has_parts for mount in mounts) else ["--no-engine"]
 
 
 def readable(mount: Mount, inside: str) -> Path:

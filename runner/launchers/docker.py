@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
@@ -23,6 +24,7 @@ from runner.launchers.base import (
     Mount,
     TierLimits,
     check_links,
+    engine_arguments,
 )
 from runner.launchers.container import ROOT, DockerTier
 from runner.launchers.engine import ContainerSpec, Engine
@@ -107,6 +109,7 @@ class DockerLauncher:
         self._host: Host | None = None
         self._keeps = False
         self._networks: dict[tuple[LinkLimits, ...], HeldNetworks] = {}
+        self._volumes: set[str] = set()
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-tiers")
         self._removal: Future[None] | None = None
 
@@ -152,6 +155,7 @@ class DockerLauncher:
             yield
         finally:
             self._keeps = False
+            self._volumes.clear()
             self._finish_removal()
             while self._networks:
                 _remove(self._networks.popitem()[1].remove)
@@ -171,7 +175,7 @@ class DockerLauncher:
         changed: list[Mount] = []
         whole = False
         try:
-            run.make_volumes(mounts)
+            self._make_volumes(run, mounts)
             networks.make()
             started = run.start(tiers, mounts)
             # Before anything is measured: the end of the former round must not disturb this one.
@@ -193,7 +197,17 @@ class DockerLauncher:
                 _remove(networks.remove)
             # Only after the removal of the tiers: a volume in use cannot be removed.
             for mount in changed:
+                self._volumes.discard(volume_name(mount))
                 discard_volume(self._engine, mount)
+
+    def _make_volumes(self, run: "_Run", mounts: Mapping[str, Sequence[Mount]]) -> None:
+        """Make a volume for each distinct content, however many tiers mount it."""
+        # A volume that another runner removes meanwhile comes back empty, which the tiers' digests find.
+        present = self._volumes if self._keeps else set()
+        distinct = {volume_name(mount): mount for several in mounts.values() for mount in several}
+        for name in distinct.keys() - present:
+            run.make_volume(distinct[name])
+            present.add(name)
 
     def _finish_removal(self) -> None:
         """Wait until the containers of the former launch are gone."""
@@ -238,17 +252,17 @@ class _Run:
         self._labels = {**launch_labels(), _RUN_LABEL: self._id}
         self._tiers: dict[str, DockerTier] = {}
 
-    def make_volumes(self, mounts: Mapping[str, Sequence[Mount]]) -> None:
-        """Make a volume for each distinct content, however many tiers mount it."""
-        distinct = {volume_name(mount): mount for several in mounts.values() for mount in several}
-        for mount in distinct.values():
-            ensure_volume(self._engine, mount, image=self._image, labels=self._labels)
+    def make_volume(self, mount: Mount) -> None:
+        """Make and fill the volume of a mount if the engine does not have it."""
+        ensure_volume(self._engine, mount, image=self._image, labels=self._labels)
 
     def start(self, tiers: Sequence[TierLimits], mounts: Mapping[str, Sequence[Mount]]) -> dict[str, DockerTier]:
         """Start all tiers at once and wait until each is ready and limited, and the links are shaped."""
-        in_parallel(lambda limits: self._start_one(limits, mounts.get(limits.name, ())), tiers)
-        # Before any tier is loaded: no byte of a measurement may pass an unshaped link.
-        self._networks.shape()
+        steps: list[Callable[[], object]] = [
+            partial(self._start_one, limits, mounts.get(limits.name, ())) for limits in tiers
+        ]
+        # Shaped before any tier is loaded: no byte of a measurement may pass an unshaped link.
+        in_parallel(lambda step: step(), [self._networks.shape, *steps])
         return {limits.name: self._tiers[limits.name] for limits in tiers}
 
     def _start_one(self, limits: TierLimits, mounts: Sequence[Mount]) -> None:
@@ -266,7 +280,7 @@ class _Run:
         later = limits.cpus < _FREE_START_CPUS
         return ContainerSpec(
             image=self._image,
-            command=["python", "-m", "tierserver", "--name", limits.name, *_LISTENING],
+            command=["python", "-m", "tierserver", "--name", limits.name, *_LISTENING, *engine_arguments(mounts)],
             name=f"tierwise-{self._id}-{limits.name}",
             labels={**self._labels, ROLE_LABEL: "tier"},
             network_mode=self._networks.mode(limits.name),

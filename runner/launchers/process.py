@@ -31,6 +31,7 @@ from runner.launchers.base import (
     Mount,
     TierLimits,
     check_links,
+    engine_arguments,
     readable,
 )
 from runner.launchers.channel import ControlChannel, Obituary
@@ -149,10 +150,13 @@ class ProcessLauncher:
             started = {
                 limits.name: stack.enter_context(_tier(run, limits, mounts.get(limits.name, ()))) for limits in tiers
             }
-            # All tiers are started before the first is waited for, so that they load their libraries at the same time.
+            relays = [(link, stack.enter_context(_link(run, link))) for link in links]
+            # All are started before the first is waited for, so that they load their libraries at the same time.
             ports = {name: tier.wait_ready() for name, tier in started.items()}
-            relays = [(link, stack.enter_context(_link(run, link, ports[link.downstream]))) for link in links]
-            addresses = {(link.upstream, link.downstream): _relay_url(link, child) for link, child in relays}
+            addresses = {
+                (link.upstream, link.downstream): _relay_url(link, child, ports[link.downstream])
+                for link, child in relays
+            }
             yield Deployment(dict(started), tuple(links), addresses, _SHORTEST_LOOK_S)
 
     def kept(self) -> AbstractContextManager[None]:
@@ -189,6 +193,7 @@ def _tier(run: Path, limits: TierLimits, mounts: Sequence[Mount]) -> Iterator[Pr
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(readable(mount, name))
     arguments = ["-m", "tierserver", "--name", limits.name, "--port", "0", "--host", "127.0.0.1", "--token"]
+    arguments += engine_arguments(mounts)
     with _child(run, limits.name, arguments, thread_environment(limits.threads)) as child:
         tier = ProcessTier(limits.name, child, directory)
         try:
@@ -198,17 +203,21 @@ def _tier(run: Path, limits: TierLimits, mounts: Sequence[Mount]) -> Iterator[Pr
 
 
 @contextmanager
-def _link(run: Path, link: LinkLimits, port: int) -> Iterator[_Child]:
-    arguments = ["-m", "tierserver.paced_link", "--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{port}"]
+def _link(run: Path, link: LinkLimits) -> Iterator[_Child]:
+    arguments = ["-m", "tierserver.paced_link", "--listen", "127.0.0.1:0"]
     arguments += ["--up-bit-per-s", str(link.up_bit_per_s), "--down-bit-per-s", str(link.down_bit_per_s)]
     arguments += ["--delay-s", str(link.delay_s)] if link.delay_s else []
     with _child(run, f"link-{link.name}", arguments, {}) as child:
         yield child
 
 
-def _relay_url(link: LinkLimits, child: _Child) -> str:
-    """Wait for a link's ready line."""
-    assert child.process.stdout is not None
+def _relay_url(link: LinkLimits, child: _Child, port: int) -> str:
+    """Tell a link the port at its far end, and wait for its ready line."""
+    assert child.process.stdin is not None and child.process.stdout is not None
+    # A link that has ended takes no line, and its empty output says so.
+    with suppress(OSError):
+        child.process.stdin.write(f"127.0.0.1:{port}\n".encode())
+        child.process.stdin.flush()
     line = child.process.stdout.readline()
     if not line:
         end = child.obituary()

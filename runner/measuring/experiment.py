@@ -372,7 +372,7 @@ def evaluate(
 def _model_mount(setup: Setup) -> Mount:
     files = setup.artifact.files
     paths = {file.file: setup.artifact.directory / file.file for file in files}
-    return Mount("model", paths, setup.artifact.key, {file.file: file.sha256 for file in files})
+    return Mount("model", paths, setup.artifact.key, {file.file: file.sha256 for file in files}, has_parts=True)
 
 
 def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mount]]:
@@ -386,13 +386,17 @@ def _mounts(setup: Setup, client: str, protocol: Protocol) -> dict[str, list[Mou
 
 def _check_mounts(deployment: Deployment, mounts: Mapping[str, Sequence[Mount]]) -> None:
     """Let every tier hash the files it is going to read; raise ChangedFilesError where one differs."""
-    for name, tier_mounts in mounts.items():
+
+    def check(name: str) -> None:
         tier = deployment.tiers[name]
-        for mount in tier_mounts:
+        for mount in mounts[name]:
             expected = {f"{tier.path(mount.name)}/{file}": digest for file, digest in mount.sha256.items()}
             answer = tier.call(Digest(tuple(expected)).to_json(), deadline_s=_LOAD_DEADLINE_S)
             read = DigestResult.from_json(answer).sha256
             _refuse_changed(name, mount, [path for path, digest in expected.items() if read.get(path) != digest])
+
+    with ThreadPoolExecutor(len(mounts)) as pool:
+        list(pool.map(check, mounts))
 
 
 def _refuse_changed(tier: str, mount: Mount, paths: Sequence[str]) -> None:

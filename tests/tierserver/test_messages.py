@@ -1,6 +1,18 @@
 import pytest
 
-from tierserver.messages import COMMANDS, Load, Measure, MessageError, PartSpec, Postprocess, Preprocess, parse_command
+from tierserver.messages import (
+    COMMANDS,
+    ItemsEvent,
+    Load,
+    Measure,
+    MessageError,
+    PartSpec,
+    Postprocess,
+    Preprocess,
+    Stats,
+    Unload,
+    parse_command,
+)
 
 PART = PartSpec("m", "p", preprocess=Preprocess("rgb", 8, 9, mean=(0.1, 0.2, 0.3)), postprocess=Postprocess("top_k"))
 
@@ -40,3 +52,10 @@ def test_a_wrong_command_says_what_is_wrong(raw, says):
 
 def test_every_command_is_known_by_its_name():
     assert set(COMMANDS) == {"load", "digest", "unload", "probe", "measure", "evaluate", "stats"}
+
+
+def test_messages_are_equal_by_class_and_fields():
+    assert Load((PART,)) == Load((PART,)) != Load((), {"cloud": "http://cloud:8000"})
+    assert Stats() != Unload() and Stats() != "stats"
+    assert len({PART, PartSpec("m", "p"), PartSpec("m", "p")}) == 2
+    assert repr(ItemsEvent(1, 2)) == "ItemsEvent(done=1, total=2, event='items')"

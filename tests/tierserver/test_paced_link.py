@@ -1,6 +1,9 @@
 """The link in user space keeps its rate, in both directions and for all connections together."""
 
 import concurrent.futures
+import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -56,3 +59,18 @@ def test_a_dead_end_closes_the_connection(start):
         connection = Connection(proxy.url)
         with pytest.raises(Exception, match="no answer"):
             connection.request("GET", "/probe")
+
+
+def test_the_far_end_may_be_named_after_the_start(tiers):
+    """A link starts beside its tiers, whose ports are not known yet."""
+    rates = ("--up-bit-per-s", "1e9", "--down-bit-per-s", "1e9")
+    command = [sys.executable, "-m", "tierserver.paced_link", *rates]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdin.write(f"127.0.0.1:{tiers.cloud.ready['port']}\n")
+        process.stdin.flush()
+        port = json.loads(process.stdout.readline())["port"]
+        connection = Connection(f"http://127.0.0.1:{port}")
+        assert connection.request("GET", "/v2/health/live").status == 200
+        connection.close()
+        process.stdin.close()
+        assert process.wait(10) == 0

@@ -5,6 +5,8 @@ import http.client
 import json
 import socket
 import struct
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -305,3 +307,15 @@ def test_a_tier_that_is_to_have_a_token_and_gets_none_ends(start):
 def say(tier, line):
     tier.process.stdin.write(json.dumps(line) + "\n")
     tier.process.stdin.flush()
+
+
+def test_a_tier_that_runs_no_part_starts_without_the_engine(start, part):
+    """It loads neither the engine, nor images, nor uvicorn's command line; a part would still be served."""
+    command = [sys.executable, "-X", "importtime", "-m", "tierserver", "--name", "mobile", "--port", "0", "--no-engine"]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}
+    assert {"uvicorn", "httptools", "tierserver"} <= imported
+    assert not {"onnxruntime", "PIL", "click", "multiprocessing"} & imported
+    with start("--name", "mobile", "--port", "0", "--no-engine") as tier:
+        assert (tier.ready["onnxruntime"], tier.ready["providers"]) == ("", [])
+        assert set(tier.load(part())["cold_start_s"]) == {part().name}

@@ -3,7 +3,7 @@
 import pytest
 
 from runner.errors import LaunchError
-from runner.launchers.base import Deployment, LinkLimits, TierLimits, check_links
+from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits, check_links, engine_arguments
 
 LINKS = (
     LinkLimits("mobile-edge", "mobile", "edge", 1, 1),
@@ -40,3 +40,9 @@ def test_a_link_to_a_tier_that_is_not_launched_is_refused() -> None:
         check_links([mobile], LINKS[:1])
     with pytest.raises(LaunchError, match="same name"):
         check_links([mobile, mobile], [])
+
+
+def test_only_a_tier_with_parts_starts_with_the_engine() -> None:
+    inputs, model = Mount("inputs", {}, "i"), Mount("model", {}, "m", has_parts=True)
+    assert engine_arguments([inputs]) == engine_arguments([]) == ["--no-engine"]
+    assert engine_arguments([inputs, model]) == []

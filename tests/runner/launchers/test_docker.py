@@ -17,7 +17,7 @@ from typing import Any
 import docker
 import pytest
 
-from runner.errors import EngineUnavailableError, LaunchError, TierCallError
+from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
 from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.docker import DockerDeployment, DockerLauncher
 from runner.launchers.engine import Engine
@@ -235,6 +235,34 @@ def test_files_are_copied_once_and_read_only(
     (cached,) = [item for item in client.volumes.list() if item.name.endswith("-complete") and is_of(item, mounts)]
     assert remove_volumes(Engine.connect(), all_of_them=True, key=cached.name.removesuffix("-complete")) == 1
     assert cached.name not in [item.name for item in client.volumes.list()]
+
+
+def test_a_volume_that_vanishes_between_two_kept_rounds_is_found_by_its_digest_and_filled_again(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], tmp_path: Path
+) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"bytes")
+    mount = Mount("model", {"m.onnx": model}, f"test-{time.time_ns()}")
+
+    def digests() -> Any:
+        with launcher.launch(tiers[:1], [], {"mobile": [mount]}) as running:
+            mobile = running.tiers["mobile"]
+            command = {"cmd": "digest", "paths": [f"{mobile.path('model')}/m.onnx"]}
+            read = mobile.call(command, deadline_s=20)["sha256"]
+            if not read:
+                raise ChangedFilesError("other bytes", "model")
+            return read
+
+    with launcher.kept():
+        before = digests()
+        # The tiers of a kept round are removed in the background, and a volume in use stays.
+        launcher._finish_removal()
+        for name in (volume_name(mount), volume_name(mount) + "-complete"):
+            client.volumes.get(name).remove()
+        with pytest.raises(ChangedFilesError):
+            digests()
+        assert digests() == before
+    assert remove_volumes(Engine.connect(), all_of_them=True, key=volume_name(mount)) == 1
 
 
 def is_of(volume: Any, mounts: dict[str, list[Mount]]) -> bool:
