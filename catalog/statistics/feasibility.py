@@ -44,8 +44,6 @@ class BudgetCheck:
         From a level to the bound that as many items would then give.
     widest : float or None
         A larger bound is of no use to anybody; None where any is.
-    among_at : callable or None
-        From a number of candidates to the same budget as one of so many; None where their number makes no difference.
     needed_at : callable or None
         From a level to the fewest items that could show the limit to hold, or None where no number could.
 
@@ -66,7 +64,6 @@ class BudgetCheck:
     best_confidence: float = 1.0
     best_bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
     needed_at: Callable[[float], int | None] | None = field(default=None, repr=False, compare=False)
-    among_at: Callable[[int], "BudgetCheck"] | None = field(default=None, repr=False, compare=False)
     widest: float | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -97,6 +94,8 @@ class BudgetCheck:
 
     def at(self, level: float) -> Self:
         """Judge the same budget at another level."""
+        if level == self.level:
+            return self
         # `dataclasses.replace` takes several times as long, and a question judges every budget of every candidate.
         return type(self)(
             self.limit,
@@ -109,13 +108,8 @@ class BudgetCheck:
             self.best_confidence,
             self.best_bound_at,
             self.needed_at,
-            self.among_at,
             self.widest,
         )
-
-    def among(self, tests: int) -> "BudgetCheck":
-        """Judge the same budget as one of so many candidates."""
-        return self if self.among_at is None else self.among_at(tests)
 
 
 @dataclass(frozen=True)
@@ -179,19 +173,39 @@ def latency_within(
     (True, False)
     """
     check_level(confidence_level)
+    confidence = latency_confidence(interval, max_s, tests=tests)
+    return latency_check(interval, max_s, confidence, confidence_level=confidence_level, tests=tests)
+
+
+def latency_confidence(interval: PercentileInterval, max_s: float, *, tests: int = 1) -> float:
+    """Return the largest level whose one-sided bound keeps within a latency budget; as `latency_within`.
+
+    Examples
+    --------
+    >>> from catalog.statistics.intervals import percentile_intervals
+    >>> from catalog.statistics.samples import Samples
+    >>> [p90] = percentile_intervals(Samples.from_arrays([0.1] * 60, [1, 2] * 30, np.arange(60) // 2), [90], rng=1)
+    >>> latency_confidence(p90, 0.1), latency_confidence(p90, 0.09)
+    (1.0, 0.0)
+    """
     if not max_s > 0:
         raise ValueError(f"a latency budget is above 0 s, got {max_s!r}")
     # A refusal is confidence 0: such a budget may be kept, but nothing is promised of it.
     if interval.estimate is None:
-        return BudgetCheck(max_s, interval.estimate_s, 0.0, confidence_level, interval.refusal)
+        return 0.0
+    return interval.estimate.confidence_below(math.log(max_s * (1 + _LATENCY_ROUNDING)), tests=tests)
+
+
+def latency_check(
+    interval: PercentileInterval, max_s: float, confidence: float, *, confidence_level: float, tests: int
+) -> BudgetCheck:
+    """Return the check of a latency budget whose `latency_confidence` is known; as `latency_within`."""
     estimate = interval.estimate
-    confidence = estimate.confidence_below(math.log(max_s * (1 + _LATENCY_ROUNDING)), tests=tests)
+    if estimate is None:
+        return BudgetCheck(max_s, interval.estimate_s, confidence, confidence_level, interval.refusal)
 
     def bound_at(level: float) -> float:
         return exponential(estimate.upper(level, tests=tests))
-
-    def among(number: int) -> BudgetCheck:
-        return latency_within(interval, max_s, confidence_level=confidence_level, tests=number)
 
     return BudgetCheck(
         max_s,
@@ -199,7 +213,6 @@ def latency_within(
         confidence,
         confidence_level,
         bound_at=bound_at,
-        among_at=among if estimate.variance_shared > 0 else None,
         # Within the budget any bound is of use.
         widest=WIDEST * max(interval.estimate_s, max_s),
     )

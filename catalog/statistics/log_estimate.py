@@ -107,6 +107,9 @@ class LogEstimate:
 
     def upper(self, confidence_level: float, *, tests: int = 1) -> float:
         """Return the one-sided upper bound, guarded; one of `tests` bounds, each at this level."""
+        return self.tables.bound((confidence_level, tests), lambda: self._upper(confidence_level, tests))
+
+    def _upper(self, confidence_level: float, tests: int) -> float:
         if confidence_level < 0.5:
             return self.value - self._guarded(confidence_level)
         return self.value + self._guarded(1 - confidence_level, tests)

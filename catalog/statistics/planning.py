@@ -62,10 +62,22 @@ def rounds_needed(
     # More rounds are never worse, so bisection finds the fewest.
     while low < high:
         middle = (low + high) // 2
-        later = _after(estimate, rounds, middle, new_inputs=new_inputs)
-        bound = later.upper(confidence_level, tests=tests) + float(scipy.special.ndtri(_POWER)) * later.standard_error
-        low, high = (low, middle) if bound <= limit else (middle + 1, high)
+        within = _bound_after(estimate, rounds, middle, confidence_level, new_inputs=new_inputs, tests=tests) <= limit
+        low, high = (low, middle) if within else (middle + 1, high)
     return low if low <= most else None
+
+
+def _bound_after(
+    estimate: LogEstimate, rounds: int, number: int, confidence_level: float, *, new_inputs: bool, tests: int
+) -> float:
+    """Return the bound that so many rounds would give with the chance of `_POWER`."""
+
+    def bound() -> float:
+        later = _after(estimate, rounds, number, new_inputs=new_inputs)
+        return later.upper(confidence_level, tests=tests) + float(scipy.special.ndtri(_POWER)) * later.standard_error
+
+    # Kept, because every question about the same evidence searches through the same numbers of rounds.
+    return estimate.tables.bound((rounds, number, confidence_level, new_inputs, tests), bound)
 
 
 def _after(estimate: LogEstimate, rounds: int, number: int, *, new_inputs: bool) -> LogEstimate:

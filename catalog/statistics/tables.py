@@ -1,7 +1,7 @@
 """Tables of smooth functions that are slow to compute and asked for again and again, such as inverse tails."""
 
 from bisect import bisect_right
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 # A table costs as much as some fifty values, so that it is worth making only where a service asks question upon
 # question about the same evidence.
 OFTEN = 20
+# Bounds kept per estimate: questions choose their level, so that their number must be limited.
+_MOST_BOUNDS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +57,21 @@ class HermiteTable:
 
 @dataclass(eq=False)
 class Tables:
-    """The tables of one estimate, each made once its function was asked for often."""
+    """The tables of one estimate, each made once its function was asked for often, and bounds as they were computed."""
 
     counts: dict[Hashable, int] = field(default_factory=dict)
     made: dict[Hashable, HermiteTable] = field(default_factory=dict)
+    bounds: dict[Hashable, float] = field(default_factory=dict)
+
+    def bound(self, key: Hashable, compute: Callable[[], float]) -> float:
+        """Return a bound that only the key decides; budgets differ from question to question, levels seldom do."""
+        bound = self.bounds.get(key)
+        if bound is None:
+            bound = compute()
+            if len(self.bounds) >= _MOST_BOUNDS:
+                self.bounds.clear()
+            self.bounds[key] = bound
+        return bound
 
     def is_due(self, key: Hashable) -> bool:
         """Count one more value that was computed without a table; return whether to make one now."""

@@ -25,6 +25,7 @@ from recommender.ranking import (
     Prospect,
     RankedAnswer,
     Relaxation,
+    Shortfall,
     Status,
     recommend,
     shortfalls,
@@ -212,6 +213,8 @@ class _AnswerFields:
     ) -> None:
         self._answer, self._subject, self._strategies = answer, subject, strategies
         self._planner, self._whole = planner, whole
+        # All considered ones, because the bounds of the answer hold together over all of them.
+        self._among = [estimate.candidate for estimate in answer.considered]
 
     def recommendation(self) -> RecommendationOut | None:
         """Return the recommended strategy."""
@@ -288,24 +291,31 @@ class _AnswerFields:
         return strategy_fields(self._subject, self._strategies[estimate.candidate], estimate, pareto=pareto)
 
     def _shortfalls(self, estimate: Estimate) -> list[ShortfallOut]:
-        # All considered ones, because the bounds of the answer hold together over all of them.
-        among = [other.candidate for other in self._answer.considered]
-        missing = shortfalls(estimate.candidate, self._answer.budgets, among=among, judged=estimate.feasibility)
-        return [
-            ShortfallOut(
-                budget=shortfall.budget,
-                percentile=shortfall.percentile,
-                limit=shortfall.limit,
-                estimate=shortfall.estimate,
-                over=shortfall.over,
-                bound=shortfall.bound,
-                bound_over=shortfall.bound_over,
-                items=shortfall.items,
-                best_bound=shortfall.best_bound,
-                items_needed=shortfall.items_needed,
-            )
-            for shortfall in missing
-        ]
+        candidate, budgets = estimate.candidate, self._answer.budgets
+        missing = shortfalls(candidate, budgets, among=self._among, judged=estimate.feasibility)
+        return [_shortfall_out(candidate, shortfall) for shortfall in missing]
+
+
+# Of accuracies, which do not change from budget to budget of latency.
+_shortfall_rows: CandidateCache[ShortfallOut] = CandidateCache()
+
+
+def _shortfall_out(candidate: Candidate, shortfall: Shortfall) -> ShortfallOut:
+    def made() -> ShortfallOut:
+        return ShortfallOut(
+            budget=shortfall.budget,
+            percentile=shortfall.percentile,
+            limit=shortfall.limit,
+            estimate=shortfall.estimate,
+            over=shortfall.over,
+            bound=shortfall.bound,
+            bound_over=shortfall.bound_over,
+            items=shortfall.items,
+            best_bound=shortfall.best_bound,
+            items_needed=shortfall.items_needed,
+        )
+
+    return made() if shortfall.items is None else _shortfall_rows.get(candidate, shortfall, made)
 
 
 def _status(answer: RankedAnswer, infeasible: InfeasibleOut | None) -> AnswerStatus:

@@ -6,6 +6,7 @@ from typing import TypedDict
 import scipy
 
 from catalog.evidence.records import EnvironmentSummary, FileSummary, values_of
+from catalog.output_distance import OutputDistance
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
 from recommender.ranking import AccuracyMeasurement, Candidate, Estimate, estimate
 from recommender.ranking.candidates import CandidateCache
@@ -28,6 +29,7 @@ SEPARATOR = ":"
 
 _latencies: CandidateCache[LatencyOut] = CandidateCache()
 _accuracies: CandidateCache[AccuracyOut] = CandidateCache()
+_distances: CandidateCache[DistanceOut] = CandidateCache()
 _resource_uses: CandidateCache[ResourcesOut] = CandidateCache()
 
 
@@ -109,6 +111,10 @@ def distance_of(candidate: Candidate) -> DistanceOut | None:
     distance = candidate.distance
     if distance is None or not candidate.changed:
         return None
+    return _distances.get(candidate, None, lambda: _distance(distance))
+
+
+def _distance(distance: OutputDistance) -> DistanceOut:
     alike = distance.agreement
     return DistanceOut(
         inputs=distance.inputs,

@@ -238,6 +238,19 @@ class Estimate:
     interval: PercentileInterval
     feasibility: Feasibility | None = None
 
+    def judged(self, feasibility: Feasibility) -> "Estimate":
+        """Return the same numbers with what the budgets make of them."""
+        # `dataclasses.replace` takes several times as long, and a question judges every candidate.
+        return Estimate(
+            self.candidate,
+            self.median_s,
+            self.percentile,
+            self.percentile_s,
+            self.percentile_s_by_round,
+            self.interval,
+            feasibility,
+        )
+
 
 def same_evidence(one: Candidate, other: Candidate) -> bool:
     """Return whether two candidates agree in every field, so that cached results of one hold for the other.

@@ -16,7 +16,8 @@ from catalog.statistics.feasibility import (
     drop_within,
     floor_from_drop,
     hits_at_least,
-    latency_within,
+    latency_check,
+    latency_confidence,
     step_down,
 )
 from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
@@ -85,18 +86,18 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
 
 def _stepped(
     checks: "Mapping[int, _Checks]", counted: "Family", budgets: Budgets
-) -> "Mapping[int, tuple[_Checks, float, float]]":
-    """Step down over all that count: the checks, the level and the joint confidence of each at its step."""
+) -> "Mapping[int, tuple[_Checks, int, float, float]]":
+    """Step down over all that count: the checks, the tests, the level and the joint confidence of each at its step."""
 
     # What counts and misses stays, with confidence 0: the levels have paid for leaving out what `family` does.
     def confidence(place: int, tests: int) -> float:
         row = counted.rows[place]
-        return checks[row].among(tests).confidence(budgets) if row in checks else 0.0
+        return checks[row].confidence(tests) if row in checks else 0.0
 
     sure = [confidence(place, len(counted.rows)) for place in range(len(counted.rows))]
     steps = step_down(sure, confidence_level=budgets.confidence, among=confidence)
     by_step = zip(counted.rows, steps.remaining.tolist(), steps.levels.tolist(), steps.joint.tolist(), strict=True)
-    return {row: (checks[row].among(tests), level, joint) for row, tests, level, joint in by_step if row in checks}
+    return {row: (checks[row], tests, level, joint) for row, tests, level, joint in by_step if row in checks}
 
 
 def _bounds(candidates: Sequence[Candidate], budgets: Budgets) -> list[list[PercentileInterval]]:
@@ -223,46 +224,63 @@ def _family(likely: Sequence[Chances], budgets: Budgets) -> Family:
     return Family(tuple(row for row in bounded if (likely[row].latency or 0.0) >= 1 - _COUNTED), _COUNTED)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Checks:
-    """Of one candidate: its budgets of latency, those of accuracy, and how many candidates share its accuracy.
+    """Of one candidate: its percentile for each budget of latency, and the checks of those of accuracy.
 
-    Latencies are judged as those of one of so many `tests`, for which `share` of the error is left: by `family`, and by
-    the looks of a race (`catalog.statistics.looks`).
+    Latencies are judged as those of one of so many tests, for which `share` of the error is left: by `family`, and by
+    the looks of a race (`catalog.statistics.looks`). `sharing` candidates share the accuracy.
     """
 
-    latency: tuple[BudgetCheck, ...]
+    budgets: Budgets
+    latency: Sequence[PercentileInterval]
     accuracy: tuple[BudgetCheck, ...]
     sharing: int
     share: float
-    tests: int
-    others: "dict[int, _Checks]" = field(default_factory=dict, compare=False, repr=False)
+    counted: int
+    confidences: dict[int, list[float]] = field(default_factory=dict, repr=False)
 
-    def confidence(self, budgets: Budgets) -> float:
+    def confidence(self, tests: int) -> float:
         """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
-        of_latency = min((check.confidence for check in self.latency), default=1.0)
+        of_latency = min(self._of_latency(self._effective(tests)), default=1.0)
         of_latency = max(0.0, 1 - (1 - of_latency) / self.share)
-        of_accuracy = min((check.confidence for check in self.accuracy), default=1.0)
-        if of_accuracy >= budgets.confidence:
+        of_accuracy = self.accuracy_confidence
+        if of_accuracy >= self.budgets.confidence:
             # Judged once for all that share it, at level ** sharing (`at`); the root puts it on the scale of one test.
             of_accuracy **= 1 / self.sharing
         return min(of_latency, of_accuracy)
 
-    def among(self, tests: int) -> "_Checks":
-        """Judge the latencies as those of one of so many candidates: what they share errs once for all."""
-        if tests == self.tests:
-            return self
-        # Kept: stepping down asks for the same number as what is said afterwards.
-        if tests not in self.others:
-            latency = tuple(check.among(tests) for check in self.latency)
-            self.others[tests] = replace(self, latency=latency, tests=tests, others={})
-        return self.others[tests]
+    @property
+    def accuracy_confidence(self) -> float:
+        """The largest level at which all budgets of accuracy hold, each by itself."""
+        return min((check.confidence for check in self.accuracy), default=1.0)
 
-    def at(self, level: float, budgets: Budgets) -> tuple[BudgetCheck, ...]:
+    def _of_latency(self, tests: int) -> list[float]:
+        # Kept: stepping down asks for the same number as what is said afterwards.
+        confidences = self.confidences.get(tests)
+        if confidences is None:
+            confidences = self.confidences[tests] = [
+                latency_confidence(interval, budget.max_s, tests=tests)
+                for interval, budget in zip(self.latency, self.budgets.latency, strict=True)
+            ]
+        return confidences
+
+    def _effective(self, tests: int) -> int:
+        """Return the number to judge by: it matters only where strategies share variance, which errs once for all."""
+        shared = any(own.estimate is not None and own.estimate.variance_shared > 0 for own in self.latency)
+        return tests if shared else self.counted
+
+    def at(self, level: float, tests: int) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step: once for all that share an accuracy, and never below the question's level."""
-        of_latency, of_accuracy = with_share(level, self.share), max(level**self.sharing, budgets.confidence)
+        of_latency = with_share(level, self.share)
+        of_accuracy = max(level**self.sharing, self.budgets.confidence)
+        tests = self._effective(tests)
+        confidences = self._of_latency(tests)
         return (
-            *(check.at(of_latency) for check in self.latency),
+            *(
+                latency_check(interval, budget.max_s, own, confidence_level=of_latency, tests=tests)
+                for interval, budget, own in zip(self.latency, self.budgets.latency, confidences, strict=True)
+            ),
             *(check.at(of_accuracy) for check in self.accuracy),
         )
 
@@ -273,16 +291,17 @@ def _judged(
     likely: Chances,
     latency: Sequence[PercentileInterval],
     own: _Checks,
+    tests: int,
     level: float,
     joint: float,
 ) -> Prospect:
     """Say what may be expected of a candidate whose budgets were all checked."""
-    checks = own.at(level, budgets)
+    checks = own.at(level, tests)
     # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
-    joint = min([joint, *(check.confidence for check in own.accuracy)])
-    feasible = all(check.holds for check in checks)
-    estimate = replace(estimate, feasibility=Feasibility(feasible=feasible, joint_confidence=joint, checks=checks))
-    gap = _unproven(estimate, budgets) or _by_model(estimate, budgets, latency)
+    joint = min(joint, own.accuracy_confidence)
+    missed = next((place for place, check in enumerate(checks) if not check.holds), None)
+    estimate = estimate.judged(Feasibility(feasible=missed is None, joint_confidence=joint, checks=checks))
+    gap = _by_model(estimate, budgets, latency) if missed is None else _unproven(estimate, budgets, missed)
     chance = likely.together
     status = Status.PROVEN if gap is None else status_of(chance)
     return Prospect(estimate, status, chance, loss(estimate, budgets, chance), gap, joint)
@@ -449,24 +468,48 @@ def _corrected(before: LogEstimate, after: LogEstimate) -> LogEstimate:
 def _checks(
     candidate: Candidate, budgets: Budgets, latency: Sequence[PercentileInterval], shared: int, counted: Family
 ) -> _Checks:
-    """Check every budget; call it when nothing is missing."""
-    accuracy = candidate.accuracy
-    checks = []
+    """Check the budgets of accuracy, and prepare those of latency; call it when nothing is missing."""
+    checks = [check for check in accuracy_checks(candidate, budgets) if check is not None]
+    share = counted.latency_share * candidate.error_share
+    return _Checks(budgets, latency, tuple(checks), shared, share, len(counted.rows))
+
+
+_accuracy_checks: CandidateCache[tuple[BudgetCheck | None, ...]] = CandidateCache()
+
+
+def accuracy_checks(candidate: Candidate, budgets: Budgets) -> tuple[BudgetCheck | None, ...]:
+    """Check the budgets of accuracy, the floor first, each at some level; None where items are missing.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    budgets : Budgets
+
+    Returns
+    -------
+    tuple of BudgetCheck or None
+        One for each budget of accuracy that the question sets.
+    """
     floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
-    if floor is not None and accuracy is not None:
-        checks.append(floor_within(accuracy, floor))
-    if most is not None and (drop := drop_of(candidate)) is not None:
-        checks.append(drop_within(drop, most))
-    return _Checks(
-        tuple(
-            latency_within(latency_interval, budget.max_s, tests=len(counted.rows))
-            for latency_interval, budget in zip(latency, budgets.latency, strict=True)
-        ),
-        tuple(checks),
-        shared,
-        counted.latency_share * candidate.error_share,
-        len(counted.rows),
-    )
+    if floor is None and most is None:
+        return ()
+    # At the level that an answer mostly needs, because another one takes a copy.
+    key = floor, most, budgets.confidence
+    return _accuracy_checks.get(candidate, key, lambda: _check_accuracy(candidate, *key))
+
+
+def _check_accuracy(
+    candidate: Candidate, floor: float | None, most: float | None, level: float
+) -> tuple[BudgetCheck | None, ...]:
+    checks: list[BudgetCheck | None] = []
+    if floor is not None:
+        accuracy = labelled_accuracy(candidate)
+        has_items = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
+        checks.append(floor_within(accuracy, floor).at(level) if accuracy is not None and has_items else None)
+    if most is not None:
+        drop = drop_of(candidate)
+        checks.append(None if drop is None else drop_within(drop, most).at(level))
+    return tuple(checks)
 
 
 def below_floor(accuracy: AccuracyMeasurement, floor: float) -> float:
@@ -484,18 +527,20 @@ def floor_within(accuracy: AccuracyMeasurement, floor: float) -> BudgetCheck:
     return floor_from_drop(accuracy.short, floor)
 
 
-def _unproven(estimate: Estimate, budgets: Budgets) -> UndecidedCandidate | None:
+def _unproven(estimate: Estimate, budgets: Budgets, missed: int) -> UndecidedCandidate:
     """Return the first budget whose bound is beyond it, with its percentile when it is one of latency."""
-    checks = estimate.feasibility.checks if estimate.feasibility else ()
-    percentiles: list[float | None] = [budget.percentile for budget in budgets.latency]
-    units: list[Unit] = ["s"] * len(budgets.latency)
-    units += ["%"] if budgets.min_accuracy_pct is not None else []
-    units += ["pp"] if budgets.max_accuracy_drop_pp is not None else []
-    percentiles += [None] * (len(units) - len(percentiles))
-    for check, percentile, unit in zip(checks, percentiles, units, strict=True):
-        if not check.holds:
-            return UndecidedCandidate(estimate, Gap.UNPROVEN, percentile, check=check, unit=unit)
-    return None
+    assert estimate.feasibility is not None
+    check, percentile, unit = estimate.feasibility.checks[missed], None, _unit(budgets, missed)
+    if missed < len(budgets.latency):
+        percentile = budgets.latency[missed].percentile
+    return UndecidedCandidate(estimate, Gap.UNPROVEN, percentile, check=check, unit=unit)
+
+
+def _unit(budgets: Budgets, place: int) -> Unit:
+    """Return the unit of a check by its place: latencies come first, then a floor, then a drop."""
+    if place < len(budgets.latency):
+        return "s"
+    return "%" if budgets.min_accuracy_pct is not None and place == len(budgets.latency) else "pp"
 
 
 def _at(estimate: Estimate, percentile: float) -> float:

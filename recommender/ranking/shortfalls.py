@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from catalog.statistics.feasibility import BudgetCheck, Feasibility, drop_within, upper_bound
+from catalog.statistics.feasibility import BudgetCheck, Feasibility, upper_bound
 from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import sidak
-from recommender.ranking.candidates import AccuracyMeasurement, Candidate, interval
-from recommender.ranking.feasibility import family, floor_within, sharing, steadied
+from recommender.ranking.candidates import Candidate, CandidateCache, interval
+from recommender.ranking.feasibility import accuracy_checks, family, sharing, steadied
 from recommender.ranking.model import Budgets
 from recommender.ranking.prospects import drop_of, labelled_accuracy
 
@@ -122,11 +122,16 @@ def shortfalls(
         limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
     if budgets.max_accuracy_drop_pp is not None:
         limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp))
-    checks = judged.checks if judged else _checks(candidate, own, budgets, among, proven, all_count)
-    return tuple(_against(*limit, check) for limit, check in zip(limits, checks, strict=True))
+    checks = judged.checks if judged else _checks(candidate, budgets, among, proven, all_count)
+    return tuple(_against(candidate, *limit, check) for limit, check in zip(limits, checks, strict=True))
+
+
+# Of accuracies, whose levels and limits are few; how many items a limit takes is searched for.
+_of_accuracy: CandidateCache[Shortfall] = CandidateCache()
 
 
 def _against(
+    candidate: Candidate,
     budget: BudgetField,
     percentile: float | None,
     limit: float,
@@ -136,21 +141,22 @@ def _against(
     """Put the check of a budget, or its bound alone, beside the limit and the estimate."""
     if not isinstance(check, BudgetCheck):
         return Shortfall(budget, percentile, limit, estimate, check)
-    best = check.best_bound
-    return Shortfall(budget, percentile, limit, estimate, check.bound, check.items, best, check.items_needed)
+    if check.items is None:
+        return Shortfall(budget, percentile, limit, estimate, check.bound, None, check.best_bound, check.items_needed)
+
+    def of_items() -> Shortfall:
+        best = check.best_bound
+        return Shortfall(budget, percentile, limit, estimate, check.bound, check.items, best, check.items_needed)
+
+    return _of_accuracy.get(candidate, (budget, limit, check.level), of_items)
 
 
 def _checks(
-    candidate: Candidate,
-    accuracy: AccuracyMeasurement | None,
-    budgets: Budgets,
-    among: Sequence[Candidate],
-    proven: int,
-    all_count: bool,
+    candidate: Candidate, budgets: Budgets, among: Sequence[Candidate], proven: int, all_count: bool
 ) -> list[BudgetCheck | float | None]:
     """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
-    counted = family(among, budgets)
-    members = len(among) if all_count else len({*counted.rows, among.index(candidate)})
+    counted, row = family(among, budgets), among.index(candidate)
+    members = len(among) if all_count else len(counted.rows) + (row not in counted.rows)
     tests = max(1, members - proven)
     level = sidak(budgets.confidence, comparisons=tests)
     of_latency = with_share(level, counted.latency_share * candidate.error_share)
@@ -160,11 +166,5 @@ def _checks(
         for budget in budgets.latency
     ]
     level = max(level ** sharing(among)[candidate], budgets.confidence)
-    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
-    if floor is not None:
-        has_items = accuracy is not None and (accuracy.hits is not None or accuracy.short is not None)
-        checks.append(floor_within(accuracy, floor).at(level) if accuracy is not None and has_items else None)
-    if most is not None:
-        drop = drop_of(candidate)
-        checks.append(None if drop is None else drop_within(drop, most).at(level))
+    checks += [None if check is None else check.at(level) for check in accuracy_checks(candidate, budgets)]
     return checks

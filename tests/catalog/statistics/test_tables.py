@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import latency_probability
-from catalog.statistics.tables import OFTEN, HermiteTable
+from catalog.statistics.tables import _MOST_BOUNDS, OFTEN, HermiteTable, Tables
 
 ESTIMATES = [
     LogEstimate(0.0, 0.009, 0.0, df_rounds=7.5, df_inputs=6.6, variance_shared=0.0002, df_shared=4),
@@ -65,3 +66,22 @@ def test_beyond_its_nodes_a_table_says_nothing() -> None:
     table = HermiteTable.of(nodes, np.sin(nodes), np.cos(nodes))
     assert table.at(-0.1) is None and table.at(1.1) is None
     assert table.at(0.0) == 0.0 and table.at(0.71) == pytest.approx(math.sin(0.71), abs=1e-8)
+
+
+def test_a_bound_is_computed_once_for_each_level() -> None:
+    tables, computed = Tables(), []
+
+    def compute() -> float:
+        computed.append(1)
+        return 0.1
+
+    assert [tables.bound((0.95, 3), compute) for _ in range(3)] == [0.1] * 3
+    assert tables.bound((0.95, 4), lambda: 0.2) == 0.2
+    assert len(computed) == 1
+
+
+def test_questions_with_ever_new_levels_do_not_fill_the_memory() -> None:
+    tables = Tables()
+    for place in range(3 * _MOST_BOUNDS):
+        assert tables.bound(place, partial(float, place)) == place
+    assert len(tables.bounds) <= _MOST_BOUNDS
