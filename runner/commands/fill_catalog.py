@@ -153,7 +153,8 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     if not (made.rounds or made.accuracies):
         err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope, races=races)))
     else:
-        err.print(f"to measure: {tasks_in_words(made)}")
+        until = "to measure at most, until the next look of the race" if races else "to measure"
+        err.print(f"{until}: {tasks_in_words(made)}")
         # This builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
     setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)

@@ -21,7 +21,7 @@ from runner.commands.terminal import (
 )
 from runner.errors import RunnerError
 from runner.reports import leaderboard_tables, with_analysis, with_distances
-from runner.reports.leaderboard import limits_in_words, of_family, sparklines, with_standings
+from runner.reports.leaderboard import limits_in_words, of_family, sparklines, with_departures, with_standings
 from runner.reports.tier_costs import COSTS, chosen_costs, cost_tables, paid_by_tier
 
 
@@ -44,6 +44,7 @@ def leaderboard(
         rows = with_analysis(reading.leaderboard(session, subject=subject), reading.rankings(session))
         standings = reading.slo_standings(session)
         rows = with_standings(rows, standings)
+        rows = with_departures(rows, reading.race_departures(session))
         rows = with_distances(rows, reading.output_distances(session), reading.accuracy_remarks(session))
         if family is not None:
             rows = of_family(rows, reading.family_members(session), family)

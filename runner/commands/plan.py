@@ -167,7 +167,10 @@ def plan(
     race: RaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is missing, why, and how long measuring it takes; of a race, what the next look needs."""
+    """Show what is missing, why, and how long measuring it takes.
+
+    Of a race, what it measures until its next look.
+    """
     declared, base = declared_catalog(catalog)
     scope = fill_scope(declared, rounds, only, redo, race=race)
     races = scope.races(declared.experiment)

@@ -93,10 +93,16 @@ class SubjectRace:
     """
 
     def __init__(
-        self, subject: str, plan: Plan, evidence: RaceEvidence, questions: Sequence[RaceQuestion], *, asked: bool
+        self,
+        subject: str,
+        plan: Plan,
+        evidence: RaceEvidence,
+        questions: Sequence[RaceQuestion],
+        *,
+        explicit: bool,
     ) -> None:
         self.subject, self.questions = subject, tuple(questions)
-        self._asked, self._evidence = asked, evidence
+        self._explicit, self._evidence = explicit, evidence
         self.entrants = {
             keyed.strategy.name: keyed
             for keyed in plan.declared
@@ -134,7 +140,7 @@ class SubjectRace:
         return [name for name in holding if name in self._covered and name not in self.spent]
 
     def _next(self) -> Iterator[Candidate]:
-        if not self._asked:
+        if not self._explicit:
             yield from self.state.next
             return
         # What would also be good to know is left to the fill of the catalog: a question is answered as soon as it can.
@@ -251,7 +257,7 @@ class Race:
     ) -> None:
         self._filler, self._clock = filler, clock
         self._context = filler.setups.context
-        self._asked = questions is not None
+        self._explicit = questions is not None
         self._questions = declared_questions(self._context.catalog) if questions is None else tuple(questions)
         self._first = self._context.catalog.experiment.rounds
         self._deadline = math.inf if max_time_s is None else clock() + max_time_s
@@ -277,7 +283,7 @@ class Race:
     def _races(self, plan: Plan) -> Iterator[SubjectRace]:
         evidence = RaceEvidence(self._filler.database, self._context.environment_key)
         for subject in dict.fromkeys(keyed.strategy.subject for keyed in plan.declared):
-            yield SubjectRace(subject, plan, evidence, self._questions, asked=self._asked)
+            yield SubjectRace(subject, plan, evidence, self._questions, explicit=self._explicit)
 
     def _targets(self, races: Sequence[SubjectRace]) -> dict[str, int]:
         """Return the rounds that the next look of every race needs; races that nothing can continue end."""
@@ -316,7 +322,7 @@ class Race:
     def _report(self, races: Sequence[SubjectRace]) -> None:
         """Show and store how the races stand."""
         measured = [race for race in races if race.candidates]
-        if not self._asked:
+        if not self._explicit:
             with self._filler.database.writing_session() as writing:
                 for race in measured:
                     rows = departure_rows(race.state, self._first)
@@ -371,13 +377,19 @@ def departure_rows(state: RaceState, first: int) -> Iterator[Mapping[str, object
         }
 
 
-def race_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
-    """Return a plan with the rounds of the race's next look in place of all declared ones."""
+def race_plan(
+    plan: Plan, context: RunContext, database: Database, *, questions: Sequence[RaceQuestion] | None = None
+) -> Plan:
+    """Return a plan with the rounds of the race's next look in place of all declared ones.
+
+    `questions` are as for `Race`.
+    """
     evidence, first = RaceEvidence(database, context.environment_key), context.catalog.experiment.rounds
-    questions = declared_questions(context.catalog)
+    explicit = questions is not None
+    questions = declared_questions(context.catalog) if questions is None else questions
     targets: dict[str, int] = {}
     for subject in dict.fromkeys(keyed.strategy.subject for keyed in plan.declared):
-        race = SubjectRace(subject, plan, evidence, questions, asked=False)
+        race = SubjectRace(subject, plan, evidence, questions, explicit=explicit)
         racing = race.racing()
         target = next_look(min(map(race.rounds, racing)), first).rounds if racing else 0
         targets |= {name: target for name in racing if race.rounds(name) < target}

@@ -26,6 +26,8 @@ _LEAST_OPERATOR = 16
 _EDGE = 1
 # A column at least so rare goes before a name is folded.
 _RARE = 2
+# More would push the table out of sight.
+_DEPARTURES = 6
 # Longer names of targets are cut: the caption has them in full.
 _SLO_NAME = 8
 # Our field names, and those of the view `ranking`; a row's own `rank` is its place by the median alone.
@@ -41,6 +43,8 @@ _ANALYSED = {
 # How a strategy stands to a target; nothing where its estimates miss it.
 _MARKS = {"proven": "✓", "likely": "~", "open": "?", "estimated": "e"}
 _RECOMMENDED = "★"
+# Of a strategy that left the race.
+_LEFT = "†"
 StrategyId = tuple[str, str, str, str]
 
 
@@ -145,6 +149,27 @@ def with_distances(
         }
         compared.append({**row, **fields})
     return compared
+
+
+def with_departures(
+    rows: Sequence[Mapping[str, Any]], departures: Mapping[StrategyId, Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return rows with why each strategy left the last race, as `left`; None where it did not."""
+    judged: list[Mapping[str, Any]] = []
+    for row in rows:
+        departure = departures.get(_strategy(row))
+        # With more rounds than it left with, a later question or a fixed fill measured it after all.
+        left = departure is not None and row["rounds"] <= departure["rounds"]
+        judged.append({**row, "left": _departure(departure) if departure is not None and left else None})
+    return judged
+
+
+def _departure(departure: Mapping[str, Any]) -> str:
+    rounds = f"{departure['rounds']} round{'' if departure['rounds'] == 1 else 's'}"
+    least = f"by {100 * departure['margin']:.0f} % at least"
+    if departure["reason"] == "beaten":
+        return f"after {rounds}: slower than {departure['by_operator']}@{departure['by_placement']}, {least}"
+    return f"after {rounds}: beyond every SLO, {departure['slo']} {least}"
 
 
 def of_family(
@@ -252,10 +277,9 @@ def _least(column: _Column) -> int:
 
 def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets: Mapping[str, str]) -> str:
     first = rows[0]
-    lines = [
-        f"{first['inputs']} {first['inputs_select']} inputs, {first['rounds']} rounds; "
-        "end to end, single stream, unloaded"
-    ]
+    fewest, most = min(row["rounds"] for row in rows), max(row["rounds"] for row in rows)
+    rounds = f"{most}" if fewest == most else f"{fewest} to {most}"
+    lines = [f"{first['inputs']} {first['inputs_select']} inputs, {rounds} rounds; end to end, single stream, unloaded"]
     if any(row["letters"] for row in rows):
         level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
         lines.append(
@@ -273,9 +297,18 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets
     lines += [f"! {operator}: {remark}" for remark, operator in reversed(remarks.items())]
     warned = {row["operator"]: row["output_warning"] for row in rows if row.get("output_warning")}
     lines += [f"! {operator}: {warning}" for operator, warning in warned.items()]
+    lines += _departure_lines(rows)
     if any(_doubtful(row) for row in rows):
         lines.append("! DOUBTFUL: runner verify says why")
     return "\n".join(lines)
+
+
+def _departure_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    left = [row for row in rows if row.get("left")]
+    for row in left[:_DEPARTURES]:
+        yield f"{_LEFT} {row['operator']}@{row['placement']} left the race {row['left']}"
+    if len(left) > _DEPARTURES:
+        yield f"{_LEFT} and {len(left) - _DEPARTURES} more: --json says why each left the race"
 
 
 def _slo_lines(rows: Sequence[Mapping[str, Any]], targets: Mapping[str, str]) -> Iterator[str]:
@@ -318,6 +351,8 @@ def _columns(rows: Sequence[Mapping[str, Any]], distributions: Mapping[StrategyI
         *(column(slo[:_SLO_NAME], 0, partial(_mark, slo=slo), left=True) for slo in rows[0].get("slos") or ()),
         column("interval", 3, _interval),
         column("spread", 5, lambda row: distributions.get(_strategy(row), ""), left=True),
+        # Where all were measured alike, as without a race, the line below the table says it once.
+        *([column("rounds", 1, _rounds)] if len({row["rounds"] for row in rows}) > 1 else []),
         column("n", 9, lambda row: str(row["samples"])),
         column(_metric(rows), 0 if agreement else 4, lambda row: percent(row["accuracy_pct"]).removesuffix(" %")),
         column("drop pp", 0, lambda row: points(row["drop_pp"])),
@@ -350,6 +385,10 @@ def _rarity_of_differences(rows: Sequence[Mapping[str, Any]]) -> int:
     if any(_compared(row) and row["accuracy_pct"] is None for row in rows):
         return 0
     return 2 if any(row.get("output_warning") for row in rows) else 10
+
+
+def _rounds(row: Mapping[str, Any]) -> str:
+    return f"{row['rounds']}{_LEFT if row.get('left') else ''}"
 
 
 def _difference(row: Mapping[str, Any]) -> str:

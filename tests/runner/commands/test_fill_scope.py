@@ -132,3 +132,32 @@ def test_what_an_answer_says_to_do_is_a_command_that_works(folder: Path, capsys:
     assert query("SELECT placement, round FROM measurement ORDER BY 2") == [("mobile", 1), ("mobile", 2), ("mobile", 3)]
     again = ask()
     assert again["status"] in ("proven", "likely", "open"), "now it can be said how sure that is"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "said"),
+    [
+        ({}, ("--race", "--rounds", "5"), "a number of rounds replaces a race"),
+        ({"precision": "5%", "percentile": 50.0}, ("--race",), "another rule for further rounds"),
+        ({}, ("--max-time", "10m"), "only a race or a precision adds rounds"),
+        ({"race": True}, ("--no-race", "--max-time", "10m"), "only a race or a precision adds rounds"),
+        ({"race": True}, ("--max-time", "soon"), "a time such as 90s, 10m or 2h"),
+    ],
+)
+def test_options_that_contradict_a_race_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], experiment: dict[str, Any], options: tuple[str, ...], said: str
+) -> None:
+    declared = CATALOG | {"experiment": CATALOG["experiment"] | experiment}
+    (folder / "strategies.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+    assert run(lambda: app(["fill-catalog", "--launcher", "process", *options])) == 2
+    assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_the_options_of_a_race_replace_the_catalog(folder: Path) -> None:
+    experiment = load_catalog(folder / "strategies.yaml").experiment
+    raced = experiment.model_copy(update={"race": True, "max_time_s": 60.0})
+    assert not FillScope().races(experiment) and FillScope(race=True).races(experiment)
+    assert FillScope().races(raced) and not FillScope(race=False).races(raced) and not FillScope(rounds=5).races(raced)
+    assert FillScope().max_time_s(raced) == 60.0 and FillScope(max_time="2m").max_time_s(raced) == 120.0
+    assert FillScope(race=True, max_time="2m").arguments == " --race --max-time 2m"
+    assert FillScope(race=False).arguments == " --no-race"

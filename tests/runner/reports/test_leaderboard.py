@@ -24,6 +24,7 @@ from runner.reports.leaderboard import (
     of_family,
     sparklines,
     with_analysis,
+    with_departures,
     with_distances,
     with_standings,
 )
@@ -223,3 +224,36 @@ def test_an_accuracy_that_says_nothing_is_remarked_below_the_table(board: Board,
     judged = [{**row, "metric": "top1", "accuracy_pct": 100.0} for row in board.rows]
     text = Board(with_distances(judged, {}, {name: remark}), board.distributions, board.families).printed(width)
     assert f"! {name[2]}: {remark}" in " ".join(text.split()) and max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [80, 100, 170])
+def test_what_left_a_race_is_marked_and_says_why(board: Board, width: int) -> None:
+    raced = [{**row, "rounds": 1 if row["placement"] == "cloud" else 5} for row in board.rows]
+    beaten = {"rounds": 1, "reason": "beaten", "by_operator": LONGEST, "by_placement": "mobile-cloud", "margin": 0.352}
+    missing = {"rounds": 3, "reason": "misses", "slo": "fast", "margin": 0.1}
+    departures = {
+        (row["subject"], row["environment"], row["operator"], row["placement"]): beaten
+        if row["rounds"] == 1
+        else missing
+        for row in raced
+        if row["operator"] == "identity"
+    }
+    rows = with_departures(raced, departures)
+    # Five rounds are more than the three with which it left: a later question took it up again.
+    assert [row["left"] is None for row in rows] == [row["placement"] != "cloud" for row in rows]
+    text = Board(rows, board.distributions, board.families).printed(width)
+    assert "1 to 5 rounds" in text and "rounds" in text.splitlines()[2]
+    said = " ".join(text.split())
+    assert f"† identity@cloud left the race after 1 round: slower than {LONGEST}@mobile-cloud, by 35 % at least" in said
+    assert max(map(len, text.splitlines())) <= width
+    assert "rounds" not in board.printed(width).splitlines()[2]
+
+
+def test_more_that_left_than_fit_are_counted(board: Board) -> None:
+    missing = {"rounds": 3, "reason": "misses", "slo": "fast", "margin": 0.1}
+    row = board.rows[0]
+    rows = [{**row, "operator": f"variant{number}"} for number in range(9)]
+    names = [(member["subject"], member["environment"], member["operator"], member["placement"]) for member in rows]
+    text = Board(with_departures(rows, dict.fromkeys(names, missing)), {}, board.families).printed(120)
+    assert text.count("left the race after 3 rounds: beyond every SLO, fast by 10 % at least") == 6
+    assert "and 3 more" in text
