@@ -176,11 +176,11 @@ class Drawing:
         self._sizes = np.array(sizes, dtype=np.float64)
         self._pool = Pool([PoolInput(f"{row:05}", *entry) for row, entry in enumerate(zip(sizes, media, strict=True))])
 
-    def designs(self, study: str) -> tuple[list[NDArray[np.int64]], SampleDesign]:
+    def designs(self, study: str, rounds: int) -> tuple[list[NDArray[np.int64]], SampleDesign]:
         """Draw the rounds of one study: the inputs of each, and what all of them stand for."""
         design = SystematicDesign(DRAWN_INPUTS)
         strata = design.sizes(self._pool)
-        drawn = [design.draw(self._pool, subject=study, round_number=number + 1) for number in range(ASKED_ROUNDS)]
+        drawn = [design.draw(self._pool, subject=study, round_number=number + 1) for number in range(rounds)]
         every = [entry for members in drawn for entry in members]
         weight = [strata[entry.stratum][0] / strata[entry.stratum][1] for entry in every]
         certain = [entry.stratum == "certainty" for entry in every]
@@ -202,10 +202,17 @@ GAIN = 0.05
 DRIFT_SD = 0.02
 
 
-def drawn_study(rng: np.random.Generator, drawing: Drawing, populations: Sequence[Population], name: str) -> Study:
-    """Measure three rounds of ten inputs of each strategy, and the accuracy of each operator."""
-    rows, design = drawing.designs(name)
-    drift = rng.normal(0, DRIFT_SD, ASKED_ROUNDS)
+def drawn_study(
+    rng: np.random.Generator,
+    drawing: Drawing,
+    populations: Sequence[Population],
+    name: str,
+    *,
+    rounds: int = ASKED_ROUNDS,
+) -> Study:
+    """Measure rounds of ten inputs of each strategy, and the accuracy of each operator."""
+    rows, design = drawing.designs(name, rounds)
+    drift = rng.normal(0, DRIFT_SD, rounds)
     accuracies = _accuracies(rng)
     candidates, truths = [], []
     for (operator, placement), population in zip(STRATEGIES, populations, strict=True):
@@ -224,7 +231,7 @@ def drawn_study(rng: np.random.Generator, drawing: Drawing, populations: Sequenc
                 DRAWN_INPUTS,
                 accuracy=accuracy,
                 input_index=tuple(rows),
-                round_numbers=tuple(range(1, ASKED_ROUNDS + 1)),
+                round_numbers=tuple(range(1, rounds + 1)),
                 design=design,
                 changed=operator != "identity",
             )
@@ -300,21 +307,21 @@ SPREADS = {
 POOL_INPUTS = 2000
 
 
-def simulated_studies(spread: Spread, studies: int, *, seed: int) -> Iterator[Study]:
+def simulated_studies(spread: Spread, studies: int, *, seed: int, rounds: int = ASKED_ROUNDS) -> Iterator[Study]:
     """Draw strategies at random: a share of the latency is fixed, the rest grows with the size of the input."""
     sizes, drawing = _simulated_pool(seed)
     for number, rng in enumerate(np.random.default_rng(seed).spawn(studies)):
         populations = [_simulated(rng, sizes, spread, row) for row in range(len(STRATEGIES))]
-        yield drawn_study(rng, drawing, populations, f"{seed}-{number}")
+        yield drawn_study(rng, drawing, populations, f"{seed}-{number}", rounds=rounds)
 
 
-def harsh_studies(studies: int, *, seed: int) -> Iterator[Study]:
+def harsh_studies(studies: int, *, seed: int, rounds: int = ASKED_ROUNDS) -> Iterator[Study]:
     """Draw strategies that all take one second: a budget just below it is kept by none of them."""
     sizes, drawing = _simulated_pool(seed)
     for number, rng in enumerate(np.random.default_rng(seed).spawn(studies)):
         drawn = [_simulated(rng, sizes, SPREADS["smooth"], row) for row in range(len(STRATEGIES))]
         alike = [replace(member, log_latency=member.log_latency - np.log(member.percentile_s)) for member in drawn]
-        yield drawn_study(rng, drawing, alike, f"{seed}-{number}")
+        yield drawn_study(rng, drawing, alike, f"{seed}-{number}", rounds=rounds)
 
 
 def _simulated_pool(seed: int) -> tuple[NDArray[np.float64], Drawing]:

@@ -9,7 +9,7 @@ strategies show what is usual (empirical Bayes), and how far their variances sca
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy
@@ -127,6 +127,8 @@ class StrategyVariances:
         Of `own`.
     usual : tuple of UsualVariance
         What the others say about each own variance.
+    effects : mapping of int to float
+        The common effect of each round that enough strategies have; they are 0 on average.
     """
 
     shared: float
@@ -134,6 +136,7 @@ class StrategyVariances:
     own: NDArray[np.float64]
     df: NDArray[np.float64]
     usual: tuple[UsualVariance, ...]
+    effects: Mapping[int, float] = field(default_factory=dict)
 
     def of_ratio(self, first: int, second: int) -> RatioVariance:
         """Return what is known of the log ratio of two strategies, by their positions; the shared part cancels."""
@@ -252,14 +255,15 @@ def strategy_variances(by_round: Sequence[Mapping[int, float]]) -> StrategyVaria
     table = _Table.of(by_round)
     if table is None:
         own = np.array([_variance(list(values.values())) for values in by_round])
-        shared, shared_df, independent = 0.0, 1.0, _UNSEEN
+        shared, shared_df, independent, by_number = 0.0, 1.0, _UNSEEN, {}
     else:
         effects, rest = table.split()
+        by_number = {number: effects[place] for place, number in enumerate(table.numbers) if table.common[place]}
         own = np.nansum(rest**2, axis=1) / df
         shared, shared_df = _variance(effects[table.common].tolist()), float(table.common.sum() - 1)
         independent = _independent(rest[:, table.common])
     place = np.array([np.mean(list(values.values())) for values in by_round])
-    return StrategyVariances(shared, shared_df, own, df, _usual(place, own, df, independent))
+    return StrategyVariances(shared, shared_df, own, df, _usual(place, own, df, independent), by_number)
 
 
 def _unsplit(estimates: Sequence[LogEstimate]) -> StrategyVariances:
@@ -279,6 +283,7 @@ def _variance(values: Sequence[float]) -> float:
 class _Table:
     """Values of strategies by round, NaN where missing, and which rounds most of them have in common."""
 
+    numbers: list[int]
     values: NDArray[np.float64]  # shape (strategies, rounds)
     common: NDArray[np.bool_]  # shape (rounds,)
 
@@ -289,7 +294,7 @@ class _Table:
         values = np.array([[row.get(number, np.nan) for number in numbers] for row in by_round])
         count = np.isfinite(values).sum(axis=0) if by_round else np.zeros(0)
         common = (count > _FEWEST) & (2 * count >= len(by_round))
-        return cls(values, common) if common.sum() >= 2 else None
+        return cls(numbers, values, common) if common.sum() >= 2 else None
 
     def split(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the effect of each round, and what is left of each value against the other strategies' effect."""

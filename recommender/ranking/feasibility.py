@@ -28,6 +28,7 @@ from catalog.statistics.variances import moderated
 from recommender.ranking.candidates import AccuracyMeasurement, Candidate, CandidateCache, Estimate, interval
 from recommender.ranking.model import Budgets, Gap, LatencyMiss, NearMiss, Prospect, Status, UndecidedCandidate, Unit
 from recommender.ranking.prospects import Chances, chances, drop_of, labelled_accuracy, loss, status_of
+from recommender.ranking.thin_evidence import presumed
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
@@ -68,7 +69,9 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
     candidates = [estimate.candidate for estimate in estimates]
     bounds, likely = _bounds(candidates, budgets), _likely(candidates, budgets)
     shared, counted = sharing(candidates), _counted(candidates, budgets, lambda: likely)
-    misses = [_near_miss(estimate, own, budgets) for estimate, own in zip(estimates, likely, strict=True)]
+    # What misses says how surely, by the others' rounds where its own do not.
+    stated = _stated(candidates, likely, budgets)
+    misses = [_near_miss(estimate, own, budgets) for estimate, own in zip(estimates, stated, strict=True)]
     gaps = [None if miss else _missing(estimate, budgets) for estimate, miss in zip(estimates, misses, strict=True)]
     open_rows = [row for row in counted.rows if not misses[row] and not gaps[row]]
     checks = {
@@ -82,6 +85,24 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
         miss or judged.get(row) or _undecided(estimate, budgets, likely[row], gap)
         for row, (estimate, miss, gap) in enumerate(zip(estimates, misses, gaps, strict=True))
     ]
+
+
+def _stated(candidates: Sequence[Candidate], likely: Sequence[Chances], budgets: Budgets) -> list[Chances]:
+    """Replace the chances that too few rounds leave open by those that are usual (`presumed`)."""
+    usual = [_presumed_intervals(candidates, budget.percentile) for budget in budgets.latency]
+    return [
+        chances(candidate, budgets, [intervals[candidate] for intervals in usual])
+        if own.latency is None and all(candidate in intervals for intervals in usual)
+        else own
+        for candidate, own in zip(candidates, likely, strict=True)
+    ]
+
+
+def _presumed_intervals(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
+    return {
+        candidate: replace(interval(candidate, percentile), estimate=estimate)
+        for candidate, estimate in presumed(candidates, percentile).items()
+    }
 
 
 def _stepped(
@@ -361,7 +382,10 @@ def miss_confidence(candidate: Candidate, budgets: Budgets, *, among: Sequence[C
     -------
     float
     """
-    latency = [steadied(among, budget.percentile)[candidate] for budget in budgets.latency]
+    latency = [
+        _presumed_intervals(among, budget.percentile).get(candidate) or steadied(among, budget.percentile)[candidate]
+        for budget in budgets.latency
+    ]
     accuracy, drop = labelled_accuracy(candidate), drop_of(candidate)
     broken = [
         0.0 if interval.estimate is None else 1 - interval.estimate.confidence_below(math.log(budget.max_s))

@@ -8,10 +8,10 @@ too early costs some latency or a wrong "infeasible", never a broken promise.
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from catalog.statistics.looks import LOOKS, error_share, with_share
+from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, error_share, with_share
 from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
 from recommender.ranking.candidates import Candidate
 from recommender.ranking.contenders import LEAVING_LEVEL, Contenders
@@ -26,9 +26,13 @@ from recommender.ranking.model import (
     RankedAnswer,
     Status,
 )
-from recommender.ranking.prospects import cost_of_breaking, drop_of, labelled_accuracy
+from recommender.ranking.prospects import chances, cost_of_breaking, drop_of, labelled_accuracy
 from recommender.ranking.recommend import recommend
 
+# Less than this on the scale of a log latency, on average, is worth no round.
+_LEAST_GAIN = 0.005
+# Rounds of one that may be faster than what is proven already.
+_RIVAL_ROUNDS = 8
 # What only rounds can mend.
 _OF_ROUNDS = (Gap.ONE_ROUND, Gap.TOO_THIN, Gap.BY_MODEL)
 
@@ -213,10 +217,12 @@ class _Race:
         risk = (1 - (best.probability or 0.0)) * cost_of_breaking(answer.budgets)
         if best.candidate.rounds < _first_look(best.candidate) or self._provable(best, answer):
             yield best.candidate, risk + self._equivalent
+        # Once the answer is proven, rounds may only find a faster one.
+        most = _RIVAL_ROUNDS if best.status is Status.PROVEN or not answer.budgets.latency else ROUNDS_MAX
         rivals: list[Prospect | NearMiss] = [*answer.within, *answer.near_misses]
         for rival in rivals:
             gain = self._gain(rival, best, answer.budgets)
-            if gain > self._equivalent and rival.estimate.candidate.rounds < ROUNDS_MAX:
+            if gain > _LEAST_GAIN and rival.estimate.candidate.rounds < most:
                 yield rival.estimate.candidate, gain
 
     def _late_gains(self, answer: RankedAnswer) -> Iterator[tuple[Candidate, float]]:
@@ -229,7 +235,7 @@ class _Race:
                 yield candidate, 1 / (1 + near_miss.distance)
 
     def _gain(self, rival: Prospect | NearMiss, best: Prospect, budgets: Budgets) -> float:
-        """Return by how much a rival may turn out better than the best, by the bounds of leaving."""
+        """Return what a rival gains on average where it turns out better than the best."""
         if isinstance(rival, NearMiss):
             if not self._may_keep(rival, budgets):
                 return 0.0
@@ -237,9 +243,13 @@ class _Race:
             return 0.0
         elif budgets.objective != "latency":
             return best.loss - rival.loss
-        risk = (1 - (1.0 if best.probability is None else best.probability)) * cost_of_breaking(budgets)
+        # Rounds may take back what a latency risks, and nothing of what an accuracy does.
+        own = chances(rival.estimate.candidate, replace(budgets, latency=()), []).accuracy
+        lasting, risk = (
+            (1 - (1.0 if chance is None else chance)) * cost_of_breaking(budgets) for chance in (own, best.probability)
+        )
         ratio = self._at(budgets.percentile).log_ratio(rival.estimate.candidate, best.candidate)
-        return risk - ratio.low
+        return ratio.gain_beyond(self._equivalent + lasting - risk)
 
     def _may_keep(self, near_miss: NearMiss, budgets: Budgets) -> bool:
         """Return whether only latencies miss their budgets, and by no more than further rounds may take back."""
@@ -347,9 +357,11 @@ class _Race:
                 deciding |= dict.fromkeys(candidate for candidate in named if candidate is not None)
         # Whatever the questions, what-if and later questions need identity and one strategy of every placement.
         fastest = sorted(self._candidates, key=self._at(percentile).value, reverse=True)
-        kept = {*{candidate.placement: candidate for candidate in fastest}.values()}
-        kept |= {candidate for candidate in self._candidates if _is_identity(candidate)}
-        started = (member for member in self._candidates if member in kept and member.rounds < _first_look(member))
+        kept = {candidate.placement: candidate for candidate in fastest}
+        kept |= {candidate.placement: candidate for candidate in self._candidates if _is_identity(candidate)}
+        started = (
+            member for member in self._candidates if member in kept.values() and member.rounds < LEAVING_LOOKS[-1]
+        )
         deciding |= dict.fromkeys(started)
         return tuple(candidate for candidate in deciding if candidate not in departures)
 

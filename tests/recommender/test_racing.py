@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from catalog.statistics.drops import hit_drop
+from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.looks import error_share
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, LatencyBudget, Status, recommend
 from recommender.ranking.candidates import on_rounds
@@ -194,3 +195,64 @@ def test_a_later_look_proves_less_infeasible() -> None:
     for share, status in ((1.0, Status.PROVEN), (0.02, Status.LIKELY)):
         answer = recommend([replace(member, error_share=share) for member in members], slo("", 0.066).budgets)
         assert answer.infeasible is status
+
+
+def drawn(operator: str, rounds: list[list[float]]) -> Candidate:
+    """Return a strategy whose rounds sent inputs of their own, the same ones as all others."""
+    indices = tuple(np.arange(len(values)) + 100 * number for number, values in enumerate(rounds))
+    sizes = np.concatenate([np.linspace(1e3, 1e4, len(values)) for values in rounds])
+    design = SampleDesign(np.full(sizes.size, 10.0), np.zeros(sizes.size, dtype=np.bool_), sizes, np.sort(sizes))
+    return Candidate(
+        operator,
+        operator,
+        (operator,),
+        tuple(np.array(values) for values in rounds),
+        10,
+        rounds_declared=3,
+        input_index=indices,
+        round_numbers=tuple(range(1, len(rounds) + 1)),
+        design=design,
+        changed=operator != "identity",
+    )
+
+
+def test_two_slow_inputs_of_a_single_round_end_no_strategy() -> None:
+    # Typically twice as fast, but for two requests that were held up.
+    held_up = drawn("quantized", [[0.05] * 8 + [0.2, 0.35]])
+    steady = drawn("identity", [[0.1] * 10])
+    contenders = Contenders([held_up, steady], 90)
+    assert contenders.value(held_up) > contenders.value(steady) + 0.5
+    assert contenders.log_ratio(held_up, steady).value == pytest.approx(np.log(0.5))
+    assert held_up in race_state([held_up, steady], []).contests[0].undecided
+
+
+def test_a_round_is_at_least_as_uncertain_as_its_inputs_scatter() -> None:
+    calm, jittery = [0.1 + 0.0001 * place for place in range(10)], [0.05, 0.2] * 5
+    others = [drawn(name, [calm] * 3) for name in ("a", "b", "c", "d")]
+    one, other = drawn("calm", [calm]), drawn("jittery", [jittery])
+    contenders = Contenders([*others, one, other], 90)
+    assert contenders.margin(other) > 2 * contenders.margin(one)
+
+
+def test_one_round_far_beyond_a_budget_says_that_nothing_keeps_it() -> None:
+    several = [contender(name, "mobile", 0.1) for name in ("identity", "quantized", "pruned")]
+    far, near = contender("exact", "mobile", 0.3, rounds=1), contender("exact", "mobile", 0.0505, rounds=1)
+    budgets = slo("", 0.05, None).budgets
+    assert recommend([*several, far], budgets).infeasible is Status.PROVEN
+    assert recommend([*several, near], budgets).infeasible is Status.OPEN
+    # Where no other shows how rounds differ, nothing is said.
+    assert recommend([on_rounds(member, [1]) for member in (*several, far)], budgets).infeasible is Status.ESTIMATED
+
+
+def test_one_round_within_a_budget_remains_an_estimate() -> None:
+    several = [contender(name, "mobile", 0.1) for name in ("identity", "quantized", "pruned")]
+    answer = recommend([*several, contender("exact", "mobile", 0.01, rounds=1)], slo("", 0.05, None).budgets)
+    assert answer.recommendation is not None and answer.recommendation.status is Status.ESTIMATED
+
+
+def test_an_inaccurate_rival_is_worth_no_round() -> None:
+    # Half of the questions about its accuracy are lost, whatever its latency.
+    leader, rival = contender("identity", "mobile", 0.1), contender("pruned", "mobile", 0.099, lost=20)
+    rival = replace(rival, rounds_declared=1)
+    state = race_state([leader, rival], [slo("quick", 0.5, 1.0)])
+    assert state.contests[0].leader is leader and rival not in state.contests[0].undecided

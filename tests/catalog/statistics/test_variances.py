@@ -202,3 +202,12 @@ def test_bounds_of_all_strategies_hold_together(noisy: float, drift: float) -> N
         narrower.append(np.median(widths[0]) / np.median(widths[1]))
     assert holding / 300 >= 0.95 - 2 * 0.013
     assert np.median(narrower) < 0.6
+
+
+def test_the_effect_of_a_round_is_what_moved_all_that_were_measured_in_it() -> None:
+    drift = {1: 0.3, 2: -0.1, 3: -0.2}
+    every = [{number: place + effect for number, effect in drift.items()} for place in (-4.0, -3.0, -2.0, -1.0)]
+    # One strategy went on alone: its further rounds say nothing of what they have in common with others.
+    alone = {**every[0], 4: -4.0, 5: -4.0}
+    variances = strategy_variances([alone, *every[1:]])
+    assert variances.effects == pytest.approx(drift)

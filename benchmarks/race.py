@@ -1,0 +1,448 @@
+"""Is a race as good as a full fill, and for how much less: `python -m benchmarks.race EVIDENCE.db` (minutes).
+
+Replays stored evidence: a round of a race is every third input, by size, of a stored round. The second and the third
+part of the stored rounds stand for later rounds, so that rounds beyond those that were measured are other inputs in the
+same starts. Compared with the full fill over the grid of `benchmarks.regret`: the choice, the status, samples and time.
+
+Then simulates races with stopping, whose truth is known: how often anything that is said to be proven, at any look, is
+wrong, and what the answers lose.
+Evidence: `runner import catalogs/embedded-evidence.json.gz -d EVIDENCE.db`.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.regret import subjects_of
+from benchmarks.regret_studies import (
+    LATENCY_FACTORS,
+    MAX_DROPS_PP,
+    PERCENTILE,
+    SPREADS,
+    Study,
+    harsh_studies,
+    question,
+    simulated_studies,
+)
+from catalog.evidence.strategy_evidence import StrategyEvidence
+from catalog.statistics.looks import LEAVING_LOOKS, look_of, looks
+from recommender.evidence.loading import AccuracyBounds, candidate_of
+from recommender.ranking import Budgets, Candidate, LatencyBudget, RankedAnswer, Status, estimate, recommend
+from recommender.ranking.candidates import on_rounds
+from recommender.ranking.prospects import loss
+from recommender.ranking.racing import RaceQuestion, RaceState, race_state
+
+REPOSITORY = Path(__file__).parents[1]
+FIGURE = REPOSITORY / "docs/race.svg"
+# Of a strategy: the declared plan of a raced catalog.
+FIRST_LOOK = 3
+PARTS = 3
+# The declared targets of catalogs/embedded.yaml.
+TARGETS = (
+    RaceQuestion("interactive", Budgets((LatencyBudget(90, 0.1),), max_accuracy_drop_pp=1.0)),
+    RaceQuestion("batch", Budgets((LatencyBudget(90, 1.0),), max_accuracy_drop_pp=0.5)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class RaceRun:
+    """A race that is over, or ran out of rounds.
+
+    Attributes
+    ----------
+    candidates : sequence of Candidate
+        In the order of the strategies.
+    rounds : sequence of int
+        Of each.
+    states : sequence of RaceState
+        After every look, leaving looks included.
+    """
+
+    candidates: Sequence[Candidate]
+    rounds: Sequence[int]
+    states: Sequence[RaceState]
+
+
+def run_race(
+    measured: Callable[[int, int], Candidate],
+    strategies: int,
+    questions: Sequence[RaceQuestion],
+    *,
+    most: int,
+    seconds: Callable[[int], float] = lambda _: 1.0,
+) -> RaceRun:
+    """Run a race as a fill does.
+
+    Parameters
+    ----------
+    measured : callable
+        From the place of a strategy and a number of rounds to the candidate with so many.
+    strategies : int
+    questions : sequence of RaceQuestion
+    most : int
+        Rounds of a strategy, however undecided it is.
+    seconds : callable
+        From the place of a strategy to what a round of it takes.
+    """
+    rounds, states = [1] * strategies, []
+    while True:
+        candidates = [measured(place, count) for place, count in enumerate(rounds)]
+        places = {candidate: place for place, candidate in enumerate(candidates)}
+        spent = {candidate: seconds(place) for candidate, place in places.items()}
+        states.append(race_state(candidates, questions, seconds_per_round=spent))
+        chosen = [places[candidate] for candidate in states[-1].next if candidate.rounds < most]
+        if not chosen:
+            return RaceRun(candidates, rounds, states)
+        # Whoever has the fewest rounds catches up first: strategies are decided about at the same looks.
+        stop = min(_next_stop(rounds[place]) for place in chosen)
+        for place in chosen:
+            rounds[place] = min(max(rounds[place], stop), most)
+
+
+def _next_stop(rounds: int) -> int:
+    leaving = next((stop for stop in LEAVING_LOOKS if stop > rounds), None)
+    if leaving is not None:
+        return leaving
+    return next(look.rounds for look in looks(FIRST_LOOK) if look.rounds > rounds)
+
+
+# Stored evidence, replayed
+
+
+class Replay:
+    """The stored rounds of one subject, cut into rounds of a third of their inputs."""
+
+    def __init__(self, rows: Sequence[StrategyEvidence], seed: int) -> None:
+        self.rows = rows
+        self._bounds, self._made = AccuracyBounds(), {}
+        self.full = [candidate_of(row, self._bounds) for row in rows]
+        stored = sorted({one_round.round for row in rows for one_round in row.rounds})
+        rng = np.random.default_rng(seed)
+        # All strategies share the order of rounds and the parts, as they share a draw.
+        order = [int(number) for number in rng.permutation(stored)]
+        offsets = {number: int(rng.integers(PARTS)) for number in order}
+        self.sources = [(number, (offsets[number] + part) % PARTS) for part in range(PARTS) for number in order]
+        self._made: dict[tuple[int, int], Candidate] = {}
+
+    def measured(self, place: int, count: int) -> Candidate:
+        """Return a strategy with its first rounds."""
+        if (place, count) not in self._made:
+            self._made[place, count] = candidate_of(self._part(self.rows[place], count), self._bounds)
+        return self._made[place, count]
+
+    def _part(self, row: StrategyEvidence, count: int) -> StrategyEvidence:
+        kept = [self._samples(row, number) for number in range(count)]
+        chosen = np.concatenate(kept)
+        assert row.design is not None
+        weight = np.concatenate([self._weight(row, own) for own in kept])
+        stored = {one_round.round: one_round for one_round in row.rounds}
+        own_looks = [look_of(number + 1, FIRST_LOOK) for number in range(count)]
+        return replace(
+            row,
+            latency_s=row.latency_s[chosen],
+            round=np.repeat(np.arange(1, count + 1), [own.size for own in kept]),
+            input_index=row.input_index[chosen],
+            repetition=row.repetition[chosen],
+            design=replace(row.design.of(chosen), weight=weight),
+            sent_bytes_by_link={link: sent[chosen] for link, sent in row.sent_bytes_by_link.items()},
+            rounds_declared=FIRST_LOOK,
+            rounds=tuple(
+                replace(stored[self.sources[at][0]], round=at + 1, look=look.number, error_share=look.error_share)
+                for at, look in enumerate(own_looks)
+            ),
+        )
+
+    def _samples(self, row: StrategyEvidence, number: int) -> NDArray[np.int64]:
+        """Return the samples of a round: every third by size, and in the first part those measured for certain."""
+        stored, part = self.sources[number]
+        assert row.design is not None and row.design.size is not None
+        members = np.flatnonzero(row.round == stored)
+        certain = row.design.certain[members]
+        body = members[~certain]
+        body = body[np.argsort(row.design.size[body], kind="stable")]
+        # What is measured for certain is measured once.
+        first = number < len(self.sources) // PARTS
+        return np.sort(np.concatenate([members[certain] if first else members[:0], body[part::PARTS]]))
+
+    def _weight(self, row: StrategyEvidence, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        assert row.design is not None
+        stands, certain = row.design.weight[chosen], row.design.certain[chosen]
+        whole = (row.round == row.round[chosen[0]]) & ~row.design.certain
+        return np.where(certain, stands, stands * whole.sum() / max((~certain).sum(), 1))
+
+    def seconds(self, place: int, count: int) -> float:
+        """Return what the first rounds of a strategy took: as stored, less the samples that were not taken."""
+        row = self.rows[place]
+        spans = {one_round.round: _span_s(one_round.started_at, one_round.finished_at) for one_round in row.rounds}
+        spent = 0.0
+        for number in range(count):
+            stored, _ = self.sources[number]
+            left_out = row.latency_s[row.round == stored].sum() - row.latency_s[self._samples(row, number)].sum()
+            spent += spans[stored] - float(left_out)
+        return spent
+
+    def full_seconds(self, place: int) -> float:
+        """Return what all stored rounds of a strategy took."""
+        return sum(_span_s(one_round.started_at, one_round.finished_at) for one_round in self.rows[place].rounds)
+
+    def race(self) -> RaceRun:
+        """Race the strategies."""
+        usual = [self.seconds(place, 1) for place in range(len(self.rows))]
+        return run_race(
+            self.measured, len(self.rows), TARGETS, most=len(self.sources), seconds=lambda place: usual[place]
+        )
+
+
+def _span_s(started: str, finished: str) -> float:
+    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+
+
+# How sure an answer is, from "this one" to "none".
+_WORDS = ("proven", "likely", "open", "infeasible open", "infeasible likely", "infeasible proven")
+
+
+def word(answer: RankedAnswer) -> str:
+    """Return what an answer says, with how sure it is."""
+    if answer.recommendation is not None:
+        return answer.recommendation.status.value
+    return f"infeasible {(answer.infeasible or Status.ESTIMATED).value}"
+
+
+def words_apart(one: RankedAnswer, other: RankedAnswer) -> int:
+    """Return by how many words two answers differ; what is estimated only is as unsure as what is open, and not it."""
+    places = [_WORDS.index(word(answer).replace("estimated", "open")) for answer in (one, other)]
+    return max(abs(places[0] - places[1]), int(word(one) != word(other)))
+
+
+def chosen_place(answer: RankedAnswer, candidates: Sequence[Candidate]) -> int:
+    """Return which strategy an answer names: the recommended one, or the nearest miss."""
+    best = answer.recommendation.candidate if answer.recommendation else answer.near_misses[0].estimate.candidate
+    return list(candidates).index(best)
+
+
+def loss_of(answer: RankedAnswer, candidate: Candidate) -> float:
+    """Return the loss of choosing a strategy, by the evidence of an answer."""
+    placed = (*([answer.recommendation] if answer.recommendation else []), *answer.within)
+    for prospect in placed:
+        if prospect.candidate is candidate:
+            return prospect.loss
+    miss = next(near_miss for near_miss in answer.near_misses if near_miss.estimate.candidate is candidate)
+    return loss(miss.estimate, answer.budgets, miss.probability)
+
+
+def compared(replay: Replay, run: RaceRun) -> Counter[str]:
+    """Ask the grid of questions of both, and count in how many they differ."""
+    fastest_s = min(estimate(candidate, PERCENTILE).percentile_s for candidate in replay.full)
+    counts: Counter[str] = Counter()
+    for factor in LATENCY_FACTORS:
+        for drop_pp in MAX_DROPS_PP:
+            budgets = question(fastest_s * factor, drop_pp)
+            full, raced = (recommend(members, budgets, relax=False) for members in (replay.full, run.candidates))
+            mine, theirs = chosen_place(raced, run.candidates), chosen_place(full, replay.full)
+            excess = loss_of(full, replay.full[mine]) - loss_of(full, replay.full[theirs])
+            apart = words_apart(full, raced)
+            counts["questions"] += 1
+            counts["same choice"] += mine == theirs
+            counts["same choice or within 5 %"] += excess <= math.log(1.05)
+            counts["another word"] += apart > 0
+            counts["more than a word apart"] += apart > 1
+            counts["proven contradicted"] += _contradicted(raced, full, replay.full[mine])
+            counts[f"words: {word(full)} -> {word(raced)}"] += 1
+    return counts
+
+
+def _contradicted(raced: RankedAnswer, full: RankedAnswer, chosen: Candidate) -> bool:
+    """Return whether a race proved what the estimates of the full fill deny."""
+    if raced.recommendation is not None and raced.recommendation.status is Status.PROVEN:
+        return any(near_miss.estimate.candidate is chosen for near_miss in full.near_misses)
+    return raced.infeasible is Status.PROVEN and full.recommendation is not None
+
+
+def replayed(database: str, races: int, *, verbose: bool) -> None:
+    """Replay races of every subject and print what they cost and how they answer."""
+    columns = ("rounds", "samples", "time", "same choice", "… or within 5 %", "another word", "far", "contradicted")
+    print(f"| subject | {' | '.join(columns)} |\n|---|" + "--:|" * len(columns))
+    total: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
+    for subject, rows in subjects_of(database).items():
+        counts: Counter[str] = Counter()
+        costs: Counter[str] = Counter()
+        for seed in range(races):
+            replay = Replay(rows, seed)
+            run = replay.race()
+            counts += compared(replay, run)
+            costs += cost(replay, run)
+            if verbose:
+                print_run(run)
+        _print_replays(subject, counts, costs)
+        total, spent = total + counts, spent + costs
+    _print_replays("all", total, spent)
+    for name, count in sorted(total.items()):
+        if name.startswith("words: "):
+            print(f"    {name.removeprefix('words: ')}: {count / total['questions']:.1%}")
+    sys.stdout.flush()
+
+
+def cost(replay: Replay, run: RaceRun) -> Counter[str]:
+    """Return rounds, samples and milliseconds of a race and of the full fill."""
+    places = range(len(run.rounds))
+    return Counter(
+        {
+            "rounds": sum(run.rounds),
+            "full rounds": sum(candidate.rounds for candidate in replay.full),
+            "samples": sum(candidate.samples for candidate in run.candidates),
+            "full samples": sum(candidate.samples for candidate in replay.full),
+            "ms": round(1000 * sum(replay.seconds(place, run.rounds[place]) for place in places)),
+            "full ms": round(1000 * sum(replay.full_seconds(place) for place in places)),
+        }
+    )
+
+
+def _print_replays(subject: str, counts: Mapping[str, int], costs: Mapping[str, int]) -> None:
+    shares = [costs[name] / costs[f"full {name}"] for name in ("rounds", "samples", "ms")]
+    names = ("same choice", "same choice or within 5 %", "another word", "more than a word apart")
+    shares += [counts[name] / counts["questions"] for name in names]
+    cells = " | ".join(f"{share:.1%}" for share in shares)
+    print(f"| {subject} | {cells} | {counts['proven contradicted']} |", flush=True)
+
+
+def print_run(run: RaceRun) -> None:
+    """Print a race, look by look."""
+    for state in run.states:
+        open_contests = [f"{contest.question.name} ({len(contest.undecided)})" for contest in state.contests]
+        print(f"    next {len(state.next)}, left {len(state.departures)}: {', '.join(open_contests)}")
+    for candidate in sorted(run.candidates, key=lambda member: -member.rounds):
+        departure = run.states[-1].departures.get(candidate)
+        latency_ms = 1e3 * estimate(candidate, PERCENTILE).percentile_s
+        name = f"{candidate.operator} on {candidate.placement}"
+        print(
+            f"      {name:48}{candidate.rounds:3} rounds {latency_ms:7.1f} ms  {departure.reason if departure else ''}"
+        )
+
+
+# Simulated races
+
+
+@dataclass(frozen=True)
+class SimulatedRace:
+    """What a simulated race came to; `regret` is against the fastest that truly keeps the budgets, by its log."""
+
+    wrong: bool
+    wrong_infeasible: bool
+    status: Status | None
+    infeasible: Status | None
+    broken: bool
+    regret: float
+    rounds: int
+    longest: int
+
+
+def simulated_race(study: Study, budgets: Budgets, *, most: int) -> SimulatedRace:
+    """Race a study whose truth is known; what is said at any look counts as said."""
+    made: dict[tuple[int, int], Candidate] = {}
+
+    def measured(place: int, count: int) -> Candidate:
+        if (place, count) not in made:
+            look = look_of(count, FIRST_LOOK)
+            part = on_rounds(study.candidates[place], range(1, count + 1))
+            made[place, count] = replace(
+                part, rounds_declared=FIRST_LOOK, looks=look.number, error_share=look.error_share
+            )
+        return made[place, count]
+
+    run = run_race(measured, len(study.candidates), [RaceQuestion("asked", budgets)], most=most)
+    keeping = [truth.latency_s for truth in study.truths if truth.holds(budgets)]
+    answers = [state.contests[0].answer for state in run.states]
+    holds = {(part.operator, part.placement): truth for part, truth in zip(run.candidates, study.truths, strict=True)}
+    proven = [prospect for answer in answers for prospect in _proven(answer)]
+    last = answers[-1].recommendation
+    truth = holds[last.candidate.operator, last.candidate.placement] if last is not None else None
+    return SimulatedRace(
+        wrong=any(not holds[prospect.operator, prospect.placement].holds(budgets) for prospect in proven),
+        wrong_infeasible=bool(keeping) and any(answer.infeasible is Status.PROVEN for answer in answers),
+        status=last.status if last is not None else None,
+        infeasible=answers[-1].infeasible,
+        broken=truth is not None and not truth.holds(budgets),
+        regret=max(math.log(truth.latency_s / min(keeping)), 0.0) if truth is not None and keeping else 0.0,
+        rounds=sum(run.rounds),
+        longest=max(run.rounds),
+    )
+
+
+def _proven(answer: RankedAnswer) -> Iterator[Candidate]:
+    placed = (*([answer.recommendation] if answer.recommendation else []), *answer.within)
+    return (prospect.candidate for prospect in placed if prospect.status is Status.PROVEN)
+
+
+def simulated(races: int, *, most: int) -> None:
+    """Print how races of simulated strategies end, their budgets near the fastest; the last row has none that holds."""
+    columns = (
+        "proven and wrong",
+        "infeasible and wrong",
+        "proven",
+        "broken",
+        "regret: mean",
+        "p95",
+        "rounds",
+        "longest",
+    )
+    print(f"\n| {races} races each | {' | '.join(columns)} |\n|---|" + "--:|" * len(columns))
+    for seed, (name, spread) in enumerate(SPREADS.items(), start=101):
+        rng = np.random.default_rng(seed)
+        drawn = simulated_studies(spread, races, seed=seed, rounds=most)
+        _print_simulated(name, [simulated_race(study, _near(study, rng), most=most) for study in drawn])
+    harsh = harsh_studies(races, seed=109, rounds=most)
+    _print_simulated("harsh", [simulated_race(study, question(0.99, None), most=most) for study in harsh])
+
+
+def _near(study: Study, rng: np.random.Generator) -> Budgets:
+    drop_pp = MAX_DROPS_PP[rng.integers(len(MAX_DROPS_PP))]
+    fastest_s = min(truth.latency_s for truth in study.truths)
+    return question(fastest_s * float(np.exp(rng.uniform(-0.1, 0.6))), drop_pp)
+
+
+def _print_simulated(name: str, races: Sequence[SimulatedRace]) -> None:
+    answered = [race for race in races if race.status is not None]
+    regrets = [race.regret for race in answered] or [0.0]
+    cells = [
+        f"{statistics.mean(race.wrong for race in races):.1%}",
+        f"{statistics.mean(race.wrong_infeasible for race in races):.1%}",
+        f"{statistics.mean(Status.PROVEN in (race.status, race.infeasible) for race in races):.0%}",
+        f"{statistics.mean(race.broken for race in races):.1%}",
+        f"{statistics.mean(regrets):.1%}",
+        f"{float(np.percentile(regrets, 95)):.1%}",
+        f"{statistics.mean(race.rounds for race in races):.0f}",
+        f"{statistics.mean(race.longest for race in races):.1f}",
+    ]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", help="with evidence whose rounds drew their inputs")
+    parser.add_argument("--replays", type=int, default=5, help="of each subject")
+    parser.add_argument("--races", type=int, default=200, help="simulated ones, of each kind")
+    parser.add_argument("--most", type=int, default=12, help="rounds of a strategy in simulation")
+    parser.add_argument("--verbose", action="store_true", help="print every replayed race, look by look")
+    options = parser.parse_args()
+    started = time.process_time()
+    if options.replays:
+        replayed(options.database, options.replays, verbose=options.verbose)
+    if options.races:
+        simulated(options.races, most=options.most)
+    print(f"\n{time.process_time() - started:.0f} s of CPU")
+
+
+if __name__ == "__main__":
+    main()
