@@ -5,8 +5,16 @@ from collections.abc import Iterator
 
 from catalog.units import duration, size
 from recommender.answer.quality import doubt, passed_over
-from recommender.answer.wording import how_sure, in_points, percentile_name, prediction_note, strategy_name
-from recommender.ranking import Candidate, Estimate, Objective, Prospect, RankedAnswer, Status
+from recommender.answer.wording import (
+    how_sure,
+    in_points,
+    join,
+    lacks,
+    percentile_name,
+    prediction_note,
+    strategy_name,
+)
+from recommender.ranking import Candidate, Estimate, NearMiss, Objective, Prospect, RankedAnswer, Status
 from recommender.ranking.model import WITHOUT_ESTIMATE
 
 _MOST = {
@@ -108,6 +116,8 @@ def _latency(estimate: Estimate) -> str:
 
 def _claim(answer: RankedAnswer, best: Prospect) -> str:
     objective, number = answer.budgets.objective, _latency(best.estimate)
+    if best.miss is not None:
+        return _in_spite(answer, best.miss)
     others = [prospect for prospect in answer.within if not _unknown(prospect)]
     if not others:
         if len(answer.considered) == 1:
@@ -125,6 +135,14 @@ def _claim(answer: RankedAnswer, best: Prospect) -> str:
     if objective == "accuracy" and accuracy is not None:
         number = f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number}"
     return f"{_MOST[objective]} of {meeting} ({number})"
+
+
+def _in_spite(answer: RankedAnswer, miss: NearMiss) -> str:
+    """Say why a strategy is recommended although its estimates miss a budget."""
+    count, short = len(answer.considered), join(list(lacks(miss)))
+    if count == 1:
+        return f"the only strategy measured; it {short}"
+    return f"none of the {count} measured strategies has estimates within every budget; the best risk, it {short}"
 
 
 def _not_first(best: Prospect, first: Prospect, meeting: str, objective: Objective) -> str:

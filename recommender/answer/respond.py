@@ -241,6 +241,7 @@ class _AnswerFields:
             why=reasons.why(answer),
             not_chosen=list(reasons.not_chosen(answer)),
             reason=None if best.gap is None else wording.undecided_reason(best.gap),
+            lacks=[] if best.miss is None else list(wording.lacks(best.miss)),
             quality=quality_note(answer),
         )
 
@@ -261,8 +262,8 @@ class _AnswerFields:
             )
 
     def near_misses(self) -> Iterator[NearMissOut]:
-        """Yield the strategies that miss a budget."""
-        for miss in self._answer.near_misses:
+        """Yield the strategies that miss a budget, without a recommended one."""
+        for miss in self._answer.other_near_misses:
             yield NearMissOut(
                 **self._fields(miss.estimate),
                 latency_over_s=max((late.over_s for late in miss.latency), default=None),
@@ -321,7 +322,7 @@ def _shortfall_out(candidate: Candidate, shortfall: Shortfall) -> ShortfallOut:
 def _status(answer: RankedAnswer, infeasible: InfeasibleOut | None) -> AnswerStatus:
     # Under version 1 nothing may be recommended, and the best one is still as sure as it is.
     best = answer.recommendation or next(iter(answer.within), None)
-    if infeasible is not None:
+    if infeasible is not None and best is None:
         return "infeasible"
     # What has no estimate at all is not estimated.
     if best is None or (answer.recommendation is None and best.gap is not None and best.gap.gap in WITHOUT_ESTIMATE):
@@ -411,7 +412,7 @@ def _considered(answer: RankedAnswer) -> list[ConsideredOut]:
     best = answer.recommendation
     outcomes: list[tuple[Estimate, Outcome]] = [(best.estimate, "recommended")] if best else []
     outcomes += [(alternative.estimate, "alternative") for alternative in answer.alternatives]
-    outcomes += [(near_miss.estimate, "near_miss") for near_miss in answer.near_misses]
+    outcomes += [(near_miss.estimate, "near_miss") for near_miss in answer.other_near_misses]
     outcomes += [(undecided.estimate, "undecided") for undecided in answer.undecided]
     return [_considered_one(estimate.candidate, outcome) for estimate, outcome in outcomes]
 

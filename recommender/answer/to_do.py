@@ -13,7 +13,7 @@ from recommender.answer.strategy_fields import strategy_id
 from recommender.answer.wording import percentile_name
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import DeclaredStrategy, SubjectEvidence
-from recommender.ranking import Candidate, Gap, RankedAnswer, UndecidedCandidate, interval
+from recommender.ranking import Candidate, Foresight, Gap, NearMiss, RankedAnswer, UndecidedCandidate, interval
 from recommender.ranking.feasibility import steadied
 from recommender.schemas import NotConsideredOut
 
@@ -65,6 +65,8 @@ class Planner:
         candidate = gap.estimate.candidate
         if gap.gap is Gap.ONE_ROUND:
             return self._rounds(candidate, _ROUNDS, "would say how sure that is")
+        if gap.miss is not None:
+            return self._for_miss(candidate, gap.miss)
         if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
             return self._for_thin(candidate, gap.percentile, gap.inputs_needed)
         if gap.gap is Gap.BY_MODEL:
@@ -88,14 +90,20 @@ class Planner:
             f"or ask for a lower percentile than {percentile_name(percentile)}"
         )
 
+    def _for_miss(self, candidate: Candidate, miss: NearMiss) -> ToDo:
+        if not miss.latency:
+            return ToDo(_items(None))
+        if candidate.predicted is not None:
+            return _on_links(candidate.predicted)
+        return self._rounds(
+            candidate, candidate.rounds + _ROUNDS, "would show more clearly whether it keeps the budgets"
+        )
+
     def _for_latency(self, gap: UndecidedCandidate) -> ToDo:
         candidate = gap.estimate.candidate
         # More rounds at the present rates would not reduce the model's error; those at the asked rates replace it.
         if candidate.predicted is not None:
-            links = " and ".join(candidate.predicted.links)
-            return ToDo(
-                f"Declare {links} as asked and measure it there (`{FILL_COMMAND}`), or ask at a lower `confidence`"
-            )
+            return _on_links(candidate.predicted)
         lost = next((check for check in self._accuracy_checks(gap) if not check.holds), None)
         if lost is not None:
             # Rounds alone would not do.
@@ -168,6 +176,11 @@ class Planner:
         words += [] if rounds is None else ["--rounds", str(rounds)]
         words += [word for name in only for word in ("--only", name)]
         return shlex.join([*words, *_conditions(self._environment)])
+
+
+def _on_links(foresight: Foresight) -> ToDo:
+    links = " and ".join(foresight.links)
+    return ToDo(f"Declare {links} as asked and measure it there (`{FILL_COMMAND}`), or ask at a lower `confidence`")
 
 
 def _conditions(environment: EnvironmentEvidence) -> list[str]:

@@ -111,6 +111,8 @@ def undecided_reason(gap: UndecidedCandidate) -> str:
         return f"too few images to bound its mean intersection over union: {gap.refusal.reason}"
     if gap.gap is Gap.BY_MODEL and gap.percentile is not None:
         return f"its {percentile_name(gap.percentile)} is inferred by the model, not measured: {gap.reason}"
+    if gap.miss is not None:
+        return f"its estimates miss a budget: it {join(list(lacks(gap.miss)))}"
     if gap.gap is Gap.ITEMS_MISSING:
         return "its accuracy is known as a number only; without its items no bound can be given"
     if gap.gap is Gap.DROP_MISSING:

@@ -368,6 +368,13 @@ def _near_miss(estimate: Estimate, likely: Chances, budgets: Budgets) -> NearMis
     )
 
 
+def in_spite(near_miss: NearMiss, budgets: Budgets) -> Prospect:
+    """Say what may be expected of a candidate whose estimates miss a budget: that it keeps them nevertheless."""
+    estimate, chance = near_miss.estimate, near_miss.probability
+    gap = UndecidedCandidate(estimate, Gap.UNPROVEN, miss=near_miss)
+    return Prospect(estimate, status_of(chance), chance, loss(estimate, budgets, chance), gap, 0.0)
+
+
 def miss_confidence(candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate]) -> float:
     """Return the largest level at which the evidence shows that some budget is broken.
 

@@ -241,7 +241,7 @@ class Gap(StrEnum):
     TOO_FEW_IMAGES = "too_few_images"
     # Nothing says how rounds differ.
     ONE_ROUND = "one_round"
-    # The estimate is within the budget, its bound is not.
+    # The estimate is within the budget, its bound is not; or the estimate misses it, and the truth may not.
     UNPROVEN = "unproven"
     # The bound rests on the curve of latency over size, not on inputs that were measured.
     BY_MODEL = "by_model"
@@ -264,7 +264,7 @@ class UndecidedCandidate:
     """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets.
 
     `check` is the one that does not hold, in its `unit`, where there is one; `refusal` says why images bound nothing,
-    `reason` why a bound is no promise.
+    `reason` why a bound is no promise, `miss` which budgets the estimates miss.
     """
 
     estimate: Estimate
@@ -275,6 +275,7 @@ class UndecidedCandidate:
     unit: Unit = "s"
     refusal: IntervalRefusal | None = None
     reason: str | None = None
+    miss: NearMiss | None = None
 
 
 class Status(StrEnum):
@@ -295,7 +296,7 @@ LIKELY_FROM = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Prospect:
-    """A strategy whose estimates are within all budgets, and what may be expected of it.
+    """A strategy that may keep all budgets, by its estimates or in spite of them, and what may be expected of it.
 
     Attributes
     ----------
@@ -322,6 +323,11 @@ class Prospect:
     def candidate(self) -> Candidate:
         """The strategy."""
         return self.estimate.candidate
+
+    @property
+    def miss(self) -> NearMiss | None:
+        """The budgets that its estimates miss; None where they are within all."""
+        return None if self.gap is None else self.gap.miss
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,13 +405,16 @@ class RankedAnswer:
     Attributes
     ----------
     recommendation : Prospect or None
-        The one of least loss among those whose estimates are within all budgets.
+        The one of least loss among those whose estimates are within all budgets; where none is and that says little,
+        a near miss that may keep them.
     proven : Prospect or None
         The one to use where nothing but a proven one will do, if that is another.
     within : tuple of Prospect
         All others whose estimates are within the budgets, or are open for lack of an accuracy, by loss.
     alternatives : tuple of Alternative
         The proven ones of `within`, compared with the recommendation.
+    near_misses : tuple of NearMiss
+        All whose estimates miss a budget, a recommended one included, the nearest first.
     infeasible : Status or None
         How sure it is that no considered strategy keeps the budgets, where all estimates miss them.
     infeasible_probability : float or None
@@ -426,6 +435,12 @@ class RankedAnswer:
     pareto: frozenset[Candidate] = frozenset()
     infeasible: Status | None = None
     infeasible_probability: float | None = None
+
+    @property
+    def other_near_misses(self) -> tuple[NearMiss, ...]:
+        """The near misses without a recommended one."""
+        best = None if self.recommendation is None else self.recommendation.miss
+        return tuple(near_miss for near_miss in self.near_misses if near_miss is not best)
 
     @property
     def undecided(self) -> tuple["UndecidedCandidate", ...]:

@@ -211,7 +211,7 @@ class _Race:
     def _gains(self, answer: RankedAnswer) -> Iterator[tuple[Candidate, float]]:
         """Yield whose rounds could prove or change an answer, and how much that may gain on the scale of the loss."""
         best = answer.recommendation
-        if best is None:
+        if best is None or best.miss is not None:
             yield from self._late_gains(answer)
             return
         risk = (1 - (best.probability or 0.0)) * cost_of_breaking(answer.budgets)

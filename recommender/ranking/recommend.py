@@ -20,8 +20,9 @@ from recommender.ranking.candidates import (
     samples_of,
     widened,
 )
-from recommender.ranking.feasibility import judge_all, miss_confidence
+from recommender.ranking.feasibility import in_spite, judge_all, miss_confidence
 from recommender.ranking.model import (
+    LIKELY_FROM,
     WITHOUT_ESTIMATE,
     Alternative,
     Budgets,
@@ -96,12 +97,15 @@ def recommend(
     Returns
     -------
     RankedAnswer
-        Each candidate is in exactly one of recommendation, within, near misses and excluded. Where the recommendation
-        is not proven, `relaxations` says which single change leads to one that is.
+        Each candidate is in exactly one of recommendation, within, near misses and excluded, but that a recommended
+        near miss is in both. Where the recommendation is not proven, `relaxations` says which single change leads to
+        one that is.
 
     Notes
     -----
-    A candidate whose *estimate* misses a budget is a near miss. Of all others the recommendation is the one of least
+    A candidate whose *estimate* misses a budget is a near miss. Where all do and it is neither proven nor likely that
+    none keeps the budgets, the near miss of least loss is recommended, of those that keep them with a probability of at
+    least 0.2. Of all others the recommendation is the one of least
     loss, log(latency) + cost_of_breaking * (1 - probability), so that a faster strategy is worth a risk and a small
     gain is not worth a large one. By latency, those equivalent to it are tied with it; ties are broken by probability,
     accuracy, fewer tiers, smaller models and fewer bytes sent, in this order. A changed model whose answers were not
@@ -134,6 +138,8 @@ def recommend(
     best = proven if proven_only else _best(prospects, budgets, admitted)
     within = tuple(prospect for prospect in prospects if prospect is not best)
     infeasible, infeasible_probability = (None, None) if prospects else _infeasible(missed, admitted, budgets)
+    if infeasible is Status.OPEN and not proven_only:
+        best = _best(_possible(missed, budgets), budgets, admitted)
     certain = best is not None and best.status is Status.PROVEN
     return RankedAnswer(
         budgets=budgets,
@@ -179,6 +185,12 @@ def _infeasible(
     ):
         return Status.PROVEN, together
     return status_of(together), together
+
+
+def _possible(missed: Sequence[NearMiss], budgets: Budgets) -> list[Prospect]:
+    """Return the near misses that are not likely to break a budget; where all are, those least likely to."""
+    least = min(1 - LIKELY_FROM, max(near_miss.probability or 0.0 for near_miss in missed))
+    return [in_spite(near_miss, budgets) for near_miss in missed if (near_miss.probability or 0.0) >= least]
 
 
 class _Rules:

@@ -128,7 +128,7 @@ AnswerStatus = Literal["proven", "likely", "open", "estimated", "infeasible", "u
 
 
 class RecommendResponse(Out, frozen=True):
-    """The answer with its evidence; `recommendation` is null if no strategy's estimates are within the budgets.
+    """The answer with its evidence; `recommendation` is null where it is proven or likely that no strategy will do.
 
     With `version` 1 it is null too where it is not proven.
     """
@@ -136,10 +136,10 @@ class RecommendResponse(Out, frozen=True):
     version: Literal[1, 2] = Field(description="Of the question: 1 recommends nothing but what is proven")
     status: AnswerStatus = Field(
         description="Of the best strategy: proven, likely, open or estimated; infeasible where all estimates miss a "
-        "budget, unmeasured where there is nothing to estimate from"
+        "budget and none is recommended, unmeasured where there is nothing to estimate from"
     )
     probability: float | None = Field(
-        description="That all budgets hold, or of infeasible that none holds; null if unknown"
+        description="That all budgets hold, or of infeasible that no strategy keeps them; null if unknown"
     )
     subject: str
     budgets: BudgetsOut
@@ -160,7 +160,7 @@ class RecommendResponse(Out, frozen=True):
     )
     other_relaxations: list[RelaxationOut] = Field(description="The cheapest of every other field, the cheapest first")
     alternatives: list[AlternativeOut] = Field(description="Other proven strategies")
-    near_misses: list[NearMissOut]
+    near_misses: list[NearMissOut] = Field(description="Without a recommended one, the nearest first")
     undecided: list[UndecidedOut] = Field(description="Others within the budgets that are not proven")
     considered: list[ConsideredOut]
     excluded: list[ExcludedOut] = Field(

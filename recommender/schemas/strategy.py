@@ -125,6 +125,9 @@ class RecommendationOut(ProspectOut, frozen=True):
     why: str
     not_chosen: list[str] = Field(description="Why not a faster one (a better one, by the objective), or a proven one")
     reason: str | None = Field(description="Why it is not proven; null when it is")
+    lacks: list[str] = Field(
+        default=[], description="Which budgets its estimates miss, where those of all strategies do; else empty"
+    )
     quality: str | None = Field(
         default=None,
         description="What must be known of its answers: that nothing was measured of them, how far its outputs are "

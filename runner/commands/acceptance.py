@@ -78,5 +78,8 @@ class Acceptance:
 
     def strategy(self, answer: RecommendResponse) -> RecommendationOut | None:
         """Return the strategy to go on with: the recommendation, else the proven one; None where neither will do."""
+        # A strategy whose estimates miss a budget is worth a try and passes no gate.
+        if answer.infeasible is not None:
+            return None
         offered = [best for best in (answer.recommendation, answer.proven) if best is not None]
         return next((best for best in offered if self.accepts(best)), None)

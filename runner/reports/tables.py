@@ -74,7 +74,7 @@ def _cells(row: SloRow) -> tuple[Text, ...]:
     best = row.accepted or answer.recommendation
     if best is not None:
         style = "" if row.accepted is None else "green"
-        remark = Text(_quality(best), "yellow")
+        remark = Text("; ".join(filter(None, (*best.lacks, _quality(best)))), "yellow")
         return _name(best, style), _latency(best), Text(how_sure(best.status, best.probability)), remark
     # Both lists come with the best or nearest first, and what only lacks evidence is nearer than what misses a budget.
     nearest: StrategyOut | None = next(iter((*answer.undecided, *answer.near_misses)), None)

@@ -545,10 +545,27 @@ def test_nothing_within_the_budgets_is_infeasible_as_surely_as_the_evidence_says
     spread: float, max_s: float, status: Status
 ) -> None:
     answer = recommend([rounds("a", 0.1, spread), rounds("b", 0.2, 0.01)], p90(max_s))
-    assert answer.recommendation is None and not answer.within
+    assert not answer.within and (answer.recommendation is not None) == (status is Status.OPEN)
     assert answer.infeasible is status and answer.infeasible_probability is not None
     once = recommend([candidate("a", "mobile", 0.1)], p90(max_s))
     assert (once.infeasible, once.infeasible_probability) == (Status.ESTIMATED, None)
+    assert once.recommendation is None
+
+
+def test_where_all_estimates_miss_narrowly_the_best_risk_is_recommended_as_open() -> None:
+    near, slower = rounds("near", 0.1, 0.2), rounds("slower", 0.101, 0.2)
+    hopeless = replace(judged(1000), operator="hopeless", latency_s=rounds("", 0.05, 0.01).latency_s)
+    budgets = replace(p90(0.095), min_accuracy_pct=80.0)
+    members = [replace(member, accuracy=judged(100).accuracy) for member in (near, slower)]
+    answer = recommend([*members, hopeless], budgets)
+    best = answer.recommendation
+    assert best is not None and best.candidate.operator == "near" and best.status is Status.OPEN
+    # The fastest would certainly break its floor: no latency is worth that.
+    assert best.probability is not None and 0.2 < best.probability < 0.5
+    assert best.miss is answer.near_misses[0] and best.miss not in answer.other_near_misses
+    assert answer.infeasible is Status.OPEN and answer.proven is None and not answer.within
+    careful = recommend(members, budgets, proven_only=True)
+    assert careful.recommendation is None and len(careful.other_near_misses) == 2
 
 
 @given(st.floats(0.05, 0.3), st.floats(0.001, 0.3), st.floats(1.0, 2.0))

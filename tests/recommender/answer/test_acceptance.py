@@ -28,3 +28,12 @@ def test_a_surer_strategy_is_found_where_the_best_choice_is_not_sure_enough(
     strategy = acceptance.strategy(answer)
     snapshots.close()
     assert (strategy.operator if strategy else None) == operator
+
+
+def test_a_gate_lets_nothing_through_whose_estimate_misses_a_budget(writer: Any, location: str) -> None:
+    store(writer, {"identity": (0.09, 0.1, 0.11)})
+    snapshots = Snapshots(location)
+    answer = respond(snapshots.current(), QUESTION.model_copy(update={"max_latency_s": 0.099}))
+    snapshots.close()
+    assert answer.recommendation is not None and answer.recommendation.status == "open"
+    assert all(Acceptance.parse(accept).strategy(answer) is None for accept in ("open", "estimated"))

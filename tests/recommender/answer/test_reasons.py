@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.recommender.test_answer import ask, chosen
 
 
@@ -54,5 +56,13 @@ def test_infeasible_is_said_with_its_certainty(client: Any, writer: Any) -> None
     store(writer, {"identity": (0.09, 0.1, 0.11)})
     proven, open_ = ask(client, max_latency_s=0.01), ask(client, max_latency_s=0.099)
     assert proven["summary"].startswith("Proven: the only considered strategy does not keep every budget")
-    assert open_["infeasible"]["status"] == "open" and "that is open, " in open_["summary"]
-    assert open_["probability"] == open_["infeasible"]["probability"]
+    best = open_["recommendation"]
+    assert open_["infeasible"]["status"] == open_["status"] == best["status"] == "open"
+    assert open_["probability"] == best["probability"] == pytest.approx(1 - open_["infeasible"]["probability"])
+    assert open_["summary"].startswith("Perhaps identity on mobile: 45 %. The only strategy measured; it is 0.666 ms")
+    assert best["lacks"][0].startswith("is 0.666 ms over p90 <= 99 ms") and best["lacks"][0] in best["reason"]
+    assert open_["to_do"]["command"].endswith("--rounds 6 --only net:identity:mobile")
+    assert open_["near_misses"] == [] and [row["outcome"] for row in open_["considered"]] == ["recommended"]
+    gated = ask(client, max_latency_s=0.099, version=1)
+    assert gated["recommendation"] is None and gated["status"] == "infeasible" and len(gated["near_misses"]) == 1
+    assert "that is open, " in gated["summary"] and gated["probability"] == gated["infeasible"]["probability"]
