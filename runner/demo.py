@@ -90,7 +90,7 @@ def _ask(url: str, subject: str, budgets: dict[str, Any]) -> tuple[dict[str, Any
 
 def _show(kind: str, question: dict[str, Any], answer: RecommendResponse) -> None:
     out.print(f"\n[bold]A question, {kind}[/]: POST /recommend {json.dumps(question)}", soft_wrap=True)
-    out.print(AnswerReport(answer))
+    out.print(AnswerReport(answer), crop=False)
 
 
 @contextmanager

@@ -51,6 +51,11 @@ def rounds_with_looks(session: Session, latency_key: str) -> dict[int, RoundLook
     return {number: RoundLook(look=look, error_share=share) for number, look, share in rows}
 
 
+def declared_subjects(session: Session) -> set[str]:
+    """Return the subjects that have declared strategies, in whichever environment."""
+    return set(session.execute(text("SELECT DISTINCT subject FROM strategy WHERE declared")).scalars())
+
+
 def doubtful_rounds(session: Session, latency_key: str) -> dict[int, str]:
     """Return by round why its evidence is DOUBTFUL."""
     query = text(

@@ -26,7 +26,7 @@ def cautions(
     yield from _doubtful([strategies[estimate.candidate] for estimate in answer.considered], here=here)
     yield from _thin_ranking(answer)
     if answer.recommendation is not None:
-        yield from answer.recommendation.candidate.doubts
+        yield from _doubts(answer.recommendation.candidate)
         yield from _drift(answer.recommendation.estimate, answer.budgets.equivalent_within)
         yield from _relayed(answer.recommendation.candidate, constraints)
         if answer.budgets.objective == "cpu" and answer.recommendation.candidate.client_cpu_s is None:
@@ -35,18 +35,32 @@ def cautions(
     yield from _environment(chosen)
 
 
+# More doubtful rounds of one strategy would bury the other notes.
+_DOUBTS = 3
+
+
+def _doubts(best: Candidate) -> Iterator[str]:
+    """Name the doubtful rounds of the recommended strategy, or how many there are."""
+    if len(best.doubts) <= _DOUBTS:
+        yield from best.doubts
+    else:
+        yield f"{strategy_name(best)}: {len(best.doubts)} of its {best.rounds} rounds are marked doubtful"
+
+
 def _rounds(answer: RankedAnswer) -> Iterator[str]:
     total = len(answer.considered)
-    once = [estimate.candidate for estimate in answer.considered if estimate.candidate.rounds == 1]
+    # A race stops measuring a strategy once it cannot change an answer.
+    candidates = [estimate.candidate for estimate in answer.considered if estimate.candidate.error_share == 1]
+    once = [candidate for candidate in candidates if candidate.rounds == 1]
     if once:
         yield (
             f"{_count(once, total)} measured in one round alone: one round describes and does not "
             "decide; measure at least three (`experiment.rounds`)"
         )
     partial = [
-        estimate.candidate
-        for estimate in answer.considered
-        if estimate.candidate.rounds_declared and estimate.candidate.rounds < estimate.candidate.rounds_declared
+        candidate
+        for candidate in candidates
+        if candidate.rounds_declared and candidate.rounds < candidate.rounds_declared
     ]
     if partial:
         yield f"{_count(partial, total)} measured in fewer rounds than declared; `{FILL_COMMAND}` measures the rest"

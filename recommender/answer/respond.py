@@ -90,6 +90,11 @@ def resolve_constraints(evidence: Evidence, request: RecommendRequest) -> Constr
     tiers += [request.keep_raw_input_on] if request.keep_raw_input_on is not None else []
     operators = [*(request.allow_operators or ()), *(request.forbid_operators or ())]
     evidence.check_names(tiers=tiers, operators=operators)
+    return constraints_of(request)
+
+
+def constraints_of(request: RecommendRequest) -> Constraints:
+    """Return the constraints of a question as the ranking takes them."""
     return Constraints(
         allow_tiers=None if request.allow_tiers is None else frozenset(request.allow_tiers),
         forbid_tiers=frozenset(request.forbid_tiers or ()),
@@ -163,7 +168,7 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     strategies = {
         strategy.candidate: strategy for strategy in subject_evidence.strategies if strategy.candidate is not None
     }
-    planner, whole = Planner(answer, subject_evidence, strategies), request.detail == "full"
+    planner, whole = Planner(answer, subject_evidence, strategies, request), request.detail == "full"
     fields = _AnswerFields(answer, subject_evidence.subject, strategies, planner, whole=whole)
     relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
     unmeasured = list(not_considered(subject_evidence, answer, constraints))

@@ -3,34 +3,44 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence
 from catalog.statistics.feasibility import BudgetCheck
 from catalog.statistics.looks import error_share, with_share
 from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
+from recommender.answer.question_command import recommend_command
 from recommender.answer.strategy_fields import strategy_id
 from recommender.answer.wording import percentile_name
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import DeclaredStrategy, SubjectEvidence
 from recommender.ranking import Candidate, Foresight, Gap, NearMiss, RankedAnswer, UndecidedCandidate, interval
 from recommender.ranking.feasibility import steadied
-from recommender.schemas import NotConsideredOut
+from recommender.schemas import NotConsideredOut, RecommendRequest
 
 # With so many, how rounds differ begins to be known; as many more are a step.
 _ROUNDS = 3
 # More names would make a command too long to read.
 _NAMES = 4
+# A question measures the rivals of a strategy beside it: as a rule two, of which one is the next best.
+_RACING = 3
+# Where no round has taken any time yet.
+_UNKNOWN_MINUTES = 10
 _WORDS = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
 
 
 @dataclass(frozen=True)
 class ToDo:
-    """What would make an answer sure; `command` is None where no command can, `seconds` where that is unknown."""
+    """What would make an answer sure; `command` is None where no command can, `seconds` where that is unknown.
+
+    Where rounds are what lacks, `by_rounds` are the words for another command and its time.
+    """
 
     words: str
     command: str | None = None
     seconds: float | None = None
+    by_rounds: str | None = None
 
 
 class Planner:
@@ -41,8 +51,10 @@ class Planner:
         answer: RankedAnswer,
         subject_evidence: SubjectEvidence,
         strategies: Mapping[Candidate, DeclaredStrategy],
+        request: RecommendRequest,
     ) -> None:
         self._answer = answer
+        self._request = request
         self._subject = subject_evidence.subject
         self._environment = subject_evidence.environment
         self._strategies = strategies
@@ -51,14 +63,39 @@ class Planner:
         """Return what would make the whole answer sure; None where it is, or where nothing can."""
         best = self._answer.recommendation or next(iter(self._answer.within), None)
         if best is not None:
-            return None if best.gap is None else self.for_gap(best.gap)
-        unmeasured = [strategy for strategy in not_considered if strategy.could_change_answer]
-        if not unmeasured:
-            return None
+            to_do = None if best.gap is None else self.for_gap(best.gap)
+        else:
+            unmeasured = [strategy for strategy in not_considered if strategy.could_change_answer]
+            to_do = self._for_unmeasured(unmeasured) if unmeasured else None
+        return None if to_do is None else self._by_question(to_do)
+
+    def _by_question(self, to_do: ToDo) -> ToDo:
+        """Return the same with the command that asks the question again and measures what it lacks.
+
+        What was imported is measured elsewhere, strategy by strategy; predictions on other links take no rounds.
+        """
+        request, environment = self._request, self._environment
+        if to_do.by_rounds is None or environment.imported_from is not None or request.links:
+            return to_do
+        seconds = None if to_do.seconds is None else _RACING * to_do.seconds
+        minutes = _UNKNOWN_MINUTES if seconds is None else max(1, math.ceil(seconds / 60))
+        # Those that the question names are among its own options.
+        conditions = _conditions(environment, launcher=request.launcher is None, scale=request.scale is None)
+        command = recommend_command(request, *conditions, "--measure", f"{minutes}m")
+        if command is None:
+            return to_do
+        words = to_do.by_rounds.format(time=_time(seconds), command=command)
+        return replace(to_do, command=command, seconds=seconds, words=words)
+
+    def _for_unmeasured(self, unmeasured: Sequence[NotConsideredOut]) -> ToDo:
         names = [strategy_id(self._subject, strategy.operator, strategy.placement) for strategy in unmeasured]
         command = self._command(only=names if len(names) <= _NAMES else [])
         count = f"{len(names)} strategies are" if len(names) > 1 else "One strategy is"
-        return ToDo(f"{count} not measured yet and could change this answer: `{command}`", command)
+        # Those that were measured say how long a round takes.
+        taken = [strategy.round_s for strategy in self._strategies.values() if strategy.round_s is not None]
+        seconds = len(names) * _ROUNDS * median(taken) if taken else None
+        words = f"{count} not measured yet and could change this answer: `{{command}}`"
+        return ToDo(words.format(command=command), command, seconds, words)
 
     def for_gap(self, gap: UndecidedCandidate) -> ToDo:
         """Return what a strategy lacks."""
@@ -166,7 +203,8 @@ class Planner:
         seconds = None if round_s is None else round_s * (rounds - candidate.rounds)
         # In the environment of another machine nothing can be measured from here.
         where = "" if self._environment.imported_from is None else " on the machine that this evidence comes from"
-        return ToDo(f"{_time(seconds)} of measuring{where} {effect}: `{command}`", command, seconds)
+        words = f"{{time}} of measuring{where} {effect}: `{{command}}`"
+        return ToDo(words.format(time=_time(seconds), command=command), command, seconds, words)
 
     def _id(self, candidate: Candidate) -> str:
         return strategy_id(self._subject, candidate.operator, candidate.placement)
@@ -183,11 +221,11 @@ def _on_links(foresight: Foresight) -> ToDo:
     return ToDo(f"Declare {links} as asked and measure it there (`{FILL_COMMAND}`), or ask at a lower `confidence`")
 
 
-def _conditions(environment: EnvironmentEvidence) -> list[str]:
-    """Return the options without which a fill would measure in another environment."""
+def _conditions(environment: EnvironmentEvidence, *, launcher: bool = True, scale: bool = True) -> list[str]:
+    """Return the options, or one of the two, without which a fill would measure in another environment."""
     # With `auto` a Docker engine would be taken where one answers.
-    launcher = ["--launcher", environment.launcher] if environment.launcher == "process" else []
-    return [*launcher, *(["--scale", environment.scale] if environment.scale != "1" else [])]
+    words = ["--launcher", environment.launcher] if launcher and environment.launcher == "process" else []
+    return [*words, *(["--scale", environment.scale] if scale and environment.scale != "1" else [])]
 
 
 def _tests(confidence: float, level: float) -> int:

@@ -1,7 +1,7 @@
 """The evidence as the service holds it: immutable, per subject and environment, ready to rank."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import NoReturn
@@ -157,6 +157,14 @@ class Evidence:
             by_environment.sort(key=_preference, reverse=True)
         subjects = {name: tuple(by_environment) for name, by_environment in sorted(grouped.items())}
         return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC), linked, left_out)
+
+    def within(self, environment: str) -> "Evidence":
+        """Return the evidence of one environment, by its key."""
+        kept = {
+            name: tuple(member for member in by_environment if member.environment.key == environment)
+            for name, by_environment in self.subjects.items()
+        }
+        return replace(self, subjects={name: members for name, members in kept.items() if members})
 
     @property
     def measured(self) -> bool:

@@ -86,7 +86,7 @@ def _answered(database: str, request: RecommendRequest, acceptance: Acceptance, 
         if as_json:
             print(answer.model_dump_json())
         else:
-            out.print(AnswerReport(answer))
+            out.print(AnswerReport(answer), crop=False)
         # The answer is data and goes to stdout; the reason for the exit code goes to stderr.
         sure = f" (it is {how_sure(answer.status, answer.probability)})" if answer.recommendation is not None else ""
         err.print(f"nothing to bundle: no strategy is {acceptance} to hold these budgets{sure}")

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from pydantic import ValidationError
 
 from catalog.errors import UnitError
-from catalog.units import parse_duration, parse_share, parse_size
+from catalog.units import parse_duration, parse_share, parse_size, parse_wait
 from recommender.answer.question_command import FLAGS
 from recommender.answer.respond import respond
 from recommender.errors import NoEvidence, NotDeclared
@@ -30,7 +31,7 @@ from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings,
 from runner.reports.answer import AnswerReport, evidence_lines
 
 logger = logging.getLogger(__name__)
-_BUDGETS, _CONSTRAINTS, _EVIDENCE = "Budgets", "Constraints", "Which evidence"
+_BUDGETS, _CONSTRAINTS, _EVIDENCE, _MEASURING = "Budgets", "Constraints", "Which evidence", "Measuring first"
 _SHOWN_CHARACTERS = 80
 
 
@@ -49,6 +50,10 @@ def _unit(parse: Callable[[object], float]) -> Callable[[str], float]:
 
 def _option(field: str, text: str, panel: str, **more: Any) -> Any:
     return typer.Option(FLAGS[field], help=text, rich_help_panel=panel, show_default=False, **more)
+
+
+def _measuring(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel=_MEASURING, show_default=False)
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,12 @@ class QuestionOptions:
         str | None, _option("environment", "Key of an environment (default: the newest complete one)", _EVIDENCE)
     ] = None
     host: Annotated[str | None, _option("host", "Measured on this host", _EVIDENCE)] = None
-    scale: Annotated[str | None, _option("scale", "Measured at this scale, e.g. 1/8", _EVIDENCE)] = None
-    launcher: Annotated[str | None, _option("launcher", "Measured with docker or process", _EVIDENCE)] = None
+    scale: Annotated[
+        str | None, _option("scale", "Measured, or with --measure to measure, at this scale, e.g. 1/8", _EVIDENCE)
+    ] = None
+    launcher: Annotated[
+        str | None, _option("launcher", "Measured, or with --measure to measure, with docker or process", _EVIDENCE)
+    ] = None
 
     def request(self, subject: str, **more: Any) -> RecommendRequest:
         """Return the request as it would be sent; raises `typer.BadParameter` with the option at fault."""
@@ -252,11 +261,14 @@ def known_evidence(database: str, *, subject: str | None = None) -> Iterator[Evi
         snapshots.close()
 
 
-def ask(database: str, request: RecommendRequest) -> RecommendResponse:
-    """Answer from the evidence in a database, of which mostly that of the question's subject is all that is read."""
+def ask(database: str, request: RecommendRequest, *, environment: str | None = None) -> RecommendResponse:
+    """Answer from the evidence in a database, of which mostly that of the question's subject is all that is read.
+
+    With the key of an `environment`, as if there were no other.
+    """
     try:
         with known_evidence(database, subject=request.subject) as evidence:
-            return respond(evidence, request)
+            return respond(evidence if environment is None else evidence.within(environment), request)
     except (NotDeclared, NoEvidence) as refusal:
         # Answered again from all evidence, so that the message can name what the other subjects have.
         logger.debug("%s", refusal)
@@ -264,8 +276,41 @@ def ask(database: str, request: RecommendRequest) -> RecommendResponse:
         return respond(evidence, request)
 
 
-SubjectArgument = Annotated[str, typer.Argument(help="The model under study", show_default=False)]
+SubjectArgument = Annotated[
+    str, typer.Argument(help="The model under study: a declared subject, or an ONNX file", show_default=False)
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also the ids of the evidence and the SHA-256")]
+
+
+MeasureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--measure",
+        help="First measure what this question lacks, for so long at most: 10m, 1h",
+        parser=_unit(parse_wait),
+        metavar="TIME",
+        rich_help_panel=_MEASURING,
+        show_default=False,
+    ),
+]
+MeasureCatalogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--catalog",
+        "-c",
+        help="Catalog file that declares the subject (default strategies.yaml)",
+        rich_help_panel=_MEASURING,
+        show_default=False,
+    ),
+]
+OwnDataOption = Annotated[
+    Path | None,
+    _measuring("--data", "With a model file: a folder of images, or a .npz of tensors; the catalog is written"),
+]
+OwnLabelsOption = Annotated[
+    Path | None, _measuring("--labels", "With --data: a file with the class of each picture, cat.jpg,3")
+]
+OwnTaskOption = Annotated[str | None, _measuring("--task", "With --data: classification, segmentation or any")]
 
 
 @with_question_options()
@@ -276,18 +321,34 @@ def recommend(
     accept: AcceptOption = "proven",
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
+    measure: MeasureOption = None,
+    catalog: MeasureCatalogOption = None,
+    data: OwnDataOption = None,
+    labels: OwnLabelsOption = None,
+    task: OwnTaskOption = None,
 ) -> None:
     """Recommend an operator and a placement for given budgets, and say how sure that is.
 
-    Exit code 0 when the strategy is proven to hold the budgets (or as sure as --accept says), else 1. --json prints the
-    body that POST /recommend sends for the same question.
+    With --measure, what the answer lacks is measured first. Exit code 0 when the strategy is proven to hold the budgets
+    (or as sure as --accept says), else 1. --json prints the body that POST /recommend sends for the same question.
     """
     acceptance = Acceptance.parse(accept)
-    answer = ask(database or RunnerSettings().database, options.request(subject))
+    target = database or RunnerSettings().database
+    if measure is not None or data or labels or task or subject.lower().endswith(".onnx"):
+        # Imported here: measuring needs libraries that would cost a question most of its second.
+        from runner.commands.measured_question import prepared_question
+        from runner.commands.question_catalog import OwnData
+
+        question = prepared_question(
+            subject, options, OwnData(data, labels, task), wait_s=measure, catalog=catalog, database=target
+        )
+        answer = ask(target, question.request, environment=question.environment)
+    else:
+        answer = ask(target, options.request(subject))
     if as_json:
         sys.stdout.write(answer.model_dump_json() + "\n")
     else:
-        out.print(AnswerReport(answer, verbose=verbose, database=database))
+        out.print(AnswerReport(answer, verbose=verbose, database=database, catalog=catalog), crop=False)
         if verbose:
             for line in evidence_lines(answer):
                 out.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -300,5 +361,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=example(
             "runner recommend fashion-resnet --max-latency 100ms --percentile 90 --max-drop 1",
             "runner recommend fashion-resnet --slo interactive --forbid-tier cloud --accept likely=0.9 --json",
+            "runner recommend fashion-resnet --max-latency 50ms --max-drop 1 --measure 10m",
+            "runner recommend my.onnx --data photos --max-latency 50ms --measure 10m",
         )
     )(recommend)

@@ -17,7 +17,7 @@ from catalog.evidence.stored_rows import replace_departures
 from catalog.statistics.looks import LEAVING_LOOKS, look_of, next_look
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import DeclaredStrategy, Evidence
-from recommender.ranking import Budgets, Candidate, LatencyBudget
+from recommender.ranking import Budgets, Candidate, LatencyBudget, Status
 from recommender.ranking.racing import Contest, RaceQuestion, RaceState, race_state
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
@@ -147,7 +147,7 @@ class SubjectRace:
         deciding = {
             candidate
             for contest in self.contests
-            if not contest.decided
+            if not _settled(contest)
             for candidate in (*contest.undecided, contest.leader, contest.challenger)
         }
         yield from (candidate for candidate in self.state.next if candidate in deciding)
@@ -183,6 +183,13 @@ class SubjectRace:
     def lines(self) -> list[str]:
         """Return a line for each question."""
         return [f"{self.subject} · {contest_words(contest, len(self.candidates))}" for contest in self.contests]
+
+
+def _settled(contest: Contest) -> bool:
+    """Return whether an asked question needs no further round: it is decided, or what it recommends is proven."""
+    best = contest.answer.recommendation
+    proven = best is not None and best.status is Status.PROVEN and contest.question.budgets.any_set
+    return contest.decided or proven
 
 
 def contest_words(contest: Contest, candidates: int) -> str:

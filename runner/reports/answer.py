@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.panel import Panel
@@ -12,7 +13,7 @@ from rich.text import Text
 from catalog.output_distance import percentage
 from catalog.units import duration, duration_range, rate, size
 from recommender.answer.wording import cannot_show, chance, how_sure, percentile_name
-from recommender.ranking.model import Unit
+from recommender.ranking.model import Budgets, Unit
 from recommender.schemas import (
     AlternativeOut,
     BudgetsOut,
@@ -220,11 +221,20 @@ _NOTE_LINES = 2
 class AnswerReport:
     """The whole answer as one renderable, as wide as the terminal within reason; readable without colour."""
 
-    def __init__(self, answer: RecommendResponse, *, verbose: bool = False, database: str | None = None) -> None:
+    def __init__(
+        self,
+        answer: RecommendResponse,
+        *,
+        verbose: bool = False,
+        database: str | None = None,
+        catalog: Path | None = None,
+    ) -> None:
         self._answer = answer
         self._verbose = verbose
+        # The options without which the command would be about other files.
+        self._files = "" if catalog is None else f" -c {shlex.quote(str(catalog))}"
         # A URL may hold a password, which no screen shows.
-        self._database = "" if database is None or "://" in database else f" -d {shlex.quote(database)}"
+        self._files += "" if database is None or "://" in database else f" -d {shlex.quote(database)}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = max(_NARROWEST, min(options.max_width, _WIDEST))
@@ -232,7 +242,7 @@ class AnswerReport:
         yield _verdict(answer, width)
         if answer.to_do is not None and answer.to_do.command is not None:
             # Outside the frame and not wrapped, so that it can be copied.
-            yield Text(f"  {answer.to_do.command}{self._database}", style="bold", no_wrap=True, overflow="ignore")
+            yield Text(f"  {answer.to_do.command}{self._files}", style="bold", no_wrap=True, overflow="ignore")
         if any((answer.recommendation, answer.alternatives, answer.near_misses, answer.undecided)):
             yield answer_table(answer, width=width, whole=self._verbose)
         names = frozenset(strategy.operator for strategy in considered(answer))
@@ -365,14 +375,20 @@ def _bullets(notes: Sequence[str], width: int, *, whole: bool) -> RenderableType
     return grid
 
 
-def _request_text(answer: RecommendResponse) -> str:
-    budgets = answer.budgets
+def limits_in_words(budgets: BudgetsOut | Budgets) -> str:
+    """Return the limits of a question, such as `p90 <= 50 ms, drop <= 1 pp`."""
     limits = [f"{percentile_name(budget.percentile)} <= {duration(budget.max_s)}" for budget in budgets.latency]
     if budgets.min_accuracy_pct is not None:
         limits.append(f"accuracy >= {budgets.min_accuracy_pct:g} %")
     if budgets.max_accuracy_drop_pp is not None:
         limits.append(f"drop <= {budgets.max_accuracy_drop_pp:g} pp")
-    named = f"SLO {budgets.slo} ({', '.join(limits)})" if budgets.slo else ", ".join(limits) or "no budget"
+    return ", ".join(limits) or "no budget"
+
+
+def _request_text(answer: RecommendResponse) -> str:
+    budgets = answer.budgets
+    limits = limits_in_words(budgets)
+    named = f"SLO {budgets.slo} ({limits})" if budgets.slo else limits
     links = "".join(f"; {link.link} at {rate(link.bit_per_s)}" for link in answer.links)
     return f"{named}; best {budgets.objective}{links}"
 

@@ -141,7 +141,7 @@ def test_one_round_alone_is_said_to_describe_only(client: Any, writer: Any) -> N
     writer.measure(environment, "identity", "mobile", 0.1)
     answer = ask(client, max_latency_s=0.2)
     assert answer["recommendation"]["status"] == "estimated" and "one round" in answer["recommendation"]["reason"]
-    command = "runner fill-catalog --rounds 3 --only net:identity:mobile"
+    command = "runner recommend net --max-latency 200ms --measure 10m"
     assert answer["to_do"]["command"] == command and command in answer["summary"]
     assert ask(client, max_latency_s=0.2, version=1)["undecided"][0]["kind"] == "one_round"
     assert any("one round" in warning for warning in answer["warnings"])

@@ -89,7 +89,7 @@ def test_what_is_likely_says_so_with_what_makes_it_sure(
     dom = loaded(f"{live()}/?subject=net&latency=12&confidence=99", tmp_path)
     assert re.search(r'early_exit on mobile<span class="badge likely">likely, \d\d %</span>', dom)
     assert re.search(r'<p class="manager">Probably: \d\d %\.</p>', dom)
-    assert re.search(r'<code class="command">runner fill-catalog --rounds \d+ --only net:early_exit:mobile</code>', dom)
+    assert re.search(r'<code class="command">runner recommend net [^<]*--measure \d+m</code>', dom)
     assert 'class="point likely"' in dom and "To have it proven:" in dom
     doubtful = loaded(f"{live()}/?subject=net&latency=150&confidence=99.9", tmp_path)
     assert "Within the budgets, not proven" in doubtful or "Proven too" in doubtful

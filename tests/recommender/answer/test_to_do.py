@@ -1,10 +1,12 @@
 """What to measure: a command that works, with the time that it takes."""
 
+import shlex
 from typing import Any
 
-import pytest
-
+from catalog.evidence.tables import ImportedFile
 from tests.recommender.test_answer import ask, chosen
+
+WHEN = "2026-11-24T06:00:00.000000+00:00"
 
 
 def noisy(writer: Any, *latencies_s: float, **environment: Any) -> None:
@@ -16,50 +18,78 @@ def noisy(writer: Any, *latencies_s: float, **environment: Any) -> None:
     writer.judge(key, "identity", 90.0)
 
 
-def test_more_rounds_of_the_recommended_strategy_are_planned(client: Any, writer: Any) -> None:
+def take(writer: Any, minutes: int) -> None:
+    """Let every round of the stored ones have taken so long; the builder's start and end at the same moment."""
+    with writer.database.session() as session:
+        session.connection().exec_driver_sql(
+            f"UPDATE measurement SET finished_at = replace(finished_at, ':00:00', ':{minutes:02}:00')"
+        )
+        session.commit()
+
+
+def test_the_question_is_asked_again_with_the_time_that_its_rounds_take(client: Any, writer: Any) -> None:
     noisy(writer, 0.09, 0.1, 0.11)
+    take(writer, 1)
     near, far = ask(client, max_latency_s=0.105), ask(client, max_latency_s=0.112)
-    for answer in (near, far):
+    for answer, budget in ((near, "105ms"), (far, "112ms")):
         assert answer["status"] in ("likely", "open") and chosen(answer) == ("identity", "mobile")
-        assert answer["to_do"]["command"].startswith("runner fill-catalog --rounds ")
-        assert answer["to_do"]["command"].endswith(" --only net:identity:mobile")
+        words = answer["to_do"]["command"].split()
+        assert words[:-1] == ["runner", "recommend", "net", "--max-latency", budget, "--measure"]
         assert answer["to_do"]["words"] in answer["summary"]
-    rounds = [int(answer["to_do"]["command"].split()[3]) for answer in (near, far)]
-    assert rounds[0] > rounds[1] > 3, "a wider budget needs fewer rounds"
+    minutes = [int(answer["to_do"]["command"].split()[-1].removesuffix("m")) for answer in (near, far)]
+    assert minutes[0] > minutes[1] > 3, "a wider budget needs fewer rounds"
     assert ask(client, max_latency_s=0.5)["to_do"] is None
     hopeless = ask(client, max_latency_s=0.1005)["to_do"]
     assert hopeless["command"] is None and "Not even 60 rounds" in hopeless["words"]
 
 
-def test_a_later_look_needs_more_rounds(client: Any, writer: Any) -> None:
+def test_an_undecided_strategy_names_its_own_rounds(client: Any, writer: Any) -> None:
     noisy(writer, 0.09, 0.1, 0.11)
-
-    def rounds_at(look: int, share: float) -> int:
-        with writer.database.session() as session:
-            session.connection().exec_driver_sql(f"UPDATE measurement SET look = {look}, error_share = {share}")
-            session.commit()
-        return int(ask(client, max_latency_s=0.112)["to_do"]["command"].split()[3])
-
-    assert rounds_at(3, 1 / 12) > rounds_at(1, 1 / 2) > 3
+    (undecided,) = ask(client, max_latency_s=0.112, version=1)["undecided"]
+    assert "runner fill-catalog --rounds " in undecided["to_do"] and "--only net:identity:mobile" in undecided["to_do"]
 
 
 def test_the_command_measures_in_the_same_environment(client: Any, writer: Any) -> None:
     noisy(writer, 0.09, 0.1, 0.11, launcher="process", scale="1/8")
-    assert ask(client, max_latency_s=0.112)["to_do"]["command"].endswith(" --launcher process --scale 1/8")
+    command = ask(client, max_latency_s=0.112)["to_do"]["command"]
+    assert command.endswith(" --launcher process --scale 1/8 --measure 10m")
+    # Once, where the question names them.
+    command = ask(client, max_latency_s=0.112, launcher="process", scale="1/8")["to_do"]["command"]
+    assert sorted(shlex.split(command)[5:9]) == ["--launcher", "--scale", "1/8", "process"]
+    assert command.count("--launcher") == command.count("--scale") == 1
 
 
 def test_minutes_come_from_the_rounds_so_far(client: Any, writer: Any) -> None:
     noisy(writer, 0.09, 0.1, 0.11)
-    # The builder's rounds start and end at the same moment, so nothing is known.
-    assert ask(client, max_latency_s=0.112)["to_do"]["minutes"] is None
+    unknown = ask(client, max_latency_s=0.112)["to_do"]
+    assert unknown["minutes"] is None and unknown["command"].endswith(" --measure 10m")
+    take(writer, 1)
+    to_do = ask(client, max_latency_s=0.112)["to_do"]
+    assert to_do["command"].endswith(f" --measure {to_do['minutes']:.0f}m") and " more minutes" in to_do["words"]
+
+
+def test_what_was_imported_is_measured_where_it_came_from(client: Any, writer: Any) -> None:
+    noisy(writer, 0.09, 0.1, 0.11)
     with writer.database.session() as session:
-        session.connection().exec_driver_sql(
-            "UPDATE measurement SET finished_at = replace(finished_at, ':00:00', ':01:00')"
+        session.add(
+            ImportedFile(id=1, key="1" * 64, name="theirs.json", sha256="0" * 64, format="json", imported_at=WHEN)
         )
+        session.flush()
+        session.connection().exec_driver_sql("UPDATE environment SET imported_file_id = 1")
         session.commit()
     to_do = ask(client, max_latency_s=0.112)["to_do"]
-    more = int(to_do["command"].split()[3]) - 3
-    assert to_do["minutes"] == pytest.approx(more) and " more minute" in to_do["words"]
+    assert to_do["command"].startswith("runner fill-catalog --rounds ")
+    assert "on the machine that this evidence comes from" in to_do["words"]
+
+
+def test_a_question_of_other_links_names_the_rounds_of_the_strategy(client: Any, writer: Any) -> None:
+    """Not the question: what it says of the links is predicted, whatever is measured."""
+    noisy(writer, 0.09, 0.1, 0.11)
+    writer.strategy(1, "identity", "edge", 0.2)
+    question = {"max_latency_s": 0.112, "forbid_tiers": ["edge"]}
+    assert ask(client, **question)["to_do"]["command"].startswith("runner recommend net ")
+    predicted = ask(client, **question, links={"mobile-edge": "10mbit"})["to_do"]
+    assert predicted["command"].startswith("runner fill-catalog ")
 
 
 def test_rounds_do_not_help_where_items_are_too_few(client: Any, writer: Any) -> None:
@@ -85,4 +115,5 @@ def test_what_was_not_measured_and_could_change_the_answer_is_named(client: Any,
     filled.declare(1, "early_exit", "mobile")
     answer = ask(client, max_latency_s=0.01)
     assert answer["status"] == "infeasible" and answer["infeasible"]["status"] == "proven"
-    assert answer["to_do"]["command"] == "runner fill-catalog --only net:early_exit:mobile"
+    assert answer["to_do"]["command"] == "runner recommend net --max-latency 10ms --measure 10m"
+    assert answer["to_do"]["words"].startswith("One strategy is not measured yet and could change this answer: ")

@@ -36,7 +36,7 @@ def answers(filled: Callable[..., Command], tmp_path: Path) -> Callable[[str], R
 def shown(answer: RecommendResponse, width: int, *, verbose: bool = False) -> str:
     console = Console(width=width, no_color=True, force_terminal=False)
     with console.capture() as captured:
-        console.print(AnswerReport(answer, verbose=verbose))
+        console.print(AnswerReport(answer, verbose=verbose), crop=False)
     return captured.get()
 
 

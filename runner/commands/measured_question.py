@@ -1,0 +1,226 @@
+"""`runner recommend --measure`: measure what one question lacks, for so long at most, before it is answered.
+
+The strategies of its subject that its constraints admit race until the answer is decided. Accuracies are measured where
+the question has a budget of accuracy or the best by accuracy is asked for.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import typer
+from rich.markup import escape
+
+from catalog.analysis.store import store_missing
+from catalog.analysis.subject import settings_of
+from catalog.declaration import Strategy
+from catalog.evidence.database import Database, open_database
+from catalog.evidence.loading import slo_evidence
+from catalog.evidence.reading import declared_subjects
+from catalog.evidence.soundness import sound_database
+from catalog.evidence.writing import sync_slos
+from catalog.units import duration
+from recommender.answer.respond import constraints_of, resolve_budgets
+from recommender.evidence.model import Evidence
+from recommender.ranking.model import declared_breaches
+from recommender.ranking.racing import RaceQuestion
+from recommender.schemas import RecommendRequest
+from runner.artifacts.store import ArtifactStore
+from runner.commands.plan import run_context, tasks_in_words
+from runner.commands.progress import Progress, doubtful_summary
+from runner.commands.question import QuestionOptions
+from runner.commands.question_catalog import CatalogSubject, OwnData, check_declared, find_subject, subject_name
+from runner.commands.terminal import RunnerSettings, err
+from runner.errors import RunnerError, SubjectError
+from runner.launchers.select import Selection, select_launcher
+from runner.measuring.fill import Filler, FillOutcome, StopRequest
+from runner.measuring.keyed_strategy import RunContext
+from runner.measuring.lock import FillLock
+from runner.measuring.plan import MissingAccuracy, Plan, make_plan, update_plan
+from runner.measuring.race import Race, race_plan
+from runner.measuring.scope import FillScope
+from runner.measuring.setups import Setups, store_environment, sync_strategies
+from runner.reports.answer import limits_in_words
+from runner.reports.slo_status import store_slo_status
+from runner.workdir import sweep
+
+# The reason why the other subjects of the catalog are left as they are.
+_NOT_ASKED = ("the question is about another subject",)
+
+
+@dataclass(frozen=True)
+class PreparedQuestion:
+    """A question whose evidence is there; `environment` is the key of the one that it was measured in.
+
+    Other environments may hold evidence that is more complete, or newer, and are not meant.
+    """
+
+    request: RecommendRequest
+    environment: str | None = None
+
+
+def prepared_question(
+    subject: str,
+    options: QuestionOptions,
+    own: OwnData,
+    *,
+    wait_s: float | None,
+    catalog: Path | None,
+    database: str,
+) -> PreparedQuestion:
+    """Return the question to ask of the evidence, once what it lacks was measured; `wait_s` is None without measuring.
+
+    Raises
+    ------
+    typer.BadParameter
+        For options that do not go together.
+    RunnerError
+        As `find_subject` and `measure_for`.
+    """
+    if wait_s is not None:
+        return measure_for(find_subject(subject, catalog, own), options, database, wait_s)
+    if own.named:
+        raise typer.BadParameter("it goes with --measure", param_hint=" and ".join(own.named))
+    return PreparedQuestion(options.request(subject_name(subject, catalog)))
+
+
+def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str, wait_s: float) -> PreparedQuestion:
+    """Measure what a question lacks, and return it with the environment in which it was measured.
+
+    `--launcher` and `--scale` say how to measure, not which evidence is meant.
+
+    Raises
+    ------
+    RunnerError
+        For a question that measuring cannot answer, data that are missing, and another fill of the same database.
+    """
+    request = replace(options, launcher=None, scale=None).request(subject.name)
+    if request.links:
+        raise typer.BadParameter(
+            "an answer for other links is predicted; declare the link so in the catalog and measure it there",
+            param_hint="--measure with --link",
+        )
+    check_declared(request, subject.catalog)
+    settings = RunnerSettings()
+    selection = select_launcher(options.launcher or "auto", base_image=settings.base_image)
+    err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
+    context = run_context(subject.catalog, subject.base, selection, options.scale or "1")
+    _check_environment(request, context)
+    # The lock first: a fill of the same database would measure this one's load.
+    with FillLock(settings.workdir, database), open_database(database, create=True) as opened:
+        question = _QuestionFill(context, opened, selection, request)
+        try:
+            question.run(wait_s)
+        except KeyboardInterrupt:
+            err.print("stopped; the answer is from what was measured so far")
+    return PreparedQuestion(request, context.environment_key)
+
+
+def _check_environment(request: RecommendRequest, context: RunContext) -> None:
+    """Raise RunnerError for a question of evidence that cannot be measured here."""
+    if request.environment not in (None, context.environment_key):
+        raise RunnerError(
+            f"environment {request.environment} is not what would be measured here ({context.environment_key}); ask "
+            "without --measure, or without --environment"
+        )
+    if request.host not in (None, context.host.fingerprint):
+        raise RunnerError(
+            f"host {request.host} is not this one ({context.host.fingerprint}); ask without --measure, or without "
+            "--host"
+        )
+
+
+class _QuestionFill:
+    """The fill that one question needs."""
+
+    def __init__(
+        self, context: RunContext, database: Database, selection: Selection, request: RecommendRequest
+    ) -> None:
+        self._context, self._database, self._selection = context, database, selection
+        self._subject = request.subject
+        with database.writing_session() as writing:
+            self._environment_id = store_environment(writing, context, selection)
+            sync_slos(writing, context.catalog.slos)
+            writing.commit()
+            evidence = Evidence.of((), slo_evidence(writing))
+        budgets = resolve_budgets(evidence, request)
+        self._question = RaceQuestion(limits_in_words(budgets), budgets, constraints_of(request))
+
+    def run(self, wait_s: float) -> None:
+        """Measure until the answer is decided, the time is over, or a stop is requested."""
+        begun = time.monotonic()
+        if lacks := self._context.subjects[self._subject].absent():
+            raise SubjectError("; ".join(lacks))
+        self._context.subjects[self._subject].prepare()
+        plan, reference = self._plan()
+        if not (plan.rounds or plan.accuracies or reference):
+            err.print("Nothing had to be measured.")
+            return
+        # What a killed run left would still load the host.
+        self._selection.launcher.clean()
+        sweep(self._context.workdir)
+        err.print(f"to measure: {tasks_in_words(plan)}, for {duration(wait_s)} at most")
+        self._selection.launcher.prepare()
+        setups = Setups(self._context, ArtifactStore(self._context.workdir / "artifacts"), self._context.workdir)
+        with Progress(err, plan.estimate_s) as progress, StopRequest(progress).listening() as stop:
+            filler = Filler(setups, self._database, self._selection.launcher, self._environment_id, progress)
+            filler.build(plan, stop)
+            # Building shows which operators do not apply and which parts need an accuracy of their own.
+            plan = update_plan(plan, self._context, sound_database(self._database))
+            self._declare(plan)
+            progress.expect(plan.estimate_s, rounds=len(plan.rounds))
+            filler.judge(reference, stop)
+            left_s = wait_s - (time.monotonic() - begun)
+            Race(filler, questions=[self._question], max_time_s=left_s).run(plan, stop)
+        _report(filler.outcome, time.monotonic() - begun)
+        # The next fill computes them, too.
+        if not stop.requested:
+            store_missing(self._database, settings_of(self._context.catalog.analysis))
+            store_slo_status(self._database)
+
+    def _plan(self) -> tuple[Plan, tuple[MissingAccuracy, ...]]:
+        """Return what the question lacks, and the accuracies of identity that a drop is measured against."""
+        strategies = [strategy for strategy in self._context.catalog.strategies() if strategy.subject == self._subject]
+        admitted = tuple(strategy.name for strategy in strategies if self._admits(strategy))
+        references = tuple(strategy.name for strategy in strategies if not strategy.passes)
+        others = {name: _NOT_ASKED for name in self._context.catalog.subjects if name != self._subject}
+        evidence = sound_database(self._database)
+        planned = make_plan(self._context, evidence, FillScope(only=(*admitted, *references)), unusable=others)
+        accuracies = planned.accuracies if self._needs_accuracies else ()
+        scope = FillScope(only=admitted, race=True)
+        covered = tuple(task for task in accuracies if scope.covers(task.keyed.strategy))
+        plan = replace(planned, scope=scope, accuracies=covered)
+        # Nothing at all may be admitted, and an empty scope would cover everything.
+        raced = (
+            race_plan(plan, self._context, evidence, questions=[self._question])
+            if admitted
+            else replace(plan, rounds=())
+        )
+        return raced, tuple(task for task in accuracies if task not in covered)
+
+    def _admits(self, strategy: Strategy) -> bool:
+        tiers, constraints = strategy.placement.tiers, self._question.constraints
+        return not declared_breaches(strategy.operator, tiers, None, constraints)
+
+    @property
+    def _needs_accuracies(self) -> bool:
+        budgets = self._question.budgets
+        limited = budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
+        return limited or budgets.objective == "accuracy"
+
+    def _declare(self, plan: Plan) -> None:
+        """Record the strategies of the subject as declared; those of other subjects, of other catalogs too, stay."""
+        with self._database.writing_session() as writing:
+            others = {name: _NOT_ASKED for name in declared_subjects(writing) if name != self._subject}
+            unready = {**others, **plan.unready}
+            sync_strategies(writing, replace(plan, unready=unready), self._environment_id, self._context)
+            writing.commit()
+
+
+def _report(outcome: FillOutcome, took_s: float) -> None:
+    counts = f"measured {outcome.measured} rounds and {outcome.accuracies} accuracies"
+    err.print(f"{counts} in {duration(took_s)}")
+    for line in (*outcome.failures, *outcome.invalid):
+        err.print(f"[red]failed[/] {escape(line)}", soft_wrap=True)
+    if outcome.doubtful:
+        err.print(f"[yellow]doubtful[/] {escape(doubtful_summary(outcome.doubtful))}; runner verify says why")
