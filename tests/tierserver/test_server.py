@@ -309,10 +309,30 @@ def say(tier, line):
     tier.process.stdin.flush()
 
 
+# Runs a tier as the program that it is, and prints whether garbage is collected after the imports and when it is ready.
+AS_MAIN = """
+import gc, os, runpy, sys
+import tierserver
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tierserver.server":
+            self.imported = gc.isenabled()
+sys.meta_path.insert(0, watcher := Watcher())
+def leave(code, leave=os._exit):
+    sys.__stderr__.flush()
+    os.write(stdout, f"imported {watcher.imported}, ready {gc.isenabled()}\\n".encode())
+    leave(code)
+stdout, os._exit = os.dup(1), leave
+runpy.run_module("tierserver", run_name="__main__")
+"""
+
+
 def test_a_tier_that_runs_no_part_starts_without_the_engine(start, part):
     """It loads neither the engine, nor images, nor uvicorn's command line; a part would still be served."""
-    command = [sys.executable, "-X", "importtime", "-m", "tierserver", "--name", "mobile", "--port", "0", "--no-engine"]
+    command = [sys.executable, "-X", "importtime", "-c", AS_MAIN, "--name", "mobile", "--port", "0", "--no-engine"]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    # Garbage was not looked for during the imports, and is when the tier gets ready.
+    assert ended.stdout.splitlines()[-1] == "imported False, ready True"
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}
     assert {"uvicorn", "httptools", "tierserver"} <= imported
     assert not {"onnxruntime", "PIL", "click", "multiprocessing"} & imported
