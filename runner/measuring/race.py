@@ -93,13 +93,7 @@ class SubjectRace:
     """
 
     def __init__(
-        self,
-        subject: str,
-        plan: Plan,
-        evidence: RaceEvidence,
-        questions: Sequence[RaceQuestion],
-        *,
-        explicit: bool,
+        self, subject: str, plan: Plan, evidence: RaceEvidence, questions: Sequence[RaceQuestion], *, explicit: bool
     ) -> None:
         self.subject, self.questions = subject, tuple(questions)
         self._explicit, self._evidence = explicit, evidence
