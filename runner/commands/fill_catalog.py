@@ -45,7 +45,7 @@ from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.lock import FillLock
-from runner.measuring.plan import make_plan, update_plan
+from runner.measuring.plan import MissingRound, Plan, make_plan, update_plan
 from runner.measuring.race import Race, RaceOutcome, race_plan
 from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
@@ -108,9 +108,6 @@ def fill_catalog(
             }
             | ({} if filled.race is None else {"race": race_json(filled.race)})
         )
-    if filled.race is not None:
-        for line in race_report(filled.race, database=database):
-            err.print(line, soft_wrap=True, markup=False, highlight=False)
     _report(outcome, scope)
     raise typer.Exit(0 if outcome.complete else 1)
 
@@ -146,15 +143,8 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         writing.commit()
     unusable = context.prepare()
     left_out = _left_out(unusable)
-    experiment = context.catalog.experiment
-    races = scope.races(experiment)
-    made = make_plan(context, sound_database(database), scope, unusable=unusable)
-    made = race_plan(made, context, sound_database(database)) if races else made
-    if not (made.rounds or made.accuracies):
-        err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope, races=races)))
-    else:
-        until = "to measure at most, until the next look of the race" if races else "to measure"
-        err.print(f"{until}: {tasks_in_words(made)}")
+    made = _plan(context, database, scope, unusable, bool(left_out))
+    if made.rounds or made.accuracies:
         # This builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
     setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)
@@ -167,15 +157,45 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
             sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s, rounds=len(made.rounds))
-        max_time_s = scope.max_time_s(experiment)
-        raced = Race(filler, max_time_s=max_time_s).run(made, stop) if races else None
-        outcome = filler.outcome if races else filler.measure_until_narrow(made, stop, max_time_s=max_time_s)
-    outcome.failures += left_out
+        filled = _measure(filler, made, stop, progress)
+    # Before the analyses, which take a while.
+    for line in race_report(filled.race, scope) if filled.race else ():
+        err.print(line, soft_wrap=True, markup=False, highlight=False)
+    filled.outcome.failures += left_out
     # A stopped fill ends soon: the next one computes the analyses.
-    if not outcome.stopped:
+    if not filled.outcome.stopped:
         store_missing(database, settings_of(context.catalog.analysis))
         store_slo_status(database)
-    return _Filled(outcome, raced)
+    return filled
+
+
+def _plan(
+    context: RunContext, database: Database, scope: FillScope, unusable: Mapping[str, tuple[str, ...]], left_out: bool
+) -> Plan:
+    """Return what is to be measured, and say so; of a race, until its next look."""
+    races = scope.races(context.catalog.experiment)
+    made = make_plan(context, sound_database(database), scope, unusable=unusable)
+    made = race_plan(made, context, sound_database(database)) if races else made
+    if made.rounds or made.accuracies:
+        until = "to measure at most, until the next look of the race" if races else "to measure"
+        err.print(f"{until}: {tasks_in_words(made)}")
+    else:
+        err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope, races=races)))
+    return made
+
+
+def _measure(filler: Filler, plan: Plan, stop: StopRequest, progress: Progress) -> _Filled:
+    """Measure by the rule for further rounds that holds in the scope of the plan."""
+    experiment = filler.setups.context.catalog.experiment
+    max_time_s = plan.scope.max_time_s(experiment)
+    if not plan.scope.races(experiment):
+        return _Filled(filler.measure_until_narrow(plan, stop, max_time_s=max_time_s), None)
+
+    def expect(rounds: Sequence[MissingRound]) -> None:
+        progress.expect(sum(task.estimate_s for task in rounds), rounds=len(rounds))
+
+    race = Race(filler, max_time_s=max_time_s, expect=expect).run(plan, stop)
+    return _Filled(filler.outcome, race)
 
 
 def _left_out(unusable: Mapping[str, Sequence[str]]) -> list[str]:

@@ -246,6 +246,8 @@ class Race:
         What to decide; None for the declared SLOs, with the fastest at every accuracy besides.
     max_time_s : float or None
         How long rounds are begun; one that would end later is not begun.
+    expect : callable
+        Called with the rounds of each look before they are measured.
     """
 
     def __init__(
@@ -254,15 +256,17 @@ class Race:
         *,
         questions: Sequence[RaceQuestion] | None = None,
         max_time_s: float | None = None,
+        expect: Callable[[Sequence[MissingRound]], None] = lambda rounds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._filler, self._clock = filler, clock
+        self._filler, self._expect, self._clock = filler, expect, clock
         self._context = filler.setups.context
         self._explicit = questions is not None
         self._questions = declared_questions(self._context.catalog) if questions is None else tuple(questions)
         self._first = self._context.catalog.experiment.rounds
         self._deadline = math.inf if max_time_s is None else clock() + max_time_s
         self._late: set[str] = set()
+        self._shown: list[str] = []
 
     def run(self, plan: Plan, stop: StopRequest) -> RaceOutcome:
         """Measure the accuracies of a plan and what it measures again, then look by look."""
@@ -275,6 +279,7 @@ class Race:
             while not stop.requested and (targets := self._targets(races)):
                 database = sound_database(filler.database)
                 tasks = rounds_until(plan, self._context, database, targets, reason="undecided")
+                self._expect(tasks)
                 self._measure(tasks, stop)
                 # Without all rounds of a look nothing is decided: the last complete one stands.
                 if not stop.requested:
@@ -330,11 +335,13 @@ class Race:
                     environment_id = self._filler.environment_id
                     replace_departures(writing, rows, environment_id=environment_id, subject=race.subject)
                 writing.commit()
-        if measured:
+        lines = [line for race in measured for line in race.lines()]
+        # A look for which the time did not suffice says nothing new.
+        if lines != self._shown:
+            self._shown = lines
             undecided = {candidate for race in measured for contest in race.contests for candidate in contest.undecided}
             open_races = (race for race in races if race.end is None)
             left_s = min(self._deadline - self._clock(), sum(map(self._seconds_to_look, open_races)))
-            lines = [line for race in measured for line in race.lines()]
             self._filler.watcher.look(lines, len(undecided), max(0.0, left_s))
 
     def _seconds_to_look(self, race: SubjectRace) -> float:

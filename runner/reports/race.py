@@ -1,25 +1,26 @@
 """How a race ended, in a few lines: each question's answer, who left, what it saved, and what would make sure."""
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from catalog.units import duration
 from recommender.ranking.racing import Contest
 from runner.measuring.race import RaceOutcome, RaceResult, contest_words
+from runner.measuring.scope import EVERYTHING, FillScope
 
 _REASONS = {"misses": "beyond every SLO", "beaten": "beaten by another"}
 
 
-def race_report(outcome: RaceOutcome, *, database: str | None = None) -> Iterator[str]:
-    """Yield the lines that a fill ends with."""
+def race_report(outcome: RaceOutcome, scope: FillScope = EVERYTHING) -> Iterator[str]:
+    """Yield the lines that a fill of this scope ends with."""
     for result in outcome.results:
-        yield from _lines(result, database)
+        yield from _lines(result, scope)
 
 
-def _lines(result: RaceResult, database: str | None) -> Iterator[str]:
+def _lines(result: RaceResult, scope: FillScope) -> Iterator[str]:
     count = sum(rounds > 0 for rounds in result.rounds.values())
     if not count:
         yield f"{result.subject}: no round that counts, so nothing is decided"
@@ -32,7 +33,7 @@ def _lines(result: RaceResult, database: str | None) -> Iterator[str]:
         yield f"  {sum(left.values())} of {count} left ({reasons}); which and why: runner leaderboard"
     yield f"  {_spent(result)}"
     if result.end is not None:
-        yield f"  {_ending(result, database)}"
+        yield f"  {_ending(result, scope)}"
 
 
 def _rounds_of(contest: Contest) -> str:
@@ -53,14 +54,13 @@ def _spent(result: RaceResult) -> str:
     return f"{words}; {deepest} rounds of every strategy: {fixed}, about {duration(result.seconds_if_fixed)}"
 
 
-def _ending(result: RaceResult, database: str | None) -> str:
+def _ending(result: RaceResult, scope: FillScope) -> str:
     if result.decided:
         return f"{result.end}; every question was decided"
     if not result.seconds_to_look:
         return f"{result.end}: see the failures below"
     minutes = max(1, math.ceil(result.seconds_to_look / 60))
-    where = f" -d {shlex.quote(database)}" if database else ""
-    command = f"runner fill-catalog --race --max-time {minutes}m{where}"
+    command = f"runner fill-catalog{replace(scope, max_time=f'{minutes}m').arguments}"
     return f"{result.end}; the next look needs about {minutes} min: {command}"
 
 

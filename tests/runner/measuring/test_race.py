@@ -252,8 +252,8 @@ def test_no_round_begins_that_would_end_too_late(track: Track) -> None:
     result = only(track.race(script, max_time_s=26.0))
     assert result.end == TIME_OVER
     assert script.now <= 26.0 and result.seconds_to_look > 0
-    lines = list(race_report(RaceOutcome((result,)), database="my evidence.db"))
-    assert "runner fill-catalog --race --max-time 1m -d 'my evidence.db'" in lines[-1]
+    lines = list(race_report(RaceOutcome((result,)), FillScope(only=("identity@edge",), race=True, max_time="26s")))
+    assert lines[-1].endswith("runner fill-catalog --only identity@edge --race --max-time 1m")
 
 
 def test_a_time_that_is_too_short_for_any_round_measures_nothing(track: Track) -> None:
