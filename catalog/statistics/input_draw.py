@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Literal, Self
 
 import numpy as np
@@ -96,7 +97,7 @@ class SystematicDesign:
         rest, largest = ordered[:-certain], ordered[-certain:]
         first_of_tail = min(len(rest), int(_TAIL_ABOVE * len(ordered))) if self.tail else len(rest)
         # Media types lie side by side in the body, so that every round holds each in proportion.
-        body = sorted(rest[:first_of_tail], key=lambda entry: entry.media)
+        body = sorted(rest[:first_of_tail], key=attrgetter("media"))
         return {"body": body, **({"tail": tail} if (tail := rest[first_of_tail:]) else {}), "certainty": largest}
 
     def sizes(self, pool: Pool) -> Mapping[Stratum, tuple[int, int]]:
@@ -110,11 +111,11 @@ class SystematicDesign:
         >>> dict(SystematicDesign(10, tail=True).sizes(pool))
         {'body': (1940, 10), 'tail': (55, 4), 'certainty': (5, 5)}
         """
-        per_round = {"body": self.inputs, "tail": _TAIL_INPUTS}
-        return {
-            name: (len(inputs), min(len(inputs), per_round.get(name, len(inputs))))
-            for name, inputs in self.strata(pool).items()
-        }
+        return {name: (len(inputs), self._per_round(name, inputs)) for name, inputs in self.strata(pool).items()}
+
+    def _per_round(self, name: Stratum, inputs: Sequence[PoolInput]) -> int:
+        """Return how many inputs of a stratum one round holds."""
+        return min(len(inputs), {"body": self.inputs, "tail": _TAIL_INPUTS}.get(name, len(inputs)))
 
     def draw(self, pool: Pool, *, subject: str, round_number: int) -> tuple[DrawnInput, ...]:
         """Draw the inputs of one round, in the order in which they are sent.
@@ -151,11 +152,10 @@ class SystematicDesign:
         """
         seed = f"{subject}|{pool.digest}|{round_number}"
         drawn: list[DrawnInput] = []
-        sizes = self.sizes(pool)
         for name, inputs in self.strata(pool).items():
             if name == "certainty" and round_number > 1:
                 continue
-            count = sizes[name][1]
+            count = self._per_round(name, inputs)
             start = _hashed(seed, name)
             # The last position may round up to the number of inputs.
             last = len(inputs) - 1
