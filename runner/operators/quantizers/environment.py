@@ -87,8 +87,10 @@ class ToolEnvironment:
         self._run([interpreter, "-m", "venv", "--without-pip", str(staging)])
         # Our pip works on the new environment from outside, which then needs none and is made faster.
         pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--no-input"]
-        # No dependency is resolved and nothing is compiled: the pins name every package, and sdists could run code.
+        # No dependency is resolved and nothing is built: the pins name every package, and sdists could run code.
         install = ["install", "--progress-bar", "off", "--no-deps", "--only-binary", ":all:"]
+        # Python compiles what is imported: all the modules of all packages would take many times as long.
+        install.append("--no-compile")
         self._run([*pip, *install, "-r", str(self.requirements)], total)
         # Isolated, so that neither PYTHONPATH nor the current folder can lend it a module.
         self._run([python, "-I", "-c", f"import {', '.join(self.modules)}"])

@@ -1,7 +1,10 @@
 """Commands as a user types them, and small pieces of the embedded evidence to ask."""
 
+import contextlib
 import gzip
+import io
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -74,14 +77,34 @@ def piece(subject: str, strategies: Iterable[str]) -> dict[str, Any]:
     }
 
 
+Pieces = Callable[[str, tuple[str, ...]], Path]
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Pieces:
+    """Import a piece of the committed evidence, once per process, and return its directory; tests copy it."""
+
+    @cache
+    def imported(subject: str, strategies: tuple[str, ...]) -> Path:
+        directory = tmp_path_factory.mktemp("piece")
+        (directory / "piece.json").write_text(json.dumps(piece(subject, strategies)))
+        arguments = ["import", str(directory / "piece.json"), "--database", str(directory / "tierwise.db")]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+            assert run(lambda: app(arguments)) == 0, said.getvalue()
+        # A copy of the file alone is the whole database.
+        assert not (directory / "tierwise.db-wal").exists()
+        return directory
+
+    return imported
+
+
 @pytest.fixture
-def filled(command: Command, tmp_path: Path) -> Callable[..., Command]:
-    """Import a piece of the committed evidence into the default database."""
+def filled(command: Command, pieces: Pieces, tmp_path: Path) -> Callable[..., Command]:
+    """Put a piece of the committed evidence, as imported, into the default database."""
 
     def filling(subject: str, *strategies: str) -> Command:
-        (tmp_path / "piece.json").write_text(json.dumps(piece(subject, strategies)))
-        done = command("import", "piece.json")
-        assert done.code == 0, done.err
+        for name in ("piece.json", "tierwise.db"):
+            shutil.copy(pieces(subject, strategies) / name, tmp_path)
         return command
 
     return filling

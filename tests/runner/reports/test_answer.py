@@ -13,7 +13,7 @@ from catalog.units import duration, duration_range
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.commands.question import ask
 from runner.reports.answer import AnswerReport, confidence, interval
-from tests.runner.commands.conftest import Command, command, filled, piece  # noqa: F401
+from tests.runner.commands.conftest import Command, command, filled, piece, pieces  # noqa: F401
 
 QUESTIONS: dict[str, dict[str, Any]] = {
     "met": {"max_latency_s": 0.1, "max_accuracy_drop_pp": 1.0},
