@@ -5,7 +5,7 @@ neither says which of the two models is right.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ def output_distance(details: Mapping[str, Any]) -> OutputDistance | None:
     >>> output_distance({DETAIL: distance.as_details()}) == distance
     True
     >>> distance.warning
-    "outputs differ from identity's by 80% (relative error over 32 inputs)"
+    "outputs differ from identity's by 80 % (relative error over 32 inputs)"
     >>> output_distance({}) is None
     True
     """
@@ -109,16 +109,30 @@ def output_distance(details: Mapping[str, Any]) -> OutputDistance | None:
     return distance if _sound(distance) else None
 
 
+def grouped(words: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is said of each operator, with those of which the same is said on one line.
+
+    Examples
+    --------
+    >>> list(grouped({"early_exit": "far", "quantized": "near", "both": "far"}))
+    ['early_exit, both: far', 'quantized: near']
+    """
+    operators: dict[str, list[str]] = {}
+    for operator, said in words.items():
+        operators.setdefault(said, []).append(operator)
+    yield from (f"{', '.join(names)}: {said}" for said, names in operators.items())
+
+
 def percentage(share: float) -> str:
     """Return a share in percent: whole ones from ten on, two figures below.
 
     Examples
     --------
     >>> percentage(0.8), percentage(0.0213), percentage(3e-7)
-    ('80%', '2.1%', '3e-05%')
+    ('80 %', '2.1 %', '3e-05 %')
     """
     # From 9.95 % on, two figures round to 10 %, where whole percents begin.
-    return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:.2g}%"
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 
 
 def _sound(distance: OutputDistance) -> bool:

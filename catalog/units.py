@@ -241,23 +241,35 @@ def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, p
     return Fraction(match["number"]) * units[unit]
 
 
+def counted(count: int, noun: str) -> str:
+    """Format a count with its noun, in the plural unless it is one.
+
+    Examples
+    --------
+    >>> counted(1, "round"), counted(0, "round"), counted(3, "round")
+    ('1 round', '0 rounds', '3 rounds')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def duration(seconds: float | None) -> str:
     """Format seconds with a unit that fits, a dash for None.
 
     Examples
     --------
-    >>> duration(0.00321), duration(0.0412), duration(1.456), duration(754)
-    ('3.21 ms', '41.2 ms', '1.46 s', '12 min 34 s')
+    >>> duration(0.00321), duration(0.0412), duration(1.456), duration(10), duration(754)
+    ('3.21 ms', '41.2 ms', '1.46 s', '10 s', '12 min 34 s')
     """
     if seconds is None:
         return "–"
     if seconds < 0:
         return f"-{duration(-seconds)}"
-    # Each limit is where the figure would round up to the next unit: 0.9996 s is 1.00 s, never 1e+03 ms.
+    # Each limit is where the figure would round up to the next unit: 0.9996 s is 1 s, never 1e+03 ms.
     if seconds < 0.9995:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 59.995:
-        return f"{seconds:.2f} s"
+        # Budgets are mostly whole seconds and read best as they were written.
+        return f"{f'{seconds:.2f}'.removesuffix('.00')} s"
     # A bound of two rounds that disagree may be 1e300 s or infinite: no number of minutes to read.
     if not seconds < _MAX_S:
         return f"{seconds:.3g} s"

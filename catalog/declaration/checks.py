@@ -29,6 +29,7 @@ from catalog.declaration.schema import (
 )
 from catalog.declaration.yaml_source import Path_, YamlDocument
 from catalog.errors import CatalogFileError, FileProblem
+from catalog.units import counted
 
 
 class TopologyError(ValueError):
@@ -353,14 +354,10 @@ def _part_problems(
             parts = parts_made(declared.operators[operator]) if operator in declared.operators else None
             if parts is not None and parts != len(tiers):
                 message = (
-                    f"operator {operator!r} makes {_counted(parts, 'part')} and placement {placement!r} has "
-                    f"{_counted(len(tiers), 'tier')}; each part runs on a tier of its own: {_fitting(parts, topology)}"
+                    f"operator {operator!r} makes {counted(parts, 'part')} and placement {placement!r} has "
+                    f"{counted(len(tiers), 'tier')}; each part runs on a tier of its own: {_fitting(parts, topology)}"
                 )
                 yield _problem(document, ("strategies", index, "placements", number), message)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _fitting(parts: int, topology: Topology) -> str:

@@ -26,6 +26,7 @@ from sqlmodel import Session
 
 from catalog.evidence import allowed, records, sound_files, tables
 from catalog.evidence.database import Database, odd_text_allowed, server_engine, sqlite_engine
+from catalog.units import counted
 from migrations.views import VIEWS
 
 logger = logging.getLogger(__name__)
@@ -298,7 +299,7 @@ def _bulk(connection: Connection, dialect: _Dialect, table: str, parent: str) ->
     query = f"SELECT {parent}, COUNT(*) FROM {table} WHERE {unsound} GROUP BY {parent}"
     words = ", ".join(bounds.column for bounds in _bounds(table))
     return {
-        f"of {parent.removesuffix('_id')} {owner}": f"{count} row(s) with values out of range ({words})"
+        f"of {parent.removesuffix('_id')} {owner}": f"{counted(count, 'row')} with values out of range ({words})"
         for owner, count in connection.exec_driver_sql(query)
     }
 

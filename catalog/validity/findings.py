@@ -47,7 +47,8 @@ class Finding:
 
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
-        limits = f"{amount(self.figure, self.unit)}, limit {amount(self.threshold, self.unit)}"
+        # What a unit adds in words (`inferences, the last ones still falling`) is said of the figure alone.
+        limits = f"{amount(self.figure, self.unit)}, limit {amount(self.threshold, self.unit.partition(',')[0])}"
         return f"{self.rule}{place}: {limits}" + (f" ({self.note})" if self.note else "")
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from catalog.statistics.intervals import inputs_needed
-from catalog.units import duration
+from catalog.units import counted, duration
 from recommender.answer.quality import output_warnings
 from recommender.answer.wording import join, percentile_name, strategy_name
 from recommender.errors import FILL_COMMAND
@@ -72,7 +72,9 @@ def _doubtful(considered: list[DeclaredStrategy], *, here: bool) -> Iterator[str
     if rules:
         rounds = sum(strategy.candidate.rounds for strategy in considered if strategy.candidate is not None)
         rule, most = rules.most_common(1)[0]
-        mostly = f"mostly for {rule} ({most})" if len(rules) > 1 else f"for {rule}"
+        # One in four is not most of them.
+        mostly = f"mostly for {rule} ({most})" if 2 * most > rules.total() else f"for {', '.join(sorted(rules))}"
+        mostly = f"for {rule}" if len(rules) == 1 else mostly
         # What was measured elsewhere cannot be measured again from here.
         again = f"; `{FILL_COMMAND} --redo doubtful` measures them again" if here else ""
         verb = "is" if rules.total() == 1 else "are"
@@ -86,7 +88,8 @@ def _thin_ranking(answer: RankedAnswer) -> Iterator[str]:
     if best is None or answer.budgets.latency:
         return
     needed = inputs_needed(best.percentile)
-    if best.candidate.inputs < needed:
+    # What rounds drew from a pool may be bounded by fewer inputs.
+    if best.interval.low_s is None and best.candidate.inputs < needed:
         yield (
             f"{percentile_name(best.percentile)} rests on {best.candidate.inputs} inputs; "
             f"bounding it takes {needed}, so read it as a description"
@@ -175,7 +178,8 @@ def _environment(chosen: EnvironmentChoice) -> Iterator[str]:
         yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"
     if chosen.others:
         yield (
-            f"{chosen.others} other environment(s) hold evidence too and were left out; this one is {chosen.why}; "
+            f"{counted(chosen.others, 'other environment')} with evidence {'was' if chosen.others == 1 else 'were'} "
+            f"left out; this one is {chosen.why}; "
             "name another with `environment`, or by `host`, `scale` and `launcher`"
         )
 

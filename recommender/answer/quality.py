@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from catalog.output_distance import OutputDistance
+from catalog.output_distance import OutputDistance, grouped
 from recommender.ranking import Candidate, Estimate, RankedAnswer
 
 # Less than this the sentence would print as 0.00 pp.
@@ -46,13 +46,17 @@ def passed_over(answer: RankedAnswer) -> Estimate | None:
 
 
 def output_warnings(candidates: Iterable[Candidate]) -> Iterator[str]:
-    """Name each operator whose outputs are far from identity's, whatever its accuracy; then those not compared."""
+    """Name the operators whose outputs are far from identity's, whatever its accuracy; then those not compared."""
     changed = [candidate for candidate in candidates if candidate.changed]
     # By operator: placements share the artifact whose outputs were compared.
     distances = {candidate.operator: candidate.distance for candidate in changed}
-    for operator, distance in distances.items():
-        if distance is not None and distance.is_large:
-            yield f"{operator}: {distance_words(distance)}"
+    yield from grouped(
+        {
+            operator: distance_words(distance)
+            for operator, distance in distances.items()
+            if distance is not None and distance.is_large
+        }
+    )
     unknown = dict.fromkeys(
         candidate.operator for candidate in changed if candidate.accuracy is None and candidate.distance is None
     )

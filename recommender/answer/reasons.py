@@ -131,9 +131,8 @@ def _claim(answer: RankedAnswer, best: Prospect) -> str:
     first = min((best, *others), key=lambda prospect: _value(prospect, objective))
     if _value(first, objective) < _value(best, objective):
         return _not_first(best, first, meeting, objective)
-    accuracy = best.candidate.accuracy
-    if objective == "accuracy" and accuracy is not None:
-        number = f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %, {number}"
+    if objective != "latency" and not math.isinf(_value(best, objective)):
+        number = f"{_amount(best, objective)}, {number}"
     return f"{_MOST[objective]} of {meeting} ({number})"
 
 

@@ -1,6 +1,6 @@
 """An answer in a few sentences: what to use, how sure that is, why, and what would make it sure."""
 
-from catalog.units import duration
+from catalog.units import counted, duration
 from recommender.answer.quality import quality_note
 from recommender.answer.reasons import why
 from recommender.answer.to_do import ToDo
@@ -33,7 +33,7 @@ def summary(answer: RankedAnswer, to_do: ToDo | None) -> str:
     candidate, note = best.candidate, quality_note(answer)
     quality = "" if note is None else f"; {note}"
     sentences.append(
-        f"This rests on {_many(candidate.rounds, 'round')} of {_many(candidate.inputs, 'input')} each, "
+        f"This rests on {counted(candidate.rounds, 'round')} of {counted(candidate.inputs, 'input')} each, "
         f"{CONDITIONS}{_promise(answer, best)}{quality}."
     )
     return " ".join(sentences)
@@ -112,11 +112,7 @@ def _promise(answer: RankedAnswer, best: Prospect) -> str:
     level = best.joint_confidence
     # Four decimals would round it to 1.0000, a certainty that no sample gives.
     confidence = "above 0.9999" if level > 0.9999 else f"{level:.4f}"
-    return f"; all budgets hold with joint confidence {confidence}, over {_many(len(answer.considered), 'candidate')}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"; all budgets hold with joint confidence {confidence}, over {counted(len(answer.considered), 'candidate')}"
 
 
 def _capital(text: str) -> str:

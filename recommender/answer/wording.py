@@ -15,7 +15,7 @@ from recommender.ranking import (
     Relaxation,
     UndecidedCandidate,
 )
-from recommender.ranking.model import Unit
+from recommender.ranking.model import Status, Unit
 
 
 def percentile_name(percentile: float) -> str:
@@ -101,7 +101,7 @@ def undecided_reason(gap: UndecidedCandidate) -> str:
     if gap.gap is Gap.TOO_THIN and gap.percentile is not None:
         return (
             f"too thin: a bound on {percentile_name(gap.percentile)} needs at least {gap.inputs_needed} inputs, "
-            f"measured were {candidate.inputs}"
+            f"measured were {gap.estimate.interval.inputs}"
         )
     if gap.gap is Gap.ONE_ROUND:
         return "measured in one round alone: one round describes and does not decide, at least 2 are needed"
@@ -193,9 +193,13 @@ def reasons(breaches: Sequence[Breach]) -> str:
 
 
 def relaxation_words(relaxation: Relaxation) -> str:
-    """Return a phrase such as `max_latency_s (p90) from 5 ms to 21.3 ms gives quantized on edge`."""
-    change = relaxation.change
-    name = strategy_name(relaxation.gives.candidate)
+    """Return a phrase such as `max_latency_s (p90) from 5 ms to 21.3 ms gives quantized on edge`.
+
+    How sure that strategy then is follows in parentheses, unless it is proven.
+    """
+    change, gives = relaxation.change, relaxation.gives
+    sure = "" if gives.status is Status.PROVEN else f" ({how_sure(gives.status, gives.probability)})"
+    name = f"{strategy_name(gives.candidate)}{sure}"
     if change.after is None:
         return f"without {_field(change)} (asked: {_value(change, change.before)}) it is {name}"
     return f"{_field(change)} from {_value(change, change.before)} to {_value(change, change.after)} gives {name}"

@@ -4,7 +4,7 @@ export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 0) return `-${duration(-seconds)}`;
   if (seconds < 0.9995) return `${Number((seconds * 1e3).toPrecision(3))} ms`;
-  if (seconds < 59.995) return `${seconds.toFixed(2)} s`;
+  if (seconds < 59.995) return `${seconds.toFixed(2).replace(".00", "")} s`;
   if (!(seconds < 1e7)) return `${Number(seconds.toPrecision(3))} s`;
   const whole = Math.round(seconds);
   return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;

@@ -16,9 +16,12 @@ from catalog.exchange.compare import LatencyChange, Pairing, StrategyChange, com
 from catalog.units import duration, points
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
+from runner.reports.ranking import folded
 
 # The default that a question has as well.
 _MARGIN = 0.05
+# With this, all columns fit 100 characters.
+_NAME_WIDTH = 22
 
 FirstArgument = Annotated[str, typer.Argument(metavar="A", help="Database of before: a file or URL")]
 SecondArgument = Annotated[str, typer.Argument(metavar="B", help="Database of after")]
@@ -60,29 +63,29 @@ def _table(pairing: Pairing) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("operator", "placement"):
         table.add_column(name, no_wrap=True)
-    for name in ("median B", "× A", "p90 B", "× A", "pp"):
-        table.add_column(name, justify="right")
+    for name in ("median B", "× A", "p90 B", "× A", "interval", "pp"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("change", no_wrap=True)
     for strategy in pairing.strategies:
-        table.add_row(strategy.operator, strategy.placement, *_numbers(strategy), strategy.change)
+        table.add_row(folded(strategy.operator, _NAME_WIDTH), strategy.placement, *_numbers(strategy), strategy.change)
     return table
 
 
 def _numbers(strategy: StrategyChange) -> list[str]:
     if not strategy.latency:
-        return ["–"] * 5
+        return ["–"] * 6
     # Percentiles ascend: the median comes first and p90 last.
     median, last = strategy.latency[0], strategy.latency[-1]
     drop = points(strategy.accuracy.difference_pp) if strategy.accuracy else "–"
-    return [duration(median.b_s), f"{median.ratio:.2f}", duration(last.b_s), _interval(last), drop]
+    return [duration(median.b_s), f"{median.ratio:.2f}", duration(last.b_s), f"{last.ratio:.2f}", _interval(last), drop]
 
 
 def _interval(change: LatencyChange) -> str:
+    """Return the interval of the ratio; an end that is more than tenfold away is not known."""
     low, high = change.comparison.readable_low, change.comparison.readable_high
     if low is None and high is None:
-        return f"{change.ratio:.2f}"
-    ends = ("?" if end is None else f"{end:.2f}" for end in (low, high))
-    return f"{change.ratio:.2f} [{', '.join(ends)}]"
+        return "–"
+    return "–".join("?" if end is None else f"{end:.2f}" for end in (low, high))
 
 
 def _summary(pairing: Pairing) -> str:
@@ -91,7 +94,8 @@ def _summary(pairing: Pairing) -> str:
     moved = sum(
         strategy.accuracy is not None and strategy.accuracy.difference_pp != 0 for strategy in pairing.strategies
     )
-    text = f"{changes}; accuracy differs in {moved}. p90 against A, simultaneous 95 % intervals, margin {_MARGIN:.0%}"
+    margin = f"{100 * _MARGIN:g} %"
+    text = f"{changes}; accuracy differs in {moved}. p90 against A, simultaneous 95 % intervals, margin {margin}"
     refusals = (
         strategy.latency[-1].comparison.refusal for strategy in pairing.strategies if strategy.change == "unresolved"
     )

@@ -24,7 +24,7 @@ from catalog.exchange import (
     import_files,
     rows_csv,
 )
-from catalog.units import size
+from catalog.units import counted, size
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.slo_status import store_slo_status
@@ -166,8 +166,8 @@ def _report(imported: Imported) -> None:
 
 def _report_new(name: str, stored: ImportOutcome) -> None:
     out.print(
-        f"{name}: {stored.environments} new environment(s), {stored.strategies} strategies, {stored.rounds} rounds "
-        f"with {stored.samples} samples, {stored.accuracies} accuracies",
+        f"{name}: {counted(stored.environments, 'new environment')}, {stored.strategies} strategies, "
+        f"{stored.rounds} rounds with {stored.samples} samples, {stored.accuracies} accuracies",
         soft_wrap=True,
     )
 
@@ -190,8 +190,8 @@ def forget(
         return
     out.print(
         f"{escape(forgotten.name)} (SHA-256 {forgotten.sha256[:12]}…) is forgotten: removed "
-        f"{forgotten.environments} environment(s), {forgotten.strategies} strategies, {forgotten.measurements} "
-        f"measurements, {forgotten.accuracies} accuracies, {len(forgotten.slos)} SLOs",
+        f"{counted(forgotten.environments, 'environment')}, {forgotten.strategies} strategies, "
+        f"{forgotten.measurements} measurements, {forgotten.accuracies} accuracies, {len(forgotten.slos)} SLOs",
         soft_wrap=True,
     )
     for name in forgotten.kept_with:

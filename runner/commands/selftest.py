@@ -12,7 +12,7 @@ from rich.text import Text
 
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
-from catalog.units import duration
+from catalog.units import counted, duration
 from runner.artifacts.store import ArtifactStore
 from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, RunnerSettings, err, example, out, percentile_option, print_json
@@ -99,7 +99,7 @@ def _run(
             filler = Filler(setups, database, selection.launcher, environment_id, progress)
             keyed = measure_aliases(filler, one, stop, names=names)
         if left_out := names - len(keyed):
-            err.print(f"{left_out} name(s) left out: a round of theirs stayed INVALID")
+            err.print(f"{counted(left_out, 'name')} left out, of which a round stayed INVALID")
         return compare_aliases(database, keyed, percentile=percentile)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from catalog.evidence import reading
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
+from catalog.units import counted
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import RunnerError
 from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
@@ -58,9 +59,11 @@ def _print_verdicts(measurements: Sequence[JudgedMeasurement], changed: int, *, 
     out.print(", ".join(f"{count} {name}" for name, count in counts.items()))
     differing = sum(measurement.verdict != measurement.stored.record.verdict for measurement in measurements)
     if stored:
-        out.print(f"{changed} stored verdict(s) changed")
+        out.print(f"{counted(changed, 'stored verdict')} changed")
     elif differing:
-        out.print(f"{differing} verdict(s) differ from the stored ones; store them with: runner verify --rejudge")
+        out.print(
+            f"{counted(differing, 'verdict')} would be another than stored; store them with: runner verify --rejudge"
+        )
 
 
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:

@@ -19,6 +19,7 @@ from catalog.evidence.reading import rounds_done
 from catalog.keys import content_key
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.outcomes import ComparisonOutcome
+from catalog.units import counted
 from runner.errors import RunnerError
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
@@ -115,7 +116,7 @@ def measure_aliases(filler: Filler, strategy: Strategy, stop: StopRequest, *, na
     if len(whole) > 1:
         return whole
     trouble = "; ".join([*outcome.failures, *outcome.invalid])
-    raise RunnerError(f"{len(missing)} measurement(s) failed {_TRIES} times: {trouble}")
+    raise RunnerError(f"{counted(len(missing), 'measurement')} failed {_TRIES} times: {trouble}")
 
 
 def _stored_rounds(database: Database, keyed: KeyedStrategy) -> set[int]:

@@ -13,6 +13,7 @@ from catalog.evidence.records import EnvironmentRecord, StrategyRecord
 from catalog.evidence.writing import sync_strategies as store_strategies
 from catalog.evidence.writing import upsert_environment
 from catalog.keys import content_key
+from catalog.units import counted
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError, RunnerError
 from runner.host import versions
@@ -146,8 +147,8 @@ class Setups:
             raise RunnerError(f"no artifact for {keyed.strategy.subject}/{keyed.strategy.operator}")
         if len(artifact.parts) != len(tiers):
             raise OperatorError(
-                f"{keyed.strategy.operator} makes {len(artifact.parts)} part(s) and {'-'.join(tiers)} has {len(tiers)} "
-                "tier(s); each part runs on its own tier, so declare a placement of as many tiers"
+                f"{keyed.strategy.operator} makes {counted(len(artifact.parts), 'part')} and {'-'.join(tiers)} has "
+                f"{counted(len(tiers), 'tier')}; each part runs on its own tier: declare a placement of as many tiers"
             )
         return artifact
 

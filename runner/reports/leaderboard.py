@@ -16,10 +16,10 @@ from rich.text import Text
 
 from catalog.evidence.loading import StrategyLatencies
 from catalog.evidence.reading import SloStanding
-from catalog.output_distance import OutputDistance, percentage
+from catalog.output_distance import OutputDistance, grouped, percentage
 from catalog.units import duration, duration_range, percent, points, size
 from runner.errors import RunnerError
-from runner.reports.ranking import sparkline
+from runner.reports.ranking import folded, sparkline
 
 # Narrower, and names are folded after every underscore; wider, and rarer columns go too soon.
 _LEAST_OPERATOR = 16
@@ -240,15 +240,7 @@ def _table(
 
 def _folded(operators: _Column, room: int) -> list[str]:
     """Fold names that are too long for their column, after an underscore."""
-    texts = []
-    for name in operators.cells:
-        lines = [""]
-        for piece in name.replace("_", "_\n").split("\n"):
-            if lines[-1] and len(lines[-1]) + len(piece) > room:
-                lines.append("")
-            lines[-1] += piece
-        texts.append("\n".join(lines))
-    return texts
+    return [folded(name, room) for name in operators.cells]
 
 
 def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
@@ -296,7 +288,7 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets
     remarks = {row["accuracy_remark"]: row["operator"] for row in reversed(rows) if row.get("accuracy_remark")}
     lines += [f"! {operator}: {remark}" for remark, operator in reversed(remarks.items())]
     warned = {row["operator"]: row["output_warning"] for row in rows if row.get("output_warning")}
-    lines += [f"! {operator}: {warning}" for operator, warning in warned.items()]
+    lines += [f"! {warning}" for warning in grouped(warned)]
     lines += _departure_lines(rows)
     if any(_doubtful(row) for row in rows):
         lines.append("! DOUBTFUL: runner verify says why")

@@ -1,6 +1,7 @@
 """Rankings as tables: which strategies are shown to be faster, and the pairs of one family under both analyses."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from catalog.output_distance import grouped
 from catalog.statistics.ranking import rank_range
 from catalog.units import duration, duration_range, pvalue
 
@@ -22,6 +24,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 # Enough cells for a shape, and few enough for one column of many.
 _CELLS = 12
 _NAMES = ("left", "right")
+# Two names stand side by side in a line of 100 characters.
+_NAME_WIDTH = 15
 
 
 def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> str:
@@ -33,6 +37,22 @@ def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> s
     # Rounded up: a cell with one sample is low, but never empty.
     heights = np.ceil(counts * len(_BLOCKS) / counts.max()).astype(int)
     return "".join(_BLOCKS[height - 1] if height else " " for height in heights)
+
+
+def folded(name: str, room: int) -> str:
+    """Break a name that is too long for its column: after an underscore, or before the placement.
+
+    Examples
+    --------
+    >>> folded("quantized_early_exit@mobile-edge", 16).split(chr(10))
+    ['quantized_early_', 'exit@mobile-edge']
+    """
+    lines = [""]
+    for piece in re.findall(r"@?[^_@]+_?|.", name):
+        if lines[-1] and len(lines[-1]) + len(piece) > room:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def ranking_table(result: "SubjectResult") -> Table:
@@ -55,13 +75,10 @@ def ranking_table(result: "SubjectResult") -> Table:
 
 
 def output_warnings(result: "SubjectResult") -> list[str]:
-    """Return the warning, with its figure, of each operator whose outputs are far from identity's."""
+    """Return the warnings, with their figures, of the operators whose outputs are far from identity's."""
     distances = {strategy.evidence.operator: strategy.evidence.output_distance for strategy in result.strategies}
-    return [
-        f"{operator}: {distance.warning}"
-        for operator, distance in distances.items()
-        if distance is not None and distance.is_large
-    ]
+    far = {operator: distance for operator, distance in distances.items() if distance is not None}
+    return list(grouped({operator: distance.warning for operator, distance in far.items() if distance.warning}))
 
 
 def family_table(result: "SubjectResult", family: "FamilyResult") -> Table:
@@ -168,8 +185,8 @@ def _paired(pair: "PairResult") -> list[str]:
     needed = decided.needed
     settles = f" ({needed.rounds} rounds)" if needed and needed.rounds else ""
     return [
-        paper.left,
-        paper.right,
+        folded(paper.left, _NAME_WIDTH),
+        folded(paper.right, _NAME_WIDTH),
         pvalue(paper.pvalue),
         f"{paper.delta:+.2f} {paper.magnitude}" if paper.significant else "–",
         "–" if decided.ratio is None else f"{decided.ratio:.3g}",

@@ -14,11 +14,18 @@ from recommender.answer.wording import how_sure, percentile_name
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from runner.measuring.rejudge import JudgedMeasurement, RuleSummary
 from runner.reports.answer import PREDICTED, far_outputs, shortfall, undecided_lacks
+from runner.reports.ranking import folded
 
 
 def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
     """Return a row per link, direction and environment."""
-    table = Table(title="links of the evidence that counts", title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD)
+    table = Table(
+        title="links of the evidence that counts",
+        title_justify="left",
+        pad_edge=False,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for heading in ("link", "direction", "launcher"):
         table.add_column(heading, no_wrap=True)
     for heading in ("declared", "measured", "least", "most", "RTT", "probes"):
@@ -107,23 +114,29 @@ def _latency(strategy: StrategyOut) -> Text:
     return Text(f"{percentile_name(strategy.latency.percentile)} {prefix}{duration(strategy.latency.percentile_s)}")
 
 
+# With this, all columns of the rules fit 100 characters.
+_PLACE_WIDTH = 28
 _STYLES = {"VALID": "", "DOUBTFUL": "yellow", "INVALID": "red"}
 
 
 def rules_table(summaries: Sequence[RuleSummary]) -> Table:
     """Return a row per rule: the number of measurements by verdict, and its worst figure."""
-    table = Table(title="rules", title_justify="left", pad_edge=False)
+    table = Table(title="rules", title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rule", no_wrap=True)
     for heading in ("valid", "doubtful", "invalid", "limit", "worst"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("where", overflow="fold")
     for summary in summaries:
         place = f"{summary.measurement}, {summary.worst.where}" if summary.worst.where else summary.measurement
+        # Where a rule finds nothing, the worst of many small figures is of no use to anybody.
+        place = "" if summary.worst.verdict == "VALID" else folded(place, _PLACE_WIDTH)
+        # What some units add in words (`inferences, the last ones still falling`) would take the room of others.
+        unit = summary.worst.unit.split()[0].rstrip(",")
         table.add_row(
             Text(summary.rule),
             *(str(summary.counts[name]) for name in ("VALID", "DOUBTFUL", "INVALID")),
-            amount(summary.worst.threshold, summary.worst.unit),
-            Text(amount(summary.worst.figure, summary.worst.unit), style=_STYLES[summary.worst.verdict]),
+            amount(summary.worst.threshold, unit),
+            Text(amount(summary.worst.figure, unit), style=_STYLES[summary.worst.verdict]),
             Text(place),
         )
     return table

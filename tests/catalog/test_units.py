@@ -133,7 +133,7 @@ def test_any_text_parses_or_raises_our_error(text: str) -> None:
         (0.04, "40 ms"),
         (0.1, "100 ms"),
         (0.99949, "999 ms"),
-        (0.9996, "1.00 s"),
+        (0.9996, "1 s"),
         (1.456, "1.46 s"),
         (59.996, "1 min 00 s"),
         (754, "12 min 34 s"),

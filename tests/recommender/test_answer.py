@@ -137,7 +137,7 @@ def test_an_environment_is_chosen_by_what_it_is_like_and_says_why(client: Any, f
     default = ask(client)
     assert default["environment"]["key"] == "env-a"
     assert default["environment_choice"] == {"why": "the newest complete one", "others": 2}
-    assert any("2 other environment(s)" in warning for warning in default["warnings"])
+    assert any("2 other environments with evidence were left out" in warning for warning in default["warnings"])
     process = ask(client, launcher="process")
     assert process["environment"]["key"] == "env-b" and any(
         "process launcher" in warning for warning in process["warnings"]

@@ -28,7 +28,7 @@ def test_what_changes_outputs_unjudged_is_not_the_head_line(client: Any, timed: 
     answer = ask(client, max_latency_s=1.0)
     assert chosen(answer) == ("identity", "mobile")
     assert answer["recommendation"]["quality"] is None
-    figure = "outputs differ from identity's by 80% (relative error over 32 inputs)"
+    figure = "outputs differ from identity's by 80 % (relative error over 32 inputs)"
     assert "faster is early_exit on mobile" in answer["recommendation"]["why"]
     assert figure in answer["recommendation"]["why"] and figure in answer["summary"]
     assert {alternative["operator"] for alternative in answer["alternatives"]} == {"early_exit", "quantized"}
@@ -48,7 +48,7 @@ def test_a_near_one_is_chosen_with_its_figure(client: Any, timed: Any) -> None:
     timed.compare_outputs("quantized", NEAR)
     answer = ask(client, max_latency_s=1.0)
     assert chosen(answer) == ("quantized", "mobile")
-    said = "nothing was measured of the quality of its answers: outputs differ from identity's by 2.1%"
+    said = "nothing was measured of the quality of its answers: outputs differ from identity's by 2.1 %"
     assert answer["recommendation"]["quality"].startswith(said) and said in answer["summary"]
     assert answer["recommendation"]["distance"]["relative_error"] == 0.021
     assert answer["recommendation"]["distance"]["warning"] is None
@@ -59,7 +59,7 @@ def test_where_only_it_is_feasible_it_is_chosen_and_said(client: Any, timed: Any
     answer = ask(client, max_latency_s=0.06)
     assert chosen(answer) == ("early_exit", "mobile")
     assert "nothing was measured of the quality" in answer["recommendation"]["quality"]
-    assert "80%" in answer["summary"] and "the same first class in 11 of 32 (19 to 53 %)" in answer["summary"]
+    assert "80 %" in answer["summary"] and "the same first class in 11 of 32 (19 to 53 %)" in answer["summary"]
 
 
 @pytest.mark.parametrize("objective", ["size", "sent", "cpu", "accuracy"])
@@ -90,7 +90,7 @@ def test_a_judged_one_keeps_its_place_and_its_warning_is_shown(client: Any, fill
     filled.compare_outputs("quantized", FAR)
     answer = ask(client)
     assert chosen(answer) == ("quantized", "mobile")
-    assert "outputs differ from identity's by 80%" in answer["recommendation"]["quality"]
+    assert "outputs differ from identity's by 80 %" in answer["recommendation"]["quality"]
     assert any(warning.startswith("quantized: outputs differ") for warning in answer["warnings"])
 
 

@@ -61,8 +61,20 @@ def test_infeasible_is_said_with_its_certainty(client: Any, writer: Any) -> None
     assert open_["probability"] == best["probability"] == pytest.approx(1 - open_["infeasible"]["probability"])
     assert open_["summary"].startswith("Perhaps identity on mobile: 45 %. The only strategy measured; it is 0.666 ms")
     assert best["lacks"][0].startswith("is 0.666 ms over p90 <= 99 ms") and best["lacks"][0] in best["reason"]
-    assert open_["to_do"]["command"].endswith("--rounds 6 --only net:identity:mobile")
+    assert open_["to_do"]["command"].startswith("runner recommend net --max-latency 99ms --measure ")
     assert open_["near_misses"] == [] and [row["outcome"] for row in open_["considered"]] == ["recommended"]
     gated = ask(client, max_latency_s=0.099, version=1)
     assert gated["recommendation"] is None and gated["status"] == "infeasible" and len(gated["near_misses"]) == 1
     assert "that is open, " in gated["summary"] and gated["probability"] == gated["infeasible"]["probability"]
+
+
+def test_the_objective_is_named_with_its_figure(client: Any, filled: Any) -> None:
+    assert "Smallest of the " in ask(client, objective="size", max_latency_s=1)["summary"]
+    assert "iB, p90 " in ask(client, objective="size", max_latency_s=1)["recommendation"]["why"]
+
+
+def test_a_relaxation_that_proves_nothing_says_how_sure_it_is(client: Any, writer: Any) -> None:
+    store(writer, {"identity": (0.1,)})
+    answer = ask(client, max_latency_s=0.05)
+    assert answer["status"] == "infeasible"
+    assert answer["relaxation"]["words"].endswith("gives identity on mobile (estimated)")

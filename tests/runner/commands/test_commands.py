@@ -63,8 +63,8 @@ def lab(runner: Runner) -> Runner:
 def test_an_imported_file_can_be_ranked_and_asked(runner: Runner) -> None:
     done = runner("import", "phone.csv", "accuracies.csv", "-d", "lab.db")
     assert done.out.splitlines() == [
-        "phone.csv: 1 new environment(s), 4 strategies, 12 rounds with 360 samples, 0 accuracies",
-        "accuracies.csv: 0 new environment(s), 4 strategies, 0 rounds with 0 samples, 4 accuracies",
+        "phone.csv: 1 new environment, 4 strategies, 12 rounds with 360 samples, 0 accuracies",
+        "accuracies.csv: 0 new environments, 4 strategies, 0 rounds with 0 samples, 4 accuracies",
     ]
     board = runner("leaderboard", "-d", "lab.db")
     assert "net · phone, imported from phone.csv" in board.out

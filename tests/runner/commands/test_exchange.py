@@ -58,7 +58,7 @@ def test_importing_and_forgetting_answer_the_slos_again(claimed: Command) -> Non
 
 def test_forgetting_says_what_was_removed(claimed: Command) -> None:
     done = claimed("forget", "forged.json")
-    assert "is forgotten: removed 1 environment(s), 3 strategies, 5 measurements" in " ".join(done.out.split())
+    assert "is forgotten: removed 1 environment, 3 strategies, 5 measurements" in " ".join(done.out.split())
     assert {row["source"] for row in json.loads(claimed("leaderboard", "--json").out)} == {"piece.json"}
     assert claimed("forget", "forged.json").code == 1
 

@@ -34,7 +34,7 @@ def test_what_is_invalid_is_measured_again_and_not_without_end(
 ) -> None:
     code = run(lambda: app(["selftest", "--aa", "--launcher", "process", "--names", "2", "--keep", "aa.db"]))
     said = " ".join(capsys.readouterr().err.split())
-    assert code == 1 and "2 measurement(s) failed 3 times: table · identity-" in said
+    assert code == 1 and "2 measurements failed 3 times: table · identity-" in said
     assert "link rate (mobile-edge" in said
     with open_database(tmp_path / "aa.db", readonly=True) as database, database.session() as session:
         verdicts = session.connection().exec_driver_sql("SELECT verdict FROM measurement").scalars().all()

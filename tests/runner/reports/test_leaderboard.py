@@ -191,8 +191,8 @@ def test_outputs_far_from_identitys_are_a_warning_with_its_figure(
     text = _compared(board, accuracy_pct=accuracy_pct).printed(width)
     assert max(map(len, text.splitlines())) <= width
     # With accuracies, the column leaves the room of narrow terminals to them; the warning below stays.
-    assert ("80%!" in text and "differs" in text) or (width == 80 and accuracy_pct is not None)
-    assert f"! {LONGEST}: outputs differ from identity's by 80% (relative error over 32 inputs)" in " ".join(
+    assert ("80 %!" in text and "differs" in text) or (width == 80 and accuracy_pct is not None)
+    assert f"! {LONGEST}: outputs differ from identity's by 80 % (relative error over 32 inputs)" in " ".join(
         text.split()
     )
     assert "accuracy %" not in text
@@ -214,7 +214,7 @@ def test_a_distance_is_shown_whatever_the_operator_is_called(board: Board) -> No
 def test_json_rows_name_the_distance(board: Board) -> None:
     rows = {row["operator"]: row for row in _compared(board, accuracy_pct=None).rows}
     assert rows[LONGEST]["output_relative_error"] == 0.8 and rows[LONGEST]["output_cosine"] == 0.6
-    assert "80%" in rows[LONGEST]["output_warning"] and rows["identity"]["output_warning"] is None
+    assert "80 %" in rows[LONGEST]["output_warning"] and rows["identity"]["output_warning"] is None
 
 
 @pytest.mark.parametrize("width", [80, 100])

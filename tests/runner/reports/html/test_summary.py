@@ -198,6 +198,6 @@ def test_outputs_far_from_identitys_are_told_with_the_operators_speed(filling: A
         evidence = strategy_evidence(session)
     result = analyse_subject(evidence, AnalysisSettings())
     answers = by_question([result])["RQ3"].answers
-    assert "Early exit gives other outputs than identity: they differ by 80% in a." in answers
+    assert "Early exit gives other outputs than identity: they differ by 80 % in a." in answers
     assert "early_exit</b>: outputs differ from identity" in str(ranking_table(result))
     assert output_warnings(result) == [f"early_exit: {far.warning}"]
