@@ -35,7 +35,7 @@ from benchmarks.regret_studies import (
     simulated_studies,
 )
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.statistics.looks import LEAVING_LOOKS, look_of, looks
+from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, look_of, looks
 from recommender.evidence.loading import AccuracyBounds, candidate_of
 from recommender.ranking import Budgets, Candidate, LatencyBudget, RankedAnswer, Status, estimate, recommend
 from recommender.ranking.candidates import on_rounds
@@ -274,6 +274,8 @@ def replayed(database: str, races: int, *, verbose: bool) -> None:
     print(f"| subject | {' | '.join(columns)} |\n|---|" + "--:|" * len(columns))
     total: Counter[str] = Counter()
     spent: Counter[str] = Counter()
+    fixed_counts: Counter[str] = Counter()
+    fixed_costs: Counter[str] = Counter()
     for subject, rows in subjects_of(database).items():
         counts: Counter[str] = Counter()
         costs: Counter[str] = Counter()
@@ -282,11 +284,15 @@ def replayed(database: str, races: int, *, verbose: bool) -> None:
             run = replay.race()
             counts += compared(replay, run)
             costs += cost(replay, run)
+            short = fixed(replay, FIRST_LOOK)
+            fixed_counts += compared(replay, short)
+            fixed_costs += cost(replay, short)
             if verbose:
                 print_run(run)
         _print_replays(subject, counts, costs)
         total, spent = total + counts, spent + costs
     _print_replays("all", total, spent)
+    _print_replays(f"all, without a race: {FIRST_LOOK} rounds of each", fixed_counts, fixed_costs)
     for name, count in sorted(total.items()):
         if name.startswith("words: "):
             print(f"    {name.removeprefix('words: ')}: {count / total['questions']:.1%}")
@@ -316,6 +322,13 @@ def _print_replays(subject: str, counts: Mapping[str, int], costs: Mapping[str, 
     print(f"| {subject} | {cells} | {counts['proven contradicted']} |", flush=True)
 
 
+def fixed(replay: Replay, rounds: int) -> RaceRun:
+    """Return a fill of so many rounds of every strategy, a third of the stored inputs each."""
+    places = range(len(replay.rows))
+    candidates = [replace(replay.measured(place, rounds), looks=1, error_share=1.0) for place in places]
+    return RaceRun(candidates, [rounds] * len(replay.rows), ())
+
+
 def print_run(run: RaceRun) -> None:
     """Print a race, look by look."""
     for state in run.states:
@@ -328,6 +341,65 @@ def print_run(run: RaceRun) -> None:
         print(
             f"      {name:48}{candidate.rounds:3} rounds {latency_ms:7.1f} ms  {departure.reason if departure else ''}"
         )
+
+
+def figure(replay: Replay, run: RaceRun, path: Path) -> None:
+    """Draw the rounds of every strategy, with what became of it."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"svg.hashsalt": "tierwise", "font.size": 8})
+    order = sorted(run.candidates, key=lambda member: (member.rounds, -estimate(member, PERCENTILE).percentile_s))
+    drawn, panel = plt.subplots(figsize=(9, 4.6))
+    for number in [*LEAVING_LOOKS, *LOOKS]:
+        panel.axvline(number, color="#ddd", linewidth=0.8, zorder=0)
+    for row, candidate in enumerate(order):
+        fate = _fate(run.states[-1], candidate)
+        panel.barh(row, candidate.rounds, color=fate.color, height=0.7)
+        latency_ms = 1e3 * estimate(candidate, PERCENTILE).percentile_s
+        panel.text(candidate.rounds + 0.15, row, f"{latency_ms:.0f} ms   {fate.words}", va="center")
+    panel.set_yticks(range(len(order)), [f"{member.operator} on {member.placement}" for member in order])
+    panel.set(
+        xlabel="rounds; strategies leave after 1 and 2, questions are decided after 3, 5, 8 and 12",
+        xlim=(0, max(run.rounds) + 9),
+        ylim=(-0.6, len(order) - 0.4),
+    )
+    panel.set_xticks([*LEAVING_LOOKS, *LOOKS])
+    panel.spines[["top", "right"]].set_visible(False)
+    share = sum(replay.seconds(place, count) for place, count in enumerate(run.rounds)) / sum(
+        replay.full_seconds(place) for place in range(len(run.rounds))
+    )
+    panel.set_title(
+        f"{replay.rows[0].subject}: {sum(run.rounds)} rounds in {share:.0%} of the time of the full fill", loc="left"
+    )
+    drawn.tight_layout()
+    drawn.savefig(path, metadata={"Date": None})
+    plt.close(drawn)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a strategy, and its colour."""
+
+    words: str
+    color: str
+
+
+def _fate(state: RaceState, candidate: Candidate) -> Fate:
+    departure = state.departures.get(candidate)
+    led = [contest.question.name for contest in state.contests if contest.leader is candidate]
+    if led:
+        more = f" and {len(led) - 2} more" if len(led) > 2 else ""
+        return Fate(f"answers: {', '.join(led[:2])}{more}", "#3a7d44")
+    if departure is not None and departure.by is not None:
+        return Fate(f"left: beaten by {departure.by.operator} on {departure.by.placement}", "#c8641e")
+    if departure is not None:
+        return Fate(f"left: misses {departure.slo}, the nearest target, by {departure.margin:.0%}", "#c8641e")
+    if candidate.rounds > LEAVING_LOOKS[-1]:
+        return Fate("was a rival", "#1f5fa8")
+    return Fate("slower than others as accurate: out of every question so far", "#9aa5b1")
 
 
 # Simulated races
@@ -435,7 +507,13 @@ def main() -> None:
     parser.add_argument("--races", type=int, default=200, help="simulated ones, of each kind")
     parser.add_argument("--most", type=int, default=12, help="rounds of a strategy in simulation")
     parser.add_argument("--verbose", action="store_true", help="print every replayed race, look by look")
+    parser.add_argument(
+        "--figure", metavar="SUBJECT", help=f"draw {FIGURE.relative_to(REPOSITORY)} of one replayed race"
+    )
     options = parser.parse_args()
+    if options.figure:
+        drawn = Replay(subjects_of(options.database)[options.figure], seed=0)
+        figure(drawn, drawn.race(), FIGURE)
     started = time.process_time()
     if options.replays:
         replayed(options.database, options.replays, verbose=options.verbose)

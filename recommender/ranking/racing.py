@@ -91,7 +91,7 @@ class Departure:
     slo : str or None
         The nearest budget that it misses.
     margin : float
-        By how much, as a bound says: 0.35 is 35 % beyond.
+        By how much, as a bound says: 0.35 is 35 % beyond, of an accuracy 35 percentage points.
     """
 
     candidate: Candidate
@@ -342,7 +342,7 @@ class _Race:
         if floor is not None and accuracy is not None and below_floor(accuracy, floor) >= LEAVING_LEVEL:
             beyond.append(max(1 - accuracy.accuracy_pct / floor, 0.0))
         if most is not None and drop is not None and drop.confidence_above(most) >= LEAVING_LEVEL:
-            beyond.append(max((drop.drop_pp - most) / 100, 0.0))
+            beyond.append(max((-drop.gain_bound.upper_pp(LEAVING_LEVEL) - most) / 100, 0.0))
         return max(beyond)
 
     def next_rounds(

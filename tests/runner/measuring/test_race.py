@@ -16,6 +16,7 @@ from catalog.declaration import parse_catalog
 from catalog.errors import CatalogFileError
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.writing import record_measurement
+from catalog.statistics.looks import error_share
 from recommender.ranking.racing import RaceQuestion
 from runner.artifacts.store import ArtifactStore
 from runner.host import this_host
@@ -213,10 +214,7 @@ def test_every_round_has_the_look_and_the_share_of_its_number(track: Track) -> N
     track.race(Script(CLOSE), max_time_s=100)
     rows = track.query("SELECT DISTINCT round, look, error_share FROM measurement ORDER BY 1")
     assert len(rows) > 3
-    assert rows[:5] == [
-        (number, look, pytest.approx(1 / (look * (look + 1))))
-        for number, look in ((1, 1), (2, 1), (3, 1), (4, 2), (5, 2))
-    ]
+    assert rows[:5] == [(number, look, error_share(look)) for number, look in ((1, 1), (2, 1), (3, 1), (4, 2), (5, 2))]
 
 
 def test_a_killed_race_continues_where_it_was(track: Track, tmp_path: Path) -> None:
@@ -338,7 +336,7 @@ def test_an_extension_of_a_fixed_fill_is_one_more_look(track: Track) -> None:
     track.race(scope=FillScope(race=True), max_time_s=1.0, **fixed)
     rows = track.query("SELECT round, look, error_share FROM measurement ORDER BY 1")
     assert rows[:3] == [(number, None, None) for number in (1, 2, 3)]
-    assert rows[3:] == [(4, 2, pytest.approx(1 / 6)), (5, 2, pytest.approx(1 / 6)), (6, 3, pytest.approx(1 / 12))]
+    assert rows[3:] == [(4, 2, error_share(2)), (5, 2, error_share(2)), (6, 3, error_share(3))]
 
 
 def test_a_longer_fixed_fill_from_nothing_is_one_look(track: Track) -> None:
