@@ -5,6 +5,7 @@ the question has a budget of accuracy or the best by accuracy is asked for.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from catalog.evidence.reading import declared_subjects
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from catalog.units import duration
-from recommender.answer.respond import constraints_of, resolve_budgets
+from recommender.answer.respond import constraints_of, resolve_budgets, respond
+from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence
 from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
-from recommender.schemas import RecommendRequest
+from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.artifacts.store import ArtifactStore
 from runner.commands.plan import run_context, tasks_in_words
 from runner.commands.progress import Progress, doubtful_summary
@@ -52,11 +54,13 @@ _NOT_ASKED = ("the question is about another subject",)
 class PreparedQuestion:
     """A question whose evidence is there; `environment` is the key of the one that it was measured in.
 
-    Other environments may hold evidence that is more complete, or newer, and are not meant.
+    Other environments may hold evidence that is more complete, or newer, and are not meant. `answer` is the answer
+    where it had to be found to see that nothing is to be measured.
     """
 
     request: RecommendRequest
     environment: str | None = None
+    answer: RecommendResponse | None = None
 
 
 def prepared_question(
@@ -110,10 +114,11 @@ def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str
     with FillLock(settings.workdir, database), open_database(database, create=True) as opened:
         question = _QuestionFill(context, opened, selection, request)
         try:
-            question.run(wait_s)
+            answer = question.run(wait_s)
         except KeyboardInterrupt:
             err.print("stopped; the answer is from what was measured so far")
-    return PreparedQuestion(request, context.environment_key)
+            answer = None
+    return PreparedQuestion(request, context.environment_key, answer)
 
 
 def _check_environment(request: RecommendRequest, context: RunContext) -> None:
@@ -137,7 +142,7 @@ class _QuestionFill:
         self, context: RunContext, database: Database, selection: Selection, request: RecommendRequest
     ) -> None:
         self._context, self._database, self._selection = context, database, selection
-        self._subject = request.subject
+        self._subject, self._request = request.subject, request
         with database.writing_session() as writing:
             self._environment_id = store_environment(writing, context, selection)
             sync_slos(writing, context.catalog.slos)
@@ -146,21 +151,32 @@ class _QuestionFill:
         budgets = resolve_budgets(evidence, request)
         self._question = RaceQuestion(limits_in_words(budgets), budgets, constraints_of(request))
 
-    def run(self, wait_s: float) -> None:
-        """Measure until the answer is decided, the time is over, or a stop is requested."""
+    def run(self, wait_s: float) -> RecommendResponse | None:
+        """Measure until the answer is decided, the time is over, or a stop is requested.
+
+        Return the answer if it is proven without any measurement.
+        """
         begun = time.monotonic()
         if lacks := self._context.subjects[self._subject].absent():
             raise SubjectError("; ".join(lacks))
         self._context.subjects[self._subject].prepare()
         plan, reference = self._plan()
-        if not (plan.rounds or plan.accuracies or reference):
+        answer = None if plan.accuracies or reference else self._proven(plan)
+        if answer is None:
+            plan = self._raced(plan)
+        if answer is not None or not (plan.rounds or plan.accuracies or reference):
             err.print("Nothing had to be measured.")
-            return
+            return answer
         # What a killed run left would still load the host.
         self._selection.launcher.clean()
         sweep(self._context.workdir)
         err.print(f"to measure: {tasks_in_words(plan)}, for {duration(wait_s)} at most")
         self._selection.launcher.prepare()
+        self._measure(plan, reference, ends=begun + wait_s)
+        return None
+
+    def _measure(self, plan: Plan, reference: Sequence[MissingAccuracy], *, ends: float) -> None:
+        begun = time.monotonic()
         setups = Setups(self._context, ArtifactStore(self._context.workdir / "artifacts"), self._context.workdir)
         with Progress(err, plan.estimate_s) as progress, StopRequest(progress).listening() as stop:
             filler = Filler(setups, self._database, self._selection.launcher, self._environment_id, progress)
@@ -170,33 +186,53 @@ class _QuestionFill:
             self._declare(plan)
             progress.expect(plan.estimate_s, rounds=len(plan.rounds))
             filler.judge(reference, stop)
-            left_s = wait_s - (time.monotonic() - begun)
-            Race(filler, questions=[self._question], max_time_s=left_s).run(plan, stop)
+            Race(filler, questions=[self._question], max_time_s=ends - time.monotonic()).run(plan, stop)
         _report(filler.outcome, time.monotonic() - begun)
-        # The next fill computes them, too.
+        # After a stop, the next fill computes them.
         if not stop.requested:
             store_missing(self._database, settings_of(self._context.catalog.analysis))
             store_slo_status(self._database)
 
     def _plan(self) -> tuple[Plan, tuple[MissingAccuracy, ...]]:
-        """Return what the question lacks, and the accuracies of identity that a drop is measured against."""
+        """Return what the question may lack, and the accuracies of identity that a drop is measured against."""
         strategies = [strategy for strategy in self._context.catalog.strategies() if strategy.subject == self._subject]
         admitted = tuple(strategy.name for strategy in strategies if self._admits(strategy))
         references = tuple(strategy.name for strategy in strategies if not strategy.passes)
         others = {name: _NOT_ASKED for name in self._context.catalog.subjects if name != self._subject}
-        evidence = sound_database(self._database)
-        planned = make_plan(self._context, evidence, FillScope(only=(*admitted, *references)), unusable=others)
+        scope = FillScope(only=(*admitted, *references))
+        planned = make_plan(self._context, sound_database(self._database), scope, unusable=others)
         accuracies = planned.accuracies if self._needs_accuracies else ()
-        scope = FillScope(only=admitted, race=True)
-        covered = tuple(task for task in accuracies if scope.covers(task.keyed.strategy))
-        plan = replace(planned, scope=scope, accuracies=covered)
-        # Nothing at all may be admitted, and an empty scope would cover everything.
-        raced = (
-            race_plan(plan, self._context, evidence, questions=[self._question])
-            if admitted
-            else replace(plan, rounds=())
-        )
-        return raced, tuple(task for task in accuracies if task not in covered)
+        # An empty scope would cover everything.
+        covering = FillScope(only=admitted or ("none",), race=True)
+        covered = tuple(task for task in accuracies if covering.covers(task.keyed.strategy))
+        rounds = tuple(task for task in planned.rounds if covering.covers(task.keyed.strategy))
+        plan = replace(planned, scope=covering, accuracies=covered, rounds=rounds)
+        return plan, tuple(task for task in accuracies if task not in covered)
+
+    def _proven(self, plan: Plan) -> RecommendResponse | None:
+        """Return the answer if it is proven and every strategy was measured as it is declared now."""
+        evidence = load(sound_database(self._database), subject=self._subject).within(self._context.environment_key)
+        measured = {
+            (strategy.operator, strategy.placement): strategy.latency_evidence_id
+            for member in evidence.subjects.get(self._subject, ())
+            for strategy in member.strategies
+            if strategy.candidate is not None
+        }
+        for keyed in plan.declared:
+            name = keyed.strategy.operator, keyed.strategy.placement.name
+            applies = keyed.artifact_key not in plan.inapplicable and plan.scope.covers(keyed.strategy)
+            if applies and measured.get(name) != keyed.latency_key:
+                return None
+        if not measured:
+            return None
+        answer = respond(evidence, self._request)
+        impossible = answer.infeasible is not None and answer.infeasible.status == "proven"
+        # Without a budget nothing is proven: the fastest may still be another one.
+        return answer if impossible or (answer.status == "proven" and answer.budgets.any_set) else None
+
+    def _raced(self, plan: Plan) -> Plan:
+        """Return the plan with the rounds that the question lacks until the next look."""
+        return race_plan(plan, self._context, sound_database(self._database), questions=[self._question])
 
     def _admits(self, strategy: Strategy) -> bool:
         tiers, constraints = strategy.placement.tiers, self._question.constraints

@@ -342,7 +342,7 @@ def recommend(
         question = prepared_question(
             subject, options, OwnData(data, labels, task), wait_s=measure, catalog=catalog, database=target
         )
-        answer = ask(target, question.request, environment=question.environment)
+        answer = question.answer or ask(target, question.request, environment=question.environment)
     else:
         answer = ask(target, options.request(subject))
     if as_json:
