@@ -15,8 +15,7 @@ from catalog.statistics.samples import (
     Samples,
     check_percentiles,
     log_percentiles,
-    resampled_log_percentiles,
-    seeded_draws,
+    seeded_log_percentiles,
 )
 from catalog.statistics.variances import RatioVariance, StrategyVariances, strategy_variances
 
@@ -311,14 +310,11 @@ class _Percentiles:
             if inputs.size < samples.inputs.size and not samples.interpenetrating:
                 samples = samples.restricted(rounds=samples.rounds, inputs=inputs)
             percentiles = [self.question.percentile]
-            drawn = resampled_log_percentiles(samples, percentiles, counts=self._draws(samples.inputs))
+            # Seeded for every set, not drawn from one stream: results must not depend on the order of pairs.
+            seed, n_resamples = (self._seed, samples.inputs.size), self.question.n_resamples
+            drawn = seeded_log_percentiles(samples, percentiles, n_resamples=n_resamples, seed=seed)
             self._drawn[key] = _ResampledPercentiles(samples, log_percentiles(samples, percentiles)[0], drawn[0])
         return self._drawn[key]
-
-    def _draws(self, inputs: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the draws of these inputs, the same whichever pair needs them first."""
-        # Seeded for every set, not drawn from one stream: results must not depend on the order of pairs.
-        return seeded_draws(inputs.size, self.question.n_resamples, self._seed, inputs.size)
 
 
 def _compare(

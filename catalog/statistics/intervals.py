@@ -15,7 +15,7 @@ from catalog.statistics.samples import (
     draw_inputs,
     log_percentiles,
     resampled_log_percentiles,
-    seeded_draws,
+    seeded_log_percentiles,
 )
 
 
@@ -261,12 +261,11 @@ def percentile_intervals(
     (2.4596, True)
     """
     check_level(confidence_level)
-    inputs = samples.inputs.size
     if isinstance(rng, int):
-        counts = seeded_draws(inputs, n_resamples, rng)
+        drawn = seeded_log_percentiles(samples, percentiles, n_resamples=n_resamples, seed=(rng,))
     else:
-        counts = draw_inputs(inputs, n_resamples=n_resamples, rng=np.random.default_rng(rng))
-    drawn = resampled_log_percentiles(samples, percentiles, counts=counts)
+        counts = draw_inputs(samples.inputs.size, n_resamples=n_resamples, rng=np.random.default_rng(rng))
+        drawn = resampled_log_percentiles(samples, percentiles, counts=counts)
     return intervals_from(samples, percentiles, drawn=drawn, confidence_level=confidence_level)
 
 

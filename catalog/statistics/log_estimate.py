@@ -155,11 +155,17 @@ class LogEstimate:
 
         With one variance it is the tail of Student's t. With several it exceeds the largest of their single tails.
         """
+        # The functions of numbers, which take a third of the time of those of arrays and give the same bits.
+        from scipy.special import cython_special
+
         sources = [
-            (variance, df, power, density_scale(df)) for variance, df, power in self._powers(tests) if variance > 0
+            (float(variance), float(df), power, density_scale(df))
+            for variance, df, power in self._powers(tests)
+            if variance > 0
         ]
+        distance = float(distance)
         tail = max(
-            _root_tail(float(scipy.special.stdtr(df, -distance / math.sqrt(variance))), power)
+            _root_tail(cython_special.stdtr(df, -distance / math.sqrt(variance)), power)
             for variance, df, power, _ in sources
         )
         if len(sources) == 1:
@@ -174,7 +180,7 @@ class LogEstimate:
                 # A source beyond its median adds nothing to the margin.
                 if own_tail >= 0.5:
                     continue
-                quantile = float(scipy.special.stdtrit(df, own_tail))
+                quantile = cython_special.stdtrit(df, own_tail)
                 own_square = quantile * quantile
                 # Student's t density at the quantile: the derivative of the quantile by the tail is 1 / density.
                 density = math.exp(scale - (df + 1) / 2 * math.log1p(own_square / df))

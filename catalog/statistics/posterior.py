@@ -58,8 +58,9 @@ def latency_probability(estimate: LogEstimate, max_log: float) -> float:
         return float(estimate.value <= max_log)
     if table is None and tables.is_due(_PROBABILITY):
         tables.made[_PROBABILITY] = _probability_table(sources)
-    shares, _ = _shares_within(sources, np.array([distance]))
-    return float(shares[0])
+    (largest, df), shifts = sources[0], _shifts(sources)
+    standard = (distance - shifts) / math.sqrt(largest)
+    return float(scipy.special.stdtr(df, standard[np.newaxis]).mean(axis=1)[0])
 
 
 def _by_variance(estimate: LogEstimate) -> list[tuple[float, float]]:
@@ -72,14 +73,20 @@ def _shares_within(
     sources: Sequence[tuple[float, float]], distances: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the probability of an error below each distance, and its density there."""
-    (largest, df), *others = sources
-    shifts = np.zeros(_POINTS if others else 1)
-    for place, (variance, other_df) in enumerate(others):
-        shifts = shifts + math.sqrt(variance) * _t_points(other_df)[_ORDERS[place]]
+    largest, df = sources[0]
     scale = math.sqrt(largest)
-    standard = (distances[:, np.newaxis] - shifts) / scale
+    standard = (distances[:, np.newaxis] - _shifts(sources)) / scale
     density = np.exp(density_scale(df) - (df + 1) / 2 * np.log1p(standard**2 / df)) / scale
     return scipy.special.stdtr(df, standard).mean(axis=1), density.mean(axis=1)
+
+
+def _shifts(sources: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Return the errors of all sources but the first, at points of equal probability."""
+    others = sources[1:]
+    shifts = np.zeros(_POINTS if others else 1)
+    for place, (variance, df) in enumerate(others):
+        shifts = shifts + math.sqrt(variance) * _t_points(df)[_ORDERS[place]]
+    return shifts
 
 
 def _probability_table(sources: Sequence[tuple[float, float]]) -> HermiteTable:

@@ -470,6 +470,39 @@ def resampled_log_percentiles(
     return out
 
 
+def seeded_log_percentiles(
+    samples: Samples, percentiles: Sequence[float], *, n_resamples: int, seed: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Take the percentiles of `resampled_log_percentiles` for the draws of a seed.
+
+    Parameters
+    ----------
+    samples : Samples
+    percentiles : sequence of float
+        Above 0 and below 100.
+    n_resamples : int
+        Draws of inputs, at least 2.
+    seed : tuple of int
+
+    Returns
+    -------
+    float array, shape (percentiles, rounds, draws)
+        As many draws as were asked for; two of interpenetrating rounds, of which every draw is the same.
+
+    Examples
+    --------
+    >>> crossed = Samples.from_arrays([1.0, 4.0, 9.0], [1, 1, 1], [0, 1, 2])
+    >>> drawn = Samples.from_arrays([1.0, 2.0], [1, 1], [0, 1], design=SampleDesign(np.full(2, 0.5), np.zeros(2, bool)))
+    >>> [seeded_log_percentiles(own, [50], n_resamples=9, seed=(1,)).shape[2] for own in (crossed, drawn)]
+    [9, 2]
+    """
+    if samples.interpenetrating:
+        # Two are enough to show that nothing varies; thousands would take longer than all else of an interval.
+        return np.repeat(log_percentiles(samples, percentiles)[..., np.newaxis], 2, axis=2)
+    counts = seeded_draws(samples.inputs.size, n_resamples, *seed)
+    return resampled_log_percentiles(samples, percentiles, counts=counts)
+
+
 def _weighted(
     ascending: NDArray[np.float64], counts: NDArray[np.integer], percentiles: Sequence[float]
 ) -> NDArray[np.float64]:

@@ -29,6 +29,8 @@ class Foresight:
     ----------
     interval : callable
         From a percentile to its interval, whose estimate has the model's variance.
+    estimate_s : callable
+        From a percentile to the estimate of its interval alone, in seconds, which takes a fraction of the time.
     links : tuple of str
         The asked links that are on its way.
     settings : int
@@ -38,6 +40,7 @@ class Foresight:
     """
 
     interval: Callable[[float], PercentileInterval]
+    estimate_s: Callable[[float], float]
     links: tuple[str, ...]
     settings: int
     check: float | None
@@ -352,7 +355,7 @@ def _interval(candidate: Candidate, percentile: float) -> PercentileInterval:
 def _median(candidate: Candidate) -> float:
     """Return the estimate of `interval` at 50 %, whose bounds no answer uses."""
     if candidate.predicted is not None:
-        return candidate.predicted.interval(50.0).estimate_s
+        return candidate.predicted.estimate_s(50.0)
     return percentile_estimate(samples_of(candidate), 50.0)
 
 

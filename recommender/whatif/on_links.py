@@ -14,7 +14,7 @@ from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEviden
 from recommender.ranking import Candidate, Foresight, RankedAnswer
 from recommender.schemas.links import AskedLinkOut, PredictedFromOut
 from recommender.whatif.model import Prediction, UnpredictableStrategy
-from recommender.whatif.predict import predict
+from recommender.whatif.predict import estimate_s, predict
 
 
 def on_links(
@@ -84,6 +84,7 @@ def _moved(
     foresight = Foresight(
         # Lazily: most questions need no second percentile, and each costs hundreds of draws.
         interval=lambda other: prediction.interval if other == percentile else _interval(linked, requested, other),
+        estimate_s=lambda other: estimate_s(linked, requested, other),
         links=tuple(link for link in linked.links if link in requested),
         settings=prediction.settings,
         check=prediction.check,

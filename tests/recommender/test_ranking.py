@@ -446,7 +446,9 @@ def test_a_fifth_faster_at_a_probability_of_six_tenths_loses_to_a_certain_one() 
 def test_a_bound_by_the_model_is_likely_and_never_proven() -> None:
     measured = candidate("a", "mobile", 0.1, 0.1001, 0.0999)
     inferred = replace(interval(measured, 90), by_model="2 inputs above the quantile 0.97")
-    predicted = replace(measured, predicted=Foresight(lambda percentile: inferred, ("edge-cloud",), 2, 0.01))
+    predicted = replace(
+        measured, predicted=Foresight(lambda percentile: inferred, lambda percentile: 0.1, ("edge-cloud",), 2, 0.01)
+    )
     assert recommend([measured], p90(0.2)).recommendation is not None
     best = recommend([predicted], p90(0.2)).recommendation
     assert best is not None and best.status is Status.LIKELY and best.gap is not None

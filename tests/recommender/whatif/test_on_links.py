@@ -193,3 +193,9 @@ def test_the_document_has_the_links_with_examples_and_problems(client: Client) -
     assert "application/problem+json" in operation["responses"]["422"]["content"]
     question = document["components"]["schemas"]["RecommendRequest"]
     assert "links" in question["properties"] and any("links" in example for example in question["examples"])
+
+
+def test_the_median_of_a_prediction_is_that_of_a_question_about_it(linked: int, client: Client) -> None:
+    rows = [ask(client, links={"edge-cloud": "20mbit"}, latency_percentile=percentile) for percentile in (50, 90)]
+    of_median, of_p90 = (latencies(row)["edge-cloud"] for row in rows)
+    assert of_median["predicted"] and of_p90["median_s"] == of_median["median_s"] == of_median["percentile_s"]
