@@ -1,7 +1,20 @@
 """Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI.
 
-`make test` runs most tests in two processes side by side, one file in one process and all containers in the same one;
+`make test` runs most tests in four processes side by side, one file in one process and all containers in the same one;
 then those marked `alone`, which measure or keep time.
+
+Two cores pay for every process that starts and for everything that is made twice. The cheap ways:
+
+- a database: `new_database`, `database_url` (here) copy a migrated one; `open_database(…, create=True)` migrates.
+- evidence with chosen numbers: tests/evidence_builder.py; a whole study: tests/catalog/exchange/study_rows.py.
+- committed evidence: `filled` (tests/runner/commands/conftest.py) copies a piece that is imported once per process.
+- a command: `command` (there), or `run(lambda: app([...]))`. A process of its own takes seconds: only for what an
+  import, a signal or an exit shows.
+- a fill: `declare` (tests/catalog_of_one.py), a model of one node. The built-in ones take ten times as long.
+- a browser: load a page once and look at it twice.
+
+What a module uses more than once and does not change is a fixture of the module. A file that takes more than ten
+seconds belongs into `_LONG`.
 """
 
 import os
@@ -29,6 +42,14 @@ _ALONE = (
     "runner/launchers/test_docker.py", "runner/launchers/test_process.py", "runner/measuring/test_fill.py",
     "runner/test_disturbed.py", "tierserver/test_hostile.py", "tierserver/test_paced_link.py",
     "tierserver/test_strategies.py",
+)  # fmt: skip
+# What takes longest besides the containers: given out last, it would keep one process while the others are done.
+_LONG = (
+    "test_odd_evidence.py", "test_secrets.py", "runner/reports/test_row_order.py",
+    "runner/operators/test_static_ptq_tools.py", "recommender/test_live.py", "runner/commands/test_bundle.py",
+    "runner/commands/test_invalid_rounds.py", "catalog/exchange/test_round_trip.py", "runner/test_own_models.py",
+    "catalog/statistics/test_pool_percentiles.py", "tierserver/test_tier_fuzz.py", "runner/commands/test_fill_scope.py",
+    "catalog/statistics/test_simulated.py", "runner/test_wheel.py", "runner/test_server_database.py",
 )  # fmt: skip
 _MARKS = ("docker", "postgres")
 _NO_POSTGRES = 'no PostgreSQL server; start one with: eval "$(.ci/postgres start)"'
@@ -72,19 +93,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if missing := [name for name in _ALONE if not (_TESTS / name).is_file()]:
+    if missing := [name for name in (*_ALONE, *_LONG) if not (_TESTS / name).is_file()]:
         raise pytest.UsageError(f"tests/conftest.py lists files that are not there: {', '.join(missing)}")
     for item in items:
         if _is_alone(item.path):
             item.add_marker("alone")
-    # What takes longest is given out first.
-    items.sort(key=lambda item: not _starts_containers(item.path))
+    items.sort(key=lambda item: _place(item.path))
     if os.environ.get("CI") == "true":
         return
     if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
         _skip(items, "docker", "no Docker engine answers")
     if "TIERWISE_TEST_POSTGRES" not in os.environ:
         _skip(items, "postgres", _NO_POSTGRES)
+
+
+@cache
+def _place(path: Path) -> int:
+    """Return the place of a file in the order in which files are given out: the longest first."""
+    if _starts_containers(path):
+        return 0
+    name = path.relative_to(_TESTS).as_posix() if path.is_relative_to(_TESTS) else ""
+    return 1 + (_LONG.index(name) if name in _LONG else len(_LONG))
 
 
 @cache

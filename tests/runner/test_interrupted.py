@@ -31,6 +31,7 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
+from tests.catalog_of_one import declare
 
 CATALOG = """\
 version: 1
@@ -41,6 +42,10 @@ tiers: {mobile: {cpus: 0.5, memory: 512m, provider: cpu}}
 strategies: [{operators: [identity], placements: [mobile]}]
 experiment: {inputs: 20, rounds: 200, repetitions: 8, warmup: 1}
 """
+SMALL = CATALOG.replace(
+    '  fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}',
+    "  table: {model: ./table.onnx, task: classification, dataset: {tensors: table.npz}}",
+)
 
 
 # The round of `prepared` is the first.
@@ -49,9 +54,10 @@ _MEASURED = "FROM measurement WHERE id > 1"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with a measured accuracy: measuring it takes longer than all that is tested here."""
+    """Return a directory with a measured accuracy, so that a fill has nothing to do but rounds."""
     cwd = tmp_path_factory.mktemp("prepared")
-    (cwd / "strategies.yaml").write_text(CATALOG.replace("rounds: 200, repetitions: 8", "rounds: 1, repetitions: 1"))
+    declare(cwd, labels=True)
+    (cwd / "strategies.yaml").write_text(SMALL.replace("rounds: 200, repetitions: 8", "rounds: 1, repetitions: 1"))
     assert printed("fill-catalog", "--launcher", "process", "--json", cwd=cwd)["accuracies"] == 1
     return cwd
 
@@ -60,7 +66,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def directory(prepared: Path, tmp_path: Path) -> Path:
     """Copy `prepared` to a directory that takes long to fill."""
     copied = shutil.copytree(prepared, tmp_path / "project")
-    (copied / "strategies.yaml").write_text(CATALOG)
+    (copied / "strategies.yaml").write_text(SMALL)
     return copied
 
 
@@ -123,6 +129,7 @@ def test_stopping_now_leaves_no_process_behind(directory: Path, signals: tuple[s
     running = _start(directory)
     children: set[int] = set()
     while not children:
+        time.sleep(0.01)
         children = _children(running.pid)
     for number in signals:
         running.send_signal(number)
@@ -216,6 +223,7 @@ def test_a_runner_that_was_killed_leaves_nothing_running(directory: Path) -> Non
     running = _start(directory)
     children: set[int] = set()
     while not children:
+        time.sleep(0.01)
         children = _children(running.pid)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate(timeout=10)
