@@ -275,7 +275,9 @@ class StrategyEvidence(StrategyBase):
         if self.status == "inapplicable":
             return True
         judged = self.accuracy is not None or self.task == "any"
-        return self.measured and len(self.rounds) >= self.rounds_declared and judged
+        # A race gives a strategy fewer rounds where more could change no answer.
+        raced = any(row.error_share is not None for row in self.rounds)
+        return self.measured and (raced or len(self.rounds) >= self.rounds_declared) and judged
 
     @property
     def bit_identical(self) -> bool:

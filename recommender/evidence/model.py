@@ -75,11 +75,14 @@ class DeclaredStrategy(Applicability):
 
     @property
     def complete(self) -> bool:
-        """Nothing is missing: all declared rounds and the accuracy, if it has one, or it cannot apply."""
+        """Nothing is missing: all declared rounds and the accuracy, if it has one, or it cannot apply.
+
+        A race gives a strategy fewer rounds where more could change no answer.
+        """
         if not self.applicable:
             return True
         candidate = self.candidate
-        if candidate is None or candidate.rounds < self.rounds_declared:
+        if candidate is None or (candidate.rounds < self.rounds_declared and candidate.error_share == 1):
             return False
         return candidate.accuracy is not None or not self.judged
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import UnitError
 from catalog.evidence.database import open_database
-from catalog.evidence.reading import distance_warnings
+from catalog.evidence.reading import distance_warnings, race_departures
 from catalog.evidence.soundness import sound_database
 from catalog.units import duration, parse_wait
 from runner.commands.terminal import (
@@ -183,6 +183,7 @@ def plan(
         made = race_plan(made, context, evidence) if races else made
         with evidence.session() as reading:
             remarks = _remarks(made, distance_warnings(reading))
+            departures = race_departures(reading) if races else {}
     if as_json:
         print_json(_plan_json(made, context, selection) | {"warnings": remarks, "draws": _draws(made)})
         return
@@ -199,6 +200,9 @@ def plan(
         out.print(f"estimated time: {duration(made.estimate_s)}{until}. Next: runner fill-catalog{scope.arguments}")
     elif not made.unready:
         out.print(nothing_missing(scope, races=races))
+    left = Counter(subject for subject, environment, *_ in departures if environment == context.environment_key)
+    for name, count in left.items():
+        out.print(f"{name}: {count} of {counts[name]} strategies left the race; runner leaderboard says why")
     for operator, remark in remarks.items():
         out.print(f"! {operator}: {remark}", markup=False, highlight=False)
 

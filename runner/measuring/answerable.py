@@ -13,6 +13,7 @@ from catalog.declaration.schema import SloSpec
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, PairedCounts, upper_share
 from catalog.statistics.intervals import model_reason, refuse
 from catalog.statistics.outcomes import sidak
+from catalog.statistics.planning import ROUNDS_MAX
 from runner.measuring.round_inputs import SystematicInputs, systematic_inputs
 from runner.measuring.stopping import planned_looks
 from runner.subjects.dataset import Subject
@@ -56,6 +57,8 @@ def _latency(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
         # Rounds are added while an interval is too wide, so that the last look is what can be measured.
         last = planned_looks(experiment, available)[-1]
         rounds, inputs = last.rounds[-1], min(last.inputs, available)
+    if experiment.race:
+        rounds = max(rounds, ROUNDS_MAX)
     draw = systematic_inputs(catalog, subject.name, subject.dataset) if experiment.systematic else None
     for percentile in slo.latency_s:
         if draw is not None and "all" not in draw.sizes:

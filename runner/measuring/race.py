@@ -245,7 +245,7 @@ class Race:
     questions : sequence of RaceQuestion or None
         What to decide; None for the declared SLOs, with the fastest at every accuracy besides.
     max_time_s : float or None
-        How long rounds are begun; one that would end later is not begun.
+        How long rounds are begun; one that would end later is not begun. For a question, accuracies count, too.
     expect : callable
         Called with the rounds of each look before they are measured.
     """
@@ -264,7 +264,8 @@ class Race:
         self._explicit = questions is not None
         self._questions = declared_questions(self._context.catalog) if questions is None else tuple(questions)
         self._first = self._context.catalog.experiment.rounds
-        self._deadline = math.inf if max_time_s is None else clock() + max_time_s
+        self._max_time_s = math.inf if max_time_s is None else max_time_s
+        self._deadline = clock() + self._max_time_s
         self._late: set[str] = set()
         self._shown: list[str] = []
 
@@ -273,6 +274,9 @@ class Race:
         filler = self._filler
         with filler.launcher.kept():
             filler.judge(plan.accuracies, stop)
+            # Of a fill only rounds are limited: without accuracies they could decide little.
+            if not self._explicit:
+                self._deadline = self._clock() + self._max_time_s
             self._measure([task for task in plan.rounds if task.supersedes], stop)
             races = list(self._races(plan))
             self._report(races)

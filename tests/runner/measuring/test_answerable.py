@@ -44,6 +44,9 @@ def resolved(catalog: Catalog, folder: Path) -> dict[str, Subject]:
         # Drawn inputs of all rounds count together, and the largest one, which the first round sends for certain.
         ("p90", {"inputs": 10, "rounds": 3, "select": "systematic"}, None),
         ("p90", {"inputs": 9, "rounds": 3, "select": "systematic"}, "28 of 29 inputs were measured"),
+        # A race goes on after its first look.
+        ("p90", {"inputs": 9, "rounds": 3, "select": "systematic", "race": True}, None),
+        ("p90", {"inputs": 28, "rounds": 3, "race": True}, "p90 cannot be proven with 28 inputs"),
         ("p90", {"inputs": 10, "rounds": 1, "select": "systematic"}, "one round describes and decides nothing"),
         ("p99", {"inputs": 10, "rounds": 9, "select": "systematic"}, "of the 3 % largest inputs were measured"),
         ("p95", {"inputs": 10, "rounds": 5, "precision": "5%", "percentile": 50.0}, "with 40 inputs"),

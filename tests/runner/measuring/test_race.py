@@ -15,8 +15,10 @@ from sqlalchemy import text
 from catalog.declaration import parse_catalog
 from catalog.errors import CatalogFileError
 from catalog.evidence.database import Database, open_database
+from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.writing import record_measurement
 from catalog.statistics.looks import error_share
+from recommender.evidence.loading import load
 from recommender.ranking.racing import RaceQuestion
 from runner.artifacts.store import ArtifactStore
 from runner.host import this_host
@@ -92,7 +94,8 @@ class ScriptedFiller(Filler):
         return True
 
     def _judge(self, task: MissingAccuracy, *, again: bool = False) -> None:
-        """Leave the accuracy unmeasured."""
+        """Leave the accuracy unmeasured, and let it take a while."""
+        self.script.now += 60.0
 
     def _measure(self, task: MissingRound, position: int, seed: int, *, again: bool = False) -> None:
         script, strategy = self.script, task.keyed.strategy
@@ -249,7 +252,8 @@ def test_no_round_begins_that_would_end_too_late(track: Track) -> None:
     script = Script(CLOSE)
     result = only(track.race(script, max_time_s=26.0))
     assert result.end == TIME_OVER
-    assert script.now <= 26.0 and result.seconds_to_look > 0
+    # After the accuracies, whose time is not limited.
+    assert script.now - 60.0 * len(track.planned().accuracies) <= 26.0 and result.seconds_to_look > 0
     lines = list(race_report(RaceOutcome((result,)), FillScope(only=("identity@edge",), race=True, max_time="26s")))
     assert lines[-1].endswith("runner fill-catalog --only identity@edge --race --max-time 1m")
 
@@ -288,6 +292,26 @@ def test_one_strategy_races_alone_until_its_target_is_decided(track: Track) -> N
     strategies = [{"operators": ["identity"], "placements": ["edge"]}]
     result = only(track.race(strategies=strategies))
     assert result.decided and result.rounds == {"table/identity@edge": 3}
+
+
+def test_a_race_that_is_over_is_complete_evidence(track: Track) -> None:
+    track.race()
+    (subject,) = load(track.database).subjects["table"]
+    assert min(candidate.rounds for candidate in subject.candidates) < 3 and subject.complete
+    with track.database.session() as session:
+        assert all(strategy.complete for strategy in strategy_evidence(session))
+
+
+def test_a_link_that_changes_is_raced_for_anew(track: Track) -> None:
+    track.race()
+    before = sum(track.rounds().values())
+    slower = {"links": RACING["links"] | {"edge-cloud": {"bandwidth": "10mbit"}}}
+    planned = race_plan(track.planned(**slower), track.context(**slower), track.database)
+    assert {task.keyed.strategy.placement.name for task in planned.rounds} == {"cloud"}
+    script = Script(LATENCIES)
+    assert only(track.race(script, **slower)).decided
+    assert {name.partition("@")[2] for name, _ in script.begun} == {"cloud"}
+    assert sum(track.rounds().values()) == before + len(script.begun)
 
 
 def test_a_strategy_that_is_new_joins_a_race_that_was_over(track: Track) -> None:
