@@ -141,7 +141,9 @@ def _in_spite(answer: RankedAnswer, miss: NearMiss) -> str:
     count, short = len(answer.considered), join(list(lacks(miss)))
     if count == 1:
         return f"the only strategy measured; it {short}"
-    return f"none of the {count} measured strategies has estimates within every budget; the best risk, it {short}"
+    return (
+        f"no estimate of the {count} measured strategies is within every budget; this one is the best risk: it {short}"
+    )
 
 
 def _not_first(best: Prospect, first: Prospect, meeting: str, objective: Objective) -> str:

@@ -157,7 +157,8 @@ def recommend(
             budgets,
             constraints,
             _Rules(measured, proven_only),
-            answered=best is not None,
+            # What misses a budget by its estimate is no answer that a proof alone would improve.
+            answered=best is not None and best.miss is None,
         ),
         pareto=_pareto(considered),
         infeasible=infeasible,

@@ -175,6 +175,8 @@ def _best_remark(answer: RecommendResponse) -> str:
     best = answer.recommendation
     others = [*answer.alternatives, *answer.undecided]
     assert best is not None
+    if best.lacks:
+        return "recommended as a risk"
     fastest = all(other.latency.percentile_s >= best.latency.percentile_s for other in others)
     return "recommended; fastest" if fastest else "recommended"
 
@@ -288,7 +290,8 @@ def _append_best(body: Text, answer: RecommendResponse, best: RecommendationOut)
     body.append(f"\n{_sentence(best.why)}")
     if answer.to_do is not None:
         # The command follows below.
-        body.append(f"\n{answer.to_do.words.replace(f'`{answer.to_do.command}`', '').strip()}", style="bold")
+        words = answer.to_do.words.replace(f": `{answer.to_do.command}`", " (the command is below)")
+        body.append(f"\n{words}", style="bold")
     for reason in best.not_chosen:
         body.append(f"\n{reason}.")
     if best.quality is not None:
@@ -325,7 +328,9 @@ def _relaxations(answer: RecommendResponse) -> Iterator[str]:
     """Yield which budget to relax by how much, the cheapest first."""
     cheapest = answer.relaxation
     if cheapest is not None and (answer.recommendation is not None or cheapest.words not in answer.summary):
-        yield f"proven would be: {cheapest.words}"
+        # What is not proven then says how sure it is, in parentheses.
+        label = "within the budgets" if cheapest.words.endswith(")") else "proven"
+        yield f"{label} would be: {cheapest.words}"
     if answer.recommendation is None:
         yield from (f"or: {relaxation.words}" for relaxation in answer.other_relaxations[:2])
 
@@ -335,7 +340,8 @@ def _notes(answer: RecommendResponse) -> Iterator[str]:
         yield f"{PREDICTED} before a latency: predicted for the requested links, not measured"
     yield from answer.warnings
     best = answer.recommendation
-    if best is not None and best.reason is not None:
+    # What the estimates lack is said where the strategy is named.
+    if best is not None and best.reason is not None and not best.lacks:
         yield f"not proven: {best.reason}"
     elif answer.undecided:
         other = answer.undecided[0]
