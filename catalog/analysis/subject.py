@@ -128,7 +128,7 @@ def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
 
 
 # Raised when the analysis itself changes, so that stored results are computed again.
-VERSION = 4
+VERSION = 5
 INTERVAL_PERCENTILES = (50.0, 90.0)
 
 
@@ -237,7 +237,8 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
     ranking = rank_strategies(samples, settings.question(), rng=settings.seed)
     families = study_families(_studied(evidence), common_tier_order(evidence))
     pooled = {_name(strategy): strategy.latency_s for strategy in measured}
-    paper = analyse_families(pooled, families, adjustment=settings.adjustment)
+    described = analyse_families(pooled, (), adjustment=settings.adjustment).descriptions
+    paper = analyse_families(_in_all_rounds(measured), families, adjustment=settings.adjustment)
     # Of all strategies, not of a family's alone: more of them know better what is usual.
     variances = round_variances(samples, settings.percentile)
     # `pooled` is in the order of `measured`, as `samples` is.
@@ -246,12 +247,29 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
         subject=measured[0].subject,
         environment=measured[0].environment,
         settings=settings,
-        strategies=_strategies(measured, samples, paper.descriptions, ranking, settings),
+        strategies=_strategies(measured, samples, described, ranking, settings),
         ranking=ranking,
         families=tuple(_family(family, members, variances, settings) for family in paper.families),
         drops=_drops(evidence, settings),
         unmeasured=tuple(strategy for strategy in evidence if not strategy.measured),
     )
+
+
+def _in_all_rounds(measured: Sequence[StrategyEvidence]) -> dict[str, NDArray[np.float64]]:
+    """Return the latencies that the study's tests pool: of strategies with all rounds, in the rounds that these share.
+
+    The tests take samples as independent and alike. A race gives losers one round and winners twelve, in which the host
+    may have been faster or slower.
+    """
+    most = max(len(strategy.rounds) for strategy in measured)
+    complete = [strategy for strategy in measured if len(strategy.rounds) >= min(strategy.rounds_declared, most)]
+    numbers = [{one_round.round for one_round in strategy.rounds} for strategy in complete]
+    # Evidence from elsewhere may number the rounds of every strategy differently.
+    shared = set.intersection(*numbers) if numbers else set()
+    return {
+        _name(strategy): strategy.latency_s[np.isin(strategy.round, list(shared))] if shared else strategy.latency_s
+        for strategy in complete
+    }
 
 
 def evidence_key(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> str:

@@ -199,7 +199,7 @@ def _pair_table(family: FamilyResult, result: SubjectResult) -> Html:
     caption = joined(
         f"{family.paper.family.name}. Kruskal-Wallis H {test.statistic:.4g}, {test.degrees_of_freedom} degrees of "
         f"freedom, p {pvalue(test.pvalue)}: {rejected}",
-        f"; not measured: {', '.join(family.paper.left_out)}" if family.paper.left_out else "",
+        f"; not measured in all rounds: {', '.join(family.paper.left_out)}" if family.paper.left_out else "",
     )
     adjusted = f"Conover p ({result.settings.adjustment})"
     heads = ("pair", adjusted, "Cliff's delta", "ratio", "verdict", "")

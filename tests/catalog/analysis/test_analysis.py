@@ -88,6 +88,36 @@ def test_known_ratios_are_found_and_ranked_with_ties(evidence: Any) -> None:
     assert slower.paper.delta > 0
 
 
+def test_the_studys_tests_take_strategies_with_all_rounds_in_the_rounds_they_share(evidence: Any) -> None:
+    everything = evidence()
+    raced = [
+        on_rounds(strategy, [1]) if strategy.placement == "edge" and strategy.operator == "quantized" else strategy
+        for strategy in everything
+    ]
+    families = {family.paper.family.name: family.paper for family in analyse_subject(raced, SETTINGS).families}
+    left_out = {name: set(paper.left_out) for name, paper in families.items()}
+    assert any("quantized@edge" in names for names in left_out.values())
+    assert not any("quantized@edge" in paper.members for paper in families.values())
+    # Rounds beyond the declared ones weigh nothing where the others lack them: in them all might have been slower.
+    slower = [replace(strategy, rounds_declared=2) for strategy in everything]
+    slower[0] = on_rounds(slower[0], [1, 2])
+    medians = analyse_subject(slower, SETTINGS).families[0].paper.median
+    only_shared = [on_rounds(strategy, [1, 2]) for strategy in slower]
+    assert medians.tolist() == analyse_subject(only_shared, SETTINGS).families[0].paper.median.tolist()
+
+
+def on_rounds(strategy: StrategyEvidence, numbers: list[int]) -> StrategyEvidence:
+    mask = np.isin(strategy.round, numbers)
+    return replace(
+        strategy,
+        latency_s=strategy.latency_s[mask],
+        round=strategy.round[mask],
+        input_index=strategy.input_index[mask],
+        repetition=strategy.repetition[mask],
+        rounds=tuple(one_round for one_round in strategy.rounds if one_round.round in numbers),
+    )
+
+
 def test_equal_strategies_are_equivalent_and_no_disagreement(evidence: Any) -> None:
     same = pair(analyse_subject(evidence(), SETTINGS), "operators@edge", "identity@edge", "quantized@edge")
     assert same.decided.verdict is ComparisonOutcome.EQUIVALENT
