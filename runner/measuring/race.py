@@ -326,7 +326,7 @@ class Race:
             behind = {name for name in due if race.rounds(name) < targets[name]}
             if behind & self._late:
                 race.end = TIME_OVER
-            race.spent |= behind
+            race.spent |= behind - self._late
         self._report(races)
 
     def _report(self, races: Sequence[SubjectRace]) -> None:

@@ -270,8 +270,8 @@ def _least(column: _Column) -> int:
 def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets: Mapping[str, str]) -> str:
     first = rows[0]
     fewest, most = min(row["rounds"] for row in rows), max(row["rounds"] for row in rows)
-    rounds = f"{most}" if fewest == most else f"{fewest} to {most}"
-    lines = [f"{first['inputs']} {first['inputs_select']} inputs, {rounds} rounds; end to end, single stream, unloaded"]
+    rounds = f"{fewest} to {most} rounds" if fewest < most else f"{most} round{'' if most == 1 else 's'}"
+    lines = [f"{first['inputs']} {first['inputs_select']} inputs, {rounds}; end to end, single stream, unloaded"]
     if any(row["letters"] for row in rows):
         level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
         lines.append(

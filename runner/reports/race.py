@@ -51,7 +51,8 @@ def _spent(result: RaceResult) -> str:
     words = f"{done} rounds, {result.samples} samples, {duration(result.seconds)} of measuring so far"
     if done == fixed:
         return words
-    return f"{words}; {deepest} rounds of every strategy: {fixed}, about {duration(result.seconds_if_fixed)}"
+    plural = "" if deepest == 1 else "s"
+    return f"{words}; {deepest} round{plural} of every strategy: {fixed}, about {duration(result.seconds_if_fixed)}"
 
 
 def _ending(result: RaceResult, scope: FillScope) -> str:

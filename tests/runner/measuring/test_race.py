@@ -258,6 +258,14 @@ def test_no_round_begins_that_would_end_too_late(track: Track) -> None:
     assert lines[-1].endswith("runner fill-catalog --only identity@edge --race --max-time 1m")
 
 
+def test_a_first_look_that_the_time_cuts_short_can_be_continued(track: Track) -> None:
+    result = only(track.race(max_time_s=12.0))
+    assert result.end == TIME_OVER and 0 < sum(result.rounds.values()) < len(LATENCIES)
+    *_, spent, ending = race_report(RaceOutcome((result,)))
+    assert "; 1 round of every strategy: 6," in spent
+    assert ending.endswith("the next look needs about 1 min: runner fill-catalog --max-time 1m")
+
+
 def test_a_time_that_is_too_short_for_any_round_measures_nothing(track: Track) -> None:
     script = Script(LATENCIES)
     result = only(track.race(script, max_time_s=0.5))
