@@ -37,14 +37,29 @@ def content_key(mapping: Mapping[str, object]) -> str:
     True
     """
     # Every stored key depends on these bytes: another spelling would make all evidence look missing.
-    text = json.dumps(_canonical(mapping, "$"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_canonical_other(mapping, "$"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     # File names that are no UTF-8 come as lone surrogates, which strict UTF-8 refuses.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _canonical(value: object, where: str) -> object:
+# By exact type: a subclass may be written otherwise.
+_UNCHANGED = frozenset({type(None), bool, str, int})
+
+
+def _canonical(value: object, parent: str, place: str | int) -> object:
+    """Return what a mapping or a sequence holds at a place as its key has it."""
+    kind = type(value)
+    if kind in _UNCHANGED:
+        return value
+    if kind is float and isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    # The path is put together here: most values are plain and never need theirs.
+    return _canonical_other(value, f"{parent}[{place}]" if isinstance(place, int) else f"{parent}.{place}")
+
+
+def _canonical_other(value: object, where: str) -> object:
     # Before numbers, because a bool is an int and `true` must not share a key with 1.
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, str):
         return value
     if isinstance(value, int):
         return int(value)
@@ -56,9 +71,11 @@ def _canonical(value: object, where: str) -> object:
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
             raise ContentKeyError(f"{where} has the key {wrong[0]!r}; a content key takes text as keys only")
-        return {key: _canonical(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _canonical(item, where, key) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [_canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [
+            item if type(item) in _UNCHANGED else _canonical(item, where, index) for index, item in enumerate(value)
+        ]
     raise ContentKeyError(f"{where} is a {type(value).__name__}; a content key takes JSON values only")
 
 

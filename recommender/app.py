@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from recommender.answer.tabulation import tabulate
+from recommender.answer.tabulation import tabulate_later
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.answer_cache import AnswerCache
@@ -48,7 +48,7 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
         docs_url=None,  # the stock page loads its scripts from a content network
         redoc_url=None,
     )
-    snapshots = Snapshots(chosen.database, prepare=tabulate)
+    snapshots = Snapshots(chosen.database, prepare=tabulate_later)
     app.state.snapshots = snapshots
     app.state.answers = AnswerCache(snapshots)
     app.state.queue = QuestionQueue()

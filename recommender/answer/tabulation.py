@@ -4,6 +4,7 @@ These results are kept with each candidate. To compute them, the usual questions
 so that exactly what answers need is kept, whatever that is.
 """
 
+import time
 from collections.abc import Callable, Iterator
 
 from catalog.statistics.tables import OFTEN
@@ -15,6 +16,16 @@ from recommender.schemas import RecommendRequest
 _PERCENTILES = (90.0, 50.0, 95.0, 99.0)
 # Every strategy keeps it, so that the bounds of every strategy are computed.
 _LENIENT_S = 1e6
+# Threads take turns: the start of the service and the callers that wait for new evidence come first.
+_PAUSE_S = 0.5
+
+
+def tabulate_later(
+    evidence: Evidence, is_wanted: Callable[[], bool], *, pause: Callable[[float], None] = time.sleep
+) -> None:
+    """Tabulate once those who wait for this evidence have been answered."""
+    pause(_PAUSE_S)
+    tabulate(evidence, is_wanted)
 
 
 def tabulate(evidence: Evidence, is_wanted: Callable[[], bool]) -> None:

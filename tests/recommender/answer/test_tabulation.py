@@ -10,7 +10,7 @@ import pytest
 from catalog.statistics.tables import OFTEN
 from recommender.answer import tabulation
 from recommender.answer.respond import respond
-from recommender.answer.tabulation import tabulate, usual_questions
+from recommender.answer.tabulation import tabulate, tabulate_later, usual_questions
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.ranking import candidates
@@ -63,6 +63,15 @@ def test_it_stops_when_the_evidence_was_replaced(opened: Snapshots, monkeypatch:
     monkeypatch.setattr(tabulation, "respond", lambda _, question: answered.append(question))
     tabulate(evidence, lambda: len(answered) < 2)
     assert len(answered) == 2
+
+
+def test_nothing_is_computed_before_those_who_wait_are_answered(
+    opened: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(tabulation, "respond", lambda _, question: done.append("question"))
+    tabulate_later(opened.current(), lambda: len(done) < 3, pause=lambda _: done.append("pause"))
+    assert done == ["pause", "question", "question"]
 
 
 def test_new_evidence_is_prepared_once_it_answers_and_wanted_while_it_is_the_newest(path: Path, filled: Any) -> None:
