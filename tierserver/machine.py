@@ -30,7 +30,7 @@ def read_stats() -> StatsResult:
     return StatsResult(
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         # getrusage(2) counts kibibytes on Linux.
-        peak_rss_bytes=_peak_rss_bytes() or usage.ru_maxrss * 1024,
+        peak_rss_bytes=peak_rss_bytes() or usage.ru_maxrss * 1024,
         threads=len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else 0,
         load_average=os.getloadavg(),
         cgroup=_cgroup(),
@@ -81,7 +81,7 @@ def parse_host_stat(text: str, *, ticks_per_s: int) -> tuple[float, float]:
     return (user + nice + system + irq + softirq) / ticks_per_s, steal / ticks_per_s
 
 
-def _peak_rss_bytes() -> int | None:
+def peak_rss_bytes() -> int | None:
     """Read the peak of this program alone: that of getrusage is inherited from the process that started it."""
     for line in (_read(Path("/proc/self/status")) or "").splitlines():
         # proc(5) writes kB and means 1024 bytes.

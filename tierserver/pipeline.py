@@ -7,6 +7,7 @@ import math
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from tierserver import protocol
 from tierserver.encoding import read_tensors
 from tierserver.errors import CommandError, EngineError, NotFound, RequestError, TierError
+from tierserver.limits import MEMORY
+from tierserver.machine import peak_rss_bytes
 from tierserver.messages import (
     Digest,
     DigestResult,
@@ -347,16 +350,33 @@ def evaluate(tier: Tier, command: Evaluate, on_progress: Callable[[int, int], No
     """Score every item through the part's own pre- and post-processing (and its next part, if it has one)."""
     part, items = tier.find(command.model).part, read_items(command.items_file)
     total, reported_s = len(items.item_id), time.monotonic()
-    scores: list[ItemScore] = []
-    for index, item_id in enumerate(items.item_id):
+
+    def score(index: int) -> ItemScore:
         try:
-            scores.append(_score(items, index, _outputs(part, items.encoded(index)), command.k))
+            return _score(items, index, _outputs(part, items.encoded(index)), command.k)
         except TierError as error:
-            raise CommandError(f"item {item_id!r}: {error}") from error
-        if time.monotonic() - reported_s >= _PROGRESS_S or index + 1 == total:
-            reported_s = time.monotonic()
-            on_progress(index + 1, total)
+            raise CommandError(f"item {items.item_id[index]!r}: {error}") from error
+
+    scores = [score(0)]
+    with ThreadPoolExecutor(_workers(part)) as pool:
+        # Nothing is timed here, so that items may share the tier's threads.
+        for scored in pool.map(score, range(1, total)):
+            scores.append(scored)
+            if time.monotonic() - reported_s >= _PROGRESS_S:
+                reported_s = time.monotonic()
+                on_progress(len(scores), total)
+    on_progress(total, total)
     return EvaluateResult(_trimmed(scores))
+
+
+def _workers(part: ServedPart) -> int:
+    """Return how many items may be scored at once, as far as the first one shows."""
+    peak_bytes = peak_rss_bytes()
+    # The connection to a next part serves one request at a time.
+    if part.spec.next is not None or peak_bytes is None:
+        return 1
+    # Each run takes at most what the tier held during the first; half of the memory is left for larger items.
+    return max(1, min(part.spec.threads, MEMORY.limit_bytes // (2 * peak_bytes)))
 
 
 def hits(classes: NDArray[np.int64], label: int, k: int) -> tuple[bool, bool]:

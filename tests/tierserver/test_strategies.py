@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from tests.tierserver.conftest import CommandFailed
+from tierserver import pipeline
 from tierserver.messages import (
     Evaluate,
     LinkProbe,
+    Load,
     LoadResult,
     Measure,
     MeasureResult,
@@ -26,7 +28,7 @@ from tierserver.messages import (
     SteadyWarmup,
     Unload,
 )
-from tierserver.pipeline import postprocess
+from tierserver.pipeline import ServedPart, Tier, evaluate, postprocess
 
 
 def measured(tier, inputs, url=None, *, repetitions=2, codec="raw"):
@@ -243,6 +245,30 @@ def test_loading_tells_the_nodes_of_each_execution_provider(tiers, part):
         result = LoadResult.from_json(tiers.mobile.load(part(model, postprocess=None)))
         (nodes,) = result.provider_nodes.values()
         assert set(nodes) == {"CPUExecutionProvider"} and 0 < nodes["CPUExecutionProvider"] <= kinds
+
+
+def test_items_scored_at_once_have_the_scores_and_the_order_of_one_after_the_other(models, part, image, tmp_path):
+    images = [image(seed) for seed in range(40)]
+    file = write_items(tmp_path / "items.npz", images, label=np.arange(40) % 5)
+    results, progress = [], []
+    for threads in (1, 4):
+        tier = Tier("mobile")
+        tier.load(Load((part(threads=threads, postprocess=Postprocess("top_k", k=5)),)))
+        results.append(evaluate(tier, Evaluate("net", file), lambda done, total: progress.append((done, total))))
+        tier.unload()
+    assert results[0] == results[1] and [item.item_id for item in results[1].items] == [f"i{n}" for n in range(40)]
+    assert progress[-1] == (40, 40)
+
+
+def test_as_many_items_are_scored_at_once_as_threads_and_memory_allow(part, monkeypatch):
+    served = ServedPart(part(threads=4, postprocess=Postprocess("top_k", k=5)), "mobile")
+    monkeypatch.setattr(pipeline, "peak_rss_bytes", lambda: 2**20)
+    monkeypatch.setattr(pipeline.MEMORY, "_limit_bytes", 100 * 2**20)
+    assert pipeline._workers(served) == 4
+    monkeypatch.setattr(pipeline.MEMORY, "_limit_bytes", 5 * 2**20)
+    assert pipeline._workers(served) == 2
+    monkeypatch.setattr(pipeline.MEMORY, "_limit_bytes", 2**20)
+    assert pipeline._workers(served) == 1
 
 
 def test_an_items_file_that_is_none_is_refused(tiers, part, failure, tmp_path, image):
