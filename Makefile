@@ -7,16 +7,26 @@ BIN := .venv/bin
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-.venv/.ready: requirements.lock pyproject.toml
+# pip would compile what it installs on one core, which takes half of its time; a few templates are no Python.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib >/dev/null || true
+
+.venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Tierwise needs Python >= 3.11, got $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -m venv .venv
 	@echo "Installing the locked packages into .venv ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(PIP) --constraint requirements.lock --editable '.[postgres]'
+	@$(COMPILE)
 	@touch $@
 
-demo: .venv/.ready  ## fill the catalog, print the leaderboard, ask the recommender
+.venv/.ready: .venv/.installed
+	@echo "Installing what the tests and checks need beside them ..."
+	@$(PIP) --requirement requirements.lock
+	@$(COMPILE)
+	@touch $@
+
+demo: .venv/.installed  ## fill the catalog, print the leaderboard, ask the recommender
 	@$(BIN)/python -m runner.demo
 
 # Four processes share two cores, since many tests wait; then what measures has the machine to itself. The tests start
@@ -43,7 +53,7 @@ bench: .venv/.ready  ## print the benchmarks' ratios (minutes; Docker for the tr
 	$(BIN)/python -m benchmarks.whatif
 	$(BIN)/python -m benchmarks.recommend
 
-serve: .venv/.ready  ## serve the recommender on loopback
+serve: .venv/.installed  ## serve the recommender on loopback
 	@$(BIN)/recommender
 
 clean:  ## remove what the build and the demo made here (the database stays)
