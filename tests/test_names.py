@@ -38,6 +38,11 @@ def modules(packages: tuple[str, ...]) -> Iterator[Path]:
     return (path for package in packages for path in sorted((ROOT / package).rglob("*.py")))
 
 
+# Nodes are a million and few of them bind a name.
+_BINDING = {ast.Name, ast.Attribute, ast.arg, ast.FunctionDef, ast.AsyncFunctionDef}
+_BINDING |= {ast.MatchAs, ast.MatchStar, ast.ExceptHandler}
+
+
 def bound_names(node: ast.AST) -> Iterator[str]:
     """Yield the names that one node gives to something: variables, parameters, attributes, functions."""
     match node:
@@ -55,6 +60,7 @@ def filler_names() -> dict[str, int]:
         path.relative_to(ROOT).as_posix()
         for path in modules(CHECKED)
         for node in ast.walk(parsed(path))
+        if type(node) in _BINDING
         for name in bound_names(node)
         if name.lstrip("_") in FILLERS
     )

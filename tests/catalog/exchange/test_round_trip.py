@@ -147,8 +147,13 @@ def test_classes_that_were_counted_come_along(rich: Database, other: Database, t
 
 def test_the_committed_evidence_is_exported_as_it_was_imported(tmp_path: Path) -> None:
     """Leave the bytes of older evidence alone when columns and fields are added."""
-    committed = Path(__file__).parents[3] / "catalogs/embedded-evidence.json.gz"
-    before = parse_document(gzip.decompress(committed.read_bytes()), file=committed.name)
+    path = Path(__file__).parents[3] / "catalogs/embedded-evidence.json.gz"
+    whole = parse_document(gzip.decompress(path.read_bytes()), file=path.name)
+    # One round of every strategy has all the fields that five have.
+    first_rounds = [measurement for measurement in whole.measurements if measurement.round == 1]
+    before = whole.model_copy(update={"measurements": first_rounds})
+    committed = tmp_path / "committed.json"
+    committed.write_bytes(document_bytes(before))
     with open_database(tmp_path / "other.db", create=True) as opened:
         import_files(opened, [committed], now=NOW)
         after = exported(opened)

@@ -129,10 +129,10 @@ def test_init_for_a_model_of_ones_own_is_measured_at_once(
     }
     assert "# takes input: float32 [1, 3, 32, 32] (nchw, rgb, 32 x 32)" in written
     assert "# gives output: float32 [1, 10]: scores of classes" in written
-    assert declared["experiment"]["inputs"] == 12
+    assert declared["experiment"]["inputs"] == 12 and declared["experiment"]["race"]
     Draft202012Validator(json.loads((tmp_path / "strategies.schema.json").read_text())).validate(declared)
     less = re.sub(r"(?s)strategies:  .*?experiment: {inputs: 12", _FEW + "experiment: {inputs: 3", written)
-    less = less.replace("rounds: 3", "rounds: 1")
+    less = less.replace("rounds: 3", "rounds: 1").replace(", race: true", "")
     (tmp_path / "strategies.yaml").write_text(less)
     assert run(lambda: app(["fill-catalog", "--launcher", "process"])) == 0
     capsys.readouterr()
