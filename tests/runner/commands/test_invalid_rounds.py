@@ -14,7 +14,7 @@ subjects:
   table: {model: "./table.onnx", task: any, dataset: {tensors: table.npz}}
 operators: {identity: []}
 tiers: {mobile: {cpus: 0.5, memory: 512m}, edge: {cpus: 1, memory: 1g}}
-links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.000001}}
+links: {mobile-edge: {bandwidth: 20mbit, tolerance: 0.000001}}
 strategies: [{operators: [identity], placements: [edge]}]
 experiment: {inputs: 2, rounds: 1, warmup: 0}
 """
