@@ -44,7 +44,9 @@ def why(answer: RankedAnswer) -> str:
     if quicker is not None:
         return f"{_instead_of(best, quicker)}{note}."
     following = next((prospect for prospect in answer.within if not _unknown(prospect)), None)
-    if following is None:
+    objective = answer.budgets.objective
+    # What is better and less sure is no "next best": `not_chosen` says why it was not chosen.
+    if following is None or (_value(following, objective) < _value(best, objective) and following.loss >= best.loss):
         return f"{_claim(answer, best)}{note}."
     return f"{_claim(answer, best)}; {_against(best, following)}{note}."
 

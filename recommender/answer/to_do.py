@@ -123,7 +123,7 @@ class Planner:
         if candidate.design is not None and refusal is not None:
             return self._rounds(candidate, refusal.rounds_needed, f"would bound {percentile_name(percentile)}")
         return ToDo(
-            f"Set `experiment.inputs` to {inputs_needed} or more and run `{FILL_COMMAND}`, "
+            f"Set `experiment.inputs` to {inputs_needed} or more and run `{FILL_COMMAND}`{self._where}, "
             f"or ask for a lower percentile than {percentile_name(percentile)}"
         )
 
@@ -149,7 +149,7 @@ class Planner:
         if needed is None and self._rounds_needed(gap, new_inputs=True) is not None:
             return ToDo(
                 f"More rounds alone would not prove it, because they send the same {candidate.inputs} inputs: raise "
-                f"`experiment.inputs` and run `{FILL_COMMAND}`, or ask at a lower `confidence`"
+                f"`experiment.inputs` and run `{FILL_COMMAND}`{self._where}, or ask at a lower `confidence`"
             )
         if needed is None:
             return ToDo(
@@ -201,10 +201,13 @@ class Planner:
         command = self._command(rounds=rounds, only=[self._id(candidate)])
         round_s = self._strategies[candidate].round_s
         seconds = None if round_s is None else round_s * (rounds - candidate.rounds)
-        # In the environment of another machine nothing can be measured from here.
-        where = "" if self._environment.imported_from is None else " on the machine that this evidence comes from"
-        words = f"{{time}} of measuring{where} {effect}: `{{command}}`"
+        words = f"{{time}} of measuring{self._where} {effect}: `{{command}}`"
         return ToDo(words.format(time=_time(seconds), command=command), command, seconds, words)
+
+    @property
+    def _where(self) -> str:
+        # In the environment of another machine nothing can be measured from here.
+        return "" if self._environment.imported_from is None else " on the machine that this evidence comes from"
 
     def _id(self, candidate: Candidate) -> str:
         return strategy_id(self._subject, candidate.operator, candidate.placement)

@@ -65,7 +65,7 @@ export function request() {
   if (Object.keys(links.rates()).length) body.links = links.rates();
   if (field("slo").value) return { ...body, slo: field("slo").value };
   body.latency_percentile = Number(field("percentile").value);
-  if (field("latency").value !== "") body.max_latency_s = Number(field("latency").value) / 1e3;
+  if (field("latency").value !== "") body.max_latency_s = Number((Number(field("latency").value) / 1e3).toPrecision(12));  // 13.8 / 1e3 is 0.013800000000000002
   const budget = field("accuracy-kind").value === "drop" ? "max_accuracy_drop_pp" : "min_accuracy_pct";
   if (field("accuracy").value !== "") body[budget] = Number(field("accuracy").value);
   return body;

@@ -11,7 +11,7 @@ from catalog.analysis.subject import declared_settings
 from catalog.evidence.allowed import utc_now
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
-from catalog.units import size
+from catalog.units import counted, size
 from runner.commands.terminal import DatabaseOption, RunnerSettings, err, example, percentile_option
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
@@ -56,7 +56,7 @@ def report(
     except OSError as error:
         raise RunnerError(f"{output}: cannot be written: {error.strerror}") from error
     subjects = sum(len(environment.results) for environment in content.environments)
-    err.print(f"{output}: {subjects} subject(s), {size(len(page.encode()))}", soft_wrap=True)
+    err.print(f"{output}: {counted(subjects, 'subject')}, {size(len(page.encode()))}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -86,10 +86,10 @@ def test_what_is_likely_says_so_with_what_makes_it_sure(
     for number, latency_s in enumerate((0.01, 0.011, 0.012)):
         writer.measure(1, "early_exit", "mobile", latency_s, number=number)
     writer.judge(1, "early_exit", 90.0)
-    dom = loaded(f"{live()}/?subject=net&latency=12&confidence=99", tmp_path)
+    dom = loaded(f"{live()}/?subject=net&latency=12.2&confidence=99", tmp_path)
     assert re.search(r'early_exit on mobile<span class="badge likely">likely, \d\d %</span>', dom)
     assert re.search(r'<p class="manager">Probably: \d\d %\.</p>', dom)
-    assert re.search(r'<code class="command">runner recommend net [^<]*--measure \d+m</code>', dom)
+    assert re.search(r'<code class="command">runner recommend net --max-latency 12.2ms [^<]*--measure \d+m</code>', dom)
     assert 'class="point likely"' in dom and "To have it proven:" in dom
     doubtful = loaded(f"{live()}/?subject=net&latency=150&confidence=99.9", tmp_path)
     assert "Within the budgets, not proven" in doubtful or "Proven too" in doubtful

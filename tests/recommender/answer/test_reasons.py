@@ -20,6 +20,7 @@ def test_a_faster_one_that_is_not_sure_is_named_with_its_risk(client: Any, write
     store(writer, {"identity": (0.1, 0.1, 0.1), "quantized": (0.05, 0.09, 0.162)})
     answer = ask(client, max_latency_s=0.102)
     assert chosen(answer) == ("identity", "mobile") and answer["status"] == "proven"
+    assert "slower" not in answer["recommendation"]["why"]
     (reason,) = answer["recommendation"]["not_chosen"]
     assert reason.startswith(
         "quantized on mobile is faster (p90 90 ms), but whether it keeps the budgets is less sure ("

@@ -68,8 +68,7 @@ def test_minutes_come_from_the_rounds_so_far(client: Any, writer: Any) -> None:
     assert to_do["command"].endswith(f" --measure {to_do['minutes']:.0f}m") and " more minutes" in to_do["words"]
 
 
-def test_what_was_imported_is_measured_where_it_came_from(client: Any, writer: Any) -> None:
-    noisy(writer, 0.09, 0.1, 0.11)
+def let_be_imported(writer: Any) -> None:
     with writer.database.session() as session:
         session.add(
             ImportedFile(id=1, key="1" * 64, name="theirs.json", sha256="0" * 64, format="json", imported_at=WHEN)
@@ -77,6 +76,11 @@ def test_what_was_imported_is_measured_where_it_came_from(client: Any, writer: A
         session.flush()
         session.connection().exec_driver_sql("UPDATE environment SET imported_file_id = 1")
         session.commit()
+
+
+def test_what_was_imported_is_measured_where_it_came_from(client: Any, writer: Any) -> None:
+    noisy(writer, 0.09, 0.1, 0.11)
+    let_be_imported(writer)
     to_do = ask(client, max_latency_s=0.112)["to_do"]
     assert to_do["command"].startswith("runner fill-catalog --rounds ")
     assert "on the machine that this evidence comes from" in to_do["words"]
@@ -117,3 +121,13 @@ def test_what_was_not_measured_and_could_change_the_answer_is_named(client: Any,
     assert answer["status"] == "infeasible" and answer["infeasible"]["status"] == "proven"
     assert answer["to_do"]["command"] == "runner recommend net --max-latency 10ms --measure 10m"
     assert answer["to_do"]["words"].startswith("One strategy is not measured yet and could change this answer: ")
+
+
+def test_more_inputs_of_what_was_imported_are_measured_where_it_came_from(client: Any, writer: Any) -> None:
+    noisy(writer, 0.1, 0.1, 0.1, launcher="imported")
+    let_be_imported(writer)
+    answer = ask(client, max_latency_s=0.2, latency_percentile=99)
+    words = answer["to_do"]["words"]
+    assert words.startswith("Set `experiment.inputs` to 299 or more and run `runner fill-catalog` on the machine that")
+    # Rows hold no time: what is known is when they came.
+    assert answer["age"]["words"].startswith("imported ") and "not known" in answer["age"]["words"]
