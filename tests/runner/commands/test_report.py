@@ -38,7 +38,7 @@ def phone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_report_of_imported_latencies(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Medians of 0.2 s and 0.1 s and 0.00145 s more: 0.20145 / 0.10145.
     assert run(lambda: app(["report", "-d", "lab.db", "-o", "out.html"])) == 0
-    assert "out.html: 1 subject(s)" in capsys.readouterr().err
+    assert "out.html: 1 subject" in capsys.readouterr().err
     page = (phone / "out.html").read_text()
     assert page.startswith("<!DOCTYPE html>\n<html")
     assert "Imported, not measured here." in page
