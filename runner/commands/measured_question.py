@@ -185,6 +185,9 @@ class _QuestionFill:
             plan = update_plan(plan, self._context, sound_database(self._database))
             self._declare(plan)
             progress.expect(plan.estimate_s, rounds=len(plan.rounds))
+            if (left_s := ends - time.monotonic()) < plan.estimate_s:
+                # Until the first look says itself how long the race may take.
+                progress.look((), 0, left_s)
             filler.judge(reference, stop)
             Race(filler, questions=[self._question], max_time_s=ends - time.monotonic()).run(plan, stop)
         _report(filler.outcome, time.monotonic() - begun)

@@ -5,6 +5,7 @@ The way through real tiers is gone once; elsewhere rounds are scripted, while pl
 
 import json
 import os
+import shlex
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -211,7 +212,9 @@ def test_a_model_file_is_enough(asking: Callable[..., Done], track: Track, tmp_p
     assert (tmp_path / "strategies.yaml").read_text() == written
 
 
-def test_the_next_command_names_the_files(asking: Callable[..., Done], track: Track, tmp_path: Path) -> None:
+def test_the_next_command_asks_again_with_the_same_files(
+    asking: Callable[..., Done], command: Command, track: Track, tmp_path: Path
+) -> None:
     (tmp_path / "strategies.yaml").rename(tmp_path / "mine.yaml")
     track.before = lambda: os.kill(os.getpid(), signal.SIGINT)
     done = asking("table", "--max-latency", "250ms", "--allow-operator", "identity", "-c", "mine.yaml", "-d", "mine.db")
@@ -219,6 +222,10 @@ def test_the_next_command_names_the_files(asking: Callable[..., Done], track: Tr
     (line,) = (line for line in done.out.splitlines() if line.strip().startswith("runner recommend table"))
     options = "--max-latency 250ms --allow-operator identity --launcher process --measure 1m -c mine.yaml -d mine.db"
     assert line.strip() == f"runner recommend table {options}"
+    track.before = lambda: None
+    again = command(*shlex.split(line)[1:], "--json")
+    assert (again.code, best(again)) == (0, "identity@edge")
+    assert answered(again)["to_do"] is None and set(track.rounds) == {"identity@edge", "identity@mobile"}
 
 
 @pytest.mark.parametrize(
