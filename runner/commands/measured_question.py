@@ -257,8 +257,11 @@ class _QuestionFill:
 
 
 def _report(outcome: FillOutcome, took_s: float) -> None:
-    counts = f"measured {outcome.measured} rounds and {outcome.accuracies} accuracies"
-    err.print(f"{counts} in {duration(took_s)}")
+    rounds = f"{outcome.measured} round{'' if outcome.measured == 1 else 's'}"
+    # Most questions have no budget of accuracy.
+    one = "y" if outcome.accuracies == 1 else "ies"
+    accuracies = f" and {outcome.accuracies} accurac{one}" if outcome.accuracies else ""
+    err.print(f"measured {rounds}{accuracies} in {duration(took_s)}")
     for line in (*outcome.failures, *outcome.invalid):
         err.print(f"[red]failed[/] {escape(line)}", soft_wrap=True)
     if outcome.doubtful:

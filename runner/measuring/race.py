@@ -15,6 +15,7 @@ from catalog.evidence.database import Database
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.stored_rows import replace_departures
 from catalog.statistics.looks import LEAVING_LOOKS, look_of, next_look
+from recommender.answer.wording import chance
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import DeclaredStrategy, Evidence
 from recommender.ranking import Budgets, Candidate, LatencyBudget, Status
@@ -195,8 +196,8 @@ def contest_words(contest: Contest, candidates: int) -> str:
     else:
         standing = f"{best.candidate.operator} on {best.candidate.placement}"
         if budgets.any_set:
-            chance = f" {best.probability:.0%}" if best.status in _UNCERTAIN and best.probability is not None else ""
-            standing += f", {best.status}{chance}"
+            uncertain = best.status in _UNCERTAIN and best.probability is not None
+            standing += f", {best.status}" + (f" {chance(best.probability or 0.0)}" if uncertain else "")
     undecided = len(contest.undecided)
     return f"{contest.question.name}: {standing}" + (f" ({undecided} of {candidates} undecided)" if undecided else "")
 

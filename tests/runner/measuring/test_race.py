@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.writing import record_measurement
 from catalog.statistics.looks import error_share
 from recommender.evidence.loading import load
-from recommender.ranking.racing import RaceQuestion
+from recommender.ranking import Budgets, LatencyBudget, Status
+from recommender.ranking.racing import Contest, RaceQuestion
 from runner.artifacts.store import ArtifactStore
 from runner.host import this_host
 from runner.launchers.process import ProcessLauncher
@@ -27,7 +29,16 @@ from runner.launchers.select import Selection
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, make_plan
-from runner.measuring.race import TIME_OVER, UNMEASURABLE, Race, RaceOutcome, RaceResult, declared_questions, race_plan
+from runner.measuring.race import (
+    TIME_OVER,
+    UNMEASURABLE,
+    Race,
+    RaceOutcome,
+    RaceResult,
+    contest_words,
+    declared_questions,
+    race_plan,
+)
 from runner.measuring.scope import EVERYTHING, FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
@@ -416,3 +427,23 @@ def test_a_race_that_the_catalog_contradicts_is_one_error(track: Track, experime
         parse_catalog(f"{declared}experiment: {experiment}\n", track.folder / "strategies.yaml")
     (line,) = str(error.value).splitlines()
     assert said in line and "strategies.yaml:" in line
+
+
+@pytest.mark.parametrize(
+    ("status", "probability", "words"),
+    [
+        (Status.LIKELY, 0.9999, "fast: identity on edge, likely > 99.9 % (1 of 2 undecided)"),
+        (Status.LIKELY, 0.8699, "fast: identity on edge, likely 86 % (1 of 2 undecided)"),
+        (Status.PROVEN, 0.9999, "fast: identity on edge, proven (1 of 2 undecided)"),
+        (Status.ESTIMATED, None, "fast: identity on edge, estimated (1 of 2 undecided)"),
+    ],
+)
+def test_a_look_says_how_sure_it_is_and_never_that_it_is_certain(
+    status: Status, probability: float | None, words: str
+) -> None:
+    candidate: Any = SimpleNamespace(operator="identity", placement="edge")
+    answer: Any = SimpleNamespace(
+        recommendation=SimpleNamespace(candidate=candidate, status=status, probability=probability), infeasible=None
+    )
+    question = RaceQuestion("fast", Budgets(latency=(LatencyBudget(90, 0.15),)))
+    assert contest_words(Contest(question, answer, candidate, None, (candidate,)), 2) == words
