@@ -298,15 +298,17 @@ class Race:
 
     def _targets(self, races: Sequence[SubjectRace]) -> dict[str, int]:
         """Return the rounds that the next look of every race needs; races that nothing can continue end."""
+        left_s = self._deadline - self._clock()
         active = [race for race in races if race.end is None and race.racing()]
+        for race in active:
+            if not race.targets(self._first, left_s):
+                race.end = TIME_OVER
+        active = [race for race in active if race.end is None]
         targets: dict[str, int] = {}
         for race in active:
-            # An even share of the time, which another race leaves to the rest once it is over.
-            fitting = race.targets(self._first, (self._deadline - self._clock()) / len(active))
-            if not fitting:
-                race.end = TIME_OVER
-            targets |= fitting
-        return targets
+            targets |= race.targets(self._first, left_s / len(active))
+        # Where no even share suffices, one race can still use all that is left.
+        return targets if targets or not active else active[0].targets(self._first, left_s)
 
     def _measure(self, tasks: Sequence[MissingRound], stop: StopRequest) -> None:
         self._filler.measure_rounds(tasks, stop, in_time=self._in_time)

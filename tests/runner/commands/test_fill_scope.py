@@ -54,6 +54,19 @@ def test_a_plan_takes_a_number_of_rounds_and_some_strategies(capsys: pytest.Capt
     assert "Next: runner fill-catalog --rounds 2 --only identity@edge" in said
 
 
+def test_a_race_says_how_it_ended_and_is_over_then(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declared = CATALOG | {"experiment": {"inputs": 12, "rounds": 2, "warmup": 0, "race": True}}
+    declared |= {"strategies": [{"operators": ["identity"], "placements": ["mobile"]}]}
+    (folder / "strategies.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+    fill("--json", "--max-time", "5m")
+    said = capsys.readouterr()
+    (ended,) = json.loads(said.out)["race"]
+    assert ended["decided"] and ended["end"] is None and ended["rounds"] == {"table/identity@mobile": 2}
+    assert "table · fast: identity on mobile, proven, after 2 rounds" in said.err
+    assert query("SELECT round, look FROM measurement ORDER BY 1") == [(1, 1), (2, 1)]
+    assert planned(capsys) == [] and planned(capsys, "--rounds", "3") == [("mobile", 3)]
+
+
 def test_a_strategy_that_is_not_declared_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("plan", "fill-catalog"):
         assert run(lambda command=command: app([command, "--only", "identity@egde"])) == 2  # type: ignore[misc]

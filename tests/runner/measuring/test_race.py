@@ -269,6 +269,18 @@ def test_no_round_begins_that_would_end_too_late(track: Track) -> None:
     assert lines[-1].endswith("runner fill-catalog --only identity@edge --race --max-time 1m")
 
 
+def test_time_of_which_no_share_suffices_goes_to_one_subject(track: Track) -> None:
+    np.savez(track.folder / "again.npz", row=np.ones((40, 8), np.float32))
+    again = RACING["subjects"]["table"] | {"dataset": {"tensors": "again.npz"}}
+    subjects = RACING["subjects"] | {"again": again}
+    judging_s = 60.0 * len(track.planned(subjects=subjects).accuracies)
+    script = Script(CLOSE)
+    outcome = track.race(script, max_time_s=50.0, subjects=subjects)
+    # Of six seconds, the next look of either takes four.
+    assert script.now - judging_s == 48.0
+    assert [result.rounds[f"{result.subject}/identity@edge"] for result in outcome.results] == [5, 3]
+
+
 def test_a_first_look_that_the_time_cuts_short_can_be_continued(track: Track) -> None:
     result = only(track.race(max_time_s=12.0))
     assert result.end == TIME_OVER and 0 < sum(result.rounds.values()) < len(LATENCIES)
