@@ -30,6 +30,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
+from recommender.__main__ import keep_what_serves_all
 from recommender.answer import respond
 from recommender.app import create_app
 from recommender.evidence.model import DeclaredStrategy, Evidence
@@ -304,6 +305,10 @@ def main() -> None:
     if options.serve:
         strategies = 0 if options.serve in ("bare", "72") else int(options.serve)
         app = bare(options.database) if options.serve == "bare" else service(options.database, strategies)
+        # As the service itself starts: with its evidence read, and that and the modules out of the garbage.
+        if options.serve != "bare":
+            app.state.snapshots.current()
+        keep_what_serves_all()
         uvicorn.run(app, port=options.port, log_level="warning", access_log=False)
         return
     with tempfile.TemporaryDirectory() as directory:

@@ -62,13 +62,17 @@ def serve(
         subject = _example_subject(snapshots)
         listener = _listen(settings.host, settings.port)
         _announce(settings, listener.getsockname()[1], subject)
-        # What serves all requests is never garbage; what each of them leaves is collected as usual.
-        gc.freeze()
-        gc.set_threshold(*_COLLECT_AFTER)
+        keep_what_serves_all()
         uvicorn.Server(_config(app, settings)).run(sockets=[listener])
     finally:
         # The application's lifespan closes them too, but it never begins where the port cannot be bound.
         snapshots.close()
+
+
+def keep_what_serves_all() -> None:
+    """Spare modules and evidence the search for garbage; what each request leaves is collected as usual."""
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,9 +207,12 @@ class PercentileInterval:
         """
         if self.estimate is None:
             return None
+        key = "next start", self.rounds, confidence_level
+        return exponential(self.estimate.tables.bound(key, partial(self._next_start, self.estimate, confidence_level)))
+
+    def _next_start(self, estimate: LogEstimate, confidence_level: float) -> float:
         # Rounds that draw their inputs vary by those as well, so that the bound is on the safe side.
-        one_start = replace(self.estimate, variance_rounds=(self.rounds + 1) * self.estimate.variance_rounds)
-        return exponential(one_start.upper(confidence_level))
+        return replace(estimate, variance_rounds=(self.rounds + 1) * estimate.variance_rounds).upper(confidence_level)
 
 
 def percentile_intervals(

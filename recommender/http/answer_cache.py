@@ -64,8 +64,8 @@ class AnswerCache:
             self._renew(moment)
         key = question.model_dump_json()
         body = self._find(moment, key)
-        if body is None and _shape(question) in self._quick:
-            body = self._compute(moment, question, key)
+        if body is None and (shape := _shape(question)) in self._quick:
+            body = self._compute(moment, question, key, shape)
         return body
 
     def json_for(self, question: RecommendRequest, moment: Moment | None = None) -> bytes:
@@ -75,7 +75,7 @@ class AnswerCache:
             self._renew(moment)
         key = question.model_dump_json()
         # Another client may have asked the same while this question waited for its turn.
-        return self._find(moment, key) or self._compute(moment, question, key)
+        return self._find(moment, key) or self._compute(moment, question, key, _shape(question))
 
     def _renew(self, moment: Moment) -> None:
         """Forget the answers of an earlier moment."""
@@ -92,7 +92,7 @@ class AnswerCache:
                 self._answers.move_to_end(key)
             return body
 
-    def _compute(self, moment: Moment, question: RecommendRequest, key: str) -> bytes:
+    def _compute(self, moment: Moment, question: RecommendRequest, key: str, shape: str) -> bytes:
         # CPU time of this thread: by the wall clock, a busy service would find every question slow.
         started = time.thread_time()
         body = respond.respond(moment.evidence, question, on=moment.day).model_dump_json().encode()
@@ -100,7 +100,7 @@ class AnswerCache:
         with self._lock:
             if self._moment == moment:  # else newer evidence or a new day came while this was computed
                 self._keep(key, body)
-                self._learn(_shape(question), quick=quick)
+                self._learn(shape, quick=quick)
         return body
 
     def _keep(self, key: str, body: bytes) -> None:

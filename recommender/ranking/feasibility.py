@@ -74,9 +74,7 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
     misses = [_near_miss(estimate, own, budgets) for estimate, own in zip(estimates, stated, strict=True)]
     gaps = [None if miss else _missing(estimate, budgets) for estimate, miss in zip(estimates, misses, strict=True)]
     open_rows = [row for row in counted.rows if not misses[row] and not gaps[row]]
-    checks = {
-        row: _checks(candidates[row], budgets, bounds[row], shared[candidates[row]], counted) for row in open_rows
-    }
+    checks = {row: _checks(candidates[row], budgets, bounds[row], shared[row], counted) for row in open_rows}
     judged = {
         row: _judged(estimates[row], budgets, likely[row], bounds[row], *step)
         for row, step in _stepped(checks, counted, budgets).items()
@@ -123,8 +121,8 @@ def _stepped(
 
 def _bounds(candidates: Sequence[Candidate], budgets: Budgets) -> list[list[PercentileInterval]]:
     """Return for each candidate its percentile for each latency budget, as a promise takes it."""
-    steady = [steadied(candidates, budget.percentile) for budget in budgets.latency]
-    return [[intervals[candidate] for intervals in steady] for candidate in candidates]
+    steady = [steadied_rows(candidates, budget.percentile) for budget in budgets.latency]
+    return [[intervals[row] for intervals in steady] for row in range(len(candidates))]
 
 
 # A latency that misses its budgets with more than this probability does not count.
@@ -445,20 +443,23 @@ def _refusal(accuracy: AccuracyMeasurement, budgets: Budgets) -> IntervalRefusal
 
 def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
     """Return each candidate's percentile as a promise takes it: its variance moderated by those of all others."""
+    return dict(zip(candidates, steadied_rows(candidates, percentile), strict=True))
+
+
+def steadied_rows(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
+    """Return what `steadied` does in the order of the candidates, for callers that know their place."""
     if not candidates:
-        return {}
+        return ()
     # Weak references, so that the key does not keep candidates of an older snapshot alive.
     key = percentile, tuple(map(ref, candidates))
-    intervals = _steadied_intervals.get(candidates[0], key, lambda: _steadied(candidates, percentile))
-    return dict(zip(candidates, intervals, strict=True))
+    return _steadied_intervals.get(candidates[0], key, lambda: _steadied(candidates, percentile))
 
 
-def sharing(candidates: Sequence[Candidate]) -> Mapping[Candidate, int]:
+def sharing(candidates: Sequence[Candidate]) -> tuple[int, ...]:
     """Count the candidates that share the accuracy of each: the same items with the same outcomes."""
     if not candidates:
-        return {}
-    shares = _accuracy_shares.get(candidates[0], tuple(map(ref, candidates)), lambda: _sharing(candidates))
-    return dict(zip(candidates, shares, strict=True))
+        return ()
+    return _accuracy_shares.get(candidates[0], tuple(map(ref, candidates)), lambda: _sharing(candidates))
 
 
 def _sharing(candidates: Sequence[Candidate]) -> tuple[int, ...]:

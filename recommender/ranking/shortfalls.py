@@ -8,7 +8,7 @@ from catalog.statistics.feasibility import BudgetCheck, Feasibility, upper_bound
 from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import sidak
 from recommender.ranking.candidates import Candidate, CandidateCache, interval
-from recommender.ranking.feasibility import accuracy_checks, family, sharing, steadied
+from recommender.ranking.feasibility import accuracy_checks, family, sharing, steadied_rows
 from recommender.ranking.model import Budgets
 from recommender.ranking.prospects import drop_of, labelled_accuracy
 
@@ -162,9 +162,8 @@ def _checks(
     of_latency = with_share(level, counted.latency_share * candidate.error_share)
     # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
     checks: list[BudgetCheck | float | None] = [
-        upper_bound(steadied(among, budget.percentile)[candidate], of_latency, tests=tests)
-        for budget in budgets.latency
+        upper_bound(steadied_rows(among, budget.percentile)[row], of_latency, tests=tests) for budget in budgets.latency
     ]
-    level = max(level ** sharing(among)[candidate], budgets.confidence)
+    level = max(level ** sharing(among)[row], budgets.confidence)
     checks += [None if check is None else check.at(level) for check in accuracy_checks(candidate, budgets)]
     return checks
