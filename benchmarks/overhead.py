@@ -2,8 +2,9 @@
 
 OLD and NEW are source trees of this project, such as work trees of two commits; NEW may be `.`. Both measure the same
 inputs of the same strategies with Docker, in turns of a few rounds, so that a slow change of the machine meets both.
-`--warmup` is how NEW warms up. Two tables are printed: seconds per round and the share of it that measures; and whether
-the versions measure the same, by the ratio of their medians with its interval and by the spread between rounds.
+`--warmup` is how NEW warms up, `--old-warmup` how OLD does. Two tables are printed: seconds per round and the share
+of it that measures; and whether the versions measure the same, by the ratio of their medians with its interval and by
+the spread between rounds.
 
 The evidence stays in `--into`, so that a run can be continued or printed again (`--turns 0`). A turn takes a minute.
 """
@@ -91,6 +92,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="further turns of each version; 0 prints only")
     parser.add_argument("--rounds", type=int, default=2, help="of a turn: what a fill does once falls upon them")
     parser.add_argument("--warmup", default="steady", help="of the new version: steady, or passes over all inputs")
+    parser.add_argument("--old-warmup", default="1", help="of the old version; default: one pass over all inputs")
     parser.add_argument("--into", type=Path, default=Path(".tierwise/overhead"))
     options = parser.parse_args()
     for tree in (options.old, options.new):
@@ -98,7 +100,7 @@ def main() -> int:
         if not (tree / "runner/__init__.py").is_file():
             parser.error(f"{tree} is no source tree of this project; make one with: git worktree add PATH COMMIT")
     versions = [
-        Version("old", options.old, "1", options.into / "old"),
+        Version("old", options.old, options.old_warmup, options.into / "old"),
         Version("new", options.new, options.warmup, options.into / "new"),
     ]
     done = min(_rounds_done(version) for version in versions)
