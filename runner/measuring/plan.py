@@ -120,7 +120,7 @@ def rounds_until(
             if keyed.strategy.name in targets:
                 lookup = _RoundLookup(context, keyed, reading, plan.scope)
                 missing += lookup.undone(targets[keyed.strategy.name], reason=reason)
-        return tuple(missing)
+        return _once(missing)
 
 
 def remaining(plan: Plan, context: RunContext, database: Database) -> Plan:
@@ -219,7 +219,12 @@ def _missing_rounds(
         missing += undone
         if scope.redo_doubtful:
             missing += lookup.doubtful()
-    return tuple(missing)
+    return _once(missing)
+
+
+def _once(rounds: Iterable[MissingRound]) -> tuple[MissingRound, ...]:
+    """Return each round once: two subjects of one model and the same data share their evidence."""
+    return tuple({(task.keyed.latency_key, task.round): task for task in rounds}.values())
 
 
 @dataclass(frozen=True, eq=False)

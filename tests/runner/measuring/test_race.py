@@ -281,6 +281,14 @@ def test_time_of_which_no_share_suffices_goes_to_one_subject(track: Track) -> No
     assert [result.rounds[f"{result.subject}/identity@edge"] for result in outcome.results] == [5, 3]
 
 
+def test_two_subjects_of_one_model_and_the_same_data_share_their_rounds(track: Track) -> None:
+    twins = {"subjects": dict.fromkeys(("table", "again"), RACING["subjects"]["table"])}
+    assert len(track.planned(**twins).rounds) == 3 * len(LATENCIES)
+    outcome = track.race(**twins)
+    assert outcome.decided and {result.subject for result in outcome.results} == {"table", "again"}
+    assert track.query("SELECT COUNT(*) - COUNT(DISTINCT latency_key || round) FROM measurement") == [(0,)]
+
+
 def test_a_first_look_that_the_time_cuts_short_can_be_continued(track: Track) -> None:
     result = only(track.race(max_time_s=12.0))
     assert result.end == TIME_OVER and 0 < sum(result.rounds.values()) < len(LATENCIES)
