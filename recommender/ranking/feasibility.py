@@ -87,6 +87,8 @@ def judge_all(estimates: Sequence[Estimate], budgets: Budgets) -> list[Prospect 
 
 def _stated(candidates: Sequence[Candidate], likely: Sequence[Chances], budgets: Budgets) -> list[Chances]:
     """Replace the chances that too few rounds leave open by those that are usual (`presumed`)."""
+    if all(own.latency is not None for own in likely):
+        return list(likely)
     usual = [_presumed_intervals(candidates, budget.percentile) for budget in budgets.latency]
     return [
         chances(candidate, budgets, [intervals[candidate] for intervals in usual])
@@ -387,10 +389,11 @@ def miss_confidence(candidate: Candidate, budgets: Budgets, *, among: Sequence[C
     -------
     float
     """
-    latency = [
-        _presumed_intervals(among, budget.percentile).get(candidate) or steadied(among, budget.percentile)[candidate]
-        for budget in budgets.latency
-    ]
+    latency = [steadied(among, budget.percentile)[candidate] for budget in budgets.latency]
+    # Looked up only where it is needed: among many strategies each look-up takes a while.
+    if any(own.estimate is None for own in latency):
+        usual = (_presumed_intervals(among, budget.percentile) for budget in budgets.latency)
+        latency = [intervals.get(candidate, own) for intervals, own in zip(usual, latency, strict=True)]
     accuracy, drop = labelled_accuracy(candidate), drop_of(candidate)
     broken = [
         0.0 if interval.estimate is None else 1 - interval.estimate.confidence_below(math.log(budget.max_s))
