@@ -15,6 +15,7 @@ from catalog.errors import CatalogError
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
+from catalog.units import counted
 from runner.artifacts.store import ArtifactStore
 from runner.commands.plan import (
     MaxTimeOption,
@@ -135,7 +136,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     # First of all: what a killed run left would still load the host.
     leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
-        err.print(f"removed {leftovers} leftover(s) of a run that was killed")
+        err.print(f"removed {counted(leftovers, 'leftover')} of a run that was killed")
     with database.writing_session() as writing:
         environment_id = store_environment(writing, context, selection)
         sync_slos(writing, context.catalog.slos)
@@ -208,7 +209,7 @@ def _left_out(unusable: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _report(outcome: FillOutcome, scope: FillScope) -> None:
-    err.print(f"measured {outcome.measured} round(s), {outcome.accuracies} accuracies")
+    err.print(f"measured {counted(outcome.measured, 'round')}, {outcome.accuracies} accuracies")
     for line in outcome.failures:
         err.print(f"[red]failed[/] {escape(line)}")
     for line in outcome.precision:
@@ -235,7 +236,7 @@ def clean(
     """
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     removed = selection.launcher.clean(volumes=volumes) + sweep(RunnerSettings().workdir)
-    out.print(f"removed {removed} leftover(s) ({selection.launcher.name})")
+    out.print(f"removed {counted(removed, 'leftover')} ({selection.launcher.name})")
 
 
 def add_to(app: typer.Typer) -> None:

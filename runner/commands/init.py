@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from catalog.declaration import parse_catalog
+from catalog.units import counted
 from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
 from runner.commands.terminal import RunnerSettings, err, example
 from runner.errors import OperatorError, RunnerError, SubjectError
@@ -283,7 +284,9 @@ def _timed(folder: Path) -> int:
     """Return how many inputs to time: the pictures of the folder, at most the default."""
     count = len(images_in(folder))
     if count < 2:
-        raise SubjectError(f"{folder} holds {count} picture(s); allowed: a folder with at least two image files")
+        raise SubjectError(
+            f"{folder} holds {counted(count, 'picture')}; allowed: a folder with at least two image files"
+        )
     return min(INPUTS, count)
 
 

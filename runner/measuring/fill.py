@@ -33,6 +33,7 @@ from catalog.evidence.writing import (
 )
 from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
+from catalog.units import counted
 from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
 from runner.errors import (
@@ -258,7 +259,7 @@ class Filler:
         """Give rounds that turned out INVALID one more attempt: what disturbed a link for a second may be over."""
         spoiled = tuple(self.spoiled)
         if spoiled and not stop.requested:
-            self.watcher.end(f"{len(spoiled)} round(s) were INVALID and are measured once more")
+            self.watcher.end(f"measured once more, as INVALID: {counted(len(spoiled), 'round')}")
             del self.outcome.invalid[-len(spoiled) :]
             self.spoiled.clear()
             self.measure_rounds(spoiled, stop, in_time=in_time)

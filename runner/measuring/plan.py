@@ -28,6 +28,7 @@ from catalog.evidence.records import LastMeasurement, RoundLook
 from catalog.evidence.stored_rows import measured_pool
 from catalog.statistics.looks import error_share, look_of
 from catalog.statistics.samples import Samples
+from catalog.units import counted
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
 from runner.measuring.scope import EVERYTHING, FillScope
@@ -331,7 +332,7 @@ def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: int, reading:
             return f"last attempt failed: {last.reason}"
         if last.verdict == "INVALID":
             return f"last attempt invalid: {last.reason}"
-        return f"{done} round(s) known, {more}"
+        return f"{counted(done, 'round')} measured, {more}"
     names = dict.fromkeys((*keyed.conditions, *last.conditions))
     changed = [name for name in names if keyed.conditions.get(name) != last.conditions.get(name)]
     if changed:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from catalog.units import counted
 from runner.errors import SubjectError
 from runner.subjects.items import Picture, Truth, write_items
 
@@ -173,7 +174,7 @@ class FolderDataset:
         if twice:
             raise SubjectError(f"{layout.root}: two pictures are both called {twice[0]!r}; rename one")
         if len(pictures) < 2:
-            raise SubjectError(f"{layout.root} holds {len(pictures)} picture(s); expected {layout.expected}")
+            raise SubjectError(f"{layout.root} holds {counted(len(pictures), 'picture')}; expected {layout.expected}")
         # By id, because every file system lists in an order of its own.
         return {picture.id: picture for picture in sorted(pictures, key=lambda picture: picture.id)}
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, Origin
-from catalog.units import duration, rate, size
+from catalog.units import counted, duration, rate, size
 from runner.reports.html.first_page import answers_section, limits_in_words
 from runner.reports.html.markup import CSS, Child, Html, Ids, details, joined, patterns, table, tag
 from runner.reports.html.report_data import EnvironmentReport, Report
@@ -50,7 +50,7 @@ def in_short(report: EnvironmentReport) -> str:
     select = " or ".join(sorted(how.get(name or "", "chosen in an unknown way") for name in chosen))
     text = (
         f"End-to-end latencies of a single stream of requests, one at a time, on unloaded tiers. {inputs} inputs "
-        f"({select}) in {_range(rounds)} round(s), each input {repetitions} a round."
+        f"({select}) in {_range(rounds)} {'round' if max(rounds) == 1 else 'rounds'}, each input {repetitions} a round."
     )
     # How rounds differ is what an interval rests on; one round does not show it.
     if min(rounds) < 2:
@@ -89,7 +89,8 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
         for origin in _origins(report) or [where.origin]:
             yield "File", f"{origin.name}, SHA-256 {origin.sha256[:16]}…, imported {origin.imported_at}"
     for tier in report.tiers:
-        limits = f"{tier['cpus']:g} CPUs, {size(tier['memory_bytes'])}, {tier['threads']} thread(s), {tier['provider']}"
+        threads = counted(tier["threads"], "thread")
+        limits = f"{tier['cpus']:g} CPUs, {size(tier['memory_bytes'])}, {threads}, {tier['provider']}"
         yield f"Tier {tier['tier']}", limits
     rows = [row for result in report.results for strategy in result.strategies for row in strategy.evidence.rounds]
     yield "From, to", f"{min(row.started_at for row in rows)}, {max(row.finished_at for row in rows)}"

@@ -44,7 +44,7 @@ def test_what_is_invalid_is_measured_again_and_not_without_end(
 def test_a_fill_measures_an_invalid_round_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(lambda: app(["fill-catalog", "--launcher", "process", "-d", "fill.db"]))
     said = " ".join(capsys.readouterr().err.split())
-    assert code == 1 and "1 round(s) were INVALID and are measured once more" in said
+    assert code == 1 and "measured once more, as INVALID: 1 round" in said
     with open_database(tmp_path / "fill.db", readonly=True) as database, database.session() as session:
         verdicts = session.connection().exec_driver_sql("SELECT verdict FROM measurement").scalars().all()
     assert verdicts == ["INVALID"] * 2

@@ -214,7 +214,7 @@ def test_init_quotes_names_that_yaml_would_read_as_values(
     [
         (["--model", "nowhere.onnx"], 1, "there is no model file nowhere.onnx"),
         (["--model", "text.onnx"], 1, "not a readable ONNX model"),
-        (["--model", "net.onnx", "--data", "empty"], 1, "empty holds 0 picture(s); allowed"),
+        (["--model", "net.onnx", "--data", "empty"], 1, "empty holds 0 pictures; allowed"),
         (["--data", "empty"], 2, "it goes with --model"),
         (["--model", "net.onnx", "--labels", "labels.csv"], 2, "it goes with --data"),
         (

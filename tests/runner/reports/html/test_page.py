@@ -72,7 +72,7 @@ def test_what_to_deploy_comes_first_then_the_findings_subjects_and_checks(html: 
 def test_the_conditions_are_stated(html: str, read_page: Any) -> None:
     said = read_page(html).text
     assert "a single stream of requests, one at a time, on unloaded tiers" in said
-    assert "30 inputs (chosen at random) in 3 round(s), each input once a round" in said
+    assert "30 inputs (chosen at random) in 3 rounds, each input once a round" in said
     assert "docker, docker 20.10, scale 1" in said
     assert "bench-7: EPYC <9> & co, 2 CPUs, 24 GiB" in said
     assert "SLO interactive p90 at most 40 ms, drop at most 1 pp" in said
