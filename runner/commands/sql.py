@@ -14,6 +14,8 @@ from catalog.evidence.database import open_database
 from catalog.evidence.user_sql import QueryResult, read_query
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 
+# In narrower columns every word would be broken, so that a row is shown with a line for each column.
+_LEAST_WIDTH = 8
 # rich lays out a whole table before it prints the first line.
 _SHOWN = 1000
 
@@ -41,7 +43,7 @@ def sql(
         writer.writerow(result.columns)
         writer.writerows(result.rows)
     else:
-        out.print(_table(result))
+        out.print(_table(result) if _LEAST_WIDTH * len(result.columns) <= out.width else _by_row(result))
         if len(result.rows) > _SHOWN:
             err.print(f"{_SHOWN} of {len(result.rows)} rows are shown; --csv and --json give all")
 
@@ -70,6 +72,16 @@ def _table(result: QueryResult) -> Table:
     for row in result.rows[:_SHOWN]:
         # `Text`, because a cell may hold what rich would take for markup.
         table.add_row(*(Text(_cell(value)) for value in row))
+    return table
+
+
+def _by_row(result: QueryResult) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for index, row in enumerate(result.rows[:_SHOWN]):
+        if index:
+            table.add_row("", "")
+        for name, value in zip(result.columns, row, strict=True):
+            table.add_row(Text(name), Text(_cell(value), overflow="fold"))
     return table
 
 

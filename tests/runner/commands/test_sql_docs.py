@@ -58,3 +58,10 @@ def test_columns_of_one_name_are_all_in_the_json(example: str, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out) == [{"id": 1, "id_3": 2, "id_2": 3, "id_4": 4}]
     assert run(lambda: app(["sql", "SELECT 1 AS id, 2 AS id", "-d", example, "--csv"])) == 0
     assert capsys.readouterr().out == "id,id\n1,2\n"
+
+
+def test_a_row_of_many_columns_has_a_line_for_each(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: app(["sql", "SELECT * FROM ranking LIMIT 2", "-d", example])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("worst_rank ") for line in lines) == 2
+    assert "┃" not in "".join(lines)
