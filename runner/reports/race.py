@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from catalog.units import duration
+from catalog.units import counted, duration
+from recommender.ranking import Status
 from recommender.ranking.racing import Contest
 from runner.measuring.race import RaceOutcome, RaceResult, contest_words
 from runner.measuring.scope import EVERYTHING, FillScope
@@ -34,13 +35,20 @@ def _lines(result: RaceResult, scope: FillScope) -> Iterator[str]:
     yield f"  {_spent(result)}"
     if result.end is not None:
         yield f"  {_ending(result, scope)}"
+    elif not all(map(_proven, result.contests)):
+        yield "  no further round would make the rest sure; runner slo says what it lacks"
+
+
+def _proven(contest: Contest) -> bool:
+    best = contest.answer.recommendation
+    return (contest.answer.infeasible if best is None else best.status) is Status.PROVEN
 
 
 def _rounds_of(contest: Contest) -> str:
     leader = contest.leader
     rounds = max((estimate.candidate.rounds for estimate in contest.answer.considered), default=0)
     number = rounds if leader is None else leader.rounds
-    return f"after {number} round{'' if number == 1 else 's'}"
+    return f"after {counted(number, 'round')}"
 
 
 def _spent(result: RaceResult) -> str:
@@ -48,11 +56,10 @@ def _spent(result: RaceResult) -> str:
     done = sum(result.rounds.values())
     deepest = max(result.rounds.values())
     fixed = deepest * len(result.rounds)
-    words = f"{done} rounds, {result.samples} samples, {duration(result.seconds)} of measuring so far"
+    words = f"{counted(done, 'round')}, {result.samples} samples, {duration(result.seconds)} of measuring so far"
     if done == fixed:
         return words
-    plural = "" if deepest == 1 else "s"
-    return f"{words}; {deepest} round{plural} of every strategy: {fixed}, about {duration(result.seconds_if_fixed)}"
+    return f"{words}; {counted(deepest, 'round')} of every strategy: {fixed}, about {duration(result.seconds_if_fixed)}"
 
 
 def _ending(result: RaceResult, scope: FillScope) -> str:

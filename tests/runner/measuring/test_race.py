@@ -430,6 +430,10 @@ def test_a_race_says_for_programs_how_it_ended(track: Track) -> None:
     }  # fmt: skip
     assert all(math.isfinite(ended["rounds"][name]) for name in ended["rounds"])
     assert "left after" in ended["left"][0]["words"]
+    said = list(race_report(outcome))
+    assert said[0] == "table · fast: identity on edge, proven, after 3 rounds"
+    # That nothing keeps a thousandth of a second is proven as well.
+    assert not any("runner slo" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -467,3 +471,12 @@ def test_a_look_says_how_sure_it_is_and_never_that_it_is_certain(
     )
     question = RaceQuestion("fast", Budgets(latency=(LatencyBudget(90, 0.15),)))
     assert contest_words(Contest(question, answer, candidate, None, (candidate,)), 2) == words
+
+
+def test_what_no_round_can_make_sure_is_said(track: Track) -> None:
+    # Nothing was judged, so that no strategy is shown to keep a floor.
+    outcome = track.race(slos={"exact": {"latency": {"p90": "150ms"}, "accuracy": {"min": 90.0}}})
+    assert only(outcome).end is None
+    assert (
+        list(race_report(outcome))[-1] == "  no further round would make the rest sure; runner slo says what it lacks"
+    )
