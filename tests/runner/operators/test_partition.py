@@ -1,7 +1,7 @@
 """Partition: head and tail reproduce the whole bit by bit in the real engine, on float and quantized graphs."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from runner.operators.registry import make_pass
 from runner.subjects.embedded.registry import BUILTIN
 
 Pipeline = list[tuple[str, dict[str, Any]]]
+Built = Callable[[str, Pipeline], CachedArtifact]
 QDQ = ("static_ptq", {"format": "qdq", "calibration_samples": 3})
 QOPERATOR = ("static_ptq", {"format": "qoperator", "calibration_samples": 3})
 EXIT, CUT, ANY = ("early_exit", {}), ("partition", {}), ("partition", {"cut": "any"})
@@ -42,6 +43,21 @@ def artifact_of(model: Path, pipeline: Pipeline, store: Path, shape: tuple[int, 
     )
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build the artifact of a built-in subject, once for all that look at the same one."""
+    artifacts: dict[str, CachedArtifact] = {}
+
+    def build(subject: str, pipeline: Pipeline) -> CachedArtifact:
+        name = f"{subject} {pipeline}"
+        if name not in artifacts:
+            store = tmp_path_factory.mktemp("artifact")
+            artifacts[name] = artifact_of(BUILTIN / f"{subject}.onnx", pipeline, store, SHAPES[subject])
+        return artifacts[name]
+
+    return build
+
+
 def cut(model: Path, workdir: Path, **options: object) -> tuple[Path, Path, Mapping[str, Any]]:
     workdir.mkdir(exist_ok=True)
     applied = make_pass("partition", options).apply([model], Context(workdir))
@@ -55,8 +71,8 @@ def cut(model: Path, workdir: Path, **options: object) -> tuple[Path, Path, Mapp
     ids=lambda pipeline: "-".join(name for name, _ in pipeline),
 )
 @pytest.mark.parametrize("subject", list(SHAPES))
-def test_head_and_tail_are_the_whole_bit_by_bit(subject: str, pipeline: Pipeline, tmp_path: Path) -> None:
-    artifact = artifact_of(BUILTIN / f"{subject}.onnx", pipeline, tmp_path, SHAPES[subject])
+def test_head_and_tail_are_the_whole_bit_by_bit(subject: str, pipeline: Pipeline, built: Built) -> None:
+    artifact = built(subject, pipeline)
     proof, details = artifact.details["proof"]["composition"], artifact.details["passes"][-1]
     assert proof["bit_identical"] is True
     assert (proof["source"], proof["inputs"]) == ("calibration", 4)
@@ -118,8 +134,10 @@ def test_the_runtime_reproduces_every_cut_called_exact(residual: Path, tmp_path:
     assert (False, False) in verdicts
 
 
-def test_a_quantized_cut_has_scale_and_zero_point_on_both_sides(tmp_path: Path) -> None:
-    artifact = artifact_of(BUILTIN / "fashion-resnet.onnx", [QDQ, CUT], tmp_path, SHAPES["fashion-resnet"])
+def test_a_quantized_cut_has_scale_and_zero_point_on_both_sides(
+    built: Built,
+) -> None:
+    artifact = built("fashion-resnet", [QDQ, CUT])
     head, tail = (onnx.load(artifact.path(index)).graph for index in range(2))
     for tensor in artifact.details["passes"][-1]["tensors"]:
         quantize = next(node for node in head.node if tensor["name"] in node.output)
