@@ -8,7 +8,15 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.intervals import N_RESAMPLES, IntervalRefusal, RefusalKind, check_level, inputs_needed, refuse
+from catalog.statistics.intervals import (
+    N_RESAMPLES,
+    IntervalRefusal,
+    RefusalKind,
+    check_level,
+    inputs_needed,
+    model_reason,
+    refuse,
+)
 from catalog.statistics.log_estimate import WIDEST, LogEstimate, estimate_over_rounds, exponential
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.samples import (
@@ -336,6 +344,7 @@ def _compare(
         inputs=inputs,
         percentile=question.percentile,
         interpenetrating=one.samples.interpenetrating,
+        explained=min(_explained(side.samples, question.percentile) for side in (one, other)),
     )
     estimate, low, high, verdict = None, None, None, ComparisonOutcome.UNRESOLVED
     if refusal is None:
@@ -363,6 +372,21 @@ def _compare(
         estimate=estimate,
         refusal=refusal,
     )
+
+
+def _explained(samples: Samples, percentile: float) -> float:
+    """Return how far sizes stand in for inputs that were not measured; 0 where only a curve would decide."""
+    if not samples.interpenetrating:
+        return 0.0
+    fit, inputs = samples.pool_percentiles([percentile])[0].fit, samples.supporting_inputs
+    reason = model_reason(
+        percentile,
+        inputs=inputs,
+        tail_inputs=fit.tail_inputs,
+        tail_clarity=fit.tail_clarity,
+        explained=fit.explained,
+    )
+    return fit.explained if reason is None else 0.0
 
 
 def _comparable(first: Samples, second: Samples, common: NDArray[np.int64]) -> bool:

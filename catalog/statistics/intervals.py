@@ -9,7 +9,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.statistics.log_estimate import LogEstimate, estimate_over_rounds, exponential, readable_bounds
+from catalog.statistics.log_estimate import (
+    LogEstimate,
+    estimate_over_rounds,
+    exponential,
+    readable_bounds,
+    unless_rounding,
+)
 from catalog.statistics.pool_percentiles import CORRECTION_DF, PoolPercentile
 from catalog.statistics.samples import (
     Samples,
@@ -169,6 +175,9 @@ class PercentileInterval:
     refusal : IntervalRefusal or None
     by_model : str or None
         Why the interval is no promise: it rests on the curve over size where few inputs were measured.
+    jackknife : LogEstimate or None
+        Where rounds draw their inputs, the estimate with the variance across rounds alone, that of the inputs in it:
+        without the caution of a promise.
 
     Notes
     -----
@@ -187,6 +196,7 @@ class PercentileInterval:
     estimate: LogEstimate | None
     refusal: IntervalRefusal | None
     by_model: str | None = None
+    jackknife: LogEstimate | None = None
 
     @property
     def unknown(self) -> str | None:
@@ -211,7 +221,6 @@ class PercentileInterval:
         return exponential(self.estimate.tables.bound(key, partial(self._next_start, self.estimate, confidence_level)))
 
     def _next_start(self, estimate: LogEstimate, confidence_level: float) -> float:
-        # Rounds that draw their inputs vary by those as well, so that the bound is on the safe side.
         return replace(estimate, variance_rounds=(self.rounds + 1) * estimate.variance_rounds).upper(confidence_level)
 
 
@@ -327,13 +336,14 @@ def _interval(
         interpenetrating=samples.interpenetrating,
         explained=pool.fit.explained if pool else 0.0,
     )
-    estimate = None
+    estimate = jackknife = None
     low_s = high_s = None
     if refusal is None:
         estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs, rounds=samples.rounds)
         if pool:
-            # Nothing is resampled: what the rounds' variance does not show of the inputs is all there is of theirs.
-            estimate = replace(estimate, variance_inputs=pool.correction_variance, df_inputs=CORRECTION_DF)
+            # Nothing is resampled where the variance across rounds holds that of the inputs.
+            jackknife = replace(estimate, variance_inputs=0.0)
+            estimate = _promised(jackknife, pool, samples)
         low_s, high_s = readable_bounds(value, estimate.margin(confidence_level))
     return PercentileInterval(
         percentile=percentile,
@@ -348,6 +358,21 @@ def _interval(
         estimate=estimate,
         refusal=refusal,
         by_model=_by_model(percentile, inputs, pool) if pool and refusal is None else None,
+        jackknife=jackknife,
+    )
+
+
+def _promised(jackknife: LogEstimate, pool: PoolPercentile, samples: Samples) -> LogEstimate:
+    """Replace the variance of the jackknife by that of the levels of the rounds and that of the inputs."""
+    if pool.by_level is None:
+        return jackknife
+    return replace(
+        jackknife,
+        variance_rounds=unless_rounding(float(pool.by_level.var(ddof=1) / pool.by_level.size)),
+        by_round=tuple(zip(samples.rounds.tolist(), pool.by_level.tolist(), strict=True)),
+        variance_inputs=pool.variance_inputs,
+        variance_inputs_above=pool.variance_above,
+        df_inputs=CORRECTION_DF,
     )
 
 

@@ -1,8 +1,8 @@
 """A log latency or a log ratio, averaged over rounds, with the variances that its bounds are made of."""
 
 import math
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy
@@ -28,6 +28,9 @@ class LogEstimate:
     variance_shared, df_shared : float
         The same for what moves all strategies of a subject alike in a round; 0 where it was not split off
         (`catalog.statistics.variances.moderated`) and is in `variance_rounds`.
+    variance_inputs_above : float or None
+        Of the inputs as an upper bound takes it, where the value may be off by more in one direction than in the other;
+        None where both are `variance_inputs`.
     by_round : tuple of (int, float)
         The rounds and the logarithm that each gave, or its pseudo-value; empty where that is unknown.
     sides : tuple of (float, float)
@@ -67,6 +70,7 @@ class LogEstimate:
     df_model: float = 1.0
     variance_shared: float = 0.0
     df_shared: float = 1.0
+    variance_inputs_above: float | None = None
     by_round: tuple[tuple[int, float], ...] = field(default=(), repr=False)
     sides: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     sides_power: float = field(default=1.0, repr=False)
@@ -112,7 +116,14 @@ class LogEstimate:
     def _upper(self, confidence_level: float, tests: int) -> float:
         if confidence_level < 0.5:
             return self.value - self._guarded(confidence_level)
-        return self.value + self._guarded(1 - confidence_level, tests)
+        return self.value + self._upward._guarded(1 - confidence_level, tests)
+
+    @cached_property
+    def _upward(self) -> "LogEstimate":
+        """Return the estimate with the variances of its upper bounds."""
+        if self.variance_inputs_above is None:
+            return self
+        return replace(self, variance_inputs=self.variance_inputs_above, variance_inputs_above=None)
 
     def confidence_below(self, limit: float, *, tests: int = 1) -> float:
         """Return the largest confidence level whose one-sided upper bound is at or below the limit."""
@@ -120,7 +131,10 @@ class LogEstimate:
         distance = abs(limit - self.value)
         if not self.standard_error > 0:
             return float(self.value <= limit)
-        return 1 - self._tail_beyond(distance, tests) if limit >= self.value else self._tail_beyond(distance, 1)
+        if limit < self.value:
+            return self._tail_beyond(distance, 1)
+        # A jump may lie below the value alone: then nothing varies upwards.
+        return 1 - self._upward._tail_beyond(distance, tests) if self._upward.standard_error > 0 else 1.0
 
     def _tail_beyond(self, distance: float, tests: int) -> float:
         """Return the tail whose guarded margin is the distance, from a table where it is asked for often."""
@@ -296,8 +310,8 @@ def estimate_over_rounds(
     between = (count * of_mean - of_each) / (count - 1)
     return LogEstimate(
         value=float(by_round.mean()),
-        variance_rounds=_unless_rounding(float(by_round.var(ddof=1) / count)),
-        variance_inputs=_unless_rounding(float(between * inputs / (inputs - 1))),
+        variance_rounds=unless_rounding(float(by_round.var(ddof=1) / count)),
+        variance_inputs=unless_rounding(float(between * inputs / (inputs - 1))),
         df_rounds=count - 1,
         # Hall and Martin's relative variance, set equal to that of a chi-square, 2 / df.
         df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
@@ -305,7 +319,7 @@ def estimate_over_rounds(
     )
 
 
-def _unless_rounding(variance: float) -> float:
+def unless_rounding(variance: float) -> float:
     """Return 0 for a negative variance, and for what rounding leaves of equal latencies (1e-12, relative)."""
     return variance if variance > 1e-24 else 0.0
 

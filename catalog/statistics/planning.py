@@ -82,7 +82,7 @@ def _bound_after(
 
 def _after(estimate: LogEstimate, rounds: int, number: int, *, new_inputs: bool) -> LogEstimate:
     """Return the estimate as so many rounds would know it."""
-    share, more = rounds / number, number - rounds
+    share, more, above = rounds / number, number - rounds, estimate.variance_inputs_above
     return replace(
         estimate,
         variance_rounds=estimate.variance_rounds * share,
@@ -90,5 +90,6 @@ def _after(estimate: LogEstimate, rounds: int, number: int, *, new_inputs: bool)
         variance_shared=estimate.variance_shared * share,
         df_shared=estimate.df_shared + more,
         variance_inputs=estimate.variance_inputs * (share if new_inputs else 1.0),
+        variance_inputs_above=None if above is None else above * (share if new_inputs else 1.0),
         df_inputs=estimate.df_inputs + (more if new_inputs else 0),
     )

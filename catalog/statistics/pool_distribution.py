@@ -121,7 +121,8 @@ class CorrectedCurve:
     """A curve over the pool, and what the samples of one selection say it misses.
 
     `expected`, `residual`, `weight` and `neighbours` are of the samples: what the curve says, by how much it errs, the
-    part of the pool, and the residuals of the neighbours. `pool_expected` and `pool_neighbours` are of the pool.
+    part of the pool, and the residuals of the neighbours. `pool_expected` and `pool_neighbours` are of the pool, and
+    `level` is of the selected rounds.
     """
 
     expected: NDArray[np.float64]
@@ -130,7 +131,7 @@ class CorrectedCurve:
     neighbours: NDArray[np.float64]
     pool_expected: NDArray[np.float64]
     pool_neighbours: NDArray[np.float64]
-    common_level: float
+    level: NDArray[np.float64]
     spread: float
     log_size: NDArray[np.float64]
     tail_from: float
@@ -162,11 +163,21 @@ class CorrectedCurve:
             neighbours=nearby[_first_neighbour(size, size)],
             pool_expected=pool_columns @ curve.coefficients,
             pool_neighbours=nearby[_first_neighbour(size, samples.pool_log_size)],
-            common_level=float(curve.level[kept].mean()),
+            level=curve.level[kept],
             spread=_SPREAD * (_SPREAD_AT / np.count_nonzero(~samples.certain)) ** _SPREAD_POWER,
             log_size=size,
             tail_from=float(np.quantile(samples.pool_log_size, _TAIL_ABOVE)),
         )
+
+    @property
+    def common_level(self) -> float:
+        """The mean level of the rounds."""
+        return float(self.level.mean())
+
+    @property
+    def level_variance(self) -> float:
+        """The variance of the common level from the residuals of the samples."""
+        return float(self.weight @ self.residual**2 * (self.weight @ self.weight))
 
     def distribution(self) -> Distribution:
         """Return the distribution over the pool at the common level."""

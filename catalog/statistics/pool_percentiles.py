@@ -21,14 +21,19 @@ from numpy.typing import NDArray
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.pool_distribution import CorrectedCurve, CurveFit, Distribution, SizedSamples
 
-# Degrees of freedom of the variance of the correction, a sum over the samples near the percentile.
+# Degrees of freedom of Woodruff's standard error, a sum over the samples near the percentile.
 CORRECTION_DF = 16.0
 _LEVEL = 0.95
 # That the samples near the percentile agree does not say that no input lies elsewhere: this share of the weight of one
 # sample is taken for unseen, and more where sizes explain less, since a latency far from the curve is rarely drawn.
 _UNSEEN = 0.1
 _UNSEEN_BY_UNEXPLAINED = 8.0
-_UNSEEN_AT_MOST = 0.6
+_UNSEEN_AT_MOST = 0.3
+# Of thirty samples; with more it is a larger share of a smaller weight, up to all of it: what is rare is hardly seen
+# sooner by a few more.
+_UNSEEN_AT = 30
+# What the standard error leaves out, the choice of the curve above all.
+_CAUTION = 1.12
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +45,20 @@ class PoolPercentile:
     by_round : float array, shape (rounds,)
         Centred pseudo-values: their mean is the percentile, and their variance over the number of rounds is the
         variance of the jackknife that deletes a round at a time. With one round, the percentile.
-    correction_variance : float
-        What the variance across rounds lacks of that which the samples near the percentile show; known with
-        `CORRECTION_DF` degrees of freedom.
+    by_level : float array, shape (rounds,), or None
+        The percentile at the level of each round: how starts differ, without the inputs. None without a curve, where
+        `by_round` is all there is.
+    variance_inputs, variance_above : float
+        Of the percentile, from which inputs were drawn: Woodruff's, the larger of both directions and the one upwards;
+        known with `CORRECTION_DF` degrees of freedom.
     fit : CurveFit
         How well sizes tell the latencies apart.
     """
 
     by_round: NDArray[np.float64]
-    correction_variance: float
+    by_level: NDArray[np.float64] | None
+    variance_inputs: float
+    variance_above: float
     fit: CurveFit
 
 
@@ -107,10 +117,11 @@ class PoolStudy:
         in the number of rounds, whatever the curve misses. Residuals are scaled for the parameters that the fit has
         used.
 
-        Few replicates of a quantile know its variance badly, and see no jump that few inputs straddle. The margin at 95
-        % is therefore at least Woodruff's: how far the quantile moves when F does by t standard errors of the
-        correction, of which a part of one sample's weight is for what no sample has seen. `correction_variance` holds
-        what that takes beyond the rounds' own.
+        Few replicates of a quantile know its variance badly, and see no jump that few inputs straddle. The jackknife is
+        therefore not what a promise rests on. Its variance has two parts: how the levels of the rounds differ, and
+        Woodruff's: how far the quantile moves when F does by t standard errors of the correction, of which a part of
+        one sample's weight is for what no sample has seen. An upper bound asks how far it moves up: a step just below
+        the percentile is no reason why it may be higher.
 
         Without sizes, or with too few samples for a curve, weighted percentiles are taken of latencies less the mean of
         their round.
@@ -126,20 +137,27 @@ class PoolStudy:
         shares = np.asarray(percentiles, dtype=np.float64) / 100
         if not self.curves:
             replicates = _weighted(self.log_latency, self.round_position, shares, self.design)
-            return tuple(PoolPercentile(by_round, 0.0, CurveFit()) for by_round in _pseudo_values(replicates))
+            by_rounds = _pseudo_values(replicates)
+            return tuple(PoolPercentile(by_round, None, 0.0, 0.0, CurveFit()) for by_round in by_rounds)
         rounds = int(self.round_position.max()) + 1
         of_curves = [
             distribution.quantiles(shares) + curve.common_level
             for distribution, curve in zip(self.distributions, self.curves, strict=True)
         ]
-        by_rounds = _pseudo_values(np.array(of_curves))
-        fit, lacking = self.curves[0].fit(), np.zeros(shares.size)
+        by_rounds, curve = _pseudo_values(np.array(of_curves)), self.curves[0]
+        fit, around = curve.fit(), curve.level - curve.common_level
+        moves = np.zeros((2, shares.size))
+        # One round says nothing of how rounds differ, and has no bounds.
         if rounds > 1:
-            move = _woodruff(self.curves[0], self.distributions[0], shares, _unseen(fit))
-            lacking = _lacking(by_rounds.var(axis=1, ddof=1) / rounds, move, rounds)
+            unseen = _unseen(fit, samples=int(np.count_nonzero(~self.design.certain)))
+            moves = _woodruff(curve, self.distributions[0], shares, unseen)
+        # The mean residual moves the levels and the quantile alike, and counts once. Where sizes explain little,
+        # residuals are bands rather than noise, and their mean says less of a quantile.
+        twice = fit.explained * curve.level_variance
+        variance = np.maximum((moves / _quantile_of_t(CORRECTION_DF)) ** 2 - twice, 0.0)
         return tuple(
-            PoolPercentile(by_round, variance, fit)
-            for by_round, variance in zip(by_rounds, lacking.tolist(), strict=True)
+            PoolPercentile(by_round, of_curves[0][place] + around, float(either.max()), float(either[0]), fit)
+            for place, (by_round, either) in enumerate(zip(by_rounds, variance.T, strict=True))
         )
 
 
@@ -204,26 +222,22 @@ def _weighted(
     return np.array(replicates)
 
 
-def _unseen(fit: CurveFit) -> float:
+def _unseen(fit: CurveFit, *, samples: int) -> float:
     """Return how much of a sample's weight may lie where no sample was drawn."""
-    return min(_UNSEEN + _UNSEEN_BY_UNEXPLAINED * (1 - fit.explained), _UNSEEN_AT_MOST)
+    share = min(_UNSEEN + _UNSEEN_BY_UNEXPLAINED * (1 - fit.explained), _UNSEEN_AT_MOST)
+    return min(share * max(samples / _UNSEEN_AT, 1.0), 1.0)
 
 
 def _woodruff(
     curve: CorrectedCurve, distribution: Distribution, shares: NDArray[np.float64], unseen: float
 ) -> NDArray[np.float64]:
-    """Return how far each quantile moves, up or down, when F does by t standard errors of the correction."""
+    """Return how far each quantile moves up and down, when F does by t standard errors, shape (2, quantiles)."""
     at = distribution.quantiles(shares)
-    error = _quantile_of_t(CORRECTION_DF) * np.array([curve.standard_error(value, unseen) for value in at.tolist()])
+    errors = np.array([curve.standard_error(value, unseen) for value in at.tolist()])
+    error = _CAUTION * _quantile_of_t(CORRECTION_DF) * errors
     up = distribution.quantiles(np.minimum(shares + error, 1)) - at
     down = at - distribution.quantiles(np.maximum(shares - error, 0))
-    return np.maximum(up, down)
-
-
-def _lacking(variance: NDArray[np.float64], move: NDArray[np.float64], rounds: int) -> NDArray[np.float64]:
-    """Return the variance that brings the guarded margin at 95 % to `move` where the rounds' own leaves it below."""
-    own = _quantile_of_t(rounds - 1) ** 2 * variance
-    return np.maximum(move**2 - own, 0) / _quantile_of_t(CORRECTION_DF) ** 2
+    return np.array([up, down])
 
 
 def _quantile_of_t(df: float) -> float:

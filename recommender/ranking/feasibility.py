@@ -21,7 +21,6 @@ from catalog.statistics.feasibility import (
     step_down,
 )
 from catalog.statistics.intervals import IntervalRefusal, PercentileInterval, RefusalKind
-from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.looks import with_share
 from catalog.statistics.posterior import percentile_correlation
 from catalog.statistics.variances import moderated
@@ -199,23 +198,14 @@ _unguarded_intervals: CandidateCache[tuple[PercentileInterval, ...]] = Candidate
 def _unguarded(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
     """Return each candidate's percentile as a posterior takes it.
 
-    Where rounds draw their inputs, a promise has a margin that is never smaller than what the samples near the
-    percentile show. That guards against three rounds that agree by luck; a posterior says how probable such luck is,
-    and with the guard it would be cautious twice (docs/statistics.md, "How probable").
+    Where rounds draw their inputs, a promise takes the variance of the inputs from the samples near the percentile,
+    with some caution. That guards against three rounds that agree by luck; a posterior takes the jackknife's, with two
+    degrees of freedom, and says how probable such luck is (docs/statistics.md, "How probable").
     """
     if not candidates:
         return ()
-
-    def unguarded() -> tuple[PercentileInterval, ...]:
-        intervals = steadied(candidates, percentile)
-        return tuple(
-            replace(own, estimate=replace(own.estimate, variance_inputs=0.0))
-            if candidate.design is not None and own.estimate is not None
-            else own
-            for candidate, own in intervals.items()
-        )
-
-    return _unguarded_intervals.get(candidates[0], (percentile, tuple(map(ref, candidates))), unguarded)
+    key = percentile, tuple(map(ref, candidates))
+    return _unguarded_intervals.get(candidates[0], key, lambda: _steadied(candidates, percentile, guarded=False))
 
 
 _correlations: CandidateCache[NDArray[np.float64]] = CandidateCache()
@@ -478,26 +468,17 @@ def _accuracy_evidence(candidate: Candidate) -> int:
     return id(next((array for array in arrays if array is not None), candidate))
 
 
-def _steadied(candidates: Sequence[Candidate], percentile: float) -> tuple[PercentileInterval, ...]:
+def _steadied(
+    candidates: Sequence[Candidate], percentile: float, *, guarded: bool = True
+) -> tuple[PercentileInterval, ...]:
     intervals = [interval(candidate, percentile) for candidate in candidates]
+    own = [entry.estimate if guarded else entry.jackknife or entry.estimate for entry in intervals]
     # Candidates without an interval neither give nor take variance, but keep their place.
-    bounded = [own.estimate for own in intervals if own.estimate is not None]
-    drawn = [candidate.design is not None for candidate, own in zip(candidates, intervals, strict=True) if own.estimate]
-    estimates = iter(
-        _corrected(before, after) if drew else after
-        for before, after, drew in zip(bounded, moderated(bounded), drawn, strict=True)
+    estimates = iter(moderated([estimate for estimate in own if estimate is not None]))
+    return tuple(
+        replace(entry, estimate=None if estimate is None else next(estimates))
+        for entry, estimate in zip(intervals, own, strict=True)
     )
-    return tuple(replace(own, estimate=None if own.estimate is None else next(estimates)) for own in intervals)
-
-
-def _corrected(before: LogEstimate, after: LogEstimate) -> LogEstimate:
-    """Keep of the variance of drawn inputs what the steadied rounds still lack of it.
-
-    It is what the rounds' own variance lacked (`PoolPercentile.correction_variance`); once the other strategies have
-    made that larger, the same variance would count twice.
-    """
-    gained = after.variance_rounds + after.variance_shared - before.variance_rounds
-    return replace(after, variance_inputs=max(0.0, after.variance_inputs - max(0.0, gained)))
 
 
 def _checks(

@@ -19,7 +19,6 @@ from catalog.statistics.feasibility import latency_within
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples
-from catalog.statistics.variances import moderated
 from recommender.answer.reasons import why
 from recommender.answer.wording import undecided_reason
 from recommender.ranking import (
@@ -470,21 +469,19 @@ def drawn(number: int) -> Candidate:
     return replace(candidate(f"d{number}"), latency_s=latency, inputs=10, input_index=tuple(rows), design=design)
 
 
-def test_the_variance_of_drawn_inputs_counts_once() -> None:
-    """What the rounds' own variance lacked of it is not added to what the other strategies have made that."""
+def test_what_samples_say_of_drawn_inputs_is_not_steadied_and_a_posterior_takes_the_jackknife() -> None:
     candidates = [drawn(number) for number in range(8)]
-    before = [own for member in candidates if (own := interval(member, 90).estimate) is not None]
-    lacking = 0
-    for own, plain, steady in zip(before, moderated(before), steadied(candidates, 90).values(), strict=True):
-        assert steady.estimate is not None and steady.estimate.variance_rounds == plain.variance_rounds
-        total = steady.estimate.variance_rounds + steady.estimate.variance_shared + steady.estimate.variance_inputs
-        gained = plain.variance_rounds + plain.variance_shared - own.variance_rounds
-        if own.variance_inputs > 0 and gained > 0:
-            lacking += 1
-            samples = own.variance_rounds + own.variance_inputs
-            assert total == pytest.approx(max(samples, plain.variance_rounds + plain.variance_shared))
-        assert steady.estimate.variance_inputs <= plain.variance_inputs
-    assert len(before) == 8 and lacking
+    for own, promised in zip(
+        (interval(member, 90) for member in candidates), steadied(candidates, 90).values(), strict=True
+    ):
+        before, after, jackknife = own.estimate, promised.estimate, own.jackknife
+        assert before is not None and after is not None and jackknife is not None
+        assert after.variance_inputs == before.variance_inputs > 0
+        assert after.variance_inputs_above == before.variance_inputs_above
+        # Eight strategies say more of how starts differ than three rounds do.
+        assert after.df_rounds > before.df_rounds == jackknife.df_rounds == 2
+        assert jackknife.variance_inputs == 0 and jackknife.value == pytest.approx(before.value)
+        assert jackknife.variance_rounds == pytest.approx(np.log(own.by_round_s).var(ddof=1) / 3)
 
 
 def test_loss_is_the_log_objective_and_the_risk_times_its_cost() -> None:

@@ -131,7 +131,9 @@ def test_bounds_hold_where_latency_is_a_curve_over_size_and_are_narrow(pool: Poo
 @pytest.mark.parametrize("rounds", [3, 12])
 @pytest.mark.parametrize("above", [0.88, 0.895])
 def test_bounds_hold_beside_a_step_that_few_inputs_straddle(pool: Pool, rounds: int, above: float) -> None:
-    assert bounds(pool, step(pool, above), rounds=rounds)[0] >= HELD
+    holding, margin = bounds(pool, step(pool, above), rounds=rounds)
+    assert holding >= HELD
+    assert above > 0.88 or margin <= {3: 0.3, 12: 0.12}[rounds]
 
 
 @pytest.mark.parametrize("rounds", [3, 12])
@@ -206,9 +208,24 @@ def test_the_next_start_is_less_certain_than_the_typical_one(pool: Pool) -> None
     samples = measured(pool, SystematicDesign(10), rounds=3, rng=np.random.default_rng(18), between=0.2)
     (interval,) = percentile_intervals(samples, [90], rng=1)
     estimate, upper_s, next_s = interval.estimate, interval.upper_s(0.95), interval.next_start_s(0.95)
-    assert estimate is not None and upper_s is not None and next_s is not None and estimate.variance_inputs == 0
-    # The standard error of the mean of three starts grows by sqrt(3) * sqrt(1 + 1 / 3).
-    assert np.log(next_s) - estimate.value == pytest.approx(2 * (np.log(upper_s) - estimate.value))
+    assert estimate is not None and upper_s is not None and next_s is not None
+    # The variance of the mean of three starts grows by 3 * (1 + 1 / 3); that of the inputs stays. R: qt(0.95, 2).
+    one, typical = (np.log(bound_s) - estimate.value for bound_s in (next_s, upper_s))
+    assert one**2 - typical**2 == pytest.approx(3 * 2.919986**2 * estimate.variance_rounds)
+
+
+def test_a_step_below_the_percentile_does_not_widen_its_upper_bound(pool: Pool) -> None:
+    samples = measured_by(
+        pool, SystematicDesign(10), step(pool, 0.88), "net", 3, np.zeros(3), 0.02, 1.0, np.random.default_rng(19)
+    )
+    (interval,) = percentile_intervals(samples, [90], rng=1)
+    estimate = interval.estimate
+    assert estimate is not None and estimate.variance_inputs_above is not None
+    up, down = estimate.upper(0.95) - estimate.value, estimate.value - estimate.upper(0.05)
+    assert up < 0.3 < 0.5 < down
+    # The same by confidence as by bound, on both sides.
+    assert estimate.confidence_below(estimate.value + up) == pytest.approx(0.95)
+    assert estimate.confidence_below(estimate.value - down) == pytest.approx(0.05)
 
 
 def test_certain_inputs_count_in_every_round_as_themselves_alone() -> None:
@@ -243,6 +260,24 @@ def test_strategies_that_share_the_draw_are_compared_round_by_round(pool: Pool) 
     # What the samples correct of the curve differs a little by their jitter.
     assert comparison.ratio == pytest.approx(1.2, rel=0.04)
     assert comparison.same_rounds and comparison.rounds == rounds
+
+
+@pytest.mark.parametrize("percentile", [95, 99])
+def test_the_highest_percentiles_are_compared_where_sizes_tell_the_largest_inputs_apart(
+    pool: Pool, percentile: float
+) -> None:
+    truth, rng = log_latency(pool), np.random.default_rng(20)
+
+    def both(tail: bool) -> Any:
+        design = SystematicDesign(10, tail=tail)
+        one, other = (measured_by(pool, design, truth, "net", 3, np.zeros(3), 0.02, at, rng) for at in (1.0, 2.0))
+        return compare(other, one, Question(percentile), rng=1)
+
+    enough, few = both(True), both(False)
+    assert enough.refusal is None and enough.verdict is ComparisonOutcome.DIFFERENT
+    assert enough.low < 2.0 < enough.high
+    # Too few of the largest inputs: the ratio would rest on the curve alone.
+    assert few.refusal is not None and few.refusal.kind is RefusalKind.TOO_THIN
 
 
 def test_designs_that_differ_are_not_compared(pool: Pool) -> None:
