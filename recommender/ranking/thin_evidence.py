@@ -61,7 +61,9 @@ def presumed(candidates: Sequence[Candidate], percentile: float) -> Mapping[Cand
 
 def _by_place(candidates: Sequence[Candidate], percentile: float) -> Mapping[int, LogEstimate]:
     intervals = [interval(member, percentile) for member in candidates]
-    several = [dict(own.estimate.by_round) for own in intervals if own.estimate is not None and own.estimate.by_round]
+    # A promise knows the inputs' variance apart from the rounds'; here the rounds must show both.
+    estimates = [own.jackknife or own.estimate for own in intervals]
+    several = [dict(own.by_round) for own in estimates if own is not None and own.by_round]
     thin = [place for place, member in enumerate(candidates) if _is_thin(member, intervals[place])]
     if not thin or sum(len(by_round) - 1 for by_round in several) < _FEWEST_DF:
         return {}
