@@ -28,9 +28,9 @@ _LEVEL = 0.95
 # sample is taken for unseen, and more where sizes explain less, since a latency far from the curve is rarely drawn.
 _UNSEEN = 0.1
 _UNSEEN_BY_UNEXPLAINED = 8.0
-_UNSEEN_AT_MOST = 0.3
-# Of thirty samples; with more it is a larger share of a smaller weight, up to all of it: what is rare is hardly seen
-# sooner by a few more.
+_UNSEEN_AT_MOST = 0.32
+# The latter of thirty samples; of more a larger share of a smaller weight, up to all of it: what is rare is hardly
+# seen sooner by a few more.
 _UNSEEN_AT = 30
 # What the standard error leaves out, the choice of the curve above all.
 _CAUTION = 1.12
@@ -224,8 +224,8 @@ def _weighted(
 
 def _unseen(fit: CurveFit, *, samples: int) -> float:
     """Return how much of a sample's weight may lie where no sample was drawn."""
-    share = min(_UNSEEN + _UNSEEN_BY_UNEXPLAINED * (1 - fit.explained), _UNSEEN_AT_MOST)
-    return min(share * max(samples / _UNSEEN_AT, 1.0), 1.0)
+    rare = min(_UNSEEN_BY_UNEXPLAINED * (1 - fit.explained), _UNSEEN_AT_MOST - _UNSEEN)
+    return min(_UNSEEN + rare * max(samples / _UNSEEN_AT, 1.0), 1.0)
 
 
 def _woodruff(
