@@ -141,7 +141,7 @@ class Outcome:
 
     @property
     def reached(self) -> bool:
-        return self.step.goal_s is None or self.elapsed_s <= self.step.goal_s
+        return self.step.goal_s is None or (self.status == "proven" and self.elapsed_s <= self.step.goal_s)
 
 
 def main() -> int:
