@@ -17,6 +17,7 @@ What a module uses more than once and does not change is a fixture of the module
 seconds belongs into `_LONG`.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
@@ -105,6 +106,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _skip(items, "docker", "no Docker engine answers")
     if "TIERWISE_TEST_POSTGRES" not in os.environ:
         _skip(items, "postgres", _NO_POSTGRES)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave modules and tests out of every later garbage collection: searching them took an eighth of the CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @cache
