@@ -23,7 +23,7 @@ def test_error_and_cosine_over_all_inputs() -> None:
     assert distance.relative_error == pytest.approx(1.0)  # sqrt(50 / 50)
     assert distance.cosine == pytest.approx(0.5)  # 25 / 50
     assert (distance.inputs, distance.finite) == (2, True)
-    assert distance.warning == "outputs differ from identity's by 100% (relative error over 2 inputs)"
+    assert distance.warning == "outputs differ from identity's by 100 % (relative error over 2 inputs)"
 
 
 def test_agreement_has_the_exact_interval() -> None:

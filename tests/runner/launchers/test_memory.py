@@ -61,7 +61,7 @@ def test_an_engine_that_counts_nothing_tells_nothing(stats: dict[str, Any]) -> N
 def test_a_tier_that_does_not_answer_with_its_memory_full_says_so() -> None:
     """Another process of the container takes what the limit leaves, so that it is not left to chance."""
     engine = Engine.connect()
-    take = "import time; held = bytearray(80 << 20); held[::4096] = b'x' * len(held[::4096]); time.sleep(60)"
+    take = "import time; held = bytearray(100 << 20); held[::4096] = b'x' * len(held[::4096]); time.sleep(60)"
     launched = DockerLauncher(engine).launch([TierLimits("edge", 1.0, 128 << 20, 1)], [], {})
     with pytest.raises(TierCallError) as caught, launched as deployment:
         running: Any = deployment.tiers["edge"]

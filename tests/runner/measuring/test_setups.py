@@ -81,7 +81,7 @@ def test_parts_that_are_not_as_many_as_their_tiers_are_not_measured(
     setups: Setups, strategy: int, tiers: tuple[str, ...], tmp_path: Path
 ) -> None:
     keyed = elsewhere(setups, strategy, *tiers)
-    with pytest.raises(OperatorError, match=rf"\d part\(s\) and {'-'.join(tiers)} has {len(tiers)} tier\(s\)"):
+    with pytest.raises(OperatorError, match=rf"\d parts? and {'-'.join(tiers)} has {len(tiers)} tiers?;"):
         setups.latency(keyed)
     notes = Notes()
     with open_database(tmp_path / "evidence.db", create=True) as database:
