@@ -278,6 +278,20 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def waiting(seconds: float) -> str:
+    """Format an estimate of how long something takes: no finer than a person plans by.
+
+    Examples
+    --------
+    >>> waiting(0.2), waiting(13.16), waiting(89.4), waiting(729), waiting(7500)
+    ('1 s', '13 s', '89 s', '12 min', '2 h 5 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def duration_range(low_s: float, high_s: float) -> str:
     """Format two durations, with the unit once where it is the same.
 

@@ -20,7 +20,7 @@ from catalog.evidence.loading import slo_evidence
 from catalog.evidence.reading import declared_subjects
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
-from catalog.units import duration
+from catalog.units import duration, waiting
 from recommender.answer.respond import constraints_of, resolve_budgets, respond
 from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence
@@ -170,7 +170,7 @@ class _QuestionFill:
         # What a killed run left would still load the host.
         self._selection.launcher.clean()
         sweep(self._context.workdir)
-        err.print(f"to measure: {tasks_in_words(plan)}, for {duration(wait_s)} at most")
+        err.print(f"to measure: {tasks_in_words(plan)}, for {waiting(wait_s)} at most")
         self._selection.launcher.prepare()
         self._measure(plan, reference, ends=begun + wait_s)
         return None

@@ -13,7 +13,7 @@ from catalog.errors import UnitError
 from catalog.evidence.database import open_database
 from catalog.evidence.reading import distance_warnings, race_departures
 from catalog.evidence.soundness import sound_database
-from catalog.units import duration, parse_wait
+from catalog.units import duration, parse_wait, waiting
 from runner.commands.terminal import (
     CatalogOption,
     DatabaseOption,
@@ -149,11 +149,11 @@ def tasks_in_words(made: Plan) -> str:
     Examples
     --------
     >>> tasks_in_words(Plan((), {}, (), ()))
-    '0 rounds and 0 accuracies, about 0 ms'
+    'nothing'
     """
     counts = ((len(made.rounds), "round", "rounds"), (len(made.accuracies), "accuracy", "accuracies"))
-    words = " and ".join(f"{count} {one if count == 1 else more}" for count, one, more in counts)
-    return f"{words}, about {duration(made.estimate_s)}"
+    words = " and ".join(f"{count} {one if count == 1 else more}" for count, one, more in counts if count)
+    return f"{words}, about {waiting(made.estimate_s)}" if words else "nothing"
 
 
 def plan(
@@ -197,7 +197,7 @@ def plan(
     if made.rounds or made.accuracies:
         out.print(_plan_table(made))
         until = " until the next look of the race" if races else ""
-        out.print(f"estimated time: {duration(made.estimate_s)}{until}. Next: runner fill-catalog{scope.arguments}")
+        out.print(f"estimated time: {waiting(made.estimate_s)}{until}. Next: runner fill-catalog{scope.arguments}")
     elif not made.unready:
         out.print(nothing_missing(scope, races=races))
     left = Counter(subject for subject, environment, *_ in departures if environment == context.environment_key)
