@@ -78,8 +78,10 @@ def _ready(control: Control, name: str, listener: socket.socket, engine: types.M
 
 
 def _collect_garbage() -> None:
-    """Collect garbage from here on, and never look through the modules, which would delay one inference of a round."""
+    """Collect garbage from here on, with the modules where they would be if it had been collected all the time."""
     gc.freeze()
+    # Into the oldest generation, not apart for good: what collects while samples are taken stays as it was.
+    gc.unfreeze()
     gc.enable()
 
 
