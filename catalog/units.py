@@ -246,10 +246,11 @@ def counted(count: int, noun: str) -> str:
 
     Examples
     --------
-    >>> counted(1, "round"), counted(0, "round"), counted(3, "round")
-    ('1 round', '0 rounds', '3 rounds')
+    >>> counted(1, "round"), counted(0, "round"), counted(3, "accuracy"), counted(2, "day")
+    ('1 round', '0 rounds', '3 accuracies', '2 days')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
 
 
 def duration(seconds: float | None) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, error_share, with_share
 from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
+from catalog.units import counted
 from recommender.ranking.candidates import Candidate
 from recommender.ranking.contenders import LEAVING_LEVEL, Contenders
 from recommender.ranking.feasibility import below_floor
@@ -104,7 +105,7 @@ class Departure:
     @property
     def words(self) -> str:
         """Say it in one line, for a person."""
-        name, rounds = _name(self.candidate), f"{self.rounds} round{'s' if self.rounds > 1 else ''}"
+        name, rounds = _name(self.candidate), counted(self.rounds, "round")
         if self.by is not None:
             return f"{name} left after {rounds}: {self.margin:.0%} slower than {_name(self.by)} at least"
         return f"{name} left after {rounds}: beyond every budget, {self.slo} by {self.margin:.0%} at least"
@@ -112,7 +113,7 @@ class Departure:
 
 @dataclass(frozen=True, eq=False)
 class RaceState:
-    """The questions of a race, who left it, and whom the next rounds hold: nobody where it is over."""
+    """The questions of a race, who left it, and the candidates of the next rounds: none where it is over."""
 
     contests: tuple[Contest, ...]
     departures: Mapping[Candidate, Departure]
@@ -311,7 +312,7 @@ class _Race:
         return departures
 
     def _beaten(self, candidate: Candidate, percentile: float) -> Departure | None:
-        """Return the departure of a strategy that nobody would want instead of another, whatever the constraints."""
+        """Return the departure of a strategy that is worse than another under any constraints."""
         ratios = {
             other: self._at(percentile).log_ratio(candidate, other).low
             for other in self._candidates

@@ -20,7 +20,7 @@ from catalog.evidence.loading import slo_evidence
 from catalog.evidence.reading import declared_subjects
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
-from catalog.units import duration, waiting
+from catalog.units import counted, duration, waiting
 from recommender.answer.respond import constraints_of, resolve_budgets, respond
 from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence
@@ -257,11 +257,9 @@ class _QuestionFill:
 
 
 def _report(outcome: FillOutcome, took_s: float) -> None:
-    rounds = f"{outcome.measured} round{'' if outcome.measured == 1 else 's'}"
     # Most questions have no budget of accuracy.
-    one = "y" if outcome.accuracies == 1 else "ies"
-    accuracies = f" and {outcome.accuracies} accurac{one}" if outcome.accuracies else ""
-    err.print(f"measured {rounds}{accuracies} in {duration(took_s)}")
+    accuracies = f" and {counted(outcome.accuracies, 'accuracy')}" if outcome.accuracies else ""
+    err.print(f"measured {counted(outcome.measured, 'round')}{accuracies} in {duration(took_s)}")
     for line in (*outcome.failures, *outcome.invalid):
         err.print(f"[red]failed[/] {escape(line)}", soft_wrap=True)
     if outcome.doubtful:

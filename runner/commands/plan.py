@@ -13,7 +13,7 @@ from catalog.errors import UnitError
 from catalog.evidence.database import open_database
 from catalog.evidence.reading import distance_warnings, race_departures
 from catalog.evidence.soundness import sound_database
-from catalog.units import duration, parse_wait, waiting
+from catalog.units import counted, duration, parse_wait, waiting
 from runner.commands.terminal import (
     CatalogOption,
     DatabaseOption,
@@ -151,8 +151,8 @@ def tasks_in_words(made: Plan) -> str:
     >>> tasks_in_words(Plan((), {}, (), ()))
     'nothing'
     """
-    counts = ((len(made.rounds), "round", "rounds"), (len(made.accuracies), "accuracy", "accuracies"))
-    words = " and ".join(f"{count} {one if count == 1 else more}" for count, one, more in counts if count)
+    counts = (len(made.rounds), "round"), (len(made.accuracies), "accuracy")
+    words = " and ".join(counted(count, noun) for count, noun in counts if count)
     return f"{words}, about {waiting(made.estimate_s)}" if words else "nothing"
 
 

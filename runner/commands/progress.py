@@ -14,6 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from catalog.units import counted
+
 # More questions would push the bar out of sight.
 _LINES = 4
 # A redraw takes processor time from the tiers that are being measured.
@@ -194,7 +196,7 @@ def doubtful_summary(notices: Sequence[str]) -> str:
     """
     rules = Counter(_rules(notices))
     names = ", ".join(f"{rule} {count}" for rule, count in rules.most_common())
-    return f"{len(notices)} round{'' if len(notices) == 1 else 's'} ({names})"
+    return f"{counted(len(notices), 'round')} ({names})"
 
 
 def _rules(notices: Iterable[str]) -> Iterator[str]:

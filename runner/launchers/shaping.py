@@ -140,7 +140,7 @@ class HeldNetworks:
     """The networks of some links, and for each tier a container that holds its interfaces and shapes what they send.
 
     Tiers join the namespace of their holder, so that what is slow about networks is done once for many rounds. The
-    holder runs no part, listens to nobody, and alone may change the shaping.
+    holder runs no part, listens on no port, and alone may change the shaping.
     """
 
     def __init__(self, engine: Engine, image: str, links: Sequence[LinkLimits], labels: Mapping[str, str]) -> None:

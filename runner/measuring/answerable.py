@@ -14,6 +14,7 @@ from catalog.statistics.drop_bounds import AlikeImages, DropBound, PairedCounts,
 from catalog.statistics.intervals import model_reason, refuse
 from catalog.statistics.outcomes import sidak
 from catalog.statistics.planning import ROUNDS_MAX
+from catalog.units import counted
 from runner.measuring.round_inputs import SystematicInputs, systematic_inputs
 from runner.measuring.stopping import planned_looks
 from runner.subjects.dataset import Subject
@@ -67,7 +68,7 @@ def _latency(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
             refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile)
             reason = None if refusal is None else refusal.reason
         if reason is not None:
-            measured = f"{inputs} inputs x {rounds} round{'' if rounds == 1 else 's'}"
+            measured = f"{inputs} inputs x {counted(rounds, 'round')}"
             yield f"p{percentile:g} cannot be proven with {measured} ({reason})"
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from catalog.evidence.loading import StrategyLatencies
 from catalog.evidence.reading import SloStanding
 from catalog.output_distance import OutputDistance, grouped, percentage
-from catalog.units import duration, duration_range, percent, points, size
+from catalog.units import counted, duration, duration_range, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import folded, sparkline
 
@@ -165,7 +165,7 @@ def with_departures(
 
 
 def _departure(departure: Mapping[str, Any]) -> str:
-    rounds = f"{departure['rounds']} round{'' if departure['rounds'] == 1 else 's'}"
+    rounds = counted(departure["rounds"], "round")
     least = f"by {100 * departure['margin']:.0f} % at least"
     if departure["reason"] == "beaten":
         return f"after {rounds}: slower than {departure['by_operator']}@{departure['by_placement']}, {least}"
@@ -270,7 +270,7 @@ def _least(column: _Column) -> int:
 def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets: Mapping[str, str]) -> str:
     first = rows[0]
     fewest, most = min(row["rounds"] for row in rows), max(row["rounds"] for row in rows)
-    rounds = f"{fewest} to {most} rounds" if fewest < most else f"{most} round{'' if most == 1 else 's'}"
+    rounds = f"{fewest} to {most} rounds" if fewest < most else counted(most, "round")
     lines = [f"{first['inputs']} {first['inputs_select']} inputs, {rounds}; end to end, single stream, unloaded"]
     if any(row["letters"] for row in rows):
         level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
