@@ -17,6 +17,7 @@ from rich.text import Text
 from catalog.evidence.loading import StrategyLatencies
 from catalog.evidence.reading import SloStanding
 from catalog.output_distance import OutputDistance, grouped, percentage
+from catalog.statistics.looks import LOOKS
 from catalog.units import counted, duration, duration_range, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import folded, sparkline
@@ -277,6 +278,8 @@ def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets
         lines.append(
             f"by the median; perhaps as fast: not shown to differ from the fastest at {level} (runner rank: all pairs)"
         )
+        if any(map(_too_few_rounds, rows)):
+            lines.append("≈: estimated in one or two rounds, which show no difference yet")
     lines += _slo_lines(rows, targets)
     if any(row["metric"] == "agreement" for row in rows):
         lines.append("agreement: how often it answers as identity does; not an accuracy")
@@ -314,13 +317,22 @@ def _slo_lines(rows: Sequence[Mapping[str, Any]], targets: Mapping[str, str]) ->
 
 
 def _speed(row: Mapping[str, Any]) -> str:
-    """Return `fastest`, `perhaps as fast` where no difference to it is shown, or `2.24 × slower`."""
+    """Return `fastest`, `perhaps as fast` where no difference to it is shown, or `2.24 × slower`.
+
+    Of one or two rounds, which rarely show any difference, the estimate: `≈ 2.24 × slower`.
+    """
     ratio = row["ratio_to_best"]
     if ratio is None:
         return "–"
     if ratio == 1:
         return "fastest"
-    return "perhaps as fast" if row["tied_with_fastest"] else f"{ratio:.2f} × slower"
+    if not row["tied_with_fastest"]:
+        return f"{ratio:.2f} × slower"
+    return f"≈ {ratio:.3g} × slower" if _too_few_rounds(row) else "perhaps as fast"
+
+
+def _too_few_rounds(row: Mapping[str, Any]) -> bool:
+    return bool(row["rounds"] < LOOKS[0])
 
 
 def _doubtful(row: Mapping[str, Any]) -> bool:

@@ -83,10 +83,16 @@ def test_it_fits_and_says_ties_in_words(board: Board, width: int) -> None:
 
 
 def test_what_is_not_shown_to_differ_from_the_fastest_is_perhaps_as_fast(board: Board) -> None:
-    tied = [{**row, "tied_with_fastest": True} for row in board.rows]
+    tied = [{**row, "tied_with_fastest": True, "rounds": 3} for row in board.rows]
     text = Board(tied, {}, {}).printed(100)
     assert text.count("perhaps as fast") == 3  # two strategies and the line that explains it
     assert "not shown to differ from the fastest at 95 %" in text
+
+
+def test_one_round_of_a_race_that_is_twice_as_slow_is_not_said_to_be_perhaps_as_fast(board: Board) -> None:
+    left = [{**row, "tied_with_fastest": True, "rounds": 1} for row in board.rows]
+    text = Board(left, {}, {}).printed(100)
+    assert text.count("≈ 2 × slower") == 2 and "≈: estimated in one or two rounds" in text
 
 
 @pytest.mark.parametrize("width", [100, 170])
