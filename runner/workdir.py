@@ -41,10 +41,12 @@ def settle(made: Path, place: Path) -> None:
 
 def sweep(workdir: Path) -> int:
     """Remove what killed runners left unfinished; return how many directories that were."""
-    left = [path for path in workdir.glob(f"*/{_PREFIX}*") if is_abandoned(path.name, _PREFIX)]
+    named = [path for path in workdir.glob(f"*/{_PREFIX}*") if is_abandoned(path.name, _PREFIX)]
+    # A link of such a name was not made here, and what it leads to is not removed.
+    left = [path for path in named if path.is_dir() and not path.is_symlink()]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
-    return len(left)
+    return sum(not path.exists() for path in left)
 
 
 @contextmanager

@@ -8,13 +8,14 @@ only makes the next process check again.
 import logging
 import os
 import re
-import stat
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+
+from catalog.regular_files import read_own
 
 logger = logging.getLogger(__name__)
 # Of as many files, the last ones that were checked.
@@ -113,19 +114,7 @@ def _marks() -> Sequence[str]:
     path = _path()
     if path is None:
         return ()
-    try:
-        # O_NONBLOCK: to open a named pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ()
-    try:
-        status = os.fstat(descriptor)
-        own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
-        content = os.read(descriptor, _MOST_FILES * _LINE_BYTES) if own else b""
-    except OSError:
-        return ()
-    finally:
-        os.close(descriptor)
+    content = read_own(path, at_most=_MOST_FILES * _LINE_BYTES) or b""
     # Whatever else is in the file is dropped when it is written next.
     return [line.decode() for line in content.splitlines() if _MARK.fullmatch(line)]
 

@@ -81,6 +81,7 @@ _LABEL = "tierwise=1"
 _RUN_LABEL = "tierwise.run"
 _CREATED_LABEL = "tierwise.created"
 # What another host's runner left is removed only when it is older: from here, that runner cannot be seen to live.
+_SECONDS_DIGITS = 12
 _ABANDONED_S = 24 * 3600
 # A 10 ms period holds short inferences to the quota, which Docker's default of 100 ms does not.
 _PERIOD_US = 10_000
@@ -349,8 +350,14 @@ def _is_abandoned(item: Mapping[str, Any]) -> bool:
     if owner is None:
         return True
     if owner.is_elsewhere:
-        return time.time() - float(labels.get(_CREATED_LABEL, 0)) > _ABANDONED_S
+        return time.time() - _created(labels) > _ABANDONED_S
     return not owner.is_alive
+
+
+def _created(labels: Mapping[str, str]) -> int:
+    """Return when an object was made; long ago where its label is none of ours."""
+    text = labels.get(_CREATED_LABEL, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _SECONDS_DIGITS else 0
 
 
 def _unless_refused(remove: Callable[[str], None]) -> Callable[[str], bool]:

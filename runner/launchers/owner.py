@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from runner.host import this_host
 
 _HAS_PROC = Path("/proc/self/stat").exists()
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
+# Plain digits: `int` reads others as well, and `isdigit` accepts even such as `²`, which `int` does not read.
+_PROCESS_ID = re.compile("[1-9][0-9]{0,9}")
 
 
 @functools.cache
@@ -26,7 +29,8 @@ def start_of(pid: int) -> str | None:
     if not _HAS_PROC:
         return "-".join(_ps(pid, "lstart").split()) or None
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        # A process may give itself a name of any bytes.
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
     # The name in brackets may hold blanks and brackets, so the fields are counted from the last bracket (proc(5)).
@@ -67,7 +71,7 @@ class Owner:
         """Read what `str` wrote; None for anything else."""
         host, _, rest = text.partition(":")
         pid, _, start = rest.partition(":")
-        return cls(host, int(pid), start) if host and pid.isdigit() and start else None
+        return cls(host, int(pid), start) if host and _PROCESS_ID.fullmatch(pid) and start else None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}:{self.start}"

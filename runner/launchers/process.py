@@ -3,6 +3,9 @@
 Each tier is a process with as many threads as its limits say; each link is a process that paces both directions in
 user space. CPU quota and memory limit are *not* enforced, which is why results carry the launcher's name. Children
 end with the runner: they see their stdin close, and on Linux the kernel kills them even before they look.
+
+What a killed runner left is found by the records in its run's directory. That directory is this user's alone, and a
+recorded process is killed only if its own command line has the name of the run: a forged record kills nothing else.
 """
 
 import json
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalog.regular_files import own_directory, read_own
 from runner.errors import LaunchError
 from runner.host import Host, this_host
 from runner.launchers.base import (
@@ -39,7 +43,12 @@ from runner.launchers.owner import command_line, is_abandoned, owned_name, start
 
 logger = logging.getLogger(__name__)
 
-_PREFIX = "tierwise-process-"
+_PREFIX = "process-"
+# Python ignores an option of this kind that it does not know, and the mark shows in the command line of a tier.
+_MARK = "-Xtierwise-run="
+_RECORD_BYTES = 1000
+# A process in an uninterruptible call ends later.
+_KILL_S = 5.0
 _READY_S = 30.0
 _LOG_TAIL_BYTES = 4000
 # The link in user space hands over pieces of about 4 ms, each up to a millisecond late.
@@ -114,12 +123,12 @@ class ProcessTier:
 
 
 class ProcessLauncher:
-    """A launcher of tiers as processes; `root` holds one directory per run (the system's temporary directory)."""
+    """A launcher of tiers as processes; `root` holds one directory per run (by default `runs_directory()`)."""
 
     name = "process"
 
     def __init__(self, *, root: Path | None = None) -> None:
-        self._root = root or Path(tempfile.gettempdir())
+        self._root = root or runs_directory()
 
     def describe(self) -> EngineDescription:
         host = this_host()
@@ -165,18 +174,35 @@ class ProcessLauncher:
 
     def clean(self, *, volumes: bool = False) -> int:
         """Kill what the directories of dead runners list, and remove those directories."""
+        if not self._root.exists():
+            return 0
         removed = 0
-        for run in sorted(self._root.glob(f"{_PREFIX}*")):
-            if is_abandoned(run.name, _PREFIX):
-                removed += 1 + sum(_kill_recorded(path) for path in run.glob("*.pid"))
+        for run in sorted(_own(self._root).glob(f"{_PREFIX}*")):
+            if is_abandoned(run.name, _PREFIX) and not run.is_symlink():
+                removed += 1 + sum(_kill_recorded(path, run.name) for path in run.glob("*.pid"))
                 shutil.rmtree(run, ignore_errors=True)
         return removed
 
 
+def runs_directory() -> Path:
+    """Return where the runs of this user are, in the system's temporary directory, which is open to all users."""
+    return Path(tempfile.gettempdir()) / f"tierwise-{os.geteuid()}"
+
+
+def _own(root: Path) -> Path:
+    """Make the directory of all runs; raise LaunchError for one that other users have a part in."""
+    try:
+        return own_directory(root)
+    except OSError as error:
+        raise LaunchError(
+            f"{root} cannot keep the records of running tiers: {error.strerror}; allowed: a directory of this user "
+            "with the permissions 0700. Remove it or correct it, or name another temporary directory with TMPDIR"
+        ) from error
+
+
 @contextmanager
 def _run_directory(root: Path) -> Iterator[Path]:
-    run = root / owned_name(_PREFIX)
-    # The system's temporary directory is open to all users; what a run puts there is not.
+    run = _own(root) / owned_name(_PREFIX)
     run.mkdir(mode=0o700)
     try:
         yield run
@@ -239,14 +265,17 @@ def _child(run: Path, name: str, arguments: Sequence[str], environment: Mapping[
     become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), str(len(added)), *added]
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [*become, sys.executable, *arguments],
+            [*become, sys.executable, f"{_MARK}{run.name}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=run,
             start_new_session=True,
         )
-    (run / f"{name}.pid").write_text(json.dumps({"pid": process.pid, "start": start_of(process.pid)}))
+    record = run / f"{name}.pid"
+    # Whatever the umask is: what others could write is not believed later.
+    record.touch(mode=0o600)
+    record.write_text(json.dumps({"pid": process.pid, "start": start_of(process.pid)}))
     try:
         yield _Child(process, log)
     finally:
@@ -265,21 +294,40 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.stdout.close()
 
 
-def _kill_recorded(record: Path) -> bool:
-    """Kill the process of a pid file if it is still the same one and still a tier or a link of ours."""
-    try:
-        written = json.loads(record.read_text())
-        pid = int(written["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+def _kill_recorded(record: Path, run: str) -> bool:
+    """Kill the process of a pid file if it is still the same one and still a tier or a link of that run."""
+    process = _recorded(record)
+    if process is None or start_of(process.pid) != process.start:
         return False
-    if written.get("start") is None or start_of(pid) != written["start"]:
+    # A record can name any process; that a process belongs to this run, only its own command line says.
+    if f" {_MARK}{run} -m tierserver" not in command_line(process.pid):
         return False
-    # The record is a file in a directory that others may have written: nothing else is killed on its word.
-    if "-m tierserver" not in command_line(pid):
-        return False
+    deadline = time.monotonic() + _KILL_S
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
         # Not a child of this process, so that nothing but its disappearance tells that it has ended.
-        while start_of(pid) == written["start"]:
+        while start_of(process.pid) == process.start and time.monotonic() < deadline:
             time.sleep(0.01)
     return True
+
+
+@dataclass(frozen=True)
+class _RecordedProcess:
+    """What a pid file says."""
+
+    pid: int
+    start: str
+
+
+def _recorded(record: Path) -> _RecordedProcess | None:
+    """Read a pid file; None for whatever else is in its place."""
+    content = read_own(record, at_most=_RECORD_BYTES)
+    try:
+        written = json.loads(content or b"")
+        pid, start = written["pid"], written["start"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    # Zero and negative numbers would address groups of processes.
+    if not isinstance(pid, int) or pid <= 0 or not isinstance(start, str):
+        return None
+    return _RecordedProcess(pid, start)

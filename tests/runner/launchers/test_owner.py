@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from runner.launchers.docker import _is_abandoned
 from runner.launchers.owner import Owner, command_line, is_abandoned, owned_name, start_of
 
 
@@ -37,9 +38,17 @@ def test_an_ended_process_has_no_start() -> None:
     assert command_line(process.pid) == ""
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:1", "host:x:1", ":1:2"])
+@pytest.mark.parametrize(
+    "text", ["", "host", "host:1", "host:x:1", ":1:2", "host:²:1", "host:١:1", "host:0:1", "host:-1:1", "host:1_0:1"]
+)
 def test_other_texts_name_no_owner(text: str) -> None:
     assert Owner.parse(text) is None
+
+
+@pytest.mark.parametrize("created", ["yesterday", "²", "nan", "9" * 5000, ""])
+def test_an_object_with_any_label_of_its_time_can_be_judged(created: str) -> None:
+    elsewhere = replace(Owner.current(), host="0123456789abcdef")
+    assert _is_abandoned({"Labels": {"tierwise.owner": str(elsewhere), "tierwise.created": created}})
 
 
 def test_a_name_on_disk_says_whose_it_is() -> None:

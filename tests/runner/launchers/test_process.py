@@ -1,12 +1,16 @@
 """Real tiers as processes."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,8 @@ import pytest
 
 from runner.errors import LaunchError, TierCallError
 from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
-from runner.launchers.owner import command_line, start_of
-from runner.launchers.process import ProcessLauncher
+from runner.launchers.owner import Owner, command_line, start_of
+from runner.launchers.process import ProcessLauncher, runs_directory
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +104,9 @@ def test_a_tier_killed_during_a_call_is_a_clear_error(probe: Callable[..., dict[
 def test_tiers_end_with_a_killed_runner_and_clean_removes_its_directory(
     kill_a_runner: Callable[[str], Any],
 ) -> None:
-    root = Path(tempfile.gettempdir())
     killed = kill_a_runner("process")
     assert wait_until(lambda: all(start_of(pid) is None for pid in killed.tier_pids))
-    left = [run for run in root.glob("tierwise-process-*") if f":{killed.pid}:" in run.name]
+    left = [run for run in runs_directory().iterdir() if f":{killed.pid}:" in run.name]
     assert len(left) == 1
     ProcessLauncher().clean()
     assert not any(path.exists() for path in left)
@@ -118,15 +121,101 @@ def test_clean_spares_what_a_live_runner_uses(
     assert deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
 
 
-def test_clean_kills_a_recorded_tier_but_no_stranger(tmp_path: Path, tiers: list[TierLimits]) -> None:
+def dead_run(root: Path) -> Path:
+    """Return the directory of a run whose runner has ended."""
+    run = root / f"process-{replace(Owner.current(), start='1')}-left"
+    run.mkdir(mode=0o700)
+    return run
+
+
+def record(run: Path, name: str, pid: int) -> None:
+    (run / f"{name}.pid").write_text(json.dumps({"pid": pid, "start": start_of(pid)}))
+
+
+def test_clean_kills_what_a_dead_run_started(tmp_path: Path) -> None:
+    run = dead_run(tmp_path)
+    speeds = ["--up-bit-per-s", "1000", "--down-bit-per-s", "1000"]
+    command = [sys.executable, f"-Xtierwise-run={run.name}", "-m", "tierserver.paced_link", *speeds]
+    with subprocess.Popen([*command, "--listen", "127.0.0.1:0"], stdin=subprocess.PIPE) as link:
+        record(run, "link", link.pid)
+        # As long as `clean` waits, so that this process has it for a zombie.
+        assert ProcessLauncher(root=tmp_path).clean() == 2
+        assert link.wait() == -signal.SIGKILL
+    assert not run.exists()
+
+
+def test_clean_believes_no_record_that_names_a_stranger_or_the_tier_of_a_live_run(
+    tmp_path: Path, tiers: list[TierLimits]
+) -> None:
     with ProcessLauncher(root=tmp_path).launch(tiers[:1], [], {}) as running:
         mobile: Any = running.tiers["mobile"]
-        (used,) = tmp_path.iterdir()
-        host, pid, _ = used.name.split(":")
-        run = used.rename(tmp_path / f"{host}:{pid}:1-left")  # as if this very process were another one by now
-        (run / "stranger.pid").write_text(f'{{"pid": {os.getpid()}, "start": "{start_of(os.getpid())}"}}')
-        assert ProcessLauncher(root=tmp_path).clean() == 2
-        assert start_of(mobile.pid) is None and not run.exists()
+        run = dead_run(tmp_path)
+        record(run, "tier", mobile.pid)
+        record(run, "stranger", os.getpid())
+        assert ProcessLauncher(root=tmp_path).clean() == 1
+        assert start_of(mobile.pid) is not None and not run.exists()
+        assert running.tiers["mobile"].call({"cmd": "stats"}, deadline_s=10)["threads"] >= 1
+
+
+FORGED = {
+    "a number that is no digit": '{"pid": "²", "start": "1"}',
+    "a group of processes": '{"pid": -1, "start": "1"}',
+    "every process": '{"pid": 0, "start": "1"}',
+    "more than any process": '{"pid": 1e400, "start": "1"}',
+    "no start": '{"pid": 1}',
+    "a list": "[1, 2]",
+    "deep": "[" * 900,
+    "long": " " * 10_000_000 + '{"pid": 1, "start": "1"}',
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("content", FORGED.values(), ids=FORGED.keys())
+def test_a_record_of_anything_else_is_ignored(tmp_path: Path, content: str) -> None:
+    run = dead_run(tmp_path)
+    (run / "forged.pid").write_text(content)
+    assert ProcessLauncher(root=tmp_path).clean() == 1
+    assert not run.exists()
+
+
+def test_a_record_that_never_ends_is_not_read(tmp_path: Path) -> None:
+    run = dead_run(tmp_path)
+    (run / "endless.pid").symlink_to("/dev/zero")
+    os.mkfifo(run / "waiting.pid")
+    (run / "folder.pid").mkdir()
+    assert ProcessLauncher(root=tmp_path).clean() == 1
+
+
+def test_the_names_of_runs_may_be_anything(tmp_path: Path) -> None:
+    """What is no name of ours stays, and a link is not followed."""
+    (tmp_path / "kept").mkdir()
+    names = ["process-host:²:1-x", "process-", "process-:::-", "process-" + "9" * 200]
+    for name in names:
+        (tmp_path / name).mkdir()
+    dead_run(tmp_path).rename(tmp_path / "kept" / "inside")
+    (tmp_path / f"process-{replace(Owner.current(), start='1')}-link").symlink_to(tmp_path / "kept")
+    assert ProcessLauncher(root=tmp_path).clean() == 0
+    assert (tmp_path / "kept" / "inside").is_dir() and all((tmp_path / name).is_dir() for name in names)
+
+
+@pytest.mark.parametrize("launch", [False, True])
+def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, tiers: list[TierLimits], launch: bool) -> None:
+    tmp_path.chmod(0o777)
+    launcher = ProcessLauncher(root=tmp_path)
+    with pytest.raises(LaunchError, match=r"other users can write.*permissions 0700.*TMPDIR"):
+        launcher.launch(tiers[:1], [], {}).__enter__() if launch else launcher.clean()
+
+
+def test_runs_are_in_a_directory_of_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tmp_path.chmod(0o1777)
+    forged = tmp_path / f"tierwise-process-{replace(Owner.current(), start='1')}-forged"
+    forged.mkdir()
+    assert ProcessLauncher().clean() == 0 and not runs_directory().exists()
+    with ProcessLauncher().launch([TierLimits("mobile", 1, 1 << 28, 1)], [], {}):
+        assert runs_directory().stat().st_mode & 0o777 == 0o700
+        assert len(list(runs_directory().iterdir())) == 1
+    assert forged.is_dir()
 
 
 def test_a_missing_file_is_a_launch_error_and_leaves_nothing(tmp_path: Path, tiers: list[TierLimits]) -> None:
