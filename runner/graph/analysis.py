@@ -13,7 +13,7 @@ from runner.graph.cuts import CutPlace, Sides, find_cuts, is_exact
 from runner.graph.model_file import read_model
 from runner.graph.repeated_blocks import RepeatedRun, Unit, find_runs
 from runner.graph.shapes import Dimension
-from runner.graph.structure import RegionLayout, Structure, lay_out, read_structure
+from runner.graph.structure import RegionLayout, Structure, is_weighty, lay_out, read_structure
 
 
 def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
@@ -94,13 +94,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Exit:
-    """An early exit past the last blocks of a run: the readers of `result` read `entry` instead."""
+    """An early exit past the last blocks of a run: the readers of `result` read `entry` instead.
+
+    `weight_bytes` is what matrices and kernels have in `saved_bytes`; it is 0 where all of them are used elsewhere too.
+    """
 
     blocks: tuple[Block, ...]
     entry: GraphTensor
     result: GraphTensor
     saved_bytes: int
     saved_share: float
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -241,9 +245,13 @@ class _Analyst:
         self._layout: RegionLayout = lay_out(structure)
         self._sides = Sides(structure)
         self._first_used: list[list[tuple[int, int]]] = [[] for _ in structure.data]
+        self._first_weights: list[list[tuple[int, int]]] = [[] for _ in structure.data]
         # Kept by the first node that uses an initializer, with the last: a stretch owns it only if both are inside.
         for name, users in self._layout.users.items():
-            self._first_used[users[0]].append((users[-1], structure.tensor_bytes.get(name, 0)))
+            lifetime = (users[-1], structure.tensor_bytes.get(name, 0))
+            self._first_used[users[0]].append(lifetime)
+            if is_weighty(structure, name):
+                self._first_weights[users[0]].append(lifetime)
         self._spans = self._segment_spans()
         self._segment_of = [index for index, span in enumerate(self._spans) for _ in span]
         self.skeleton = self._skeleton()
@@ -327,7 +335,7 @@ class _Analyst:
         """Yield the exits that skip one block, two, …, all of a run, if nothing else needs what the blocks compute."""
         regions = self._layout.regions
         end = regions[repeated.units[-1].end - 1].end
-        saved = 0
+        saved = weights = 0
         for count in range(1, len(run.blocks) + 1):
             unit = repeated.units[-count]
             span = range(regions[unit.start].start, regions[unit.end - 1].end)
@@ -335,8 +343,10 @@ class _Analyst:
             if self._sides.read_from(span, beyond=end):
                 return
             saved += self._bytes(span, end=end)
+            weights += _owned(self._first_weights, span, end)
             entry, result = self._tensor(unit.entry), self._tensor(repeated.units[-1].result)
-            yield Exit(run.blocks[-count:], entry, result, saved, saved / self._structure.file.size_bytes)
+            share = saved / self._structure.file.size_bytes
+            yield Exit(run.blocks[-count:], entry, result, saved, share, weights)
 
     def _cut(self, place: CutPlace) -> Cut:
         # The highest bit of `inside` is the last node of the head within this region.
@@ -359,7 +369,7 @@ class _Analyst:
         """Sum the bytes that only these nodes need; with `end`, only these and the nodes from there up to `end`."""
         end = span.stop if end is None else end
         total = sum(self._layout.own_bytes[position] for position in span)
-        return total + sum(size for position in span for last, size in self._first_used[position] if last < end)
+        return total + _owned(self._first_used, span, end)
 
     def _labels(self, span: range) -> tuple[str, ...]:
         indices = [self._structure.data[position] for position in span]
@@ -376,6 +386,11 @@ class _Analyst:
         if tensor_type is None or not tensor_type.elem_type:
             return GraphTensor(name, "unknown", tensor_type.dims if tensor_type else None, None)
         return GraphTensor(name, _dtype(tensor_type.elem_type), tensor_type.dims, tensor_type.size_bytes)
+
+
+def _owned(first_used: Sequence[Sequence[tuple[int, int]]], span: range, end: int) -> int:
+    """Sum the bytes of constants whose users all lie in the span or between it and `end`."""
+    return sum(size for position in span for last, size in first_used[position] if last < end)
 
 
 @cache

@@ -24,7 +24,6 @@ _SERVED = frozenset(
 )
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "PRelu"})
-_QUANTIZERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,8 @@ class _CutFinder:
             tensor_type is None
             or tensor_type.dims is None
             or tensor_type.elem_type not in _SERVED
-            or after & _QUANTIZERS
+            # A float that becomes uint8 crosses after that. DynamicQuantizeLinear gives three tensors instead of one.
+            or "QuantizeLinear" in after
         ):
             return None
         # The runtime folds a BatchNorm into the convolution before it; apart, they compute something else.
@@ -241,10 +241,17 @@ class Sides:
             for name in structure.reads[index]
             if structure.role_of(name) is Role.SHAPE
         ]
+        # Outputs are given by the tail, whatever computes them.
+        self._uses += [
+            (len(structure.data), name) for name in structure.outputs if structure.role_of(name) is Role.SHAPE
+        ]
         self._sources_by_name: dict[str, dict[str, str]] = {}
 
     def crossing(self, place: CutPlace) -> tuple[str, ...]:
-        """Return the shape values the tail lacks: late ones or the Shape nodes' own outputs, whichever are fewer."""
+        """Return the shape values the tail lacks: late ones or the Shape nodes' own outputs, whichever are fewer.
+
+        The Shape nodes' own outputs are integers; late values of another or an unknown type do not cross.
+        """
         pending = [name for position, name in self._uses if not place.in_head(position)]
         late: dict[str, None] = {}
         early: dict[str, None] = {}
@@ -262,7 +269,7 @@ class Sides:
                 early |= dict.fromkeys(sources)
             else:
                 pending += [read for read in self._reads(name) if self._structure.role_of(read) is Role.SHAPE]
-        return tuple(late if len(late) <= len(early) else early)
+        return tuple(late if len(late) <= len(early) and all(map(self._is_served, late)) else early)
 
     def read_from(self, span: range, *, beyond: int) -> bool:
         """Return whether a shape inside these data nodes is used from position `beyond` on.
@@ -286,6 +293,10 @@ class Sides:
                 if source is not None:
                     uses.setdefault(source, []).append((used, tensor))
         return uses
+
+    def _is_served(self, name: str) -> bool:
+        tensor_type = self._structure.types.get(name)
+        return tensor_type is not None and tensor_type.dims is not None and tensor_type.elem_type in _SERVED
 
     def _in_tail(self, place: CutPlace, tensor: str) -> bool:
         """Return whether the tail has this tensor: computed there, or received."""

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 from runner.errors import OperatorError
 from runner.graph.model_file import ByteRange, ModelFile
+from runner.graph.shapes import TensorType
 from runner.graph.structure import Structure
 from runner.graph.writing import Part
 
@@ -314,7 +315,11 @@ def _declare(
 
 def _value_info(structure: Structure, name: str) -> onnx.ValueInfoProto:
     """Return a tensor's declaration; a free dimension is named by its expression."""
-    tensor_type = structure.types[name]
+    tensor_type = structure.types.get(name)
+    if tensor_type is None or not tensor_type.elem_type:
+        # What crosses without a type is what a Shape or a Size gives, where the tensor before it is unknown.
+        is_shape = structure.nodes[structure.producer[name]].op_type == "Shape"
+        tensor_type = TensorType(TensorProto.INT64, (f"{name}.0",) if is_shape else ())
     return helper.make_tensor_value_info(name, tensor_type.elem_type, tensor_type.dims)
 
 

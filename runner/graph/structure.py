@@ -125,12 +125,7 @@ class Structure:
     @cached_property
     def node_bytes(self) -> tuple[int, ...]:
         """Bytes of each node, its tensors included, wherever they are stored."""
-        stored = self.file.stored_nodes
-        return tuple(
-            # The 2 are the tag and the length of the node's own field.
-            stored[i].length if i in stored else node.ByteSize() + 2 + external_bytes(node)
-            for i, node in enumerate(self.nodes)
-        )
+        return tuple(_stored_bytes(self.file, index) for index in range(len(self.nodes)))
 
     def role_of(self, tensor: str) -> Role:
         """Return what a tensor depends on."""
@@ -139,13 +134,16 @@ class Structure:
         return Role.DATA if tensor in self.inputs else Role.CONSTANT
 
     def constants_behind(self, tensor: str) -> tuple[frozenset[str], frozenset[int]]:
-        """Return the initializers and the nodes that a constant tensor is made of."""
+        """Return the initializers and the nodes that a constant tensor is made of.
+
+        A Constant node that holds a matrix or more counts as an initializer, as some exporters write weights so.
+        """
         initializers: set[str] = set()
         nodes: set[int] = set()
         waiting = [tensor]
         while waiting:
             name = waiting.pop()
-            if name in self.producer:
+            if name in self.producer and name not in self.tensor_bytes:
                 if self.producer[name] not in nodes:
                     nodes.add(self.producer[name])
                     waiting += self.reads[self.producer[name]]
@@ -225,11 +223,28 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     sizes_on_disk = {tensor.name: tensor.ByteSize() + 3 for tensor in graph.initializer}
     sizes_on_disk |= {tensor.values.name: tensor.ByteSize() + 3 for tensor in graph.sparse_initializer}
     sizes_on_disk |= {name: weight.size_bytes for name, weight in file.weights.items()}
+    sizes_on_disk |= {
+        node.output[0]: _stored_bytes(file, index) for index, node in enumerate(nodes) if is_weight_node(node)
+    }
     return Structure(
         file=file, nodes=nodes, reads=reads, writes=writes, roles=roles, live=live, inputs=inputs, outputs=outputs,
         producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},
         types=infer_types(file.model, sizes=sizes), tensor_bytes=sizes_on_disk,
     )  # fmt: skip
+
+
+def is_weight_node(node: onnx.NodeProto) -> bool:
+    """Return whether a Constant holds a matrix or more, as some exporters write weights."""
+    return node.op_type == "Constant" and node.attribute[0].name == "value" and len(node.attribute[0].t.dims) > 1
+
+
+def _stored_bytes(file: ModelFile, index: int) -> int:
+    """Return the bytes of a node, its tensors included, wherever they are stored."""
+    if index in file.stored_nodes:
+        return file.stored_nodes[index].length
+    node = file.graph.node[index]
+    # The 2 are the tag and the length of the node's own field.
+    return int(node.ByteSize()) + 2 + external_bytes(node)
 
 
 def _reads(node: onnx.NodeProto) -> tuple[str, ...]:
@@ -362,7 +377,9 @@ def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tu
         if len(alive) == 1 or at_end:
             (result,) = alive if len(alive) == 1 else (None,)
             weighted = any(
-                _weighty(structure, name) for initializer in initializers[start : position + 1] for name in initializer
+                is_weighty(structure, name)
+                for initializer in initializers[start : position + 1]
+                for name in initializer
             )
             regions.append(Region(start, position + 1, entries, result, position > start and weighted))
             entries, start = tuple(sorted(alive)), position + 1
@@ -379,7 +396,7 @@ def _last_uses(structure: Structure) -> dict[str, int]:
     return last | dict.fromkeys(structure.outputs, len(structure.data))
 
 
-def _weighty(structure: Structure, initializer: str) -> bool:
+def is_weighty(structure: Structure, initializer: str) -> bool:
     """Return whether an initializer is the weight of a layer and not a bias, a scale or a shape."""
     tensor_type = structure.types.get(initializer)
     return tensor_type is not None and tensor_type.dims is not None and sum(size != 1 for size in tensor_type.dims) > 1

@@ -65,7 +65,8 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
     Raises
     ------
     PassRefusal
-        When the model has control flow, no repeated run, or too short a one; the text says what the model has instead.
+        When the model has control flow, no repeated run, too short a one, or one whose weights are used outside it too;
+        the text says what the model has instead.
 
     Notes
     -----
@@ -100,6 +101,10 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
     chosen = next((exit_ for exit_ in analysis.exits if exit_.blocks == run.blocks[-blocks:]), None)
     if chosen is None:
         raise PassRefusal(f"a shape computed inside the last run of identical sub-graphs ({names}) is used outside it")
+    if not chosen.weight_bytes:
+        # Weights that the rest of the model uses too stay in the file whatever is skipped.
+        skipped = ", ".join(block.name for block in chosen.blocks)
+        raise PassRefusal(f"skipping {skipped} would save nothing: the rest of the model uses the same weights")
     return chosen
 
 
@@ -121,17 +126,12 @@ def _alternatives(analysis: GraphAnalysis) -> str:
 
 
 def _shortened(structure: Structure, chosen: Exit) -> Part:
-    """Return the graph without the blocks; refuse if their weights are needed elsewhere or it cannot be rewired."""
+    """Return the graph without the blocks; refuse if it cannot be rewired."""
     names = ", ".join(block.name for block in chosen.blocks)
     try:
-        part = skip(structure, entry=chosen.entry.name, result=chosen.result.name)
+        return skip(structure, entry=chosen.entry.name, result=chosen.result.name)
     except NotRewirable as error:
         raise PassRefusal(f"early_exit cannot skip {names}: {error}") from error
-    kept = len(part.graph.initializer) + len(part.weights)
-    # Weights that the rest of the model uses too stay in the file whatever is skipped.
-    if kept == len(structure.file.graph.initializer):
-        raise PassRefusal(f"skipping {names} would save nothing: the rest of the model uses the same weights")
-    return part
 
 
 def _reference(structure: Structure, chosen: Exit, path: Path) -> Path | None:

@@ -9,6 +9,7 @@ import onnx
 
 from runner.graph.analysis import Cut, Exit, GraphAnalysis
 from runner.graph.model_file import read_model
+from runner.graph.structure import is_weight_node
 from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options
 from runner.operators.early_exit import EarlyExit, choose_exit
@@ -119,6 +120,7 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
 def _quantizable(graph: onnx.GraphProto) -> Counter[str]:
     # A bias or a scale has one dimension; only matrices and kernels become int8.
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    weights |= {node.output[0] for node in graph.node if is_weight_node(node)}
     return Counter(
         node.op_type for node in graph.node if node.op_type in _QUANTIZED_TYPES and weights.intersection(node.input)
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile, complete_model, read_model
 from runner.graph.rewriting import whole
-from runner.graph.structure import read_structure
+from runner.graph.structure import is_weight_node, read_structure
 from runner.graph.writing import write_part
 from runner.operators.base import PassRefusal
 
@@ -133,7 +133,7 @@ def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
     file = read_model(model)
     refuse_quantized(file.graph)
     target = directory / "model.onnx"
-    changed = any(_is_weight(node) or _is_unshielded(node, settings) for node in file.graph.node)
+    changed = any(is_weight_node(node) or _is_unshielded(node, settings) for node in file.graph.node)
     changed = changed or bool(_tied(file.graph, settings))
     if _is_old(file.model) or (changed and file.size_bytes <= _PROTOBUF_BYTES):
         _rewrite(file, target, settings)
@@ -195,9 +195,9 @@ def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
 
 def _lift(graph: onnx.GraphProto) -> None:
     """Turn weights in nodes into initializers."""
-    kept = [node for node in graph.node if not _is_weight(node)]
+    kept = [node for node in graph.node if not is_weight_node(node)]
     for node in graph.node:
-        if _is_weight(node):
+        if is_weight_node(node):
             weight = graph.initializer.add()
             weight.CopyFrom(node.attribute[0].t)
             weight.name = node.output[0]
@@ -266,7 +266,7 @@ def _is_unshielded(node: onnx.NodeProto, settings: Settings) -> bool:
 def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[int, int], str]]:
     """Return the weights that are quantized in several ways, with the way for every place (node, input)."""
     weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
-    weights |= {node.output[0] for node in graph.node if _is_weight(node)}
+    weights |= {node.output[0] for node in graph.node if is_weight_node(node)}
     places: dict[str, dict[tuple[int, int], str]] = {}
     for index, node in enumerate(graph.node):
         for place, name in enumerate(node.input):
@@ -288,11 +288,6 @@ def _way(node: onnx.NodeProto, place: int, settings: Settings) -> str:
         # The axis of the output channels: the first of a Conv's kernel and a transposed matrix, else the second.
         return "rows" if node.op_type == "Conv" or transposed else "columns"
     return "activation" if settings.format == "qoperator" and node.op_type in ("Add", "Mul") else "one scale"
-
-
-def _is_weight(node: onnx.NodeProto) -> bool:
-    """Return whether a Constant holds a matrix or more, as some exporters write weights."""
-    return node.op_type == "Constant" and node.attribute[0].name == "value" and len(node.attribute[0].t.dims) > 1
 
 
 def _is_old(model: onnx.ModelProto) -> bool:
