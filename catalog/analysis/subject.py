@@ -21,7 +21,7 @@ from catalog.evidence.strategy_evidence import (
 )
 from catalog.keys import content_key
 from catalog.statistics.comparison import Comparison, Question, compare_pairs, round_variances
-from catalog.statistics.description import SampleDescription
+from catalog.statistics.description import SampleDescription, describe
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from catalog.statistics.families import StudiedOperator, strategy_name, study_families
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
@@ -194,16 +194,31 @@ class SubjectResult:
     settings: AnalysisSettings
     strategies: tuple[StrategyResult, ...]
     ranking: Ranking
-    families: tuple[FamilyResult, ...]
     drops: tuple[DropResult, ...]
     unmeasured: tuple[StrategyEvidence, ...]
 
+    # The key and the families when they are asked for: a report stores nothing, and a ranking shows no family, which
+    # take longer than all else.
     @cached_property
     def evidence_key(self) -> str:
         """The content key under which the analysis is stored."""
-        # When it is asked for: a report and a ranking store nothing.
-        evidence = [*(strategy.evidence for strategy in self.strategies), *self.unmeasured]
-        return evidence_key(in_canonical_order(evidence), self.settings)
+        return evidence_key(self._evidence, self.settings)
+
+    @cached_property
+    def families(self) -> tuple[FamilyResult, ...]:
+        """The study's families, each compared as in the paper and by the analysis that decides."""
+        measured = [strategy.evidence for strategy in self.strategies]
+        samples = [strategy.samples for strategy in self.strategies]
+        families = study_families(_studied(self._evidence), common_tier_order(self._evidence))
+        paper = analyse_families(_in_all_rounds(measured), families, adjustment=self.settings.adjustment)
+        # Of all strategies, not of a family's alone: more of them know better what is usual.
+        variances = round_variances(samples, self.settings.percentile)
+        members = {_name(strategy): _Member(number, samples[number]) for number, strategy in enumerate(measured)}
+        return tuple(_family(family, members, variances, self.settings) for family in paper.families)
+
+    @property
+    def _evidence(self) -> list[StrategyEvidence]:
+        return in_canonical_order([*(strategy.evidence for strategy in self.strategies), *self.unmeasured])
 
 
 def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSettings) -> SubjectResult:
@@ -233,23 +248,15 @@ def analyse_subject(evidence: Sequence[StrategyEvidence], settings: AnalysisSett
     measured = [strategy for strategy in evidence if strategy.measured]
     if len(groups) != 1 or not measured:
         raise ValueError(f"expected measured strategies of one subject in one environment, got {len(groups)} groups")
-    samples = [strategy.samples for strategy in measured]
+    samples, names = [strategy.samples for strategy in measured], [_name(strategy) for strategy in measured]
     ranking = rank_strategies(samples, settings.question(), rng=settings.seed)
-    families = study_families(_studied(evidence), common_tier_order(evidence))
-    pooled = {_name(strategy): strategy.latency_s for strategy in measured}
-    described = analyse_families(pooled, (), adjustment=settings.adjustment).descriptions
-    paper = analyse_families(_in_all_rounds(measured), families, adjustment=settings.adjustment)
-    # Of all strategies, not of a family's alone: more of them know better what is usual.
-    variances = round_variances(samples, settings.percentile)
-    # `pooled` is in the order of `measured`, as `samples` is.
-    members = {name: _Member(position, samples[position]) for position, name in enumerate(pooled)}
+    described = {name: describe(strategy.latency_s, name=name) for name, strategy in zip(names, measured, strict=True)}
     return SubjectResult(
         subject=measured[0].subject,
         environment=measured[0].environment,
         settings=settings,
         strategies=_strategies(measured, samples, described, ranking, settings),
         ranking=ranking,
-        families=tuple(_family(family, members, variances, settings) for family in paper.families),
         drops=_drops(evidence, settings),
         unmeasured=tuple(strategy for strategy in evidence if not strategy.measured),
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -190,9 +191,10 @@ class SampleDescription:
         Positions in the samples, ascending, of the values beyond Tukey's fences.
     lower_fence, upper_fence : float
         1.5 interquartile ranges below the first and above the third quartile.
-    normality : ShapiroWilk
-    quantiles : NormalQuantiles
-        For a Q-Q plot.
+    samples : ndarray, shape (samples,)
+        In the order they came in.
+    name : str
+        Of the strategy, for error messages.
     """
 
     count: int
@@ -209,13 +211,24 @@ class SampleDescription:
     lower_fence: float
     upper_fence: float
     outlier_indices: NDArray[np.int64]
-    normality: ShapiroWilk
-    quantiles: NormalQuantiles
+    samples: NDArray[np.float64]
+    name: str
 
     @property
     def outlier_count(self) -> int:
         """How many values lie beyond the fences."""
         return self.outlier_indices.size
+
+    # Both when they are asked for: most commands show neither, and they take longer than all else here.
+    @cached_property
+    def normality(self) -> ShapiroWilk:
+        """The test of Shapiro and Wilk."""
+        return shapiro_wilk(self.samples, name=self.name)
+
+    @cached_property
+    def quantiles(self) -> NormalQuantiles:
+        """The points of a Q-Q plot."""
+        return normal_quantiles(self.samples, name=self.name)
 
 
 def describe(
@@ -280,8 +293,8 @@ def describe(
         lower_fence=float(lower),
         upper_fence=float(upper),
         outlier_indices=np.flatnonzero((values < lower) | (values > upper)),
-        normality=shapiro_wilk(values, name=name),
-        quantiles=normal_quantiles(values, name=name),
+        samples=values,
+        name=name,
     )
 
 
