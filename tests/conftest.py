@@ -37,12 +37,11 @@ from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
 
 _TESTS = Path(__file__).parent
-# What measures or keeps time: it would disturb what runs beside it, and be disturbed.
+# What measures or keeps time: it would disturb what runs beside it, and be disturbed. Where that is a few tests of a
+# file, they are marked `alone` themselves.
 _ALONE = (
-    "recommender/http/test_connections.py", "runner/commands/test_selftest.py", "runner/launchers/test_channel.py",
-    "runner/launchers/test_docker.py", "runner/launchers/test_process.py", "runner/measuring/test_fill.py",
-    "runner/test_disturbed.py", "tierserver/test_hostile.py", "tierserver/test_paced_link.py",
-    "tierserver/test_strategies.py",
+    "recommender/http/test_connections.py", "runner/commands/test_selftest.py", "runner/test_disturbed.py",
+    "tierserver/test_hostile.py", "tierserver/test_paced_link.py", "tierserver/test_strategies.py",
 )  # fmt: skip
 # What takes longest besides the containers: given out last, it would keep one process while the others are done.
 _LONG = (
@@ -74,7 +73,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave files out that hold nothing for the half of `make test` that runs: importing all of them takes seconds."""
     halves = {"alone": False, "not alone": True}
-    if collection_path.suffix == ".py" and config.option.markexpr in halves:
+    if collection_path.suffix == ".py" and config.option.markexpr in halves and not _is_mixed(collection_path):
         return _is_alone(collection_path) is halves[config.option.markexpr] or None
     return None
 
@@ -127,6 +126,11 @@ def _place(path: Path) -> int:
 @cache
 def _starts_containers(path: Path) -> bool:
     return "mark.docker" in path.read_text(encoding="utf-8")
+
+
+@cache
+def _is_mixed(path: Path) -> bool:
+    return path.name != "conftest.py" and "mark.alone" in path.read_text(encoding="utf-8")
 
 
 def _is_alone(path: Path) -> bool:

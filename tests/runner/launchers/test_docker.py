@@ -114,6 +114,7 @@ def test_limits_are_really_set(
     }
 
 
+@pytest.mark.alone
 def test_a_small_tier_has_its_limits_before_it_loads_anything(
     client: docker.DockerClient, launcher: DockerLauncher
 ) -> None:
@@ -196,6 +197,7 @@ def test_both_ends_of_each_link_are_shaped(deployment: DockerDeployment) -> None
         assert ("rate 209116Kbit" if link == "mobile-edge" else "rate 10455Kbit") in qdisc
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("index", [0, 1])
 def test_links_carry_payload_at_the_declared_rate(
     deployment: Deployment, links: list[LinkLimits], probe: Callable[..., dict[str, Any]], index: int
@@ -207,6 +209,7 @@ def test_links_carry_payload_at_the_declared_rate(
         assert result[direction]["rate_bit_per_s"] == pytest.approx(link.up_bit_per_s, rel=0.05)
 
 
+@pytest.mark.alone
 def test_each_direction_has_its_own_rate(launcher: DockerLauncher, probe: Callable[..., dict[str, Any]]) -> None:
     link = LinkLimits("mobile-edge", "mobile", "edge", 5_000_000, 40_000_000)
     tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1, 256 << 20, 1)]
@@ -323,6 +326,7 @@ def test_more_cpus_than_the_engine_has_are_refused(launcher: DockerLauncher) -> 
         launcher.launch([TierLimits("cloud", 4096, 1 << 30, 1)], [], {}).__enter__()
 
 
+@pytest.mark.alone
 def test_three_tiers_come_and_go_quickly(
     launcher: DockerLauncher, tiers: list[TierLimits], links: list[LinkLimits]
 ) -> None:

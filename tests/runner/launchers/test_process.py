@@ -37,6 +37,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return condition()
 
 
+@pytest.mark.alone
 def test_links_are_paced_in_both_directions(
     deployment: Deployment, links: list[LinkLimits], probe: Callable[..., dict[str, Any]]
 ) -> None:
@@ -47,6 +48,7 @@ def test_links_are_paced_in_both_directions(
             assert result[direction]["rate_bit_per_s"] == pytest.approx(link.up_bit_per_s, rel=0.1)
 
 
+@pytest.mark.alone
 def test_a_delay_is_made_and_the_rate_kept(probe: Callable[..., dict[str, Any]]) -> None:
     tiers = [TierLimits(name, 1, 1 << 28, 1) for name in ("mobile", "edge")]
     link = LinkLimits("mobile-edge", "mobile", "edge", 20_000_000, 20_000_000, delay_s=0.03)
