@@ -293,6 +293,21 @@ def waiting(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
+def waiting_range(least_s: float, most_s: float) -> str:
+    """Format a range of how long something takes, with the unit once where it is the same.
+
+    Examples
+    --------
+    >>> waiting_range(180, 420), waiting_range(40, 70), waiting_range(50, 200), waiting_range(60.2, 60.4)
+    ('3–7 min', '40–70 s', '50 s – 3 min', '60 s')
+    """
+    least, most = waiting(least_s), waiting(most_s)
+    if least == most:
+        return most
+    same_unit = least.split()[1:] == most.split()[1:] and least.count(" ") == 1
+    return f"{least.split()[0]}–{most}" if same_unit else f"{least} – {most}"
+
+
 def duration_range(low_s: float, high_s: float) -> str:
     """Format two durations, with the unit once where it is the same.
 

@@ -47,7 +47,7 @@ COMMANDS = (
     CommandEntry("validate", _START, "validate", "Check the catalog file and show each error with its line."),
     CommandEntry("plan", _MEASURE, "plan", "Show what is missing, why, and how long measuring it takes."),
     CommandEntry("fill-catalog", _MEASURE, "fill_catalog", "Measure what is missing and store it."),
-    CommandEntry("status", _MEASURE, "verify", "Count the evidence and list failed or invalid measurements."),
+    CommandEntry("status", _MEASURE, "status", "Count the evidence and list failed or invalid measurements."),
     CommandEntry("verify", _MEASURE, "verify", "Judge every stored measurement again by every rule."),
     CommandEntry(
         "selftest", _MEASURE, "selftest", "Measure one strategy under several names, as a test of the analysis."

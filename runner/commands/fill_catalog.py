@@ -27,7 +27,6 @@ from runner.commands.plan import (
     fill_scope,
     nothing_missing,
     run_context,
-    tasks_in_words,
 )
 from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.terminal import (
@@ -50,6 +49,7 @@ from runner.measuring.plan import MissingRound, Plan, make_plan, update_plan
 from runner.measuring.race import Race, RaceOutcome, race_plan
 from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
+from runner.reports.plan import tasks_in_words
 from runner.reports.race import race_json, race_report
 from runner.reports.slo_status import store_slo_status
 from runner.workdir import sweep
@@ -178,7 +178,7 @@ def _plan(
     made = make_plan(context, sound_database(database), scope, unusable=unusable)
     made = race_plan(made, context, sound_database(database)) if races else made
     if made.rounds or made.accuracies:
-        until = "to measure at most, until the next look of the race" if races else "to measure"
+        until = "to measure until the next look of the race, at most" if races else "to measure"
         err.print(f"{until}: {tasks_in_words(made)}")
     else:
         err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope, races=races)))

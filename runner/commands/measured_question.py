@@ -28,7 +28,7 @@ from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.artifacts.store import ArtifactStore
-from runner.commands.plan import run_context, tasks_in_words
+from runner.commands.plan import run_context
 from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.question import QuestionOptions
 from runner.commands.question_catalog import CatalogSubject, OwnData, check_declared, find_subject, subject_name
@@ -43,6 +43,7 @@ from runner.measuring.race import Race, race_plan
 from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.reports.answer import limits_in_words
+from runner.reports.plan import tasks_in_words
 from runner.reports.slo_status import store_slo_status
 from runner.workdir import sweep
 

@@ -1,19 +1,21 @@
 """`runner plan`: what has no valid evidence, why, and how long measuring it would take."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from catalog.declaration import Catalog, load_catalog
-from catalog.errors import UnitError
-from catalog.evidence.database import open_database
+from catalog.errors import DatabaseMissingError, UnitError
+from catalog.evidence.database import Database, open_database
 from catalog.evidence.reading import distance_warnings, race_departures
 from catalog.evidence.soundness import sound_database
-from catalog.units import counted, duration, parse_wait, waiting
+from catalog.units import counted, parse_wait
 from runner.commands.terminal import (
     CatalogOption,
     DatabaseOption,
@@ -35,6 +37,7 @@ from runner.measuring.race import race_plan
 from runner.measuring.round_inputs import SystematicInputs, in_words
 from runner.measuring.scope import FillScope
 from runner.measuring.tiers import Scale, check_delays, check_host
+from runner.reports.plan import left_race, plan_table, reason_lines, time_in_words
 
 RoundsOption = Annotated[
     int | None,
@@ -143,19 +146,6 @@ def nothing_missing(scope: FillScope, *, races: bool = False) -> str:
     return f"Nothing is missing: {strategies} {rounds}{', none DOUBTFUL' if scope.redo_doubtful else ''}."
 
 
-def tasks_in_words(made: Plan) -> str:
-    """Say how much a plan measures and how long that takes.
-
-    Examples
-    --------
-    >>> tasks_in_words(Plan((), {}, (), ()))
-    'nothing'
-    """
-    counts = (len(made.rounds), "round"), (len(made.accuracies), "accuracy")
-    words = " and ".join(counted(count, noun) for count, noun in counts if count)
-    return f"{words}, about {waiting(made.estimate_s)}" if words else "nothing"
-
-
 def plan(
     catalog: CatalogOption = None,
     database: DatabaseOption = None,
@@ -176,8 +166,7 @@ def plan(
     races = scope.races(declared.experiment)
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
     context = run_context(declared, base, selection, scale)
-    # Created, because before the first fill there is none, and everything is missing.
-    with open_database(database or RunnerSettings().database, create=True) as opened:
+    with _opened(database or RunnerSettings().database) as opened:
         evidence = sound_database(opened)
         made = make_plan(context, evidence, scope)
         made = race_plan(made, context, evidence) if races else made
@@ -192,19 +181,40 @@ def plan(
         err.print(f"{name}: {words}", markup=False, highlight=False)
     counts = Counter(strategy.subject for strategy in declared.strategies())
     print_lacks(
-        {f"{name}: {counts[name]} strategies cannot be planned yet": lacks for name, lacks in made.unready.items()}
+        {
+            f"{name}: {counted(counts[name], 'strategy')} cannot be planned yet": lacks
+            for name, lacks in made.unready.items()
+        }
     )
     if made.rounds or made.accuracies:
-        out.print(_plan_table(made))
+        out.print(plan_table(made))
+        for line in reason_lines(made):
+            out.print(line, markup=False, highlight=False)
         until = " until the next look of the race" if races else ""
-        out.print(f"estimated time: {waiting(made.estimate_s)}{until}. Next: runner fill-catalog{scope.arguments}")
+        out.print(f"estimated time{until}: {time_in_words(made)}. Next: runner fill-catalog{scope.arguments}")
     elif not made.unready:
         out.print(nothing_missing(scope, races=races))
-    left = Counter(subject for subject, environment, *_ in departures if environment == context.environment_key)
-    for name, count in left.items():
-        out.print(f"{name}: {count} of {counts[name]} strategies left the race; runner leaderboard says why")
+    left = [subject for subject, environment, *_ in departures if environment == context.environment_key]
+    for line in left_race(made, left):
+        out.print(line, markup=False, highlight=False)
     for operator, remark in remarks.items():
         out.print(f"! {operator}: {remark}", markup=False, highlight=False)
+
+
+@contextmanager
+def _opened(database: str) -> Iterator[Database]:
+    """Open the evidence; before the first fill there is none, and the plan is made of an empty database elsewhere."""
+    try:
+        opened = open_database(database)
+    except DatabaseMissingError:
+        with (
+            TemporaryDirectory(prefix="tierwise-plan-") as directory,
+            open_database(Path(directory) / "empty.db", create=True) as empty,
+        ):
+            yield empty
+        return
+    with opened:
+        yield opened
 
 
 def _draws(made: Plan) -> dict[str, str]:
@@ -223,24 +233,6 @@ def _remarks(made: Plan, warnings: Mapping[str, str]) -> dict[str, str]:
             # Placements share an artifact, so what is known of it is said once.
             remarks[f"{keyed.strategy.subject}/{keyed.strategy.operator}"] = remark
     return remarks
-
-
-def _plan_table(made: Plan) -> Table:
-    table = Table("subject", "operator", "placement", "missing", "why", "time", pad_edge=False)
-    # An accuracy is an operator's, whatever the placement.
-    for task in made.accuracies:
-        strategy = task.keyed.strategy
-        table.add_row(strategy.subject, strategy.operator, "", "accuracy", task.reason, duration(task.estimate_s))
-    for keyed in made.declared:
-        tasks = [task for task in made.rounds if task.keyed.strategy == keyed.strategy]
-        if tasks:
-            strategy = keyed.strategy
-            rounds = "rounds " + ", ".join(str(task.round) for task in tasks)
-            seconds = sum(task.estimate_s for task in tasks)
-            table.add_row(
-                strategy.subject, strategy.operator, strategy.placement.name, rounds, tasks[0].reason, duration(seconds)
-            )
-    return table
 
 
 def _plan_json(made: Plan, context: RunContext, selection: Selection) -> dict[str, Any]:
@@ -270,6 +262,7 @@ def _plan_json(made: Plan, context: RunContext, selection: Selection) -> dict[st
         "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
         "unready": made.unready,
         "estimate_s": made.estimate_s,
+        "race_time": made.race_time and asdict(made.race_time),
     }
 
 

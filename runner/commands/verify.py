@@ -1,22 +1,18 @@
-"""`runner status` and `runner verify`: how much evidence there is, and every measurement judged by every rule."""
+"""`runner verify`: every measurement judged by every rule."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from catalog.evidence import reading
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from catalog.units import counted
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import RunnerError
 from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
-from runner.measuring.round_inputs import strata_in_words
-from runner.reports.tables import advice, broken_table, links_table, rules_table
+from runner.reports.tables import advice, broken_table, rules_table
 
 
 def verify(
@@ -66,56 +62,6 @@ def _print_verdicts(measurements: Sequence[JudgedMeasurement], changed: int, *, 
         )
 
 
-def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
-    """Count the evidence and list failed or invalid measurements."""
-    with (
-        open_database(database or RunnerSettings().database) as opened,
-        (sound := sound_database(opened)).session() as session,
-    ):
-        rows = [dict(row) for row in reading.coverage(session)]
-        troubles = [dict(row) for row in reading.troubles(session)]
-        links = [dict(row) for row in reading.link_summary(session)]
-        probing = reading.probing_share(session)
-        failed = [dict(row) for row in reading.failed_accuracies(session)]
-        draws = {
-            subject: strata_in_words(
-                {name: (size["pool"], size["drawn"]) for name, size in protocol["strata"].items()},
-                declared=protocol["inputs"],
-            )
-            for subject, protocol in reading.drawing_protocols(session).items()
-        }
-        inapplicable = [dict(row) for row in reading.inapplicable_strategies(session)]
-    if as_json:
-        counts = {"coverage": rows, "troubles": troubles, "failed_accuracies": failed, "inapplicable": inapplicable}
-        more = {"links": links, "probing_share": probing, "draws": draws}
-        print_json({**counts, "left_out": list(sound.left_out), **more})
-        return
-    for text in sound.left_out:
-        out.print(f"left out: {escape(text)}", soft_wrap=True)
-    table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
-    for row in rows:
-        # The view's columns are in the order of the headings.
-        table.add_row(*(str(value) for value in row.values()))
-    out.print(table)
-    for subject, words in draws.items():
-        out.print(f"{subject}: {words}", markup=False, highlight=False)
-    if links:
-        out.print(links_table(links))
-    if probing is not None:
-        out.print(f"probing the links took {100 * probing:.1f} % of the time that measuring took")
-    for trouble in troubles:
-        out.print(
-            f"{trouble['subject']}/{trouble['operator']}@{trouble['placement']} round {trouble['round']}: "
-            f"{trouble['verdict']} {trouble['status']}: {escape(str(trouble['reason']))}"
-        )
-    for strategy in inapplicable:
-        name = f"{strategy['subject']}/{strategy['operator']}@{strategy['placement']}"
-        out.print(f"{name}: inapplicable: {escape(str(strategy['reason']))}")
-    for accuracy in failed:
-        out.print(f"{accuracy['subject']}/{accuracy['operator']} accuracy: failed: {escape(str(accuracy['reason']))}")
-
-
 def add_to(app: typer.Typer) -> None:
-    """Add the commands to an application."""
+    """Add the command to an application."""
     app.command(epilog=example("runner verify"))(verify)
-    app.command(epilog=example("runner status"))(status)

@@ -29,19 +29,13 @@ from catalog.evidence.stored_rows import measured_pool
 from catalog.statistics.looks import error_share, look_of
 from catalog.statistics.samples import Samples
 from catalog.units import counted
+from runner.measuring.estimates import TimeRange, accuracy_estimate_s, round_estimate_s
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
 from runner.measuring.scope import EVERYTHING, FillScope
 from runner.measuring.stopping import Narrowness, assess, planned_looks
-from runner.measuring.tiers import route_links
 from runner.subjects.dataset import Subject
 
-# Guesses for strategies never measured here; the progress bar corrects them as it goes.
-_ROUND_OVERHEAD_S = 4.0
-_GUESSED_LATENCY_S = 0.06
-_GUESSED_INPUT_BYTES = 60_000
-_ACCURACY_S = 15.0
-_ARTIFACT_S = 5.0
 # Of the rounds of a declared plan, which is one look that may spend the whole error.
 DECLARED_LOOK = RoundLook()
 _NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -75,7 +69,8 @@ class MissingAccuracy:
 class Plan:
     """Everything a fill has to do, in order; `unready` says which subjects lack what.
 
-    `inapplicable` gives the reason by artifact key.
+    `inapplicable` gives the reason by artifact key. `race_time` is how long a race is likely to take, whose rounds are
+    those until its next look if no strategy leaves before; None where all rounds are measured in any case.
     """
 
     declared: tuple[KeyedStrategy, ...]
@@ -84,6 +79,7 @@ class Plan:
     rounds: tuple[MissingRound, ...]
     unready: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scope: FillScope = EVERYTHING
+    race_time: TimeRange | None = None
 
     @property
     def estimate_s(self) -> float:
@@ -150,14 +146,14 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
         # An imported refusal does not outlive an artifact that was built here.
         freed = [keyed for keyed in usable.values() if keyed.artifact_key in plan.inapplicable]
         rounds += _missing_rounds(context, freed, reading, plan.scope)
-        accuracies = _updated_accuracies(plan, _with_metric(context, usable.values()), reading)
+        accuracies = _updated_accuracies(context, plan, _with_metric(context, usable.values()), reading)
     return replace(plan, declared=declared, inapplicable=inapplicable, accuracies=accuracies, rounds=rounds)
 
 
 def _look_up(context: RunContext, plan: Plan, reading: SqlSession) -> Plan:
     inapplicable = inapplicable_artifacts(reading)
     usable = _covered(plan.declared, plan.scope, inapplicable)
-    accuracies = _missing_accuracies(_with_metric(context, usable), reading)
+    accuracies = _missing_accuracies(context, _with_metric(context, usable), reading)
     rounds = _missing_rounds(context, usable, reading, plan.scope)
     return replace(plan, inapplicable=inapplicable, accuracies=accuracies, rounds=rounds)
 
@@ -182,13 +178,13 @@ def _with_metric(context: RunContext, strategies: Iterable[KeyedStrategy]) -> li
 
 
 def _updated_accuracies(
-    plan: Plan, strategies: Sequence[KeyedStrategy], reading: SqlSession
+    context: RunContext, plan: Plan, strategies: Sequence[KeyedStrategy], reading: SqlSession
 ) -> tuple[MissingAccuracy, ...]:
     """Keep the planned accuracies that a strategy still needs, and add those whose key is new."""
     planned = {task.keyed.accuracy_key: task for task in plan.accuracies}
     looked_up = {keyed.accuracy_key for keyed in _covered(plan.declared, plan.scope, plan.inapplicable)}
     added = [keyed for keyed in strategies if keyed.accuracy_key not in looked_up]
-    planned |= {task.keyed.accuracy_key: task for task in _missing_accuracies(added, reading)}
+    planned |= {task.keyed.accuracy_key: task for task in _missing_accuracies(context, added, reading)}
     # The strategy that stood for an accuracy may be gone; the first one left that needs it takes its place.
     needed: dict[str, MissingAccuracy] = {}
     for keyed in strategies:
@@ -197,13 +193,17 @@ def _updated_accuracies(
     return tuple(needed.values())
 
 
-def _missing_accuracies(declared: Sequence[KeyedStrategy], reading: SqlSession) -> tuple[MissingAccuracy, ...]:
+def _missing_accuracies(
+    context: RunContext, declared: Sequence[KeyedStrategy], reading: SqlSession
+) -> tuple[MissingAccuracy, ...]:
     missing: dict[str, MissingAccuracy] = {}
+    subjects = {keyed.strategy.subject for keyed in declared}
+    estimates = {name: accuracy_estimate_s(context.subjects[name]) for name in subjects}
     for keyed in declared:
         if keyed.accuracy_key not in missing and not accuracy_done(reading, keyed.accuracy_key):
             failure = last_accuracy_failure(reading, keyed.accuracy_key)
             reason = f"last attempt failed: {failure.splitlines()[0]}" if failure else "no accuracy with this key"
-            missing[keyed.accuracy_key] = MissingAccuracy(keyed, reason, _ACCURACY_S)
+            missing[keyed.accuracy_key] = MissingAccuracy(keyed, reason, estimates[keyed.strategy.subject])
     return tuple(missing.values())
 
 
@@ -277,7 +277,7 @@ class _RoundLookup:
 
     def _missing(self, number: int, reason: str) -> MissingRound:
         sending = _with_inputs_of_round(self.context, self.keyed, number)
-        estimate_s = _estimate_s(self.context, sending, self.last)
+        estimate_s = round_estimate_s(self.context, sending, self.last)
         return MissingRound(sending, number, reason, estimate_s, look=self._look(number))
 
     def _look(self, number: int) -> RoundLook:
@@ -352,18 +352,3 @@ def _changed_inputs(keyed: KeyedStrategy, before: Mapping[str, int]) -> str | No
     said += [f"{name} is new" for name in now if name not in before]
     more = f", and {len(said) - 1} more" if len(said) > 1 else ""
     return f"inputs changed since it was measured: {said[0]}{more}" if said else None
-
-
-def _estimate_s(context: RunContext, keyed: KeyedStrategy, last: LastMeasurement | None) -> float:
-    # The last measurement under the same key took as long as the next one will.
-    if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
-        return last.duration_s
-    experiment = context.catalog.experiment
-    rates = [link.up_bit_per_s for link in route_links(context.catalog, keyed.strategy, context.scale)]
-    # A transfer takes as long as its slowest link lets it; the others overlap with it.
-    slowest = min(rates, default=0)
-    transmission_s = 8 * _GUESSED_INPUT_BYTES / slowest if slowest else 0.0
-    # How long a warm-up takes until it is steady is not known before: a pass is what most need.
-    passes = 1 if experiment.warmup == "steady" else experiment.warmup
-    count = keyed.inputs.count * (passes + experiment.repetitions)
-    return _ROUND_OVERHEAD_S + count * (_GUESSED_LATENCY_S / float(context.scale.factor) + transmission_s)

@@ -20,6 +20,7 @@ from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import DeclaredStrategy, Evidence
 from recommender.ranking import Budgets, Candidate, LatencyBudget, Status
 from recommender.ranking.racing import Contest, RaceQuestion, RaceState, race_state
+from runner.measuring.estimates import race_range
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
 from runner.measuring.plan import MissingRound, Plan, rounds_until
@@ -403,11 +404,18 @@ def race_plan(
     explicit = questions is not None
     questions = declared_questions(context.catalog) if questions is None else questions
     targets: dict[str, int] = {}
+    early: dict[str, int] = {}
     for subject in dict.fromkeys(keyed.strategy.subject for keyed in plan.declared):
         race = SubjectRace(subject, plan, evidence, questions, explicit=explicit)
         racing = race.racing()
-        target = next_look(min(map(race.rounds, racing)), first).rounds if racing else 0
-        targets |= {name: target for name in racing if race.rounds(name) < target}
+        least = min(map(race.rounds, racing), default=0)
+        target = next_look(least, first).rounds
+        behind = [name for name in racing if race.rounds(name) < target]
+        targets |= dict.fromkeys(behind, target)
+        # Some leave after one or two rounds, before the look.
+        early |= dict.fromkeys(behind, next_target(least, first))
     redone = tuple(task for task in plan.rounds if task.supersedes)
     added = rounds_until(plan, context, database, targets, reason="undecided")
-    return replace(plan, rounds=(*added, *redone))
+    raced = replace(plan, rounds=(*added, *redone))
+    optional_s = sum(task.estimate_s for task in added if task.round > early[task.keyed.strategy.name])
+    return replace(raced, race_time=race_range(raced.estimate_s - optional_s, raced.estimate_s))

@@ -1,0 +1,133 @@
+"""What is wrong with the evidence, in a line for each kind; `runner verify` shows every measurement."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.units import counted
+from runner.reports.kinds import grouped_messages
+
+Row = Mapping[str, Any]
+# What a finding says of its figures, such as which processes were busy.
+_NOTE = re.compile(r" \([^()]*\)$")
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """One reason why a round is not VALID, with the rule that it is of; of a failure the whole reason."""
+
+    row: Row
+    rule: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{_strategy(self.row)} round {self.row['round']}"
+
+
+def trouble_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a line for each verdict and rule, and each kind of failure, the most frequent first.
+
+    Examples
+    --------
+    >>> row = {"subject": "net", "operator": "quantized", "placement": "edge", "status": "complete"}
+    >>> rows = [row | {"round": n, "verdict": "DOUBTFUL", "reason": f"steal: {n}.5 %, limit 2.0 %"} for n in (3, 4)]
+    >>> list(trouble_lines(rows))[0]
+    'DOUBTFUL by steal: 2 rounds of net'
+    """
+    judged = [trouble for row in rows if row["status"] == "complete" for trouble in _by_rule(row)]
+    kinds: dict[tuple[str, str], list[_Trouble]] = {}
+    for trouble in judged:
+        kinds.setdefault((trouble.row["verdict"], trouble.rule), []).append(trouble)
+    for (verdict, rule), troubles in sorted(kinds.items(), key=lambda kind: -len(kind[1])):
+        yield f"{verdict} by {rule}: {_share(troubles)}"
+    if judged:
+        yield "each of these rounds, and what to do: runner verify"
+    failed = [(f"{_strategy(row)} round {row['round']}", _line(row["reason"])) for row in rows if _failed(row)]
+    for group in grouped_messages(failed):
+        yield f"failed: {counted(group.count, 'round')}, {_names(group.names)}: {group.words}"
+
+
+def _failed(row: Row) -> bool:
+    return bool(row["status"] != "complete")
+
+
+def _by_rule(row: Row) -> Iterator[_Trouble]:
+    """Yield the broken rules that a stored reason names: `rule (where): figures; rule: figures`."""
+    for finding in str(row["reason"] or "unknown").split("; "):
+        head, colon, text = finding.partition(": ")
+        rule, _, where = head.partition(" (")
+        # A reason from elsewhere may have another form, and is a rule of its own.
+        yield _Trouble(row, rule, f"{where.rstrip(')')}, {text}" if where else text if colon else "no figure")
+
+
+def _share(troubles: Sequence[_Trouble]) -> str:
+    """Return how many rounds of which subjects have a trouble; of a single one its figures."""
+    if len(troubles) == 1:
+        return f"{troubles[0].place}: {_NOTE.sub('', troubles[0].text)}"
+    subjects = Counter(subject for subject, *_ in {_round_of(trouble.row) for trouble in troubles})
+    total = counted(sum(subjects.values()), "round")
+    if len(subjects) == 1:
+        return f"{total} of {next(iter(subjects))}"
+    return f"{total} ({', '.join(f'{name} {count}' for name, count in subjects.most_common())})"
+
+
+def _round_of(row: Row) -> tuple[Any, ...]:
+    return (row["subject"], row["operator"], row["placement"], row["round"], row.get("started_at"))
+
+
+def failure_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a line for each kind of reason why accuracies failed."""
+    for group in grouped_messages((f"{row['subject']}/{row['operator']}", _line(row["reason"])) for row in rows):
+        yield f"failed: {counted(group.count, 'accuracy')}, {_names(group.names)}: {group.words}"
+
+
+def inapplicable_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a line for each operator that a model does not allow."""
+    placements: dict[tuple[str, str, str], int] = Counter(
+        (row["subject"], row["operator"], _line(row["reason"])) for row in rows
+    )
+    for (subject, operator, reason), count in placements.items():
+        yield f"inapplicable: {subject}/{operator} ({counted(count, 'placement')}): {reason}"
+
+
+def departure_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a line for each look at which strategies left the last race of a subject, and why."""
+    looks: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        looks.setdefault((row["subject"], row["environment"], row["rounds"]), []).append(row)
+    for (subject, _, rounds), left in sorted(looks.items(), key=lambda look: (look[0][0], look[0][2])):
+        reasons = ", ".join(filter(None, (_departures(left, *reason) for reason in _REASONS.items())))
+        place = f"after {counted(rounds, 'round')} (look {left[0]['look']})"
+        yield f"{subject}: {counted(len(left), 'strategy')} left the race {place}: {reasons}"
+    if rows:
+        yield "which ones, and why: runner leaderboard"
+
+
+_REASONS = {"misses": "beyond every SLO", "beaten": "slower than another"}
+
+
+def _departures(rows: Sequence[Row], reason: str, words: str) -> str:
+    """Say how many left for a reason, and the least margin of them; nothing where none did."""
+    margins = [100 * float(row["margin"]) for row in rows if row["reason"] == reason]
+    return f"{len(margins)} {words} by {min(margins):.2g} % or more" if margins else ""
+
+
+def _short(row: Row) -> str:
+    return f"{row['operator']}@{row['placement']}"
+
+
+def _strategy(row: Row) -> str:
+    return f"{row['subject']}/{_short(row)}"
+
+
+def _names(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def _line(text: object) -> str:
+    """Return the first line of a reason that may be a whole log."""
+    return (str(text or "").strip().splitlines() or ["no reason is known"])[0]
