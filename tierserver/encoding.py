@@ -106,7 +106,8 @@ def write_tensors(arrays: Sequence[NDArray[Any]]) -> bytes:
     """Write these arrays as one file."""
     stream = io.BytesIO()
     for array in arrays:
-        npy.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+        # Not `ascontiguousarray`, which makes an array of one number out of a number without axes.
+        npy.write_array(stream, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
 

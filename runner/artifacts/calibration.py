@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
 from runner.graph.model_file import read_model
+from runner.graph.shapes import declared_size
 from runner.subjects.dataset import CalibrationFiles, Subject
 from tierserver.encoding import read_tensors
 from tierserver.errors import TierError
@@ -161,5 +162,5 @@ def _model_input(model: Path) -> _ModelInput:
         names = ", ".join(value.name for value in inputs) or "none"
         raise SubjectError(f"calibration inputs are for models with one input; {model.name} has {len(inputs)}: {names}")
     tensor = inputs[0].type.tensor_type
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    shape = tuple(map(declared_size, tensor.shape.dim))
     return _ModelInput(inputs[0].name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
 from runner.errors import ModelFileError
+from runner.graph.node_order import sort_nodes
 
 Buffer = bytes | mmap.mmap
 
@@ -183,7 +184,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file, read without its weights.
+    """A model file, read without its weights, its nodes sorted.
 
     `model` is complete but for the data of the `weights` and of the nodes in `stored_nodes` (by index in the graph);
     larger tensors inside nodes and functions that are stored in other files name location, offset and length there.
@@ -243,13 +244,17 @@ def read_model(path: Path) -> ModelFile:
     outside = _settle_nested(path, model, stored)
     external_data = outside is not None or any(map(is_external, model.graph.initializer))
     kept = _settle(path, model, weights)
+    order = sort_nodes(model.graph)
+    if order is not None:
+        stored = {index: stored[former] for index, former in enumerate(order) if former in stored}
     external = (outside or 0) + sum(weight.size_bytes for weight in kept.values() if weight.external)
     return ModelFile(path, model, path.stat().st_size + external, external_data, kept, stored)
 
 
 def complete_model(file: ModelFile) -> onnx.ModelProto:
-    """Read the model with all its tensors in memory, wherever they are stored."""
+    """Read the model with all its tensors in memory, wherever they are stored, and its nodes sorted."""
     model = onnx.load(file.path, load_external_data=False)
+    sort_nodes(model.graph)
     for tensor in tensors_in(model):
         if is_external(tensor):
             _take_in(tensor, _external(file.path, tensor, "tensor", tensor_bytes(tensor)))

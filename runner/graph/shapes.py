@@ -19,6 +19,8 @@ from runner.graph.model_file import is_external, tensors_in
 
 Dimension = int | str
 
+# Names that exporters write for every dimension of which they know nothing: equal ones say nothing of equal sizes.
+_NAMELESS = frozenset({"", "?", "*", "-1", "None", "none", "unk", "unknown", "dynamic"})
 _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Mean", "Pow", "Where", "PRelu"})
@@ -56,11 +58,47 @@ class TensorType:
             total *= size
         return total
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the element type and the number of dimensions are known."""
+        return self.dims is not None and self.elem_type != TensorProto.UNDEFINED
+
+
+def declared_size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
+    """Return the size that a file declares for a dimension; None where it is free.
+
+    Besides a name or nothing at all, exporters write -1 or 0 for a free dimension.
+    """
+    return dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+
+
+def input_dimensions(value: onnx.ValueInfoProto) -> tuple[Dimension, ...] | None:
+    """Return the dimensions of an input, every free one with a name of its own; None where it declares no shape."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    names = Counter(dim.dim_param for dim in tensor.shape.dim)
+    return tuple(
+        # A name on several axes of one input cannot mean one size: exporters write `?` or `unk` for all of them.
+        (f"{value.name}.{axis}" if dim.dim_param in _NAMELESS or names[dim.dim_param] > 1 else dim.dim_param)
+        if (size := declared_size(dim)) is None
+        else size
+        for axis, dim in enumerate(tensor.shape.dim)
+    )
+
 
 def infer_types(model: onnx.ModelProto, *, sizes: Mapping[str, int] | None = None) -> dict[str, TensorType]:
-    """Return the type of every tensor that can be inferred; `sizes` pins free dimensions of the inputs by name."""
+    """Return the type of every tensor that can be inferred; `sizes` pins free dimensions of the inputs by name.
+
+    What the file declares of inner tensors and outputs counts where inference does not contradict it.
+    """
     prepared = _prepared(model, sizes or {})
+    declarations = _take_declarations(prepared.graph)
     inferred = _inferred(prepared)
+    helpful = [value for value in declarations if _is_helpful(value, inferred.get(value.name))]
+    if helpful:
+        _declare(prepared.graph, helpful)
+        inferred = _inferred(prepared)
     declared = {dim for value in prepared.graph.input for dim in _dims(value) or ()}
     resolved = dict(inferred)
     meaning: dict[str, Dimension] = {}
@@ -84,8 +122,8 @@ def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPro
     """Return a copy that shape inference understands, and whose free dimensions have meaningful names.
 
     The names of inner dimensions in a file are not reliable: exporters write `?` or `unk` for all of them, and equal
-    names would be taken for equal sizes. So only the inputs name dimensions, and no name stands for several axes of one
-    input; sizes inside are computed from these.
+    names would be taken for equal sizes. So only the inputs name dimensions (`input_dimensions`); sizes inside are
+    computed from these.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -93,21 +131,23 @@ def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPro
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
     for value in copy.graph.input:
-        names = Counter(dim.dim_param for dim in value.type.tensor_type.shape.dim)
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_param in sizes:
-                dim.dim_value = sizes[dim.dim_param]
-            elif dim.dim_param and names[dim.dim_param] > 1:
-                dim.dim_param = f"{value.name}.{axis}"
-    for value in (*copy.graph.value_info, *copy.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.ClearField("value")
+        for dim, name in zip(value.type.tensor_type.shape.dim, input_dimensions(value) or (), strict=False):
+            if isinstance(name, int):
+                continue
+            pinned = sizes.get(dim.dim_param or name, sizes.get(name))
+            if pinned is None:
+                dim.dim_param = name
+            else:
+                dim.dim_value = pinned
     if sizes:
         # What was inferred for free dimensions would contradict the pinned ones.
         del copy.graph.value_info[:]
         for value in copy.graph.output:
             value.type.tensor_type.ClearField("shape")
+    for value in (*copy.graph.value_info, *copy.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if declared_size(dim) is None:
+                dim.ClearField("value")
     for node in copy.graph.node:
         if node.domain == "com.microsoft" and node.op_type in _STAND_INS:
             op_type, chosen = _STAND_INS[node.op_type]
@@ -116,6 +156,52 @@ def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPro
             del node.input[:]
             node.input.extend(inputs)
     return copy
+
+
+def _take_declarations(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Remove from a graph what it declares of inner tensors and outputs, and return that."""
+    declarations = [value for value in (*graph.value_info, *graph.output) if value.type.HasField("tensor_type")]
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in declarations]
+    del graph.value_info[:]
+    for value in graph.output:
+        # The element type stays: a file whose outputs have another one is not run anyway.
+        value.type.tensor_type.ClearField("shape")
+    return [value for value in copies if value.type.tensor_type.HasField("shape")]
+
+
+def _declare(graph: onnx.GraphProto, declarations: Sequence[onnx.ValueInfoProto]) -> None:
+    """Add declarations to a graph that has none."""
+    outputs = {value.name: value for value in graph.output}
+    for value in declarations:
+        if value.name in outputs:
+            outputs[value.name].CopyFrom(value)
+        else:
+            graph.value_info.append(value)
+
+
+def contradicts(value: onnx.ValueInfoProto, tensor_type: TensorType | None) -> bool:
+    """Return whether a declaration cannot be true of a tensor of this type."""
+    declared = value.type.tensor_type
+    if tensor_type is None:
+        return False
+    if tensor_type.elem_type and declared.elem_type and tensor_type.elem_type != declared.elem_type:
+        return True
+    if tensor_type.dims is None or not declared.HasField("shape"):
+        return False
+    sizes = [declared_size(dim) for dim in declared.shape.dim]
+    return len(sizes) != len(tensor_type.dims) or any(
+        size is not None and isinstance(dim, int) and size != dim
+        for size, dim in zip(sizes, tensor_type.dims, strict=True)
+    )
+
+
+def _is_helpful(value: onnx.ValueInfoProto, tensor_type: TensorType | None) -> bool:
+    """Return whether a declaration says more than was inferred, without contradicting that."""
+    if tensor_type is None or tensor_type.dims is None or not tensor_type.elem_type:
+        return not contradicts(value, tensor_type)
+    sizes = [declared_size(dim) for dim in value.type.tensor_type.shape.dim]
+    more = any(size is not None and isinstance(dim, str) for size, dim in zip(sizes, tensor_type.dims, strict=False))
+    return more and not contradicts(value, tensor_type)
 
 
 def _inferred(model: onnx.ModelProto) -> dict[str, TensorType]:

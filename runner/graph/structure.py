@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from runner.errors import ModelFileError
+from runner.graph import node_order
 from runner.graph.model_file import ModelFile, external_bytes, is_external
-from runner.graph.shapes import TensorType, infer_types
+from runner.graph.shapes import TensorType, infer_types, input_dimensions
 
 # What gives finite numbers for finite numbers, short of an overflow. Excluded: Log, Exp, Pow, Reciprocal, Div.
 _FINITE = frozenset(
@@ -166,9 +167,10 @@ class Structure:
     @cached_property
     def pinned_types(self) -> tuple[Mapping[str, TensorType], ...]:
         """Types for two choices of sizes for the free dimensions of the inputs: a computed shape is then a number."""
-        names = {dim.dim_param: 0 for value in self.file.graph.input for dim in value.type.tensor_type.shape.dim}
+        dims = [dim for value in self.file.graph.input for dim in input_dimensions(value) or ()]
+        names = dict.fromkeys(dim for dim in dims if isinstance(dim, str))
         # Another number for every name, so that two free dimensions never look equal by accident.
-        choices = ({name: first + index for index, name in enumerate(names) if name} for first in (128, 192))
+        choices = ({name: first + index for index, name in enumerate(names)} for first in (128, 192))
         return tuple(infer_types(self.file.model, sizes=choice) for choice in choices if choice)
 
     @cached_property
@@ -196,11 +198,11 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     Raises
     ------
     ModelFileError
-        When the graph contradicts itself: a tensor computed twice or never, nodes out of order.
+        When the graph contradicts itself: a tensor computed twice or never, or from itself.
     """
     graph = file.graph
     nodes = tuple(graph.node)
-    reads = tuple(_reads(node) for node in nodes)
+    reads = tuple(node_order.reads(node) for node in nodes)
     writes = tuple(tuple(name for name in node.output if name) for node in nodes)
     sources = {tensor.name for tensor in graph.initializer} | {
         tensor.values.name for tensor in graph.sparse_initializer
@@ -247,31 +249,17 @@ def _stored_bytes(file: ModelFile, index: int) -> int:
     return int(node.ByteSize()) + 2 + external_bytes(node)
 
 
-def _reads(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Return the inputs by name, and the tensors that graphs inside the node capture."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        graphs = ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
-        for graph in graphs:
-            names += _captured(graph)
-    return tuple(names)
-
-
-def _captured(graph: onnx.GraphProto) -> list[str]:
-    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    own |= {name for node in graph.node for name in node.output}
-    reads = [name for node in graph.node for name in _reads(node)] + [value.name for value in graph.output]
-    return [name for name in reads if name not in own]
-
-
 def _producers(
     file: ModelFile, reads: tuple[tuple[str, ...], ...], writes: tuple[tuple[str, ...], ...], sources: set[str]
 ) -> dict[str, int]:
     producer: dict[str, int] = {}
+    computed = {name for names in writes for name in names}
     for index, names in enumerate(reads):
         for name in names:
             if name not in sources and name not in producer:
-                raise ModelFileError(file.path, f"node {index} reads {name!r} before anything computes it")
+                # Nodes are sorted where that is possible, so a tensor that comes later is part of a circle.
+                why = "and is needed to compute it" if name in computed else "which nothing computes"
+                raise ModelFileError(file.path, f"node {index} reads {name!r}, {why}")
         for name in writes[index]:
             if name in producer or name in sources:
                 raise ModelFileError(file.path, f"tensor {name!r} is computed twice")

@@ -10,6 +10,7 @@ import onnx
 from catalog.declaration import PreprocessSpec
 from runner.errors import ModelFileError, SubjectError
 from runner.graph.model_file import read_model
+from runner.graph.shapes import declared_size
 from runner.subjects.trial import ModelOutput
 from tierserver.encoding import write_tensors
 from tierserver.errors import RequestError
@@ -57,11 +58,7 @@ def _model_input(value: onnx.ValueInfoProto, path: Path) -> ModelInput:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     except KeyError as error:
         raise SubjectError(f"{path.name}: the input {value.name!r} has an unknown type; allowed: numbers") from error
-    # Some exporters write 0 or -1 for a free dimension.
-    shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
-    )
-    return ModelInput(value.name, dtype, shape)
+    return ModelInput(value.name, dtype, tuple(map(declared_size, tensor.shape.dim)))
 
 
 _RESIZE = {"stretch": "stretch", "crop": "shorter_side_crop", "pad": "pad"}

@@ -173,10 +173,17 @@ def test_a_missing_data_file_is_named(residual: Path, tmp_path: Path) -> None:
         analyse(path)
 
 
-def test_nodes_out_of_order_are_refused(residual: Path, tmp_path: Path) -> None:
+def test_nodes_out_of_order_are_sorted(residual: Path, tmp_path: Path) -> None:
     model = onnx.load(residual)
     first = model.graph.node.pop(0)
     model.graph.node.append(first)
     onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(ModelFileError, match="before anything computes it"):
+    assert analyse(tmp_path / "m.onnx").skeleton == analyse(residual).skeleton
+
+
+def test_a_circle_of_nodes_is_refused(residual: Path, tmp_path: Path) -> None:
+    model = onnx.load(residual)
+    model.graph.node[0].input[0] = model.graph.node[1].output[0]
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelFileError, match="and is needed to compute it"):
         analyse(tmp_path / "m.onnx")
